@@ -1,0 +1,733 @@
+package autodiff
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// rule adds to the gradients of n's inputs, given those of its outputs.
+type rule[T float] func(b *back[T], n *graph.Node) error
+
+// ruleOf returns an operator's rule, or nil where it has no derivative.
+func ruleOf[T float](n *graph.Node) rule[T] {
+	if f := derivative(n); f != nil {
+		return pointwise[T](f)
+	}
+	switch n.Op {
+	case "Add", "Sub", "Mul", "Div", "Pow":
+		return binary[T]
+	case "Sum", "Mean":
+		return addAll[T]
+	case "Max", "Min":
+		return extreme[T]
+	case "Gemm":
+		return gemm[T]
+	case "MatMul":
+		return matmul[T]
+	case graph.OpLinearScores:
+		return linearScores[T]
+	case "Scaler":
+		return scaler[T]
+	case "Normalizer":
+		return normalizer[T]
+	case "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "ZipMap":
+		return pass[T]
+	case "Cast", "CastLike":
+		return castRule[T]
+	case "Softmax", "LogSoftmax":
+		return softmax[T]
+	case graph.OpPostTransform, graph.OpClassifierOutput:
+		return postTransform[T]
+	case "BatchNormalization":
+		return batchNorm[T]
+	case "LayerNormalization":
+		return layerNorm[T]
+	case "Transpose", "Slice", "Expand", "Tile", "Gather", "GatherElements", "Split", "Concat", "Where", "ArrayFeatureExtractor", "FeatureVectorizer":
+		return moved[T]
+	case "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp":
+		return reduce[T]
+	}
+	return nil
+}
+
+func attrFloat(n *graph.Node, name string, def float64) float64 {
+	if a, ok := n.Attrs[name]; ok {
+		return float64(a.Float)
+	}
+	return def
+}
+
+func heaviside(x float64) float64 {
+	if x > 0 {
+		return 1
+	}
+	return 0
+}
+
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+func zero(_, _ float64) float64 { return 0 }
+
+// derivative returns dy/dx of a function of one element, from x and y.
+func derivative(n *graph.Node) func(x, y float64) float64 {
+	switch n.Op {
+	case "Neg":
+		return func(_, _ float64) float64 { return -1 }
+	case "Abs":
+		return func(x, _ float64) float64 {
+			if x == 0 {
+				return 0
+			}
+			return math.Copysign(1, x)
+		}
+	case "Sign", "Floor", "Ceil", "Round":
+		return zero
+	case "Sqrt":
+		return func(_, y float64) float64 { return 0.5 / y }
+	case "Exp":
+		return func(_, y float64) float64 { return y }
+	case "Log":
+		return func(x, _ float64) float64 { return 1 / x }
+	case "Reciprocal":
+		return func(_, y float64) float64 { return -y * y }
+	case "Erf":
+		return func(x, _ float64) float64 { return 2 / math.Sqrt(math.Pi) * math.Exp(-x*x) }
+	case "Sin":
+		return func(x, _ float64) float64 { return math.Cos(x) }
+	case "Cos":
+		return func(x, _ float64) float64 { return -math.Sin(x) }
+	case "Clip":
+		// A bound is a constant: where it holds, y differs from x.
+		return func(x, y float64) float64 {
+			if x == y {
+				return 1
+			}
+			return 0
+		}
+	}
+	return activation(n)
+}
+
+func activation(n *graph.Node) func(x, y float64) float64 {
+	switch n.Op {
+	case "Relu":
+		return func(x, _ float64) float64 { return heaviside(x) }
+	case "Sigmoid":
+		return func(_, y float64) float64 { return y * (1 - y) }
+	case "Tanh":
+		return func(_, y float64) float64 { return 1 - y*y }
+	case "Softplus":
+		return func(x, _ float64) float64 { return sigmoid(x) }
+	case "Softsign":
+		return func(x, _ float64) float64 { d := 1 + math.Abs(x); return 1 / (d * d) }
+	case "LeakyRelu":
+		alpha := attrFloat(n, "alpha", 0.01)
+		return func(x, _ float64) float64 { return heaviside(x) + alpha*(1-heaviside(x)) }
+	case "Elu":
+		alpha := attrFloat(n, "alpha", 1)
+		return func(x, _ float64) float64 { return expBranch(x, alpha, 1) }
+	case "Celu":
+		alpha := attrFloat(n, "alpha", 1)
+		return func(x, _ float64) float64 { return expBranch(x/alpha, 1, 1) }
+	case "Selu":
+		alpha, gamma := attrFloat(n, "alpha", 1.67326319217681884765625), attrFloat(n, "gamma", 1.05070102214813232421875)
+		return func(x, _ float64) float64 { return expBranch(x, alpha, 1) * gamma }
+	case "HardSigmoid":
+		alpha := attrFloat(n, "alpha", 0.2)
+		return func(_, y float64) float64 {
+			if y > 0 && y < 1 {
+				return alpha
+			}
+			return 0
+		}
+	case "Gelu":
+		if n.Attrs["approximate"].String == "tanh" {
+			return geluTanh
+		}
+		return func(x, _ float64) float64 {
+			return 0.5*(1+math.Erf(x/math.Sqrt2)) + x*math.Exp(-x*x/2)/math.Sqrt(2*math.Pi)
+		}
+	}
+	return nil
+}
+
+func expBranch(x, alpha, slope float64) float64 {
+	if x > 0 {
+		return slope
+	}
+	return alpha * math.Exp(x)
+}
+
+func geluTanh(x, _ float64) float64 {
+	c := math.Sqrt(2 / math.Pi)
+	t := math.Tanh(c * (x + 0.044715*x*x*x))
+	return 0.5*(1+t) + 0.5*x*(1-t*t)*c*(1+3*0.044715*x*x)
+}
+
+func pointwise[T float](f func(x, y float64) float64) rule[T] {
+	return func(b *back[T], n *graph.Node) error {
+		g, err := b.grad(n.Inputs[0])
+		if err != nil || g == nil {
+			return err
+		}
+		out := b.grads[n.Outputs[0]]
+		x, y := b.value(n.Inputs[0]), b.value(n.Outputs[0])
+		for i, d := range out {
+			if d != 0 {
+				g[i] += d * T(f(float64(x[i]), float64(y[i])))
+			}
+		}
+		return nil
+	}
+}
+
+// offsets lists, for every element of a broadcast result, the element of the
+// operand it came from.
+func offsets(shape, out []int) []int {
+	n := 1
+	for _, d := range out {
+		n *= d
+	}
+	index := make([]int, n)
+	stride := 1
+	run := 1
+	strides := make([]int, len(out))
+	for i := len(shape) - 1; i >= 0; i-- {
+		if shape[i] != 1 {
+			strides[i+len(out)-len(shape)] = stride
+		}
+		stride *= shape[i]
+	}
+	for k := len(out) - 1; k >= 0; k-- {
+		if out[k] != 0 {
+			for i := range index {
+				index[i] += i / run % out[k] * strides[k]
+			}
+		}
+		run *= out[k]
+	}
+	return index
+}
+
+func binary[T float](b *back[T], n *graph.Node) error {
+	out := b.grads[n.Outputs[0]]
+	shape := b.shape(n.Outputs[0])
+	x, y, z := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.value(n.Outputs[0])
+	ix, iy := offsets(b.shape(n.Inputs[0]), shape), offsets(b.shape(n.Inputs[1]), shape)
+	gx, err := b.grad(n.Inputs[0])
+	if err != nil {
+		return err
+	}
+	gy, err := b.grad(n.Inputs[1])
+	if err != nil {
+		return err
+	}
+	for i, d := range out {
+		if d == 0 {
+			continue
+		}
+		dx, dy := partials(n.Op, float64(x[ix[i]]), float64(y[iy[i]]), float64(z[i]), gy != nil)
+		if gx != nil {
+			gx[ix[i]] += d * T(dx)
+		}
+		if gy != nil {
+			gy[iy[i]] += d * T(dy)
+		}
+	}
+	return nil
+}
+
+func partials(op string, x, y, z float64, second bool) (dx, dy float64) {
+	switch op {
+	case "Add":
+		return 1, 1
+	case "Sub":
+		return 1, -1
+	case "Mul":
+		return y, x
+	case "Div":
+		return 1 / y, -x / (y * y)
+	}
+	if y == 0 {
+		dx = 0
+	} else {
+		dx = y * math.Pow(x, y-1)
+	}
+	if second {
+		dy = z * math.Log(x)
+	}
+	return dx, dy
+}
+
+func addAll[T float](b *back[T], n *graph.Node) error {
+	out := b.grads[n.Outputs[0]]
+	scale := T(1)
+	if n.Op == "Mean" {
+		scale = 1 / T(len(n.Inputs))
+	}
+	for _, name := range n.Inputs {
+		g, err := b.grad(name)
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		for i, j := range offsets(b.shape(name), b.shape(n.Outputs[0])) {
+			g[j] += out[i] * scale
+		}
+	}
+	return nil
+}
+
+// extreme shares the gradient of Max and Min evenly between inputs that tie.
+func extreme[T float](b *back[T], n *graph.Node) error {
+	out, shape, z := b.grads[n.Outputs[0]], b.shape(n.Outputs[0]), b.value(n.Outputs[0])
+	ties := make([]T, len(out))
+	index := make([][]int, len(n.Inputs))
+	values := make([][]T, len(n.Inputs))
+	for k, name := range n.Inputs {
+		index[k], values[k] = offsets(b.shape(name), shape), b.value(name)
+		for i, j := range index[k] {
+			if values[k][j] == z[i] {
+				ties[i]++
+			}
+		}
+	}
+	for k, name := range n.Inputs {
+		g, err := b.grad(name)
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		for i, j := range index[k] {
+			if values[k][j] == z[i] {
+				g[j] += out[i] / ties[i]
+			}
+		}
+	}
+	return nil
+}
+
+func gemm[T float](b *back[T], n *graph.Node) error {
+	ta, tb := n.Attrs["transA"].Int != 0, n.Attrs["transB"].Int != 0
+	alpha, beta := T(attrFloat(n, "alpha", 1)), T(attrFloat(n, "beta", 1))
+	out, shape := b.grads[n.Outputs[0]], b.shape(n.Outputs[0])
+	rows, cols := shape[0], shape[1]
+	k := b.shape(n.Inputs[0])[1]
+	if ta {
+		k = b.shape(n.Inputs[0])[0]
+	}
+	scaled := out
+	if alpha != 1 {
+		scaled = make([]T, len(out))
+		for i, d := range out {
+			scaled[i] = alpha * d
+		}
+	}
+	ga, err := b.grad(n.Inputs[0])
+	if err != nil {
+		return err
+	}
+	if w := b.value(n.Inputs[1]); ga != nil && ta {
+		graph.Matmul(ga, w, scaled, k, rows, cols, tb, true) // (k x cols)(cols x rows)
+	} else if ga != nil {
+		graph.Matmul(ga, scaled, w, rows, k, cols, false, !tb)
+	}
+	gb, err := b.grad(n.Inputs[1])
+	if err != nil {
+		return err
+	}
+	if a := b.value(n.Inputs[0]); gb != nil && tb {
+		graph.Matmul(gb, scaled, a, cols, k, rows, true, ta)
+	} else if gb != nil {
+		graph.Matmul(gb, a, scaled, k, cols, rows, !ta, false)
+	}
+	if len(n.Inputs) < 3 {
+		return nil
+	}
+	gc, err := b.grad(n.Inputs[2])
+	if err != nil || gc == nil {
+		return err
+	}
+	for i, j := range offsets(b.shape(n.Inputs[2]), shape) {
+		gc[j] += beta * out[i]
+	}
+	return nil
+}
+
+func matmul[T float](b *back[T], n *graph.Node) error {
+	s, err := graph.NewMatMulShape(b.shape(n.Inputs[0]), b.shape(n.Inputs[1]))
+	if err != nil {
+		return err
+	}
+	ga, err := b.grad(n.Inputs[0])
+	if err != nil {
+		return err
+	}
+	gb, err := b.grad(n.Inputs[1])
+	if err != nil {
+		return err
+	}
+	out := b.grads[n.Outputs[0]]
+	va, vb := b.value(n.Inputs[0]), b.value(n.Inputs[1])
+	mk, kn, mn := s.M*s.K, s.K*s.N, s.M*s.N
+	s.Each(func(o, ia, ib int) {
+		d := out[o*mn : (o+1)*mn]
+		if ga != nil {
+			graph.Matmul(ga[ia*mk:(ia+1)*mk], d, vb[ib*kn:(ib+1)*kn], s.M, s.K, s.N, false, true)
+		}
+		if gb != nil {
+			graph.Matmul(gb[ib*kn:(ib+1)*kn], va[ia*mk:(ia+1)*mk], d, s.K, s.N, s.M, true, false)
+		}
+	})
+	return nil
+}
+
+func linearScores[T float](b *back[T], n *graph.Node) error {
+	p, err := graph.NewLinearParams(n)
+	if err != nil {
+		return err
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	for i, d := range b.grads[n.Outputs[0]] {
+		if d == 0 {
+			continue
+		}
+		row, k := i/p.Outputs*p.Features, i%p.Outputs*p.Features
+		for j := range p.Features {
+			g[row+j] += d * T(p.Coefs[k+j])
+		}
+	}
+	return nil
+}
+
+func lastDim(shape []int) int {
+	if len(shape) == 0 {
+		return 1
+	}
+	return shape[len(shape)-1]
+}
+
+func scaler[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	cols := lastDim(b.shape(n.Inputs[0]))
+	_, scale, err := graph.ScalerParams(n, cols)
+	if err != nil {
+		return err
+	}
+	for i, d := range b.grads[n.Outputs[0]] {
+		g[i] += d * T(scale(i%cols))
+	}
+	return nil
+}
+
+// normalizer: y = x / n(x), so dx = (dy - dn * sum(dy*y)) / n.
+func normalizer[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	kind := n.Attrs["norm"].String
+	if kind != "L1" && kind != "L2" {
+		return notDifferentiable(n)
+	}
+	x, y, out := b.value(n.Inputs[0]), b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
+	cols := lastDim(b.shape(n.Inputs[0]))
+	row := make([]float64, cols)
+	for at := 0; at+cols <= len(x) && cols > 0; at += cols {
+		dot := T(0)
+		for j := range cols {
+			row[j] = float64(x[at+j])
+			dot += out[at+j] * y[at+j]
+		}
+		norm := T(graph.NormOf(kind, row))
+		for j := range cols {
+			dn := y[at+j]
+			if kind == "L1" {
+				dn = T(math.Copysign(1, row[j]))
+			}
+			g[at+j] += (out[at+j] - dn*dot) / norm
+		}
+	}
+	return nil
+}
+
+func pass[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	for i, d := range b.grads[n.Outputs[0]] {
+		g[i] += d
+	}
+	return nil
+}
+
+func castRule[T float](b *back[T], n *graph.Node) error {
+	if !b.run.Value(n.Outputs[0]).DType().IsFloat() || !b.run.Value(n.Inputs[0]).DType().IsFloat() {
+		return notDifferentiable(n)
+	}
+	return pass(b, n)
+}
+
+func softmax[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	outer, span, inner, err := graph.SoftmaxSpan(n, b.shape(n.Inputs[0]))
+	if err != nil {
+		return err
+	}
+	y, out := b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
+	for o := range outer {
+		for i := range inner {
+			at := o*span*inner + i
+			softmaxLine(g[at:], y[at:], out[at:], span, inner, n.Op == "LogSoftmax")
+		}
+	}
+	return nil
+}
+
+func softmaxLine[T float](g, y, d []T, n, step int, logs bool) {
+	sum := T(0)
+	for i := range n {
+		if logs {
+			sum += d[i*step]
+		} else {
+			sum += d[i*step] * y[i*step]
+		}
+	}
+	for i := range n {
+		if logs {
+			g[i*step] += d[i*step] - T(math.Exp(float64(y[i*step])))*sum
+			continue
+		}
+		g[i*step] += y[i*step] * (d[i*step] - sum)
+	}
+}
+
+// postTransform differentiates the scores; the labels have no gradient.
+func postTransform[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	name := n.Outputs[len(n.Outputs)-1]
+	y, d := b.value(name), b.grads[name]
+	if d == nil || n.Attrs["second_class"].String != "" {
+		return notDifferentiable(n)
+	}
+	k := lastDim(b.shape(name))
+	switch n.Attrs["post_transform"].String {
+	case "NONE":
+		for i := range d {
+			g[i] += d[i]
+		}
+	case "LOGISTIC":
+		for i := range d {
+			g[i] += d[i] * y[i] * (1 - y[i])
+		}
+	case "SOFTMAX":
+		for at := 0; at+k <= len(d); at += k {
+			softmaxLine(g[at:], y[at:], d[at:], k, 1, false)
+		}
+	default:
+		return notDifferentiable(n)
+	}
+	return nil
+}
+
+// onlyFirst refuses a gradient with respect to an operator's parameters.
+func onlyFirst[T float](b *back[T], n *graph.Node) error {
+	for _, name := range n.Inputs[1:] {
+		if name != "" && b.needed[name] {
+			return notDifferentiable(n)
+		}
+	}
+	return nil
+}
+
+func batchNorm[T float](b *back[T], n *graph.Node) error {
+	if err := onlyFirst(b, n); err != nil {
+		return err
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	scale, variance := b.value(n.Inputs[1]), b.value(n.Inputs[4])
+	eps := attrFloat(n, "epsilon", 1e-5)
+	shape := b.shape(n.Inputs[0])
+	inner := 1
+	for _, d := range shape[min(2, len(shape)):] {
+		inner *= d
+	}
+	for i, d := range b.grads[n.Outputs[0]] {
+		c := i / inner % len(scale)
+		g[i] += d * scale[c] / T(math.Sqrt(float64(variance[c])+eps))
+	}
+	return nil
+}
+
+func layerNorm[T float](b *back[T], n *graph.Node) error {
+	if err := onlyFirst(b, n); err != nil {
+		return err
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	if len(n.Outputs) > 1 {
+		return notDifferentiable(n)
+	}
+	shape := b.shape(n.Inputs[0])
+	axis := -1
+	if a, ok := n.Attrs["axis"]; ok {
+		axis = int(a.Int)
+	}
+	if axis < 0 {
+		axis += len(shape)
+	}
+	span := 1
+	for _, d := range shape[axis:] {
+		span *= d
+	}
+	x, scale, out := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.grads[n.Outputs[0]]
+	eps := attrFloat(n, "epsilon", 1e-5)
+	for at := 0; at+span <= len(x) && span > 0; at += span {
+		layerNormRow(g[at:at+span], x[at:at+span], out[at:at+span], scale, eps)
+	}
+	return nil
+}
+
+func layerNormRow[T float](g, x, d, scale []T, eps float64) {
+	n := float64(len(x))
+	mean, variance, sum, dot := 0.0, 0.0, 0.0, 0.0
+	for _, v := range x {
+		mean += float64(v)
+	}
+	mean /= n
+	for _, v := range x {
+		variance += (float64(v) - mean) * (float64(v) - mean)
+	}
+	inv := 1 / math.Sqrt(variance/n+eps)
+	for i, v := range d {
+		w := float64(v) * float64(scale[i%len(scale)])
+		sum += w
+		dot += w * (float64(x[i]) - mean) * inv
+	}
+	for i, v := range d {
+		w := float64(v) * float64(scale[i%len(scale)])
+		g[i] += T(inv * (w - sum/n - (float64(x[i])-mean)*inv*dot/n))
+	}
+}
+
+// moved is the rule of every operator that only moves elements: it asks the
+// graph which element went where, and sends the gradient the same way back.
+func moved[T float](b *back[T], n *graph.Node) error {
+	for k, name := range n.Inputs {
+		g, err := b.grad(name)
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		in := make([]*engine.Tensor, len(n.Inputs))
+		for i, other := range n.Inputs {
+			if other != "" {
+				in[i] = b.run.Value(other)
+			}
+		}
+		origin, err := graph.Origin(n, in, k)
+		if err != nil {
+			return err
+		}
+		for o, name := range n.Outputs {
+			d := b.grads[name]
+			if name == "" || d == nil {
+				continue
+			}
+			if len(origin[o]) != len(d) {
+				return fmt.Errorf("%d elements moved, %d expected", len(origin[o]), len(d))
+			}
+			for i, from := range origin[o] {
+				if from > 0 {
+					g[from-1] += d[i]
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// reduce: every element's derivative follows from it and its group's result.
+func reduce[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	in := make([]*engine.Tensor, len(n.Inputs))
+	for i, name := range n.Inputs {
+		if name != "" {
+			in[i] = b.run.Value(name)
+		}
+	}
+	group, err := graph.ReduceGroups(n, in)
+	if err != nil {
+		return err
+	}
+	x, y, d := b.value(n.Inputs[0]), b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
+	ties := make([]float64, len(y))
+	count := make([]float64, len(y))
+	for i, o := range group {
+		count[o]++
+		if x[i] == y[o] {
+			ties[o]++
+		}
+	}
+	for i, o := range group {
+		if d[o] == 0 {
+			continue
+		}
+		v, z := float64(x[i]), float64(y[o])
+		s := 0.0
+		switch n.Op {
+		case "ReduceSum":
+			s = 1
+		case "ReduceMean":
+			s = 1 / count[o]
+		case "ReduceMax", "ReduceMin":
+			if v == z {
+				s = 1 / ties[o]
+			}
+		case "ReduceL1":
+			s = math.Copysign(1, v)
+		case "ReduceL2":
+			s = v / z
+		case "ReduceSumSquare":
+			s = 2 * v
+		case "ReduceLogSum":
+			s = math.Exp(-z)
+		case "ReduceLogSumExp":
+			s = math.Exp(v - z)
+		default:
+			return notDifferentiable(n)
+		}
+		g[i] += d[o] * T(s)
+	}
+	return nil
+}

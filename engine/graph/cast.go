@@ -1,0 +1,317 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// TypeOfONNX maps the numbers of TensorProto.DataType to element types;
+// Invalid for those the engine does not have.
+func TypeOfONNX(n int) engine.DType {
+	types := [...]engine.DType{
+		1: engine.Float32, 2: engine.Uint8, 3: engine.Int8, 4: engine.Uint16, 5: engine.Int16, 6: engine.Int32,
+		7: engine.Int64, 8: engine.String, 9: engine.Bool, 10: engine.Float16, 11: engine.Float64, 12: engine.Uint32,
+		13: engine.Uint64, 16: engine.BFloat16,
+	}
+	if n < 0 || n >= len(types) {
+		return engine.Invalid
+	}
+	return types[n]
+}
+
+// storeFloats puts v in o, truncating towards zero where o holds integers.
+func storeFloats(o *engine.Tensor, v []float64) error {
+	switch o.DType() {
+	case engine.Float64:
+		copy(engine.Data[float64](o), v)
+	case engine.Float32:
+		narrow(engine.Data[float32](o), v)
+	case engine.Float16, engine.BFloat16:
+		bits := engine.Data[uint16](o)
+		for i, f := range v {
+			bits[i] = halfBits(o.DType(), f)
+		}
+	case engine.Int64:
+		narrowSigned(engine.Data[int64](o), v)
+	case engine.Int32:
+		narrowSigned(engine.Data[int32](o), v)
+	case engine.Int16:
+		narrowSigned(engine.Data[int16](o), v)
+	case engine.Int8:
+		narrowSigned(engine.Data[int8](o), v)
+	case engine.Uint64:
+		d := engine.Data[uint64](o)
+		for i, f := range v {
+			d[i] = uint64(clampFloat(f))
+			if f >= 1<<63 {
+				d[i] = uint64(f)
+			}
+		}
+	case engine.Uint32:
+		narrowSigned(engine.Data[uint32](o), v)
+	case engine.Uint16:
+		narrowSigned(engine.Data[uint16](o), v)
+	case engine.Uint8:
+		narrowSigned(engine.Data[uint8](o), v)
+	case engine.Bool:
+		d := engine.Data[bool](o)
+		for i, f := range v {
+			d[i] = f != 0
+		}
+	default:
+		return typeError(o)
+	}
+	return nil
+}
+
+func narrow(dst []float32, v []float64) {
+	for i, f := range v {
+		dst[i] = float32(f)
+	}
+}
+
+// narrowSigned goes through int64, so that what does not fit wraps in the same
+// way on every machine.
+func narrowSigned[T signed | unsigned](dst []T, v []float64) {
+	for i, f := range v {
+		dst[i] = T(clampFloat(f))
+	}
+}
+
+// clampFloat truncates to int64; NaN and what does not fit become the smallest,
+// as on x86.
+func clampFloat(f float64) int64 {
+	if f >= -(1<<63) && f < 1<<63 {
+		return int64(f)
+	}
+	return math.MinInt64
+}
+
+// halfBits rounds to nearest, ties to even.
+func halfBits(d engine.DType, f float64) uint16 {
+	if d == engine.BFloat16 {
+		return bfloatBits(float32(f))
+	}
+	b := math.Float32bits(float32(f))
+	sign := uint16(b >> 16 & 0x8000)
+	abs := math.Abs(float64(float32(f)))
+	switch {
+	case abs != abs: //nolint:gocritic // NaN test
+		return sign | 0x7e00
+	case abs >= 65520:
+		return sign | 0x7c00
+	case abs < 1.0/(1<<14):
+		return sign | uint16(math.RoundToEven(abs*(1<<24)))
+	}
+	frac, exp := math.Frexp(abs) // abs = frac * 2^exp, frac in [0.5, 1)
+	m := uint16(math.RoundToEven(frac * 2048))
+	// A mantissa rounded up to 2048 carries into the exponent by itself.
+	return sign | (uint16(exp+13)<<10 + m)
+}
+
+func bfloatBits(f float32) uint16 {
+	b := math.Float32bits(f)
+	if f != f { //nolint:gocritic // NaN test
+		return uint16(b>>16) | 0x40
+	}
+	return uint16((b + 0x7fff + b>>16&1) >> 16)
+}
+
+// integers returns the elements of an integer or bool tensor as int64, wrapping
+// uint64, or nil.
+func integers(t *engine.Tensor) []int64 {
+	switch t.DType() {
+	case engine.Int64:
+		return engine.Data[int64](t)
+	case engine.Int32:
+		return widenInt(engine.Data[int32](t))
+	case engine.Int16:
+		return widenInt(engine.Data[int16](t))
+	case engine.Int8:
+		return widenInt(engine.Data[int8](t))
+	case engine.Uint64:
+		return widenInt(engine.Data[uint64](t))
+	case engine.Uint32:
+		return widenInt(engine.Data[uint32](t))
+	case engine.Uint16:
+		return widenInt(engine.Data[uint16](t))
+	case engine.Uint8:
+		return widenInt(engine.Data[uint8](t))
+	case engine.Bool:
+		out := make([]int64, t.Len())
+		for i, v := range engine.Data[bool](t) {
+			if v {
+				out[i] = 1
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+func widenInt[T signed | unsigned](v []T) []int64 {
+	out := make([]int64, len(v))
+	for i, e := range v {
+		out[i] = int64(e)
+	}
+	return out
+}
+
+func storeInts(o *engine.Tensor, v []int64) {
+	switch o.DType() {
+	case engine.Int64:
+		copy(engine.Data[int64](o), v)
+	case engine.Int32:
+		narrowInt(engine.Data[int32](o), v)
+	case engine.Int16:
+		narrowInt(engine.Data[int16](o), v)
+	case engine.Int8:
+		narrowInt(engine.Data[int8](o), v)
+	case engine.Uint64:
+		narrowInt(engine.Data[uint64](o), v)
+	case engine.Uint32:
+		narrowInt(engine.Data[uint32](o), v)
+	case engine.Uint16:
+		narrowInt(engine.Data[uint16](o), v)
+	case engine.Uint8:
+		narrowInt(engine.Data[uint8](o), v)
+	}
+}
+
+func narrowInt[T signed | unsigned](dst []T, v []int64) {
+	for i, e := range v {
+		dst[i] = T(e)
+	}
+}
+
+// castTensor converts t to type d. With share, a tensor that already has the
+// type is returned as it is.
+func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.Tensor, error) {
+	if t.DType() == d && share {
+		return t, nil
+	}
+	o, err := x.New(d, t.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	if t.DType() == d {
+		copier(o, t)(0, 0, t.Len())
+		return o, nil
+	}
+	if t.DType() == engine.String {
+		return o, parseStrings(o, engine.Data[string](t))
+	}
+	if d == engine.String {
+		return o, formatStrings(engine.Data[string](o), t)
+	}
+	if v := integers(t); v != nil && d.IsInteger() {
+		storeInts(o, v)
+		return o, nil
+	}
+	// The temporary float64 copy is counted, since it may be the largest.
+	if t.DType() != engine.Float64 {
+		if err := x.reserve(engine.Float64, t.Len()); err != nil {
+			return nil, err
+		}
+	}
+	v, ok := t.Float64s()
+	if !ok {
+		return nil, typeError(t)
+	}
+	return o, storeFloats(o, v)
+}
+
+func parseStrings(o *engine.Tensor, text []string) error {
+	v := make([]float64, len(text))
+	exact := make([]int64, len(text))
+	whole := o.DType().IsInteger()
+	for i, s := range text {
+		s = strings.TrimSpace(s)
+		if n, err := strconv.ParseInt(s, 10, 64); whole && err == nil {
+			exact[i] = n
+			continue
+		}
+		f, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return fmt.Errorf("element %d is not a number", i)
+		}
+		v[i], exact[i] = f, clampFloat(f)
+	}
+	if whole {
+		storeInts(o, exact)
+		return nil
+	}
+	return storeFloats(o, v)
+}
+
+// formatStrings writes numbers as NumPy's astype(str) and ONNX's definition do.
+func formatStrings(dst []string, t *engine.Tensor) error {
+	if t.DType() == engine.Uint64 {
+		for i, v := range engine.Data[uint64](t) {
+			dst[i] = strconv.FormatUint(v, 10)
+		}
+		return nil
+	}
+	if v := integers(t); v != nil {
+		for i, n := range v {
+			dst[i] = strconv.FormatInt(n, 10)
+		}
+		return nil
+	}
+	v, ok := t.Float64s()
+	if !ok {
+		return typeError(t)
+	}
+	bits := 32
+	if t.DType() == engine.Float64 {
+		bits = 64
+	}
+	for i, f := range v {
+		dst[i] = formatFloat(f, bits)
+	}
+	return nil
+}
+
+func formatFloat(f float64, bits int) string {
+	switch {
+	case math.IsNaN(f):
+		return "NaN"
+	case math.IsInf(f, 1):
+		return "INF"
+	case math.IsInf(f, -1):
+		return "-INF"
+	}
+	return strconv.FormatFloat(f, 'g', -1, bits)
+}
+
+func buildCast(b *builder) (Kernel, error) {
+	to := b.attrs.int("to", 0)
+	// saturate and round_mode concern 8-bit floats only, which are refused.
+	b.attrs.ignore("saturate", "round_mode")
+	d := TypeOfONNX(to)
+	if d == engine.Invalid {
+		return nil, b.node.unsupported("cast to ONNX type %d", to)
+	}
+	b.result = []engine.DType{d}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		return one(castTensor(x, in[0], d, true))
+	}, nil
+}
+
+func buildCastLike(b *builder) (Kernel, error) {
+	b.attrs.ignore("saturate", "round_mode")
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		return one(castTensor(x, in[0], in[1].DType(), true))
+	}, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Cast":     {since: 6, minIn: 1, maxIn: 1, maxOut: 1, result: fromBuilder, build: buildCast},
+		"CastLike": {since: 15, minIn: 2, maxIn: 2, maxOut: 1, result: sameAsSecond, build: buildCastLike},
+	})
+}

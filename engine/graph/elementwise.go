@@ -1,0 +1,745 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+type signed interface {
+	int8 | int16 | int32 | int64
+}
+
+type unsigned interface {
+	uint8 | uint16 | uint32 | uint64
+}
+
+type float interface{ float32 | float64 }
+
+type number interface{ signed | unsigned | float }
+
+// BroadcastShape returns the shape of a and b under NumPy's rules.
+func BroadcastShape(a, b []int) ([]int, error) {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	out := slices.Clone(a)
+	off := len(a) - len(b)
+	for i, d := range b {
+		switch {
+		case out[off+i] == d || d == 1:
+		case out[off+i] == 1:
+			out[off+i] = d
+		default:
+			return nil, fmt.Errorf("shapes %v and %v cannot be broadcast", a, b)
+		}
+	}
+	return out, nil
+}
+
+// strides returns the row-major strides of shape, 0 where a dimension of 1 is
+// repeated to reach out's.
+func broadcastStrides(shape, out []int) []int {
+	s := make([]int, len(out))
+	step := 1
+	for i := len(shape) - 1; i >= 0; i-- {
+		o := i + len(out) - len(shape)
+		if shape[i] != 1 {
+			s[o] = step
+		}
+		step *= shape[i]
+	}
+	return s
+}
+
+func rowMajor(shape []int) []int {
+	s := make([]int, len(shape))
+	step := 1
+	for i := len(shape) - 1; i >= 0; i-- {
+		s[i] = step
+		step *= shape[i]
+	}
+	return s
+}
+
+// pairWalk visits the runs of an output of the given shape: f gets the output's
+// offset, the two operands' offsets, the run's length, and the operands' steps
+// in it.
+func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
+	sa, sb := broadcastStrides(a, shape), broadcastStrides(b, shape)
+	shape, sa, sb = collapse(shape, sa, sb)
+	last := len(shape) - 1
+	n, da, db := shape[last], sa[last], sb[last]
+	total := 1
+	for _, d := range shape {
+		total *= d
+	}
+	if total == 0 {
+		return
+	}
+	index := make([]int, last)
+	ia, ib := 0, 0
+	for o := 0; ; o += n {
+		f(o, ia, ib, n, da, db)
+		k := last - 1
+		for ; k >= 0; k-- {
+			index[k]++
+			ia += sa[k]
+			ib += sb[k]
+			if index[k] < shape[k] {
+				break
+			}
+			ia -= sa[k] * shape[k]
+			ib -= sb[k] * shape[k]
+			index[k] = 0
+		}
+		if k < 0 {
+			return
+		}
+	}
+}
+
+// collapse merges neighbouring dimensions that both operands walk evenly, so
+// that runs are long.
+func collapse(shape, sa, sb []int) (s, a, b []int) {
+	for i := len(shape) - 1; i >= 0; i-- {
+		if shape[i] == 1 {
+			continue
+		}
+		if k := len(s) - 1; k >= 0 && sa[i] == a[k]*s[k] && sb[i] == b[k]*s[k] {
+			s[k] *= shape[i]
+			continue
+		}
+		s, a, b = append(s, shape[i]), append(a, sa[i]), append(b, sb[i])
+	}
+	if len(s) == 0 {
+		return []int{1}, []int{0}, []int{0}
+	}
+	slices.Reverse(s)
+	slices.Reverse(a)
+	slices.Reverse(b)
+	return s, a, b
+}
+
+// zip applies f to two broadcast operands.
+func zip[T, R engine.Element](x *Exec, a, b *engine.Tensor, f func(T, T) R) (*engine.Tensor, error) {
+	shape, err := BroadcastShape(a.Shape(), b.Shape())
+	if err != nil {
+		return nil, err
+	}
+	da, db := engine.Data[T](a), engine.Data[T](b)
+	if da == nil && a.Len() > 0 || db == nil && b.Len() > 0 {
+		return nil, fmt.Errorf("operands of types %s and %s", a.DType(), b.DType())
+	}
+	t, out, err := newOf[R](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	pairWalk(shape, a.Shape(), b.Shape(), func(o, ia, ib, n, sa, sb int) {
+		dst := out[o : o+n]
+		for i := range dst {
+			dst[i] = f(da[ia], db[ib])
+			ia += sa
+			ib += sb
+		}
+	})
+	return t, nil
+}
+
+// apply maps f over the elements.
+func apply[T, R engine.Element](x *Exec, a *engine.Tensor, f func(T) R) (*engine.Tensor, error) {
+	t, out, err := newOf[R](x, a.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range engine.Data[T](a) {
+		out[i] = f(v)
+	}
+	return t, nil
+}
+
+// floatMap is the kernel of a function of one float.
+func floatMap(f func(float64) float64) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(apply(x, in[0], func(v float32) float32 { return float32(f(float64(v))) }))
+		case engine.Float64:
+			return one(apply(x, in[0], f))
+		}
+		return nil, typeError(in[0])
+	}
+}
+
+func unary(f func(float64) float64) opDef {
+	return opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(*builder) (Kernel, error) {
+		return floatMap(f), nil
+	}}
+}
+
+// arithmetic holds one function for every number type.
+type arithmetic int
+
+const (
+	opAdd arithmetic = iota
+	opSub
+	opMul
+	opDiv
+	opMax
+	opMin
+	opMod
+	opFmod
+)
+
+var errDivideByZero = errors.New("integer division by zero")
+
+func arithmeticInt[T signed | unsigned](op arithmetic) func(a, b T) T {
+	switch op {
+	case opAdd:
+		return func(a, b T) T { return a + b }
+	case opSub:
+		return func(a, b T) T { return a - b }
+	case opMul:
+		return func(a, b T) T { return a * b }
+	case opDiv:
+		return func(a, b T) T { return a / b }
+	case opMax:
+		return func(a, b T) T { return max(a, b) }
+	case opMin:
+		return func(a, b T) T { return min(a, b) }
+	case opFmod:
+		return func(a, b T) T { return a % b }
+	}
+	// Mod takes the sign of the divisor, as Python does.
+	return func(a, b T) T {
+		m := a % b
+		if m != 0 && (m < 0) != (b < 0) {
+			m += b
+		}
+		return m
+	}
+}
+
+func arithmeticFloat[T float](op arithmetic) func(a, b T) T {
+	switch op {
+	case opAdd:
+		return func(a, b T) T { return a + b }
+	case opSub:
+		return func(a, b T) T { return a - b }
+	case opMul:
+		return func(a, b T) T { return a * b }
+	case opDiv:
+		return func(a, b T) T { return a / b }
+	case opMax:
+		return func(a, b T) T { return max(a, b) } // NaN if either is
+	case opMin:
+		return func(a, b T) T { return min(a, b) }
+	}
+	return func(a, b T) T { return T(math.Mod(float64(a), float64(b))) }
+}
+
+func zipInt[T signed | unsigned](x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor, error) {
+	if op == opDiv || op == opMod || op == opFmod {
+		if slices.Contains(engine.Data[T](b), 0) {
+			return nil, errDivideByZero
+		}
+	}
+	return zip(x, a, b, arithmeticInt[T](op))
+}
+
+func zipArithmetic(x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor, error) {
+	switch a.DType() {
+	case engine.Float32:
+		return zip(x, a, b, arithmeticFloat[float32](op))
+	case engine.Float64:
+		return zip(x, a, b, arithmeticFloat[float64](op))
+	case engine.Int64:
+		return zipInt[int64](x, a, b, op)
+	case engine.Int32:
+		return zipInt[int32](x, a, b, op)
+	case engine.Int16:
+		return zipInt[int16](x, a, b, op)
+	case engine.Int8:
+		return zipInt[int8](x, a, b, op)
+	case engine.Uint64:
+		return zipInt[uint64](x, a, b, op)
+	case engine.Uint32:
+		return zipInt[uint32](x, a, b, op)
+	case engine.Uint16:
+		return zipInt[uint16](x, a, b, op)
+	case engine.Uint8:
+		return zipInt[uint8](x, a, b, op)
+	}
+	return nil, typeError(a)
+}
+
+func binary(op arithmetic) opDef {
+	return opDef{since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: func(b *builder) (Kernel, error) {
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			return one(zipArithmetic(x, in[0], in[1], op))
+		}, nil
+	}}
+}
+
+// variadic folds its inputs from the left; mean divides by their number.
+func variadic(op arithmetic, mean bool) opDef {
+	accept := numericTypes
+	if op == opAdd {
+		accept = floatTypes
+	}
+	return opDef{since: 6, minIn: 1, maxIn: math.MaxInt32, maxOut: 1, accept: accept, half: true, build: func(*builder) (Kernel, error) {
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			acc := in[0]
+			var err error
+			for i, t := range in[1:] {
+				if t == nil {
+					return nil, fmt.Errorf("input %d is left out", i+1)
+				}
+				if acc, err = zipArithmetic(x, acc, t, op); err != nil {
+					return nil, err
+				}
+			}
+			if mean {
+				return scaleBy(x, acc, 1/float64(len(in)))
+			}
+			return one(acc, nil)
+		}, nil
+	}}
+}
+
+func scaleBy(x *Exec, t *engine.Tensor, f float64) ([]*engine.Tensor, error) {
+	return floatMap(func(v float64) float64 { return v * f })(x, []*engine.Tensor{t})
+}
+
+func buildMod(b *builder) (Kernel, error) {
+	op := opMod
+	if b.attrs.int("fmod", 0) == 1 {
+		op = opFmod
+	} else if b.inType(0).IsFloat() {
+		return nil, b.node.corrupt("floats need fmod = 1")
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		return one(zipArithmetic(x, in[0], in[1], op))
+	}, nil
+}
+
+// buildPow: the result has the base's type, whatever the exponent's is.
+func buildPow(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		a, b := in[0], in[1]
+		if a.DType().IsInteger() && b.DType().IsInteger() {
+			return powInt(x, a, b)
+		}
+		wa, err := castTensor(x, a, engine.Float64, true)
+		if err != nil {
+			return nil, err
+		}
+		wb, err := castTensor(x, b, engine.Float64, true)
+		if err != nil {
+			return nil, err
+		}
+		out, err := zip(x, wa, wb, math.Pow)
+		if err != nil {
+			return nil, err
+		}
+		return one(castTensor(x, out, a.DType(), true))
+	}, nil
+}
+
+func powInt(x *Exec, a, b *engine.Tensor) ([]*engine.Tensor, error) {
+	wa, err := castTensor(x, a, engine.Int64, true)
+	if err != nil {
+		return nil, err
+	}
+	wb, err := castTensor(x, b, engine.Int64, true)
+	if err != nil {
+		return nil, err
+	}
+	out, err := zip(x, wa, wb, func(base, exp int64) int64 {
+		if exp < 0 {
+			return int64(math.Pow(float64(base), float64(exp)))
+		}
+		r := int64(1)
+		for ; exp > 0; exp >>= 1 {
+			if exp&1 == 1 {
+				r *= base
+			}
+			base *= base
+		}
+		return r
+	})
+	if err != nil {
+		return nil, err
+	}
+	return one(castTensor(x, out, a.DType(), true))
+}
+
+func negAbs[T signed](x *Exec, t *engine.Tensor, op string) (*engine.Tensor, error) {
+	return apply(x, t, func(v T) T {
+		switch {
+		case op == "Neg" || op == "Abs" && v < 0:
+			return -v
+		case op == "Abs":
+			return v
+		case v > 0: // Sign
+			return 1
+		case v < 0:
+			return -1
+		}
+		return 0
+	})
+}
+
+// signOp is Neg, Abs or Sign, which take integers too.
+func signOp(op string, f func(float64) float64, accept typeSet) opDef {
+	return opDef{since: 6, minIn: 1, maxIn: 1, maxOut: 1, accept: accept, half: true, build: func(*builder) (Kernel, error) {
+		floats := floatMap(f)
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			t := in[0]
+			switch t.DType() {
+			case engine.Int64:
+				return one(negAbs[int64](x, t, op))
+			case engine.Int32:
+				return one(negAbs[int32](x, t, op))
+			case engine.Int16:
+				return one(negAbs[int16](x, t, op))
+			case engine.Int8:
+				return one(negAbs[int8](x, t, op))
+			case engine.Uint8, engine.Uint16, engine.Uint32, engine.Uint64:
+				if op == "Abs" {
+					return in[:1], nil
+				}
+				o, err := x.New(t.DType(), t.Shape()...)
+				if err != nil {
+					return nil, err
+				}
+				return one(o, signUnsigned(o, t))
+			}
+			return floats(x, in)
+		}, nil
+	}}
+}
+
+func signUnsigned(o, t *engine.Tensor) error {
+	f, ok := t.Float64s()
+	if !ok {
+		return typeError(t)
+	}
+	set := make([]float64, len(f))
+	for i, v := range f {
+		if v > 0 {
+			set[i] = 1
+		}
+	}
+	return storeFloats(o, set)
+}
+
+func sign(v float64) float64 {
+	switch {
+	case v > 0:
+		return 1
+	case v < 0:
+		return -1
+	}
+	return v // 0 or NaN
+}
+
+func sigmoid(v float64) float64 { return 1 / (1 + math.Exp(-v)) }
+
+func softplus(v float64) float64 {
+	if v > 0 {
+		return v + math.Log1p(math.Exp(-v))
+	}
+	return math.Log1p(math.Exp(v))
+}
+
+// withAlpha is a function of one float with parameters from attributes.
+func withAlpha(make func(r *attrReader) func(float64) float64) opDef {
+	return opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(b *builder) (Kernel, error) {
+		return floatMap(make(b.attrs)), nil
+	}}
+}
+
+func geluExact(v float64) float64 { return 0.5 * v * (1 + math.Erf(v/math.Sqrt2)) }
+
+func geluTanh(v float64) float64 {
+	return 0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v)))
+}
+
+func buildGelu(b *builder) (Kernel, error) {
+	switch a := b.attrs.string("approximate", "none"); a {
+	case "none":
+		return floatMap(geluExact), nil
+	case "tanh":
+		return floatMap(geluTanh), nil
+	default:
+		return nil, b.node.unsupported("approximate %q", a)
+	}
+}
+
+func relu[T number](x *Exec, t *engine.Tensor) (*engine.Tensor, error) {
+	return apply(x, t, func(v T) T {
+		if v < 0 {
+			return 0
+		}
+		return v
+	})
+}
+
+func buildRelu(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(relu[float32](x, in[0]))
+		case engine.Float64:
+			return one(relu[float64](x, in[0]))
+		case engine.Int64:
+			return one(relu[int64](x, in[0]))
+		case engine.Int32:
+			return one(relu[int32](x, in[0]))
+		case engine.Int16:
+			return one(relu[int16](x, in[0]))
+		case engine.Int8:
+			return one(relu[int8](x, in[0]))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+// buildClip takes its bounds as attributes before version 11, as inputs since.
+func buildClip(b *builder) (Kernel, error) {
+	if b.version() >= 11 {
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			t := in[0]
+			var err error
+			for i, op := range []arithmetic{opMax, opMin} {
+				bound := arg(in, i+1)
+				if bound == nil {
+					continue
+				}
+				if t, err = zipArithmetic(x, t, bound, op); err != nil {
+					return nil, err
+				}
+			}
+			return one(t, nil)
+		}, nil
+	}
+	lo := b.attrs.float("min", math.Inf(-1))
+	hi := b.attrs.float("max", math.Inf(1))
+	return floatMap(func(v float64) float64 { return min(max(v, lo), hi) }), nil
+}
+
+func compareFunc[T number](op string) func(a, b T) bool {
+	switch op {
+	case "Less":
+		return func(a, b T) bool { return a < b }
+	case "LessOrEqual":
+		return func(a, b T) bool { return a <= b }
+	case "Greater":
+		return func(a, b T) bool { return a > b }
+	case "GreaterOrEqual":
+		return func(a, b T) bool { return a >= b }
+	}
+	return func(a, b T) bool { return a == b }
+}
+
+func compare(op string, since int) opDef {
+	accept := numericTypes
+	if op == "Equal" {
+		accept = anyType
+	}
+	return opDef{since: since, minIn: 2, maxIn: 2, maxOut: 1, accept: accept, result: isBool, half: true, build: func(*builder) (Kernel, error) {
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			a, b := in[0], in[1]
+			switch a.DType() {
+			case engine.Float32:
+				return one(zip(x, a, b, compareFunc[float32](op)))
+			case engine.Float64:
+				return one(zip(x, a, b, compareFunc[float64](op)))
+			case engine.Int64:
+				return one(zip(x, a, b, compareFunc[int64](op)))
+			case engine.Int32:
+				return one(zip(x, a, b, compareFunc[int32](op)))
+			case engine.Int16:
+				return one(zip(x, a, b, compareFunc[int16](op)))
+			case engine.Int8:
+				return one(zip(x, a, b, compareFunc[int8](op)))
+			case engine.Uint64:
+				return one(zip(x, a, b, compareFunc[uint64](op)))
+			case engine.Uint32:
+				return one(zip(x, a, b, compareFunc[uint32](op)))
+			case engine.Uint16:
+				return one(zip(x, a, b, compareFunc[uint16](op)))
+			case engine.Uint8:
+				return one(zip(x, a, b, compareFunc[uint8](op)))
+			case engine.Bool:
+				return one(zip(x, a, b, func(u, v bool) bool { return u == v }))
+			case engine.String:
+				return one(zip(x, a, b, func(u, v string) bool { return u == v }))
+			}
+			return nil, typeError(a)
+		}, nil
+	}}
+}
+
+func logical(f func(a, b bool) bool) opDef {
+	return opDef{since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: boolType, result: isBool, build: func(*builder) (Kernel, error) {
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			return one(zip(x, in[0], in[1], f))
+		}, nil
+	}}
+}
+
+func buildNot(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		return one(apply(x, in[0], func(v bool) bool { return !v }))
+	}, nil
+}
+
+func floatTest(f func(float64) bool) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(apply(x, in[0], func(v float32) bool { return f(float64(v)) }))
+		case engine.Float64:
+			return one(apply(x, in[0], f))
+		}
+		return nil, typeError(in[0])
+	}
+}
+
+func buildIsInf(b *builder) (Kernel, error) {
+	pos, neg := b.attrs.int("detect_positive", 1) == 1, b.attrs.int("detect_negative", 1) == 1
+	return floatTest(func(v float64) bool {
+		return pos && math.IsInf(v, 1) || neg && math.IsInf(v, -1)
+	}), nil
+}
+
+// buildWhere chooses element by element; any type.
+func buildWhere(b *builder) (Kernel, error) {
+	b.result = []engine.DType{b.inType(1)}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		cond, a, c := in[0], in[1], in[2]
+		if a.DType() != c.DType() {
+			return nil, fmt.Errorf("branches of types %s and %s", a.DType(), c.DType())
+		}
+		shape, err := BroadcastShape(a.Shape(), c.Shape())
+		if err != nil {
+			return nil, err
+		}
+		if shape, err = BroadcastShape(shape, cond.Shape()); err != nil {
+			return nil, err
+		}
+		out, err := x.New(a.DType(), shape...)
+		if err != nil {
+			return nil, err
+		}
+		pick := engine.Data[bool](cond)
+		fromA, fromC := copier(out, a), copier(out, c)
+		// The condition's place is found by walking it twice, once with each branch.
+		pairWalk(shape, cond.Shape(), a.Shape(), func(o, ic, ia, n, sc, sa int) {
+			for i := range n {
+				if pick[ic+i*sc] {
+					fromA(o+i, ia+i*sa, 1)
+				}
+			}
+		})
+		pairWalk(shape, cond.Shape(), c.Shape(), func(o, ic, ib, n, sc, sb int) {
+			for i := range n {
+				if !pick[ic+i*sc] {
+					fromC(o+i, ib+i*sb, 1)
+				}
+			}
+		})
+		return one(out, nil)
+	}, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Add": binary(opAdd), "Sub": binary(opSub), "Mul": binary(opMul), "Div": binary(opDiv),
+		"Max": variadic(opMax, false), "Min": variadic(opMin, false),
+		"Sum": variadic(opAdd, false), "Mean": variadic(opAdd, true),
+		"Mod": {since: 10, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildMod},
+		"Pow": {since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildPow},
+		"Neg": signOp("Neg", func(v float64) float64 { return -v }, signedTypes),
+		"Abs": signOp("Abs", math.Abs, numericTypes), "Sign": signOp("Sign", sign, numericTypes),
+		"Sqrt": unary(math.Sqrt), "Exp": unary(math.Exp), "Log": unary(math.Log),
+		"Sigmoid": unary(sigmoid), "Tanh": unary(math.Tanh), "Erf": unary(math.Erf),
+		"Softplus": unary(softplus), "Softsign": unary(func(v float64) float64 { return v / (1 + math.Abs(v)) }),
+		"Reciprocal": unary(func(v float64) float64 { return 1 / v }),
+		"Floor":      unary(math.Floor), "Ceil": unary(math.Ceil), "Round": unary(math.RoundToEven),
+		"Sin": unary(math.Sin), "Cos": unary(math.Cos), "Tan": unary(math.Tan), "Asin": unary(math.Asin),
+		"Acos": unary(math.Acos), "Atan": unary(math.Atan), "Sinh": unary(math.Sinh), "Cosh": unary(math.Cosh),
+		"Asinh": unary(math.Asinh), "Acosh": unary(math.Acosh), "Atanh": unary(math.Atanh),
+		"Mish":      unary(func(v float64) float64 { return v * math.Tanh(softplus(v)) }),
+		"HardSwish": unary(func(v float64) float64 { return v * min(max(v/6+0.5, 0), 1) }),
+		"LeakyRelu": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha := r.float("alpha", 0.01)
+			return func(v float64) float64 {
+				if v < 0 {
+					return alpha * v
+				}
+				return v
+			}
+		}),
+		"Elu": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha := r.float("alpha", 1)
+			return func(v float64) float64 {
+				if v < 0 {
+					return alpha * math.Expm1(v)
+				}
+				return v
+			}
+		}),
+		"Celu": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha := r.float("alpha", 1)
+			return func(v float64) float64 { return max(0, v) + min(0, alpha*math.Expm1(v/alpha)) }
+		}),
+		"Selu": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha, gamma := r.float("alpha", seluAlpha), r.float("gamma", seluGamma)
+			return func(v float64) float64 {
+				if v <= 0 {
+					return gamma * alpha * math.Expm1(v)
+				}
+				return gamma * v
+			}
+		}),
+		"ThresholdedRelu": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha := r.float("alpha", 1)
+			return func(v float64) float64 {
+				if v > alpha {
+					return v
+				}
+				return 0
+			}
+		}),
+		"HardSigmoid": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha, beta := r.float("alpha", 0.2), r.float("beta", 0.5)
+			return func(v float64) float64 { return min(max(alpha*v+beta, 0), 1) }
+		}),
+		"Gelu":  {since: 20, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildGelu},
+		"Relu":  {since: 6, minIn: 1, maxIn: 1, maxOut: 1, accept: signedTypes, half: true, build: buildRelu},
+		"Clip":  {since: 6, minIn: 1, maxIn: 3, maxOut: 1, accept: numericTypes, half: true, build: buildClip},
+		"Equal": compare("Equal", 7), "Less": compare("Less", 7), "Greater": compare("Greater", 7),
+		"LessOrEqual": compare("LessOrEqual", 12), "GreaterOrEqual": compare("GreaterOrEqual", 12),
+		"And": logical(func(a, b bool) bool { return a && b }),
+		"Or":  logical(func(a, b bool) bool { return a || b }),
+		"Xor": logical(func(a, b bool) bool { return a != b }),
+		"Not": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: boolType, result: isBool, build: buildNot},
+		"IsNaN": {since: 9, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: func(*builder) (Kernel, error) {
+			return floatTest(math.IsNaN), nil
+		}},
+		"IsInf": {since: 10, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: buildIsInf},
+		"Where": {since: 9, minIn: 3, maxIn: 3, maxOut: 1, accept: boolType, result: fromBuilder, build: buildWhere},
+	})
+}
+
+// SELU's constants, as the operator's definition gives them.
+const (
+	seluAlpha = 1.67326319217681884765625
+	seluGamma = 1.05070102214813232421875
+)

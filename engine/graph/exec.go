@@ -1,0 +1,186 @@
+package graph
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Kernel computes a node's outputs. in has one tensor for each input of the
+// node, nil where it was left out.
+type Kernel func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error)
+
+// Exec is what a kernel may use: memory, within the run's limit.
+//
+// The accounting is an upper bound. A view (Reshape and its kin) shares its
+// input's memory, which is counted until its own name is dead.
+type Exec struct {
+	ctx   context.Context //nolint:containedctx // lives for one Run
+	limit int64
+	live  int64
+	// owned is the bytes held by each slot.
+	owned []int64
+}
+
+// stringBytes is the memory of one string element without its text.
+const stringBytes = 16
+
+func tensorBytes(t *engine.Tensor) int64 {
+	size := t.DType().Size()
+	if t.DType() == engine.String {
+		size = stringBytes
+	}
+	return int64(t.Len()) * int64(size)
+}
+
+// reserve counts n elements of type d, and fails when the limit is passed.
+func (x *Exec) reserve(d engine.DType, n int) error {
+	size := int64(d.Size())
+	if d == engine.String {
+		size = stringBytes
+	}
+	if size > 0 && int64(n) > (x.limit-x.live)/size {
+		return fmt.Errorf("allocate %d elements of %s with %d of %d bytes in use: %w", n, d, x.live, x.limit, engine.ErrTooLarge)
+	}
+	x.live += int64(n) * size
+	return nil
+}
+
+// New returns a zeroed tensor, or an error wrapping engine.ErrTooLarge.
+func (x *Exec) New(d engine.DType, shape ...int) (*engine.Tensor, error) {
+	if len(shape) > maxRank {
+		return nil, fmt.Errorf("a tensor of %d dimensions: %w", len(shape), engine.ErrTooLarge)
+	}
+	n, err := engine.Elements(shape)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, engine.ErrTooLarge)
+	}
+	if err := x.reserve(d, n); err != nil {
+		return nil, err
+	}
+	return engine.New(d, shape...)
+}
+
+// maxRank bounds the dimensions of a tensor; NumPy's own bound.
+const maxRank = 64
+
+// free gives up dead slots.
+func (x *Exec) free(values []*engine.Tensor, slots []int) {
+	for _, s := range slots {
+		values[s] = nil
+		x.live -= x.owned[s]
+		x.owned[s] = 0
+	}
+}
+
+// newOf is New for a Go type.
+func newOf[T engine.Element](x *Exec, shape ...int) (*engine.Tensor, []T, error) {
+	t, err := x.New(dtypeOf[T](), shape...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t, engine.Data[T](t), nil
+}
+
+func dtypeOf[T engine.Element]() engine.DType {
+	t, err := engine.Of([]T(nil), 0)
+	if err != nil {
+		return engine.Invalid
+	}
+	return t.DType()
+}
+
+// call runs the step's kernel, in float32 where the operator computes and the
+// inputs are half precision.
+func (s *step) call(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	half := engine.Invalid
+	if s.op.half {
+		half = halfType(in)
+	}
+	if half == engine.Invalid {
+		return s.kernel(x, in)
+	}
+	wide := make([]*engine.Tensor, len(in))
+	for i, t := range in {
+		wide[i] = t
+		if t == nil || (t.DType() != engine.Float16 && t.DType() != engine.BFloat16) {
+			continue
+		}
+		w, err := castTensor(x, t, engine.Float32, true)
+		if err != nil {
+			return nil, err
+		}
+		wide[i] = w
+	}
+	out, err := s.kernel(x, wide)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range out {
+		if t == nil || t.DType() != engine.Float32 {
+			continue
+		}
+		if out[i], err = castTensor(x, t, half, true); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func halfType(in []*engine.Tensor) engine.DType {
+	for _, t := range in {
+		if t != nil && (t.DType() == engine.Float16 || t.DType() == engine.BFloat16) {
+			return t.DType()
+		}
+	}
+	return engine.Invalid
+}
+
+// SameMemory reports whether two tensors share their elements.
+func SameMemory(a, b *engine.Tensor) bool {
+	if a == nil || b == nil || a.DType() != b.DType() || a.Len() == 0 || b.Len() == 0 {
+		return false
+	}
+	switch a.DType() {
+	case engine.Bool:
+		return sameData[bool](a, b)
+	case engine.Uint8:
+		return sameData[uint8](a, b)
+	case engine.Uint16, engine.Float16, engine.BFloat16:
+		return sameData[uint16](a, b)
+	case engine.Uint32:
+		return sameData[uint32](a, b)
+	case engine.Uint64:
+		return sameData[uint64](a, b)
+	case engine.Int8:
+		return sameData[int8](a, b)
+	case engine.Int16:
+		return sameData[int16](a, b)
+	case engine.Int32:
+		return sameData[int32](a, b)
+	case engine.Int64:
+		return sameData[int64](a, b)
+	case engine.Float32:
+		return sameData[float32](a, b)
+	case engine.Float64:
+		return sameData[float64](a, b)
+	}
+	return sameData[string](a, b)
+}
+
+func sameData[T engine.Element](a, b *engine.Tensor) bool {
+	return &engine.Data[T](a)[0] == &engine.Data[T](b)[0]
+}
+
+// Clone returns a copy of t.
+func Clone(t *engine.Tensor) (*engine.Tensor, error) {
+	o, err := engine.New(t.DType(), t.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	if t.Len() > 0 {
+		copier(o, t)(0, 0, t.Len())
+	}
+	return o, nil
+}

@@ -1,0 +1,241 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+func buildGather(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", 0)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		index, err := positions(in[1], shape[a])
+		if err != nil {
+			return nil, err
+		}
+		outer, inner := split(shape, a)
+		final := slices.Concat(shape[:a], in[1].Shape(), shape[a+1:])
+		out, err := x.New(in[0].DType(), final...)
+		if err != nil || out.Len() == 0 {
+			return one(out, err)
+		}
+		cp := copier(out, in[0])
+		to := 0
+		for o := range outer {
+			for _, j := range index {
+				cp(to, (o*shape[a]+j)*inner, inner)
+				to += inner
+			}
+		}
+		return one(out, nil)
+	}, nil
+}
+
+// positions reads indices along an axis of n; negative ones count from its end.
+func positions(t *engine.Tensor, n int) ([]int, error) {
+	index, err := intsOf(t)
+	if err != nil {
+		return nil, err
+	}
+	for i, j := range index {
+		if j < 0 {
+			j += n
+		}
+		if j < 0 || j >= n {
+			return nil, fmt.Errorf("index %d is outside an axis of %d", index[i], n)
+		}
+		index[i] = j
+	}
+	return index, nil
+}
+
+func buildGatherElements(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", 0)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape, want := in[0].Shape(), in[1].Shape()
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		if len(want) != len(shape) {
+			return nil, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
+		}
+		for i, d := range want {
+			if i != a && d > shape[i] {
+				return nil, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
+			}
+		}
+		index, err := positions(in[1], shape[a])
+		if err != nil {
+			return nil, err
+		}
+		out, err := x.New(in[0].DType(), want...)
+		if err != nil {
+			return nil, err
+		}
+		from, to := rowMajor(shape), rowMajor(want)
+		cp := copier(out, in[0])
+		for i, j := range index {
+			s := 0
+			for k := range want {
+				at := i / to[k] % want[k]
+				if k == a {
+					at = j
+				}
+				s += at * from[k]
+			}
+			cp(i, s, 1)
+		}
+		return one(out, nil)
+	}, nil
+}
+
+// Origin tells for each output of a node that only moves elements which element
+// of its input k stands where: 1 + its offset, or 0 for none. It runs the node's
+// own kernel on offsets instead of values.
+func Origin(n *Node, in []*engine.Tensor, k int) ([][]int64, error) {
+	op, err := lookup(n)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}}
+	marked := slices.Clone(in)
+	for i, t := range in {
+		b.inputs = append(b.inputs, engine.Invalid)
+		b.constants = append(b.constants, nil)
+		if t == nil || !t.DType().IsFloat() {
+			continue
+		}
+		v := make([]int64, t.Len())
+		for j := range v {
+			if i == k {
+				v[j] = int64(j) + 1
+			}
+		}
+		if marked[i], err = engine.Of(v, t.Shape()...); err != nil {
+			return nil, err
+		}
+	}
+	if n.Op == "FeatureVectorizer" {
+		return vectorizerOrigin(marked)
+	}
+	kernel, err := op.build(b)
+	if err != nil {
+		return nil, err
+	}
+	outs, err := kernel(&Exec{limit: math.MaxInt64}, marked)
+	if err != nil {
+		return nil, err
+	}
+	res := make([][]int64, len(outs))
+	for i, o := range outs {
+		res[i] = engine.Data[int64](o)
+	}
+	return res, nil
+}
+
+// vectorizerOrigin stands for FeatureVectorizer's kernel, which makes floats.
+func vectorizerOrigin(in []*engine.Tensor) ([][]int64, error) {
+	rows := in[0].Rows()
+	var out []int64
+	for r := range rows {
+		for _, t := range in {
+			_, cols, err := matrix(t)
+			if err != nil {
+				return nil, err
+			}
+			v := engine.Data[int64](t)
+			if v == nil {
+				return nil, typeError(t)
+			}
+			out = append(out, v[r*cols:(r+1)*cols]...)
+		}
+	}
+	return [][]int64{out}, nil
+}
+
+func buildNonZero(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		shape := in[0].Shape()
+		var at []int
+		for i, e := range v {
+			if e != 0 {
+				at = append(at, i)
+			}
+		}
+		t, out, err := newOf[int64](x, len(shape), len(at))
+		if err != nil {
+			return nil, err
+		}
+		strides := rowMajor(shape)
+		for k, s := range strides {
+			for i, p := range at {
+				out[k*len(at)+i] = int64(p / s % shape[k])
+			}
+		}
+		return one(t, nil)
+	}, nil
+}
+
+func buildOneHot(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", -1)
+	b.result = []engine.DType{b.inType(2)}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		depths, ok := in[1].Float64s()
+		if !ok || len(depths) != 1 || depths[0] < 1 || depths[0] > math.MaxInt32 || in[2].Len() != 2 {
+			return nil, fmt.Errorf("depth of %d elements, values of %d", in[1].Len(), in[2].Len())
+		}
+		depth := int(depths[0])
+		shape := in[0].Shape()
+		a, err := normAxis(axis, len(shape)+1)
+		if err != nil {
+			return nil, err
+		}
+		out, err := x.New(in[2].DType(), slices.Insert(slices.Clone(shape), a, depth)...)
+		if err != nil {
+			return nil, err
+		}
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		inner := 1
+		for _, d := range shape[a:] {
+			inner *= d
+		}
+		cp := copier(out, in[2])
+		for i := range out.Len() {
+			cp(i, 0, 1)
+		}
+		for i, f := range v {
+			j := int(f)
+			if j < 0 {
+				j += depth
+			}
+			if j >= 0 && j < depth {
+				cp((i/inner*depth+j)*inner+i%inner, 1, 1)
+			}
+		}
+		return one(out, nil)
+	}, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Gather":         {since: 1, minIn: 2, maxIn: 2, maxOut: 1, build: buildGather},
+		"GatherElements": {since: 11, minIn: 2, maxIn: 2, maxOut: 1, build: buildGatherElements},
+		"NonZero":        {since: 9, minIn: 1, maxIn: 1, maxOut: 1, result: isInt64, build: buildNonZero},
+		"OneHot":         {since: 9, minIn: 3, maxIn: 3, maxOut: 1, result: fromBuilder, build: buildOneHot},
+	})
+}

@@ -1,0 +1,495 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/pellucid/pellucid/engine"
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/blas64"
+)
+
+// Matmul adds op(a) op(b) to c, where op transposes on demand: c is m x n, the
+// inner dimension is k, and all are row-major without gaps. It goes through
+// gonum's BLAS interface, so that faster kernels can be registered there.
+//
+// gonum skips products with an element of a that is 0; where b holds NaN or
+// infinities the plain loop is used, so that 0 x Inf is NaN as it must be.
+func Matmul[T float](c, a, b []T, m, n, k int, transA, transB bool) {
+	if m == 0 || n == 0 || k == 0 {
+		return
+	}
+	if !allFinite(b[:k*n]) {
+		matmulPlain(c, a, b, m, n, k, transA, transB)
+		return
+	}
+	ta, ra, ca := trans(transA, m, k)
+	tb, rb, cb := trans(transB, k, n)
+	switch cc := any(c).(type) {
+	case []float32:
+		blas32.Gemm(ta, tb, 1,
+			blas32.General{Rows: ra, Cols: ca, Stride: ca, Data: any(a).([]float32)},
+			blas32.General{Rows: rb, Cols: cb, Stride: cb, Data: any(b).([]float32)},
+			1, blas32.General{Rows: m, Cols: n, Stride: n, Data: cc})
+	case []float64:
+		blas64.Gemm(ta, tb, 1,
+			blas64.General{Rows: ra, Cols: ca, Stride: ca, Data: any(a).([]float64)},
+			blas64.General{Rows: rb, Cols: cb, Stride: cb, Data: any(b).([]float64)},
+			1, blas64.General{Rows: m, Cols: n, Stride: n, Data: cc})
+	}
+}
+
+func trans(t bool, rows, cols int) (blas.Transpose, int, int) {
+	if t {
+		return blas.Trans, cols, rows
+	}
+	return blas.NoTrans, rows, cols
+}
+
+func allFinite[T float](v []T) bool {
+	var s T
+	for _, e := range v {
+		s += e * 0 // NaN once any element is NaN or infinite
+	}
+	return s == 0
+}
+
+func matmulPlain[T float](c, a, b []T, m, n, k int, transA, transB bool) {
+	ai, ak := k, 1
+	if transA {
+		ai, ak = 1, m
+	}
+	bk, bj := n, 1
+	if transB {
+		bk, bj = 1, k
+	}
+	for i := range m {
+		for j := range n {
+			sum := c[i*n+j]
+			for l := range k {
+				sum += a[i*ai+l*ak] * b[l*bk+j*bj]
+			}
+			c[i*n+j] = sum
+		}
+	}
+}
+
+// gemm is alpha op(a) op(b) + beta c.
+type gemm struct {
+	alpha, beta    float64
+	transA, transB bool
+}
+
+func buildGemm(b *builder) (Kernel, error) {
+	g := gemm{
+		alpha: b.attrs.float("alpha", 1), beta: b.attrs.float("beta", 1),
+		transA: b.attrs.int("transA", 0) != 0, transB: b.attrs.int("transB", 0) != 0,
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		for _, t := range in {
+			if t != nil && t.DType() != in[0].DType() {
+				return nil, fmt.Errorf("operands of types %s and %s", in[0].DType(), t.DType())
+			}
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(runGemm[float32](x, g, in))
+		case engine.Float64:
+			return one(runGemm[float64](x, g, in))
+		}
+		// Integers go through float64, which is exact below 2^53.
+		wide := make([]*engine.Tensor, len(in))
+		for i, t := range in {
+			if t == nil {
+				continue
+			}
+			w, err := castTensor(x, t, engine.Float64, true)
+			if err != nil {
+				return nil, err
+			}
+			wide[i] = w
+		}
+		out, err := runGemm[float64](x, g, wide)
+		if err != nil {
+			return nil, err
+		}
+		return one(castTensor(x, out, in[0].DType(), true))
+	}, nil
+}
+
+func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, error) {
+	sa, sb := in[0].Shape(), in[1].Shape()
+	if len(sa) != 2 || len(sb) != 2 {
+		return nil, fmt.Errorf("operands of shapes %v and %v", sa, sb)
+	}
+	m, k, kb, n := sa[0], sa[1], sb[0], sb[1]
+	if g.transA {
+		m, k = k, m
+	}
+	if g.transB {
+		kb, n = n, kb
+	}
+	if k != kb {
+		return nil, fmt.Errorf("operands of shapes %v and %v", sa, sb)
+	}
+	t, out, err := newOf[T](x, m, n)
+	if err != nil {
+		return nil, err
+	}
+	Matmul(out, engine.Data[T](in[0]), engine.Data[T](in[1]), m, n, k, g.transA, g.transB)
+	if g.alpha != 1 {
+		for i := range out {
+			out[i] *= T(g.alpha)
+		}
+	}
+	c := arg(in, 2)
+	if c == nil || g.beta == 0 {
+		return t, nil
+	}
+	shape, err := BroadcastShape(t.Shape(), c.Shape())
+	if err != nil || len(shape) != 2 || shape[0] != m || shape[1] != n {
+		return nil, fmt.Errorf("bias of shape %v for a result of shape %v", c.Shape(), t.Shape())
+	}
+	bias, beta := engine.Data[T](c), T(g.beta)
+	pairWalk(shape, t.Shape(), c.Shape(), func(o, _, ic, n, _, sc int) {
+		for i := range n {
+			out[o+i] += beta * bias[ic+i*sc]
+		}
+	})
+	return t, nil
+}
+
+// MatMulShape is the geometry of a MatMul: batch shape and matrix sizes, with
+// vectors seen as matrices of one row or column.
+type MatMulShape struct {
+	Batch   []int
+	M, K, N int
+	// A and B are the operands' own batch shapes; Out the result's shape.
+	A, B, Out []int
+}
+
+// NewMatMulShape works out MatMul's geometry under NumPy's rules.
+func NewMatMulShape(a, b []int) (*MatMulShape, error) {
+	if len(a) == 0 || len(b) == 0 {
+		return nil, fmt.Errorf("operands of shapes %v and %v", a, b)
+	}
+	rowVec, colVec := len(a) == 1, len(b) == 1
+	if rowVec {
+		a = []int{1, a[0]}
+	}
+	if colVec {
+		b = []int{b[0], 1}
+	}
+	s := &MatMulShape{M: a[len(a)-2], K: a[len(a)-1], N: b[len(b)-1], A: a[:len(a)-2], B: b[:len(b)-2]}
+	if s.K != b[len(b)-2] {
+		return nil, fmt.Errorf("operands of shapes %v and %v", a, b)
+	}
+	var err error
+	if s.Batch, err = BroadcastShape(s.A, s.B); err != nil {
+		return nil, err
+	}
+	s.Out = append(s.Out, s.Batch...)
+	if !rowVec {
+		s.Out = append(s.Out, s.M)
+	}
+	if !colVec {
+		s.Out = append(s.Out, s.N)
+	}
+	return s, nil
+}
+
+// Each calls f for every matrix product: the index of the result's matrix and of
+// the operands'.
+func (s *MatMulShape) Each(f func(o, a, b int)) {
+	pairWalk(s.Batch, s.A, s.B, func(o, ia, ib, n, sa, sb int) {
+		for i := range n {
+			f(o+i, ia+i*sa, ib+i*sb)
+		}
+	})
+}
+
+func runMatMul[T float](x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
+	s, err := NewMatMulShape(a.Shape(), b.Shape())
+	if err != nil {
+		return nil, err
+	}
+	t, out, err := newOf[T](x, s.Out...)
+	if err != nil {
+		return nil, err
+	}
+	da, db := engine.Data[T](a), engine.Data[T](b)
+	if len(s.B) == 0 {
+		// One matrix on the right: all of a's rows in one product.
+		rows := s.M
+		for _, d := range s.A {
+			rows *= d
+		}
+		Matmul(out, da, db, rows, s.N, s.K, false, false)
+		return t, nil
+	}
+	mk, kn, mn := s.M*s.K, s.K*s.N, s.M*s.N
+	s.Each(func(o, ia, ib int) {
+		Matmul(out[o*mn:(o+1)*mn], da[ia*mk:(ia+1)*mk], db[ib*kn:(ib+1)*kn], s.M, s.N, s.K, false, false)
+	})
+	return t, nil
+}
+
+func buildMatMul(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != in[1].DType() {
+			return nil, fmt.Errorf("operands of types %s and %s", in[0].DType(), in[1].DType())
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(runMatMul[float32](x, in[0], in[1]))
+		case engine.Float64:
+			return one(runMatMul[float64](x, in[0], in[1]))
+		}
+		a, err := castTensor(x, in[0], engine.Float64, true)
+		if err != nil {
+			return nil, err
+		}
+		b, err := castTensor(x, in[1], engine.Float64, true)
+		if err != nil {
+			return nil, err
+		}
+		out, err := runMatMul[float64](x, a, b)
+		if err != nil {
+			return nil, err
+		}
+		return one(castTensor(x, out, in[0].DType(), true))
+	}, nil
+}
+
+// softmaxSpan is how softmax sees a tensor: outer x n x inner, normalised over n.
+func softmaxSpan(shape []int, axis, version int) (outer, n, inner int, err error) {
+	if len(shape) == 0 {
+		return 1, 1, 1, nil
+	}
+	if axis, err = normAxis(axis, len(shape)); err != nil {
+		return 0, 0, 0, err
+	}
+	outer, inner = split(shape, axis)
+	if version < 13 {
+		// Before version 13 all dimensions from axis on are one.
+		return outer, shape[axis] * inner, 1, nil
+	}
+	return outer, shape[axis], inner, nil
+}
+
+// SoftmaxSpan returns the geometry of a Softmax or LogSoftmax node over shape.
+func SoftmaxSpan(n *Node, shape []int) (outer, span, inner int, err error) {
+	axis := 1
+	if n.Version >= 13 {
+		axis = -1
+	}
+	if a, ok := n.Attrs["axis"]; ok {
+		axis = int(a.Int)
+	}
+	return softmaxSpan(shape, axis, n.Version)
+}
+
+func buildSoftmax(b *builder) (Kernel, error) {
+	b.attrs.int("axis", 0) // checks its type; SoftmaxSpan reads it
+	logs := b.node.Op == "LogSoftmax"
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		outer, n, inner, err := SoftmaxSpan(b.node, in[0].Shape())
+		if err != nil {
+			return nil, err
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(softmax[float32](x, in[0], outer, n, inner, logs))
+		case engine.Float64:
+			return one(softmax[float64](x, in[0], outer, n, inner, logs))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool) (*engine.Tensor, error) {
+	o, out, err := newOf[T](x, t.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	src := engine.Data[T](t)
+	for i := range outer {
+		for j := range inner {
+			softmaxLine(out[i*n*inner+j:], src[i*n*inner+j:], n, inner, logs)
+		}
+	}
+	return o, nil
+}
+
+func softmaxLine[T float](out, src []T, n, step int, logs bool) {
+	top := math.Inf(-1)
+	for i := range n {
+		top = max(top, float64(src[i*step]))
+	}
+	sum := 0.0
+	for i := range n {
+		sum += math.Exp(float64(src[i*step]) - top)
+	}
+	for i := range n {
+		v := float64(src[i*step]) - top
+		if logs {
+			out[i*step] = T(v - math.Log(sum))
+			continue
+		}
+		out[i*step] = T(math.Exp(v) / sum)
+	}
+}
+
+func buildBatchNorm(b *builder) (Kernel, error) {
+	eps := b.attrs.float("epsilon", 1e-5)
+	b.attrs.ignore("momentum")
+	if b.attrs.int("training_mode", 0) != 0 || b.attrs.int("spatial", 1) != 1 {
+		return nil, b.node.unsupported("training mode or spatial = 0")
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(batchNorm[float32](x, in, eps))
+		case engine.Float64:
+			return one(batchNorm[float64](x, in, eps))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func batchNorm[T float](x *Exec, in []*engine.Tensor, eps float64) (*engine.Tensor, error) {
+	shape := in[0].Shape()
+	channels, inner := 1, 1
+	if len(shape) > 1 {
+		channels = shape[1]
+		_, inner = split(shape, 1)
+	}
+	var p [4][]float64
+	for i := range p {
+		v, ok := in[i+1].Float64s()
+		if !ok || len(v) != channels {
+			return nil, fmt.Errorf("input %d has %d elements for %d channels", i+1, in[i+1].Len(), channels)
+		}
+		p[i] = v
+	}
+	t, out, err := newOf[T](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	src := engine.Data[T](in[0])
+	for at := 0; at < len(src); at += inner {
+		c := at / inner % channels
+		scale := p[0][c] / math.Sqrt(p[3][c]+eps)
+		for i, v := range src[at : at+inner] {
+			out[at+i] = T((float64(v)-p[2][c])*scale + p[1][c])
+		}
+	}
+	return t, nil
+}
+
+func buildLayerNorm(b *builder) (Kernel, error) {
+	axis, eps := b.attrs.int("axis", -1), b.attrs.float("epsilon", 1e-5)
+	b.attrs.ignore("stash_type") // the statistics are computed in float64
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		a, err := normAxis(axis, len(in[0].Shape()))
+		if err != nil {
+			return nil, err
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return layerNorm[float32](x, in, a, eps)
+		case engine.Float64:
+			return layerNorm[float64](x, in, a, eps)
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]*engine.Tensor, error) {
+	shape := in[0].Shape()
+	n := 1
+	for _, d := range shape[axis:] {
+		n *= d
+	}
+	stats := append([]int{}, shape...)
+	for i := axis; i < len(stats); i++ {
+		stats[i] = 1
+	}
+	t, out, err := newOf[T](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	tm, means, err := newOf[T](x, stats...)
+	if err != nil {
+		return nil, err
+	}
+	ti, invs, err := newOf[T](x, stats...)
+	if err != nil {
+		return nil, err
+	}
+	scale, err := normScale[T](in[1], n)
+	if err != nil {
+		return nil, err
+	}
+	var bias []T
+	if b := arg(in, 2); b != nil {
+		if bias, err = normScale[T](b, n); err != nil {
+			return nil, err
+		}
+	}
+	src := engine.Data[T](in[0])
+	for r := range means {
+		row := src[r*n : (r+1)*n]
+		mean, inv := moments(row, eps)
+		means[r], invs[r] = T(mean), T(inv)
+		for i, v := range row {
+			y := (float64(v) - mean) * inv * float64(scale[i])
+			if bias != nil {
+				y += float64(bias[i])
+			}
+			out[r*n+i] = T(y)
+		}
+	}
+	return []*engine.Tensor{t, tm, ti}, nil
+}
+
+// normScale repeats a scale that covers only the last dimensions.
+func normScale[T float](t *engine.Tensor, n int) ([]T, error) {
+	s := engine.Data[T](t)
+	if len(s) == n {
+		return s, nil
+	}
+	if len(s) == 0 || n%len(s) != 0 {
+		return nil, fmt.Errorf("scale of %d elements for %d", len(s), n)
+	}
+	out := make([]T, n)
+	for i := range out {
+		out[i] = s[i%len(s)]
+	}
+	return out, nil
+}
+
+func moments[T float](row []T, eps float64) (mean, inv float64) {
+	for _, v := range row {
+		mean += float64(v)
+	}
+	mean /= float64(len(row))
+	variance := 0.0
+	for _, v := range row {
+		d := float64(v) - mean
+		variance += d * d
+	}
+	return mean, 1 / math.Sqrt(variance/float64(len(row))+eps)
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Gemm":               {since: 7, minIn: 2, maxIn: 3, maxOut: 1, accept: numericTypes, half: true, build: buildGemm},
+		"MatMul":             {since: 1, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildMatMul},
+		"Softmax":            {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildSoftmax},
+		"LogSoftmax":         {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildSoftmax},
+		"BatchNormalization": {since: 7, minIn: 5, maxIn: 5, maxOut: 1, accept: floatTypes, half: true, build: buildBatchNorm},
+		"LayerNormalization": {since: 17, minIn: 2, maxIn: 3, maxOut: 3, accept: floatTypes, half: true, build: buildLayerNorm},
+	})
+}

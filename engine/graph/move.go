@@ -1,0 +1,684 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// copier returns a function that copies n elements from offset s of src to
+// offset d of dst. Both must have the same element type. All operators that only
+// move elements are written with it, so they take every type.
+func copier(dst, src *engine.Tensor) func(d, s, n int) {
+	switch src.DType() {
+	case engine.Bool:
+		return copierOf[bool](dst, src)
+	case engine.Uint8:
+		return copierOf[uint8](dst, src)
+	case engine.Uint16, engine.Float16, engine.BFloat16:
+		return copierOf[uint16](dst, src)
+	case engine.Uint32:
+		return copierOf[uint32](dst, src)
+	case engine.Uint64:
+		return copierOf[uint64](dst, src)
+	case engine.Int8:
+		return copierOf[int8](dst, src)
+	case engine.Int16:
+		return copierOf[int16](dst, src)
+	case engine.Int32:
+		return copierOf[int32](dst, src)
+	case engine.Int64:
+		return copierOf[int64](dst, src)
+	case engine.Float32:
+		return copierOf[float32](dst, src)
+	case engine.Float64:
+		return copierOf[float64](dst, src)
+	}
+	return copierOf[string](dst, src)
+}
+
+func copierOf[T engine.Element](dst, src *engine.Tensor) func(d, s, n int) {
+	to, from := engine.Data[T](dst), engine.Data[T](src)
+	return func(d, s, n int) {
+		if n == 1 {
+			to[d] = from[s]
+			return
+		}
+		copy(to[d:d+n], from[s:s+n])
+	}
+}
+
+// strided copies out of src the view with the given offset, shape and strides.
+func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*engine.Tensor, error) {
+	out, err := x.New(src.DType(), shape...)
+	if err != nil {
+		return nil, err
+	}
+	if out.Len() == 0 {
+		return out, nil
+	}
+	cp := copier(out, src)
+	walkStrided(shape, strides, offset, cp)
+	return out, nil
+}
+
+// walkStrided visits a view run by run: cp gets the output's offset, the
+// source's offset and the run's length, which is above 1 only where the source
+// is contiguous.
+func walkStrided(shape, strides []int, offset int, cp func(d, s, n int)) {
+	total := 1
+	for _, d := range shape {
+		total *= d
+	}
+	// The trailing dimensions that are contiguous in the source make one run.
+	run, dims := 1, len(shape)
+	for dims > 0 && (strides[dims-1] == run || shape[dims-1] == 1) {
+		run *= shape[dims-1]
+		dims--
+	}
+	index := make([]int, dims)
+	s := offset
+	for d := 0; d < total; d += run {
+		cp(d, s, run)
+		for k := dims - 1; k >= 0; k-- {
+			index[k]++
+			s += strides[k]
+			if index[k] < shape[k] {
+				break
+			}
+			s -= strides[k] * shape[k]
+			index[k] = 0
+		}
+	}
+}
+
+func view(t *engine.Tensor, shape []int) ([]*engine.Tensor, error) {
+	return one(t.Reshape(shape...))
+}
+
+func buildReshape(b *builder) (Kernel, error) {
+	allowZero := b.attrs.int("allowzero", 0) == 1
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		want, err := intsOf(in[1])
+		if err != nil {
+			return nil, err
+		}
+		if len(want) > maxRank {
+			return nil, fmt.Errorf("%d dimensions: %w", len(want), engine.ErrTooLarge)
+		}
+		shape := slices.Clone(want)
+		hole, known := -1, 1
+		for i, d := range shape {
+			if d == 0 && !allowZero {
+				if i >= len(in[0].Shape()) {
+					return nil, fmt.Errorf("dimension %d is to be copied from a tensor of %d dimensions", i, len(in[0].Shape()))
+				}
+				shape[i] = in[0].Shape()[i]
+			}
+			if d == -1 {
+				if hole >= 0 {
+					return nil, fmt.Errorf("shape %v has two dimensions to infer", want)
+				}
+				hole = i
+				continue
+			}
+			if known, err = product(known, shape[i]); err != nil {
+				return nil, err
+			}
+		}
+		if hole >= 0 {
+			if known == 0 || in[0].Len()%known != 0 {
+				return nil, fmt.Errorf("reshape %v to %v: the number of elements differs", in[0].Shape(), want)
+			}
+			shape[hole] = in[0].Len() / known
+		}
+		return view(in[0], shape)
+	}, nil
+}
+
+func product(a, b int) (int, error) {
+	if b < 0 {
+		return 0, fmt.Errorf("a negative dimension %d", b)
+	}
+	if b != 0 && a > math.MaxInt/b {
+		return 0, engine.ErrTooLarge
+	}
+	return a * b, nil
+}
+
+func buildFlatten(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", 1)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		a := axis
+		if a < 0 {
+			a += len(shape)
+		}
+		if a < 0 || a > len(shape) {
+			return nil, fmt.Errorf("axis %d of a tensor of %d dimensions", axis, len(shape))
+		}
+		rows, cols := 1, 1
+		for i, d := range shape {
+			if i < a {
+				rows *= d
+			} else {
+				cols *= d
+			}
+		}
+		return view(in[0], []int{rows, cols})
+	}, nil
+}
+
+// axesOf reads axes from input 1 since version 13, from the attribute before.
+// ok is false where there are none.
+func axesOf(b *builder, since int) func(in []*engine.Tensor) (axes []int, ok bool, err error) {
+	if b.version() < since {
+		axes := toInts(b.attrs.ints("axes"))
+		given := b.attrs.has("axes")
+		return func([]*engine.Tensor) ([]int, bool, error) { return axes, given, nil }
+	}
+	return func(in []*engine.Tensor) ([]int, bool, error) {
+		t := arg(in, 1)
+		if t == nil {
+			return nil, false, nil
+		}
+		axes, err := intsOf(t)
+		return axes, true, err
+	}
+}
+
+func buildSqueeze(b *builder) (Kernel, error) {
+	axesFrom := axesOf(b, 13)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		axes, given, err := axesFrom(in)
+		if err != nil {
+			return nil, err
+		}
+		shape := in[0].Shape()
+		drop := make([]bool, len(shape))
+		for _, a := range axes {
+			if a, err = normAxis(a, len(shape)); err != nil {
+				return nil, err
+			}
+			if shape[a] != 1 {
+				return nil, fmt.Errorf("squeeze of dimension %d, which is %d", a, shape[a])
+			}
+			drop[a] = true
+		}
+		var out []int
+		for i, d := range shape {
+			if !drop[i] && (given || d != 1) {
+				out = append(out, d)
+			}
+		}
+		return view(in[0], out)
+	}, nil
+}
+
+func buildUnsqueeze(b *builder) (Kernel, error) {
+	axesFrom := axesOf(b, 13)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		axes, _, err := axesFrom(in)
+		if err != nil {
+			return nil, err
+		}
+		rank := len(in[0].Shape()) + len(axes)
+		if rank > maxRank {
+			return nil, fmt.Errorf("%d dimensions: %w", rank, engine.ErrTooLarge)
+		}
+		added := make([]bool, rank)
+		for _, a := range axes {
+			if a, err = normAxis(a, rank); err != nil {
+				return nil, err
+			}
+			if added[a] {
+				return nil, fmt.Errorf("axis %d is given twice", a)
+			}
+			added[a] = true
+		}
+		out := make([]int, rank)
+		next := 0
+		for i := range out {
+			out[i] = 1
+			if !added[i] {
+				out[i] = in[0].Shape()[next]
+				next++
+			}
+		}
+		return view(in[0], out)
+	}, nil
+}
+
+// permutation checks perm, or reverses the axes where there is none.
+func permutation(perm []int64, rank int) ([]int, error) {
+	p := toInts(perm)
+	if perm == nil {
+		for i := rank - 1; i >= 0; i-- {
+			p = append(p, i)
+		}
+		return p, nil
+	}
+	seen := make([]bool, rank)
+	for i, a := range p {
+		a, err := normAxis(a, rank)
+		if err != nil {
+			return nil, err
+		}
+		if seen[a] || len(p) != rank {
+			return nil, fmt.Errorf("perm %v is no permutation of %d axes", perm, rank)
+		}
+		seen[a] = true
+		p[i] = a
+	}
+	if len(p) != rank {
+		return nil, fmt.Errorf("perm %v is no permutation of %d axes", perm, rank)
+	}
+	return p, nil
+}
+
+func buildTranspose(b *builder) (Kernel, error) {
+	perm := b.attrs.ints("perm")
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		p, err := permutation(perm, len(in[0].Shape()))
+		if err != nil {
+			return nil, err
+		}
+		from := rowMajor(in[0].Shape())
+		shape, strides := make([]int, len(p)), make([]int, len(p))
+		for i, a := range p {
+			shape[i], strides[i] = in[0].Shape()[a], from[a]
+		}
+		return one(strided(x, in[0], 0, shape, strides))
+	}, nil
+}
+
+func buildConcat(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", 1)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		for i, t := range in {
+			if t == nil || t.DType() != in[0].DType() || len(t.Shape()) != len(in[0].Shape()) {
+				return nil, fmt.Errorf("input %d has another type or rank than the first", i)
+			}
+		}
+		a, err := normAxis(axis, len(in[0].Shape()))
+		if err != nil {
+			return nil, err
+		}
+		shape := slices.Clone(in[0].Shape())
+		for i, t := range in[1:] {
+			for k, d := range t.Shape() {
+				if k != a && d != shape[k] {
+					return nil, fmt.Errorf("input %d has shape %v, the first has %v", i+1, t.Shape(), in[0].Shape())
+				}
+			}
+			shape[a] += t.Shape()[a]
+		}
+		out, err := x.New(in[0].DType(), shape...)
+		if err != nil {
+			return nil, err
+		}
+		outer, inner := split(shape, a)
+		at := 0
+		for _, t := range in {
+			n := t.Shape()[a] * inner
+			cp := copier(out, t)
+			for o := range outer {
+				cp(o*shape[a]*inner+at, o*n, n)
+			}
+			at += n
+		}
+		return one(out, nil)
+	}, nil
+}
+
+// split returns the product of the dimensions before axis and after it.
+func split(shape []int, axis int) (outer, inner int) {
+	outer, inner = 1, 1
+	for _, d := range shape[:axis] {
+		outer *= d
+	}
+	for _, d := range shape[axis+1:] {
+		inner *= d
+	}
+	return outer, inner
+}
+
+func buildSplit(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", 0)
+	outs := len(b.node.Outputs)
+	if b.version() >= 18 && b.attrs.has("num_outputs") && b.attrs.int("num_outputs", 0) != outs {
+		return nil, b.node.corrupt("num_outputs does not match its %d outputs", outs)
+	}
+	sizes := toInts(b.attrs.ints("split"))
+	given := b.attrs.has("split")
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		parts := sizes
+		if t := arg(in, 1); t != nil {
+			if parts, err = intsOf(t); err != nil {
+				return nil, err
+			}
+		} else if !given {
+			parts = evenParts(shape[a], outs)
+		}
+		return splitParts(x, in[0], a, parts, outs)
+	}, nil
+}
+
+// evenParts splits n in equal parts; the last is smaller where it must be.
+func evenParts(n, parts int) []int {
+	size := (n + parts - 1) / parts
+	out := make([]int, parts)
+	for i := range out {
+		out[i] = max(0, min(size, n-i*size))
+	}
+	return out
+}
+
+func splitParts(x *Exec, t *engine.Tensor, axis int, parts []int, outs int) ([]*engine.Tensor, error) {
+	shape := t.Shape()
+	sum := 0
+	for _, p := range parts {
+		if p < 0 || p > shape[axis] {
+			return nil, fmt.Errorf("split %v of dimension %d", parts, shape[axis])
+		}
+		sum += p
+	}
+	if sum != shape[axis] || len(parts) != outs {
+		return nil, fmt.Errorf("split %v of dimension %d into %d outputs", parts, shape[axis], outs)
+	}
+	strides := rowMajor(shape)
+	at := 0
+	var out []*engine.Tensor
+	for _, p := range parts {
+		s := slices.Clone(shape)
+		s[axis] = p
+		o, err := strided(x, t, at*strides[axis], s, strides)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+		at += p
+	}
+	return out, nil
+}
+
+// buildSlice takes its bounds as attributes before version 10, as inputs since.
+func buildSlice(b *builder) (Kernel, error) {
+	if b.version() < 10 {
+		starts, ends, axes := toInts(b.attrs.ints("starts")), toInts(b.attrs.ints("ends")), toInts(b.attrs.ints("axes"))
+		given := b.attrs.has("axes")
+		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			if !given {
+				return slice(x, in[0], starts, ends, nil, nil)
+			}
+			return slice(x, in[0], starts, ends, axes, nil)
+		}, nil
+	}
+	if len(b.node.Inputs) < 3 {
+		return nil, b.node.corrupt("has %d inputs, the operator takes 3 to 5", len(b.node.Inputs))
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		var lists [4][]int
+		for i := range lists {
+			t := arg(in, i+1)
+			if t == nil {
+				continue
+			}
+			v, err := intsOf(t)
+			if err != nil {
+				return nil, err
+			}
+			lists[i] = append([]int{}, v...)
+		}
+		return slice(x, in[0], lists[0], lists[1], lists[2], lists[3])
+	}, nil
+}
+
+// SliceView is the view that a slice takes: offset, shape and strides.
+func sliceView(shape, starts, ends, axes, steps []int) (offset int, out, strides []int, err error) {
+	if axes == nil {
+		for i := range starts {
+			axes = append(axes, i)
+		}
+	}
+	if len(ends) != len(starts) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
+		return 0, nil, nil, fmt.Errorf("slice with %d starts, %d ends, %d axes, %d steps", len(starts), len(ends), len(axes), len(steps))
+	}
+	out, strides = slices.Clone(shape), rowMajor(shape)
+	seen := make([]bool, len(shape))
+	for i := range starts {
+		a, err := normAxis(axes[i], len(shape))
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		step := 1
+		if steps != nil {
+			step = steps[i]
+		}
+		if step == 0 || step == math.MinInt || seen[a] {
+			return 0, nil, nil, fmt.Errorf("slice of axis %d with step %d", a, step)
+		}
+		seen[a] = true
+		start, n := sliceRange(shape[a], starts[i], ends[i], step)
+		out[a] = n
+		if n == 0 {
+			// Nothing is read; the view must only not leave the tensor.
+			continue
+		}
+		offset += start * strides[a]
+		strides[a] *= step
+		if n == 1 {
+			strides[a] = 0
+		}
+	}
+	return offset, out, strides, nil
+}
+
+// sliceRange is Python's slice(start, end, step).indices(n).
+func sliceRange(n, start, end, step int) (first, count int) {
+	lo, hi := 0, n
+	if step < 0 {
+		lo, hi = -1, n-1
+	}
+	if start < 0 {
+		start += n
+	}
+	if end < 0 {
+		end += n
+	}
+	start, end = min(max(start, lo), hi), min(max(end, lo), hi)
+	if step > 0 && end > start {
+		return start, (end-start-1)/step + 1
+	}
+	if step < 0 && start > end {
+		return start, (start-end-1)/-step + 1
+	}
+	return 0, 0
+}
+
+func slice(x *Exec, t *engine.Tensor, starts, ends, axes, steps []int) ([]*engine.Tensor, error) {
+	offset, shape, strides, err := sliceView(t.Shape(), starts, ends, axes, steps)
+	if err != nil {
+		return nil, err
+	}
+	return one(strided(x, t, offset, shape, strides))
+}
+
+func buildExpand(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		want, err := intsOf(in[1])
+		if err != nil {
+			return nil, err
+		}
+		shape, err := BroadcastShape(in[0].Shape(), want)
+		if err != nil {
+			return nil, err
+		}
+		return one(strided(x, in[0], 0, shape, broadcastStrides(in[0].Shape(), shape)))
+	}, nil
+}
+
+func buildTile(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		reps, err := intsOf(in[1])
+		if err != nil {
+			return nil, err
+		}
+		shape := in[0].Shape()
+		if len(reps) != len(shape) {
+			return nil, fmt.Errorf("%d repeats of a tensor of %d dimensions", len(reps), len(shape))
+		}
+		from := rowMajor(shape)
+		var wide, strides []int
+		final := make([]int, len(shape))
+		for i, d := range shape {
+			if final[i], err = product(d, reps[i]); err != nil {
+				return nil, err
+			}
+			wide, strides = append(wide, reps[i], d), append(strides, 0, from[i])
+		}
+		out, err := x.New(in[0].DType(), final...)
+		if err != nil || out.Len() == 0 {
+			return one(out, err)
+		}
+		walkStrided(wide, strides, 0, copier(out, in[0]))
+		return one(out, nil)
+	}, nil
+}
+
+// buildShape gives the dimensions, a part of them since version 15.
+func buildShape(b *builder) (Kernel, error) {
+	start, end := b.attrs.int("start", 0), b.attrs.int("end", math.MaxInt)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		dims := in[0].Shape()
+		first, n := sliceRange(len(dims), start, end, 1)
+		t, out, err := newOf[int64](x, n)
+		if err != nil {
+			return nil, err
+		}
+		for i := range out {
+			out[i] = int64(dims[first+i])
+		}
+		return one(t, nil)
+	}, nil
+}
+
+func buildSize(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		return one(engine.Of([]int64{int64(in[0].Len())}))
+	}, nil
+}
+
+func buildConstantOfShape(b *builder) (Kernel, error) {
+	value := b.attrs.tensor("value")
+	if value == nil {
+		var err error
+		if value, err = engine.New(engine.Float32, 1); err != nil {
+			return nil, err
+		}
+	}
+	if value.Len() != 1 {
+		return nil, b.node.corrupt("value has %d elements", value.Len())
+	}
+	b.result = []engine.DType{value.DType()}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape, err := intsOf(in[0])
+		if err != nil {
+			return nil, err
+		}
+		out, err := x.New(value.DType(), shape...)
+		if err != nil {
+			return nil, err
+		}
+		cp := copier(out, value)
+		for i := range out.Len() {
+			cp(i, 0, 1)
+		}
+		return one(out, nil)
+	}, nil
+}
+
+func buildConstant(b *builder) (Kernel, error) {
+	t, err := constantValue(b.attrs)
+	if err != nil {
+		return nil, err
+	}
+	if t == nil {
+		return nil, b.node.unsupported("a Constant without a dense value")
+	}
+	b.result = []engine.DType{t.DType()}
+	return func(*Exec, []*engine.Tensor) ([]*engine.Tensor, error) { return one(t, nil) }, nil
+}
+
+func constantValue(r *attrReader) (*engine.Tensor, error) {
+	if t := r.tensor("value"); t != nil {
+		return t, nil
+	}
+	if r.has("value_float") {
+		return engine.Of([]float32{float32(r.float("value_float", 0))})
+	}
+	if r.has("value_int") {
+		return engine.Of([]int64{int64(r.int("value_int", 0))})
+	}
+	if r.has("value_string") {
+		return engine.Of([]string{r.string("value_string", "")})
+	}
+	if r.has("value_floats") {
+		v := r.floats("value_floats")
+		return engine.Of(v, len(v))
+	}
+	if r.has("value_ints") {
+		v := r.ints("value_ints")
+		return engine.Of(v, len(v))
+	}
+	if r.has("value_strings") {
+		v := r.strings("value_strings")
+		return engine.Of(v, len(v))
+	}
+	return nil, nil
+}
+
+// passThrough is the kernel of Identity and of Dropout at inference, whose mask
+// is all true.
+func passThrough(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return in[:1], nil }
+
+func buildDropout(b *builder) (Kernel, error) {
+	b.attrs.ignore("ratio", "seed", "training_mode")
+	if len(b.node.Inputs) > 2 && b.node.Inputs[2] != "" {
+		mode := b.constants[2]
+		if mode == nil || mode.Len() != 1 || mode.DType() != engine.Bool || engine.Data[bool](mode)[0] {
+			return nil, b.node.unsupported("training mode")
+		}
+	}
+	return passThrough, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Reshape":         {since: 5, minIn: 2, maxIn: 2, maxOut: 1, view: true, build: buildReshape},
+		"Flatten":         {since: 1, minIn: 1, maxIn: 1, maxOut: 1, view: true, build: buildFlatten},
+		"Squeeze":         {since: 1, minIn: 1, maxIn: 2, maxOut: 1, view: true, build: buildSqueeze},
+		"Unsqueeze":       {since: 1, minIn: 1, maxIn: 2, maxOut: 1, view: true, build: buildUnsqueeze},
+		"Transpose":       {since: 1, minIn: 1, maxIn: 1, maxOut: 1, build: buildTranspose},
+		"Concat":          {since: 4, minIn: 1, maxIn: math.MaxInt32, maxOut: 1, build: buildConcat},
+		"Split":           {since: 2, minIn: 1, maxIn: 2, maxOut: math.MaxInt32, build: buildSplit},
+		"Slice":           {since: 1, minIn: 1, maxIn: 5, maxOut: 1, build: buildSlice},
+		"Expand":          {since: 8, minIn: 2, maxIn: 2, maxOut: 1, build: buildExpand},
+		"Tile":            {since: 6, minIn: 2, maxIn: 2, maxOut: 1, build: buildTile},
+		"Shape":           {since: 1, minIn: 1, maxIn: 1, maxOut: 1, result: isInt64, build: buildShape},
+		"Size":            {since: 1, minIn: 1, maxIn: 1, maxOut: 1, result: isInt64, build: buildSize},
+		"ConstantOfShape": {since: 9, minIn: 1, maxIn: 1, maxOut: 1, result: fromBuilder, build: buildConstantOfShape},
+		"Constant":        {since: 1, minIn: 0, maxIn: 0, maxOut: 1, result: fromBuilder, build: buildConstant},
+		"Identity": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, view: true, build: func(*builder) (Kernel, error) {
+			return passThrough, nil
+		}},
+		"Dropout": {since: 7, minIn: 1, maxIn: 3, maxOut: 1, view: true, build: buildDropout},
+	})
+}

@@ -1,0 +1,438 @@
+package graph
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Program is a compiled graph: checked, ordered, with a kernel for every node.
+type Program struct {
+	graph *Graph
+	steps []step
+	// slots maps a value's name to its slot; names is the reverse.
+	slots map[string]int
+	names []string
+	// constants and types are by slot.
+	constants []*engine.Tensor
+	types     []engine.DType
+	// producer is the step that makes a slot, -1 for inputs and constants.
+	producer []int
+}
+
+// step is one node with its kernel; in and out are slots, -1 where left out.
+type step struct {
+	node    *Node
+	op      *opDef
+	kernel  Kernel
+	in, out []int
+}
+
+// Compile checks g, orders its nodes and builds their kernels. What it refuses
+// it refuses by name: an *engine.UnsupportedError for an operator, a version, an
+// attribute or an element type, an error wrapping engine.ErrCorrupt for a graph
+// that contradicts itself.
+func Compile(g *Graph) (*Program, error) {
+	p := &Program{graph: g, slots: map[string]int{}}
+	for _, in := range g.Inputs {
+		if err := p.define(in.Name, in.DType, -1); err != nil {
+			return nil, err
+		}
+	}
+	names := make([]string, 0, len(g.Constants))
+	for name := range g.Constants {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := p.define(name, g.Constants[name].DType(), -1); err != nil {
+			return nil, err
+		}
+		p.constants[p.slots[name]] = g.Constants[name]
+	}
+	order, err := sortNodes(g)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range order {
+		if err := p.add(n); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range g.Outputs {
+		if _, ok := p.slots[name]; !ok {
+			return nil, fmt.Errorf("output %q is made by no node: %w", name, engine.ErrCorrupt)
+		}
+	}
+	return p, nil
+}
+
+func (p *Program) define(name string, d engine.DType, producer int) error {
+	if name == "" {
+		return fmt.Errorf("a value without a name: %w", engine.ErrCorrupt)
+	}
+	if _, dup := p.slots[name]; dup {
+		return fmt.Errorf("value %q is defined twice: %w", name, engine.ErrCorrupt)
+	}
+	p.slots[name] = len(p.names)
+	p.names = append(p.names, name)
+	p.constants = append(p.constants, nil)
+	p.types = append(p.types, d)
+	p.producer = append(p.producer, producer)
+	return nil
+}
+
+// sortNodes orders nodes so that each comes after those it reads from, keeping
+// the file's order where it can.
+func sortNodes(g *Graph) ([]*Node, error) {
+	maker := map[string]int{}
+	for i, n := range g.Nodes {
+		for _, out := range n.Outputs {
+			if _, dup := maker[out]; dup && out != "" {
+				return nil, fmt.Errorf("value %q is defined twice: %w", out, engine.ErrCorrupt)
+			}
+			maker[out] = i
+		}
+	}
+	waits := make([]int, len(g.Nodes))
+	readers := make([][]int, len(g.Nodes))
+	for i, n := range g.Nodes {
+		for _, in := range n.Inputs {
+			if m, ok := maker[in]; ok && in != "" {
+				waits[i]++
+				readers[m] = append(readers[m], i)
+			}
+		}
+	}
+	var ready []int
+	for i, w := range waits {
+		if w == 0 {
+			ready = append(ready, i)
+		}
+	}
+	order := make([]*Node, 0, len(g.Nodes))
+	for len(ready) > 0 {
+		i := ready[0]
+		ready = ready[1:]
+		order = append(order, g.Nodes[i])
+		for _, r := range readers[i] {
+			if waits[r]--; waits[r] == 0 {
+				ready = append(ready, r)
+			}
+		}
+	}
+	if len(order) == len(g.Nodes) {
+		return order, nil
+	}
+	for i, w := range waits {
+		if w > 0 {
+			return nil, fmt.Errorf("node %q (%s) is part of a cycle: %w", g.Nodes[i].Label(), g.Nodes[i].Title(), engine.ErrCorrupt)
+		}
+	}
+	return nil, fmt.Errorf("the graph has a cycle: %w", engine.ErrCorrupt)
+}
+
+// add appends node n, whose inputs are all defined.
+func (p *Program) add(n *Node) error {
+	op, err := lookup(n)
+	if err != nil {
+		return err
+	}
+	s := step{node: n, op: op}
+	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}}
+	for _, name := range n.Inputs {
+		slot := -1
+		if name != "" {
+			var ok bool
+			if slot, ok = p.slots[name]; !ok {
+				return n.corrupt("reads %q, which is neither an input, an initialiser nor made by a node", name)
+			}
+		}
+		s.in = append(s.in, slot)
+		b.inputs = append(b.inputs, p.typeOf(slot))
+		b.constants = append(b.constants, p.constantOf(slot))
+	}
+	if err := checkArity(n, op); err != nil {
+		return err
+	}
+	if err := checkTypes(b, op); err != nil {
+		return err
+	}
+	if s.kernel, err = op.build(b); err != nil {
+		return err
+	}
+	if err := b.attrs.done(); err != nil {
+		return err
+	}
+	for i, name := range n.Outputs {
+		slot := -1
+		if name != "" {
+			if err := p.define(name, b.outType(op, i), len(p.steps)); err != nil {
+				return err
+			}
+			slot = p.slots[name]
+		}
+		s.out = append(s.out, slot)
+	}
+	p.steps = append(p.steps, s)
+	return p.fold(n)
+}
+
+// fold makes the output of a Constant node a constant, so that builders of later
+// nodes see it.
+func (p *Program) fold(n *Node) error {
+	if n.Op != "Constant" || n.Domain != DomainONNX {
+		return nil
+	}
+	s := &p.steps[len(p.steps)-1]
+	out, err := s.kernel(&Exec{limit: defaultMaxBytes}, nil)
+	if err != nil {
+		return err
+	}
+	p.constants[s.out[0]] = out[0]
+	p.types[s.out[0]] = out[0].DType()
+	return nil
+}
+
+func (p *Program) typeOf(slot int) engine.DType {
+	if slot < 0 {
+		return engine.Invalid
+	}
+	return p.types[slot]
+}
+
+func (p *Program) constantOf(slot int) *engine.Tensor {
+	if slot < 0 {
+		return nil
+	}
+	return p.constants[slot]
+}
+
+func checkArity(n *Node, op *opDef) error {
+	if len(n.Inputs) < op.minIn || len(n.Inputs) > op.maxIn {
+		return n.corrupt("has %d inputs, the operator takes %d to %d", len(n.Inputs), op.minIn, op.maxIn)
+	}
+	for i := range op.minIn {
+		if n.Inputs[i] == "" {
+			return n.corrupt("input %d is left out but not optional", i)
+		}
+	}
+	if len(n.Outputs) == 0 {
+		return n.corrupt("has no output")
+	}
+	for i, out := range n.Outputs {
+		if out != "" && i >= op.maxOut {
+			return n.unsupported("output %d (%q)", i, out)
+		}
+	}
+	return nil
+}
+
+// Graph returns the graph that was compiled; the caller must not change it.
+func (p *Program) Graph() *Graph { return p.graph }
+
+// Constant returns the value called name where it is a constant, else nil.
+func (p *Program) Constant(name string) *engine.Tensor {
+	slot, ok := p.slots[name]
+	if !ok {
+		return nil
+	}
+	return p.constants[slot]
+}
+
+// Type returns the element type of the value called name, Invalid where it is
+// not known before a run, and whether there is such a value.
+func (p *Program) Type(name string) (engine.DType, bool) {
+	slot, ok := p.slots[name]
+	if !ok {
+		return engine.Invalid, false
+	}
+	return p.types[slot], true
+}
+
+// Producer returns the node that makes the value called name, or nil.
+func (p *Program) Producer(name string) *Node {
+	slot, ok := p.slots[name]
+	if !ok || p.producer[slot] < 0 {
+		return nil
+	}
+	return p.steps[p.producer[slot]].node
+}
+
+// Options bound one run.
+type Options struct {
+	// MaxBytes bounds live intermediate values; 0 means 1 GiB.
+	MaxBytes int64
+	// Keep keeps every value that was computed, as a gradient needs.
+	Keep bool
+}
+
+const defaultMaxBytes = 1 << 30
+
+// Run is what one execution computed: the wanted values, and with Options.Keep
+// every other, with the nodes in the order they ran.
+type Run struct {
+	program *Program
+	values  []*engine.Tensor
+	steps   []int
+	// Live is the bytes held at the end of the run, by intermediate values.
+	Live int64
+}
+
+// Value returns a computed value, an input or a constant, or nil.
+func (r *Run) Value(name string) *engine.Tensor {
+	slot, ok := r.program.slots[name]
+	if !ok {
+		return nil
+	}
+	return r.values[slot]
+}
+
+// Nodes returns the nodes that ran, in order.
+func (r *Run) Nodes() []*Node {
+	nodes := make([]*Node, len(r.steps))
+	for i, s := range r.steps {
+		nodes[i] = r.program.steps[s].node
+	}
+	return nodes
+}
+
+// Run computes the values named in want from the inputs.
+func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want []string) (*Run, error) {
+	if opt.MaxBytes <= 0 {
+		opt.MaxBytes = defaultMaxBytes
+	}
+	r := &Run{program: p, values: slices.Clone(p.constants)}
+	if err := p.bindInputs(r, in); err != nil {
+		return nil, err
+	}
+	pl, err := p.plan(want)
+	if err != nil {
+		return nil, err
+	}
+	x := &Exec{ctx: ctx, limit: opt.MaxBytes, owned: make([]int64, len(p.names))}
+	for _, i := range pl.steps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := p.exec(x, r, &p.steps[i]); err != nil {
+			return nil, err
+		}
+		r.steps = append(r.steps, i)
+		if !opt.Keep {
+			x.free(r.values, pl.dead[i])
+		}
+	}
+	r.Live = x.live
+	return r, nil
+}
+
+// bindInputs puts the caller's tensors in their slots. engine.Bind has already
+// checked them; this guards the kernels' invariants against a caller who did not.
+func (p *Program) bindInputs(r *Run, in engine.Values) error {
+	for _, spec := range p.graph.Inputs {
+		t := in.Get(spec.Name)
+		if t == nil {
+			return &engine.InputError{Input: spec.Name, Reason: "is missing"}
+		}
+		if t.DType() != spec.DType {
+			return &engine.InputError{Input: spec.Name, Reason: fmt.Sprintf("has type %s, the model takes %s", t.DType(), spec.DType)}
+		}
+		if spec.Shape != nil && len(spec.Shape) != len(t.Shape()) {
+			return &engine.InputError{Input: spec.Name, Reason: fmt.Sprintf("has %d dimensions, the model takes %d", len(t.Shape()), len(spec.Shape))}
+		}
+		for i, d := range spec.Shape {
+			if d >= 0 && d != t.Shape()[i] {
+				return &engine.InputError{Input: spec.Name, Reason: fmt.Sprintf("dimension %d is %d, the model takes %d", i, t.Shape()[i], d)}
+			}
+		}
+		r.values[p.slots[spec.Name]] = t
+	}
+	return nil
+}
+
+// plan lists the steps that the wanted values need, and for each step the slots
+// that no later step reads.
+type plan struct {
+	steps []int
+	dead  map[int][]int
+}
+
+func (p *Program) plan(want []string) (*plan, error) {
+	needed := make([]bool, len(p.names))
+	wanted := make([]bool, len(p.names))
+	for _, name := range want {
+		slot, ok := p.slots[name]
+		if !ok {
+			return nil, &engine.InputError{Reason: fmt.Sprintf("no value %q in the graph", name)}
+		}
+		needed[slot], wanted[slot] = true, true
+	}
+	pl := &plan{dead: map[int][]int{}}
+	seen := make([]bool, len(p.names))
+	for i := len(p.steps) - 1; i >= 0; i-- {
+		s := &p.steps[i]
+		if !slices.ContainsFunc(s.out, func(o int) bool { return o >= 0 && needed[o] && p.constants[o] == nil }) {
+			continue
+		}
+		pl.steps = append(pl.steps, i)
+		for _, slot := range append(slices.Clone(s.in), s.out...) {
+			if slot < 0 {
+				continue
+			}
+			needed[slot] = true
+			if seen[slot] {
+				continue
+			}
+			seen[slot] = true
+			if !wanted[slot] && p.producer[slot] >= 0 && p.constants[slot] == nil {
+				pl.dead[i] = append(pl.dead[i], slot)
+			}
+		}
+	}
+	slices.Reverse(pl.steps)
+	return pl, nil
+}
+
+// exec runs one step.
+func (p *Program) exec(x *Exec, r *Run, s *step) error {
+	in := make([]*engine.Tensor, len(s.in))
+	for i, slot := range s.in {
+		if slot < 0 {
+			continue
+		}
+		in[i] = r.values[slot]
+	}
+	before := x.live
+	out, err := s.call(x, in)
+	if err != nil {
+		return wrapNode(s.node, err)
+	}
+	x.live = before
+	for i, slot := range s.out {
+		if slot < 0 {
+			continue
+		}
+		if i >= len(out) || out[i] == nil {
+			return wrapNode(s.node, fmt.Errorf("made no output %d", i))
+		}
+		r.values[slot] = out[i]
+		if !s.op.view {
+			x.owned[slot] = tensorBytes(out[i])
+			x.live += x.owned[slot]
+		}
+	}
+	return nil
+}
+
+// wrapNode adds the node to an error that does not name it yet.
+func wrapNode(n *Node, err error) error {
+	var u *engine.UnsupportedError
+	if errors.As(err, &u) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("run node %q (%s): %w", n.Label(), n.Title(), err)
+}

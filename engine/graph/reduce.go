@@ -1,0 +1,370 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// reduction folds one group of elements.
+type reduction struct {
+	start float64
+	step  func(acc, v float64) float64
+	end   func(acc float64, n int) float64
+}
+
+func same(acc float64, _ int) float64 { return acc }
+
+var reductions = map[string]reduction{
+	"ReduceSum":       {0, func(a, v float64) float64 { return a + v }, same},
+	"ReduceMean":      {0, func(a, v float64) float64 { return a + v }, func(a float64, n int) float64 { return a / float64(n) }},
+	"ReduceMax":       {math.Inf(-1), func(a, v float64) float64 { return max(a, v) }, same},
+	"ReduceMin":       {math.Inf(1), func(a, v float64) float64 { return min(a, v) }, same},
+	"ReduceProd":      {1, func(a, v float64) float64 { return a * v }, same},
+	"ReduceL1":        {0, func(a, v float64) float64 { return a + math.Abs(v) }, same},
+	"ReduceL2":        {0, func(a, v float64) float64 { return a + v*v }, func(a float64, _ int) float64 { return math.Sqrt(a) }},
+	"ReduceSumSquare": {0, func(a, v float64) float64 { return a + v*v }, same},
+	"ReduceLogSum":    {0, func(a, v float64) float64 { return a + v }, func(a float64, _ int) float64 { return math.Log(a) }},
+}
+
+// reduceAxes works out which axes a Reduce node folds. none is true where it
+// folds nothing (noop_with_empty_axes).
+func reduceAxes(n *Node, in []*engine.Tensor) (fold []bool, keep, none bool, err error) {
+	shape := in[0].Shape()
+	since := 18
+	if n.Op == "ReduceSum" {
+		since = 13
+	}
+	keep = true
+	if a, ok := n.Attrs["keepdims"]; ok {
+		keep = a.Int != 0
+	}
+	axes := toInts(n.Attrs["axes"].Ints)
+	if n.Version >= since {
+		axes = nil
+		if t := arg(in, 1); t != nil {
+			if axes, err = intsOf(t); err != nil {
+				return nil, false, false, err
+			}
+		}
+	}
+	fold = make([]bool, len(shape))
+	if len(axes) == 0 {
+		if n.Attrs["noop_with_empty_axes"].Int == 1 {
+			return fold, true, true, nil
+		}
+		for i := range fold {
+			fold[i] = true
+		}
+	}
+	for _, a := range axes {
+		if a, err = normAxis(a, len(shape)); err != nil {
+			return nil, false, false, err
+		}
+		fold[a] = true
+	}
+	return fold, keep, false, nil
+}
+
+// groups returns the shape of a reduction's result, with 1 for folded axes, and
+// for every element its group.
+func groups(shape []int, fold []bool) (out []int, group []int) {
+	out = slices.Clone(shape)
+	n := 1
+	for i, d := range shape {
+		if fold[i] {
+			out[i] = 1
+		}
+		n *= d
+	}
+	strides := broadcastStrides(out, shape)
+	group = make([]int, n)
+	walkStrided(shape, strides, 0, func(d, s, run int) {
+		for i := range run {
+			group[d+i] = s + i
+		}
+	})
+	return out, group
+}
+
+// ReduceGroups returns for every element of a Reduce node's input the element of
+// its output that it is folded into.
+func ReduceGroups(n *Node, in []*engine.Tensor) ([]int, error) {
+	fold, _, _, err := reduceAxes(n, in)
+	if err != nil {
+		return nil, err
+	}
+	_, group := groups(in[0].Shape(), fold)
+	return group, nil
+}
+
+func buildReduce(b *builder) (Kernel, error) {
+	n := b.node
+	b.attrs.ignore("axes", "keepdims", "noop_with_empty_axes")
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		fold, keep, none, err := reduceAxes(n, in)
+		if err != nil {
+			return nil, err
+		}
+		if none && (n.Op == "ReduceSum" || n.Op == "ReduceMean" || n.Op == "ReduceMax" || n.Op == "ReduceMin" || n.Op == "ReduceProd") {
+			return in[:1], nil
+		}
+		if err := x.reserve(engine.Int64, 2*in[0].Len()); err != nil {
+			return nil, err
+		}
+		shape, group := groups(in[0].Shape(), fold)
+		final := shape
+		if !keep {
+			final = nil
+			for i, d := range shape {
+				if !fold[i] {
+					final = append(final, d)
+				}
+			}
+		}
+		o, err := x.New(in[0].DType(), final...)
+		if err != nil {
+			return nil, err
+		}
+		if v := integers(in[0]); v != nil && n.Op != "ReduceMean" && n.Op != "ReduceL2" && n.Op != "ReduceLogSum" && n.Op != "ReduceLogSumExp" {
+			return one(o, reduceInts(n.Op, o, v, group))
+		}
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		return one(o, storeFloats(o, reduceFloats(n.Op, v, group, o.Len())))
+	}, nil
+}
+
+func reduceFloats(op string, v []float64, group []int, n int) []float64 {
+	acc := make([]float64, n)
+	count := make([]int, n)
+	if op == "ReduceLogSumExp" {
+		return logSumExp(v, group, n)
+	}
+	r := reductions[op]
+	for i := range acc {
+		acc[i] = r.start
+	}
+	for i, g := range group {
+		acc[g] = r.step(acc[g], v[i])
+		count[g]++
+	}
+	for i := range acc {
+		acc[i] = r.end(acc[i], count[i])
+	}
+	return acc
+}
+
+func logSumExp(v []float64, group []int, n int) []float64 {
+	top := make([]float64, n)
+	acc := make([]float64, n)
+	for i := range top {
+		top[i] = math.Inf(-1)
+	}
+	for i, g := range group {
+		top[g] = max(top[g], v[i])
+	}
+	for i, g := range group {
+		if !math.IsInf(top[g], 0) {
+			acc[g] += math.Exp(v[i] - top[g])
+		}
+	}
+	for i := range acc {
+		if math.IsInf(top[i], 0) {
+			acc[i] = top[i]
+			continue
+		}
+		acc[i] = top[i] + math.Log(acc[i])
+	}
+	return acc
+}
+
+// reduceInts keeps integers exact.
+func reduceInts(op string, o *engine.Tensor, v []int64, group []int) error {
+	acc := make([]int64, o.Len())
+	seen := make([]bool, o.Len())
+	for i, g := range group {
+		e := v[i]
+		switch op {
+		case "ReduceL1":
+			e = max(e, -e)
+		case "ReduceSumSquare":
+			e *= e
+		}
+		switch {
+		case !seen[g]:
+			acc[g] = e
+		case op == "ReduceMax":
+			acc[g] = max(acc[g], e)
+		case op == "ReduceMin":
+			acc[g] = min(acc[g], e)
+		case op == "ReduceProd":
+			acc[g] *= e
+		default:
+			acc[g] += e
+		}
+		seen[g] = true
+	}
+	for i := range acc {
+		if seen[i] {
+			continue
+		}
+		if op == "ReduceMax" || op == "ReduceMin" {
+			return fmt.Errorf("%s of nothing", op)
+		}
+		if op == "ReduceProd" {
+			acc[i] = 1
+		}
+	}
+	if o.DType() == engine.Bool {
+		d := engine.Data[bool](o)
+		for i := range d {
+			d[i] = acc[i] != 0
+		}
+		return nil
+	}
+	storeInts(o, acc)
+	return nil
+}
+
+// buildArg is ArgMax and ArgMin; NaN is never the extreme.
+func buildArg(b *builder) (Kernel, error) {
+	axis, keep := b.attrs.int("axis", 0), b.attrs.int("keepdims", 1) != 0
+	last := b.attrs.int("select_last_index", 0) == 1
+	largest := b.node.Op == "ArgMax"
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		outer, inner := split(shape, a)
+		final := slices.Clone(shape)
+		final[a] = 1
+		if !keep {
+			final = slices.Delete(final, a, a+1)
+		}
+		t, out, err := newOf[int64](x, final...)
+		if err != nil {
+			return nil, err
+		}
+		if shape[a] == 0 {
+			return nil, fmt.Errorf("%s of nothing", b.node.Op)
+		}
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		for o := range outer {
+			for i := range inner {
+				out[o*inner+i] = argExtreme(v[o*shape[a]*inner+i:], shape[a], inner, largest, last)
+			}
+		}
+		return one(t, nil)
+	}, nil
+}
+
+func argExtreme(v []float64, n, step int, largest, last bool) int64 {
+	best := 0
+	for i := 1; i < n; i++ {
+		e, top := v[i*step], v[best*step]
+		if largest && e > top || !largest && e < top || last && e == top {
+			best = i
+		}
+	}
+	return int64(best)
+}
+
+func buildTopK(b *builder) (Kernel, error) {
+	axis := b.attrs.int("axis", -1)
+	b.attrs.ignore("sorted") // always sorted
+	largest := b.attrs.int("largest", 1) == 1
+	fixed := -1
+	if b.version() < 10 {
+		fixed = b.attrs.int("k", -1)
+	} else if len(b.node.Inputs) < 2 {
+		return nil, b.node.corrupt("has no k")
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := slices.Clone(in[0].Shape())
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		k := fixed
+		if t := arg(in, 1); t != nil {
+			v, err := intsOf(t)
+			if err != nil || len(v) != 1 {
+				return nil, fmt.Errorf("k has %d elements", t.Len())
+			}
+			k = v[0]
+		}
+		n := shape[a]
+		if k < 0 || k > n {
+			return nil, fmt.Errorf("top %d of %d", k, n)
+		}
+		outer, inner := split(shape, a)
+		shape[a] = k
+		values, err := x.New(in[0].DType(), shape...)
+		if err != nil {
+			return nil, err
+		}
+		t, index, err := newOf[int64](x, shape...)
+		if err != nil {
+			return nil, err
+		}
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		cp := copier(values, in[0])
+		for o := range outer {
+			for i := range inner {
+				for j, from := range topOf(v[o*n*inner+i:], n, inner, largest)[:k] {
+					to := (o*k+j)*inner + i
+					cp(to, (o*n+from)*inner+i, 1)
+					index[to] = int64(from)
+				}
+			}
+		}
+		return []*engine.Tensor{values, t}, nil
+	}, nil
+}
+
+func topOf(v []float64, n, step int, largest bool) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		a, b := v[i*step], v[j*step]
+		if largest {
+			a, b = b, a
+		}
+		switch {
+		case a < b:
+			return -1
+		case a > b:
+			return 1
+		}
+		return 0
+	})
+	return order
+}
+
+func init() {
+	defs := map[string]opDef{
+		"ArgMax": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
+		"ArgMin": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
+		"TopK":   {since: 1, minIn: 1, maxIn: 2, maxOut: 2, accept: numericTypes, result: firstThenInt64, half: true, build: buildTopK},
+	}
+	for op := range reductions {
+		defs[op] = opDef{since: 1, minIn: 1, maxIn: 2, maxOut: 1, half: true, build: buildReduce}
+	}
+	defs["ReduceLogSumExp"] = opDef{since: 1, minIn: 1, maxIn: 2, maxOut: 1, half: true, build: buildReduce}
+	register(DomainONNX, defs)
+}

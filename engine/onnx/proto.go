@@ -1,0 +1,424 @@
+// Package onnx reads ONNX files: it decodes their protobuf form, checks them, and
+// turns them into programs of engine/graph wrapped as an engine.Model. It owns
+// what the file's fields mean; operators' numbers belong to engine/graph.
+//
+// It opens no file but a tensor's external data, and that only inside the
+// model's own folder.
+//
+// Invariants: a damaged or hostile file is an error wrapping engine.ErrCorrupt
+// or engine.ErrTooLarge, or an *engine.UnsupportedError, found in time and memory
+// that grow with the file's size only; never a panic.
+//
+// ZipMap, which makes a list of maps from a matrix, passes its matrix through:
+// the output is a float tensor [-1, K] in the order of the class labels.
+package onnx
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/pellucid/pellucid/engine"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The bounds of a model file.
+const (
+	maxFile  = 2 << 30
+	maxNodes = 1 << 20
+	maxDims  = 64
+)
+
+type modelProto struct {
+	producer, producerVersion string
+	opsets                    map[string]int
+	graph                     *graphProto
+	metadata                  map[string]string
+}
+
+type graphProto struct {
+	name            string
+	nodes           []*nodeProto
+	initializers    []*tensorProto
+	inputs, outputs []*valueProto
+}
+
+type nodeProto struct {
+	name, op, domain string
+	inputs, outputs  []string
+	attrs            []*attrProto
+}
+
+type attrProto struct {
+	name, ref string
+	kind      int
+	f         float32
+	i         int64
+	s         string
+	t         *tensorProto
+	floats    []float32
+	ints      []int64
+	strings   []string
+	graph     bool
+}
+
+type tensorProto struct {
+	name     string
+	dims     []int64
+	dtype    int
+	floats   []float32
+	ints     []int64 // int32_data, int64_data and uint64_data
+	doubles  []float64
+	strings  []string
+	raw      []byte
+	hasRaw   bool
+	external map[string]string
+	location int
+	segment  bool
+}
+
+type valueProto struct {
+	name  string
+	dtype int
+	// shape is nil where the file gives none; -1 is a varying dimension.
+	shape []int
+	// kind is "tensor", or the kind of value that is not one.
+	kind string
+}
+
+func corrupt(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), engine.ErrCorrupt)
+}
+
+// field is one field of a message: num for scalars, data for bytes.
+type field struct {
+	id   protowire.Number
+	typ  protowire.Type
+	num  uint64
+	data []byte
+}
+
+func (f *field) str() string { return string(f.data) }
+
+// eachField calls f for every field of message b.
+func eachField(what string, b []byte, f func(field) error) error {
+	for len(b) > 0 {
+		id, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return corrupt("decode %s: bad tag", what)
+		}
+		b = b[n:]
+		v := field{id: id, typ: typ}
+		switch typ {
+		case protowire.VarintType:
+			v.num, n = protowire.ConsumeVarint(b)
+		case protowire.Fixed32Type:
+			var u uint32
+			u, n = protowire.ConsumeFixed32(b)
+			v.num = uint64(u)
+		case protowire.Fixed64Type:
+			v.num, n = protowire.ConsumeFixed64(b)
+		case protowire.BytesType:
+			v.data, n = protowire.ConsumeBytes(b)
+		default:
+			n = -1
+		}
+		if n < 0 {
+			return corrupt("decode %s: field %d is truncated or of an unknown kind", what, id)
+		}
+		b = b[n:]
+		if err := f(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numbers appends a repeated scalar field, packed or not.
+func numbers[T any](dst []T, f field, elem protowire.Type, conv func(uint64) T) ([]T, error) {
+	if f.typ == elem {
+		return append(dst, conv(f.num)), nil
+	}
+	if f.typ != protowire.BytesType {
+		return nil, corrupt("field %d has the wrong wire type", f.id)
+	}
+	b := f.data
+	for len(b) > 0 {
+		var v uint64
+		var n int
+		switch elem {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.Fixed32Type:
+			var u uint32
+			u, n = protowire.ConsumeFixed32(b)
+			v = uint64(u)
+		default:
+			v, n = protowire.ConsumeFixed64(b)
+		}
+		if n < 0 {
+			return nil, corrupt("packed field %d is truncated", f.id)
+		}
+		dst = append(dst, conv(v))
+		b = b[n:]
+	}
+	return dst, nil
+}
+
+func toFloat32(v uint64) float32 { return math.Float32frombits(uint32(v)) }
+func toInt64(v uint64) int64     { return int64(v) }
+func toDouble(v uint64) float64  { return math.Float64frombits(v) }
+
+func decodeModel(b []byte) (*modelProto, error) {
+	m := &modelProto{opsets: map[string]int{}, metadata: map[string]string{}}
+	err := eachField("model", b, func(f field) (err error) {
+		switch f.id {
+		case 2:
+			m.producer = f.str()
+		case 3:
+			m.producerVersion = f.str()
+		case 7:
+			if m.graph != nil {
+				return corrupt("the model has two graphs")
+			}
+			m.graph, err = decodeGraph(f.data)
+		case 8:
+			err = m.opset(f.data)
+		case 14:
+			var k, v string
+			k, v, err = decodeEntry(f.data)
+			m.metadata[k] = v
+		}
+		return err
+	})
+	if err == nil && m.graph == nil {
+		err = corrupt("the model has no graph")
+	}
+	return m, err
+}
+
+func (m *modelProto) opset(b []byte) error {
+	var domain string
+	var version int64
+	err := eachField("opset import", b, func(f field) error {
+		switch f.id {
+		case 1:
+			domain = f.str()
+		case 2:
+			version = int64(f.num)
+		}
+		return nil
+	})
+	if domain == "ai.onnx" {
+		domain = ""
+	}
+	if version < 0 || version > math.MaxInt32 {
+		return corrupt("opset version %d", version)
+	}
+	m.opsets[domain] = int(version)
+	return err
+}
+
+func decodeEntry(b []byte) (key, value string, err error) {
+	err = eachField("entry", b, func(f field) error {
+		switch f.id {
+		case 1:
+			key = f.str()
+		case 2:
+			value = f.str()
+		}
+		return nil
+	})
+	return key, value, err
+}
+
+func decodeGraph(b []byte) (*graphProto, error) {
+	g := &graphProto{}
+	err := eachField("graph", b, func(f field) error {
+		switch f.id {
+		case 1:
+			n, err := decodeNode(f.data)
+			g.nodes = append(g.nodes, n)
+			if len(g.nodes) > maxNodes {
+				return fmt.Errorf("more than %d nodes: %w", maxNodes, engine.ErrTooLarge)
+			}
+			return err
+		case 2:
+			g.name = f.str()
+		case 5:
+			t, err := decodeTensor(f.data)
+			g.initializers = append(g.initializers, t)
+			return err
+		case 11:
+			v, err := decodeValue(f.data)
+			g.inputs = append(g.inputs, v)
+			return err
+		case 12:
+			v, err := decodeValue(f.data)
+			g.outputs = append(g.outputs, v)
+			return err
+		case 15:
+			return &engine.UnsupportedError{What: "sparse initializer"}
+		}
+		return nil
+	})
+	return g, err
+}
+
+func decodeNode(b []byte) (*nodeProto, error) {
+	n := &nodeProto{}
+	err := eachField("node", b, func(f field) error {
+		switch f.id {
+		case 1:
+			n.inputs = append(n.inputs, f.str())
+		case 2:
+			n.outputs = append(n.outputs, f.str())
+		case 3:
+			n.name = f.str()
+		case 4:
+			n.op = f.str()
+		case 5:
+			a, err := decodeAttr(f.data)
+			n.attrs = append(n.attrs, a)
+			return err
+		case 7:
+			n.domain = f.str()
+		}
+		return nil
+	})
+	if n.domain == "ai.onnx" {
+		n.domain = ""
+	}
+	return n, err
+}
+
+func decodeAttr(b []byte) (*attrProto, error) {
+	a := &attrProto{}
+	err := eachField("attribute", b, func(f field) (err error) {
+		switch f.id {
+		case 1:
+			a.name = f.str()
+		case 2:
+			a.f = toFloat32(f.num)
+		case 3:
+			a.i = int64(f.num)
+		case 4:
+			a.s = f.str()
+		case 5:
+			a.t, err = decodeTensor(f.data)
+		case 6, 11:
+			// Inner graphs are not decoded: the operators that have them are
+			// refused by name, and a hostile file cannot nest deeply.
+			a.graph = true
+		case 7:
+			a.floats, err = numbers(a.floats, f, protowire.Fixed32Type, toFloat32)
+		case 8:
+			a.ints, err = numbers(a.ints, f, protowire.VarintType, toInt64)
+		case 9:
+			a.strings = append(a.strings, f.str())
+		case 20:
+			a.kind = int(f.num)
+		case 21:
+			a.ref = f.str()
+		}
+		return err
+	})
+	return a, err
+}
+
+func decodeTensor(b []byte) (*tensorProto, error) {
+	t := &tensorProto{}
+	err := eachField("tensor", b, func(f field) (err error) {
+		switch f.id {
+		case 1:
+			t.dims, err = numbers(t.dims, f, protowire.VarintType, toInt64)
+		case 2:
+			t.dtype = int(f.num)
+		case 3:
+			t.segment = true
+		case 4:
+			t.floats, err = numbers(t.floats, f, protowire.Fixed32Type, toFloat32)
+		case 5, 7, 11:
+			t.ints, err = numbers(t.ints, f, protowire.VarintType, toInt64)
+		case 6:
+			t.strings = append(t.strings, f.str())
+		case 8:
+			t.name = f.str()
+		case 9:
+			t.raw, t.hasRaw = f.data, true
+		case 10:
+			t.doubles, err = numbers(t.doubles, f, protowire.Fixed64Type, toDouble)
+		case 13:
+			var k, v string
+			k, v, err = decodeEntry(f.data)
+			if t.external == nil {
+				t.external = map[string]string{}
+			}
+			t.external[k] = v
+		case 14:
+			t.location = int(f.num)
+		}
+		return err
+	})
+	return t, err
+}
+
+func decodeValue(b []byte) (*valueProto, error) {
+	v := &valueProto{}
+	err := eachField("value", b, func(f field) error {
+		switch f.id {
+		case 1:
+			v.name = f.str()
+		case 2:
+			return eachField("type", f.data, v.typeField)
+		}
+		return nil
+	})
+	return v, err
+}
+
+func (v *valueProto) typeField(f field) error {
+	switch f.id {
+	case 1:
+		v.kind = "tensor"
+		return eachField("tensor type", f.data, func(f field) error {
+			switch f.id {
+			case 1:
+				v.dtype = int(f.num)
+			case 2:
+				v.shape = []int{}
+				return eachField("shape", f.data, v.dimension)
+			}
+			return nil
+		})
+	case 4:
+		v.kind = "sequence"
+	case 5:
+		v.kind = "map"
+	case 8:
+		v.kind = "sparse tensor"
+	case 9:
+		v.kind = "optional"
+	}
+	return nil
+}
+
+func (v *valueProto) dimension(f field) error {
+	if f.id != 1 {
+		return nil
+	}
+	if len(v.shape) >= maxDims {
+		return corrupt("value %q has more than %d dimensions", v.name, maxDims)
+	}
+	d := -1
+	err := eachField("dimension", f.data, func(f field) error {
+		if f.id == 1 {
+			if int64(f.num) > math.MaxInt32 || int64(f.num) < -1 {
+				return corrupt("value %q has a dimension of %d", v.name, int64(f.num))
+			}
+			d = int(int64(f.num))
+		}
+		return nil
+	})
+	v.shape = append(v.shape, d)
+	return err
+}

@@ -1,0 +1,294 @@
+package onnx
+
+import (
+	"fmt"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// The operator sets whose definitions the kernels were checked against.
+const (
+	minOpset   = 7
+	maxOpset   = 26
+	maxOpsetML = 5
+)
+
+// Read decodes an ONNX model. dir is the folder that holds the model's external
+// data, or "" where there is none. The model is also a tree.Holder where its
+// graph is one tree ensemble over its feature matrix, and its sessions are
+// engine.Differentiators.
+//
+// What the engine cannot run exactly is refused: an *engine.UnsupportedError
+// names the operator, the operator set and the node.
+func Read(data []byte, dir string) (engine.Model, error) {
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("a model of %d bytes: %w", len(data), engine.ErrTooLarge)
+	}
+	p, err := decodeModel(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode ONNX model: %w", err)
+	}
+	if err := p.checkOpsets(); err != nil {
+		return nil, err
+	}
+	g, err := p.convert(dir)
+	if err != nil {
+		return nil, err
+	}
+	program, err := graph.Compile(g)
+	if err != nil {
+		return nil, fmt.Errorf("compile ONNX graph: %w", err)
+	}
+	return newModel(p, g, program)
+}
+
+func (p *modelProto) checkOpsets() error {
+	v, ok := p.opsets[graph.DomainONNX]
+	_, ml := p.opsets[graph.DomainML]
+	if !ok && !ml {
+		return corrupt("the model imports no operator set")
+	}
+	if ok && (v < minOpset || v > maxOpset) {
+		return &engine.UnsupportedError{What: "operator set ai.onnx", Version: fmt.Sprint(v), Reason: fmt.Sprintf("the engine has %d to %d", minOpset, maxOpset)}
+	}
+	if v := p.opsets[graph.DomainML]; v > maxOpsetML {
+		return &engine.UnsupportedError{What: "operator set ai.onnx.ml", Version: fmt.Sprint(v), Reason: fmt.Sprintf("the engine has 1 to %d", maxOpsetML)}
+	}
+	return nil
+}
+
+// convert turns the decoded graph into an engine graph.
+func (p *modelProto) convert(dir string) (*graph.Graph, error) {
+	g := &graph.Graph{Constants: map[string]*engine.Tensor{}}
+	for _, t := range p.graph.initializers {
+		if _, dup := g.Constants[t.name]; dup || t.name == "" {
+			return nil, corrupt("initializer %q is defined twice or has no name", t.name)
+		}
+		v, err := t.tensor(dir)
+		if err != nil {
+			return nil, err
+		}
+		g.Constants[t.name] = v
+	}
+	for _, v := range p.graph.inputs {
+		if _, constant := g.Constants[v.name]; constant {
+			continue
+		}
+		d := graph.TypeOfONNX(v.dtype)
+		if v.kind != "tensor" || d == engine.Invalid {
+			return nil, &engine.UnsupportedError{What: fmt.Sprintf("input %q: a %s of ONNX type %d", v.name, v.kind, v.dtype)}
+		}
+		g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: d, Shape: v.shape})
+	}
+	for _, v := range p.graph.outputs {
+		g.Outputs = append(g.Outputs, v.name)
+	}
+	if len(g.Outputs) == 0 {
+		return nil, corrupt("the graph has no output")
+	}
+	for _, n := range p.graph.nodes {
+		nodes, err := p.node(n, dir)
+		if err != nil {
+			return nil, err
+		}
+		g.Nodes = append(g.Nodes, nodes...)
+	}
+	return g, p.checkOutputs(g)
+}
+
+// checkOutputs refuses outputs that are not tensors, unless a ZipMap makes them.
+func (p *modelProto) checkOutputs(g *graph.Graph) error {
+	zipped := map[string]bool{}
+	for _, n := range g.Nodes {
+		if n.Op == "ZipMap" && n.Domain == graph.DomainML {
+			zipped[n.Outputs[0]] = true
+		}
+	}
+	for _, v := range p.graph.outputs {
+		if v.kind != "tensor" && v.kind != "" && !zipped[v.name] {
+			return &engine.UnsupportedError{What: fmt.Sprintf("output %q: a %s", v.name, v.kind)}
+		}
+	}
+	return nil
+}
+
+func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
+	version, ok := p.opsets[n.domain]
+	out := &graph.Node{Name: n.name, Domain: n.domain, Op: n.op, Version: version, Inputs: n.inputs, Outputs: n.outputs, Attrs: graph.Attrs{}}
+	if n.op == "" {
+		return nil, corrupt("node %q has no operator", n.name)
+	}
+	if !ok {
+		return nil, &engine.UnsupportedError{What: "operator " + out.Title(), Node: out.Label(), Reason: "the model does not import its operator set"}
+	}
+	for _, a := range n.attrs {
+		v, err := a.attr(out, dir)
+		if err != nil {
+			return nil, err
+		}
+		if _, dup := out.Attrs[a.name]; dup {
+			return nil, corrupt("node %q: attribute %q is given twice", out.Label(), a.name)
+		}
+		out.Attrs[a.name] = v
+	}
+	if n.domain == graph.DomainML {
+		return lower(out)
+	}
+	return []*graph.Node{out}, nil
+}
+
+// attr converts one attribute. Old exporters leave the type out; it then follows
+// from the field that is set.
+func (a *attrProto) attr(n *graph.Node, dir string) (graph.Attr, error) {
+	if a.ref != "" {
+		return graph.Attr{}, corrupt("node %q: attribute %q refers to a function's parameter", n.Label(), a.name)
+	}
+	v := graph.Attr{Float: a.f, Int: a.i, String: a.s, Floats: a.floats, Ints: a.ints, Strings: a.strings}
+	switch {
+	case a.kind == 1:
+		v.Kind = graph.AttrFloat
+	case a.kind == 2:
+		v.Kind = graph.AttrInt
+	case a.kind == 3:
+		v.Kind = graph.AttrString
+	case a.kind == 4 || a.kind == 0 && a.t != nil:
+		v.Kind = graph.AttrTensor
+	case a.kind == 6 || a.kind == 0 && a.floats != nil:
+		v.Kind = graph.AttrFloats
+	case a.kind == 7 || a.kind == 0 && a.ints != nil:
+		v.Kind = graph.AttrInts
+		v.Ints = append([]int64{}, a.ints...)
+	case a.kind == 8 || a.kind == 0 && a.strings != nil:
+		v.Kind = graph.AttrStrings
+	case a.graph || a.kind == 5 || a.kind == 10:
+		v.Kind = graph.AttrGraph
+	case a.kind == 0 && a.s != "":
+		v.Kind = graph.AttrString
+	default:
+		return v, corrupt("node %q: attribute %q has kind %d", n.Label(), a.name, a.kind)
+	}
+	if v.Kind != graph.AttrTensor {
+		return v, nil
+	}
+	if a.t == nil {
+		return v, corrupt("node %q: attribute %q has no tensor", n.Label(), a.name)
+	}
+	var err error
+	v.Tensor, err = a.t.tensor(dir)
+	return v, err
+}
+
+// MarginSuffix names the margins of a classifier or regressor: the name of its
+// score output with this behind.
+const MarginSuffix = "/margin"
+
+// lower splits ai.onnx.ml's classifiers and regressors in the margins and what
+// is made of them, so that a gradient or an explanation can ask for the margins.
+func lower(n *graph.Node) ([]*graph.Node, error) {
+	local := func(op string, in, out []string, attrs graph.Attrs) *graph.Node {
+		return &graph.Node{Name: n.Name, Domain: graph.DomainLocal, Op: op, Version: n.Version, Inputs: in, Outputs: out, Attrs: attrs}
+	}
+	classifier := n.Op == "LinearClassifier" || n.Op == "TreeEnsembleClassifier"
+	if !classifier && n.Op != "LinearRegressor" && n.Op != "TreeEnsembleRegressor" {
+		return []*graph.Node{n}, nil
+	}
+	outs := 1
+	if classifier {
+		outs = 2
+	}
+	if len(n.Inputs) != 1 || len(n.Outputs) == 0 || len(n.Outputs) > outs {
+		return nil, corrupt("node %q (%s) has %d inputs and %d outputs", n.Label(), n.Title(), len(n.Inputs), len(n.Outputs))
+	}
+	scores := n.Outputs[len(n.Outputs)-1]
+	margin := scores + MarginSuffix
+	post := graph.Attr{Kind: graph.AttrString, String: "NONE"}
+	if a, ok := n.Attrs["post_transform"]; ok {
+		post = a
+	}
+	attrs, second, err := scoreAttrs(n, classifier)
+	if err != nil {
+		return nil, err
+	}
+	op := graph.OpLinearScores
+	if n.Op == "TreeEnsembleClassifier" || n.Op == "TreeEnsembleRegressor" {
+		op = graph.OpTreeScores
+	}
+	first := local(op, n.Inputs, []string{margin}, attrs)
+	if !classifier {
+		return []*graph.Node{first, local(graph.OpPostTransform, []string{margin}, n.Outputs, graph.Attrs{"post_transform": post})}, nil
+	}
+	finish := graph.Attrs{"post_transform": post, "second_class": {Kind: graph.AttrString, String: second}}
+	for _, name := range []string{"classlabels_ints", "classlabels_int64s", "classlabels_strings"} {
+		if a, ok := n.Attrs[name]; ok && len(a.Ints)+len(a.Strings) > 0 {
+			finish[name] = a
+		}
+	}
+	return []*graph.Node{first, local(graph.OpClassifierOutput, []string{margin}, n.Outputs, finish)}, nil
+}
+
+var linearAttrs = map[string]bool{
+	"coefficients": true, "intercepts": true, "multi_class": true, "post_transform": true, "targets": true,
+	"classlabels_ints": true, "classlabels_strings": true,
+}
+
+var treeAttrs = map[string]bool{
+	"nodes_treeids": true, "nodes_nodeids": true, "nodes_featureids": true, "nodes_modes": true,
+	"nodes_values": true, "nodes_values_as_tensor": true, "nodes_truenodeids": true, "nodes_falsenodeids": true,
+	"nodes_missing_value_tracks_true": true, "nodes_hitrates": true, "nodes_hitrates_as_tensor": true,
+	"class_treeids": true, "class_nodeids": true, "class_ids": true, "class_weights": true, "class_weights_as_tensor": true,
+	"target_treeids": true, "target_nodeids": true, "target_ids": true, "target_weights": true, "target_weights_as_tensor": true,
+	"base_values": true, "base_values_as_tensor": true, "post_transform": true, "n_targets": true, "aggregate_function": true,
+	"classlabels_int64s": true, "classlabels_strings": true,
+}
+
+// scoreAttrs is what the scores' node needs to know, and how a second class is
+// made of a single score.
+func scoreAttrs(n *graph.Node, classifier bool) (graph.Attrs, string, error) {
+	known := linearAttrs
+	linear := n.Op == "LinearClassifier" || n.Op == "LinearRegressor"
+	if !linear {
+		known = treeAttrs
+	}
+	attrs := graph.Attrs{}
+	for name, a := range n.Attrs {
+		if !known[name] {
+			return nil, "", &engine.UnsupportedError{What: "operator " + n.Title(), Version: fmt.Sprint(n.Version), Node: n.Label(), Reason: fmt.Sprintf("attribute %q", name)}
+		}
+		if name != "post_transform" && name != "multi_class" {
+			attrs[name] = a
+		}
+	}
+	if linear {
+		return linearScoreAttrs(n, attrs, classifier)
+	}
+	if classifier {
+		attrs["classifier"] = graph.Attr{Kind: graph.AttrInt, Int: 1}
+	} else if _, ok := attrs["n_targets"]; !ok {
+		return nil, "", corrupt("node %q (%s) has no n_targets", n.Label(), n.Title())
+	}
+	s, err := graph.NewTreeScores(&graph.Node{Name: n.Name, Domain: n.Domain, Op: n.Op, Version: n.Version, Outputs: n.Outputs, Attrs: attrs}, engine.Float32)
+	if err != nil {
+		return nil, "", err
+	}
+	return attrs, s.Second, nil
+}
+
+func linearScoreAttrs(n *graph.Node, attrs graph.Attrs, classifier bool) (graph.Attrs, string, error) {
+	outs := int64(1)
+	if a, ok := attrs["targets"]; ok {
+		outs = a.Int
+	}
+	if classifier {
+		labels := int64(len(attrs["classlabels_ints"].Ints) + len(attrs["classlabels_strings"].Strings))
+		outs = labels
+		if n := len(attrs["intercepts"].Floats); n == 1 && labels == 2 {
+			outs = 1
+		}
+	}
+	out := graph.Attrs{"coefficients": attrs["coefficients"], "intercepts": attrs["intercepts"], "targets": {Kind: graph.AttrInt, Int: outs}}
+	if classifier && outs == 1 {
+		return nil, "", &engine.UnsupportedError{What: "operator " + n.Title(), Version: fmt.Sprint(n.Version), Node: n.Label(), Reason: "two classes with one score"}
+	}
+	return out, graph.SecondNone, nil
+}

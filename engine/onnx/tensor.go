@@ -1,0 +1,184 @@
+package onnx
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// tensor turns t into a tensor, reading external data below dir where it has any.
+func (t *tensorProto) tensor(dir string) (*engine.Tensor, error) {
+	d := graph.TypeOfONNX(t.dtype)
+	if d == engine.Invalid {
+		return nil, &engine.UnsupportedError{What: fmt.Sprintf("tensor %q of ONNX type %d", t.name, t.dtype)}
+	}
+	if t.segment {
+		return nil, &engine.UnsupportedError{What: fmt.Sprintf("tensor %q in segments", t.name)}
+	}
+	if len(t.dims) > maxDims {
+		return nil, corrupt("tensor %q has %d dimensions", t.name, len(t.dims))
+	}
+	shape := make([]int, len(t.dims))
+	for i, v := range t.dims {
+		shape[i] = int(v)
+	}
+	n, err := engine.Elements(shape)
+	if err != nil {
+		return nil, corrupt("tensor %q: %v", t.name, err)
+	}
+	raw, hasRaw := t.raw, t.hasRaw
+	if t.location == 1 {
+		if raw, err = t.readExternal(dir, n, d); err != nil {
+			return nil, err
+		}
+		hasRaw = true
+	}
+	if hasRaw {
+		return t.fromRaw(d, raw, n, shape)
+	}
+	return t.fromTyped(d, n, shape)
+}
+
+// readExternal reads the tensor's bytes from a file of the model's folder; a
+// name, or a link, that leads out of the folder is refused.
+func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, error) {
+	name := filepath.FromSlash(t.external["location"])
+	if dir == "" || !filepath.IsLocal(name) {
+		return nil, corrupt("tensor %q: external data %q is not in the model's folder", t.name, name)
+	}
+	var at [2]int64
+	for i, key := range []string{"offset", "length"} {
+		if s, ok := t.external[key]; ok {
+			v, err := strconv.ParseInt(s, 10, 64)
+			if err != nil || v < 0 {
+				return nil, corrupt("tensor %q: external %s %q", t.name, key, s)
+			}
+			at[i] = v
+		}
+	}
+	if d.Size() == 0 || n > maxFile/d.Size() {
+		return nil, fmt.Errorf("tensor %q of %d elements: %w", t.name, n, engine.ErrTooLarge)
+	}
+	want := int64(n * d.Size())
+	if _, ok := t.external["length"]; ok && at[1] != want {
+		return nil, corrupt("tensor %q: external length %d, its shape needs %d", t.name, at[1], want)
+	}
+	f, err := os.OpenInRoot(dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
+	}
+	defer f.Close() //nolint:errcheck // read only
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
+	}
+	if at[0] > st.Size()-want {
+		return nil, corrupt("tensor %q: external data ends after %d bytes", t.name, st.Size())
+	}
+	b := make([]byte, want)
+	if _, err := io.ReadFull(io.NewSectionReader(f, at[0], want), b); err != nil {
+		return nil, fmt.Errorf("read external data of tensor %q: %w", t.name, err)
+	}
+	return b, nil
+}
+
+func (t *tensorProto) fromRaw(d engine.DType, raw []byte, n int, shape []int) (*engine.Tensor, error) {
+	if d == engine.String || n > math.MaxInt/8 || len(raw) != n*d.Size() {
+		return nil, corrupt("tensor %q has %d raw bytes for %d elements of %s", t.name, len(raw), n, d)
+	}
+	o, err := engine.New(d, shape...)
+	if err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	switch d {
+	case engine.Bool:
+		for i, b := range raw {
+			engine.Data[bool](o)[i] = b != 0
+		}
+	case engine.Uint8:
+		copy(engine.Data[uint8](o), raw)
+	case engine.Int8:
+		unpack(engine.Data[int8](o), func(i int) int8 { return int8(raw[i]) })
+	case engine.Uint16, engine.Float16, engine.BFloat16:
+		unpack(engine.Data[uint16](o), func(i int) uint16 { return le.Uint16(raw[2*i:]) })
+	case engine.Int16:
+		unpack(engine.Data[int16](o), func(i int) int16 { return int16(le.Uint16(raw[2*i:])) })
+	case engine.Uint32:
+		unpack(engine.Data[uint32](o), func(i int) uint32 { return le.Uint32(raw[4*i:]) })
+	case engine.Int32:
+		unpack(engine.Data[int32](o), func(i int) int32 { return int32(le.Uint32(raw[4*i:])) })
+	case engine.Uint64:
+		unpack(engine.Data[uint64](o), func(i int) uint64 { return le.Uint64(raw[8*i:]) })
+	case engine.Int64:
+		unpack(engine.Data[int64](o), func(i int) int64 { return int64(le.Uint64(raw[8*i:])) })
+	case engine.Float32:
+		unpack(engine.Data[float32](o), func(i int) float32 { return math.Float32frombits(le.Uint32(raw[4*i:])) })
+	case engine.Float64:
+		unpack(engine.Data[float64](o), func(i int) float64 { return math.Float64frombits(le.Uint64(raw[8*i:])) })
+	}
+	return o, nil
+}
+
+func unpack[T any](dst []T, at func(i int) T) {
+	for i := range dst {
+		dst[i] = at(i)
+	}
+}
+
+// fromTyped reads the typed fields, one number an element.
+func (t *tensorProto) fromTyped(d engine.DType, n int, shape []int) (*engine.Tensor, error) {
+	have := len(t.ints)
+	switch d {
+	case engine.Float32:
+		have = len(t.floats)
+	case engine.Float64:
+		have = len(t.doubles)
+	case engine.String:
+		have = len(t.strings)
+	}
+	if have != n {
+		return nil, corrupt("tensor %q has %d elements, its shape needs %d", t.name, have, n)
+	}
+	ints := t.ints
+	switch d {
+	case engine.Float32:
+		return engine.Of(t.floats, shape...)
+	case engine.Float64:
+		return engine.Of(t.doubles, shape...)
+	case engine.String:
+		return engine.Of(t.strings, shape...)
+	case engine.Int64:
+		return engine.Of(ints, shape...)
+	}
+	o, err := engine.New(d, shape...)
+	if err != nil {
+		return nil, err
+	}
+	switch d {
+	case engine.Bool:
+		unpack(engine.Data[bool](o), func(i int) bool { return ints[i] != 0 })
+	case engine.Uint8:
+		unpack(engine.Data[uint8](o), func(i int) uint8 { return uint8(ints[i]) })
+	case engine.Int8:
+		unpack(engine.Data[int8](o), func(i int) int8 { return int8(ints[i]) })
+	case engine.Uint16, engine.Float16, engine.BFloat16:
+		unpack(engine.Data[uint16](o), func(i int) uint16 { return uint16(ints[i]) })
+	case engine.Int16:
+		unpack(engine.Data[int16](o), func(i int) int16 { return int16(ints[i]) })
+	case engine.Uint32:
+		unpack(engine.Data[uint32](o), func(i int) uint32 { return uint32(ints[i]) })
+	case engine.Int32:
+		unpack(engine.Data[int32](o), func(i int) int32 { return int32(ints[i]) })
+	case engine.Uint64:
+		unpack(engine.Data[uint64](o), func(i int) uint64 { return uint64(ints[i]) })
+	}
+	return o, nil
+}

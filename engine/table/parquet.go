@@ -1,0 +1,392 @@
+package table
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"reflect"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// readParquet reads a flat file: one leaf a column, required or optional.
+func readParquet(f source, size int64, path string, limits Limits) (t *Table, err error) {
+	// The library panics on some damaged pages.
+	defer func() {
+		if r := recover(); r != nil {
+			t, err = nil, fmt.Errorf("read %s: damaged Parquet file: %v", path, r)
+		}
+	}()
+	if err := checkFooter(f, size); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	pf, err := parquet.OpenFile(f, size, parquet.SkipBloomFilters(true), parquet.SkipPageIndex(true))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	leaves := pf.Root().Columns()
+	if err := limits.check(path, pf.NumRows(), int64(len(leaves))); err != nil {
+		return nil, err
+	}
+	if pf.NumRows() < 0 {
+		return nil, fmt.Errorf("read %s: %d rows", path, pf.NumRows())
+	}
+	t = &Table{Rows: int(pf.NumRows()), Named: true}
+	for _, leaf := range leaves {
+		c, err := readParquetColumn(pf, leaf, t.Rows)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: column %q: %w", path, leaf.Name(), err)
+		}
+		t.Columns = append(t.Columns, c)
+	}
+	return t, nil
+}
+
+// checkFooter refuses a footer longer than the file before the library makes
+// room for it.
+func checkFooter(f io.ReaderAt, size int64) error {
+	if size < 12 {
+		return errors.New("not a Parquet file")
+	}
+	var tail [8]byte
+	if _, err := f.ReadAt(tail[:], size-8); err != nil {
+		return fmt.Errorf("read footer: %w", err)
+	}
+	n := int64(binary.LittleEndian.Uint32(tail[:4]))
+	if string(tail[4:]) != "PAR1" || n > size-12 {
+		return errors.New("not a Parquet file, or cut off")
+	}
+	return nil
+}
+
+// convert appends a value to a column.
+type convert func(c *Column, v parquet.Value)
+
+func readParquetColumn(pf *parquet.File, leaf *parquet.Column, rows int) (Column, error) {
+	c := Column{Name: leaf.Name()}
+	if !leaf.Leaf() || leaf.MaxRepetitionLevel() > 0 {
+		return c, errors.New("nested and repeated columns are not supported")
+	}
+	conv, err := converter(&c, leaf.Type())
+	if err != nil {
+		return c, err
+	}
+	// Not more than a first guess: the row count of a damaged file is a claim.
+	c.reserve(min(rows, 1<<20))
+	buf := make([]parquet.Value, 1024)
+	for _, group := range pf.RowGroups() {
+		if err := readChunk(&c, group.ColumnChunks()[leaf.Index()], conv, buf, rows); err != nil {
+			return c, err
+		}
+	}
+	if c.Null != nil {
+		for len(c.Null) < len(c.I64) {
+			c.Null = append(c.Null, false)
+		}
+	}
+	if c.Len() != rows {
+		return c, fmt.Errorf("%d values, the file says %d rows", c.Len(), rows)
+	}
+	return c, nil
+}
+
+func (c *Column) reserve(n int) {
+	switch c.Type {
+	case Float64:
+		c.F64 = make([]float64, 0, n)
+	case Float32:
+		c.F32 = make([]float32, 0, n)
+	case Int64:
+		c.I64 = make([]int64, 0, n)
+	case String:
+		c.Str = make([]string, 0, n)
+	case Time:
+		c.Times = make([]time.Time, 0, n)
+	}
+}
+
+func readChunk(c *Column, chunk parquet.ColumnChunk, conv convert, buf []parquet.Value, rows int) error {
+	pages := chunk.Pages()
+	defer pages.Close()
+	for {
+		page, err := pages.ReadPage()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = readPage(c, page, conv, buf, rows)
+		parquet.Release(page)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func readPage(c *Column, page parquet.Page, conv convert, buf []parquet.Value, rows int) error {
+	if int64(c.Len())+page.NumValues() > int64(rows) {
+		return fmt.Errorf("more values than the %d rows the file says", rows)
+	}
+	if done, err := readPlain(c, page); done || err != nil {
+		return err
+	}
+	values := page.Values()
+	for {
+		n, err := values.ReadValues(buf)
+		for _, v := range buf[:n] {
+			if v.IsNull() {
+				c.appendMissing()
+				continue
+			}
+			conv(c, v)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return io.ErrNoProgress
+		}
+	}
+}
+
+// readPlain takes the values of a page without nulls at once where the library
+// gives them in the column's own type.
+func readPlain(c *Column, page parquet.Page) (done bool, err error) {
+	n := int(page.NumValues())
+	if page.NumNulls() != 0 {
+		return false, nil
+	}
+	switch r := page.Values().(type) {
+	case parquet.DoubleReader:
+		if c.Type != Float64 {
+			return false, nil
+		}
+		at := len(c.F64)
+		c.F64 = append(c.F64, make([]float64, n)...)
+		return true, readAll(n, func(done int) (int, error) { return r.ReadDoubles(c.F64[at+done:]) })
+	case parquet.FloatReader:
+		if c.Type != Float32 {
+			return false, nil
+		}
+		at := len(c.F32)
+		c.F32 = append(c.F32, make([]float32, n)...)
+		return true, readAll(n, func(done int) (int, error) { return r.ReadFloats(c.F32[at+done:]) })
+	}
+	return false, nil
+}
+
+func readAll(n int, read func(done int) (int, error)) error {
+	for done := 0; done < n; {
+		k, err := read(done)
+		if done += k; done >= n {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if k == 0 {
+			return io.ErrNoProgress
+		}
+	}
+	return nil
+}
+
+func (c *Column) appendMissing() {
+	switch c.Type {
+	case Float64:
+		c.F64 = append(c.F64, math.NaN())
+	case Float32:
+		c.F32 = append(c.F32, float32(math.NaN()))
+	case Int64:
+		c.I64 = append(c.I64, 0)
+		for len(c.Null) < len(c.I64)-1 {
+			c.Null = append(c.Null, false)
+		}
+		c.Null = append(c.Null, true)
+	case String:
+		c.Str = append(c.Str, "")
+	case Time:
+		c.Times = append(c.Times, time.Time{})
+	}
+}
+
+// converter sets the column's type and returns how to append a value.
+func converter(c *Column, t parquet.Type) (convert, error) {
+	if logical := t.LogicalType(); logical != nil && logical.Value != nil {
+		switch l := logical.Value.(type) {
+		case *format.TimestampType:
+			return timestamps(c, l)
+		case *format.DateType:
+			c.Type = Time
+			return func(c *Column, v parquet.Value) {
+				c.Times = append(c.Times, time.Unix(int64(v.Int32())*86_400, 0).UTC())
+			}, nil
+		case *format.DecimalType:
+			return decimals(c, t.Kind(), l)
+		case *format.IntType:
+			if !l.IsSigned {
+				return unsigned(c, t.Kind())
+			}
+		case *format.Float16Type:
+			return nil, errors.New("FLOAT16 is not supported")
+		}
+	}
+	switch t.Kind() {
+	case parquet.Boolean:
+		c.Type = Int64
+		return func(c *Column, v parquet.Value) {
+			var b int64
+			if v.Boolean() {
+				b = 1
+			}
+			c.I64 = append(c.I64, b)
+		}, nil
+	case parquet.Int32:
+		c.Type = Int64
+		return func(c *Column, v parquet.Value) { c.I64 = append(c.I64, int64(v.Int32())) }, nil
+	case parquet.Int64:
+		c.Type = Int64
+		return func(c *Column, v parquet.Value) { c.I64 = append(c.I64, v.Int64()) }, nil
+	case parquet.Float:
+		c.Type = Float32
+		return func(c *Column, v parquet.Value) { c.F32 = append(c.F32, v.Float()) }, nil
+	case parquet.Double:
+		c.Type = Float64
+		return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, v.Double()) }, nil
+	case parquet.Int96:
+		c.Type = Time
+		return func(c *Column, v parquet.Value) {
+			b := v.Int96()
+			ns := int64(b[1])<<32 | int64(b[0])
+			const julianUnixEpoch = 2_440_588
+			c.Times = append(c.Times, time.Unix((int64(b[2])-julianUnixEpoch)*86_400, ns).UTC())
+		}, nil
+	}
+	c.Type = String
+	return func(c *Column, v parquet.Value) { c.Str = append(c.Str, string(v.ByteArray())) }, nil
+}
+
+func timestamps(c *Column, l *format.TimestampType) (convert, error) {
+	c.Type = Time
+	switch l.Unit.Value.(type) {
+	case *format.MilliSeconds:
+		return func(c *Column, v parquet.Value) { c.Times = append(c.Times, time.UnixMilli(v.Int64()).UTC()) }, nil
+	case *format.MicroSeconds:
+		return func(c *Column, v parquet.Value) { c.Times = append(c.Times, time.UnixMicro(v.Int64()).UTC()) }, nil
+	case *format.NanoSeconds:
+		return func(c *Column, v parquet.Value) { c.Times = append(c.Times, time.Unix(0, v.Int64()).UTC()) }, nil
+	}
+	return nil, errors.New("a timestamp of unknown unit")
+}
+
+func decimals(c *Column, k parquet.Kind, l *format.DecimalType) (convert, error) {
+	c.Type = Float64
+	unit := math.Pow10(int(l.Scale))
+	switch k {
+	case parquet.Int32:
+		return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, float64(v.Int32())/unit) }, nil
+	case parquet.Int64:
+		return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, float64(v.Int64())/unit) }, nil
+	}
+	return nil, errors.New("decimals wider than 64 bits are not supported")
+}
+
+func unsigned(c *Column, k parquet.Kind) (convert, error) {
+	if k == parquet.Int32 {
+		c.Type = Int64
+		return func(c *Column, v parquet.Value) { c.I64 = append(c.I64, int64(uint32(v.Int32()))) }, nil
+	}
+	c.Type = Float64
+	return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, float64(uint64(v.Int64()))) }, nil
+}
+
+// orderedGroup is a parquet.Group that keeps its fields in the table's order; a
+// Group sorts them by name.
+type orderedGroup struct {
+	parquet.Group
+	fields []parquet.Field
+}
+
+type field struct {
+	parquet.Node
+	name string
+}
+
+func (g orderedGroup) Fields() []parquet.Field { return g.fields }
+
+func (f field) Name() string { return f.name }
+
+func (f field) Value(base reflect.Value) reflect.Value { return base.MapIndex(reflect.ValueOf(f.name)) }
+
+func parquetNode(t Type) parquet.Node {
+	switch t {
+	case Float64:
+		return parquet.Leaf(parquet.DoubleType)
+	case Float32:
+		return parquet.Leaf(parquet.FloatType)
+	case Int64:
+		return parquet.Int(64)
+	case Time:
+		return parquet.Timestamp(parquet.Microsecond)
+	}
+	return parquet.String()
+}
+
+// WriteParquet writes the table, every column optional, compressed with zstd.
+// Missing values are null.
+func (t *Table) WriteParquet(w io.Writer) error {
+	g := orderedGroup{Group: parquet.Group{}}
+	for i := range t.Columns {
+		n := parquet.Compressed(parquet.Optional(parquetNode(t.Columns[i].Type)), &parquet.Zstd)
+		g.Group[t.Columns[i].Name] = n
+		g.fields = append(g.fields, field{n, t.Columns[i].Name})
+	}
+	pw := parquet.NewWriter(w, parquet.NewSchema("table", g))
+	const batch = 1024
+	rows := make([]parquet.Row, 0, batch)
+	for i := range t.Rows {
+		row := make(parquet.Row, len(t.Columns))
+		for j := range t.Columns {
+			row[j] = t.Columns[j].parquetValue(i, j)
+		}
+		if rows = append(rows, row); len(rows) < batch && i < t.Rows-1 {
+			continue
+		}
+		if _, err := pw.WriteRows(rows); err != nil {
+			return fmt.Errorf("write Parquet: %w", err)
+		}
+		rows = rows[:0]
+	}
+	if err := pw.Close(); err != nil {
+		return fmt.Errorf("write Parquet: %w", err)
+	}
+	return nil
+}
+
+func (c *Column) parquetValue(i, column int) parquet.Value {
+	if c.Missing(i) {
+		return parquet.NullValue().Level(0, 0, column)
+	}
+	var v parquet.Value
+	switch c.Type {
+	case Float64:
+		v = parquet.DoubleValue(c.F64[i])
+	case Float32:
+		v = parquet.FloatValue(c.F32[i])
+	case Int64:
+		v = parquet.Int64Value(c.I64[i])
+	case String:
+		v = parquet.ByteArrayValue([]byte(c.Str[i]))
+	case Time:
+		v = parquet.Int64Value(c.Times[i].UnixMicro())
+	}
+	return v.Level(0, 1, column)
+}

@@ -1,0 +1,79 @@
+package xgboost
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/tree"
+)
+
+// linearModel is a gblinear booster: margin = base + bias + sum of weight times
+// value over the values that are present. XGBoost adds the first output's base
+// to every output, even where the file has one for each; so does this.
+type linearModel struct {
+	features, outputs int
+	// weights of feature i start at i*outputs; the biases come last.
+	weights []float32
+	base    float32
+	link    tree.Link
+	info    *engine.Info
+}
+
+func (l *learner) linear(booster object) (engine.Model, error) {
+	model, err := booster.object("model")
+	if err != nil {
+		return nil, err
+	}
+	weights, err := model.numbers("weights")
+	if err != nil {
+		return nil, err
+	}
+	if weights.Len() != (l.features+1)*l.outputs {
+		return nil, corruptf("%d weights for %d features and %d outputs", weights.Len(), l.features, l.outputs)
+	}
+	m := &linearModel{
+		features: l.features, outputs: l.outputs, base: l.base[0],
+		link: l.objective.link, info: l.info,
+		weights: make([]float32, weights.Len()),
+	}
+	for i := range m.weights {
+		m.weights[i] = float32(weights.At(i))
+	}
+	tree.SetSpecs(l.info, engine.Float32, l.features, l.outputs, m.link)
+	return m, nil
+}
+
+func (m *linearModel) Info() *engine.Info { return m.info }
+
+func (m *linearModel) NewSession(opt engine.SessionOptions) (engine.Session, error) {
+	return tree.NewSession(m.info, m.outputs, m.link, 1, opt, m), nil
+}
+
+// Margins32 implements tree.Marginer.
+func (m *linearModel) Margins32(ctx context.Context, x []float32, rows int, out []float32, _ int) error {
+	const rowsPerCheck = 1024
+	for r := range rows {
+		if r%rowsPerCheck == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		row := x[r*m.features:][:m.features]
+		for k := range m.outputs {
+			sum := m.weights[m.features*m.outputs+k] + m.base
+			for i, v := range row {
+				if v == v { // NaN is missing and adds nothing
+					sum += float32(v * m.weights[i*m.outputs+k])
+				}
+			}
+			out[r*m.outputs+k] = sum
+		}
+	}
+	return nil
+}
+
+// Margins64 implements tree.Marginer; a session of a float32 model never asks.
+func (m *linearModel) Margins64(context.Context, []float64, int, []float64, int) error {
+	return errors.New("a gblinear model computes in float32")
+}

@@ -1,0 +1,129 @@
+package xgboost
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/tree"
+)
+
+// objective is what prediction needs to know of a training objective.
+type objective struct {
+	name string
+	task engine.Task
+	link tree.Link
+	// margin is the inverse link that base_score was stored behind.
+	margin inverse
+}
+
+// inverse turns a stored base_score into a margin.
+type inverse uint8
+
+const (
+	inverseIdentity inverse = iota
+	inverseLogit
+	inverseLog
+)
+
+var objectives = map[string]objective{
+	"reg:squarederror":     {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:linear":           {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:squaredlogerror":  {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:pseudohubererror": {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:absoluteerror":    {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:quantileerror":    {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:expectileerror":   {task: engine.TaskRegression, link: tree.LinkIdentity},
+	"reg:logistic":         {task: engine.TaskRegression, link: tree.LinkSigmoid, margin: inverseLogit},
+	"reg:gamma":            {task: engine.TaskRegression, link: tree.LinkExp, margin: inverseLog},
+	"reg:tweedie":          {task: engine.TaskRegression, link: tree.LinkExp, margin: inverseLog},
+	"count:poisson":        {task: engine.TaskRegression, link: tree.LinkExp, margin: inverseLog},
+	"survival:cox":         {task: engine.TaskOther, link: tree.LinkExp, margin: inverseLog},
+	"survival:aft":         {task: engine.TaskOther, link: tree.LinkExp, margin: inverseLog},
+	"binary:logistic":      {task: engine.TaskBinary, link: tree.LinkSigmoid, margin: inverseLogit},
+	"binary:logitraw":      {task: engine.TaskOther, link: tree.LinkIdentity},
+	"binary:hinge":         {task: engine.TaskBinary, link: tree.LinkStep},
+	"multi:softprob":       {task: engine.TaskMulticlass, link: tree.LinkSoftmax},
+	"multi:softmax":        {task: engine.TaskMulticlass, link: tree.LinkArgmax},
+	"rank:ndcg":            {task: engine.TaskRanking, link: tree.LinkIdentity},
+	"rank:map":             {task: engine.TaskRanking, link: tree.LinkIdentity},
+	"rank:pairwise":        {task: engine.TaskRanking, link: tree.LinkIdentity},
+}
+
+func readObjective(top object, outputs int) (objective, error) {
+	param, err := top.object("objective")
+	if err != nil {
+		return objective{}, err
+	}
+	name, err := param.text("name")
+	if err != nil {
+		return objective{}, err
+	}
+	o, ok := objectives[name]
+	if !ok {
+		return objective{}, &engine.UnsupportedError{What: "objective " + strconv.Quote(short(name))}
+	}
+	o.name = name
+	if outputs > 1 && o.link == tree.LinkSigmoid {
+		o.link = tree.LinkSigmoidEach
+	}
+	if outputs > 1 && o.task == engine.TaskBinary {
+		o.task = engine.TaskOther // several labels a row
+	}
+	return o, nil
+}
+
+// readBase returns the margins that base_score stands for. The file keeps it as
+// text: one number, or since 3.1 a list, "[5E-1]" or one a target; one number
+// stands for every output.
+func readBase(param object, o objective, outputs int) ([]float32, error) {
+	text, err := param.text("base_score")
+	if err != nil {
+		return nil, err
+	}
+	inner := strings.TrimSpace(text)
+	if strings.HasPrefix(inner, "[") && strings.HasSuffix(inner, "]") {
+		inner = inner[1 : len(inner)-1]
+	}
+	parts := strings.SplitN(inner, ",", outputs+1)
+	if len(parts) != 1 && len(parts) != outputs {
+		return nil, corruptf("base_score has not one number for each of %d outputs", outputs)
+	}
+	base := make([]float32, outputs)
+	for i := range base {
+		if i >= len(parts) {
+			base[i] = base[0]
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(parts[i]), 32)
+		if err != nil {
+			return nil, corruptf("base_score %s is not a number", strconv.Quote(short(text)))
+		}
+		if base[i], err = o.margin.apply(float32(v)); err != nil {
+			return nil, fmt.Errorf("base_score %v: %w", v, err)
+		}
+	}
+	return base, nil
+}
+
+func (m inverse) apply(v float32) (float32, error) {
+	switch m {
+	case inverseLogit:
+		if !(v > 0 && v < 1) {
+			return 0, corruptf("it is not between 0 and 1")
+		}
+		odds := 1/v - 1
+		return float32(-math.Log(float64(odds))), nil
+	case inverseLog:
+		if !(v > 0) {
+			return 0, corruptf("it is not above 0")
+		}
+		return float32(math.Log(float64(v))), nil
+	}
+	if math.IsNaN(float64(v)) {
+		return 0, corruptf("it is NaN")
+	}
+	return v, nil
+}
