@@ -1,0 +1,129 @@
+package clickhouse
+
+import (
+	"math"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// predictionColumns are the columns of an insert, in the order of
+// predictionBlock.columns.
+const predictionColumns = "id, row, rows, received_at, time, tenant, model, version, digest, route, trace_id, span_id, external_id, " +
+	"status, error, capture, weight, decode_ns, model_ns, encode_ns, capture_ns, total_ns, bytes, schema_id, " +
+	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, bins, bins_id, insert_batch"
+
+// predictionBlock is rows of predictions being built: the one encoder of
+// features into the table.
+type predictionBlock struct {
+	n int
+
+	id, traceID, spanID, externalID, err                                                  text
+	row, rows, receivedAt, time, status, weight                                           fixed
+	decode, model, encode, capture, total, bytes, score                                   fixed
+	tenant, modelName, version, digest, route, captured, schemaID, decided, binsID, batch lowCardinality
+	f32, f64, i64, str, outF32, outF64, outI64, outStr, bins                              arrays
+}
+
+func (b *predictionBlock) columns() []builder {
+	return []builder{
+		&b.id, &b.row, &b.rows, &b.receivedAt, &b.time, &b.tenant, &b.modelName, &b.version, &b.digest, &b.route,
+		&b.traceID, &b.spanID, &b.externalID, &b.status, &b.err, &b.captured, &b.weight,
+		&b.decode, &b.model, &b.encode, &b.capture, &b.total, &b.bytes, &b.schemaID,
+		&b.f32, &b.f64, &b.i64, &b.str, &b.outF32, &b.outF64, &b.outI64, &b.outStr,
+		&b.score, &b.decided, &b.bins, &b.binsID, &b.batch,
+	}
+}
+
+func (b *predictionBlock) reset() {
+	b.n = 0
+	for _, c := range b.columns() {
+		c.reset()
+	}
+}
+
+// binner returns the bins of row r of the prediction being added, or none.
+type binner func(r int) []uint16
+
+// add appends all rows of p. size is the bytes of its record; bins may be nil.
+func (b *predictionBlock) add(p *collector.Prediction, size int, batch, binsID string, bins binner) {
+	rows := max(p.Rows, 1)
+	for r := range rows {
+		b.shared(p, rows, r, batch)
+		b.bytes.u32(uint32(min(size, math.MaxUint32)))
+		size = 0 // the record's bytes count once
+		eventTime := p.ReceivedAt
+		if len(p.Times) > 0 {
+			eventTime = pick(p.Times, r)
+		}
+		b.time.i64(eventTime.UnixMicro())
+		b.externalID.add(pick(p.ExternalIDs, r))
+		f, o := p.Features.Row(r, rows), p.Outputs.Row(r, rows)
+		b.f32.f32(f.F32)
+		b.f64.f64(f.F64)
+		b.i64.i64(f.I64)
+		b.str.str(f.Str)
+		b.outF32.f32(o.F32)
+		b.outF64.f64(o.F64)
+		b.outI64.i64(o.I64)
+		b.outStr.str(o.Str)
+		score := math.NaN()
+		if r < len(p.Scores) {
+			score = p.Scores[r]
+		}
+		b.score.f64(score)
+		decided := ""
+		if r < len(p.Decided) {
+			decided = p.Decided[r]
+		}
+		b.decided.add(decided)
+		if bins == nil {
+			b.bins.u16(nil)
+			b.binsID.add("")
+			continue
+		}
+		b.bins.u16(bins(r))
+		b.binsID.add(binsID)
+	}
+}
+
+func (b *predictionBlock) shared(p *collector.Prediction, rows, r int, batch string) {
+	b.n++
+	b.id.add(p.ID)
+	b.row.u32(uint32(r))
+	b.rows.u32(uint32(rows))
+	b.receivedAt.i64(p.ReceivedAt.UnixMilli())
+	b.tenant.add(p.Tenant)
+	b.modelName.add(p.Model)
+	b.version.add(p.Version)
+	b.digest.add(p.Digest)
+	b.route.add(string(p.Route))
+	b.traceID.add(p.TraceID)
+	b.spanID.add(p.SpanID)
+	b.status.u16(uint16(p.Status))
+	b.err.add(p.Error)
+	b.captured.add(p.Capture)
+	weight := p.Weight
+	if weight == 0 {
+		weight = 1
+	}
+	b.weight.f64(weight)
+	b.decode.i64(p.Latency.Decode)
+	b.model.i64(p.Latency.Model)
+	b.encode.i64(p.Latency.Encode)
+	b.capture.i64(p.Latency.Capture)
+	b.total.i64(p.Latency.Total)
+	b.schemaID.add(p.SchemaID)
+	b.batch.add(batch)
+}
+
+func pick[T time.Time | string](v []T, r int) T {
+	var zero T
+	switch {
+	case len(v) == 1:
+		return v[0]
+	case r < len(v):
+		return v[r]
+	}
+	return zero
+}

@@ -1,0 +1,61 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+)
+
+// migrateTries bounds the attempts at one statement when migrators meet.
+const migrateTries = 20
+
+// Migrate brings the database to the present schema. Every step is idempotent
+// and takes no lock, so any number of servers may run it at once.
+func (s *Store) Migrate(ctx context.Context) error {
+	for i, statement := range migrations() {
+		if err := s.migrateStep(ctx, statement); err != nil {
+			return fmt.Errorf("migrate: step %d (%s): %w", i+1, title(statement), unavailable(err))
+		}
+	}
+	return s.checkTables(ctx)
+}
+
+// migrateStep runs one statement, again where another migrator was in its way:
+// a table or view being made or not yet visible to this one.
+func (s *Store) migrateStep(ctx context.Context, statement string) error {
+	for try := 1; ; try++ {
+		err := s.conn.Exec(ctx, statement)
+		if err == nil || try == migrateTries || !passing(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(try) * 20 * time.Millisecond):
+		}
+	}
+}
+
+// passing reports whether err can come from migrators meeting: the table exists
+// (57) or does not exist yet (60), or its metadata is being replaced (319, 517).
+func passing(err error) bool {
+	var ex *ch.Exception
+	if !errors.As(err, &ex) {
+		return false
+	}
+	switch ex.Code {
+	case 57, 60, 319, 517, 722:
+		return true
+	}
+	return false
+}
+
+func title(statement string) string {
+	head, _, _ := strings.Cut(statement, "\n")
+	head, _, _ = strings.Cut(head, " (")
+	return head
+}

@@ -1,0 +1,457 @@
+package clickhouse
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// storedColumns are what a stored prediction is read from, in the order of
+// scanPrediction.
+const storedColumns = "id, row, rows, received_at, time, model, version, digest, route, trace_id, span_id, external_id, " +
+	"status, error, capture, decode_ns, model_ns, encode_ns, capture_ns, total_ns, schema_id, " +
+	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str"
+
+// Limits of a listing.
+const (
+	defaultLimit = 50
+	maxLimit     = 10000
+)
+
+// Row says which row of its request a stored prediction is.
+type Row struct {
+	collector.StoredPrediction
+	RequestID string
+	Row, Rows int
+}
+
+// Prediction returns the rows of an id: all of a request's, or one of them where
+// id is "<request>.<i>" ("<request>.0" of a request of one row as well). It
+// returns collector.ErrNotFound where there is none.
+func (s *Store) Prediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
+	found, err := s.rows(ctx, "tenant = ? AND id = ? ORDER BY model, row LIMIT 100000", tenant, id)
+	if err != nil {
+		return nil, fmt.Errorf("find prediction %q: %w", id, err)
+	}
+	if base, n, ok := cutRow(id); ok && len(found) == 0 {
+		found, err = s.rows(ctx, "tenant = ? AND id = ? AND row = ? ORDER BY model LIMIT 1000", tenant, base, n)
+		if err != nil {
+			return nil, fmt.Errorf("find prediction %q: %w", id, err)
+		}
+	}
+	return s.finish(ctx, tenant, dedupe(found), "prediction "+id)
+}
+
+// cutRow splits "<request>.<i>".
+func cutRow(id string) (request string, row uint32, ok bool) {
+	at := strings.LastIndexByte(id, '.')
+	if at <= 0 {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(id[at+1:], 10, 32)
+	if err != nil {
+		return "", 0, false
+	}
+	return id[:at], uint32(n), true
+}
+
+// ByTrace returns the rows of a trace id.
+func (s *Store) ByTrace(ctx context.Context, tenant, traceID string) ([]collector.StoredPrediction, error) {
+	found, err := s.rows(ctx, "tenant = ? AND trace_id = ? ORDER BY time, id, row LIMIT 10000", tenant, strings.ToLower(traceID))
+	if err != nil {
+		return nil, fmt.Errorf("find trace %q: %w", traceID, err)
+	}
+	return s.finish(ctx, tenant, dedupe(found), "trace "+traceID)
+}
+
+// ByExternalID returns the rows of a caller's id, of one model where model is
+// not empty, newest first.
+func (s *Store) ByExternalID(ctx context.Context, tenant, model, externalID string) ([]collector.StoredPrediction, error) {
+	where, args := "tenant = ? AND external_id = ?", []any{tenant, externalID}
+	if model != "" {
+		where += " AND model = ?"
+		args = append(args, model)
+	}
+	found, err := s.rows(ctx, where+" ORDER BY time DESC, id DESC, row DESC LIMIT 10000", args...)
+	if err != nil {
+		return nil, fmt.Errorf("find external id %q: %w", externalID, err)
+	}
+	return s.finish(ctx, tenant, dedupe(found), "external id "+externalID)
+}
+
+// List returns a page of predictions, newest event time first.
+func (s *Store) List(ctx context.Context, q collector.Query) (*collector.Page, error) {
+	where, args, err := s.conditions(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	limit := q.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	limit = min(limit, maxLimit)
+	if q.Cursor != "" {
+		c, err := parseCursor(q.Cursor)
+		if err != nil {
+			return nil, err
+		}
+		where += " AND (time, id, row) < (fromUnixTimestamp64Micro(?, 'UTC'), ?, ?)"
+		args = append(args, c.micros, c.id, c.row)
+	}
+	found, err := s.rows(ctx, where+" ORDER BY time DESC, id DESC, row DESC LIMIT "+strconv.Itoa(limit+1), args...)
+	if err != nil {
+		return nil, fmt.Errorf("list predictions: %w", err)
+	}
+	page := &collector.Page{Predictions: []collector.StoredPrediction{}}
+	if len(found) > limit {
+		found = found[:limit]
+		last := found[limit-1]
+		page.Next = cursor{last.Time.UnixMicro(), last.RequestID, uint32(last.Row)}.String()
+	}
+	list, err := s.finish(ctx, q.Tenant, dedupe(found), "predictions")
+	if errors.Is(err, collector.ErrNotFound) {
+		return page, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	page.Predictions = list
+	return page, nil
+}
+
+// Count returns how many predictions a query selects.
+func (s *Store) Count(ctx context.Context, q collector.Query) (uint64, error) {
+	where, args, err := s.conditions(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	var n uint64
+	if err := s.conn.QueryRow(ctx, "SELECT count() FROM predictions WHERE "+where, args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count predictions: %w", unavailable(err))
+	}
+	return n, nil
+}
+
+// Each calls f for every prediction that q selects, in the order of the table
+// and without labels, while they stream from the server: for export. An error
+// of f ends it.
+func (s *Store) Each(ctx context.Context, q collector.Query, f func(*collector.StoredPrediction) error) error {
+	where, args, err := s.conditions(ctx, q)
+	if err != nil {
+		return err
+	}
+	rows, err := s.conn.Query(ctx, "SELECT "+storedColumns+" FROM predictions FINAL WHERE "+where, args...)
+	if err != nil {
+		return fmt.Errorf("export predictions: %w", unavailable(err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r, err := scanPrediction(rows)
+		if err != nil {
+			return fmt.Errorf("export predictions: %w", err)
+		}
+		if err := s.name(ctx, &r); err != nil {
+			return fmt.Errorf("export predictions: %w", err)
+		}
+		if err := f(&r.StoredPrediction); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("export predictions: %w", unavailable(err))
+	}
+	return nil
+}
+
+// conditions compiles a query, but for its limit and cursor.
+func (s *Store) conditions(ctx context.Context, q collector.Query) (string, []any, error) {
+	where, args := []string{"tenant = ?"}, []any{q.Tenant}
+	add := func(sql string, arg ...any) {
+		where = append(where, sql)
+		args = append(args, arg...)
+	}
+	if q.Model != "" {
+		add("model = ?", q.Model)
+	}
+	if q.Version != "" {
+		add("version = ?", q.Version)
+	}
+	if !q.From.IsZero() {
+		add("time >= fromUnixTimestamp64Micro(?, 'UTC')", q.From.UnixMicro())
+	}
+	if !q.To.IsZero() {
+		add("time < fromUnixTimestamp64Micro(?, 'UTC')", q.To.UnixMicro())
+	}
+	if len(q.Routes) > 0 {
+		names := make([]string, len(q.Routes))
+		for i, r := range q.Routes {
+			names[i] = string(r)
+		}
+		add("route IN (?)", names)
+	}
+	if strings.TrimSpace(q.Where) != "" {
+		schemas, err := s.modelSchemas(ctx, q.Tenant, q.Model)
+		if err != nil {
+			return "", nil, err
+		}
+		p, err := compileWhere(q.Where, schemas)
+		if err != nil {
+			return "", nil, err
+		}
+		add(p.sql, p.args...)
+	}
+	return strings.Join(where, " AND "), args, nil
+}
+
+// modelSchemas is a cached answer of which schemas a model's rows have.
+type modelSchemas struct {
+	at      time.Time
+	schemas []*collector.Schema
+}
+
+// modelSchemas returns the schemas that rows of the model have. A filter is
+// compiled against them all.
+func (s *Store) modelSchemas(ctx context.Context, tenant, model string) ([]*collector.Schema, error) {
+	if model == "" {
+		return nil, nil
+	}
+	key := tenant + "\x00" + model
+	s.mu.Lock()
+	known, ok := s.modelIDs[key]
+	s.mu.Unlock()
+	if ok && time.Since(known.at) < 5*time.Second {
+		return known.schemas, nil
+	}
+	ids, err := s.strings(ctx, "SELECT DISTINCT toString(schema_id) FROM predictions WHERE tenant = ? AND model = ? AND schema_id != '' LIMIT 1000", tenant, model)
+	if err != nil {
+		return nil, fmt.Errorf("find the schemas of model %q: %w", model, err)
+	}
+	slices.Sort(ids)
+	var out []*collector.Schema
+	for _, id := range ids {
+		schema, err := s.Schema(ctx, id)
+		if errors.Is(err, collector.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, schema)
+	}
+	s.mu.Lock()
+	s.modelIDs[key] = modelSchemas{time.Now(), out}
+	s.mu.Unlock()
+	return out, nil
+}
+
+type cursor struct {
+	micros int64
+	id     string
+	row    uint32
+}
+
+func (c cursor) String() string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d %d %s", c.micros, c.row, c.id))
+}
+
+// ErrCursor is wrapped by the error of a cursor that List did not make.
+var ErrCursor = errors.New("bad cursor")
+
+func parseCursor(s string) (c cursor, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", ErrCursor, err)
+	}
+	parts := strings.SplitN(string(b), " ", 3)
+	if len(parts) != 3 {
+		return c, fmt.Errorf("%w: %d parts", ErrCursor, len(parts))
+	}
+	row, errRow := strconv.ParseUint(parts[1], 10, 32)
+	c.micros, err = strconv.ParseInt(parts[0], 10, 64)
+	if err != nil || errRow != nil {
+		return c, fmt.Errorf("%w: not a number in it", ErrCursor)
+	}
+	c.row, c.id = uint32(row), parts[2]
+	return c, nil
+}
+
+func (s *Store) rows(ctx context.Context, where string, args ...any) ([]Row, error) {
+	rows, err := s.conn.Query(ctx, "SELECT "+storedColumns+" FROM predictions WHERE "+where, args...)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	defer rows.Close()
+	var out []Row
+	for rows.Next() {
+		r, err := scanPrediction(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, unavailable(rows.Err())
+}
+
+func scanPrediction(rows driver.Rows) (Row, error) {
+	var (
+		r         Row
+		row, n    uint32
+		status    uint16
+		route     string
+		l         collector.Stages
+		p         = &r.StoredPrediction
+		fin, fout = &p.Raw.Features, &p.Raw.Outputs
+	)
+	err := rows.Scan(&r.RequestID, &row, &n, &p.ReceivedAt, &p.Time, &p.Model, &p.Version, &p.Digest, &route, &p.TraceID, &p.SpanID, &p.ExternalID,
+		&status, &p.Error, &p.Capture, &l.Decode, &l.Model, &l.Encode, &l.Capture, &l.Total, &p.Raw.SchemaID,
+		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str)
+	if err != nil {
+		return r, fmt.Errorf("scan a prediction: %w", err)
+	}
+	r.Row, r.Rows = int(row), int(n)
+	p.ID = collector.RowID(r.RequestID, r.Row, r.Rows)
+	p.Status, p.Route, p.LatencyMS = int(status), collector.Route(route), l.Milliseconds()
+	p.Time, p.ReceivedAt = p.Time.UTC(), p.ReceivedAt.UTC()
+	p.Labels = []collector.StoredLabel{}
+	return r, nil
+}
+
+// dedupe drops rows that are there twice, which a merge would drop later: the
+// last line behind tokens, for a server whose memory of them was lost.
+func dedupe(rows []Row) []Row {
+	type key struct {
+		id, model string
+		row       int
+	}
+	seen := make(map[key]bool, len(rows))
+	return slices.DeleteFunc(rows, func(r Row) bool {
+		k := key{r.RequestID, r.Model, r.Row}
+		twice := seen[k]
+		seen[k] = true
+		return twice
+	})
+}
+
+// name fills the maps that need the schema. A row whose schema was never stored
+// has empty maps.
+func (s *Store) name(ctx context.Context, r *Row) error {
+	r.Features, r.Outputs = map[string]any{}, map[string]any{}
+	if r.Raw.SchemaID == "" {
+		return nil
+	}
+	schema, err := s.Schema(ctx, r.Raw.SchemaID)
+	if errors.Is(err, collector.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.Features, r.Outputs = collector.RowMaps(schema, r.Raw)
+	return nil
+}
+
+// finish names the rows' values and joins their labels.
+func (s *Store) finish(ctx context.Context, tenant string, rows []Row, what string) ([]collector.StoredPrediction, error) {
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("find %s: %w", what, collector.ErrNotFound)
+	}
+	for i := range rows {
+		if err := s.name(ctx, &rows[i]); err != nil {
+			return nil, fmt.Errorf("find %s: %w", what, err)
+		}
+	}
+	if err := s.label(ctx, tenant, rows); err != nil {
+		return nil, fmt.Errorf("find the labels of %s: %w", what, err)
+	}
+	out := make([]collector.StoredPrediction, len(rows))
+	for i := range rows {
+		out[i] = rows[i].StoredPrediction
+	}
+	return out, nil
+}
+
+// label joins the labels of rows, by our id and by the caller's, newest first.
+func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
+	byID, byExternal := map[string][]int{}, map[string][]int{}
+	for i := range rows {
+		byID[rows[i].RequestID] = append(byID[rows[i].RequestID], i)
+		if e := rows[i].ExternalID; e != "" {
+			byExternal[e] = append(byExternal[e], i)
+		}
+	}
+	add := func(i int, l collector.StoredLabel) { rows[i].Labels = append(rows[i].Labels, l) }
+	err := s.labels(ctx, "target_id", tenant, keys(byID), func(id string, row uint32, _ string, l collector.StoredLabel) {
+		for _, i := range byID[id] {
+			if rows[i].Row == int(row) {
+				add(i, l)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = s.labels(ctx, "external_id", tenant, keys(byExternal), func(id string, _ uint32, model string, l collector.StoredLabel) {
+		for _, i := range byExternal[id] {
+			if model == "" || model == rows[i].Model {
+				add(i, l)
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		slices.SortStableFunc(rows[i].Labels, func(a, b collector.StoredLabel) int {
+			return cmp.Or(b.ReceivedAt.Compare(a.ReceivedAt), b.ObservedAt.Compare(a.ObservedAt))
+		})
+	}
+	return nil
+}
+
+func keys(m map[string][]int) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// labels calls found for the feedback whose column is one of ids, the last
+// written of equal times first.
+func (s *Store) labels(ctx context.Context, column, tenant string, ids []string, found func(id string, row uint32, model string, l collector.StoredLabel)) error {
+	for chunk := range slices.Chunk(ids, 1000) {
+		rows, err := s.conn.Query(ch.Context(ctx), "SELECT "+column+", target_row, model, label, observed_at, received_at FROM feedback FINAL WHERE tenant = ? AND "+
+			column+" IN (?) ORDER BY received_at DESC, insert_batch DESC, position DESC", tenant, chunk)
+		if err != nil {
+			return unavailable(err)
+		}
+		for rows.Next() {
+			var (
+				id, model string
+				row       uint32
+				l         collector.StoredLabel
+			)
+			if err := rows.Scan(&id, &row, &model, &l.Label, &l.ObservedAt, &l.ReceivedAt); err != nil {
+				return errors.Join(fmt.Errorf("scan a label: %w", err), rows.Close())
+			}
+			l.ObservedAt, l.ReceivedAt = l.ObservedAt.UTC(), l.ReceivedAt.UTC()
+			found(id, row, model, l)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return unavailable(err)
+		}
+	}
+	return nil
+}

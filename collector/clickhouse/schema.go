@@ -1,0 +1,151 @@
+package clickhouse
+
+import "fmt"
+
+// dedupWindow is how many of a table's last insert blocks are remembered by
+// token. A token older than that is not known any more.
+const dedupWindow = 10000
+
+// settled are the settings every table of ours is made with.
+var settled = fmt.Sprintf("SETTINGS non_replicated_deduplication_window = %d", dedupWindow)
+
+// tableNames are the tables that the writer inserts into, or views write to.
+var tableNames = map[string]struct{}{
+	"predictions": {}, "bins_1m": {}, "traffic_1m": {}, "feedback": {}, "explanations": {}, "schemas": {}, "references": {},
+	"backfills": {}, "alert_events": {}, "otel_traces": {}, "otel_traces_trace_id_ts": {}, "undecodable": {},
+}
+
+// migrations are run in order at every start. Each is one idempotent statement,
+// so any number of servers may run them at once: there is no lock to take
+// without a Keeper. A later change is a further statement (ALTER TABLE ... ADD
+// COLUMN IF NOT EXISTS), never an edit of an earlier one.
+func migrations() []string {
+	return []string{
+		createPredictions, createBins, createBinsView, createTraffic, createTrafficView,
+		createFeedback, createExplanations, createSchemas, createReferences, createBackfills, createAlertEvents,
+		createUndecodable, createTraces, createTraceTimes, createTraceTimesView,
+	}
+}
+
+// A row a prediction row. Partitions follow our own clock, so that one insert
+// meets one or two and retention drops whole ones; event time may be decades
+// old and has a minmax index instead. id is a UUIDv7 where it is ours, so the
+// sort key is nearly the order of arrival and a point query by id reads a
+// granule or two of each model.
+var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
+ id String CODEC(ZSTD(1)), row UInt32 CODEC(ZSTD(1)), rows UInt32 CODEC(ZSTD(1)),
+ received_at DateTime64(3,'UTC') CODEC(Delta(8),ZSTD(1)), time DateTime64(6,'UTC') CODEC(Delta(8),ZSTD(1)),
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), digest LowCardinality(String),
+ route LowCardinality(String), trace_id String CODEC(ZSTD(1)), span_id String CODEC(ZSTD(1)), external_id String CODEC(ZSTD(1)),
+ status UInt16 CODEC(ZSTD(1)), error String CODEC(ZSTD(1)), capture LowCardinality(String), weight Float64 CODEC(ZSTD(1)),
+ decode_ns Int64 CODEC(T64,ZSTD(1)), model_ns Int64 CODEC(T64,ZSTD(1)), encode_ns Int64 CODEC(T64,ZSTD(1)),
+ capture_ns Int64 CODEC(T64,ZSTD(1)), total_ns Int64 CODEC(T64,ZSTD(1)), bytes UInt32 CODEC(T64,ZSTD(1)),
+ schema_id LowCardinality(String),
+ f32 Array(Float32) CODEC(ZSTD(1)), f64 Array(Float64) CODEC(ZSTD(1)), i64 Array(Int64) CODEC(ZSTD(1)), str Array(String) CODEC(ZSTD(1)),
+ out_f32 Array(Float32) CODEC(ZSTD(1)), out_f64 Array(Float64) CODEC(ZSTD(1)), out_i64 Array(Int64) CODEC(ZSTD(1)), out_str Array(String) CODEC(ZSTD(1)),
+ score Float64 CODEC(ZSTD(1)), decided LowCardinality(String), bins Array(UInt16) CODEC(ZSTD(1)), bins_id LowCardinality(String),
+ insert_batch LowCardinality(String),
+ INDEX ix_time time TYPE minmax GRANULARITY 1,
+ INDEX ix_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
+ INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1
+) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (tenant, model, id, row) ` + settled
+
+// Rollups are not partitioned: event time spans decades, and one insert may not
+// meet more than a hundred partitions.
+var createBins = `CREATE TABLE IF NOT EXISTS bins_1m (
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), bins_id LowCardinality(String),
+ minute DateTime('UTC') CODEC(Delta(4),ZSTD(1)), field UInt16 CODEC(ZSTD(1)), bin UInt16 CODEC(ZSTD(1)), weight Float64 CODEC(ZSTD(1))
+) ENGINE = SummingMergeTree(weight) ORDER BY (tenant, model, version, bins_id, minute, field, bin) ` + settled
+
+const createBinsView = `CREATE MATERIALIZED VIEW IF NOT EXISTS bins_1m_mv TO bins_1m AS
+SELECT tenant, model, version, bins_id, toStartOfMinute(toDateTime(time, 'UTC')) AS minute, toUInt16(position - 1) AS field, bin, sum(weight) AS weight
+FROM predictions ARRAY JOIN bins AS bin, arrayEnumerate(bins) AS position
+WHERE route != 'explain' AND status < 400 AND bins_id != '' AND bin != 65532
+GROUP BY tenant, model, version, bins_id, minute, field, bin`
+
+var createTraffic = `CREATE TABLE IF NOT EXISTS traffic_1m (
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), route LowCardinality(String),
+ status_class UInt8, minute DateTime('UTC') CODEC(Delta(4),ZSTD(1)),
+ requests SimpleAggregateFunction(sum, UInt64), rows SimpleAggregateFunction(sum, UInt64),
+ weight SimpleAggregateFunction(sum, Float64), bytes SimpleAggregateFunction(sum, UInt64),
+ last SimpleAggregateFunction(max, DateTime64(6,'UTC')),
+ latency AggregateFunction(quantilesTDigestIf(0.5, 0.9, 0.99), Int64, UInt8)
+) ENGINE = AggregatingMergeTree ORDER BY (tenant, model, version, route, status_class, minute) ` + settled
+
+const createTrafficView = `CREATE MATERIALIZED VIEW IF NOT EXISTS traffic_1m_mv TO traffic_1m AS
+SELECT tenant, model, version, route, toUInt8(intDiv(status, 100)) AS status_class, toStartOfMinute(toDateTime(time, 'UTC')) AS minute,
+ countIf(row = 0) AS requests, count() AS rows, sum(weight) AS weight, sum(bytes) AS bytes, max(time) AS last,
+ quantilesTDigestIfState(0.5, 0.9, 0.99)(total_ns, row = 0) AS latency
+FROM (SELECT tenant, model, version, route, status, time, row, weight, bytes, total_ns FROM predictions)
+GROUP BY tenant, model, version, route, status_class, minute`
+
+// target_id and target_row are prediction_id taken apart: the request and its
+// row.
+var createFeedback = `CREATE TABLE IF NOT EXISTS feedback (
+ tenant LowCardinality(String), model LowCardinality(String), prediction_id String CODEC(ZSTD(1)), target_id String CODEC(ZSTD(1)), target_row UInt32,
+ external_id String CODEC(ZSTD(1)), label String CODEC(ZSTD(1)),
+ observed_at DateTime64(6,'UTC') CODEC(Delta(8),ZSTD(1)), received_at DateTime64(3,'UTC') CODEC(Delta(8),ZSTD(1)),
+ position UInt32, insert_batch LowCardinality(String),
+ INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1
+) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (tenant, target_id, target_row, external_id, model, received_at, insert_batch, position) ` + settled
+
+var createExplanations = `CREATE TABLE IF NOT EXISTS explanations (
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), target_id String CODEC(ZSTD(1)), target_row UInt32,
+ method LowCardinality(String), output LowCardinality(String), space LowCardinality(String), base Float64, prediction Float64,
+ doc_hash UInt64, doc String CODEC(ZSTD(3)), stored_at DateTime64(3,'UTC') DEFAULT now64(3), insert_batch LowCardinality(String)
+) ENGINE = ReplacingMergeTree ORDER BY (tenant, target_id, target_row, method, output, doc_hash) ` + settled
+
+var createSchemas = `CREATE TABLE IF NOT EXISTS schemas (
+ id String, doc String CODEC(ZSTD(3)), stored_at DateTime64(3,'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree ORDER BY id ` + settled
+
+var createReferences = "CREATE TABLE IF NOT EXISTS `references` (" + `
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), digest LowCardinality(String), bins_id String,
+ provisional UInt8, rows UInt64, source String, doc String CODEC(ZSTD(3)), stored_at DateTime64(3,'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree ORDER BY (tenant, model, version, digest, bins_id) ` + settled
+
+// backfills says which insert batches have had their bins counted for a
+// reference that came after them.
+var createBackfills = `CREATE TABLE IF NOT EXISTS backfills (
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), bins_id String, insert_batch String, month UInt32, rows UInt64
+) ENGINE = ReplacingMergeTree ORDER BY (tenant, model, version, bins_id, insert_batch, month) ` + settled
+
+var createAlertEvents = `CREATE TABLE IF NOT EXISTS alert_events (
+ id String, time DateTime64(6,'UTC'), tenant LowCardinality(String), rule LowCardinality(String), fingerprint String,
+ model LowCardinality(String), version LowCardinality(String), state LowCardinality(String), value Float64,
+ labels Map(LowCardinality(String), String), annotations Map(LowCardinality(String), String)
+) ENGINE = ReplacingMergeTree ORDER BY (tenant, time, rule, fingerprint, id) ` + settled
+
+// undecodable keeps the records of the spool that no decoder understood, so
+// that nothing is dropped and the spool goes on.
+var createUndecodable = `CREATE TABLE IF NOT EXISTS undecodable (
+ insert_batch String, position UInt32, kind UInt8, version UInt8, payload String CODEC(ZSTD(1)), error String,
+ stored_at DateTime64(3,'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree ORDER BY (insert_batch, position) ` + settled
+
+// The next three have the names and types of the OpenTelemetry Collector's
+// ClickHouse exporter, so that its readers (Grafana, HyperDX) read ours.
+var createTraces = `CREATE TABLE IF NOT EXISTS otel_traces (
+ Timestamp DateTime64(9) CODEC(Delta(8), ZSTD(1)), TraceId String CODEC(ZSTD(1)), SpanId String CODEC(ZSTD(1)), ParentSpanId String CODEC(ZSTD(1)),
+ TraceState String CODEC(ZSTD(1)), SpanName LowCardinality(String) CODEC(ZSTD(1)), SpanKind LowCardinality(String) CODEC(ZSTD(1)),
+ ServiceName LowCardinality(String) CODEC(ZSTD(1)), ResourceAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+ ScopeName String CODEC(ZSTD(1)), ScopeVersion String CODEC(ZSTD(1)), SpanAttributes Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+ Duration UInt64 CODEC(ZSTD(1)), StatusCode LowCardinality(String) CODEC(ZSTD(1)), StatusMessage String CODEC(ZSTD(1)),
+ Events Nested(Timestamp DateTime64(9), Name LowCardinality(String), Attributes Map(LowCardinality(String), String)) CODEC(ZSTD(1)),
+ Links Nested(TraceId String, SpanId String, TraceState String, Attributes Map(LowCardinality(String), String)) CODEC(ZSTD(1)),
+ INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1,
+ INDEX idx_res_attr_key mapKeys(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1,
+ INDEX idx_res_attr_value mapValues(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1,
+ INDEX idx_span_attr_key mapKeys(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1,
+ INDEX idx_span_attr_value mapValues(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1,
+ INDEX idx_duration Duration TYPE minmax GRANULARITY 1
+) ENGINE = MergeTree PARTITION BY toDate(Timestamp) ORDER BY (ServiceName, SpanName, toDateTime(Timestamp))
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000`
+
+var createTraceTimes = `CREATE TABLE IF NOT EXISTS otel_traces_trace_id_ts (
+ TraceId String CODEC(ZSTD(1)), Start DateTime CODEC(Delta(4), ZSTD(1)), End DateTime CODEC(Delta(4), ZSTD(1)),
+ INDEX idx_trace_id TraceId TYPE bloom_filter(0.01) GRANULARITY 1
+) ENGINE = MergeTree PARTITION BY toDate(Start) ORDER BY (TraceId, Start) ` + settled
+
+const createTraceTimesView = `CREATE MATERIALIZED VIEW IF NOT EXISTS otel_traces_trace_id_ts_mv TO otel_traces_trace_id_ts AS
+SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End FROM otel_traces WHERE TraceId != '' GROUP BY TraceId`

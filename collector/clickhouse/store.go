@@ -1,0 +1,235 @@
+// Package clickhouse is the only database of Pellucid: its tables, the writer
+// that drains the spool into them, and the questions asked of them.
+//
+// It owns the connection, the schema and every statement. It never decides what
+// is recorded (capture does), never waits on behalf of a request that is being
+// served (the spool stands between), and never interprets a drift count (the
+// statistics are functions of engine/stats).
+//
+// Invariants: every insert carries a deduplication token and every setting that
+// exactly-once rests on; a batch is acknowledged only after all its inserts
+// succeeded; every value of a caller reaches a statement as a bound parameter.
+package clickhouse
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// Config says which ClickHouse to use. DSN is required; the embedded engine's is
+// embedded.Env.DSN.
+type Config struct {
+	// DSN is clickhouse://user:password@host:9000/database, with clickhouse-go's
+	// options as query parameters.
+	DSN string
+	// AllowOldServer lets a server older than embedded.MinVersion be used.
+	AllowOldServer bool
+	// MaxConns bounds the connections; 0 means 8.
+	MaxConns int
+	// DialTimeout bounds one connection's start; 0 means 5 s.
+	DialTimeout time.Duration
+}
+
+// Store is an open ClickHouse. It is safe for concurrent use.
+type Store struct {
+	conn    driver.Conn
+	version string
+
+	mu         sync.Mutex // guards everything declared below
+	schemas    map[string]*collector.Schema
+	references map[string]*stats.Reference
+	modelIDs   map[string]modelSchemas
+}
+
+// settings are sent with every statement, because servers and releases differ
+// in their defaults and exactly-once rests on these: one insert is one block,
+// at once, deduplicated by its token in the table and in its views.
+var settings = ch.Settings{
+	"async_insert":       0,
+	"insert_deduplicate": 1,
+	"deduplicate_blocks_in_dependent_materialized_views": 1,
+	"materialized_views_ignore_errors":                   0,
+	"min_insert_block_size_rows":                         1048449,
+	"min_insert_block_size_bytes":                        268402944,
+	"max_insert_block_size":                              1048449,
+	"max_insert_threads":                                 1,
+	"insert_quorum":                                      0,
+	"distributed_foreground_insert":                      1,
+	"join_use_nulls":                                     0,
+}
+
+// Open connects, refuses a server that is too old (by name), and refuses tables
+// whose own settings would break exactly-once. It does not migrate.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	opts, err := options(cfg)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := ch.Open(opts)
+	if err != nil {
+		return nil, fmt.Errorf("open clickhouse %s: %w", opts.Addr, err)
+	}
+	s := &Store{
+		conn: conn, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
+		modelIDs: map[string]modelSchemas{},
+	}
+	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return s, nil
+}
+
+func options(cfg Config) (*ch.Options, error) {
+	if cfg.DSN == "" {
+		return nil, errors.New("open clickhouse: no address given")
+	}
+	opts, err := ch.ParseDSN(cfg.DSN)
+	if err != nil {
+		// The error of a URL holds the URL, and with it the password.
+		return nil, errors.New("open clickhouse: the address is not of the form clickhouse://user:password@host:9000/database")
+	}
+	if opts.Protocol != ch.Native {
+		return nil, errors.New("open clickhouse: only the native protocol is spoken: clickhouse://user:password@host:9000/database")
+	}
+	if opts.TLS != nil && opts.TLS.MinVersion == 0 {
+		opts.TLS.MinVersion = tls.VersionTLS12
+	}
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 8
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = 5 * time.Second
+	}
+	opts.MaxOpenConns, opts.MaxIdleConns = cfg.MaxConns, cfg.MaxConns
+	opts.DialTimeout = cfg.DialTimeout
+	opts.ReadTimeout = 5 * time.Minute
+	if opts.Settings == nil {
+		opts.Settings = ch.Settings{}
+	}
+	for k, v := range settings {
+		opts.Settings[k] = v
+	}
+	opts.ClientInfo.Products = append(opts.ClientInfo.Products, struct{ Name, Version string }{"pellucid", "1"})
+	if opts.Compression == nil && !loopback(opts.Addr) {
+		opts.Compression = &ch.Compression{Method: ch.CompressionLZ4}
+	}
+	return opts, nil
+}
+
+func loopback(addrs []string) bool {
+	for _, a := range addrs {
+		host, _, err := net.SplitHostPort(a)
+		if err != nil {
+			return false
+		}
+		ip := net.ParseIP(host)
+		if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Store) check(ctx context.Context, cfg Config, addr string) error {
+	if err := s.conn.QueryRow(ctx, "SELECT version()").Scan(&s.version); err != nil {
+		return fmt.Errorf("ask clickhouse %s for its version: %w", addr, unavailable(err))
+	}
+	if err := embedded.CheckVersion("server "+addr, s.version); err != nil && !cfg.AllowOldServer {
+		return err
+	}
+	return s.checkTables(ctx)
+}
+
+// checkTables refuses tables whose own settings override what inserts ask for.
+func (s *Store) checkTables(ctx context.Context) error {
+	rows, err := s.conn.Query(ctx, "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'")
+	if err != nil {
+		return fmt.Errorf("read table settings: %w", unavailable(err))
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, full string
+		if err := rows.Scan(&name, &full); err != nil {
+			return fmt.Errorf("read table settings: %w", err)
+		}
+		if _, ours := tableNames[name]; !ours {
+			continue
+		}
+		if err := checkEngine(name, full); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func checkEngine(table, full string) error {
+	_, set, _ := strings.Cut(full, " SETTINGS ")
+	have := map[string]string{}
+	for _, kv := range strings.Split(set, ", ") {
+		k, v, _ := strings.Cut(kv, " = ")
+		have[k] = strings.Trim(v, "'")
+	}
+	if v, ok := have["async_insert"]; ok && v != "0" && v != "false" {
+		return fmt.Errorf("table %s has async_insert = %s, under which acknowledged rows can be lost or doubled: ALTER TABLE %s RESET SETTING async_insert", table, v, table)
+	}
+	if strings.HasPrefix(full, "Replicated") {
+		return nil
+	}
+	if v := have["non_replicated_deduplication_window"]; v == "" || v == "0" {
+		return fmt.Errorf("table %s has no deduplication window, so a retried insert would double its rows: ALTER TABLE %s MODIFY SETTING non_replicated_deduplication_window = %d", table, table, dedupWindow)
+	}
+	return nil
+}
+
+// unavailable marks errors of the connection, as opposed to the server's own
+// answers, with collector.ErrUnavailable.
+func unavailable(err error) error {
+	var ex *ch.Exception
+	if err == nil || errors.As(err, &ex) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", collector.ErrUnavailable, err)
+}
+
+// Version returns the server's version.
+func (s *Store) Version() string { return s.version }
+
+// Ping reports whether the server answers.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.conn.Ping(ctx); err != nil {
+		return fmt.Errorf("ping clickhouse: %w", unavailable(err))
+	}
+	return nil
+}
+
+// Close closes the connections.
+func (s *Store) Close() error {
+	if err := s.conn.Close(); err != nil {
+		return fmt.Errorf("close clickhouse: %w", err)
+	}
+	return nil
+}
+
+// withToken returns a context whose insert is counted once however often it is
+// sent.
+func withToken(ctx context.Context, token string) context.Context {
+	set := make(ch.Settings, len(settings)+1)
+	for k, v := range settings {
+		set[k] = v
+	}
+	set["insert_deduplication_token"] = token
+	return ch.Context(ctx, ch.WithSettings(set))
+}

@@ -1,0 +1,547 @@
+package clickhouse
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// Source hands out frozen batches and is told when one is stored for good. The
+// spool is one. Next blocks until a batch is due; after a restart it returns the
+// same batch, with the same token, until that is acknowledged.
+type Source interface {
+	Next(ctx context.Context) (*collector.Batch, error)
+	Ack(ctx context.Context, b *collector.Batch) error
+}
+
+// WriterConfig says what a Writer drains and what it tells. Source is required.
+type WriterConfig struct {
+	Source Source
+	// Reference returns the reference in force of the version of that digest,
+	// or nil; rows are stored with their bins under it. nil means none.
+	Reference func(digest string) *stats.Reference
+	// Schema returns the schema of that id where it is known in memory; the
+	// writer falls back on the batch's own schema records and on the table. nil
+	// means that.
+	Schema func(id string) *collector.Schema
+	// Backoff is the first wait after a failed attempt, doubled up to
+	// BackoffMax; 0 means 100 ms and 15 s.
+	Backoff, BackoffMax time.Duration
+	// Log gets failures, once a second at most; nil means slog.Default.
+	Log *slog.Logger
+	// OnBatch is called after each batch that was stored; nil means none.
+	OnBatch func(BatchStats)
+}
+
+// BatchStats says what one stored batch was.
+type BatchStats struct {
+	Records, Rows, Undecodable int
+	// Attempts counts the inserts that were sent, Inserts those needed.
+	Attempts, Inserts int
+	Took              time.Duration
+	// Lag is the age of the batch's newest prediction.
+	Lag time.Duration
+}
+
+// Health is what a Writer says of itself.
+type Health struct {
+	// Err is why the present batch is not stored yet, nil when all is well.
+	Err error
+	// Since is when Err began; Permanent that it is the server's own refusal,
+	// which waiting alone will not mend.
+	Since     time.Time
+	Permanent bool
+	// Counters since the start.
+	Batches, Rows, Retries, Undecodable uint64
+}
+
+// Writer drains a Source into the tables, for ever: a ClickHouse that is away or
+// refuses costs time, never a record.
+type Writer struct {
+	store *Store
+	cfg   WriterConfig
+
+	block predictionBlock // reused; Run is one goroutine
+	bins  []uint16
+
+	mu     sync.Mutex // guards health
+	health Health
+}
+
+// NewWriter returns a writer; Run makes it work.
+func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
+	if cfg.Source == nil {
+		return nil, errors.New("make writer: no source given")
+	}
+	if cfg.Backoff == 0 {
+		cfg.Backoff = 100 * time.Millisecond
+	}
+	if cfg.BackoffMax == 0 {
+		cfg.BackoffMax = 15 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Reference == nil {
+		cfg.Reference = func(string) *stats.Reference { return nil }
+	}
+	if cfg.Schema == nil {
+		cfg.Schema = func(string) *collector.Schema { return nil }
+	}
+	return &Writer{store: s, cfg: cfg}, nil
+}
+
+// Health returns how the writer is doing.
+func (w *Writer) Health() Health {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.health
+}
+
+// Run drains the source until ctx is done (then it returns nil) or the source
+// fails. A batch in flight at the end is not acknowledged and comes again.
+func (w *Writer) Run(ctx context.Context) error {
+	for {
+		b, err := w.cfg.Source.Next(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end was asked for
+		}
+		if err != nil {
+			return fmt.Errorf("drain the spool: %w", err)
+		}
+		if err := w.Write(ctx, b); err != nil {
+			return nil //nolint:nilerr // Write fails only when ctx is done
+		}
+		if err := w.cfg.Source.Ack(ctx, b); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+		}
+	}
+}
+
+// Write stores one batch, retrying until it is stored or ctx is done.
+func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
+	began := time.Now()
+	plan := w.sort(b)
+	st := BatchStats{Records: len(b.Records), Undecodable: len(plan.undecodable), Rows: plan.rows}
+	for _, in := range w.inserts(plan) {
+		st.Inserts++
+		n, err := w.retry(ctx, b.Token, in)
+		st.Attempts += n
+		if err != nil {
+			return err
+		}
+	}
+	st.Took = time.Since(began)
+	if !plan.newest.IsZero() {
+		st.Lag = time.Since(plan.newest)
+	}
+	w.mu.Lock()
+	w.health.Batches++
+	w.health.Rows += uint64(st.Rows)
+	w.health.Undecodable += uint64(st.Undecodable)
+	w.mu.Unlock()
+	if w.cfg.OnBatch != nil {
+		w.cfg.OnBatch(st)
+	}
+	return nil
+}
+
+// insert is one statement of a batch: its place in the token, and how to run it.
+type insert struct {
+	name string
+	run  func(ctx context.Context, token string) error
+}
+
+// retry sends one insert until it succeeds. The token makes the attempts count
+// once, whether or not the server kept an attempt that seemed to fail.
+func (w *Writer) retry(ctx context.Context, token string, in insert) (attempts int, err error) {
+	wait := w.cfg.Backoff
+	var logged time.Time
+	for {
+		attempts++
+		err := in.run(ctx, token+":"+in.name)
+		if err == nil {
+			w.settle(nil)
+			return attempts, nil
+		}
+		if ctx.Err() != nil {
+			return attempts, ctx.Err()
+		}
+		w.settle(err)
+		if time.Since(logged) > time.Second {
+			logged = time.Now()
+			w.cfg.Log.Error("insert into clickhouse failed: trying again", "batch", token, "insert", in.name,
+				"attempt", attempts, "permanent", permanent(err), "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return attempts, ctx.Err()
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, w.cfg.BackoffMax)
+	}
+}
+
+func (w *Writer) settle(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		w.health.Err, w.health.Since, w.health.Permanent = nil, time.Time{}, false
+		return
+	}
+	if w.health.Err == nil {
+		w.health.Since = time.Now()
+	}
+	w.health.Err, w.health.Permanent = err, permanent(err)
+	w.health.Retries++
+}
+
+// permanent reports whether the server refused the insert itself, as opposed to
+// being away, busy or short of something.
+func permanent(err error) bool {
+	var ex *ch.Exception
+	if !errors.As(err, &ex) {
+		return false
+	}
+	switch ex.Code {
+	case 159, 202, 203, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 473, 499, 999:
+		// time, queries, connections, memory, readonly, space, parts, locks, keeper
+		return false
+	}
+	return true
+}
+
+// plan is a batch sorted by what its records are.
+type plan struct {
+	token        string
+	months       map[int][]decoded
+	feedback     []*collector.Feedback
+	explanations []storedExplanation
+	schemas      map[string][]byte
+	parsed       map[string]*collector.Schema
+	undecodable  []undecodable
+	rows         int
+	newest       time.Time
+}
+
+type decoded struct {
+	p    *collector.Prediction
+	size int
+}
+
+type storedExplanation struct {
+	e   *collector.Explanation
+	doc []byte
+}
+
+type undecodable struct {
+	position int
+	record   collector.Record
+	err      error
+}
+
+func (w *Writer) sort(b *collector.Batch) *plan {
+	p := &plan{token: b.Token, months: map[int][]decoded{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
+	for i := range b.Records {
+		if err := p.take(&b.Records[i]); err != nil {
+			p.undecodable = append(p.undecodable, undecodable{i, b.Records[i], err})
+			w.cfg.Log.Error("record set aside: no decoder understands it", "batch", b.Token, "position", i,
+				"kind", b.Records[i].Kind, "version", b.Records[i].Version, "error", err)
+		}
+	}
+	return p
+}
+
+func (p *plan) take(r *collector.Record) error {
+	switch r.Kind {
+	case collector.KindPrediction, collector.KindImported, collector.KindRefused:
+		v, err := collector.DecodePrediction(r.Payload)
+		if err != nil {
+			return err
+		}
+		at := v.ReceivedAt.UTC()
+		month := at.Year()*100 + int(at.Month())
+		p.months[month] = append(p.months[month], decoded{v, len(r.Payload)})
+		p.rows += max(v.Rows, 1)
+		if at.After(p.newest) {
+			p.newest = at
+		}
+		return nil
+	case collector.KindFeedback:
+		v, err := collector.DecodeFeedback(r.Payload)
+		if err != nil {
+			return err
+		}
+		p.feedback = append(p.feedback, v)
+		return nil
+	case collector.KindExplanation:
+		v, err := collector.DecodeExplanation(r.Payload)
+		if err != nil {
+			return err
+		}
+		p.explanations = append(p.explanations, storedExplanation{v, r.Payload})
+		return nil
+	case collector.KindSchema:
+		v, err := collector.DecodeSchema(r.Payload)
+		if err != nil {
+			return err
+		}
+		p.schemas[v.ID], p.parsed[v.ID] = r.Payload, v
+		return nil
+	}
+	return fmt.Errorf("unknown kind %d", r.Kind)
+}
+
+// inserts returns the statements of a batch, always in the same order.
+func (w *Writer) inserts(p *plan) []insert {
+	var out []insert
+	if len(p.schemas) > 0 {
+		out = append(out, insert{"schemas", func(ctx context.Context, token string) error { return w.insertSchemas(ctx, token, p) }})
+	}
+	months := make([]int, 0, len(p.months))
+	for m := range p.months {
+		months = append(months, m)
+	}
+	sort.Ints(months)
+	for _, m := range months {
+		out = append(out, insert{"predictions:" + strconv.Itoa(m), func(ctx context.Context, token string) error {
+			return w.insertPredictions(ctx, token, p, m)
+		}})
+	}
+	if len(p.feedback) > 0 {
+		out = append(out, insert{"feedback", func(ctx context.Context, token string) error { return w.insertFeedback(ctx, token, p) }})
+	}
+	if len(p.explanations) > 0 {
+		out = append(out, insert{"explanations", func(ctx context.Context, token string) error { return w.insertExplanations(ctx, token, p) }})
+	}
+	if len(p.undecodable) > 0 {
+		out = append(out, insert{"undecodable", func(ctx context.Context, token string) error { return w.insertUndecodable(ctx, token, p) }})
+	}
+	return out
+}
+
+// maxBlockRows keeps one insert one block, which the token needs: the server
+// cuts at 1,048,449 rows.
+const maxBlockRows = 500_000
+
+func (w *Writer) insertPredictions(ctx context.Context, token string, p *plan, month int) error {
+	list := p.months[month]
+	for part := 0; len(list) > 0; part++ {
+		w.block.reset()
+		n := 0
+		for n < len(list) && (n == 0 || w.block.n+max(list[n].p.Rows, 1) <= maxBlockRows) {
+			w.addPrediction(ctx, p, list[n])
+			n++
+		}
+		list = list[n:]
+		if err := w.store.sendBlock(ctx, token+":"+strconv.Itoa(part), "INSERT INTO predictions ("+predictionColumns+")", w.block.columns(), w.block.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Writer) addPrediction(ctx context.Context, p *plan, d decoded) {
+	ref := w.cfg.Reference(d.p.Digest)
+	var bins binner
+	binsID := ""
+	if ref != nil {
+		if s := w.schema(ctx, p, d.p.SchemaID); s != nil {
+			binsID = ref.ID
+			bins = func(r int) []uint16 {
+				w.bins = collector.BinRow(ref, s, d.p, r, w.bins[:0])
+				return w.bins
+			}
+		}
+	}
+	w.block.add(d.p, d.size, p.token, binsID, bins)
+}
+
+// schema finds a schema; a row whose schema is nowhere is stored without bins,
+// and back-filled when it is.
+func (w *Writer) schema(ctx context.Context, p *plan, id string) *collector.Schema {
+	if s := w.cfg.Schema(id); s != nil {
+		return s
+	}
+	if s := p.parsed[id]; s != nil {
+		return s
+	}
+	s, err := w.store.Schema(ctx, id)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// sendBlock inserts built columns under a token.
+func (s *Store) sendBlock(ctx context.Context, token, statement string, cols []builder, rows int) error {
+	batch, err := s.conn.PrepareBatch(withToken(ctx, token), statement)
+	if err != nil {
+		return fmt.Errorf("%s: %w", title(statement), err)
+	}
+	if err := fill(batch, cols, rows); err != nil {
+		return errors.Join(err, batch.Abort())
+	}
+	if err := batch.Send(); err != nil {
+		return fmt.Errorf("%s: %w", title(statement), err)
+	}
+	return nil
+}
+
+// sendRows inserts rows value by value: for what comes in small numbers.
+func (s *Store) sendRows(ctx context.Context, token, statement string, n int, row func(i int) []any) error {
+	batch, err := s.conn.PrepareBatch(withToken(ctx, token), statement)
+	if err != nil {
+		return fmt.Errorf("%s: %w", title(statement), err)
+	}
+	for i := range n {
+		if err := batch.Append(row(i)...); err != nil {
+			return errors.Join(fmt.Errorf("%s: row %d: %w", title(statement), i, err), batch.Abort())
+		}
+	}
+	if err := batch.Send(); err != nil {
+		return fmt.Errorf("%s: %w", title(statement), err)
+	}
+	return nil
+}
+
+func (w *Writer) insertSchemas(ctx context.Context, token string, p *plan) error {
+	ids := make([]string, 0, len(p.schemas))
+	for id := range p.schemas {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	return w.store.sendRows(ctx, token, "INSERT INTO schemas (id, doc)", len(ids), func(i int) []any {
+		return []any{ids[i], string(p.schemas[ids[i]])}
+	})
+}
+
+func (w *Writer) insertFeedback(ctx context.Context, token string, p *plan) error {
+	const statement = "INSERT INTO feedback (tenant, model, prediction_id, target_id, target_row, external_id, label, observed_at, received_at, position, insert_batch)"
+	// One insert is one block, and a block has one month.
+	months := map[string][]int{}
+	for i, f := range p.feedback {
+		m := f.ReceivedAt.UTC().Format("200601")
+		months[m] = append(months[m], i)
+	}
+	keys := make([]string, 0, len(months))
+	for m := range months {
+		keys = append(keys, m)
+	}
+	sort.Strings(keys)
+	for _, m := range keys {
+		at := months[m]
+		err := w.store.sendRows(ctx, token+":"+m, statement, len(at), func(i int) []any {
+			f := p.feedback[at[i]]
+			id, row := splitRowID(f.PredictionID)
+			return []any{
+				f.Tenant, f.Model, f.PredictionID, id, row, f.ExternalID, f.Label,
+				f.ObservedAt.UTC(), f.ReceivedAt.UTC(), uint32(at[i]), p.token,
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splitRowID takes the id of one row apart. Only our own ids (UUIDs) are rows of
+// a batch by their ".i": a foreign id is opaque and may well end like that.
+func splitRowID(id string) (request string, row uint32) {
+	const uuidLen = 36
+	if len(id) > uuidLen+1 && id[uuidLen] == '.' && strings.Count(id[:uuidLen], "-") == 4 {
+		if n, err := strconv.ParseUint(id[uuidLen+1:], 10, 32); err == nil {
+			return id[:uuidLen], uint32(n)
+		}
+	}
+	return id, 0
+}
+
+func (w *Writer) insertExplanations(ctx context.Context, token string, p *plan) error {
+	const statement = "INSERT INTO explanations (tenant, model, version, target_id, target_row, method, output, space, base, prediction, doc_hash, doc, insert_batch)"
+	return w.store.sendRows(ctx, token, statement, len(p.explanations), func(i int) []any {
+		x := p.explanations[i]
+		id, row := splitRowID(x.e.PredictionID)
+		h := fnv.New64a()
+		h.Write(x.doc)
+		return []any{
+			collector.DefaultTenant, x.e.Model, x.e.Version, id, row, x.e.Method, x.e.Output, x.e.Space, x.e.Base, x.e.Prediction,
+			h.Sum64(), string(x.doc), p.token,
+		}
+	})
+}
+
+func (w *Writer) insertUndecodable(ctx context.Context, token string, p *plan) error {
+	const statement = "INSERT INTO undecodable (insert_batch, position, kind, version, payload, error)"
+	return w.store.sendRows(ctx, token, statement, len(p.undecodable), func(i int) []any {
+		u := p.undecodable[i]
+		return []any{p.token, uint32(u.position), uint8(u.record.Kind), u.record.Version, string(u.record.Payload), u.err.Error()}
+	})
+}
+
+// Schema returns the schema of that id, from memory or from the table.
+func (s *Store) Schema(ctx context.Context, id string) (*collector.Schema, error) {
+	s.mu.Lock()
+	found := s.schemas[id]
+	s.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	docs, err := s.strings(ctx, "SELECT doc FROM schemas WHERE id = ? LIMIT 1", id)
+	if err != nil {
+		return nil, fmt.Errorf("read schema %q: %w", id, err)
+	}
+	if len(docs) == 0 {
+		return nil, fmt.Errorf("read schema %q: %w", id, collector.ErrNotFound)
+	}
+	schema, err := collector.DecodeSchema([]byte(docs[0]))
+	if err != nil {
+		return nil, fmt.Errorf("read schema %q: %w", id, err)
+	}
+	s.mu.Lock()
+	s.schemas[id] = schema
+	s.mu.Unlock()
+	return schema, nil
+}
+
+// strings runs a query of one text column.
+func (s *Store) strings(ctx context.Context, query string, args ...any) ([]string, error) {
+	rows, err := s.conn.Query(ctx, query, args...)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var v string
+		if err := rows.Scan(&v); err != nil {
+			return nil, fmt.Errorf("scan: %w", err)
+		}
+		out = append(out, v)
+	}
+	return out, unavailable(rows.Err())
+}
+
+// encodeJSON is for documents of our own types, which always encode.
+func encodeJSON(what string, v any) (string, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("encode %s: %w", what, err)
+	}
+	return string(b), nil
+}

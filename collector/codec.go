@@ -1,0 +1,495 @@
+package collector
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// Versions of the payloads, the first byte of each and Record.Version of its
+// frame. FORMAT.md draws them.
+const (
+	PredictionVersion  uint8 = 1
+	FeedbackVersion    uint8 = 1
+	ExplanationVersion uint8 = 1 // JSON, without a version byte
+	SchemaVersion      uint8 = 1 // JSON, without a version byte
+)
+
+// MaxRows is the largest number of rows of one prediction.
+const MaxRows = 1 << 24
+
+// Errors of the decoders.
+var (
+	// ErrCorrupt: the payload is damaged or truncated.
+	ErrCorrupt = errors.New("corrupt payload")
+	// ErrVersion: the payload was written by a newer Pellucid.
+	ErrVersion = errors.New("unsupported version")
+)
+
+// AppendPrediction appends the byte form of p to dst (FORMAT.md, "Prediction"):
+//
+//	version u8 = 1 | rows uvarint | id | trace id | span id
+//	tenant | model | version | digest | route | schema id | capture | error   (strings)
+//	received at varint ms | times: count, varint us each, relative to the one before
+//	external ids | status varint | weight f64
+//	latency: decode, model, encode, capture, total varint ns
+//	features: F32, F64, I64 (count uvarint, raw little-endian), Str
+//	outputs: the same | scores: count, f64 | decided
+//
+// It allocates only to grow dst.
+func AppendPrediction(dst []byte, p *Prediction) []byte {
+	dst = slices.Grow(dst, predictionSize(p))
+	dst = append(dst, PredictionVersion)
+	dst = binary.AppendUvarint(dst, uint64(p.Rows))
+	dst = appendString(dst, p.ID)
+	dst = appendString(dst, p.TraceID)
+	dst = appendString(dst, p.SpanID)
+	dst = appendString(dst, p.Tenant)
+	dst = appendString(dst, p.Model)
+	dst = appendString(dst, p.Version)
+	dst = appendString(dst, p.Digest)
+	dst = appendString(dst, string(p.Route))
+	dst = appendString(dst, p.SchemaID)
+	dst = appendString(dst, p.Capture)
+	dst = appendString(dst, p.Error)
+	ms := p.ReceivedAt.UnixMilli()
+	dst = binary.AppendVarint(dst, ms)
+	dst = binary.AppendUvarint(dst, uint64(len(p.Times)))
+	last := ms * 1000
+	for _, t := range p.Times {
+		us := t.UnixMicro()
+		dst = binary.AppendVarint(dst, us-last)
+		last = us
+	}
+	dst = appendStrings(dst, p.ExternalIDs)
+	dst = binary.AppendVarint(dst, int64(p.Status))
+	dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.Weight))
+	for _, ns := range [...]int64{p.Latency.Decode, p.Latency.Model, p.Latency.Encode, p.Latency.Capture, p.Latency.Total} {
+		dst = binary.AppendVarint(dst, ns)
+	}
+	dst = appendColumns(dst, &p.Features)
+	dst = appendColumns(dst, &p.Outputs)
+	dst = appendF64(dst, p.Scores)
+	return appendStrings(dst, p.Decided)
+}
+
+// predictionSize is a bound that holds for all but very odd predictions, so
+// that dst grows at most once.
+func predictionSize(p *Prediction) int {
+	n := 256 + len(p.ID) + len(p.Tenant) + len(p.Model) + len(p.Version) + len(p.Error) + 10*len(p.Times)
+	for _, c := range [...]*Columns{&p.Features, &p.Outputs} {
+		n += 4*len(c.F32) + 8*len(c.F64) + 8*len(c.I64) + stringsSize(c.Str)
+	}
+	return n + 8*len(p.Scores) + stringsSize(p.Decided) + stringsSize(p.ExternalIDs)
+}
+
+func stringsSize(v []string) int {
+	n := 4
+	for _, s := range v {
+		n += len(s) + 2
+	}
+	return n
+}
+
+// DecodePrediction is the inverse of AppendPrediction. Counts are checked
+// against the bytes that are left before anything is allocated.
+func DecodePrediction(b []byte) (*Prediction, error) {
+	r := &reader{b: b}
+	if err := r.version(PredictionVersion, "prediction"); err != nil {
+		return nil, err
+	}
+	p := &Prediction{Rows: r.intValue()}
+	p.ID = r.string()
+	p.TraceID = r.string()
+	p.SpanID = r.string()
+	p.Tenant = r.string()
+	p.Model = r.string()
+	p.Version = r.string()
+	p.Digest = r.string()
+	p.Route = Route(r.string())
+	p.SchemaID = r.string()
+	p.Capture = r.string()
+	p.Error = r.string()
+	ms := r.varint()
+	p.ReceivedAt = time.UnixMilli(ms).UTC()
+	last := ms * 1000
+	if n := r.count(1); n > 0 {
+		p.Times = make([]time.Time, n)
+		for i := range p.Times {
+			last += r.varint()
+			p.Times[i] = time.UnixMicro(last).UTC()
+		}
+	}
+	p.ExternalIDs = r.strings()
+	p.Status = int(r.varint())
+	p.Weight = math.Float64frombits(r.u64())
+	for _, ns := range [...]*int64{&p.Latency.Decode, &p.Latency.Model, &p.Latency.Encode, &p.Latency.Capture, &p.Latency.Total} {
+		*ns = r.varint()
+	}
+	r.columns(&p.Features)
+	r.columns(&p.Outputs)
+	p.Scores = r.f64s()
+	p.Decided = r.strings()
+	return p, r.end("prediction")
+}
+
+// AppendFeedback appends the byte form of f to dst (FORMAT.md, "Feedback").
+func AppendFeedback(dst []byte, f *Feedback) []byte {
+	dst = append(dst, FeedbackVersion)
+	for _, s := range [...]string{f.PredictionID, f.ExternalID, f.Tenant, f.Model, f.Label} {
+		dst = appendString(dst, s)
+	}
+	dst = binary.AppendVarint(dst, f.ObservedAt.UnixMicro())
+	return binary.AppendVarint(dst, f.ReceivedAt.UnixMicro())
+}
+
+// DecodeFeedback is the inverse of AppendFeedback.
+func DecodeFeedback(b []byte) (*Feedback, error) {
+	r := &reader{b: b}
+	if err := r.version(FeedbackVersion, "feedback"); err != nil {
+		return nil, err
+	}
+	f := &Feedback{}
+	for _, s := range [...]*string{&f.PredictionID, &f.ExternalID, &f.Tenant, &f.Model, &f.Label} {
+		*s = r.string()
+	}
+	f.ObservedAt = time.UnixMicro(r.varint()).UTC()
+	f.ReceivedAt = time.UnixMicro(r.varint()).UTC()
+	return f, r.end("feedback")
+}
+
+// EncodeExplanation returns the JSON of e.
+func EncodeExplanation(e *Explanation) ([]byte, error) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode explanation: %w", err)
+	}
+	return b, nil
+}
+
+// DecodeExplanation is the inverse of EncodeExplanation; numbers among the
+// attributions' values come back as float64.
+func DecodeExplanation(b []byte) (*Explanation, error) {
+	e := &Explanation{}
+	if err := json.Unmarshal(b, e); err != nil {
+		return nil, fmt.Errorf("decode explanation: %w", err)
+	}
+	return e, nil
+}
+
+// PayloadRows returns how many rows of a table a record becomes: the number of
+// predictions in it, 1 for any other kind. It reads a few bytes only.
+func PayloadRows(kind Kind, payload []byte) int {
+	if kind != KindPrediction && kind != KindImported && kind != KindRefused || len(payload) < 2 {
+		return 1
+	}
+	n, w := binary.Uvarint(payload[1:])
+	if w <= 0 || n > MaxRows {
+		return 1
+	}
+	return int(n)
+}
+
+// PayloadKeys returns the prediction id and the trace id a record is found by
+// while it waits in the spool, empty where it has none.
+func PayloadKeys(kind Kind, payload []byte) (id, traceID string) {
+	r := &reader{b: payload}
+	switch kind {
+	case KindPrediction, KindImported, KindRefused:
+		if r.version(PredictionVersion, "prediction") != nil {
+			return "", ""
+		}
+		r.uvarint()
+		id, traceID = r.string(), r.string()
+	case KindFeedback:
+		if r.version(FeedbackVersion, "feedback") != nil {
+			return "", ""
+		}
+		id = r.string()
+	case KindExplanation:
+		var e struct {
+			PredictionID string `json:"prediction_id"`
+		}
+		if json.Unmarshal(payload, &e) != nil {
+			return "", ""
+		}
+		id = e.PredictionID
+	}
+	if r.err != nil {
+		return "", ""
+	}
+	return id, traceID
+}
+
+// A string is a uvarint of 4*n + form, then n bytes. Ids and digests, which are
+// most of a small record, take half their letters that way.
+const (
+	formRaw  = 0 // the string's n bytes
+	formHex  = 1 // n bytes whose lower-case hex is the string
+	formUUID = 2 // 16 bytes of a UUID in its canonical lower-case form
+)
+
+func appendString(dst []byte, s string) []byte {
+	switch {
+	case len(s) == 36 && isUUID(s):
+		dst = append(dst, 16<<2|formUUID)
+		for i := 0; i < 36; i += 2 {
+			if s[i] == '-' {
+				i++
+			}
+			dst = append(dst, nibble(s[i])<<4|nibble(s[i+1]))
+		}
+		return dst
+	case len(s) >= 8 && len(s)&1 == 0 && isHex(s):
+		dst = binary.AppendUvarint(dst, uint64(len(s)/2)<<2|formHex)
+		for i := 0; i < len(s); i += 2 {
+			dst = append(dst, nibble(s[i])<<4|nibble(s[i+1]))
+		}
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(s))<<2|formRaw)
+	return append(dst, s...)
+}
+
+// nibbles holds the value of each lower-case hex digit, 0xff for other bytes.
+var nibbles = func() (t [256]byte) {
+	for i := range t {
+		t[i] = 0xff
+	}
+	for i, c := range "0123456789abcdef" {
+		t[c] = byte(i)
+	}
+	return t
+}()
+
+func nibble(c byte) byte { return nibbles[c] }
+
+func isHex(s string) bool {
+	for i := range len(s) {
+		if nibbles[s[i]] == 0xff {
+			return false
+		}
+	}
+	return true
+}
+
+func isUUID(s string) bool {
+	for i := range 36 {
+		if i == 8 || i == 13 || i == 18 || i == 23 {
+			if s[i] != '-' {
+				return false
+			}
+			continue
+		}
+		if nibbles[s[i]] == 0xff {
+			return false
+		}
+	}
+	return true
+}
+
+func appendStrings(dst []byte, v []string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(v)))
+	for _, s := range v {
+		dst = appendString(dst, s)
+	}
+	return dst
+}
+
+func appendColumns(dst []byte, c *Columns) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(c.F32)))
+	for _, v := range c.F32 {
+		dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(v))
+	}
+	dst = appendF64(dst, c.F64)
+	dst = binary.AppendUvarint(dst, uint64(len(c.I64)))
+	for _, v := range c.I64 {
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(v))
+	}
+	return appendStrings(dst, c.Str)
+}
+
+func appendF64(dst []byte, v []float64) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(v)))
+	for _, x := range v {
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(x))
+	}
+	return dst
+}
+
+// reader takes a payload apart. After the first error every read returns zero,
+// so that callers check once, with end.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) fail(what string) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%w: %s", ErrCorrupt, what)
+	}
+	r.b = nil
+}
+
+func (r *reader) version(want uint8, what string) error {
+	if len(r.b) == 0 {
+		return fmt.Errorf("decode %s: %w: empty", what, ErrCorrupt)
+	}
+	if v := r.b[0]; v != want {
+		return fmt.Errorf("decode %s: %w %d (this program knows %d)", what, ErrVersion, v, want)
+	}
+	r.b = r.b[1:]
+	return nil
+}
+
+func (r *reader) end(what string) error {
+	if r.err == nil && len(r.b) != 0 {
+		r.fail("bytes after the end")
+	}
+	if r.err != nil {
+		return fmt.Errorf("decode %s: %w", what, r.err)
+	}
+	return nil
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.fail("number")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.fail("number")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) intValue() int {
+	v := r.uvarint()
+	if v > MaxRows {
+		r.fail("number of rows")
+		return 0
+	}
+	return int(v)
+}
+
+// count reads a count of things of at least size bytes each.
+func (r *reader) count(size int) int {
+	n := r.uvarint()
+	if n > uint64(len(r.b)/size) {
+		r.fail("count beyond the payload")
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) take(n int) []byte {
+	if n > len(r.b) {
+		r.fail("truncated")
+		return nil
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	return b
+}
+
+func (r *reader) u64() uint64 {
+	b := r.take(8)
+	if b == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b)
+}
+
+func (r *reader) string() string {
+	head := r.uvarint()
+	n, form := head>>2, head&3
+	if n > uint64(len(r.b)) {
+		r.fail("string beyond the payload")
+		return ""
+	}
+	b := r.take(int(n))
+	switch form {
+	case formRaw:
+		return string(b)
+	case formHex:
+		return hex.EncodeToString(b)
+	case formUUID:
+		if len(b) == 16 {
+			return uuidString(b)
+		}
+	}
+	r.fail("string form")
+	return ""
+}
+
+func uuidString(b []byte) string {
+	var s [36]byte
+	hex.Encode(s[0:8], b[0:4])
+	s[8] = '-'
+	hex.Encode(s[9:13], b[4:6])
+	s[13] = '-'
+	hex.Encode(s[14:18], b[6:8])
+	s[18] = '-'
+	hex.Encode(s[19:23], b[8:10])
+	s[23] = '-'
+	hex.Encode(s[24:36], b[10:16])
+	return string(s[:])
+}
+
+func (r *reader) strings() []string {
+	n := r.count(1)
+	if n == 0 {
+		return nil
+	}
+	v := make([]string, n)
+	for i := range v {
+		v[i] = r.string()
+	}
+	return v
+}
+
+func (r *reader) columns(c *Columns) {
+	if n := r.count(4); n > 0 {
+		b := r.take(4 * n)
+		c.F32 = make([]float32, n)
+		for i := range c.F32 {
+			c.F32[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		}
+	}
+	c.F64 = r.f64s()
+	if n := r.count(8); n > 0 {
+		b := r.take(8 * n)
+		c.I64 = make([]int64, n)
+		for i := range c.I64 {
+			c.I64[i] = int64(binary.LittleEndian.Uint64(b[8*i:]))
+		}
+	}
+	c.Str = r.strings()
+}
+
+func (r *reader) f64s() []float64 {
+	n := r.count(8)
+	if n == 0 {
+		return nil
+	}
+	b := r.take(8 * n)
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
+	}
+	return v
+}

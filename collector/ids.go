@@ -1,0 +1,20 @@
+package collector
+
+import (
+	"strconv"
+	"strings"
+)
+
+// SplitID takes an id of the form "<request>.<row>" apart. oneRow is false, and
+// request the whole id, where it names a request and no row of it.
+func SplitID(id string) (request string, row int, oneRow bool) {
+	at := strings.LastIndexByte(id, '.')
+	if at <= 0 {
+		return id, 0, false
+	}
+	n, err := strconv.ParseUint(id[at+1:], 10, 31)
+	if err != nil || strconv.FormatUint(n, 10) != id[at+1:] {
+		return id, 0, false
+	}
+	return id[:at], int(n), true
+}

@@ -1,0 +1,92 @@
+package collector
+
+import (
+	"context"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// Privacy is what happens to a field before anything is written anywhere.
+type Privacy string
+
+// The privacy of a field. A version that asks for one that is not built yet is
+// refused by name.
+const (
+	PrivacyNone Privacy = ""
+	PrivacyDrop Privacy = "drop"
+)
+
+// Field is one feature or output of a schema. Elements is how many values a row
+// has of it: 1 for a column, the product of the row's dimensions for a tensor,
+// and -1 where that varies from request to request (such a field is the only
+// one of its element type).
+type Field struct {
+	Name     string       `json:"name"`
+	DType    engine.DType `json:"dtype"`
+	Elements int          `json:"elements"`
+	Shape    []int        `json:"shape,omitempty"`
+	// Categorical and Categories as in engine.Feature.
+	Categorical bool     `json:"categorical,omitempty"`
+	Categories  []string `json:"categories,omitempty"`
+	Private     Privacy  `json:"private,omitempty"`
+}
+
+// Schema names a version's features and outputs by position. ID is the SHA-256
+// of its canonical JSON.
+type Schema struct {
+	ID       string  `json:"-"`
+	Features []Field `json:"features"`
+	Outputs  []Field `json:"outputs"`
+}
+
+// FeatureConfig is what model.yaml says of one feature.
+type FeatureConfig struct {
+	Name    string
+	Kind    string // "", "numeric" or "categorical"
+	Private Privacy
+}
+
+// Segment is a set of rows that is watched on its own: by each value of a
+// feature (By), or by a filter (Where).
+type Segment struct{ Name, By, Where string }
+
+// ModelConfig is a version's model.yaml.
+type ModelConfig struct {
+	Task     engine.Task
+	Classes  []string
+	Features []FeatureConfig
+	Segments []Segment
+	// Reference is a rows file beside the model, or a window of stored
+	// predictions.
+	Reference                  string
+	ReferenceFrom, ReferenceTo string
+	Background                 string
+	KeepRows                   bool
+}
+
+// ModelVersion is one version that can answer. It is immutable but for its
+// reference, which may come later.
+type ModelVersion struct {
+	Name, Version, Digest string
+	Info                  *engine.Info
+	Schema                *Schema
+	Config                ModelConfig
+	// Model is nil for an upstream's model.
+	Model engine.Model
+	// Predict answers canonical inputs (engine.Bind); want as in Session.Run.
+	Predict func(ctx context.Context, in engine.Values, want []string) (engine.Values, error)
+	// Reference returns the reference in force, or nil while there is none.
+	Reference func() *stats.Reference
+	// Background returns the default background rows as the model's canonical
+	// inputs with their digest; ok is false when there is none.
+	Background func() (rows engine.Values, digest string, ok bool)
+}
+
+// ModelState is one line of the repository index.
+type ModelState struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	State   string `json:"state"` // READY, LOADING, UNAVAILABLE
+	Reason  string `json:"reason"`
+}

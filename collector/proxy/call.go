@@ -1,0 +1,300 @@
+package proxy
+
+import (
+	"context"
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// call is one inference or explanation request on its way through the server.
+// It belongs to the request's goroutine.
+type call struct {
+	s     *Server
+	c     echo.Context
+	ctx   context.Context
+	span  trace.Span
+	sc    trace.SpanContext
+	start time.Time
+	route collector.Route
+
+	id       string
+	received time.Time
+	v        *collector.ModelVersion // nil until it is found
+
+	rows        int
+	times       []time.Time
+	externalIDs []string
+	stages      collector.Stages
+	in, out     int64 // bytes
+	captured    string
+	parent      string // the traceparent of the answer
+	// values backs the answer's header values.
+	values [4]string
+}
+
+// Options of spans, made once.
+var (
+	serverSpan   = trace.WithSpanKind(trace.SpanKindServer)
+	internalSpan = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindInternal)}
+)
+
+// header sets a header of the answer without a slice of its own; slot is its
+// place in values.
+func (k *call) header(slot int, name, value string) {
+	k.values[slot] = value
+	k.c.Response().Header()[name] = k.values[slot : slot+1 : slot+1]
+}
+
+// handler answers a call whose version has been found.
+type handler func(*call) error
+
+// byPath returns the route of a model named in the path.
+func (s *Server) byPath(route collector.Route, answer handler) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		model, version, err := names(c)
+		if err != nil {
+			return err
+		}
+		return s.call(c, route, model, version, answer)
+	}
+}
+
+// call runs one request from the look-up of its model to its last byte.
+func (s *Server) call(c echo.Context, route collector.Route, model, version string, answer handler) error {
+	k := &call{s: s, c: c, start: time.Now(), route: route, rows: 1, captured: "none"}
+	s.metrics.active.Add(c.Request().Context(), 1)
+	defer s.metrics.active.Add(c.Request().Context(), -1)
+	if err := k.identify(); err != nil {
+		return err
+	}
+	v, err := s.find(c, model, version)
+	if err == nil {
+		k.v = v
+	}
+	k.trace()
+	if err == nil {
+		err = k.admit(answer)
+	}
+	k.end(err)
+	return nil
+}
+
+// identify gives the request its id and the time that is inside it.
+func (k *call) identify() error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return err
+	}
+	k.id = id.String()
+	ms := int64(id[0])<<40 | int64(id[1])<<32 | int64(id[2])<<24 | int64(id[3])<<16 | int64(id[4])<<8 | int64(id[5])
+	k.received = time.UnixMilli(ms).UTC()
+	return nil
+}
+
+// trace starts the server span and puts the ids on the answer. Every answer has
+// a trace id, also where no tracing is configured.
+func (k *call) trace() {
+	r := k.c.Request()
+	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	// A name out of the request would make as many span names as there are typos.
+	name := "predict"
+	if k.v != nil {
+		name = "predict " + k.v.Name
+	}
+	k.ctx, k.span = k.s.tracer.Start(ctx, name, serverSpan, trace.WithTimestamp(k.start))
+	k.sc = k.span.SpanContext()
+	if parent := trace.SpanContextFromContext(ctx); !k.sc.IsValid() || k.sc.SpanID() == parent.SpanID() {
+		k.sc = ownSpanContext(parent)
+		k.ctx = trace.ContextWithSpanContext(k.ctx, k.sc)
+	}
+	k.parent = traceparent(k.sc)
+	k.header(0, "Traceparent", k.parent)
+	k.header(1, "Pellucid-Prediction-Id", k.id)
+	if !k.span.IsRecording() {
+		return
+	}
+	k.span.SetAttributes(attrHTTPMethod.String(r.Method), attrHTTPRoute.String(k.c.Path()),
+		attrURLPath.String(r.URL.Path), attrPredictionID.String(k.id))
+	if k.v != nil {
+		k.span.SetAttributes(k.modelAttributes()...)
+	}
+}
+
+func (k *call) modelAttributes() []attribute.KeyValue {
+	return []attribute.KeyValue{
+		attrModelName.String(k.v.Name), attrModelVersion.String(k.v.Version), attrModelDigest.String(k.v.Digest),
+		attrFramework.String(k.v.Info.Format), attrTask.String(string(k.v.Info.Task)),
+	}
+}
+
+// ownSpanContext makes ids where no tracer does, in the caller's trace if there
+// is one. They are not secret, so they need no cryptographic randomness.
+func ownSpanContext(parent trace.SpanContext) trace.SpanContext {
+	var t trace.TraceID
+	var sp trace.SpanID
+	putUint64(t[:8], rand.Uint64())
+	putUint64(t[8:], rand.Uint64()|1)
+	putUint64(sp[:], rand.Uint64()|1)
+	cfg := trace.SpanContextConfig{TraceID: t, SpanID: sp}
+	if parent.IsValid() {
+		cfg.TraceID, cfg.TraceFlags, cfg.TraceState = parent.TraceID(), parent.TraceFlags(), parent.TraceState()
+	}
+	return trace.NewSpanContext(cfg)
+}
+
+func putUint64(b []byte, v uint64) {
+	for i := range 8 {
+		b[i] = byte(v >> (8 * i))
+	}
+}
+
+// traceparent writes a span context in W3C's form.
+func traceparent(sc trace.SpanContext) string {
+	t, sp := sc.TraceID(), sc.SpanID()
+	b := make([]byte, 0, 55)
+	b = append(b, "00-"...)
+	b = hex.AppendEncode(b, t[:])
+	b = append(b, '-')
+	b = hex.AppendEncode(b, sp[:])
+	b = append(b, '-')
+	b = hex.AppendEncode(b, []byte{byte(sc.TraceFlags() & trace.FlagsSampled)})
+	return string(b)
+}
+
+// admit sheds what is too much and bounds the rest in time.
+func (k *call) admit(answer handler) error {
+	if k.s.inFlight.Add(1) > int64(k.s.cfg.MaxInFlight) {
+		k.s.inFlight.Add(-1)
+		return &failure{
+			status: http.StatusServiceUnavailable, message: "too many requests are under way", retryAfter: 1, noRow: true,
+		}
+	}
+	defer k.s.inFlight.Add(-1)
+	limit := k.s.cfg.Timeout
+	if k.route == collector.RouteExplain {
+		limit = k.s.cfg.ExplainTimeout
+	}
+	ctx := k.ctx
+	var cancel context.CancelFunc
+	k.ctx, cancel = context.WithTimeout(ctx, limit)
+	defer func() { cancel(); k.ctx = ctx }()
+	return k.guarded(answer)
+}
+
+// guarded runs answer and turns a panic into an error, so that a request which
+// made the model panic is recorded like any other that failed.
+func (k *call) guarded(answer handler) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = k.s.panicked(k.ctx, r)
+		}
+	}()
+	return answer(k)
+}
+
+// end answers a failed call, records it, and closes span and metrics.
+func (k *call) end(err error) {
+	status := http.StatusOK
+	if err != nil {
+		f := asFailure(err)
+		status = f.status
+		k.refuse(f)
+		k.span.SetAttributes(attrErrorType.String(strconv.Itoa(status)))
+		if status >= http.StatusInternalServerError {
+			k.span.SetStatus(codes.Error, f.recorded())
+		}
+	}
+	l := labels{route: string(k.route), status: status}
+	if k.v != nil {
+		l.model, l.version = k.v.Name, k.v.Version
+	}
+	k.s.metrics.request(k.ctx, l, time.Since(k.start).Seconds(), k.in, k.out)
+	if k.span.IsRecording() {
+		k.span.SetAttributes(attrHTTPStatus.Int(status))
+	}
+	k.span.End()
+}
+
+// refuse records a failed call as one failed row, then answers it.
+func (k *call) refuse(f *failure) {
+	if f.cause != nil {
+		name, version := "", ""
+		if k.v != nil {
+			name, version = k.v.Name, k.v.Version
+		}
+		k.s.log.ErrorContext(k.ctx, "prediction failed", "model", name, "version", version,
+			"prediction_id", k.id, "status", f.status, "error", f.cause)
+	}
+	if k.v != nil && !f.noRow && k.captured == "none" && k.s.cfg.Capture != nil {
+		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
+		p := k.prediction(f.status)
+		p.Error, p.Capture = f.recorded(), "none"
+		if err := k.s.cfg.Capture(context.WithoutCancel(k.ctx), p, k.v, nil, nil); err != nil {
+			k.s.metrics.captureFailures.Add(k.ctx, 1)
+			k.s.log.ErrorContext(k.ctx, "capture of a failed prediction failed", "prediction_id", k.id, "error", err)
+		}
+	}
+	k.header(2, "Pellucid-Capture", k.captured)
+	writeFailure(k.c, f)
+}
+
+func first[T any](s []T) []T { return s[:min(1, len(s))] }
+
+// prediction describes the call for the record, but for its values.
+func (k *call) prediction(status int) *collector.Prediction {
+	k.stages.Total = int64(time.Since(k.start))
+	p := &collector.Prediction{
+		ID: k.id, Rows: k.rows, ReceivedAt: k.received, Times: k.times, ExternalIDs: k.externalIDs,
+		Tenant: collector.DefaultTenant, Model: k.v.Name, Version: k.v.Version, Digest: k.v.Digest,
+		Route: k.route, TraceID: k.parent[3:35], SpanID: k.parent[36:52],
+		Status: status, Capture: "full", Weight: 1, Latency: k.stages,
+	}
+	if len(p.Times) == 0 {
+		p.Times = []time.Time{k.received}
+	}
+	return p
+}
+
+// capture records an answered call. Its answer may be sent when this returns
+// nil, and not before.
+func (k *call) capture(in, out engine.Values) error {
+	if k.s.cfg.Capture == nil {
+		k.header(2, "Pellucid-Capture", k.captured)
+		return nil
+	}
+	p := k.prediction(http.StatusOK)
+	// A client that leaves now has still been predicted for.
+	if err := k.s.cfg.Capture(context.WithoutCancel(k.ctx), p, k.v, in, out); err != nil {
+		k.s.metrics.captureFailures.Add(k.ctx, 1)
+		f := asFailure(err)
+		f.noRow = true
+		return f
+	}
+	k.captured = p.Capture
+	if k.rows > 1 {
+		k.s.batches.add(k.id)
+	}
+	k.header(2, "Pellucid-Capture", p.Capture)
+	return nil
+}
+
+// rowID returns the prediction id of a row of the call.
+func (k *call) rowID(r int) string {
+	if k.rows == 1 {
+		return k.id
+	}
+	return k.id + "." + strconv.Itoa(r)
+}

@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Models is where served models are found. Implementations are safe for
+// concurrent use.
+type Models interface {
+	// Find returns the version that answers now; an empty version means the
+	// newest. The error wraps collector.ErrNotFound or collector.ErrNotReady.
+	Find(model, version string) (*collector.ModelVersion, error)
+	// Index lists every version of every model, ready or not.
+	Index(ctx context.Context) []collector.ModelState
+	// Load makes a model's newest versions answer; Unload makes it stop.
+	Load(ctx context.Context, model string) error
+	Unload(ctx context.Context, model string) error
+}
+
+// Config is what a Server needs. Models is required; every func field may be
+// nil, and the routes that need it then answer 501.
+type Config struct {
+	Models Models
+	// Upstreams are models that other servers answer. Their names win over those
+	// of Models.
+	Upstreams []*Upstream
+
+	// Capture returns once the prediction is as durable as configured. It may set
+	// the prediction's Capture field, which the answer reports. in holds the
+	// model's canonical inputs and out its declared outputs; both are nil for a
+	// failed prediction. An error wrapping collector.ErrFull refuses the request.
+	// When the field is nil nothing is captured and every answer says so.
+	Capture func(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error
+	// Feedback returns once the labels are as durable as configured.
+	Feedback func(ctx context.Context, labels []collector.Feedback) error
+	// Explain explains rows brought along (canonical inputs): row by row, the
+	// same number of explanations for each.
+	Explain func(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error)
+	// ExplainStored explains a stored prediction by its id.
+	ExplainStored func(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error)
+	// ReadPrediction returns the rows stored under an id (ID, ID.i or
+	// trace:<trace id>), or an error wrapping collector.ErrNotFound.
+	ReadPrediction func(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error)
+	// RecordExplanations keeps explanations that were given.
+	RecordExplanations func(ctx context.Context, explanations []collector.Explanation) error
+	// Ready says why the server cannot serve, or nil. A nil field means always
+	// ready.
+	Ready func() error
+
+	// TracerProvider and MeterProvider default to the global ones, Logger to
+	// slog.Default.
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
+	Logger         *slog.Logger
+
+	// MaxBody bounds a request's body in bytes, before and after decompression;
+	// 0 means 64 MiB.
+	MaxBody int64
+	// MaxRows bounds the rows of one request; 0 means 100,000.
+	MaxRows int
+	// Timeout bounds one inference, ExplainTimeout one explanation; 0 means one
+	// minute and five minutes.
+	Timeout, ExplainTimeout time.Duration
+	// MaxInFlight bounds the inferences and explanations under way; more are
+	// answered 503 with Retry-After. 0 means 1,024.
+	MaxInFlight int
+	// AllowNonLoopback takes requests whose Host is not a loopback address. It is
+	// for a server with authentication or a proxy before it.
+	AllowNonLoopback bool
+	// UI is where GET / sends a browser; empty means nowhere.
+	UI string
+	// Version is the product's version in the server's metadata; empty means
+	// "dev".
+	Version string
+	// Now is the clock that event times are held against; nil means time.Now.
+	Now func() time.Time
+}
+
+// withDefaults checks the configuration and fills in what is not set.
+func (c Config) withDefaults() (Config, error) {
+	if c.Models == nil {
+		return c, errors.New("configure proxy: Models is not set")
+	}
+	if c.MaxBody < 0 || c.MaxRows < 0 || c.Timeout < 0 || c.ExplainTimeout < 0 || c.MaxInFlight < 0 {
+		return c, errors.New("configure proxy: a limit is negative")
+	}
+	names := map[string]bool{}
+	for _, u := range c.Upstreams {
+		if names[u.cfg.Name] {
+			return c, fmt.Errorf("configure proxy: two upstreams are called %q", u.cfg.Name)
+		}
+		names[u.cfg.Name] = true
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = otel.GetTracerProvider()
+	}
+	if c.MeterProvider == nil {
+		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	c.MaxBody = or(c.MaxBody, 64<<20)
+	c.MaxRows = or(c.MaxRows, 100_000)
+	c.MaxInFlight = or(c.MaxInFlight, 1024)
+	c.Timeout = or(c.Timeout, time.Minute)
+	c.ExplainTimeout = or(c.ExplainTimeout, 5*time.Minute)
+	return c, nil
+}
+
+func or[T int | int64 | time.Duration](v, otherwise T) T {
+	if v == 0 {
+		return otherwise
+	}
+	return v
+}

@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy/oip"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// exchange is one inference an upstream is asked for.
+type exchange struct {
+	id     string
+	hasID  bool
+	params oip.Params
+	in     engine.Values
+	want   []string
+}
+
+// version builds the record of a model out of its description. Its digest is
+// that of the description: what the model computes cannot be known from here.
+func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine.Info) (*collector.ModelVersion, error) {
+	schema, err := collector.NewSchema(info, u.cfg.Config)
+	if err != nil {
+		return nil, fmt.Errorf("its metadata: %w", err)
+	}
+	described := *meta
+	described.Versions = nil
+	canonical, err := json.Marshal(struct {
+		Version string
+		oip.ModelMetadata
+	}{version, described})
+	if err != nil {
+		return nil, fmt.Errorf("digest its metadata: %w", err)
+	}
+	digest := sha256.Sum256(canonical)
+	v := &collector.ModelVersion{
+		Name: u.cfg.Name, Version: version, Digest: hex.EncodeToString(digest[:]),
+		Info: info, Schema: schema, Config: u.cfg.Config,
+		Reference:  func() *stats.Reference { return nil },
+		Background: func() (engine.Values, string, bool) { return nil, "", false },
+	}
+	v.Predict = func(ctx context.Context, in engine.Values, want []string) (engine.Values, error) {
+		res, err := u.exchange(ctx, v, exchange{in: in, want: want})
+		if err != nil {
+			return nil, err
+		}
+		return res.Values(), nil
+	}
+	return v, nil
+}
+
+// exchange has the upstream answer. Its outputs come back in the order of want,
+// or of the model's description.
+func (u *Upstream) exchange(ctx context.Context, v *collector.ModelVersion, x exchange) (*oip.Response, error) {
+	sv, err := u.served(ctx)
+	if err != nil {
+		return nil, err
+	}
+	buf := scratch.Get().(*[]byte)
+	defer putScratch(buf)
+	req := oip.Request{ID: x.id, HasID: x.hasID, Params: x.params, Inputs: make([]oip.Item, len(x.in))}
+	if sv.binary {
+		req.Params = append(req.Params.Without("binary_data_output"), oip.Param{Name: "binary_data_output", Value: true})
+	}
+	for i, n := range x.in {
+		req.Inputs[i] = oip.Item{Name: n.Name, Tensor: n.Tensor, Binary: sv.binary}
+	}
+	for _, name := range x.want {
+		req.Outputs = append(req.Outputs, oip.OutputRequest{Name: name})
+	}
+	body, header, err := oip.AppendRequest((*buf)[:0], &req)
+	if err != nil {
+		return nil, err
+	}
+	*buf = body
+	ctx, cancel := context.WithTimeout(ctx, u.cfg.Timeout)
+	defer cancel()
+	answer, header, err := u.post(ctx, sv.path+"/infer", body, header)
+	if err != nil {
+		return nil, err
+	}
+	defer putBuffer(answer)
+	res, err := oip.DecodeResponse(answer.Bytes(), header)
+	if err != nil {
+		return nil, u.broken("its answer is not valid: " + err.Error())
+	}
+	return u.check(v.Info, res, x.want)
+}
+
+func (u *Upstream) broken(reason string) error {
+	return &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Reason: reason}
+}
+
+// post sends a request and returns the body of its answer in a pooled buffer.
+func (u *Upstream) post(ctx context.Context, address string, body []byte, header int) (*bytes.Buffer, int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("Content-Type", contentJSON)
+	if header != oip.NoHeader {
+		req.Header.Set("Content-Type", contentBinary)
+		req.Header.Set("Inference-Header-Content-Length", strconv.Itoa(header))
+	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	res, err := u.client.Do(req)
+	if err != nil {
+		return nil, 0, u.unreachable(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	buf := buffers.Get().(*bytes.Buffer)
+	n, err := buf.ReadFrom(io.LimitReader(res.Body, u.cfg.MaxResponse+1))
+	switch {
+	case err != nil:
+		err = u.unreachable(err)
+	case n > u.cfg.MaxResponse:
+		err = u.broken(fmt.Sprintf("its answer is larger than the limit of %d bytes", u.cfg.MaxResponse))
+	case res.StatusCode != http.StatusOK:
+		err = u.refused(res.StatusCode, buf.Bytes())
+	default:
+		header, err = u.answerHeader(res, buf.Len())
+	}
+	if err != nil {
+		putBuffer(buf)
+		return nil, 0, err
+	}
+	return buf, header, nil
+}
+
+func (u *Upstream) answerHeader(res *http.Response, size int) (int, error) {
+	text := res.Header.Get("Inference-Header-Content-Length")
+	if text == "" {
+		return oip.NoHeader, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 || n > size {
+		return 0, u.broken("its Inference-Header-Content-Length does not lie within its answer")
+	}
+	return n, nil
+}
+
+// refused maps an upstream's error. A 4xx is the client's fault, but for those
+// that are ours (the model is gone, our access is refused) or nobody's (busy).
+func (u *Upstream) refused(status int, body []byte) error {
+	e := &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Message: upstreamMessage(body)}
+	e.Reason = fmt.Sprintf("answered with status %d", status)
+	switch {
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		e.Status = http.StatusServiceUnavailable
+	case status == http.StatusGatewayTimeout:
+		e.Status = http.StatusGatewayTimeout
+	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
+	case status >= 400 && status < 500:
+		e.Status, e.Reason = http.StatusBadRequest, fmt.Sprintf("refused the request with status %d", status)
+	}
+	return e
+}
+
+// check holds an answer against the model's description and puts its outputs in
+// the order asked for. Whoever contradicts his own description is not believed.
+func (u *Upstream) check(info *engine.Info, res *oip.Response, want []string) (*oip.Response, error) {
+	if len(want) == 0 {
+		for _, o := range info.Outputs {
+			want = append(want, o.Name)
+		}
+	}
+	if len(res.Outputs) != len(want) {
+		return nil, u.broken(fmt.Sprintf("its answer has %d outputs, its metadata has %d", len(res.Outputs), len(want)))
+	}
+	ordered := make([]oip.Item, len(want))
+	for i, name := range want {
+		spec := specOf(info.Outputs, name)
+		if spec == nil {
+			return nil, u.broken(fmt.Sprintf("it has no output %q", clip(name)))
+		}
+		found := false
+		for _, it := range res.Outputs {
+			if it.Name == name {
+				ordered[i], found = it, true
+			}
+		}
+		if !found {
+			return nil, u.broken(fmt.Sprintf("its answer has no output %q", clip(name)))
+		}
+		if t := ordered[i].Tensor; t.DType() != spec.DType || !fits(t.Shape(), spec.Shape) {
+			return nil, u.broken(fmt.Sprintf("output %q is %s %v, its metadata says %s %v", clip(name), t.DType(), t.Shape(), spec.DType, spec.Shape))
+		}
+	}
+	res.Outputs = ordered
+	return res, nil
+}
+
+// fits reports whether a shape is one of those that -1 stands for.
+func fits(shape, spec []int) bool {
+	if len(shape) != len(spec) {
+		return false
+	}
+	for i, d := range spec {
+		if d != -1 && d != shape[i] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,124 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy/oip"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// statusClientGone is what nginx made customary for a client that left before
+// its answer; it is recorded, nobody reads it.
+const statusClientGone = 499
+
+// failure is an error with its answer.
+type failure struct {
+	status int
+	// message is sent. record is stored and logged in its place where the
+	// message may hold values.
+	message, record string
+	// retryAfter is in seconds; 0 sends no header.
+	retryAfter int
+	// cause is logged; it is set for our own faults only.
+	cause error
+	// noRow says that no failed row is captured.
+	noRow bool
+}
+
+func (f *failure) Error() string { return f.message }
+
+func (f *failure) Unwrap() error { return f.cause }
+
+// recorded returns the text that may be stored.
+func (f *failure) recorded() string {
+	if f.record != "" {
+		return f.record
+	}
+	return f.message
+}
+
+func fail(status int, format string, args ...any) *failure {
+	return &failure{status: status, message: fmt.Sprintf(format, args...)}
+}
+
+// asFailure maps an error to its answer. What is not known by type is our own
+// fault: the client learns nothing of it, the log everything.
+func asFailure(err error) *failure {
+	var f *failure
+	if errors.As(err, &f) {
+		return f
+	}
+	if status := callersFault(err); status != 0 {
+		return fail(status, "%s", err)
+	}
+	var up *UpstreamError
+	if errors.As(err, &up) {
+		return up.failure()
+	}
+	switch {
+	case errors.Is(err, collector.ErrNotReady), errors.Is(err, collector.ErrUnavailable):
+		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), retryAfter: 1}
+	case errors.Is(err, collector.ErrFull):
+		return &failure{
+			status: http.StatusServiceUnavailable, message: "the prediction could not be recorded in time: " + collector.ErrFull.Error(),
+			retryAfter: 1, noRow: true,
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(http.StatusGatewayTimeout, "the request took longer than its time limit")
+	case errors.Is(err, context.Canceled):
+		return fail(statusClientGone, "the client closed the connection")
+	}
+	var he *echo.HTTPError
+	if errors.As(err, &he) {
+		return fail(he.Code, "%v", he.Message)
+	}
+	return &failure{status: http.StatusInternalServerError, message: "internal error", cause: err}
+}
+
+// callersFault returns the status of an error that the request itself caused,
+// or 0.
+func callersFault(err error) int {
+	var (
+		request     *oip.RequestError
+		input       *engine.InputError
+		gradient    *engine.NotDifferentiableError
+		unsupported *engine.UnsupportedError
+	)
+	switch {
+	case errors.As(err, &request), errors.As(err, &input):
+		return http.StatusBadRequest
+	case errors.Is(err, collector.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, collector.ErrRefused), errors.As(err, &gradient), errors.As(err, &unsupported):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, engine.ErrTooLarge):
+		return http.StatusRequestEntityTooLarge
+	}
+	return 0
+}
+
+// writeFailure sends a failure, unless an answer has begun.
+func writeFailure(c echo.Context, f *failure) {
+	res := c.Response()
+	if res.Committed {
+		return
+	}
+	if f.retryAfter > 0 {
+		res.Header().Set("Retry-After", strconv.Itoa(f.retryAfter))
+	}
+	body := oip.AppendError(nil, f.message)
+	res.Header().Set("Content-Type", "application/json")
+	res.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	res.WriteHeader(f.status)
+	if c.Request().Method != http.MethodHead {
+		// A client that has gone cannot be told so.
+		_, _ = res.Write(body)
+	}
+}

@@ -1,0 +1,164 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy/oip"
+)
+
+// Bounds of one feedback request.
+const (
+	maxLabels = 100_000
+	maxLabel  = 1024
+)
+
+// label is one label as a client writes it.
+type label struct {
+	PredictionID string          `json:"prediction_id"`
+	ExternalID   string          `json:"external_id"`
+	Model        string          `json:"model"`
+	Label        json.RawMessage `json:"label"`
+	ObservedAt   string          `json:"observed_at"`
+}
+
+// labelResult is what became of one label.
+type labelResult struct {
+	Status string `json:"status"` // "accepted" or "refused"
+	Error  string `json:"error,omitempty"`
+}
+
+// labelResults is the answer to a list of labels. Error is set where none was
+// accepted.
+type labelResults struct {
+	Accepted int           `json:"accepted"`
+	Refused  int           `json:"refused"`
+	Results  []labelResult `json:"results"`
+	Error    string        `json:"error,omitempty"`
+}
+
+// feedback takes one label or a list. It answers when the labels it accepts are
+// recorded; one that is refused does not hold up the others.
+func (s *Server) feedback(c echo.Context) error {
+	if s.cfg.Feedback == nil {
+		return fail(http.StatusNotImplemented, "feedback is not configured")
+	}
+	items, err := s.labels(c)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	out := labelResults{Results: make([]labelResult, len(items))}
+	good := make([]collector.Feedback, 0, len(items))
+	for i, raw := range items {
+		f, err := s.label(raw, now)
+		if err != nil {
+			out.Results[i] = labelResult{Status: "refused", Error: asFailure(err).message}
+			out.Refused++
+			continue
+		}
+		out.Results[i] = labelResult{Status: "accepted"}
+		good = append(good, f)
+	}
+	ctx := c.Request().Context()
+	s.metrics.feedbackBad.Add(ctx, int64(out.Refused))
+	if len(good) == 0 {
+		out.Error = out.Results[0].Error
+		return c.JSON(http.StatusBadRequest, out)
+	}
+	if err := s.cfg.Feedback(context.WithoutCancel(ctx), good); err != nil {
+		return err
+	}
+	out.Accepted = len(good)
+	s.metrics.feedbackTaken.Add(ctx, int64(len(good)))
+	return s.reply(c, out)
+}
+
+// labels splits the body into labels, not yet decoded.
+func (s *Server) labels(c echo.Context) ([]json.RawMessage, error) {
+	buf, err := s.readBody(c)
+	if err != nil {
+		return nil, err
+	}
+	defer putBuffer(buf)
+	body := bytes.TrimSpace(buf.Bytes())
+	if len(body) == 0 {
+		return nil, fail(http.StatusBadRequest, "the body is empty")
+	}
+	if err := oip.Check(body); err != nil {
+		return nil, err
+	}
+	if body[0] != '[' {
+		return []json.RawMessage{bytes.Clone(body)}, nil
+	}
+	var items []json.RawMessage
+	if err := json.Unmarshal(body, &items); err != nil {
+		return nil, fail(http.StatusBadRequest, "the body is not a list of labels")
+	}
+	if len(items) == 0 || len(items) > maxLabels {
+		return nil, fail(http.StatusBadRequest, "the list has %d labels: 1 to %d are taken at once", len(items), maxLabels)
+	}
+	return items, nil
+}
+
+// label checks one label.
+func (s *Server) label(raw json.RawMessage, now time.Time) (collector.Feedback, error) {
+	var l label
+	var f collector.Feedback
+	if err := decodeJSON(raw, &l, true); err != nil {
+		return f, err
+	}
+	switch {
+	case (l.PredictionID == "") == (l.ExternalID == ""):
+		return f, fail(http.StatusBadRequest, "give either prediction_id or external_id")
+	case len(l.PredictionID) > maxID || len(l.ExternalID) > maxExternalID:
+		return f, fail(http.StatusBadRequest, "the id is longer than %d bytes", maxID)
+	case strings.HasPrefix(l.PredictionID, "trace:"):
+		return f, fail(http.StatusBadRequest, "a trace is no prediction: give the prediction's id")
+	case s.batches.has(l.PredictionID):
+		return f, fail(http.StatusBadRequest, "prediction_id names a batch: add the row, as in <id>.0")
+	}
+	text, err := labelText(l.Label)
+	if err != nil {
+		return f, err
+	}
+	f = collector.Feedback{
+		PredictionID: l.PredictionID, ExternalID: l.ExternalID, Model: l.Model, Tenant: collector.DefaultTenant,
+		Label: text, ObservedAt: now, ReceivedAt: now,
+	}
+	if l.ObservedAt != "" {
+		if f.ObservedAt, err = s.eventTime("observed_at", l.ObservedAt); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// labelText returns a label as its client wrote it: a string's text, a number's
+// digits, true or false.
+func labelText(raw json.RawMessage) (string, error) {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 || raw[0] == 'n' {
+		return "", fail(http.StatusBadRequest, "label is missing")
+	}
+	text := string(raw)
+	switch raw[0] {
+	case '{', '[':
+		return "", fail(http.StatusBadRequest, "label must be a number, a string or a boolean")
+	case '"':
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return "", fail(http.StatusBadRequest, "label is not a valid string")
+		}
+	}
+	if text == "" || len(text) > maxLabel {
+		return "", fail(http.StatusBadRequest, "label is empty or longer than %d bytes", maxLabel)
+	}
+	return text, nil
+}

@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+)
+
+// guard refuses requests that reach a server without authentication by another
+// name than the machine's own. The Host check stops a page that rebinds its name
+// to 127.0.0.1, the Origin check a page that posts here from elsewhere. It also
+// turns a panic of any handler of the shared server into a 500.
+func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = s.panicked(c.Request().Context(), p)
+			}
+		}()
+		r := c.Request()
+		if s.cfg.AllowNonLoopback || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+			return next(c)
+		}
+		if !loopback(r.Host) {
+			return s.forbid(c, "the Host header is not a loopback address, and no authentication is configured")
+		}
+		if origin := r.Header.Get("Origin"); origin != "" && !loopbackOrigin(origin) {
+			return s.forbid(c, "the Origin header is not a loopback address, and no authentication is configured")
+		}
+		return next(c)
+	}
+}
+
+func (s *Server) forbid(c echo.Context, reason string) error {
+	writeFailure(c, fail(http.StatusForbidden, "%s", reason))
+	return nil
+}
+
+// loopback reports whether host (with or without a port) is this machine's own
+// address.
+func loopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+func loopbackOrigin(origin string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && loopback(u.Host)
+}
+
+// panicked logs and counts a panic and returns the answer to it. The value of
+// the panic may hold anything, so it is not sent and not stored.
+func (s *Server) panicked(ctx context.Context, r any) error {
+	if r == http.ErrAbortHandler { //nolint:errorlint // the sentinel is compared as net/http compares it
+		panic(r)
+	}
+	s.metrics.panics.Add(ctx, 1)
+	s.log.ErrorContext(ctx, "panic while serving a request", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	return fail(http.StatusInternalServerError, "internal error")
+}

@@ -1,0 +1,256 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy/oip"
+)
+
+// The content types of answers.
+const (
+	contentJSON   = "application/json"
+	contentBinary = "application/octet-stream"
+)
+
+// contentTypes are their header values, shared by all answers: net/http does not
+// write to them.
+var contentTypes = map[string][]string{contentJSON: {contentJSON}, contentBinary: {contentBinary}}
+
+// extensions are what the server's metadata promises.
+var extensions = []string{"binary_tensor_data", "model_repository", "explain"}
+
+// reply sends v as JSON with status 200.
+func (s *Server) reply(c echo.Context, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return send(c, contentJSON, body)
+}
+
+// root is KServe v1's liveness, or the way to the pages for a browser.
+func (s *Server) root(c echo.Context) error {
+	if s.cfg.UI != "" && strings.Contains(c.Request().Header.Get("Accept"), "text/html") {
+		return c.Redirect(http.StatusFound, s.cfg.UI)
+	}
+	return s.reply(c, map[string]string{"status": "alive"})
+}
+
+func (s *Server) healthz(c echo.Context) error {
+	return s.reply(c, map[string]string{"status": "ok"})
+}
+
+func (s *Server) unready() error {
+	if s.cfg.Ready == nil {
+		return nil
+	}
+	return s.cfg.Ready()
+}
+
+func (s *Server) readyz(c echo.Context) error {
+	if err := s.unready(); err != nil {
+		return fail(http.StatusServiceUnavailable, "not ready: %s", err)
+	}
+	return s.reply(c, map[string]string{"status": "ready"})
+}
+
+func (s *Server) live(c echo.Context) error {
+	return s.reply(c, map[string]bool{"live": true})
+}
+
+func (s *Server) ready(c echo.Context) error {
+	ready := s.unready() == nil
+	status := http.StatusOK
+	if !ready {
+		status = http.StatusServiceUnavailable
+	}
+	return c.JSON(status, map[string]bool{"live": true, "ready": ready})
+}
+
+func (s *Server) serverMetadata(c echo.Context) error {
+	return s.reply(c, oip.ServerMetadata{Name: "pellucid", Version: s.cfg.Version, Extensions: extensions})
+}
+
+// states lists every model, upstreams among them, by name.
+func (s *Server) states(ctx context.Context) []collector.ModelState {
+	out := s.cfg.Models.Index(ctx)
+	if len(s.upstreams) == 0 {
+		return out
+	}
+	out = slices.DeleteFunc(slices.Clone(out), func(m collector.ModelState) bool { return s.upstreams[m.Name] != nil })
+	for _, u := range s.cfg.Upstreams {
+		out = append(out, u.state(ctx))
+	}
+	slices.SortStableFunc(out, func(a, b collector.ModelState) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (s *Server) listModels(c echo.Context) error {
+	names := []string{}
+	for _, m := range s.states(c.Request().Context()) {
+		if !slices.Contains(names, m.Name) {
+			names = append(names, m.Name)
+		}
+	}
+	return s.reply(c, map[string][]string{"models": names})
+}
+
+// names returns the model and version a path asks for.
+func names(c echo.Context) (model, version string, err error) {
+	if model, err = param(c, "model"); err != nil {
+		return "", "", err
+	}
+	version, err = param(c, "version")
+	return model, version, err
+}
+
+// lookup finds the version a path asks for.
+func (s *Server) lookup(c echo.Context) (*collector.ModelVersion, error) {
+	model, version, err := names(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.find(c, model, version)
+}
+
+func (s *Server) modelMetadata(c echo.Context) error {
+	v, err := s.lookup(c)
+	if err != nil {
+		return err
+	}
+	meta := oip.ModelMetadata{
+		Name:     v.Name,
+		Platform: v.Info.Format,
+		Inputs:   oip.Describe(v.Info.Inputs),
+		Outputs:  oip.Describe(v.Info.Outputs),
+		Properties: map[string]string{
+			"digest": v.Digest,
+			"task":   string(v.Info.Task),
+		},
+	}
+	for _, extra := range v.Info.Extra {
+		meta.Properties["output_on_request:"+extra.Name] = extra.DType.String()
+	}
+	for _, m := range s.states(c.Request().Context()) {
+		if m.Name == v.Name && m.State == "READY" && !slices.Contains(meta.Versions, m.Version) {
+			meta.Versions = append(meta.Versions, m.Version)
+		}
+	}
+	return s.reply(c, meta)
+}
+
+// readiness is a model's name and whether it answers now.
+type readiness struct {
+	Name  string `json:"name"`
+	Ready bool   `json:"ready"`
+}
+
+func (s *Server) modelReady(c echo.Context) error {
+	model, version, err := names(c)
+	if err != nil {
+		return err
+	}
+	switch _, err := s.find(c, model, version); {
+	case errors.Is(err, collector.ErrNotReady):
+		return c.JSON(http.StatusServiceUnavailable, readiness{Name: model})
+	case err != nil:
+		return err
+	}
+	return s.reply(c, readiness{Name: model, Ready: true})
+}
+
+func (s *Server) index(c echo.Context) error {
+	var only struct {
+		Ready bool `json:"ready"`
+	}
+	if err := s.control(c, &only); err != nil {
+		return err
+	}
+	out := []collector.ModelState{}
+	for _, m := range s.states(c.Request().Context()) {
+		if !only.Ready || m.State == "READY" {
+			out = append(out, m)
+		}
+	}
+	return s.reply(c, out)
+}
+
+func (s *Server) load(c echo.Context) error {
+	return s.change(c, s.cfg.Models.Load)
+}
+
+func (s *Server) unload(c echo.Context) error {
+	return s.change(c, s.cfg.Models.Unload)
+}
+
+// change loads or unloads a model. What a request would change about how it is
+// loaded is refused: a version is what its folder says.
+func (s *Server) change(c echo.Context, change func(context.Context, string) error) error {
+	var body struct {
+		Parameters map[string]json.RawMessage `json:"parameters"`
+	}
+	if err := s.control(c, &body); err != nil {
+		return err
+	}
+	for name := range body.Parameters {
+		if name != "unload_dependents" {
+			return fail(http.StatusBadRequest, "parameter %q is not supported: a model is loaded as its folder describes it", clip(name))
+		}
+	}
+	model, err := param(c, "model")
+	if err != nil {
+		return err
+	}
+	if s.upstreams[model] != nil {
+		return fail(http.StatusBadRequest, "model %q is an upstream's and is loaded there", clip(model))
+	}
+	if err := change(c.Request().Context(), model); err != nil {
+		if errors.Is(err, collector.ErrNotFound) {
+			return err
+		}
+		return fail(http.StatusBadRequest, "%s", err)
+	}
+	return s.reply(c, struct{}{})
+}
+
+// control reads the optional JSON body of a control request into v.
+func (s *Server) control(c echo.Context, v any) error {
+	buf, err := s.readBody(c)
+	if err != nil {
+		return err
+	}
+	defer putBuffer(buf)
+	return decodeJSON(buf.Bytes(), v, false)
+}
+
+// decodeJSON decodes one JSON value into v; an empty body leaves v as it is.
+func decodeJSON(body []byte, v any, strict bool) error {
+	if len(strings.TrimSpace(string(body))) == 0 {
+		return nil
+	}
+	if err := oip.Check(body); err != nil {
+		return err
+	}
+	d := json.NewDecoder(strings.NewReader(string(body)))
+	if strict {
+		d.DisallowUnknownFields()
+	}
+	err := d.Decode(v)
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &kind):
+		return fail(http.StatusBadRequest, "the field %q has the wrong type: %s expected", clip(kind.Field), kind.Type)
+	case err != nil && err != io.EOF:
+		return fail(http.StatusBadRequest, "%s", strings.TrimPrefix(clip(err.Error()), "json: "))
+	}
+	return nil
+}

@@ -1,0 +1,231 @@
+package repository
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/engine/stats"
+	"github.com/pellucid/pellucid/engine/table"
+)
+
+// held is a version with what may change about it.
+type held struct {
+	version   *collector.ModelVersion
+	reference atomic.Pointer[stats.Reference]
+}
+
+// load reads, checks and gates the version s and records it in the store. It
+// changes nothing that is live.
+func (r *Repository) load(ctx context.Context, s source) (*held, error) {
+	cfg, err := readConfig(s)
+	if err != nil {
+		return nil, err
+	}
+	h, err := r.assemble(s, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.gate(ctx, s, h.version); err != nil {
+		return nil, err
+	}
+	if err := r.keep(s, h.version); err != nil {
+		return nil, err
+	}
+	if cfg.Reference != "" {
+		return h, r.fileReference(ctx, s, h)
+	}
+	return h, r.storedReference(h)
+}
+
+func readConfig(s source) (collector.ModelConfig, error) {
+	if s.bare {
+		return collector.ModelConfig{}, nil
+	}
+	path := filepath.Join(s.dir, "model.yaml")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return collector.ModelConfig{}, nil
+	}
+	if err != nil {
+		return collector.ModelConfig{}, err
+	}
+	cfg, err := ParseConfig(data, "model.yaml")
+	if err != nil {
+		return cfg, err
+	}
+	for _, f := range []string{cfg.Reference, cfg.Background} {
+		if f != "" && !filepath.IsLocal(f) {
+			return cfg, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
+		}
+	}
+	return cfg, nil
+}
+
+// assemble reads the model and fits the parts of a version together.
+func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error) {
+	m, err := modelfile.Open(filepath.Join(s.dir, s.file))
+	if err != nil {
+		return nil, err
+	}
+	info := applyConfig(m.Info(), cfg)
+	schema, err := collector.NewSchema(info, cfg)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := manifestDigest(s, cfg)
+	if err != nil {
+		return nil, err
+	}
+	h := &held{}
+	v := &collector.ModelVersion{
+		Name: s.name, Version: s.version, Digest: digest,
+		Info: info, Schema: schema, Config: cfg, Model: m,
+		Predict:   r.predictor(m),
+		Reference: h.reference.Load,
+	}
+	if v.Background, err = background(s, cfg, info); err != nil {
+		return nil, err
+	}
+	h.version = v
+	return h, nil
+}
+
+// applyConfig returns what the model says of itself with what model.yaml adds.
+func applyConfig(from *engine.Info, cfg collector.ModelConfig) *engine.Info {
+	info := *from
+	if cfg.Task != "" {
+		info.Task = cfg.Task
+	}
+	if len(cfg.Classes) > 0 {
+		info.Classes = cfg.Classes
+	}
+	info.Features = slices.Clone(from.Features)
+	for _, fc := range cfg.Features {
+		for i := range info.Features {
+			if info.Features[i].Name == fc.Name && fc.Kind != "" {
+				info.Features[i].Categorical = fc.Kind == "categorical"
+			}
+		}
+	}
+	return &info
+}
+
+// predictor answers with pooled sessions, so that a run costs no set-up.
+func (r *Repository) predictor(m engine.Model) func(context.Context, engine.Values, []string) (engine.Values, error) {
+	var pool sync.Pool
+	opts := engine.SessionOptions{Threads: r.cfg.Threads, MaxBytes: r.cfg.MaxBytes}
+	return func(ctx context.Context, in engine.Values, want []string) (engine.Values, error) {
+		s, ok := pool.Get().(engine.Session)
+		if !ok {
+			var err error
+			if s, err = m.NewSession(opts); err != nil {
+				return nil, err
+			}
+		}
+		out, err := s.Run(ctx, in, want)
+		if err == nil {
+			pool.Put(s) // a session that failed is not trusted with the next request
+		}
+		return out, err
+	}
+}
+
+// background reads the rows that background Shapley values are taken against.
+func background(s source, cfg collector.ModelConfig, info *engine.Info) (func() (engine.Values, string, bool), error) {
+	if cfg.Background == "" {
+		return func() (engine.Values, string, bool) { return nil, "", false }, nil
+	}
+	path := filepath.Join(s.dir, cfg.Background)
+	rows, err := readRows(path, info)
+	if err != nil {
+		return nil, fmt.Errorf("read background %q: %w", cfg.Background, err)
+	}
+	digest, err := fileDigest(path)
+	if err != nil {
+		return nil, err
+	}
+	return func() (engine.Values, string, bool) { return rows, digest, true }, nil
+}
+
+func readRows(path string, info *engine.Info) (engine.Values, error) {
+	t, err := table.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	in, err := t.Inputs(info)
+	if err != nil {
+		return nil, err
+	}
+	canonical, _, err := engine.Bind(info, in)
+	return canonical, err
+}
+
+// manifest lists the files a version's digest covers, with their digests, in
+// order: everything but the reference and the golden data, which do not change
+// what the version answers.
+func manifest(s source, cfg collector.ModelConfig) ([]string, error) {
+	if s.bare {
+		sum, err := fileDigest(filepath.Join(s.dir, s.file))
+		return []string{"model" + filepath.Ext(s.file) + " " + sum}, err
+	}
+	var lines []string
+	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(s.dir, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if rel != "." && (strings.HasPrefix(d.Name(), "test_data_set_") || strings.HasPrefix(d.Name(), ".")) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || rel == filepath.Clean(cfg.Reference) {
+			return nil
+		}
+		sum, err := fileDigest(path)
+		lines = append(lines, filepath.ToSlash(rel)+" "+sum)
+		return err
+	})
+	slices.Sort(lines)
+	return lines, err
+}
+
+func manifestDigest(s source, cfg collector.ModelConfig) (string, error) {
+	lines, err := manifest(s, cfg)
+	if err != nil {
+		return "", fmt.Errorf("digest the version: %w", err)
+	}
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read %q: %w", filepath.Base(path), err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,384 @@
+// Package repository owns model versions: it finds them on disk, gates them,
+// loads them, swaps them under traffic, and keeps by digest everything that has
+// ever answered, so that any past prediction can be explained.
+//
+// It never answers a request itself and never writes a prediction. A version
+// becomes live only when its files were read whole, its digest is recorded in
+// the store and its golden data (test_data_set_*) reproduces; a version that
+// fails any of this leaves the one before it serving.
+package repository
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// Config says where models are and how they run.
+type Config struct {
+	// Dir holds the models as people lay them out. Empty means none on disk.
+	Dir string
+	// Store keeps every version that was ever live, by digest.
+	Store string
+	// Threads bounds the cores of one run; 0 means 1.
+	Threads int
+	// MaxBytes bounds the memory of one run; 0 means the engine's default.
+	MaxBytes int64
+	// Poll is how often Dir is looked at; 0 means 2 seconds.
+	Poll time.Duration
+	// Log takes what happens to versions; nil means slog.Default().
+	Log *slog.Logger
+	// Live is told of every version that became live; nil means nobody.
+	Live func(*collector.ModelVersion)
+}
+
+// Repository is the set of versions. It is safe for concurrent use.
+type Repository struct {
+	cfg Config
+
+	// mu guards everything below.
+	mu     sync.RWMutex
+	models map[string]*model
+	// archive holds versions by digest: those live now and those that were
+	// asked for after they had gone.
+	archive map[string]*held
+
+	stop chan struct{}
+	done chan struct{}
+}
+
+// model is one name. Versions are kept in falling order.
+type model struct {
+	versions []*slot
+	// unloaded is set by Unload and cleared by Load: the poll leaves it alone.
+	unloaded bool
+}
+
+// slot is one version of a model: live, or with the reason why not.
+type slot struct {
+	source source
+	live   *held
+	reason string
+	// remote is set for an upstream's version, which no scan removes.
+	remote bool
+}
+
+// Open loads every version below cfg.Dir once, then watches it until Close.
+// Versions that cannot be loaded do not fail Open; Index tells about them.
+func Open(ctx context.Context, cfg Config) (*Repository, error) {
+	cfg.Log = cmp.Or(cfg.Log, slog.Default())
+	cfg.Poll = cmp.Or(cfg.Poll, 2*time.Second)
+	if cfg.Live == nil {
+		cfg.Live = func(*collector.ModelVersion) {}
+	}
+	if err := os.MkdirAll(cfg.Store, 0o700); err != nil {
+		return nil, fmt.Errorf("make the model store: %w", err)
+	}
+	r := &Repository{
+		cfg: cfg, models: map[string]*model{}, archive: map[string]*held{},
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if cfg.Dir != "" {
+		if err := r.refresh(ctx); err != nil {
+			return nil, err
+		}
+	}
+	go r.watch()
+	return r, nil
+}
+
+// Close stops watching. Versions already handed out go on working.
+func (r *Repository) Close() {
+	close(r.stop)
+	<-r.done
+}
+
+func (r *Repository) watch() {
+	defer close(r.done)
+	if r.cfg.Dir == "" {
+		return
+	}
+	tick := time.NewTicker(r.cfg.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-tick.C:
+			if err := r.refresh(context.Background()); err != nil {
+				r.cfg.Log.Error("look at the models", "error", err)
+			}
+		}
+	}
+}
+
+// refresh brings the set in line with the folder: new and changed versions are
+// loaded beside the old ones and swapped in when they pass.
+func (r *Repository) refresh(ctx context.Context) error {
+	found, bad, err := scan(r.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	seen := map[[2]string]bool{}
+	for _, s := range found {
+		seen[[2]string{s.name, s.version}] = true
+		if r.current(s) {
+			continue
+		}
+		r.install(ctx, s)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, reason := range bad {
+		seen[key] = true
+		r.put(source{name: key[0], version: key[1]}, nil, reason)
+	}
+	for name, m := range r.models {
+		m.versions = slices.DeleteFunc(m.versions, func(s *slot) bool {
+			gone := !s.remote && !seen[[2]string{name, s.source.version}]
+			if gone {
+				r.cfg.Log.Info("version gone", "model", name, "version", s.source.version)
+			}
+			return gone
+		})
+		if len(m.versions) == 0 {
+			delete(r.models, name)
+		}
+	}
+	return nil
+}
+
+// current reports whether s was looked at already, as it is on disk now.
+func (r *Repository) current(s source) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m := r.models[s.name]
+	if m == nil {
+		return false
+	}
+	if m.unloaded {
+		return true
+	}
+	for _, have := range m.versions {
+		if have.source.version == s.version {
+			return have.source.stamp == s.stamp
+		}
+	}
+	return false
+}
+
+// install loads s outside the lock and puts it in place.
+func (r *Repository) install(ctx context.Context, s source) {
+	start := time.Now()
+	h, err := r.load(ctx, s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.cfg.Log.Error("load version", "model", s.name, "version", s.version, "error", err)
+		r.put(s, nil, err.Error())
+		return
+	}
+	r.put(s, h, "")
+	r.archive[h.version.Digest] = h
+	r.cfg.Live(h.version)
+	r.cfg.Log.Info("version live", "model", s.name, "version", s.version, "digest", h.version.Digest[:12], "took", time.Since(start).Round(time.Millisecond))
+}
+
+// put records the outcome of looking at s. A failed load keeps the version that
+// was live under the same number. The caller holds mu.
+func (r *Repository) put(s source, h *held, reason string) {
+	m := r.models[s.name]
+	if m == nil {
+		m = &model{}
+		r.models[s.name] = m
+	}
+	for _, have := range m.versions {
+		if have.source.version != s.version {
+			continue
+		}
+		have.source, have.reason = s, reason
+		if h != nil {
+			have.live = h
+		}
+		return
+	}
+	m.versions = append(m.versions, &slot{source: s, live: h, reason: reason})
+	slices.SortFunc(m.versions, func(a, b *slot) int { return compareVersions(b.source.version, a.source.version) })
+}
+
+// AddRemote makes an upstream's model answer under its name and version.
+func (r *Repository) AddRemote(v *collector.ModelVersion) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := &held{version: v}
+	v.Reference = h.reference.Load
+	r.put(source{name: v.Name, version: v.Version}, h, "")
+	for _, s := range r.models[v.Name].versions {
+		if s.source.version == v.Version {
+			s.remote = true
+		}
+	}
+	r.archive[v.Digest] = h
+	r.cfg.Live(v)
+}
+
+// Find returns a live version: the named one, or the highest when version is
+// empty. The error wraps collector.ErrNotFound or collector.ErrNotReady.
+func (r *Repository) Find(name, version string) (*collector.ModelVersion, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m := r.models[name]
+	if m == nil {
+		return nil, fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
+	}
+	if m.unloaded {
+		return nil, fmt.Errorf("model %q is unloaded: %w", name, collector.ErrNotReady)
+	}
+	for _, s := range m.versions {
+		if version != "" && s.source.version != version {
+			continue
+		}
+		if s.live != nil {
+			return s.live.version, nil
+		}
+		if version != "" {
+			return nil, fmt.Errorf("model %q version %q: %s: %w", name, version, s.reason, collector.ErrNotReady)
+		}
+	}
+	if version != "" {
+		return nil, fmt.Errorf("model %q version %q: %w", name, version, collector.ErrNotFound)
+	}
+	return nil, fmt.Errorf("model %q has no version that loaded: %w", name, collector.ErrNotReady)
+}
+
+// ByDigest returns a version that is live or was, reading it back from the
+// store where need be.
+func (r *Repository) ByDigest(digest string) (*collector.ModelVersion, error) {
+	r.mu.RLock()
+	h := r.archive[digest]
+	r.mu.RUnlock()
+	if h != nil {
+		return h.version, nil
+	}
+	h, err := r.fromStore(digest)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if have := r.archive[digest]; have != nil {
+		return have.version, nil
+	}
+	r.archive[digest] = h
+	return h.version, nil
+}
+
+// Index lists every version found, live or not, by name then version.
+func (r *Repository) Index(context.Context) []collector.ModelState {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := []collector.ModelState{}
+	for name, m := range r.models {
+		for _, s := range slices.Backward(m.versions) {
+			st := collector.ModelState{Name: name, Version: s.source.version, State: "READY", Reason: s.reason}
+			if s.live == nil {
+				st.State = "UNAVAILABLE"
+			}
+			if m.unloaded {
+				st.State, st.Reason = "UNAVAILABLE", "unloaded"
+			}
+			out = append(out, st)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b collector.ModelState) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Live returns every live version, by name then version.
+func (r *Repository) Live() []*collector.ModelVersion {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []*collector.ModelVersion
+	for _, m := range r.models {
+		for _, s := range slices.Backward(m.versions) {
+			if s.live != nil && !m.unloaded {
+				out = append(out, s.live.version)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *collector.ModelVersion) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Load reads a model's versions again and makes it answer. It fails with the
+// reason when none of them could be loaded.
+func (r *Repository) Load(ctx context.Context, name string) error {
+	var found []source
+	if r.cfg.Dir != "" {
+		all, _, err := scan(r.cfg.Dir)
+		if err != nil {
+			return err
+		}
+		found = slices.DeleteFunc(all, func(s source) bool { return s.name != name })
+	}
+	r.mu.Lock()
+	m := r.models[name]
+	if m != nil {
+		m.unloaded = false
+	}
+	r.mu.Unlock()
+	if m == nil && len(found) == 0 {
+		return fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
+	}
+	for _, s := range found {
+		if !r.current(s) {
+			r.install(ctx, s)
+		}
+	}
+	if _, err := r.Find(name, ""); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Unload makes a model stop answering. Requests under way finish; its past
+// predictions can still be explained.
+func (r *Repository) Unload(_ context.Context, name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.models[name]
+	if m == nil {
+		return fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
+	}
+	m.unloaded = true
+	return nil
+}
+
+// SetReference puts a reference in force for the version of that digest and
+// keeps it in the store, so that it survives a restart.
+func (r *Repository) SetReference(digest string, ref *stats.Reference) error {
+	if _, err := r.ByDigest(digest); err != nil {
+		return err
+	}
+	r.mu.RLock()
+	h := r.archive[digest]
+	r.mu.RUnlock()
+	dir := filepath.Join(r.cfg.Store, digest)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("keep the reference: %w", err)
+	}
+	if err := writeReference(dir, ref); err != nil {
+		return err
+	}
+	h.reference.Store(ref)
+	return nil
+}

@@ -1,0 +1,130 @@
+package repository
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// keptVersion is what the store remembers of a version beside its files.
+type keptVersion struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	File    string `json:"file"`
+	// Manifest is what the digest is the SHA-256 of.
+	Manifest []string `json:"manifest"`
+}
+
+const versionFile = "version.json"
+
+var digestRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// keep copies a version's files into the store under its digest, once. Rows of
+// the background are kept like the other files: without them a past prediction
+// could not be explained again the same way.
+func (r *Repository) keep(s source, v *collector.ModelVersion) error {
+	dir := filepath.Join(r.cfg.Store, v.Digest)
+	if _, err := os.Stat(filepath.Join(dir, versionFile)); err == nil {
+		return nil
+	}
+	lines, err := manifest(s, v.Config)
+	if err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	tmp, err := os.MkdirTemp(r.cfg.Store, ".new-*")
+	if err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	defer os.RemoveAll(tmp) //nolint:errcheck // gone already when all went well
+	meta := keptVersion{Name: v.Name, Version: v.Version, File: "model" + filepath.Ext(s.file), Manifest: lines}
+	for _, line := range lines {
+		rel, _, _ := strings.Cut(line, " ")
+		from := filepath.Join(s.dir, filepath.FromSlash(rel))
+		if s.bare {
+			from = filepath.Join(s.dir, s.file)
+		}
+		if err := copyFile(from, filepath.Join(tmp, filepath.FromSlash(rel))); err != nil {
+			return fmt.Errorf("keep version: %w", err)
+		}
+	}
+	data, err := json.MarshalIndent(meta, "", "  ")
+	if err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	if err := writeWhole(filepath.Join(tmp, versionFile), data); err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Sync(), out.Close())
+}
+
+// fromStore reads a version back by its digest and checks that its files still
+// are what they were.
+func (r *Repository) fromStore(digest string) (*held, error) {
+	if !digestRule.MatchString(digest) {
+		return nil, fmt.Errorf("model digest %q: %w", digest, collector.ErrNotFound)
+	}
+	dir := filepath.Join(r.cfg.Store, digest)
+	data, err := os.ReadFile(filepath.Join(dir, versionFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("model digest %s is not in the store: %w", digest, collector.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var meta keptVersion
+	if err := json.Unmarshal(data, &meta); err != nil {
+		return nil, fmt.Errorf("read %s of %s: %w", versionFile, digest, err)
+	}
+	for _, line := range meta.Manifest {
+		rel, want, _ := strings.Cut(line, " ")
+		if !filepath.IsLocal(filepath.FromSlash(rel)) {
+			return nil, fmt.Errorf("stored version %s: %q is outside its folder", digest, rel)
+		}
+		got, err := fileDigest(filepath.Join(dir, filepath.FromSlash(rel)))
+		if err != nil {
+			return nil, fmt.Errorf("stored version %s: %w", digest, err)
+		}
+		if got != want {
+			return nil, fmt.Errorf("stored version %s: %q is not what it was", digest, rel)
+		}
+	}
+	s := source{name: meta.Name, version: meta.Version, dir: dir, file: meta.File}
+	cfg, err := readConfig(s)
+	if err != nil {
+		return nil, err
+	}
+	h, err := r.assemble(s, cfg)
+	if err != nil {
+		return nil, err
+	}
+	h.version.Digest = digest // the store's own files are not part of the manifest
+	return h, r.storedReference(h)
+}

@@ -1,0 +1,190 @@
+package collector
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Variable is Field.Elements of a field whose number of values a row changes
+// from request to request.
+const Variable = -1
+
+// NewSchema returns the schema of a model under its configuration.
+//
+// A tabular model has one field a feature, of one element. Any other model has
+// one field an input: a request of n rows where every input's first dimension
+// is -1 (see Batched), else a request of one row that is the whole tensor.
+// Outputs have one field each. A dropped field keeps its name and type, and
+// nothing else.
+func NewSchema(info *engine.Info, cfg ModelConfig) (*Schema, error) {
+	s := &Schema{}
+	var err error
+	if info.Features != nil {
+		s.Features, err = tabularFields(info)
+	} else {
+		s.Features, err = tensorFields(info.Inputs, Batched(info), "input")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make schema: %w", err)
+	}
+	if s.Outputs, err = tensorFields(info.Outputs, Batched(info), "output"); err != nil {
+		return nil, fmt.Errorf("make schema: %w", err)
+	}
+	if err := applyFeatureConfig(s.Features, cfg.Features); err != nil {
+		return nil, fmt.Errorf("make schema: %w", err)
+	}
+	if s.ID, err = schemaID(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Batched reports whether a request of this model is as many predictions as
+// its inputs' common first dimension; where it is false a request is one.
+func Batched(info *engine.Info) bool {
+	for _, in := range info.Inputs {
+		if len(in.Shape) == 0 || in.Shape[0] != -1 {
+			return false
+		}
+	}
+	return len(info.Inputs) > 0
+}
+
+func tabularFields(info *engine.Info) ([]Field, error) {
+	matrix := len(info.Inputs) == 1
+	if !matrix && len(info.Inputs) != len(info.Features) {
+		return nil, fmt.Errorf("model has %d features but %d inputs", len(info.Features), len(info.Inputs))
+	}
+	fields := make([]Field, len(info.Features))
+	seen := make(map[string]bool, len(fields))
+	for i, f := range info.Features {
+		in := info.Inputs[0]
+		if !matrix {
+			in = info.Inputs[i]
+		}
+		if !matrix && in.Name != f.Name {
+			return nil, fmt.Errorf("feature %q is not named as its input %q", f.Name, in.Name)
+		}
+		if seen[f.Name] {
+			return nil, fmt.Errorf("feature %q appears twice", f.Name)
+		}
+		seen[f.Name] = true
+		fields[i] = Field{
+			Name: f.Name, DType: in.DType, Elements: 1,
+			Categorical: f.Categorical || in.DType == engine.String, Categories: f.Categories,
+		}
+	}
+	return fields, nil
+}
+
+func tensorFields(specs []engine.Spec, batched bool, what string) ([]Field, error) {
+	fields := make([]Field, len(specs))
+	seen := make(map[string]bool, len(fields))
+	for i, spec := range specs {
+		if seen[spec.Name] {
+			return nil, fmt.Errorf("%s %q appears twice", what, spec.Name)
+		}
+		seen[spec.Name] = true
+		if classOf(spec.DType) == classNone {
+			return nil, fmt.Errorf("%s %q has no element type", what, spec.Name)
+		}
+		shape := spec.Shape
+		if batched && len(shape) > 0 && shape[0] == -1 {
+			shape = shape[1:]
+		}
+		n, err := fieldElements(shape)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", what, spec.Name, err)
+		}
+		fields[i] = Field{Name: spec.Name, DType: spec.DType, Elements: n, Shape: append([]int(nil), shape...)}
+	}
+	return fields, nil
+}
+
+func fieldElements(shape []int) (int, error) {
+	for _, d := range shape {
+		if d == -1 {
+			return Variable, nil
+		}
+	}
+	return engine.Elements(shape)
+}
+
+func applyFeatureConfig(fields []Field, cfg []FeatureConfig) error {
+	for _, c := range cfg {
+		f := fieldNamed(fields, c.Name)
+		if f == nil {
+			return fmt.Errorf("the model has no feature %q", c.Name)
+		}
+		switch c.Kind {
+		case "":
+		case "numeric":
+			if f.DType == engine.String {
+				return fmt.Errorf("feature %q is text and cannot be numeric", c.Name)
+			}
+			f.Categorical, f.Categories = false, nil
+		case "categorical":
+			f.Categorical = true
+		default:
+			return fmt.Errorf("feature %q: unknown kind %q", c.Name, c.Kind)
+		}
+		switch c.Private {
+		case PrivacyNone:
+		case PrivacyDrop:
+			// The names of its categories are values too.
+			f.Private, f.Elements, f.Categories = PrivacyDrop, 0, nil
+		default:
+			return fmt.Errorf("feature %q: private %q is not built yet", c.Name, c.Private)
+		}
+	}
+	return nil
+}
+
+func fieldNamed(fields []Field, name string) *Field {
+	for i := range fields {
+		if fields[i].Name == name {
+			return &fields[i]
+		}
+	}
+	return nil
+}
+
+// schemaID hashes the canonical JSON: struct fields in their declared order, no
+// space, nothing but what is stored.
+func schemaID(s *Schema) (string, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("encode schema: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// EncodeSchema returns the canonical JSON of s, whose SHA-256 is its ID.
+func EncodeSchema(s *Schema) ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode schema: %w", err)
+	}
+	return b, nil
+}
+
+// DecodeSchema is the inverse of EncodeSchema. It computes the ID again.
+func DecodeSchema(b []byte) (*Schema, error) {
+	s := &Schema{}
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("decode schema: %w", err)
+	}
+	for _, f := range append(append([]Field(nil), s.Features...), s.Outputs...) {
+		if f.Elements < Variable || classOf(f.DType) == classNone {
+			return nil, fmt.Errorf("decode schema: field %q: %d elements of type %s", f.Name, f.Elements, f.DType)
+		}
+	}
+	var err error
+	s.ID, err = schemaID(s)
+	return s, err
+}

@@ -1,0 +1,166 @@
+package spool
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// Report is what Verify found.
+type Report struct {
+	// Segments are in order.
+	Segments []SegmentReport
+	// Acked is up to where the folder's records are acknowledged; Planned says
+	// that a batch is frozen beyond it.
+	Acked   collector.Position
+	Planned bool
+	// CursorDamaged says that no cursor can be read though there is a file.
+	CursorDamaged bool
+	// BadFiles are the names of what earlier starts set aside.
+	BadFiles []string
+}
+
+// SegmentReport is what Verify found in one segment.
+type SegmentReport struct {
+	Number            uint64
+	FirstSeq, LastSeq uint64
+	Records           int
+	Bytes             int64
+	// HeaderDamaged, Damaged (bytes before the end that are no frame) and Tail
+	// (bytes behind the last frame). A tail in the newest segment may be a write
+	// on its way; in another one it is what a failed write left.
+	HeaderDamaged bool
+	Damaged, Tail int64
+}
+
+// OK reports whether nothing acknowledged to a client is damaged.
+func (r *Report) OK() bool {
+	return !r.CursorDamaged && !slices.ContainsFunc(r.Segments, func(s SegmentReport) bool { return s.HeaderDamaged || s.Damaged > 0 })
+}
+
+// Verify reads every frame of the folder and changes nothing; it takes no lock,
+// so that it may run while a server uses the folder.
+func Verify(dir string) (*Report, error) { return walk(dir, nil) }
+
+// Dump writes one line for the cursor, each segment and each record to w: where
+// it is, its kind, size and ids, but no value.
+func Dump(w io.Writer, dir string) error {
+	_, err := walk(dir, w)
+	return err
+}
+
+var kindNames = map[collector.Kind]string{
+	collector.KindPrediction: "prediction", collector.KindFeedback: "feedback", collector.KindExplanation: "explanation",
+	collector.KindImported: "imported", collector.KindRefused: "refused", collector.KindSchema: "schema",
+}
+
+func walk(dir string, w io.Writer) (*Report, error) {
+	if w == nil {
+		w = io.Discard
+	}
+	var fs filesystem = osFS{}
+	names, err := fs.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list spool %q: %w", dir, err)
+	}
+	r := &Report{}
+	slices.Sort(names)
+	if slices.Contains(names, cursorName) {
+		if err := reportCursor(fs, dir, r, w); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".bad") {
+			r.BadFiles = append(r.BadFiles, name)
+			fmt.Fprintf(w, "kept aside %s\n", name)
+		}
+		number, ok := segmentNumber(name)
+		if !ok {
+			continue
+		}
+		s, err := reportSegment(fs, join(dir, name), number, w)
+		if notExist(err) {
+			continue // acknowledged and deleted meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read segment %q: %w", join(dir, name), err)
+		}
+		r.Segments = append(r.Segments, s)
+	}
+	return r, nil
+}
+
+func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) error {
+	f, err := fs.Open(join(dir, cursorName), true)
+	if err != nil {
+		return fmt.Errorf("open cursor in %q: %w", dir, err)
+	}
+	defer f.Close()
+	c, damaged, err := readCursor(f)
+	if err != nil {
+		return fmt.Errorf("read cursor in %q: %w", dir, err)
+	}
+	if c == nil {
+		r.CursorDamaged = damaged
+		fmt.Fprintln(w, "cursor cannot be read")
+		return nil
+	}
+	r.Acked, r.Planned = c.acked, c.plan != nil
+	fmt.Fprintf(w, "cursor node=%s generation=%d acked=%d:%d", hex.EncodeToString(c.node[:]), c.generation, c.acked.Segment, c.acked.Offset)
+	if p := c.plan; p != nil {
+		fmt.Fprintf(w, " planned=%d:%d-%d crc=%08x", p.segment, p.from, p.to, p.sum)
+	}
+	fmt.Fprintln(w)
+	return nil
+}
+
+func reportSegment(fs filesystem, name string, number uint64, w io.Writer) (SegmentReport, error) {
+	f, err := fs.Open(name, true)
+	if err != nil {
+		return SegmentReport{}, err
+	}
+	defer f.Close()
+	b, err := readAll(f)
+	if err != nil {
+		return SegmentReport{}, err
+	}
+	r := SegmentReport{Number: number, Bytes: int64(len(b))}
+	h, err := decodeHeader(b, number)
+	if errors.Is(err, ErrVersion) {
+		return r, err
+	}
+	r.HeaderDamaged, r.FirstSeq = err != nil, h.firstSeq
+	fmt.Fprintf(w, "segment %d bytes=%d first_seq=%d previous=%d:%d header_ok=%t\n", number, len(b), h.firstSeq, h.prevSegment, h.prevEnd, err == nil)
+	if len(b) <= headerSize {
+		return r, nil
+	}
+	return r, scan(b[headerSize:], headerSize, func(st stretch) error {
+		if st.bad {
+			r.Tail = st.to - st.from
+			fmt.Fprintf(w, "  %d bad bytes=%d\n", st.from, st.to-st.from)
+			return nil
+		}
+		r.Damaged += r.Tail // what looked like a tail has a frame behind it
+		r.Tail = 0
+		r.Records++
+		r.LastSeq = st.frame.seq
+		return dumpFrame(w, st)
+	})
+}
+
+func dumpFrame(w io.Writer, st stretch) error {
+	kind, ok := kindNames[st.frame.kind]
+	if !ok {
+		kind = fmt.Sprintf("kind%d", st.frame.kind)
+	}
+	id, trace := collector.PayloadKeys(st.frame.kind, st.frame.payload)
+	_, err := fmt.Fprintf(w, "  %d seq=%d %s v%d bytes=%d rows=%d id=%q trace=%q\n", st.from, st.frame.seq, kind,
+		st.frame.version, len(st.frame.payload), collector.PayloadRows(st.frame.kind, st.frame.payload), id, trace)
+	return err
+}

@@ -1,0 +1,519 @@
+package spool
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+var errExist = fs.ErrExist
+
+// Next returns the batch to store: the one that is not yet acknowledged, if
+// there is one, else a new one as soon as it is due (full, old enough, or
+// asked for by Flush). A new batch is frozen on disk before it is returned. It
+// returns the context's error, ErrClosed, or what kept it from reading; it may
+// be called again after any error but ErrClosed.
+func (s *Spool) Next(ctx context.Context) (*collector.Batch, error) {
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	for {
+		select {
+		case <-s.stop:
+			return nil, ErrClosed
+		default:
+		}
+		if s.current != nil {
+			return s.current, nil
+		}
+		if s.cursor.plan == nil {
+			v, err := s.waitDue(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if err := s.freeze(v); err != nil {
+				return nil, fmt.Errorf("plan batch: %w", err)
+			}
+			continue
+		}
+		b, err := s.loadPlan()
+		if err != nil {
+			return nil, fmt.Errorf("load batch: %w", err)
+		}
+		if len(b.Records) > 0 {
+			s.current = b
+			continue
+		}
+		// Nothing of it can be read any more; the loss is counted and logged.
+		if err := s.finish(b); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Flush makes Next hand out what there is without waiting for a batch to fill,
+// until everything is handed out.
+func (s *Spool) Flush() {
+	s.mu.Lock()
+	s.flushed = true
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+// Ack says that b is stored. The cursor is durable before any segment goes.
+func (s *Spool) Ack(ctx context.Context, b *collector.Batch) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("acknowledge batch: %w", err)
+	}
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	if s.cursorFile == nil {
+		return fmt.Errorf("acknowledge batch: %w", ErrClosed)
+	}
+	if s.current == nil || s.current.Token != b.Token {
+		return fmt.Errorf("acknowledge batch %s: it is not the one that was handed out", b.Token)
+	}
+	return s.finish(s.current)
+}
+
+func (s *Spool) finish(b *collector.Batch) error {
+	c := s.cursor
+	c.acked, c.plan = b.To, nil
+	s.mu.Lock()
+	if k := len(s.segments); k > 0 {
+		c.nextSeq = max(c.nextSeq, s.segments[k-1].firstSeq+s.segments[k-1].records)
+	}
+	s.mu.Unlock()
+	if err := s.saveCursor(c); err != nil {
+		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+	}
+	s.current = nil
+	s.acked.Add(uint64(len(b.Records)))
+	s.mu.Lock()
+	for _, seg := range s.segments {
+		if seg.number == b.To.Segment {
+			seg.ackedTo = b.To.Offset
+		}
+	}
+	s.mu.Unlock()
+	s.dropFinished()
+	return nil
+}
+
+// dropFinished deletes the segments of which everything is acknowledged, and
+// keeps those with damage under another name. What cannot be deleted is tried
+// again next time.
+func (s *Spool) dropFinished() {
+	acked := s.cursor.acked
+	var finished []*segment
+	s.mu.Lock()
+	for _, seg := range s.segments {
+		done := seg.number < acked.Segment || seg.number == acked.Segment && acked.Offset >= seg.end
+		if done && seg.capacity == 0 {
+			finished = append(finished, seg)
+		}
+	}
+	s.mu.Unlock()
+	gone := make(map[*segment]bool, len(finished))
+	for _, seg := range finished {
+		var err error
+		if seg.damaged {
+			err = s.fs.Rename(s.path(seg), s.path(seg)+".bad")
+		} else {
+			err = s.fs.Remove(s.path(seg))
+		}
+		if err != nil && !notExist(err) {
+			s.cfg.Logger.Warn("spool could not remove a segment", "dir", s.cfg.Dir, "segment", seg.number, "error", err)
+			continue
+		}
+		gone[seg] = true
+	}
+	if len(gone) == 0 {
+		return
+	}
+	s.mu.Lock()
+	var left []*segment
+	for _, seg := range s.segments {
+		if gone[seg] {
+			s.indexed -= len(seg.index)
+			continue
+		}
+		left = append(left, seg)
+	}
+	s.segments = left
+	s.mu.Unlock()
+	signal(s.space)
+}
+
+// view is what the reader knows of a segment with unread bytes.
+type view struct {
+	seg       *segment
+	number    uint64
+	from, end int64
+}
+
+// unreadFrom is where the unread part of seg begins.
+func (s *Spool) unreadFrom(seg *segment) int64 {
+	switch {
+	case seg.number < s.readAt.Segment:
+		return seg.end
+	case seg.number == s.readAt.Segment:
+		return max(s.readAt.Offset, headerSize)
+	}
+	return headerSize
+}
+
+// waitDue sleeps until a batch is due and says where it begins.
+func (s *Spool) waitDue(ctx context.Context) (view, error) {
+	for {
+		v, wait := s.due()
+		if v.seg != nil && wait <= 0 {
+			return v, nil
+		}
+		var late <-chan time.Time
+		if v.seg != nil {
+			late = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return view{}, ctx.Err()
+		case <-s.stop:
+			return view{}, ErrClosed
+		case <-s.wake:
+		case <-late:
+		}
+	}
+}
+
+// due returns the first unread bytes, if any, and how long they may still wait.
+func (s *Spool) due() (view, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var v view
+	for _, seg := range s.segments {
+		if from := s.unreadFrom(seg); from < seg.end {
+			v = view{seg: seg, number: seg.number, from: from, end: seg.end}
+			break
+		}
+	}
+	if v.seg == nil {
+		s.flushed, s.unread = false, backlog{}
+		s.threshold = backlog{bytes: 1, rows: 1}
+		return v, 0
+	}
+	if s.flushed || s.unread.bytes >= int64(s.cfg.BatchBytes) || s.unread.rows >= int64(s.cfg.BatchRows) {
+		return v, 0
+	}
+	s.threshold = backlog{bytes: int64(s.cfg.BatchBytes), rows: int64(s.cfg.BatchRows)}
+	return v, s.cfg.BatchAge - time.Since(s.oldest)
+}
+
+// freeze chooses the end of the next batch, beginning at v, and writes the plan.
+// Damage at the start is set aside instead and nothing is planned.
+func (s *Spool) freeze(v view) error {
+	f, err := s.fs.Open(s.path(v.seg), true)
+	if err != nil {
+		if notExist(err) {
+			s.skip(v, v.end, "the segment is gone")
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	b, err := readRange(f, v.from, min(v.end, v.from+int64(s.cfg.BatchBytes)))
+	if err != nil {
+		return err
+	}
+	n, rows, err := s.cut(b)
+	if err != nil {
+		return err
+	}
+	if need := frameLength(b); n == 0 && need > int64(len(b)) && need <= v.end-v.from {
+		// One record larger than a batch.
+		if b, err = readRange(f, v.from, v.from+need); err != nil {
+			return err
+		}
+		if n, rows, err = s.cut(b); err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		return s.skipDamage(f, v)
+	}
+	c := s.cursor
+	c.plan = &plan{segment: v.number, from: v.from, to: v.from + int64(n), sum: crc32.Checksum(b[:n], castagnoli)}
+	if err := s.saveCursor(c); err != nil {
+		return err
+	}
+	s.advance(v, c.plan.to, rows)
+	return nil
+}
+
+// frameLength is the size that the frame header at the start of b states, 0
+// where there is none.
+func frameLength(b []byte) int64 {
+	if len(b) < frameSize || b[0] != frameMagic[0] || b[1] != frameMagic[1] || payloadLength(b) > frameLimit {
+		return 0
+	}
+	return frameSize + payloadLength(b)
+}
+
+// cut returns how many bytes of whole frames at the start of b make a batch.
+func (s *Spool) cut(b []byte) (n int, rows int64, err error) {
+	for n < len(b) {
+		f, size, err := parseFrame(b[n:])
+		if errors.Is(err, ErrVersion) {
+			return 0, 0, err
+		}
+		if err != nil {
+			break
+		}
+		more := int64(collector.PayloadRows(f.kind, f.payload))
+		if n > 0 && rows+more > int64(s.cfg.BatchRows) {
+			break
+		}
+		rows += more
+		n += size
+	}
+	return n, rows, nil
+}
+
+// skipDamage sets the damaged bytes at v aside and puts the reader behind them.
+func (s *Spool) skipDamage(f file, v view) error {
+	b, err := readRange(f, v.from, v.end)
+	if err != nil {
+		return err
+	}
+	if len(b) == 0 {
+		s.skip(v, v.end, "the segment is shorter than it was")
+		return nil
+	}
+	next := resync(b, 1, 0)
+	if err := s.setAside(v.number, v.from, "", b[:next]); err != nil {
+		return err
+	}
+	s.skip(v, v.from+int64(next), "damage before the tail")
+	return nil
+}
+
+func (s *Spool) skip(v view, to int64, what string) {
+	s.mu.Lock()
+	known := v.seg.damaged
+	s.mu.Unlock()
+	if known { // counted when it was found at start
+		s.cfg.Logger.Warn("spool skips damage", "dir", s.cfg.Dir, "segment", v.number, "offset", v.from, "bytes", to-v.from)
+	} else {
+		s.damage(v.seg, v.from, to-v.from, what)
+	}
+	s.advance(v, to, 0)
+}
+
+// advance puts the reader at to.
+func (s *Spool) advance(v view, to, rows int64) {
+	s.mu.Lock()
+	s.readAt = collector.Position{Segment: v.number, Offset: to}
+	s.unread.bytes = max(0, s.unread.bytes-(to-v.from))
+	s.unread.rows = max(0, s.unread.rows-rows)
+	s.oldest = time.Now()
+	s.mu.Unlock()
+}
+
+// readRange returns the bytes from from to to, fewer where the file is shorter.
+func readRange(f file, from, to int64) ([]byte, error) {
+	b := make([]byte, to-from)
+	n, err := f.ReadAt(b, from)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read segment: %w", err)
+	}
+	return b[:n], nil
+}
+
+// loadPlan reads the frozen batch. Where its bytes are no longer what they
+// were, the frames that survive are handed out under the same token: had the
+// batch been stored before, that token makes them count once.
+func (s *Spool) loadPlan() (*collector.Batch, error) {
+	p := s.cursor.plan
+	b := &collector.Batch{
+		From:  collector.Position{Segment: p.segment, Offset: p.from},
+		To:    collector.Position{Segment: p.segment, Offset: p.to},
+		Token: s.token(p),
+	}
+	seg := s.segmentNumbered(p.segment)
+	if seg == nil {
+		seg = &segment{number: p.segment}
+	}
+	data, err := s.readPlanned(seg, p)
+	if err != nil {
+		return nil, err
+	}
+	intact := int64(len(data)) == p.to-p.from && crc32.Checksum(data, castagnoli) == p.sum
+	if !intact {
+		s.damage(seg, p.from, p.to-p.from, "a planned batch is not what it was")
+		if len(data) > 0 {
+			if err := s.setAside(p.segment, p.from, "", data); err != nil {
+				return nil, err
+			}
+		}
+	}
+	err = scan(data, p.from, func(st stretch) error {
+		if st.bad {
+			return nil
+		}
+		rec := collector.Record{Kind: st.frame.kind, Version: st.frame.version, Payload: st.frame.payload}
+		rec.ID, rec.TraceID = collector.PayloadKeys(rec.Kind, rec.Payload)
+		b.Records = append(b.Records, rec)
+		return nil
+	})
+	return b, err
+}
+
+func (s *Spool) readPlanned(seg *segment, p *plan) ([]byte, error) {
+	f, err := s.fs.Open(s.path(seg), true)
+	if notExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	return readRange(f, min(p.from, size), min(p.to, size))
+}
+
+func (s *Spool) segmentNumbered(n uint64) *segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seg := range s.segments {
+		if seg.number == n {
+			return seg
+		}
+	}
+	return nil
+}
+
+// token names a batch: the SHA-256 of the node, the range and its CRC.
+func (s *Spool) token(p *plan) string {
+	b := make([]byte, 0, 48)
+	b = append(b, s.cursor.node[:]...)
+	b = binary.LittleEndian.AppendUint64(b, p.segment)
+	b = binary.LittleEndian.AppendUint64(b, uint64(p.from))
+	b = binary.LittleEndian.AppendUint64(b, uint64(p.to))
+	b = binary.LittleEndian.AppendUint32(b, p.sum)
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// Find returns the records that are not yet acknowledged and belong to a
+// prediction id, or to a trace ("trace:<id>"). The id of a batch's row
+// ("<id>.<i>") finds the batch.
+func (s *Spool) Find(id string) ([]collector.Record, error) {
+	trace, byTrace := strings.CutPrefix(id, "trace:")
+	if byTrace {
+		return s.find(trace, true)
+	}
+	found, err := s.find(id, false)
+	if at := strings.LastIndexByte(id, '.'); err == nil && at > 0 {
+		more, err := s.find(id[:at], false)
+		return append(more, found...), err
+	}
+	return found, err
+}
+
+// lookup is where in one segment to look: at the offsets, or everywhere.
+type lookup struct {
+	seg       *segment
+	from, end int64
+	whole     bool
+	offsets   []int64
+}
+
+func (s *Spool) find(key string, byTrace bool) ([]collector.Record, error) {
+	if key == "" {
+		return nil, nil
+	}
+	match := func(f frame) (collector.Record, bool) {
+		rec := collector.Record{Kind: f.kind, Version: f.version, Payload: f.payload}
+		rec.ID, rec.TraceID = collector.PayloadKeys(rec.Kind, rec.Payload)
+		return rec, byTrace && rec.TraceID == key || !byTrace && rec.ID == key
+	}
+	var found []collector.Record
+	for _, l := range s.lookups(s.hash(key), byTrace) {
+		recs, err := s.findIn(l, match)
+		if err != nil && !notExist(err) { // acknowledged and deleted meanwhile
+			return nil, fmt.Errorf("find in segment %q: %w", segmentName(l.seg.number), err)
+		}
+		found = append(found, recs...)
+	}
+	return found, nil
+}
+
+func (s *Spool) lookups(hash uint64, byTrace bool) []lookup {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []lookup
+	for _, seg := range s.segments {
+		l := lookup{seg: seg, from: max(seg.ackedTo, headerSize), end: seg.end, whole: seg.whole}
+		for _, e := range seg.index {
+			if e.at >= l.from && (byTrace && e.trace == hash || !byTrace && e.id == hash) {
+				l.offsets = append(l.offsets, e.at)
+			}
+		}
+		if l.from < l.end && (len(l.offsets) > 0 || !l.whole) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func (s *Spool) findIn(l lookup, match func(frame) (collector.Record, bool)) ([]collector.Record, error) {
+	f, err := s.fs.Open(s.path(l.seg), true)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var found []collector.Record
+	if !l.whole {
+		b, err := readRange(f, l.from, l.end)
+		if err != nil {
+			return nil, err
+		}
+		err = scan(b, l.from, func(st stretch) error {
+			if rec, ok := match(st.frame); ok && !st.bad {
+				rec.Payload = append([]byte(nil), rec.Payload...) // not the whole segment
+				found = append(found, rec)
+			}
+			return nil
+		})
+		return found, err
+	}
+	for _, at := range l.offsets {
+		h, err := readRange(f, at, min(at+frameSize, l.end))
+		if err != nil {
+			return nil, err
+		}
+		b, err := readRange(f, at, min(at+max(frameLength(h), 0), l.end))
+		if err != nil {
+			return nil, err
+		}
+		fr, _, err := parseFrame(b)
+		if err != nil {
+			continue // damaged since: the reader will set it aside
+		}
+		if rec, ok := match(fr); ok {
+			found = append(found, rec)
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,384 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// recover reads the cursor and the segments of the folder. Only the newest
+// segment is read whole; of the others the next one's header says where they
+// end, and damage inside them is found when they are read.
+func (s *Spool) recover() error {
+	names, err := s.fs.List(s.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	var numbers []uint64
+	for _, name := range names {
+		if n, ok := segmentNumber(name); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	if err := s.openCursor(slices.Contains(names, cursorName), len(numbers) > 0); err != nil {
+		return err
+	}
+	s.nextSeq = max(s.cursor.nextSeq, 1)
+	s.nextNumber = s.cursor.acked.Segment
+	if p := s.cursor.plan; p != nil {
+		s.nextNumber = max(s.nextNumber, p.segment)
+	}
+	if len(numbers) > 0 {
+		s.nextNumber = max(s.nextNumber, numbers[len(numbers)-1])
+	}
+	if err := s.recoverSegments(numbers, names); err != nil {
+		return err
+	}
+	return s.startReader()
+}
+
+// openCursor reads the cursor, or makes one. A cursor of which nothing can be
+// read is set aside and everything on disk is delivered again: twice is mended
+// downstream, never is not.
+func (s *Spool) openCursor(exists, segments bool) error {
+	name := join(s.cfg.Dir, cursorName)
+	if exists {
+		f, err := s.fs.Open(name, false)
+		if err != nil {
+			return fmt.Errorf("open cursor: %w", err)
+		}
+		c, damaged, err := readCursor(f)
+		if err != nil {
+			_ = f.Close()
+			return fmt.Errorf("read cursor: %w", err)
+		}
+		if c != nil {
+			s.cursor, s.cursorFile = *c, f
+			return nil
+		}
+		_ = f.Close()
+		aside := name
+		if damaged {
+			aside = fmt.Sprintf("%s.%d.bad", name, time.Now().UnixNano())
+			if err := s.fs.Rename(name, aside); err != nil {
+				return fmt.Errorf("set cursor aside: %w", err)
+			}
+			s.badBytes.Add(cursorFileSize)
+			s.badCut.Add(1)
+			s.cfg.Logger.Error("spool cursor is damaged: all segments will be delivered again", "dir", s.cfg.Dir, "kept", aside)
+		}
+	} else if segments {
+		s.cfg.Logger.Warn("spool has segments but no cursor: all of them will be delivered", "dir", s.cfg.Dir)
+	}
+	s.cursor = cursor{node: newNode()}
+	return s.replaceCursor()
+}
+
+// replaceCursor writes the cursor as a new file under its name: at the start,
+// and when the old file failed to be written or synced.
+func (s *Spool) replaceCursor() error {
+	name := join(s.cfg.Dir, cursorName)
+	fresh := name + ".new"
+	if err := s.fs.Remove(fresh); err != nil && !notExist(err) {
+		return fmt.Errorf("remove old cursor: %w", err)
+	}
+	f, err := s.fs.Create(fresh)
+	if err != nil {
+		return fmt.Errorf("create cursor: %w", err)
+	}
+	c, err := s.fillCursor(f)
+	if err == nil {
+		err = s.fs.Rename(fresh, name)
+	}
+	if err == nil {
+		err = s.fs.SyncDir(s.cfg.Dir)
+	}
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("write new cursor: %w", err)
+	}
+	if s.cursorFile != nil {
+		_ = s.cursorFile.Close() // it has failed already
+	}
+	s.cursor, s.cursorFile = c, f
+	return nil
+}
+
+// fillCursor writes both slots, so that later writes need no new block.
+func (s *Spool) fillCursor(f file) (cursor, error) {
+	if _, err := f.WriteAt(make([]byte, cursorFileSize), 0); err != nil {
+		return cursor{}, err
+	}
+	return writeCursor(f, s.cursor)
+}
+
+// saveCursor makes c durable and the cursor in force.
+func (s *Spool) saveCursor(c cursor) error {
+	saved, err := writeCursor(s.cursorFile, c)
+	if err == nil {
+		s.cursor = saved
+		return nil
+	}
+	s.cfg.Logger.Error("spool cursor failed and is replaced", "dir", s.cfg.Dir, "error", err)
+	before := s.cursor
+	s.cursor = saved
+	if rerr := s.replaceCursor(); rerr != nil {
+		s.cursor = before
+		return errors.Join(err, rerr)
+	}
+	return nil
+}
+
+func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
+	headers := make([]*header, len(numbers))
+	for i, n := range numbers {
+		h, err := s.readHeader(n)
+		if err != nil {
+			return err
+		}
+		headers[i] = h
+	}
+	for i, n := range numbers {
+		seg := &segment{number: n, damaged: headers[i] == nil || hasDamage(names, n)}
+		if headers[i] != nil {
+			seg.firstSeq = headers[i].firstSeq
+			s.nextSeq = max(s.nextSeq, seg.firstSeq)
+		}
+		keep := true
+		var err error
+		if i+1 < len(numbers) && headers[i+1] != nil && headers[i+1].prevSegment == n {
+			err = s.recoverSealed(seg, headers[i+1])
+		} else {
+			keep, err = s.recoverLast(seg, headers[i] != nil)
+		}
+		if err != nil {
+			return fmt.Errorf("recover segment %q: %w", segmentName(n), err)
+		}
+		if keep {
+			s.segments = append(s.segments, seg)
+		}
+	}
+	return nil
+}
+
+// hasDamage reports whether bytes of the segment were set aside before. A torn
+// tail does not count: nothing behind it was lost.
+func hasDamage(names []string, number uint64) bool {
+	prefix := strings.TrimSuffix(segmentName(number), segmentSuffix) + "."
+	return slices.ContainsFunc(names, func(name string) bool {
+		return strings.HasPrefix(name, prefix) && strings.HasSuffix(name, ".bad") &&
+			!strings.Contains(name, ".tail") && !strings.Contains(name, segmentSuffix)
+	})
+}
+
+// readHeader returns nil where the header is damaged.
+func (s *Spool) readHeader(number uint64) (*header, error) {
+	f, err := s.fs.Open(join(s.cfg.Dir, segmentName(number)), true)
+	if err != nil {
+		return nil, fmt.Errorf("open segment: %w", err)
+	}
+	defer f.Close()
+	b := make([]byte, headerSize)
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read header of %q: %w", segmentName(number), err)
+	}
+	h, err := decodeHeader(b, number)
+	if errors.Is(err, ErrVersion) {
+		return nil, fmt.Errorf("read header of %q: %w", segmentName(number), err)
+	}
+	if err != nil {
+		return nil, nil //nolint:nilnil // damage is a finding, not a failure
+	}
+	return &h, nil
+}
+
+// recoverSealed takes a segment's end from the header that follows it.
+func (s *Spool) recoverSealed(seg *segment, next *header) error {
+	f, err := s.fs.Open(s.path(seg), true)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	seg.end = max(next.prevEnd, headerSize)
+	if next.firstSeq > seg.firstSeq {
+		seg.records = next.firstSeq - seg.firstSeq
+	}
+	if size < seg.end {
+		s.damage(seg, size, seg.end-size, "the segment is shorter than it was")
+		seg.end = max(size, headerSize)
+	}
+	return nil
+}
+
+// recoverLast reads the newest segment (or one whose successor's header is
+// lost), cuts a torn tail and indexes what is good. keep is false where nothing
+// is in it and the file is gone.
+func (s *Spool) recoverLast(seg *segment, headerOK bool) (keep bool, err error) {
+	f, err := s.fs.Open(s.path(seg), false)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	b, err := readAll(f)
+	if err != nil {
+		return false, err
+	}
+	seg.end, seg.whole = headerSize, true
+	var bad []stretch
+	if len(b) > headerSize {
+		err = scan(b[headerSize:], headerSize, func(st stretch) error {
+			if st.bad {
+				bad = append(bad, st)
+				return nil
+			}
+			seg.end = st.to
+			seg.records++
+			s.nextSeq = max(s.nextSeq, st.frame.seq+1)
+			id, trace := collector.PayloadKeys(st.frame.kind, st.frame.payload)
+			seg.index = append(seg.index, entry{id: s.hash(id), trace: s.hash(trace), at: st.from})
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	for _, st := range bad {
+		if st.from >= seg.end {
+			continue // the tail, below
+		}
+		s.damage(seg, st.from, st.to-st.from, "damage before the tail")
+		if err := s.setAside(seg.number, st.from, "", b[st.from:st.to]); err != nil {
+			return false, err
+		}
+	}
+	s.indexed += len(seg.index)
+	if seg.records == 0 {
+		return false, s.removeEmpty(seg, b, headerOK)
+	}
+	return true, s.cutTail(seg, f, b)
+}
+
+// removeEmpty removes a segment without a single frame, keeping whatever else
+// is in it.
+func (s *Spool) removeEmpty(seg *segment, b []byte, headerOK bool) error {
+	rest := b
+	if headerOK {
+		rest = b[headerSize:]
+	}
+	if len(rest) == 0 || allZero(rest) {
+		return s.fs.Remove(s.path(seg))
+	}
+	s.badBytes.Add(uint64(len(rest)))
+	s.badCut.Add(1)
+	s.cfg.Logger.Warn("spool set a segment without a valid record aside", "dir", s.cfg.Dir, "segment", seg.number, "bytes", len(rest))
+	return s.fs.Rename(s.path(seg), s.path(seg)+".bad")
+}
+
+// cutTail keeps what lies behind the last valid frame in a file of its own and
+// cuts it off. Where there is no room to keep it, it stays where it is: the next
+// segment's header says that it does not count.
+func (s *Spool) cutTail(seg *segment, f file, b []byte) error {
+	tail := b[seg.end:]
+	if len(tail) > 0 {
+		s.badBytes.Add(uint64(len(tail)))
+		s.badCut.Add(1)
+		s.cfg.Logger.Warn("spool cut a torn tail", "dir", s.cfg.Dir, "segment", seg.number, "offset", seg.end, "bytes", len(tail))
+		err := s.setAside(seg.number, seg.end, ".tail", tail)
+		if err != nil && !isFull(err) {
+			return err
+		}
+		if err == nil {
+			if err := f.Truncate(seg.end); err != nil {
+				return err
+			}
+		}
+	}
+	if s.cfg.Level != LevelMachine {
+		return nil
+	}
+	// What was recovered may so far be in the page cache only.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(s.cfg.Dir)
+}
+
+// damage notes that bytes of seg are lost. The file is kept for good.
+func (s *Spool) damage(seg *segment, at, n int64, what string) {
+	seg.damaged = true
+	s.badBytes.Add(uint64(n))
+	s.badCut.Add(1)
+	s.cfg.Logger.Error("spool segment is damaged", "dir", s.cfg.Dir, "segment", seg.number, "offset", at, "bytes", n, "reason", what)
+}
+
+// setAside copies damaged bytes to a file named after where they were. What an
+// earlier start kept already is left as it is.
+func (s *Spool) setAside(number uint64, at int64, kind string, b []byte) error {
+	name := join(s.cfg.Dir, fmt.Sprintf("%016d.%d%s.bad", number, at, kind))
+	f, err := s.fs.Create(name)
+	if errors.Is(err, errExist) {
+		name = fmt.Sprintf("%s.%d.bad", strings.TrimSuffix(name, ".bad"), time.Now().UnixNano())
+		f, err = s.fs.Create(name)
+	}
+	if err != nil {
+		return fmt.Errorf("set damaged bytes aside: %w", err)
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		_ = s.fs.Remove(name) // a partial copy helps nobody
+		return fmt.Errorf("set damaged bytes aside in %q: %w", name, err)
+	}
+	return nil
+}
+
+func readAll(f file) ([]byte, error) {
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
+// startReader puts the reader behind what was acknowledged, removes what a
+// crash kept from being removed, and counts what is to be read.
+func (s *Spool) startReader() error {
+	s.readAt = s.cursor.acked
+	for _, seg := range s.segments {
+		if seg.number == s.readAt.Segment {
+			seg.ackedTo = s.readAt.Offset
+		}
+	}
+	if p := s.cursor.plan; p != nil {
+		s.readAt = collector.Position{Segment: p.segment, Offset: p.to}
+	}
+	s.dropFinished()
+	for _, seg := range s.segments {
+		if from := s.unreadFrom(seg); from < seg.end {
+			s.unread.bytes += seg.end - from
+		}
+	}
+	s.oldest = time.Now()
+	s.trimIndex()
+	return nil
+}

@@ -1,0 +1,232 @@
+package spool
+
+import (
+	"crypto/rand"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// Spool is an open spool folder. Append and Find may be called by any number of
+// goroutines; Next and Ack belong to one reader at a time.
+type Spool struct {
+	cfg  Config
+	fs   filesystem
+	lock io.Closer
+	seed maphash.Seed
+
+	// mu guards everything declared below it down to the next comment.
+	mu       sync.Mutex
+	closed   bool
+	pending  *group // collects appends while another group is written
+	spare    *group // a group without followers, for use again
+	writing  bool   // some goroutine is the leader
+	segments []*segment
+	indexed  int // records in the segments' indexes together
+	// unread counts what Next has not planned yet; oldest is when the first of
+	// it came (monotonic).
+	unread  backlog
+	oldest  time.Time
+	flushed bool // Next need not wait for a batch to fill
+	// threshold is what the reader sleeps for; wake tells it.
+	threshold backlog
+
+	// The leader's own: only the goroutine that made writing true, or Open and
+	// Close, may touch these. Fields of the active segment that others read are
+	// changed under mu as well.
+	active     *segment
+	activeFile file
+	nextNumber uint64
+	nextSeq    uint64
+	fullSince  time.Time
+
+	// readMu guards the reader's state: the cursor and the batch handed out.
+	readMu     sync.Mutex
+	cursor     cursor
+	cursorFile file
+	current    *collector.Batch
+	readAt     collector.Position
+
+	wake  chan struct{} // capacity 1: there is enough to read, or Flush, or Close
+	space chan struct{} // capacity 1: a segment was deleted
+	kick  chan struct{} // capacity 1: LevelNone has something to write
+	stop  chan struct{} // closed by Close
+	wg    sync.WaitGroup
+
+	full                                              atomic.Bool
+	appended, acked, lost, failures, badBytes, badCut atomic.Uint64
+}
+
+// backlog is an amount of records.
+type backlog struct {
+	bytes int64
+	rows  int64
+}
+
+// Stats is a snapshot of a spool.
+type Stats struct {
+	// Segments and Bytes are what stands on disk; Pending the bytes not yet
+	// acknowledged.
+	Segments       int
+	Bytes, Pending int64
+	// OldestAge is how long the oldest record that no batch has taken has
+	// waited, by this process's clock.
+	OldestAge time.Duration
+	// Full says that the last Append found no room.
+	Full bool
+	// Appended and Acked count records since Open; Lost those that LevelNone had
+	// taken and could not write; Failures groups that could not be written.
+	Appended, Acked, Lost, Failures uint64
+	// BadBytes counts damaged bytes set aside, BadStretches how many runs of them.
+	BadBytes, BadStretches uint64
+}
+
+// Open opens or creates the spool in cfg.Dir and recovers what is in it. The
+// folder is locked until Close; where another process has it the error wraps
+// ErrLocked and names the folder and the process.
+func Open(cfg Config) (*Spool, error) { return open(cfg, osFS{}) }
+
+func open(cfg Config, fs filesystem) (*Spool, error) {
+	cfg, err := cfg.applyDefaultsAndValidate()
+	if err != nil {
+		return nil, err
+	}
+	if err := fs.MkdirAll(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("make spool folder %q: %w", cfg.Dir, err)
+	}
+	lock, err := fs.Lock(join(cfg.Dir, "LOCK"))
+	if err != nil {
+		return nil, fmt.Errorf("lock spool folder %q: %w", cfg.Dir, err)
+	}
+	s := &Spool{
+		cfg: cfg, fs: fs, lock: lock, seed: maphash.MakeSeed(), pending: &group{},
+		wake: make(chan struct{}, 1), space: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	if err := s.recover(); err != nil {
+		s.closeFiles()
+		return nil, fmt.Errorf("open spool %q: %w", cfg.Dir, err)
+	}
+	// Space is reserved now; a full disk is found out by Append, not here.
+	if err := s.roll(0); err != nil {
+		cfg.Logger.Warn("spool has no room for a segment", "dir", cfg.Dir, "error", err)
+	}
+	if cfg.Level == LevelNone {
+		s.wg.Add(1)
+		go s.flushLoop() // ends when Close closes stop
+	}
+	return s, nil
+}
+
+// newNode draws the id that makes this folder's tokens its own.
+func newNode() (id [16]byte) {
+	_, _ = rand.Read(id[:]) // crypto/rand.Read never fails
+	return id
+}
+
+// Close writes what is pending, makes it durable and releases the folder. It
+// waits for appends on their way; later ones get ErrClosed. Closing twice is fine.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	for s.writing { // the leader finishes what was handed in before
+		s.mu.Unlock()
+		time.Sleep(100 * time.Microsecond)
+		s.mu.Lock()
+	}
+	s.writing = true
+	rest := len(s.pending.records) > 0
+	s.mu.Unlock()
+	close(s.stop)
+	if rest {
+		s.lead()
+	}
+	s.wg.Wait()
+	err := s.finishActive()
+	// A reader inside Next leaves when it sees stop.
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	if cerr := s.closeFiles(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("close spool %q: %w", s.cfg.Dir, err)
+	}
+	return nil
+}
+
+// finishActive makes the active segment durable, or removes it when it is empty.
+func (s *Spool) finishActive() error {
+	if s.active == nil {
+		return nil
+	}
+	f, seg := s.activeFile, s.active
+	s.active, s.activeFile = nil, nil
+	if seg.end == headerSize {
+		_ = f.Close()
+		return s.fs.Remove(s.path(seg))
+	}
+	if err := f.Truncate(seg.end); err != nil {
+		s.cfg.Logger.Warn("spool could not release reserved space", "segment", seg.number, "error", err)
+	}
+	err := f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (s *Spool) closeFiles() error {
+	var err error
+	if s.activeFile != nil {
+		err = s.activeFile.Close()
+		s.activeFile = nil
+	}
+	if s.cursorFile != nil {
+		if cerr := s.cursorFile.Close(); err == nil {
+			err = cerr
+		}
+		s.cursorFile = nil
+	}
+	if cerr := s.lock.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// Stats returns a snapshot.
+func (s *Spool) Stats() Stats {
+	st := Stats{
+		Full: s.full.Load(), Appended: s.appended.Load(), Acked: s.acked.Load(), Lost: s.lost.Load(),
+		Failures: s.failures.Load(), BadBytes: s.badBytes.Load(), BadStretches: s.badCut.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Segments = len(s.segments)
+	for _, seg := range s.segments {
+		st.Bytes += max(seg.end, seg.capacity)
+		st.Pending += seg.end - max(seg.ackedTo, headerSize)
+	}
+	if s.unread.bytes > 0 {
+		st.OldestAge = time.Since(s.oldest)
+	}
+	return st
+}
+
+func (s *Spool) path(seg *segment) string { return join(s.cfg.Dir, segmentName(seg.number)) }
+
+// signal wakes whoever waits on ch, if anybody does.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,131 @@
+package telemetry
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// receiver is an OTLP server of both kinds that remembers what it was sent.
+type receiver struct {
+	collectortrace.UnimplementedTraceServiceServer
+	mu    sync.Mutex
+	names []string
+	path  string
+}
+
+func (r *receiver) Export(_ context.Context, req *collectortrace.ExportTraceServiceRequest) (*collectortrace.ExportTraceServiceResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rs := range req.GetResourceSpans() {
+		for _, ss := range rs.GetScopeSpans() {
+			for _, s := range ss.GetSpans() {
+				r.names = append(r.names, s.GetName())
+			}
+		}
+	}
+	return &collectortrace.ExportTraceServiceResponse{}, nil
+}
+
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	var m collectortrace.ExportTraceServiceRequest
+	if err := proto.Unmarshal(body, &m); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if _, err := r.Export(req.Context(), &m); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	r.mu.Lock()
+	r.path = req.URL.Path
+	r.mu.Unlock()
+	w.Header().Set("Content-Type", "application/x-protobuf")
+}
+
+// TestOneRoad: with an endpoint configured, spans go there and nowhere else.
+func TestOneRoad(t *testing.T) {
+	listen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overGRPC, overHTTP := &receiver{}, &receiver{}
+	server := grpc.NewServer()
+	collectortrace.RegisterTraceServiceServer(server, overGRPC)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listen) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	web := httptest.NewServer(overHTTP)
+	t.Cleanup(web.Close)
+
+	for _, c := range []struct {
+		endpoint string
+		at       *receiver
+	}{
+		{"grpc://" + listen.Addr().String(), overGRPC},
+		{listen.Addr().String(), overGRPC},
+		{web.URL, overHTTP},
+	} {
+		t.Run(c.endpoint, func(t *testing.T) {
+			var out sink
+			before := len(c.at.names)
+			tel := start(t, Config{SampleRatio: 1, OTLPEndpoint: c.endpoint, WriteSpans: out.write})
+			endSpans(t, tel, 3)
+			flush(t, tel)
+			c.at.mu.Lock()
+			defer c.at.mu.Unlock()
+			if n := len(c.at.names) - before; n != 3 {
+				t.Errorf("the endpoint got %d spans, want 3", n)
+			}
+			if n := len(out.all()); n != 0 {
+				t.Errorf("%d spans went to the store as well", n)
+			}
+			if s := tel.Stats(); s != (Stats{Written: 3}) {
+				t.Errorf("%+v, want 3 written", s)
+			}
+		})
+	}
+	if overHTTP.path != "/v1/traces" {
+		t.Errorf("path %q", overHTTP.path)
+	}
+}
+
+// TestUnreachableEndpoint: nobody there costs spans, counted, and nothing else.
+func TestUnreachableEndpoint(t *testing.T) {
+	listen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := listen.Addr().String()
+	if err := listen.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tel := start(t, Config{SampleRatio: 1, OTLPEndpoint: "http://" + gone})
+	endSpans(t, tel, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*attemptTimeout)
+	defer cancel()
+	if err := tel.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s := tel.Stats(); s != (Stats{Failed: 3}) {
+		t.Errorf("%+v, want 3 failed", s)
+	}
+}

@@ -1,0 +1,91 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+)
+
+// road is where this process sends its spans: export takes a batch there, close
+// ends the connection. A nil export is no road.
+type road struct {
+	export func(ctx context.Context, spans []sdktrace.ReadOnlySpan) error
+	close  func(ctx context.Context) error
+	// retryFor is how long a batch is offered again; 0 where the road itself
+	// retries, by its protocol's own rules.
+	retryFor time.Duration
+}
+
+// newRoad picks the one road of this process: the endpoint where there is one,
+// else the writer, else none.
+func newRoad(ctx context.Context, cfg Config) (road, error) {
+	if cfg.OTLPEndpoint != "" {
+		e, err := newOTLP(ctx, cfg.OTLPEndpoint)
+		if err != nil {
+			return road{}, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
+		}
+		return road{export: e.ExportSpans, close: e.Shutdown}, nil
+	}
+	if cfg.WriteSpans == nil {
+		return road{}, nil
+	}
+	export := func(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+		rows := make([]Span, len(spans))
+		for i, s := range spans {
+			rows[i] = newSpan(s)
+		}
+		return cfg.WriteSpans(ctx, rows)
+	}
+	return road{export: export, close: func(context.Context) error { return nil }, retryFor: cfg.RetryFor}, nil
+}
+
+// newOTLP makes the exporter an endpoint's scheme asks for. It does not wait for
+// a connection.
+func newOTLP(ctx context.Context, endpoint string) (*otlptrace.Exporter, error) {
+	if !strings.Contains(endpoint, "://") {
+		endpoint = "grpc://" + endpoint
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	if u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return nil, errors.New("want scheme://host:port, with no user, query or fragment")
+	}
+	switch u.Scheme {
+	case "http", "https":
+		return newOTLPHTTP(ctx, u)
+	case "grpc", "grpcs":
+		if u.Path != "" && u.Path != "/" {
+			return nil, errors.New("OTLP over gRPC has no path")
+		}
+		opts := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(u.Host), otlptracegrpc.WithTimeout(attemptTimeout)}
+		if u.Scheme == "grpc" {
+			opts = append(opts, otlptracegrpc.WithInsecure())
+		}
+		return otlptracegrpc.New(ctx, opts...)
+	}
+	return nil, fmt.Errorf("unknown scheme %q: want http, https, grpc or grpcs", u.Scheme)
+}
+
+func newOTLPHTTP(ctx context.Context, u *url.URL) (*otlptrace.Exporter, error) {
+	path := u.Path
+	if path == "" || path == "/" {
+		path = "/v1/traces"
+	}
+	opts := []otlptracehttp.Option{
+		otlptracehttp.WithEndpoint(u.Host), otlptracehttp.WithURLPath(path), otlptracehttp.WithTimeout(attemptTimeout),
+	}
+	if u.Scheme == "http" {
+		opts = append(opts, otlptracehttp.WithInsecure())
+	}
+	return otlptracehttp.New(ctx, opts...)
+}

@@ -1,0 +1,94 @@
+package telemetry
+
+import (
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Span is one row of otel_traces: the columns and the spelling of the
+// OpenTelemetry Collector's ClickHouse exporter, so that rows written by us and
+// by a collector are told apart by nothing.
+type Span struct {
+	Timestamp                      time.Time // start, to the nanosecond
+	TraceID, SpanID, ParentSpanID  string    // lower-case hex; no parent is empty
+	TraceState, SpanName, SpanKind string
+	ServiceName                    string
+	ResourceAttributes             map[string]string
+	ScopeName, ScopeVersion        string
+	SpanAttributes                 map[string]string
+	Duration                       uint64 // nanoseconds
+	StatusCode, StatusMessage      string
+	Events                         []SpanEvent
+	Links                          []SpanLink
+}
+
+// SpanEvent is one entry of the Events columns.
+type SpanEvent struct {
+	Timestamp  time.Time
+	Name       string
+	Attributes map[string]string
+}
+
+// SpanLink is one entry of the Links columns.
+type SpanLink struct {
+	TraceID, SpanID, TraceState string
+	Attributes                  map[string]string
+}
+
+// kinds and statuses are spelled as the collector spells them.
+var kinds = map[trace.SpanKind]string{
+	trace.SpanKindInternal: "Internal",
+	trace.SpanKindServer:   "Server",
+	trace.SpanKindClient:   "Client",
+	trace.SpanKindProducer: "Producer",
+	trace.SpanKindConsumer: "Consumer",
+}
+
+var statuses = map[codes.Code]string{codes.Unset: "Unset", codes.Ok: "Ok", codes.Error: "Error"}
+
+// newSpan copies an ended span into its row.
+func newSpan(s sdktrace.ReadOnlySpan) Span {
+	c := s.SpanContext()
+	row := Span{
+		Timestamp:          s.StartTime(),
+		TraceID:            c.TraceID().String(),
+		SpanID:             c.SpanID().String(),
+		TraceState:         c.TraceState().String(),
+		SpanName:           s.Name(),
+		SpanKind:           kinds[s.SpanKind()],
+		ResourceAttributes: texts(s.Resource().Attributes()),
+		ScopeName:          s.InstrumentationScope().Name,
+		ScopeVersion:       s.InstrumentationScope().Version,
+		SpanAttributes:     texts(s.Attributes()),
+		Duration:           uint64(max(0, s.EndTime().Sub(s.StartTime()))),
+		StatusCode:         statuses[s.Status().Code],
+		StatusMessage:      s.Status().Description,
+	}
+	if p := s.Parent(); p.HasSpanID() {
+		row.ParentSpanID = p.SpanID().String()
+	}
+	row.ServiceName = row.ResourceAttributes["service.name"]
+	for _, e := range s.Events() {
+		row.Events = append(row.Events, SpanEvent{Timestamp: e.Time, Name: e.Name, Attributes: texts(e.Attributes)})
+	}
+	for _, l := range s.Links() {
+		row.Links = append(row.Links, SpanLink{
+			TraceID: l.SpanContext.TraceID().String(), SpanID: l.SpanContext.SpanID().String(),
+			TraceState: l.SpanContext.TraceState().String(), Attributes: texts(l.Attributes),
+		})
+	}
+	return row
+}
+
+// texts renders attributes as the table holds them; never nil.
+func texts(list []attribute.KeyValue) map[string]string {
+	m := make(map[string]string, len(list))
+	for _, kv := range list {
+		m[string(kv.Key)] = kv.Value.String()
+	}
+	return m
+}

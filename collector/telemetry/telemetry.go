@@ -1,0 +1,268 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const (
+	// maxSeries bounds the label sets of one metric; more share one series.
+	maxSeries = 2000
+	// maxValueLength cuts an attribute's text.
+	maxValueLength = 2048
+)
+
+// Config says how spans are sampled and where they go.
+type Config struct {
+	// ServiceName is "pellucid" when empty; ServiceVersion is left out when empty.
+	ServiceName, ServiceVersion string
+	// InstanceID names this process among others; empty means a random one.
+	InstanceID string
+
+	// SampleRatio is the share of traces kept when the caller has not decided:
+	// 0 keeps none of them, 1 all. A caller's own decision is always followed.
+	SampleRatio float64
+
+	// OTLPEndpoint sends spans there instead of to WriteSpans: an http:// or
+	// https:// address (OTLP/HTTP; the path defaults to /v1/traces), or
+	// grpc://host:port, grpcs://host:port or plain host:port (OTLP/gRPC).
+	OTLPEndpoint string
+	// WriteSpans stores a batch of spans. It is called by one goroutine, and
+	// after an error again with the very same spans, so a writer that derives a
+	// deduplication token from them stores them once. With neither an endpoint
+	// nor a writer spans are made (their ids appear in records and exemplars)
+	// and forgotten.
+	WriteSpans func(ctx context.Context, spans []Span) error
+
+	// QueueSize is how many ended spans may wait; 0 means 16384. BatchSize is how
+	// many are written at once; 0 means 2048. FlushEvery is how long a span waits
+	// for company; 0 means one second.
+	QueueSize, BatchSize int
+	FlushEvery           time.Duration
+	// RetryFor is how long one batch is offered to WriteSpans before it is given
+	// up and counted; 0 means one minute.
+	RetryFor time.Duration
+
+	// Logger takes what the SDK and the queue have to say; nil means the default.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.ServiceName == "" {
+		c.ServiceName = "pellucid"
+	}
+	if c.InstanceID == "" {
+		c.InstanceID = uuid.NewString()
+	}
+	if math.IsNaN(c.SampleRatio) || c.SampleRatio < 0 || c.SampleRatio > 1 {
+		return c, fmt.Errorf("sample ratio %g is not between 0 and 1", c.SampleRatio)
+	}
+	if c.QueueSize < 0 || c.BatchSize < 0 || c.FlushEvery < 0 || c.RetryFor < 0 {
+		return c, errors.New("queue size, batch size, flush interval and retry time cannot be negative")
+	}
+	if c.QueueSize == 0 {
+		c.QueueSize = 16384
+	}
+	if c.BatchSize == 0 {
+		c.BatchSize = 2048
+	}
+	if c.FlushEvery == 0 {
+		c.FlushEvery = time.Second
+	}
+	if c.RetryFor == 0 {
+		c.RetryFor = time.Minute
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, nil
+}
+
+// Telemetry holds the providers of one process.
+type Telemetry struct {
+	tracers  *sdktrace.TracerProvider
+	meters   *sdkmetric.MeterProvider
+	registry *prometheus.Registry
+	queue    *spanQueue
+	log      *slog.Logger
+	stop     sync.Once
+}
+
+// New builds the providers and starts the queue's goroutine, which Shutdown
+// stops. It changes nothing global: see SetGlobal.
+func New(ctx context.Context, cfg Config) (*Telemetry, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("configure telemetry: %w", err)
+	}
+	res, err := newResource(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("describe this service: %w", err)
+	}
+	t := &Telemetry{registry: prometheus.NewRegistry(), log: cfg.Logger}
+	if t.meters, err = newMeters(t.registry, res); err != nil {
+		return nil, err
+	}
+	r, err := newRoad(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	t.queue = newSpanQueue(cfg, r)
+	t.tracers = newTracers(cfg, res, t.queue)
+	if err := t.observeSpans(); err != nil {
+		return nil, errors.Join(err, t.Shutdown(ctx))
+	}
+	return t, nil
+}
+
+// newResource describes this process; OTEL_RESOURCE_ATTRIBUTES and
+// OTEL_SERVICE_NAME win over the configuration, as users of OpenTelemetry expect.
+func newResource(ctx context.Context, cfg Config) (*resource.Resource, error) {
+	attrs := []attribute.KeyValue{
+		attribute.String("service.name", cfg.ServiceName),
+		attribute.String("service.instance.id", cfg.InstanceID),
+	}
+	if cfg.ServiceVersion != "" {
+		attrs = append(attrs, attribute.String("service.version", cfg.ServiceVersion))
+	}
+	return resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(attrs...), resource.WithFromEnv())
+}
+
+func newMeters(registry *prometheus.Registry, res *resource.Resource) (*sdkmetric.MeterProvider, error) {
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("register runtime metrics: %w", err)
+		}
+	}
+	// Names are translated the same way whatever the process-wide defaults of
+	// the Prometheus library say: registry.yaml promises them.
+	reader, err := promexporter.New(
+		promexporter.WithRegisterer(registry),
+		promexporter.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
+		promexporter.WithoutScopeInfo(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("set up the Prometheus exporter: %w", err)
+	}
+	return sdkmetric.NewMeterProvider(
+		sdkmetric.WithReader(reader),
+		sdkmetric.WithResource(res),
+		sdkmetric.WithExemplarFilter(exemplar.TraceBasedFilter),
+		sdkmetric.WithCardinalityLimit(maxSeries),
+	), nil
+}
+
+func newTracers(cfg Config, res *resource.Resource, q *spanQueue) *sdktrace.TracerProvider {
+	limits := sdktrace.NewSpanLimits()
+	limits.AttributeValueLengthLimit = maxValueLength
+	opts := []sdktrace.TracerProviderOption{
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
+		sdktrace.WithResource(res),
+		sdktrace.WithRawSpanLimits(limits),
+	}
+	if q.road.export != nil {
+		opts = append(opts, sdktrace.WithSpanProcessor(q))
+	}
+	return sdktrace.NewTracerProvider(opts...)
+}
+
+// observeSpans publishes what became of the spans.
+func (t *Telemetry) observeSpans() error {
+	outcome := attribute.Key("pellucid.span.outcome")
+	written := metric.WithAttributeSet(attribute.NewSet(outcome.String("written")))
+	dropped := metric.WithAttributeSet(attribute.NewSet(outcome.String("dropped")))
+	failed := metric.WithAttributeSet(attribute.NewSet(outcome.String("failed")))
+	observe := func(_ context.Context, o metric.Int64Observer) error {
+		s := t.queue.stats()
+		o.Observe(int64(s.Written), written)
+		o.Observe(int64(s.Dropped), dropped)
+		o.Observe(int64(s.Failed), failed)
+		return nil
+	}
+	_, err := t.meters.Meter("github.com/pellucid/pellucid/collector/telemetry").Int64ObservableCounter(
+		"pellucid.telemetry.spans", metric.WithUnit("{span}"),
+		metric.WithDescription("Sampled spans by what became of them: written, dropped (queue full) or failed (given up)."),
+		metric.WithInt64Callback(observe))
+	if err != nil {
+		return fmt.Errorf("observe spans: %w", err)
+	}
+	return nil
+}
+
+// TracerProvider makes the tracers of every room.
+func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.tracers }
+
+// MeterProvider makes the meters of every room.
+func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.meters }
+
+// Propagator reads and writes W3C trace context and baggage.
+func (t *Telemetry) Propagator() propagation.TextMapPropagator {
+	return propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
+}
+
+// SetGlobal makes the providers, the propagator and the logger those of the
+// whole process, for libraries that ask OpenTelemetry for them. Only cmd calls it.
+func (t *Telemetry) SetGlobal() {
+	otel.SetTracerProvider(t.tracers)
+	otel.SetMeterProvider(t.meters)
+	otel.SetTextMapPropagator(t.Propagator())
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { t.log.Warn("opentelemetry", "error", err) }))
+}
+
+// MetricsHandler answers Prometheus. Exemplars, with the trace id of a sampled
+// request, appear in the OpenMetrics form, which Prometheus asks for.
+func (t *Telemetry) MetricsHandler() http.Handler {
+	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{
+		EnableOpenMetrics:   true,
+		MaxRequestsInFlight: 4,
+		Timeout:             10 * time.Second,
+		ErrorLog:            slog.NewLogLogger(t.log.Handler(), slog.LevelWarn),
+	})
+}
+
+// Flush writes every span that has ended before the call.
+func (t *Telemetry) Flush(ctx context.Context) error {
+	if err := t.tracers.ForceFlush(ctx); err != nil {
+		return fmt.Errorf("flush spans: %w", err)
+	}
+	return nil
+}
+
+// Stats counts the sampled spans so far.
+func (t *Telemetry) Stats() Stats { return t.queue.stats() }
+
+// Shutdown writes what waits, until ctx ends, and stops. Spans that could not be
+// written are counted in the error and in Stats. Calling it again does nothing.
+func (t *Telemetry) Shutdown(ctx context.Context) error {
+	var err error
+	t.stop.Do(func() { err = errors.Join(t.tracers.Shutdown(ctx), t.meters.Shutdown(ctx)) })
+	if err != nil {
+		return fmt.Errorf("shut down telemetry: %w", err)
+	}
+	return nil
+}

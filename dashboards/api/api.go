@@ -1,0 +1,244 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/alerts"
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// maxLimit bounds one page of a listing; maxChunks one series.
+const (
+	maxLimit  = 1000
+	maxChunks = 5000
+)
+
+// Register puts the routes on e. Errors are answered as {"error": "..."}.
+func Register(e *echo.Echo, s *Sources) {
+	h := handlers{s}
+	e.GET("/api/v1/models", h.models)
+	e.GET("/api/v1/models/:model/drift", h.drift)
+	e.GET("/api/v1/models/:model/performance", h.performance)
+	e.GET("/api/v1/models/:model/traffic", h.traffic)
+	e.GET("/api/v1/predictions", h.predictions)
+	e.GET("/api/v2/alerts", h.alerts)
+}
+
+type handlers struct{ *Sources }
+
+// answer sends v, or err with the status that fits it.
+func answer(c echo.Context, v any, err error) error {
+	if err == nil {
+		return c.JSON(http.StatusOK, v)
+	}
+	return c.JSON(StatusOf(err), map[string]string{"error": err.Error()})
+}
+
+// badRequest marks an error as the caller's.
+type badRequest struct{ error }
+
+// BadRequest marks err as the caller's mistake, so that it is answered as 400.
+func BadRequest(err error) error { return badRequest{err} }
+
+// StatusOf returns the HTTP status that an error deserves.
+func StatusOf(err error) int {
+	var bad badRequest
+	switch {
+	case errors.As(err, &bad):
+		return http.StatusBadRequest
+	case errors.Is(err, collector.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, collector.ErrRefused):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, collector.ErrUnavailable), errors.Is(err, collector.ErrNotReady):
+		return http.StatusServiceUnavailable
+	case errors.Is(err, collector.ErrBadQuery):
+		return http.StatusBadRequest
+	}
+	return http.StatusInternalServerError
+}
+
+func (h handlers) models(c echo.Context) error {
+	return answer(c, map[string]any{"models": h.States(c.Request().Context())}, nil)
+}
+
+func (h handlers) drift(c echo.Context) error {
+	w, err := ParseWindow(c)
+	if err != nil {
+		return answer(c, nil, err)
+	}
+	r, err := h.Drift(c.Request().Context(), w)
+	return answer(c, r, err)
+}
+
+func (h handlers) performance(c echo.Context) error {
+	w, err := ParseWindow(c)
+	if err != nil {
+		return answer(c, nil, err)
+	}
+	p, err := h.Performance(c.Request().Context(), w)
+	return answer(c, p, err)
+}
+
+func (h handlers) traffic(c echo.Context) error {
+	w, err := ParseWindow(c)
+	if err != nil {
+		return answer(c, nil, err)
+	}
+	t, err := h.Traffic(c.Request().Context(), w)
+	return answer(c, map[string]any{"chunks": t}, err)
+}
+
+func (h handlers) predictions(c echo.Context) error {
+	q, err := ParseQuery(c)
+	if err != nil {
+		return answer(c, nil, err)
+	}
+	if c.QueryParam("count") == "true" {
+		n, err := h.Count(c.Request().Context(), q)
+		return answer(c, map[string]int64{"count": n}, err)
+	}
+	p, err := h.List(c.Request().Context(), q)
+	return answer(c, p, err)
+}
+
+func (h handlers) alerts(c echo.Context) error {
+	f := alerts.Filter{Matchers: c.QueryParams()["filter"], Receiver: c.QueryParam("receiver")}
+	for name, to := range map[string]**bool{"active": &f.Active, "silenced": &f.Silenced, "inhibited": &f.Inhibited} {
+		if s := c.QueryParam(name); s != "" {
+			on, err := strconv.ParseBool(s)
+			if err != nil {
+				return c.JSON(http.StatusBadRequest, fmt.Sprintf("%s %q is not true or false", name, s))
+			}
+			*to = &on
+		}
+	}
+	list, err := alerts.Gettable(h.Alerts(), h.Receivers, f)
+	if err != nil {
+		return c.JSON(http.StatusBadRequest, err.Error()) // Alertmanager's errors are bare strings
+	}
+	return c.JSON(http.StatusOK, list)
+}
+
+// ParseWindow reads model, version, from, to, step, tests and segment. Unknown
+// parameters are refused, so that a misspelt bound is not a wrong answer.
+func ParseWindow(c echo.Context) (Window, error) {
+	w := Window{Tenant: collector.DefaultTenant, Model: c.Param("model"), Version: c.QueryParam("version"), Segment: c.QueryParam("segment")}
+	if err := known(c, "version", "from", "to", "step", "tests", "segment"); err != nil {
+		return w, err
+	}
+	var err error
+	if w.From, w.To, err = ParseSpan(c); err != nil {
+		return w, err
+	}
+	if s := c.QueryParam("step"); s != "" {
+		if w.Step, err = ParseStep(s); err != nil {
+			return w, badRequest{err}
+		}
+	}
+	if s := c.QueryParam("tests"); s != "" {
+		if w.Tests, err = stats.ParseTests(s); err != nil {
+			return w, badRequest{err}
+		}
+	}
+	if w.Step > 0 && !w.From.IsZero() && !w.To.IsZero() && w.To.Sub(w.From)/w.Step > maxChunks {
+		return w, badRequest{fmt.Errorf("step %q cuts the window in more than %d chunks", c.QueryParam("step"), maxChunks)}
+	}
+	return w, nil
+}
+
+// ParseStep reads a duration that may also be in days (7d) or weeks (2w).
+func ParseStep(s string) (time.Duration, error) {
+	unit := time.Duration(0)
+	if n := len(s); n > 1 {
+		switch s[n-1] {
+		case 'd':
+			unit = 24 * time.Hour
+		case 'w':
+			unit = 7 * 24 * time.Hour
+		}
+	}
+	if unit != 0 {
+		n, err := strconv.Atoi(s[:len(s)-1])
+		if err != nil || n <= 0 || n > 10000 {
+			return 0, fmt.Errorf("step %q is not a duration such as 1h, 1d, 2w", s)
+		}
+		return time.Duration(n) * unit, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Minute {
+		return 0, fmt.Errorf("step %q is not a duration of a minute or more, such as 1h, 1d, 2w", s)
+	}
+	return d, nil
+}
+
+// ParseQuery reads model, version, from, to, where, limit and cursor.
+func ParseQuery(c echo.Context) (collector.Query, error) {
+	q := collector.Query{
+		Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), Version: c.QueryParam("version"),
+		Where: c.QueryParam("where"), Cursor: c.QueryParam("cursor"), Limit: 100,
+	}
+	if err := known(c, "model", "version", "from", "to", "where", "limit", "cursor", "count"); err != nil {
+		return q, err
+	}
+	var err error
+	if q.From, q.To, err = ParseSpan(c); err != nil {
+		return q, err
+	}
+	if s := c.QueryParam("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxLimit {
+			return q, badRequest{fmt.Errorf("limit %q is not between 1 and %d", s, maxLimit)}
+		}
+		q.Limit = n
+	}
+	return q, nil
+}
+
+func known(c echo.Context, names ...string) error {
+	for name := range c.QueryParams() {
+		ok := false
+		for _, n := range names {
+			ok = ok || n == name
+		}
+		if !ok {
+			return badRequest{fmt.Errorf("unknown parameter %q", name)}
+		}
+	}
+	return nil
+}
+
+// ParseSpan reads from and to, which bound event time.
+func ParseSpan(c echo.Context) (from, to time.Time, err error) {
+	if from, err = parseTime(c, "from"); err != nil {
+		return from, to, err
+	}
+	if to, err = parseTime(c, "to"); err != nil {
+		return from, to, err
+	}
+	if !from.IsZero() && !to.IsZero() && !from.Before(to) {
+		return from, to, badRequest{errors.New("from is not before to")}
+	}
+	return from, to, nil
+}
+
+// parseTime takes RFC 3339, or a date, which is its midnight in UTC.
+func parseTime(c echo.Context, name string) (time.Time, error) {
+	s := c.QueryParam(name)
+	if s == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, badRequest{fmt.Errorf("%s %q is not an RFC 3339 time or a date", name, s)}
+}

@@ -1,0 +1,129 @@
+// Package api serves the admin JSON: listings of predictions, drift,
+// performance, traffic and alerts. It also declares Sources, the questions that
+// these answers and the pages of package dashboards are made of.
+//
+// It keeps no state and decides nothing: whatever it shows it asked for. The
+// data plane (predict, explain, read by id, feedback) belongs to
+// collector/proxy.
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/pellucid/pellucid/alerts"
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// Window is a question about one model over a span of event time, optionally
+// cut in steps. A zero From or To is unbounded; an empty Version is the highest
+// live one.
+type Window struct {
+	Tenant, Model, Version string
+	From, To               time.Time
+	// Step cuts the span in chunks, each aligned to From; 0 asks for the whole.
+	Step time.Duration
+	// Tests narrows drift to these tests, the deciding one first.
+	Tests []stats.Test
+	// Segment narrows to the rows this filter selects.
+	Segment string
+}
+
+// TrafficPoint is what happened in one step: requests, rows, and how long they
+// took.
+type TrafficPoint struct {
+	Start    time.Time `json:"start"`
+	End      time.Time `json:"end"`
+	Requests float64   `json:"requests"`
+	Rows     float64   `json:"rows"`
+	Errors   float64   `json:"errors"`
+	P50MS    float64   `json:"p50_ms"`
+	P99MS    float64   `json:"p99_ms"`
+}
+
+// Performance is how well a version did where labels have come, whole and by
+// step.
+type Performance struct {
+	Model   string             `json:"model"`
+	Version string             `json:"version"`
+	Task    string             `json:"task"`
+	Rows    PerformanceRows    `json:"rows"`
+	Metrics map[string]float64 `json:"metrics"`
+	State   stats.State        `json:"state"`
+	Reason  string             `json:"reason,omitempty"`
+	Chunks  []PerformanceChunk `json:"chunks,omitempty"`
+}
+
+// PerformanceRows says how many predictions there are and how many have labels.
+type PerformanceRows struct {
+	Predictions float64 `json:"predictions"`
+	Labelled    float64 `json:"labelled"`
+}
+
+// PerformanceChunk is Performance over one step.
+type PerformanceChunk struct {
+	Start   time.Time          `json:"start"`
+	End     time.Time          `json:"end"`
+	Rows    PerformanceRows    `json:"rows"`
+	Metrics map[string]float64 `json:"metrics"`
+	State   stats.State        `json:"state"`
+}
+
+// Span is one line of a trace.
+type Span struct {
+	ID         string            `json:"id"`
+	Parent     string            `json:"parent"`
+	Name       string            `json:"name"`
+	Service    string            `json:"service"`
+	Start      time.Time         `json:"start"`
+	Duration   time.Duration     `json:"duration_ns"`
+	Status     string            `json:"status"`
+	Attributes map[string]string `json:"attributes"`
+}
+
+// Status is how the server itself is doing.
+type Status struct {
+	// Waiting is how many records the spool holds that ClickHouse does not yet,
+	// WaitingBytes their size, Lag the age of the oldest.
+	Waiting      int64
+	WaitingBytes int64
+	Lag          time.Duration
+	// Store is "ok" or why ClickHouse cannot be asked.
+	Store string
+}
+
+// Sources are the questions that pages and answers are made of. All are
+// required; cmd fills them.
+type Sources struct {
+	Models      func() []*collector.ModelVersion
+	States      func(ctx context.Context) []collector.ModelState
+	Traffic     func(ctx context.Context, w Window) ([]TrafficPoint, error)
+	Drift       func(ctx context.Context, w Window) (stats.Report, error)
+	Performance func(ctx context.Context, w Window) (Performance, error)
+	// Bins gives one feature's shares by bin, reference beside current.
+	Bins       func(ctx context.Context, w Window, feature string) (Bins, error)
+	List       func(ctx context.Context, q collector.Query) (collector.Page, error)
+	Count      func(ctx context.Context, q collector.Query) (int64, error)
+	Prediction func(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error)
+	Explain    func(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error)
+	Spans      func(ctx context.Context, traceID string) ([]Span, error)
+	// Extent is the span of event time that a model's stored predictions cover.
+	Extent func(ctx context.Context, tenant, model, version string) (from, to time.Time, err error)
+	Alerts func() []alerts.Alert
+	// Receivers are the names of the channels that alerts are sent to.
+	Receivers []string
+	Status    func(ctx context.Context) Status
+	// Now is the server's clock.
+	Now func() time.Time
+}
+
+// Bins is one feature's distribution, reference beside current, with a name for
+// each bin that a person can read.
+type Bins struct {
+	Feature   string     `json:"feature"`
+	Kind      stats.Kind `json:"kind"`
+	Labels    []string   `json:"labels"`
+	Reference []float64  `json:"reference"`
+	Current   []float64  `json:"current"`
+}

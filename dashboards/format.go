@@ -1,0 +1,125 @@
+package dashboards
+
+import (
+	"fmt"
+	"html/template"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// formats are the template functions that turn values into words.
+func formats() template.FuncMap {
+	return template.FuncMap{
+		"number": number, "ms": ms, "when": when, "metric": metric, "short": short,
+		"outputs": outputs, "label": label, "cell": cell, "share": share,
+		"stateWord": func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
+	}
+}
+
+// number writes a count with thin groups of three.
+func number(v any) string {
+	var f float64
+	switch v := v.(type) {
+	case float64:
+		f = v
+	case int:
+		f = float64(v)
+	case int64:
+		f = float64(v)
+	}
+	if math.IsNaN(f) {
+		return "–"
+	}
+	s := strconv.FormatFloat(math.Round(f), 'f', -1, 64)
+	for at := len(s) - 3; at > 0 && s[at-1] != '-'; at -= 3 {
+		s = s[:at] + "\u202f" + s[at:]
+	}
+	return s
+}
+
+func ms(v float64) string {
+	switch {
+	case math.IsNaN(v) || v <= 0:
+		return "–"
+	case v < 1:
+		return strconv.FormatFloat(v*1000, 'f', 0, 64) + " µs"
+	case v < 1000:
+		return strconv.FormatFloat(v, 'g', 3, 64) + " ms"
+	}
+	return strconv.FormatFloat(v/1000, 'g', 3, 64) + " s"
+}
+
+func metric(v float64) string {
+	if math.IsNaN(v) {
+		return "–"
+	}
+	return strconv.FormatFloat(v, 'f', 4, 64)
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "–"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05")
+}
+
+func short(s string) string { return s[:min(len(s), 12)] }
+
+// value writes one stored value; a missing one is a dash.
+func value(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "missing"
+	case float64:
+		return strconv.FormatFloat(v, 'g', 6, 64)
+	case float32:
+		return strconv.FormatFloat(float64(v), 'g', 6, 32)
+	case string:
+		return v
+	}
+	s := fmt.Sprint(v)
+	if len(s) > 200 {
+		s = s[:200] + "…"
+	}
+	return s
+}
+
+func outputs(m map[string]any) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, k+" "+value(m[k]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func label(p collector.StoredPrediction) string {
+	if len(p.Labels) == 0 {
+		return "–"
+	}
+	return p.Labels[0].Label
+}
+
+func cell(values []*float64, i int) string {
+	if i >= len(values) || values[i] == nil {
+		return "–"
+	}
+	return strconv.FormatFloat(*values[i], 'g', 5, 64)
+}
+
+// share writes element i of counts as a part of their sum.
+func share(counts []float64, i int) string {
+	var sum float64
+	for _, c := range counts {
+		sum += c
+	}
+	if sum == 0 || i >= len(counts) {
+		return "–"
+	}
+	return strconv.FormatFloat(100*counts[i]/sum, 'f', 2, 64) + " %"
+}

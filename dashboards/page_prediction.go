@@ -1,0 +1,307 @@
+package dashboards
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"html/template"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/dashboards/plots"
+	"github.com/pellucid/pellucid/dashboards/report"
+)
+
+func (s *server) predictions(c echo.Context) error {
+	page := struct {
+		frame
+		Models            []string
+		Query             collector.Query
+		From, To, Problem string
+		Rows              []collector.StoredPrediction
+		CountF            int64
+		NextURL           string
+	}{frame: s.frame(c, "Predictions", "predictions"), From: c.QueryParam("from"), To: c.QueryParam("to")}
+	for _, v := range s.Sources.Models() {
+		if !slices.Contains(page.Models, v.Name) {
+			page.Models = append(page.Models, v.Name)
+		}
+	}
+	q, err := api.ParseQuery(c)
+	q.Limit = min(q.Limit, 50)
+	page.Query = q
+	if err == nil {
+		var found collector.Page
+		if found, err = s.Sources.List(c.Request().Context(), q); err == nil {
+			page.Rows, page.NextURL = found.Predictions, next(c.Request().URL, found.Next)
+			page.CountF, err = s.Sources.Count(c.Request().Context(), q)
+		}
+	}
+	status := http.StatusOK
+	if err != nil {
+		status, page.Problem = api.StatusOf(err), err.Error()
+	}
+	return s.render(c, status, "predictions", page)
+}
+
+func next(here *url.URL, cursor string) string {
+	if cursor == "" {
+		return ""
+	}
+	q := here.Query()
+	q.Set("cursor", cursor)
+	return here.Path + "?" + q.Encode()
+}
+
+// find sends a typed id to its page.
+func (s *server) find(c echo.Context) error {
+	return c.Redirect(http.StatusSeeOther, "/ui/predictions/"+url.PathEscape(strings.TrimSpace(c.QueryParam("id"))))
+}
+
+// pair is a name with a value written out.
+type pair struct{ Name, Value string }
+
+// spanRow is one line of the waterfall; X and W are in thousandths of the whole.
+type spanRow struct {
+	Name, Service string
+	MS            float64
+	Depth         int
+	X, W          int
+}
+
+type predictionPage struct {
+	frame
+	Rows                      []collector.StoredPrediction
+	P                         *collector.StoredPrediction
+	Outputs, Features, Stages []pair
+	Methods                   []string
+	Spans                     []spanRow
+	Explanation               template.HTML
+}
+
+func (s *server) prediction(c echo.Context) error {
+	p, err := s.loadPrediction(c)
+	if err != nil {
+		return s.problem(c, err)
+	}
+	return s.render(c, http.StatusOK, "prediction", p)
+}
+
+func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
+	ctx := c.Request().Context()
+	id, err := url.PathUnescape(c.Param("id"))
+	if err != nil {
+		return nil, api.BadRequest(err)
+	}
+	rows, err := s.Sources.Prediction(ctx, collector.DefaultTenant, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("prediction %q: %w", id, collector.ErrNotFound)
+	}
+	page := &predictionPage{frame: s.frame(c, "Prediction", "predictions"), Rows: rows}
+	if len(rows) > 1 {
+		return page, nil
+	}
+	page.P = &rows[0]
+	page.Outputs, page.Features = pairs(page.P.Outputs), pairs(page.P.Features)
+	for _, k := range slices.Sorted(maps.Keys(page.P.LatencyMS)) {
+		page.Stages = append(page.Stages, pair{k, ms(page.P.LatencyMS[k])})
+	}
+	for _, v := range s.Sources.Models() {
+		if v.Digest == page.P.Digest {
+			page.Methods = s.Methods(v)
+		}
+	}
+	spans, err := s.Sources.Spans(ctx, page.P.TraceID)
+	if err != nil {
+		return nil, err
+	}
+	page.Spans = waterfall(spans)
+	return page, nil
+}
+
+func pairs(m map[string]any) []pair {
+	out := make([]pair, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, pair{k, value(m[k])})
+	}
+	return out
+}
+
+// waterfall orders spans as a tree and places each on the trace's own time.
+func waterfall(spans []api.Span) []spanRow {
+	if len(spans) == 0 {
+		return nil
+	}
+	first, last := spans[0].Start, spans[0].Start
+	children, known := map[string][]api.Span{}, map[string]bool{}
+	for _, sp := range spans {
+		known[sp.ID] = true
+	}
+	for _, sp := range spans {
+		parent := sp.Parent
+		if !known[parent] {
+			parent = ""
+		}
+		children[parent] = append(children[parent], sp)
+		if sp.Start.Before(first) {
+			first = sp.Start
+		}
+		if end := sp.Start.Add(sp.Duration); end.After(last) {
+			last = end
+		}
+	}
+	total := max(last.Sub(first), time.Nanosecond)
+	var rows []spanRow
+	var walk func(parent string, depth int)
+	walk = func(parent string, depth int) {
+		list := children[parent]
+		delete(children, parent) // a cycle ends here
+		slices.SortFunc(list, func(a, b api.Span) int { return a.Start.Compare(b.Start) })
+		for _, sp := range list {
+			rows = append(rows, spanRow{
+				Name: sp.Name, Service: sp.Service, MS: float64(sp.Duration) / 1e6, Depth: min(depth, 3),
+				X: int(1000 * sp.Start.Sub(first) / total), W: max(2, int(1000*sp.Duration/total)),
+			})
+			walk(sp.ID, depth+1)
+		}
+	}
+	walk("", 0)
+	return rows
+}
+
+// explanationView is one explanation as the page shows it.
+type explanationView struct {
+	Plot        template.HTML
+	Words       string
+	Rows        []phiRow
+	Certificate []pair
+}
+
+type phiRow struct{ Name, Value, Phi string }
+
+// explain answers the part of the page that htmx asks for, or, without script,
+// the whole page with the explanation in it.
+func (s *server) explain(c echo.Context) error {
+	html, err := s.explanation(c)
+	if c.Request().Header.Get("HX-Request") == "true" {
+		if err != nil {
+			html = template.HTML(`<p class="bad" role="alert">` + template.HTMLEscapeString(err.Error()) + `</p>`) //nolint:gosec // escaped here
+		}
+		return c.HTML(http.StatusOK, string(html))
+	}
+	if err != nil {
+		return s.problem(c, err)
+	}
+	p, err := s.loadPrediction(c)
+	if err != nil {
+		return s.problem(c, err)
+	}
+	p.Explanation = html
+	return s.render(c, http.StatusOK, "prediction", p)
+}
+
+func (s *server) explanation(c echo.Context) (template.HTML, error) {
+	list, err := s.ask(c, c.FormValue("method"))
+	if err != nil {
+		return "", err
+	}
+	var views []explanationView
+	for i := range list {
+		v, err := viewOf(&list[i])
+		if err != nil {
+			return "", err
+		}
+		views = append(views, v)
+	}
+	var b bytes.Buffer
+	if err := s.pages["prediction"].ExecuteTemplate(&b, "explanation", views); err != nil {
+		return "", fmt.Errorf("render explanation: %w", err)
+	}
+	return template.HTML(b.String()), nil //nolint:gosec // made by the template above
+}
+
+func (s *server) ask(c echo.Context, method string) ([]collector.Explanation, error) {
+	id, err := url.PathUnescape(c.Param("id"))
+	if err != nil {
+		return nil, api.BadRequest(err)
+	}
+	return s.Sources.Explain(c.Request().Context(), collector.DefaultTenant, id, collector.ExplainRequest{Method: method})
+}
+
+func viewOf(e *collector.Explanation) (explanationView, error) {
+	svg, err := plots.Waterfall(e, plots.Options{Theme: plots.Page})
+	if err != nil {
+		return explanationView{}, err
+	}
+	v := explanationView{
+		Plot:  template.HTML(svg), //nolint:gosec // drawn by us; labels are escaped by the plot
+		Words: fmt.Sprintf("%s of %s: base %.5g, prediction %.5g (%s)", e.Method, e.Output, e.Base, e.Prediction, e.Space),
+	}
+	attrs := slices.Clone(e.Attributions)
+	slices.SortStableFunc(attrs, func(a, b collector.Attribution) int { return cmp.Compare(abs(b.Phi), abs(a.Phi)) })
+	for _, a := range attrs {
+		v.Rows = append(v.Rows, phiRow{a.Feature, value(a.Value), strconv.FormatFloat(a.Phi, 'f', 5, 64)})
+	}
+	k := e.Certificate
+	v.Certificate = []pair{
+		{"method", k.Method + " " + k.Mode},
+		{"space", k.Space},
+		{"base", k.BaseDefinition},
+		{"completeness residual", strconv.FormatFloat(k.Residual, 'g', 3, 64)},
+		{"error estimate", strconv.FormatFloat(k.ErrorEstimate, 'g', 3, 64)},
+		{"exact", strconv.FormatBool(k.Exact)},
+		{"model digest", k.ModelDigest},
+	}
+	for _, p := range []pair{{"cover", k.Cover}, {"baseline", k.Baseline}, {"background digest", k.BackgroundDigest}} {
+		if p.Value != "" {
+			v.Certificate = append(v.Certificate, p)
+		}
+	}
+	return v, nil
+}
+
+func abs(v float64) float64 {
+	if v < 0 {
+		return -v
+	}
+	return v
+}
+
+// report is the explanation as one page to keep or send.
+func (s *server) report(c echo.Context) error {
+	p, err := s.loadPrediction(c)
+	if err != nil {
+		return s.problem(c, err)
+	}
+	list, err := s.ask(c, c.QueryParam("method"))
+	if err != nil {
+		return s.problem(c, err)
+	}
+	var b bytes.Buffer
+	meta := report.Meta{Generated: s.Sources.Now()}
+	if p.P != nil {
+		meta.PredictionID, meta.TraceID, meta.Time = p.P.ID, p.P.TraceID, p.P.Time
+		for _, o := range p.Outputs {
+			meta.Outputs = append(meta.Outputs, report.Output{Name: o.Name, Value: o.Value})
+		}
+		for _, l := range p.P.Labels {
+			meta.Labels = append(meta.Labels, l.Label)
+		}
+	}
+	if err := report.HTML(&b, list, meta); err != nil {
+		return err
+	}
+	return c.HTMLBlob(http.StatusOK, b.Bytes())
+}

@@ -1,0 +1,454 @@
+// Package gradient attributes a differentiable model's output to its inputs:
+// saliency, input times gradient, and integrated gradients whose completeness
+// is measured on every answer.
+//
+// It owns the quadrature along the path, its convergence and the batching. It
+// differentiates nothing itself (engine.Differentiator does), chooses no output
+// and no baseline, and knows no feature name.
+//
+// Invariants: only inputs of FP32 and FP64 are attributed to, all others are
+// held as they are; a batch never holds more than Options.MaxElements input
+// elements; Delta is measured, never assumed.
+package gradient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/integrate/quad"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Options shape a computation. The zero value is the default.
+type Options struct {
+	// Signed keeps the sign of saliency; by default its absolute value is
+	// returned, as captum does.
+	Signed bool
+	// Baseline is one row of the attributed inputs, end to end in the order of
+	// Inputs; nil is zeros.
+	Baseline []float64
+	// Steps fixes the number of quadrature points of integrated gradients; 0
+	// doubles them from 8 until the completeness gap is within Tolerance.
+	Steps int
+	// Tolerance of |delta| relative to |F(x) - F(baseline)|; 0 means 1e-3.
+	Tolerance float64
+	// MaxSteps bounds the doubling (and Steps); 0 means 1024.
+	MaxSteps int
+	// MaxElements bounds the input elements of one batch; 0 means 1 Mi.
+	MaxElements int
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Tolerance == 0 {
+		o.Tolerance = 1e-3
+	}
+	if o.MaxSteps == 0 {
+		o.MaxSteps = 1024
+	}
+	if o.MaxElements == 0 {
+		o.MaxElements = 1 << 20
+	}
+	if o.Steps < 0 || o.Steps > o.MaxSteps {
+		return o, fmt.Errorf("%d steps: between 1 and %d, or 0 for as many as needed", o.Steps, o.MaxSteps)
+	}
+	if !(o.Tolerance > 0) || o.MaxElements < 0 || o.MaxSteps < 0 {
+		return o, errors.New("tolerance and limits of a gradient method must be positive")
+	}
+	return o, nil
+}
+
+// Result is one row's attribution.
+type Result struct {
+	// Phi are the attributions of all elements of the attributed inputs, end to
+	// end in the order of Inputs.
+	Phi []float64
+	// Value is the target at the row, Base at the baseline (0 for Saliency,
+	// which has none).
+	Value, Base float64
+	// Points is the number of gradients taken along the path.
+	Points int
+	// Delta is sum(Phi) - (Value - Base).
+	Delta float64
+}
+
+// Inputs returns the indexes of the inputs that are attributed to.
+func Inputs(in engine.Values) []int {
+	var at []int
+	for i := range in {
+		if d := in[i].Tensor.DType(); d == engine.Float32 || d == engine.Float64 {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// Saliency returns the gradient of the target at each row of in: its absolute
+// value, or with Options.Signed the gradient itself.
+func Saliency(ctx context.Context, d engine.Differentiator, in engine.Values, target engine.Target, o Options) ([]Result, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return pointwise(ctx, d, in, target, o, func(res *Result, _, g []float64) {
+		for i, v := range g {
+			if !o.Signed {
+				v = math.Abs(v)
+			}
+			res.Phi[i] = v
+		}
+	})
+}
+
+// InputXGradient returns each row's elements times their gradients. The base is
+// the target where all attributed inputs are zero.
+func InputXGradient(ctx context.Context, d engine.Differentiator, in engine.Values, target engine.Target, o Options) ([]Result, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	results, err := pointwise(ctx, d, in, target, o, func(res *Result, x, g []float64) {
+		for i, v := range g {
+			res.Phi[i] = v * x[i]
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPath(d, in, target, o)
+	if err != nil {
+		return nil, err
+	}
+	for r := range results {
+		zero, err := p.evaluate(ctx, r, [][]float64{make([]float64, p.width)})
+		if err != nil {
+			return nil, err
+		}
+		results[r].Base = zero.values[0]
+		results[r].Delta = gap(&results[r])
+	}
+	return results, nil
+}
+
+func gap(r *Result) float64 {
+	sum := 0.0
+	for _, v := range r.Phi {
+		sum += v
+	}
+	return sum - (r.Value - r.Base)
+}
+
+// pointwise takes one gradient at each row and lets use fill the result.
+func pointwise(ctx context.Context, d engine.Differentiator, in engine.Values, target engine.Target, o Options, use func(res *Result, x, g []float64)) ([]Result, error) {
+	p, err := newPath(d, in, target, o)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Result, p.rows)
+	for r := range results {
+		x := p.row(r)
+		e, err := p.evaluate(ctx, r, [][]float64{x})
+		if err != nil {
+			return nil, err
+		}
+		results[r] = Result{Phi: make([]float64, p.width), Value: e.values[0], Points: 1}
+		use(&results[r], x, e.gradients[0])
+		results[r].Delta = gap(&results[r])
+	}
+	return results, nil
+}
+
+// IntegratedGradients integrates the gradient along the straight line from the
+// baseline to each row by Gauss-Legendre quadrature. Without fixed steps their
+// number doubles until the completeness gap is within tolerance; the gap does
+// not always shrink with more points, so the best answer is kept, whose Points
+// and Delta say what it is worth.
+func IntegratedGradients(ctx context.Context, d engine.Differentiator, in engine.Values, target engine.Target, o Options) ([]Result, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	p, err := newPath(d, in, target, o)
+	if err != nil {
+		return nil, err
+	}
+	base := o.Baseline
+	if base == nil {
+		base = make([]float64, p.width)
+	}
+	if len(base) != p.width {
+		return nil, fmt.Errorf("baseline of %d values for a row of %d", len(base), p.width)
+	}
+	results := make([]Result, p.rows)
+	for r := range results {
+		if results[r], err = p.integrate(ctx, r, base); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, error) {
+	x := p.row(r)
+	ends, err := p.evaluate(ctx, r, [][]float64{x, base})
+	if err != nil {
+		return Result{}, err
+	}
+	value, start := ends.values[0], ends.values[1]
+	// What rounding alone leaves of the gap is not worth more points.
+	enough := max(p.opt.Tolerance*math.Abs(value-start), 1e-7*max(math.Abs(value), math.Abs(start)))
+	n, last := p.opt.Steps, p.opt.Steps
+	if n == 0 {
+		n, last = min(8, p.opt.MaxSteps), p.opt.MaxSteps
+	}
+	var best Result
+	for {
+		res, err := p.quadrature(ctx, r, x, base, n)
+		if err != nil {
+			return Result{}, err
+		}
+		res.Value, res.Base = value, start
+		res.Delta = gap(&res)
+		if best.Phi == nil || math.Abs(res.Delta) < math.Abs(best.Delta) {
+			best = res
+		}
+		if math.Abs(best.Delta) <= enough || 2*n > last {
+			return best, nil
+		}
+		n *= 2
+	}
+}
+
+func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) (Result, error) {
+	at, weight := make([]float64, n), make([]float64, n)
+	quad.Legendre{}.FixedLocations(at, weight, 0, 1)
+	res := Result{Phi: make([]float64, p.width), Points: n}
+	chunk := p.chunk()
+	for from := 0; from < n; from += chunk {
+		to := min(n, from+chunk)
+		points := make([][]float64, 0, to-from)
+		for _, a := range at[from:to] {
+			point := make([]float64, p.width)
+			for i := range point {
+				point[i] = base[i] + a*(x[i]-base[i])
+			}
+			points = append(points, point)
+		}
+		e, err := p.evaluate(ctx, r, points)
+		if err != nil {
+			return Result{}, err
+		}
+		for q, g := range e.gradients {
+			for i, v := range g {
+				res.Phi[i] += weight[from+q] * v
+			}
+		}
+	}
+	for i := range res.Phi {
+		res.Phi[i] *= x[i] - base[i]
+	}
+	return res, nil
+}
+
+// path evaluates a model at points that share a row's fixed inputs.
+type path struct {
+	d      engine.Differentiator
+	in     engine.Values
+	target engine.Target
+	opt    Options
+	// attributed are indexes into in, names theirs, data their elements.
+	attributed []int
+	names      []string
+	data       [][]float64
+	rows       int
+	width      int
+}
+
+func newPath(d engine.Differentiator, in engine.Values, target engine.Target, o Options) (*path, error) {
+	p := &path{d: d, in: in, target: target, opt: o, attributed: Inputs(in)}
+	if len(p.attributed) == 0 {
+		return nil, errors.New("no input of FP32 or FP64: a gradient method has nothing to attribute to")
+	}
+	p.rows = in[0].Tensor.Rows()
+	for i := range in {
+		if t := in[i].Tensor; len(t.Shape()) == 0 || t.Rows() != p.rows {
+			return nil, fmt.Errorf("input %q of shape %v: need %d rows like the first input", in[i].Name, t.Shape(), p.rows)
+		}
+	}
+	for _, i := range p.attributed {
+		data, ok := in[i].Tensor.Float64s()
+		if !ok {
+			return nil, fmt.Errorf("input %q is not numeric", in[i].Name)
+		}
+		p.names = append(p.names, in[i].Name)
+		p.data = append(p.data, data)
+		p.width += in[i].Tensor.RowLen()
+	}
+	return p, nil
+}
+
+// chunk is how many points go in one batch.
+func (p *path) chunk() int {
+	perPoint := 0
+	for i := range p.in {
+		perPoint += p.in[i].Tensor.RowLen()
+	}
+	return max(1, p.opt.MaxElements/max(1, perPoint))
+}
+
+// row returns row r of the attributed inputs, end to end.
+func (p *path) row(r int) []float64 {
+	x := make([]float64, 0, p.width)
+	for j, i := range p.attributed {
+		n := p.in[i].Tensor.RowLen()
+		x = append(x, p.data[j][r*n:(r+1)*n]...)
+	}
+	return x
+}
+
+type evaluation struct {
+	values    []float64
+	gradients [][]float64
+}
+
+// evaluate takes value and gradient at points, with row r's other inputs.
+func (p *path) evaluate(ctx context.Context, r int, points [][]float64) (*evaluation, error) {
+	in, err := p.batch(r, points)
+	if err != nil {
+		return nil, err
+	}
+	g, err := p.d.Gradient(ctx, in, p.target, p.names)
+	if err != nil {
+		return nil, fmt.Errorf("differentiate %q: %w", p.target.Name, err)
+	}
+	if len(g.Value) != len(points) || len(g.Inputs) != len(p.names) {
+		return nil, fmt.Errorf("differentiate %q: %d values and %d gradients for %d rows and %d inputs", p.target.Name, len(g.Value), len(g.Inputs), len(points), len(p.names))
+	}
+	e := &evaluation{values: g.Value, gradients: make([][]float64, len(points))}
+	for j, i := range p.attributed {
+		data, ok := g.Inputs[j].Tensor.Float64s()
+		n := p.in[i].Tensor.RowLen()
+		if !ok || len(data) != n*len(points) {
+			return nil, fmt.Errorf("differentiate %q: gradient of %q has the wrong size", p.target.Name, p.names[j])
+		}
+		for q := range points {
+			e.gradients[q] = append(e.gradients[q], data[q*n:(q+1)*n]...)
+		}
+	}
+	for q := range points {
+		if bad(e.values[q]) || slices.ContainsFunc(e.gradients[q], bad) {
+			return nil, fmt.Errorf("differentiate %q: the value or its gradient is not finite", p.target.Name)
+		}
+	}
+	return e, nil
+}
+
+func bad(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }
+
+// batch builds the model's inputs for points.
+func (p *path) batch(r int, points [][]float64) (engine.Values, error) {
+	out := make(engine.Values, len(p.in))
+	offset := 0
+	for i := range p.in {
+		t := p.in[i].Tensor
+		shape := slices.Clone(t.Shape())
+		shape[0] = len(points)
+		var b *engine.Tensor
+		var err error
+		n := t.RowLen()
+		switch t.DType() {
+		case engine.Float32:
+			data := make([]float32, 0, n*len(points))
+			for _, x := range points {
+				for _, v := range x[offset : offset+n] {
+					data = append(data, float32(v))
+				}
+			}
+			offset += n
+			b, err = engine.Of(data, shape...)
+		case engine.Float64:
+			data := make([]float64, 0, n*len(points))
+			for _, x := range points {
+				data = append(data, x[offset:offset+n]...)
+			}
+			offset += n
+			b, err = engine.Of(data, shape...)
+		default:
+			b, err = repeat(t, r, len(points), shape)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("build batch of input %q: %w", p.in[i].Name, err)
+		}
+		out[i] = engine.Named{Name: p.in[i].Name, Tensor: b}
+	}
+	return out, nil
+}
+
+// repeat returns row r of t n times.
+func repeat(t *engine.Tensor, r, n int, shape []int) (*engine.Tensor, error) {
+	switch t.DType() {
+	case engine.Bool:
+		return repeatRow[bool](t, r, n, shape)
+	case engine.Uint8:
+		return repeatRow[uint8](t, r, n, shape)
+	case engine.Uint16:
+		return repeatRow[uint16](t, r, n, shape)
+	case engine.Float16, engine.BFloat16:
+		b, err := repeatRow[uint16](t, r, n, shape)
+		if err != nil {
+			return nil, err
+		}
+		return engine.OfBits(t.DType(), engine.Data[uint16](b), shape...)
+	case engine.Uint32:
+		return repeatRow[uint32](t, r, n, shape)
+	case engine.Uint64:
+		return repeatRow[uint64](t, r, n, shape)
+	case engine.Int8:
+		return repeatRow[int8](t, r, n, shape)
+	case engine.Int16:
+		return repeatRow[int16](t, r, n, shape)
+	case engine.Int32:
+		return repeatRow[int32](t, r, n, shape)
+	case engine.Int64:
+		return repeatRow[int64](t, r, n, shape)
+	case engine.String:
+		return repeatRow[string](t, r, n, shape)
+	}
+	return nil, fmt.Errorf("no tensor of type %s", t.DType())
+}
+
+func repeatRow[T engine.Element](t *engine.Tensor, r, n int, shape []int) (*engine.Tensor, error) {
+	width := t.RowLen()
+	return engine.Of(slices.Repeat(engine.Data[T](t)[r*width:(r+1)*width], n), shape...)
+}
+
+// Row returns row r of every input, as a batch of one.
+func Row(in engine.Values, r int) (engine.Values, error) {
+	out := make(engine.Values, len(in))
+	for i := range in {
+		t := in[i].Tensor
+		if len(t.Shape()) == 0 || r < 0 || r >= t.Rows() {
+			return nil, fmt.Errorf("input %q of shape %v has no row %d", in[i].Name, t.Shape(), r)
+		}
+		shape := slices.Clone(t.Shape())
+		shape[0] = 1
+		var b *engine.Tensor
+		var err error
+		switch t.DType() {
+		case engine.Float32:
+			b, err = repeatRow[float32](t, r, 1, shape)
+		case engine.Float64:
+			b, err = repeatRow[float64](t, r, 1, shape)
+		default:
+			b, err = repeat(t, r, 1, shape)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("take row %d of input %q: %w", r, in[i].Name, err)
+		}
+		out[i] = engine.Named{Name: in[i].Name, Tensor: b}
+	}
+	return out, nil
+}

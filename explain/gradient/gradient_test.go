@@ -1,0 +1,144 @@
+package gradient_test
+
+import (
+	"context"
+	"math"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/explain/gradient"
+)
+
+// analytic is a differentiable model with a closed form, F = f(x0, x1) + shift,
+// whose shift is an integer input. It counts the rows it was asked for at once.
+type analytic struct {
+	f       func(a, b float64) (value, da, db float64)
+	largest int
+}
+
+func (m *analytic) Run(context.Context, engine.Values, []string) (engine.Values, error) {
+	return nil, nil
+}
+
+func (m *analytic) Logit(out engine.Target) engine.Target { return out }
+
+func (m *analytic) Gradient(_ context.Context, in engine.Values, _ engine.Target, _ []string) (*engine.Gradient, error) {
+	x, shift := engine.Data[float64](in[0].Tensor), engine.Data[int64](in[1].Tensor)
+	n := in[0].Tensor.Rows()
+	m.largest = max(m.largest, n)
+	g := &engine.Gradient{Value: make([]float64, n)}
+	d := make([]float64, 2*n)
+	for r := range n {
+		g.Value[r], d[2*r], d[2*r+1] = m.f(x[2*r], x[2*r+1])
+		g.Value[r] += float64(shift[r])
+	}
+	t, err := engine.Of(d, n, 2)
+	g.Inputs = engine.Values{{Name: "x", Tensor: t}}
+	return g, err
+}
+
+func input(t *testing.T, rows ...float64) engine.Values {
+	t.Helper()
+	n := len(rows) / 2
+	x, err := engine.Of(rows, n, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shift := make([]int64, n)
+	for i := range shift {
+		shift[i] = int64(10 * i)
+	}
+	s, err := engine.Of(shift, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return engine.Values{{Name: "x", Tensor: x}, {Name: "shift", Tensor: s}}
+}
+
+// product is a b: integrated gradients from zeros give each half of it.
+func product(a, b float64) (float64, float64, float64) { return a * b, b, a }
+
+// kink is |a + b - 1|, whose gradient jumps along the path.
+func kink(a, b float64) (float64, float64, float64) {
+	s := math.Copysign(1, a+b-1)
+	return math.Abs(a + b - 1), s, s
+}
+
+func TestIntegratedGradients(t *testing.T) {
+	m := &analytic{f: product}
+	got, err := gradient.IntegratedGradients(t.Context(), m, input(t, 3, 5, -2, 7), engine.Target{}, gradient.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r, want := range []float64{7.5, -7} {
+		for _, phi := range got[r].Phi {
+			if math.Abs(phi-want) > 1e-12 {
+				t.Errorf("row %d: phi %v, want %v", r, got[r].Phi, want)
+			}
+		}
+		if got[r].Base != float64(10*r) || math.Abs(got[r].Delta) > 1e-12 || got[r].Points != 8 {
+			t.Errorf("row %d: %+v", r, got[r])
+		}
+	}
+	got, err = gradient.IntegratedGradients(t.Context(), m, input(t, 3, 5), engine.Target{}, gradient.Options{Baseline: []float64{1, 1}, Steps: 3})
+	// From (1, 1): phi_a = 2 (1 + 2), phi_b = 4 (1 + 1).
+	if err != nil || math.Abs(got[0].Phi[0]-6) > 1e-12 || math.Abs(got[0].Phi[1]-8) > 1e-12 || got[0].Points != 3 || got[0].Base != 1 {
+		t.Errorf("with a baseline: %+v, %v", got, err)
+	}
+}
+
+func TestStepsGrowUntilTolerance(t *testing.T) {
+	m := &analytic{f: kink}
+	loose, err := gradient.IntegratedGradients(t.Context(), m, input(t, 2, 1.7), engine.Target{}, gradient.Options{Tolerance: 0.2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tight, err := gradient.IntegratedGradients(t.Context(), m, input(t, 2, 1.7), engine.Target{}, gradient.Options{Tolerance: 1e-3, MaxElements: 48})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tight[0].Points <= loose[0].Points || math.Abs(tight[0].Delta) > math.Abs(loose[0].Delta) {
+		t.Errorf("loose %+v, tight %+v", loose[0], tight[0])
+	}
+	last, err := gradient.IntegratedGradients(t.Context(), m, input(t, 2, 1.7), engine.Target{}, gradient.Options{Tolerance: 1e-15, MaxSteps: 64})
+	if err != nil || last[0].Points > 64 {
+		t.Errorf("beyond the largest number of steps: %+v, %v", last, err)
+	}
+	m.largest = 0
+	if _, err := gradient.IntegratedGradients(t.Context(), m, input(t, 2, 1.7), engine.Target{}, gradient.Options{Steps: 100, MaxElements: 30}); err != nil || m.largest > 10 {
+		t.Errorf("batches of %d rows of 3 elements, at most 30 were allowed (%v)", m.largest, err)
+	}
+}
+
+func TestPointwise(t *testing.T) {
+	m := &analytic{f: product}
+	in := input(t, -3, 5)
+	abs, err := gradient.Saliency(t.Context(), m, in, engine.Target{}, gradient.Options{})
+	if err != nil || abs[0].Phi[0] != 5 || abs[0].Phi[1] != 3 {
+		t.Errorf("saliency %+v, %v", abs, err)
+	}
+	signed, err := gradient.Saliency(t.Context(), m, in, engine.Target{}, gradient.Options{Signed: true})
+	if err != nil || signed[0].Phi[1] != -3 {
+		t.Errorf("signed saliency %+v, %v", signed, err)
+	}
+	times, err := gradient.InputXGradient(t.Context(), m, in, engine.Target{}, gradient.Options{})
+	if err != nil || times[0].Phi[0] != -15 || times[0].Phi[1] != -15 || times[0].Delta != -15 {
+		t.Errorf("input x gradient %+v, %v", times, err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	bad := &analytic{f: func(a, _ float64) (float64, float64, float64) { return math.Log(a), 1 / a, 0 }}
+	if got, err := gradient.IntegratedGradients(t.Context(), bad, input(t, 2, 1), engine.Target{}, gradient.Options{}); err == nil {
+		t.Errorf("a path through infinity gave %+v", got)
+	}
+	m := &analytic{f: product}
+	for _, o := range []gradient.Options{{Steps: -1}, {Steps: 5000}, {Tolerance: -1}, {Baseline: []float64{1}}} {
+		if _, err := gradient.IntegratedGradients(t.Context(), m, input(t, 2, 1), engine.Target{}, o); err == nil {
+			t.Errorf("%+v was taken", o)
+		}
+	}
+	if _, err := gradient.Saliency(t.Context(), m, input(t, 2, 1)[1:], engine.Target{}, gradient.Options{}); err == nil {
+		t.Error("a gradient was taken with respect to integers")
+	}
+}

@@ -1,0 +1,323 @@
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/tree"
+	"github.com/pellucid/pellucid/explain/treeshap"
+)
+
+// The modes of tree_shap.
+const (
+	modePath       = "path_dependent"
+	modeBackground = "background"
+)
+
+// chunkCost is how much work is done between two looks at the deadline.
+const chunkCost = 50e6
+
+// treeExplainer is what both modes of tree_shap offer.
+type treeExplainer interface {
+	Explain(rows, phi []float64) error
+	Interactions(rows, dst []float64) error
+	Base() []float64
+	Cost() int64
+	ErrorBound() float64
+}
+
+// forest is a tree model ready to be explained.
+type forest struct {
+	version  *collector.ModelVersion
+	ensemble *tree.Ensemble
+	output   string
+	treeExplainer
+	certificate collector.Certificate
+}
+
+// state keys of the cache: one per version and kind of state.
+type pathKey struct{ model any }
+
+type backgroundKey struct {
+	model  any
+	digest string
+}
+
+// identity is what prepared state belongs to: the version's digest, or, for a
+// model that has none (offline), the model itself.
+func identity(v *collector.ModelVersion) any {
+	if v.Digest != "" {
+		return v.Digest
+	}
+	return v.Model
+}
+
+func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	f, err := x.forest(v, req)
+	if err != nil {
+		return nil, err
+	}
+	outs, err := f.outputs(req.Output)
+	if err != nil {
+		return nil, err
+	}
+	data, err := matrix(rows, f.ensemble.Features)
+	if err != nil {
+		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
+	}
+	m, k := f.ensemble.Features, f.ensemble.Outputs
+	n := len(data) / m
+	width := int64(m)
+	cost := f.Cost()
+	if req.Interactions {
+		width *= int64(m) + 1
+		cost *= 16
+	}
+	if err := x.afford(TreeSHAP, int64(n)*cost, int64(n)*int64(k)*width, req); err != nil {
+		return nil, err
+	}
+	margins, err := f.margins(ctx, rows, data)
+	if err != nil {
+		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
+	}
+	answer := make([]collector.Explanation, 0, n*len(outs))
+	step := max(1, int(chunkCost/max(1, cost)))
+	phi := make([]float64, min(step, n)*k*m)
+	var pairs []float64
+	if req.Interactions {
+		pairs = make([]float64, min(step, n)*k*m*m)
+	}
+	for at := 0; at < n; at += step {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("explain %q after %d of %d rows: %w", v.Name, at, n, err)
+		}
+		c := min(step, n-at)
+		if err := f.Explain(data[at*m:(at+c)*m], phi[:c*k*m]); err != nil {
+			return nil, fmt.Errorf("explain %q: %w", v.Name, err)
+		}
+		if req.Interactions {
+			if err := f.treeExplainer.Interactions(data[at*m:(at+c)*m], pairs[:c*k*m*m]); err != nil {
+				return nil, fmt.Errorf("explain %q: %w", v.Name, err)
+			}
+		}
+		for r := range c {
+			for _, o := range outs {
+				e, err := f.explanation(data[(at+r)*m:(at+r+1)*m], phi[(r*k+o.margin)*m:(r*k+o.margin+1)*m], margins[(at+r)*k+o.margin], o)
+				if err != nil {
+					return nil, fmt.Errorf("explain row %d of %q: %w", at+r, v.Name, err)
+				}
+				if req.Interactions {
+					e.Interactions = interactions(v.Info, pairs[(r*k+o.margin)*m*m:(r*k+o.margin+1)*m*m], m, o.sign)
+				}
+				e.Certificate.Engine = x.config.Engine
+				answer = append(answer, e)
+			}
+		}
+	}
+	return answer, nil
+}
+
+// forest finds the prepared state that v and req ask for, or refuses.
+func (x *Explainer) forest(v *collector.ModelVersion, req collector.ExplainRequest) (*forest, error) {
+	h, ok := v.Model.(tree.Holder)
+	if !ok {
+		return nil, refuse("tree_shap needs a model that is one tree ensemble with constant leaves; %q is not", v.Name)
+	}
+	f := &forest{version: v}
+	f.ensemble, f.output = h.Trees()
+	if f.ensemble == nil {
+		return nil, refuse("tree_shap needs a model that is one tree ensemble with constant leaves; %q is not", v.Name)
+	}
+	f.certificate = collector.Certificate{Method: TreeSHAP, Space: f.space(), ModelDigest: v.Digest, Exact: true}
+	bg, err := x.background(v, req, !hasCovers(f.ensemble))
+	if err != nil {
+		return nil, err
+	}
+	if bg != nil {
+		return f, x.against(f, bg)
+	}
+	p, err := load(x.cache, pathKey{identity(v)}, func() (*treeshap.Path, error) { return treeshap.Prepare(f.ensemble) })
+	if errors.Is(err, treeshap.ErrNoCovers) {
+		return nil, refuse("%v: name a background in the request or in model.yaml", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
+	}
+	f.treeExplainer = p
+	f.certificate.Mode, f.certificate.Cover, f.certificate.Points = modePath, string(f.ensemble.Covers), p.Points()
+	f.certificate.BaseDefinition = fmt.Sprintf("expected %s over the training rows, weighted by the trees' covers (%s)", f.space(), f.ensemble.Covers)
+	return f, nil
+}
+
+func (x *Explainer) against(f *forest, bg *background) error {
+	b, err := load(x.cache, backgroundKey{identity(f.version), bg.digest}, func() (*treeshap.Background, error) {
+		data, err := matrix(bg.rows, f.ensemble.Features)
+		if err != nil {
+			return nil, err
+		}
+		return treeshap.NewBackground(f.ensemble, data, bg.digest)
+	})
+	if err != nil {
+		return fmt.Errorf("prepare background of %q: %w", f.version.Name, err)
+	}
+	f.treeExplainer = b
+	f.certificate.Mode = modeBackground
+	f.certificate.BackgroundDigest, f.certificate.BackgroundRows = b.Digest(), b.Rows()
+	f.certificate.BaseDefinition = fmt.Sprintf("mean %s over the %d rows of the background", f.space(), b.Rows())
+	return nil
+}
+
+func hasCovers(e *tree.Ensemble) bool { return e.Covers != tree.CoverNone && e.Covers != "" }
+
+// space names what the trees add up to.
+func (f *forest) space() string {
+	if f.ensemble.Link == tree.LinkIdentity && f.version.Info.Format == "onnx" {
+		if t := f.version.Info.Task; t == engine.TaskBinary || t == engine.TaskMulticlass {
+			return "probability"
+		}
+		return "identity"
+	}
+	return "margin"
+}
+
+// margins returns the model's own margins of rows.
+func (f *forest) margins(ctx context.Context, rows engine.Values, data []float64) ([]float64, error) {
+	n := len(data) / f.ensemble.Features
+	for _, s := range f.version.Info.Extra {
+		if s.Name != tree.MarginName {
+			continue
+		}
+		session, err := f.version.Model.NewSession(engine.SessionOptions{})
+		if err != nil {
+			return nil, err
+		}
+		out, err := session.Run(ctx, rows, []string{tree.MarginName})
+		if err != nil {
+			return nil, err
+		}
+		if len(out) == 1 {
+			if v, ok := out[0].Tensor.Float64s(); ok && len(v) == n*f.ensemble.Outputs {
+				return v, nil
+			}
+		}
+		return nil, fmt.Errorf("the model's margins do not have %d values a row", f.ensemble.Outputs)
+	}
+	return evaluate(ctx, f.ensemble, data, n)
+}
+
+// evaluate computes the margins of an ensemble inside another kind of model.
+func evaluate(ctx context.Context, e *tree.Ensemble, data []float64, n int) ([]float64, error) {
+	v := tree.NewEvaluator(e)
+	if !e.Float32 {
+		out := make([]float64, n*e.Outputs)
+		return out, tree.Margins(ctx, v, data, n, out, 1)
+	}
+	narrow, out := make([]float32, len(data)), make([]float32, n*e.Outputs)
+	for i, d := range data {
+		narrow[i] = float32(d)
+	}
+	if err := tree.Margins(ctx, v, narrow, n, out, 1); err != nil {
+		return nil, err
+	}
+	wide := make([]float64, len(out))
+	for i, d := range out {
+		wide[i] = float64(d)
+	}
+	return wide, nil
+}
+
+// explanation builds the answer for one row and output, and checks it.
+func (f *forest) explanation(row, phi []float64, margin float64, o output) (collector.Explanation, error) {
+	e := collector.Explanation{
+		Model: f.version.Name, Version: f.version.Version, Method: TreeSHAP, Output: o.name, Space: f.space(),
+		Base: o.sign*f.Base()[o.margin] + o.shift, Prediction: o.sign*margin + o.shift,
+		Attributions: make([]collector.Attribution, len(phi)), Certificate: f.certificate,
+	}
+	for i, p := range phi {
+		e.Attributions[i] = collector.Attribution{Feature: featureName(f.version.Info, i), Value: shown(f.version.Info, i, row[i]), Phi: positive(o.sign * p)}
+	}
+	e.Certificate.ErrorEstimate = f.ErrorBound()
+	complete(&e)
+	// Float32 margins differ from ours by their own rounding; more than that
+	// means that the explanation is of something else than the prediction.
+	if e.Certificate.Residual > f.slack() {
+		return e, fmt.Errorf("base and attributions miss the prediction by %g", e.Certificate.Residual)
+	}
+	return e, nil
+}
+
+// positive turns -0 into 0.
+func positive(v float64) float64 { return v + 0 }
+
+// slack is the largest residual that rounding can leave.
+func (f *forest) slack() float64 {
+	eps := 1.0 / (1 << 52)
+	if f.ensemble.Float32 {
+		eps = 1.0 / (1 << 23)
+	}
+	scale := 0.0
+	for _, b := range f.Base() {
+		scale = max(scale, math.Abs(b))
+	}
+	// The error bound is eps times the sum of the trees' largest leaves times
+	// the number of operations, which serves as the scale here.
+	return eps*float64(len(f.ensemble.Trees)+8)*scale + f.ErrorBound()*eps*(1<<52) + 1e-12
+}
+
+// complete fills the certificate's residual from the explanation's numbers.
+func complete(e *collector.Explanation) {
+	sum, largest := e.Base, 0.0
+	for i := range e.Attributions {
+		sum += e.Attributions[i].Phi
+		largest = max(largest, math.Abs(e.Attributions[i].Phi))
+	}
+	c := &e.Certificate
+	c.Residual = math.Abs(sum - e.Prediction)
+	if scale := max(math.Abs(e.Prediction-e.Base), largest); scale > 0 {
+		c.ResidualRelative = c.Residual / scale
+	}
+}
+
+// interactions lists the pairs that have any, in the order of their features.
+func interactions(info *engine.Info, m []float64, width int, sign float64) []collector.Interaction {
+	list := []collector.Interaction{}
+	for i := range width {
+		for j := i + 1; j < width; j++ {
+			if v := m[i*width+j] + m[j*width+i]; v != 0 {
+				list = append(list, collector.Interaction{A: featureName(info, i), B: featureName(info, j), Phi: sign * v})
+			}
+		}
+	}
+	return list
+}
+
+// matrix returns canonical inputs as rows of features: one matrix, or one
+// column an input.
+func matrix(rows engine.Values, features int) ([]float64, error) {
+	if len(rows) == 1 {
+		data, ok := rows[0].Tensor.Float64s()
+		if !ok || len(data) != rows[0].Tensor.Rows()*features {
+			return nil, fmt.Errorf("input %q of shape %v is no matrix of %d numbers a row", rows[0].Name, rows[0].Tensor.Shape(), features)
+		}
+		return data, nil
+	}
+	if len(rows) != features {
+		return nil, fmt.Errorf("%d inputs for %d features", len(rows), features)
+	}
+	n := rows[0].Tensor.Rows()
+	data := make([]float64, n*features)
+	for j := range rows {
+		column, ok := rows[j].Tensor.Float64s()
+		if !ok || len(column) != n {
+			return nil, fmt.Errorf("input %q of shape %v is no column of %d numbers", rows[j].Name, rows[j].Tensor.Shape(), n)
+		}
+		for i, v := range column {
+			data[i*features+j] = v
+		}
+	}
+	return data, nil
+}
