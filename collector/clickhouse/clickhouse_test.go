@@ -461,6 +461,22 @@ func TestBackfillCountsEachRowOnce(t *testing.T) {
 	m.consistent(t, s, total)
 }
 
+// A reference that comes between two attempts at a batch: the rows stay without
+// bins, the retry counts them, and Backfill does not count them again.
+func TestReferenceBetweenAttempts(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	var ref *stats.Reference
+	w := writer(t, s, WriterConfig{Reference: func(string) *stats.Reference { return ref }})
+	records := []collector.Record{m.schemaRecord(t), record(m.prediction(t, 30, base)), record(m.prediction(t, 5, base.AddDate(0, 1, 0)))}
+	write(t, w, "b", records...)
+	ref = m.reference(t, 100)
+	write(t, w, "b", records...)
+	if _, err := s.Backfill(t.Context(), "default", "delay", "1", "d1", ref); err != nil {
+		t.Fatal(err)
+	}
+	m.consistent(t, s, 35)
+}
+
 func TestReferenceIsKept(t *testing.T) {
 	s, m := open(t), newMaker(t)
 	ref := m.reference(t, 100)

@@ -42,11 +42,9 @@ func (b *predictionBlock) reset() {
 	}
 }
 
-// binner returns the bins of row r of the prediction being added, or none.
-type binner func(r int) []uint16
-
-// add appends all rows of p. size is the bytes of its record; bins may be nil.
-func (b *predictionBlock) add(p *collector.Prediction, size int, batch, binsID string, bins binner) {
+// add appends all rows of d.
+func (b *predictionBlock) add(d *decoded, batch string) {
+	p, size := d.p, d.size
 	rows := max(p.Rows, 1)
 	for r := range rows {
 		b.shared(p, rows, r, batch)
@@ -77,14 +75,17 @@ func (b *predictionBlock) add(p *collector.Prediction, size int, batch, binsID s
 			decided = p.Decided[r]
 		}
 		b.decided.add(decided)
-		if bins == nil {
-			b.bins.u16(nil)
-			b.binsID.add("")
-			continue
-		}
-		b.bins.u16(bins(r))
-		b.binsID.add(binsID)
+		b.bins.u16(d.row(r))
+		b.binsID.add(d.binsID)
 	}
+}
+
+// weightOf returns how many predictions each row of p stands for.
+func weightOf(p *collector.Prediction) float64 {
+	if p.Weight == 0 {
+		return 1
+	}
+	return p.Weight
 }
 
 func (b *predictionBlock) shared(p *collector.Prediction, rows, r int, batch string) {
@@ -103,11 +104,7 @@ func (b *predictionBlock) shared(p *collector.Prediction, rows, r int, batch str
 	b.status.u16(uint16(p.Status))
 	b.err.add(p.Error)
 	b.captured.add(p.Capture)
-	weight := p.Weight
-	if weight == 0 {
-		weight = 1
-	}
-	b.weight.f64(weight)
+	b.weight.f64(weightOf(p))
 	b.decode.i64(p.Latency.Decode)
 	b.model.i64(p.Latency.Model)
 	b.encode.i64(p.Latency.Encode)

@@ -21,7 +21,7 @@ var tableNames = map[string]struct{}{
 // COLUMN IF NOT EXISTS), never an edit of an earlier one.
 func migrations() []string {
 	return []string{
-		createPredictions, createBins, createBinsView, createTraffic, createTrafficView,
+		createPredictions, createBins, createTraffic, createTrafficView,
 		createFeedback, createExplanations, createSchemas, createReferences, createBackfills, createAlertEvents,
 		createUndecodable, createTraces, createTraceTimes, createTraceTimesView,
 	}
@@ -50,18 +50,12 @@ var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (tenant, model, id, row) ` + settled
 
-// Rollups are not partitioned: event time spans decades, and one insert may not
+// Its rows are counted in Go (rollup.go). Rollups are not partitioned: event time spans decades, and one insert may not
 // meet more than a hundred partitions.
 var createBins = `CREATE TABLE IF NOT EXISTS bins_1m (
  tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), bins_id LowCardinality(String),
  minute DateTime('UTC') CODEC(Delta(4),ZSTD(1)), field UInt16 CODEC(ZSTD(1)), bin UInt16 CODEC(ZSTD(1)), weight Float64 CODEC(ZSTD(1))
 ) ENGINE = SummingMergeTree(weight) ORDER BY (tenant, model, version, bins_id, minute, field, bin) ` + settled
-
-const createBinsView = `CREATE MATERIALIZED VIEW IF NOT EXISTS bins_1m_mv TO bins_1m AS
-SELECT tenant, model, version, bins_id, toStartOfMinute(toDateTime(time, 'UTC')) AS minute, toUInt16(position - 1) AS field, bin, sum(weight) AS weight
-FROM predictions ARRAY JOIN bins AS bin, arrayEnumerate(bins) AS position
-WHERE route != 'explain' AND status < 400 AND bins_id != '' AND bin != 65532
-GROUP BY tenant, model, version, bins_id, minute, field, bin`
 
 var createTraffic = `CREATE TABLE IF NOT EXISTS traffic_1m (
  tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), route LowCardinality(String),

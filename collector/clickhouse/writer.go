@@ -76,7 +76,6 @@ type Writer struct {
 	cfg   WriterConfig
 
 	block predictionBlock // reused; Run is one goroutine
-	bins  []uint16
 
 	mu     sync.Mutex // guards health
 	health Health
@@ -135,7 +134,7 @@ func (w *Writer) Run(ctx context.Context) error {
 // Write stores one batch, retrying until it is stored or ctx is done.
 func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	began := time.Now()
-	plan := w.sort(b)
+	plan := w.sort(ctx, b)
 	st := BatchStats{Records: len(b.Records), Undecodable: len(plan.undecodable), Rows: plan.rows}
 	for _, in := range w.inserts(plan) {
 		st.Inserts++
@@ -229,6 +228,7 @@ func permanent(err error) bool {
 type plan struct {
 	token        string
 	months       map[int][]decoded
+	counts       map[chunk]*binCounts
 	feedback     []*collector.Feedback
 	explanations []storedExplanation
 	schemas      map[string][]byte
@@ -238,9 +238,14 @@ type plan struct {
 	newest       time.Time
 }
 
+// decoded is a prediction with the bins of its rows under binsID, one after the
+// other; both are empty where there is no reference. They are computed once, so
+// that every attempt stores the same.
 type decoded struct {
-	p    *collector.Prediction
-	size int
+	p      *collector.Prediction
+	size   int
+	binsID string
+	bins   []uint16
 }
 
 type storedExplanation struct {
@@ -254,8 +259,8 @@ type undecodable struct {
 	err      error
 }
 
-func (w *Writer) sort(b *collector.Batch) *plan {
-	p := &plan{token: b.Token, months: map[int][]decoded{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
+func (w *Writer) sort(ctx context.Context, b *collector.Batch) *plan {
+	p := &plan{token: b.Token, months: map[int][]decoded{}, counts: map[chunk]*binCounts{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
 	for i := range b.Records {
 		if err := p.take(&b.Records[i]); err != nil {
 			p.undecodable = append(p.undecodable, undecodable{i, b.Records[i], err})
@@ -263,7 +268,65 @@ func (w *Writer) sort(b *collector.Batch) *plan {
 				"kind", b.Records[i].Kind, "version", b.Records[i].Version, "error", err)
 		}
 	}
+	w.bin(ctx, p)
 	return p
+}
+
+// bin computes the bins of every row and counts them.
+func (w *Writer) bin(ctx context.Context, p *plan) {
+	refs := map[string]*stats.Reference{} // one answer a batch
+	for month, list := range p.months {
+		for i := range list {
+			d := &list[i]
+			ref, asked := refs[d.p.Digest]
+			if !asked {
+				ref = w.cfg.Reference(d.p.Digest)
+				refs[d.p.Digest] = ref
+			}
+			if ref == nil {
+				continue
+			}
+			schema := w.schema(ctx, p, d.p.SchemaID)
+			if schema == nil {
+				continue
+			}
+			d.binRows(ref, schema)
+			if !watched(d.p) {
+				continue
+			}
+			c := chunk{d.p.Tenant, d.p.Model, d.p.Version, d.p.Digest, ref.ID, p.token, month}
+			if p.counts[c] == nil {
+				p.counts[c] = &binCounts{}
+			}
+			d.count(p.counts[c])
+		}
+	}
+}
+
+func (d *decoded) binRows(ref *stats.Reference, schema *collector.Schema) {
+	d.binsID = ref.ID
+	rows := max(d.p.Rows, 1)
+	d.bins = make([]uint16, 0, rows*(len(schema.Features)+1))
+	for r := range rows {
+		d.bins = collector.BinRow(ref, schema, d.p, r, d.bins)
+	}
+}
+
+func (d *decoded) count(c *binCounts) {
+	rows := max(d.p.Rows, 1)
+	for r := range rows {
+		at := d.p.ReceivedAt
+		if len(d.p.Times) > 0 {
+			at = pick(d.p.Times, r)
+		}
+		c.add(at, d.row(r), weightOf(d.p))
+	}
+}
+
+// row returns the bins of row r.
+func (d *decoded) row(r int) []uint16 {
+	n := len(d.bins) / max(d.p.Rows, 1)
+	return d.bins[r*n : (r+1)*n]
 }
 
 func (p *plan) take(r *collector.Record) error {
@@ -275,7 +338,7 @@ func (p *plan) take(r *collector.Record) error {
 		}
 		at := v.ReceivedAt.UTC()
 		month := at.Year()*100 + int(at.Month())
-		p.months[month] = append(p.months[month], decoded{v, len(r.Payload)})
+		p.months[month] = append(p.months[month], decoded{p: v, size: len(r.Payload)})
 		p.rows += max(v.Rows, 1)
 		if at.After(p.newest) {
 			p.newest = at
@@ -306,7 +369,8 @@ func (p *plan) take(r *collector.Record) error {
 	return fmt.Errorf("unknown kind %d", r.Kind)
 }
 
-// inserts returns the statements of a batch, always in the same order.
+// inserts returns the statements of a batch. Each has a token of its own, so
+// their order does not matter.
 func (w *Writer) inserts(p *plan) []insert {
 	var out []insert
 	if len(p.schemas) > 0 {
@@ -321,6 +385,9 @@ func (w *Writer) inserts(p *plan) []insert {
 		out = append(out, insert{"predictions:" + strconv.Itoa(m), func(ctx context.Context, token string) error {
 			return w.insertPredictions(ctx, token, p, m)
 		}})
+	}
+	for c, counts := range p.counts {
+		out = append(out, insert{"bins_1m", func(ctx context.Context, _ string) error { return w.store.insertBins(ctx, c, counts) }})
 	}
 	if len(p.feedback) > 0 {
 		out = append(out, insert{"feedback", func(ctx context.Context, token string) error { return w.insertFeedback(ctx, token, p) }})
@@ -344,7 +411,7 @@ func (w *Writer) insertPredictions(ctx context.Context, token string, p *plan, m
 		w.block.reset()
 		n := 0
 		for n < len(list) && (n == 0 || w.block.n+max(list[n].p.Rows, 1) <= maxBlockRows) {
-			w.addPrediction(ctx, p, list[n])
+			w.block.add(&list[n], p.token)
 			n++
 		}
 		list = list[n:]
@@ -353,22 +420,6 @@ func (w *Writer) insertPredictions(ctx context.Context, token string, p *plan, m
 		}
 	}
 	return nil
-}
-
-func (w *Writer) addPrediction(ctx context.Context, p *plan, d decoded) {
-	ref := w.cfg.Reference(d.p.Digest)
-	var bins binner
-	binsID := ""
-	if ref != nil {
-		if s := w.schema(ctx, p, d.p.SchemaID); s != nil {
-			binsID = ref.ID
-			bins = func(r int) []uint16 {
-				w.bins = collector.BinRow(ref, s, d.p, r, w.bins[:0])
-				return w.bins
-			}
-		}
-	}
-	w.block.add(d.p, d.size, p.token, binsID, bins)
 }
 
 // schema finds a schema; a row whose schema is nowhere is stored without bins,

@@ -377,6 +377,9 @@ func (s *Spool) startReader() error {
 		if from := s.unreadFrom(seg); from < seg.end {
 			s.unread.bytes += seg.end - from
 		}
+		if seg.ackedTo < seg.end {
+			s.appended.Add(seg.records)
+		}
 	}
 	s.oldest = time.Now()
 	s.trimIndex()

@@ -79,8 +79,10 @@ type Stats struct {
 	OldestAge time.Duration
 	// Full says that the last Append found no room.
 	Full bool
-	// Appended and Acked count records since Open; Lost those that LevelNone had
-	// taken and could not write; Failures groups that could not be written.
+	// Appended and Acked count records: those found waiting by Open (counted as
+	// appended) and those since. They are equal exactly when nothing waits. Lost
+	// counts records that LevelNone had taken and could not write, Failures groups
+	// that could not be written.
 	Appended, Acked, Lost, Failures uint64
 	// BadBytes counts damaged bytes set aside, BadStretches how many runs of them.
 	BadBytes, BadStretches uint64
@@ -213,7 +215,14 @@ func (s *Spool) Stats() Stats {
 	st.Segments = len(s.segments)
 	for _, seg := range s.segments {
 		st.Bytes += max(seg.end, seg.capacity)
-		st.Pending += seg.end - max(seg.ackedTo, headerSize)
+		st.Pending += max(0, seg.end-max(seg.ackedTo, headerSize))
+	}
+	// Sealed segments of earlier starts are counted by their sequence numbers, so
+	// where damage was skipped only the difference is exact.
+	if st.Pending == 0 {
+		st.Acked = st.Appended
+	} else if st.Acked >= st.Appended {
+		st.Acked = max(st.Appended, 1) - 1
 	}
 	if s.unread.bytes > 0 {
 		st.OldestAge = time.Since(s.oldest)

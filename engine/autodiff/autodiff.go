@@ -72,15 +72,17 @@ func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, op
 		}
 		b.needed[name] = true
 	}
+	var blocked *graph.Node
 	for _, n := range nodes {
 		for _, i := range n.Inputs {
 			if i == "" || !b.needed[i] {
 				continue
 			}
-			for _, o := range n.Outputs {
-				b.needed[o] = o != ""
-			}
+			blocked = b.reach(n, blocked)
 		}
+	}
+	if blocked != nil && !b.needed[target.Name] {
+		return nil, notDifferentiable(blocked)
 	}
 	g := &engine.Gradient{}
 	if err := b.seed(run.Value(target.Name), target, g); err != nil {
@@ -102,6 +104,25 @@ func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, op
 		g.Inputs = append(g.Inputs, engine.Named{Name: name, Tensor: t})
 	}
 	return g, nil
+}
+
+// reach marks n's outputs as depending on an input asked for. A condition (a bool)
+// stops there: which branch is taken has no derivative, as at a ReLU's corner. The
+// first node that stops so is returned, to be named where nothing else goes through.
+func (b *back[T]) reach(n *graph.Node, blocked *graph.Node) *graph.Node {
+	for _, o := range n.Outputs {
+		if o == "" {
+			continue
+		}
+		if t := b.run.Value(o); t == nil || t.DType() == engine.Bool {
+			if blocked == nil {
+				blocked = n
+			}
+			continue
+		}
+		b.needed[o] = true
+	}
+	return blocked
 }
 
 // seed sets the target's own gradient: 1 at element Index of every row.

@@ -239,7 +239,7 @@ func (a *treeAttrs) tree(root int, index map[nodeKey]int, leaves map[nodeKey][]i
 		node.Left, node.Right = kids[0], kids[1]
 		t.Nodes[at] = node
 	}
-	if len(t.Nodes)*width > 1<<28 {
+	if len(t.Nodes)*width > 1<<24 {
 		return nil, fmt.Errorf("a tree of %d nodes and %d outputs: %w", len(t.Nodes), width, engine.ErrTooLarge)
 	}
 	t.Values = make([]float64, len(t.Nodes)*width)

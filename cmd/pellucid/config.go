@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/pellucid/pellucid/collector/strictyaml"
+)
+
+// config is the one configuration tree: the file, then the environment, then
+// flags, each over the one before. Every field's zero value means its default.
+type config struct {
+	HTTP    string `yaml:"http"`
+	Models  string `yaml:"models"`
+	Data    string `yaml:"data"`
+	Threads int    `yaml:"threads"`
+	// ClickHouse is the address of a server; empty means the embedded engine.
+	ClickHouse string `yaml:"clickhouse"`
+	// Engine is a libchdb.so or a clickhouse binary for the embedded engine.
+	Engine       string   `yaml:"engine"`
+	EngineMemory byteSize `yaml:"engine_memory"`
+	// AllowUnauthenticated lets data and pages be reached from elsewhere while
+	// there is no authentication.
+	AllowUnauthenticated bool `yaml:"allow_unauthenticated"`
+
+	Limits    limitsConfig     `yaml:"limits"`
+	Capture   captureConfig    `yaml:"capture"`
+	Telemetry telemetryConfig  `yaml:"telemetry"`
+	Alerts    alertsConfig     `yaml:"alerts"`
+	Upstreams []upstreamConfig `yaml:"upstreams"`
+}
+
+type limitsConfig struct {
+	Body     byteSize `yaml:"body"`
+	InFlight int      `yaml:"in_flight"`
+	Timeout  duration `yaml:"timeout"`
+	Memory   byteSize `yaml:"memory"`
+}
+
+type captureConfig struct {
+	Durability string   `yaml:"durability"`
+	OnFull     string   `yaml:"on_full"`
+	SpoolBytes byteSize `yaml:"spool_bytes"`
+	Body       byteSize `yaml:"body"`
+}
+
+type telemetryConfig struct {
+	OTLP   string   `yaml:"otlp"`
+	Sample *float64 `yaml:"sample"`
+}
+
+type alertsConfig struct {
+	Rules    string          `yaml:"rules"`
+	Webhooks []webhookConfig `yaml:"webhooks"`
+}
+
+type webhookConfig struct {
+	URL     string   `yaml:"url"`
+	Timeout duration `yaml:"timeout"`
+}
+
+type upstreamConfig struct {
+	Name    string   `yaml:"name"`
+	URL     string   `yaml:"url"`
+	Model   string   `yaml:"model"`
+	Version string   `yaml:"version"`
+	Timeout duration `yaml:"timeout"`
+}
+
+// exampleConfig is what --print-config shows; a test decodes it.
+const exampleConfig = `# Pellucid's configuration. Every key may be left out; these are the defaults.
+# Flags and PELLUCID_* environment variables are put over this file.
+http: 127.0.0.1:8080          # pages, predictions, metrics
+models: models                # models/<name>/<version>/model.{onnx,json,ubj,txt}
+data: pellucid-data           # spool, embedded ClickHouse, models by digest
+threads: 0                    # cores one prediction may use; 0 means 1
+clickhouse: ""                # clickhouse://user:pass@host:9000/db; empty starts the embedded engine
+engine: ""                    # libchdb.so or a clickhouse binary >= 26.3; empty finds or fetches one
+engine_memory: 1GiB           # cap of the embedded engine
+allow_unauthenticated: false  # true lets other machines in while there is no authentication
+
+limits:
+  body: 64MiB                 # largest request
+  in_flight: 1024             # more are answered 503 with Retry-After
+  timeout: 30s                # of one prediction
+  memory: 1GiB                # of one model run
+
+capture:
+  durability: process         # process | machine | none: what an answer waits for
+  on_full: reject             # reject (503) | serve (counted loss), when the spool is full
+  spool_bytes: 4GiB
+  body: 1MiB                  # larger rows are stored without features, and say so
+
+telemetry:
+  otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse
+  sample: 0.05                # share of traces kept when the caller did not decide
+
+alerts:
+  rules: ""                   # a rules file; see README
+  webhooks: []                # - {url: "http://127.0.0.1:9093/hook", timeout: 10s}
+
+upstreams: []                 # - {name: risk, url: "http://127.0.0.1:9000", model: risk}
+`
+
+func defaults() config {
+	sample := 0.05
+	return config{
+		HTTP: "127.0.0.1:8080", Models: "models", Data: "pellucid-data", EngineMemory: 1 << 30,
+		Limits:    limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
+		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20},
+		Telemetry: telemetryConfig{Sample: &sample},
+	}
+}
+
+// serveFlags are the flags that stand for a key of the file; their environment
+// variable is PELLUCID_ and the name in capitals with _ for -.
+func (c *config) flags(fs *pflag.FlagSet) {
+	d := defaults()
+	fs.String("config", "", "configuration file (YAML)")
+	fs.String("http", d.HTTP, "address of pages, predictions and metrics")
+	fs.String("models", d.Models, "folder of models")
+	fs.String("data", d.Data, "folder of everything Pellucid keeps")
+	fs.String("clickhouse", "", "ClickHouse server instead of the embedded engine (clickhouse://user:pass@host:9000/db)")
+	fs.String("engine", "", "libchdb.so or clickhouse binary (>= 26.3) for the embedded engine")
+	fs.Int("threads", 0, "cores one prediction may use (0: 1)")
+	fs.String("rules", "", "alert rules file")
+	fs.Bool("allow-unauthenticated", false, "let other machines in while there is no authentication")
+}
+
+// loadConfig reads the file that --config (or PELLUCID_CONFIG) names, then the
+// environment, then the flags that were given.
+func loadConfig(fs *pflag.FlagSet, getenv func(string) string) (config, error) {
+	c := defaults()
+	path, _ := fs.GetString("config")
+	if path == "" {
+		path = getenv("PELLUCID_CONFIG")
+	}
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return c, usage(fmt.Errorf("read the configuration: %w", err))
+		}
+		if err := strictyaml.Decode(data, path, &c); err != nil {
+			return c, usage(err)
+		}
+	}
+	var err error
+	fs.VisitAll(func(f *pflag.Flag) {
+		value := getenv("PELLUCID_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+		if f.Changed {
+			value = f.Value.String()
+		}
+		if (value != "" || f.Changed) && err == nil {
+			err = c.set(f.Name, value)
+		}
+	})
+	if err != nil {
+		return c, usage(err)
+	}
+	return c, c.validate()
+}
+
+func (c *config) set(name, value string) (err error) {
+	switch name {
+	case "http":
+		c.HTTP = value
+	case "models":
+		c.Models = value
+	case "data":
+		c.Data = value
+	case "clickhouse":
+		c.ClickHouse = value
+	case "engine":
+		c.Engine = value
+	case "rules":
+		c.Alerts.Rules = value
+	case "threads":
+		c.Threads, err = strconv.Atoi(value)
+	case "allow-unauthenticated":
+		c.AllowUnauthenticated, err = strconv.ParseBool(value)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %q: %w", name, value, errors.Unwrap(err))
+	}
+	return nil
+}
+
+func (c *config) validate() error {
+	host, _, err := net.SplitHostPort(c.HTTP)
+	if err != nil {
+		return usage(fmt.Errorf("http %q is not host:port", c.HTTP))
+	}
+	if !loopback(host) && !c.AllowUnauthenticated {
+		return usage(fmt.Errorf("http %q can be reached from other machines and there is no authentication: bind to 127.0.0.1, or say --allow-unauthenticated", c.HTTP))
+	}
+	if !slices.Contains([]string{"process", "machine", "none"}, c.Capture.Durability) {
+		return usage(fmt.Errorf("capture.durability %q is not process, machine or none", c.Capture.Durability))
+	}
+	if !slices.Contains([]string{"reject", "serve"}, c.Capture.OnFull) {
+		return usage(fmt.Errorf("capture.on_full %q is not reject or serve", c.Capture.OnFull))
+	}
+	if s := c.Telemetry.Sample; s != nil && (*s < 0 || *s > 1) {
+		return usage(fmt.Errorf("telemetry.sample %g is not between 0 and 1", *s))
+	}
+	if c.Threads < 0 {
+		return usage(fmt.Errorf("threads %d is negative", c.Threads))
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// dir makes a folder below the data folder and returns its path.
+func (c *config) dir(name string) (string, error) {
+	p := filepath.Join(c.Data, name)
+	if err := os.MkdirAll(p, 0o700); err != nil {
+		return "", fmt.Errorf("make the data folder: %w", err)
+	}
+	return filepath.Abs(p)
+}
+
+// byteSize is a size in the file: a number, or one with KiB, MiB, GiB.
+type byteSize int64
+
+// UnmarshalYAML reads the size.
+func (b *byteSize) UnmarshalYAML(unmarshal func(any) error) error {
+	var s string
+	if err := unmarshal(&s); err != nil {
+		return err
+	}
+	n, unit := strings.TrimSpace(s), int64(1)
+	for suffix, u := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40} {
+		if rest, ok := strings.CutSuffix(n, suffix); ok {
+			n, unit = strings.TrimSpace(rest), u
+		}
+	}
+	v, err := strconv.ParseInt(n, 10, 64)
+	if err != nil || v < 0 || v > (1<<62)/unit {
+		return fmt.Errorf("size %q is not a number of bytes, KiB, MiB, GiB or TiB", s)
+	}
+	*b = byteSize(v * unit)
+	return nil
+}
+
+// duration is a time in the file: 30s, 5m.
+type duration time.Duration
+
+// UnmarshalYAML reads the time.
+func (d *duration) UnmarshalYAML(unmarshal func(any) error) error {
+	var s string
+	if err := unmarshal(&s); err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 {
+		return fmt.Errorf("time %q is not one such as 30s or 5m", s)
+	}
+	*d = duration(v)
+	return nil
+}
+
+// exists reports whether there is something at path.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// lines joins what a command prints, for tests and pipes alike.
+func lines(parts ...string) string {
+	var b bytes.Buffer
+	for _, p := range parts {
+		b.WriteString(p)
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

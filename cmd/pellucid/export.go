@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+)
+
+func exportCommand() *cobra.Command {
+	var model, ver, from, to, where, output string
+	cmd := &cobra.Command{
+		Use: "export --model NAME", Short: "Take stored predictions out as CSV",
+		Long: `Writes one line a stored prediction, with its features, outputs and id. Works
+beside a running server, on the same --data folder or --clickhouse address.`,
+		Example: `  pellucid export --model flights_gbm --from 2013-07-01 --to 2013-08-01 --output july.csv
+  pellucid export --model risk --where "score > 0.9" --clickhouse clickhouse://user:pass@host:9000/db`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "model"); err != nil {
+				return err
+			}
+			q := collector.Query{Tenant: collector.DefaultTenant, Model: model, Version: ver, Where: where}
+			var err error
+			if q.From, err = optionalTime("from", from); err != nil {
+				return err
+			}
+			if q.To, err = optionalTime("to", to); err != nil {
+				return err
+			}
+			store, err := openStore(cmd)
+			if err != nil {
+				return err
+			}
+			err = writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
+				return export(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), store, q)
+			})
+			return errors.Join(err, store.Close())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&model, "model", "", "model to export")
+	f.StringVar(&ver, "version", "", "its version (default: all)")
+	f.StringVar(&from, "from", "", "first event time (RFC 3339 or a date)")
+	f.StringVar(&to, "to", "", "event time to stop before")
+	f.StringVar(&where, "where", "", "filter, such as: carrier = 'UA' and score > 0.8")
+	f.StringVar(&output, "output", "", "file to write (default: standard output)")
+	storeFlags(cmd)
+	return cmd
+}
+
+// storeFlags are the flags of commands that talk to the store of a server.
+func storeFlags(cmd *cobra.Command) {
+	d := defaults()
+	cmd.Flags().String("config", "", "the server's configuration file")
+	cmd.Flags().String("data", d.Data, "the server's data folder")
+	cmd.Flags().String("clickhouse", "", "the server's ClickHouse, where it is not the embedded one")
+}
+
+// storeDSN is the address of the store that the flags mean.
+func storeDSN(cmd *cobra.Command) (string, error) {
+	cfg, err := loadConfig(cmd.Flags(), os.Getenv)
+	if err != nil {
+		return "", err
+	}
+	if cfg.ClickHouse != "" {
+		return cfg.ClickHouse, nil
+	}
+	env, err := embedded.ReadEnv(filepath.Join(cfg.Data, "clickhouse"))
+	if err != nil {
+		return "", fmt.Errorf("find the embedded ClickHouse of %q: %w (is the server running?)", cfg.Data, err)
+	}
+	return env.DSN(), nil
+}
+
+func openStore(cmd *cobra.Command) (*clickhouse.Store, error) {
+	dsn, err := storeDSN(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return clickhouse.Open(cmd.Context(), clickhouse.Config{DSN: dsn})
+}
+
+func optionalTime(name, s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := parseWhen(s)
+	if err != nil {
+		return t, usage(fmt.Errorf("--%s: %w", name, err))
+	}
+	return t, nil
+}
+
+// export writes predictions whose columns are those of the first one; later ones
+// with other columns (another version's) are an error, not a crooked line.
+func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.Store, q collector.Query) error {
+	total, err := store.Count(ctx, q)
+	if err != nil {
+		return err
+	}
+	bar.start("export", int(total))
+	defer bar.finish()
+	out := csv.NewWriter(w)
+	var features, outputs []string
+	err = store.Each(ctx, q, func(p *collector.StoredPrediction) error {
+		if features == nil && outputs == nil {
+			features, outputs = slices.Sorted(maps.Keys(p.Features)), slices.Sorted(maps.Keys(p.Outputs))
+			head := append([]string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id"}, features...)
+			if err := out.Write(append(head, outputs...)); err != nil {
+				return err
+			}
+		}
+		if p.Status < 400 && p.Capture == "full" && (len(p.Features) != len(features) || len(p.Outputs) != len(outputs)) {
+			return fmt.Errorf("prediction %s has other columns than the first: choose one --version", p.ID)
+		}
+		record := []string{
+			p.ID, p.ExternalID, p.Time.Format(time.RFC3339Nano), p.ReceivedAt.Format(time.RFC3339Nano),
+			p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID,
+		}
+		for _, name := range features {
+			record = append(record, plain(p.Features[name]))
+		}
+		for _, name := range outputs {
+			record = append(record, plain(p.Outputs[name]))
+		}
+		bar.add(1)
+		return out.Write(record)
+	})
+	if err != nil {
+		return err
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// plain writes a stored value as a CSV field; a missing one is empty.
+func plain(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case float32:
+		return strconv.FormatFloat(float64(v), 'g', -1, 32)
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return strings.TrimSpace(fmt.Sprint(v))
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/modelfile"
+)
+
+func modelCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "model", Short: "Look at model files and test them",
+		Example: "  pellucid model inspect model.ubj\n  pellucid model test cases/",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(inspectCommand(), modelTestCommand())
+	return cmd
+}
+
+func inspectCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use: "inspect PATH", Short: "Print a model's inputs, outputs, features and what it is",
+		Example: "  pellucid model inspect model.onnx\n  pellucid model inspect model.txt --format json",
+		Args:    oneArg("model file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := modelfile.Open(args[0])
+			if err != nil {
+				return err
+			}
+			switch format {
+			case "text":
+				return inspectText(cmd.OutOrStdout(), args[0], m.Info())
+			case "json":
+				return inspectJSON(cmd.OutOrStdout(), args[0], m.Info())
+			}
+			return usage(fmt.Errorf("format %q is not text or json", format))
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	return cmd
+}
+
+func inspectText(w io.Writer, path string, info *engine.Info) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(t, "file\t%s\nformat\t%s\ntask\t%s\n", filepath.Base(path), info.Format, info.Task)
+	for _, d := range info.Details {
+		fmt.Fprintf(t, "%s\t%s\n", d.Name, d.Value)
+	}
+	if len(info.Classes) > 0 {
+		fmt.Fprintf(t, "classes\t%s\n", strings.Join(info.Classes, ", "))
+	}
+	fmt.Fprintf(t, "missing values\t%t\n", info.Missing)
+	for _, part := range []struct {
+		name  string
+		specs []engine.Spec
+	}{{"input", info.Inputs}, {"output", info.Outputs}, {"on request", info.Extra}} {
+		for _, s := range part.specs {
+			fmt.Fprintf(t, "%s\t%s %s %v\n", part.name, s.Name, s.DType, s.Shape)
+		}
+	}
+	for i, f := range info.Features {
+		kind := "numeric"
+		if f.Categorical {
+			kind = "categorical"
+		}
+		if len(f.Categories) > 0 {
+			kind += ": " + strings.Join(f.Categories[:min(len(f.Categories), 8)], ", ")
+			if len(f.Categories) > 8 {
+				kind += ", … (" + strconv.Itoa(len(f.Categories)) + ")"
+			}
+		}
+		fmt.Fprintf(t, "feature %d\t%s %s\n", i, f.Name, kind)
+	}
+	return t.Flush()
+}
+
+// specJSON is one input or output as scripts read it.
+type specJSON struct {
+	Name     string `json:"name"`
+	Datatype string `json:"datatype"`
+	Shape    []int  `json:"shape"`
+}
+
+func specsJSON(specs []engine.Spec) []specJSON {
+	out := make([]specJSON, 0, len(specs))
+	for _, s := range specs {
+		out = append(out, specJSON{s.Name, s.DType.String(), s.Shape})
+	}
+	return out
+}
+
+func inspectJSON(w io.Writer, path string, info *engine.Info) error {
+	details := map[string]string{}
+	for _, d := range info.Details {
+		details[d.Name] = d.Value
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(map[string]any{
+		"file": filepath.Base(path), "format": info.Format, "task": info.Task, "classes": info.Classes,
+		"inputs": specsJSON(info.Inputs), "outputs": specsJSON(info.Outputs), "extra": specsJSON(info.Extra),
+		"features": info.Features, "missing": info.Missing, "details": details,
+	})
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/pellucid/pellucid/alerts"
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+const (
+	// look is how often the monitor asks how far event time has come.
+	look = time.Second
+	// lateness is how much event time may still be out of order: windows are
+	// judged that far behind the newest stored prediction.
+	lateness = 15 * time.Minute
+	// provisionalRows and provisionalSpan are what a provisional reference needs
+	// at least, whichever comes later.
+	provisionalRows = 1000
+	provisionalSpan = 24 * time.Hour
+)
+
+// monitor follows event time: it makes provisional references and evaluates the
+// alert rules. One goroutine, ended by stop.
+type monitor struct {
+	server *server
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu sync.Mutex
+	// judged is, by model, up to which event time rules were evaluated.
+	judged map[string]time.Time
+	// failing is the last error by what failed, so that each is logged once.
+	failing map[string]string
+}
+
+func startMonitor(s *server) *monitor {
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &monitor{server: s, cancel: cancel, done: make(chan struct{}), judged: map[string]time.Time{}, failing: map[string]string{}}
+	go m.loop(ctx)
+	return m
+}
+
+func (m *monitor) stop() {
+	m.cancel()
+	<-m.done
+}
+
+func (m *monitor) loop(ctx context.Context) {
+	defer close(m.done)
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			m.round(ctx)
+		}
+	}
+}
+
+// round looks at every live version once. Trouble with one does not keep the
+// others from being looked at; it is tried again in the next round.
+func (m *monitor) round(ctx context.Context) {
+	marks := map[string]time.Time{}
+	for _, v := range m.server.models.Live() {
+		mark, err := m.server.store.Watermark(ctx, collector.DefaultTenant, v.Name, v.Version)
+		m.report("ask for the watermark of "+v.Name, err)
+		if err != nil || mark.IsZero() {
+			continue
+		}
+		if mark.After(marks[v.Name]) {
+			marks[v.Name] = mark
+		}
+		if v.Reference() == nil {
+			m.report("make a reference for "+v.Name+" "+v.Version, m.provisional(ctx, v))
+		}
+	}
+	for name, mark := range marks {
+		at := mark.Add(-lateness)
+		err := m.server.manager.Evaluate(ctx, name, at)
+		m.report("evaluate the rules of "+name, err)
+		if err == nil {
+			m.mu.Lock()
+			m.judged[name] = at
+			m.mu.Unlock()
+		}
+	}
+}
+
+// judgedTo returns up to which event time a model's rules were evaluated.
+func (m *monitor) judgedTo(model string) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.judged[model]
+}
+
+// report logs an error when it is new, and its end.
+func (m *monitor) report(what string, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case err == nil && m.failing[what] != "":
+		delete(m.failing, what)
+		m.server.log.Info("works again", "what", what)
+	case err != nil && m.failing[what] != err.Error():
+		m.failing[what] = err.Error()
+		m.server.log.Error("monitor", "what", what, "error", err)
+	}
+}
+
+// provisional makes a version's reference of its own first rows, once there are
+// enough of them and they span long enough; or of the window of stored
+// predictions that model.yaml names.
+func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion) error {
+	q, err := m.referenceQuery(ctx, v)
+	if err != nil || q == nil {
+		return err
+	}
+	var list []collector.RawRow
+	err = m.server.store.Each(ctx, *q, func(p *collector.StoredPrediction) error {
+		if p.Digest == v.Digest && p.Capture == "full" && p.Status < 400 {
+			list = append(list, p.Raw)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(list) < provisionalRows {
+		return nil
+	}
+	rows, err := collector.Unflatten(v.Schema, v.Info, list)
+	if err != nil {
+		return err
+	}
+	source := fmt.Sprintf("stored predictions from %s to %s", q.From.Format(time.RFC3339), q.To.Format(time.RFC3339))
+	ref, err := repository.BuildReference(ctx, v, rows, source)
+	if err != nil {
+		return err
+	}
+	ref.Provisional = v.Config.ReferenceFrom == ""
+	return m.adopt(ctx, v, ref)
+}
+
+// referenceQuery selects the rows a missing reference is made of, or nil while
+// there are too few.
+func (m *monitor) referenceQuery(ctx context.Context, v *collector.ModelVersion) (*collector.Query, error) {
+	q := &collector.Query{Tenant: collector.DefaultTenant, Model: v.Name, Version: v.Version, Limit: 100_000}
+	if v.Config.ReferenceFrom != "" {
+		from, err1 := parseWhen(v.Config.ReferenceFrom)
+		to, err2 := parseWhen(v.Config.ReferenceTo)
+		if err := errors.Join(err1, err2); err != nil {
+			return nil, fmt.Errorf("model.yaml: reference: %w", err)
+		}
+		q.From, q.To = from, to
+		return q, nil
+	}
+	first, last, rows, err := m.server.store.Extent(ctx, q.Tenant, v.Name, v.Version)
+	if err != nil || rows < provisionalRows || last.Sub(first) < provisionalSpan {
+		return nil, err
+	}
+	// The first day, or as much longer as 1,000 rows take.
+	q.From, q.To = first, first.Add(provisionalSpan)
+	for q.To.Before(last) {
+		n, err := m.server.store.Count(ctx, *q)
+		if err != nil {
+			return nil, err
+		}
+		if n >= provisionalRows {
+			break
+		}
+		q.To = q.To.Add(provisionalSpan)
+	}
+	return q, nil
+}
+
+func parseWhen(s string) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time or a date", s)
+}
+
+// adopt puts a reference in force and counts the rows stored before it.
+func (m *monitor) adopt(ctx context.Context, v *collector.ModelVersion, ref *stats.Reference) error {
+	if err := m.server.store.SaveReference(ctx, collector.DefaultTenant, v.Name, v.Version, v.Digest, ref); err != nil {
+		return err
+	}
+	if err := m.server.models.SetReference(v.Digest, ref); err != nil {
+		return err
+	}
+	m.server.log.Info("reference made", "model", v.Name, "version", v.Version, "rows", ref.Rows, "source", ref.Source)
+	_, err := m.server.store.Backfill(ctx, collector.DefaultTenant, v.Name, v.Version, v.Digest, ref)
+	return err
+}
+
+// readRules reads the rules file.
+func readRules(path string) ([]alerts.Rule, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the alert rules: %w", err)
+	}
+	return alerts.ParseRules(data, path)
+}

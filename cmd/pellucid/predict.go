@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/engine/table"
+)
+
+// blockRows is how many rows are scored at a time: enough to keep the kernels
+// busy, little enough to show progress and to bound memory.
+const blockRows = 10_000
+
+func predictCommand() *cobra.Command {
+	var model, input, output string
+	var threads int
+	cmd := &cobra.Command{
+		Use: "predict --model FILE --input ROWS", Short: "Score rows of a file, offline",
+		Example: `  pellucid predict --model model.ubj --input rows.csv --output scores.csv
+  pellucid predict --model model.onnx --input rows.parquet --threads 2`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "model", "input"); err != nil {
+				return err
+			}
+			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
+				return predict(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), model, input, threads)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&model, "model", "", "model file (.onnx, .json, .ubj, .txt)")
+	cmd.Flags().StringVar(&input, "input", "", "rows (.csv, .parquet, .npy)")
+	cmd.Flags().StringVar(&output, "output", "", "CSV file to write (default: standard output)")
+	cmd.Flags().IntVar(&threads, "threads", 1, "cores to use")
+	return cmd
+}
+
+// required refuses a command whose flags lack one it cannot do without.
+func required(cmd *cobra.Command, names ...string) error {
+	for _, n := range names {
+		if f := cmd.Flags().Lookup(n); f.Value.String() == "" {
+			return usage(fmt.Errorf("%s needs --%s: see '%s --help'", cmd.Name(), n, cmd.CommandPath()))
+		}
+	}
+	return nil
+}
+
+// writeTo runs write on the file at path, or on standard output when path is
+// empty. A file that could not be written whole is removed.
+func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
+	if path == "" {
+		b := bufio.NewWriter(stdout)
+		return errors.Join(write(b), b.Flush())
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	b := bufio.NewWriter(f)
+	err = errors.Join(write(b), b.Flush(), f.Close())
+	if err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// modelRows opens a model and rows for it, checked and canonical.
+func modelRows(model, input string) (engine.Model, engine.Values, int, error) {
+	m, err := modelfile.Open(model)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	rows, n, err := inputRows(m.Info(), input)
+	return m, rows, n, err
+}
+
+func inputRows(info *engine.Info, input string) (engine.Values, int, error) {
+	t, err := table.Open(input)
+	if err != nil {
+		return nil, 0, err
+	}
+	in, err := t.Inputs(info)
+	if err != nil {
+		return nil, 0, fmt.Errorf("fit %s to the model: %w", input, err)
+	}
+	rows, _, err := engine.Bind(info, in)
+	if err != nil {
+		return nil, 0, fmt.Errorf("fit %s to the model: %w", input, err)
+	}
+	return rows, t.Rows, nil
+}
+
+func predict(ctx context.Context, w io.Writer, bar *progress, model, input string, threads int) error {
+	m, rows, n, err := modelRows(model, input)
+	if err != nil {
+		return err
+	}
+	session, err := m.NewSession(engine.SessionOptions{Threads: threads})
+	if err != nil {
+		return err
+	}
+	bar.start("predict", n)
+	defer bar.finish()
+	out := csv.NewWriter(w)
+	for from := 0; from < n; from += blockRows {
+		to := min(from+blockRows, n)
+		part, err := sliceRows(rows, from, to)
+		if err != nil {
+			return err
+		}
+		got, err := session.Run(ctx, part, nil)
+		if err != nil {
+			return fmt.Errorf("predict rows %d to %d: %w", from, to-1, err)
+		}
+		if from == 0 {
+			if err := out.Write(outputHeader(got)); err != nil {
+				return err
+			}
+		}
+		if err := writeOutputs(out, got, to-from); err != nil {
+			return err
+		}
+		bar.add(to - from)
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// sliceRows returns rows from to to of every tensor, without copying.
+func sliceRows(in engine.Values, from, to int) (engine.Values, error) {
+	out := make(engine.Values, len(in))
+	for i, v := range in {
+		t, err := v.Tensor.Slice(from, to)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = engine.Named{Name: v.Name, Tensor: t}
+	}
+	return out, nil
+}
+
+func outputHeader(out engine.Values) []string {
+	var names []string
+	for _, o := range out {
+		k := o.Tensor.RowLen()
+		if k == 1 {
+			names = append(names, o.Name)
+			continue
+		}
+		for i := range k {
+			names = append(names, fmt.Sprintf("%s[%d]", o.Name, i))
+		}
+	}
+	return names
+}
+
+func writeOutputs(w *csv.Writer, out engine.Values, rows int) error {
+	record := make([]string, 0, 8)
+	format := make([]func(int) string, len(out))
+	for i, o := range out {
+		if o.Tensor.Rows() != rows {
+			return fmt.Errorf("output %q has %d rows for %d rows of input", o.Name, o.Tensor.Rows(), rows)
+		}
+		format[i] = formatter(o.Tensor)
+	}
+	for r := range rows {
+		record = record[:0]
+		for f, o := range out {
+			k := o.Tensor.RowLen()
+			for i := r * k; i < (r+1)*k; i++ {
+				record = append(record, format[f](i))
+			}
+		}
+		if err := w.Write(record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// formatter returns what writes element i of t as the shortest text that reads
+// back exactly.
+func formatter(t *engine.Tensor) func(i int) string {
+	switch t.DType() {
+	case engine.Float32:
+		d := engine.Data[float32](t)
+		return func(i int) string { return strconv.FormatFloat(float64(d[i]), 'g', -1, 32) }
+	case engine.String:
+		d := engine.Data[string](t)
+		return func(i int) string { return d[i] }
+	case engine.Int64:
+		d := engine.Data[int64](t)
+		return func(i int) string { return strconv.FormatInt(d[i], 10) }
+	case engine.Uint64:
+		d := engine.Data[uint64](t)
+		return func(i int) string { return strconv.FormatUint(d[i], 10) }
+	case engine.Bool:
+		d := engine.Data[bool](t)
+		return func(i int) string { return strconv.FormatBool(d[i]) }
+	}
+	d, _ := t.Float64s() // every other type fits a float64 exactly
+	return func(i int) string { return strconv.FormatFloat(d[i], 'g', -1, 64) }
+}

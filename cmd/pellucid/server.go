@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/alerts"
+	"github.com/pellucid/pellucid/alerts/notify"
+	"github.com/pellucid/pellucid/collector/capture"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+	"github.com/pellucid/pellucid/collector/proxy"
+	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/collector/spool"
+	"github.com/pellucid/pellucid/collector/telemetry"
+	"github.com/pellucid/pellucid/explain"
+)
+
+// server is one running Pellucid. Its parts start in the order of this list,
+// sinks before sources, and stop in the opposite one.
+type server struct {
+	cfg config
+	log *slog.Logger
+
+	engine    *embedded.Engine
+	store     *clickhouse.Store
+	spool     *spool.Spool
+	telemetry *telemetry.Telemetry
+	models    *repository.Repository
+	explainer *explain.Explainer
+	capturer  *capture.Capturer
+	writer    *clickhouse.Writer
+	manager   *alerts.Manager
+	webhooks  []*notify.Webhook
+	monitor   *monitor
+	listener  net.Listener
+	http      *http.Server
+
+	// url is where the server answers.
+	url string
+	// stops are what startServer has started, undone from the last to the first.
+	stops []stopStep
+}
+
+// stopStep undoes one start. It reports what was left or lost, if anything.
+type stopStep struct {
+	what string
+	stop func(ctx context.Context) error
+}
+
+func (s *server) onStop(what string, stop func(ctx context.Context) error) {
+	s.stops = append(s.stops, stopStep{what, stop})
+}
+
+// startServer starts everything or nothing. progress takes the download of the
+// engine, should it be needed.
+func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
+	s := &server{cfg: cfg, log: log}
+	for _, start := range []func(context.Context) error{
+		// A taken port is found out before anything else is started.
+		s.listen,
+		func(ctx context.Context) error { return s.startStore(ctx, progress) },
+		s.startSpool, s.startTelemetry, s.startModels, s.startWriter, s.startAlerts, s.startHTTP,
+	} {
+		if err := start(ctx); err != nil {
+			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			return nil, errors.Join(err, s.stop(stopCtx))
+		}
+	}
+	return s, nil
+}
+
+// stop undoes every start, the last first. What fails is logged and does not
+// keep the rest from stopping.
+func (s *server) stop(ctx context.Context) error {
+	var errs []error
+	for i := len(s.stops) - 1; i >= 0; i-- {
+		if err := s.stops[i].stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", s.stops[i].what, err))
+		}
+	}
+	s.stops = nil
+	return errors.Join(errs...)
+}
+
+func (s *server) listen(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.HTTP)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w (another program has the port? choose one with --http)", s.cfg.HTTP, err)
+	}
+	s.listener = l
+	s.url = "http://" + l.Addr().String()
+	s.onStop("listener", func(context.Context) error {
+		if s.http != nil {
+			return nil // the HTTP server has closed it
+		}
+		return l.Close()
+	})
+	return nil
+}
+
+// startStore opens ClickHouse: the one named, or the embedded child.
+func (s *server) startStore(ctx context.Context, progress io.Writer) error {
+	dsn := s.cfg.ClickHouse
+	if dsn == "" {
+		dir, err := s.cfg.dir("clickhouse")
+		if err != nil {
+			return err
+		}
+		s.engine, err = embedded.Start(ctx, embedded.Config{
+			Dir: dir, Engine: s.cfg.Engine, MemoryBytes: int64(s.cfg.EngineMemory), Progress: progress, Log: s.log,
+			FsyncInserts: s.cfg.Capture.Durability == "machine",
+		})
+		if err != nil {
+			return err
+		}
+		s.onStop("clickhouse engine", s.engine.Stop)
+		dsn = s.engine.Env().DSN()
+	}
+	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn})
+	if err != nil {
+		return err
+	}
+	s.store = store
+	s.onStop("clickhouse connection", func(context.Context) error { return store.Close() })
+	return store.Migrate(ctx)
+}
+
+func (s *server) startSpool(context.Context) error {
+	dir, err := s.cfg.dir("spool")
+	if err != nil {
+		return err
+	}
+	sp, err := spool.Open(spool.Config{
+		Dir: dir, Level: spool.Level(s.cfg.Capture.Durability), MaxBytes: int64(s.cfg.Capture.SpoolBytes), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.spool = sp
+	s.onStop("spool", func(context.Context) error {
+		left := sp.Stats().Appended - sp.Stats().Acked
+		err := sp.Close()
+		if left > 0 {
+			s.log.Info("records left in the spool; the next start sends them", "records", left)
+		}
+		return err
+	})
+	return nil
+}
+
+func (s *server) startTelemetry(ctx context.Context) error {
+	cfg := telemetry.Config{ServiceVersion: build(), OTLPEndpoint: s.cfg.Telemetry.OTLP, SampleRatio: *s.cfg.Telemetry.Sample, Logger: s.log}
+	if cfg.OTLPEndpoint == "" {
+		cfg.WriteSpans = s.writeSpans
+	}
+	t, err := telemetry.New(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	t.SetGlobal()
+	s.telemetry = t
+	s.onStop("telemetry", t.Shutdown)
+	return nil
+}
+
+func (s *server) startModels(ctx context.Context) error {
+	store, err := s.cfg.dir("models")
+	if err != nil {
+		return err
+	}
+	dir := s.cfg.Models
+	if dir != "" && !exists(dir) {
+		s.log.Warn("there is no models folder: nothing is served from disk", "models", dir)
+		dir = ""
+	}
+	s.models, err = repository.Open(ctx, repository.Config{
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop("models", func(context.Context) error { s.models.Close(); return nil })
+	s.explainer, err = explain.New(explain.Config{Engine: "pellucid " + build()})
+	return err
+}
+
+// startAlerts reads the rules and starts the loop that looks at event time.
+func (s *server) startAlerts(context.Context) error {
+	var rules []alerts.Rule
+	if path := s.cfg.Alerts.Rules; path != "" {
+		var err error
+		if rules, err = readRules(path); err != nil {
+			return usage(err)
+		}
+	}
+	channels := []func(context.Context, []alerts.Alert) error{notify.Log(s.log), s.recordAlerts}
+	for i, w := range s.cfg.Alerts.Webhooks {
+		hook, err := notify.Open(notify.Config{
+			URL: w.URL, Timeout: time.Duration(w.Timeout), Receiver: fmt.Sprintf("webhook-%d", i+1), ExternalURL: s.url, Logger: s.log,
+		})
+		if err != nil {
+			return usage(err)
+		}
+		s.webhooks = append(s.webhooks, hook)
+		s.onStop("webhook", hook.Close)
+		channels = append(channels, hook.Notify)
+	}
+	m, err := alerts.New(alerts.Config{
+		Rules: rules, Source: s.alertSource(), Notify: notify.All(channels...),
+		StatePath: filepath.Join(s.cfg.Data, "alerts.log"),
+		URL:       func(a *alerts.Alert) string { return s.url + "/ui/alerts" },
+	})
+	if err != nil {
+		return err
+	}
+	s.manager = m
+	s.onStop("alerts", func(context.Context) error { return m.Close() })
+	s.monitor = startMonitor(s)
+	s.onStop("monitor", func(context.Context) error { s.monitor.stop(); return nil })
+	return nil
+}
+
+func (s *server) startHTTP(context.Context) error {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	cfg, err := s.proxyConfig()
+	if err != nil {
+		return err
+	}
+	p, err := proxy.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.Register(e)
+	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
+	if err := s.registerPages(e); err != nil {
+		return err
+	}
+	s.http = &http.Server{
+		Handler: e, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("serve HTTP", "error", err)
+		}
+	}()
+	s.onStop("http", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := s.http.Shutdown(ctx); err != nil {
+			return errors.Join(err, s.http.Close())
+		}
+		return nil
+	})
+	return nil
+}

@@ -1,0 +1,396 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pellucid/pellucid/alerts"
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// bounded fills in the bounds that a question left open: the span of event time
+// there is. ok is false where there is no prediction at all.
+func (s *server) bounded(ctx context.Context, w *api.Window) (ok bool, err error) {
+	if !w.From.IsZero() && !w.To.IsZero() {
+		return true, nil
+	}
+	first, last, _, err := s.store.Extent(ctx, w.Tenant, w.Model, w.Version)
+	if err != nil || last.IsZero() {
+		return false, err
+	}
+	if w.From.IsZero() {
+		w.From = first
+	}
+	if w.To.IsZero() {
+		w.To = last.Truncate(time.Minute).Add(time.Minute)
+	}
+	return w.From.Before(w.To), nil
+}
+
+// find returns the version a window is about and puts its number in w.
+func (s *server) find(w *api.Window) (*collector.ModelVersion, error) {
+	if w.Segment != "" {
+		return nil, fmt.Errorf("segment is known but not built yet: %w", collector.ErrBadQuery)
+	}
+	v, err := s.live(w.Model, w.Version)
+	if err != nil {
+		return nil, err
+	}
+	w.Version = v.Version
+	return v, nil
+}
+
+func (s *server) drift(ctx context.Context, w api.Window) (stats.Report, error) {
+	v, err := s.find(&w)
+	if err != nil {
+		return stats.Report{}, err
+	}
+	opt := stats.Options{Tests: w.Tests}
+	ref := v.Reference()
+	ok, err := s.bounded(ctx, &w)
+	if err != nil || !ok || ref == nil {
+		return stats.Compare(ref, padded(nil, ref), 0, opt), err
+	}
+	whole, err := s.counts(ctx, w, ref, 0)
+	if err != nil {
+		return stats.Report{}, err
+	}
+	report := stats.Compare(ref, whole[0].Fields, int(math.Round(whole[0].Rows)), opt)
+	if w.Step == 0 {
+		return report, nil
+	}
+	steps, err := s.counts(ctx, w, ref, w.Step)
+	if err != nil {
+		return stats.Report{}, err
+	}
+	for _, c := range steps {
+		rows := int(math.Round(c.Rows))
+		one := stats.Compare(ref, c.Fields, rows, opt)
+		start, end := c.Start, c.End
+		report.Chunks = append(report.Chunks, stats.Chunk{
+			Start: &start, End: &end, Rows: rows, Features: one.Features, Dataset: one.Dataset, State: one.State,
+		})
+	}
+	return report, nil
+}
+
+// counts asks for bin counts and gives every field of the reference a place.
+func (s *server) counts(ctx context.Context, w api.Window, ref *stats.Reference, step time.Duration) ([]clickhouse.BinWindow, error) {
+	list, err := s.store.BinCounts(ctx, w.Tenant, w.Model, w.Version, ref.ID, w.From, w.To, step)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i].Fields = padded(list[i].Fields, ref)
+	}
+	return list, nil
+}
+
+func padded(counts []stats.Counts, ref *stats.Reference) []stats.Counts {
+	if ref == nil {
+		return nil
+	}
+	for len(counts) < len(ref.Fields) {
+		counts = append(counts, stats.Counts{})
+	}
+	return counts[:len(ref.Fields)]
+}
+
+// bins gives one field's counts by its coarse bins, with names for people.
+func (s *server) bins(ctx context.Context, w api.Window, feature string) (api.Bins, error) {
+	v, err := s.find(&w)
+	if err != nil {
+		return api.Bins{}, err
+	}
+	ref := v.Reference()
+	if ref == nil {
+		return api.Bins{}, fmt.Errorf("model %q has no reference: %w", w.Model, collector.ErrNotFound)
+	}
+	i := slices.IndexFunc(ref.Fields, func(f stats.FieldBins) bool { return f.Name == feature && f.Kind != stats.KindNone })
+	if i < 0 {
+		return api.Bins{}, fmt.Errorf("feature %q is not watched: %w", feature, collector.ErrNotFound)
+	}
+	cur := stats.Counts{}
+	if ok, err := s.bounded(ctx, &w); err != nil {
+		return api.Bins{}, err
+	} else if ok {
+		list, err := s.counts(ctx, w, ref, 0)
+		if err != nil {
+			return api.Bins{}, err
+		}
+		cur = list[0].Fields[i]
+	}
+	return binsOf(v, &ref.Fields[i], i, ref.Counts[i], cur)
+}
+
+func binsOf(v *collector.ModelVersion, f *stats.FieldBins, i int, ref, cur stats.Counts) (api.Bins, error) {
+	b := api.Bins{Feature: f.Name, Kind: f.Kind}
+	var err error
+	if b.Reference, err = f.Fold(ref); err != nil {
+		return b, err
+	}
+	if b.Current, err = f.Fold(cur); err != nil {
+		return b, err
+	}
+	for _, slot := range f.Slots() {
+		b.Labels = append(b.Labels, slotName(v, i, slot.Label))
+	}
+	return b, nil
+}
+
+// slotName turns a category's code into its name where the model knows it.
+func slotName(v *collector.ModelVersion, field int, label string) string {
+	if field >= len(v.Info.Features) {
+		return label
+	}
+	code, err := strconv.Atoi(label)
+	if cats := v.Info.Features[field].Categories; err == nil && code >= 0 && code < len(cats) {
+		return cats[code]
+	}
+	return label
+}
+
+func (s *server) traffic(ctx context.Context, w api.Window) ([]api.TrafficPoint, error) {
+	if _, err := s.find(&w); err != nil {
+		return nil, err
+	}
+	if ok, err := s.bounded(ctx, &w); err != nil || !ok {
+		return []api.TrafficPoint{}, err
+	}
+	list, err := s.store.Traffic(ctx, w.Tenant, w.Model, w.Version, w.From, w.To, w.Step)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]api.TrafficPoint, len(list))
+	for i, t := range list {
+		out[i] = api.TrafficPoint{
+			Start: t.Start, End: t.End, Requests: float64(t.Requests), Rows: float64(t.Rows), Errors: float64(t.Errors),
+			P50MS: finite(t.P50 * 1000), P99MS: finite(t.P99 * 1000),
+		}
+	}
+	return out, nil
+}
+
+// finite makes a number that JSON can hold: no quantile is 0.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
+}
+
+func (s *server) performance(ctx context.Context, w api.Window) (api.Performance, error) {
+	v, err := s.find(&w)
+	if err != nil {
+		return api.Performance{}, err
+	}
+	p := api.Performance{Model: w.Model, Version: w.Version, Task: string(v.Info.Task), State: stats.StateNoData, Metrics: map[string]float64{}}
+	ok, err := s.bounded(ctx, &w)
+	if err != nil || !ok {
+		p.Reason = "no predictions"
+		return p, err
+	}
+	rows, err := s.store.Labelled(ctx, w.Tenant, w.Model, w.Version, w.From, w.To)
+	if err != nil {
+		return p, err
+	}
+	counts, err := s.store.Traffic(ctx, w.Tenant, w.Model, w.Version, w.From, w.To, w.Step)
+	if err != nil {
+		return p, err
+	}
+	if err := measure(v, rows, &p); err != nil {
+		return p, err
+	}
+	for _, t := range counts {
+		p.Rows.Predictions += float64(t.Rows)
+	}
+	if w.Step > 0 {
+		p.Chunks, err = performanceChunks(v, rows, counts)
+	}
+	return p, err
+}
+
+func measure(v *collector.ModelVersion, rows []clickhouse.LabelledRow, p *api.Performance) error {
+	p.Rows.Labelled = float64(len(rows))
+	if len(rows) == 0 {
+		p.Reason = "no labels in this window yet"
+		return nil
+	}
+	got, err := performanceOf(v, rows)
+	if err != nil {
+		p.State, p.Reason = stats.StateError, err.Error()
+		return nil
+	}
+	p.State, p.Reason = stats.StateOK, ""
+	for name, m := range got.Metrics {
+		p.Metrics[string(name)] = m
+	}
+	return nil
+}
+
+func performanceChunks(v *collector.ModelVersion, rows []clickhouse.LabelledRow, counts []clickhouse.TrafficWindow) ([]api.PerformanceChunk, error) {
+	out := make([]api.PerformanceChunk, 0, len(counts))
+	at := 0
+	for _, t := range counts {
+		from := at
+		for at < len(rows) && rows[at].Time.Before(t.End) {
+			at++
+		}
+		p := api.Performance{State: stats.StateNoData, Metrics: map[string]float64{}}
+		if err := measure(v, rows[from:at], &p); err != nil {
+			return nil, err
+		}
+		p.Rows.Predictions = float64(t.Rows)
+		out = append(out, api.PerformanceChunk{Start: t.Start, End: t.End, Rows: p.Rows, Metrics: p.Metrics, State: p.State})
+	}
+	return out, nil
+}
+
+// performanceOf holds scores against labels by the model's task. Rows whose
+// label means nothing to the task are an error that names no value.
+func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (stats.Performance, error) {
+	weights := make([]float64, len(rows))
+	for i, r := range rows {
+		weights[i] = r.Weight
+	}
+	switch v.Info.Task {
+	case engine.TaskBinary:
+		return binaryPerformance(v, rows, weights)
+	case engine.TaskMulticlass:
+		decided, labels := make([]string, len(rows)), make([]string, len(rows))
+		for i, r := range rows {
+			decided[i], labels[i] = r.Decided, className(v, r.Label)
+		}
+		return stats.MulticlassPerformance(decided, labels, weights)
+	case engine.TaskRegression, engine.TaskRanking:
+		scores, truth := make([]float64, len(rows)), make([]float64, len(rows))
+		for i, r := range rows {
+			t, err := strconv.ParseFloat(r.Label, 64)
+			if err != nil {
+				return stats.Performance{}, errors.New("a label is not a number")
+			}
+			scores[i], truth[i] = r.Score, t
+		}
+		return stats.RegressionPerformance(scores, truth, weights)
+	}
+	return stats.Performance{}, fmt.Errorf("no performance is defined for the task %q", v.Info.Task)
+}
+
+func binaryPerformance(v *collector.ModelVersion, rows []clickhouse.LabelledRow, weights []float64) (stats.Performance, error) {
+	scores, decided, labels := make([]float64, len(rows)), make([]bool, len(rows)), make([]bool, len(rows))
+	positive := "1"
+	if len(v.Info.Classes) == 2 {
+		positive = v.Info.Classes[1]
+	}
+	for i, r := range rows {
+		yes, err := isPositive(v, r.Label)
+		if err != nil {
+			return stats.Performance{}, err
+		}
+		scores[i], decided[i], labels[i] = r.Score, r.Decided == positive, yes
+	}
+	return stats.BinaryPerformance(scores, decided, labels, weights)
+}
+
+// isPositive reads a label of a binary model: a class by name, or 0 and 1, or
+// true and false.
+func isPositive(v *collector.ModelVersion, label string) (bool, error) {
+	if i := slices.Index(v.Info.Classes, label); i >= 0 {
+		return i == 1, nil
+	}
+	if b, err := strconv.ParseBool(label); err == nil {
+		return b, nil
+	}
+	if f, err := strconv.ParseFloat(label, 64); err == nil && (f == 0 || f == 1) {
+		return f == 1, nil
+	}
+	return false, fmt.Errorf("a label is neither a class of the model %v nor 0 or 1", v.Info.Classes)
+}
+
+// className reads a label of a multi-class model: a class by name, or by number.
+func className(v *collector.ModelVersion, label string) string {
+	if slices.Contains(v.Info.Classes, label) {
+		return label
+	}
+	if i, err := strconv.Atoi(label); err == nil && i >= 0 && i < len(v.Info.Classes) {
+		return v.Info.Classes[i]
+	}
+	return label
+}
+
+// alertSource answers what rules ask.
+func (s *server) alertSource() alerts.Source {
+	return alerts.Source{
+		Window: func(ctx context.Context, q alerts.Query) (alerts.Window, error) {
+			v, err := s.live(q.Model, q.Version)
+			if err != nil {
+				return alerts.Window{}, err
+			}
+			out := alerts.Window{Version: v.Version, Reference: v.Reference()}
+			if out.Reference == nil {
+				return out, nil
+			}
+			list, err := s.counts(ctx, api.Window{Tenant: collector.DefaultTenant, Model: q.Model, Version: v.Version, From: q.From, To: q.To}, out.Reference, 0)
+			if err != nil {
+				return out, err
+			}
+			out.Counts, out.Rows = list[0].Fields, int(math.Round(list[0].Rows))
+			return out, nil
+		},
+		Performance: func(ctx context.Context, q alerts.Query) (alerts.Labelled, error) {
+			v, err := s.live(q.Model, q.Version)
+			if err != nil {
+				return alerts.Labelled{}, err
+			}
+			rows, err := s.store.Labelled(ctx, collector.DefaultTenant, q.Model, v.Version, q.From, q.To)
+			if err != nil || len(rows) == 0 {
+				return alerts.Labelled{Version: v.Version}, err
+			}
+			p, err := performanceOf(v, rows)
+			return alerts.Labelled{Version: v.Version, Performance: p}, err
+		},
+		Traffic: func(ctx context.Context, q alerts.Query) (alerts.Traffic, error) {
+			v, err := s.live(q.Model, q.Version)
+			if err != nil {
+				return alerts.Traffic{}, err
+			}
+			list, err := s.store.Traffic(ctx, collector.DefaultTenant, q.Model, v.Version, q.From, q.To, 0)
+			if err != nil {
+				return alerts.Traffic{}, err
+			}
+			t := list[0]
+			out := alerts.Traffic{Version: v.Version, Requests: int(t.Requests), Failed: int(t.Errors), LatencyMS: map[string]float64{}}
+			for name, q := range map[string]float64{"p50": t.P50, "p90": t.P90, "p99": t.P99} {
+				if !math.IsNaN(q) {
+					out.LatencyMS[name] = q * 1000
+				}
+			}
+			return out, nil
+		},
+		Samples: s.samples,
+	}
+}
+
+// samples returns a few predictions of the window that fired.
+func (s *server) samples(ctx context.Context, q alerts.Query, _ []alerts.Finding) ([]string, error) {
+	p, err := s.store.List(ctx, collector.Query{
+		Tenant: collector.DefaultTenant, Model: q.Model, Version: q.Version, From: q.From, To: q.To, Limit: 3,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, one := range p.Predictions {
+		ids = append(ids, one.ID)
+	}
+	return ids, nil
+}

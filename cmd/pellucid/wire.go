@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/alerts"
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/capture"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/proxy"
+	"github.com/pellucid/pellucid/collector/telemetry"
+	"github.com/pellucid/pellucid/dashboards"
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine/stats"
+	"github.com/pellucid/pellucid/explain"
+)
+
+// startWriter joins capture to the spool and the spool to ClickHouse.
+func (s *server) startWriter(context.Context) error {
+	c, err := capture.New(capture.Config{
+		Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
+		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
+	})
+	if err != nil {
+		return err
+	}
+	s.capturer = c
+	w, err := clickhouse.NewWriter(s.store, clickhouse.WriterConfig{Source: s.spool, Reference: s.referenceOf, Schema: s.schemaOf, Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.writer = w
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	s.onStop("writer", func(stopCtx context.Context) error {
+		s.drain(stopCtx)
+		cancel()
+		return <-done
+	})
+	return nil
+}
+
+// drain gives what is still in the spool a moment to reach ClickHouse. What does
+// not get there stays in the spool for the next start.
+func (s *server) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for ctx.Err() == nil {
+		if st := s.spool.Stats(); st.Appended == st.Acked || s.writer.Health().Err != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (s *server) referenceOf(digest string) *stats.Reference {
+	v, err := s.models.ByDigest(digest)
+	if err != nil {
+		return nil // rows of a version that is no longer known have no bins
+	}
+	return v.Reference()
+}
+
+func (s *server) schemaOf(id string) *collector.Schema {
+	for _, v := range s.models.Live() {
+		if v.Schema.ID == id {
+			return v.Schema
+		}
+	}
+	return nil
+}
+
+func (s *server) proxyConfig() (proxy.Config, error) {
+	var upstreams []*proxy.Upstream
+	for _, u := range s.cfg.Upstreams {
+		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
+			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout),
+		})
+		if err != nil {
+			return proxy.Config{}, usage(err)
+		}
+		upstreams = append(upstreams, up)
+	}
+	return proxy.Config{
+		Models: s.models, Upstreams: upstreams,
+		Capture: s.capturer.Prediction, Feedback: s.feedback,
+		Explain: s.explainer.Explain, ExplainStored: s.explainStored, ReadPrediction: s.readPrediction,
+		RecordExplanations: s.recordExplanations, Ready: s.ready,
+		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
+		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
+		AllowNonLoopback: s.cfg.AllowUnauthenticated, UI: "/ui/", Version: build(),
+	}, nil
+}
+
+// ready says why the server should get no traffic. A ClickHouse that is away is
+// no reason: predictions go on into the spool.
+func (s *server) ready() error {
+	if s.spool.Stats().Full {
+		return collector.ErrFull
+	}
+	return nil
+}
+
+func (s *server) feedback(ctx context.Context, labels []collector.Feedback) error {
+	for i := range labels {
+		if err := s.capturer.Feedback(ctx, &labels[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) recordExplanations(ctx context.Context, list []collector.Explanation) error {
+	for i := range list {
+		if err := s.capturer.Explanation(ctx, &list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readPrediction answers from the spool what is not in ClickHouse yet. A record
+// leaves the spool only after it is stored, so looking there first misses
+// nothing.
+func (s *server) readPrediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
+	waiting, err := s.fromSpool(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(waiting) > 0 {
+		return waiting, nil
+	}
+	if trace, ok := strings.CutPrefix(id, "trace:"); ok {
+		return s.store.ByTrace(ctx, tenant, trace)
+	}
+	return s.store.Prediction(ctx, tenant, id)
+}
+
+func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPrediction, error) {
+	request, row, oneRow := collector.SplitID(id)
+	records, err := s.spool.Find(id)
+	if err == nil && len(records) == 0 && oneRow {
+		records, err = s.spool.Find(request)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []collector.StoredPrediction
+	for _, r := range records {
+		if r.Kind != collector.KindPrediction {
+			continue
+		}
+		p, err := collector.DecodePrediction(r.Payload)
+		if err != nil {
+			return nil, err
+		}
+		schema := s.schemaOf(p.SchemaID)
+		if schema == nil {
+			if schema, err = s.store.Schema(ctx, p.SchemaID); err != nil {
+				return nil, err
+			}
+		}
+		rows := collector.StoredRows(p, schema)
+		if oneRow && p.ID == request && row < len(rows) {
+			rows = rows[row : row+1]
+		}
+		out = append(out, rows...)
+	}
+	return out, nil
+}
+
+// explainStored explains a past prediction with the very version that made it.
+func (s *server) explainStored(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	rows, err := s.readPrediction(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	var out []collector.Explanation
+	for i := range rows {
+		list, err := s.explainRow(ctx, &rows[i], req)
+		if err != nil {
+			return nil, fmt.Errorf("explain prediction %s: %w", rows[i].ID, err)
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+func (s *server) explainRow(ctx context.Context, p *collector.StoredPrediction, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	if p.Capture != "full" {
+		return nil, fmt.Errorf("its features are not stored (capture: %s): %w", p.Capture, collector.ErrRefused)
+	}
+	if p.Status >= 400 {
+		return nil, fmt.Errorf("it failed with status %d, there is nothing to explain: %w", p.Status, collector.ErrRefused)
+	}
+	v, err := s.models.ByDigest(p.Digest)
+	if err != nil {
+		return nil, err
+	}
+	in, err := collector.Unflatten(v.Schema, v.Info, []collector.RawRow{p.Raw})
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.explainer.Explain(ctx, v, in, req)
+	for i := range list {
+		list[i].PredictionID = p.ID
+	}
+	return list, err
+}
+
+func (s *server) writeSpans(ctx context.Context, spans []telemetry.Span) error {
+	out := make([]clickhouse.Span, len(spans))
+	h := sha256.New()
+	for i := range spans {
+		sp := &spans[i]
+		fmt.Fprintln(h, sp.TraceID, sp.SpanID)
+		out[i] = clickhouse.Span{
+			Start: sp.Timestamp, Duration: time.Duration(sp.Duration), TraceID: sp.TraceID, SpanID: sp.SpanID,
+			ParentSpanID: sp.ParentSpanID, TraceState: sp.TraceState, Name: sp.SpanName, Kind: sp.SpanKind,
+			ServiceName: sp.ServiceName, Resource: sp.ResourceAttributes, ScopeName: sp.ScopeName, Version: sp.ScopeVersion,
+			Attributes: sp.SpanAttributes, StatusCode: sp.StatusCode, StatusMessage: sp.StatusMessage,
+		}
+		for _, e := range sp.Events {
+			out[i].Events = append(out[i].Events, clickhouse.SpanEvent{Time: e.Timestamp, Name: e.Name, Attributes: e.Attributes})
+		}
+		for _, l := range sp.Links {
+			out[i].Links = append(out[i].Links, clickhouse.SpanLink(l))
+		}
+	}
+	return s.store.InsertSpans(ctx, hex.EncodeToString(h.Sum(nil)), out)
+}
+
+// recordAlerts keeps the history of alerts.
+func (s *server) recordAlerts(ctx context.Context, list []alerts.Alert) error {
+	events := make([]clickhouse.AlertEvent, len(list))
+	token := "alerts"
+	for i, a := range list {
+		id := fmt.Sprintf("%s %s %d", a.Fingerprint, a.State, a.UpdatedAt.UnixMicro())
+		token += " " + id
+		events[i] = clickhouse.AlertEvent{
+			ID: id, Time: a.UpdatedAt, Tenant: collector.DefaultTenant, Rule: a.Rule, Fingerprint: a.Fingerprint,
+			Model: a.Model, ModelVersion: a.Version, State: string(a.State), Labels: a.Labels, Annotations: a.Annotations,
+		}
+		if len(a.Findings) > 0 {
+			events[i].Value = a.Findings[0].Value
+		}
+	}
+	return s.store.InsertAlertEvents(ctx, token, events)
+}
+
+func (s *server) registerPages(e *echo.Echo) error {
+	src := s.sources()
+	api.Register(e, src)
+	return dashboards.Register(e, dashboards.Config{
+		Sources: src, Build: build(), Methods: explain.Methods,
+		Rules: func() int { return len(s.manager.Rules()) },
+	})
+}
+
+func (s *server) sources() *api.Sources {
+	receivers := []string{"log"}
+	for i := range s.webhooks {
+		receivers = append(receivers, fmt.Sprintf("webhook-%d", i+1))
+	}
+	return &api.Sources{
+		Models: s.models.Live, States: s.models.Index,
+		Traffic: s.traffic, Drift: s.drift, Performance: s.performance, Bins: s.bins,
+		List: func(ctx context.Context, q collector.Query) (collector.Page, error) {
+			p, err := s.store.List(ctx, q)
+			if err != nil {
+				return collector.Page{}, err
+			}
+			return *p, nil
+		},
+		Count: func(ctx context.Context, q collector.Query) (int64, error) {
+			n, err := s.store.Count(ctx, q)
+			return int64(n), err
+		},
+		Prediction: s.readPrediction, Explain: s.explainAndRecord, Spans: s.spans,
+		Extent: func(ctx context.Context, tenant, model, version string) (time.Time, time.Time, error) {
+			first, last, _, err := s.store.Extent(ctx, tenant, model, version)
+			return first, last, err
+		},
+		Alerts: s.manager.Alerts, Receivers: receivers, Status: s.status, Now: time.Now,
+	}
+}
+
+func (s *server) explainAndRecord(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	list, err := s.explainStored(ctx, tenant, id, req)
+	if err != nil {
+		return nil, err
+	}
+	return list, s.recordExplanations(ctx, list)
+}
+
+func (s *server) status(context.Context) api.Status {
+	st := s.spool.Stats()
+	out := api.Status{Waiting: int64(st.Appended - st.Acked), WaitingBytes: st.Pending, Lag: st.OldestAge, Store: "ok"}
+	if err := s.writer.Health().Err; err != nil {
+		out.Store = err.Error()
+	}
+	return out
+}
+
+func (s *server) spans(ctx context.Context, traceID string) ([]api.Span, error) {
+	list, err := s.store.SpansByTrace(ctx, traceID)
+	if err != nil && !errors.Is(err, collector.ErrNotFound) {
+		return nil, err
+	}
+	out := make([]api.Span, len(list))
+	for i, sp := range list {
+		out[i] = api.Span{
+			ID: sp.SpanID, Parent: sp.ParentSpanID, Name: sp.Name, Service: sp.ServiceName, Start: sp.Start,
+			Duration: sp.Duration, Status: sp.StatusCode, Attributes: sp.Attributes,
+		}
+	}
+	return out, nil
+}
+
+// live returns the version a window is about.
+func (s *server) live(model, version string) (*collector.ModelVersion, error) {
+	return s.models.Find(model, version)
+}

@@ -1,0 +1,363 @@
+// Package capture turns an answered request into a record and hands it to the
+// spool. It is the privacy choke point: nothing else appends predictions, labels
+// or explanations, and what a version's schema marks as private is taken out
+// here, before a single byte is encoded.
+//
+// It owns no file and no goroutine. It never samples, retries or looks at what
+// a value is; it never puts a value into a span, a metric, a log or an error.
+//
+// Invariants: a schema is in the spool before the first prediction under it that
+// this process captures; Prediction returns after Append has returned, so that
+// the durability level holds when an answer is sent.
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// OnFull is the operator's choice for predictions when the spool takes no more.
+type OnFull string
+
+// The choices.
+const (
+	// OnFullReject: the prediction is not answered.
+	OnFullReject OnFull = "reject"
+	// OnFullServe: it is answered, the loss is counted and said.
+	OnFullServe OnFull = "serve"
+)
+
+// What of a request is stored.
+const (
+	full = "full"
+	cut  = "cut"
+	none = "none"
+)
+
+// Config says where records go. Zero values mean the stated defaults.
+type Config struct {
+	// Append writes one record and returns when it is as durable as configured;
+	// its error wraps collector.ErrFull where there was no room. It must not keep
+	// the payload. Required.
+	Append func(ctx context.Context, rec collector.Record) error
+	// OnFull is OnFullReject by default.
+	OnFull OnFull
+	// MaxBytes bounds a request's stored features; a larger request is stored
+	// without them and says "cut". 1 MiB by default, negative for no bound.
+	MaxBytes int
+	// MaxError bounds the stored text of an error, 1,024 bytes by default.
+	MaxError int
+	// Schema finds the schema of a version, nil for unknown. Explanations of
+	// versions with dropped fields are refused; without Schema the versions
+	// captured in this process are known, which are all whose rows were brought
+	// along (a stored row with a dropped field cannot be explained at all).
+	Schema func(model, version string) *collector.Schema
+	// TracerProvider and MeterProvider are the global ones by default.
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
+}
+
+func (c Config) applyDefaultsAndValidate() (Config, error) {
+	if c.Append == nil {
+		return c, errors.New("capture: no Append")
+	}
+	if c.OnFull == "" {
+		c.OnFull = OnFullReject
+	}
+	if c.OnFull != OnFullReject && c.OnFull != OnFullServe {
+		return c, fmt.Errorf("capture: unknown on_full %q (reject or serve)", c.OnFull)
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 1 << 20
+	}
+	if c.MaxError <= 0 {
+		c.MaxError = 1024
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = otel.GetTracerProvider()
+	}
+	if c.MeterProvider == nil {
+		c.MeterProvider = otel.GetMeterProvider()
+	}
+	return c, nil
+}
+
+const (
+	attrModelName    = attribute.Key("ml.model.name")
+	attrModelVersion = attribute.Key("ml.model.version")
+	attrPredictionID = attribute.Key("ml.prediction.id")
+	attrResult       = attribute.Key("ml.capture.result")
+	attrKind         = attribute.Key("ml.capture.kind")
+)
+
+// Capturer records predictions, labels and explanations. It is safe for
+// concurrent use.
+type Capturer struct {
+	cfg     Config
+	tracer  trace.Tracer
+	metrics *instruments
+	buffers sync.Pool
+
+	// schemas holds, by id, the schemas that are in the spool already.
+	schemas sync.Map
+	// versions holds the schemas in use by model and version.
+	versions sync.Map
+	// schemaMu lets one goroutine at a time append a schema.
+	schemaMu sync.Mutex
+}
+
+type versionKey struct{ model, version string }
+
+// New returns a Capturer.
+func New(cfg Config) (*Capturer, error) {
+	cfg, err := cfg.applyDefaultsAndValidate()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newInstruments(cfg.MeterProvider)
+	if err != nil {
+		return nil, fmt.Errorf("make capture metrics: %w", err)
+	}
+	return &Capturer{
+		cfg: cfg, metrics: m, tracer: cfg.TracerProvider.Tracer("github.com/pellucid/pellucid/collector/capture"),
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+	}, nil
+}
+
+// Prediction records p, an answered or failed request of version v, with its
+// canonical inputs and outputs; in or out is nil where the request did not get
+// that far. It fills p's schema id, features, outputs, scores, weight and
+// Capture. It returns when the record is appended. An error wraps
+// collector.ErrFull where the spool has no room and the choice is to reject; with
+// OnFullServe it returns nil then and p.Capture is "none".
+func (c *Capturer) Prediction(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+	start := time.Now()
+	ctx, span := c.tracer.Start(ctx, "capture", trace.WithSpanKind(trace.SpanKindInternal))
+	defer span.End()
+	err := c.prediction(ctx, start, p, v, in, out)
+	if span.IsRecording() {
+		span.SetAttributes(attrModelName.String(p.Model), attrModelVersion.String(p.Version),
+			attrPredictionID.String(p.ID), attrResult.String(p.Capture))
+	}
+	if err != nil {
+		span.SetStatus(codes.Error, errorClass(err))
+	}
+	return err
+}
+
+func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+	if err := c.fill(p, v, in, out); err != nil {
+		p.Capture = none
+		c.metrics.lose(ctx, collector.KindPrediction)
+		return fmt.Errorf("capture prediction %s: %w", p.ID, err)
+	}
+	if err := c.ensureSchema(ctx, v.Schema); err != nil {
+		return c.decide(ctx, p, fmt.Errorf("capture schema of prediction %s: %w", p.ID, err))
+	}
+	if p.Latency.Capture == 0 {
+		p.Latency.Capture = time.Since(start).Nanoseconds()
+	}
+	buf := c.buffers.Get().(*[]byte)
+	*buf = collector.AppendPrediction((*buf)[:0], p)
+	err := c.append(ctx, collector.Record{
+		Kind: collector.KindPrediction, Version: collector.PredictionVersion, Payload: *buf, ID: p.ID, TraceID: p.TraceID,
+	})
+	c.release(buf)
+	if err != nil {
+		return c.decide(ctx, p, fmt.Errorf("capture prediction %s: %w", p.ID, err))
+	}
+	return nil
+}
+
+// maxBuffer is the largest buffer worth keeping.
+const maxBuffer = 1 << 20
+
+func (c *Capturer) release(buf *[]byte) {
+	if cap(*buf) <= maxBuffer {
+		c.buffers.Put(buf)
+	}
+}
+
+// decide applies the operator's choice to a prediction that was not appended.
+func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err error) error {
+	p.Capture = none
+	c.metrics.lose(ctx, collector.KindPrediction)
+	if c.cfg.OnFull == OnFullServe && errors.Is(err, collector.ErrFull) {
+		return nil
+	}
+	return err
+}
+
+// fill redacts, bounds and flattens: after it p holds what may be written, and
+// nothing else.
+func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+	if known, _ := c.versions.Load(versionKey{v.Name, v.Version}); known != v.Schema {
+		c.versions.Store(versionKey{v.Name, v.Version}, v.Schema)
+	}
+	p.SchemaID = v.Schema.ID
+	p.Features, p.Outputs, p.Scores, p.Decided = collector.Columns{}, collector.Columns{}, nil, nil
+	p.Error = bounded(p.Error, c.cfg.MaxError)
+	if p.Weight == 0 {
+		p.Weight = 1
+	}
+	if p.Rows <= 0 || p.Rows > collector.MaxRows {
+		return fmt.Errorf("%d rows", p.Rows)
+	}
+	p.Capture = full
+	var err error
+	switch {
+	case in == nil:
+		p.Capture = none
+	case c.cfg.MaxBytes > 0 && requestBytes(in) > c.cfg.MaxBytes:
+		p.Capture = cut
+	default:
+		// Flatten leaves out what the schema drops: this is the choke point.
+		if p.Features, err = collector.Flatten(v.Schema.Features, in, p.Rows); err != nil {
+			return fmt.Errorf("features: %w", err)
+		}
+	}
+	if out == nil {
+		return nil
+	}
+	if p.Outputs, err = collector.Flatten(v.Schema.Outputs, out, p.Rows); err != nil {
+		return fmt.Errorf("outputs: %w", err)
+	}
+	if v.Info != nil {
+		p.Scores, p.Decided = collector.Scores(v.Info, out)
+	}
+	return nil
+}
+
+// requestBytes is what the inputs of a request take. Dropped columns count too:
+// the bound is on the request.
+func requestBytes(in engine.Values) int {
+	n := 0
+	for _, v := range in {
+		if t := v.Tensor; t.DType() == engine.String {
+			for _, str := range engine.Data[string](t) {
+				n += len(str) + 2
+			}
+		} else {
+			n += t.Len() * max(t.DType().Size(), 1)
+		}
+	}
+	return n
+}
+
+// bounded cuts s to at most n bytes of whole characters.
+func bounded(s string, n int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// ensureSchema appends the schema once a process, before the first prediction
+// under it.
+func (c *Capturer) ensureSchema(ctx context.Context, s *collector.Schema) error {
+	if _, ok := c.schemas.Load(s.ID); ok {
+		return nil
+	}
+	c.schemaMu.Lock()
+	defer c.schemaMu.Unlock()
+	if _, ok := c.schemas.Load(s.ID); ok {
+		return nil
+	}
+	b, err := collector.EncodeSchema(s)
+	if err != nil {
+		return err
+	}
+	if err := c.append(ctx, collector.Record{Kind: collector.KindSchema, Version: collector.SchemaVersion, Payload: b}); err != nil {
+		return err
+	}
+	c.schemas.Store(s.ID, struct{}{})
+	return nil
+}
+
+// Feedback records a label. A label that cannot be written is an error whatever
+// OnFull says: its acknowledgement is all the caller has.
+func (c *Capturer) Feedback(ctx context.Context, f *collector.Feedback) error {
+	buf := c.buffers.Get().(*[]byte)
+	*buf = collector.AppendFeedback((*buf)[:0], f)
+	err := c.append(ctx, collector.Record{
+		Kind: collector.KindFeedback, Version: collector.FeedbackVersion, Payload: *buf, ID: f.PredictionID,
+	})
+	c.release(buf)
+	if err != nil {
+		c.metrics.lose(ctx, collector.KindFeedback)
+		return fmt.Errorf("capture feedback: %w", err)
+	}
+	return nil
+}
+
+// Explanation records an explanation that was given. One of a version with
+// dropped fields is refused: its other parts would tell, by subtraction, the
+// part of the field that is not there.
+func (c *Capturer) Explanation(ctx context.Context, e *collector.Explanation) error {
+	if s := c.schemaOf(e.Model, e.Version); s != nil {
+		for i := range s.Features {
+			if s.Features[i].Private != collector.PrivacyNone {
+				return fmt.Errorf("capture explanation: %w: feature %q of model %q is private", collector.ErrRefused, s.Features[i].Name, e.Model)
+			}
+		}
+	}
+	b, err := collector.EncodeExplanation(e)
+	if err != nil {
+		return fmt.Errorf("capture explanation: %w", err)
+	}
+	err = c.append(ctx, collector.Record{
+		Kind: collector.KindExplanation, Version: collector.ExplanationVersion, Payload: b, ID: e.PredictionID,
+	})
+	if err != nil {
+		c.metrics.lose(ctx, collector.KindExplanation)
+		return fmt.Errorf("capture explanation: %w", err)
+	}
+	return nil
+}
+
+func (c *Capturer) schemaOf(model, version string) *collector.Schema {
+	if c.cfg.Schema != nil {
+		if s := c.cfg.Schema(model, version); s != nil {
+			return s
+		}
+	}
+	s, _ := c.versions.Load(versionKey{model, version})
+	schema, _ := s.(*collector.Schema)
+	return schema
+}
+
+func (c *Capturer) append(ctx context.Context, rec collector.Record) error {
+	start := time.Now()
+	err := c.cfg.Append(ctx, rec)
+	c.metrics.appended(ctx, rec.Kind, len(rec.Payload), time.Since(start), err)
+	return err
+}
+
+// errorClass names an error for a span: a class, never its text.
+func errorClass(err error) string {
+	switch {
+	case errors.Is(err, collector.ErrFull):
+		return "spool full"
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return "cancelled"
+	}
+	return "capture failed"
+}
