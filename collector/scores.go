@@ -134,7 +134,7 @@ func isLogit(name string) bool { return strings.Contains(strings.ToLower(name), 
 func binaryScores(_ *engine.Info, v []float64, width int, name string, scores []float64) []int {
 	decided := make([]int, len(scores))
 	for r := range scores {
-		p := math.NaN()
+		var p float64
 		switch {
 		case width == 1 && isLogit(name):
 			p = 1 / (1 + math.Exp(-v[r]))

@@ -24,7 +24,7 @@ import (
 	"github.com/pellucid/pellucid/alerts"
 )
 
-// ErrQueueFull: the receiver has been away for so long that the queue is full.
+// ErrQueueFull means that the receiver has been away for so long that the queue is full.
 // The alert was not taken; the caller keeps it and offers it again.
 var ErrQueueFull = errors.New("notification queue full")
 

@@ -70,7 +70,7 @@ func run(o options) error {
 		return err
 	}
 	if !o.keep {
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+		defer os.RemoveAll(dir)
 	}
 	if o.binary == "" {
 		o.binary = filepath.Join(dir, "pellucid")
@@ -153,7 +153,7 @@ func (t *trial) ready() error {
 	for time.Now().Before(deadline) {
 		resp, err := http.Get(t.url + "/v2/models/m/ready")
 		if err == nil {
-			resp.Body.Close() //nolint:errcheck // nothing to do about it
+			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
@@ -225,7 +225,7 @@ func send(ctx context.Context, client *http.Client, url string, ids []string) bo
 	if err != nil {
 		return false
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing to do about it
+	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)
 	return err == nil && resp.StatusCode == http.StatusOK
 }
@@ -307,7 +307,7 @@ func (t *trial) reckon() error {
 	}
 	defer conn.Close() //nolint:errcheck // the process ends
 	ctx := context.Background()
-	stored := map[string]int{}
+	var stored map[string]int
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
 		if stored, err = storedIDs(ctx, conn); err == nil && t.missing(stored) == 0 {
 			break
@@ -383,7 +383,7 @@ func storedIDs(ctx context.Context, conn driver.Conn) (map[string]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // read to the end
+	defer rows.Close()
 	ids := map[string]int{}
 	for rows.Next() {
 		var id string

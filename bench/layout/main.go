@@ -5,7 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -53,7 +53,7 @@ func run() (err error) {
 	if err != nil {
 		return fmt.Errorf("open clickhouse: %w", err)
 	}
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // the process ends
 	fmt.Printf("%d rows of %d float32 features\n%-8s %12s %12s %14s\n", *rows, features, "layout", "rows/s", "bytes/row", "drift query ms")
 	for _, l := range layouts() {
 		if err := measure(context.Background(), conn, l, *rows); err != nil {
@@ -132,7 +132,7 @@ func measure(ctx context.Context, conn driver.Conn, l layout, rows int) error {
 			return err
 		}
 	}
-	rng := rand.New(rand.NewSource(1))
+	rng := rand.New(rand.NewPCG(1, 1))
 	var took time.Duration
 	const size = 50_000
 	for done := 0; done < rows; done += size {
@@ -176,7 +176,7 @@ func makeBlock(rng *rand.Rand, from, n int) ([][]float32, []uint64) {
 		block[r] = make([]float32, features)
 		for f := range block[r] {
 			if f%5 == 0 {
-				block[r][f] = float32(rng.Intn(24))
+				block[r][f] = float32(rng.IntN(24))
 				continue
 			}
 			block[r][f] = float32(rng.NormFloat64())

@@ -133,8 +133,10 @@ func explanationSink(w io.Writer, o explainOptions, n int) (sink, error) {
 		}, out.Flush}, nil
 	case "html":
 		var all []collector.Explanation
-		return sink{func(_, _ int, list []collector.Explanation) error { all = append(all, list...); return nil },
-			func() error { return report.HTML(w, all, report.Meta{}) }}, nil
+		return sink{
+			func(_, _ int, list []collector.Explanation) error { all = append(all, list...); return nil },
+			func() error { return report.HTML(w, all, report.Meta{}) },
+		}, nil
 	case "svg", "png":
 		if n != 1 {
 			return sink{}, usage(fmt.Errorf("format %s draws one row, the input has %d", o.format, n))

@@ -27,7 +27,6 @@ type builder interface {
 // fixed builds a column of numbers.
 type fixed struct{ buf []byte }
 
-func (c *fixed) u8(v uint8)    { c.buf = append(c.buf, v) }
 func (c *fixed) u16(v uint16)  { c.buf = binary.LittleEndian.AppendUint16(c.buf, v) }
 func (c *fixed) u32(v uint32)  { c.buf = binary.LittleEndian.AppendUint32(c.buf, v) }
 func (c *fixed) u64(v uint64)  { c.buf = binary.LittleEndian.AppendUint64(c.buf, v) }

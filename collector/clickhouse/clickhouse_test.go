@@ -651,8 +651,10 @@ func TestExplanationsSpansAndAlertEvents(t *testing.T) {
 	s, m := open(t), newMaker(t)
 	w := writer(t, s, WriterConfig{})
 	p := m.prediction(t, 2, base)
-	e := &collector.Explanation{PredictionID: p.ID + ".1", Model: "delay", Version: "1", Method: "tree_shap", Output: "margin", Space: "margin", Base: 0.5, Prediction: 0.7,
-		Attributions: []collector.Attribution{{Feature: "distance", Value: 1.5, Phi: 0.2}}}
+	e := &collector.Explanation{
+		PredictionID: p.ID + ".1", Model: "delay", Version: "1", Method: "tree_shap", Output: "margin", Space: "margin", Base: 0.5, Prediction: 0.7,
+		Attributions: []collector.Attribution{{Feature: "distance", Value: 1.5, Phi: 0.2}},
+	}
 	doc, err := collector.EncodeExplanation(e)
 	if err != nil {
 		t.Fatal(err)
@@ -668,9 +670,11 @@ func TestExplanationsSpansAndAlertEvents(t *testing.T) {
 	}
 	now := time.Date(2026, 11, 3, 1, 2, 3, 456789123, time.UTC)
 	spans := []Span{
-		{Start: now, Duration: time.Millisecond, TraceID: "0af7651916cd43dd8448eb211c80319c", SpanID: "b7ad6b7169203331", Name: "predict delay", Kind: "Server", ServiceName: "pellucid",
+		{
+			Start: now, Duration: time.Millisecond, TraceID: "0af7651916cd43dd8448eb211c80319c", SpanID: "b7ad6b7169203331", Name: "predict delay", Kind: "Server", ServiceName: "pellucid",
 			Resource: map[string]string{"service.name": "pellucid"}, Attributes: map[string]string{"ml.model.name": "delay"}, StatusCode: "Ok",
-			Events: []SpanEvent{{now, "e", map[string]string{"a": "b"}}}, Links: []SpanLink{{"1", "2", "", map[string]string{}}}},
+			Events: []SpanEvent{{now, "e", map[string]string{"a": "b"}}}, Links: []SpanLink{{"1", "2", "", map[string]string{}}},
+		},
 		{Start: now.Add(time.Microsecond), TraceID: "0af7651916cd43dd8448eb211c80319c", SpanID: "c", ParentSpanID: "b7ad6b7169203331", Name: "model", Resource: map[string]string{}, Attributes: map[string]string{}},
 	}
 	for range 2 {
@@ -682,8 +686,10 @@ func TestExplanationsSpansAndAlertEvents(t *testing.T) {
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(spans) {
 		t.Errorf("spans:\n got %v\nwant %v\n%v", got, spans, err)
 	}
-	events := []AlertEvent{{ID: "1", Time: now.Truncate(time.Microsecond), Tenant: "default", Rule: "drift", Fingerprint: "f", Model: "delay", State: "firing", Value: 0.4,
-		Labels: map[string]string{"feature": "distance"}, Annotations: map[string]string{"summary": "x"}}}
+	events := []AlertEvent{{
+		ID: "1", Time: now.Truncate(time.Microsecond), Tenant: "default", Rule: "drift", Fingerprint: "f", Model: "delay", State: "firing", Value: 0.4,
+		Labels: map[string]string{"feature": "distance"}, Annotations: map[string]string{"summary": "x"},
+	}}
 	for range 2 {
 		if err := s.InsertAlertEvents(t.Context(), "a1", events); err != nil {
 			t.Fatal(err)

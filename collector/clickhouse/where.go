@@ -443,10 +443,10 @@ func (p *whereParser) compare(ops []operand) {
 
 // missing writes the condition that the operand is missing.
 func (p *whereParser) missing(o operand) {
-	switch {
-	case o.kind == kindText:
+	switch o.kind {
+	case kindText:
 		p.out.WriteString(o.sql + " = ''")
-	case o.kind == kindTime:
+	case kindTime:
 		p.out.WriteByte('0')
 	default:
 		p.out.WriteString("isNaN(" + o.sql + ")")

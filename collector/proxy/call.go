@@ -24,7 +24,7 @@ import (
 type call struct {
 	s     *Server
 	c     echo.Context
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // a call lives exactly as long as its request
 	span  trace.Span
 	sc    trace.SpanContext
 	start time.Time

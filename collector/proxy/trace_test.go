@@ -87,13 +87,13 @@ func TestSpans(t *testing.T) {
 		attrHTTPRoute: "/v2/models/:model/infer", attrPredictionID: r.tape.last(t).ID,
 	}
 	for k, v := range want {
-		if got := server.attrs[k].Emit(); got != v {
+		if got := server.attrs[k].String(); got != v {
 			t.Errorf("%s is %q, want %q", k, got, v)
 		}
 	}
 	r.do("POST", "/v2/models/lin/infer", inputs(tensor("input", "FP32", "[1,3]", "[777,2,3]")))
 	server, run = rec.spans[2], rec.spans[3]
-	if server.status != codes.Error || run.status != codes.Error || server.attrs[attrErrorType].Emit() != "500" {
+	if server.status != codes.Error || run.status != codes.Error || server.attrs[attrErrorType].String() != "500" {
 		t.Errorf("failed spans %+v %+v", server, run)
 	}
 	r.do("POST", "/v2/models/who/infer", goodBody)

@@ -60,7 +60,7 @@ type Upstream struct {
 	cfg    UpstreamConfig
 	base   string
 	client *http.Client
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // of the background refresh, ended by Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 

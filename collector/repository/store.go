@@ -43,7 +43,7 @@ func (r *Repository) keep(s source, v *collector.ModelVersion) error {
 	if err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
-	defer os.RemoveAll(tmp) //nolint:errcheck // gone already when all went well
+	defer os.RemoveAll(tmp)
 	meta := keptVersion{Name: v.Name, Version: v.Version, File: "model" + filepath.Ext(s.file), Manifest: lines}
 	for _, line := range lines {
 		rel, _, _ := strings.Cut(line, " ")
@@ -76,7 +76,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

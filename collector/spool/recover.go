@@ -63,9 +63,8 @@ func (s *Spool) openCursor(exists, segments bool) error {
 			return nil
 		}
 		_ = f.Close()
-		aside := name
 		if damaged {
-			aside = fmt.Sprintf("%s.%d.bad", name, time.Now().UnixNano())
+			aside := fmt.Sprintf("%s.%d.bad", name, time.Now().UnixNano())
 			if err := s.fs.Rename(name, aside); err != nil {
 				return fmt.Errorf("set cursor aside: %w", err)
 			}
@@ -273,7 +272,7 @@ func (s *Spool) recoverLast(seg *segment, headerOK bool) (keep bool, err error) 
 func (s *Spool) removeEmpty(seg *segment, b []byte, headerOK bool) error {
 	rest := b
 	if headerOK {
-		rest = b[headerSize:]
+		rest = b[min(headerSize, len(b)):] // the header itself may be torn behind its checksum
 	}
 	if len(rest) == 0 || allZero(rest) {
 		return s.fs.Remove(s.path(seg))

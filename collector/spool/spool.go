@@ -2,6 +2,7 @@ package spool
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -110,8 +111,7 @@ func open(cfg Config, fs filesystem) (*Spool, error) {
 		wake: make(chan struct{}, 1), space: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if err := s.recover(); err != nil {
-		s.closeFiles()
-		return nil, fmt.Errorf("open spool %q: %w", cfg.Dir, err)
+		return nil, errors.Join(fmt.Errorf("open spool %q: %w", cfg.Dir, err), s.closeFiles())
 	}
 	// Space is reserved now; a full disk is found out by Append, not here.
 	if err := s.roll(0); err != nil {
@@ -149,7 +149,7 @@ func (s *Spool) Close() error {
 	s.mu.Unlock()
 	close(s.stop)
 	if rest {
-		s.lead()
+		_ = s.lead() // whoever waits for these records gets the error
 	}
 	s.wg.Wait()
 	err := s.finishActive()

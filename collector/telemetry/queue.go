@@ -41,9 +41,9 @@ type spanQueue struct {
 
 	spans   chan sdktrace.ReadOnlySpan
 	flushes chan chan struct{}
-	stop    chan struct{} // closed by Shutdown, once
-	done    chan struct{} // closed when the goroutine has ended
-	ctx     context.Context
+	stop    chan struct{}   // closed by Shutdown, once
+	done    chan struct{}   // closed when the goroutine has ended
+	ctx     context.Context //nolint:containedctx // of the writing goroutine, ended by Shutdown
 	cancel  context.CancelFunc
 
 	stopOnce sync.Once

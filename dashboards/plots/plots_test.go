@@ -52,8 +52,11 @@ func draws(t *testing.T) map[string]func(plots.Options) ([]byte, error) {
 func TestFigures(t *testing.T) {
 	for name, f := range draws(t) {
 		for _, o := range []plots.Options{
-			{}, {Width: 358, Theme: plots.Page}, {Format: plots.PNG, Title: "Why this flight?"},
-			{Format: plots.PNG, Theme: plots.Dark, Width: 358}, {Width: 240},
+			{},
+			{Width: 358, Theme: plots.Page},
+			{Format: plots.PNG, Title: "Why this flight?"},
+			{Format: plots.PNG, Theme: plots.Dark, Width: 358},
+			{Width: 240},
 		} {
 			data, err := f(o)
 			if err != nil {

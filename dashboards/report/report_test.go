@@ -26,8 +26,11 @@ func sample() collector.Explanation {
 		},
 	}
 	for _, a := range []collector.Attribution{
-		{Feature: "dep_delay", Value: 42.0, Phi: 1.3125}, {Feature: "distance", Value: 2475.0, Phi: -0.625},
-		{Feature: "carrier", Value: "UA", Phi: 0.4}, {Feature: "<script>alert(1)</script>", Value: nil, Phi: 1.0 / 3}, {Feature: "hour", Value: 17.0, Phi: -0.0625},
+		{Feature: "dep_delay", Value: 42.0, Phi: 1.3125},
+		{Feature: "distance", Value: 2475.0, Phi: -0.625},
+		{Feature: "carrier", Value: "UA", Phi: 0.4},
+		{Feature: "<script>alert(1)</script>", Value: nil, Phi: 1.0 / 3},
+		{Feature: "hour", Value: 17.0, Phi: -0.0625},
 	} {
 		e.Attributions = append(e.Attributions, a)
 		e.Prediction += a.Phi

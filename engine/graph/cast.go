@@ -100,7 +100,7 @@ func halfBits(d engine.DType, f float64) uint16 {
 	sign := uint16(b >> 16 & 0x8000)
 	abs := math.Abs(float64(float32(f)))
 	switch {
-	case abs != abs: //nolint:gocritic // NaN test
+	case abs != abs:
 		return sign | 0x7e00
 	case abs >= 65520:
 		return sign | 0x7c00
@@ -115,7 +115,7 @@ func halfBits(d engine.DType, f float64) uint16 {
 
 func bfloatBits(f float32) uint16 {
 	b := math.Float32bits(f)
-	if f != f { //nolint:gocritic // NaN test
+	if f != f {
 		return uint16(b>>16) | 0x40
 	}
 	return uint16((b + 0x7fff + b>>16&1) >> 16)

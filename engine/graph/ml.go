@@ -505,7 +505,7 @@ func buildFeatureVectorizer(b *builder) (Kernel, error) {
 		}
 		at := 0
 		for _, t := range in {
-			_, c, _ := matrix(t) //nolint:errcheck // checked above
+			_, c, _ := matrix(t)
 			v, ok := t.Float64s()
 			if !ok {
 				return nil, typeError(t)

@@ -120,14 +120,14 @@ func lookupFloats[T float](m *mapping) Kernel {
 	table := make(map[T]int, m.from.Len())
 	nan := -1
 	for i, k := range engine.Data[T](m.from) {
-		if k != k { //nolint:gocritic // NaN test
+		if k != k {
 			nan = i
 		} else if _, dup := table[k]; !dup {
 			table[k] = i
 		}
 	}
 	return lookupWith(m, func(k T) (int, bool) {
-		if k != k { //nolint:gocritic // NaN test
+		if k != k {
 			return nan, nan >= 0
 		}
 		i, ok := table[k]

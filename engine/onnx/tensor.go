@@ -74,7 +74,7 @@ func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)

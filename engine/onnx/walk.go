@@ -95,7 +95,7 @@ func (w *walker) missing(g *graph.Graph) bool {
 				return true
 			}
 		case "Imputer":
-			if v := n.Attrs["replaced_value_float"]; v.Float != v.Float { //nolint:gocritic // NaN test
+			if v := n.Attrs["replaced_value_float"]; v.Float != v.Float {
 				return true
 			}
 		case "IsNaN":

@@ -157,7 +157,7 @@ type Ensemble struct {
 // when Missing is MissingNaN (XGBoost), else goes right (LightGBM). A value
 // between -1 and 0 is category 0 to LightGBM and negative to XGBoost.
 func (t *Tree) Left(n *Node, x float64) bool {
-	if x != x { //nolint:gocritic // NaN test without a call
+	if x != x {
 		if n.Missing != MissingNone {
 			return n.DefaultLeft
 		}

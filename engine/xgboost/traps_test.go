@@ -89,8 +89,14 @@ func TestBaseScore(t *testing.T) {
 		}
 	}
 	for _, bad := range []struct{ objective, text string }{
-		{"binary:logistic", "0"}, {"binary:logistic", "[1]"}, {"count:poisson", "0"}, {"count:poisson", "-1"},
-		{"reg:squarederror", "NaN"}, {"reg:squarederror", ""}, {"reg:squarederror", "[1,2]"}, {"reg:squarederror", "x"},
+		{"binary:logistic", "0"},
+		{"binary:logistic", "[1]"},
+		{"count:poisson", "0"},
+		{"count:poisson", "-1"},
+		{"reg:squarederror", "NaN"},
+		{"reg:squarederror", ""},
+		{"reg:squarederror", "[1,2]"},
+		{"reg:squarederror", "x"},
 	} {
 		if got, err := readBase(object{"base_score": bad.text}, objectives[bad.objective], 1); !errors.Is(err, engine.ErrCorrupt) {
 			t.Errorf("%s %q: %v, %v, want ErrCorrupt", bad.objective, bad.text, got, err)

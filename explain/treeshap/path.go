@@ -364,7 +364,7 @@ func (w *walk) goLeft(nd *tree.Node) uint64 {
 		for b := range w.rows {
 			v := w.x[at]
 			at += w.features
-			if v < nd.Threshold || v != v && nd.DefaultLeft { //nolint:gocritic // NaN test without a call
+			if v < nd.Threshold || v != v && nd.DefaultLeft {
 				left |= 1 << b
 			}
 		}

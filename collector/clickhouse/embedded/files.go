@@ -130,7 +130,7 @@ func freePorts() (tcp, http int, err error) {
 		if err != nil {
 			return 0, 0, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close() // held until both are chosen, so that they differ
+		defer l.Close() //nolint:errcheck // held until both are chosen, so that they differ
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports[0], ports[1], nil

@@ -169,8 +169,10 @@ func FuzzBinary(f *testing.F) {
 	f.Add([]byte("abc"), 0)
 	f.Fuzz(func(t *testing.T, body []byte, header int) {
 		for _, spec := range []engine.Spec{
-			{Name: "x", DType: engine.Float32, Shape: []int{-1, 3}}, {Name: "x", DType: engine.String, Shape: []int{1}},
-			{Name: "x", DType: engine.Int64, Shape: []int{-1}}, {Name: "x", DType: engine.Bool, Shape: []int{-1, -1, -1}},
+			{Name: "x", DType: engine.Float32, Shape: []int{-1, 3}},
+			{Name: "x", DType: engine.String, Shape: []int{1}},
+			{Name: "x", DType: engine.Int64, Shape: []int{-1}},
+			{Name: "x", DType: engine.Bool, Shape: []int{-1, -1, -1}},
 		} {
 			if req, err := DecodeRaw(body, []engine.Spec{spec}); err == nil && req.Inputs[0].Tensor == nil {
 				t.Fatal("no tensor and no error")

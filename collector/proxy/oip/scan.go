@@ -445,8 +445,10 @@ func (n *number) exponent(b []byte, i int) (int, bool) {
 	return i, i > first
 }
 
-var errRange = &RequestError{Reason: "a number is out of the type's range"}
-var errFraction = &RequestError{Reason: "a number is not an integer"}
+var (
+	errRange    = &RequestError{Reason: "a number is out of the type's range"}
+	errFraction = &RequestError{Reason: "a number is not an integer"}
+)
 
 // whole returns the magnitude of an integral number, however it is written (1,
 // 1.0, 1e2).

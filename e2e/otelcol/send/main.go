@@ -24,13 +24,14 @@ func main() {
 	n := flag.Int("n", 50, "children of each trace")
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
 	for _, endpoint := range []string{"grpc://" + *grpc, "http://" + *http} {
 		if err := send(ctx, endpoint, *n); err != nil {
 			fmt.Fprintf(os.Stderr, "send: %s: %v\n", endpoint, err)
+			cancel()
 			os.Exit(1)
 		}
 	}
+	cancel()
 }
 
 // send makes one trace of a request with n children and waits until the

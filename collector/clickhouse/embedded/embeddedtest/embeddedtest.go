@@ -11,6 +11,7 @@ package embeddedtest
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"net/http"
 
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 )
@@ -70,7 +69,7 @@ func Engine(t testing.TB) *embedded.Engine {
 	shared.once.Do(func() {
 		shared.mu.Lock()
 		defer shared.mu.Unlock()
-		shared.dir, shared.err = os.MkdirTemp("", "pellucid-clickhouse-")
+		shared.dir, shared.err = os.MkdirTemp("", "pellucid-clickhouse-") //nolint:usetesting // shared by all tests of the binary
 		if shared.err != nil {
 			return
 		}
