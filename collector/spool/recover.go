@@ -287,7 +287,7 @@ func (s *Spool) removeEmpty(seg *segment, b []byte, headerOK bool) error {
 // cuts it off. Where there is no room to keep it, it stays where it is: the next
 // segment's header says that it does not count.
 func (s *Spool) cutTail(seg *segment, f file, b []byte) error {
-	tail := b[seg.end:]
+	tail := b[min(seg.end, int64(len(b))):]
 	if len(tail) > 0 {
 		s.badBytes.Add(uint64(len(tail)))
 		s.badCut.Add(1)
