@@ -99,8 +99,9 @@ func derivative(n *graph.Node) func(x, y float64) float64 {
 		return func(x, _ float64) float64 { return math.Cos(x) }
 	case "Cos":
 		return func(x, _ float64) float64 { return -math.Sin(x) }
-	case "Clip":
-		// A bound is a constant: where it holds, y differs from x.
+	case "Clip", "Imputer":
+		// A bound, or what a missing value is replaced by, is a constant: where it
+		// holds, y differs from x.
 		return func(x, y float64) float64 {
 			if x == y {
 				return 1

@@ -112,7 +112,9 @@ func InputXGradient(ctx context.Context, d engine.Differentiator, in engine.Valu
 	}
 	results, err := pointwise(ctx, d, in, target, o, func(res *Result, x, g []float64) {
 		for i, v := range g {
-			res.Phi[i] = v * x[i]
+			if !math.IsNaN(x[i]) {
+				res.Phi[i] = v * x[i]
+			}
 		}
 	})
 	if err != nil {
@@ -123,7 +125,7 @@ func InputXGradient(ctx context.Context, d engine.Differentiator, in engine.Valu
 		return nil, err
 	}
 	for r := range results {
-		zero, err := p.evaluate(ctx, r, [][]float64{make([]float64, p.width)})
+		zero, err := p.evaluate(ctx, r, [][]float64{held(make([]float64, p.width), p.row(r))})
 		if err != nil {
 			return nil, err
 		}
@@ -193,6 +195,7 @@ func IntegratedGradients(ctx context.Context, d engine.Differentiator, in engine
 
 func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, error) {
 	x := p.row(r)
+	base = held(base, x)
 	ends, err := p.evaluate(ctx, r, [][]float64{x, base})
 	if err != nil {
 		return Result{}, err
@@ -248,9 +251,25 @@ func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) 
 		}
 	}
 	for i := range res.Phi {
+		if math.IsNaN(x[i]) {
+			res.Phi[i] = 0
+			continue
+		}
 		res.Phi[i] *= x[i] - base[i]
 	}
 	return res, nil
+}
+
+// held returns base with a row's missing values in it: what is missing stays
+// missing all along the path, so it has no effect of its own.
+func held(base, x []float64) []float64 {
+	out := slices.Clone(base)
+	for i, v := range x {
+		if math.IsNaN(v) {
+			out[i] = v
+		}
+	}
+	return out
 }
 
 // path evaluates a model at points that share a row's fixed inputs.
