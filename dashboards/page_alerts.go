@@ -3,6 +3,7 @@ package dashboards
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -49,7 +50,7 @@ func rowOf(a *alerts.Alert) alertRow {
 		q.Set("feature", a.Findings[0].Feature)
 	}
 	text := a.Annotations["summary"]
-	if f := a.Annotations["features"]; f != "" {
+	if f := a.Annotations["features"]; !strings.Contains(text, f) {
 		text += " (" + f + ")"
 	}
 	return alertRow{

@@ -36,7 +36,8 @@ type modelPage struct {
 	Form                          spanForm
 	Total                         api.TrafficPoint
 	Drift                         stats.Report
-	DriftBasis                    string
+	DriftState                    stats.State
+	DriftText, DriftBasis         string
 	Heat                          heat
 	Bins                          *api.Bins
 	BinsPlot                      template.HTML
@@ -85,6 +86,7 @@ func (s *server) model(c echo.Context) error {
 	if p.Drift, err = s.Sources.Drift(ctx, w); err != nil {
 		return s.problem(c, err)
 	}
+	p.DriftState, p.DriftText = driftWords(p.Drift)
 	p.DriftBasis, p.Heat = basis(p.Drift), heatOf(p.Drift, c.Request().URL)
 	if err := s.bins(c, w, &p); err != nil {
 		return s.problem(c, err)

@@ -1,0 +1,166 @@
+package collector
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func samplePrediction() *Prediction {
+	return &Prediction{
+		ID: "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", Rows: 2,
+		ReceivedAt:  time.UnixMilli(1_732_420_000_123).UTC(),
+		Times:       []time.Time{time.UnixMicro(1_732_420_000_123_456).UTC(), time.UnixMicro(-5).UTC()},
+		ExternalIDs: []string{"a", ""}, Tenant: DefaultTenant, Model: "flights", Version: "1",
+		Digest: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Route: RouteInfer,
+		TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", SpanID: "00f067aa0ba902b7", Status: 200, Error: "no \xff error",
+		Capture: "full", Weight: 1, Latency: Stages{Decode: 1, Model: 2_000_000, Encode: -3, Capture: 4, Total: math.MaxInt64},
+		SchemaID: "ABCDEF0123", Features: Columns{
+			F32: []float32{1, float32(math.Inf(1)), math.Float32frombits(0x7fc12345), -0}, F64: []float64{math.SmallestNonzeroFloat64, math.NaN()},
+			I64: []int64{math.MinInt64, math.MaxInt64}, Str: []string{"", "äö"},
+		},
+		Outputs: Columns{F64: []float64{0.25, 0.75}}, Scores: []float64{0.25, math.NaN()}, Decided: []string{"late", ""},
+	}
+}
+
+func TestPredictionRoundTrip(t *testing.T) {
+	p := samplePrediction()
+	b := AppendPrediction([]byte("head"), p)[4:]
+	got, err := DecodePrediction(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// NaN is not equal to itself: compare those by their bytes, the rest by value.
+	if again := AppendPrediction(nil, got); !bytes.Equal(again, b) {
+		t.Fatalf("encoded again: %x\nfirst: %x", again, b)
+	}
+	if math.Float32bits(got.Features.F32[2]) != 0x7fc12345 {
+		t.Errorf("NaN payload %x", math.Float32bits(got.Features.F32[2]))
+	}
+	for _, c := range []*Prediction{p, got} {
+		c.Features.F32, c.Features.F64, c.Scores = nil, nil, nil
+	}
+	if !reflect.DeepEqual(p, got) {
+		t.Errorf("got %+v\nwant %+v", got, p)
+	}
+	if id, trace := PayloadKeys(KindPrediction, b); id != p.ID || trace != p.TraceID {
+		t.Errorf("keys %q %q", id, trace)
+	}
+	if n := PayloadRows(KindPrediction, b); n != 2 {
+		t.Errorf("rows %d", n)
+	}
+}
+
+func TestFeedbackRoundTrip(t *testing.T) {
+	f := &Feedback{
+		PredictionID: "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b.3", Tenant: DefaultTenant, Model: "m", Label: "late",
+		ObservedAt: time.UnixMicro(1).UTC(), ReceivedAt: time.UnixMicro(2_000_000_000_000_000).UTC(),
+	}
+	b := AppendFeedback(nil, f)
+	got, err := DecodeFeedback(b)
+	if err != nil || !reflect.DeepEqual(got, f) {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if id, _ := PayloadKeys(KindFeedback, b); id != f.PredictionID {
+		t.Errorf("key %q", id)
+	}
+}
+
+func TestDecodeRefusesDamage(t *testing.T) {
+	b := AppendPrediction(nil, samplePrediction())
+	for n := range b {
+		if _, err := DecodePrediction(b[:n]); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("cut at %d: %v", n, err)
+		}
+	}
+	if _, err := DecodePrediction(append(b[:len(b):len(b)], 0)); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a byte too many: %v", err)
+	}
+	newer := bytes.Clone(b)
+	newer[0] = PredictionVersion + 1
+	if _, err := DecodePrediction(newer); !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) {
+		t.Errorf("newer version: %v", err)
+	}
+	huge := binary.AppendUvarint([]byte{PredictionVersion}, math.MaxUint64)
+	if _, err := DecodePrediction(huge); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("too many rows: %v", err)
+	}
+}
+
+func TestEncodingAllocatesNothing(t *testing.T) {
+	p := samplePrediction()
+	dst := AppendPrediction(nil, p)
+	if n := testing.AllocsPerRun(100, func() { dst = AppendPrediction(dst[:0], p) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestStringsOfEveryForm(t *testing.T) {
+	for _, s := range []string{
+		"", "a", "abcdef0", "abcdef01", "ABCDEF01", "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "0193A1B2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
+		"0193a1b2xc3d4-7e5f-8a9b-0c1d2e3f4a5b", "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5g", string(make([]byte, 300)),
+	} {
+		r := &reader{b: appendString(nil, s)}
+		if got := r.string(); got != s || r.end("string") != nil {
+			t.Errorf("%q became %q, %v", s, got, r.err)
+		}
+	}
+}
+
+func FuzzPayloads(f *testing.F) {
+	f.Add(AppendPrediction(nil, samplePrediction()))
+	f.Add(AppendFeedback(nil, &Feedback{ExternalID: "x"}))
+	f.Add([]byte(`{"features":[{"name":"a","dtype":13,"elements":-1,"shape":[-1]}],"outputs":null}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := DecodePrediction(b); err == nil {
+			first := AppendPrediction(nil, p)
+			q, err := DecodePrediction(first)
+			if err != nil {
+				t.Fatalf("what was encoded cannot be decoded: %v", err)
+			}
+			if !bytes.Equal(first, AppendPrediction(nil, q)) {
+				t.Fatal("the second encoding differs")
+			}
+		}
+		if l, err := DecodeFeedback(b); err == nil {
+			if m, err := DecodeFeedback(AppendFeedback(nil, l)); err != nil || !reflect.DeepEqual(l, m) {
+				t.Fatalf("feedback %+v became %+v, %v", l, m, err)
+			}
+		}
+		for k := KindPrediction; k <= KindSchema; k++ {
+			PayloadKeys(k, b)
+			PayloadRows(k, b)
+		}
+		s, err := DecodeSchema(b)
+		if err != nil {
+			return
+		}
+		enc, err := EncodeSchema(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := DecodeSchema(enc); err != nil || again.ID != s.ID {
+			t.Fatalf("schema %v, %v", again, err)
+		}
+		fieldMap(s.Features, &Columns{F32: []float32{1}, I64: []int64{2, 3}, Str: []string{"x"}}, true)
+	})
+}
+
+func BenchmarkAppendPrediction(b *testing.B) {
+	p := samplePrediction()
+	p.Rows, p.Times, p.ExternalIDs, p.Features = 1, p.Times[:1], nil, Columns{F32: make([]float32, 30)}
+	for i := range p.Features.F32 {
+		p.Features.F32[i] = rand.Float32()
+	}
+	dst := AppendPrediction(nil, p)
+	b.SetBytes(int64(len(dst)))
+	b.ReportAllocs()
+	for b.Loop() {
+		dst = AppendPrediction(dst[:0], p)
+	}
+}
