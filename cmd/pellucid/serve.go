@@ -13,6 +13,9 @@ import (
 // stopTime is how long a stop may take before what is left is left.
 const stopTime = 25 * time.Second
 
+// spanTime is how much of it the last spans may take to reach the store.
+const spanTime = 3 * time.Second
+
 func serveCommand() *cobra.Command {
 	var printConfig bool
 	cmd := &cobra.Command{

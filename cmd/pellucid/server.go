@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -44,6 +45,10 @@ type server struct {
 	monitor   *monitor
 	listener  net.Listener
 	http      *http.Server
+
+	// schemas are those that predictions of this process were recorded under, by
+	// id.
+	schemas sync.Map
 
 	// url is where the server answers.
 	url string
@@ -170,7 +175,13 @@ func (s *server) startTelemetry(ctx context.Context) error {
 	}
 	t.SetGlobal()
 	s.telemetry = t
-	s.onStop("telemetry", t.Shutdown)
+	s.onStop("telemetry", func(ctx context.Context) error {
+		// Spans are worth a moment, not the whole time a stop may take: the store
+		// may be away.
+		ctx, cancel := context.WithTimeout(ctx, spanTime)
+		defer cancel()
+		return t.Shutdown(ctx)
+	})
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/pellucid/pellucid/collector/telemetry"
 	"github.com/pellucid/pellucid/dashboards"
 	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
 	"github.com/pellucid/pellucid/explain"
 )
@@ -73,13 +74,27 @@ func (s *server) referenceOf(digest string) *stats.Reference {
 	return v.Reference()
 }
 
+// schemaOf finds a schema without the store, which may be away: that of a version
+// that has answered in this process (an upstream's is known nowhere else), or of a
+// live one.
 func (s *server) schemaOf(id string) *collector.Schema {
+	if known, ok := s.schemas.Load(id); ok {
+		return known.(*collector.Schema) //nolint:forcetypeassert // only capture stores
+	}
 	for _, v := range s.models.Live() {
 		if v.Schema.ID == id {
 			return v.Schema
 		}
 	}
 	return nil
+}
+
+// capture records a prediction and remembers the schema it is recorded under.
+func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+	if _, known := s.schemas.Load(v.Schema.ID); !known {
+		s.schemas.Store(v.Schema.ID, v.Schema)
+	}
+	return s.capturer.Prediction(ctx, p, v, in, out)
 }
 
 func (s *server) proxyConfig() (proxy.Config, error) {
@@ -91,11 +106,12 @@ func (s *server) proxyConfig() (proxy.Config, error) {
 		if err != nil {
 			return proxy.Config{}, usage(err)
 		}
+		s.onStop("upstream", func(context.Context) error { up.Close(); return nil })
 		upstreams = append(upstreams, up)
 	}
 	return proxy.Config{
 		Models: s.models, Upstreams: upstreams,
-		Capture: s.capturer.Prediction, Feedback: s.feedback,
+		Capture: s.capture, Feedback: s.feedback,
 		Explain: s.explainer.Explain, ExplainStored: s.explainStored, ReadPrediction: s.readPrediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
@@ -280,13 +296,13 @@ func (s *server) sources() *api.Sources {
 		List: func(ctx context.Context, q collector.Query) (collector.Page, error) {
 			p, err := s.store.List(ctx, q)
 			if err != nil {
-				return collector.Page{}, err
+				return collector.Page{}, asked(err)
 			}
 			return *p, nil
 		},
 		Count: func(ctx context.Context, q collector.Query) (int64, error) {
 			n, err := s.store.Count(ctx, q)
-			return int64(n), err
+			return int64(n), asked(err)
 		},
 		Prediction: s.readPrediction, Explain: s.explainAndRecord, Spans: s.spans,
 		Extent: func(ctx context.Context, tenant, model, version string) (time.Time, time.Time, error) {
@@ -295,6 +311,15 @@ func (s *server) sources() *api.Sources {
 		},
 		Alerts: s.manager.Alerts, Receivers: receivers, Status: s.status, Now: time.Now,
 	}
+}
+
+// asked marks a filter or cursor that the store cannot understand as the caller's
+// mistake.
+func asked(err error) error {
+	if errors.Is(err, clickhouse.ErrWhere) || errors.Is(err, clickhouse.ErrCursor) {
+		return fmt.Errorf("%w: %w", collector.ErrBadQuery, err)
+	}
+	return err
 }
 
 func (s *server) explainAndRecord(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {

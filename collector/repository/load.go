@@ -213,8 +213,13 @@ func manifestDigest(s source, cfg collector.ModelConfig) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("digest the version: %w", err)
 	}
+	return digestOf(lines), nil
+}
+
+// digestOf is the digest of a version whose files are lines.
+func digestOf(lines []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:]), nil
+	return hex.EncodeToString(sum[:])
 }
 
 func fileDigest(path string) (string, error) {

@@ -16,7 +16,7 @@ import (
 
 // referenceFile is where a version's reference lies in the store, together with
 // the digest of the rows it was made from.
-const referenceFile = "reference.json"
+const referenceFile = ".reference.json"
 
 type keptReference struct {
 	RowsDigest string           `json:"rows_digest,omitempty"`

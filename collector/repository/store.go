@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
@@ -23,7 +24,9 @@ type keptVersion struct {
 	Manifest []string `json:"manifest"`
 }
 
-const versionFile = "version.json"
+// versionFile and referenceFile are hidden so that no file of a version has their
+// name: manifests leave hidden files out.
+const versionFile = ".version.json"
 
 var digestRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -103,20 +106,10 @@ func (r *Repository) fromStore(digest string) (*held, error) {
 	if err := json.Unmarshal(data, &meta); err != nil {
 		return nil, fmt.Errorf("read %s of %s: %w", versionFile, digest, err)
 	}
-	for _, line := range meta.Manifest {
-		rel, want, _ := strings.Cut(line, " ")
-		if !filepath.IsLocal(filepath.FromSlash(rel)) {
-			return nil, fmt.Errorf("stored version %s: %q is outside its folder", digest, rel)
-		}
-		got, err := fileDigest(filepath.Join(dir, filepath.FromSlash(rel)))
-		if err != nil {
-			return nil, fmt.Errorf("stored version %s: %w", digest, err)
-		}
-		if got != want {
-			return nil, fmt.Errorf("stored version %s: %q is not what it was", digest, rel)
-		}
-	}
 	s := source{name: meta.Name, version: meta.Version, dir: dir, file: meta.File}
+	if err := checkStored(s, meta.Manifest, digest); err != nil {
+		return nil, err
+	}
 	cfg, err := readConfig(s)
 	if err != nil {
 		return nil, err
@@ -125,6 +118,27 @@ func (r *Repository) fromStore(digest string) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.version.Digest = digest // the store's own files are not part of the manifest
 	return h, r.storedReference(h)
+}
+
+// checkStored compares the files of a stored version with the digest it lies
+// under: all of them, no more and no less. kept tells which one is wrong.
+func checkStored(s source, kept []string, digest string) error {
+	if !slices.Contains(extensions, filepath.Ext(s.file)) || s.file != "model"+filepath.Ext(s.file) {
+		return fmt.Errorf("stored version %s: %q is not a model file's name", digest, s.file)
+	}
+	found, err := manifest(s, collector.ModelConfig{})
+	if err != nil {
+		return fmt.Errorf("stored version %s: %w", digest, err)
+	}
+	if digestOf(found) == digest {
+		return nil
+	}
+	for _, line := range found {
+		if !slices.Contains(kept, line) {
+			rel, _, _ := strings.Cut(line, " ")
+			return fmt.Errorf("stored version %s: %q is not what it was", digest, rel)
+		}
+	}
+	return fmt.Errorf("stored version %s: its files are not what they were", digest)
 }

@@ -324,6 +324,10 @@ func (s *Spool) advance(v view, to, rows int64) {
 	s.unread.bytes = max(0, s.unread.bytes-(to-v.from))
 	s.unread.rows = max(0, s.unread.rows-rows)
 	s.oldest = time.Now()
+	// A flush ends with the last record there is, not with the next look.
+	if k := len(s.segments); k == 0 || s.unreadFrom(s.segments[k-1]) >= s.segments[k-1].end {
+		s.flushed = false
+	}
 	s.mu.Unlock()
 }
 

@@ -47,6 +47,9 @@ func Main(m *testing.M) {
 }
 
 func stop() error {
+	if helper.path != "" {
+		defer os.Remove(helper.path)
+	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.engine != nil {

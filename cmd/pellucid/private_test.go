@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// The values that must be nowhere but in the request: a text and a number, which
+// is looked for in digits and in bytes.
+const (
+	canaryText   = "QXCANARYQX"
+	canaryNumber = 123456.703125 // a float32 whose digits are its own
+)
+
+var canaryDigits = []string{"123456.7", "1.23456703125e+05", "1.234567e+05"}
+
+// leaks returns what of the canaries is in b.
+func leaks(b []byte) string {
+	for _, text := range append([]string{canaryText}, canaryDigits...) {
+		if bytes.Contains(b, []byte(text)) {
+			return text
+		}
+	}
+	for name, raw := range map[string][]byte{
+		"its float32": binary.LittleEndian.AppendUint32(nil, math.Float32bits(canaryNumber)),
+		"its float64": binary.LittleEndian.AppendUint64(nil, math.Float64bits(canaryNumber)),
+	} {
+		if bytes.Contains(b, raw) {
+			return name
+		}
+	}
+	return ""
+}
+
+// TestDroppedFieldsAreNowhere follows values of `private: drop` features through
+// everything that a server keeps or shows.
+func TestDroppedFieldsAreNowhere(t *testing.T) {
+	if leaks([]byte("x"+canaryText)) == "" || leaks(fmt.Appendf(nil, "%v %g", float32(canaryNumber), canaryNumber)) == "" {
+		t.Fatal("a leak would not be seen")
+	}
+	models := t.TempDir()
+	place(t, models, "flights/1/model.ubj", readFile(t, gbm+"model.ubj"))
+	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nfeatures:\n  - {name: carrier, private: drop}\n  - {name: temp, private: true}\n")
+	cfg := testConfig(t, models)
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	r := startRig(t, cfg)
+	body := func(parameters string) string {
+		return `{` + parameters + `"inputs":[
+			{"name":"carrier","datatype":"BYTES","shape":[1],"data":["` + canaryText + `"]},
+			{"name":"origin","datatype":"BYTES","shape":[1],"data":["JFK"]},
+			` + column("temp", canaryNumber) + strings.Join([]string{
+			column("day_of_week", 1), column("hour", 8), column("minute", 30), column("distance", 500), column("dewp", 40), column("humid", 50),
+			column("wind_dir", 200), column("wind_speed", 10), column("wind_gust", 12), column("precip", 0), column("pressure", 1010), column("visib", 10),
+		}, "") + `]}`
+	}
+	request := func(parameters string) string { return strings.Replace(body(parameters), ",]}", "]}", 1) }
+
+	f.cut() // so that the spool holds everything
+	h := r.post(t, "/v2/models/flights/infer", request(""), nil)
+	id := h.Get("Pellucid-Prediction-Id") + ".0"
+	// Requests that fail carry their values into errors, if anywhere.
+	for _, bad := range []string{
+		strings.Replace(request(""), `"name":"origin"`, `"name":"airport"`, 1),
+		strings.Replace(request(""), `"datatype":"FP32","shape":[1],"data":[123456.703125]`, `"datatype":"FP32","shape":[1],"data":["`+canaryText+`"]`, 1),
+		strings.Replace(request(""), `"datatype":"FP32","shape":[1],"data":[123456.703125]`, `"datatype":"INT64","shape":[1],"data":[123456.703125]`, 1),
+	} {
+		if status, _, _ := r.call(t, "POST", "/v2/models/flights/infer", bad); status != 400 {
+			t.Errorf("a bad request: %d", status)
+		}
+	}
+	// An explanation would tell the value or its part.
+	for path, b := range map[string]string{
+		"/v2/models/flights/explain":             request(""),
+		"/api/v1/predictions/" + id + "/explain": `{}`,
+	} {
+		status, answer, _ := r.call(t, "POST", path, b)
+		if status != 422 || !strings.Contains(string(answer), `carrier`) || leaks(answer) != "" {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+	}
+	searchFolder(t, cfg.Data)
+	f.open(t)
+	r.stored(t)
+	searchFolder(t, cfg.Data)
+
+	var p collector.StoredPrediction
+	r.get(t, "/api/v1/predictions/"+id, &p)
+	if _, ok := p.Features["carrier"]; ok || p.Features["origin"] != "JFK" || p.Capture != "full" {
+		t.Errorf("stored %+v", p.Features)
+	}
+	if status, b, _ := r.call(t, "POST", "/api/v1/predictions/"+id+"/explain", `{}`); status != 422 || !strings.Contains(string(b), "carrier") {
+		t.Errorf("explain by id: %d %s", status, b)
+	}
+	for _, page := range []string{
+		"/ui/", "/ui/models/flights", "/ui/predictions", "/ui/predictions/" + id, "/ui/predictions/" + id + "/report", "/ui/alerts", "/metrics",
+		"/api/v1/predictions/" + id, "/api/v1/predictions?model=flights", "/api/v1/models/flights/drift", "/v2/models/flights",
+	} {
+		if _, b, _ := r.call(t, "GET", page, ""); leaks(b) != "" {
+			t.Errorf("%s shows %s", page, leaks(b))
+		}
+	}
+	db := r.database(t)
+	until(t, "the spans are stored", func() bool { return sql(t, db, "SELECT count() > 5 FROM otel_traces") == "1" })
+	tables := strings.Fields(sql(t, db, "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine NOT LIKE '%View'"))
+	if len(tables) < 8 {
+		t.Fatalf("tables: %v", tables)
+	}
+	for _, table := range tables {
+		rows := sql(t, db, "SELECT * FROM `"+table+"` FORMAT TSV")
+		if found := leaks([]byte(rows)); found != "" {
+			t.Errorf("table %s holds %s: %.2000s", table, found, rows)
+		}
+		if table == "predictions" && !strings.Contains(rows, "JFK") && !strings.Contains(rows, "1010") {
+			t.Error("the search sees no features at all")
+		}
+	}
+	r.halt(t)
+	searchFolder(t, cfg.Data)
+	if found := leaks([]byte(r.log.String())); found != "" {
+		t.Errorf("the log holds %s", found)
+	}
+}
+
+func column(name string, v float64) string {
+	return fmt.Sprintf(`{"name":%q,"datatype":"FP32","shape":[1],"data":[%v]},`, name, v)
+}
+
+// searchFolder looks for the canaries in every file a server keeps.
+func searchFolder(t *testing.T, dir string) {
+	t.Helper()
+	n := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		n += len(b)
+		if found := leaks(b); found != "" {
+			t.Errorf("%s holds %s", path, found)
+		}
+		return err
+	})
+	if err != nil || n == 0 {
+		t.Fatalf("search %d bytes: %v", n, err)
+	}
+}

@@ -1,0 +1,283 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// smallFolder is a closed spool of n records in one segment. It returns the
+// disk, the segment's bytes and the offset at which each record ends.
+func smallFolder(t testing.TB, n int) (*memFS, []byte, []int64) {
+	t.Helper()
+	disk := newMemFS(1)
+	s, err := open(smallConfig(LevelProcess), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends []int64
+	for i := range n {
+		if err := s.Append(context.Background(), prediction(fmt.Sprintf("id-%d", i), 20)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, s.segments[0].end)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return disk, disk.now[join("/spool", segmentName(1))].data, ends
+}
+
+// folderWith is the folder with other bytes in a file of it.
+func folderWith(disk *memFS, name string, data []byte) *memFS {
+	c := disk.afterCrash(false)
+	c.now[join("/spool", name)] = &inode{data: slices.Clone(data), synced: slices.Clone(data)}
+	return c
+}
+
+// drainIDs opens the folder and returns the ids of everything in it.
+func drainIDs(disk *memFS) (ids []string, st Stats, err error) {
+	s, err := open(smallConfig(LevelProcess), disk)
+	if err != nil {
+		return nil, Stats{}, err
+	}
+	defer s.Close()
+	s.Flush()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		if s.due(); s.unread.bytes == 0 && s.cursor.plan == nil {
+			cancel()
+			return ids, s.Stats(), nil
+		}
+		b, err := s.Next(ctx)
+		cancel()
+		if err != nil {
+			return ids, s.Stats(), err
+		}
+		for _, r := range b.Records {
+			ids = append(ids, r.ID)
+		}
+		if err := s.Ack(context.Background(), b); err != nil {
+			return ids, s.Stats(), err
+		}
+	}
+}
+
+// keptBytes is everything that stands in .bad files.
+func keptBytes(disk *memFS) int {
+	n := 0
+	for name, i := range disk.now {
+		if strings.HasSuffix(name, ".bad") {
+			n += len(i.data)
+		}
+	}
+	return n
+}
+
+func TestTruncationAtEveryByte(t *testing.T) {
+	disk, data, ends := smallFolder(t, 6)
+	for cut := range data {
+		torn := folderWith(disk, segmentName(1), data[:cut])
+		ids, st, err := drainIDs(torn)
+		if err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		var want []string
+		last := int64(headerSize)
+		for i, end := range ends {
+			if int64(cut) >= end {
+				want, last = append(want, fmt.Sprintf("id-%d", i)), end
+			}
+		}
+		if !slices.Equal(ids, want) {
+			t.Fatalf("cut at %d: %v, want %v", cut, ids, want)
+		}
+		if tail := cut - int(last); tail > 0 && (st.BadBytes != uint64(tail) || st.BadStretches != 1) {
+			t.Fatalf("cut at %d: %d bytes in %d stretches counted, want %d in 1", cut, st.BadBytes, st.BadStretches, tail)
+		}
+		if tail := cut - int(last); len(want) > 0 && keptBytes(torn) != max(tail, 0) {
+			t.Fatalf("cut at %d: %d bytes kept aside, want %d", cut, keptBytes(torn), tail)
+		}
+	}
+}
+
+func TestBitFlipAtEveryByte(t *testing.T) {
+	disk, data, ends := smallFolder(t, 6)
+	for at := range data {
+		for _, bits := range []byte{1, 0x80, 0xff} {
+			flipped := slices.Clone(data)
+			flipped[at] ^= bits
+			bad := folderWith(disk, segmentName(1), flipped)
+			ids, st, err := drainIDs(bad)
+			if at == 4 && errors.Is(err, ErrVersion) && !errors.Is(err, errBadFrame) {
+				continue // a newer format is left alone
+			}
+			if err != nil {
+				t.Fatalf("byte %d: %v", at, err)
+			}
+			var want []string
+			from := int64(headerSize)
+			for i, end := range ends {
+				if int64(at) < from || int64(at) >= end {
+					want = append(want, fmt.Sprintf("id-%d", i))
+				}
+				from = end
+			}
+			if !slices.Equal(ids, want) {
+				t.Fatalf("byte %d: %v, want %v", at, ids, want)
+			}
+			if at >= headerSize && (st.BadStretches != 1 || keptBytes(bad) == 0) {
+				t.Fatalf("byte %d: %d stretches counted, %d bytes kept", at, st.BadStretches, keptBytes(bad))
+			}
+			if at >= headerSize && int64(at) < ends[4] && bad.now[join("/spool", segmentName(1)+".bad")] == nil {
+				t.Fatalf("byte %d: the damaged segment is gone", at)
+			}
+		}
+	}
+}
+
+// Damage in a sealed segment is found when it is read, not at the start.
+func TestDamageInAnOlderSegment(t *testing.T) {
+	disk := newMemFS(1)
+	s, err := open(smallConfig(LevelProcess), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	for range 30 {
+		if err := w.append(s, 9000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := segmentName(2)
+	data := slices.Clone(disk.now[join("/spool", name)].data)
+	data[headerSize+9000+500] ^= 4 // in its second record
+	bad := folderWith(disk, name, data)
+	ids, st, err := drainIDs(bad)
+	if err != nil || len(ids) != 29 || st.BadStretches != 1 {
+		t.Fatalf("%d records, %+v, %v", len(ids), st, err)
+	}
+	if kept := bad.now[join("/spool", name+".bad")]; kept == nil || !slices.Equal(kept.data, data) {
+		t.Error("the damaged segment was not kept as it is")
+	}
+	short := folderWith(disk, name, data[:headerSize+9000])
+	if ids, st, err := drainIDs(short); err != nil || len(ids) >= 30 || st.BadBytes == 0 {
+		t.Errorf("a segment cut short: %d records, %+v, %v", len(ids), st, err)
+	}
+}
+
+func TestDamagedPlanKeepsItsToken(t *testing.T) {
+	disk := newMemFS(1)
+	cfg := smallConfig(LevelProcess)
+	s, err := open(cfg, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	for range 3 {
+		if err := w.append(s, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Flush()
+	b, err := s.Next(t.Context())
+	if err != nil || len(b.Records) != 3 {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	_ = s.Close()
+	data := slices.Clone(disk.now[join("/spool", segmentName(1))].data)
+	data[headerSize+60] ^= 1
+	s, err = open(cfg, folderWith(disk, segmentName(1), data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Next(t.Context())
+	if err != nil || again.Token != b.Token || len(again.Records) != 2 {
+		t.Fatalf("token %s with %d records, %v; want %s with 2", again.Token, len(again.Records), err, b.Token)
+	}
+	_ = s.Close()
+}
+
+func TestDamagedCursor(t *testing.T) {
+	disk, _, _ := smallFolder(t, 5)
+	whole := disk.now[join("/spool", cursorName)].data
+	for at := range whole {
+		flipped := slices.Clone(whole)
+		flipped[at] ^= 0x40
+		bad := folderWith(disk, cursorName, flipped)
+		ids, _, err := drainIDs(bad)
+		if errors.Is(err, ErrVersion) && at%cursorSlot == 4 {
+			continue
+		}
+		// Only one slot is written so far: it may be read or not, and either way
+		// nothing is lost.
+		if err != nil || len(ids) != 5 {
+			t.Fatalf("byte %d: %d records, %v", at, len(ids), err)
+		}
+	}
+	torn := folderWith(disk, cursorName, []byte("no cursor at all"))
+	if ids, st, err := drainIDs(torn); err != nil || len(ids) != 5 || st.BadStretches != 1 || keptBytes(torn) == 0 {
+		t.Errorf("%d records, %+v, %v", len(ids), st, err)
+	}
+}
+
+func TestNewerFormatsAreLeftAlone(t *testing.T) {
+	disk, data, _ := smallFolder(t, 2)
+	header := slices.Clone(data)
+	header[4] = formatVersion + 1
+	f, n, err := parseFrame(data[headerSize:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	frameOf := slices.Clone(data)
+	b := frameOf[headerSize : headerSize+n]
+	b[2] = formatVersion + 1
+	copy(b[12:16], appendFrame(nil, f.kind, f.version, sumOf(f.payload), nil)[12:16])
+	sealFrame(b, f.seq)
+	cur := slices.Clone(disk.now[join("/spool", cursorName)].data)
+	cur[4], cur[cursorSlot+4] = formatVersion+1, formatVersion+1
+	for what, c := range map[string]*memFS{
+		"segment": folderWith(disk, segmentName(1), header), "frame": folderWith(disk, segmentName(1), frameOf), "cursor": folderWith(disk, cursorName, cur),
+	} {
+		before := len(c.now)
+		_, _, err := drainIDs(c)
+		if what == "cursor" && len(disk.now[join("/spool", cursorName)].data) < 2*cursorSlot {
+			t.Fatal("the cursor has one slot only")
+		}
+		if !errors.Is(err, ErrVersion) || strings.Contains(err.Error(), "corrupt") || len(c.now) != before {
+			t.Errorf("%s of a newer format: %v, %d files of %d left", what, err, len(c.now), before)
+		}
+	}
+}
+
+func sumOf(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+func FuzzRecover(f *testing.F) {
+	disk, data, _ := smallFolder(f, 3)
+	cur := disk.now[join("/spool", cursorName)].data
+	f.Add(data, cur[:cursorSize])
+	f.Add(data[:len(data)-3], []byte{})
+	f.Add([]byte("PLSG"), cur)
+	planned := &cursor{acked: collector.Position{Segment: 1, Offset: 48}, plan: &plan{segment: 1, from: 48, to: 1 << 40, sum: 7}}
+	f.Add(data, planned.encode())
+	f.Fuzz(func(t *testing.T, segment, cursorBytes []byte) {
+		m := newMemFS(1)
+		for name, b := range map[string][]byte{segmentName(1): segment, cursorName: cursorBytes} {
+			m.now[join("/spool", name)] = &inode{data: slices.Clone(b), synced: slices.Clone(b)}
+		}
+		_, _, err := drainIDs(m)
+		if err != nil && !errors.Is(err, ErrVersion) {
+			t.Fatalf("%v", err)
+		}
+	})
+}
