@@ -16,7 +16,7 @@ import (
 // formats are the template functions that turn values into words.
 func formats() template.FuncMap {
 	return template.FuncMap{
-		"number": number, "ms": ms, "when": when, "metric": metric, "short": short,
+		"number": number, "ms": ms, "when": when, "metric": metric, "short": short, "tail": tail,
 		"outputs": outputs, "label": label, "cell": cell, "share": share,
 		"stateWord": func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
 	}
@@ -68,6 +68,9 @@ func when(t time.Time) string {
 	}
 	return t.UTC().Format("2006-01-02 15:04:05")
 }
+
+// tail is the end of an id: ids of one moment begin alike.
+func tail(s string) string { return "…" + s[max(0, len(s)-10):] }
 
 func short(s string) string { return s[:min(len(s), 12)] }
 
