@@ -19,6 +19,7 @@ import (
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+	"github.com/pellucid/pellucid/dashboards/api"
 )
 
 func exportCommand() *cobra.Command {
@@ -99,7 +100,7 @@ func optionalTime(name, s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
-	t, err := parseWhen(s)
+	t, err := api.ParseTime(s)
 	if err != nil {
 		return t, usage(fmt.Errorf("--%s: %w", name, err))
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
@@ -158,8 +159,8 @@ func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion) er
 func (m *monitor) referenceQuery(ctx context.Context, v *collector.ModelVersion) (*collector.Query, error) {
 	q := &collector.Query{Tenant: collector.DefaultTenant, Model: v.Name, Version: v.Version, Limit: 100_000}
 	if v.Config.ReferenceFrom != "" {
-		from, err1 := parseWhen(v.Config.ReferenceFrom)
-		to, err2 := parseWhen(v.Config.ReferenceTo)
+		from, err1 := api.ParseTime(v.Config.ReferenceFrom)
+		to, err2 := api.ParseTime(v.Config.ReferenceTo)
 		if err := errors.Join(err1, err2); err != nil {
 			return nil, fmt.Errorf("model.yaml: reference: %w", err)
 		}
@@ -183,15 +184,6 @@ func (m *monitor) referenceQuery(ctx context.Context, v *collector.ModelVersion)
 		q.To = q.To.Add(provisionalSpan)
 	}
 	return q, nil
-}
-
-func parseWhen(s string) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC(), nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time or a date", s)
 }
 
 // adopt puts a reference in force and counts the rows stored before it.

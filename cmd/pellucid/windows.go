@@ -41,7 +41,7 @@ func (s *server) find(w *api.Window) (*collector.ModelVersion, error) {
 	if w.Segment != "" {
 		return nil, fmt.Errorf("segment is known but not built yet: %w", collector.ErrBadQuery)
 	}
-	v, err := s.live(w.Model, w.Version)
+	v, err := s.models.Find(w.Model, w.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -331,7 +331,7 @@ func className(v *collector.ModelVersion, label string) string {
 func (s *server) alertSource() alerts.Source {
 	return alerts.Source{
 		Window: func(ctx context.Context, q alerts.Query) (alerts.Window, error) {
-			v, err := s.live(q.Model, q.Version)
+			v, err := s.models.Find(q.Model, q.Version)
 			if err != nil {
 				return alerts.Window{}, err
 			}
@@ -347,7 +347,7 @@ func (s *server) alertSource() alerts.Source {
 			return out, nil
 		},
 		Performance: func(ctx context.Context, q alerts.Query) (alerts.Labelled, error) {
-			v, err := s.live(q.Model, q.Version)
+			v, err := s.models.Find(q.Model, q.Version)
 			if err != nil {
 				return alerts.Labelled{}, err
 			}
@@ -359,7 +359,7 @@ func (s *server) alertSource() alerts.Source {
 			return alerts.Labelled{Version: v.Version, Performance: p}, err
 		},
 		Traffic: func(ctx context.Context, q alerts.Query) (alerts.Traffic, error) {
-			v, err := s.live(q.Model, q.Version)
+			v, err := s.models.Find(q.Model, q.Version)
 			if err != nil {
 				return alerts.Traffic{}, err
 			}

@@ -353,8 +353,3 @@ func (s *server) spans(ctx context.Context, traceID string) ([]api.Span, error) 
 	}
 	return out, nil
 }
-
-// live returns the version a window is about.
-func (s *server) live(model, version string) (*collector.ModelVersion, error) {
-	return s.models.Find(model, version)
-}

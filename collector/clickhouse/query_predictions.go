@@ -44,26 +44,13 @@ func (s *Store) Prediction(ctx context.Context, tenant, id string) ([]collector.
 	if err != nil {
 		return nil, fmt.Errorf("find prediction %q: %w", id, err)
 	}
-	if base, n, ok := cutRow(id); ok && len(found) == 0 {
-		found, err = s.rows(ctx, "tenant = ? AND id = ? AND row = ? ORDER BY model LIMIT 1000", tenant, base, n)
+	if base, n, ok := collector.SplitID(id); ok && len(found) == 0 {
+		found, err = s.rows(ctx, "tenant = ? AND id = ? AND row = ? ORDER BY model LIMIT 1000", tenant, base, uint32(n))
 		if err != nil {
 			return nil, fmt.Errorf("find prediction %q: %w", id, err)
 		}
 	}
 	return s.finish(ctx, tenant, dedupe(found), "prediction "+id)
-}
-
-// cutRow splits "<request>.<i>".
-func cutRow(id string) (request string, row uint32, ok bool) {
-	at := strings.LastIndexByte(id, '.')
-	if at <= 0 {
-		return "", 0, false
-	}
-	n, err := strconv.ParseUint(id[at+1:], 10, 32)
-	if err != nil {
-		return "", 0, false
-	}
-	return id[:at], uint32(n), true
 }
 
 // ByTrace returns the rows of a trace id.

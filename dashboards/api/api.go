@@ -14,10 +14,12 @@ import (
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
-// maxLimit bounds one page of a listing; maxChunks one series.
+// maxLimit bounds one page of a listing; maxChunks one series; maxStep the width
+// of its chunks.
 const (
 	maxLimit  = 1000
 	maxChunks = 5000
+	maxStep   = 10_000 * 24 * time.Hour
 )
 
 // Register puts the routes on e. Errors are answered as {"error": "..."}.
@@ -154,26 +156,10 @@ func ParseWindow(c echo.Context) (Window, error) {
 	return w, nil
 }
 
-// ParseStep reads a duration that may also be in days (7d) or weeks (2w).
+// ParseStep reads the width of a chunk: 1h, 1d, 2w; a minute at least.
 func ParseStep(s string) (time.Duration, error) {
-	unit := time.Duration(0)
-	if n := len(s); n > 1 {
-		switch s[n-1] {
-		case 'd':
-			unit = 24 * time.Hour
-		case 'w':
-			unit = 7 * 24 * time.Hour
-		}
-	}
-	if unit != 0 {
-		n, err := strconv.Atoi(s[:len(s)-1])
-		if err != nil || n <= 0 || n > 10000 {
-			return 0, fmt.Errorf("step %q is not a duration such as 1h, 1d, 2w", s)
-		}
-		return time.Duration(n) * unit, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < time.Minute {
+	d, err := stats.ParseDuration(s)
+	if err != nil || d < time.Minute || d > maxStep {
 		return 0, fmt.Errorf("step %q is not a duration of a minute or more, such as 1h, 1d, 2w", s)
 	}
 	return d, nil
@@ -229,16 +215,25 @@ func ParseSpan(c echo.Context) (from, to time.Time, err error) {
 	return from, to, nil
 }
 
-// parseTime takes RFC 3339, or a date, which is its midnight in UTC.
+// parseTime reads a parameter's time; an absent one is zero.
 func parseTime(c echo.Context, name string) (time.Time, error) {
 	s := c.QueryParam(name)
 	if s == "" {
 		return time.Time{}, nil
 	}
+	t, err := ParseTime(s)
+	if err != nil {
+		return t, badRequest{fmt.Errorf("%s %w", name, err)}
+	}
+	return t, nil
+}
+
+// ParseTime takes RFC 3339, or a date, which is its midnight in UTC.
+func ParseTime(s string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, badRequest{fmt.Errorf("%s %q is not an RFC 3339 time or a date", name, s)}
+	return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time or a date", s)
 }
