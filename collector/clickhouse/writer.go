@@ -438,38 +438,6 @@ func (w *Writer) schema(ctx context.Context, p *plan, id string) *collector.Sche
 	return s
 }
 
-// sendBlock inserts built columns under a token.
-func (s *Store) sendBlock(ctx context.Context, token, statement string, cols []builder, rows int) error {
-	batch, err := s.conn.PrepareBatch(withToken(ctx, token), statement)
-	if err != nil {
-		return fmt.Errorf("%s: %w", title(statement), err)
-	}
-	if err := fill(batch, cols, rows); err != nil {
-		return errors.Join(err, batch.Abort())
-	}
-	if err := batch.Send(); err != nil {
-		return fmt.Errorf("%s: %w", title(statement), err)
-	}
-	return nil
-}
-
-// sendRows inserts rows value by value: for what comes in small numbers.
-func (s *Store) sendRows(ctx context.Context, token, statement string, n int, row func(i int) []any) error {
-	batch, err := s.conn.PrepareBatch(withToken(ctx, token), statement)
-	if err != nil {
-		return fmt.Errorf("%s: %w", title(statement), err)
-	}
-	for i := range n {
-		if err := batch.Append(row(i)...); err != nil {
-			return errors.Join(fmt.Errorf("%s: row %d: %w", title(statement), i, err), batch.Abort())
-		}
-	}
-	if err := batch.Send(); err != nil {
-		return fmt.Errorf("%s: %w", title(statement), err)
-	}
-	return nil
-}
-
 func (w *Writer) insertSchemas(ctx context.Context, token string, p *plan) error {
 	ids := make([]string, 0, len(p.schemas))
 	for id := range p.schemas {
