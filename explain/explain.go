@@ -158,7 +158,7 @@ func Methods(v *collector.ModelVersion) []string {
 		return nil
 	}
 	if h, ok := v.Model.(tree.Holder); ok {
-		if e, _ := h.Trees(); e != nil && (hasCovers(e) || hasBackground(v)) {
+		if e, _ := h.Trees(); e != nil && (e.HasCovers() || hasBackground(v)) {
 			return []string{TreeSHAP}
 		}
 		return nil

@@ -133,7 +133,7 @@ func (x *Explainer) forest(v *collector.ModelVersion, req collector.ExplainReque
 		return nil, refuse("tree_shap needs a model that is one tree ensemble with constant leaves; %q is not", v.Name)
 	}
 	f.certificate = collector.Certificate{Method: TreeSHAP, Space: f.space(), ModelDigest: v.Digest, Exact: true}
-	bg, err := x.background(v, req, !hasCovers(f.ensemble))
+	bg, err := x.background(v, req, !f.ensemble.HasCovers())
 	if err != nil {
 		return nil, err
 	}
@@ -170,8 +170,6 @@ func (x *Explainer) against(f *forest, bg *background) error {
 	f.certificate.BaseDefinition = fmt.Sprintf("mean %s over the %d rows of the background", f.space(), b.Rows())
 	return nil
 }
-
-func hasCovers(e *tree.Ensemble) bool { return e.Covers != tree.CoverNone && e.Covers != "" }
 
 // space names what the trees add up to.
 func (f *forest) space() string {

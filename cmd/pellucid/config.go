@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/strictyaml"
 )
 
@@ -76,6 +77,12 @@ type upstreamConfig struct {
 	Model   string   `yaml:"model"`
 	Version string   `yaml:"version"`
 	Timeout duration `yaml:"timeout"`
+	// Missing says that the model takes null for a missing value.
+	Missing bool `yaml:"missing"`
+	// FeatureNames name the columns of its one matrix input.
+	FeatureNames []string `yaml:"feature_names"`
+	// The protocol has no words for the rest, so it is said here as in model.yaml.
+	repository.ModelYAML `yaml:",inline"`
 }
 
 // exampleConfig is what --print-config shows; a test decodes it.
@@ -110,7 +117,15 @@ alerts:
   rules: ""                   # a rules file; see README
   webhooks: []                # - {url: "http://127.0.0.1:9093/hook", timeout: 10s}
 
-upstreams: []                 # - {name: risk, url: "http://127.0.0.1:9000", model: risk}
+upstreams: []                 # models that another Open Inference server answers:
+# - name: risk                # here; model: its name there, if another
+#   url: http://127.0.0.1:9000
+#   timeout: 30s
+#   missing: true             # it takes null for a missing value
+#   feature_names: [age, income]
+#   task: binary              # this and what follows as in model.yaml
+#   features: [{name: income, private: drop}]
+#   reference: reference.parquet
 `
 
 func defaults() config {

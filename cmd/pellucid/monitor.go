@@ -25,6 +25,9 @@ const (
 	// at least, whichever comes later.
 	provisionalRows = 1000
 	provisionalSpan = 24 * time.Hour
+	// referenceRetry is how long a file that could not be made a reference is left
+	// alone.
+	referenceRetry = 30 * time.Second
 )
 
 // monitor follows event time: it makes provisional references and evaluates the
@@ -33,6 +36,11 @@ type monitor struct {
 	server *server
 	cancel context.CancelFunc
 	done   chan struct{}
+
+	// retry and waiting are, by digest, when to try a reference's file again and
+	// what was wrong with it; only the loop has them.
+	retry   map[string]time.Time
+	waiting map[string]error
 
 	mu sync.Mutex
 	// judged is, by model, up to which event time rules were evaluated.
@@ -43,7 +51,10 @@ type monitor struct {
 
 func startMonitor(s *server) *monitor {
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &monitor{server: s, cancel: cancel, done: make(chan struct{}), judged: map[string]time.Time{}, failing: map[string]string{}}
+	m := &monitor{
+		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{},
+		judged: map[string]time.Time{}, failing: map[string]string{},
+	}
 	go m.loop(ctx)
 	return m
 }
@@ -70,8 +81,14 @@ func (m *monitor) loop(ctx context.Context) {
 // round looks at every live version once. Trouble with one does not keep the
 // others from being looked at; it is tried again in the next round.
 func (m *monitor) round(ctx context.Context) {
+	for _, u := range m.server.upstreams {
+		u.Touch()
+	}
 	marks := map[string]time.Time{}
 	for _, v := range m.server.models.Live() {
+		if v.Reference() == nil && v.Config.Reference != "" {
+			m.report("make a reference for "+v.Name+" "+v.Version, m.fileReference(ctx, v))
+		}
 		mark, err := m.server.store.Watermark(ctx, collector.DefaultTenant, v.Name, v.Version)
 		m.report("ask for the watermark of "+v.Name, err)
 		if err != nil || mark.IsZero() {
@@ -80,7 +97,7 @@ func (m *monitor) round(ctx context.Context) {
 		if mark.After(marks[v.Name]) {
 			marks[v.Name] = mark
 		}
-		if v.Reference() == nil {
+		if v.Reference() == nil && v.Config.Reference == "" {
 			m.report("make a reference for "+v.Name+" "+v.Version, m.provisional(ctx, v))
 		}
 	}
@@ -118,6 +135,20 @@ func (m *monitor) report(what string, err error) {
 		m.failing[what] = err.Error()
 		m.server.log.Error("monitor", "what", what, "error", err)
 	}
+}
+
+// fileReference makes the reference of an upstream's version, which has to answer
+// for the rows of the file. A version on disk has its own since it was loaded.
+func (m *monitor) fileReference(ctx context.Context, v *collector.ModelVersion) error {
+	if time.Now().Before(m.retry[v.Digest]) {
+		return m.waiting[v.Digest]
+	}
+	ref, err := repository.ReferenceOf(ctx, v, v.Config.Reference)
+	if err != nil {
+		m.retry[v.Digest], m.waiting[v.Digest] = time.Now().Add(referenceRetry), err
+		return err
+	}
+	return m.adopt(ctx, v, ref)
 }
 
 // provisional makes a version's reference of its own first rows, once there are

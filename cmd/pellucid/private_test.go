@@ -49,7 +49,13 @@ func TestDroppedFieldsAreNowhere(t *testing.T) {
 	}
 	models := t.TempDir()
 	place(t, models, "flights/1/model.ubj", readFile(t, gbm+"model.ubj"))
-	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nfeatures:\n  - {name: carrier, private: drop}\n  - {name: temp, private: true}\n")
+	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nfeatures:\n  - {name: carrier, private: drop}\n  - {name: temp, private: true}\nreference: reference.csv\nbackground: background.csv\n")
+	// Rows that lie beside the model hold private values too.
+	rows := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
+	rows += strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\n", 50)
+	for _, file := range []string{"reference.csv", "background.csv", "old/train.CSV"} {
+		place(t, models, "flights/1/"+file, rows)
+	}
 	cfg := testConfig(t, models)
 	f, dsn := newForwarder(t, cfg.ClickHouse)
 	cfg.ClickHouse = dsn

@@ -255,42 +255,51 @@ func treeCase(t *testing.T, models, name, data, oracle string) *servedCase {
 // networkCase takes a network out of the archive of PyTorch's models.
 func networkCase(t *testing.T, models, name, folder string) *servedCase {
 	t.Helper()
-	z, err := zip.OpenReader(filepath.Join(onnxData, "torch.zip"))
+	file := archived(t, "torch.zip", folder)
+	place(t, models, name+"/1/model.onnx", string(file("model.onnx")))
+	return &servedCase{
+		input: "x", datatype: "FP32", tolerance: 1e-4,
+		rows: array(t, file, "in_0.npy"), want: array(t, file, "out_0.npy"), gradient: array(t, file, "grad_0.npy"),
+	}
+}
+
+// archived reads the files of one case of an archive of ONNX models.
+func archived(t *testing.T, archive, folder string) func(name string) []byte {
+	t.Helper()
+	z, err := zip.OpenReader(filepath.Join(onnxData, archive))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer z.Close()
-	file := func(name string) []byte {
+	t.Cleanup(func() { z.Close() })
+	return func(name string) []byte {
 		b, err := fs.ReadFile(z, path.Join(folder, name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
+}
+
+// array reads a file of numbers, row by row.
+func array(t *testing.T, file func(string) []byte, name string) [][]float64 {
+	t.Helper()
 	dir := t.TempDir()
-	array := func(name string) [][]float64 {
-		place(t, dir, name, string(file(name)))
-		tab, err := table.Open(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		rows := make([][]float64, tab.Rows)
-		for i := range tab.Columns {
-			col, ok := tab.Columns[i].Float64s()
-			if !ok {
-				t.Fatalf("%s: column %d is not numeric", name, i)
-			}
-			for r := range rows {
-				rows[r] = append(rows[r], col[r])
-			}
-		}
-		return rows
+	place(t, dir, name, string(file(name)))
+	tab, err := table.Open(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
 	}
-	place(t, models, name+"/1/model.onnx", string(file("model.onnx")))
-	return &servedCase{
-		input: "x", datatype: "FP32", tolerance: 1e-4,
-		rows: array("in_0.npy"), want: array("out_0.npy"), gradient: array("grad_0.npy"),
+	rows := make([][]float64, tab.Rows)
+	for i := range tab.Columns {
+		col, ok := tab.Columns[i].Float64s()
+		if !ok {
+			t.Fatalf("%s: column %d is not numeric", name, i)
+		}
+		for r := range rows {
+			rows[r] = append(rows[r], col[r])
+		}
 	}
+	return rows
 }
 
 func place(t *testing.T, dir, name, text string) {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -408,5 +409,47 @@ func TestUpstream(t *testing.T) {
 		t.Error("the failed request has no prediction")
 	} else if r.get(t, "/api/v1/predictions/"+id+".0", &failed); failed.Status != status {
 		t.Errorf("recorded as %d, answered with %d", failed.Status, status)
+	}
+}
+
+// TestReferenceServesAsBackground: a tree model without covers, and a network, that
+// name a reference but no background are explained against the reference, and in
+// the same way after their folder has gone.
+func TestReferenceServesAsBackground(t *testing.T) {
+	models := t.TempDir()
+	for _, name := range []string{"forest_binary", "mlp_binary"} {
+		file := archived(t, "sklearn.zip", name)
+		place(t, models, name+"/1/model.onnx", string(file("model.onnx")))
+		place(t, models, name+"/1/model.yaml", "task: binary\nreference: rows.npy\n")
+		place(t, models, name+"/1/rows.npy", string(file("in_0.npy")))
+	}
+	rows := array(t, archived(t, "sklearn.zip", "forest_binary"), "in_0.npy")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	before := map[string][]collector.Explanation{}
+	for _, name := range []string{"forest_binary", "mlp_binary"} {
+		c := &servedCase{input: "X", datatype: "FP32", rows: rows[:3]}
+		h := r.post(t, "/v2/models/"+name+"/infer", c.body(""), nil)
+		before[h.Get("Pellucid-Prediction-Id")] = r.explained(t, h.Get("Pellucid-Prediction-Id"), `{}`)
+	}
+	r.stored(t)
+	r.halt(t)
+	cfg.Models = t.TempDir()
+	again := startRig(t, cfg)
+	for id, want := range before {
+		got := again.explained(t, id, `{}`)
+		if len(got) == 0 || !reflect.DeepEqual(got, want) {
+			t.Errorf("explained as\n%+v\nwas\n%+v", got, want)
+		}
+		switch c := got[0].Certificate; got[0].Method {
+		case "tree_shap":
+			if c.Mode != "background" || c.BackgroundRows != len(rows) || c.BackgroundDigest == "" {
+				t.Errorf("certificate %+v", c)
+			}
+		default:
+			if !strings.Contains(c.Baseline, "median") {
+				t.Errorf("baseline %q", c.Baseline)
+			}
+		}
 	}
 }

@@ -43,6 +43,8 @@ type server struct {
 	manager   *alerts.Manager
 	webhooks  []*notify.Webhook
 	monitor   *monitor
+	proxy     *proxy.Server
+	upstreams []*proxy.Upstream
 	listener  net.Listener
 	http      *http.Server
 
@@ -195,15 +197,47 @@ func (s *server) startModels(ctx context.Context) error {
 		s.log.Warn("there is no models folder: nothing is served from disk", "models", dir)
 		dir = ""
 	}
+	var remote []string
+	for _, u := range s.cfg.Upstreams {
+		remote = append(remote, u.Name)
+	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Log: s.log,
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, Log: s.log,
 	})
 	if err != nil {
 		return err
 	}
 	s.onStop("models", func(context.Context) error { s.models.Close(); return nil })
+	if err := s.startUpstreams(); err != nil {
+		return err
+	}
 	s.explainer, err = explain.New(explain.Config{Engine: "pellucid " + build()})
 	return err
+}
+
+// startUpstreams has each upstream described in the background; none of them
+// needs to be there.
+func (s *server) startUpstreams() error {
+	for _, u := range s.cfg.Upstreams {
+		cfg, err := u.Config()
+		if err == nil && (cfg.Background != "" || cfg.KeepRows) {
+			err = errors.New("background and keep_rows mean nothing for an upstream: its model is not here to be explained")
+		}
+		if err != nil {
+			return usage(fmt.Errorf("upstream %q: %w", u.Name, err))
+		}
+		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
+			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout),
+			Missing: u.Missing, FeatureNames: u.FeatureNames, Config: cfg, Live: s.models.AddRemote, Logger: s.log,
+		})
+		if err != nil {
+			return usage(err)
+		}
+		s.onStop("upstream", func(context.Context) error { up.Close(); return nil })
+		s.upstreams = append(s.upstreams, up)
+		up.Touch()
+	}
+	return nil
 }
 
 // startAlerts reads the rules and starts the loop that looks at event time.
@@ -245,14 +279,11 @@ func (s *server) startAlerts(context.Context) error {
 func (s *server) startHTTP(context.Context) error {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
-	cfg, err := s.proxyConfig()
+	p, err := proxy.New(s.proxyConfig())
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(cfg)
-	if err != nil {
-		return err
-	}
+	s.proxy = p
 	p.Register(e)
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
 	if err := s.registerPages(e); err != nil {

@@ -20,7 +20,6 @@ import (
 	"github.com/pellucid/pellucid/dashboards"
 	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine"
-	"github.com/pellucid/pellucid/engine/stats"
 	"github.com/pellucid/pellucid/explain"
 )
 
@@ -34,7 +33,7 @@ func (s *server) startWriter(context.Context) error {
 		return err
 	}
 	s.capturer = c
-	w, err := clickhouse.NewWriter(s.store, clickhouse.WriterConfig{Source: s.spool, Reference: s.referenceOf, Schema: s.schemaOf, Log: s.log})
+	w, err := clickhouse.NewWriter(s.store, clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -66,14 +65,6 @@ func (s *server) drain(ctx context.Context) {
 	}
 }
 
-func (s *server) referenceOf(digest string) *stats.Reference {
-	v, err := s.models.ByDigest(digest)
-	if err != nil {
-		return nil // rows of a version that is no longer known have no bins
-	}
-	return v.Reference()
-}
-
 // schemaOf finds a schema without the store, which may be away: that of a version
 // that has answered in this process (an upstream's is known nowhere else), or of a
 // live one.
@@ -97,27 +88,16 @@ func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collec
 	return s.capturer.Prediction(ctx, p, v, in, out)
 }
 
-func (s *server) proxyConfig() (proxy.Config, error) {
-	var upstreams []*proxy.Upstream
-	for _, u := range s.cfg.Upstreams {
-		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
-			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout),
-		})
-		if err != nil {
-			return proxy.Config{}, usage(err)
-		}
-		s.onStop("upstream", func(context.Context) error { up.Close(); return nil })
-		upstreams = append(upstreams, up)
-	}
+func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
-		Models: s.models, Upstreams: upstreams,
+		Models: s.models, Upstreams: s.upstreams,
 		Capture: s.capture, Feedback: s.feedback,
 		Explain: s.explainer.Explain, ExplainStored: s.explainStored, ReadPrediction: s.readPrediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
 		AllowNonLoopback: s.cfg.AllowUnauthenticated, UI: "/ui/", Version: build(),
-	}, nil
+	}
 }
 
 // ready says why the server should get no traffic. A ClickHouse that is away is
@@ -291,7 +271,7 @@ func (s *server) sources() *api.Sources {
 		receivers = append(receivers, fmt.Sprintf("webhook-%d", i+1))
 	}
 	return &api.Sources{
-		Models: s.models.Live, States: s.models.Index,
+		Models: s.models.Live, States: s.proxy.States,
 		Traffic: s.traffic, Drift: s.drift, Performance: s.performance, Bins: s.bins,
 		List: func(ctx context.Context, q collector.Query) (collector.Page, error) {
 			p, err := s.store.List(ctx, q)

@@ -29,7 +29,8 @@ type exchange struct {
 }
 
 // version builds the record of a model out of its description. Its digest is
-// that of the description: what the model computes cannot be known from here.
+// that of the description, the server's and ours: what the model computes cannot
+// be known from here.
 func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine.Info) (*collector.ModelVersion, error) {
 	schema, err := collector.NewSchema(info, u.cfg.Config)
 	if err != nil {
@@ -38,9 +39,11 @@ func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine
 	described := *meta
 	described.Versions = nil
 	canonical, err := json.Marshal(struct {
-		Version string
+		Version, Schema string
+		Task            engine.Task
+		Classes         []string
 		oip.ModelMetadata
-	}{version, described})
+	}{version, schema.ID, info.Task, info.Classes, described})
 	if err != nil {
 		return nil, fmt.Errorf("digest its metadata: %w", err)
 	}

@@ -80,15 +80,16 @@ func (s *Server) serverMetadata(c echo.Context) error {
 	return s.reply(c, oip.ServerMetadata{Name: "pellucid", Version: s.cfg.Version, Extensions: extensions})
 }
 
-// states lists every model, upstreams among them, by name.
-func (s *Server) states(ctx context.Context) []collector.ModelState {
+// States lists every model, upstreams among them, by name. It waits for no
+// upstream: one that was not reached yet is UNAVAILABLE or LOADING.
+func (s *Server) States(ctx context.Context) []collector.ModelState {
 	out := s.cfg.Models.Index(ctx)
 	if len(s.upstreams) == 0 {
 		return out
 	}
 	out = slices.DeleteFunc(slices.Clone(out), func(m collector.ModelState) bool { return s.upstreams[m.Name] != nil })
 	for _, u := range s.cfg.Upstreams {
-		out = append(out, u.state(ctx))
+		out = append(out, u.state())
 	}
 	slices.SortStableFunc(out, func(a, b collector.ModelState) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -96,7 +97,7 @@ func (s *Server) states(ctx context.Context) []collector.ModelState {
 
 func (s *Server) listModels(c echo.Context) error {
 	names := []string{}
-	for _, m := range s.states(c.Request().Context()) {
+	for _, m := range s.States(c.Request().Context()) {
 		if !slices.Contains(names, m.Name) {
 			names = append(names, m.Name)
 		}
@@ -140,7 +141,7 @@ func (s *Server) modelMetadata(c echo.Context) error {
 	for _, extra := range v.Info.Extra {
 		meta.Properties["output_on_request:"+extra.Name] = extra.DType.String()
 	}
-	for _, m := range s.states(c.Request().Context()) {
+	for _, m := range s.States(c.Request().Context()) {
 		if m.Name == v.Name && m.State == "READY" && !slices.Contains(meta.Versions, m.Version) {
 			meta.Versions = append(meta.Versions, m.Version)
 		}
@@ -176,7 +177,7 @@ func (s *Server) index(c echo.Context) error {
 		return err
 	}
 	out := []collector.ModelState{}
-	for _, m := range s.states(c.Request().Context()) {
+	for _, m := range s.States(c.Request().Context()) {
 		if !only.Ready || m.State == "READY" {
 			out = append(out, m)
 		}

@@ -46,6 +46,9 @@ type UpstreamConfig struct {
 	Refresh time.Duration
 	// MaxResponse bounds an answer in bytes; 0 means 64 MiB.
 	MaxResponse int64
+	// Live is told of every version the server was found to have, before the first
+	// request to it; nil means nobody. It must not ask the upstream for anything.
+	Live func(*collector.ModelVersion)
 	// Client sends the requests; nil means a client of its own. Redirects are
 	// never followed.
 	Client *http.Client
@@ -161,16 +164,7 @@ func (u *Upstream) Version(ctx context.Context) (*collector.ModelVersion, error)
 }
 
 func (u *Upstream) served(ctx context.Context) (*served, error) {
-	u.mu.Lock()
-	sv, failed, fetching := u.current, u.failed, u.fetching
-	now := time.Now()
-	due := fetching == nil && now.After(u.retryAt) && (sv == nil || now.Sub(u.fetched) > u.cfg.Refresh)
-	if due {
-		fetching = make(chan struct{})
-		u.fetching = fetching
-		u.wg.Go(u.refresh)
-	}
-	u.mu.Unlock()
+	sv, fetching, failed := u.touch()
 	if sv != nil {
 		return sv, nil
 	}
@@ -188,6 +182,24 @@ func (u *Upstream) served(ctx context.Context) (*served, error) {
 		return nil, fmt.Errorf("upstream %q: %w: %w", u.cfg.Name, collector.ErrNotReady, failed)
 	}
 	return sv, nil
+}
+
+// Touch has the description fetched in the background where that is due. It does
+// not wait.
+func (u *Upstream) Touch() { u.touch() }
+
+// touch starts a fetch that is due and returns what is known now: the last
+// description, the fetch under way (nil without one), and why the last one failed.
+func (u *Upstream) touch() (sv *served, fetching <-chan struct{}, failed error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := time.Now()
+	due := u.fetching == nil && u.ctx.Err() == nil && now.After(u.retryAt) && (u.current == nil || now.Sub(u.fetched) > u.cfg.Refresh)
+	if due {
+		u.fetching = make(chan struct{})
+		u.wg.Go(u.refresh)
+	}
+	return u.current, u.fetching, u.failed
 }
 
 // refresh fetches the metadata and remembers the outcome; whoever started it has
@@ -209,17 +221,25 @@ func (u *Upstream) refresh() {
 	if u.current != nil && u.current.version.Digest == sv.version.Digest {
 		// The same model keeps its identity, so that nothing is rebuilt for it.
 		sv.version = u.current.version
+	} else if u.cfg.Live != nil {
+		u.cfg.Live(sv.version)
 	}
 	u.current, u.fetched, u.failed, u.backoff, u.retryAt = sv, time.Now(), nil, 0, time.Time{}
 }
 
-// state is the upstream's line of the repository index.
-func (u *Upstream) state(ctx context.Context) collector.ModelState {
-	v, err := u.Version(ctx)
-	if err != nil {
-		return collector.ModelState{Name: u.cfg.Name, Version: u.cfg.Version, State: "UNAVAILABLE", Reason: err.Error()}
+// state is the upstream's line of the repository index, as far as is known now.
+func (u *Upstream) state() collector.ModelState {
+	st := collector.ModelState{Name: u.cfg.Name, Version: u.cfg.Version, State: "UNAVAILABLE"}
+	sv, fetching, failed := u.touch()
+	switch {
+	case sv != nil:
+		st.Version, st.State = sv.version.Version, "READY"
+	case failed != nil:
+		st.Reason = failed.Error()
+	case fetching != nil:
+		st.State, st.Reason = "LOADING", "its description is being fetched"
 	}
-	return collector.ModelState{Name: u.cfg.Name, Version: v.Version, State: "READY"}
+	return st
 }
 
 // describe asks the server what it is and what the model is.
@@ -324,7 +344,7 @@ func (u *Upstream) features(in []engine.Spec) ([]engine.Feature, error) {
 				out[i].Name = u.cfg.FeatureNames[i]
 			}
 		}
-		return out, nil
+		return u.kinds(out), nil
 	}
 	if len(in) < 2 {
 		return nil, nil
@@ -337,7 +357,19 @@ func (u *Upstream) features(in []engine.Spec) ([]engine.Feature, error) {
 		}
 		out = append(out, engine.Feature{Name: s.Name, Categorical: s.DType == engine.String})
 	}
-	return out, nil
+	return u.kinds(out), nil
+}
+
+// kinds puts what the configuration says over what the types suggest.
+func (u *Upstream) kinds(features []engine.Feature) []engine.Feature {
+	for i := range features {
+		for _, f := range u.cfg.Config.Features {
+			if f.Name == features[i].Name && f.Kind != "" {
+				features[i].Categorical = f.Kind == "categorical"
+			}
+		}
+	}
+	return features
 }
 
 // get fetches a JSON description.

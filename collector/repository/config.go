@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/pellucid/pellucid/collector"
@@ -8,9 +9,9 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// modelYAML is the file as people write it; ParseConfig turns it into
-// collector.ModelConfig.
-type modelYAML struct {
+// ModelYAML is what people write about a model: the file model.yaml, or among an
+// upstream's keys in the server's configuration. Config checks it.
+type ModelYAML struct {
 	Task     string        `yaml:"task"`
 	Classes  []string      `yaml:"classes"`
 	Features []featureYAML `yaml:"features"`
@@ -91,25 +92,34 @@ var tasks = map[string]engine.Task{
 // line; one that is known but not built yet is refused by name, so that nobody
 // believes it is in force.
 func ParseConfig(data []byte, name string) (collector.ModelConfig, error) {
-	var y modelYAML
-	var cfg collector.ModelConfig
+	var y ModelYAML
 	if err := strictyaml.Decode(data, name, &y); err != nil {
-		return cfg, err
+		return collector.ModelConfig{}, err
 	}
+	cfg, err := y.Config()
+	if err != nil {
+		return cfg, fmt.Errorf("read %s: %w", name, err)
+	}
+	return cfg, nil
+}
+
+// Config checks what was written and turns it into what it means.
+func (y *ModelYAML) Config() (collector.ModelConfig, error) {
+	var cfg collector.ModelConfig
 	task, ok := tasks[y.Task]
 	if !ok {
-		return cfg, fmt.Errorf("read %s: task %q is not one of binary, multiclass, regression, ranking, other", name, y.Task)
+		return cfg, fmt.Errorf("task %q is not one of binary, multiclass, regression, ranking, other", y.Task)
 	}
 	if y.Gate.MaxInfidelity != nil {
-		return cfg, fmt.Errorf("read %s: gate.max_infidelity is not built yet; take it out to load this version", name)
+		return cfg, errors.New("gate.max_infidelity is not built yet; take it out to load this version")
 	}
 	if y.Gate.Golden != nil && !*y.Gate.Golden {
-		return cfg, fmt.Errorf("read %s: gate.golden: false is not allowed; remove the test_data_set_* folders instead", name)
+		return cfg, errors.New("gate.golden: false is not allowed; remove the test_data_set_* folders instead")
 	}
 	for _, f := range y.Features {
 		fc, err := featureConfig(f)
 		if err != nil {
-			return cfg, fmt.Errorf("read %s: %w", name, err)
+			return cfg, err
 		}
 		cfg.Features = append(cfg.Features, fc)
 	}

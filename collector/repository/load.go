@@ -20,11 +20,14 @@ import (
 	"github.com/pellucid/pellucid/engine/modelfile"
 	"github.com/pellucid/pellucid/engine/stats"
 	"github.com/pellucid/pellucid/engine/table"
+	"github.com/pellucid/pellucid/engine/tree"
 )
 
 // held is a version with what may change about it.
 type held struct {
-	version   *collector.ModelVersion
+	version *collector.ModelVersion
+	// manifest is what the version's digest is of; nil for an upstream's.
+	manifest  []string
 	reference atomic.Pointer[stats.Reference]
 }
 
@@ -42,7 +45,7 @@ func (r *Repository) load(ctx context.Context, s source) (*held, error) {
 	if err := r.gate(ctx, s, h.version); err != nil {
 		return nil, err
 	}
-	if err := r.keep(s, h.version); err != nil {
+	if err := r.keep(s, h); err != nil {
 		return nil, err
 	}
 	if cfg.Reference != "" {
@@ -86,18 +89,18 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 	if err != nil {
 		return nil, err
 	}
-	digest, err := manifestDigest(s, cfg)
+	lines, err := manifest(s, leftOut(cfg, m))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("digest the version: %w", err)
 	}
-	h := &held{}
+	h := &held{manifest: lines}
 	v := &collector.ModelVersion{
-		Name: s.name, Version: s.version, Digest: digest,
+		Name: s.name, Version: s.version, Digest: digestOf(lines),
 		Info: info, Schema: schema, Config: cfg, Model: m,
 		Predict:   r.predictor(m),
 		Reference: h.reference.Load,
 	}
-	if v.Background, err = background(s, cfg, info); err != nil {
+	if v.Background, err = background(s, backgroundFile(cfg, m), info); err != nil {
 		return nil, err
 	}
 	h.version = v
@@ -144,15 +147,39 @@ func (r *Repository) predictor(m engine.Model) func(context.Context, engine.Valu
 	}
 }
 
-// background reads the rows that background Shapley values are taken against.
-func background(s source, cfg collector.ModelConfig, info *engine.Info) (func() (engine.Values, string, bool), error) {
-	if cfg.Background == "" {
+// backgroundFile is the rows that explanations are taken against: those model.yaml
+// names or, for a model that has no basis of its own (its trees have no covers, or
+// it is a network), its reference. A version with private features has none: it
+// cannot be explained, so their values need not be kept.
+func backgroundFile(cfg collector.ModelConfig, m engine.Model) string {
+	switch {
+	case private(cfg):
+		return ""
+	case cfg.Background != "":
+		return cfg.Background
+	}
+	if h, ok := m.(tree.Holder); ok {
+		if e, _ := h.Trees(); e != nil && e.HasCovers() {
+			return ""
+		}
+	}
+	return cfg.Reference
+}
+
+func private(cfg collector.ModelConfig) bool {
+	return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Private != collector.PrivacyNone })
+}
+
+// background reads the rows of a file that Shapley values and baselines are taken
+// against.
+func background(s source, file string, info *engine.Info) (func() (engine.Values, string, bool), error) {
+	if file == "" {
 		return func() (engine.Values, string, bool) { return nil, "", false }, nil
 	}
-	path := filepath.Join(s.dir, cfg.Background)
+	path := filepath.Join(s.dir, file)
 	rows, err := readRows(path, info)
 	if err != nil {
-		return nil, fmt.Errorf("read background %q: %w", cfg.Background, err)
+		return nil, fmt.Errorf("read background %q: %w", file, err)
 	}
 	digest, err := fileDigest(path)
 	if err != nil {
@@ -174,10 +201,23 @@ func readRows(path string, info *engine.Info) (engine.Values, error) {
 	return canonical, err
 }
 
+// leftOut tells which files of a version's folder are not part of it: the
+// reference, unless it serves as the background too, since it does not change what
+// the version answers; and every file of rows where a feature is private.
+func leftOut(cfg collector.ModelConfig, m engine.Model) func(rel string) bool {
+	background := backgroundFile(cfg, m)
+	hidden := private(cfg)
+	return func(rel string) bool {
+		if hidden && slices.Contains(table.Extensions, strings.ToLower(filepath.Ext(rel))) {
+			return true
+		}
+		return rel == filepath.Clean(cfg.Reference) && rel != filepath.Clean(background)
+	}
+}
+
 // manifest lists the files a version's digest covers, with their digests, in
-// order: everything but the reference and the golden data, which do not change
-// what the version answers.
-func manifest(s source, cfg collector.ModelConfig) ([]string, error) {
+// order: everything but the golden data, hidden files and what is left out.
+func manifest(s source, leave func(rel string) bool) ([]string, error) {
 	if s.bare {
 		sum, err := fileDigest(filepath.Join(s.dir, s.file))
 		return []string{"model" + filepath.Ext(s.file) + " " + sum}, err
@@ -197,7 +237,7 @@ func manifest(s source, cfg collector.ModelConfig) ([]string, error) {
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || rel == filepath.Clean(cfg.Reference) {
+		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || leave(rel) {
 			return nil
 		}
 		sum, err := fileDigest(path)
@@ -206,14 +246,6 @@ func manifest(s source, cfg collector.ModelConfig) ([]string, error) {
 	})
 	slices.Sort(lines)
 	return lines, err
-}
-
-func manifestDigest(s source, cfg collector.ModelConfig) (string, error) {
-	lines, err := manifest(s, cfg)
-	if err != nil {
-		return "", fmt.Errorf("digest the version: %w", err)
-	}
-	return digestOf(lines), nil
 }
 
 // digestOf is the digest of a version whose files are lines.

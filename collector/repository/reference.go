@@ -38,16 +38,22 @@ func (r *Repository) fileReference(ctx context.Context, s source, h *held) error
 		h.reference.Store(kept.Reference)
 		return nil
 	}
-	rows, err := readRows(path, h.version.Info)
-	if err != nil {
-		return fmt.Errorf("read reference %q: %w", h.version.Config.Reference, err)
-	}
-	ref, err := BuildReference(ctx, h.version, rows, h.version.Config.Reference)
+	ref, err := ReferenceOf(ctx, h.version, path)
 	if err != nil {
 		return err
 	}
 	h.reference.Store(ref)
 	return writeKept(dir, keptReference{RowsDigest: digest, Reference: ref})
+}
+
+// ReferenceOf makes a reference of a file of rows by running the version over
+// them.
+func ReferenceOf(ctx context.Context, v *collector.ModelVersion, path string) (*stats.Reference, error) {
+	rows, err := readRows(path, v.Info)
+	if err != nil {
+		return nil, fmt.Errorf("read reference %q: %w", filepath.Base(path), err)
+	}
+	return BuildReference(ctx, v, rows, filepath.Base(path))
 }
 
 // storedReference puts in force what an earlier run made of stored predictions,
@@ -108,20 +114,45 @@ func writeWhole(path string, data []byte) error {
 	return os.Rename(tmp.Name(), path)
 }
 
+// referenceRows is how many rows one run over a reference takes: an upstream
+// bounds its requests.
+const referenceRows = 4096
+
 // BuildReference runs the version over canonical rows and cuts bins of every
 // scalar feature and of the prediction. The rows themselves are not kept, and
 // private fields get no bins.
 func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.Values, source string) (*stats.Reference, error) {
-	out, err := v.Predict(ctx, rows, nil)
-	if err != nil {
-		return nil, fmt.Errorf("run the model over the reference: %w", err)
-	}
-	scores, decided := collector.Scores(v.Info, out)
 	n := rows[0].Tensor.Rows()
+	var scores []float64
+	var decided []string
+	for from := 0; from < n; from += referenceRows {
+		part, err := slice(rows, from, min(from+referenceRows, n))
+		if err != nil {
+			return nil, err
+		}
+		out, err := v.Predict(ctx, part, nil)
+		if err != nil {
+			return nil, fmt.Errorf("run the model over the reference: %w", err)
+		}
+		s, d := collector.Scores(v.Info, out)
+		scores, decided = append(scores, s...), append(decided, d...)
+	}
 	cols, err := collector.Flatten(v.Schema.Features, rows, n)
 	if err != nil {
 		return nil, err
 	}
 	columns := collector.StatColumns(v.Schema, v.Info.Task, cols, n, scores, decided)
 	return stats.NewReference(columns, source)
+}
+
+func slice(rows engine.Values, from, to int) (engine.Values, error) {
+	out := make(engine.Values, len(rows))
+	for i, r := range rows {
+		t, err := r.Tensor.Slice(from, to)
+		if err != nil {
+			return nil, fmt.Errorf("input %q: %w", r.Name, err)
+		}
+		out[i] = engine.Named{Name: r.Name, Tensor: t}
+	}
+	return out, nil
 }

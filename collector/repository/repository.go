@@ -37,6 +37,9 @@ type Config struct {
 	Poll time.Duration
 	// Log takes what happens to versions; nil means slog.Default().
 	Log *slog.Logger
+	// Remote are the names that upstreams answer for: AddRemote brings their
+	// versions, and what Dir has under these names is left alone.
+	Remote []string
 	// Live is told of every version that became live; nil means nobody.
 	Live func(*collector.ModelVersion)
 }
@@ -128,6 +131,7 @@ func (r *Repository) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	found = slices.DeleteFunc(found, r.isRemote)
 	seen := map[[2]string]bool{}
 	for _, s := range found {
 		seen[[2]string{s.name, s.version}] = true
@@ -139,6 +143,9 @@ func (r *Repository) refresh(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, reason := range bad {
+		if slices.Contains(r.cfg.Remote, key[0]) {
+			continue
+		}
 		seen[key] = true
 		r.put(source{name: key[0], version: key[1]}, nil, reason)
 	}
@@ -156,6 +163,8 @@ func (r *Repository) refresh(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (r *Repository) isRemote(s source) bool { return slices.Contains(r.cfg.Remote, s.name) }
 
 // current reports whether s was looked at already, as it is on disk now.
 func (r *Repository) current(s source) bool {
@@ -215,12 +224,17 @@ func (r *Repository) put(s source, h *held, reason string) {
 	slices.SortFunc(m.versions, func(a, b *slot) int { return compareVersions(b.source.version, a.source.version) })
 }
 
-// AddRemote makes an upstream's model answer under its name and version.
+// AddRemote makes an upstream's version known under its name, which is one of
+// Config.Remote: it is listed, found and watched like those on disk. v must not
+// be in use yet.
 func (r *Repository) AddRemote(v *collector.ModelVersion) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	h := &held{version: v}
 	v.Reference = h.reference.Load
+	if err := r.storedReference(h); err != nil {
+		r.cfg.Log.Error("read the reference of an upstream's version", "model", v.Name, "version", v.Version, "error", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.put(source{name: v.Name, version: v.Version}, h, "")
 	for _, s := range r.models[v.Name].versions {
 		if s.source.version == v.Version {
@@ -282,6 +296,22 @@ func (r *Repository) ByDigest(digest string) (*collector.ModelVersion, error) {
 	return h.version, nil
 }
 
+// Reference returns the reference in force for a version, live or not, or nil. It
+// is known even of an upstream's version that this process has not met yet.
+func (r *Repository) Reference(digest string) *stats.Reference {
+	if v, err := r.ByDigest(digest); err == nil {
+		return v.Reference()
+	}
+	if !digestRule.MatchString(digest) {
+		return nil
+	}
+	kept, err := readReference(filepath.Join(r.cfg.Store, digest))
+	if err != nil {
+		return nil
+	}
+	return kept.Reference
+}
+
 // Index lists every version found, live or not, by name then version.
 func (r *Repository) Index(context.Context) []collector.ModelState {
 	r.mu.RLock()
@@ -328,7 +358,7 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		found = slices.DeleteFunc(all, func(s source) bool { return s.name != name })
+		found = slices.DeleteFunc(all, func(s source) bool { return s.name != name || r.isRemote(s) })
 	}
 	r.mu.Lock()
 	m := r.models[name]

@@ -394,6 +394,7 @@ func TestStoreSurvivesTheFolder(t *testing.T) {
 	f.write(t, "m/1/model.yaml", "task: binary\nclasses: [no, yes]\nbackground: rows.csv\n")
 	f.write(t, "m/1/version.json", "a file of its own\n")
 	f.write(t, "m/1/.hidden", "left out of the digest\n")
+	f.write(t, "m/1/a file of notes.md", "with spaces in its name\n")
 	f.put(t, f.oracle.Model, "bare.json")
 	first := f.open(t, time.Hour)
 	v, err := first.Find("m", "")

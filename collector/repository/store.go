@@ -33,23 +33,20 @@ var digestRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // keep copies a version's files into the store under its digest, once. Rows of
 // the background are kept like the other files: without them a past prediction
 // could not be explained again the same way.
-func (r *Repository) keep(s source, v *collector.ModelVersion) error {
+func (r *Repository) keep(s source, h *held) error {
+	v := h.version
 	dir := filepath.Join(r.cfg.Store, v.Digest)
 	if _, err := os.Stat(filepath.Join(dir, versionFile)); err == nil {
 		return nil
-	}
-	lines, err := manifest(s, v.Config)
-	if err != nil {
-		return fmt.Errorf("keep version: %w", err)
 	}
 	tmp, err := os.MkdirTemp(r.cfg.Store, ".new-*")
 	if err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	meta := keptVersion{Name: v.Name, Version: v.Version, File: "model" + filepath.Ext(s.file), Manifest: lines}
-	for _, line := range lines {
-		rel, _, _ := strings.Cut(line, " ")
+	meta := keptVersion{Name: v.Name, Version: v.Version, File: "model" + filepath.Ext(s.file), Manifest: h.manifest}
+	for _, line := range h.manifest {
+		rel := fileOf(line)
 		from := filepath.Join(s.dir, filepath.FromSlash(rel))
 		if s.bare {
 			from = filepath.Join(s.dir, s.file)
@@ -70,6 +67,10 @@ func (r *Repository) keep(s source, v *collector.ModelVersion) error {
 	}
 	return nil
 }
+
+// fileOf is the path in a manifest's line. It may hold spaces; the digest after it
+// does not.
+func fileOf(line string) string { return line[:strings.LastIndexByte(line, ' ')] }
 
 func copyFile(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -127,7 +128,7 @@ func checkStored(s source, kept []string, digest string) error {
 	if !slices.Contains(extensions, filepath.Ext(s.file)) || s.file != "model"+filepath.Ext(s.file) {
 		return fmt.Errorf("stored version %s: %q is not a model file's name", digest, s.file)
 	}
-	found, err := manifest(s, collector.ModelConfig{})
+	found, err := manifest(s, func(string) bool { return false })
 	if err != nil {
 		return fmt.Errorf("stored version %s: %w", digest, err)
 	}
@@ -136,7 +137,7 @@ func checkStored(s source, kept []string, digest string) error {
 	}
 	for _, line := range found {
 		if !slices.Contains(kept, line) {
-			rel, _, _ := strings.Cut(line, " ")
+			rel := fileOf(line)
 			return fmt.Errorf("stored version %s: %q is not what it was", digest, rel)
 		}
 	}

@@ -128,6 +128,9 @@ type source interface {
 	Seek(offset int64, whence int) (int64, error)
 }
 
+// Extensions are those of the files that Open reads.
+var Extensions = []string{".csv", ".tsv", ".parquet", ".pq", ".npy"}
+
 func reader(path string) (readFunc, error) {
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".csv", ".tsv":
@@ -137,7 +140,7 @@ func reader(path string) (readFunc, error) {
 	case ".npy":
 		return readNPY, nil
 	}
-	return nil, fmt.Errorf("open table %s: the extension is none of .csv, .tsv, .parquet, .npy", path)
+	return nil, fmt.Errorf("open table %s: the extension is none of %s", path, strings.Join(Extensions, ", "))
 }
 
 func (t *Table) check() error {

@@ -110,6 +110,9 @@ const (
 	CoverNone    Cover = "none"    // ONNX exports carry none
 )
 
+// HasCovers reports whether path-dependent Shapley values have a basis.
+func (e *Ensemble) HasCovers() bool { return e.Covers != CoverNone && e.Covers != "" }
+
 // Link turns margins into predictions.
 type Link string
 
