@@ -33,6 +33,9 @@ func (s *server) startWriter(context.Context) error {
 		return err
 	}
 	s.capturer = c
+	if err := s.spool.Observe(s.telemetry.MeterProvider()); err != nil {
+		return err
+	}
 	w, err := clickhouse.NewWriter(s.store, clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Log: s.log})
 	if err != nil {
 		return err
