@@ -194,3 +194,112 @@ func (s *Store) AlertEvents(ctx context.Context, tenant, rule string, from, to t
 	}
 	return out, unavailable(rows.Err())
 }
+
+// AlertQuery asks for alerts by what became of them. A zero field means any.
+type AlertQuery struct {
+	Tenant, Model, Rule string
+	// State is "firing" for alerts that have not been resolved, or "resolved".
+	State string
+	// From and To select the alerts that were firing at some time of [From, To).
+	From, To time.Time
+	Limit    int
+	// Cursor is the Next of the page before.
+	Cursor string
+}
+
+// PastAlert is an alert from the event that began it to the one that ended it.
+type PastAlert struct {
+	Rule, Fingerprint, Model, ModelVersion string
+	// Start is when it began to fire (zero where only its end is known), End when
+	// it was resolved (zero while it fires).
+	Start, End time.Time
+	// Value and Annotations are those it began with, Last the ones it ended with.
+	Value               float64
+	Labels, Annotations map[string]string
+	Last                map[string]string
+}
+
+// pastAlerts makes one row of all the events of an alert up to its end: nth is
+// how often the alert had been resolved before. began orders the rows; it falls
+// back on the end where no event tells of the beginning.
+const pastAlerts = `SELECT any_rule, fingerprint, any_model, first_version, start, end, first_value, first_labels, first_annotations, last_annotations, began, nth FROM (
+ SELECT fingerprint, nth, any(rule) AS any_rule, any(model) AS any_model,
+  argMin(version, (state, time)) AS first_version, argMin(value, (state, time)) AS first_value, argMin(labels, (state, time)) AS first_labels,
+  argMin(annotations, (state, time)) AS first_annotations, argMaxIf(annotations, time, state = 'resolved') AS last_annotations,
+  minIf(time, state = 'firing') AS start, maxIf(time, state = 'resolved') AS end, if(toUnixTimestamp64Micro(start) = 0, end, start) AS began
+ FROM (SELECT rule, fingerprint, model, version, state, time, value, labels, annotations, toUInt32(countIf(state = 'resolved')
+    OVER (PARTITION BY fingerprint ORDER BY time, state ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - (state = 'resolved')) AS nth
+  FROM alert_events FINAL WHERE tenant = ? AND (? = '' OR model = ?) AND (? = '' OR rule = ?) AND state IN ('firing', 'resolved'))
+ GROUP BY fingerprint, nth)`
+
+// PastAlerts returns the alerts that a query selects, the newest first, and the
+// cursor of the next page ("" on the last).
+func (s *Store) PastAlerts(ctx context.Context, q AlertQuery) ([]PastAlert, string, error) {
+	where, args := []string{"true"}, []any{q.Tenant, q.Model, q.Model, q.Rule, q.Rule}
+	add := func(sql string, arg ...any) {
+		where, args = append(where, sql), append(args, arg...)
+	}
+	switch q.State {
+	case "":
+	case "firing":
+		add("toUnixTimestamp64Micro(end) = 0")
+	case "resolved":
+		add("toUnixTimestamp64Micro(end) != 0")
+	default:
+		return nil, "", fmt.Errorf("%w: state %q is neither firing nor resolved", ErrWhere, q.State)
+	}
+	if !q.From.IsZero() {
+		add("(toUnixTimestamp64Micro(end) = 0 OR end > fromUnixTimestamp64Micro(?, 'UTC'))", q.From.UnixMicro())
+	}
+	if !q.To.IsZero() {
+		add("began < fromUnixTimestamp64Micro(?, 'UTC')", q.To.UnixMicro())
+	}
+	if q.Cursor != "" {
+		c, err := parseCursor(q.Cursor)
+		if err != nil {
+			return nil, "", err
+		}
+		add("(began, fingerprint, nth) < (fromUnixTimestamp64Micro(?, 'UTC'), ?, ?)", c.micros, c.id, c.row)
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > maxLimit {
+		limit = maxLimit
+	}
+	return s.pastAlerts(ctx, pastAlerts+" WHERE "+strings.Join(where, " AND ")+" ORDER BY began DESC, fingerprint DESC, nth DESC LIMIT ?", limit, append(args, limit+1))
+}
+
+func (s *Store) pastAlerts(ctx context.Context, query string, limit int, args []any) (out []PastAlert, next string, err error) {
+	rows, err := s.conn.Query(ctx, query, args...)
+	if err != nil {
+		return nil, "", fmt.Errorf("read past alerts: %w", unavailable(err))
+	}
+	defer rows.Close()
+	var last cursor
+	for rows.Next() {
+		var (
+			a          PastAlert
+			began      time.Time
+			start, end time.Time
+			nth        uint32
+		)
+		if err := rows.Scan(&a.Rule, &a.Fingerprint, &a.Model, &a.ModelVersion, &start, &end, &a.Value, &a.Labels, &a.Annotations, &a.Last, &began, &nth); err != nil {
+			return nil, "", fmt.Errorf("read past alerts: %w", err)
+		}
+		if len(out) == limit {
+			next = last.String()
+			break
+		}
+		a.Start, a.End = known(start), known(end)
+		last = cursor{began.UnixMicro(), a.Fingerprint, nth}
+		out = append(out, a)
+	}
+	return out, next, unavailable(rows.Err())
+}
+
+// known turns the time that stands for none, 1970, into Go's own.
+func known(t time.Time) time.Time {
+	if t.Unix() == 0 {
+		return time.Time{}
+	}
+	return t.UTC()
+}
