@@ -3,10 +3,12 @@ package dashboards
 import (
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"math"
 	"time"
 
 	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/dashboards/plots"
 )
 
 // chart is one figure: series over time, drawn by the page's script and listed
@@ -95,4 +97,20 @@ func performanceChart(p api.Performance) *chart {
 		return nil
 	}
 	return c
+}
+
+// figureView is a figure twice: scaled down, one drawn for a desk cannot be read
+// on a phone. The style sheet shows the one that fits.
+type figureView struct{ Wide, Narrow template.HTML }
+
+func draw(width int, one func(plots.Options) ([]byte, error)) (figureView, error) {
+	wide, err := one(plots.Options{Theme: plots.Page, Width: width})
+	if err != nil {
+		return figureView{}, err
+	}
+	narrow, err := one(plots.Options{Theme: plots.Page, Width: 320})
+	if err != nil {
+		return figureView{}, err
+	}
+	return figureView{template.HTML(wide), template.HTML(narrow)}, nil //nolint:gosec // drawn by us; labels are escaped by the plot
 }

@@ -74,7 +74,7 @@ func tail(s string) string { return "…" + s[max(0, len(s)-10):] }
 
 func short(s string) string { return s[:min(len(s), 12)] }
 
-// value writes one stored value; a missing one is a dash.
+// value writes one stored value, shortened as a page shows it.
 func value(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -85,12 +85,29 @@ func value(v any) string {
 		return strconv.FormatFloat(float64(v), 'g', 6, 32)
 	case string:
 		return v
+	case []float32:
+		return listOf(v, func(x float32) string { return value(x) })
+	case []float64:
+		return listOf(v, func(x float64) string { return value(x) })
+	case []any:
+		return listOf(v, value)
 	}
-	s := fmt.Sprint(v)
-	if len(s) > 200 {
-		s = s[:200] + "…"
+	return fmt.Sprint(v)
+}
+
+// maxListed is how many elements of a list are written out.
+const maxListed = 20
+
+func listOf[T any](list []T, one func(T) string) string {
+	parts := make([]string, 0, maxListed+1)
+	for i, x := range list {
+		if i == maxListed {
+			parts = append(parts, fmt.Sprintf("… %d in all", len(list)))
+			break
+		}
+		parts = append(parts, one(x))
 	}
-	return s
+	return "[" + strings.Join(parts, " ") + "]"
 }
 
 func outputs(m map[string]any) string {

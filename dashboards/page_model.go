@@ -3,7 +3,6 @@ package dashboards
 import (
 	"cmp"
 	"fmt"
-	"html/template"
 	"maps"
 	"net/http"
 	"net/url"
@@ -40,7 +39,7 @@ type modelPage struct {
 	DriftText, DriftBasis         string
 	Heat                          heat
 	Bins                          *api.Bins
-	BinsPlot                      template.HTML
+	BinsPlot                      figureView
 	Performance                   api.Performance
 	PerformanceChart              *chart
 	Metrics                       []figure
@@ -120,12 +119,9 @@ func (s *server) bins(c echo.Context, w api.Window, p *modelPage) error {
 	if err != nil {
 		return err
 	}
-	svg, err := plots.ReferenceVsCurrent(b.Feature, shares(b), plots.Options{Theme: plots.Page, Width: 760})
-	if err != nil {
-		return err
-	}
-	p.Bins, p.BinsPlot = &b, template.HTML(svg) //nolint:gosec // drawn by us; labels are escaped by the plot
-	return nil
+	p.BinsPlot, err = draw(760, func(o plots.Options) ([]byte, error) { return plots.ReferenceVsCurrent(b.Feature, shares(b), o) })
+	p.Bins = &b
+	return err
 }
 
 // shares turns a feature's counts into parts of their sums.
@@ -156,12 +152,8 @@ func basis(r stats.Report) string {
 
 func heatOf(r stats.Report, here *url.URL) heat {
 	var h heat
-	day := len(r.Chunks) < 2 || span(r.Chunks) >= 24*time.Hour
+	layout := columnLayout(r.Chunks)
 	for _, c := range r.Chunks {
-		layout := "01-02 15:04"
-		if day {
-			layout = time.DateOnly
-		}
 		text := "–"
 		if c.Start != nil {
 			text = c.Start.UTC().Format(layout)
@@ -178,6 +170,21 @@ func heatOf(r stats.Report, here *url.URL) heat {
 	}
 	slices.SortStableFunc(h.Rows, func(a, b heatRow) int { return cmp.Compare(number64(b.Window.Raw), number64(a.Window.Raw)) })
 	return h
+}
+
+// columnLayout writes as much of a column's time as tells it from the others.
+func columnLayout(chunks []stats.Chunk) string {
+	if len(chunks) == 0 {
+		return time.DateOnly
+	}
+	first, last := chunks[0].Start, chunks[len(chunks)-1].Start
+	switch {
+	case len(chunks) > 1 && span(chunks) < 24*time.Hour:
+		return "01-02 15:04"
+	case len(chunks) > 1 && first != nil && last != nil && first.Year() == last.Year():
+		return "01-02"
+	}
+	return time.DateOnly
 }
 
 func span(chunks []stats.Chunk) time.Duration {

@@ -3,6 +3,7 @@ package dashboards
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"html/template"
 	"maps"
@@ -29,7 +30,8 @@ func (s *server) predictions(c echo.Context) error {
 		From, To, Problem string
 		Rows              []collector.StoredPrediction
 		CountF            int64
-		NextURL           string
+		OlderURL          string
+		NewestURL         string
 	}{frame: s.frame(c, "Predictions", "predictions"), From: c.QueryParam("from"), To: c.QueryParam("to")}
 	for _, v := range s.Sources.Models() {
 		if !slices.Contains(page.Models, v.Name) {
@@ -42,7 +44,7 @@ func (s *server) predictions(c echo.Context) error {
 	if err == nil {
 		var found collector.Page
 		if found, err = s.Sources.List(c.Request().Context(), q); err == nil {
-			page.Rows, page.NextURL = found.Predictions, next(c.Request().URL, found.Next)
+			page.Rows, page.OlderURL, page.NewestURL = found.Predictions, older(c.Request().URL, found.Next), newest(c.Request().URL)
 			page.CountF, err = s.Sources.Count(c.Request().Context(), q)
 		}
 	}
@@ -51,15 +53,6 @@ func (s *server) predictions(c echo.Context) error {
 		status, page.Problem = api.StatusOf(err), err.Error()
 	}
 	return s.render(c, status, "predictions", page)
-}
-
-func next(here *url.URL, cursor string) string {
-	if cursor == "" {
-		return ""
-	}
-	q := here.Query()
-	q.Set("cursor", cursor)
-	return here.Path + "?" + q.Encode()
 }
 
 // find sends a typed id to its page.
@@ -115,9 +108,7 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	}
 	page.P = &rows[0]
 	page.Outputs, page.Features = pairs(page.P.Outputs), pairs(page.P.Features)
-	for _, k := range slices.Sorted(maps.Keys(page.P.LatencyMS)) {
-		page.Stages = append(page.Stages, pair{k, ms(page.P.LatencyMS[k])})
-	}
+	page.Stages = stagesOf(page.P.LatencyMS)
 	for _, v := range s.Sources.Models() {
 		if v.Digest == page.P.Digest {
 			page.Methods = s.Methods(v)
@@ -129,6 +120,18 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	}
 	page.Spans = waterfall(spans)
 	return page, nil
+}
+
+// stagesOf lists latencies in the order in which a request passes the stages.
+func stagesOf(latency map[string]float64) []pair {
+	order := []string{"decode", "model", "encode", "capture", "total"}
+	var out []pair
+	for _, k := range slices.SortedFunc(maps.Keys(latency), func(a, b string) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a), slices.Index(order, b)), cmp.Compare(a, b))
+	}) {
+		out = append(out, pair{k, ms(latency[k])})
+	}
+	return out
 }
 
 func pairs(m map[string]any) []pair {
@@ -183,8 +186,9 @@ func waterfall(spans []api.Span) []spanRow {
 
 // explanationView is one explanation as the page shows it.
 type explanationView struct {
-	Plot        template.HTML
+	Plot        figureView
 	Words       string
+	Promise     string
 	Rows        []phiRow
 	Certificate []pair
 }
@@ -241,13 +245,23 @@ func (s *server) ask(c echo.Context, method string) ([]collector.Explanation, er
 }
 
 func viewOf(e *collector.Explanation) (explanationView, error) {
-	svg, err := plots.Waterfall(e, plots.Options{Theme: plots.Page})
+	plot, err := draw(640, func(o plots.Options) ([]byte, error) {
+		svg, err := plots.Waterfall(e, o)
+		if errors.Is(err, plots.ErrNotAdditive) {
+			return plots.Bar(e, o) // gradients that are no parts of a sum
+		}
+		return svg, err
+	})
 	if err != nil {
 		return explanationView{}, err
 	}
 	v := explanationView{
-		Plot:  template.HTML(svg), //nolint:gosec // drawn by us; labels are escaped by the plot
-		Words: fmt.Sprintf("%s of %s: base %.5g, prediction %.5g (%s)", e.Method, e.Output, e.Base, e.Prediction, e.Space),
+		Plot:    plot,
+		Words:   fmt.Sprintf("%s of %s: base %.5g, prediction %.5g (%s)", e.Method, e.Output, e.Base, e.Prediction, e.Space),
+		Promise: fmt.Sprintf("base + sum of phi misses the prediction by %.2g", e.Certificate.Residual),
+	}
+	if e.Certificate.Exact {
+		v.Promise = "Exact: nothing was sampled; " + v.Promise
 	}
 	attrs := slices.Clone(e.Attributions)
 	slices.SortStableFunc(attrs, func(a, b collector.Attribution) int { return cmp.Compare(abs(b.Phi), abs(a.Phi)) })

@@ -84,13 +84,18 @@ func Register(e *echo.Echo, cfg Config) error {
 	return nil
 }
 
-// protect sets the headers every page carries.
+// protect sets the headers every page carries, and refuses what another site's
+// page posts: an explanation is work, and is recorded.
 func protect(next echo.HandlerFunc) echo.HandlerFunc {
+	origin := http.NewCrossOriginProtection()
 	return func(c echo.Context) error {
 		h := c.Response().Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
+		if err := origin.Check(c.Request()); err != nil {
+			return c.JSON(http.StatusForbidden, map[string]string{"error": "refuse request: " + err.Error()})
+		}
 		return next(c)
 	}
 }

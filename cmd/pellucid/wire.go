@@ -241,15 +241,21 @@ func (s *server) writeSpans(ctx context.Context, spans []telemetry.Span) error {
 	return s.store.InsertSpans(ctx, hex.EncodeToString(h.Sum(nil)), out)
 }
 
-// recordAlerts keeps the history of alerts.
+// recordAlerts keeps the history of alerts. An event bears the time of the change
+// itself, so that a message that is offered again, at a later evaluation, is the
+// same event.
 func (s *server) recordAlerts(ctx context.Context, list []alerts.Alert) error {
 	events := make([]clickhouse.AlertEvent, len(list))
 	token := "alerts"
 	for i, a := range list {
-		id := fmt.Sprintf("%s %s %d", a.Fingerprint, a.State, a.UpdatedAt.UnixMicro())
+		at := a.StartsAt
+		if a.State == alerts.Resolved {
+			at = a.EndsAt
+		}
+		id := fmt.Sprintf("%s %s %d", a.Fingerprint, a.State, at.UnixMicro())
 		token += " " + id
 		events[i] = clickhouse.AlertEvent{
-			ID: id, Time: a.UpdatedAt, Tenant: collector.DefaultTenant, Rule: a.Rule, Fingerprint: a.Fingerprint,
+			ID: id, Time: at, Tenant: collector.DefaultTenant, Rule: a.Rule, Fingerprint: a.Fingerprint,
 			Model: a.Model, ModelVersion: a.Version, State: string(a.State), Labels: a.Labels, Annotations: a.Annotations,
 		}
 		if len(a.Findings) > 0 {
@@ -257,6 +263,49 @@ func (s *server) recordAlerts(ctx context.Context, list []alerts.Alert) error {
 		}
 	}
 	return s.store.InsertAlertEvents(ctx, token, events)
+}
+
+// pastAlerts tells what fired and what became of it.
+func (s *server) pastAlerts(ctx context.Context, q api.AlertQuery) (api.PastAlerts, error) {
+	list, next, err := s.store.PastAlerts(ctx, clickhouse.AlertQuery(q))
+	if err != nil {
+		return api.PastAlerts{}, asked(err)
+	}
+	firing := map[string]bool{}
+	for _, a := range s.manager.Alerts() {
+		firing[a.Fingerprint] = a.State == alerts.Firing || a.State == alerts.Silenced
+	}
+	out := api.PastAlerts{Alerts: make([]api.PastAlert, len(list)), Next: next}
+	for i := range list {
+		out.Alerts[i] = pastAlert(&list[i], firing[list[i].Fingerprint])
+	}
+	return out, nil
+}
+
+func pastAlert(a *clickhouse.PastAlert, firing bool) api.PastAlert {
+	p := api.PastAlert{
+		Rule: a.Rule, Fingerprint: a.Fingerprint, Model: a.Model, Version: a.ModelVersion, Kind: a.Labels["kind"], Severity: a.Labels["severity"],
+		State: "unwatched", StartsAt: a.Start, EndsAt: a.End, Value: a.Value, Features: a.Annotations["features"], LastFeatures: a.Last["features"],
+		Summary: a.Annotations["summary"], Predictions: []string{},
+	}
+	switch {
+	case !a.End.IsZero():
+		p.State = string(alerts.Resolved)
+	case firing:
+		p.State = string(alerts.Firing)
+	}
+	if ids := a.Annotations["predictions"]; ids != "" {
+		p.Predictions = strings.Split(ids, ",")
+	}
+	if from, to, ok := strings.Cut(a.Annotations["window"], "/"); ok {
+		// A rule may write its own text there: then there is no window to show.
+		first, err1 := time.Parse(time.RFC3339, from)
+		last, err2 := time.Parse(time.RFC3339, to)
+		if err1 == nil && err2 == nil {
+			p.From, p.To = first, last
+		}
+	}
+	return p
 }
 
 func (s *server) registerPages(e *echo.Echo) error {
@@ -292,7 +341,7 @@ func (s *server) sources() *api.Sources {
 			first, last, _, err := s.store.Extent(ctx, tenant, model, version)
 			return first, last, err
 		},
-		Alerts: s.manager.Alerts, Receivers: receivers, Status: s.status, Now: time.Now,
+		Alerts: s.manager.Alerts, PastAlerts: s.pastAlerts, Receivers: receivers, Status: s.status, Now: time.Now,
 	}
 }
 

@@ -14,12 +14,14 @@ import (
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
-// maxLimit bounds one page of a listing; maxChunks one series; maxStep the width
+// maxLimit bounds one page of a listing, which has defaultLimit where nothing is
+// asked; maxChunks one series; maxStep the width
 // of its chunks.
 const (
-	maxLimit  = 1000
-	maxChunks = 5000
-	maxStep   = 10_000 * 24 * time.Hour
+	defaultLimit = 100
+	maxLimit     = 1000
+	maxChunks    = 5000
+	maxStep      = 10_000 * 24 * time.Hour
 )
 
 // Register puts the routes on e. Errors are answered as {"error": "..."}.
@@ -30,6 +32,7 @@ func Register(e *echo.Echo, s *Sources) {
 	e.GET("/api/v1/models/:model/performance", h.performance)
 	e.GET("/api/v1/models/:model/traffic", h.traffic)
 	e.GET("/api/v1/predictions", h.predictions)
+	e.GET("/api/v1/alerts", h.pastAlerts)
 	e.GET("/api/v2/alerts", h.alerts)
 }
 
@@ -111,6 +114,15 @@ func (h handlers) predictions(c echo.Context) error {
 	return answer(c, p, err)
 }
 
+func (h handlers) pastAlerts(c echo.Context) error {
+	q, err := ParseAlertQuery(c)
+	if err != nil {
+		return answer(c, nil, err)
+	}
+	p, err := h.PastAlerts(c.Request().Context(), q)
+	return answer(c, p, err)
+}
+
 func (h handlers) alerts(c echo.Context) error {
 	f := alerts.Filter{Matchers: c.QueryParams()["filter"], Receiver: c.QueryParam("receiver")}
 	for name, to := range map[string]**bool{"active": &f.Active, "silenced": &f.Silenced, "inhibited": &f.Inhibited} {
@@ -169,7 +181,7 @@ func ParseStep(s string) (time.Duration, error) {
 func ParseQuery(c echo.Context) (collector.Query, error) {
 	q := collector.Query{
 		Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), Version: c.QueryParam("version"),
-		Where: c.QueryParam("where"), Cursor: c.QueryParam("cursor"), Limit: 100,
+		Where: c.QueryParam("where"), Cursor: c.QueryParam("cursor"), Limit: defaultLimit,
 	}
 	if err := known(c, "model", "version", "from", "to", "where", "limit", "cursor", "count"); err != nil {
 		return q, err
@@ -178,14 +190,43 @@ func ParseQuery(c echo.Context) (collector.Query, error) {
 	if q.From, q.To, err = ParseSpan(c); err != nil {
 		return q, err
 	}
-	if s := c.QueryParam("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxLimit {
-			return q, badRequest{fmt.Errorf("limit %q is not between 1 and %d", s, maxLimit)}
-		}
-		q.Limit = n
+	q.Limit, err = parseLimit(c)
+	return q, err
+}
+
+// ParseAlertQuery reads model, rule, state, from, to, limit and cursor.
+func ParseAlertQuery(c echo.Context) (AlertQuery, error) {
+	q := AlertQuery{
+		Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), Rule: c.QueryParam("rule"), State: c.QueryParam("state"),
+		Cursor: c.QueryParam("cursor"), Limit: defaultLimit,
 	}
-	return q, nil
+	if err := known(c, "model", "rule", "state", "from", "to", "limit", "cursor"); err != nil {
+		return q, err
+	}
+	switch alerts.State(q.State) {
+	case "", alerts.Firing, alerts.Resolved:
+	default:
+		return q, badRequest{fmt.Errorf("state %q is neither firing nor resolved", q.State)}
+	}
+	var err error
+	if q.From, q.To, err = ParseSpan(c); err != nil {
+		return q, err
+	}
+	q.Limit, err = parseLimit(c)
+	return q, err
+}
+
+// parseLimit reads how long one page of a listing may be.
+func parseLimit(c echo.Context) (int, error) {
+	s := c.QueryParam("limit")
+	if s == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxLimit {
+		return defaultLimit, badRequest{fmt.Errorf("limit %q is not between 1 and %d", s, maxLimit)}
+	}
+	return n, nil
 }
 
 func known(c echo.Context, names ...string) error {

@@ -111,6 +111,9 @@ type Sources struct {
 	// Extent is the span of event time that a model's stored predictions cover.
 	Extent func(ctx context.Context, tenant, model, version string) (from, to time.Time, err error)
 	Alerts func() []alerts.Alert
+	// PastAlerts is what fired and what became of it, the newest first; the
+	// alerts that fire now are among it.
+	PastAlerts func(ctx context.Context, q AlertQuery) (PastAlerts, error)
 	// Receivers are the names of the channels that alerts are sent to.
 	Receivers []string
 	Status    func(ctx context.Context) Status
@@ -126,4 +129,49 @@ type Bins struct {
 	Labels    []string   `json:"labels"`
 	Reference []float64  `json:"reference"`
 	Current   []float64  `json:"current"`
+}
+
+// AlertQuery asks for alerts by what became of them. A zero field means any.
+type AlertQuery struct {
+	Tenant, Model, Rule string
+	// State is "firing" for alerts that were never resolved, or "resolved".
+	State string
+	// From and To select the alerts that were firing at some time of [From, To).
+	From, To time.Time
+	Limit    int
+	Cursor   string
+}
+
+// PastAlerts is one page of a listing of alerts.
+type PastAlerts struct {
+	Alerts []PastAlert `json:"alerts"`
+	Next   string      `json:"next,omitempty"`
+}
+
+// PastAlert is one alert from when it began to fire to when it was resolved.
+// Times are event time.
+type PastAlert struct {
+	Rule        string `json:"rule"`
+	Fingerprint string `json:"fingerprint"`
+	Model       string `json:"model"`
+	Version     string `json:"version"`
+	Kind        string `json:"kind"`
+	Severity    string `json:"severity"`
+	// State is firing, resolved, or unwatched: never resolved, but its rule is gone
+	// or watches something else by now.
+	State string `json:"state"`
+	// StartsAt is zero where only the end is known, EndsAt while there is none.
+	StartsAt time.Time `json:"starts_at,omitzero"`
+	EndsAt   time.Time `json:"ends_at,omitzero"`
+	// Value is the first number at fault, Features all of them as name=value when
+	// the alert began, LastFeatures when they were last at fault.
+	Value        float64 `json:"value"`
+	Features     string  `json:"features"`
+	LastFeatures string  `json:"last_features,omitempty"`
+	Summary      string  `json:"summary"`
+	// From and To bound the window that made it fire; Predictions are ids of some
+	// of the window's predictions.
+	From        time.Time `json:"from,omitzero"`
+	To          time.Time `json:"to,omitzero"`
+	Predictions []string  `json:"predictions"`
 }

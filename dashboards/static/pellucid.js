@@ -23,11 +23,17 @@
       });
     });
     node.textContent = "";
+    // Dates as the rest of the page writes them, as much as the axis needs.
+    var dates = function (_, splits, __, ___, step) {
+      var layout = step >= 86400 ? "{YYYY}-{MM}-{DD}" : "{MM}-{DD} {HH}:{mm}";
+      var write = uPlot.fmtDate(layout);
+      return splits.map(function (t) { return write(uPlot.tzDate(new Date(t * 1e3), "Etc/UTC")); });
+    };
     var plot = new uPlot({
       width: node.clientWidth, height: 220,
       tzDate: function (ts) { return uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"); },
       scales: { y: { range: function (_, lo, hi) { return data.zero ? [0, hi > 0 ? hi * 1.05 : 1] : pad(lo, hi); } } },
-      axes: [axis, Object.assign({ size: 56 }, axis)],
+      axes: [Object.assign({ values: dates, space: 90 }, axis), Object.assign({ size: 56 }, axis)],
       series: series
     }, [data.times].concat(data.series.map(function (s) { return s.values; })), node);
     node._plot = plot;
