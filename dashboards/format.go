@@ -33,7 +33,7 @@ func number(v any) string {
 	case int64:
 		f = float64(v)
 	}
-	if math.IsNaN(f) {
+	if known(f) == nil {
 		return "–"
 	}
 	s := strconv.FormatFloat(math.Round(f), 'f', -1, 64)
@@ -45,7 +45,7 @@ func number(v any) string {
 
 func ms(v float64) string {
 	switch {
-	case math.IsNaN(v) || v <= 0:
+	case known(v) == nil || v <= 0:
 		return "–"
 	case v < 1:
 		return strconv.FormatFloat(v*1000, 'f', 0, 64) + " µs"
@@ -56,7 +56,7 @@ func ms(v float64) string {
 }
 
 func metric(v float64) string {
-	if math.IsNaN(v) {
+	if known(v) == nil {
 		return "–"
 	}
 	return strconv.FormatFloat(v, 'f', 4, 64)

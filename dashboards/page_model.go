@@ -62,7 +62,11 @@ type heatCell struct{ Class, Text, Title, Raw string }
 
 func (s *server) model(c echo.Context) error {
 	ctx := c.Request().Context()
-	v, versions, err := s.version(ctx, c.Param("model"), c.QueryParam("version"))
+	name, err := api.Param(c, "model")
+	if err != nil {
+		return s.problem(c, err)
+	}
+	v, versions, err := s.version(ctx, name, c.QueryParam("version"))
 	if err != nil {
 		return s.problem(c, err)
 	}
@@ -223,7 +227,7 @@ func cellOf(f *stats.FieldDrift, where string) heatCell {
 		return heatCell{Class: "hn", Text: "–", Title: where + ": no rows"}
 	}
 	t, ok := f.Tests[stats.PSI]
-	if !ok {
+	if !ok || known(t.Value) == nil {
 		return heatCell{Class: "hn", Text: "–", Title: where + ": " + cmp.Or(f.Reason, "no value")}
 	}
 	c := heatCell{

@@ -91,9 +91,9 @@ func (s *server) prediction(c echo.Context) error {
 
 func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	ctx := c.Request().Context()
-	id, err := url.PathUnescape(c.Param("id"))
+	id, err := api.Param(c, "id")
 	if err != nil {
-		return nil, api.BadRequest(err)
+		return nil, err
 	}
 	rows, err := s.Sources.Prediction(ctx, collector.DefaultTenant, id)
 	if err != nil {
@@ -237,9 +237,9 @@ func (s *server) explanation(c echo.Context) (template.HTML, error) {
 }
 
 func (s *server) ask(c echo.Context, method string) ([]collector.Explanation, error) {
-	id, err := url.PathUnescape(c.Param("id"))
+	id, err := api.Param(c, "id")
 	if err != nil {
-		return nil, api.BadRequest(err)
+		return nil, err
 	}
 	return s.Sources.Explain(c.Request().Context(), collector.DefaultTenant, id, collector.ExplainRequest{Method: method})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -144,11 +145,14 @@ func (h handlers) alerts(c echo.Context) error {
 // ParseWindow reads model, version, from, to, step, tests and segment. Unknown
 // parameters are refused, so that a misspelt bound is not a wrong answer.
 func ParseWindow(c echo.Context) (Window, error) {
-	w := Window{Tenant: collector.DefaultTenant, Model: c.Param("model"), Version: c.QueryParam("version"), Segment: c.QueryParam("segment")}
+	w := Window{Tenant: collector.DefaultTenant, Version: c.QueryParam("version"), Segment: c.QueryParam("segment")}
 	if err := known(c, "version", "from", "to", "step", "tests", "segment"); err != nil {
 		return w, err
 	}
 	var err error
+	if w.Model, err = Param(c, "model"); err != nil {
+		return w, err
+	}
 	if w.From, w.To, err = ParseSpan(c); err != nil {
 		return w, err
 	}
@@ -166,6 +170,20 @@ func ParseWindow(c echo.Context) (Window, error) {
 		return w, badRequest{fmt.Errorf("step %q cuts the window in more than %d chunks", c.QueryParam("step"), maxChunks)}
 	}
 	return w, nil
+}
+
+// Param returns a part of the path in clear: the router matches, and hands out,
+// the escaped path where the two differ.
+func Param(c echo.Context, name string) (string, error) {
+	s := c.Param(name)
+	if c.Request().URL.RawPath == "" {
+		return s, nil
+	}
+	clear, err := url.PathUnescape(s)
+	if err != nil {
+		return "", badRequest{err}
+	}
+	return clear, nil
 }
 
 // ParseStep reads the width of a chunk: 1h, 1d, 2w; a minute at least.
