@@ -17,7 +17,7 @@ import (
 func formats() template.FuncMap {
 	return template.FuncMap{
 		"number": number, "ms": ms, "when": when, "metric": metric, "short": short, "tail": tail,
-		"outputs": outputs, "label": label, "cell": cell, "share": share,
+		"outputs": outputs, "label": label, "cell": cell, "share": share, "raw": raw,
 		"stateWord": func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
 	}
 }
@@ -60,6 +60,14 @@ func metric(v float64) string {
 		return "–"
 	}
 	return strconv.FormatFloat(v, 'f', 4, 64)
+}
+
+// raw writes a number to its last digit, for programs that read the page.
+func raw(v float64) string {
+	if known(v) == nil {
+		return ""
+	}
+	return strconv.FormatFloat(v, 'g', -1, 64)
 }
 
 func when(t time.Time) string {

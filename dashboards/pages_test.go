@@ -302,6 +302,9 @@ func TestStaticFilesAreKeptByTheirContent(t *testing.T) {
 			t.Errorf("%s: %d %v", u, w.Code, w.Header())
 		}
 	}
+	if w := get(e, "/favicon.ico"); w.Code != http.StatusOK || w.Header().Get("Content-Type") != "image/svg+xml" {
+		t.Errorf("the icon: %d %v", w.Code, w.Header())
+	}
 	if w := get(e, "/ui/"); w.Header().Get("Cache-Control") != "" && strings.Contains(w.Header().Get("Cache-Control"), "immutable") {
 		t.Error("a page is kept for ever")
 	}
@@ -458,7 +461,7 @@ func TestModelPageShowsTheWindowItWasAskedFor(t *testing.T) {
 	if len(asked) != 2 || asked[0].Step != 24*time.Hour || asked[1].Step != 0 || !asked[0].From.Equal(day(1)) || !asked[1].To.Equal(day(31)) {
 		t.Errorf("asked %+v", asked)
 	}
-	for _, want := range []string{`data-figure="rows">1` + "\u202f234\u202f567<", `data-figure="p99">12.5 ms<`, `data-figure="auc">0.7000<`, `data-value="0.25"`, "<option selected>1d</option>"} {
+	for _, want := range []string{`data-figure="rows">1` + "\u202f234\u202f567<", `data-figure="p99" data-value="12.5">12.5 ms<`, `data-figure="auc" data-value="0.7">0.7000<`, `data-value="0.25"`, "<option selected>1d</option>"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q", want)
 		}

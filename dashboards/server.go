@@ -78,6 +78,12 @@ func Register(e *echo.Echo, cfg Config) error {
 	ui.GET("/predictions/:id/report", s.report)
 	ui.GET("/alerts", s.alerts)
 	ui.GET("/static/:name", s.static)
+	// Browsers ask for it wherever a page names no icon: a report, JSON.
+	e.GET("/favicon.ico", func(c echo.Context) error {
+		a := s.assets["icon.svg"]
+		c.Response().Header().Set("Cache-Control", "public, max-age=86400")
+		return c.Blob(http.StatusOK, a.kind, a.data)
+	}, protect)
 	ui.GET("/*", func(c echo.Context) error {
 		return s.problem(c, fmt.Errorf("page %q: %w", c.Request().URL.Path, collector.ErrNotFound))
 	})
