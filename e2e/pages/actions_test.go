@@ -3,10 +3,12 @@ package pages_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
 
@@ -31,7 +33,7 @@ func quiet(t *testing.T, b *browser) {
 }
 
 // The button brings an explanation that adds up, with its certificate, on both
-// models; and the same without script, where the form posts.
+// models and by every method that a model has.
 func TestExplainButton(t *testing.T) {
 	b := open(t, setting(t, "PELLUCID_URL"))
 	b.as(t, 1440, "light")
@@ -64,6 +66,27 @@ func TestExplainButton(t *testing.T) {
 				t.Errorf("%s by %q: %s", model, method, bad)
 			}
 		}
+	}
+	quiet(t, b)
+}
+
+// Without script the same form posts, and the page comes back with the
+// explanation in it.
+func TestExplainWithoutScript(t *testing.T) {
+	b := open(t, setting(t, "PELLUCID_URL"))
+	b.as(t, 390, "light")
+	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		t.Fatal(err)
+	}
+	b.do(t, chromedp.Navigate(b.origin+"/ui/predictions/"+aPrediction(t, "flights_gbm")))
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	answer, err := chromedp.RunResponse(ctx, chromedp.Click(chromedp.CSS(explainButton)))
+	if err != nil || answer.Status != http.StatusOK || !strings.HasSuffix(answer.URL, "/explain") {
+		t.Fatalf("the form answered %+v, %v", answer, err)
+	}
+	if n := eval[int](t, b, `document.querySelectorAll("#explanation tbody tr").length`); n != 15 {
+		t.Errorf("%d features are explained", n)
 	}
 	quiet(t, b)
 }

@@ -28,7 +28,7 @@ import (
 // browser is one tab with its complaints: what a page wrote to the console, what
 // it threw, and whom else than the server it asked.
 type browser struct {
-	ctx    context.Context //nolint:containedctx // chromedp's tab is a context
+	ctx    context.Context // chromedp's tab is a context
 	origin string
 
 	mu         sync.Mutex

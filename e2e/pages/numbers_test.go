@@ -1,11 +1,15 @@
 package pages_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // july is the fixed window; 2013 is the demo's year.
@@ -69,9 +73,43 @@ func TestNumbersAgainstSQL(t *testing.T) {
 	table = append(table, counted(t, b, "alerts", "firing in history", `#past tr[data-state=firing]`, firingBySQL(t)))
 	b.look(t, "/ui/alerts?from="+july.from+"&to="+july.to)
 	table = append(table, counted(t, b, "alerts", "alerts of July", `#past tr[data-past]`, firedBySQL(t, july)))
-	for _, c := range b.heard() {
-		t.Error(c)
+	quiet(t, b)
+	report(t, table)
+}
+
+// The AUC of every month that was replayed: on the page, by SQL, and as
+// scikit-learn gave it when the demo's data was made, for the models' own
+// libraries' scores (which ours match to float32).
+func TestAUCOfEveryMonth(t *testing.T) {
+	data, err := os.ReadFile(filepath.FromSlash("../../cmd/pellucid/demo/data/expected.json"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	var expected struct {
+		Months []struct {
+			From, To time.Time
+			AUC      map[string]float64
+		}
+	}
+	if err := json.Unmarshal(data, &expected); err != nil || len(expected.Months) != 9 {
+		t.Fatalf("%d months, %v", len(expected.Months), err)
+	}
+	b := open(t, setting(t, "PELLUCID_URL"))
+	b.as(t, 1440, "light")
+	var table []line
+	for _, m := range expected.Months {
+		month := span{m.From.Format(time.DateOnly), m.To.Format(time.DateOnly)}
+		for _, model := range []string{"flights_gbm", "flights_mlp"} {
+			b.look(t, "/ui/models/"+model+"?from="+month.from+"&to="+month.to+"&step=7d")
+			text, v := shown(t, b, `[data-figure=auc]`)
+			want := aucBySQL(t, model, month)
+			table = append(table, line{"model " + model, "AUC of " + m.From.Format("2006-01"), text, v, want, want, want})
+			if math.Abs(v-m.AUC[model]) > 1e-6 {
+				t.Errorf("%s, %s: AUC %v, scikit-learn %v", model, month.from, v, m.AUC[model])
+			}
+		}
+	}
+	quiet(t, b)
 	report(t, table)
 }
 
@@ -97,13 +135,13 @@ func counted(t *testing.T, b *browser, page, name, selector string, want float64
 func report(t *testing.T, table []line) {
 	t.Helper()
 	const rounding = 1e-9
-	fmt.Printf("\n%-18s %-28s %-12s %-22s %s\n", "page", "number", "shown", "on the page", "by SQL")
+	fmt.Printf("\n%-18s %-30s %-12s %-22s %s\n", "page", "number", "shown", "on the page", "by SQL")
 	for _, l := range table {
 		by := strconv.FormatFloat(l.want, 'g', -1, 64)
 		if l.lower != l.upper {
 			by += fmt.Sprintf(" (%.6g to %.6g)", l.lower, l.upper)
 		}
-		fmt.Printf("%-18s %-28s %-12s %-22s %s\n", l.page, l.number, l.shown, strconv.FormatFloat(l.value, 'g', -1, 64), by)
+		fmt.Printf("%-18s %-30s %-12s %-22s %s\n", l.page, l.number, l.shown, strconv.FormatFloat(l.value, 'g', -1, 64), by)
 		slack := rounding * math.Max(1, math.Abs(l.want))
 		if math.IsNaN(l.want) || l.want == 0 || l.value < l.lower-slack || l.value > l.upper+slack {
 			t.Errorf("%s, %s: %v on the page, %s by SQL", l.page, l.number, l.value, by)
