@@ -153,6 +153,9 @@ type StoredLabel struct {
 type RawRow struct {
 	SchemaID          string
 	Features, Outputs Columns
+	// Score and Decided as in Prediction, of this row.
+	Score   float64
+	Decided string
 }
 
 // Query selects stored predictions. From and To bound event time; zero means

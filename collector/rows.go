@@ -20,7 +20,13 @@ func RowID(id string, r, rows int) string {
 func StoredRows(p *Prediction, s *Schema) []StoredPrediction {
 	out := make([]StoredPrediction, p.Rows)
 	for r := range out {
-		raw := RawRow{SchemaID: p.SchemaID, Features: p.Features.Row(r, p.Rows), Outputs: p.Outputs.Row(r, p.Rows)}
+		raw := RawRow{SchemaID: p.SchemaID, Features: p.Features.Row(r, p.Rows), Outputs: p.Outputs.Row(r, p.Rows), Score: math.NaN()}
+		if r < len(p.Scores) {
+			raw.Score = p.Scores[r]
+		}
+		if r < len(p.Decided) {
+			raw.Decided = p.Decided[r]
+		}
 		features, outputs := RowMaps(s, raw)
 		out[r] = StoredPrediction{
 			ID: RowID(p.ID, r, p.Rows), Time: oneOrEach(p.Times, r), ReceivedAt: p.ReceivedAt,

@@ -152,8 +152,8 @@ func runDemo(ctx context.Context, out, errOut io.Writer, s *server, pace time.Du
 		return err
 	}
 	r := &replay{
-		url: s.url, pace: pace, bar: newProgress(errOut),
-		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
+		to:   &poster{url: s.url, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}},
+		pace: pace, bar: newProgress(errOut),
 	}
 	for _, v := range s.models.Live() {
 		m := replayModel{name: v.Name}

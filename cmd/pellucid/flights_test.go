@@ -33,7 +33,7 @@ func replayed(t *testing.T) (*rig, []flight, map[string]*offline) {
 	r := startRig(t, testConfig(t, models))
 	_, list := f.between(f.list[0].departs, f.list[0].departs.Add(50*time.Hour))
 	part := &flights{table: f.table, list: list}
-	play := &replay{url: r.url, client: http.DefaultClient, bar: newProgress(r.log)}
+	play := &replay{to: &poster{url: r.url, client: http.DefaultClient}, bar: newProgress(r.log)}
 	for _, v := range r.models.Live() {
 		m := replayModel{name: v.Name}
 		for _, feature := range v.Info.Features {

@@ -172,12 +172,8 @@ func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion) er
 	if len(list) < provisionalRows {
 		return nil
 	}
-	rows, err := collector.Unflatten(v.Schema, v.Info, list)
-	if err != nil {
-		return err
-	}
 	source := fmt.Sprintf("stored predictions from %s to %s", q.From.Format(time.RFC3339), q.To.Format(time.RFC3339))
-	ref, err := repository.BuildReference(ctx, v, rows, source)
+	ref, err := repository.StoredReference(v, list, source)
 	if err != nil {
 		return err
 	}

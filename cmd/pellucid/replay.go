@@ -7,9 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -96,8 +94,7 @@ func (l *landings) Pop() any {
 // replay sends flights to the models of a running server in the order of their
 // departure, each on its own event time, and their labels when they have landed.
 type replay struct {
-	url    string
-	client *http.Client
+	to     *poster
 	models []replayModel
 	bar    *progress
 	// pace is the wall clock the whole replay should take at least; 0 means as
@@ -212,7 +209,7 @@ func (r *replay) infer(ctx context.Context, t *table.Table, m replayModel, batch
 		}
 	}
 	b.WriteString(`]}`)
-	return r.post(ctx, "/v2/models/"+m.name+"/infer", b.Bytes())
+	return r.to.post(ctx, "/v2/models/"+m.name+"/infer", b.Bytes(), nil)
 }
 
 // jsonList writes a list of strings as the protocol's parameters want it: a
@@ -246,7 +243,8 @@ func writeColumn(b *bytes.Buffer, c *table.Column, name string, batch []flight) 
 func cellJSON(c *table.Column, row int) string {
 	switch c.Type {
 	case table.String:
-		return strconv.Quote(c.Str[row])
+		b, _ := json.Marshal(c.Str[row]) // text always marshals
+		return string(b)
 	case table.Int64:
 		return strconv.FormatInt(c.I64[row], 10)
 	case table.Float32:
@@ -296,38 +294,5 @@ func (r *replay) feedback(ctx context.Context, batch []map[string]string) error 
 	if err != nil {
 		return err
 	}
-	return r.post(ctx, "/api/v1/feedback", body)
-}
-
-// post sends a body and wants 2xx; 503 is tried again, as its Retry-After asks.
-func (r *replay) post(ctx context.Context, path string, body []byte) error {
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+path, bytes.NewReader(body))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := r.client.Do(req)
-		if err != nil {
-			return fmt.Errorf("replay %s: %w", path, err)
-		}
-		answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		if cerr := resp.Body.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			return fmt.Errorf("replay %s: %w", path, err)
-		}
-		switch {
-		case resp.StatusCode < 300:
-			return nil
-		case resp.StatusCode != http.StatusServiceUnavailable:
-			return fmt.Errorf("replay %s: %s: %s", path, resp.Status, bytes.TrimSpace(answer[:min(len(answer), 500)]))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
-		}
-	}
+	return r.to.post(ctx, "/api/v1/feedback", body, nil)
 }

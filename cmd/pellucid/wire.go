@@ -94,7 +94,7 @@ func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collec
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: s.models, Upstreams: s.upstreams,
-		Capture: s.capture, Feedback: s.feedback,
+		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded,
 		Explain: s.explainer.Explain, ExplainStored: s.explainStored, ReadPrediction: s.readPrediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
@@ -110,6 +110,24 @@ func (s *server) ready() error {
 		return collector.ErrFull
 	}
 	return nil
+}
+
+// recorded reports whether a model's prediction of that id waits in the spool. What
+// left it earlier is known to the store, which drops the second of an id.
+func (s *server) recorded(model, id string) bool {
+	records, err := s.spool.Find(id)
+	if err != nil {
+		return false
+	}
+	for _, r := range records {
+		if r.Kind != collector.KindImported && r.Kind != collector.KindPrediction || r.ID != id {
+			continue
+		}
+		if p, err := collector.DecodePrediction(r.Payload); err == nil && p.Model == model {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *server) feedback(ctx context.Context, labels []collector.Feedback) error {
@@ -158,7 +176,7 @@ func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPr
 	}
 	var out []collector.StoredPrediction
 	for _, r := range records {
-		if r.Kind != collector.KindPrediction {
+		if r.Kind != collector.KindPrediction && r.Kind != collector.KindImported {
 			continue
 		}
 		p, err := collector.DecodePrediction(r.Payload)

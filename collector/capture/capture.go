@@ -173,8 +173,12 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 	}
 	buf := c.buffers.Get().(*[]byte)
 	*buf = collector.AppendPrediction((*buf)[:0], p)
+	kind := collector.KindPrediction
+	if p.Route == collector.RouteImported {
+		kind = collector.KindImported
+	}
 	err := c.append(ctx, collector.Record{
-		Kind: collector.KindPrediction, Version: collector.PredictionVersion, Payload: *buf, ID: p.ID, TraceID: p.TraceID,
+		Kind: kind, Version: collector.PredictionVersion, Payload: *buf, ID: p.ID, TraceID: p.TraceID,
 	})
 	c.release(buf)
 	if err != nil {
@@ -192,11 +196,12 @@ func (c *Capturer) release(buf *[]byte) {
 	}
 }
 
-// decide applies the operator's choice to a prediction that was not appended.
+// decide applies the operator's choice to a prediction that was not appended. One
+// made elsewhere has no answer to give up: its sender is told.
 func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err error) error {
 	p.Capture = none
 	c.metrics.lose(ctx, collector.KindPrediction)
-	if c.cfg.OnFull == OnFullServe && errors.Is(err, collector.ErrFull) {
+	if c.cfg.OnFull == OnFullServe && p.Route != collector.RouteImported && errors.Is(err, collector.ErrFull) {
 		return nil
 	}
 	return err

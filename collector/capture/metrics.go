@@ -17,7 +17,7 @@ var appendBuckets = []float64{1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e
 // kinds are the label sets, made once: one costs more than a measurement.
 var kinds = map[collector.Kind]string{
 	collector.KindPrediction: "prediction", collector.KindFeedback: "feedback",
-	collector.KindExplanation: "explanation", collector.KindSchema: "schema",
+	collector.KindExplanation: "explanation", collector.KindSchema: "schema", collector.KindImported: "imported",
 }
 
 type instruments struct {

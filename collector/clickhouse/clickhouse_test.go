@@ -9,6 +9,7 @@ import (
 	"math/rand"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -748,4 +749,50 @@ func FuzzWhere(f *testing.F) {
 			t.Fatalf("%q: %q in %s", text, p.sql[i], p.sql)
 		}
 	})
+}
+
+func imported(p *collector.Prediction) collector.Record {
+	r := record(p)
+	r.Kind = collector.KindImported
+	return r
+}
+
+// TestImportedIDsAreStoredOnce: an id made elsewhere is stored once, within a
+// batch, over batches, and when a batch is sent again after a crash that left part
+// of it stored.
+func TestImportedIDsAreStoredOnce(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	ref := m.reference(t, 100)
+	w := writer(t, s, WriterConfig{Reference: func(string) *stats.Reference { return ref }})
+	var list []collector.Record
+	for i := range 300 {
+		p := m.prediction(t, 1, base.Add(time.Duration(i)*time.Second))
+		p.ID, p.Route = fmt.Sprintf("theirs-%d", i%200), collector.RouteImported
+		list = append(list, imported(p))
+	}
+	write(t, w, "b1", append([]collector.Record{m.schemaRecord(t)}, list[:150]...)...)
+	m.consistent(t, s, 150)
+	// A crash between the inserts of a batch: its rows are there, its rollup is not.
+	b2 := &collector.Batch{Token: "b2", Records: list[100:]}
+	p := w.sort(b2)
+	if err := w.dropStored(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	w.bin(t.Context(), p)
+	for month := range p.months {
+		if err := w.insertPredictions(t.Context(), "b2:predictions:"+strconv.Itoa(month), p, month); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, w, "b2", b2.Records...)
+	m.consistent(t, s, 200)
+	write(t, w, "b3", list...)
+	m.consistent(t, s, 200)
+	// The same id of another model is another prediction.
+	p1 := m.prediction(t, 1, base)
+	p1.ID, p1.Model = "theirs-1", "other"
+	write(t, w, "b4", imported(p1))
+	if n := number(t, s, "SELECT count() FROM predictions WHERE id = 'theirs-1'"); n != 2 {
+		t.Errorf("%g predictions of two models with one id", n)
+	}
 }

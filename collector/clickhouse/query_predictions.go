@@ -21,7 +21,7 @@ import (
 // scanPrediction.
 const storedColumns = "id, row, rows, received_at, time, model, version, digest, route, trace_id, span_id, external_id, " +
 	"status, error, capture, decode_ns, model_ns, encode_ns, capture_ns, total_ns, schema_id, " +
-	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str"
+	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided"
 
 // Limits of a listing.
 const (
@@ -302,7 +302,7 @@ func scanPrediction(rows driver.Rows) (Row, error) {
 	)
 	err := rows.Scan(&r.RequestID, &row, &n, &p.ReceivedAt, &p.Time, &p.Model, &p.Version, &p.Digest, &route, &p.TraceID, &p.SpanID, &p.ExternalID,
 		&status, &p.Error, &p.Capture, &l.Decode, &l.Model, &l.Encode, &l.Capture, &l.Total, &p.Raw.SchemaID,
-		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str)
+		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str, &p.Raw.Score, &p.Raw.Decided)
 	if err != nil {
 		return r, fmt.Errorf("scan a prediction: %w", err)
 	}

@@ -134,7 +134,11 @@ func (w *Writer) Run(ctx context.Context) error {
 // Write stores one batch, retrying until it is stored or ctx is done.
 func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	began := time.Now()
-	plan := w.sort(ctx, b)
+	plan := w.sort(b)
+	if err := w.dropStored(ctx, plan); err != nil {
+		return err
+	}
+	w.bin(ctx, plan)
 	st := BatchStats{Records: len(b.Records), Undecodable: len(plan.undecodable), Rows: plan.rows}
 	for _, in := range w.inserts(plan) {
 		st.Inserts++
@@ -236,14 +240,20 @@ type plan struct {
 	undecodable  []undecodable
 	rows         int
 	newest       time.Time
+	// imported are the ids of predictions made elsewhere, by tenant and model.
+	imported map[owner][]string
+	known    map[owner]map[string]bool
 }
 
 // decoded is a prediction with the bins of its rows under binsID, one after the
 // other; both are empty where there is no reference. They are computed once, so
 // that every attempt stores the same.
 type decoded struct {
-	p      *collector.Prediction
-	size   int
+	p    *collector.Prediction
+	size int
+	// imported predictions have ids of somebody else's making, which may repeat.
+	imported bool
+
 	binsID string
 	bins   []uint16
 }
@@ -259,7 +269,7 @@ type undecodable struct {
 	err      error
 }
 
-func (w *Writer) sort(ctx context.Context, b *collector.Batch) *plan {
+func (w *Writer) sort(b *collector.Batch) *plan {
 	p := &plan{token: b.Token, months: map[int][]decoded{}, counts: map[chunk]*binCounts{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
 	for i := range b.Records {
 		if err := p.take(&b.Records[i]); err != nil {
@@ -268,7 +278,6 @@ func (w *Writer) sort(ctx context.Context, b *collector.Batch) *plan {
 				"kind", b.Records[i].Kind, "version", b.Records[i].Version, "error", err)
 		}
 	}
-	w.bin(ctx, p)
 	return p
 }
 
@@ -338,7 +347,10 @@ func (p *plan) take(r *collector.Record) error {
 		}
 		at := v.ReceivedAt.UTC()
 		month := at.Year()*100 + int(at.Month())
-		p.months[month] = append(p.months[month], decoded{p: v, size: len(r.Payload)})
+		if r.Kind == collector.KindImported && !p.first(v) {
+			return nil
+		}
+		p.months[month] = append(p.months[month], decoded{p: v, size: len(r.Payload), imported: r.Kind == collector.KindImported})
 		p.rows += max(v.Rows, 1)
 		if at.After(p.newest) {
 			p.newest = at

@@ -42,6 +42,13 @@ type Config struct {
 	// failed prediction. An error wrapping collector.ErrFull refuses the request.
 	// When the field is nil nothing is captured and every answer says so.
 	Capture func(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error
+	// External finds the version that predictions made elsewhere are recorded
+	// under: a served one, one known from an earlier import, or a new one of what
+	// describe returns. describe's error is returned as it is.
+	External func(model, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error)
+	// Recorded reports whether a prediction of that id is known to be recorded, as
+	// far as can be told without asking the store.
+	Recorded func(model, id string) bool
 	// Feedback returns once the labels are as durable as configured.
 	Feedback func(ctx context.Context, labels []collector.Feedback) error
 	// Explain explains rows brought along (canonical inputs): row by row, the

@@ -50,7 +50,7 @@ func (s *Server) feedback(c echo.Context) error {
 	if s.cfg.Feedback == nil {
 		return fail(http.StatusNotImplemented, "feedback is not configured")
 	}
-	items, err := s.labels(c)
+	items, err := s.jsonList(c, "labels", maxLabels)
 	if err != nil {
 		return err
 	}
@@ -81,8 +81,9 @@ func (s *Server) feedback(c echo.Context) error {
 	return s.reply(c, out)
 }
 
-// labels splits the body into labels, not yet decoded.
-func (s *Server) labels(c echo.Context) ([]json.RawMessage, error) {
+// jsonList splits a body that is one object, or a list of at most limit, into its
+// entries, not yet decoded.
+func (s *Server) jsonList(c echo.Context, what string, limit int) ([]json.RawMessage, error) {
 	buf, err := s.readBody(c)
 	if err != nil {
 		return nil, err
@@ -100,10 +101,10 @@ func (s *Server) labels(c echo.Context) ([]json.RawMessage, error) {
 	}
 	var items []json.RawMessage
 	if err := json.Unmarshal(body, &items); err != nil {
-		return nil, fail(http.StatusBadRequest, "the body is not a list of labels")
+		return nil, fail(http.StatusBadRequest, "the body is not a list of %s", what)
 	}
-	if len(items) == 0 || len(items) > maxLabels {
-		return nil, fail(http.StatusBadRequest, "the list has %d labels: 1 to %d are taken at once", len(items), maxLabels)
+	if len(items) == 0 || len(items) > limit {
+		return nil, fail(http.StatusBadRequest, "the list has %d %s: 1 to %d are taken at once", len(items), what, limit)
 	}
 	return items, nil
 }

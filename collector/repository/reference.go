@@ -141,8 +141,23 @@ func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.
 	if err != nil {
 		return nil, err
 	}
-	columns := collector.StatColumns(v.Schema, v.Info.Task, cols, n, scores, decided)
-	return stats.NewReference(columns, source)
+	return stats.NewReference(collector.StatColumns(v.Schema, v.Info.Task, cols, n, scores, decided), source)
+}
+
+// StoredReference cuts bins of stored rows and what they were answered with.
+func StoredReference(v *collector.ModelVersion, rows []collector.RawRow, source string) (*stats.Reference, error) {
+	var cols collector.Columns
+	scores, decided := make([]float64, len(rows)), make([]string, len(rows))
+	for i := range rows {
+		f, first := &rows[i].Features, &rows[0].Features
+		if len(f.F32) != len(first.F32) || len(f.F64) != len(first.F64) || len(f.I64) != len(first.I64) || len(f.Str) != len(first.Str) {
+			return nil, errors.New("make a reference of stored rows: they differ in size")
+		}
+		cols.F32, cols.F64 = append(cols.F32, f.F32...), append(cols.F64, f.F64...)
+		cols.I64, cols.Str = append(cols.I64, f.I64...), append(cols.Str, f.Str...)
+		scores[i], decided[i] = rows[i].Score, rows[i].Decided
+	}
+	return stats.NewReference(collector.StatColumns(v.Schema, v.Info.Task, cols, len(rows), scores, decided), source)
 }
 
 func slice(rows engine.Values, from, to int) (engine.Values, error) {

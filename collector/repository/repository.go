@@ -55,6 +55,9 @@ type Repository struct {
 	// asked for after they had gone.
 	archive map[string]*held
 
+	// external lets one goroutine at a time make an imported version.
+	external sync.Mutex
+
 	stop chan struct{}
 	done chan struct{}
 }
@@ -71,7 +74,7 @@ type slot struct {
 	source source
 	live   *held
 	reason string
-	// remote is set for an upstream's version, which no scan removes.
+	// remote is set for a version whose model is not here, which no scan removes.
 	remote bool
 }
 
@@ -89,6 +92,9 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	r := &Repository{
 		cfg: cfg, models: map[string]*model{}, archive: map[string]*held{},
 		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := r.restoreExternals(); err != nil {
+		return nil, fmt.Errorf("read the model store: %w", err)
 	}
 	if cfg.Dir != "" {
 		if err := r.refresh(ctx); err != nil {
@@ -187,6 +193,10 @@ func (r *Repository) current(s source) bool {
 
 // install loads s outside the lock and puts it in place.
 func (r *Repository) install(ctx context.Context, s source) {
+	if s.file == "" {
+		r.declare(s)
+		return
+	}
 	start := time.Now()
 	h, err := r.load(ctx, s)
 	r.mu.Lock()
@@ -224,9 +234,9 @@ func (r *Repository) put(s source, h *held, reason string) {
 	slices.SortFunc(m.versions, func(a, b *slot) int { return compareVersions(b.source.version, a.source.version) })
 }
 
-// AddRemote makes an upstream's version known under its name, which is one of
-// Config.Remote: it is listed, found and watched like those on disk. v must not
-// be in use yet.
+// AddRemote makes a version known whose model is not here: an upstream's, under a
+// name of Config.Remote, or one whose predictions are imported. It is listed,
+// found and watched like those on disk. v must not be in use yet.
 func (r *Repository) AddRemote(v *collector.ModelVersion) {
 	h := &held{version: v}
 	v.Reference = h.reference.Load
@@ -235,12 +245,12 @@ func (r *Repository) AddRemote(v *collector.ModelVersion) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.put(source{name: v.Name, version: v.Version}, h, "")
-	for _, s := range r.models[v.Name].versions {
-		if s.source.version == v.Version {
-			s.remote = true
-		}
+	s := source{name: v.Name, version: v.Version}
+	if have := r.slotOf(v.Name, v.Version); have != nil {
+		s = have.source // a folder that declares it
 	}
+	r.put(s, h, "")
+	r.slotOf(v.Name, v.Version).remote = true
 	r.archive[v.Digest] = h
 	r.cfg.Live(v)
 }

@@ -18,6 +18,8 @@ type source struct {
 	name, version string
 	dir, file     string
 	bare          bool
+	// file is empty where there is only a model.yaml, which declares a version
+	// whose predictions are imported.
 	// stamp changes when any file of the version does.
 	stamp string
 }
@@ -82,6 +84,9 @@ func versions(dir, name string, bad map[[2]string]string) (found []source) {
 			continue
 		}
 		file, err := modelFile(vdir)
+		if file == "" && err == nil && !exists(filepath.Join(vdir, "model.yaml")) {
+			err = fmt.Errorf("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
+		}
 		if err != nil {
 			bad[key] = err.Error()
 			continue
@@ -91,6 +96,7 @@ func versions(dir, name string, bad map[[2]string]string) (found []source) {
 	return found
 }
 
+// modelFile returns the name of the model file in dir, "" where there is none.
 func modelFile(dir string) (string, error) {
 	var got []string
 	for _, ext := range extensions {
@@ -100,11 +106,16 @@ func modelFile(dir string) (string, error) {
 	}
 	switch len(got) {
 	case 0:
-		return "", fmt.Errorf("no model.onnx, model.ubj, model.json or model.txt in it")
+		return "", nil
 	case 1:
 		return got[0], nil
 	}
 	return "", fmt.Errorf("more than one model file: %s", strings.Join(got, ", "))
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func isDir(path string) bool {

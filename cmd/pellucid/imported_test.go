@@ -1,0 +1,209 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+type imports struct {
+	Accepted, Duplicate, Refused int
+	Results                      []struct{ ID, Status, Error string }
+}
+
+// importRow is one prediction of a model that runs elsewhere.
+func importRow(i int) string {
+	return fmt.Sprintf(`{"id":"order-%d.%d","model":"elsewhere","version":"7","time":"2024-05-%02dT%02d:00:00Z","external_id":"o%d",
+		"features":{"amount":%d.5,"country":"%s","vip":%t,"note":null},"outputs":{"score":%g,"parts":[%d,2,3]},"latency_ms":{"total":12.5},"label":"%d"}`,
+		i, i%3, 1+i/600, i%24, i, i, []string{"NO", "SE", "DK"}[i%3], i%2 == 0, float64(i%100)/100, i, i%100/50)
+}
+
+func importList(from, to int) string {
+	rows := make([]string, 0, to-from)
+	for i := from; i < to; i++ {
+		rows = append(rows, importRow(i))
+	}
+	return "[" + strings.Join(rows, ",") + "]"
+}
+
+// TestImportedPredictions: predictions made elsewhere are recorded once however
+// often they are sent, and watched like any other, also after a restart.
+func TestImportedPredictions(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	var got imports
+	first := strings.Replace(importList(0, 1000), `"note":null`, `"note":"`+canaryText+`"`, 1)
+	r.post(t, "/api/v1/predictions", first, &got)
+	if got.Accepted != 1000 || got.Results[3].ID != "order-3.0" {
+		t.Fatalf("%+v", got.Results[:4])
+	}
+	r.post(t, "/api/v1/predictions", importList(500, 1500), &got)
+	if got.Duplicate+got.Accepted != 1000 || got.Accepted < 500 {
+		t.Fatalf("again: %d accepted, %d duplicate", got.Accepted, got.Duplicate)
+	}
+	r.stored(t)
+	// None of these is in the spool any more: the store knows them.
+	r.post(t, "/api/v1/predictions", importList(0, 1500), &got)
+	r.stored(t)
+	checkImported := func(r *rig) {
+		t.Helper()
+		db := r.database(t)
+		if n := sql(t, db, "SELECT count(), uniqExact(id, row), countIf(route = 'imported') FROM predictions WHERE model = 'elsewhere' AND status = 200"); strings.Join(strings.Fields(n), " ") != "1500 1500 1500" {
+			t.Errorf("rows, ids, imported: %s", n)
+		}
+		if n := sql(t, db, "SELECT sum(rows) FROM traffic_1m WHERE model = 'elsewhere' AND status_class = 2"); n != "1500" {
+			t.Errorf("the rollup has %s rows", n)
+		}
+		var p collector.StoredPrediction
+		r.get(t, "/api/v1/predictions/order-4.1", &p)
+		b, _ := json.Marshal(p.Outputs)
+		if p.Features["amount"] != 4.5 || p.Features["country"] != "SE" || p.Features["vip"] != true || string(b) != `{"parts":[4,2,3],"score":0.04}` ||
+			p.ExternalID != "o4" || p.LatencyMS["total"] != 12.5 || p.Time.Format("2006-01-02T15") != "2024-05-01T04" || p.Version != "7" {
+			t.Errorf("read back %+v %s", p, b)
+		}
+		if _, ok := p.Features["note"]; ok {
+			t.Error("a dropped field is stored")
+		}
+		var perf api.Performance
+		r.get(t, "/api/v1/models/elsewhere/performance", &perf)
+		if perf.State != stats.StateOK || perf.Rows.Labelled != 1500 || perf.Metrics["auc"] != 1 {
+			t.Errorf("performance %+v", perf)
+		}
+		var d stats.Report
+		defer func() {
+			if t.Failed() {
+				t.Logf("%+v %s", d, r.log)
+			}
+		}()
+		until(t, "a provisional reference", func() bool {
+			r.get(t, "/api/v1/models/elsewhere/drift", &d)
+			return d.Provisional && d.Rows.Current == 1500 && len(d.Features) == 4
+		})
+		if status, b, _ := r.call(t, "GET", "/ui/models/elsewhere", ""); status != http.StatusOK || !strings.Contains(string(b), "country") {
+			t.Errorf("its page: %d", status)
+		}
+	}
+	checkImported(r)
+	for path, body := range map[string]string{
+		"/v2/models/elsewhere/infer":            `{"inputs":[{"name":"amount","datatype":"FP64","shape":[1],"data":[1]},{"name":"country","datatype":"BYTES","shape":[1],"data":["NO"]},{"name":"note","datatype":"BYTES","shape":[1],"data":[""]},{"name":"vip","datatype":"BOOL","shape":[1],"data":[true]}]}`,
+		"/api/v1/predictions/order-4.1/explain": `{}`,
+	} {
+		if status, b, _ := r.call(t, "POST", path, body); status != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %d %s", path, status, b)
+		}
+	}
+	r.halt(t)
+	searchFolder(t, cfg.Data)
+	checkImported(startRig(t, cfg))
+}
+
+// TestImportsThatAreRefused says why, row by row, and records the rest.
+func TestImportsThatAreRefused(t *testing.T) {
+	models, cases := threeModels(t)
+	r := startRig(t, testConfig(t, models))
+	row := func(change string) string {
+		return `{"id":"a","model":"m","features":{"x":1,"c":"u"},"outputs":{"y":2}` + change + `}`
+	}
+	var got imports
+	r.post(t, "/api/v1/predictions", row(""), &got)
+	for body, want := range map[string]string{
+		`{}`:                                  "model is missing",
+		row(`,"modle":"m"`):                   "modle",
+		row(`,"time":"yesterday"`):            "time",
+		row(`,"time":"2101-01-01T00:00:00Z"`): "2100",
+		row(`,"status":42`):                   "status 42",
+		row(`,"trace_id":"xyz"`):              "trace_id",
+		row(`,"latency_ms":{"nap":1}`):        "nap",
+		row(`,"weight":0`):                    "weight",
+		row(`,"label":[1]`):                   "label",
+		`{"id":"b","model":"m","features":{"x":1,"c":"u","z":1},"outputs":{"y":2}}`:                                                   `no feature \"z\"`,
+		`{"id":"b","model":"m","features":{"x":"1","c":"u"},"outputs":{"y":2}}`:                                                       `\"x\"`,
+		`{"id":"b","model":"m","features":{"x":1,"c":2},"outputs":{"y":2}}`:                                                           `\"c\"`,
+		`{"id":"b","model":"m","features":{"x":1,"c":"u"},"outputs":{"z":2}}`:                                                         `no output \"z\"`,
+		`{"id":"b","model":"m","features":{"x":1,"c":"u"},"outputs":{"y":[2,3]}}`:                                                     "list of 1",
+		`{"id":"b","model":"m","features":{"x":1,"c":"u"},"outputs":{"y":"high"}}`:                                                    "number",
+		`{"id":"b","model":"n","features":{"x":null},"outputs":{"y":2}}`:                                                              "null in every row",
+		`{"id":"b","model":"n","features":{"x":{}},"outputs":{"y":2}}`:                                                                "neither",
+		`{"id":"b","model":"n","features":{"x":1}}`:                                                                                   "both features and outputs",
+		`{"id":"b","model":"../n","features":{"x":1},"outputs":{"y":2}}`:                                                              "letters",
+		`{"id":"b","model":"net","features":{"q":1},"outputs":{"y":2}}`:                                                               "",
+		`[{"id":"b","model":"k","features":{"x":1},"outputs":{"y":2}},{"id":"c","model":"k","features":{"x":"1"},"outputs":{"y":2}}]`: "in one row",
+	} {
+		status, b, _ := r.call(t, "POST", "/api/v1/predictions", body)
+		if status != http.StatusBadRequest && status != http.StatusUnprocessableEntity || !strings.Contains(string(b), want) || !strings.Contains(string(b), `"error"`) {
+			t.Errorf("%s: %d %s", body, status, b)
+		}
+	}
+	// One bad row does not hold up the good ones.
+	r.post(t, "/api/v1/predictions", "["+row("")+","+strings.Replace(row(""), `"a"`, `"z"`, 1)+`,{"id":"y"}]`, &got)
+	if got.Accepted != 1 || got.Duplicate != 1 || got.Refused != 1 {
+		t.Errorf("mixed: %+v", got)
+	}
+	// A served model's own features and outputs are taken in their own types.
+	c := cases["xgb"]
+	features := map[string]any{}
+	for i, x := range c.whole().rows[0] {
+		features[fmt.Sprintf("f%d", i)] = x
+	}
+	b, err := json.Marshal(map[string]any{"id": "served", "model": "xgb", "features": features, "outputs": map[string]any{"prediction": c.whole().want[0][0]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.post(t, "/api/v1/predictions", string(b), &got)
+	r.stored(t)
+	list := r.explained(t, "served", `{}`)
+	if len(list) != 1 || list[0].Model != "xgb" || len(list[0].Attributions) != len(features) {
+		t.Errorf("explain an imported prediction of a served model: %+v", list)
+	}
+}
+
+// TestImportCommand takes what export wrote into another server, and the labels of
+// a file after it; sent again it changes nothing.
+func TestImportCommand(t *testing.T) {
+	r := startRig(t, testConfig(t, t.TempDir()))
+	dir := t.TempDir()
+	place(t, dir, "rows.csv", "id,at,amount,country,p[0],p[1],seen\na,2024-01-01T00:00:00Z,1.5,NO,0.25,0.75,2024-01-02\nb,2024-01-01T01:00:00Z,,SE,0.5,0.5,2024-01-02\nc,2024-01-01T02:00:00Z,1e3,,1,0,2024-01-02\n")
+	place(t, dir, "labels.csv", "id,truth\na,1\nb,0\n")
+	command1 := []string{"import", dir + "/rows.csv", "--url", r.url, "--model", "risk", "--id", "id", "--time", "at", "--outputs", "p[0],p[1]"}
+	if status, out, stderr := command(t, command1...); status != 0 || !strings.Contains(out, "3 accepted, 0 duplicate, 0 refused") {
+		t.Fatalf("%d %s %s", status, out, stderr)
+	}
+	if status, out, stderr := command(t, "import", dir+"/labels.csv", "--url", r.url, "--model", "risk", "--labels", "--id", "id", "--label", "truth"); status != 0 || !strings.Contains(out, "2 accepted") {
+		t.Fatalf("%d %s %s", status, out, stderr)
+	}
+	r.stored(t)
+	if status, out, stderr := command(t, command1...); status != 0 || !strings.Contains(out, "refused") {
+		t.Fatalf("again: %d %s %s", status, out, stderr)
+	}
+	r.stored(t)
+	var page collector.Page
+	r.get(t, "/api/v1/predictions?model=risk", &page)
+	if len(page.Predictions) != 3 {
+		t.Fatalf("%d predictions", len(page.Predictions))
+	}
+	c, b, a := page.Predictions[0], page.Predictions[1], page.Predictions[2]
+	if fmt.Sprint(a.Outputs["p"]) != "[0.25 0.75]" || a.Features["amount"] != 1.5 || len(a.Labels) != 1 || a.Labels[0].Label != "1" ||
+		b.Features["amount"] != nil || b.Features["country"] != "SE" || c.ID != "c" || c.Features["country"] != nil || c.Time.Hour() != 2 {
+		t.Errorf("stored %+v\n%+v\n%+v", a, b, c)
+	}
+	for want, args := range map[string][]string{
+		"no column":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk", "--outputs", "q"},
+		"--outputs":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk"},
+		"--label":    {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk", "--labels"},
+		"--model":    {"import", dir + "/rows.csv", "--url", r.url},
+		"no output":  {"import", dir + "/labels.csv", "--url", r.url, "--model", "risk", "--id", "id", "--outputs", "truth"},
+		"absent.csv": {"import", dir + "/absent.csv", "--url", r.url, "--model", "risk", "--outputs", "q"},
+	} {
+		if status, _, stderr := command(t, args...); status == 0 || !strings.Contains(stderr, want) {
+			t.Errorf("%v: %d %s, want %q", args[1:], status, stderr, want)
+		}
+	}
+}

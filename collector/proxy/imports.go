@@ -1,0 +1,501 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// maxImported bounds the predictions of one import request.
+const maxImported = 10_000
+
+// importedRow is a prediction made elsewhere, in the shape that stored ones are
+// read in.
+type importedRow struct {
+	ID         string                     `json:"id"`
+	Time       string                     `json:"time"`
+	Model      string                     `json:"model"`
+	Version    string                     `json:"version"`
+	TraceID    string                     `json:"trace_id"`
+	ExternalID string                     `json:"external_id"`
+	Features   map[string]json.RawMessage `json:"features"`
+	Outputs    map[string]json.RawMessage `json:"outputs"`
+	Status     int                        `json:"status"`
+	Error      string                     `json:"error"`
+	LatencyMS  map[string]float64         `json:"latency_ms"`
+	Weight     *float64                   `json:"weight"`
+	Label      json.RawMessage            `json:"label"`
+	ObservedAt string                     `json:"observed_at"`
+}
+
+// importResult is what became of one imported prediction.
+type importResult struct {
+	ID     string `json:"id,omitempty"`
+	Status string `json:"status"` // "accepted", "duplicate" or "refused"
+	Error  string `json:"error,omitempty"`
+}
+
+// importResults is the answer to an import. Error is set where every prediction
+// was refused.
+type importResults struct {
+	Accepted  int            `json:"accepted"`
+	Duplicate int            `json:"duplicate"`
+	Refused   int            `json:"refused"`
+	Results   []importResult `json:"results"`
+	Error     string         `json:"error,omitempty"`
+}
+
+func (r *importResults) set(i int, id, status string, err error) {
+	r.Results[i] = importResult{ID: id, Status: status}
+	switch status {
+	case "accepted":
+		r.Accepted++
+	case "duplicate":
+		r.Duplicate++
+	default:
+		r.Results[i].Error = asFailure(err).message
+		r.Refused++
+	}
+}
+
+// importPredictions takes predictions that were made elsewhere, one or a list. It
+// answers when those it accepts are recorded. A prediction whose id is known
+// already is a duplicate and changes nothing, so a whole request may be sent
+// again.
+func (s *Server) importPredictions(c echo.Context) error {
+	if s.cfg.Capture == nil || s.cfg.External == nil {
+		return fail(http.StatusNotImplemented, "importing predictions is not configured")
+	}
+	items, err := s.jsonList(c, "predictions", maxImported)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	out := importResults{Results: make([]importResult, len(items))}
+	rows := make([]*importedRow, len(items))
+	for i, raw := range items {
+		row := &importedRow{}
+		if err := decodeJSON(raw, row, true); err != nil {
+			out.set(i, "", "refused", err)
+			continue
+		}
+		rows[i] = row
+	}
+	ctx := context.WithoutCancel(c.Request().Context())
+	seen := map[string]bool{}
+	for i, row := range rows {
+		if row == nil {
+			continue
+		}
+		status, err := s.importRow(ctx, row, rows, now, seen)
+		if f := (*failure)(nil); err != nil {
+			if f = asFailure(err); f.status >= http.StatusInternalServerError {
+				// What came before is recorded; sent again it is a duplicate.
+				return err
+			}
+			status = "refused"
+		}
+		out.set(i, row.ID, status, err)
+	}
+	if out.Refused == len(items) {
+		out.Error = out.Results[0].Error
+		return c.JSON(http.StatusBadRequest, out)
+	}
+	return s.reply(c, out)
+}
+
+// importRow records one prediction and says "accepted" or "duplicate".
+func (s *Server) importRow(ctx context.Context, row *importedRow, all []*importedRow, now time.Time, seen map[string]bool) (string, error) {
+	p, label, err := s.importedPrediction(row, now)
+	if err != nil {
+		return "", err
+	}
+	v, err := s.importedVersion(row, all)
+	if err != nil {
+		return "", err
+	}
+	p.Version, p.Digest = v.Version, v.Digest
+	key := v.Name + "\x00" + row.ID
+	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
+		return "duplicate", nil
+	}
+	in, out, err := importedValues(v, row)
+	if err != nil {
+		return "", err
+	}
+	if row.ID == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return "", err
+		}
+		row.ID = id.String()
+	}
+	p.ID = row.ID
+	if err := s.cfg.Capture(ctx, p, v, in, out); err != nil {
+		return "", err
+	}
+	seen[key] = true
+	if label != nil {
+		label.PredictionID, label.Model = p.ID, v.Name
+		if err := s.cfg.Feedback(ctx, []collector.Feedback{*label}); err != nil {
+			return "", err
+		}
+	}
+	return "accepted", nil
+}
+
+// importedPrediction checks what a row says beside its values.
+func (s *Server) importedPrediction(row *importedRow, now time.Time) (*collector.Prediction, *collector.Feedback, error) {
+	p := &collector.Prediction{
+		Rows: 1, ReceivedAt: now, Times: []time.Time{now}, Tenant: collector.DefaultTenant, Model: row.Model,
+		Route: collector.RouteImported, TraceID: row.TraceID, Status: row.Status, Error: row.Error, Weight: 1,
+	}
+	if p.Status == 0 {
+		p.Status = http.StatusOK
+	}
+	switch {
+	case row.Model == "" || len(row.Model) > maxID || len(row.Version) > maxID:
+		return nil, nil, fail(http.StatusBadRequest, "model is missing, or its name or version is longer than %d bytes", maxID)
+	case len(row.ID) > maxID || strings.HasPrefix(row.ID, "trace:"):
+		return nil, nil, fail(http.StatusBadRequest, "id is longer than %d bytes or begins with trace:", maxID)
+	case len(row.ExternalID) > maxExternalID:
+		return nil, nil, fail(http.StatusBadRequest, "external_id is longer than %d bytes", maxExternalID)
+	case row.TraceID != "" && !traceIDForm(row.TraceID):
+		return nil, nil, fail(http.StatusBadRequest, "trace_id is not 32 lower-case hexadecimal digits")
+	case p.Status < 100 || p.Status > 599:
+		return nil, nil, fail(http.StatusBadRequest, "status %d is not an HTTP status", p.Status)
+	}
+	var err error
+	if row.Time != "" {
+		if p.Times[0], err = s.eventTime("time", row.Time); err != nil {
+			return nil, nil, err
+		}
+	}
+	if row.ExternalID != "" {
+		p.ExternalIDs = []string{row.ExternalID}
+	}
+	if row.Weight != nil {
+		if p.Weight = *row.Weight; !(p.Weight > 0) || math.IsInf(p.Weight, 0) {
+			return nil, nil, fail(http.StatusBadRequest, "weight must be a number above 0")
+		}
+	}
+	if err := stagesOf(row.LatencyMS, &p.Latency); err != nil {
+		return nil, nil, err
+	}
+	label, err := s.importedLabel(row, now)
+	return p, label, err
+}
+
+func traceIDForm(id string) bool {
+	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == "" && strings.Trim(id, "0") != ""
+}
+
+// stagesOf reads latencies by their stages.
+func stagesOf(ms map[string]float64, to *collector.Stages) error {
+	for name, v := range ms {
+		ns := v * 1e6
+		if !(ns >= 0) || ns > math.MaxInt64/2 {
+			return fail(http.StatusBadRequest, "latency_ms: %q is not a time", clip(name))
+		}
+		switch name {
+		case "decode":
+			to.Decode = int64(ns)
+		case "model":
+			to.Model = int64(ns)
+		case "encode":
+			to.Encode = int64(ns)
+		case "capture":
+			to.Capture = int64(ns)
+		case "total":
+			to.Total = int64(ns)
+		default:
+			return fail(http.StatusBadRequest, "latency_ms: there is no stage %q (decode, model, encode, capture, total)", clip(name))
+		}
+	}
+	return nil
+}
+
+// importedLabel is the label that came with a prediction, or nil.
+func (s *Server) importedLabel(row *importedRow, now time.Time) (*collector.Feedback, error) {
+	if len(row.Label) == 0 || string(row.Label) == "null" {
+		return nil, nil //nolint:nilnil // no label came, which is no error
+	}
+	if s.cfg.Feedback == nil {
+		return nil, fail(http.StatusNotImplemented, "feedback is not configured")
+	}
+	text, err := labelText(row.Label)
+	if err != nil {
+		return nil, err
+	}
+	f := &collector.Feedback{Tenant: collector.DefaultTenant, Label: text, ObservedAt: now, ReceivedAt: now}
+	if row.ObservedAt != "" {
+		f.ObservedAt, err = s.eventTime("observed_at", row.ObservedAt)
+	}
+	return f, err
+}
+
+// importedVersion finds the version a row is of. One that is not known yet is
+// described by all rows of the request that are of it.
+func (s *Server) importedVersion(row *importedRow, all []*importedRow) (*collector.ModelVersion, error) {
+	return s.cfg.External(row.Model, row.Version, func() (*engine.Info, error) {
+		info := &engine.Info{Format: "imported", Task: engine.TaskOther, Missing: true}
+		var err error
+		of := func(part func(*importedRow) map[string]json.RawMessage) []map[string]json.RawMessage {
+			var list []map[string]json.RawMessage
+			for _, r := range all {
+				if r != nil && r.Model == row.Model && r.Version == row.Version {
+					list = append(list, part(r))
+				}
+			}
+			return list
+		}
+		if info.Inputs, err = columnsOf("feature", of(func(r *importedRow) map[string]json.RawMessage { return r.Features })); err != nil {
+			return nil, err
+		}
+		for _, in := range info.Inputs {
+			if len(in.Shape) > 1 {
+				return nil, fail(http.StatusBadRequest, "feature %q is a list: a feature is one value", clip(in.Name))
+			}
+			info.Features = append(info.Features, engine.Feature{Name: in.Name, Categorical: in.DType == engine.String})
+		}
+		if info.Outputs, err = columnsOf("output", of(func(r *importedRow) map[string]json.RawMessage { return r.Outputs })); err != nil {
+			return nil, err
+		}
+		if len(info.Inputs) == 0 || len(info.Outputs) == 0 {
+			return nil, fail(http.StatusBadRequest, "model %q is not known, and no row here has both features and outputs to know it by", clip(row.Model))
+		}
+		return info, nil
+	})
+}
+
+// columnsOf describes columns by their values in rows, sorted by name.
+func columnsOf(what string, rows []map[string]json.RawMessage) ([]engine.Spec, error) {
+	specs := map[string]*engine.Spec{}
+	var names []string
+	for _, row := range rows {
+		for name, raw := range row {
+			if name == "" || len(name) > maxID {
+				return nil, fail(http.StatusBadRequest, "a %s has no name, or one longer than %d bytes", what, maxID)
+			}
+			if specs[name] == nil {
+				specs[name] = &engine.Spec{Name: name}
+				names = append(names, name)
+			}
+			found, err := specOfValue(raw)
+			if err != nil {
+				return nil, fail(http.StatusBadRequest, "%s %q: %s", what, clip(name), err)
+			}
+			have := specs[name]
+			switch {
+			case found == nil: // null says nothing
+			case have.DType == engine.Invalid:
+				have.DType, have.Shape = found.DType, found.Shape
+			case have.DType != found.DType || !slices.Equal(have.Shape, found.Shape):
+				return nil, fail(http.StatusBadRequest, "%s %q is %s %v in one row and %s %v in another", what, clip(name), have.DType, have.Shape, found.DType, found.Shape)
+			}
+		}
+	}
+	slices.Sort(names)
+	out := make([]engine.Spec, 0, len(names))
+	for _, name := range names {
+		if specs[name].DType == engine.Invalid {
+			return nil, fail(http.StatusBadRequest, "%s %q is null in every row here and its type is not known yet: send a row that has it first", what, clip(name))
+		}
+		out = append(out, *specs[name])
+	}
+	return out, nil
+}
+
+// specOfValue is the type of one JSON value; nil for null.
+func specOfValue(raw json.RawMessage) (*engine.Spec, error) {
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, err
+	}
+	spec := &engine.Spec{Shape: []int{-1}}
+	if list, ok := v.([]any); ok {
+		if len(list) == 0 {
+			return nil, fmt.Errorf("the list is empty")
+		}
+		spec.Shape = []int{-1, len(list)}
+		v = list[0]
+	}
+	switch v.(type) {
+	case nil:
+		if len(spec.Shape) > 1 {
+			return nil, fmt.Errorf("a list begins with null")
+		}
+		return nil, nil //nolint:nilnil // null has no type
+	case float64:
+		spec.DType = engine.Float64
+	case bool:
+		spec.DType = engine.Bool
+	case string:
+		spec.DType = engine.String
+	default:
+		return nil, fmt.Errorf("neither a number, a string, a boolean nor a list of them")
+	}
+	return spec, nil
+}
+
+// importedValues turns a row's JSON into what its version takes and gives. in is
+// nil where the row has no features, out where it has no outputs.
+func importedValues(v *collector.ModelVersion, row *importedRow) (in, out engine.Values, err error) {
+	if len(row.Features) > 0 {
+		if len(v.Info.Features) == 0 {
+			return nil, nil, fail(http.StatusBadRequest, "model %q takes tensors, which cannot be imported as features", clip(v.Name))
+		}
+		columns, err := importedColumns(v.Info, row.Features)
+		if err != nil {
+			return nil, nil, err
+		}
+		if in, _, err = engine.Bind(v.Info, columns); err != nil {
+			return nil, nil, err
+		}
+	}
+	if len(row.Outputs) == 0 {
+		return in, nil, nil
+	}
+	for name := range row.Outputs {
+		if specOf(v.Info.Outputs, name) == nil {
+			return nil, nil, fail(http.StatusBadRequest, "the model has no output %q", clip(name))
+		}
+	}
+	for i := range v.Info.Outputs {
+		spec := &v.Info.Outputs[i]
+		raw, ok := row.Outputs[spec.Name]
+		if !ok {
+			return nil, nil, fail(http.StatusBadRequest, "output %q is absent", clip(spec.Name))
+		}
+		t, err := importedOutput(spec, raw)
+		if err != nil {
+			return nil, nil, fail(http.StatusBadRequest, "output %q: %s", clip(spec.Name), err)
+		}
+		out = append(out, engine.Named{Name: spec.Name, Tensor: t})
+	}
+	return in, out, nil
+}
+
+// importedColumns makes one tensor a feature. A feature that is null or absent is
+// missing.
+func importedColumns(info *engine.Info, features map[string]json.RawMessage) (engine.Values, error) {
+	out := make(engine.Values, 0, len(info.Features))
+	known := 0
+	for i, f := range info.Features {
+		dtype := info.Inputs[min(i, len(info.Inputs)-1)].DType
+		raw, ok := features[f.Name]
+		if ok {
+			known++
+		}
+		var v any
+		if ok {
+			if err := json.Unmarshal(raw, &v); err != nil {
+				return nil, fail(http.StatusBadRequest, "feature %q: %s", clip(f.Name), err)
+			}
+		}
+		t, err := featureTensor(v, dtype)
+		if err != nil {
+			return nil, fail(http.StatusBadRequest, "feature %q %s", clip(f.Name), err)
+		}
+		out = append(out, engine.Named{Name: f.Name, Tensor: t})
+	}
+	if known < len(features) {
+		for name := range features {
+			if !slices.ContainsFunc(info.Features, func(f engine.Feature) bool { return f.Name == name }) {
+				return nil, fail(http.StatusBadRequest, "this version has no feature %q: import it under another version", clip(name))
+			}
+		}
+	}
+	return out, nil
+}
+
+func featureTensor(v any, dtype engine.DType) (*engine.Tensor, error) {
+	switch v := v.(type) {
+	case nil:
+		if dtype == engine.String {
+			return engine.Of([]string{""}, 1)
+		}
+		if !dtype.IsFloat() {
+			return nil, fmt.Errorf("is missing, which a %s cannot be", dtype)
+		}
+		return engine.Of([]float64{math.NaN()}, 1)
+	case float64:
+		if dtype == engine.String {
+			return nil, fmt.Errorf("is a number, it was text before")
+		}
+		return engine.Of([]float64{v}, 1)
+	case bool:
+		if dtype == engine.String {
+			return nil, fmt.Errorf("is a boolean, it was text before")
+		}
+		return engine.Of([]bool{v}, 1)
+	case string:
+		return engine.Of([]string{v}, 1)
+	}
+	return nil, fmt.Errorf("is neither a number, a string, a boolean nor null")
+}
+
+// importedOutput reads one output: a value, or a list of as many as it has.
+func importedOutput(spec *engine.Spec, raw json.RawMessage) (*engine.Tensor, error) {
+	n := 1
+	for _, d := range spec.Shape[min(1, len(spec.Shape)):] {
+		n *= d
+	}
+	if n < 1 {
+		return nil, fmt.Errorf("its size varies, which cannot be imported")
+	}
+	shape := append([]int{1}, spec.Shape[min(1, len(spec.Shape)):]...)
+	list := []json.RawMessage{raw}
+	if n > 1 || len(raw) > 0 && raw[0] == '[' {
+		if err := json.Unmarshal(raw, &list); err != nil || len(list) != n {
+			return nil, fmt.Errorf("it must be a list of %d", n)
+		}
+	}
+	if spec.DType == engine.String {
+		return parseAll[string](list, shape)
+	}
+	if spec.DType == engine.Bool {
+		return parseAll[bool](list, shape)
+	}
+	numbers := make([]float64, n)
+	for i, one := range list {
+		if string(one) == "null" {
+			numbers[i] = math.NaN()
+			continue
+		}
+		if err := json.Unmarshal(one, &numbers[i]); err != nil {
+			return nil, fmt.Errorf("it must be a number")
+		}
+	}
+	t, err := engine.Of(numbers, shape...)
+	if err != nil || spec.DType == engine.Float64 {
+		return t, err
+	}
+	// The output's own type, as a tensor of the same name would be read.
+	bound, _, err := engine.Bind(&engine.Info{Inputs: []engine.Spec{{Name: "it", DType: spec.DType, Shape: shape}}, Missing: true}, engine.Values{{Name: "it", Tensor: t}})
+	if err != nil {
+		return nil, err
+	}
+	return bound[0].Tensor, nil
+}
+
+func parseAll[T string | bool](list []json.RawMessage, shape []int) (*engine.Tensor, error) {
+	values := make([]T, len(list))
+	for i, one := range list {
+		if err := json.Unmarshal(one, &values[i]); err != nil {
+			return nil, fmt.Errorf("it must be a %T", values[i])
+		}
+	}
+	return engine.Of(values, shape...)
+}

@@ -1,0 +1,200 @@
+package repository
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// externalFile is where the store keeps what it knows of a version whose
+// predictions are made elsewhere and imported.
+const externalFile = ".external.json"
+
+// keptExternal is that file: Info is what the imported rows say of the model,
+// Config what model.yaml said when the version was made.
+type keptExternal struct {
+	Name    string                `json:"name"`
+	Version string                `json:"version"`
+	Made    time.Time             `json:"made"`
+	Info    *engine.Info          `json:"info"`
+	Config  collector.ModelConfig `json:"config"`
+}
+
+// External returns the version that predictions made elsewhere belong to: a live
+// one of that name, or a new one of what describe returns, under the model.yaml
+// that lies in its folder, if one does. Of an empty version it is the highest, or
+// "1". Errors are of collector.ErrNotReady, collector.ErrRefused, or describe's.
+func (r *Repository) External(name, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+	v, err := r.Find(name, version)
+	if err == nil {
+		return v, nil
+	}
+	if version == "" {
+		version = "1"
+	}
+	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
+		return nil, fmt.Errorf("a model's and a version's name have letters, digits, '.', '_' and '-' only, 128 at most: %w", collector.ErrRefused)
+	}
+	r.external.Lock() // one at a time makes a version
+	defer r.external.Unlock()
+	if v, again := r.Find(name, version); again == nil {
+		return v, nil
+	}
+	r.mu.RLock()
+	s := r.slotOf(name, version)
+	r.mu.RUnlock()
+	if s != nil && s.source.file != "" {
+		return nil, err // it is on disk and did not load: that is to be mended first
+	}
+	info, err := describe()
+	if err != nil {
+		return nil, err
+	}
+	cfg := collector.ModelConfig{}
+	if s != nil {
+		if cfg, err = readConfig(s.source); err != nil {
+			return nil, fmt.Errorf("%w: %w", collector.ErrRefused, err)
+		}
+	}
+	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg}
+	return r.addExternal(kept, true)
+}
+
+// slotOf returns the slot of a version, or nil. The caller holds mu.
+func (r *Repository) slotOf(name, version string) *slot {
+	if m := r.models[name]; m != nil {
+		for _, s := range m.versions {
+			if s.source.version == version {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// addExternal makes a version known, and keeps it in the store where keep says so.
+func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.ModelVersion, error) {
+	if kept.Config.Reference != "" || kept.Config.Background != "" {
+		return nil, fmt.Errorf("model %q version %q: its model is not here to run over a file of rows: name a window, reference: {from, to}: %w", kept.Name, kept.Version, collector.ErrRefused)
+	}
+	info := applyConfig(kept.Info, kept.Config)
+	schema, err := collector.NewSchema(info, kept.Config)
+	if err != nil {
+		return nil, fmt.Errorf("model %q version %q: %w: %w", kept.Name, kept.Version, collector.ErrRefused, err)
+	}
+	v := &collector.ModelVersion{
+		Name: kept.Name, Version: kept.Version,
+		Digest: digestOf([]string{"external", kept.Name, kept.Version, string(info.Task), fmt.Sprint(info.Classes), schema.ID}),
+		Info:   info, Schema: schema, Config: kept.Config,
+		Background: func() (engine.Values, string, bool) { return nil, "", false },
+	}
+	v.Predict = func(context.Context, engine.Values, []string) (engine.Values, error) {
+		return nil, fmt.Errorf("the predictions of model %q are made elsewhere and imported: %w", v.Name, collector.ErrRefused)
+	}
+	if keep {
+		dir := filepath.Join(r.cfg.Store, v.Digest)
+		data, err := json.Marshal(kept)
+		if err != nil {
+			return nil, fmt.Errorf("keep version: %w", err)
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("keep version: %w", err)
+		}
+		if err := writeWhole(filepath.Join(dir, externalFile), data); err != nil {
+			return nil, fmt.Errorf("keep version: %w", err)
+		}
+	}
+	r.AddRemote(v)
+	return v, nil
+}
+
+// restoreExternals makes the versions of earlier imports known again: of each
+// name and version the one made last.
+func (r *Repository) restoreExternals() error {
+	paths, err := filepath.Glob(filepath.Join(r.cfg.Store, "*", externalFile))
+	if err != nil {
+		return err
+	}
+	last := map[[2]string]keptExternal{}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var kept keptExternal
+		if err := json.Unmarshal(data, &kept); err != nil || kept.Info == nil {
+			r.cfg.Log.Error("an imported model's description cannot be read", "path", path, "error", err)
+			continue
+		}
+		key := [2]string{kept.Name, kept.Version}
+		if have, ok := last[key]; !ok || kept.Made.After(have.Made) {
+			last[key] = kept
+		}
+	}
+	for _, kept := range last {
+		if _, err := r.addExternal(kept, false); err != nil {
+			r.cfg.Log.Error("an imported model cannot be brought back", "model", kept.Name, "version", kept.Version, "error", err)
+		}
+	}
+	return nil
+}
+
+// declare takes the folder of a version without a model file: its model.yaml says
+// what imported predictions of it mean. An edited one holds for what is imported
+// from now on.
+func (r *Repository) declare(s source) {
+	cfg, err := readConfig(s)
+	r.mu.Lock()
+	have := r.slotOf(s.name, s.version)
+	live := have != nil && have.live != nil
+	switch {
+	case err != nil:
+		r.put(s, nil, err.Error())
+	case live:
+		r.put(s, nil, "")
+	default:
+		r.put(s, nil, "nothing has been imported yet")
+	}
+	r.mu.Unlock()
+	if err != nil || !live {
+		return
+	}
+	if err := r.redeclare(s, cfg); err != nil {
+		r.cfg.Log.Error("an imported model keeps its old model.yaml", "model", s.name, "version", s.version, "error", err)
+		r.mu.Lock()
+		r.put(s, nil, err.Error())
+		r.mu.Unlock()
+	}
+}
+
+// redeclare puts a changed model.yaml in force for a version that is known.
+func (r *Repository) redeclare(s source, cfg collector.ModelConfig) error {
+	r.external.Lock()
+	defer r.external.Unlock()
+	v, err := r.Find(s.name, s.version)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(filepath.Join(r.cfg.Store, v.Digest, externalFile))
+	if err != nil {
+		return fmt.Errorf("read what is known of it: %w", err)
+	}
+	var kept keptExternal
+	if err := json.Unmarshal(data, &kept); err != nil {
+		return fmt.Errorf("read what is known of it: %w", err)
+	}
+	kept.Made, kept.Config = time.Now().UTC(), cfg
+	_, err = r.addExternal(kept, true)
+	return err
+}
