@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pellucid/pellucid/engine/stats"
 )
 
 // Alert is a rule's alert as it is shown and sent.
@@ -98,13 +100,13 @@ func (a *Alert) features() string {
 
 func (r *Rule) summary(a *Alert) string {
 	if r.Kind == KindDrift {
-		return fmt.Sprintf("%s: %d of its features drifted by %s over %s", r.Model, len(a.Findings), r.Test, r.Window)
+		return fmt.Sprintf("%s: %d of its features drifted by %s over %s", r.Model, len(a.Findings), r.Test, stats.FormatDuration(r.Window))
 	}
 	if len(a.Findings) == 0 {
 		return ""
 	}
 	f := a.Findings[0]
-	return fmt.Sprintf("%s: %s is %s over %s, the limit is %s", r.Model, f.Test, number(f.Value), r.Window, number(f.Threshold))
+	return fmt.Sprintf("%s: %s is %s over %s, the limit is %s", r.Model, f.Test, number(f.Value), stats.FormatDuration(r.Window), number(f.Threshold))
 }
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }
@@ -118,7 +120,7 @@ func (r *Rule) filler(a *Alert) func(string) string {
 	values := map[string]string{
 		"rule": r.Name, "model": r.Model, "version": a.Version, "kind": string(r.Kind), "severity": r.Severity,
 		"test": string(r.Test), "metric": r.Metric, "value": value, "threshold": threshold, "features": a.features(),
-		"rows": strconv.Itoa(a.Rows), "window": r.Window.String(),
+		"rows": strconv.Itoa(a.Rows), "window": stats.FormatDuration(r.Window),
 		"from": a.From.Format(time.RFC3339), "to": a.To.Format(time.RFC3339),
 	}
 	return func(text string) string {

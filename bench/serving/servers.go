@@ -201,7 +201,7 @@ func get(ctx context.Context, url string, header http.Header) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer res.Body.Close() //nolint:errcheck // it was only read
+	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", res.Status, b)
@@ -231,7 +231,7 @@ func (s *server) stored(ctx context.Context) (size, rows float64, err error) {
 		if err != nil {
 			return "", err
 		}
-		defer res.Body.Close() //nolint:errcheck // it was only read
+		defer res.Body.Close()
 		b, err := io.ReadAll(res.Body)
 		if err == nil && res.StatusCode != http.StatusOK {
 			err = fmt.Errorf("%s: %s", res.Status, b)

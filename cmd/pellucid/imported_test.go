@@ -116,7 +116,7 @@ func TestImportsThatAreRefused(t *testing.T) {
 	r.post(t, "/api/v1/predictions", row(""), &got)
 	for body, want := range map[string]string{
 		`{}`:                                  "model is missing",
-		row(`,"modle":"m"`):                   "modle",
+		row(`,"modl":"m"`):                    "modl",
 		row(`,"time":"yesterday"`):            "time",
 		row(`,"time":"2101-01-01T00:00:00Z"`): "2100",
 		row(`,"status":42`):                   "status 42",

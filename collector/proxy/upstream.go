@@ -186,7 +186,9 @@ func (u *Upstream) served(ctx context.Context) (*served, error) {
 
 // Touch has the description fetched in the background where that is due. It does
 // not wait.
-func (u *Upstream) Touch() { u.touch() }
+func (u *Upstream) Touch() {
+	_, _, _ = u.touch() // why a fetch failed is logged where it does
+}
 
 // touch starts a fetch that is due and returns what is known now: the last
 // description, the fetch under way (nil without one), and why the last one failed.

@@ -51,6 +51,20 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// FormatDuration writes a duration as ParseDuration reads it and people say it:
+// "7d", "36h", "90m".
+func FormatDuration(d time.Duration) string {
+	for _, u := range []struct {
+		suffix string
+		unit   time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}} {
+		if d >= u.unit && d%u.unit == 0 {
+			return strconv.FormatInt(int64(d/u.unit), 10) + u.suffix
+		}
+	}
+	return d.String()
+}
+
 // Span is the rows of one chunk: indexes into the columns, in time order.
 type Span struct {
 	Rows       []int

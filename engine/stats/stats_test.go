@@ -303,3 +303,16 @@ func FuzzFieldBinsJSON(f *testing.F) {
 		}
 	})
 }
+
+func TestDurationsAreWrittenAsTheyAreRead(t *testing.T) {
+	for text, want := range map[string]string{"7d": "7d", "2w": "14d", "36h": "36h", "90m": "90m", "1h": "1h", "1m30s": "1m30s", "250ms": "250ms"} {
+		d, err := ParseDuration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := FormatDuration(d)
+		if back, err := ParseDuration(got); got != want || err != nil || back != d {
+			t.Errorf("%s is written %s, want %s (%v)", text, got, want, err)
+		}
+	}
+}
