@@ -186,7 +186,9 @@ func rowOf[T any](v []T, r, rows int) []T {
 // outputs) into columns, row by row in the order of fields and by element type.
 // A field takes the tensor of its name; the fields of a tabular model with a
 // matrix input take that matrix, column by column. Dropped fields are left out.
-// Half floats become float32, booleans and integers int64, all exactly.
+// Fields that are masked, hashed or bucketed are replaced first: no value of theirs
+// is in what is returned. Half floats become float32, booleans and integers int64,
+// all exactly.
 //
 // It allocates once an element type (a few words more where the model has
 // tensors whose size varies).
@@ -194,6 +196,10 @@ func Flatten(fields []Field, vals engine.Values, rows int) (Columns, error) {
 	var c Columns
 	if rows < 0 {
 		return c, fmt.Errorf("flatten: %d rows", rows)
+	}
+	vals, err := redact(fields, vals, rows)
+	if err != nil {
+		return c, err
 	}
 	if m := matrixOf(fields, vals, rows); m != nil {
 		return flattenMatrix(fields, m, rows)
@@ -262,7 +268,8 @@ func matrixOf(fields []Field, vals engine.Values, rows int) *engine.Tensor {
 		return nil // a plain input or output
 	}
 	for i := range fields {
-		if fields[i].DType != t.DType() || len(fields[i].Shape) != 0 {
+		// What a private field is stored as is not what it comes as.
+		if fields[i].DType != t.DType() && !transformed(&fields[i]) || len(fields[i].Shape) != 0 {
 			return nil
 		}
 	}
@@ -437,12 +444,12 @@ func integerAt[T uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64
 
 // Unflatten is the inverse of Flatten over the features of stored rows: the
 // canonical inputs of the model, to run or explain it again. It wraps
-// ErrRefused where a dropped field, or features that were never stored, stand
+// ErrRefused where a private field, or features that were never stored, stand
 // in the way.
 func Unflatten(s *Schema, info *engine.Info, rows []RawRow) (engine.Values, error) {
 	for i := range s.Features {
-		if !stored(&s.Features[i]) {
-			return nil, fmt.Errorf("%w: feature %q is private and was dropped, so it is not stored", ErrRefused, s.Features[i].Name)
+		if f := &s.Features[i]; f.Private != PrivacyNone {
+			return nil, fmt.Errorf("%w: feature %q is private (%s), so its value is not stored", ErrRefused, f.Name, f.Private)
 		}
 	}
 	if len(rows) == 0 {

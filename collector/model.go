@@ -14,7 +14,14 @@ type Privacy string
 // refused by name.
 const (
 	PrivacyNone Privacy = ""
+	// PrivacyDrop: nothing of the field is kept.
 	PrivacyDrop Privacy = "drop"
+	// PrivacyMask: only whether there was a value.
+	PrivacyMask Privacy = "mask"
+	// PrivacyHash: a keyed hash of the value, so that equal values are equal.
+	PrivacyHash Privacy = "hash"
+	// PrivacyBucket: a number's first significant digit.
+	PrivacyBucket Privacy = "bucket"
 )
 
 // Field is one feature or output of a schema. Elements is how many values a row
@@ -30,6 +37,12 @@ type Field struct {
 	Categorical bool     `json:"categorical,omitempty"`
 	Categories  []string `json:"categories,omitempty"`
 	Private     Privacy  `json:"private,omitempty"`
+	// KeyID names the key of a hashed field, without telling it.
+	KeyID string `json:"key_id,omitempty"`
+
+	// key and names make the hashes of a hashed field; they are never stored.
+	key   []byte
+	names []string
 }
 
 // Schema names a version's features and outputs by position. ID is the SHA-256
@@ -63,6 +76,20 @@ type ModelConfig struct {
 	ReferenceFrom, ReferenceTo string
 	Background                 string
 	KeepRows                   bool
+	// HashKey is the secret of hashed fields.
+	HashKey []byte `json:"-"`
+}
+
+// PrivateFeature returns the first feature that is private in any way, "" for
+// none: a prediction of such a version cannot be computed again from what is
+// stored.
+func (c *ModelConfig) PrivateFeature() string {
+	for _, f := range c.Features {
+		if f.Private != PrivacyNone {
+			return f.Name
+		}
+	}
+	return ""
 }
 
 // ModelVersion is one version that can answer. It is immutable but for its

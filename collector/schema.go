@@ -34,7 +34,7 @@ func NewSchema(info *engine.Info, cfg ModelConfig) (*Schema, error) {
 	if s.Outputs, err = tensorFields(info.Outputs, Batched(info), "output"); err != nil {
 		return nil, fmt.Errorf("make schema: %w", err)
 	}
-	if err := applyFeatureConfig(s.Features, cfg.Features); err != nil {
+	if err := applyFeatureConfig(s.Features, cfg); err != nil {
 		return nil, fmt.Errorf("make schema: %w", err)
 	}
 	if s.ID, err = schemaID(s); err != nil {
@@ -114,8 +114,8 @@ func fieldElements(shape []int) (int, error) {
 	return engine.Elements(shape)
 }
 
-func applyFeatureConfig(fields []Field, cfg []FeatureConfig) error {
-	for _, c := range cfg {
+func applyFeatureConfig(fields []Field, cfg ModelConfig) error {
+	for _, c := range cfg.Features {
 		f := fieldNamed(fields, c.Name)
 		if f == nil {
 			return fmt.Errorf("the model has no feature %q", c.Name)
@@ -132,13 +132,8 @@ func applyFeatureConfig(fields []Field, cfg []FeatureConfig) error {
 		default:
 			return fmt.Errorf("feature %q: unknown kind %q", c.Name, c.Kind)
 		}
-		switch c.Private {
-		case PrivacyNone:
-		case PrivacyDrop:
-			// The names of its categories are values too.
-			f.Private, f.Elements, f.Categories = PrivacyDrop, 0, nil
-		default:
-			return fmt.Errorf("feature %q: private %q is not built yet", c.Name, c.Private)
+		if err := makePrivate(f, c.Private, cfg.HashKey); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -154,7 +154,7 @@ func (x *Explainer) Explain(ctx context.Context, v *collector.ModelVersion, rows
 
 // Methods lists the methods that explain v, its default first.
 func Methods(v *collector.ModelVersion) []string {
-	if v == nil || v.Model == nil || dropped(v) != "" {
+	if v == nil || v.Model == nil || private(v) != "" {
 		return nil
 	}
 	if h, ok := v.Model.(tree.Holder); ok {
@@ -197,7 +197,7 @@ func (x *Explainer) admit(v *collector.ModelVersion, rows engine.Values, req col
 	if v.Model == nil {
 		return refuse("model %q answers from an upstream; the methods that explain any model are not built yet", v.Name)
 	}
-	if name := dropped(v); name != "" {
+	if name := private(v); name != "" {
 		return refuse("feature %q is private (drop): no value and no attribution of it may leave the server", name)
 	}
 	if len(rows) != len(v.Info.Inputs) || len(rows) == 0 {
@@ -212,21 +212,16 @@ func (x *Explainer) admit(v *collector.ModelVersion, rows engine.Values, req col
 	return nil
 }
 
-// dropped returns the name of a feature that may not be shown, or "".
-func dropped(v *collector.ModelVersion) string {
+// private returns the name of a feature whose part may not be told, or "".
+func private(v *collector.ModelVersion) string {
 	if v.Schema != nil {
 		for i := range v.Schema.Features {
-			if v.Schema.Features[i].Private == collector.PrivacyDrop {
+			if v.Schema.Features[i].Private != collector.PrivacyNone {
 				return v.Schema.Features[i].Name
 			}
 		}
 	}
-	for i := range v.Config.Features {
-		if v.Config.Features[i].Private == collector.PrivacyDrop {
-			return v.Config.Features[i].Name
-		}
-	}
-	return ""
+	return v.Config.PrivateFeature()
 }
 
 func refuse(format string, args ...any) error {

@@ -54,6 +54,7 @@ type captureConfig struct {
 	OnFull     string   `yaml:"on_full"`
 	SpoolBytes byteSize `yaml:"spool_bytes"`
 	Body       byteSize `yaml:"body"`
+	KeyFile    string   `yaml:"key_file"`
 }
 
 type telemetryConfig struct {
@@ -108,6 +109,7 @@ capture:
   on_full: reject             # reject (503) | serve (counted loss), when the spool is full
   spool_bytes: 4GiB
   body: 1MiB                  # larger rows are stored without features, and say so
+  key_file: ""                # secret of fields that are private: hash; empty makes one in the data folder
 
 telemetry:
   otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse

@@ -2,16 +2,21 @@ package main
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
 )
 
 // The values that must be nowhere but in the request: a text and a number, which
@@ -41,15 +46,21 @@ func leaks(b []byte) string {
 	return ""
 }
 
-// TestDroppedFieldsAreNowhere follows values of `private: drop` features through
-// everything that a server keeps or shows.
-func TestDroppedFieldsAreNowhere(t *testing.T) {
+// TestPrivateFieldsAreNowhere follows values of private features through everything
+// that a server keeps or shows.
+func TestPrivateFieldsAreNowhere(t *testing.T) {
 	if leaks([]byte("x"+canaryText)) == "" || leaks(fmt.Appendf(nil, "%v %g", float32(canaryNumber), canaryNumber)) == "" {
 		t.Fatal("a leak would not be seen")
 	}
+	for text, number := range map[string]string{"drop": "true", "mask": "mask", "hash": "bucket"} {
+		t.Run(text+" and "+number, func(t *testing.T) { checkPrivate(t, text, number) })
+	}
+}
+
+func checkPrivate(t *testing.T, text, number string) {
 	models := t.TempDir()
 	place(t, models, "flights/1/model.ubj", readFile(t, gbm+"model.ubj"))
-	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nfeatures:\n  - {name: carrier, private: drop}\n  - {name: temp, private: true}\nreference: reference.csv\nbackground: background.csv\n")
+	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nfeatures:\n  - {name: carrier, private: "+text+"}\n  - {name: temp, private: "+number+"}\nreference: reference.csv\nbackground: background.csv\n")
 	// Rows that lie beside the model hold private values too.
 	rows := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
 	rows += strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\n", 50)
@@ -101,8 +112,24 @@ func TestDroppedFieldsAreNowhere(t *testing.T) {
 
 	var p collector.StoredPrediction
 	r.get(t, "/api/v1/predictions/"+id, &p)
-	if _, ok := p.Features["carrier"]; ok || p.Features["origin"] != "JFK" || p.Capture != "full" {
-		t.Errorf("stored %+v", p.Features)
+	stored := fmt.Sprint(p.Features["carrier"], " ", p.Features["temp"])
+	want := map[string]string{"drop": "<nil> <nil>", "mask": "*** ***"}[text]
+	if text == "hash" {
+		// What the model has not seen is one value to it, whatever it was.
+		v, err := r.models.Find("flights", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := hex.DecodeString(strings.TrimSpace(readFile(t, filepath.Join(cfg.Data, "private.key"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := hmac.New(sha256.New, key)
+		fmt.Fprintf(h, "carrier\x00%d", len(v.Info.Features[slices.IndexFunc(v.Info.Features, func(f engine.Feature) bool { return f.Name == "carrier" })].Categories))
+		want = hex.EncodeToString(h.Sum(nil)[:16]) + " 100000"
+	}
+	if _, ok := p.Features["carrier"]; ok == (text == "drop") || stored != want || p.Features["origin"] != "JFK" || p.Capture != "full" {
+		t.Errorf("stored %s, want %s, of %+v", stored, want, p.Features)
 	}
 	if status, b, _ := r.call(t, "POST", "/api/v1/predictions/"+id+"/explain", `{}`); status != 422 || !strings.Contains(string(b), "carrier") {
 		t.Errorf("explain by id: %d %s", status, b)

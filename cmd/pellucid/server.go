@@ -202,7 +202,7 @@ func (s *server) startModels(ctx context.Context) error {
 		remote = append(remote, u.Name)
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, Log: s.log,
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, HashKey: s.cfg.hashKey(), Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -220,6 +220,9 @@ func (s *server) startModels(ctx context.Context) error {
 func (s *server) startUpstreams() error {
 	for _, u := range s.cfg.Upstreams {
 		cfg, err := u.Config()
+		if err == nil {
+			err = s.models.WithKey(&cfg)
+		}
 		if err == nil && (cfg.Background != "" || cfg.KeepRows) {
 			err = errors.New("background and keep_rows mean nothing for an upstream: its model is not here to be explained")
 		}

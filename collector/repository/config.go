@@ -144,12 +144,12 @@ func featureConfig(f featureYAML) (collector.FeatureConfig, error) {
 	}
 	switch f.Private.policy {
 	case "":
-	case string(collector.PrivacyDrop):
-		fc.Private = collector.PrivacyDrop
-	case "mask", "hash", "bucket", "seal":
-		return fc, fmt.Errorf("feature %q: private: %s is not built yet (only drop is); the version is refused so that no value is stored in clear", f.Name, f.Private.policy)
+	case string(collector.PrivacyDrop), string(collector.PrivacyMask), string(collector.PrivacyHash), string(collector.PrivacyBucket):
+		fc.Private = collector.Privacy(f.Private.policy)
+	case "seal":
+		return fc, fmt.Errorf("feature %q: private: %s is not built yet; the version is refused so that no value is stored in clear", f.Name, f.Private.policy)
 	default:
-		return fc, fmt.Errorf("feature %q: private: %q is not a policy (true, drop)", f.Name, f.Private.policy)
+		return fc, fmt.Errorf("feature %q: private: %q is not a policy (true, drop, mask, hash, bucket)", f.Name, f.Private.policy)
 	}
 	return fc, nil
 }

@@ -60,7 +60,7 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 	}
 	cfg := collector.ModelConfig{}
 	if s != nil {
-		if cfg, err = readConfig(s.source); err != nil {
+		if cfg, err = r.readConfig(s.source); err != nil {
 			return nil, fmt.Errorf("%w: %w", collector.ErrRefused, err)
 		}
 	}
@@ -84,6 +84,9 @@ func (r *Repository) slotOf(name, version string) *slot {
 func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.ModelVersion, error) {
 	if kept.Config.Reference != "" || kept.Config.Background != "" {
 		return nil, fmt.Errorf("model %q version %q: its model is not here to run over a file of rows: name a window, reference: {from, to}: %w", kept.Name, kept.Version, collector.ErrRefused)
+	}
+	if err := r.WithKey(&kept.Config); err != nil {
+		return nil, err
 	}
 	info := applyConfig(kept.Info, kept.Config)
 	schema, err := collector.NewSchema(info, kept.Config)
@@ -154,7 +157,7 @@ func (r *Repository) restoreExternals() error {
 // what imported predictions of it mean. An edited one holds for what is imported
 // from now on.
 func (r *Repository) declare(s source) {
-	cfg, err := readConfig(s)
+	cfg, err := r.readConfig(s)
 	r.mu.Lock()
 	have := r.slotOf(s.name, s.version)
 	live := have != nil && have.live != nil

@@ -34,7 +34,7 @@ type held struct {
 // load reads, checks and gates the version s and records it in the store. It
 // changes nothing that is live.
 func (r *Repository) load(ctx context.Context, s source) (*held, error) {
-	cfg, err := readConfig(s)
+	cfg, err := r.readConfig(s)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (r *Repository) load(ctx context.Context, s source) (*held, error) {
 	return h, r.storedReference(h)
 }
 
-func readConfig(s source) (collector.ModelConfig, error) {
+func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
 	if s.bare {
 		return collector.ModelConfig{}, nil
 	}
@@ -75,7 +75,20 @@ func readConfig(s source) (collector.ModelConfig, error) {
 			return cfg, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
 		}
 	}
-	return cfg, nil
+	return cfg, r.WithKey(&cfg)
+}
+
+// WithKey gives a configuration the key that its hashed fields need.
+func (r *Repository) WithKey(cfg *collector.ModelConfig) error {
+	if r.cfg.HashKey == nil || !slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Private == collector.PrivacyHash }) {
+		return nil
+	}
+	key, err := r.cfg.HashKey()
+	if err != nil {
+		return fmt.Errorf("read the key of private: hash: %w", err)
+	}
+	cfg.HashKey = key
+	return nil
 }
 
 // assemble reads the model and fits the parts of a version together.
@@ -153,7 +166,7 @@ func (r *Repository) predictor(m engine.Model) func(context.Context, engine.Valu
 // cannot be explained, so their values need not be kept.
 func backgroundFile(cfg collector.ModelConfig, m engine.Model) string {
 	switch {
-	case private(cfg):
+	case cfg.PrivateFeature() != "":
 		return ""
 	case cfg.Background != "":
 		return cfg.Background
@@ -164,10 +177,6 @@ func backgroundFile(cfg collector.ModelConfig, m engine.Model) string {
 		}
 	}
 	return cfg.Reference
-}
-
-func private(cfg collector.ModelConfig) bool {
-	return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Private != collector.PrivacyNone })
 }
 
 // background reads the rows of a file that Shapley values and baselines are taken
@@ -206,7 +215,7 @@ func readRows(path string, info *engine.Info) (engine.Values, error) {
 // the version answers; and every file of rows where a feature is private.
 func leftOut(cfg collector.ModelConfig, m engine.Model) func(rel string) bool {
 	background := backgroundFile(cfg, m)
-	hidden := private(cfg)
+	hidden := cfg.PrivateFeature() != ""
 	return func(rel string) bool {
 		if hidden && slices.Contains(table.Extensions, strings.ToLower(filepath.Ext(rel))) {
 			return true

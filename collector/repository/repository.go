@@ -35,6 +35,9 @@ type Config struct {
 	MaxBytes int64
 	// Poll is how often Dir is looked at; 0 means 2 seconds.
 	Poll time.Duration
+	// HashKey returns the secret of fields that are private by hash, making one the
+	// first time; nil refuses such versions.
+	HashKey func() ([]byte, error)
 	// Log takes what happens to versions; nil means slog.Default().
 	Log *slog.Logger
 	// Remote are the names that upstreams answer for: AddRemote brings their

@@ -111,7 +111,7 @@ func (r *Repository) fromStore(digest string) (*held, error) {
 	if err := checkStored(s, meta.Manifest, digest); err != nil {
 		return nil, err
 	}
-	cfg, err := readConfig(s)
+	cfg, err := r.readConfig(s)
 	if err != nil {
 		return nil, err
 	}

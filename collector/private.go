@@ -1,0 +1,189 @@
+package collector
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Masked stands for a value of a masked field that was there.
+const Masked = "***"
+
+// transformed reports whether a field's values are stored as something else.
+func transformed(f *Field) bool {
+	return f.Private == PrivacyMask || f.Private == PrivacyHash || f.Private == PrivacyBucket
+}
+
+// makePrivate turns a field into what is stored of it.
+func makePrivate(f *Field, how Privacy, key []byte) error {
+	if how != PrivacyNone && how != PrivacyDrop && f.Elements != 1 {
+		return fmt.Errorf("feature %q is a tensor: only private: drop is possible", f.Name)
+	}
+	switch how {
+	case PrivacyNone:
+		return nil
+	case PrivacyDrop:
+		f.Elements = 0
+	case PrivacyMask:
+		f.DType, f.Categorical = engine.String, true
+	case PrivacyHash:
+		if len(key) < 16 {
+			return fmt.Errorf("feature %q: private: hash needs a key of at least 16 bytes", f.Name)
+		}
+		f.DType, f.Categorical, f.key, f.names = engine.String, true, key, f.Categories
+		id := sha256.Sum256(append([]byte("pellucid key id\x00"), key...))
+		f.KeyID = hex.EncodeToString(id[:4])
+	case PrivacyBucket:
+		if f.Categorical || f.DType == engine.String {
+			return fmt.Errorf("feature %q is categorical: private: bucket is for numbers", f.Name)
+		}
+		f.DType = engine.Float64
+	default:
+		return fmt.Errorf("feature %q: private %q is not built yet", f.Name, how)
+	}
+	// The names of its categories are values too.
+	f.Private, f.Categories = how, nil
+	return nil
+}
+
+// redact replaces the values of transformed fields, before anything is laid out
+// to be written. It returns vals where there are none, else one column a field.
+func redact(fields []Field, vals engine.Values, rows int) (engine.Values, error) {
+	any := false
+	for i := range fields {
+		any = any || transformed(&fields[i])
+	}
+	if !any {
+		return vals, nil
+	}
+	out := make(engine.Values, 0, len(fields))
+	matrix := matrixOf(fields, vals, rows)
+	for i := range fields {
+		f := &fields[i]
+		if !stored(f) {
+			continue
+		}
+		t := vals.Get(f.Name)
+		if matrix != nil {
+			var err error
+			if t, err = columnOf(matrix, i); err != nil {
+				return nil, err
+			}
+		}
+		if t == nil {
+			return nil, fmt.Errorf("flatten: no tensor %q", f.Name)
+		}
+		if transformed(f) {
+			var err error
+			if t, err = redactColumn(f, t); err != nil {
+				return nil, fmt.Errorf("flatten: %w", err)
+			}
+		}
+		out = append(out, engine.Named{Name: f.Name, Tensor: t})
+	}
+	return out, nil
+}
+
+// columnOf copies one column of a matrix, in its own type.
+func columnOf(t *engine.Tensor, j int) (*engine.Tensor, error) {
+	n, width := t.Rows(), t.RowLen()
+	if t.DType() == engine.String {
+		src, col := engine.Data[string](t), make([]string, n)
+		for i := range col {
+			col[i] = src[i*width+j]
+		}
+		return engine.Of(col, n)
+	}
+	if t.DType() == engine.Float32 {
+		src, col := engine.Data[float32](t), make([]float32, n)
+		for i := range col {
+			col[i] = src[i*width+j]
+		}
+		return engine.Of(col, n)
+	}
+	src, ok := t.Float64s()
+	if !ok || t.DType() != engine.Float64 {
+		return nil, fmt.Errorf("flatten: a matrix of %s cannot have private columns", t.DType())
+	}
+	col := make([]float64, n)
+	for i := range col {
+		col[i] = src[i*width+j]
+	}
+	return engine.Of(col, n)
+}
+
+// redactColumn replaces the values of one field. Missing ones stay missing.
+func redactColumn(f *Field, t *engine.Tensor) (*engine.Tensor, error) {
+	texts := engine.Data[string](t)
+	var numbers []float64
+	if t.DType() != engine.String {
+		var ok bool
+		if numbers, ok = t.Float64s(); !ok {
+			return nil, fmt.Errorf("tensor %q of %s cannot be private", f.Name, t.DType())
+		}
+	}
+	n := max(len(texts), len(numbers))
+	if f.Private == PrivacyBucket {
+		out := make([]float64, n)
+		for i, x := range numbers {
+			out[i] = bucket(x)
+		}
+		return engine.Of(out, n)
+	}
+	out := make([]string, n)
+	for i := range out {
+		value := ""
+		switch {
+		case texts != nil:
+			value = texts[i]
+		case !math.IsNaN(numbers[i]):
+			value = f.text(numbers[i])
+		}
+		switch {
+		case value == "":
+		case f.Private == PrivacyMask:
+			out[i] = Masked
+		default:
+			out[i] = keyed(f, value)
+		}
+	}
+	return engine.Of(out, n)
+}
+
+// text is a number as it is hashed: the name of a category where the model has
+// names for its codes.
+func (f *Field) text(x float64) string {
+	if code := int(x); x >= 0 && x < float64(len(f.names)) && float64(code) == x {
+		return f.names[code]
+	}
+	return strconv.FormatFloat(x, 'g', -1, 64)
+}
+
+// keyed is what is stored for a value of a hashed field: the same for the same
+// value of the same field under the same key, and nothing else about it.
+func keyed(f *Field, value string) string {
+	h := hmac.New(sha256.New, f.key)
+	h.Write([]byte(f.Name))
+	h.Write([]byte{0})
+	h.Write([]byte(value))
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// bucket rounds toward zero to one significant digit: 54,321 is 50,000.
+func bucket(x float64) float64 {
+	if x == 0 || math.IsNaN(x) || math.IsInf(x, 0) {
+		return x
+	}
+	digits := strconv.FormatFloat(math.Abs(x), 'e', -1, 64)
+	rough, err := strconv.ParseFloat(digits[:1]+digits[strings.IndexByte(digits, 'e'):], 64)
+	if err != nil {
+		return math.NaN()
+	}
+	return math.Copysign(rough, x)
+}
