@@ -133,7 +133,16 @@ const (
 	LinkSquare Link = "square"
 	// LinkSigmoidEach applies the sigmoid to every output (multi-label, OVA).
 	LinkSigmoidEach Link = "sigmoid_each"
+	// LinkSorted puts a row's margins in ascending order, so that quantiles do
+	// not cross (XGBoost's reg:quantileerror since 3.4).
+	LinkSorted Link = "sorted"
+	// LinkSoftplusSum adds to each prediction the softplus of the next margin
+	// and StepFloor (XGBoost's reg:expectileerror with more than one alpha).
+	LinkSoftplusSum Link = "softplus_sum"
 )
+
+// StepFloor is the least step between neighbours under LinkSoftplusSum.
+const StepFloor = 1e-6
 
 // Ensemble is a whole model of trees: margin[k] = Base[k] + sum of the leaves
 // reached, then Link.

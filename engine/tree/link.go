@@ -1,13 +1,16 @@
 package tree
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 type float interface{ float32 | float64 }
 
 func (l Link) known() bool {
 	switch l {
 	case LinkIdentity, LinkSigmoid, LinkSoftmax, LinkExp, LinkProbit, LinkArgmax,
-		LinkStep, LinkLog1pExp, LinkSquare, LinkSigmoidEach:
+		LinkStep, LinkLog1pExp, LinkSquare, LinkSigmoidEach, LinkSorted, LinkSoftplusSum:
 		return true
 	}
 	return false
@@ -51,6 +54,14 @@ func Apply[T float32 | float64](l Link, scale float64, margins []T, k int) []T {
 	case LinkSoftmax:
 		for i := 0; i+k <= len(margins); i += k {
 			softmax(margins[i : i+k])
+		}
+	case LinkSorted:
+		for i := 0; i+k <= len(margins); i += k {
+			slices.Sort(margins[i : i+k])
+		}
+	case LinkSoftplusSum:
+		for i := 0; i+k <= len(margins); i += k {
+			softplusSum(margins[i : i+k])
 		}
 	case LinkArgmax:
 		rows := len(margins) / k
@@ -100,6 +111,13 @@ func softmax[T float](m []T) {
 	}
 	for i := range m {
 		m[i] /= T(sum)
+	}
+}
+
+func softplusSum[T float](m []T) {
+	for i := 1; i < len(m); i++ {
+		x := float64(m[i])
+		m[i] = m[i-1] + T(StepFloor) + T(max(x, 0)+math.Log1p(math.Exp(-math.Abs(x))))
 	}
 }
 

@@ -52,7 +52,10 @@ var objectives = map[string]objective{
 	"rank:pairwise":        {task: engine.TaskRanking, link: tree.LinkIdentity},
 }
 
-func readObjective(top object, outputs int) (objective, error) {
+// sortedSince is the version whose quantiles are sorted on prediction.
+const sortedSince = 304
+
+func readObjective(top object, outputs, version int) (objective, error) {
 	param, err := top.object("objective")
 	if err != nil {
 		return objective{}, err
@@ -69,6 +72,12 @@ func readObjective(top object, outputs int) (objective, error) {
 	if outputs > 1 && o.link == tree.LinkSigmoid {
 		o.link = tree.LinkSigmoidEach
 	}
+	if outputs > 1 && name == "reg:quantileerror" && version >= sortedSince {
+		o.link = tree.LinkSorted
+	}
+	if outputs > 1 && name == "reg:expectileerror" {
+		o.link = tree.LinkSoftplusSum
+	}
 	if outputs > 1 && o.task == engine.TaskBinary {
 		o.task = engine.TaskOther // several labels a row
 	}
@@ -77,8 +86,8 @@ func readObjective(top object, outputs int) (objective, error) {
 
 // readBase returns the margins that base_score stands for. The file keeps it as
 // text: one number, or since 3.1 a list, "[5E-1]" or one a target; one number
-// stands for every output.
-func readBase(param object, o objective, outputs int) ([]float32, error) {
+// stands for every output. raw says that the numbers are margins already.
+func readBase(param object, o objective, outputs int, raw bool) ([]float32, error) {
 	text, err := param.text("base_score")
 	if err != nil {
 		return nil, err
@@ -90,6 +99,9 @@ func readBase(param object, o objective, outputs int) ([]float32, error) {
 	parts := strings.SplitN(inner, ",", outputs+1)
 	if len(parts) != 1 && len(parts) != outputs {
 		return nil, corruptf("base_score has not one number for each of %d outputs", outputs)
+	}
+	if raw {
+		o.margin = inverseIdentity
 	}
 	base := make([]float32, outputs)
 	for i := range base {
@@ -105,7 +117,19 @@ func readBase(param object, o objective, outputs int) ([]float32, error) {
 			return nil, fmt.Errorf("base_score %v: %w", v, err)
 		}
 	}
+	if o.link == tree.LinkSoftplusSum && !raw {
+		softplusSteps(base)
+	}
 	return base, nil
+}
+
+// softplusSteps turns predictions into the margins that tree.LinkSoftplusSum
+// makes them of.
+func softplusSteps(base []float32) {
+	for i := len(base) - 1; i > 0; i-- {
+		step := max(float64(base[i]-base[i-1])-tree.StepFloor, tree.StepFloor)
+		base[i] = float32(step + math.Log(-math.Expm1(-step)))
+	}
 }
 
 func (m inverse) apply(v float32) (float32, error) {

@@ -77,7 +77,7 @@ func TestBaseScore(t *testing.T) {
 		{"multi:softprob", "[-1E0, 2E0,3]", 3, []float64{-1, 2, 3}},
 	}
 	for _, tt := range tests {
-		got, err := readBase(object{"base_score": tt.text}, objectives[tt.objective], tt.outputs)
+		got, err := readBase(object{"base_score": tt.text}, objectives[tt.objective], tt.outputs, false)
 		if err != nil || len(got) != len(tt.want) {
 			t.Errorf("%s %s: %v, %v", tt.objective, tt.text, got, err)
 			continue
@@ -98,7 +98,7 @@ func TestBaseScore(t *testing.T) {
 		{"reg:squarederror", "[1,2]"},
 		{"reg:squarederror", "x"},
 	} {
-		if got, err := readBase(object{"base_score": bad.text}, objectives[bad.objective], 1); !errors.Is(err, engine.ErrCorrupt) {
+		if got, err := readBase(object{"base_score": bad.text}, objectives[bad.objective], 1, false); !errors.Is(err, engine.ErrCorrupt) {
 			t.Errorf("%s %q: %v, %v, want ErrCorrupt", bad.objective, bad.text, got, err)
 		}
 	}

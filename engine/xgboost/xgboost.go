@@ -123,22 +123,45 @@ func readLearner(root, top object) (*learner, error) {
 		}
 	}
 	l.outputs = max(classes, targets, 1)
-	if l.objective, err = readObjective(top, l.outputs); err != nil {
+	name := ""
+	l.version, name = version(root)
+	if l.objective, err = readObjective(top, l.outputs, l.version); err != nil {
 		return nil, err
 	}
-	if l.base, err = readBase(param, l.objective, l.outputs); err != nil {
+	raw := l.version >= 301 && untrained(top, param)
+	if l.base, err = readBase(param, l.objective, l.outputs, raw); err != nil {
 		return nil, err
 	}
 	if l.info.Features, err = readFeatures(top, l.features); err != nil {
 		return nil, err
 	}
 	l.info.Task = l.objective.task
-	name := ""
-	l.version, name = version(root)
 	l.detail("producer", "XGBoost "+name)
 	l.detail("objective", l.objective.name)
 	l.bestIteration(top)
 	return l, nil
+}
+
+// untrained reports whether a model has no trees and a base_score that nobody
+// chose: the first boosting round would have estimated it, and until then
+// XGBoost takes it for a margin since 3.1.
+func untrained(top, param object) bool {
+	if chosen, err := param.text("boost_from_average"); err != nil || chosen != "1" {
+		return false
+	}
+	booster, err := top.object("gradient_booster")
+	if err != nil {
+		return false
+	}
+	if inner, err := booster.object("gbtree"); err == nil {
+		booster = inner
+	}
+	model, err := booster.object("model")
+	if err != nil {
+		return false
+	}
+	trees, err := model.list("trees")
+	return err == nil && len(trees) == 0
 }
 
 // bestIteration tells what early stopping found. Booster.predict uses all

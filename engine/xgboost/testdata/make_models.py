@@ -178,6 +178,14 @@ if ARGS.suffix:
     save("dart", train({"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.5}, binary, 6), X[:ROWS])
     if ARGS.suffix >= "v3_4":
         categorical()
+        # Two rounds with large steps on few rows, so that quantiles cross.
+        several = {"max_depth": 6, "eta": 1.0, "min_child_weight": 0}
+        few = xgb.DMatrix(X[:60], reg[:60])
+        save("quantiles", xgb.train({**PARAMS, **several, "objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.5, 0.9]}, few, 4), X[-ROWS:])
+        save("expectiles", xgb.train({**PARAMS, **several, "objective": "reg:expectileerror", "expectile_alpha": [0.1, 0.5, 0.9]}, few, 4), X[-ROWS:], "ubj")
+        equal = {"objective": "reg:expectileerror", "expectile_alpha": [0.1, 0.5, 0.9], "base_score": 0.5}
+        save("expectiles_equal", train({**equal, "max_depth": 2}, reg, 1), X[:ROWS])
+        save("untrained", train({"objective": "count:poisson"}, counts, 0), X[:ROWS])
 else:
     objectives()
     base_scores()
