@@ -3,6 +3,7 @@ package explain_test
 import (
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -150,6 +151,39 @@ func compareContributions(t *testing.T, file string, tolerance float64) bool {
 		t.Errorf("off by %.2g of the row's largest phi, tolerance %g", worst, tolerance)
 	}
 	return true
+}
+
+// TestLinearBoosters holds XGBoost's gblinear models, whose contributions are
+// input times gradient of the margin, to pred_contribs.
+func TestLinearBoosters(t *testing.T) {
+	files, err := filepath.Glob("../engine/xgboost/testdata/linear*.expect.json")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			var want expect
+			readJSON(t, file, &want)
+			m, err := modelfile.Open(modelOf(t, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, n := readRows(t, strings.TrimSuffix(file, ".expect.json")+".rows.csv")
+			v := &collector.ModelVersion{Name: "m", Version: "1", Info: m.Info(), Model: m}
+			for k := range want.Contribs[0] {
+				req := collector.ExplainRequest{Output: fmt.Sprintf("%s[%d]", tree.OutputName, k)}
+				got, err := explain.Explain(t.Context(), v, bind(t, m.Info(), rows, n), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for r := range got {
+					if d := difference(t, &got[r], want.Contribs[r][k]); d > 1e-5 {
+						t.Errorf("row %d, output %d: off by %.2g", r, k, d)
+					}
+				}
+			}
+		})
+	}
 }
 
 // difference returns the largest difference relative to the row's largest value.

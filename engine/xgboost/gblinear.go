@@ -3,6 +3,8 @@ package xgboost
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/tree"
@@ -47,7 +49,65 @@ func (l *learner) linear(booster object) (engine.Model, error) {
 func (m *linearModel) Info() *engine.Info { return m.info }
 
 func (m *linearModel) NewSession(opt engine.SessionOptions) (engine.Session, error) {
-	return tree.NewSession(m.info, m.outputs, m.link, 1, opt, m), nil
+	return &linearSession{Session: tree.NewSession(m.info, m.outputs, m.link, 1, opt, m), model: m}, nil
+}
+
+// linearSession is differentiable: weight times value is what XGBoost itself
+// answers as the contribution of a value to a margin (pred_contribs), and that is
+// the input times its gradient.
+type linearSession struct {
+	engine.Session
+	model *linearModel
+}
+
+var _ engine.Differentiator = (*linearSession)(nil)
+
+// Logit implements engine.Differentiator: the margins, from which the objective
+// makes predictions of the same width.
+func (s *linearSession) Logit(out engine.Target) engine.Target {
+	if out.Name == tree.OutputName && s.model.link != tree.LinkArgmax && s.model.link != tree.LinkStep {
+		out.Name = tree.MarginName
+	}
+	return out
+}
+
+// Gradient implements engine.Differentiator for the margins. Where a value is
+// missing its derivative is 0.
+func (s *linearSession) Gradient(ctx context.Context, in engine.Values, target engine.Target, wrt []string) (*engine.Gradient, error) {
+	m := s.model
+	if target.Name != tree.MarginName && (target.Name != tree.OutputName || m.link != tree.LinkIdentity) {
+		return nil, &engine.NotDifferentiableError{Node: target.Name, Op: string(m.link), Instead: "the output \"" + tree.MarginName + "\""}
+	}
+	if target.Index < 0 || target.Index >= m.outputs {
+		return nil, &engine.InputError{Reason: "element " + strconv.Itoa(target.Index) + " of " + strconv.Itoa(m.outputs) + " margins"}
+	}
+	out, err := s.Run(ctx, in, []string{tree.MarginName})
+	if err != nil {
+		return nil, err
+	}
+	margins := engine.Data[float32](out[0].Tensor)
+	x := engine.Data[float32](in[0].Tensor)
+	slopes := make([]float32, len(x))
+	for i, v := range x {
+		if v == v {
+			slopes[i] = m.weights[i%m.features*m.outputs+target.Index]
+		}
+	}
+	g := &engine.Gradient{}
+	for i := target.Index; i < len(margins); i += m.outputs {
+		g.Value = append(g.Value, float64(margins[i]))
+	}
+	for _, name := range wrt {
+		if name != in[0].Name {
+			return nil, &engine.InputError{Input: name, Reason: "the model has no such input"}
+		}
+		t, err := engine.Of(slices.Clone(slopes), in[0].Tensor.Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		g.Inputs = append(g.Inputs, engine.Named{Name: name, Tensor: t})
+	}
+	return g, nil
 }
 
 // Margins32 implements tree.Marginer.
