@@ -196,6 +196,9 @@ func (h *header) nameCategories(columns []int, lists [][]any) {
 		names := make([]string, len(lists[i]))
 		for j, v := range lists[i] {
 			names[j] = fmt.Sprint(v)
+			if b, ok := v.(bool); ok {
+				names[j] = map[bool]string{true: "True", false: "False"}[b] // as Python writes it
+			}
 		}
 		h.features[f].Categories = names
 	}

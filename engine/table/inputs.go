@@ -10,6 +10,10 @@ import (
 // Inputs picks a model's inputs from the table, ready for engine.Bind: by name,
 // or by position where the table has no names or names none of the features and
 // has exactly as many columns. Columns the model does not know are left out.
+//
+// In a table with names, a column of a feature whose categories are named holds
+// names: also where all names are numbers (shop 100 to 189), which are then found
+// by their value, 100 and 100.0 and 1e2 alike. Elsewhere numbers are codes.
 func (t *Table) Inputs(info *engine.Info) (engine.Values, error) {
 	if len(info.Inputs) == 0 {
 		return nil, fmt.Errorf("read %s: the model names no inputs", t.Path)
@@ -93,8 +97,8 @@ func (t *Table) matrix(info *engine.Info) (engine.Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range cols {
-		if c.Type == String {
+	for i, c := range cols {
+		if c.Type == String || t.namesNumbers(info, i, c) {
 			return t.namedColumns(info, cols)
 		}
 		if c.Type == Time {
@@ -139,8 +143,46 @@ func (t *Table) matrixColumns(info *engine.Info) ([]*Column, error) {
 	return cols, nil
 }
 
-// namedColumns hands over one named column a feature. A column of numbers whose
-// feature has category names is text to the model too.
+// namesNumbers reports whether column i holds numbers that are category names.
+func (t *Table) namesNumbers(info *engine.Info, i int, c *Column) bool {
+	return t.Named && c.Type != Time && i < len(info.Features) && numberNames(info.Features[i].Categories) != nil
+}
+
+// numberNames returns the category names by the number they stand for, or nil
+// where one of them is no number or two are the same.
+func numberNames(categories []string) map[float64]string {
+	if len(categories) == 0 {
+		return nil
+	}
+	names := make(map[float64]string, len(categories))
+	for _, name := range categories {
+		v, ok := parseFloat(name)
+		if b, isBool := parseBool(name); isBool && !ok {
+			v, ok = float64(b), true
+		}
+		if _, dup := names[v]; dup || !ok {
+			return nil
+		}
+		names[v] = name
+	}
+	return names
+}
+
+// categoryNames writes a column of numbers as the names they stand for; a number
+// that is no name is written as it is, for engine.Bind to treat as unseen.
+func (c *Column) categoryNames(categories []string) (*engine.Tensor, error) {
+	names := numberNames(categories)
+	out := c.Strings()
+	v, _ := c.Float64s()
+	for i := range v {
+		if name, ok := names[v[i]]; ok {
+			out[i] = name
+		}
+	}
+	return engine.Of(out, len(out))
+}
+
+// namedColumns hands over one named column a feature.
 func (t *Table) namedColumns(info *engine.Info, cols []*Column) (engine.Values, error) {
 	if info.Features == nil {
 		return nil, fmt.Errorf("read %s: a column holds text, the model takes numbers", t.Path)
@@ -154,7 +196,13 @@ func (t *Table) namedColumns(info *engine.Info, cols []*Column) (engine.Values, 
 		} else if !f.Categorical {
 			return nil, fmt.Errorf("read %s: column %q holds text, feature %q takes numbers", t.Path, c.Name, f.Name)
 		}
-		x, err := c.tensor(d)
+		var x *engine.Tensor
+		var err error
+		if c.Type != String && t.namesNumbers(info, i, c) {
+			x, err = c.categoryNames(f.Categories)
+		} else {
+			x, err = c.tensor(d)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read %s: column %q: %w", t.Path, c.Name, err)
 		}

@@ -242,3 +242,41 @@ func FuzzNPY(f *testing.F) {
 	}
 	fuzz(f, ".npy")
 }
+
+// TestNumbersThatAreNames holds that a named column of numbers is looked up by
+// value where the model's categories are named by numbers, and is codes elsewhere.
+func TestNumbersThatAreNames(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rows.csv")
+	if err := os.WriteFile(path, []byte("shop,colour,flag,size\n102,1,True,0.5\n,0,False,1\n100.0,,,2\n7,1,True,3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	table, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := &engine.Info{
+		Format: "lightgbm", Missing: true,
+		Inputs: []engine.Spec{{Name: "input", DType: engine.Float64, Shape: []int{-1, 4}}},
+		Features: []engine.Feature{
+			{Name: "shop", Categorical: true, Categories: []string{"100", "101", "102"}},
+			{Name: "colour", Categorical: true, Categories: []string{"red", "blue"}},
+			{Name: "flag", Categorical: true, Categories: []string{"False", "True"}},
+			{Name: "size"},
+		},
+	}
+	in, err := table.Inputs(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, _, err := engine.Bind(info, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nan := math.NaN()
+	want := []float64{2, 1, 1, 0.5, nan, 0, 0, 1, 0, nan, nan, 2, nan, 1, 1, 3}
+	for i, v := range engine.Data[float64](bound[0].Tensor) {
+		if v != want[i] && !(math.IsNaN(v) && math.IsNaN(want[i])) {
+			t.Errorf("element %d is %v, want %v", i, v, want[i])
+		}
+	}
+}

@@ -65,7 +65,7 @@ var _ engine.Differentiator = (*linearSession)(nil)
 // Logit implements engine.Differentiator: the margins, from which the objective
 // makes predictions of the same width.
 func (s *linearSession) Logit(out engine.Target) engine.Target {
-	if out.Name == tree.OutputName && s.model.link != tree.LinkArgmax && s.model.link != tree.LinkStep {
+	if out.Name == tree.OutputName && s.model.link != tree.LinkArgmax {
 		out.Name = tree.MarginName
 	}
 	return out
