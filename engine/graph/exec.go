@@ -21,6 +21,7 @@ type Exec struct {
 	live  int64
 	// owned is the bytes held by each slot.
 	owned []int64
+	inner *int
 }
 
 // stringBytes is the memory of one string element without its text.

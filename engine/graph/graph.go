@@ -47,6 +47,9 @@ type Node struct {
 	// Inputs and Outputs name values; an empty name is an optional one left out.
 	Inputs, Outputs []string
 	Attrs           Attrs
+	// Captured counts the last Inputs, which the node's inner graphs read by name
+	// from outside; see Capture.
+	Captured int
 }
 
 // Label is how a node is named to people: its own name, or its first output's.
@@ -173,6 +176,14 @@ func (r *attrReader) strings(name string) []string {
 func (r *attrReader) tensor(name string) *engine.Tensor {
 	a, _ := r.get(name, AttrTensor)
 	return a.Tensor
+}
+
+func (r *attrReader) graph(name string) (*Graph, error) {
+	a, ok := r.get(name, AttrGraph)
+	if !ok || a.Graph == nil {
+		return nil, r.node.unsupported("attribute %q holds no graph, or one nested too deeply", name)
+	}
+	return a.Graph, nil
 }
 
 func (r *attrReader) has(name string) bool {

@@ -231,8 +231,52 @@ func buildOneHot(b *builder) (Kernel, error) {
 	}, nil
 }
 
+// buildCompress keeps the elements of an axis, or of the whole tensor, where the
+// condition holds.
+func buildCompress(b *builder) (Kernel, error) {
+	whole := !b.attrs.has("axis")
+	axis := b.attrs.int("axis", 0)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		t, cond := in[0], engine.Data[bool](in[1])
+		shape := t.Shape()
+		if whole {
+			shape = []int{t.Len()}
+		}
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		if len(in[1].Shape()) != 1 || len(cond) > shape[a] {
+			return nil, fmt.Errorf("a condition of shape %v for %d elements", in[1].Shape(), shape[a])
+		}
+		var keep []int
+		for i, ok := range cond {
+			if ok {
+				keep = append(keep, i)
+			}
+		}
+		outer, inner := split(shape, a)
+		final := slices.Clone(shape)
+		final[a] = len(keep)
+		out, err := x.New(t.DType(), final...)
+		if err != nil {
+			return nil, err
+		}
+		cp := copier(out, t)
+		to := 0
+		for o := range outer {
+			for _, j := range keep {
+				cp(to, (o*shape[a]+j)*inner, inner)
+				to += inner
+			}
+		}
+		return one(out, nil)
+	}, nil
+}
+
 func init() {
 	register(DomainONNX, map[string]opDef{
+		"Compress":       {since: 9, minIn: 2, maxIn: 2, maxOut: 1, build: buildCompress},
 		"Gather":         {since: 1, minIn: 2, maxIn: 2, maxOut: 1, build: buildGather},
 		"GatherElements": {since: 11, minIn: 2, maxIn: 2, maxOut: 1, build: buildGatherElements},
 		"NonZero":        {since: 9, minIn: 1, maxIn: 1, maxOut: 1, result: isInt64, build: buildNonZero},

@@ -14,6 +14,9 @@ import (
 //	TreeScores(X) -> margin             attributes of TreeEnsemble{Classifier,Regressor}
 //	PostTransform(margin) -> Z          post_transform
 //	ClassifierOutput(margin) -> Y, Z    labels, post_transform, second_class
+//
+// Margins have the precision of the input, what is made of them is float32: the
+// definitions of these operators say so.
 const (
 	OpLinearScores     = "LinearScores"
 	OpTreeScores       = "TreeScores"
@@ -177,6 +180,7 @@ func readTransform(b *builder) (string, error) {
 
 func buildPostTransform(b *builder) (Kernel, error) {
 	kind, err := readTransform(b)
+	b.result = []engine.DType{engine.Float32}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		o, err := castTensor(x, in[0], in[0].DType(), false)
 		if err != nil {
@@ -188,7 +192,7 @@ func buildPostTransform(b *builder) (Kernel, error) {
 		} else if d := engine.Data[float64](o); d != nil && k > 0 {
 			transform(kind, d, k)
 		}
-		return one(o, nil)
+		return one(castTensor(x, o, engine.Float32, true))
 	}, err
 }
 
@@ -244,10 +248,14 @@ func buildClassifierOutput(b *builder) (Kernel, error) {
 		return nil, err
 	}
 	second := b.attrs.string("second_class", SecondNone)
-	b.result = []engine.DType{l.dtype(), floatResult(b.inType(0))}
+	b.result = []engine.DType{l.dtype(), engine.Float32}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if in[0].DType() == engine.Float64 {
-			return classify[float64](x, in[0], &l, kind, second)
+			out, err := classify[float64](x, in[0], &l, kind, second)
+			if err == nil {
+				out[1], err = castTensor(x, out[1], engine.Float32, true)
+			}
+			return out, err
 		}
 		return classify[float32](x, in[0], &l, kind, second)
 	}, nil
@@ -563,7 +571,7 @@ func init() {
 	register(DomainLocal, map[string]opDef{
 		OpLinearScores:     {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: mlTypes, result: fromBuilder, build: buildLinearScores},
 		OpTreeScores:       {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: mlTypes, result: fromBuilder, build: buildTreeScores},
-		OpPostTransform:    {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, build: buildPostTransform},
+		OpPostTransform:    {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: fromBuilder, build: buildPostTransform},
 		OpClassifierOutput: {since: 1, minIn: 1, maxIn: 1, maxOut: 2, accept: floatTypes, result: fromBuilder, build: buildClassifierOutput},
 	})
 }

@@ -212,8 +212,8 @@ func (p *Program) constantOf(slot int) *engine.Tensor {
 }
 
 func checkArity(n *Node, op *opDef) error {
-	if len(n.Inputs) < op.minIn || len(n.Inputs) > op.maxIn {
-		return n.corrupt("has %d inputs, the operator takes %d to %d", len(n.Inputs), op.minIn, op.maxIn)
+	if given := len(n.Inputs) - n.Captured; given < op.minIn || given > op.maxIn {
+		return n.corrupt("has %d inputs, the operator takes %d to %d", given, op.minIn, op.maxIn)
 	}
 	for i := range op.minIn {
 		if n.Inputs[i] == "" {
@@ -268,6 +268,8 @@ type Options struct {
 	MaxBytes int64
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
+	// inner counts the nodes run in inner graphs, for the whole of a run.
+	inner *int
 }
 
 const defaultMaxBytes = 1 << 30
@@ -313,7 +315,10 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	if err != nil {
 		return nil, err
 	}
-	x := &Exec{ctx: ctx, limit: opt.MaxBytes, owned: make([]int64, len(p.names))}
+	x := &Exec{ctx: ctx, limit: opt.MaxBytes, owned: make([]int64, len(p.names)), inner: opt.inner}
+	if x.inner == nil {
+		x.inner = new(int)
+	}
 	for _, i := range pl.steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -338,7 +343,7 @@ func (p *Program) bindInputs(r *Run, in engine.Values) error {
 		if t == nil {
 			return &engine.InputError{Input: spec.Name, Reason: "is missing"}
 		}
-		if t.DType() != spec.DType {
+		if t.DType() != spec.DType && spec.DType != engine.Invalid {
 			return &engine.InputError{Input: spec.Name, Reason: fmt.Sprintf("has type %s, the model takes %s", t.DType(), spec.DType)}
 		}
 		if spec.Shape != nil && len(spec.Shape) != len(t.Shape()) {

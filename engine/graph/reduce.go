@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -279,6 +280,100 @@ func argExtreme(v []float64, n, step int, largest, last bool) int64 {
 	return int64(best)
 }
 
+// buildCumSum sums along an axis.
+func buildCumSum(b *builder) (Kernel, error) {
+	exclusive, reverse := b.attrs.int("exclusive", 0) == 1, b.attrs.int("reverse", 0) == 1
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		axes, err := intsOf(in[1])
+		if err != nil || len(axes) != 1 {
+			return nil, fmt.Errorf("axis of shape %v", in[1].Shape())
+		}
+		shape := in[0].Shape()
+		a, err := normAxis(axes[0], len(shape))
+		if err != nil {
+			return nil, err
+		}
+		outer, inner := split(shape, a)
+		o, err := x.New(in[0].DType(), shape...)
+		if err != nil {
+			return nil, err
+		}
+		if v := integers(in[0]); v != nil {
+			sums := make([]int64, len(v))
+			cumulate(sums, v, outer, shape[a], inner, exclusive, reverse)
+			storeInts(o, sums)
+			return one(o, nil)
+		}
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		sums := make([]float64, len(v))
+		cumulate(sums, v, outer, shape[a], inner, exclusive, reverse)
+		return one(o, storeFloats(o, sums))
+	}, nil
+}
+
+func cumulate[T int64 | float64](out, v []T, outer, n, inner int, exclusive, reverse bool) {
+	for o := range outer {
+		for i := range inner {
+			var sum T
+			for k := range n {
+				if reverse {
+					k = n - 1 - k
+				}
+				at := (o*n+k)*inner + i
+				if exclusive {
+					out[at] = sum
+				}
+				sum += v[at]
+				if !exclusive {
+					out[at] = sum
+				}
+			}
+		}
+	}
+}
+
+// buildLpNormalization divides each line along an axis by its norm; a line of
+// zeros stays.
+func buildLpNormalization(b *builder) (Kernel, error) {
+	axis, p := b.attrs.int("axis", -1), b.attrs.int("p", 2)
+	if p != 1 && p != 2 {
+		return nil, b.node.unsupported("p = %d", p)
+	}
+	kind := "L" + strconv.Itoa(p)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		a, err := normAxis(axis, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		v, ok := in[0].Float64s()
+		if !ok {
+			return nil, typeError(in[0])
+		}
+		o, err := x.New(in[0].DType(), shape...)
+		if err != nil {
+			return nil, err
+		}
+		outer, inner := split(shape, a)
+		n := shape[a]
+		y, line := make([]float64, len(v)), make([]float64, n)
+		for at := range outer * inner {
+			start := at/inner*n*inner + at%inner
+			for k := range n {
+				line[k] = v[start+k*inner]
+			}
+			norm := NormOf(kind, line)
+			for k, e := range line {
+				y[start+k*inner] = e / norm
+			}
+		}
+		return one(o, storeFloats(o, y))
+	}, nil
+}
+
 func buildTopK(b *builder) (Kernel, error) {
 	axis := b.attrs.int("axis", -1)
 	b.attrs.ignore("sorted") // always sorted
@@ -358,9 +453,11 @@ func topOf(v []float64, n, step int, largest bool) []int {
 
 func init() {
 	defs := map[string]opDef{
-		"ArgMax": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
-		"ArgMin": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
-		"TopK":   {since: 1, minIn: 1, maxIn: 2, maxOut: 2, accept: numericTypes, result: firstThenInt64, half: true, build: buildTopK},
+		"ArgMax":          {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
+		"ArgMin":          {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
+		"CumSum":          {since: 11, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildCumSum},
+		"LpNormalization": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildLpNormalization},
+		"TopK":            {since: 1, minIn: 1, maxIn: 2, maxOut: 2, accept: numericTypes, result: firstThenInt64, half: true, build: buildTopK},
 	}
 	for op := range reductions {
 		defs[op] = opDef{since: 1, minIn: 1, maxIn: 2, maxOut: 1, half: true, build: buildReduce}

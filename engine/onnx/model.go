@@ -111,7 +111,7 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 	}
 	info.Task = taskOf(info)
 	info.Features = features(info.Inputs, p.metadata)
-	info.Missing = w.missing(g)
+	info.Missing = w.missing(g, p.producer)
 	info.Details = details(p, g)
 	for _, n := range g.Nodes {
 		if n.Domain == graph.DomainLocal && strings.HasSuffix(n.Outputs[0], MarginSuffix) {

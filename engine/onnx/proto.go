@@ -16,6 +16,7 @@ package onnx
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -26,6 +27,8 @@ const (
 	maxFile  = 2 << 30
 	maxNodes = 1 << 20
 	maxDims  = 64
+	// maxNesting bounds graphs within graphs (the bodies of Scan and If).
+	maxNesting = 4
 )
 
 type modelProto struct {
@@ -58,7 +61,8 @@ type attrProto struct {
 	floats    []float32
 	ints      []int64
 	strings   []string
-	graph     bool
+	graph     *graphProto
+	graphs    bool // a list of graphs, or one nested too deeply
 }
 
 type tensorProto struct {
@@ -180,7 +184,7 @@ func decodeModel(b []byte) (*modelProto, error) {
 			if m.graph != nil {
 				return corrupt("the model has two graphs")
 			}
-			m.graph, err = decodeGraph(f.data)
+			m.graph, err = decodeGraph(f.data, 0)
 		case 8:
 			err = m.opset(f.data)
 		case 14:
@@ -231,12 +235,13 @@ func decodeEntry(b []byte) (key, value string, err error) {
 	return key, value, err
 }
 
-func decodeGraph(b []byte) (*graphProto, error) {
+// decodeGraph decodes a graph that stands inside depth others.
+func decodeGraph(b []byte, depth int) (*graphProto, error) {
 	g := &graphProto{}
 	err := eachField("graph", b, func(f field) error {
 		switch f.id {
 		case 1:
-			n, err := decodeNode(f.data)
+			n, err := decodeNode(f.data, depth)
 			g.nodes = append(g.nodes, n)
 			if len(g.nodes) > maxNodes {
 				return fmt.Errorf("more than %d nodes: %w", maxNodes, engine.ErrTooLarge)
@@ -264,7 +269,7 @@ func decodeGraph(b []byte) (*graphProto, error) {
 	return g, err
 }
 
-func decodeNode(b []byte) (*nodeProto, error) {
+func decodeNode(b []byte, depth int) (*nodeProto, error) {
 	n := &nodeProto{}
 	err := eachField("node", b, func(f field) error {
 		switch f.id {
@@ -277,7 +282,7 @@ func decodeNode(b []byte) (*nodeProto, error) {
 		case 4:
 			n.op = f.str()
 		case 5:
-			a, err := decodeAttr(f.data)
+			a, err := decodeAttr(f.data, depth)
 			n.attrs = append(n.attrs, a)
 			return err
 		case 7:
@@ -288,10 +293,13 @@ func decodeNode(b []byte) (*nodeProto, error) {
 	if n.domain == "ai.onnx" {
 		n.domain = ""
 	}
+	if err == nil && slices.ContainsFunc(n.attrs, func(a *attrProto) bool { return a.graphs }) {
+		return n, &engine.UnsupportedError{What: "operator " + n.op, Node: n.name, Reason: fmt.Sprintf("a list of graphs, or graphs nested deeper than %d", maxNesting)}
+	}
 	return n, err
 }
 
-func decodeAttr(b []byte) (*attrProto, error) {
+func decodeAttr(b []byte, depth int) (*attrProto, error) {
 	a := &attrProto{}
 	err := eachField("attribute", b, func(f field) (err error) {
 		switch f.id {
@@ -305,10 +313,14 @@ func decodeAttr(b []byte) (*attrProto, error) {
 			a.s = f.str()
 		case 5:
 			a.t, err = decodeTensor(f.data)
-		case 6, 11:
-			// Inner graphs are not decoded: the operators that have them are
-			// refused by name, and a hostile file cannot nest deeply.
-			a.graph = true
+		case 6:
+			if depth >= maxNesting {
+				a.graphs = true
+				return nil
+			}
+			a.graph, err = decodeGraph(f.data, depth+1)
+		case 11:
+			a.graphs = true
 		case 7:
 			a.floats, err = numbers(a.floats, f, protowire.Fixed32Type, toFloat32)
 		case 8:

@@ -7,11 +7,11 @@ import (
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
-// The operator sets the reader takes. Exported models have exercised 15 to 20 of
-// ai.onnx and up to 3 of ai.onnx.ml; the others differ in operators that are
-// refused by name.
+// The operator sets the reader takes. A version below 7 is what converters write
+// for graphs whose few operators have not changed since; an operator that has is
+// refused by name, as are those of later sets that the engine does not know.
 const (
-	minOpset   = 7
+	minOpset   = 1
 	maxOpset   = 26
 	maxOpsetML = 5
 )
@@ -62,16 +62,9 @@ func (p *modelProto) checkOpsets() error {
 
 // convert turns the decoded graph into an engine graph.
 func (p *modelProto) convert(dir string) (*graph.Graph, error) {
-	g := &graph.Graph{Constants: map[string]*engine.Tensor{}}
-	for _, t := range p.graph.initializers {
-		if _, dup := g.Constants[t.name]; dup || t.name == "" {
-			return nil, corrupt("initializer %q is defined twice or has no name", t.name)
-		}
-		v, err := t.tensor(dir)
-		if err != nil {
-			return nil, err
-		}
-		g.Constants[t.name] = v
+	g, err := p.convertGraph(p.graph, dir)
+	if err != nil {
+		return nil, err
 	}
 	for _, v := range p.graph.inputs {
 		if _, constant := g.Constants[v.name]; constant {
@@ -83,20 +76,36 @@ func (p *modelProto) convert(dir string) (*graph.Graph, error) {
 		}
 		g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: d, Shape: v.shape})
 	}
-	for _, v := range p.graph.outputs {
+	return g, p.checkOutputs(g)
+}
+
+// convertGraph turns a graph without its inputs, which the caller adds.
+func (p *modelProto) convertGraph(from *graphProto, dir string) (*graph.Graph, error) {
+	g := &graph.Graph{Constants: map[string]*engine.Tensor{}}
+	for _, t := range from.initializers {
+		if _, dup := g.Constants[t.name]; dup || t.name == "" {
+			return nil, corrupt("initializer %q is defined twice or has no name", t.name)
+		}
+		v, err := t.tensor(dir)
+		if err != nil {
+			return nil, err
+		}
+		g.Constants[t.name] = v
+	}
+	for _, v := range from.outputs {
 		g.Outputs = append(g.Outputs, v.name)
 	}
 	if len(g.Outputs) == 0 {
 		return nil, corrupt("the graph has no output")
 	}
-	for _, n := range p.graph.nodes {
+	for _, n := range from.nodes {
 		nodes, err := p.node(n, dir)
 		if err != nil {
 			return nil, err
 		}
 		g.Nodes = append(g.Nodes, nodes...)
 	}
-	return g, p.checkOutputs(g)
+	return g, nil
 }
 
 // checkOutputs refuses outputs that are not tensors, unless a ZipMap makes them.
@@ -126,6 +135,9 @@ func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
 	}
 	for _, a := range n.attrs {
 		v, err := a.attr(out, dir)
+		if err == nil && a.graph != nil {
+			v.Graph, err = p.body(a.graph, dir)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -134,10 +146,29 @@ func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
 		}
 		out.Attrs[a.name] = v
 	}
+	graph.Capture(out)
+	if n.domain == graph.DomainML && (n.op == "SVMClassifier" || n.op == "SVMRegressor") {
+		return lowerSVM(out)
+	}
 	if n.domain == graph.DomainML {
 		return lower(out)
 	}
 	return []*graph.Node{out}, nil
+}
+
+// body converts the graph of an attribute. Its inputs may have no type: that
+// follows from what the node is given.
+func (p *modelProto) body(from *graphProto, dir string) (*graph.Graph, error) {
+	g, err := p.convertGraph(from, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range from.inputs {
+		if _, constant := g.Constants[v.name]; !constant {
+			g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: graph.TypeOfONNX(v.dtype)})
+		}
+	}
+	return g, nil
 }
 
 // attr converts one attribute. Old exporters leave the type out; it then follows
@@ -163,7 +194,7 @@ func (a *attrProto) attr(n *graph.Node, dir string) (graph.Attr, error) {
 		v.Ints = append([]int64{}, a.ints...)
 	case a.kind == 8 || a.kind == 0 && a.strings != nil:
 		v.Kind = graph.AttrStrings
-	case a.graph || a.kind == 5 || a.kind == 10:
+	case a.graph != nil || a.kind == 5 || a.kind == 10:
 		v.Kind = graph.AttrGraph
 	case a.kind == 0 && a.s != "":
 		v.Kind = graph.AttrString

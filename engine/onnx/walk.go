@@ -54,7 +54,7 @@ func (w *walker) classes(outputs []string) []string {
 }
 
 func labelsOf(n *graph.Node) []string {
-	if n == nil || n.Op != "ZipMap" && n.Op != graph.OpClassifierOutput && n.Op != "SVMClassifier" {
+	if n == nil || n.Op != "ZipMap" && n.Op != graph.OpClassifierOutput && n.Op != graph.OpSVMOutput {
 		return nil
 	}
 	if s := n.Attrs["classlabels_strings"].Strings; len(s) > 0 {
@@ -86,12 +86,15 @@ func labelTexts(t *engine.Tensor) []string {
 }
 
 // missing reports whether the graph has a place where NaN is a missing value:
-// trees that say where it goes, or an imputer or a test for NaN.
-func (w *walker) missing(g *graph.Graph) bool {
+// trees whose file says where it goes, or an imputer or a test for NaN.
+func (w *walker) missing(g *graph.Graph, producer string) bool {
 	for _, n := range g.Nodes {
 		switch n.Op {
 		case graph.OpTreeScores:
-			if slices.Contains(n.Attrs["nodes_missing_value_tracks_true"].Ints, 1) {
+			// Where none is marked, NaN goes to the false branch of every node, but
+			// scikit-learn's converter marks none for forests that learned otherwise.
+			marks := n.Attrs["nodes_missing_value_tracks_true"].Ints
+			if slices.Contains(marks, 1) || len(marks) > 0 && producer != "skl2onnx" {
 				return true
 			}
 		case "Imputer":
