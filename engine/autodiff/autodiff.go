@@ -106,15 +106,16 @@ func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, op
 	return g, nil
 }
 
-// reach marks n's outputs as depending on an input asked for. A condition (a bool)
-// stops there: which branch is taken has no derivative, as at a ReLU's corner. The
-// first node that stops so is returned, to be named where nothing else goes through.
+// reach marks n's outputs as depending on an input asked for. What is no float (a
+// condition, an index, a shape) stops there: which branch or element is taken has no
+// derivative, as at a ReLU's corner. The first node that stops so is returned, to be
+// named where nothing else goes through.
 func (b *back[T]) reach(n *graph.Node, blocked *graph.Node) *graph.Node {
 	for _, o := range n.Outputs {
 		if o == "" {
 			continue
 		}
-		if t := b.run.Value(o); t == nil || t.DType() == engine.Bool {
+		if t := b.run.Value(o); t == nil || !t.DType().IsFloat() {
 			if blocked == nil {
 				blocked = n
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
@@ -45,10 +44,40 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 		return batchNorm[T]
 	case "LayerNormalization":
 		return layerNorm[T]
-	case "Transpose", "Slice", "Expand", "Tile", "Gather", "GatherElements", "Split", "Concat", "Where", "ArrayFeatureExtractor", "FeatureVectorizer":
+	case "Transpose", "Slice", "Expand", "Tile", "Gather", "GatherElements", "Split", "Concat", "Where", "ArrayFeatureExtractor", "FeatureVectorizer",
+		"Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "ScatterND", "Compress":
 		return moved[T]
-	case "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp":
+	case "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd":
 		return reduce[T]
+	}
+	return spatialRule[T](n)
+}
+
+// spatialRule returns the rules of spatial.go.
+func spatialRule[T float](n *graph.Node) rule[T] {
+	switch n.Op {
+	case "Conv", "ConvTranspose":
+		return conv[T]
+	case "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool":
+		return pool[T]
+	case "InstanceNormalization", "GroupNormalization":
+		return channelNorm[T]
+	case "Einsum":
+		return einsum[T]
+	case "Resize", "Upsample":
+		return resize[T]
+	case "PRelu":
+		return prelu[T]
+	case "CumSum":
+		return cumSum[T]
+	case "TopK":
+		return topK[T]
+	case "LpNormalization":
+		return lpNormalization[T]
+	case graph.OpSVMKernel:
+		return svmKernel[T]
+	case graph.OpSVMPairs:
+		return svmPairs[T]
 	}
 	return nil
 }
@@ -99,6 +128,24 @@ func derivative(n *graph.Node) func(x, y float64) float64 {
 		return func(x, _ float64) float64 { return math.Cos(x) }
 	case "Cos":
 		return func(x, _ float64) float64 { return -math.Sin(x) }
+	case "Tan":
+		return func(_, y float64) float64 { return 1 + y*y }
+	case "Asin":
+		return func(x, _ float64) float64 { return 1 / math.Sqrt(1-x*x) }
+	case "Acos":
+		return func(x, _ float64) float64 { return -1 / math.Sqrt(1-x*x) }
+	case "Atan":
+		return func(x, _ float64) float64 { return 1 / (1 + x*x) }
+	case "Sinh":
+		return func(x, _ float64) float64 { return math.Cosh(x) }
+	case "Cosh":
+		return func(x, _ float64) float64 { return math.Sinh(x) }
+	case "Asinh":
+		return func(x, _ float64) float64 { return 1 / math.Sqrt(x*x+1) }
+	case "Acosh":
+		return func(x, _ float64) float64 { return 1 / math.Sqrt(x*x-1) }
+	case "Atanh":
+		return func(x, _ float64) float64 { return 1 / (1 - x*x) }
 	case "Clip", "Imputer":
 		// A bound, or what a missing value is replaced by, is a constant: where it
 		// holds, y differs from x.
@@ -136,6 +183,27 @@ func activation(n *graph.Node) func(x, y float64) float64 {
 	case "Selu":
 		alpha, gamma := attrFloat(n, "alpha", 1.67326319217681884765625), attrFloat(n, "gamma", 1.05070102214813232421875)
 		return func(x, _ float64) float64 { return expBranch(x, alpha, 1) * gamma }
+	case "Swish":
+		alpha := attrFloat(n, "alpha", 1)
+		return func(x, y float64) float64 { s := sigmoid(alpha * x); return s + alpha*y*(1-s) }
+	case "Mish":
+		return func(x, _ float64) float64 {
+			t := math.Tanh(math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))))
+			return t + x*(1-t*t)*sigmoid(x)
+		}
+	case "HardSwish":
+		return func(x, _ float64) float64 {
+			switch {
+			case x < -3:
+				return 0
+			case x < 3:
+				return x/3 + 0.5
+			}
+			return 1
+		}
+	case "ThresholdedRelu":
+		alpha := attrFloat(n, "alpha", 1)
+		return func(x, _ float64) float64 { return heaviside(x - alpha) }
 	case "HardSigmoid":
 		alpha := attrFloat(n, "alpha", 0.2)
 		return func(_, y float64) float64 {
@@ -170,6 +238,9 @@ func geluTanh(x, _ float64) float64 {
 
 func pointwise[T float](f func(x, y float64) float64) rule[T] {
 	return func(b *back[T], n *graph.Node) error {
+		if err := onlyFirst(b, n); err != nil {
+			return err
+		}
 		g, err := b.grad(n.Inputs[0])
 		if err != nil || g == nil {
 			return err
@@ -434,7 +505,6 @@ func scaler[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
-// normalizer: y = x / n(x), so dx = (dy - dn * sum(dy*y)) / n.
 func normalizer[T float](b *back[T], n *graph.Node) error {
 	g, err := b.grad(n.Inputs[0])
 	if err != nil || g == nil {
@@ -444,23 +514,14 @@ func normalizer[T float](b *back[T], n *graph.Node) error {
 	if kind != "L1" && kind != "L2" {
 		return notDifferentiable(n)
 	}
-	x, y, out := b.value(n.Inputs[0]), b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
+	x, out := b.value(n.Inputs[0]), b.grads[n.Outputs[0]]
 	cols := lastDim(b.shape(n.Inputs[0]))
 	row := make([]float64, cols)
 	for at := 0; at+cols <= len(x) && cols > 0; at += cols {
-		dot := T(0)
 		for j := range cols {
 			row[j] = float64(x[at+j])
-			dot += out[at+j] * y[at+j]
 		}
-		norm := T(graph.NormOf(kind, row))
-		for j := range cols {
-			dn := y[at+j]
-			if kind == "L1" {
-				dn = T(math.Copysign(1, row[j]))
-			}
-			g[at+j] += (out[at+j] - dn*dot) / norm
-		}
+		unit(row, kind, func(j int) float64 { return float64(out[at+j]) }, func(j int, v float64) { g[at+j] += T(v) })
 	}
 	return nil
 }
@@ -647,13 +708,7 @@ func moved[T float](b *back[T], n *graph.Node) error {
 		if g == nil {
 			continue
 		}
-		in := make([]*engine.Tensor, len(n.Inputs))
-		for i, other := range n.Inputs {
-			if other != "" {
-				in[i] = b.run.Value(other)
-			}
-		}
-		origin, err := graph.Origin(n, in, k)
+		origin, err := graph.Origin(n, b.inputs(n), k)
 		if err != nil {
 			return err
 		}
@@ -681,54 +736,81 @@ func reduce[T float](b *back[T], n *graph.Node) error {
 	if err != nil || g == nil {
 		return err
 	}
-	in := make([]*engine.Tensor, len(n.Inputs))
-	for i, name := range n.Inputs {
-		if name != "" {
-			in[i] = b.run.Value(name)
-		}
-	}
-	group, err := graph.ReduceGroups(n, in)
+	group, err := graph.ReduceGroups(n, b.inputs(n))
 	if err != nil {
 		return err
 	}
 	x, y, d := b.value(n.Inputs[0]), b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
-	ties := make([]float64, len(y))
-	count := make([]float64, len(y))
+	totals := make([]groupTotals, len(y))
+	for o := range totals {
+		totals[o].product = 1
+	}
 	for i, o := range group {
-		count[o]++
-		if x[i] == y[o] {
-			ties[o]++
-		}
+		totals[o].add(float64(x[i]), x[i] == y[o])
 	}
 	for i, o := range group {
 		if d[o] == 0 {
 			continue
 		}
-		v, z := float64(x[i]), float64(y[o])
-		s := 0.0
-		switch n.Op {
-		case "ReduceSum":
-			s = 1
-		case "ReduceMean":
-			s = 1 / count[o]
-		case "ReduceMax", "ReduceMin":
-			if v == z {
-				s = 1 / ties[o]
-			}
-		case "ReduceL1":
-			s = math.Copysign(1, v)
-		case "ReduceL2":
-			s = v / z
-		case "ReduceSumSquare":
-			s = 2 * v
-		case "ReduceLogSum":
-			s = math.Exp(-z)
-		case "ReduceLogSumExp":
-			s = math.Exp(v - z)
-		default:
+		s, ok := totals[o].slope(n.Op, float64(x[i]), float64(y[o]))
+		if !ok {
 			return notDifferentiable(n)
 		}
 		g[i] += d[o] * T(s)
 	}
 	return nil
+}
+
+// groupTotals are what the derivative of a reduction needs to know of a group.
+type groupTotals struct {
+	count, ties, zeros float64
+	product            float64 // of what is not zero
+}
+
+func (t *groupTotals) add(v float64, tie bool) {
+	t.count++
+	if tie {
+		t.ties++
+	}
+	if v == 0 {
+		t.zeros++
+	} else {
+		t.product *= v
+	}
+}
+
+// slope is the derivative of a group's result z by its element v.
+func (t *groupTotals) slope(op string, v, z float64) (s float64, ok bool) {
+	switch op {
+	case "ReduceSum":
+		s = 1
+	case "ReduceMean":
+		s = 1 / t.count
+	case "ReduceMax", "ReduceMin":
+		if v == z {
+			s = 1 / t.ties
+		}
+	case "ReduceL1":
+		s = sign(v)
+	case "ReduceL2":
+		if z != 0 {
+			s = v / z
+		}
+	case "ReduceSumSquare":
+		s = 2 * v
+	case "ReduceLogSum":
+		s = math.Exp(-z)
+	case "ReduceLogSumExp":
+		s = math.Exp(v - z)
+	case "ReduceProd":
+		switch {
+		case t.zeros == 0:
+			s = t.product / v
+		case t.zeros == 1 && v == 0:
+			s = t.product
+		}
+	default:
+		return 0, false
+	}
+	return s, true
 }

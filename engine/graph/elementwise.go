@@ -480,6 +480,26 @@ func buildGelu(b *builder) (Kernel, error) {
 	}
 }
 
+// buildPRelu multiplies what is below zero by a slope that broadcasts.
+func buildPRelu(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(zip(x, in[0], in[1], prelu[float32]))
+		case engine.Float64:
+			return one(zip(x, in[0], in[1], prelu[float64]))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func prelu[T float](v, slope T) T {
+	if v < 0 {
+		return v * slope
+	}
+	return v
+}
+
 func relu[T number](x *Exec, t *engine.Tensor) (*engine.Tensor, error) {
 	return apply(x, t, func(v T) T {
 		if v < 0 {
@@ -721,6 +741,11 @@ func init() {
 			alpha, beta := r.float("alpha", 0.2), r.float("beta", 0.5)
 			return func(v float64) float64 { return min(max(alpha*v+beta, 0), 1) }
 		}),
+		"Swish": withAlpha(func(r *attrReader) func(float64) float64 {
+			alpha := r.float("alpha", 1)
+			return func(v float64) float64 { return v * sigmoid(alpha*v) }
+		}),
+		"PRelu": {since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: floatTypes, half: true, build: buildPRelu},
 		"Gelu":  {since: 20, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildGelu},
 		"Relu":  {since: 6, minIn: 1, maxIn: 1, maxOut: 1, accept: signedTypes, half: true, build: buildRelu},
 		"Clip":  {since: 6, minIn: 1, maxIn: 3, maxOut: 1, accept: numericTypes, half: true, build: buildClip},

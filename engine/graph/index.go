@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -126,6 +127,14 @@ func Origin(n *Node, in []*engine.Tensor, k int) ([][]int64, error) {
 	if n.Op == "FeatureVectorizer" {
 		return vectorizerOrigin(marked)
 	}
+	if n.Op == "Pad" {
+		// What is padded with comes from nowhere.
+		bare := *n
+		bare.Attrs = maps.Clone(n.Attrs)
+		delete(bare.Attrs, "value")
+		b.node = &bare
+		b.attrs.node = &bare
+	}
 	kernel, err := op.build(b)
 	if err != nil {
 		return nil, err
@@ -231,6 +240,116 @@ func buildOneHot(b *builder) (Kernel, error) {
 	}, nil
 }
 
+// buildGatherND reads slices at index tuples, the last dimension of the indices.
+func buildGatherND(b *builder) (Kernel, error) {
+	batch := b.attrs.int("batch_dims", 0)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape, want := in[0].Shape(), in[1].Shape()
+		if len(want) < 1 || batch < 0 || batch >= len(want) || batch+want[len(want)-1] > len(shape) || !slices.Equal(shape[:batch], want[:batch]) {
+			return nil, fmt.Errorf("indices of shape %v for data of shape %v, %d of them batch", want, shape, batch)
+		}
+		depth := want[len(want)-1]
+		index, err := intsOf(in[1])
+		if err != nil {
+			return nil, err
+		}
+		out, err := x.New(in[0].DType(), slices.Concat(want[:len(want)-1], shape[batch+depth:])...)
+		if err != nil || out.Len() == 0 {
+			return one(out, err)
+		}
+		run, strides := volume(shape[batch+depth:]), rowMajor(shape)
+		tuples := volume(want[:len(want)-1])
+		per := tuples / max(volume(want[:batch]), 1)
+		cp := copier(out, in[0])
+		for i := range tuples {
+			at := i / per * volume(shape[batch:])
+			for k := range depth {
+				j, d := index[i*depth+k], shape[batch+k]
+				if j < 0 {
+					j += d
+				}
+				if j < 0 || j >= d {
+					return nil, fmt.Errorf("index %d is outside an axis of %d", index[i*depth+k], d)
+				}
+				at += j * strides[batch+k]
+			}
+			cp(i*run, at, run)
+		}
+		return one(out, nil)
+	}, nil
+}
+
+// buildScatterND writes slices over a copy of the data at index tuples.
+func buildScatterND(b *builder) (Kernel, error) {
+	if r := b.attrs.string("reduction", "none"); r != "none" {
+		return nil, b.node.unsupported("reduction %q", r)
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape, want := in[0].Shape(), in[1].Shape()
+		if len(want) < 1 || want[len(want)-1] > len(shape) || in[0].DType() != in[2].DType() {
+			return nil, fmt.Errorf("indices of shape %v for data of %s %v, updates of %s", want, in[0].DType(), shape, in[2].DType())
+		}
+		depth := want[len(want)-1]
+		if !slices.Equal(in[2].Shape(), slices.Concat(want[:len(want)-1], shape[depth:])) {
+			return nil, fmt.Errorf("updates of shape %v for indices of %v and data of %v", in[2].Shape(), want, shape)
+		}
+		index, err := intsOf(in[1])
+		if err != nil {
+			return nil, err
+		}
+		out, err := castTensor(x, in[0], in[0].DType(), false)
+		if err != nil {
+			return nil, err
+		}
+		run, strides := volume(shape[depth:]), rowMajor(shape)
+		cp := copier(out, in[2])
+		for i := range volume(want[:len(want)-1]) {
+			at := 0
+			for k := range depth {
+				j := index[i*depth+k]
+				if j < 0 {
+					j += shape[k]
+				}
+				if j < 0 || j >= shape[k] {
+					return nil, fmt.Errorf("index %d is outside an axis of %d", index[i*depth+k], shape[k])
+				}
+				at += j * strides[k]
+			}
+			if run > 0 {
+				cp(at, i*run, run)
+			}
+		}
+		return one(out, nil)
+	}, nil
+}
+
+// buildRange counts from start to limit, without it, in steps of delta.
+func buildRange(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		var v [3]float64
+		for i := range v {
+			f, ok := in[i].Float64s()
+			if !ok || len(f) != 1 || in[i].DType() != in[0].DType() {
+				return nil, fmt.Errorf("input %d of %s %v", i, in[i].DType(), in[i].Shape())
+			}
+			v[i] = f[0]
+		}
+		n := math.Ceil((v[1] - v[0]) / v[2])
+		if v[2] == 0 || !(n < math.MaxInt32) {
+			return nil, fmt.Errorf("a range of %v elements: %w", n, engine.ErrTooLarge)
+		}
+		o, err := x.New(in[0].DType(), max(int(n), 0))
+		if err != nil {
+			return nil, err
+		}
+		out := make([]float64, o.Len())
+		for i := range out {
+			out[i] = v[0] + float64(i)*v[2]
+		}
+		return one(o, storeFloats(o, out))
+	}, nil
+}
+
 // buildCompress keeps the elements of an axis, or of the whole tensor, where the
 // condition holds.
 func buildCompress(b *builder) (Kernel, error) {
@@ -276,6 +395,9 @@ func buildCompress(b *builder) (Kernel, error) {
 
 func init() {
 	register(DomainONNX, map[string]opDef{
+		"GatherND":       {since: 11, minIn: 2, maxIn: 2, maxOut: 1, build: buildGatherND},
+		"ScatterND":      {since: 11, minIn: 3, maxIn: 3, maxOut: 1, build: buildScatterND},
+		"Range":          {since: 11, minIn: 3, maxIn: 3, maxOut: 1, accept: numericTypes, build: buildRange},
 		"Compress":       {since: 9, minIn: 2, maxIn: 2, maxOut: 1, build: buildCompress},
 		"Gather":         {since: 1, minIn: 2, maxIn: 2, maxOut: 1, build: buildGather},
 		"GatherElements": {since: 11, minIn: 2, maxIn: 2, maxOut: 1, build: buildGatherElements},

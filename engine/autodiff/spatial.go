@@ -1,0 +1,388 @@
+package autodiff
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// inputs returns the values of n's inputs, nil where one is left out.
+func (b *back[T]) inputs(n *graph.Node) []*engine.Tensor {
+	in := make([]*engine.Tensor, len(n.Inputs))
+	for i, name := range n.Inputs {
+		if name != "" {
+			in[i] = b.run.Value(name)
+		}
+	}
+	return in
+}
+
+// conv sends the gradient back to the input; to the weights there is none, which
+// are constants in every model served.
+func conv[T float](b *back[T], n *graph.Node) error {
+	if len(n.Inputs) > 1 && b.needed[n.Inputs[1]] {
+		return notDifferentiable(n)
+	}
+	c, err := graph.NewConv(n, b.shape(n.Inputs[0]), b.shape(n.Inputs[1]))
+	if err != nil {
+		return err
+	}
+	d := b.grads[n.Outputs[0]]
+	if len(n.Inputs) > 2 {
+		g, err := b.grad(n.Inputs[2])
+		if err != nil {
+			return err
+		}
+		plane := len(d) / (c.Result[0] * c.Result[1])
+		for i := range d {
+			if g != nil {
+				g[i/plane%len(g)] += d[i]
+			}
+		}
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	if n.Op == "ConvTranspose" {
+		graph.Gather(c, g, d, b.value(n.Inputs[1]))
+		return nil
+	}
+	graph.Scatter(c, g, d, b.value(n.Inputs[1]))
+	return nil
+}
+
+// pool: the largest element of a window (the first of equals) gets its whole
+// gradient, in an average every element its share.
+func pool[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	shape := b.shape(n.Inputs[0])
+	w, err := graph.PoolWindows(n, shape)
+	if err != nil {
+		return err
+	}
+	largest := n.Op == "MaxPool" || n.Op == "GlobalMaxPool"
+	x, y, d := b.value(n.Inputs[0]), b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
+	plane, positions := w.Plane(), w.Positions()
+	for i, v := range d {
+		if v == 0 {
+			continue
+		}
+		p, from := i%positions, i/positions*plane
+		share := T(0)
+		if !largest {
+			share = v * T(w.AverageWeight(n, p))
+		}
+		for _, at := range w.Index[p*w.Taps : (p+1)*w.Taps] {
+			if at < 0 {
+				continue
+			}
+			if !largest {
+				g[from+int(at)] += share
+			} else if x[from+int(at)] == y[i] {
+				g[from+int(at)] += v
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// channelNorm is InstanceNormalization and GroupNormalization.
+func channelNorm[T float](b *back[T], n *graph.Node) error {
+	if err := onlyFirst(b, n); err != nil {
+		return err
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	l, err := graph.NewNormLayout(n, b.shape(n.Inputs[0]))
+	if err != nil {
+		return err
+	}
+	x, scale, d := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.grads[n.Outputs[0]]
+	eps := attrFloat(n, "epsilon", 1e-5)
+	own := make([]T, l.Span)
+	for r := 0; l.Span > 0 && (r+1)*l.Span <= len(x); r++ {
+		for i := range own {
+			own[i] = scale[l.Scale(r, i)]
+		}
+		at := r * l.Span
+		layerNormRow(g[at:at+l.Span], x[at:at+l.Span], d[at:at+l.Span], own, eps)
+	}
+	return nil
+}
+
+// einsum: the derivative of a product of operands by one of them is the product
+// of the others.
+func einsum[T float](b *back[T], n *graph.Node) error {
+	e, err := graph.NewEinsum(n, graph.ShapesOf(b.inputs(n)))
+	if err != nil {
+		return err
+	}
+	d := b.grads[n.Outputs[0]]
+	values, grads := make([][]T, len(n.Inputs)), make([][]T, len(n.Inputs))
+	for i, name := range n.Inputs {
+		values[i] = b.value(name)
+		if grads[i], err = b.grad(name); err != nil {
+			return err
+		}
+	}
+	e.Each(func(o int, at []int) {
+		for i, g := range grads {
+			if g == nil {
+				continue
+			}
+			p := d[o]
+			for k, a := range at {
+				if k != i {
+					p *= values[k][a]
+				}
+			}
+			g[at[i]] += p
+		}
+	})
+	return nil
+}
+
+// resize walks the axes back, each by the transpose of its weights.
+func resize[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	lines, err := graph.ResizeLines(n, b.inputs(n))
+	if err != nil {
+		return err
+	}
+	shape := append([]int(nil), b.shape(n.Outputs[0])...)
+	from := b.shape(n.Inputs[0])
+	d := b.grads[n.Outputs[0]]
+	for a := len(lines) - 1; a >= 0; a-- {
+		outer, inner := 1, 1
+		for i, s := range shape {
+			if i < a {
+				outer *= s
+			} else if i > a {
+				inner *= s
+			}
+		}
+		size := from[a]
+		next := make([]T, outer*size*inner)
+		for i := range outer {
+			for j, l := range lines[a] {
+				for k := range inner {
+					v := d[(i*len(lines[a])+j)*inner+k]
+					next[(i*size+l.At[0])*inner+k] += v * T(l.Weight[0])
+					next[(i*size+l.At[1])*inner+k] += v * T(l.Weight[1])
+				}
+			}
+		}
+		shape[a], d = size, next
+	}
+	for i, v := range d {
+		g[i] += v
+	}
+	return nil
+}
+
+func prelu[T float](b *back[T], n *graph.Node) error {
+	x, slope, d := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.grads[n.Outputs[0]]
+	shape := b.shape(n.Outputs[0])
+	ix, is := offsets(b.shape(n.Inputs[0]), shape), offsets(b.shape(n.Inputs[1]), shape)
+	gx, err := b.grad(n.Inputs[0])
+	if err != nil {
+		return err
+	}
+	gs, err := b.grad(n.Inputs[1])
+	if err != nil {
+		return err
+	}
+	for i, v := range d {
+		negative := x[ix[i]] < 0
+		if gs != nil && negative {
+			gs[is[i]] += v * x[ix[i]]
+		}
+		if gx == nil {
+			continue
+		}
+		if x[ix[i]] <= 0 { // torch takes the slope at the corner
+			v *= slope[is[i]]
+		}
+		gx[ix[i]] += v
+	}
+	return nil
+}
+
+// cumSum: what an element adds to comes back in the other direction.
+func cumSum[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	axes := b.value(n.Inputs[1])
+	shape := b.shape(n.Inputs[0])
+	axis := int(axes[0])
+	if axis < 0 {
+		axis += len(shape)
+	}
+	inner := 1
+	for _, s := range shape[axis+1:] {
+		inner *= s
+	}
+	size := shape[axis]
+	exclusive, reverse := n.Attrs["exclusive"].Int == 1, n.Attrs["reverse"].Int == 1
+	d := b.grads[n.Outputs[0]]
+	for line := range len(d) / max(size, 1) {
+		start := line/inner*size*inner + line%inner
+		sum := T(0)
+		for k := range size {
+			if !reverse {
+				k = size - 1 - k
+			}
+			at := start + k*inner
+			if exclusive {
+				g[at] += sum
+			}
+			sum += d[at]
+			if !exclusive {
+				g[at] += sum
+			}
+		}
+	}
+	return nil
+}
+
+// topK sends the gradient to the elements that were chosen.
+func topK[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	if len(n.Outputs) < 2 || n.Outputs[1] == "" {
+		return notDifferentiable(n)
+	}
+	shape, chosen := b.shape(n.Inputs[0]), b.shape(n.Outputs[0])
+	axis := len(shape) - 1
+	if a, ok := n.Attrs["axis"]; ok {
+		axis = (int(a.Int) + len(shape)) % len(shape)
+	}
+	inner := 1
+	for _, s := range shape[axis+1:] {
+		inner *= s
+	}
+	index := engine.Data[int64](b.run.Value(n.Outputs[1]))
+	d := b.grads[n.Outputs[0]]
+	if d == nil {
+		return nil
+	}
+	if len(index) != len(d) {
+		return fmt.Errorf("%d indices of %d values", len(index), len(d))
+	}
+	for i, v := range d {
+		outer := i / (chosen[axis] * inner)
+		g[(outer*shape[axis]+int(index[i]))*inner+i%inner] += v
+	}
+	return nil
+}
+
+// lpNormalization is Normalizer along any axis.
+func lpNormalization[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	shape := b.shape(n.Inputs[0])
+	axis := len(shape) - 1
+	if a, ok := n.Attrs["axis"]; ok {
+		axis = (int(a.Int) + len(shape)) % len(shape)
+	}
+	kind := "L2"
+	if a, ok := n.Attrs["p"]; ok && a.Int == 1 {
+		kind = "L1"
+	}
+	inner := 1
+	for _, s := range shape[axis+1:] {
+		inner *= s
+	}
+	size := shape[axis]
+	x, d := b.value(n.Inputs[0]), b.grads[n.Outputs[0]]
+	row := make([]float64, size)
+	for line := range len(d) / max(size, 1) {
+		start := line/inner*size*inner + line%inner
+		for k := range row {
+			row[k] = float64(x[start+k*inner])
+		}
+		unit(row, kind, func(k int) float64 { return float64(d[start+k*inner]) }, func(k int, v float64) { g[start+k*inner] += T(v) })
+	}
+	return nil
+}
+
+// unit sends back through y = x / n(x): dx = (dy - dn * sum(dy*y)) / n, where dn is
+// the norm's own gradient. A row of zeros is divided by 1.
+func unit(row []float64, kind string, d func(int) float64, add func(int, float64)) {
+	norm := graph.NormOf(kind, row)
+	dot := 0.0
+	for k, v := range row {
+		dot += d(k) * v / norm
+	}
+	for k, v := range row {
+		dn := v / norm
+		if kind == "L1" {
+			dn = sign(v)
+		}
+		add(k, (d(k)-dn*dot)/norm)
+	}
+}
+
+func sign(v float64) float64 {
+	if v == 0 {
+		return 0
+	}
+	return math.Copysign(1, v)
+}
+
+func svmKernel[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	p, err := graph.NewSVMParams(n)
+	if err != nil {
+		return err
+	}
+	x, _ := b.run.Value(n.Inputs[0]).Float64s()
+	k, _ := b.run.Value(n.Outputs[0]).Float64s()
+	for i, d := range b.grads[n.Outputs[0]] {
+		if d == 0 {
+			continue
+		}
+		r, v := i/p.Vectors, i%p.Vectors
+		row := x[r*p.Features : (r+1)*p.Features]
+		p.Slope(row, v, k[i], float64(d), func(j int, slope float64) { g[r*p.Features+j] += T(slope) })
+	}
+	return nil
+}
+
+func svmPairs[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	p, err := graph.NewSVMPairs(n)
+	if err != nil {
+		return err
+	}
+	d := b.grads[n.Outputs[0]]
+	pairs := p.Classes * (p.Classes - 1) / 2
+	for r := range len(d) / pairs {
+		p.Each(func(pair, v int, weight float64) { g[r*p.Vectors+v] += d[r*pairs+pair] * T(weight) })
+	}
+	return nil
+}

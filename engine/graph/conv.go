@@ -1,0 +1,205 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Conv is the geometry of a Conv or ConvTranspose node. A transposed convolution
+// is the convolution that would lead from its output to its input, walked back.
+type Conv struct {
+	*Windows
+	// Batch is N. The windows lie over Inner channels a group and make Outer
+	// channels a group: of a Conv, Inner belongs to the input and Outer to the
+	// output, of a ConvTranspose the other way round.
+	Batch, Groups, Inner, Outer int
+	// Result is the output's shape.
+	Result []int
+}
+
+// NewConv works out the geometry of node n for an input and weights of these
+// shapes.
+func NewConv(n *Node, x, weights []int) (*Conv, error) {
+	c := &Conv{Groups: 1}
+	if a, ok := n.Attrs["group"]; ok {
+		c.Groups = int(a.Int)
+	}
+	if len(x) < 3 || len(weights) != len(x) || c.Groups < 1 || c.Groups > x[1] || x[1]%c.Groups != 0 || weights[0]%c.Groups != 0 {
+		return nil, fmt.Errorf("input %v and weights %v in %d groups", x, weights, c.Groups)
+	}
+	if k := toInts(n.Attrs["kernel_shape"].Ints); len(k) > 0 && !slices.Equal(k, weights[2:]) {
+		return nil, fmt.Errorf("kernel_shape %v, the weights have %v", k, weights[2:])
+	}
+	c.Batch = x[0]
+	if n.Op == "ConvTranspose" {
+		return c, c.transposed(n, x, weights)
+	}
+	c.Inner, c.Outer = x[1]/c.Groups, weights[0]/c.Groups
+	if weights[1] != c.Inner {
+		return nil, fmt.Errorf("input %v and weights %v in %d groups", x, weights, c.Groups)
+	}
+	var err error
+	c.Windows, err = NewWindows(n, x, weights[2:])
+	if err != nil {
+		return nil, err
+	}
+	c.Result = append([]int{x[0], weights[0]}, c.Out...)
+	return c, nil
+}
+
+func (c *Conv) transposed(n *Node, x, weights []int) error {
+	if weights[0] != x[1] {
+		return fmt.Errorf("input %v and weights %v", x, weights)
+	}
+	if mode := n.Attrs["auto_pad"].String; mode != "" && mode != "NOTSET" || len(n.Attrs["output_shape"].Ints) > 0 {
+		return n.unsupported("auto_pad %q or output_shape", mode)
+	}
+	d := len(x) - 2
+	w, err := windowAttrs(n, d)
+	if err != nil {
+		return err
+	}
+	extra := toInts(n.Attrs["output_padding"].Ints)
+	if len(extra) == 0 {
+		extra = make([]int, d)
+	}
+	if len(extra) != d {
+		return n.corrupt("output_padding has %d elements for %d dimensions", len(extra), d)
+	}
+	c.Inner, c.Outer = weights[1], x[1]/c.Groups
+	c.Result = []int{x[0], weights[1] * c.Groups}
+	for i := range d {
+		if extra[i] < 0 || extra[i] >= max(w.strides[i], w.dilations[i]) {
+			return n.corrupt("output_padding %v", extra)
+		}
+		size := (x[2+i]-1)*w.strides[i] + (weights[2+i]-1)*w.dilations[i] + 1 + extra[i] - w.before[i] - w.after[i]
+		if size < 1 {
+			return fmt.Errorf("input %v and weights %v leave %d elements", x, weights, size)
+		}
+		c.Result = append(c.Result, size)
+	}
+	if c.Windows, err = NewWindows(n, c.Result, weights[2:]); err != nil {
+		return err
+	}
+	// output_padding below a stride makes no further window.
+	if !slices.Equal(c.Out, x[2:]) {
+		return fmt.Errorf("windows %v over an output of %v do not fit the input %v", c.Out, c.Result, x)
+	}
+	return nil
+}
+
+// Gather adds to small [Batch, Groups*Outer, Out...] the convolution of large
+// [Batch, Groups*Inner, In...] with weights [Groups*Outer, Inner, Kernel...].
+func Gather[T float](c *Conv, small, large, weights []T) {
+	plane, positions := c.Plane(), c.Positions()
+	depth := c.Inner * c.Taps
+	columns := make([]T, depth*positions)
+	for b := range c.Batch * c.Groups {
+		from := large[b*c.Inner*plane:][:c.Inner*plane]
+		columnsOfWindows(c, columns, from)
+		to := small[b*c.Outer*positions:][:c.Outer*positions]
+		Matmul(to, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], columns, c.Outer, positions, depth, false, false)
+	}
+}
+
+func columnsOfWindows[T float](c *Conv, columns, from []T) {
+	plane, positions := c.Plane(), c.Positions()
+	for ch := range c.Inner {
+		for k := range c.Taps {
+			row := columns[(ch*c.Taps+k)*positions:][:positions]
+			for p := range positions {
+				row[p] = 0
+				if at := c.Index[p*c.Taps+k]; at >= 0 {
+					row[p] = from[ch*plane+int(at)]
+				}
+			}
+		}
+	}
+}
+
+// Scatter is the transpose of Gather in its first two arguments: it adds to large
+// what small sends back through the weights.
+func Scatter[T float](c *Conv, large, small, weights []T) {
+	plane, positions := c.Plane(), c.Positions()
+	depth := c.Inner * c.Taps
+	columns := make([]T, depth*positions)
+	for b := range c.Batch * c.Groups {
+		clear(columns)
+		from := small[b*c.Outer*positions:][:c.Outer*positions]
+		Matmul(columns, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], from, depth, positions, c.Outer, true, false)
+		windowsOfColumns(c, large[b*c.Inner*plane:][:c.Inner*plane], columns)
+	}
+}
+
+func windowsOfColumns[T float](c *Conv, to, columns []T) {
+	plane, positions := c.Plane(), c.Positions()
+	for ch := range c.Inner {
+		for k := range c.Taps {
+			row := columns[(ch*c.Taps+k)*positions:][:positions]
+			for p, v := range row {
+				if at := c.Index[p*c.Taps+k]; at >= 0 {
+					to[ch*plane+int(at)] += v
+				}
+			}
+		}
+	}
+}
+
+func buildConv(b *builder) (Kernel, error) {
+	n := b.node
+	for _, name := range []string{"kernel_shape", "strides", "dilations", "pads", "output_padding", "output_shape"} {
+		b.attrs.ints(name)
+	}
+	b.attrs.string("auto_pad", "")
+	b.attrs.int("group", 1)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != in[1].DType() {
+			return nil, fmt.Errorf("operands of types %s and %s", in[0].DType(), in[1].DType())
+		}
+		c, err := NewConv(n, in[0].Shape(), in[1].Shape())
+		if err != nil {
+			return nil, err
+		}
+		// The windows' table and one group's columns.
+		if err := x.reserve(engine.Float64, len(c.Index)/2+c.Inner*c.Taps*c.Positions()); err != nil {
+			return nil, err
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(conv[float32](x, n, c, in))
+		case engine.Float64:
+			return one(conv[float64](x, n, c, in))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func conv[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor) (*engine.Tensor, error) {
+	t, out, err := newOf[T](x, c.Result...)
+	if err != nil {
+		return nil, err
+	}
+	if bias := arg(in, 2); bias != nil {
+		v := engine.Data[T](bias)
+		if len(v) != c.Result[1] {
+			return nil, fmt.Errorf("bias of %d elements for %d channels", len(v), c.Result[1])
+		}
+		plane := volume(c.Result[2:])
+		for i := range out {
+			out[i] = v[i/plane%len(v)]
+		}
+	}
+	if n.Op == "ConvTranspose" {
+		Scatter(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]))
+	} else {
+		Gather(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]))
+	}
+	return t, nil
+}
+
+func init() {
+	conv := opDef{since: 1, minIn: 2, maxIn: 3, maxOut: 1, accept: floatTypes, half: true, build: buildConv}
+	register(DomainONNX, map[string]opDef{"Conv": conv, "ConvTranspose": conv})
+}

@@ -1,0 +1,185 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Einsum is a parsed equation over operands of given shapes: every label is a
+// dimension, summed where the output does not have it.
+type Einsum struct {
+	// Size is the extent of each label, the output's labels first; Out is how
+	// many those are, and Shape their extents.
+	Size  []int
+	Out   int
+	Shape []int
+	// Strides is by operand and label: how far a step along the label goes, 0
+	// where the operand does not have it.
+	Strides [][]int
+}
+
+// maxEinsum bounds the terms of an equation.
+const maxEinsum = 1 << 32
+
+// NewEinsum parses the equation of an Einsum node. Ellipses are refused.
+func NewEinsum(n *Node, shapes [][]int) (*Einsum, error) {
+	equation := strings.ReplaceAll(n.Attrs["equation"].String, " ", "")
+	left, right, explicit := strings.Cut(equation, "->")
+	terms := strings.Split(left, ",")
+	if len(terms) != len(shapes) {
+		return nil, n.corrupt("an equation of %d operands for %d", len(terms), len(shapes))
+	}
+	if strings.Contains(equation, ".") {
+		return nil, n.unsupported("an ellipsis")
+	}
+	if !explicit {
+		right = implicitOutput(left)
+	}
+	size := map[rune]int{}
+	for i, term := range terms {
+		if len(term) != len(shapes[i]) {
+			return nil, fmt.Errorf("operand %d of shape %v has labels %q", i, shapes[i], term)
+		}
+		for k, label := range term {
+			if d, ok := size[label]; ok && d != shapes[i][k] {
+				return nil, fmt.Errorf("label %q is %d and %d", label, d, shapes[i][k])
+			}
+			size[label] = shapes[i][k]
+		}
+	}
+	labels := []rune(right)
+	for i, l := range labels {
+		if _, ok := size[l]; !ok || slices.Contains(labels[:i], l) {
+			return nil, n.corrupt("the output's labels %q", right)
+		}
+	}
+	e := &Einsum{Out: len(labels)}
+	for _, l := range left {
+		if l != ',' && !slices.Contains(labels, l) {
+			labels = append(labels, l)
+		}
+	}
+	work := 1
+	for _, l := range labels {
+		e.Size = append(e.Size, size[l])
+		if size[l] > 0 && work > maxEinsum/size[l] {
+			return nil, fmt.Errorf("equation %q of more than %d terms: %w", equation, maxEinsum, engine.ErrTooLarge)
+		}
+		work *= max(size[l], 1)
+	}
+	e.Shape = e.Size[:e.Out:e.Out]
+	for i, term := range terms {
+		strides, own := make([]int, len(labels)), rowMajor(shapes[i])
+		for k, label := range []rune(term) {
+			strides[slices.Index(labels, label)] += own[k] // a diagonal where it is repeated
+		}
+		e.Strides = append(e.Strides, strides)
+	}
+	return e, nil
+}
+
+// implicitOutput is the labels that occur once, in order.
+func implicitOutput(left string) string {
+	var once []rune
+	for _, l := range left {
+		if l != ',' && strings.Count(left, string(l)) == 1 {
+			once = append(once, l)
+		}
+	}
+	slices.Sort(once)
+	return string(once)
+}
+
+// Each calls f with the output's offset and the operands' offsets of every term.
+// The slice it passes is its own.
+func (e *Einsum) Each(f func(out int, at []int)) {
+	total := volume(e.Size)
+	if total == 0 {
+		return
+	}
+	index, at := make([]int, len(e.Size)), make([]int, len(e.Strides))
+	summed := volume(e.Size[e.Out:])
+	for i := range total {
+		f(i/summed, at)
+		for k := len(index) - 1; k >= 0; k-- {
+			index[k]++
+			for o := range at {
+				at[o] += e.Strides[o][k]
+			}
+			if index[k] < e.Size[k] {
+				break
+			}
+			for o := range at {
+				at[o] -= e.Strides[o][k] * e.Size[k]
+			}
+			index[k] = 0
+		}
+	}
+}
+
+// ShapesOf returns the shapes of tensors.
+func ShapesOf(in []*engine.Tensor) [][]int {
+	var shapes [][]int
+	for _, t := range in {
+		shapes = append(shapes, t.Shape())
+	}
+	return shapes
+}
+
+func buildEinsum(b *builder) (Kernel, error) {
+	n := b.node
+	b.attrs.string("equation", "")
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		for i, t := range in {
+			if t == nil || t.DType() != in[0].DType() {
+				return nil, fmt.Errorf("operand %d has another type than the first", i)
+			}
+		}
+		e, err := NewEinsum(n, ShapesOf(in))
+		if err != nil {
+			return nil, err
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(einsum[float32](x, e, in))
+		case engine.Float64:
+			return one(einsum[float64](x, e, in))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func einsum[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tensor, error) {
+	t, out, err := newOf[T](x, e.Shape...)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.reserve(engine.Float64, len(out)); err != nil {
+		return nil, err
+	}
+	sums := make([]float64, len(out))
+	data := make([][]T, len(in))
+	for i := range in {
+		data[i] = engine.Data[T](in[i])
+	}
+	e.Each(func(o int, at []int) {
+		p := 1.0
+		for i, a := range at {
+			p *= float64(data[i][a])
+		}
+		sums[o] += p
+	})
+	for i, s := range sums {
+		out[i] = T(s)
+	}
+	return t, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Einsum": {since: 12, minIn: 1, maxIn: 16, maxOut: 1, accept: floatTypes, half: true, build: buildEinsum},
+	})
+}

@@ -1,0 +1,89 @@
+package graph
+
+import (
+	"fmt"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// NormLayout tells how an InstanceNormalization or GroupNormalization node sees
+// its input: rows of Span neighbouring elements are normalised, and element i of
+// row r has the scale and bias at Scale(r, i).
+type NormLayout struct {
+	Span  int
+	Scale func(r, i int) int
+	// Parameters is the length of scale and bias.
+	Parameters int
+}
+
+// NewNormLayout works out the layout for an input of the given shape.
+func NewNormLayout(n *Node, shape []int) (*NormLayout, error) {
+	if len(shape) < 2 {
+		return nil, fmt.Errorf("an input of shape %v has no channels", shape)
+	}
+	channels, inner := shape[1], volume(shape[2:])
+	groups := channels
+	if n.Op == "GroupNormalization" {
+		groups = int(n.Attrs["num_groups"].Int)
+	}
+	if groups < 1 || channels%groups != 0 {
+		return nil, fmt.Errorf("%d groups of %d channels", groups, channels)
+	}
+	per := channels / groups
+	l := &NormLayout{Span: per * inner, Parameters: channels}
+	l.Scale = func(r, i int) int { return r%groups*per + i/inner }
+	if n.Op == "GroupNormalization" && n.Version < 21 {
+		l.Parameters = groups
+		l.Scale = func(r, _ int) int { return r % groups }
+	}
+	return l, nil
+}
+
+func buildChannelNorm(b *builder) (Kernel, error) {
+	n := b.node
+	eps := b.attrs.float("epsilon", 1e-5)
+	b.attrs.int("num_groups", 0)
+	b.attrs.ignore("stash_type") // the statistics are computed in float64
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		l, err := NewNormLayout(n, in[0].Shape())
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range in[1:3] {
+			if p.Len() != l.Parameters || p.DType() != in[0].DType() {
+				return nil, fmt.Errorf("parameters of %s %v for an input of %s %v", p.DType(), p.Shape(), in[0].DType(), in[0].Shape())
+			}
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(channelNorm[float32](x, in, l, eps))
+		case engine.Float64:
+			return one(channelNorm[float64](x, in, l, eps))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float64) (*engine.Tensor, error) {
+	t, out, err := newOf[T](x, in[0].Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	src, scale, bias := engine.Data[T](in[0]), engine.Data[T](in[1]), engine.Data[T](in[2])
+	for r := 0; l.Span > 0 && (r+1)*l.Span <= len(src); r++ {
+		row := src[r*l.Span : (r+1)*l.Span]
+		mean, inv := moments(row, eps)
+		for i, v := range row {
+			p := l.Scale(r, i)
+			out[r*l.Span+i] = T((float64(v)-mean)*inv*float64(scale[p]) + float64(bias[p]))
+		}
+	}
+	return t, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"InstanceNormalization": {since: 6, minIn: 3, maxIn: 3, maxOut: 1, accept: floatTypes, half: true, build: buildChannelNorm},
+		"GroupNormalization":    {since: 18, minIn: 3, maxIn: 3, maxOut: 1, accept: floatTypes, half: true, build: buildChannelNorm},
+	})
+}

@@ -1,0 +1,277 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Windows is the geometry of a node that slides a window over the spatial
+// dimensions [N, C, ...] of its input: convolutions and poolings.
+type Windows struct {
+	// In and Out are the spatial shapes, Kernel that of the window.
+	In, Out, Kernel []int
+	// Index has for every output position and window element the offset in the
+	// input's plane, or -1 for padding; Taps is the number of window elements.
+	Index []int32
+	Taps  int
+
+	strides, dilations, before, after []int
+}
+
+// maxIndex bounds the elements of Windows.Index.
+const maxIndex = 1 << 24
+
+// windowAttrs reads a node's strides, dilations and pads for d dimensions.
+func windowAttrs(n *Node, d int) (w *Windows, err error) {
+	list := func(name string, count, def int) ([]int, error) {
+		v := toInts(n.Attrs[name].Ints)
+		if len(v) == 0 {
+			return slices.Repeat([]int{def}, count), nil
+		}
+		if len(v) != count {
+			return nil, n.corrupt("%s has %d elements for %d dimensions", name, len(v), d)
+		}
+		for _, e := range v {
+			if e < 0 || e > math.MaxInt32 || e == 0 && name != "pads" && name != "output_padding" {
+				return nil, n.corrupt("%s holds %d", name, e)
+			}
+		}
+		return v, nil
+	}
+	w = &Windows{}
+	if w.strides, err = list("strides", d, 1); err != nil {
+		return nil, err
+	}
+	if w.dilations, err = list("dilations", d, 1); err != nil {
+		return nil, err
+	}
+	pads, err := list("pads", 2*d, 0)
+	if err != nil {
+		return nil, err
+	}
+	w.before, w.after = pads[:d:d], pads[d:]
+	return w, nil
+}
+
+// NewWindows works out the windows of node n over an input of the given shape.
+// kernel is the window's shape.
+func NewWindows(n *Node, shape, kernel []int) (*Windows, error) {
+	d := len(shape) - 2
+	if d < 1 || len(kernel) != d {
+		return nil, fmt.Errorf("a window %v over an input of shape %v", kernel, shape)
+	}
+	w, err := windowAttrs(n, d)
+	if err != nil {
+		return nil, err
+	}
+	w.In, w.Kernel = slices.Clone(shape[2:]), slices.Clone(kernel)
+	w.Taps = 1
+	total := 1
+	for i := range d {
+		reach := (kernel[i]-1)*w.dilations[i] + 1
+		if kernel[i] < 1 || reach > math.MaxInt32 {
+			return nil, fmt.Errorf("a window %v", kernel)
+		}
+		if err := w.autoPad(n, i, reach); err != nil {
+			return nil, err
+		}
+		room := w.In[i] + w.before[i] + w.after[i] - reach
+		if room < 0 {
+			return nil, fmt.Errorf("a window of %d over %d elements", reach, w.In[i]+w.before[i]+w.after[i])
+		}
+		out := room/w.strides[i] + 1
+		if n.Attrs["ceil_mode"].Int == 1 && room%w.strides[i] != 0 && out*w.strides[i] < w.In[i]+w.before[i] {
+			out++ // a last window that begins inside the input
+		}
+		w.Out = append(w.Out, out)
+		if w.Taps, err = product(w.Taps, kernel[i]); err != nil {
+			return nil, err
+		}
+		if total, err = product(total, out); err != nil {
+			return nil, err
+		}
+	}
+	if total > maxIndex/w.Taps {
+		return nil, fmt.Errorf("%d windows of %d: %w", total, w.Taps, engine.ErrTooLarge)
+	}
+	w.fill(total)
+	return w, nil
+}
+
+// autoPad sets the padding of dimension i where the node leaves it to us.
+func (w *Windows) autoPad(n *Node, i, reach int) error {
+	switch mode := n.Attrs["auto_pad"].String; mode {
+	case "", "NOTSET":
+	case "VALID":
+		w.before[i], w.after[i] = 0, 0
+	case "SAME_UPPER", "SAME_LOWER":
+		out := (w.In[i] + w.strides[i] - 1) / w.strides[i]
+		pad := max(0, (out-1)*w.strides[i]+reach-w.In[i])
+		w.before[i], w.after[i] = pad/2, pad-pad/2
+		if mode == "SAME_LOWER" {
+			w.before[i], w.after[i] = w.after[i], w.before[i]
+		}
+	default:
+		return n.unsupported("auto_pad %q", mode)
+	}
+	return nil
+}
+
+// fill computes Index.
+func (w *Windows) fill(total int) {
+	w.Index = make([]int32, total*w.Taps)
+	plane, outs, taps := rowMajor(w.In), rowMajor(w.Out), rowMajor(w.Kernel)
+	for o := range total {
+		for k := range w.Taps {
+			at := 0
+			for i := range w.In {
+				p := o/outs[i]%w.Out[i]*w.strides[i] + k/taps[i]%w.Kernel[i]*w.dilations[i] - w.before[i]
+				if p < 0 || p >= w.In[i] {
+					at = -1
+					break
+				}
+				at += p * plane[i]
+			}
+			w.Index[o*w.Taps+k] = int32(at)
+		}
+	}
+}
+
+// padded returns how many of a window's elements stand in the input or its
+// padding; those beyond are there only because of ceil_mode.
+func (w *Windows) padded(o int) int {
+	outs := rowMajor(w.Out)
+	count := 1
+	for i := range w.In {
+		start := o/outs[i]%w.Out[i]*w.strides[i] - w.before[i]
+		inside := 0
+		for k := range w.Kernel[i] {
+			if start+k*w.dilations[i] < w.In[i]+w.after[i] {
+				inside++
+			}
+		}
+		count *= inside
+	}
+	return count
+}
+
+// Plane is the number of elements of the input's spatial dimensions.
+func (w *Windows) Plane() int { return volume(w.In) }
+
+// Positions is the number of windows.
+func (w *Windows) Positions() int { return volume(w.Out) }
+
+func volume(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// PoolWindows returns the windows of a pooling node; a global one has a single
+// window over everything.
+func PoolWindows(n *Node, shape []int) (*Windows, error) {
+	if len(shape) < 3 {
+		return nil, fmt.Errorf("an input of shape %v has no spatial dimensions", shape)
+	}
+	if n.Op == "GlobalAveragePool" || n.Op == "GlobalMaxPool" {
+		return NewWindows(&Node{}, shape, shape[2:])
+	}
+	return NewWindows(n, shape, toInts(n.Attrs["kernel_shape"].Ints))
+}
+
+// AverageWeight returns the weight of each element of window o in an average:
+// one over the elements that count.
+func (w *Windows) AverageWeight(n *Node, o int) float64 {
+	if n.Attrs["count_include_pad"].Int == 1 {
+		return 1 / float64(w.padded(o))
+	}
+	count := 0
+	for _, at := range w.Index[o*w.Taps : (o+1)*w.Taps] {
+		if at >= 0 {
+			count++
+		}
+	}
+	return 1 / float64(max(count, 1))
+}
+
+func buildPool(b *builder) (Kernel, error) {
+	n := b.node
+	for _, name := range []string{"kernel_shape", "strides", "dilations", "pads"} {
+		b.attrs.ints(name)
+	}
+	b.attrs.string("auto_pad", "")
+	b.attrs.int("ceil_mode", 0)
+	b.attrs.int("count_include_pad", 0)
+	b.attrs.ignore("storage_order") // of the indices, which are not made
+	if _, ok := n.Attrs["kernel_shape"]; !ok && n.Op != "GlobalAveragePool" && n.Op != "GlobalMaxPool" {
+		return nil, n.corrupt("has no kernel_shape")
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		w, err := PoolWindows(n, in[0].Shape())
+		if err != nil {
+			return nil, err
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(pool[float32](x, n, w, in[0]))
+		case engine.Float64:
+			return one(pool[float64](x, n, w, in[0]))
+		}
+		return nil, typeError(in[0])
+	}, nil
+}
+
+func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) (*engine.Tensor, error) {
+	shape := append(slices.Clone(t.Shape()[:2]), w.Out...)
+	o, out, err := newOf[T](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	largest := n.Op == "MaxPool" || n.Op == "GlobalMaxPool"
+	src := engine.Data[T](t)
+	plane, positions := w.Plane(), w.Positions()
+	weights := make([]float64, positions)
+	for p := range weights {
+		if !largest {
+			weights[p] = w.AverageWeight(n, p)
+		}
+	}
+	for c := range t.Shape()[0] * t.Shape()[1] {
+		from, to := src[c*plane:(c+1)*plane], out[c*positions:(c+1)*positions]
+		for p := range positions {
+			taps := w.Index[p*w.Taps : (p+1)*w.Taps]
+			if largest {
+				to[p] = largestOf(from, taps)
+				continue
+			}
+			sum := 0.0
+			for _, at := range taps {
+				if at >= 0 {
+					sum += float64(from[at])
+				}
+			}
+			to[p] = T(sum * weights[p])
+		}
+	}
+	return o, nil
+}
+
+func largestOf[T float](plane []T, taps []int32) T {
+	best := T(math.Inf(-1))
+	for _, at := range taps {
+		if at >= 0 && (plane[at] > best || plane[at] != plane[at]) {
+			best = plane[at]
+		}
+	}
+	return best
+}
+
+func init() {
+	pool := opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildPool}
+	register(DomainONNX, map[string]opDef{"MaxPool": pool, "AveragePool": pool, "GlobalMaxPool": pool, "GlobalAveragePool": pool})
+}
