@@ -102,6 +102,7 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 		}
 		info.Outputs = append(info.Outputs, engine.Spec{Name: v.name, DType: d, Shape: shape})
 	}
+	settleShapes(info, program)
 	w := &walker{program: program}
 	info.Classes = w.classes(g.Outputs)
 	for i := range info.Outputs {

@@ -1,0 +1,64 @@
+package onnx
+
+import (
+	"context"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// The trial run that settles outputs' shapes: so many rows, so much memory.
+const (
+	trialRows  = 3
+	trialBytes = 1 << 26
+)
+
+// settleShapes corrects the shapes that a file declares for its outputs by one run
+// over rows of zeros. Converters declare some wrongly (a forest of three targets as
+// [-1, 1], a label of shape [-1] that comes as [-1, 1]), and what is declared is what
+// predictions are stored by. Where there is no such run, the file's word stands.
+func settleShapes(info *engine.Info, program *graph.Program) {
+	var in engine.Values
+	for _, s := range info.Inputs {
+		if len(s.Shape) == 0 || s.Shape[0] != -1 || slices.Min(append([]int{0}, s.Shape[1:]...)) < 0 {
+			return
+		}
+		shape := slices.Clone(s.Shape)
+		shape[0] = trialRows
+		if n, err := engine.Elements(shape); err != nil || n > trialBytes/8 {
+			return
+		}
+		t, err := engine.New(s.DType, shape...)
+		if err != nil {
+			return
+		}
+		in = append(in, engine.Named{Name: s.Name, Tensor: t})
+	}
+	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes}, in, program.Graph().Outputs)
+	if err != nil {
+		return
+	}
+	for i := range info.Outputs {
+		s := &info.Outputs[i]
+		made := r.Value(s.Name).Shape()
+		if len(made) == 0 || made[0] != trialRows || fits(made, s.Shape) {
+			continue
+		}
+		s.Shape = slices.Clone(made)
+		s.Shape[0] = -1
+	}
+}
+
+// fits reports whether a tensor's shape is one that was declared.
+func fits(made, declared []int) bool {
+	if len(made) != len(declared) {
+		return false
+	}
+	for i, d := range declared {
+		if d >= 0 && made[i] != d {
+			return false
+		}
+	}
+	return true
+}
