@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/enginetest"
 	"github.com/pellucid/pellucid/engine/tree"
 	"github.com/sbinet/npyio"
 )
@@ -176,8 +179,26 @@ func runCase(t *testing.T, files map[string][]byte) (engine.Model, engine.Values
 	return m, in, &c
 }
 
+// scikitLearnCases are all that sklearn.zip holds: one that its script could not
+// make would else be missed by nobody.
+var scikitLearnCases = []string{
+	"ada_classifier", "ada_regressor", "bagging", "bins", "boosting_binary", "boosting_multi", "boosting_opset_1",
+	"boosting_regressor", "calibrated", "columns", "extra_trees", "forest_binary", "forest_double", "forest_multi",
+	"forest_regressor", "forest_three_targets", "gaussian_process", "hist_binary_nan", "hist_multi_nan", "hist_regressor_nan",
+	"imputed_linear", "isolation_forest", "kernel_pca", "lgb_binary", "lgb_binary_zipmap", "lgb_multi", "lgb_regressor", "linear",
+	"linear_double", "logistic_binary", "logistic_binary_zipmap", "logistic_multi", "mlp_binary", "mlp_classifier", "mlp_labels",
+	"mlp_regressor", "naive_bayes", "neighbours", "neighbours_distance", "neighbours_manhattan", "one_class_svm",
+	"one_vs_rest_labels", "pca_robust", "power_poly", "ridge_multi_output", "scaled_logistic", "scores_raw", "stacking",
+	"svc_binary", "svc_binary_probability", "svc_multi", "svc_multi_ovo", "svc_multi_probability", "svr", "svr_scaled_linear",
+	"tree_classifier", "tree_regressor", "voting_regressor", "xgb_binary", "xgb_multi", "xgb_regressor", "zipmap_columns",
+}
+
 func TestScikitLearn(t *testing.T) {
-	for name, files := range archive(t, "sklearn.zip") {
+	cases := archive(t, "sklearn.zip")
+	if got := slices.Sorted(maps.Keys(cases)); !slices.Equal(got, scikitLearnCases) {
+		t.Errorf("cases %q, want %q", got, scikitLearnCases)
+	}
+	for name, files := range cases {
 		t.Run(name, func(t *testing.T) {
 			m, in, c := runCase(t, files)
 			h, ok := m.(tree.Holder)
@@ -187,6 +208,7 @@ func TestScikitLearn(t *testing.T) {
 			if ok {
 				checkHolder(t, h, m, in)
 			}
+			enginetest.TestModel(t, m, in)
 		})
 	}
 }
@@ -200,18 +222,7 @@ func checkHolder(t *testing.T, h tree.Holder, m engine.Model, in engine.Values) 
 	}
 	rows := in[0].Tensor.Rows()
 	x, _ := in[0].Tensor.Float64s()
-	margins := make([]float64, rows*e.Outputs)
-	narrow := make([]float32, len(x))
-	for i, v := range x {
-		narrow[i] = float32(v)
-	}
-	out := make([]float32, len(margins))
-	if err := tree.Margins(t.Context(), tree.NewEvaluator(e), narrow, rows, out, 1); err != nil {
-		t.Fatal(err)
-	}
-	for i, v := range out {
-		margins[i] = float64(v)
-	}
+	margins := marginsOf(t, e, x, rows)
 	got := tree.Apply(e.Link, e.LinkScale, margins, e.Outputs)
 	s, err := m.NewSession(engine.SessionOptions{})
 	if err != nil {
@@ -232,6 +243,31 @@ func checkHolder(t *testing.T, h tree.Holder, m engine.Model, in engine.Values) 
 			t.Fatalf("link of margin %d is %v, the output %v", i, g, w)
 		}
 	}
+}
+
+// marginsOf evaluates an ensemble in its own precision.
+func marginsOf(t *testing.T, e *tree.Ensemble, x []float64, rows int) []float64 {
+	t.Helper()
+	wide := make([]float64, rows*e.Outputs)
+	v := tree.NewEvaluator(e)
+	if !e.Float32 {
+		if err := tree.Margins(t.Context(), v, x, rows, wide, 1); err != nil {
+			t.Fatal(err)
+		}
+		return wide
+	}
+	narrow := make([]float32, len(x))
+	for i, f := range x {
+		narrow[i] = float32(f)
+	}
+	out := make([]float32, len(wide))
+	if err := tree.Margins(t.Context(), v, narrow, rows, out, 1); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range out {
+		wide[i] = float64(f)
+	}
+	return wide
 }
 
 func TestTorch(t *testing.T) {

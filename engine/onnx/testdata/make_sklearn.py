@@ -13,18 +13,25 @@ from sklearn.pipeline import make_pipeline, Pipeline
 from sklearn.preprocessing import StandardScaler, MinMaxScaler, OneHotEncoder, Normalizer
 from sklearn.impute import SimpleImputer
 from sklearn.compose import ColumnTransformer
+from sklearn import calibration, decomposition, gaussian_process, multiclass, naive_bayes, neighbors, preprocessing, svm
 import pandas as pd
 
-# skl2onnx 1.20 hands NumPy integers to onnx, which takes Python's only.
+# skl2onnx 1.20 hands NumPy's integers and booleans to onnx, which takes Python's integers only.
 import skl2onnx.common._container as container
 
 _make = container.make_node
 
 
+def plain(v):
+    if isinstance(v, (bool, np.bool_)):
+        return int(v)
+    return v.item() if isinstance(v, np.generic) else v
+
+
 def make_node(*a, **k):
     for key, v in k.items():
-        if isinstance(v, (list, tuple)):
-            k[key] = [e.item() if isinstance(e, np.generic) else e for e in v]
+        if isinstance(v, (list, tuple, np.ndarray)):
+            k[key] = [plain(e) for e in v]
     return _make(*a, **k)
 
 
@@ -88,22 +95,20 @@ def save(name, onx, inputs, library, tree=False):
 F = [("X", FloatTensorType([None, M]))]
 
 
-def skl(name, model, y, test=T, train=X, initial=F, options=None, tree=False, zipmap=False, **kw):
-    try:
-        model.fit(train, y)
-        opt = None
-        if hasattr(model, "predict_proba") and not zipmap:
-            opt = {id(model): {"zipmap": False}}
-        onx = convert_sklearn(model, initial_types=initial, target_opset={"": 18, "ai.onnx.ml": 3}, options=opt, **kw)
-        lib = {}
-        outs = [o.name for o in onx.graph.output]
-        if hasattr(model, "predict_proba"):
-            lib[outs[1]] = model.predict_proba(test)
-        elif hasattr(model, "predict"):
-            lib[outs[0]] = np.asarray(model.predict(test))
-        save(name, onx, {"X": np.asarray(test)}, lib, tree)
-    except Exception as e:
-        print("FAILED", name, repr(e)[:300])
+def skl(name, model, y, test=T, train=X, initial=F, options=None, tree=False, zipmap=False, opset=18, library=True, **kw):
+    """A case that cannot be made ends the script: none may silently be missing."""
+    model.fit(train, y)
+    opt = options
+    if opt is None and hasattr(model, "predict_proba") and not zipmap:
+        opt = {"zipmap": False}
+    onx = convert_sklearn(model, initial_types=initial, target_opset={"": opset, "ai.onnx.ml": 3}, options={id(model): opt} if opt else None, **kw)
+    lib = {}
+    outs = [o.name for o in onx.graph.output]
+    if library and hasattr(model, "predict_proba") and len(outs) > 1:
+        lib[outs[1]] = model.predict_proba(test)
+    elif library and hasattr(model, "predict"):
+        lib[outs[0]] = np.asarray(model.predict(test))
+    save(name, onx, {"X": np.asarray(test)}, lib, tree)
 
 
 skl("logistic_binary", lm.LogisticRegression(), yb)
@@ -126,10 +131,44 @@ skl("extra_trees", en.ExtraTreesRegressor(10, max_depth=4, random_state=0), yr, 
 skl("boosting_binary", en.GradientBoostingClassifier(n_estimators=10, random_state=0), yb, tree=True)
 skl("boosting_multi", en.GradientBoostingClassifier(n_estimators=5, random_state=0), ys, tree=True)
 skl("boosting_regressor", en.GradientBoostingRegressor(n_estimators=10, random_state=0), yr, tree=True)
+skl("forest_double", en.RandomForestClassifier(5, max_depth=3, random_state=0), ys, test=T.astype(np.float64), train=X.astype(np.float64), initial=[("X", DoubleTensorType([None, M]))], tree=True)
+skl("forest_three_targets", en.RandomForestRegressor(5, max_depth=3, random_state=0), np.stack([yr, -yr, yr + 1], 1), tree=True)
+# A graph whose operators are all as old as ONNX is stamped with operator set 1.
+skl("boosting_opset_1", en.GradientBoostingRegressor(n_estimators=5, random_state=0), yr, opset=12, tree=True)
 skl("hist_binary_nan", en.HistGradientBoostingClassifier(max_iter=8, max_depth=4), yb, test=TN, train=XN, tree=True)
 skl("hist_multi_nan", en.HistGradientBoostingClassifier(max_iter=5, max_depth=3), ys, test=TN, train=XN, tree=True)
 skl("hist_regressor_nan", en.HistGradientBoostingRegressor(max_iter=8, max_depth=4), yr, test=TN, train=XN, tree=True)
 skl("isolation_forest", en.IsolationForest(n_estimators=10, random_state=0), None)
+skl("ada_regressor", en.AdaBoostRegressor(n_estimators=5, random_state=0), yr)
+skl("ada_classifier", en.AdaBoostClassifier(n_estimators=5, random_state=0), ys)
+skl("bagging", en.BaggingClassifier(lm.LogisticRegression(), n_estimators=3, max_features=0.6, random_state=0), ys)
+skl("stacking", en.StackingClassifier([("a", lm.LogisticRegression()), ("b", tr.DecisionTreeClassifier(max_depth=3))]), ys)
+skl("voting_regressor", en.VotingRegressor([("a", lm.LinearRegression()), ("b", tr.DecisionTreeRegressor(max_depth=3))]), yr)
+# Fewer rows, so that support vectors and neighbours stay small.
+S, R = slice(0, 80), X[200:216]
+skl("svc_binary", svm.SVC(), yb[S], train=X[S], test=R)
+skl("svc_multi", svm.SVC(kernel="poly"), ys[S], train=X[S], test=R, library=False)
+skl("svc_multi_ovo", svm.SVC(kernel="sigmoid", decision_function_shape="ovo"), ys[S], train=X[S], test=R, library=False)
+skl("svc_binary_probability", svm.SVC(probability=True, random_state=0), yb[S], train=X[S], test=R)
+skl("svc_multi_probability", svm.SVC(probability=True, random_state=0), ys[S], train=X[S], test=R)
+skl("svr", svm.SVR(), yr[S], train=X[S], test=R)
+skl("svr_scaled_linear", make_pipeline(StandardScaler(), svm.SVR(kernel="linear")), yr[S], train=X[S], test=R)
+skl("one_class_svm", svm.OneClassSVM(), None, train=X[S], test=R)
+skl("neighbours", neighbors.KNeighborsClassifier(), ys[S], train=X[S], test=R)
+# The converter weighs by something else than the distance, so only onnxruntime agrees.
+skl("neighbours_distance", neighbors.KNeighborsRegressor(weights="distance"), yr[S], train=X[S], test=R, library=False)
+skl("neighbours_manhattan", neighbors.KNeighborsClassifier(metric="manhattan"), yb[S], train=X[S], test=R)
+skl("gaussian_process", gaussian_process.GaussianProcessRegressor(alpha=0.1), yr[S], train=X[S], test=R)
+skl("kernel_pca", make_pipeline(decomposition.KernelPCA(3, kernel="rbf"), lm.Ridge()), yr[S], train=X[S], test=R)
+skl("naive_bayes", naive_bayes.GaussianNB(), ys)
+skl("calibrated", calibration.CalibratedClassifierCV(svm.LinearSVC(), cv=3), ys)
+skl("one_vs_rest_labels", multiclass.OneVsRestClassifier(lm.LogisticRegression()), np.stack([yb, 1 - yb, yb], 1))
+skl("mlp_labels", nn.MLPClassifier((6,), max_iter=40, random_state=0), np.stack([yb, 1 - yb, yb], 1))
+skl("bins", make_pipeline(preprocessing.KBinsDiscretizer(4, encode="onehot-dense"), lm.LogisticRegression()), ys)
+skl("power_poly", make_pipeline(preprocessing.PowerTransformer(), preprocessing.PolynomialFeatures(2), lm.Ridge()), yr)
+skl("pca_robust", make_pipeline(preprocessing.RobustScaler(), decomposition.PCA(3, whiten=True), lm.LogisticRegression()), ys)
+skl("scores_raw", lm.LogisticRegression(), ys, options={"zipmap": False, "raw_scores": True}, library=False)
+skl("zipmap_columns", lm.LogisticRegression(), ym, options={"zipmap": "columns"}, library=False)
 
 # Columns with strings.
 df = pd.DataFrame({"age": X[:, 0], "income": X[:, 1], "city": rng.choice(["Oslo", "Rome", "Lima"], N), "job": rng.choice(["a", "b"], N)})
@@ -147,20 +186,14 @@ from onnxmltools import convert_xgboost, convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType as FT
 
 for name, m, y in [("xgb_binary", xgb.XGBClassifier(n_estimators=10, max_depth=3), yb), ("xgb_multi", xgb.XGBClassifier(n_estimators=5, max_depth=3), ym), ("xgb_regressor", xgb.XGBRegressor(n_estimators=10, max_depth=3), yr)]:
-    try:
-        m.fit(XN, y)
-        onx = convert_xgboost(m, initial_types=[("input", FT([None, M]))], target_opset=15)
-        o = [v.name for v in onx.graph.output]
-        save(name, onx, {"input": TN}, {o[-1]: m.predict_proba(TN) if len(o) > 1 else m.predict(TN)}, True)
-    except Exception as e:
-        print("FAILED", name, repr(e)[:300])
+    m.fit(XN, y)
+    onx = convert_xgboost(m, initial_types=[("input", FT([None, M]))], target_opset=15)
+    o = [v.name for v in onx.graph.output]
+    save(name, onx, {"input": TN}, {o[-1]: m.predict_proba(TN) if len(o) > 1 else m.predict(TN)}, True)
 for name, m, y in [("lgb_binary", lgb.LGBMClassifier(n_estimators=10, num_leaves=8, verbose=-1), yb), ("lgb_multi", lgb.LGBMClassifier(n_estimators=5, num_leaves=8, verbose=-1), ym), ("lgb_regressor", lgb.LGBMRegressor(n_estimators=10, num_leaves=8, verbose=-1), yr)]:
-    try:
-        m.fit(XN, y)
-        for zm in ([False, True] if name == "lgb_binary" else [False]):
-            onx = convert_lightgbm(m, initial_types=[("input", FT([None, M]))], target_opset=15, zipmap=zm)
-            o = [v.name for v in onx.graph.output]
-            save(name + ("_zipmap" if zm else ""), onx, {"input": TN}, {o[-1]: m.predict_proba(TN) if len(o) > 1 else m.predict(TN)}, True)
-    except Exception as e:
-        print("FAILED", name, repr(e)[:300])
+    m.fit(XN, y)
+    for zm in ([False, True] if name == "lgb_binary" else [False]):
+        onx = convert_lightgbm(m, initial_types=[("input", FT([None, M]))], target_opset=15, zipmap=zm)
+        o = [v.name for v in onx.graph.output]
+        save(name + ("_zipmap" if zm else ""), onx, {"input": TN}, {o[-1]: m.predict_proba(TN) if len(o) > 1 else m.predict(TN)}, True)
 out.close()
