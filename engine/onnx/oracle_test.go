@@ -270,10 +270,33 @@ func marginsOf(t *testing.T, e *tree.Ensemble, x []float64, rows int) []float64 
 	return wide
 }
 
+// torchCases are all that torch.zip holds, as above.
+var torchCases = []string{
+	"activations_dynamo", "activations_script", "attention_double_dynamo", "attention_double_script", "attention_dynamo",
+	"attention_script", "chunks_dynamo", "chunks_script", "cnn_groups_dynamo", "cnn_groups_script", "cnn_pads_dynamo",
+	"cnn_pads_script", "cnn_pools_dynamo", "cnn_pools_script", "cnn_series_dynamo", "cnn_series_script", "cnn_transposed_dynamo",
+	"cnn_transposed_script", "cnn_volume_dynamo", "cnn_volume_script", "einsum_dynamo", "einsum_script", "group_norm_dynamo",
+	"group_norm_script", "indexed_dynamo", "indexed_script", "mlp_batchnorm_sigmoid_double_dynamo",
+	"mlp_batchnorm_sigmoid_double_script", "mlp_batchnorm_sigmoid_dynamo", "mlp_batchnorm_sigmoid_script", "mlp_gelu_double_dynamo",
+	"mlp_gelu_double_script", "mlp_gelu_dynamo", "mlp_gelu_script", "mlp_layernorm_double_dynamo", "mlp_layernorm_double_script",
+	"mlp_layernorm_dynamo", "mlp_layernorm_script", "mlp_relu_double_dynamo", "mlp_relu_double_script", "mlp_relu_dynamo",
+	"mlp_relu_script", "mlp_selu_leaky_double_dynamo", "mlp_selu_leaky_double_script", "mlp_selu_leaky_dynamo",
+	"mlp_selu_leaky_script", "mlp_tanh_softmax_double_dynamo", "mlp_tanh_softmax_double_script", "mlp_tanh_softmax_dynamo",
+	"mlp_tanh_softmax_script", "moments_dynamo", "moments_script", "normalized_dynamo", "normalized_script", "pixel_shuffle_dynamo",
+	"pixel_shuffle_script", "residual_double_dynamo", "residual_double_script", "residual_dynamo", "residual_script",
+	"resnet_dynamo", "resnet_script", "sums_dynamo", "sums_script", "trigonometry_dynamo", "trigonometry_script",
+	"upsample_bilinear_dynamo", "upsample_bilinear_script", "upsample_nearest_dynamo", "upsample_nearest_script",
+}
+
 func TestTorch(t *testing.T) {
-	for name, files := range archive(t, "torch.zip") {
+	cases := archive(t, "torch.zip")
+	if got := slices.Sorted(maps.Keys(cases)); !slices.Equal(got, torchCases) {
+		t.Errorf("cases %q, want %q", got, torchCases)
+	}
+	for name, files := range cases {
 		t.Run(name, func(t *testing.T) {
 			m, in, c := runCase(t, files)
+			enginetest.TestModel(t, m, in)
 			s, err := m.NewSession(engine.SessionOptions{})
 			if err != nil {
 				t.Fatal(err)

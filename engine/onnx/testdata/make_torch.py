@@ -36,6 +36,32 @@ class Residual(nn.Module):
         return torch.softmax(self.o(h), -1)
 
 
+class Of(nn.Module):
+    """A function of the input and some modules or parameters."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.c1, self.b1 = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.c2, self.b2 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.o = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.b1(self.c1(x)))
+        h = torch.relu(h + self.b2(self.c2(h)))
+        return self.o(nn.functional.adaptive_avg_pool2d(h, 1).flatten(1))
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -57,41 +83,80 @@ nets = {
     "residual": Residual,
     "attention": Attention,
 }
+# Networks over images, series and more rows of numbers: the shape of a row, then the network. Single precision only.
+functional = nn.functional
+more = {
+    "resnet": ((2, 8, 8), ResNet),
+    "cnn_pools": ((2, 9, 9), lambda: nn.Sequential(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.SiLU(), nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), nn.AvgPool2d(2, padding=1, count_include_pad=False), nn.Flatten(), nn.Linear(16, 2))),
+    "cnn_groups": ((4, 8, 8), lambda: nn.Sequential(nn.Conv2d(4, 8, 3, dilation=2, groups=2, padding=2), nn.GELU(), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(8 * 36, 2))),
+    "cnn_series": ((2, 16), lambda: nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(4, 4, 3), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(4, 2))),
+    "cnn_volume": ((1, 4, 4, 4), lambda: nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Flatten(), nn.Linear(16, 2))),
+    "cnn_transposed": ((2, 4, 4), lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1), nn.Hardswish(), nn.Flatten(), nn.Linear(3 * 64, 2))),
+    "cnn_pads": ((2, 4, 4), lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.ZeroPad2d((1, 0, 2, 0)), nn.ReplicationPad2d(1), nn.ConstantPad2d(1, 0.5), nn.Conv2d(2, 1, 3), nn.Flatten(), nn.Linear(90, 2))),
+    "upsample_nearest": ((1, 4, 4), lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(36, 2))),
+    "upsample_bilinear": ((1, 4, 4), lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(36, 2))),
+    "group_norm": ((4, 3, 3), lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.Flatten(), nn.Linear(36, 2))),
+    "pixel_shuffle": ((4, 2, 2), lambda: nn.Sequential(nn.PixelShuffle(2), nn.Flatten(), nn.Linear(16, 2))),
+    "activations": ((6,), lambda: nn.Sequential(nn.Linear(6, 6), nn.PReLU(6), nn.Mish(), nn.Linear(6, 6), nn.Hardsigmoid(), nn.CELU(0.7), nn.Softsign(), nn.ReLU6(), nn.Linear(6, 2))),
+    "chunks": ((6,), lambda: Of(lambda s, x: s.o(torch.cat([a * b for a, b in zip(x.chunk(3, 1), x.split(2, 1))], 1)), o=nn.Linear(6, 2))),
+    "normalized": ((6,), lambda: Of(lambda s, x: s.o(functional.normalize(x.clamp(-1, 1), dim=1)), o=nn.Linear(6, 2))),
+    "sums": ((6,), lambda: Of(lambda s, x: s.o(torch.cumsum(x, 1) + torch.topk(x, 6, 1)[0]), o=nn.Linear(6, 2))),
+    "einsum": ((3, 4), lambda: Of(lambda s, x: s.o(torch.einsum("bid,bjd->bij", x, x).flatten(1)), o=nn.Linear(9, 2))),
+    "indexed": ((6,), lambda: Of(lambda s, x: s.o(torch.cat([x[:, [0, 2]], x[:, 1:3], x[:, ::2], x[:, -1:]], 1)), o=nn.Linear(8, 2))),
+    "moments": ((6,), lambda: Of(lambda s, x: torch.stack([x.std(1), x.prod(1), x.norm(dim=1), torch.logsumexp(x, 1), x.amax(1)], 1))),
+    "trigonometry": ((6,), lambda: Of(lambda s, x: s.o(torch.sin(x) + torch.cos(x) * torch.tan(x * 0.3) + torch.atan(x) + torch.log1p(x.abs()) + torch.rsqrt(x.abs() + 1)), o=nn.Linear(6, 2))),
+}
+
+
+def export(net, x, path, dynamo):
+    if dynamo:
+        dim = {0: torch.export.Dim("n")}
+        torch.onnx.export(net, (x,), path, dynamo=True, external_data=False, input_names=["x"], output_names=["y"], dynamic_shapes=(dim,), verbose=False)
+    else:
+        torch.onnx.export(net, (x,), path, dynamo=False, input_names=["x"], output_names=["y"], opset_version=17, dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
+
+
+def save(case, net, x, dynamo):
+    """A case that cannot be made ends the script: none may silently be missing."""
+    y = net(x)
+    grads = [torch.autograd.grad(y[:, k].sum(), x, retain_graph=True)[0] for k in range(y.shape[1])]
+    with tempfile.TemporaryDirectory() as d:
+        path = os.path.join(d, "m.onnx")
+        export(net, x.detach(), path, dynamo)
+        model = onnx.load(path)
+    for n in model.graph.node:
+        n.doc_string = ""
+        del n.metadata_props[:]
+    del model.graph.metadata_props[:]
+    put(f"{case}/model.onnx", model.SerializeToString())
+    put(f"{case}/in_0.npy", npy(x.detach().numpy()))
+    put(f"{case}/out_0.npy", npy(y.detach().numpy()))
+    for k, g in enumerate(grads):
+        put(f"{case}/grad_{k}.npy", npy(g.numpy()))
+    put(f"{case}/case.json", json.dumps({"inputs": [{"name": "x", "file": "in_0.npy", "shape": list(x.shape)}],
+        "outputs": [{"name": "y", "file": "out_0.npy", "shape": list(y.shape)}], "library": {},
+        "gradients": [{"output": "y", "index": k, "input": "x", "file": f"grad_{k}.npy"} for k in range(len(grads))]}))
+    print(case, sorted({n.op_type for n in model.graph.node}), model.opset_import[0].version)
+
+
+def prepare(net):
+    net = net.eval()
+    for m in net.modules():
+        if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            m.running_mean.normal_()
+            m.running_var.uniform_(0.5, 2)
+    return net
+
+
 for name, make in nets.items():
     for dtype, suffix in ((torch.float32, ""), (torch.float64, "_double")):
-        net = make().to(dtype).eval()
-        for m in net.modules():
-            if isinstance(m, nn.BatchNorm1d):
-                m.running_mean.normal_()
-                m.running_var.uniform_(0.5, 2)
+        net = prepare(make().to(dtype))
         x = torch.randn(7, 6, dtype=dtype, requires_grad=True)
-        y = net(x)
-        grads = [torch.autograd.grad(y[:, k].sum(), x, retain_graph=True)[0] for k in range(y.shape[1])]
         for dynamo in (False, True):
-            case = f"{name}{suffix}_{'dynamo' if dynamo else 'script'}"
-            try:
-                with tempfile.TemporaryDirectory() as d:
-                    path = os.path.join(d, "m.onnx")
-                    if dynamo:
-                        torch.onnx.export(net, (x.detach(),), path, dynamo=True, external_data=False, input_names=["x"], output_names=["y"],
-                                          dynamic_shapes=({0: torch.export.Dim("n")},), verbose=False)
-                    else:
-                        torch.onnx.export(net, (x.detach(),), path, dynamo=False, input_names=["x"], output_names=["y"], opset_version=17,
-                                          dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
-                    model = onnx.load(path)
-                for n in model.graph.node:
-                    n.doc_string = ""
-                    del n.metadata_props[:]
-                del model.graph.metadata_props[:]
-                put(f"{case}/model.onnx", model.SerializeToString())
-                put(f"{case}/in_0.npy", npy(x.detach().numpy()))
-                put(f"{case}/out_0.npy", npy(y.detach().numpy()))
-                for k, g in enumerate(grads):
-                    put(f"{case}/grad_{k}.npy", npy(g.numpy()))
-                put(f"{case}/case.json", json.dumps({"inputs": [{"name": "x", "file": "in_0.npy", "shape": [7, 6]}],
-                    "outputs": [{"name": "y", "file": "out_0.npy", "shape": list(y.shape)}], "library": {},
-                    "gradients": [{"output": "y", "index": k, "input": "x", "file": f"grad_{k}.npy"} for k in range(len(grads))]}))
-                print(case, sorted({n.op_type for n in model.graph.node}), model.opset_import[0].version)
-            except Exception as e:
-                print("FAILED", case, repr(e)[:200])
+            save(f"{name}{suffix}_{'dynamo' if dynamo else 'script'}", net, x, dynamo)
+for name, (shape, make) in more.items():
+    net = prepare(make())
+    x = torch.randn(3, *shape, requires_grad=True)
+    for dynamo in (False, True):
+        save(f"{name}_{'dynamo' if dynamo else 'script'}", net, x, dynamo)
 out.close()
