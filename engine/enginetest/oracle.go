@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"os"
@@ -132,4 +133,58 @@ func difference(got, want float64) float64 {
 		return math.Inf(1)
 	}
 	return d
+}
+
+// Open reads a model file with the package's own reader.
+func Open(t *testing.T, path string, read func([]byte) (engine.Model, error)) engine.Model {
+	t.Helper()
+	m, err := read(readAll(t, path))
+	if err != nil {
+		t.Fatalf("Read %s: %v", path, err)
+	}
+	return m
+}
+
+// Predict binds rows as a caller would send them, and returns predictions and
+// margins of a native model.
+func Predict(t *testing.T, m engine.Model, rows engine.Values) (prediction, margin *engine.Tensor) {
+	t.Helper()
+	in, _, err := engine.Bind(m.Info(), rows)
+	if err != nil {
+		t.Fatalf("Bind: %v", err)
+	}
+	s, err := m.NewSession(engine.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Run(context.Background(), in, []string{"prediction", "margin"})
+	if err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	return out[0].Tensor, out[1].Tensor
+}
+
+// TestLibrary holds every model of a testdata folder against what its library
+// said of it, to a tolerance relative to max(1, |expected|), and against the
+// engine's own contracts (TestModel).
+func TestLibrary(t *testing.T, dir string, read func([]byte) (engine.Model, error), tolerance float64) {
+	exact, all := 0, 0
+	for _, o := range Oracles(t, dir) {
+		t.Run(o.Name, func(t *testing.T) {
+			m := Open(t, o.Model, read)
+			prediction, margin := Predict(t, m, o.Input(t, m.Info()))
+			p, g := Worst(prediction, o.Prediction), Worst(margin, o.Margin)
+			if p > tolerance || g > tolerance {
+				t.Errorf("prediction differs by %.3g, margin by %.3g; want at most %g", p, g, tolerance)
+			}
+			all++
+			if p == 0 && g == 0 {
+				exact++
+			} else {
+				t.Logf("prediction differs by %.3g, margin by %.3g", p, g)
+			}
+			TestModel(t, m, o.Input(t, m.Info()))
+		})
+	}
+	t.Logf("%d of %d models equal the library to the bit", exact, all)
 }

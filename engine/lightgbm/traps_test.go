@@ -173,7 +173,8 @@ func TestNamedColumns(t *testing.T) {
 		unseen = append(unseen, engine.Named{Name: f.Name, Tensor: y})
 	}
 	for _, v := range []engine.Values{in, unseen} {
-		if d := enginetest.Worst(predict(t, m, v)[0].Tensor, o.Prediction); d > tolerance {
+		prediction, _ := enginetest.Predict(t, m, v)
+		if d := enginetest.Worst(prediction, o.Prediction); d > tolerance {
 			t.Errorf("prediction by name differs by %v", d)
 		}
 	}
@@ -238,7 +239,8 @@ func TestOlderFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := enginetest.Worst(predict(t, m, o.Input(t, m.Info()))[0].Tensor, o.Prediction); d > tolerance {
+	prediction, _ := enginetest.Predict(t, m, o.Input(t, m.Info()))
+	if d := enginetest.Worst(prediction, o.Prediction); d > tolerance {
 		t.Errorf("prediction differs by %v", d)
 	}
 }

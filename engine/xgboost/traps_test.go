@@ -123,8 +123,8 @@ func TestDart(t *testing.T) {
 	}
 	for _, o := range enginetest.Oracles(t, "testdata") {
 		if o.Name == "dart_multi" {
-			out := predict(t, unweighted, o.Input(t, unweighted.Info()))
-			if d := enginetest.Worst(out[1].Tensor, o.Margin); d < 1e-3 {
+			_, margin := enginetest.Predict(t, unweighted, o.Input(t, unweighted.Info()))
+			if d := enginetest.Worst(margin, o.Margin); d < 1e-3 {
 				t.Errorf("without its weights the margin differs by %v only: the case cannot tell", d)
 			}
 		}
@@ -263,7 +263,8 @@ func TestNamedColumns(t *testing.T) {
 			}
 			in = append(in, engine.Named{Name: f.Name, Tensor: x})
 		}
-		if d := enginetest.Worst(predict(t, m, in)[0].Tensor, o.Prediction); d > tolerance {
+		prediction, _ := enginetest.Predict(t, m, in)
+		if d := enginetest.Worst(prediction, o.Prediction); d > tolerance {
 			t.Errorf("prediction by name differs by %v", d)
 		}
 	}
