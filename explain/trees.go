@@ -57,7 +57,7 @@ func identity(v *collector.ModelVersion) any {
 }
 
 func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	f, err := x.forest(v, req)
+	f, err := x.forest(ctx, v, req)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,11 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 	if err != nil {
 		return nil, err
 	}
-	data, err := matrix(rows, f.ensemble.Features)
+	raw, err := matrix(rows, f.ensemble.Features)
+	if err != nil {
+		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
+	}
+	data, err := f.columns(ctx, rows)
 	if err != nil {
 		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
 	}
@@ -106,7 +110,7 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 		}
 		for r := range c {
 			for _, o := range outs {
-				e, err := f.explanation(data[(at+r)*m:(at+r+1)*m], phi[(r*k+o.margin)*m:(r*k+o.margin+1)*m], margins[(at+r)*k+o.margin], o)
+				e, err := f.explanation(raw[(at+r)*m:(at+r+1)*m], phi[(r*k+o.margin)*m:(r*k+o.margin+1)*m], margins[(at+r)*k+o.margin], o)
 				if err != nil {
 					return nil, fmt.Errorf("explain row %d of %q: %w", at+r, v.Name, err)
 				}
@@ -122,7 +126,7 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 }
 
 // forest finds the prepared state that v and req ask for, or refuses.
-func (x *Explainer) forest(v *collector.ModelVersion, req collector.ExplainRequest) (*forest, error) {
+func (x *Explainer) forest(ctx context.Context, v *collector.ModelVersion, req collector.ExplainRequest) (*forest, error) {
 	h, ok := v.Model.(tree.Holder)
 	if !ok {
 		return nil, refuse("tree_shap needs a model that is one tree ensemble with constant leaves; %q is not", v.Name)
@@ -138,7 +142,7 @@ func (x *Explainer) forest(v *collector.ModelVersion, req collector.ExplainReque
 		return nil, err
 	}
 	if bg != nil {
-		return f, x.against(f, bg)
+		return f, x.against(ctx, f, bg)
 	}
 	p, err := load(x.cache, pathKey{identity(v)}, func() (*treeshap.Path, error) { return treeshap.Prepare(f.ensemble) })
 	if errors.Is(err, treeshap.ErrNoCovers) {
@@ -153,9 +157,9 @@ func (x *Explainer) forest(v *collector.ModelVersion, req collector.ExplainReque
 	return f, nil
 }
 
-func (x *Explainer) against(f *forest, bg *background) error {
+func (x *Explainer) against(ctx context.Context, f *forest, bg *background) error {
 	b, err := load(x.cache, backgroundKey{identity(f.version), bg.digest}, func() (*treeshap.Background, error) {
-		data, err := matrix(bg.rows, f.ensemble.Features)
+		data, err := f.columns(ctx, bg.rows)
 		if err != nil {
 			return nil, err
 		}
@@ -169,6 +173,25 @@ func (x *Explainer) against(f *forest, bg *background) error {
 	f.certificate.BackgroundDigest, f.certificate.BackgroundRows = b.Digest(), b.Rows()
 	f.certificate.BaseDefinition = fmt.Sprintf("mean %s over the %d rows of the background", f.space(), b.Rows())
 	return nil
+}
+
+// columns returns the rows as the trees read them: as they are, or as the model
+// prepares them column by column. Shapley values of a prepared column are those of
+// the column it is made of.
+func (f *forest) columns(ctx context.Context, rows engine.Values) ([]float64, error) {
+	p, ok := f.version.Model.(tree.Preparer)
+	if !ok || p.Columns() == "" {
+		return matrix(rows, f.ensemble.Features)
+	}
+	s, err := f.version.Model.NewSession(engine.SessionOptions{})
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.Run(ctx, rows, []string{p.Columns()})
+	if err != nil {
+		return nil, err
+	}
+	return matrix(out, f.ensemble.Features)
 }
 
 // space names what the trees add up to.

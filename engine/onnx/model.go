@@ -20,12 +20,18 @@ type model struct {
 	program *graph.Program
 }
 
-// treeModel is a model whose graph is one tree ensemble over its inputs.
+// treeModel is a model whose graph is one tree ensemble over its inputs, or over
+// columns made of them one by one.
 type treeModel struct {
 	*model
-	ensemble *tree.Ensemble
-	output   string
+	ensemble        *tree.Ensemble
+	output, columns string
 }
+
+var _ tree.Preparer = (*treeModel)(nil)
+
+// Columns implements tree.Preparer.
+func (m *treeModel) Columns() string { return m.columns }
 
 // Trees implements tree.Holder. Where the ensemble has one margin and the output
 // two columns, the margin is of the second class.

@@ -183,14 +183,15 @@ func runCase(t *testing.T, files map[string][]byte) (engine.Model, engine.Values
 // make would else be missed by nobody.
 var scikitLearnCases = []string{
 	"ada_classifier", "ada_regressor", "bagging", "bins", "boosting_binary", "boosting_multi", "boosting_opset_1",
-	"boosting_regressor", "calibrated", "columns", "extra_trees", "forest_binary", "forest_double", "forest_multi",
-	"forest_regressor", "forest_three_targets", "gaussian_process", "hist_binary_nan", "hist_multi_nan", "hist_regressor_nan",
-	"imputed_linear", "isolation_forest", "kernel_pca", "lgb_binary", "lgb_binary_zipmap", "lgb_multi", "lgb_regressor", "linear",
-	"linear_double", "logistic_binary", "logistic_binary_zipmap", "logistic_multi", "mlp_binary", "mlp_classifier", "mlp_labels",
-	"mlp_regressor", "naive_bayes", "neighbours", "neighbours_distance", "neighbours_manhattan", "one_class_svm",
-	"one_vs_rest_labels", "pca_robust", "power_poly", "ridge_multi_output", "scaled_logistic", "scores_raw", "stacking",
-	"svc_binary", "svc_binary_probability", "svc_multi", "svc_multi_ovo", "svc_multi_probability", "svr", "svr_scaled_linear",
-	"tree_classifier", "tree_regressor", "voting_regressor", "xgb_binary", "xgb_multi", "xgb_regressor", "zipmap_columns",
+	"boosting_regressor", "boosting_scaled", "calibrated", "columns", "extra_trees", "forest_binary", "forest_double",
+	"forest_multi", "forest_normalised", "forest_regressor", "forest_scaled", "forest_three_targets", "gaussian_process",
+	"hist_binary_nan", "hist_multi_nan", "hist_regressor_nan", "imputed_linear", "isolation_forest", "kernel_pca", "lgb_binary",
+	"lgb_binary_zipmap", "lgb_multi", "lgb_regressor", "linear", "linear_double", "logistic_binary", "logistic_binary_zipmap",
+	"logistic_multi", "mlp_binary", "mlp_classifier", "mlp_labels", "mlp_regressor", "naive_bayes", "neighbours",
+	"neighbours_distance", "neighbours_manhattan", "one_class_svm", "one_vs_rest_labels", "pca_robust", "power_poly",
+	"ridge_multi_output", "scaled_logistic", "scores_raw", "stacking", "svc_binary", "svc_binary_probability", "svc_multi",
+	"svc_multi_ovo", "svc_multi_probability", "svr", "svr_scaled_linear", "tree_classifier", "tree_regressor", "voting_regressor",
+	"xgb_binary", "xgb_multi", "xgb_regressor", "zipmap_columns",
 }
 
 func TestScikitLearn(t *testing.T) {
@@ -222,6 +223,17 @@ func checkHolder(t *testing.T, h tree.Holder, m engine.Model, in engine.Values) 
 	}
 	rows := in[0].Tensor.Rows()
 	x, _ := in[0].Tensor.Float64s()
+	if p, ok := h.(tree.Preparer); ok && p.Columns() != "" {
+		s, err := m.NewSession(engine.SessionOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.Run(t.Context(), in, []string{p.Columns()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, _ = out[0].Tensor.Float64s()
+	}
 	margins := marginsOf(t, e, x, rows)
 	got := tree.Apply(e.Link, e.LinkScale, margins, e.Outputs)
 	s, err := m.NewSession(engine.SessionOptions{})

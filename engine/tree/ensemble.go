@@ -206,3 +206,13 @@ type Holder interface {
 	// Trees returns the ensemble and the name of the output its margins feed.
 	Trees() (ensemble *Ensemble, output string)
 }
+
+// Preparer is a Holder whose trees read columns that the model makes of its
+// input's: column i of column i alone (a scaler, an imputer), so that what is
+// attributed to one is the other's.
+type Preparer interface {
+	Holder
+	// Columns names the inner value the trees read, [-1, M], which a session
+	// computes on request; it is "" where the trees read the input itself.
+	Columns() string
+}
