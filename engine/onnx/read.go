@@ -112,7 +112,7 @@ func (p *modelProto) convertGraph(from *graphProto, dir string) (*graph.Graph, e
 func (p *modelProto) checkOutputs(g *graph.Graph) error {
 	zipped := map[string]bool{}
 	for _, n := range g.Nodes {
-		if n.Op == "ZipMap" && n.Domain == graph.DomainML {
+		if n.Op == "ZipMap" && n.Domain == graph.DomainML && len(n.Outputs) > 0 {
 			zipped[n.Outputs[0]] = true
 		}
 	}
