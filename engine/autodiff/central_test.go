@@ -227,7 +227,7 @@ func mlChecks() []check {
 }
 
 // narrowOps make float32 whatever goes in; TestFloat32Outputs holds them.
-var narrowOps = []string{"FeatureVectorizer", graph.OpPostTransform, graph.OpClassifierOutput}
+var narrowOps = []string{"FeatureVectorizer", graph.OpSVMOutput, graph.OpPostTransform, graph.OpClassifierOutput}
 
 func allChecks() []check {
 	return slices.Concat(unaryChecks(), binaryChecks(), moveChecks(), reduceChecks(), spatialChecks(), mlChecks())
@@ -436,8 +436,10 @@ func build(t *testing.T, c *check, n *graph.Node, constants map[string]*engine.T
 // TestFloat32Outputs holds the operators whose results are float32: differences
 // over a wide step, to what float32 leaves of them.
 func TestFloat32Outputs(t *testing.T) {
-	labels := graph.Attr{Kind: graph.AttrInts, Ints: []int64{0, 1, 2}}
+	labels, two := aInts(0, 1, 2), aInts(0, 1)
 	checks := []check{
+		{op: graph.OpSVMOutput, domain: graph.DomainLocal, version: 1, in: m23, outs: 2, target: 1, attrs: graph.Attrs{"classlabels_ints": labels}},
+		{op: graph.OpSVMOutput, domain: graph.DomainLocal, version: 1, in: [][]int{{2, 1}}, outs: 2, target: 1, attrs: graph.Attrs{"classlabels_ints": two}},
 		{op: "FeatureVectorizer", domain: graph.DomainML, version: 1, in: [][]int{{2, 3}, {2, 1}}},
 		{op: graph.OpPostTransform, domain: graph.DomainLocal, version: 1, in: m23, attrs: graph.Attrs{"post_transform": aString("NONE")}},
 		{op: graph.OpPostTransform, domain: graph.DomainLocal, version: 1, in: m23, attrs: graph.Attrs{"post_transform": aString("LOGISTIC")}},

@@ -78,6 +78,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return svmKernel[T]
 	case graph.OpSVMPairs:
 		return svmPairs[T]
+	case graph.OpSVMOutput:
+		return svmOutput[T]
 	}
 	return nil
 }

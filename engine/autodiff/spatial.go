@@ -370,6 +370,29 @@ func svmKernel[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
+// svmOutput differentiates decisions, which pass through (of two classes as -s and
+// s). Coupled probabilities are the end of an iteration: no derivative is theirs.
+func svmOutput[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	d := b.grads[n.Outputs[len(n.Outputs)-1]]
+	if d == nil || len(n.Attrs["prob_a"].Floats) > 0 {
+		return notDifferentiable(n)
+	}
+	if len(d) == len(g) {
+		for i, v := range d {
+			g[i] += v
+		}
+		return nil
+	}
+	for i := range g {
+		g[i] += d[2*i+1] - d[2*i]
+	}
+	return nil
+}
+
 func svmPairs[T float](b *back[T], n *graph.Node) error {
 	g, err := b.grad(n.Inputs[0])
 	if err != nil || g == nil {

@@ -133,8 +133,31 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := s.Run(t.Context(), in, nil); err != nil {
+		out, err := s.Run(t.Context(), in, nil)
+		if err != nil {
 			return
 		}
+		differentiate(t, s, in, out)
 	})
+}
+
+// differentiate asks for the gradient of every float output by every float input;
+// it may fail, but not panic.
+func differentiate(t *testing.T, s engine.Session, in, out engine.Values) {
+	d, ok := s.(engine.Differentiator)
+	if !ok {
+		t.Fatal("a session that does not differentiate")
+	}
+	var wrt []string
+	for _, v := range in {
+		if v.Tensor.DType() == engine.Float32 || v.Tensor.DType() == engine.Float64 {
+			wrt = append(wrt, v.Name)
+		}
+	}
+	for _, v := range out {
+		target := d.Logit(engine.Target{Name: v.Name})
+		if g, err := d.Gradient(t.Context(), in, target, wrt); err == nil && len(g.Inputs) != len(wrt) {
+			t.Fatalf("%d gradients of %d inputs", len(g.Inputs), len(wrt))
+		}
+	}
 }

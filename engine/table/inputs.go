@@ -21,6 +21,9 @@ func (t *Table) Inputs(info *engine.Info) (engine.Values, error) {
 	if len(info.Inputs) == 1 && isMatrix(info.Inputs[0]) {
 		return t.matrix(info)
 	}
+	if s := info.Inputs[0]; len(info.Inputs) == 1 && s.DType == engine.String && len(s.Shape) == 2 && s.Shape[1] > 1 {
+		return t.textMatrix(s)
+	}
 	names := make([]string, len(info.Inputs))
 	for i, s := range info.Inputs {
 		names[i] = s.Name
@@ -45,6 +48,21 @@ func (t *Table) Inputs(info *engine.Info) (engine.Values, error) {
 		in = append(in, engine.Named{Name: spec.Name, Tensor: x})
 	}
 	return in, nil
+}
+
+// textMatrix builds the one tensor of a model that takes all columns as text.
+func (t *Table) textMatrix(spec engine.Spec) (engine.Values, error) {
+	if len(t.Columns) != spec.Shape[1] {
+		return nil, fmt.Errorf("read %s: a row of %d columns does not fill input %q of shape %v", t.Path, len(t.Columns), spec.Name, spec.Shape)
+	}
+	out := make([]string, t.Rows*len(t.Columns))
+	for j := range t.Columns {
+		for i, s := range t.Columns[j].Strings() {
+			out[i*len(t.Columns)+j] = s
+		}
+	}
+	x, err := engine.Of(out, t.Rows, len(t.Columns))
+	return engine.Values{{Name: spec.Name, Tensor: x}}, err
 }
 
 // isMatrix says that an input takes all columns of a row in one tensor.

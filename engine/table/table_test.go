@@ -197,6 +197,21 @@ func TestInputs(t *testing.T) {
 	}
 }
 
+func TestTextMatrix(t *testing.T) {
+	tab, err := Open(writeFile(t, "x.csv", "a,b\nx,1\n,2.5\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := &engine.Info{Inputs: []engine.Spec{{Name: "X", DType: engine.String, Shape: []int{-1, 2}}}}
+	in, err := tab.Inputs(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := engine.Data[string](in.Get("X")); !reflect.DeepEqual(got, []string{"x", "1", "", "2.5"}) {
+		t.Errorf("text %q", got)
+	}
+}
+
 func fuzz(f *testing.F, ext string) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		read, err := reader("x" + ext)
