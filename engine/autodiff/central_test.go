@@ -193,7 +193,8 @@ func spatialChecks() []check {
 		{op: "MaxPool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(2, 2), "strides": aInts(2, 3), "ceil_mode": aInt(1)}},
 		{op: "AveragePool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(3, 2), "pads": aInts(1, 1, 1, 0)}},
 		{op: "AveragePool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(3, 2), "pads": aInts(1, 1, 1, 0), "count_include_pad": aInt(1), "ceil_mode": aInt(1), "strides": aInts(3, 2)}},
-		{op: "GlobalAveragePool", in: image}, {op: "GlobalMaxPool", in: image},
+		{op: "GlobalAveragePool", in: image},
+		{op: "GlobalMaxPool", in: image},
 		{op: "Upsample", version: 9, in: image, constants: scales[1:], attrs: graph.Attrs{"mode": aString("nearest")}},
 	}
 	for _, coordinates := range []string{"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"} {

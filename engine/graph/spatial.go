@@ -234,7 +234,8 @@ func ResizeLines(n *Node, in []*engine.Tensor) ([][]Line, error) {
 	}
 	lines := make([][]Line, len(shape))
 	for i, d := range shape {
-		out, scale := 0, 1.0
+		var out int
+		var scale float64
 		switch {
 		case sizes != nil && sizes.Len() == len(shape):
 			v, err := intsOf(sizes)
