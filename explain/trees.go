@@ -35,6 +35,10 @@ type forest struct {
 	version  *collector.ModelVersion
 	ensemble *tree.Ensemble
 	output   string
+	// prepared names the value the trees read, features the feature of each of its
+	// columns; "" and nil where that is the input itself.
+	prepared string
+	features []int32
 	treeExplainer
 	certificate collector.Certificate
 }
@@ -65,10 +69,6 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 	if err != nil {
 		return nil, err
 	}
-	raw, err := matrix(rows, f.ensemble.Features)
-	if err != nil {
-		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
-	}
 	data, err := f.columns(ctx, rows)
 	if err != nil {
 		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
@@ -77,6 +77,9 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 	n := len(data) / m
 	width := int64(m)
 	cost := f.Cost()
+	if req.Interactions && f.features != nil {
+		return nil, refuse("interactions are computed of trees that read the input itself; %q prepares its columns", v.Name)
+	}
 	if req.Interactions {
 		width *= int64(m) + 1
 		cost *= 16
@@ -88,6 +91,7 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 	if err != nil {
 		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
 	}
+	show := shower(v.Info, rows)
 	answer := make([]collector.Explanation, 0, n*len(outs))
 	step := max(1, int(chunkCost/max(1, cost)))
 	phi := make([]float64, min(step, n)*k*m)
@@ -110,7 +114,7 @@ func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows e
 		}
 		for r := range c {
 			for _, o := range outs {
-				e, err := f.explanation(raw[(at+r)*m:(at+r+1)*m], phi[(r*k+o.margin)*m:(r*k+o.margin+1)*m], margins[(at+r)*k+o.margin], o)
+				e, err := f.explanation(func(i int) any { return show(at+r, i) }, phi[(r*k+o.margin)*m:(r*k+o.margin+1)*m], margins[(at+r)*k+o.margin], o)
 				if err != nil {
 					return nil, fmt.Errorf("explain row %d of %q: %w", at+r, v.Name, err)
 				}
@@ -135,6 +139,9 @@ func (x *Explainer) forest(ctx context.Context, v *collector.ModelVersion, req c
 	f.ensemble, f.output = h.Trees()
 	if f.ensemble == nil {
 		return nil, refuse("tree_shap needs a model that is one tree ensemble with constant leaves; %q is not", v.Name)
+	}
+	if p, ok := v.Model.(tree.Preparer); ok {
+		f.prepared, f.features = p.Columns()
 	}
 	f.certificate = collector.Certificate{Method: TreeSHAP, Space: f.space(), ModelDigest: v.Digest, Exact: true}
 	bg, err := x.background(v, req, !f.ensemble.HasCovers())
@@ -176,18 +183,17 @@ func (x *Explainer) against(ctx context.Context, f *forest, bg *background) erro
 }
 
 // columns returns the rows as the trees read them: as they are, or as the model
-// prepares them column by column. Shapley values of a prepared column are those of
-// the column it is made of.
+// prepares them. Shapley values of the columns made of one feature, taken together
+// as one player, are those of the feature.
 func (f *forest) columns(ctx context.Context, rows engine.Values) ([]float64, error) {
-	p, ok := f.version.Model.(tree.Preparer)
-	if !ok || p.Columns() == "" {
+	if f.prepared == "" {
 		return matrix(rows, f.ensemble.Features)
 	}
 	s, err := f.version.Model.NewSession(engine.SessionOptions{})
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.Run(ctx, rows, []string{p.Columns()})
+	out, err := s.Run(ctx, rows, []string{f.prepared})
 	if err != nil {
 		return nil, err
 	}
@@ -252,14 +258,15 @@ func evaluate(ctx context.Context, e *tree.Ensemble, data []float64, n int) ([]f
 }
 
 // explanation builds the answer for one row and output, and checks it.
-func (f *forest) explanation(row, phi []float64, margin float64, o output) (collector.Explanation, error) {
+func (f *forest) explanation(value func(i int) any, phi []float64, margin float64, o output) (collector.Explanation, error) {
+	phi = f.byFeature(phi)
 	e := collector.Explanation{
 		Model: f.version.Name, Version: f.version.Version, Method: TreeSHAP, Output: o.name, Space: f.space(),
 		Base: o.sign*f.Base()[o.margin] + o.shift, Prediction: o.sign*margin + o.shift,
 		Attributions: make([]collector.Attribution, len(phi)), Certificate: f.certificate,
 	}
 	for i, p := range phi {
-		e.Attributions[i] = collector.Attribution{Feature: featureName(f.version.Info, i), Value: shown(f.version.Info, i, row[i]), Phi: positive(o.sign * p)}
+		e.Attributions[i] = collector.Attribution{Feature: featureName(f.version.Info, i), Value: value(i), Phi: positive(o.sign * p)}
 	}
 	e.Certificate.ErrorEstimate = f.ErrorBound()
 	complete(&e)
@@ -269,6 +276,39 @@ func (f *forest) explanation(row, phi []float64, margin float64, o output) (coll
 		return e, fmt.Errorf("base and attributions miss the prediction by %g", e.Certificate.Residual)
 	}
 	return e, nil
+}
+
+// byFeature adds up what the columns of one feature are given.
+func (f *forest) byFeature(phi []float64) []float64 {
+	if f.features == nil {
+		return phi
+	}
+	out := make([]float64, len(f.version.Info.Features))
+	for i, v := range phi {
+		out[f.features[i]] += v
+	}
+	return out
+}
+
+// shower returns what shows feature i of row r of canonical inputs.
+func shower(info *engine.Info, rows engine.Values) func(r, i int) any {
+	numbers := make([][]float64, len(rows))
+	for k := range rows {
+		numbers[k], _ = rows[k].Tensor.Float64s()
+	}
+	return func(r, i int) any {
+		k, at := 0, r*rows[0].Tensor.RowLen()+i
+		if len(rows) > 1 {
+			k, at = i, r*rows[i].Tensor.RowLen()
+		}
+		if s := engine.Data[string](rows[k].Tensor); s != nil {
+			if s[at] == "" {
+				return nil
+			}
+			return s[at]
+		}
+		return shown(info, i, numbers[k][at])
+	}
 }
 
 // positive turns -0 into 0.

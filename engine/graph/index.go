@@ -98,6 +98,21 @@ func buildGatherElements(b *builder) (Kernel, error) {
 	}, nil
 }
 
+// Moved runs the kernel of a node that only moves elements on tensors of whole
+// numbers that stand for them, all rows being one.
+func Moved(n *Node, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	op, err := lookup(n)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}, inputs: make([]engine.DType, len(in)), constants: make([]*engine.Tensor, len(in))}
+	kernel, err := op.build(b)
+	if err != nil {
+		return nil, err
+	}
+	return kernel(&Exec{limit: defaultMaxBytes}, in)
+}
+
 // Origin tells for each output of a node that only moves elements which element
 // of its input k stands where: 1 + its offset, or 0 for none. It runs the node's
 // own kernel on offsets instead of values.

@@ -21,17 +21,18 @@ type model struct {
 }
 
 // treeModel is a model whose graph is one tree ensemble over its inputs, or over
-// columns made of them one by one.
+// columns made of one of them each.
 type treeModel struct {
 	*model
 	ensemble        *tree.Ensemble
 	output, columns string
+	features        []int32
 }
 
 var _ tree.Preparer = (*treeModel)(nil)
 
 // Columns implements tree.Preparer.
-func (m *treeModel) Columns() string { return m.columns }
+func (m *treeModel) Columns() (string, []int32) { return m.columns, m.features }
 
 // Trees implements tree.Holder. Where the ensemble has one margin and the output
 // two columns, the margin is of the second class.

@@ -223,12 +223,12 @@ func checkHolder(t *testing.T, h tree.Holder, m engine.Model, in engine.Values) 
 	}
 	rows := in[0].Tensor.Rows()
 	x, _ := in[0].Tensor.Float64s()
-	if p, ok := h.(tree.Preparer); ok && p.Columns() != "" {
+	if name, _ := h.(tree.Preparer).Columns(); name != "" {
 		s, err := m.NewSession(engine.SessionOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := s.Run(t.Context(), in, []string{p.Columns()})
+		out, err := s.Run(t.Context(), in, []string{name})
 		if err != nil {
 			t.Fatal(err)
 		}

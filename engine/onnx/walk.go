@@ -111,8 +111,8 @@ func (w *walker) missing(g *graph.Graph, producer string) bool {
 // links are the operators behind a regressor that a tree model's link can be.
 var links = map[string]tree.Link{"Sigmoid": tree.LinkSigmoid, "Exp": tree.LinkExp, "Softmax": tree.LinkSoftmax}
 
-// ensemble recognises a graph that is one tree ensemble over its only input, and
-// the output that its margins feed through nothing but a link.
+// ensemble recognises a graph that is one tree ensemble over its input, or over
+// columns each made of one feature, and the output that its margins feed through nothing but a link.
 func (w *walker) ensemble(g *graph.Graph, info *engine.Info) (*treeModel, bool) {
 	var scores *graph.Node
 	for _, n := range g.Nodes {
@@ -124,19 +124,21 @@ func (w *walker) ensemble(g *graph.Graph, info *engine.Info) (*treeModel, bool) 
 		}
 		scores = n
 	}
-	if scores == nil || len(info.Inputs) != 1 || len(info.Features) == 0 {
+	if scores == nil || len(info.Features) == 0 {
 		return nil, false
 	}
-	columns := ""
-	if !w.isInput(scores.Inputs[0], info.Inputs[0].Name) {
-		columns = scores.Inputs[0]
-		if len(info.Inputs[0].Shape) != 2 || !w.isColumnwise(columns, info.Inputs[0].Name, len(info.Features)) {
+	m := &treeModel{}
+	width := len(info.Features)
+	if len(info.Inputs) != 1 || !w.isInput(scores.Inputs[0], info.Inputs[0].Name) {
+		m.columns = scores.Inputs[0]
+		if m.features = w.columnsOf(m.columns, info); m.features == nil {
 			return nil, false
 		}
+		width = len(m.features)
 	}
 	d, _ := w.program.Type(scores.Inputs[0])
 	s, err := graph.NewTreeScores(scores, d)
-	if err != nil || s.Aggregate != "SUM" || s.Ensemble.Features > len(info.Features) {
+	if err != nil || s.Aggregate != "SUM" || s.Ensemble.Features > width {
 		return nil, false
 	}
 	for _, out := range info.Outputs {
@@ -145,8 +147,9 @@ func (w *walker) ensemble(g *graph.Graph, info *engine.Info) (*treeModel, bool) 
 		}
 		if link, ok := w.link(out.Name, scores.Outputs[0]); ok {
 			e := *s.Ensemble
-			e.Features, e.Link, e.LinkScale = len(info.Features), link, 1
-			return &treeModel{ensemble: &e, output: out.Name, columns: columns}, true
+			e.Features, e.Link, e.LinkScale, e.Groups = width, link, 1, groups(m.features)
+			m.ensemble, m.output = &e, out.Name
+			return m, true
 		}
 	}
 	return nil, false
@@ -167,54 +170,6 @@ func (w *walker) isInput(name, input string) bool {
 		name = n.Inputs[0]
 	}
 	return true
-}
-
-// columnwise are the operators of one input that keep every column to itself.
-var columnwise = map[string]bool{
-	"Identity": true, "Cast": true, "Scaler": true, "Imputer": true, "Binarizer": true, "Clip": true, "Abs": true, "Neg": true,
-	"Exp": true, "Log": true, "Sqrt": true, "Reciprocal": true, "Tanh": true, "Sigmoid": true, "Floor": true, "Round": true,
-}
-
-// isColumnwise reports whether a value is made of a matrix of m columns by
-// operators that keep every column to itself.
-func (w *walker) isColumnwise(name, input string, m int) bool {
-	for name != input {
-		n := w.program.Producer(name)
-		if n == nil {
-			return false
-		}
-		if d, _ := w.program.Type(name); !d.IsFloat() {
-			return false
-		}
-		switch {
-		case columnwise[n.Op]:
-			for _, other := range n.Inputs[1:] {
-				if other != "" && !w.isRow(other, 1) {
-					return false
-				}
-			}
-			name = n.Inputs[0]
-		case n.Op != "Add" && n.Op != "Sub" && n.Op != "Mul" && n.Op != "Div":
-			return false
-		case w.isRow(n.Inputs[1], m):
-			name = n.Inputs[0]
-		case w.isRow(n.Inputs[0], m):
-			name = n.Inputs[1]
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// isRow reports whether a value is a constant number, or one for each of m columns.
-func (w *walker) isRow(name string, m int) bool {
-	t := w.program.Constant(name)
-	if t == nil {
-		return false
-	}
-	s := t.Shape()
-	return t.Len() == 1 && len(s) <= 2 || t.Len() == m && len(s) <= 2 && len(s) > 0 && s[len(s)-1] == m
 }
 
 // link returns the link between margins and an output, when nothing else is

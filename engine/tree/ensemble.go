@@ -155,8 +155,11 @@ type Ensemble struct {
 	Base []float64
 	// Float32 says that values and thresholds are compared and leaves are
 	// summed in float32, as XGBoost does.
-	Float32   bool
-	Covers    Cover
+	Float32 bool
+	Covers  Cover
+	// Groups names, where it is not nil, for each column the first one that belongs
+	// to the same input feature; what is attributed to a group stands there.
+	Groups    []int32
 	Link      Link
 	LinkScale float64
 }
@@ -208,11 +211,12 @@ type Holder interface {
 }
 
 // Preparer is a Holder whose trees read columns that the model makes of its
-// input's: column i of column i alone (a scaler, an imputer), so that what is
-// attributed to one is the other's.
+// inputs', each of one feature alone (a scaler, an imputer, the categories of an
+// encoder), so that what is attributed to the columns is the feature's.
 type Preparer interface {
 	Holder
-	// Columns names the inner value the trees read, [-1, M], which a session
-	// computes on request; it is "" where the trees read the input itself.
-	Columns() string
+	// Columns names the inner value the trees read, [-1, Features], which a session
+	// computes on request, and tells the feature of each of its columns. The name is
+	// "" where the trees read the input itself.
+	Columns() (name string, features []int32)
 }

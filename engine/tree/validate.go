@@ -49,6 +49,13 @@ func (e *Ensemble) validateHead() error {
 		return fmt.Errorf("%d base values for %d outputs", len(e.Base), e.Outputs)
 	case !e.Link.known():
 		return fmt.Errorf("unknown link %q", e.Link)
+	case e.Groups != nil && len(e.Groups) != e.Features:
+		return fmt.Errorf("%d groups for %d features", len(e.Groups), e.Features)
+	}
+	for i, g := range e.Groups {
+		if g < 0 || int(g) > i {
+			return fmt.Errorf("feature %d is in the group of %d", i, g)
+		}
 	}
 	for _, b := range e.Base {
 		if math.IsNaN(b) {

@@ -83,7 +83,7 @@ func layBackground(e *tree.Ensemble, digest string) (*Background, error) {
 	}
 	b := &Background{ensemble: e, digest: digest, trees: make([]backgroundTree, len(e.Trees))}
 	for i := range e.Trees {
-		l, err := lay(&e.Trees[i], e.Features, e.Outputs)
+		l, err := lay(e, &e.Trees[i])
 		if err != nil {
 			return nil, fmt.Errorf("prepare tree %d: %w", i, err)
 		}

@@ -110,7 +110,7 @@ func (w *pairWalk) child(j int32, depth int, goes bool, src *tree.Node) {
 	g, saved := w.g[int(nd.pos)*n:][:n], w.saved[depth*n:][:n]
 	if nd.prev < 0 {
 		clear(g)
-		w.feature[nd.pos] = src.Feature
+		w.feature[nd.pos] = nd.feature
 	}
 	copy(saved, g)
 	for q := range n {

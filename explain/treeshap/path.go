@@ -93,7 +93,7 @@ func Prepare(e *tree.Ensemble) (*Path, error) {
 }
 
 func (t *pathTree) prepare(src *tree.Tree, e *tree.Ensemble, rules map[int]*rule) error {
-	l, err := lay(src, e.Features, e.Outputs)
+	l, err := lay(e, src)
 	if err != nil {
 		return err
 	}

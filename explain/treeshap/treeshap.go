@@ -72,8 +72,8 @@ type layout struct {
 }
 
 // lay puts t in depth-first order and checks what a walk relies on.
-func lay(t *tree.Tree, features, outputs int) (*layout, error) {
-	stride, err := checkTree(t, features, outputs)
+func lay(e *tree.Ensemble, t *tree.Tree) (*layout, error) {
+	stride, err := checkTree(t, e.Features, e.Outputs)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func lay(t *tree.Tree, features, outputs int) (*layout, error) {
 		src := &t.Nodes[f.src]
 		n := node{src: f.src, feature: -1, prev: -1, pos: -1, left: f.left, leaf: src.IsLeaf()}
 		if f.parent >= 0 {
-			l.place(&n, f.parent, parents, t)
+			l.place(&n, f.parent, parents, t, e.Groups)
 		}
 		i := int32(len(l.nodes))
 		parents = append(parents, f.parent)
@@ -122,8 +122,11 @@ func lay(t *tree.Tree, features, outputs int) (*layout, error) {
 }
 
 // place fills what n owes to the path above it.
-func (l *layout) place(n *node, parent int32, parents []int32, t *tree.Tree) {
+func (l *layout) place(n *node, parent int32, parents []int32, t *tree.Tree, groups []int32) {
 	n.feature = t.Nodes[l.nodes[parent].src].Feature
+	if groups != nil {
+		n.feature = groups[n.feature]
+	}
 	n.distinct = l.nodes[parent].distinct
 	for p := parent; p > 0; p = parents[p] {
 		if l.nodes[p].feature == n.feature {
@@ -147,6 +150,8 @@ func checkEnsemble(e *tree.Ensemble) error {
 		return fmt.Errorf("ensemble of %d features and %d outputs: %w", e.Features, e.Outputs, engine.ErrCorrupt)
 	case len(e.Base) != e.Outputs:
 		return fmt.Errorf("ensemble of %d outputs has %d base values: %w", e.Outputs, len(e.Base), engine.ErrCorrupt)
+	case e.Groups != nil && len(e.Groups) != e.Features:
+		return fmt.Errorf("ensemble of %d features has %d groups: %w", e.Features, len(e.Groups), engine.ErrCorrupt)
 	}
 	return nil
 }
