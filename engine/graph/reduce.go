@@ -214,6 +214,13 @@ func reduceInts(op string, o *engine.Tensor, v []int64, group []int) error {
 		if seen[i] {
 			continue
 		}
+		if o.DType() == engine.Bool {
+			// No condition is all conditions, and not any.
+			if op == "ReduceMin" {
+				acc[i] = 1
+			}
+			continue
+		}
 		if op == "ReduceMax" || op == "ReduceMin" {
 			return fmt.Errorf("%s of nothing", op)
 		}
