@@ -205,6 +205,28 @@ func spatialChecks() []check {
 	return list
 }
 
+// recurrentChecks: rows are the second dimension, so everything is one row.
+func recurrentChecks() []check {
+	var list []check
+	for op, g := range map[string]int{"RNN": 1, "GRU": 3, "LSTM": 4} {
+		for target := range 2 {
+			w := []*engine.Tensor{noise(1, g*2, 3), noise(1, g*2, 2), noise(1, 2*g*2)}
+			hidden := graph.Attrs{"hidden_size": aInt(2)}
+			list = append(list, check{op: op, in: [][]int{{3, 2, 3}}, constants: w, attrs: hidden, outs: 2, target: target, whole: true, lo: -0.5, hi: 0.5})
+		}
+		both := []*engine.Tensor{noise(2, g*2, 3), noise(2, g*2, 2), noise(2, 2*g*2), nil, noise(2, 2, 2)}
+		list = append(list, check{
+			op: op, in: [][]int{{3, 2, 3}}, constants: both, whole: true, lo: -0.5, hi: 0.5,
+			attrs: graph.Attrs{"hidden_size": aInt(2), "direction": aString("bidirectional")},
+		})
+	}
+	w := []*engine.Tensor{noise(1, 6, 3), noise(1, 6, 2)}
+	return append(list,
+		check{op: "GRU", in: [][]int{{3, 2, 3}}, constants: w, whole: true, attrs: graph.Attrs{"hidden_size": aInt(2), "linear_before_reset": aInt(1), "direction": aString("reverse")}},
+		check{op: "LSTM", in: [][]int{{3, 2, 3}}, constants: []*engine.Tensor{noise(1, 8, 3), noise(1, 8, 2)}, outs: 3, target: 2, whole: true, attrs: graph.Attrs{"hidden_size": aInt(2)}},
+		check{op: "RNN", in: [][]int{{3, 2, 3}}, constants: []*engine.Tensor{noise(1, 2, 3), noise(1, 2, 2)}, whole: true, attrs: graph.Attrs{"hidden_size": aInt(2), "activations": graph.Attr{Kind: graph.AttrStrings, Strings: []string{"Relu"}}}})
+}
+
 func mlChecks() []check {
 	svm := func(kind string) graph.Attrs {
 		return graph.Attrs{
@@ -231,7 +253,7 @@ func mlChecks() []check {
 var narrowOps = []string{"FeatureVectorizer", graph.OpSVMOutput, graph.OpPostTransform, graph.OpClassifierOutput}
 
 func allChecks() []check {
-	return slices.Concat(unaryChecks(), binaryChecks(), moveChecks(), reduceChecks(), spatialChecks(), mlChecks())
+	return slices.Concat(unaryChecks(), binaryChecks(), moveChecks(), reduceChecks(), spatialChecks(), recurrentChecks(), mlChecks())
 }
 
 // program compiles the one node of a check.

@@ -74,6 +74,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return topK[T]
 	case "LpNormalization":
 		return lpNormalization[T]
+	case "RNN", "GRU", "LSTM":
+		return recurrent[T]
 	case graph.OpSVMKernel:
 		return svmKernel[T]
 	case graph.OpSVMPairs:

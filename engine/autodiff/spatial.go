@@ -409,3 +409,45 @@ func svmPairs[T float](b *back[T], n *graph.Node) error {
 	}
 	return nil
 }
+
+// recurrent walks every row's steps again and then back.
+func recurrent[T float](b *back[T], n *graph.Node) error {
+	if err := onlyFirst(b, n); err != nil {
+		return err
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	r, err := graph.NewRecurrent(n, b.inputs(n))
+	if err != nil {
+		return err
+	}
+	var d [3][]T
+	for i, name := range n.Outputs {
+		d[i] = b.grads[name]
+	}
+	wide := func(v []T, at int) []float64 {
+		out := make([]float64, r.Hidden)
+		for i := range out {
+			if v != nil {
+				out[i] = float64(v[at+i])
+			}
+		}
+		return out
+	}
+	for dir := range r.Directions {
+		for row := range r.Batch {
+			at := (dir*r.Batch + row) * r.Hidden
+			c := r.Row(dir, row, func(int, []float64) {})
+			c.Back(wide(d[1], at), wide(d[2], at),
+				func(step int) []float64 { return wide(d[0], step*r.Directions*r.Batch*r.Hidden+at) },
+				func(step int, gx []float64) {
+					for j, v := range gx {
+						g[(step*r.Batch+row)*r.Inputs+j] += T(v)
+					}
+				})
+		}
+	}
+	return nil
+}
