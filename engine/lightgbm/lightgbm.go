@@ -97,6 +97,7 @@ type header struct {
 	average   bool
 	objective objective
 	features  []engine.Feature
+	codes     []int // one more than the largest category code of each feature
 	boosting  string
 }
 
@@ -125,13 +126,27 @@ func readHeader(head fields) (*header, error) {
 	if len(names) != last+1 || len(infos) != 0 && len(infos) != last+1 {
 		return nil, corruptf("%d feature names and %d feature infos for %d features", len(names), len(infos), last+1)
 	}
-	h.features = make([]engine.Feature, last+1)
+	h.features, h.codes = make([]engine.Feature, last+1), make([]int, last+1)
 	for i := range h.features {
 		h.features[i].Name = names[i]
 		// "[low:high]" is numeric, "none" constant, "0:2:1" a list of categories.
 		h.features[i].Categorical = len(infos) > 0 && infos[i] != "none" && !strings.HasPrefix(infos[i], "[")
+		if h.features[i].Categorical {
+			h.codes[i] = codesOf(infos[i])
+		}
 	}
 	return h, nil
+}
+
+// codesOf is one more than the largest code of a list like "0:2:1".
+func codesOf(info string) int {
+	n := 0
+	for part := range strings.SplitSeq(info, ":") {
+		if c, err := strconv.Atoi(part); err == nil {
+			n = max(n, min(c, tree.MaxNodes)+1)
+		}
+	}
+	return n
 }
 
 // readTail reads what follows the trees: the parameters and, from Python, the
@@ -178,7 +193,9 @@ func indexes(list string, n int) []int {
 // file holds one list for each pandas column of that kind, in order, but not
 // which columns those were. The parameter categorical_feature tells, unless
 // ordered columns, which count as numeric, had lists too: then the numbers
-// differ and the names stay unknown, for a wrong name would be worse.
+// differ and the names stay unknown, for a wrong name would be worse. Nor are names
+// taken where a feature has more codes than its list has names: the lists are then
+// of other columns.
 func (h *header) nameCategories(columns []int, lists [][]any) {
 	if len(columns) != len(lists) {
 		columns = nil
@@ -190,6 +207,11 @@ func (h *header) nameCategories(columns []int, lists [][]any) {
 	}
 	if len(columns) != len(lists) {
 		return
+	}
+	for i, f := range columns {
+		if h.codes[f] > len(lists[i]) {
+			return
+		}
 	}
 	for i, f := range columns {
 		h.features[f].Categorical = true

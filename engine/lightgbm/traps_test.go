@@ -135,6 +135,21 @@ func TestFeatures(t *testing.T) {
 			t.Errorf("ordered: %s is given names %v that may be another's", f.Name, f.Categories)
 		}
 	}
+	// Lists that are too short are of other columns, even where their number fits.
+	data, err := os.ReadFile("testdata/categorical.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, []byte("pandas_categorical:"))
+	m, err := Read(append(data[:at:at], "pandas_categorical:[[\"low\", \"high\"], [1, 2], [\"a\"]]\n"...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range m.Info().Features {
+		if f.Categories != nil {
+			t.Errorf("short lists: %s is given names %v", f.Name, f.Categories)
+		}
+	}
 	f = open(t, "testdata/categorical_codes.txt").Info().Features
 	if f[1].Name != "Column_1" || !f[1].Categorical || f[1].Categories != nil {
 		t.Errorf("codes: %+v", f[1])
