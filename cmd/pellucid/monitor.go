@@ -90,6 +90,11 @@ func (m *monitor) round(ctx context.Context) {
 			m.report("make a reference for "+v.Name+" "+v.Version, m.fileReference(ctx, v))
 		}
 		mark, err := m.server.store.Watermark(ctx, collector.DefaultTenant, v.Name, v.Version)
+		if errors.Is(err, collector.ErrUnavailable) {
+			m.report("ask ClickHouse", err)
+			return // it would say the same of the others
+		}
+		m.report("ask ClickHouse", nil)
 		m.report("ask for the watermark of "+v.Name, err)
 		if err != nil || mark.IsZero() {
 			continue
