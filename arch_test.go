@@ -30,6 +30,7 @@ var owners = map[string][]string{
 	"github.com/ebitengine/purego":           {"collector/clickhouse/embedded"},
 	"go.opentelemetry.io/otel/sdk":           {"collector/telemetry"},
 	"go.opentelemetry.io/otel/exporters":     {"collector/telemetry"},
+	"go.opentelemetry.io/collector":          {"collector/telemetry"},
 	"github.com/prometheus/client_golang":    {"collector/telemetry"},
 	"go.yaml.in/yaml":                        {"collector/strictyaml"},
 	"github.com/parquet-go/parquet-go":       {"engine/table"},

@@ -453,3 +453,25 @@ func TestReferenceServesAsBackground(t *testing.T) {
 		}
 	}
 }
+
+// TestSpansOfOthersAreTakenIn: OTLP from another program lands beside our own
+// spans, once however often it is sent, and the page of a trace shows both.
+func TestSpansOfOthersAreTakenIn(t *testing.T) {
+	r := startRig(t, testConfig(t, t.TempDir()))
+	var spans []string
+	for day := range 30 {
+		spans = append(spans, fmt.Sprintf(`{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"%016x","name":"theirs","kind":2,"startTimeUnixNano":"%d"}`,
+			day+1, time.Date(2018, 12, 1+day, 0, 0, 0, 0, time.UTC).UnixNano()))
+	}
+	body := `{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"other"}}]},"scopeSpans":[{"spans":[` + strings.Join(spans, ",") + `]}]}]}`
+	for range 2 {
+		r.post(t, "/v1/traces", body, nil)
+	}
+	if n := sql(t, r.database(t), "SELECT count() FROM otel_traces WHERE ServiceName = 'other'"); n != "30" {
+		t.Errorf("%s spans", n)
+	}
+	list, err := r.spans(t.Context(), "5b8efff798038103d269b633813fc60c")
+	if err != nil || len(list) != 30 || list[0].Name != "theirs" {
+		t.Errorf("the trace has %d spans (%v)", len(list), err)
+	}
+}

@@ -289,6 +289,7 @@ func (s *server) startHTTP(context.Context) error {
 	s.proxy = p
 	p.Register(e)
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
+	e.POST("/v1/traces", echo.WrapHandler(telemetry.OTLPHandler(s.writeSpans)))
 	if err := s.registerPages(e); err != nil {
 		return err
 	}

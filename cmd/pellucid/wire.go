@@ -237,7 +237,23 @@ func (s *server) explainRow(ctx context.Context, p *collector.StoredPrediction, 
 	return list, err
 }
 
+// writeSpans stores spans, one insert a day of theirs: a table's partition is a
+// day, and one insert may meet only so many.
 func (s *server) writeSpans(ctx context.Context, spans []telemetry.Span) error {
+	days := map[string][]telemetry.Span{}
+	for i := range spans {
+		day := spans[i].Timestamp.UTC().Format(time.DateOnly)
+		days[day] = append(days[day], spans[i])
+	}
+	for _, list := range days {
+		if err := s.writeDay(ctx, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) writeDay(ctx context.Context, spans []telemetry.Span) error {
 	out := make([]clickhouse.Span, len(spans))
 	h := sha256.New()
 	for i := range spans {
