@@ -57,7 +57,7 @@ func (s *Store) backfillChunk(ctx context.Context, ref *stats.Reference, c chunk
 	if err != nil {
 		return 0, err
 	}
-	if err := s.insertBins(ctx, c, counts); err != nil {
+	if err := s.insertBins(ctx, c.token(), c, counts); err != nil {
 		return 0, err
 	}
 	return n, s.sendRows(ctx, c.token(), "INSERT INTO backfills (tenant, model, version, bins_id, insert_batch, month, rows)", 1, func(int) []any {

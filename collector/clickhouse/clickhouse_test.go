@@ -9,7 +9,6 @@ import (
 	"math/rand"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -779,9 +778,11 @@ func TestImportedIDsAreStoredOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.bin(t.Context(), p)
-	for month := range p.months {
-		if err := w.insertPredictions(t.Context(), "b2:predictions:"+strconv.Itoa(month), p, month); err != nil {
-			t.Fatal(err)
+	for _, in := range w.inserts(p) {
+		if strings.HasPrefix(in.name, "predictions:") {
+			if err := in.run(t.Context(), in.token); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	write(t, w, "b2", b2.Records...)

@@ -50,11 +50,7 @@ func (b *predictionBlock) add(d *decoded, batch string) {
 		b.shared(p, rows, r, batch)
 		b.bytes.u32(uint32(min(size, math.MaxUint32)))
 		size = 0 // the record's bytes count once
-		eventTime := p.ReceivedAt
-		if len(p.Times) > 0 {
-			eventTime = pick(p.Times, r)
-		}
-		b.time.i64(eventTime.UnixMicro())
+		b.time.i64(d.time(r).UnixMicro())
 		b.externalID.add(pick(p.ExternalIDs, r))
 		f, o := p.Features.Row(r, rows), p.Outputs.Row(r, rows)
 		b.f32.f32(f.F32)

@@ -38,7 +38,7 @@ func (w *Writer) dropStored(ctx context.Context, p *plan) error {
 	for o, ids := range p.imported {
 		stored := map[string]bool{}
 		for part := range slices.Chunk(ids, askedIDs) {
-			ask := insert{"known ids", func(ctx context.Context, _ string) error {
+			ask := insert{name: "known ids", run: func(ctx context.Context, _ string) error {
 				found, err := w.store.strings(ctx, "SELECT DISTINCT id FROM predictions WHERE tenant = ? AND model = ? AND id IN (?) AND insert_batch != ?",
 					o.tenant, o.model, part, p.token)
 				for _, id := range found {

@@ -100,8 +100,9 @@ func (c *binCounts) rows() []binRow {
 	return out
 }
 
-// insertBins adds a chunk's counts to the rollup, once.
-func (s *Store) insertBins(ctx context.Context, c chunk, counts *binCounts) error {
+// insertBins adds a chunk's counts to the rollup, once a token: c.token(), unless
+// that was lost.
+func (s *Store) insertBins(ctx context.Context, token string, c chunk, counts *binCounts) error {
 	var (
 		tenant, model, version, binsID lowCardinality
 		minute, field, bin, weight     fixed
@@ -120,7 +121,7 @@ func (s *Store) insertBins(ctx context.Context, c chunk, counts *binCounts) erro
 		bin.u16(r.bin)
 		weight.f64(r.weight)
 	}
-	return s.sendBlock(ctx, c.token(), "INSERT INTO bins_1m (tenant, model, version, bins_id, minute, field, bin, weight)",
+	return s.sendBlock(ctx, token, "INSERT INTO bins_1m (tenant, model, version, bins_id, minute, field, bin, weight)",
 		[]builder{&tenant, &model, &version, &binsID, &minute, &field, &bin, &weight}, len(list))
 }
 

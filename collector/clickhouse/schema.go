@@ -21,7 +21,7 @@ var tableNames = map[string]struct{}{
 // COLUMN IF NOT EXISTS), never an edit of an earlier one.
 func migrations() []string {
 	return []string{
-		createPredictions, createBins, createTraffic, createTrafficView,
+		createPredictions, createBins, createTraffic, dropTrafficView, createTrafficIn, createTrafficInView,
 		createFeedback, createExplanations, createSchemas, createReferences, createBackfills, createAlertEvents,
 		createUndecodable, createTraces, createTraceTimes, createTraceTimesView,
 	}
@@ -66,11 +66,21 @@ var createTraffic = `CREATE TABLE IF NOT EXISTS traffic_1m (
  latency AggregateFunction(quantilesTDigestIf(0.5, 0.9, 0.99), Int64, UInt8)
 ) ENGINE = AggregatingMergeTree ORDER BY (tenant, model, version, route, status_class, minute) ` + settled
 
-const createTrafficView = `CREATE MATERIALIZED VIEW IF NOT EXISTS traffic_1m_mv TO traffic_1m AS
+// A view on predictions would share their insert, and a crash could leave the one
+// without the other; rows go into traffic_in, which keeps none, by an insert of
+// their own, so that each table is repaired for itself.
+const dropTrafficView = `DROP VIEW IF EXISTS traffic_1m_mv`
+
+const createTrafficIn = `CREATE TABLE IF NOT EXISTS traffic_in (
+ tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), route LowCardinality(String),
+ status UInt16, time DateTime64(6,'UTC'), row UInt32, weight Float64, bytes UInt32, total_ns Int64
+) ENGINE = Null`
+
+const createTrafficInView = `CREATE MATERIALIZED VIEW IF NOT EXISTS traffic_in_mv TO traffic_1m AS
 SELECT tenant, model, version, route, toUInt8(intDiv(status, 100)) AS status_class, toStartOfMinute(toDateTime(time, 'UTC')) AS minute,
  countIf(row = 0) AS requests, count() AS rows, sum(weight) AS weight, sum(bytes) AS bytes, max(time) AS last,
  quantilesTDigestIfState(0.5, 0.9, 0.99)(total_ns, row = 0) AS latency
-FROM (SELECT tenant, model, version, route, status, time, row, weight, bytes, total_ns FROM predictions)
+FROM (SELECT tenant, model, version, route, status, time, row, weight, bytes, total_ns FROM traffic_in)
 GROUP BY tenant, model, version, route, status_class, minute`
 
 // target_id and target_row are prediction_id taken apart: the request and its

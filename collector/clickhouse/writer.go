@@ -76,6 +76,9 @@ type Writer struct {
 	cfg   WriterConfig
 
 	block predictionBlock // reused; Run is one goroutine
+	// doubt says that the present batch may have been attempted by an earlier
+	// process: it is the first of this one.
+	doubt bool
 
 	mu     sync.Mutex // guards health
 	health Health
@@ -101,7 +104,7 @@ func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
 	if cfg.Schema == nil {
 		cfg.Schema = func(string) *collector.Schema { return nil }
 	}
-	return &Writer{store: s, cfg: cfg}, nil
+	return &Writer{store: s, cfg: cfg, doubt: true}, nil
 }
 
 // Health returns how the writer is doing.
@@ -148,6 +151,7 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 			return err
 		}
 	}
+	w.doubt = false
 	st.Took = time.Since(began)
 	if !plan.newest.IsZero() {
 		st.Lag = time.Since(plan.newest)
@@ -163,20 +167,39 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	return nil
 }
 
-// insert is one statement of a batch: its place in the token, and how to run it.
+// insert is one statement of a batch: the token it counts once under, how to run
+// it, and how to tell whether it is stored (nil where nothing rests on it).
 type insert struct {
-	name string
-	run  func(ctx context.Context, token string) error
+	name, token string
+	run         func(ctx context.Context, token string) error
+	stored      func(ctx context.Context) (bool, error)
 }
 
-// retry sends one insert until it succeeds. The token makes the attempts count
-// once, whether or not the server kept an attempt that seemed to fail.
-func (w *Writer) retry(ctx context.Context, token string, in insert) (attempts int, err error) {
+// retry sends one insert until it is stored. The token makes the attempts count
+// once, whether or not the server kept an attempt that seemed to fail. A server
+// that is killed may have noted a token whose rows it then lost, and take every
+// further attempt for a repeat: so what may have been attempted before is looked
+// for, and sent under another token where it is not there.
+func (w *Writer) retry(ctx context.Context, batch string, in insert) (attempts int, err error) {
 	wait := w.cfg.Backoff
 	var logged time.Time
-	for {
+	token := in.token
+	for lost := 0; ; {
 		attempts++
-		err := in.run(ctx, token+":"+in.name)
+		err := in.run(ctx, token)
+		if err == nil && in.stored != nil && (attempts > 1 || w.doubt) {
+			var kept bool
+			if kept, err = w.kept(ctx, in); err == nil && !kept {
+				lost++
+				token = in.token + ":again" + strconv.Itoa(lost)
+				w.cfg.Log.Error("clickhouse took an insert for a repeat and has lost its rows: sending them under another token",
+					"batch", batch, "insert", in.name, "token", token)
+				if lost <= maxLost {
+					continue
+				}
+				err = errors.New("the server takes inserts and does not have their rows")
+			}
+		}
 		if err == nil {
 			w.settle(nil)
 			return attempts, nil
@@ -187,7 +210,7 @@ func (w *Writer) retry(ctx context.Context, token string, in insert) (attempts i
 		w.settle(err)
 		if time.Since(logged) > time.Second {
 			logged = time.Now()
-			w.cfg.Log.Error("insert into clickhouse failed: trying again", "batch", token, "insert", in.name,
+			w.cfg.Log.Error("insert into clickhouse failed: trying again", "batch", batch, "insert", in.name,
 				"attempt", attempts, "permanent", permanent(err), "error", err)
 		}
 		select {
@@ -196,6 +219,26 @@ func (w *Writer) retry(ctx context.Context, token string, in insert) (attempts i
 		case <-time.After(wait/2 + rand.N(wait)):
 		}
 		wait = min(2*wait, w.cfg.BackoffMax)
+	}
+}
+
+// maxLost bounds how often in a row an insert is sent under another token before
+// the server is given time.
+const maxLost = 3
+
+// kept looks for an insert's rows for a moment: an attempt of before may be about
+// to commit.
+func (w *Writer) kept(ctx context.Context, in insert) (bool, error) {
+	for try := 0; ; try++ {
+		ok, err := in.stored(ctx)
+		if ok || err != nil || try == 10 {
+			return ok, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 }
 
@@ -324,12 +367,16 @@ func (d *decoded) binRows(ref *stats.Reference, schema *collector.Schema) {
 func (d *decoded) count(c *binCounts) {
 	rows := max(d.p.Rows, 1)
 	for r := range rows {
-		at := d.p.ReceivedAt
-		if len(d.p.Times) > 0 {
-			at = pick(d.p.Times, r)
-		}
-		c.add(at, d.row(r), weightOf(d.p))
+		c.add(d.time(r), d.row(r), weightOf(d.p))
 	}
+}
+
+// time is the event time of row r.
+func (d *decoded) time(r int) time.Time {
+	if len(d.p.Times) > 0 {
+		return pick(d.p.Times, r)
+	}
+	return d.p.ReceivedAt
 }
 
 // row returns the bins of row r.
@@ -381,34 +428,50 @@ func (p *plan) take(r *collector.Record) error {
 	return fmt.Errorf("unknown kind %d", r.Kind)
 }
 
-// inserts returns the statements of a batch. Each has a token of its own, so
-// their order does not matter.
+// inserts returns the statements of a batch. Each has a token of its own, and
+// rollups come after the rows they are held against.
 func (w *Writer) inserts(p *plan) []insert {
 	var out []insert
+	add := func(name string, run func(ctx context.Context, token string) error, stored func(ctx context.Context) (bool, error)) {
+		out = append(out, insert{name, p.token + ":" + name, run, stored})
+	}
 	if len(p.schemas) > 0 {
-		out = append(out, insert{"schemas", func(ctx context.Context, token string) error { return w.insertSchemas(ctx, token, p) }})
+		add("schemas", func(ctx context.Context, token string) error { return w.insertSchemas(ctx, token, p) },
+			func(ctx context.Context) (bool, error) { return w.store.hasSchemas(ctx, p) })
 	}
-	months := make([]int, 0, len(p.months))
-	for m := range p.months {
-		months = append(months, m)
+	for _, m := range p.sortedMonths() {
+		for i, part := range blocks(p.months[m]) {
+			add("predictions:"+strconv.Itoa(m)+":"+strconv.Itoa(i),
+				func(ctx context.Context, token string) error { return w.insertPredictions(ctx, token, p, part) },
+				func(ctx context.Context) (bool, error) { return w.store.hasPredictions(ctx, p.token, m, part) })
+		}
 	}
-	sort.Ints(months)
-	for _, m := range months {
-		out = append(out, insert{"predictions:" + strconv.Itoa(m), func(ctx context.Context, token string) error {
-			return w.insertPredictions(ctx, token, p, m)
-		}})
+	if p.rows > 0 {
+		add("traffic", func(ctx context.Context, token string) error { return w.store.insertTraffic(ctx, token, p) },
+			func(ctx context.Context) (bool, error) { return w.store.hasTraffic(ctx, p) })
 	}
 	for c, counts := range p.counts {
-		out = append(out, insert{"bins_1m", func(ctx context.Context, _ string) error { return w.store.insertBins(ctx, c, counts) }})
+		out = append(out, insert{
+			"bins_1m", c.token(),
+			func(ctx context.Context, token string) error { return w.store.insertBins(ctx, token, c, counts) },
+			func(ctx context.Context) (bool, error) { return w.store.hasBins(ctx, c, counts) },
+		})
 	}
 	if len(p.feedback) > 0 {
-		out = append(out, insert{"feedback", func(ctx context.Context, token string) error { return w.insertFeedback(ctx, token, p) }})
+		add("feedback", func(ctx context.Context, token string) error { return w.insertFeedback(ctx, token, p) },
+			func(ctx context.Context) (bool, error) {
+				return w.store.hasBatch(ctx, "feedback", p.token, len(p.feedback))
+			})
 	}
 	if len(p.explanations) > 0 {
-		out = append(out, insert{"explanations", func(ctx context.Context, token string) error { return w.insertExplanations(ctx, token, p) }})
+		add("explanations", func(ctx context.Context, token string) error { return w.insertExplanations(ctx, token, p) },
+			func(ctx context.Context) (bool, error) { return w.store.hasExplanations(ctx, p) })
 	}
 	if len(p.undecodable) > 0 {
-		out = append(out, insert{"undecodable", func(ctx context.Context, token string) error { return w.insertUndecodable(ctx, token, p) }})
+		add("undecodable", func(ctx context.Context, token string) error { return w.insertUndecodable(ctx, token, p) },
+			func(ctx context.Context) (bool, error) {
+				return w.store.hasBatch(ctx, "undecodable", p.token, len(p.undecodable))
+			})
 	}
 	return out
 }
@@ -417,21 +480,36 @@ func (w *Writer) inserts(p *plan) []insert {
 // cuts at 1,048,449 rows.
 const maxBlockRows = 500_000
 
-func (w *Writer) insertPredictions(ctx context.Context, token string, p *plan, month int) error {
-	list := p.months[month]
-	for part := 0; len(list) > 0; part++ {
-		w.block.reset()
-		n := 0
-		for n < len(list) && (n == 0 || w.block.n+max(list[n].p.Rows, 1) <= maxBlockRows) {
-			w.block.add(&list[n], p.token)
+func (p *plan) sortedMonths() []int {
+	months := make([]int, 0, len(p.months))
+	for m := range p.months {
+		months = append(months, m)
+	}
+	sort.Ints(months)
+	return months
+}
+
+// blocks cuts predictions into lists of one insert each, in the same way at every
+// attempt.
+func blocks(list []decoded) (out [][]decoded) {
+	for len(list) > 0 {
+		n, rows := 0, 0
+		for n < len(list) && (n == 0 || rows+max(list[n].p.Rows, 1) <= maxBlockRows) {
+			rows += max(list[n].p.Rows, 1)
 			n++
 		}
+		out = append(out, list[:n])
 		list = list[n:]
-		if err := w.store.sendBlock(ctx, token+":"+strconv.Itoa(part), "INSERT INTO predictions ("+predictionColumns+")", w.block.columns(), w.block.n); err != nil {
-			return err
-		}
 	}
-	return nil
+	return out
+}
+
+func (w *Writer) insertPredictions(ctx context.Context, token string, p *plan, part []decoded) error {
+	w.block.reset()
+	for i := range part {
+		w.block.add(&part[i], p.token)
+	}
+	return w.store.sendBlock(ctx, token, "INSERT INTO predictions ("+predictionColumns+")", w.block.columns(), w.block.n)
 }
 
 // schema finds a schema; a row whose schema is nowhere is stored without bins,

@@ -1,0 +1,151 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"time"
+)
+
+// The questions here are asked where an insert may have been lost by a server that
+// was killed: seldom, so they may cost something. Rollups have no insert batch to
+// be known by; they are held against the rows they are of.
+
+// number asks for one number.
+func (s *Store) number(ctx context.Context, query string, args ...any) (float64, error) {
+	var x float64
+	if err := s.conn.QueryRow(ctx, "SELECT toFloat64(("+query+"))", args...).Scan(&x); err != nil {
+		return 0, fmt.Errorf("look for an insert's rows: %w", unavailable(err))
+	}
+	return x, nil
+}
+
+// hasPredictions reports whether all rows of a part of a batch are stored.
+func (s *Store) hasPredictions(ctx context.Context, batch string, month int, part []decoded) (bool, error) {
+	type span struct {
+		first, last string
+		rows        int
+	}
+	spans := map[owner]span{}
+	for i := range part {
+		p := part[i].p
+		o := owner{p.Tenant, p.Model}
+		sp, ok := spans[o]
+		if !ok {
+			sp.first, sp.last = p.ID, p.ID
+		}
+		sp.first, sp.last, sp.rows = min(sp.first, p.ID), max(sp.last, p.ID), sp.rows+max(p.Rows, 1)
+		spans[o] = sp
+	}
+	for o, sp := range spans {
+		n, err := s.number(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND model = ? AND id >= ? AND id <= ? AND insert_batch = ? AND toYYYYMM(received_at) = ?",
+			o.tenant, o.model, sp.first, sp.last, batch, month)
+		if err != nil || n < float64(sp.rows) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// versionSpan is the event time of a version's rows in a batch, by whole minutes.
+type versionSpan struct{ from, to time.Time }
+
+type versionKey struct{ tenant, model, version string }
+
+func (p *plan) spans() map[versionKey]versionSpan {
+	out := map[versionKey]versionSpan{}
+	p.each(func(d *decoded, _ int, at time.Time) {
+		k := versionKey{d.p.Tenant, d.p.Model, d.p.Version}
+		from := at.Truncate(time.Minute)
+		sp, ok := out[k]
+		if !ok || from.Before(sp.from) {
+			sp.from = from
+		}
+		if to := from.Add(time.Minute); to.After(sp.to) {
+			sp.to = to
+		}
+		out[k] = sp
+	})
+	return out
+}
+
+// hasTraffic reports whether the rollup has as many rows as are stored, over the
+// time of the batch.
+func (s *Store) hasTraffic(ctx context.Context, p *plan) (bool, error) {
+	for k, sp := range p.spans() {
+		counted, err := s.number(ctx, "SELECT sum(rows) FROM traffic_1m WHERE tenant = ? AND model = ? AND version = ? AND minute >= ? AND minute < ?",
+			k.tenant, k.model, k.version, sp.from, sp.to)
+		if err != nil {
+			return false, err
+		}
+		stored, err := s.number(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND time >= ? AND time < ?",
+			k.tenant, k.model, k.version, sp.from, sp.to)
+		if err != nil || counted < stored {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// hasBins reports whether the rollup has the weight that is stored, over the
+// minutes of a chunk and in the field that counts most.
+func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts) (bool, error) {
+	var from, to int64
+	fields := map[uint16]float64{}
+	for i, r := range counts.rows() {
+		if i == 0 {
+			from = r.minute
+		}
+		from, to = min(from, r.minute), max(to, r.minute)
+		fields[r.field] += r.weight
+	}
+	best := uint16(0)
+	for f, w := range fields {
+		if w > fields[best] || w == fields[best] && f < best {
+			best = f
+		}
+	}
+	if len(fields) == 0 {
+		return true, nil
+	}
+	counted, err := s.number(ctx, "SELECT sum(weight) FROM bins_1m WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ? AND field = ? AND minute >= ? AND minute <= ?",
+		c.tenant, c.model, c.version, c.binsID, best, time.Unix(from, 0).UTC(), time.Unix(to, 0).UTC())
+	if err != nil {
+		return false, err
+	}
+	stored, err := s.number(ctx, "SELECT sum(weight) FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ? AND route != 'explain' AND status < 400 AND time >= ? AND time < ?",
+		c.tenant, c.model, c.version, c.binsID, time.Unix(from, 0).UTC(), time.Unix(to+60, 0).UTC())
+	return counted >= stored*(1-1e-9), err
+}
+
+// hasBatch reports whether a table has n rows of a batch.
+func (s *Store) hasBatch(ctx context.Context, table, batch string, n int) (bool, error) {
+	got, err := s.number(ctx, "SELECT count() FROM "+table+" WHERE insert_batch = ?", batch)
+	return got >= float64(n), err
+}
+
+func (s *Store) hasSchemas(ctx context.Context, p *plan) (bool, error) {
+	ids := make([]string, 0, len(p.schemas))
+	for id := range p.schemas {
+		ids = append(ids, id)
+	}
+	n, err := s.number(ctx, "SELECT uniqExact(id) FROM schemas WHERE id IN (?)", ids)
+	return n >= float64(len(ids)), err
+}
+
+// hasExplanations reports whether every explanation is there, of this batch or of
+// another: the same one twice is one.
+func (s *Store) hasExplanations(ctx context.Context, p *plan) (bool, error) {
+	hashes := map[uint64]bool{}
+	for _, x := range p.explanations {
+		h := fnv.New64a()
+		h.Write(x.doc)
+		hashes[h.Sum64()] = true
+	}
+	list := make([]uint64, 0, len(hashes))
+	for h := range hashes {
+		list = append(list, h)
+	}
+	n, err := s.number(ctx, "SELECT uniqExact(doc_hash) FROM explanations WHERE doc_hash IN (?)", list)
+	return n >= float64(len(list)), err
+}
