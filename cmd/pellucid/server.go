@@ -126,7 +126,6 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		}
 		s.engine, err = embedded.Start(ctx, embedded.Config{
 			Dir: dir, Engine: s.cfg.Engine, MemoryBytes: int64(s.cfg.EngineMemory), Progress: progress, Log: s.log,
-			FsyncInserts: s.cfg.Capture.Durability == "machine",
 		})
 		if err != nil {
 			return err
@@ -148,9 +147,12 @@ func (s *server) startSpool(context.Context) error {
 	if err != nil {
 		return err
 	}
-	sp, err := spool.Open(spool.Config{
-		Dir: dir, Level: spool.Level(s.cfg.Capture.Durability), MaxBytes: int64(s.cfg.Capture.SpoolBytes), Logger: s.log,
-	})
+	cfg := spool.Config{Dir: dir, Level: spool.Level(s.cfg.Capture.Durability), MaxBytes: int64(s.cfg.Capture.SpoolBytes), Logger: s.log}
+	if s.engine != nil {
+		// The embedded ClickHouse needs room on the same disk to work the spool off.
+		cfg.MinFreeBytes = 4 * embedded.KeepFree(dir)
+	}
+	sp, err := spool.Open(cfg)
 	if err != nil {
 		return err
 	}

@@ -58,8 +58,6 @@ type Config struct {
 	// Databases are further databases that the app user may create and use, as
 	// names or prefixes ending in "*". "default" is always granted.
 	Databases []string
-	// FsyncInserts makes every insert wait for the disk (durability "machine").
-	FsyncInserts bool
 	// ChildCommand starts the child; nil means this executable and the hidden
 	// subcommand. A test whose own binary is instrumented names another.
 	ChildCommand []string

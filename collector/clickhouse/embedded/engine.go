@@ -90,8 +90,18 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 		unlock()
 		return nil, fmt.Errorf("start embedded clickhouse in %q: %w", cfg.Dir, err)
 	}
+	e.tellBroken()
 	go e.supervise(c) // ends on Stop
 	return e, nil
+}
+
+// tellBroken says which parts the server has set aside as damaged: their rows are
+// missing from every answer.
+func (e *Engine) tellBroken() {
+	broken, err := filepath.Glob(filepath.Join(e.cfg.Dir, "data", "store", "*", "*", "detached", "broken*"))
+	if err == nil && len(broken) > 0 {
+		e.cfg.Log.Error("clickhouse has set damaged parts aside: their rows are missing", "parts", len(broken), "first", broken[0])
+	}
 }
 
 // Env returns the engine's addresses, users and passwords.
@@ -130,14 +140,19 @@ func (e *Engine) supervise(c *child) {
 	defer close(e.done)
 	defer e.unlock()
 	wait := backoffFirst
+	full := make(chan struct{})
+	go watchDisk(e.cfg.Dir, full, e.stop) // ends on Stop
 	for {
 		select {
 		case <-e.stop:
 			e.end(c)
 			return
+		case <-full:
+			e.cfg.Log.Warn("the disk was full: clickhouse is started again, so that it finds what is damaged", "folder", e.cfg.Dir)
+			e.end(c)
 		case <-c.exited:
+			e.died(c.err)
 		}
-		e.died(c.err)
 		if time.Since(c.since) > backoffReset {
 			wait = backoffFirst
 		}
@@ -168,6 +183,7 @@ func (e *Engine) revive(wait *time.Duration) *child {
 		c, err := e.startChild(ctx)
 		if err == nil {
 			e.cfg.Log.Info("embedded clickhouse is back", "folder", e.cfg.Dir, "address", e.env.Address())
+			e.tellBroken()
 			return c
 		}
 		if ctx.Err() == nil {

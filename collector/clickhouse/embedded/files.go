@@ -189,9 +189,17 @@ func configXML(cfg Config, env Env, server bool) []byte {
   <default_profile>default</default_profile><default_database>default</default_database>
 `, dir, env.Port, env.HTTPPort)
 	}
-	if cfg.FsyncInserts {
-		b.WriteString("  <merge_tree><fsync_after_insert>1</fsync_after_insert><fsync_part_directory>1</fsync_part_directory></merge_tree>\n")
-	}
+	// On a full disk the server may commit a part that is not whole, a merge's even
+	// where it is synced. So parts are not begun where the disk is nearly full, are
+	// synced, and what a merge was made of stays for a while: after a full disk the
+	// child is started again (pressure.go), and then takes it for a damaged merge.
+	fmt.Fprintf(&b, `  <merge_tree>
+    <old_parts_lifetime>1800</old_parts_lifetime><fsync_after_insert>1</fsync_after_insert><fsync_part_directory>1</fsync_part_directory>
+    <min_rows_to_fsync_after_merge>1</min_rows_to_fsync_after_merge>
+    <min_compressed_bytes_to_fsync_after_merge>1</min_compressed_bytes_to_fsync_after_merge>
+  </merge_tree>
+  <storage_configuration><disks><default><keep_free_space_bytes>%d</keep_free_space_bytes></default></disks></storage_configuration>
+`, KeepFree(cfg.Dir))
 	b.WriteString("</clickhouse>\n")
 	return []byte(b.String())
 }

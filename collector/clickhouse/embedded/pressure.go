@@ -1,0 +1,58 @@
+package embedded
+
+import (
+	"time"
+)
+
+// Bounds of the space that ClickHouse leaves free: a twentieth of the disk, within
+// these.
+const (
+	leastFree = 16 << 20
+	mostFree  = 256 << 20
+)
+
+const (
+	// pressureEvery is how often the disk is looked at.
+	pressureEvery = 250 * time.Millisecond
+	// pressureMost is how long a full disk is waited out before the child is started
+	// again all the same: well below the time that merged parts stay.
+	pressureMost = 10 * time.Minute
+)
+
+// KeepFree is how much of the disk under dir ClickHouse leaves free: it begins no
+// insert and no merge that would need it. Whoever else writes to that disk should
+// leave more than that, or the engine cannot work it off.
+func KeepFree(dir string) int64 {
+	size, _ := disk(dir)
+	return max(leastFree, min(mostFree, size/20))
+}
+
+// watchDisk sends on full once a disk that was full has room again, or has been
+// full for long: parts written meanwhile may be damaged, which the server finds out
+// only when it starts. It ends with stop.
+func watchDisk(dir string, full chan<- struct{}, stop <-chan struct{}) {
+	low := KeepFree(dir) / 4
+	tick := time.NewTicker(pressureEvery)
+	defer tick.Stop()
+	var since time.Time
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		size, free := disk(dir)
+		switch {
+		case size == 0: // it cannot be told
+		case free < low && since.IsZero():
+			since = time.Now()
+		case !since.IsZero() && (free > 2*low || time.Since(since) > pressureMost):
+			since = time.Time{}
+			select {
+			case full <- struct{}{}:
+			case <-stop:
+				return
+			}
+		}
+	}
+}
