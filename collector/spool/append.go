@@ -247,6 +247,7 @@ func (s *Spool) trimIndex() {
 // commit writes g to the active segment, as the level asks. After an error the
 // segment is sealed where it stood before g.
 func (s *Spool) commit(g *group) error {
+	s.checkLinked()
 	if err := s.makeRoom(int64(len(g.buf))); err != nil {
 		return fmt.Errorf("append to spool %q: %w: %w", s.cfg.Dir, collector.ErrFull, err)
 	}
@@ -268,6 +269,28 @@ func (s *Spool) commit(g *group) error {
 	}
 	return nil
 }
+
+// linkedEvery is how often the active file's name is looked at: what is written to
+// a file that has none reaches nobody.
+const linkedEvery = 10 * time.Millisecond
+
+// checkLinked gives up the active segment when its file is no longer in the folder.
+func (s *Spool) checkLinked() {
+	l, ok := s.fs.(interface {
+		Linked(name string, f file) bool
+	})
+	if now := time.Now(); !ok || s.active == nil || now.Sub(s.linkedAt) < linkedEvery {
+		return
+	} else if s.linkedAt = now; l.Linked(s.path(s.active), s.activeFile) {
+		return
+	}
+	st := s.Stats()
+	s.cfg.Logger.Error("the spool's file was removed while it was written: records that were acknowledged are lost", "dir", s.cfg.Dir,
+		"segment", s.active.number, "at most", st.Appended-st.Acked)
+	s.abandon(errUnlinked)
+}
+
+var errUnlinked = errors.New("the file was removed")
 
 // abandon seals the active segment after a failed write or sync. It is never
 // written or synced again; the next segment's header says where it ends.
@@ -305,10 +328,10 @@ func (s *Spool) makeRoom(n int64) error {
 			s.fullSince = time.Time{}
 			return nil
 		}
+		s.full.Store(true)
 		if !isFull(err) && !errors.Is(err, errNoRoom) {
 			return err
 		}
-		s.full.Store(true)
 		if s.fullSince.IsZero() {
 			s.fullSince = time.Now()
 		}

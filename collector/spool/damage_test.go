@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -280,4 +282,48 @@ func FuzzRecover(f *testing.F) {
 			t.Fatalf("%v", err)
 		}
 	})
+}
+
+// TestRemovedUnderARunningServer: what is appended after the spool's files were
+// removed is refused, or goes to a file that is there; it is never written to
+// nowhere and acknowledged.
+func TestRemovedUnderARunningServer(t *testing.T) {
+	for name, c := range map[string]struct {
+		remove  func(dir string) error
+		refused bool
+	}{
+		"the segment": {func(dir string) error {
+			files, err := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix))
+			for _, f := range files {
+				err = errors.Join(err, os.Remove(f))
+			}
+			return err
+		}, false},
+		"the folder": {os.RemoveAll, true},
+	} {
+		cfg := realConfig(t)
+		s, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Append(t.Context(), prediction("one", 20)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.remove(cfg.Dir); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * linkedEvery)
+		err = s.Append(t.Context(), prediction("two", 20))
+		if c.refused {
+			if !errors.Is(err, collector.ErrFull) || !s.Stats().Full {
+				t.Errorf("%s: %v, full %t", name, err, s.Stats().Full)
+			}
+		} else {
+			found, ferr := s.Find("two")
+			if err != nil || ferr != nil || len(found) != 1 {
+				t.Errorf("%s: %v, found %d (%v)", name, err, len(found), ferr)
+			}
+		}
+		_ = s.Close()
+	}
 }

@@ -44,6 +44,7 @@ type Spool struct {
 	activeFile file
 	nextNumber uint64
 	nextSeq    uint64
+	linkedAt   time.Time // when the active file's name was last looked at
 	fullSince  time.Time
 
 	// readMu guards the reader's state: the cursor and the batch handed out.

@@ -82,6 +82,18 @@ func (osFS) List(dir string) ([]string, error) {
 	return names, nil
 }
 
+// Linked reports whether name still leads to f: a file that was removed takes
+// writes as if nothing were wrong.
+func (osFS) Linked(name string, f file) bool {
+	open, ok := f.(osFile)
+	if !ok {
+		return true
+	}
+	there, err1 := os.Stat(name)
+	ours, err2 := open.Stat()
+	return err1 == nil && err2 == nil && os.SameFile(there, ours)
+}
+
 func (osFS) Remove(name string) error     { return os.Remove(name) }
 func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
 
