@@ -64,7 +64,7 @@ func checkPrivate(t *testing.T, text, number string) {
 	// Rows that lie beside the model hold private values too.
 	rows := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
 	rows += strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\n", 50)
-	for _, file := range []string{"reference.csv", "background.csv", "old/train.CSV"} {
+	for _, file := range []string{"reference.csv", "background.csv", "old/train.CSV", "rows.csv.gz", "notes", "sub/dir/rows.jsonl"} {
 		place(t, models, "flights/1/"+file, rows)
 	}
 	cfg := testConfig(t, models)

@@ -32,6 +32,19 @@ type featureYAML struct {
 	Private privateYAML `yaml:"private"`
 }
 
+// UnmarshalYAML refuses a policy that was begun and not named: what is meant to be
+// private must not be stored because of it.
+func (f *featureYAML) UnmarshalYAML(unmarshal func(any) error) error {
+	var keys map[string]any
+	if unmarshal(&keys) == nil {
+		if policy, ok := keys["private"]; ok && (policy == nil || policy == "") {
+			return errors.New("private: names no policy (true, false, drop, mask, hash, bucket)")
+		}
+	}
+	type plain featureYAML // without this method
+	return unmarshal((*plain)(f))
+}
+
 // privateYAML takes `true` or the name of a policy.
 type privateYAML struct{ policy string }
 

@@ -102,7 +102,7 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 	if err != nil {
 		return nil, err
 	}
-	lines, err := manifest(s, leftOut(cfg, m))
+	lines, err := manifest(s, leftOut(s, cfg, m))
 	if err != nil {
 		return nil, fmt.Errorf("digest the version: %w", err)
 	}
@@ -210,15 +210,19 @@ func readRows(path string, info *engine.Info) (engine.Values, error) {
 	return canonical, err
 }
 
+// weightFiles are the extensions that exporters give an ONNX model's external data.
+var weightFiles = []string{".data", ".onnx_data", ".bin", ".weights"}
+
 // leftOut tells which files of a version's folder are not part of it: the
 // reference, unless it serves as the background too, since it does not change what
-// the version answers; and every file of rows where a feature is private.
-func leftOut(cfg collector.ModelConfig, m engine.Model) func(rel string) bool {
+// the version answers; and where a feature is private everything but the model, its
+// external data and its model.yaml, for any other file may hold rows.
+func leftOut(s source, cfg collector.ModelConfig, m engine.Model) func(rel string) bool {
 	background := backgroundFile(cfg, m)
 	hidden := cfg.PrivateFeature() != ""
 	return func(rel string) bool {
-		if hidden && slices.Contains(table.Extensions, strings.ToLower(filepath.Ext(rel))) {
-			return true
+		if hidden {
+			return rel != s.file && rel != "model.yaml" && !slices.Contains(weightFiles, strings.ToLower(filepath.Ext(rel)))
 		}
 		return rel == filepath.Clean(cfg.Reference) && rel != filepath.Clean(background)
 	}
