@@ -254,6 +254,37 @@ func TestNoValueInStoredErrors(t *testing.T) {
 			t.Errorf("stored error %q", p.Error)
 		}
 	}
+	for _, body := range []string{
+		inputs(tensor("input", "secret-4711", "[1,3]", `[1,2,3]`)),
+		inputs(tensor("input", "FP32", "[4711,3]", `[1,2,3]`)),
+		inputs(tensor("input", "FP32", "[3,4711]", `[[1,2,3]]`)),
+		inputs(tensor("input", "FP32", "[1,4711]", "["+strings.Repeat("1,", 4710)+"1]")),
+		inputs(tensor("secret-4711", "FP32", "[1,3]", `[1,2,3]`)),
+		inputs(tensor("secret-4711", "FP32", "[1,3]", `[1,2]`)),
+		`{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP32","parameters":{"binary_data_size":4711}}]}`,
+		`{"parameters":{"event_time":"secret-4711"},` + goodBody[1:],
+		`{"parameters":{"external_ids":"[\"secret-4711\"` + `,1]"},` + goodBody[1:],
+		`{"parameters":{"secret-4711":1,"secret-4711":2},` + goodBody[1:],
+		`{"outputs":[{"name":"secret-4711"}],` + goodBody[1:],
+		`{"outputs":[{"name":"prediction","parameters":{"classification":4711}}],` + goodBody[1:],
+	} {
+		if w := r.do("POST", "/v2/models/strict/infer", body); w.Code != 400 {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+		if p := r.tape.last(t); strings.Contains(p.Error, "4711") || strings.Trim(p.Error, ". ") == "" {
+			t.Errorf("%s: stored error %q", body, p.Error)
+		}
+	}
+	r.do("POST", "/v2/models/lin/infer", goodBody, "Inference-Header-Content-Length", "4711")
+	if p := r.tape.last(t); p.Status != 400 || strings.Contains(p.Error, "4711") {
+		t.Errorf("stored error %q", p.Error)
+	}
+	for _, body := range []string{`{"instances":[{"secret-4711":1}]}`, `{"instances":[[1,2,"secret-4711"]],"parameters":{"event_time":"4711"}}`} {
+		r.do("POST", "/v1/models/strict:predict", body)
+		if p := r.tape.last(t); p.Status != 400 || strings.Contains(p.Error, "4711") || p.Error == "" {
+			t.Errorf("%s: stored error %d %q", body, p.Status, p.Error)
+		}
+	}
 	r.do("POST", "/v2/models/lin/infer", inputs(tensor("input", "FP32", "[1,3]", `[666,1,1]`)))
 	if p := r.tape.last(t); p.Status != 500 || p.Error != "internal error" {
 		t.Errorf("panic stored as %d %q", p.Status, p.Error)

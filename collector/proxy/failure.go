@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -21,8 +22,9 @@ const statusClientGone = 499
 // failure is an error with its answer.
 type failure struct {
 	status int
-	// message is sent. record is stored and logged in its place where the
-	// message may hold values.
+	// message is sent. record is stored and put on spans in its place, because what
+	// the message repeats of the request may be private; empty means that the
+	// message is all ours.
 	message, record string
 	// retryAfter is in seconds; 0 sends no header.
 	retryAfter int
@@ -44,8 +46,13 @@ func (f *failure) recorded() string {
 	return f.message
 }
 
+// fail makes a failure. Of args only those of oip.Own and oip.Number are stored.
 func fail(status int, format string, args ...any) *failure {
-	return &failure{status: status, message: fmt.Sprintf(format, args...)}
+	f := &failure{status: status, message: fmt.Sprintf(format, args...), record: oip.Record(format, args...)}
+	if strings.Trim(f.record, ".") == "" {
+		f.record = http.StatusText(status)
+	}
+	return f
 }
 
 // asFailure maps an error to its answer. What is not known by type is our own
@@ -56,7 +63,7 @@ func asFailure(err error) *failure {
 		return f
 	}
 	if status := callersFault(err); status != 0 {
-		return fail(status, "%s", err)
+		return &failure{status: status, message: err.Error(), record: callersRecord(err)}
 	}
 	var up *UpstreamError
 	if errors.As(err, &up) {
@@ -102,6 +109,27 @@ func callersFault(err error) int {
 		return http.StatusRequestEntityTooLarge
 	}
 	return 0
+}
+
+// callersRecord says what was wrong with a request without anything out of it.
+func callersRecord(err error) string {
+	var (
+		request *oip.RequestError
+		input   *engine.InputError
+	)
+	switch {
+	case errors.As(err, &request):
+		return request.Record()
+	case errors.As(err, &input):
+		return "an input does not fit the model"
+	case errors.Is(err, collector.ErrNotFound):
+		return collector.ErrNotFound.Error()
+	case errors.Is(err, engine.ErrTooLarge):
+		return engine.ErrTooLarge.Error()
+	case errors.Is(err, collector.ErrRefused):
+		return collector.ErrRefused.Error()
+	}
+	return "the model cannot do what was asked"
 }
 
 // writeFailure sends a failure, unless an answer has begun.

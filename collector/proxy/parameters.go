@@ -29,14 +29,14 @@ var (
 func (s *Server) eventTime(what, text string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return t, fail(http.StatusBadRequest, "%s is not an RFC 3339 time", what)
+		return t, fail(http.StatusBadRequest, "%s is not an RFC 3339 time", oip.Own(what))
 	}
 	t = t.UTC().Truncate(time.Microsecond)
 	if t.Before(earliest) || !t.Before(latest) {
-		return t, fail(http.StatusBadRequest, "%s lies outside 1970 to 2100", what)
+		return t, fail(http.StatusBadRequest, "%s lies outside 1970 to 2100", oip.Own(what))
 	}
 	if t.After(s.cfg.Now().Add(maxAhead)) {
-		return t, fail(http.StatusBadRequest, "%s lies more than 5 minutes ahead", what)
+		return t, fail(http.StatusBadRequest, "%s lies more than 5 minutes ahead", oip.Own(what))
 	}
 	return t, nil
 }
@@ -64,7 +64,7 @@ func (k *call) mark(req *oip.Request) error {
 	}
 	for _, id := range ids {
 		if len(id) > maxExternalID {
-			return fail(http.StatusBadRequest, "an external id is longer than %d bytes", maxExternalID)
+			return fail(http.StatusBadRequest, "an external id is longer than %d bytes", oip.Number(maxExternalID))
 		}
 	}
 	k.externalIDs = ids
@@ -78,11 +78,11 @@ func perRow(p oip.Params, one, many string, rows int) ([]string, error) {
 	single, list := p.Get(one), p.Get(many)
 	switch {
 	case single != nil && list != nil:
-		return nil, fail(http.StatusBadRequest, "parameters %q and %q exclude each other", one, many)
+		return nil, fail(http.StatusBadRequest, "parameters %q and %q exclude each other", oip.Own(one), oip.Own(many))
 	case single != nil:
 		text, ok := scalarText(single)
 		if !ok {
-			return nil, fail(http.StatusBadRequest, "parameter %q must be a string", one)
+			return nil, fail(http.StatusBadRequest, "parameter %q must be a string", oip.Own(one))
 		}
 		return []string{text}, nil
 	case list == nil:
@@ -99,10 +99,10 @@ func perRow(p oip.Params, one, many string, rows int) ([]string, error) {
 	d.UseNumber()
 	var items []any
 	if err := d.Decode(&items); err != nil || d.More() {
-		return nil, fail(http.StatusBadRequest, "parameter %q must be a string that holds a JSON array", many)
+		return nil, fail(http.StatusBadRequest, "parameter %q must be a string that holds a JSON array", oip.Own(many))
 	}
 	if len(items) != rows {
-		return nil, fail(http.StatusBadRequest, "parameter %q has %d entries for %d rows", many, len(items), rows)
+		return nil, fail(http.StatusBadRequest, "parameter %q has %d entries for %d rows", oip.Own(many), len(items), rows)
 	}
 	out := make([]string, len(items))
 	for i, it := range items {
@@ -112,7 +112,7 @@ func perRow(p oip.Params, one, many string, rows int) ([]string, error) {
 		case json.Number:
 			out[i] = v.String()
 		default:
-			return nil, fail(http.StatusBadRequest, "parameter %q: entry %d is not a string", many, i)
+			return nil, fail(http.StatusBadRequest, "parameter %q: entry %d is not a string", oip.Own(many), oip.Number(i))
 		}
 	}
 	return out, nil

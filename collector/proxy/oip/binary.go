@@ -37,7 +37,7 @@ func stringsFrom(name string, shape []int, n int, raw []byte) (*engine.Tensor, e
 	out := make([]string, n)
 	for i := range out {
 		if len(raw) < 4 || uint64(le.Uint32(raw)) > uint64(len(raw)-4) {
-			return nil, refuse("tensor %q: element %d reaches beyond its binary data", clip(name), i)
+			return nil, refuse("tensor %q: element %d reaches beyond its binary data", clip(name), Number(i))
 		}
 		size := int(le.Uint32(raw))
 		out[i] = string(raw[4 : 4+size])
@@ -55,7 +55,7 @@ func numbersFrom(d engine.DType, shape []int, raw []byte) (*engine.Tensor, error
 		out := make([]bool, len(raw))
 		for i, b := range raw {
 			if b > 1 {
-				return nil, refuse("element %d: a BOOL byte is neither 0 nor 1", i)
+				return nil, refuse("element %d: a BOOL byte is neither 0 nor 1", Number(i))
 			}
 			out[i] = b == 1
 		}
@@ -98,7 +98,7 @@ func each[T engine.Element](raw []byte, size int, decode func([]byte) T) []T {
 // Outputs are then wanted as raw bytes.
 func DecodeRaw(body []byte, inputs []engine.Spec) (*Request, error) {
 	if len(inputs) != 1 {
-		return nil, refuse("a raw binary request needs a model with one input, this one has %d", len(inputs))
+		return nil, refuse("a raw binary request needs a model with one input, this one has %d", Number(len(inputs)))
 	}
 	shape, err := rawShape(inputs[0], len(body))
 	if err != nil {
@@ -132,7 +132,7 @@ func rawShape(spec engine.Spec, size int) ([]int, error) {
 		case i == 0 && len(shape) > 1:
 			shape[0] = 1
 		case open >= 0:
-			return nil, refuse("a raw binary request cannot say the shape of input %q: more than one dimension varies", spec.Name)
+			return nil, refuse("a raw binary request cannot say the shape of input %q: more than one dimension varies", Own(spec.Name))
 		default:
 			open = i
 		}
@@ -151,7 +151,7 @@ func rawShape(spec engine.Spec, size int) ([]int, error) {
 	}
 	row := known * spec.DType.Size()
 	if row == 0 || size%row != 0 {
-		return nil, refuse("input %q: %d bytes are no whole number of elements", spec.Name, size)
+		return nil, refuse("input %q: %d bytes are no whole number of elements", Own(spec.Name), size)
 	}
 	shape[open] = size / row
 	return shape, nil

@@ -95,7 +95,7 @@ func (in *instances) items() ([]Item, error) {
 	case len(in.info.Inputs) == 1:
 		return in.tensor(in.info.Inputs[0])
 	}
-	return nil, refuse("the model has %d inputs: each instance must be an object with all of them", len(in.info.Inputs))
+	return nil, refuse("the model has %d inputs: each instance must be an object with all of them", Number(len(in.info.Inputs)))
 }
 
 // matrix reports whether the rows are the one input of the model as it is:
@@ -129,7 +129,7 @@ func (in *instances) measure(sp span) ([]int, error) {
 	s := scanner{b: in.body, i: sp.from}
 	for s.peek() == '[' && s.i < sp.to {
 		if len(shape) == maxRank {
-			return nil, refuse("instances are nested more than %d deep", maxRank)
+			return nil, refuse("instances are nested more than %d deep", Number(maxRank))
 		}
 		n := 0
 		count := s
@@ -180,17 +180,17 @@ func (in *instances) objects() ([]Item, error) {
 	}
 	for r, row := range in.rows {
 		if in.body[row.from] != '{' {
-			return nil, refuse("instance %d is not an object, the first one is", r)
+			return nil, refuse("instance %d is not an object, the first one is", Number(r))
 		}
 		s := scanner{b: in.body, i: row.from}
 		found := 0
 		err := s.object(func(key string) error {
 			k, ok := place[key]
 			if !ok {
-				return refuse("instance %d: the model has no feature %q", r, clip(key))
+				return refuse("instance %d: the model has no feature %q", Number(r), clip(key))
 			}
 			if cols[k].cells[r].to != 0 {
-				return refuse("instance %d: %q is there twice", r, clip(key))
+				return refuse("instance %d: %q is there twice", Number(r), clip(key))
 			}
 			s.peek()
 			from := s.i
@@ -204,7 +204,7 @@ func (in *instances) objects() ([]Item, error) {
 		}
 		if found < len(cols) {
 			i := slices.IndexFunc(cols, func(c column) bool { return c.cells[r].to == 0 })
-			return nil, refuse("instance %d: feature %q is absent (null says that a value is missing)", r, cols[i].name)
+			return nil, refuse("instance %d: feature %q is absent (null says that a value is missing)", Number(r), Own(cols[i].name))
 		}
 	}
 	return in.read(cols)
@@ -215,7 +215,7 @@ func (in *instances) lists() ([]Item, error) {
 	cols := in.columns()
 	for r, row := range in.rows {
 		if in.body[row.from] != '[' {
-			return nil, refuse("instance %d is not a list of %d values", r, len(cols))
+			return nil, refuse("instance %d is not a list of %d values", Number(r), Number(len(cols)))
 		}
 		s := scanner{b: in.body, i: row.from}
 		n := 0
@@ -233,7 +233,7 @@ func (in *instances) lists() ([]Item, error) {
 			return nil, err
 		}
 		if n != len(cols) {
-			return nil, refuse("instance %d has %d values, the model has %d features", r, n, len(cols))
+			return nil, refuse("instance %d has %d values, the model has %d features", Number(r), n, Number(len(cols)))
 		}
 	}
 	return in.read(cols)
@@ -273,7 +273,7 @@ func (in *instances) gather(cols []column) ([]Item, error) {
 	spec := in.info.Inputs[0]
 	t, err := engine.New(spec.DType, len(in.rows), len(cols))
 	if err != nil {
-		return nil, refuse("%s", err)
+		return nil, refuse("the instances make no tensor: %s", err)
 	}
 	s := scanner{b: in.body}
 	rd := &reader{s: &s, name: spec.Name, n: t.Len()}
@@ -282,7 +282,7 @@ func (in *instances) gather(cols []column) ([]Item, error) {
 		for k := range cols {
 			s.i = cols[k].cells[r].from
 			if err := rd.elem(); err != nil {
-				return nil, refuse("instance %d: feature %q: %s", r, cols[k].name, err)
+				return nil, refuse("instance %d: feature %q: %s", Number(r), Own(cols[k].name), err)
 			}
 			rd.at++
 		}
@@ -309,16 +309,16 @@ func (in *instances) column(c *column) (*engine.Tensor, error) {
 		d = engine.String
 	}
 	if !JSONable(d) {
-		return nil, refuse("feature %q: %s cannot be sent as JSON", c.name, d)
+		return nil, refuse("feature %q: %s cannot be sent as JSON", Own(c.name), d)
 	}
 	// Every cell holds at least a byte of the body, but a claimed row shape is
 	// only the first cell's: bound the product by the body.
 	if n, err := engine.Elements(shape); err != nil || n > len(in.body) {
-		return nil, refuse("feature %q: the rows' shapes differ", c.name)
+		return nil, refuse("feature %q: the rows' shapes differ", Own(c.name))
 	}
 	t, err := engine.New(d, shape...)
 	if err != nil {
-		return nil, refuse("%s", err)
+		return nil, refuse("the instances make no tensor: %s", err)
 	}
 	s := scanner{b: in.body}
 	rd := &reader{s: &s, name: c.name, n: t.RowLen()}
@@ -334,7 +334,7 @@ func (in *instances) column(c *column) (*engine.Tensor, error) {
 			rd.at++
 		}
 		if err != nil {
-			return nil, refuse("instance %d: feature %q: %s", r, c.name, err)
+			return nil, refuse("instance %d: feature %q: %s", Number(r), Own(c.name), err)
 		}
 	}
 	return t, nil

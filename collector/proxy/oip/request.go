@@ -153,7 +153,7 @@ func flag(p Params, name string, otherwise bool) (bool, error) {
 	case bool:
 		return v, nil
 	}
-	return false, refuse("parameter %q must be true or false", name)
+	return false, refuse("parameter %q must be true or false", Own(name))
 }
 
 // keys is the set of an object's keys seen so far, by bit.
@@ -183,7 +183,7 @@ func newDecoder(body []byte, header int) (*decoder, error) {
 // there.
 func (d *decoder) once(seen *keys, bit keys, key string, read func() error) error {
 	if *seen&bit != 0 {
-		return refuse("the key %q is there twice", key)
+		return refuse("the key %q is there twice", Own(key))
 	}
 	*seen |= bit
 	if null, err := d.s.null(); null || err != nil {
@@ -206,7 +206,7 @@ func (d *decoder) params() (Params, error) {
 			return refuse("the parameter %q is there twice", clip(key))
 		}
 		if len(out) >= maxParams {
-			return refuse("more than %d parameters", maxParams)
+			return refuse("more than %d parameters", Number(maxParams))
 		}
 		out = append(out, Param{Name: key, Value: v})
 		return nil
@@ -224,11 +224,11 @@ const (
 func (d *decoder) items(what string) ([]Item, error) {
 	out := make([]Item, 0, 1)
 	if d.s.peek() != '[' {
-		return nil, refuse("%q must be a list", what)
+		return nil, refuse("%q must be a list", Own(what))
 	}
 	err := d.s.list(func(i int) error {
 		if i >= maxItems {
-			return refuse("%q has more than %d tensors", what, maxItems)
+			return refuse("%q has more than %d tensors", Own(what), Number(maxItems))
 		}
 		it, err := d.item(what, i)
 		if err != nil {
@@ -311,7 +311,7 @@ func (d *decoder) data(p *pending) (err error) {
 func (d *decoder) complete(p *pending, what string, i int) (err error) {
 	switch {
 	case p.Name == "":
-		return refuse("%s[%d] has no name", what, i)
+		return refuse("%s[%d] has no name", Own(what), Number(i))
 	case p.dtype == engine.Invalid:
 		return refuse("tensor %q has no datatype", clip(p.Name))
 	case !p.hasShape:
@@ -380,7 +380,7 @@ func (d *decoder) shape(name string) ([]int, error) {
 		case v < 0:
 			return refuse("tensor %q: its shape has a negative dimension", clip(name))
 		case len(out) == maxRank:
-			return refuse("tensor %q: its shape has more than %d dimensions", clip(name), maxRank)
+			return refuse("tensor %q: its shape has more than %d dimensions", clip(name), Number(maxRank))
 		}
 		out = append(out, int(v))
 		return nil
@@ -395,7 +395,7 @@ func (d *decoder) outputs() ([]OutputRequest, error) {
 	}
 	err := d.s.list(func(i int) error {
 		if i >= maxItems {
-			return refuse(`"outputs" has more than %d entries`, maxItems)
+			return refuse(`"outputs" has more than %d entries`, Number(maxItems))
 		}
 		o, err := d.output(i)
 		if err != nil {
@@ -423,12 +423,12 @@ func (d *decoder) output(i int) (OutputRequest, error) {
 	case err != nil:
 		return o, err
 	case o.Name == "":
-		return o, refuse("outputs[%d] has no name", i)
+		return o, refuse("outputs[%d] has no name", Number(i))
 	}
 	// Ignoring these would answer something else than was asked for.
 	for _, p := range [...]string{"classification", "shared_memory_region"} {
 		if v := o.Params.Get(p); v != nil && v != int64(0) {
-			return o, refuse("output %q: parameter %q is not supported", clip(o.Name), p)
+			return o, refuse("output %q: parameter %q is not supported", clip(o.Name), Own(p))
 		}
 	}
 	return o, nil

@@ -229,7 +229,7 @@ func appendElement(dst []byte, t *engine.Tensor, i int) ([]byte, error) {
 	case engine.String:
 		s := engine.Data[string](t)[i]
 		if !utf8.ValidString(s) {
-			return dst, refuse("element %d is not UTF-8, which JSON cannot carry: ask for binary_data", i)
+			return dst, refuse("element %d is not UTF-8, which JSON cannot carry: ask for binary_data", Number(i))
 		}
 		return appendString(dst, s), nil
 	}

@@ -12,14 +12,26 @@ import (
 // maxDepth bounds the nesting of any JSON value.
 const maxDepth = 64
 
-// RequestError is a fault of the bytes that were decoded. Reason never holds a
-// value, so it may be stored and logged.
-type RequestError struct{ Reason string }
+// RequestError is a fault of the bytes that were decoded. Reason is for whoever
+// sent them: it repeats names and numbers of theirs, though no value.
+type RequestError struct {
+	Reason string
+	record string
+}
 
 func (e *RequestError) Error() string { return e.Reason }
 
+// Record returns the reason without anything that came with the request, so that
+// it may be stored.
+func (e *RequestError) Record() string {
+	if e.record == "" {
+		return e.Reason
+	}
+	return e.record
+}
+
 func refuse(format string, args ...any) error {
-	return &RequestError{Reason: fmt.Sprintf(format, args...)}
+	return &RequestError{Reason: fmt.Sprintf(format, args...), record: Record(format, args...)}
 }
 
 // clip bounds a name that came with a request before it is put in a message.
@@ -40,7 +52,7 @@ type scanner struct {
 }
 
 func (s *scanner) fault(what string) error {
-	return refuse("malformed JSON at byte %d: %s", s.i, what)
+	return refuse("malformed JSON at byte %d: %s", Number(s.i), Own(what))
 }
 
 // peek returns the next byte that is no white space, or 0 at the end.

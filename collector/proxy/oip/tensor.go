@@ -156,7 +156,7 @@ func (r *reader) mismatch() error {
 
 // fault adds the tensor's name and the element's index to an element's error.
 func (r *reader) fault(err error) error {
-	return refuse("tensor %q: element %d: %s", clip(r.name), r.at, err)
+	return refuse("tensor %q: element %d: %s", clip(r.name), Number(r.at), err)
 }
 
 // into returns the function that reads one element into t.
