@@ -308,7 +308,8 @@ func (s *server) startHTTP(context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		if err := s.http.Shutdown(ctx); err != nil {
-			return errors.Join(err, s.http.Close())
+			s.log.Warn("requests that did not end in time are cut off", "error", err)
+			return s.http.Close()
 		}
 		return nil
 	})

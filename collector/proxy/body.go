@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,50 +42,76 @@ func putBuffer(b *bytes.Buffer) {
 
 // readBody reads and decompresses a request's body into a pooled buffer, which
 // the caller gives back with putBuffer. Both the bytes sent and the bytes they
-// decompress to are bounded.
+// decompress to are bounded, and so is the time it takes.
 func (s *Server) readBody(c echo.Context) (*bytes.Buffer, error) {
 	r := c.Request()
 	if r.ContentLength > s.cfg.MaxBody {
 		s.drain(c)
 		return nil, s.tooLarge()
 	}
-	src, done, err := decompress(r)
+	if r.Body == nil || r.Body == http.NoBody {
+		return buffers.Get().(*bytes.Buffer), nil
+	}
+	in := s.reading.begin(http.NewResponseController(c.Response()), time.Now().Add(s.cfg.Timeout))
+	buf, err := s.readWhole(r, in)
+	cut := s.reading.end(in, err == nil)
+	var f *failure
+	switch {
+	case err == nil:
+		return buf, nil
+	case errors.As(err, &f) && f.status == http.StatusRequestEntityTooLarge:
+		s.drain(c)
+		return nil, err
+	case cut:
+		err = &failure{status: http.StatusRequestTimeout, message: "the body came too slowly while many were being sent", noRow: true}
+	}
+	c.Response().Header().Set("Connection", "close")
+	return nil, err
+}
+
+// readWhole reads a body that is among those being read.
+func (s *Server) readWhole(r *http.Request, in *incoming) (*bytes.Buffer, error) {
+	src, done, err := s.decompress(r)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	in.src = src
 	buf := buffers.Get().(*bytes.Buffer)
 	if n := r.ContentLength; n > 0 {
 		// What a client claims is believed up to a bound; the rest grows as it comes.
-		buf.Grow(int(min(n, keepBuffer)) + bytes.MinRead)
+		buf.Grow(int(min(n, freeBody)) + bytes.MinRead)
 	}
-	n, err := buf.ReadFrom(io.LimitReader(src, s.cfg.MaxBody+1))
+	n, err := buf.ReadFrom(io.LimitReader(in, s.cfg.MaxBody+1))
 	switch {
 	case err != nil:
 		putBuffer(buf)
-		return nil, bodyError(r, err)
+		return nil, s.bodyError(r, err)
 	case n > s.cfg.MaxBody:
 		putBuffer(buf)
-		s.drain(c)
 		return nil, s.tooLarge()
 	}
 	return buf, nil
 }
 
 func (s *Server) tooLarge() error {
-	return fail(http.StatusRequestEntityTooLarge, "the body is larger than the limit of %d bytes", s.cfg.MaxBody)
+	return fail(http.StatusRequestEntityTooLarge, "the body is larger than the limit of %d bytes", oip.Number(s.cfg.MaxBody))
 }
 
-// bodyError says why a body could not be read.
-func bodyError(r *http.Request, err error) error {
-	if r.Context().Err() != nil {
-		return r.Context().Err()
+// bodyError says why a body could not be read. The server ends the request's
+// context with any error of the connection, so that is looked at last.
+func (s *Server) bodyError(r *http.Request, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fail(http.StatusRequestTimeout, "the body did not come within the time limit of %s", oip.Own(s.cfg.Timeout.String()))
 	}
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" && r.Context().Err() == nil {
 		return fail(http.StatusBadRequest, "the body is not valid %s data", enc)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return fail(http.StatusBadRequest, "the body ends before its Content-Length")
+	}
+	if r.Context().Err() != nil {
+		return r.Context().Err()
 	}
 	return fail(http.StatusBadRequest, "the body could not be read")
 }
@@ -104,10 +131,27 @@ func (s *Server) drain(c echo.Context) {
 	c.Response().Header().Set("Connection", "close")
 }
 
+// bound gives a body that another package's route reads the time that ours have.
+func (s *Server) bound(c echo.Context) {
+	r := c.Request()
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	conn := http.NewResponseController(c.Response())
+	if conn.SetReadDeadline(time.Now().Add(s.cfg.Timeout)) != nil {
+		return // no connection to wait for
+	}
+	// The server looks at its own request's body when the answer is sent, so that
+	// is left as it is.
+	own := r.WithContext(r.Context())
+	own.Body = &timed{r.Body, conn}
+	c.SetRequest(own)
+}
+
 func nothing() {}
 
 // decompress returns the reader of a request's plain body.
-func decompress(r *http.Request) (src io.Reader, done func(), err error) {
+func (s *Server) decompress(r *http.Request) (src io.Reader, done func(), err error) {
 	switch enc := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding"))); enc {
 	case "", "identity":
 		return r.Body, nothing, nil
@@ -115,14 +159,14 @@ func decompress(r *http.Request) (src io.Reader, done func(), err error) {
 		z := gunzips.Get().(*gzip.Reader)
 		if err := z.Reset(r.Body); err != nil {
 			gunzips.Put(z)
-			return nil, nil, bodyError(r, err)
+			return nil, nil, s.bodyError(r, err)
 		}
 		return z, func() { gunzips.Put(z) }, nil
 	case "deflate":
 		// In HTTP, deflate is the zlib form.
 		z, err := zlib.NewReader(r.Body)
 		if err != nil {
-			return nil, nil, bodyError(r, err)
+			return nil, nil, s.bodyError(r, err)
 		}
 		return z, func() { _ = z.Close() }, nil
 	}
@@ -141,7 +185,7 @@ func headerLength(r *http.Request, body int) (int, error) {
 	case err != nil || n < 0:
 		return 0, fail(http.StatusBadRequest, "Inference-Header-Content-Length is not a number of bytes")
 	case n > body:
-		return 0, fail(http.StatusBadRequest, "Inference-Header-Content-Length is %d, the body has %d bytes", n, body)
+		return 0, fail(http.StatusBadRequest, "Inference-Header-Content-Length is %d, the body has %d bytes", n, oip.Number(body))
 	}
 	return n, nil
 }

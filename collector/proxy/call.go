@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"math/rand/v2"
@@ -32,6 +33,7 @@ type call struct {
 
 	id       string
 	received time.Time
+	body     *bytes.Buffer           // nil once it is decoded
 	v        *collector.ModelVersion // nil until it is found
 
 	rows        int
@@ -86,10 +88,24 @@ func (s *Server) call(c echo.Context, route collector.Route, model, version stri
 	}
 	k.trace()
 	if err == nil {
+		// The body is read before a place is taken: who sends slowly holds up
+		// nobody but himself.
+		k.body, err = s.readBody(c)
+	}
+	if err == nil {
 		err = k.admit(answer)
 	}
+	k.drop()
 	k.end(err)
 	return nil
+}
+
+// drop gives the body's buffer back once its bytes are not needed any more.
+func (k *call) drop() {
+	if k.body != nil {
+		putBuffer(k.body)
+		k.body = nil
+	}
 }
 
 // identify gives the request its id and the time that is inside it.
@@ -189,7 +205,7 @@ func (k *call) admit(answer handler) error {
 	}
 	ctx := k.ctx
 	var cancel context.CancelFunc
-	k.ctx, cancel = context.WithTimeout(ctx, limit)
+	k.ctx, cancel = context.WithDeadline(ctx, k.start.Add(limit))
 	defer func() { cancel(); k.ctx = ctx }()
 	return k.guarded(answer)
 }

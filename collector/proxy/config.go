@@ -76,12 +76,19 @@ type Config struct {
 	MaxBody int64
 	// MaxRows bounds the rows of one request; 0 means 100,000.
 	MaxRows int
-	// Timeout bounds one inference, ExplainTimeout one explanation; 0 means one
-	// minute and five minutes.
+	// Timeout bounds the reading of a body, and one inference with it;
+	// ExplainTimeout bounds one explanation. 0 means one minute and five minutes.
 	Timeout, ExplainTimeout time.Duration
 	// MaxInFlight bounds the inferences and explanations under way; more are
-	// answered 503 with Retry-After. 0 means 1,024.
+	// answered 503 with Retry-After. 0 means 1,024. A request is under way when its
+	// body has come.
 	MaxInFlight int
+	// MaxReading bounds the bodies being read at once, MaxReadingBytes the bytes
+	// they have come to; beyond, the one that has been read for longest is answered
+	// 408. 0 means eight times MaxInFlight and four times MaxBody, but at least 256
+	// MiB.
+	MaxReading      int
+	MaxReadingBytes int64
 	// AllowNonLoopback takes requests whose Host is not a loopback address. It is
 	// for a server with authentication or a proxy before it.
 	AllowNonLoopback bool
@@ -99,7 +106,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Models == nil {
 		return c, errors.New("configure proxy: Models is not set")
 	}
-	if c.MaxBody < 0 || c.MaxRows < 0 || c.Timeout < 0 || c.ExplainTimeout < 0 || c.MaxInFlight < 0 {
+	if c.MaxBody < 0 || c.MaxRows < 0 || c.Timeout < 0 || c.ExplainTimeout < 0 || c.MaxInFlight < 0 || c.MaxReading < 0 || c.MaxReadingBytes < 0 {
 		return c, errors.New("configure proxy: a limit is negative")
 	}
 	names := map[string]bool{}
@@ -127,6 +134,8 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxBody = or(c.MaxBody, 64<<20)
 	c.MaxRows = or(c.MaxRows, 100_000)
 	c.MaxInFlight = or(c.MaxInFlight, 1024)
+	c.MaxReading = or(c.MaxReading, 8*c.MaxInFlight)
+	c.MaxReadingBytes = or(c.MaxReadingBytes, max(256<<20, 4*c.MaxBody))
 	c.Timeout = or(c.Timeout, time.Minute)
 	c.ExplainTimeout = or(c.ExplainTimeout, 5*time.Minute)
 	return c, nil

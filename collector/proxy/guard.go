@@ -25,6 +25,9 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 		}()
 		r := c.Request()
+		if !ours(r.URL.Path) {
+			s.bound(c)
+		}
 		if s.cfg.AllowNonLoopback || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			return next(c)
 		}

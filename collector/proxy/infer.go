@@ -62,16 +62,11 @@ func putScratch(b *[]byte) {
 	}
 }
 
-// decode reads the body and has it decoded; the body's buffer is not needed
-// afterwards.
+// decode has the body decoded; its buffer is not needed afterwards.
 func (k *call) decode(decode func(body []byte) (*oip.Request, error)) (*oip.Request, error) {
-	buf, err := k.s.readBody(k.c)
-	if err != nil {
-		return nil, err
-	}
-	defer putBuffer(buf)
-	k.in = int64(buf.Len())
-	return decode(buf.Bytes())
+	defer k.drop()
+	k.in = int64(k.body.Len())
+	return decode(k.body.Bytes())
 }
 
 func (k *call) decodeInfer(body []byte) (*oip.Request, error) {
@@ -96,7 +91,7 @@ func (k *call) bind(req *oip.Request) (engine.Values, error) {
 		return nil, fail(http.StatusBadRequest, "the request has no rows")
 	}
 	if rows > k.s.cfg.MaxRows {
-		return nil, fail(http.StatusRequestEntityTooLarge, "the request has %d rows, the limit is %d", rows, k.s.cfg.MaxRows)
+		return nil, fail(http.StatusRequestEntityTooLarge, "the request has %d rows, the limit is %d", rows, oip.Number(k.s.cfg.MaxRows))
 	}
 	k.rows = rows
 	if err := k.mark(req); err != nil {
@@ -218,7 +213,7 @@ func specOf(specs []engine.Spec, name string) *engine.Spec {
 
 func (w *wanted) add(spec *engine.Spec, binary bool) error {
 	if !binary && !oip.JSONable(spec.DType) {
-		return fail(http.StatusBadRequest, "output %q is %s, which JSON cannot carry: ask for binary_data", spec.Name, spec.DType)
+		return fail(http.StatusBadRequest, "output %q is %s, which JSON cannot carry: ask for binary_data", oip.Own(spec.Name), spec.DType)
 	}
 	w.items = append(w.items, oip.Item{Name: spec.Name, Binary: binary})
 	return nil

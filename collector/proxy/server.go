@@ -23,6 +23,7 @@ type Server struct {
 	upstreams map[string]*Upstream
 	inFlight  atomic.Int64
 	batches   batchIDs
+	reading   reading
 }
 
 // New returns a Server. Register makes it answer.
@@ -36,6 +37,7 @@ func New(cfg Config) (*Server, error) {
 		log:       cfg.Logger,
 		tracer:    cfg.TracerProvider.Tracer("github.com/pellucid/pellucid/collector/proxy"),
 		upstreams: make(map[string]*Upstream, len(cfg.Upstreams)),
+		reading:   reading{maxBodies: cfg.MaxReading, maxBytes: cfg.MaxReadingBytes},
 	}
 	if s.metrics, err = newInstruments(cfg.MeterProvider); err != nil {
 		return nil, err
