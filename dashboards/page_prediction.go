@@ -73,7 +73,11 @@ type spanRow struct {
 
 type predictionPage struct {
 	frame
+	// Rows are those of a request of several that stand on this page, from the row
+	// First on; Of is how many it has.
 	Rows                      []collector.StoredPrediction
+	First, Last, Of           int
+	EarlierURL, LaterURL      string
 	P                         *collector.StoredPrediction
 	Outputs, Features, Stages []pair
 	Methods                   []string
@@ -102,9 +106,9 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("prediction %q: %w", id, collector.ErrNotFound)
 	}
-	page := &predictionPage{frame: s.frame(c, "Prediction", "predictions"), Rows: rows}
+	page := &predictionPage{frame: s.frame(c, "Prediction", "predictions"), Rows: rows, Of: len(rows)}
 	if len(rows) > 1 {
-		return page, nil
+		return page, page.turn(c)
 	}
 	page.P = &rows[0]
 	page.Outputs, page.Features = pairs(page.P.Outputs), pairs(page.P.Features)
@@ -120,6 +124,31 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	}
 	page.Spans = waterfall(spans)
 	return page, nil
+}
+
+// pageOfRows is how many rows of one request stand on one page.
+const pageOfRows = 100
+
+// turn leaves on the page of a request's rows those from the one asked for on.
+func (p *predictionPage) turn(c echo.Context) error {
+	from := 0
+	if s := c.QueryParam("row"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 0 || n >= p.Of {
+			return api.BadRequest(fmt.Errorf("row %q is not between 0 and %d", s, p.Of-1))
+		}
+		from = n
+	}
+	to := min(from+pageOfRows, p.Of)
+	p.Rows, p.First, p.Last = p.Rows[from:to], from, to-1
+	at := func(row int) string { return c.Request().URL.EscapedPath() + "?row=" + strconv.Itoa(row) }
+	if from > 0 {
+		p.EarlierURL = at(max(0, from-pageOfRows))
+	}
+	if to < p.Of {
+		p.LaterURL = at(to)
+	}
+	return nil
 }
 
 // stagesOf lists latencies in the order in which a request passes the stages.

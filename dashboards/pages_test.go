@@ -448,6 +448,48 @@ func TestPredictionsAreFilteredAndTurned(t *testing.T) {
 	}
 }
 
+// TestLargeRequestsArePaged: a request of 100,000 rows is a page of some of them.
+func TestLargeRequestsArePaged(t *testing.T) {
+	src := filled("m")
+	rows := make([]collector.StoredPrediction, 1001)
+	for i := range rows {
+		rows[i].ID = fmt.Sprintf("a.%d", i)
+	}
+	src.Prediction = func(context.Context, string, string) ([]collector.StoredPrediction, error) { return rows, nil }
+	e := pages(t, src)
+	for path, want := range map[string][]string{
+		"/ui/predictions/a": {"1001 rows of one request", ">a.0<", ">a.99<", "Rows 0 to 99.", "?row=100\"", "!a.100<", "!Earlier"}, "/ui/predictions/a?row=150": {">a.150<", ">a.249<", "?row=50\"", "?row=250\""},
+		"/ui/predictions/a?row=1000": {">a.1000<", "?row=900\"", "!Later"}, "/ui/predictions/a%2Fb": {"/ui/predictions/a%2Fb?row=100"},
+	} {
+		body := get(e, path).Body.String()
+		for _, w := range want {
+			if bare, no := strings.CutPrefix(w, "!"); strings.Contains(body, bare) == no {
+				t.Errorf("%s: about %q", path, w)
+			}
+		}
+	}
+	for _, bad := range []string{"row=1001", "row=-1", "row=x", "row=1&row=2", "row=1;"} {
+		if w := get(e, "/ui/predictions/a?"+bad); w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d", bad, w.Code)
+		}
+	}
+}
+
+// TestPagesRefuseWhatTheyDoNotUnderstand: a filter that is dropped in silence is
+// another page.
+func TestPagesRefuseWhatTheyDoNotUnderstand(t *testing.T) {
+	e := pages(t, filled("m"))
+	for _, path := range []string{
+		"/ui/?x=1", "/ui/models/m?from=2013-07-01;", "/ui/models/m?version=%zz", "/ui/models/m?step=1d&step=1h", "/ui/models/m?form=x", "/ui/models/m?to=0001-01-01",
+		"/ui/predictions?where=a%3E1;", "/ui/predictions?model=%zz", "/ui/predictions?model=a&model=b", "/ui/predictions/one?x=1", "/ui/predictions/one/report?method=a;",
+		"/ui/alerts?rule=a;", "/ui/alerts?rule=a&rule=b", "/ui/alerts?from=2013-07-01;", "/ui/find?id=a;b",
+	} {
+		if w := get(e, path); w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+}
+
 func TestModelPageShowsTheWindowItWasAskedFor(t *testing.T) {
 	src := filled("m")
 	var asked []api.Window

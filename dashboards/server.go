@@ -69,13 +69,13 @@ func Register(e *echo.Echo, cfg Config) error {
 	}
 	ui := e.Group("/ui", protect)
 	ui.GET("", func(c echo.Context) error { return c.Redirect(http.StatusFound, "/ui/") })
-	ui.GET("/", s.overview)
-	ui.GET("/models/:model", s.model)
+	ui.GET("/", s.overview, s.takes())
+	ui.GET("/models/:model", s.model, s.takes("version", "from", "to", "step", "feature"))
 	ui.GET("/predictions", s.predictions)
-	ui.GET("/find", s.find)
-	ui.GET("/predictions/:id", s.prediction)
-	ui.POST("/predictions/:id/explain", s.explain)
-	ui.GET("/predictions/:id/report", s.report)
+	ui.GET("/find", s.find, s.takes("id"))
+	ui.GET("/predictions/:id", s.prediction, s.takes("row"))
+	ui.POST("/predictions/:id/explain", s.explain, s.takes())
+	ui.GET("/predictions/:id/report", s.report, s.takes("method"))
 	ui.GET("/alerts", s.alerts)
 	ui.GET("/static/:name", s.static)
 	// Browsers ask for it wherever a page names no icon: a report, JSON.
@@ -103,6 +103,19 @@ func protect(next echo.HandlerFunc) echo.HandlerFunc {
 			return c.JSON(http.StatusForbidden, map[string]string{"error": "refuse request: " + err.Error()})
 		}
 		return next(c)
+	}
+}
+
+// takes refuses a query that has other parameters than these. Pages that show
+// their own form with what is wrong in it look for themselves.
+func (s *server) takes(names ...string) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if err := api.Known(c, names...); err != nil {
+				return s.problem(c, err)
+			}
+			return next(c)
+		}
 	}
 }
 

@@ -122,6 +122,19 @@ func TestHostMustBeLoopback(t *testing.T) {
 	}
 }
 
+func TestMalformedQueriesAreRefused(t *testing.T) {
+	r := newRig(t, nil)
+	for _, path := range []string{"/v2/models/lin/infer?a;b", "/v2/models?%zz", "/api/v1/predictions/x?a=%z", "/healthz?a;"} {
+		method := "GET"
+		if strings.HasSuffix(path, "b") {
+			method = "POST"
+		}
+		if w := r.do(method, path, goodBody); w.Code != 400 {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
 func pack(t testing.TB, enc string, body []byte) string {
 	t.Helper()
 	var b bytes.Buffer

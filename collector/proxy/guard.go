@@ -28,6 +28,11 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if !ours(r.URL.Path) {
 			s.bound(c)
 		}
+		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil && ours(r.URL.Path) {
+			// The rest would be read without what is wrong, as another question.
+			writeFailure(c, fail(http.StatusBadRequest, "read the query: %s", err))
+			return nil
+		}
 		if s.cfg.AllowNonLoopback || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			return next(c)
 		}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -72,6 +74,9 @@ func StatusOf(err error) int {
 }
 
 func (h handlers) models(c echo.Context) error {
+	if err := Known(c); err != nil {
+		return answer(c, nil, err)
+	}
 	return answer(c, map[string]any{"models": h.States(c.Request().Context())}, nil)
 }
 
@@ -107,7 +112,15 @@ func (h handlers) predictions(c echo.Context) error {
 	if err != nil {
 		return answer(c, nil, err)
 	}
-	if c.QueryParam("count") == "true" {
+	count := false
+	switch s := c.QueryParam("count"); s {
+	case "", "false":
+	case "true":
+		count = true
+	default:
+		return answer(c, nil, badRequest{fmt.Errorf("count %q is not true or false", s)})
+	}
+	if count {
 		n, err := h.Count(c.Request().Context(), q)
 		return answer(c, map[string]int64{"count": n}, err)
 	}
@@ -125,6 +138,10 @@ func (h handlers) pastAlerts(c echo.Context) error {
 }
 
 func (h handlers) alerts(c echo.Context) error {
+	// Alertmanager's clients ask for unprocessed alerts too, of which there are none.
+	if err := Known(c, "filter...", "receiver", "active", "silenced", "inhibited", "unprocessed"); err != nil {
+		return c.JSON(http.StatusBadRequest, err.Error())
+	}
 	f := alerts.Filter{Matchers: c.QueryParams()["filter"], Receiver: c.QueryParam("receiver")}
 	for name, to := range map[string]**bool{"active": &f.Active, "silenced": &f.Silenced, "inhibited": &f.Inhibited} {
 		if s := c.QueryParam(name); s != "" {
@@ -146,7 +163,7 @@ func (h handlers) alerts(c echo.Context) error {
 // parameters are refused, so that a misspelt bound is not a wrong answer.
 func ParseWindow(c echo.Context) (Window, error) {
 	w := Window{Tenant: collector.DefaultTenant, Version: c.QueryParam("version"), Segment: c.QueryParam("segment")}
-	if err := known(c, "version", "from", "to", "step", "tests", "segment"); err != nil {
+	if err := Known(c, "version", "from", "to", "step", "tests", "segment"); err != nil {
 		return w, err
 	}
 	var err error
@@ -166,10 +183,18 @@ func ParseWindow(c echo.Context) (Window, error) {
 			return w, badRequest{err}
 		}
 	}
-	if w.Step > 0 && !w.From.IsZero() && !w.To.IsZero() && w.To.Sub(w.From)/w.Step > maxChunks {
-		return w, badRequest{fmt.Errorf("step %q cuts the window in more than %d chunks", c.QueryParam("step"), maxChunks)}
+	return w, w.Bounded()
+}
+
+// Bounded refuses a window, wrapping collector.ErrBadQuery, whose step cuts it in
+// more chunks than one answer may have. A window with an open end is not judged:
+// whoever closes it asks again.
+func (w *Window) Bounded() error {
+	if w.Step <= 0 || w.From.IsZero() || w.To.IsZero() || w.To.Sub(w.From)/w.Step <= maxChunks {
+		return nil
 	}
-	return w, nil
+	return fmt.Errorf("%w: a step of %s cuts %s to %s in more than %d chunks: give from and to, or a longer step",
+		collector.ErrBadQuery, w.Step, w.From.Format(time.RFC3339), w.To.Format(time.RFC3339), maxChunks)
 }
 
 // Param returns a part of the path in clear: the router matches, and hands out,
@@ -186,11 +211,11 @@ func Param(c echo.Context, name string) (string, error) {
 	return clear, nil
 }
 
-// ParseStep reads the width of a chunk: 1h, 1d, 2w; a minute at least.
+// ParseStep reads the width of a chunk: 1h, 1d, 2w; whole minutes.
 func ParseStep(s string) (time.Duration, error) {
 	d, err := stats.ParseDuration(s)
-	if err != nil || d < time.Minute || d > maxStep {
-		return 0, fmt.Errorf("step %q is not a duration of a minute or more, such as 1h, 1d, 2w", s)
+	if err != nil || d < time.Minute || d > maxStep || d%time.Minute != 0 {
+		return 0, fmt.Errorf("step %q is not a duration of whole minutes, such as 1h, 1d, 2w", s)
 	}
 	return d, nil
 }
@@ -201,7 +226,7 @@ func ParseQuery(c echo.Context) (collector.Query, error) {
 		Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), Version: c.QueryParam("version"),
 		Where: c.QueryParam("where"), Cursor: c.QueryParam("cursor"), Limit: defaultLimit,
 	}
-	if err := known(c, "model", "version", "from", "to", "where", "limit", "cursor", "count"); err != nil {
+	if err := Known(c, "model", "version", "from", "to", "where", "limit", "cursor", "count"); err != nil {
 		return q, err
 	}
 	var err error
@@ -218,7 +243,7 @@ func ParseAlertQuery(c echo.Context) (AlertQuery, error) {
 		Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), Rule: c.QueryParam("rule"), State: c.QueryParam("state"),
 		Cursor: c.QueryParam("cursor"), Limit: defaultLimit,
 	}
-	if err := known(c, "model", "rule", "state", "from", "to", "limit", "cursor"); err != nil {
+	if err := Known(c, "model", "rule", "state", "from", "to", "limit", "cursor"); err != nil {
 		return q, err
 	}
 	switch alerts.State(q.State) {
@@ -247,14 +272,22 @@ func parseLimit(c echo.Context) (int, error) {
 	return n, nil
 }
 
-func known(c echo.Context, names ...string) error {
-	for name := range c.QueryParams() {
-		ok := false
-		for _, n := range names {
-			ok = ok || n == name
-		}
-		if !ok {
+// Known refuses a query that is malformed, as the router itself drops what it
+// cannot read and the rest would be another question, one with a parameter that is
+// not among names, and one that has a parameter twice. A name that ends in "..."
+// may be there any number of times.
+func Known(c echo.Context, names ...string) error {
+	query, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return badRequest{fmt.Errorf("read the query: %w", err)}
+	}
+	for name, values := range query {
+		switch {
+		case slices.Contains(names, name+"..."):
+		case !slices.Contains(names, name):
 			return badRequest{fmt.Errorf("unknown parameter %q", name)}
+		case len(values) > 1:
+			return badRequest{fmt.Errorf("parameter %q is there %d times", name, len(values))}
 		}
 	}
 	return nil
@@ -287,12 +320,24 @@ func parseTime(c echo.Context, name string) (time.Time, error) {
 	return t, nil
 }
 
-// ParseTime takes RFC 3339, or a date, which is its midnight in UTC.
+// The span of event time that can be recorded.
+var (
+	earliest = time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// ParseTime takes RFC 3339, or a date, which is its midnight in UTC, from 1970 to
+// 2100: no prediction has another, and a bound of another would read as none.
 func ParseTime(s string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t.UTC(), nil
+		t, err := time.Parse(layout, s)
+		if err != nil || strings.Contains(s, ",") {
+			continue // a comma is Go's, not RFC 3339's
 		}
+		if t = t.UTC(); t.Before(earliest) || t.After(latest) {
+			return time.Time{}, fmt.Errorf("%q lies outside 1970 to 2100", s)
+		}
+		return t, nil
 	}
 	return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time or a date", s)
 }

@@ -82,12 +82,15 @@ func get(t *testing.T, r *recorder, path string) *httptest.ResponseRecorder {
 func TestBadParametersAreRefused(t *testing.T) {
 	window := []string{
 		"from=yesterday", "to=2013-13-01", "from=2013-07-02&to=2013-07-01", "from=2013-07-01&to=2013-07-01", "step=soon", "step=1s", "step=-1h", "step=0s",
+		"from=0001-01-01", "to=9999-01-01", "from=1677-01-01", "to=2300-01-01", "from=1969-12-31T23:59:59Z", "step=90s", "from=1970-01-01&to=2020-01-01&step=1d",
+		"from=2013-07-01T00:00:00,5Z", "version=%zz", "version=1;", "from=2013-07-01;", "step=1h&step=1d", "version=1&version=1",
 		"step=20000d", "step=1m&from=2000-01-01&to=2013-01-01", "tests=guess", "form=2013-07-01", "limit=5",
 	}
-	listing := []string{"limit=0", "limit=1001", "limit=-1", "limit=ten", "from=1", "to=x", "from=2013-07-02&to=2013-07-01", "order=up"}
+	listing := []string{"limit=0", "limit=1001", "limit=-1", "limit=ten", "from=1", "to=x", "from=2013-07-02&to=2013-07-01", "order=up", "count=true&model=pub&where=age%3E99999999;", "model=%zz", "model=pub;", "from=2030-01-01;",
+		"to=0001-01-01", "model=a&model=b", "limit=5&limit=5", "%3D", "model=a&;"}
 	bad := map[string][]string{
 		"/api/v1/models/m/drift": window, "/api/v1/models/m/performance": window, "/api/v1/models/m/traffic": window,
-		"/api/v1/predictions": listing, "/api/v1/alerts": append(listing, "state=asleep", "where=x"),
+		"/api/v1/predictions": append(listing, "count=yes", "count=1", "count=true&count=true"), "/api/v1/models": {"model=m", "%zz"}, "/api/v1/alerts": append(listing, "state=asleep", "where=x"),
 	}
 	for path, queries := range bad {
 		for _, q := range queries {
@@ -169,5 +172,30 @@ func TestAlertmanagerShape(t *testing.T) {
 	}
 	if w := get(t, &recorder{}, "/api/v1/models"); strings.TrimSpace(w.Body.String()) != `{"models":[{"name":"m","version":"","state":"","reason":""}]}` {
 		t.Errorf("models: %s", w.Body)
+	}
+}
+
+// Names come as clients escape them.
+func TestNamesAreUnescaped(t *testing.T) {
+	for path, want := range map[string]string{
+		"/api/v1/models/%70ub/traffic": "pub", "/api/v1/models/a%20b%2Fc/traffic": "a b/c", "/api/v1/models/a+b/traffic": "a+b", "/api/v1/models/a%2525/traffic": "a%25",
+	} {
+		r := &recorder{}
+		if w := get(t, r, path); w.Code != http.StatusOK || r.window.Model != want {
+			t.Errorf("%s: %d, asked of %q", path, w.Code, r.window.Model)
+		}
+	}
+	r := &recorder{}
+	if get(t, r, "/api/v1/predictions?model=%70ub&where=age%3E9%3B"); r.query.Model != "pub" || r.query.Where != "age>9;" {
+		t.Errorf("asked %+v", r.query)
+	}
+	// Alertmanager's clients repeat filter, and nothing else.
+	if w := get(t, r, "/api/v2/alerts?filter=a%3Db&filter=c%3Dd&active=true&unprocessed=true"); w.Code != http.StatusOK {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, q := range []string{"active=true&active=false", "filter=a;", "fliter=a%3Db", "receiver=%zz"} {
+		if w := get(t, r, "/api/v2/alerts?"+q); w.Code != http.StatusBadRequest || !strings.HasPrefix(w.Body.String(), `"`) {
+			t.Errorf("%s: %d %s", q, w.Code, w.Body)
+		}
 	}
 }
