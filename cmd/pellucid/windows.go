@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pellucid/pellucid/alerts"
@@ -21,7 +21,7 @@ import (
 // there is. ok is false where there is no prediction at all.
 func (s *server) bounded(ctx context.Context, w *api.Window) (ok bool, err error) {
 	if !w.From.IsZero() && !w.To.IsZero() {
-		return true, nil
+		return true, w.Bounded()
 	}
 	first, last, _, err := s.store.Extent(ctx, w.Tenant, w.Model, w.Version)
 	if err != nil || last.IsZero() {
@@ -33,7 +33,7 @@ func (s *server) bounded(ctx context.Context, w *api.Window) (ok bool, err error
 	if w.To.IsZero() {
 		w.To = last.Truncate(time.Minute).Add(time.Minute)
 	}
-	return w.From.Before(w.To), nil
+	return w.From.Before(w.To), w.Bounded()
 }
 
 // find returns the version a window is about and puts its number in w.
@@ -207,37 +207,48 @@ func (s *server) performance(ctx context.Context, w api.Window) (api.Performance
 	if err != nil {
 		return p, err
 	}
-	if err := measure(v, rows, &p); err != nil {
-		return p, err
-	}
+	measure(v, rows, &p)
 	for _, t := range counts {
 		p.Rows.Predictions += float64(t.Rows)
 	}
 	if w.Step > 0 {
-		p.Chunks, err = performanceChunks(v, rows, counts)
+		p.Chunks = performanceChunks(v, rows, counts)
 	}
-	return p, err
+	return p, nil
 }
 
-func measure(v *collector.ModelVersion, rows []clickhouse.LabelledRow, p *api.Performance) error {
+// measure holds labelled rows against the model and says what was left out.
+func measure(v *collector.ModelVersion, rows []clickhouse.LabelledRow, p *api.Performance) {
 	p.Rows.Labelled = float64(len(rows))
 	if len(rows) == 0 {
 		p.Reason = "no labels in this window yet"
-		return nil
+		return
 	}
-	got, err := performanceOf(v, rows)
+	got, unusable, err := performanceOf(v, rows)
 	if err != nil {
 		p.State, p.Reason = stats.StateError, err.Error()
-		return nil
+		return
 	}
-	p.State, p.Reason = stats.StateOK, ""
+	p.Rows.Unusable, p.Reason = float64(unusable), ""
+	var said []string
+	if unusable > 0 {
+		said = append(said, fmt.Sprintf("%d of %d labelled rows are left out: %s", unusable, len(rows), unusableReason(v)))
+	}
+	if unusable < len(rows) {
+		p.State = stats.StateOK
+	}
 	for name, m := range got.Metrics {
+		if math.IsNaN(m) || math.IsInf(m, 0) {
+			said = append(said, fmt.Sprintf("%s is not a finite number", name))
+			continue
+		}
 		p.Metrics[string(name)] = m
 	}
-	return nil
+	slices.Sort(said)
+	p.Reason = strings.Join(said, "; ")
 }
 
-func performanceChunks(v *collector.ModelVersion, rows []clickhouse.LabelledRow, counts []clickhouse.TrafficWindow) ([]api.PerformanceChunk, error) {
+func performanceChunks(v *collector.ModelVersion, rows []clickhouse.LabelledRow, counts []clickhouse.TrafficWindow) []api.PerformanceChunk {
 	out := make([]api.PerformanceChunk, 0, len(counts))
 	at := 0
 	for _, t := range counts {
@@ -246,85 +257,99 @@ func performanceChunks(v *collector.ModelVersion, rows []clickhouse.LabelledRow,
 			at++
 		}
 		p := api.Performance{State: stats.StateNoData, Metrics: map[string]float64{}}
-		if err := measure(v, rows[from:at], &p); err != nil {
-			return nil, err
-		}
+		measure(v, rows[from:at], &p)
 		p.Rows.Predictions = float64(t.Rows)
-		out = append(out, api.PerformanceChunk{Start: t.Start, End: t.End, Rows: p.Rows, Metrics: p.Metrics, State: p.State})
+		out = append(out, api.PerformanceChunk{Start: t.Start, End: t.End, Rows: p.Rows, Metrics: p.Metrics, State: p.State, Reason: p.Reason})
 	}
-	return out, nil
+	return out
 }
 
-// performanceOf holds scores against labels by the model's task. Rows whose
-// label means nothing to the task are an error that names no value.
-func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (stats.Performance, error) {
-	weights := make([]float64, len(rows))
-	for i, r := range rows {
-		weights[i] = r.Weight
+// performanceOf holds scores against labels by the model's task. Rows whose label
+// or score mean nothing to the task are left out and counted: one label of
+// somebody's mistake must not hide the rest.
+func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (p stats.Performance, unusable int, err error) {
+	var weights, scores, truth []float64
+	var decided, labels []string
+	var chosen, positive []bool
+	yes := "1"
+	if len(v.Info.Classes) == 2 {
+		yes = v.Info.Classes[1]
 	}
+	task := v.Info.Task
+	for i := range rows {
+		r := &rows[i]
+		switch task {
+		case engine.TaskBinary:
+			is, ok := isPositive(v, r.Label)
+			if !ok || math.IsNaN(r.Score) {
+				continue
+			}
+			scores, chosen, positive = append(scores, r.Score), append(chosen, r.Decided == yes), append(positive, is)
+		case engine.TaskMulticlass:
+			class, ok := className(v, r.Label)
+			if !ok {
+				continue
+			}
+			decided, labels = append(decided, r.Decided), append(labels, class)
+		case engine.TaskRegression, engine.TaskRanking:
+			t, err := strconv.ParseFloat(r.Label, 64)
+			if sum := t + r.Score; err != nil || math.IsNaN(sum) || math.IsInf(sum, 0) {
+				continue
+			}
+			scores, truth = append(scores, r.Score), append(truth, t)
+		default:
+			return p, 0, fmt.Errorf("no performance is defined for the task %q", task)
+		}
+		weights = append(weights, r.Weight)
+	}
+	switch unusable = len(rows) - len(weights); task {
+	case engine.TaskBinary:
+		p, err = stats.BinaryPerformance(scores, chosen, positive, weights)
+	case engine.TaskMulticlass:
+		p, err = stats.MulticlassPerformance(decided, labels, weights)
+	default:
+		p, err = stats.RegressionPerformance(scores, truth, weights)
+	}
+	return p, unusable, err
+}
+
+// unusableReason says what a label must be. It names no label: what came may be
+// private.
+func unusableReason(v *collector.ModelVersion) string {
 	switch v.Info.Task {
 	case engine.TaskBinary:
-		return binaryPerformance(v, rows, weights)
+		return fmt.Sprintf("a label is neither a class of the model %v nor 0 or 1, or a score is no number", v.Info.Classes)
 	case engine.TaskMulticlass:
-		decided, labels := make([]string, len(rows)), make([]string, len(rows))
-		for i, r := range rows {
-			decided[i], labels[i] = r.Decided, className(v, r.Label)
-		}
-		return stats.MulticlassPerformance(decided, labels, weights)
-	case engine.TaskRegression, engine.TaskRanking:
-		scores, truth := make([]float64, len(rows)), make([]float64, len(rows))
-		for i, r := range rows {
-			t, err := strconv.ParseFloat(r.Label, 64)
-			if err != nil {
-				return stats.Performance{}, errors.New("a label is not a number")
-			}
-			scores[i], truth[i] = r.Score, t
-		}
-		return stats.RegressionPerformance(scores, truth, weights)
+		return fmt.Sprintf("a label is no class of the model %v", v.Info.Classes)
 	}
-	return stats.Performance{}, fmt.Errorf("no performance is defined for the task %q", v.Info.Task)
-}
-
-func binaryPerformance(v *collector.ModelVersion, rows []clickhouse.LabelledRow, weights []float64) (stats.Performance, error) {
-	scores, decided, labels := make([]float64, len(rows)), make([]bool, len(rows)), make([]bool, len(rows))
-	positive := "1"
-	if len(v.Info.Classes) == 2 {
-		positive = v.Info.Classes[1]
-	}
-	for i, r := range rows {
-		yes, err := isPositive(v, r.Label)
-		if err != nil {
-			return stats.Performance{}, err
-		}
-		scores[i], decided[i], labels[i] = r.Score, r.Decided == positive, yes
-	}
-	return stats.BinaryPerformance(scores, decided, labels, weights)
+	return "a label or a score is not a finite number"
 }
 
 // isPositive reads a label of a binary model: a class by name, or 0 and 1, or
 // true and false.
-func isPositive(v *collector.ModelVersion, label string) (bool, error) {
+func isPositive(v *collector.ModelVersion, label string) (yes, ok bool) {
 	if i := slices.Index(v.Info.Classes, label); i >= 0 {
-		return i == 1, nil
+		return i == 1, true
 	}
 	if b, err := strconv.ParseBool(label); err == nil {
-		return b, nil
+		return b, true
 	}
 	if f, err := strconv.ParseFloat(label, 64); err == nil && (f == 0 || f == 1) {
-		return f == 1, nil
+		return f == 1, true
 	}
-	return false, fmt.Errorf("a label is neither a class of the model %v nor 0 or 1", v.Info.Classes)
+	return false, false
 }
 
 // className reads a label of a multi-class model: a class by name, or by number.
-func className(v *collector.ModelVersion, label string) string {
-	if slices.Contains(v.Info.Classes, label) {
-		return label
+// Where the classes have no names any label is one.
+func className(v *collector.ModelVersion, label string) (class string, ok bool) {
+	if len(v.Info.Classes) == 0 || slices.Contains(v.Info.Classes, label) {
+		return label, true
 	}
 	if i, err := strconv.Atoi(label); err == nil && i >= 0 && i < len(v.Info.Classes) {
-		return v.Info.Classes[i]
+		return v.Info.Classes[i], true
 	}
-	return label
+	return "", false
 }
 
 // alertSource answers what rules ask.
@@ -355,7 +380,12 @@ func (s *server) alertSource() alerts.Source {
 			if err != nil || len(rows) == 0 {
 				return alerts.Labelled{Version: v.Version}, err
 			}
-			p, err := performanceOf(v, rows)
+			p, _, err := performanceOf(v, rows)
+			for name, m := range p.Metrics {
+				if math.IsNaN(m) || math.IsInf(m, 0) {
+					delete(p.Metrics, name)
+				}
+			}
 			return alerts.Labelled{Version: v.Version, Performance: p}, err
 		},
 		Traffic: func(ctx context.Context, q alerts.Query) (alerts.Traffic, error) {

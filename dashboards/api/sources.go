@@ -55,10 +55,12 @@ type Performance struct {
 	Chunks  []PerformanceChunk `json:"chunks,omitempty"`
 }
 
-// PerformanceRows says how many predictions there are and how many have labels.
+// PerformanceRows says how many predictions there are, how many have labels, and
+// how many of those were left out because label or score mean nothing to the task.
 type PerformanceRows struct {
 	Predictions float64 `json:"predictions"`
 	Labelled    float64 `json:"labelled"`
+	Unusable    float64 `json:"unusable"`
 }
 
 // PerformanceChunk is Performance over one step.
@@ -68,6 +70,7 @@ type PerformanceChunk struct {
 	Rows    PerformanceRows    `json:"rows"`
 	Metrics map[string]float64 `json:"metrics"`
 	State   stats.State        `json:"state"`
+	Reason  string             `json:"reason,omitempty"`
 }
 
 // Span is one line of a trace.

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// TestLabelsThatMeanNothingAreLeftOut: one wrong label is counted and hides
+// nothing, whatever the task.
+func TestLabelsThatMeanNothingAreLeftOut(t *testing.T) {
+	row := func(score float64, decided, label string) clickhouse.LabelledRow {
+		return clickhouse.LabelledRow{Score: score, Decided: decided, Label: label, Weight: 1}
+	}
+	nan := math.NaN()
+	for _, c := range []struct {
+		task     engine.Task
+		classes  []string
+		rows     []clickhouse.LabelledRow
+		metric   string
+		want     float64
+		unusable float64
+		state    stats.State
+	}{
+		{engine.TaskBinary, []string{"good", "bad"}, []clickhouse.LabelledRow{row(0.9, "bad", "bad"), row(0.1, "good", "0"), row(0.2, "good", "secret-4711")}, "accuracy", 1, 1, stats.StateOK},
+		{engine.TaskBinary, nil, []clickhouse.LabelledRow{row(0.9, "1", "true"), row(nan, "0", "0"), row(0.2, "0", "2")}, "accuracy", 1, 2, stats.StateOK},
+		{engine.TaskMulticlass, []string{"a", "b", "c"}, []clickhouse.LabelledRow{row(1, "a", "a"), row(1, "b", "1"), row(1, "a", "z"), row(1, "c", "3")}, "accuracy", 1, 2, stats.StateOK},
+		{engine.TaskMulticlass, nil, []clickhouse.LabelledRow{row(1, "a", "a"), row(1, "b", "z")}, "accuracy", 0.5, 0, stats.StateOK},
+		{engine.TaskRegression, nil, []clickhouse.LabelledRow{row(1, "", "2"), row(1, "", "x"), row(1, "", "inf"), row(nan, "", "1"), row(1, "", "1e999")}, "mae", 1, 4, stats.StateOK},
+		{engine.TaskRegression, nil, []clickhouse.LabelledRow{row(1, "", "x")}, "mae", 0, 1, stats.StateNoData},
+	} {
+		v := &collector.ModelVersion{Info: &engine.Info{Task: c.task, Classes: c.classes}}
+		p := api.Performance{Metrics: map[string]float64{}, State: stats.StateNoData}
+		measure(v, c.rows, &p)
+		if p.State != c.state || p.Metrics[c.metric] != c.want || p.Rows.Unusable != c.unusable || (p.Reason != "") != (c.unusable > 0) || strings.Contains(p.Reason, "4711") {
+			t.Errorf("%s of %v: %+v", c.task, c.rows, p)
+		}
+	}
+}
+
+// TestOldAndHugeValuesAreAnswered: a prediction of 1970 and a label of 1e308 leave
+// every question with an answer or a reason.
+func TestOldAndHugeValuesAreAnswered(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "reg/1/model.yaml", "task: regression\n")
+	r := startRig(t, testConfig(t, models))
+	body := make([]string, 0, 4)
+	for i, at := range []string{"1970-01-01T00:00:00Z", "2024-05-01T00:00:00Z", "2024-05-02T00:00:00Z", "2024-05-03T00:00:00Z"} {
+		body = append(body, fmt.Sprintf(`{"id":"r%d","model":"reg","time":%q,"features":{"a":%d},"outputs":{"y":%d},"label":"%d"}`, i, at, i, i, i+1))
+	}
+	r.post(t, "/api/v1/predictions", "["+strings.Join(body, ",")+"]", nil)
+	r.post(t, "/api/v1/feedback", `[{"prediction_id":"r2","label":1e308},{"prediction_id":"r3","label":"nonsense"}]`, nil)
+	r.stored(t)
+	for path, want := range map[string]int{
+		"traffic?step=1d": 400, "performance?step=1d": 400, "drift?step=1d": 400, "traffic?step=7d": 200, "performance?step=7d": 200, "traffic": 200,
+		"traffic?from=1970-01-01&step=1d": 400, "performance?step=1d&to=9999-01-01": 400, "traffic?from=1677-01-01": 400, "traffic?to=2300-01-01": 400,
+		"traffic?from=2024-05-01&step=1d": 200, "performance?from=2024-05-01&step=1d": 200, "traffic?from=2099-01-01&step=1m": 200, "traffic?to=2100-01-01&from=1970-01-01": 200,
+	} {
+		status, b, _ := r.call(t, "GET", "/api/v1/models/reg/"+path, "")
+		if status != want || status == http.StatusBadRequest && !strings.Contains(string(b), "1970") && !strings.Contains(string(b), "5000") {
+			t.Errorf("%s: %d %s", path, status, b)
+		}
+		if !json.Valid(b) {
+			t.Errorf("%s: %s is not JSON", path, b)
+		}
+	}
+	var p api.Performance
+	r.get(t, "/api/v1/models/reg/performance?from=2024-05-01", &p)
+	if _, rmse := p.Metrics["rmse"]; rmse || p.Metrics["mae"] < 1e300 || p.State != stats.StateOK || p.Rows.Unusable != 1 || p.Rows.Labelled != 3 ||
+		!strings.Contains(p.Reason, "rmse is not a finite number") || !strings.Contains(p.Reason, "1 of 3 labelled rows are left out") {
+		t.Errorf("performance %+v", p)
+	}
+	if status, b, _ := r.call(t, "GET", "/ui/models/reg", ""); status != http.StatusOK {
+		t.Errorf("the page: %d %s", status, b)
+	}
+}
