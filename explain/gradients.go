@@ -39,6 +39,9 @@ func (x *Explainer) gradients(ctx context.Context, v *collector.ModelVersion, ro
 	if req.Interactions {
 		return nil, refuse("interactions are computed for tree_shap only")
 	}
+	if method != IntegratedGradients && (len(req.Baseline) > 0 || req.Steps > 0) {
+		return nil, refuse("baseline and steps belong to integrated_gradients; %s has neither", method)
+	}
 	s, err := v.Model.NewSession(engine.SessionOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("explain %q: open session: %w", v.Name, err)
@@ -315,6 +318,9 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 	default:
 		results, err = gradient.IntegratedGradients(ctx, n.session, one, target, n.options)
 	}
+	if errors.Is(err, gradient.ErrNotFinite) {
+		return nil, refuse("%s of row %d of %q: %v", n.method, r, n.version.Name, err)
+	}
 	var broken *engine.NotDifferentiableError
 	if errors.As(err, &broken) {
 		return nil, fmt.Errorf("%w: %w", refuse("%s cannot explain %q", n.method, n.version.Name), err)
@@ -341,6 +347,9 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 		}
 	}
 	complete(e)
+	if err := finite(e); err != nil {
+		return nil, fmt.Errorf("row %d of %q: %w", r, n.version.Name, err)
+	}
 	return e, nil
 }
 

@@ -61,6 +61,9 @@ func identity(v *collector.ModelVersion) any {
 }
 
 func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	if len(req.Baseline) > 0 || req.Steps > 0 {
+		return nil, refuse("baseline and steps belong to integrated_gradients; tree_shap takes a background")
+	}
 	f, err := x.forest(ctx, v, req)
 	if err != nil {
 		return nil, err
@@ -154,6 +157,9 @@ func (x *Explainer) forest(ctx context.Context, v *collector.ModelVersion, req c
 	p, err := load(x.cache, pathKey{identity(v)}, func() (*treeshap.Path, error) { return treeshap.Prepare(f.ensemble) })
 	if errors.Is(err, treeshap.ErrNoCovers) {
 		return nil, refuse("%v: name a background in the request or in model.yaml", err)
+	}
+	if errors.Is(err, engine.ErrCorrupt) {
+		return nil, refuse("%v: a background does without the covers", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("explain %q: %w", v.Name, err)
@@ -270,10 +276,13 @@ func (f *forest) explanation(value func(i int) any, phi []float64, margin float6
 	}
 	e.Certificate.ErrorEstimate = f.ErrorBound()
 	complete(&e)
+	if err := finite(&e); err != nil {
+		return e, err
+	}
 	// Float32 margins differ from ours by their own rounding; more than that
 	// means that the explanation is of something else than the prediction.
-	if e.Certificate.Residual > f.slack() {
-		return e, fmt.Errorf("base and attributions miss the prediction by %g", e.Certificate.Residual)
+	if limit := f.slack(); e.Certificate.Residual > limit {
+		return e, refuse("base and attributions miss the prediction by %g, and rounding explains %g at most", e.Certificate.Residual, limit)
 	}
 	return e, nil
 }
@@ -341,6 +350,26 @@ func complete(e *collector.Explanation) {
 	if scale := max(math.Abs(e.Prediction-e.Base), largest); scale > 0 {
 		c.ResidualRelative = c.Residual / scale
 	}
+}
+
+// finite refuses an explanation that is not made of numbers: of a prediction that
+// is infinite or none there is nothing to add up.
+func finite(e *collector.Explanation) error {
+	no := func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }
+	switch {
+	case no(e.Prediction):
+		return refuse("the prediction is not a finite number")
+	case no(e.Base):
+		return refuse("the base is not a finite number")
+	case no(e.Certificate.Residual), no(e.Certificate.ErrorEstimate), no(e.Certificate.ResidualRelative):
+		return refuse("base and attributions do not add up to a finite number")
+	}
+	for i := range e.Attributions {
+		if no(e.Attributions[i].Phi) {
+			return refuse("the attribution of %q is not a finite number", e.Attributions[i].Feature)
+		}
+	}
+	return nil
 }
 
 // interactions lists the pairs that have any, in the order of their features.

@@ -23,6 +23,10 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
+// ErrNotFinite is wrapped by the error of a row whose value, or whose gradient
+// anywhere on the way to it, is no finite number.
+var ErrNotFinite = errors.New("the value or its gradient is not finite")
+
 // Options shape a computation. The zero value is the default.
 type Options struct {
 	// Signed keeps the sign of saliency; by default its absolute value is
@@ -359,7 +363,7 @@ func (p *path) evaluate(ctx context.Context, r int, points [][]float64) (*evalua
 	}
 	for q := range points {
 		if bad(e.values[q]) || slices.ContainsFunc(e.gradients[q], bad) {
-			return nil, fmt.Errorf("differentiate %q: the value or its gradient is not finite", p.target.Name)
+			return nil, fmt.Errorf("differentiate %q: %w", p.target.Name, ErrNotFinite)
 		}
 	}
 	return e, nil
