@@ -97,7 +97,10 @@ func (u *Upstream) exchange(ctx context.Context, v *collector.ModelVersion, x ex
 	defer putBuffer(answer)
 	res, err := oip.DecodeResponse(answer.Bytes(), header)
 	if err != nil {
-		return nil, u.broken("its answer is not valid: " + err.Error())
+		return nil, &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Reason: "its answer is not valid", Message: err.Error()}
+	}
+	if sv.pinned && res.Version != "" && res.Version != v.Version {
+		return nil, u.broken(fmt.Sprintf("version %q was asked and version %q answered", clip(v.Version), clip(res.Version)))
 	}
 	return u.check(v.Info, res, x.want)
 }
@@ -203,6 +206,15 @@ func (u *Upstream) check(info *engine.Info, res *oip.Response, want []string) (*
 	}
 	res.Outputs = ordered
 	return res, nil
+}
+
+// fitsRows checks that every output has a value, or one row of them, for each row
+// that was asked about.
+func (u *Upstream) fitsRows(v *collector.ModelVersion, out engine.Values, rows int) error {
+	if _, err := collector.Flatten(v.Schema.Outputs, out, rows); err != nil {
+		return u.broken(fmt.Sprintf("its answer does not have one row of each output for each of %d rows", rows))
+	}
+	return nil
 }
 
 // fits reports whether a shape is one of those that -1 stands for.

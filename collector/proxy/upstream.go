@@ -82,6 +82,7 @@ type served struct {
 	version *collector.ModelVersion
 	path    string // of the model on the server
 	binary  bool   // it has the binary tensor extension
+	pinned  bool   // the path names the version
 }
 
 // UpstreamError is an upstream's failure. Message may hold what the upstream
@@ -263,6 +264,7 @@ func (u *Upstream) describe(ctx context.Context) (*served, error) {
 	if version != "" {
 		// What is recorded must be what answered, so the version is always asked for.
 		sv.path += "/versions/" + url.PathEscape(version)
+		sv.pinned = true
 		if err := u.get(ctx, sv.path, &meta); err != nil {
 			return nil, err
 		}

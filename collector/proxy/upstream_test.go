@@ -142,6 +142,9 @@ func TestUpstreamThatMisbehaves(t *testing.T) {
 	f("other type", 200, out(`{"name":"prediction","datatype":"FP64","shape":[1],"data":[7]}`), 502, "FP64")
 	f("other rank", 200, out(`{"name":"prediction","datatype":"FP32","shape":[1,1],"data":[7]}`), 502, "[1 1]")
 	f("shape and data differ", 200, out(`{"name":"prediction","datatype":"FP32","shape":[2],"data":[7]}`), 502, "fewer")
+	f("more rows than asked", 200, out(`{"name":"prediction","datatype":"FP32","shape":[5],"data":[7,7,7,7,7]}`), 502, "one row")
+	f("no rows", 200, out(`{"name":"prediction","datatype":"FP32","shape":[0],"data":[]}`), 502, "one row")
+	f("not valid, with a canary", 200, out(`{"name":"4711","datatype":"4711","shape":[1],"data":[7]}`), 502, "not valid")
 	f("too large", 200, strings.Repeat(" ", 5000)+good, 502, "4096")
 	s.header.Store("999999")
 	f("header beyond its answer", 200, good, 502, "Inference-Header")
@@ -152,6 +155,33 @@ func TestUpstreamThatMisbehaves(t *testing.T) {
 	srv.CloseClientConnections()
 	srv.Close()
 	f("gone away", 200, good, 503, "reached")
+}
+
+// TestUpstreamMustAnswerAsTheVersionAsked: what is recorded is what answered.
+func TestUpstreamMustAnswerAsTheVersionAsked(t *testing.T) {
+	answers := "3"
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v2":
+			_, _ = io.WriteString(w, `{"name":"s","version":"1","extensions":[]}`)
+		case strings.HasSuffix(r.URL.Path, "/versions/3/infer"):
+			_, _ = io.WriteString(w, `{"model_name":"lin","model_version":"`+answers+`","outputs":[{"name":"prediction","datatype":"FP32","shape":[1],"data":[7]}]}`)
+		default:
+			_, _ = io.WriteString(w, `{"name":"lin","versions":["3"],"platform":"p","inputs":[{"name":"input","datatype":"FP32","shape":[-1,3]}],`+
+				`"outputs":[{"name":"prediction","datatype":"FP32","shape":[-1]}]}`)
+		}
+	}))
+	defer srv.Close()
+	r := front(t, upstreamTo(t, srv.URL, nil))
+	for _, c := range []struct {
+		version string
+		status  int
+	}{{"3", 200}, {"2", 502}, {"", 200}} {
+		answers = c.version
+		if w := r.do("POST", "/v2/models/front/infer", goodBody); w.Code != c.status {
+			t.Errorf("version %q: %d %s", c.version, w.Code, w.Body)
+		}
+	}
 }
 
 func TestUpstreamComesUpLater(t *testing.T) {
