@@ -330,6 +330,12 @@ func TestEventTimesAndIDs(t *testing.T) {
 	send(`{"event_time":"1969-12-31T23:59:59Z"}`, 400)
 	send(`{"event_time":"2100-01-01T00:00:00Z"}`, 400)
 	send(`{"event_time":"yesterday"}`, 400)
+	send(`{"event_time":"2020-01-01T00:00:00,5Z"}`, 400)
+	send(`{"event_time":"2020-01-01T0:00:00Z"}`, 400)
+	send(`{"event_time":"2020-01-01T00:00:00.5Z"}`, 200)
+	send(`{"external_ids":"[\"a\",\"b\"]]"}`, 400)
+	send(`{"external_ids":"[\"a\",\"b\"] x"}`, 400)
+	send(`{"external_ids":"[\"a\",\"b\"]"}`, 200)
 	send(`{"event_time":true}`, 400)
 	send(`{"event_times":"[\"2023-01-01T00:00:00Z\"]"}`, 400)
 	send(`{"event_times":"[1"}`, 400)
@@ -454,6 +460,101 @@ func TestFeedback(t *testing.T) {
 		t.Errorf("%d bad labels kept", len(kept)-n)
 	}
 	f(`{"prediction_id":"`+id+`.1","label":1}`, 200, `"accepted":1`)
+	n = len(kept)
+	for _, bad := range []string{".2", ".7", ".-1", ".", ".x", ".01", ".+1", ".1.1", ".99999999999", ".1e0"} {
+		f(`{"prediction_id":"`+id+bad+`","label":1}`, 400, "row")
+	}
+	if len(kept) != n {
+		t.Errorf("%d bad labels kept", len(kept)-n)
+	}
+}
+
+// TestFeedbackAsksHowManyRowsThereAre: what this process does not remember, the
+// server may still know. Ids that are not ours are anybody's, dots and all.
+func TestFeedbackAsksHowManyRowsThereAre(t *testing.T) {
+	const one, three, unknown = "0190163d-8694-739b-aea5-966c26f8ad91", "0190163d-8694-739b-aea5-966c26f8ad93", "0190163d-8694-739b-aea5-966c26f8ad99"
+	r := newRig(t, func(c *Config) {
+		c.Feedback = func(context.Context, []collector.Feedback) error { return nil }
+		c.BatchRows = func(id string) (int, bool) {
+			rows, known := map[string]int{one: 1, three: 3}[id]
+			return rows, known
+		}
+	})
+	for id, status := range map[string]int{
+		one: 200, one + ".0": 200, one + ".1": 400, three: 400, three + ".2": 200, three + ".3": 400, three + ".-1": 400,
+		unknown: 200, unknown + ".7": 200, unknown + ".-1": 400, unknown + ".99999999999": 400, unknown + ".16777216": 400,
+		"order-1.-1": 200, "order-1.7": 200, "0190163d-8694-439b-aea5-966c26f8ad91.-1": 200, one + "x": 200,
+	} {
+		if w := r.do("POST", "/api/v1/feedback", `{"prediction_id":"`+id+`","label":1}`); w.Code != status {
+			t.Errorf("%s: %d %s", id, w.Code, w.Body)
+		}
+	}
+}
+
+// TestKeysAreTakenAsTheyAreWritten: a key that is there twice, or in other letters,
+// is a mistake whose meaning nobody knows. No answer speaks Go.
+func TestKeysAreTakenAsTheyAreWritten(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Feedback = func(context.Context, []collector.Feedback) error { return nil }
+		c.External = func(string, string, func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+			return nil, collector.ErrNotFound
+		}
+		c.ExplainStored = func(context.Context, string, string, collector.ExplainRequest) ([]collector.Explanation, error) {
+			return nil, nil
+		}
+	})
+	for _, c := range []struct{ path, body, says string }{
+		{"feedback", `{"prediction_id":"a","label":1,"label":0}`, "twice"},
+		{"feedback", `[{"prediction_id":"a","label":1,"prediction_id":"b"}]`, "twice"},
+		{"feedback", `{"Prediction_ID":"a","label":1}`, "unknown field"},
+		{"feedback", `{"prediction_id":"a","LABEL":1}`, "unknown field"},
+		{"feedback", `[3]`, "an object expected"},
+		{"feedback", `3`, "an object expected"},
+		{"feedback", `{"prediction_id":3,"label":1}`, "a string expected"},
+		{"predictions", `{"model":"m","model":"n"}`, "twice"},
+		{"predictions", `{"Model":"m"}`, "unknown field"},
+		{"predictions", `{"model":"m","features":{"a":1,"a":2}}`, "twice"},
+		{"predictions", `{"model":"m","status":1.5}`, "a whole number expected"},
+		{"predictions", `{"model":"m","weight":"x"}`, "a number expected"},
+		{"predictions", `{"model":"m","features":[1]}`, "an object expected"},
+		{"predictions/x/explain", `{"budget":{"Evaluations":1}}`, "unknown field"},
+		{"predictions/x/explain", `{"baseline":1}`, "a list expected"},
+		{"predictions/x/explain", `{"interactions":"yes"}`, "true or false expected"},
+		{"predictions/x/explain", `{"method":"a","method":"b"}`, "twice"},
+	} {
+		w := r.do("POST", "/api/v1/"+c.path, c.body)
+		if text := w.Body.String(); w.Code != 400 || !strings.Contains(text, c.says) || strings.Contains(text, "proxy.") || strings.Contains(text, "json.") {
+			t.Errorf("%s: %d %s", c.body, w.Code, text)
+		}
+	}
+}
+
+func TestVersionsAndRowsMustBeSaid(t *testing.T) {
+	r := newRig(t, nil)
+	info := &engine.Info{Format: "onnx", Task: engine.TaskOther, Missing: true}
+	for _, name := range []string{"a", "b"} {
+		info.Inputs = append(info.Inputs, engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1, 3}})
+		info.Outputs = append(info.Outputs, engine.Spec{Name: "y" + name, DType: engine.Float32, Shape: []int{-1, 3}})
+	}
+	r.shelf.models["two"], r.shelf.loaded["two"] = versionOf(t, "two", identity{info}), true
+	for path, want := range map[string]int{
+		"/v2/models/lin/versions//infer": 404, "/v2/models/lin/versions//explain": 404, "/v2/models/lin/versions/1/infer": 200,
+	} {
+		if w := r.do("POST", path, goodBody); w.Code != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if w := r.do("GET", "/v2/models/lin/versions/", ""); w.Code == 200 {
+		t.Errorf("metadata of no version: %s", w.Body)
+	}
+	one := tensor("b", "FP32", "[1,3]", "[1,2,3]")
+	if w := r.do("POST", "/v2/models/two/infer", inputs(tensor("a", "FP32", "[1,3]", "[1,2,3]"), one)); w.Code != 200 {
+		t.Errorf("equal first dimensions: %d %s", w.Code, w.Body)
+	}
+	w := r.do("POST", "/v2/models/two/infer", inputs(tensor("a", "FP32", "[2,3]", "[1,2,3,4,5,6]"), one))
+	if w.Code != 400 || !strings.Contains(w.Body.String(), "first dimension of 2") {
+		t.Errorf("unequal first dimensions: %d %s", w.Code, w.Body)
+	}
 }
 
 func TestShedding(t *testing.T) {

@@ -301,7 +301,7 @@ func (k *call) capture(in, out engine.Values) error {
 	}
 	k.captured = p.Capture
 	if k.rows > 1 {
-		k.s.batches.add(k.id)
+		k.s.batches.add(k.id, k.rows)
 	}
 	k.header(2, "Pellucid-Capture", p.Capture)
 	return nil

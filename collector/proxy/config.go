@@ -49,6 +49,9 @@ type Config struct {
 	// Recorded reports whether a prediction of that id is known to be recorded, as
 	// far as can be told without asking the store.
 	Recorded func(model, id string) bool
+	// BatchRows returns how many rows the request of that id has, where that is
+	// known without asking the store. Labels for rows it does not have are refused.
+	BatchRows func(id string) (rows int, known bool)
 	// Feedback returns once the labels are as durable as configured.
 	Feedback func(ctx context.Context, labels []collector.Feedback) error
 	// Explain explains rows brought along (canonical inputs): row by row, the

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"github.com/pellucid/pellucid/collector"
@@ -123,8 +124,9 @@ func (s *Server) label(raw json.RawMessage, now time.Time) (collector.Feedback, 
 		return f, fail(http.StatusBadRequest, "the id is longer than %d bytes", maxID)
 	case strings.HasPrefix(l.PredictionID, "trace:"):
 		return f, fail(http.StatusBadRequest, "a trace is no prediction: give the prediction's id")
-	case s.batches.has(l.PredictionID):
-		return f, fail(http.StatusBadRequest, "prediction_id names a batch: add the row, as in <id>.0")
+	}
+	if err := s.labelled(l.PredictionID); err != nil {
+		return f, err
 	}
 	text, err := labelText(l.Label)
 	if err != nil {
@@ -140,6 +142,42 @@ func (s *Server) label(raw json.RawMessage, now time.Time) (collector.Feedback, 
 		}
 	}
 	return f, nil
+}
+
+// labelled refuses an id that can be known to name no prediction. Ids that are not
+// ours are opaque, and a dot in them is theirs.
+func (s *Server) labelled(id string) error {
+	const length = 36
+	if len(id) < length || !ownID(id[:length]) {
+		return nil
+	}
+	batch := id[:length]
+	rows, known := s.batches.rows(batch)
+	if !known && s.cfg.BatchRows != nil {
+		rows, known = s.cfg.BatchRows(batch)
+	}
+	if len(id) == length {
+		if known && rows > 1 {
+			return fail(http.StatusBadRequest, "prediction_id names a batch: add the row, as in <id>.0")
+		}
+		return nil
+	}
+	if id[length] != '.' {
+		return nil
+	}
+	switch request, row, ok := collector.SplitID(id); {
+	case !ok || request != batch || row >= collector.MaxRows:
+		return fail(http.StatusBadRequest, "prediction_id does not end in the number of a row, as in <id>.0")
+	case known && row >= rows:
+		return fail(http.StatusBadRequest, "prediction_id names row %d, the request has %d", row, rows)
+	}
+	return nil
+}
+
+// ownID reports whether an id has the form of those that this server makes.
+func ownID(id string) bool {
+	u, err := uuid.Parse(id)
+	return err == nil && u.Version() == 7 && u.String() == id
 }
 
 // labelText returns a label as its client wrote it: a string's text, a number's

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -494,7 +495,7 @@ func parseAll[T string | bool](list []json.RawMessage, shape []int) (*engine.Ten
 	values := make([]T, len(list))
 	for i, one := range list {
 		if err := json.Unmarshal(one, &values[i]); err != nil {
-			return nil, fmt.Errorf("it must be a %T", values[i])
+			return nil, fmt.Errorf("it must be %s", wordFor(reflect.TypeFor[T]()))
 		}
 	}
 	return engine.Of(values, shape...)

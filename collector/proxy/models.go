@@ -1,11 +1,12 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -110,8 +111,14 @@ func names(c echo.Context) (model, version string, err error) {
 	if model, err = param(c, "model"); err != nil {
 		return "", "", err
 	}
-	version, err = param(c, "version")
-	return model, version, err
+	if version, err = param(c, "version"); err != nil {
+		return "", "", err
+	}
+	// Without a version the newest would answer, which is not what was asked for.
+	if version == "" && strings.Contains(c.Path(), "/versions/") {
+		return "", "", fail(http.StatusNotFound, "the path names no version")
+	}
+	return model, version, nil
 }
 
 // lookup finds the version a path asks for.
@@ -233,25 +240,67 @@ func (s *Server) control(c echo.Context, v any) error {
 	return decodeJSON(buf.Bytes(), v, false)
 }
 
-// decodeJSON decodes one JSON value into v; an empty body leaves v as it is.
+// decodeJSON decodes one JSON value into v; an empty body leaves v as it is. No key
+// may be there twice. strict refuses keys that v does not have, and those that it
+// has in other letters.
 func decodeJSON(body []byte, v any, strict bool) error {
-	if len(strings.TrimSpace(string(body))) == 0 {
+	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	if err := oip.Check(body); err != nil {
+	if err := oip.CheckUnique(body); err != nil {
 		return err
 	}
-	d := json.NewDecoder(strings.NewReader(string(body)))
 	if strict {
-		d.DisallowUnknownFields()
+		if err := exactKeys(body, reflect.TypeOf(v).Elem()); err != nil {
+			return err
+		}
 	}
-	err := d.Decode(v)
+	err := json.Unmarshal(body, v)
 	var kind *json.UnmarshalTypeError
 	switch {
+	case errors.As(err, &kind) && kind.Field == "":
+		return fail(http.StatusBadRequest, "%s expected", oip.Own(wordFor(kind.Type)))
 	case errors.As(err, &kind):
-		return fail(http.StatusBadRequest, "the field %q has the wrong type: %s expected", clip(kind.Field), kind.Type)
-	case err != nil && err != io.EOF:
+		return fail(http.StatusBadRequest, "the field %q has the wrong type: %s expected", clip(kind.Field), oip.Own(wordFor(kind.Type)))
+	case err != nil:
 		return fail(http.StatusBadRequest, "%s", strings.TrimPrefix(clip(err.Error()), "json: "))
 	}
 	return nil
+}
+
+// exactKeys refuses keys of an object that a struct of type t does not have in
+// just those letters: encoding/json takes them in any.
+func exactKeys(body []byte, t reflect.Type) error {
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	_, err := oip.Object(body, func(key string, value []byte) error {
+		for i := range t.NumField() {
+			f := t.Field(i)
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name == key && name != "" {
+				return exactKeys(value, f.Type)
+			}
+		}
+		return fail(http.StatusBadRequest, "unknown field %q", clip(key))
+	})
+	return err
+}
+
+// wordFor names what a client has to write for a Go type.
+func wordFor(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	case reflect.Pointer:
+		return wordFor(t.Elem())
+	}
+	return "a whole number"
 }

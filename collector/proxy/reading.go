@@ -128,7 +128,7 @@ type timed struct {
 // connection is not the body's.
 func (t *timed) Read(p []byte) (int, error) {
 	n, err := t.ReadCloser.Read(p)
-	if err == io.EOF { //nolint:errorlint // a reader returns it as it is
+	if err == io.EOF {
 		_ = t.conn.SetReadDeadline(time.Time{})
 	}
 	return n, err

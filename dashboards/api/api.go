@@ -329,15 +329,16 @@ var (
 // ParseTime takes RFC 3339, or a date, which is its midnight in UTC, from 1970 to
 // 2100: no prediction has another, and a bound of another would read as none.
 func ParseTime(s string) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		t, err := time.Parse(layout, s)
-		if err != nil || strings.Contains(s, ",") {
-			continue // a comma is Go's, not RFC 3339's
-		}
-		if t = t.UTC(); t.Before(earliest) || t.After(latest) {
-			return time.Time{}, fmt.Errorf("%q lies outside 1970 to 2100", s)
-		}
-		return t, nil
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil {
+		t, err = time.Parse(time.RFC3339Nano, s)
 	}
-	return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time or a date", s)
+	// time.Parse takes more than RFC 3339: a comma, an hour of one digit.
+	if err != nil || strings.Contains(s, ",") || len(s) > len(time.DateOnly) && s[13] != ':' {
+		return time.Time{}, fmt.Errorf("%q is not an RFC 3339 time or a date", s)
+	}
+	if t = t.UTC(); t.Before(earliest) || t.After(latest) {
+		return time.Time{}, fmt.Errorf("%q lies outside 1970 to 2100", s)
+	}
+	return t, nil
 }

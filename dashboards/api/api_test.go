@@ -86,8 +86,10 @@ func TestBadParametersAreRefused(t *testing.T) {
 		"from=2013-07-01T00:00:00,5Z", "version=%zz", "version=1;", "from=2013-07-01;", "step=1h&step=1d", "version=1&version=1",
 		"step=20000d", "step=1m&from=2000-01-01&to=2013-01-01", "tests=guess", "form=2013-07-01", "limit=5",
 	}
-	listing := []string{"limit=0", "limit=1001", "limit=-1", "limit=ten", "from=1", "to=x", "from=2013-07-02&to=2013-07-01", "order=up", "count=true&model=pub&where=age%3E99999999;", "model=%zz", "model=pub;", "from=2030-01-01;",
-		"to=0001-01-01", "model=a&model=b", "limit=5&limit=5", "%3D", "model=a&;"}
+	listing := []string{
+		"limit=0", "limit=1001", "limit=-1", "limit=ten", "from=1", "to=x", "from=2013-07-02&to=2013-07-01", "order=up", "count=true&model=pub&where=age%3E99999999;", "model=%zz", "model=pub;", "from=2030-01-01;",
+		"to=0001-01-01", "model=a&model=b", "limit=5&limit=5", "%3D", "model=a&;",
+	}
 	bad := map[string][]string{
 		"/api/v1/models/m/drift": window, "/api/v1/models/m/performance": window, "/api/v1/models/m/traffic": window,
 		"/api/v1/predictions": append(listing, "count=yes", "count=1", "count=true&count=true"), "/api/v1/models": {"model=m", "%zz"}, "/api/v1/alerts": append(listing, "state=asleep", "where=x"),

@@ -8,11 +8,11 @@ import (
 )
 
 // Own is a text of ours in an error: a word of the program, or a name of the
-// model. Number is a number of ours: a limit, or a place in the request.
-type (
-	Own    string
-	Number int64
-)
+// model.
+type Own string
+
+// Number is a number of ours in an error: a limit, or a place in the request.
+type Number int64
 
 // Record formats a message for keeping. What is neither Own, Number, a data type
 // nor the Record of another RequestError came with a request, may be private and
