@@ -75,6 +75,23 @@ func TestRulesRefused(t *testing.T) {
 
 // The state machine, a letter an evaluation: d the condition holds, o it does
 // not, n no data, e error. Want: - inactive, p pending, F firing, R resolved.
+// TestFeatureThatIsNotThere: a rule that watches nothing says so, also before
+// there is a reference to hold it against.
+func TestFeatureThatIsNotThere(t *testing.T) {
+	r := rules(t, oneRule)[0]
+	for _, c := range []struct {
+		features []string
+		state    stats.State
+	}{{[]string{"dest"}, stats.StateError}, {[]string{"dest", "dep_hour"}, stats.StateNoReference}, {nil, stats.StateNoReference}} {
+		s := r.Check(t.Context(), Source{Window: func(context.Context, Query) (Window, error) {
+			return Window{Version: "1", Features: c.features}, nil
+		}}, day(2))
+		if s.State != c.state || c.state == stats.StateError && !strings.Contains(s.Reason, "dep_hour") {
+			t.Errorf("%v: %s %q", c.features, s.State, s.Reason)
+		}
+	}
+}
+
 func TestStateMachine(t *testing.T) {
 	for _, c := range []struct {
 		name          string

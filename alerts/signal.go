@@ -24,6 +24,9 @@ type Window struct {
 	Reference *stats.Reference
 	Counts    []stats.Counts
 	Rows      int
+	// Features are the names that can be watched, known before there is a
+	// reference; nil where they are not.
+	Features []string
 }
 
 // Labelled is what a performance rule needs.
@@ -100,6 +103,9 @@ func (r *Rule) checkWindow(ctx context.Context, src Source, q Query) (Signal, er
 	if err != nil {
 		return Signal{}, fmt.Errorf("evaluate rule %q: %w", r.Name, err)
 	}
+	if bad := r.Unwatched(w.Features); w.Features != nil && len(bad) > 0 {
+		return Signal{State: stats.StateError, Reason: unwatched(bad[0]), Version: w.Version, Rows: w.Rows}, nil
+	}
 	opt := stats.Options{Tests: []stats.Test{r.Test}, MinRows: r.MinRows}
 	if r.Above != nil {
 		opt.Thresholds = map[stats.Test]float64{r.Test: *r.Above}
@@ -133,7 +139,7 @@ func (r *Rule) driftSignal(rep stats.Report) Signal {
 	}
 	for _, name := range r.Features {
 		if !seen[name] {
-			return Signal{State: stats.StateError, Reason: fmt.Sprintf("feature %q is not watched: the model has no such feature, or it is private", name)}
+			return Signal{State: stats.StateError, Reason: unwatched(name)}
 		}
 	}
 	slices.SortStableFunc(s.Findings, func(a, b Finding) int {
@@ -146,6 +152,21 @@ func (r *Rule) driftSignal(rep stats.Report) Signal {
 		s.State, s.Reason = stats.StateOK, ""
 	}
 	return s
+}
+
+func unwatched(name string) string {
+	return fmt.Sprintf("feature %q is not watched: the model has no such feature, or it is private", name)
+}
+
+// Unwatched returns those of the rule's features that are not among a model's.
+func (r *Rule) Unwatched(features []string) []string {
+	var out []string
+	for _, name := range r.Features {
+		if !slices.Contains(features, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 func (r *Rule) checkLabelled(ctx context.Context, src Source, q Query) (Signal, error) {

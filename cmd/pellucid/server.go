@@ -275,6 +275,7 @@ func (s *server) startAlerts(context.Context) error {
 		return err
 	}
 	s.manager = m
+	s.warnOfRules(rules)
 	s.onStop("alerts", func(context.Context) error { return m.Close() })
 	s.monitor = startMonitor(s)
 	s.onStop("monitor", func(context.Context) error { s.monitor.stop(); return nil })

@@ -360,7 +360,7 @@ func (s *server) alertSource() alerts.Source {
 			if err != nil {
 				return alerts.Window{}, err
 			}
-			out := alerts.Window{Version: v.Version, Reference: v.Reference()}
+			out := alerts.Window{Version: v.Version, Reference: v.Reference(), Features: watchable(v)}
 			if out.Reference == nil {
 				return out, nil
 			}
@@ -407,6 +407,33 @@ func (s *server) alertSource() alerts.Source {
 			return out, nil
 		},
 		Samples: s.samples,
+	}
+}
+
+// watchable are the names that a drift rule may watch in a version.
+func watchable(v *collector.ModelVersion) []string {
+	out := []string{collector.PredictionField}
+	for i := range v.Schema.Features {
+		if f := &v.Schema.Features[i]; f.Private != collector.PrivacyDrop && f.Elements == 1 {
+			out = append(out, f.Name)
+		}
+	}
+	return out
+}
+
+// warnOfRules says at start which rules watch features that their model does not
+// have: nobody looks at the state of a rule that never fires.
+func (s *server) warnOfRules(rules []alerts.Rule) {
+	for i := range rules {
+		r := &rules[i]
+		v, err := s.models.Find(r.Model, r.Version)
+		if err != nil {
+			continue // it may come yet
+		}
+		if bad := r.Unwatched(watchable(v)); len(bad) > 0 {
+			s.log.Error("an alert rule watches features that the model does not have, or that are private",
+				"rule", r.Name, "model", r.Model, "version", v.Version, "features", bad)
+		}
 	}
 }
 

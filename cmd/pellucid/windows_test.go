@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/dashboards/api"
@@ -81,5 +82,24 @@ func TestOldAndHugeValuesAreAnswered(t *testing.T) {
 	}
 	if status, b, _ := r.call(t, "GET", "/ui/models/reg", ""); status != http.StatusOK {
 		t.Errorf("the page: %d %s", status, b)
+	}
+}
+
+// TestRulesOnFeaturesThatAreNotThere: a misspelt feature would make a rule that
+// never fires; it is said at start.
+func TestRulesOnFeaturesThatAreNotThere(t *testing.T) {
+	models, _ := threeModels(t)
+	place(t, models, "rules.yaml", "rules:\n  - {name: misspelt, model: xgb, kind: drift, features: [f0, nope, prediction]}\n"+
+		"  - {name: fine, model: xgb, kind: drift, features: [f0, prediction]}\n  - {name: elsewhere, model: unknown, kind: drift, features: [x]}\n")
+	cfg := testConfig(t, models)
+	cfg.Alerts.Rules = models + "/rules.yaml"
+	r := startRig(t, cfg)
+	log := r.log.String()
+	if !strings.Contains(log, "rule=misspelt") || !strings.Contains(log, "[nope]") || strings.Contains(log, "rule=fine") || strings.Contains(log, "rule=elsewhere") {
+		t.Errorf("the log says %s", log)
+	}
+	w, err := r.alertSource().Window(t.Context(), alerts.Query{Model: "xgb"})
+	if err != nil || w.Reference != nil || len(w.Features) < 2 {
+		t.Errorf("%+v %v", w, err)
 	}
 }

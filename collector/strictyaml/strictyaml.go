@@ -81,7 +81,7 @@ func clean(err error) string {
 		if at := strings.Index(e, " already set in type "); at >= 0 {
 			e = e[:at] + " is given twice"
 		}
-		lines[i] = e
+		lines[i] = inWords(e)
 	}
 	return strings.Join(lines, "; ")
 }
