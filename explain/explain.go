@@ -34,6 +34,10 @@ const (
 	IntegratedGradients = "integrated_gradients"
 )
 
+// Built lists the methods that can be asked for. Which of them explain a version
+// Methods tells.
+func Built() []string { return append([]string{TreeSHAP}, gradientMethods...) }
+
 // planned are methods that have a name but are not built yet.
 var planned = []string{
 	"smooth_grad", "expected_gradients", "deep_lift", "grad_cam", "exact", "permutation",

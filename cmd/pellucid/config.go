@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,9 +165,10 @@ func loadConfig(fs *pflag.FlagSet, getenv func(string) string) (config, error) {
 	if path == "" {
 		path = getenv("PELLUCID_CONFIG")
 	}
+	var data []byte
 	if path != "" {
-		data, err := os.ReadFile(path)
-		if err != nil {
+		var err error
+		if data, err = os.ReadFile(path); err != nil {
 			return c, usage(fmt.Errorf("read the configuration: %w", err))
 		}
 		if err := strictyaml.Decode(data, path, &c); err != nil {
@@ -173,6 +176,7 @@ func loadConfig(fs *pflag.FlagSet, getenv func(string) string) (config, error) {
 		}
 	}
 	var err error
+	given := map[string]bool{}
 	fs.VisitAll(func(f *pflag.Flag) {
 		value := getenv("PELLUCID_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
 		if f.Changed {
@@ -180,12 +184,20 @@ func loadConfig(fs *pflag.FlagSet, getenv func(string) string) (config, error) {
 		}
 		if (value != "" || f.Changed) && err == nil {
 			err = c.set(f.Name, value)
+			given[f.Name] = true
 		}
 	})
 	if err != nil {
 		return c, usage(err)
 	}
-	return c, c.validate()
+	err = c.validate()
+	var wrong badValue
+	if errors.As(err, &wrong) && !given[wrong.key] {
+		if line := strictyaml.Line(data, strings.Split(wrong.key, ".")...); line > 0 {
+			err = usage(fmt.Errorf("read %s: line %d: %w", path, line, wrong))
+		}
+	}
+	return c, err
 }
 
 func (c *config) set(name, value string) (err error) {
@@ -213,27 +225,97 @@ func (c *config) set(name, value string) (err error) {
 	return nil
 }
 
+// The least that the parts concerned can work with.
+const (
+	leastSpool  = 64 << 10
+	leastEngine = 150 << 20
+)
+
+// badValue is a value of the configuration that cannot be meant, by its key.
+type badValue struct {
+	key string
+	error
+}
+
+func bad(key, format string, args ...any) error {
+	return badValue{key, fmt.Errorf(key+" "+format, args...)}
+}
+
 func (c *config) validate() error {
-	host, _, err := net.SplitHostPort(c.HTTP)
-	if err != nil {
-		return usage(fmt.Errorf("http %q is not host:port", c.HTTP))
-	}
-	if !loopback(host) && !c.AllowUnauthenticated {
-		return usage(fmt.Errorf("http %q can be reached from other machines and there is no authentication: bind to 127.0.0.1, or say --allow-unauthenticated", c.HTTP))
-	}
-	if !slices.Contains([]string{"process", "machine", "none"}, c.Capture.Durability) {
-		return usage(fmt.Errorf("capture.durability %q is not process, machine or none", c.Capture.Durability))
-	}
-	if !slices.Contains([]string{"reject", "serve"}, c.Capture.OnFull) {
-		return usage(fmt.Errorf("capture.on_full %q is not reject or serve", c.Capture.OnFull))
-	}
-	if s := c.Telemetry.Sample; s != nil && (*s < 0 || *s > 1) {
-		return usage(fmt.Errorf("telemetry.sample %g is not between 0 and 1", *s))
-	}
-	if c.Threads < 0 {
-		return usage(fmt.Errorf("threads %d is negative", c.Threads))
+	for _, check := range []func() error{c.validateAddress, c.validateLimits, c.validateCapture, c.validateStore} {
+		if err := check(); err != nil {
+			return usage(err)
+		}
 	}
 	return nil
+}
+
+func (c *config) validateAddress() error {
+	host, port, err := net.SplitHostPort(c.HTTP)
+	if err != nil {
+		return bad("http", "%q is not host:port", c.HTTP)
+	}
+	if n, err := strconv.ParseUint(port, 10, 64); err != nil || n > math.MaxUint16 {
+		return bad("http", "%q has no port between 0 and 65535", c.HTTP)
+	}
+	if !loopback(host) && !c.AllowUnauthenticated {
+		return bad("http", "%q can be reached from other machines and there is no authentication: bind to 127.0.0.1, or say --allow-unauthenticated", c.HTTP)
+	}
+	return nil
+}
+
+func (c *config) validateLimits() error {
+	switch s := c.Telemetry.Sample; {
+	case c.Threads < 0:
+		return bad("threads", "%d is negative", c.Threads)
+	case c.Limits.InFlight < 0:
+		return bad("limits.in_flight", "%d is negative", c.Limits.InFlight)
+	case s != nil && !(*s >= 0 && *s <= 1):
+		return bad("telemetry.sample", "%g is not between 0 and 1", *s)
+	}
+	return nil
+}
+
+func (c *config) validateCapture() error {
+	switch {
+	case !slices.Contains([]string{"process", "machine", "none"}, c.Capture.Durability):
+		return bad("capture.durability", "%q is not process, machine or none", c.Capture.Durability)
+	case !slices.Contains([]string{"reject", "serve"}, c.Capture.OnFull):
+		return bad("capture.on_full", "%q is not reject or serve", c.Capture.OnFull)
+	case c.Capture.SpoolBytes > 0 && c.Capture.SpoolBytes < leastSpool:
+		return bad("capture.spool_bytes", "is %d, and the spool needs at least 64 KiB", c.Capture.SpoolBytes)
+	}
+	return nil
+}
+
+// validateStore checks where records and spans go. Addresses may hold a password
+// and are not repeated.
+func (c *config) validateStore() error {
+	if c.EngineMemory > 0 && c.EngineMemory < leastEngine {
+		return bad("engine_memory", "is %d, and the engine needs at least 150 MiB", c.EngineMemory)
+	}
+	if dsn := c.ClickHouse; dsn != "" {
+		scheme, rest, ok := strings.Cut(dsn, "://")
+		if !ok || rest == "" || rest[0] == '/' || scheme == "http" || scheme == "https" {
+			return bad("clickhouse", "is not an address of the form clickhouse://user:password@host:9000/database")
+		}
+	}
+	if !otlpAddress(c.Telemetry.OTLP) {
+		return bad("telemetry.otlp", "is neither an http, https, grpc or grpcs address nor host:port")
+	}
+	return nil
+}
+
+func otlpAddress(s string) bool {
+	if s == "" {
+		return true
+	}
+	if !strings.Contains(s, "://") {
+		host, port, err := net.SplitHostPort(s)
+		return err == nil && host != "" && port != ""
+	}
+	u, err := url.Parse(s)
+	return err == nil && u.Hostname() != "" && slices.Contains([]string{"http", "https", "grpc", "grpcs"}, u.Scheme)
 }
 
 func loopback(host string) bool {
@@ -270,7 +352,7 @@ func (b *byteSize) UnmarshalYAML(unmarshal func(any) error) error {
 	}
 	v, err := strconv.ParseInt(n, 10, 64)
 	if err != nil || v < 0 || v > (1<<62)/unit {
-		return fmt.Errorf("size %q is not a number of bytes, KiB, MiB, GiB or TiB", s)
+		return strictyaml.At(unmarshal, fmt.Errorf("size %q is not a number of bytes, KiB, MiB, GiB or TiB", s))
 	}
 	*b = byteSize(v * unit)
 	return nil
@@ -287,7 +369,7 @@ func (d *duration) UnmarshalYAML(unmarshal func(any) error) error {
 	}
 	v, err := time.ParseDuration(s)
 	if err != nil || v < 0 {
-		return fmt.Errorf("time %q is not one such as 30s or 5m", s)
+		return strictyaml.At(unmarshal, fmt.Errorf("time %q is not one such as 30s or 5m", s))
 	}
 	*d = duration(v)
 	return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +39,9 @@ Multi-class models give one line a class unless --output-name picks one.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "model", "input"); err != nil {
 				return err
+			}
+			if built := explain.Built(); o.method != "" && !slices.Contains(built, o.method) {
+				return usage(fmt.Errorf("method %q is none of %s", o.method, strings.Join(built, ", ")))
 			}
 			return writeTo(o.output, cmd.OutOrStdout(), func(w io.Writer) error {
 				return explainFile(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), o)

@@ -111,8 +111,21 @@ func optionalTime(name, s string) (time.Time, error) {
 // with other columns (another version's) are an error, not a crooked line.
 func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.Store, q collector.Query) error {
 	total, err := store.Count(ctx, q)
+	if errors.Is(err, clickhouse.ErrWhere) {
+		return usage(fmt.Errorf("--where: %w", err))
+	}
 	if err != nil {
 		return err
+	}
+	if total == 0 {
+		// A misspelt name is not a model without predictions.
+		stored, err := store.Count(ctx, collector.Query{Tenant: q.Tenant, Model: q.Model, Version: q.Version})
+		if err != nil {
+			return err
+		}
+		if stored == 0 {
+			return fmt.Errorf("export model %q version %q: no prediction is stored", q.Model, q.Version)
+		}
 	}
 	bar.start("export", int(total))
 	defer bar.finish()

@@ -88,6 +88,9 @@ func verifySpool(w io.Writer, dir string) error {
 	if err != nil {
 		return err
 	}
+	if len(r.Segments)+len(r.BadFiles) == 0 && !exists(filepath.Join(dir, "cursor")) && !exists(filepath.Join(dir, "LOCK")) {
+		return fmt.Errorf("verify %q: it holds no spool", dir)
+	}
 	for _, s := range r.Segments {
 		fmt.Fprintf(w, "segment %d: %d records, %d bytes, %d damaged, tail of %d\n", s.Number, s.Records, s.Bytes, s.Damaged, s.Tail)
 	}
