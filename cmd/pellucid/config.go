@@ -103,7 +103,7 @@ allow_unauthenticated: false  # true lets other machines in while there is no au
 limits:
   body: 64MiB                 # largest request
   in_flight: 1024             # more are answered 503 with Retry-After
-  timeout: 30s                # of one prediction
+  timeout: 30s                # of one prediction, from the first byte of its body
   memory: 1GiB                # of one model run
 
 capture:

@@ -116,7 +116,7 @@ func (k *call) oneFirstDimension(in engine.Values) error {
 		return nil
 	}
 	for _, x := range in {
-		if n := x.Tensor.Rows(); n != k.rows {
+		if n := x.Tensor.Rows(); n != in[0].Tensor.Rows() {
 			return fail(http.StatusBadRequest, "input %q has a first dimension of %d where %q has %d: as rows they must be as many, and what is no rows cannot be recorded",
 				oip.Own(x.Name), n, oip.Own(in[0].Name), in[0].Tensor.Rows())
 		}
