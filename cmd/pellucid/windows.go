@@ -320,6 +320,9 @@ func unusableReason(v *collector.ModelVersion) string {
 	case engine.TaskBinary:
 		return fmt.Sprintf("a label is neither a class of the model %v nor 0 or 1, or a score is no number", v.Info.Classes)
 	case engine.TaskMulticlass:
+		if n := unnamedClasses(v.Info); len(v.Info.Classes) == 0 {
+			return fmt.Sprintf("a label is not the number of one of the %d classes", n)
+		}
 		return fmt.Sprintf("a label is no class of the model %v", v.Info.Classes)
 	}
 	return "a label or a score is not a finite number"
@@ -341,15 +344,38 @@ func isPositive(v *collector.ModelVersion, label string) (yes, ok bool) {
 }
 
 // className reads a label of a multi-class model: a class by name, or by number.
-// Where the classes have no names any label is one.
+// Where it cannot be known which there are any label is one.
 func className(v *collector.ModelVersion, label string) (class string, ok bool) {
-	if len(v.Info.Classes) == 0 || slices.Contains(v.Info.Classes, label) {
+	n := len(v.Info.Classes)
+	if n == 0 {
+		n = unnamedClasses(v.Info)
+	}
+	if n == 0 || slices.Contains(v.Info.Classes, label) {
 		return label, true
 	}
-	if i, err := strconv.Atoi(label); err == nil && i >= 0 && i < len(v.Info.Classes) {
-		return v.Info.Classes[i], true
+	i, err := strconv.Atoi(label)
+	switch {
+	case err != nil || i < 0 || i >= n:
+		return "", false
+	case len(v.Info.Classes) == 0:
+		return strconv.Itoa(i), true
 	}
-	return "", false
+	return v.Info.Classes[i], true
+}
+
+// unnamedClasses is how many classes a model without names of them has: as many
+// as it gives scores a row. 0 is unknown: an output of labels has names of its own.
+func unnamedClasses(info *engine.Info) int {
+	n := 0
+	for _, o := range info.Outputs {
+		if !o.DType.IsFloat() {
+			return 0
+		}
+		if len(o.Shape) == 2 && o.Shape[1] > 1 {
+			n = max(n, o.Shape[1])
+		}
+	}
+	return n
 }
 
 // alertSource answers what rules ask.

@@ -23,7 +23,9 @@ func TestLabelsThatMeanNothingAreLeftOut(t *testing.T) {
 		return clickhouse.LabelledRow{Score: score, Decided: decided, Label: label, Weight: 1}
 	}
 	nan := math.NaN()
+	probabilities := []engine.Spec{{Name: "p", DType: engine.Float32, Shape: []int{-1, 3}}}
 	for _, c := range []struct {
+		outputs  []engine.Spec
 		task     engine.Task
 		classes  []string
 		rows     []clickhouse.LabelledRow
@@ -32,14 +34,15 @@ func TestLabelsThatMeanNothingAreLeftOut(t *testing.T) {
 		unusable float64
 		state    stats.State
 	}{
-		{engine.TaskBinary, []string{"good", "bad"}, []clickhouse.LabelledRow{row(0.9, "bad", "bad"), row(0.1, "good", "0"), row(0.2, "good", "secret-4711")}, "accuracy", 1, 1, stats.StateOK},
-		{engine.TaskBinary, nil, []clickhouse.LabelledRow{row(0.9, "1", "true"), row(nan, "0", "0"), row(0.2, "0", "2")}, "accuracy", 1, 2, stats.StateOK},
-		{engine.TaskMulticlass, []string{"a", "b", "c"}, []clickhouse.LabelledRow{row(1, "a", "a"), row(1, "b", "1"), row(1, "a", "z"), row(1, "c", "3")}, "accuracy", 1, 2, stats.StateOK},
-		{engine.TaskMulticlass, nil, []clickhouse.LabelledRow{row(1, "a", "a"), row(1, "b", "z")}, "accuracy", 0.5, 0, stats.StateOK},
-		{engine.TaskRegression, nil, []clickhouse.LabelledRow{row(1, "", "2"), row(1, "", "x"), row(1, "", "inf"), row(nan, "", "1"), row(1, "", "1e999")}, "mae", 1, 4, stats.StateOK},
-		{engine.TaskRegression, nil, []clickhouse.LabelledRow{row(1, "", "x")}, "mae", 0, 1, stats.StateNoData},
+		{nil, engine.TaskBinary, []string{"good", "bad"}, []clickhouse.LabelledRow{row(0.9, "bad", "bad"), row(0.1, "good", "0"), row(0.2, "good", "secret-4711")}, "accuracy", 1, 1, stats.StateOK},
+		{nil, engine.TaskBinary, nil, []clickhouse.LabelledRow{row(0.9, "1", "true"), row(nan, "0", "0"), row(0.2, "0", "2")}, "accuracy", 1, 2, stats.StateOK},
+		{nil, engine.TaskMulticlass, []string{"a", "b", "c"}, []clickhouse.LabelledRow{row(1, "a", "a"), row(1, "b", "1"), row(1, "a", "z"), row(1, "c", "3")}, "accuracy", 1, 2, stats.StateOK},
+		{nil, engine.TaskMulticlass, nil, []clickhouse.LabelledRow{row(1, "a", "a"), row(1, "b", "z")}, "accuracy", 0.5, 0, stats.StateOK},
+		{nil, engine.TaskRegression, nil, []clickhouse.LabelledRow{row(1, "", "2"), row(1, "", "x"), row(1, "", "inf"), row(nan, "", "1"), row(1, "", "1e999")}, "mae", 1, 4, stats.StateOK},
+		{nil, engine.TaskRegression, nil, []clickhouse.LabelledRow{row(1, "", "x")}, "mae", 0, 1, stats.StateNoData},
+		{probabilities, engine.TaskMulticlass, nil, []clickhouse.LabelledRow{row(1, "0", "0"), row(1, "2", "02"), row(1, "0", "3"), row(1, "0", "a"), row(1, "0", "-1")}, "accuracy", 1, 3, stats.StateOK},
 	} {
-		v := &collector.ModelVersion{Info: &engine.Info{Task: c.task, Classes: c.classes}}
+		v := &collector.ModelVersion{Info: &engine.Info{Task: c.task, Classes: c.classes, Outputs: c.outputs}}
 		p := api.Performance{Metrics: map[string]float64{}, State: stats.StateNoData}
 		measure(v, c.rows, &p)
 		if p.State != c.state || p.Metrics[c.metric] != c.want || p.Rows.Unusable != c.unusable || (p.Reason != "") != (c.unusable > 0) || strings.Contains(p.Reason, "4711") {
