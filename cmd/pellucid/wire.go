@@ -94,7 +94,7 @@ func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collec
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: s.models, Upstreams: s.upstreams,
-		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded,
+		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
 		Explain: s.explainer.Explain, ExplainStored: s.explainStored, ReadPrediction: s.readPrediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
@@ -110,6 +110,20 @@ func (s *server) ready() error {
 		return collector.ErrFull
 	}
 	return nil
+}
+
+// batchRows returns how many rows a request has that waits in the spool.
+func (s *server) batchRows(id string) (rows int, known bool) {
+	records, err := s.spool.Find(id)
+	if err != nil {
+		return 0, false
+	}
+	for _, r := range records {
+		if r.Kind == collector.KindPrediction && r.ID == id {
+			return collector.PayloadRows(r.Kind, r.Payload), true
+		}
+	}
+	return 0, false
 }
 
 // recorded reports whether a model's prediction of that id waits in the spool. What
