@@ -36,7 +36,11 @@ func (s *server) startWriter(context.Context) error {
 	if err := s.spool.Observe(s.telemetry.MeterProvider()); err != nil {
 		return err
 	}
-	w, err := clickhouse.NewWriter(s.store, clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Log: s.log})
+	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Log: s.log}
+	if s.engine != nil {
+		wcfg.Doubt = s.engine.NearlyFull
+	}
+	w, err := clickhouse.NewWriter(s.store, wcfg)
 	if err != nil {
 		return err
 	}

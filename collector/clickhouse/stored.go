@@ -38,7 +38,9 @@ func (s *Store) hasPredictions(ctx context.Context, batch string, month int, par
 		spans[o] = sp
 	}
 	for o, sp := range spans {
-		n, err := s.number(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND model = ? AND id >= ? AND id <= ? AND insert_batch = ? AND toYYYYMM(received_at) = ?",
+		// Every column is read: a damaged one is an error, and the server has to be
+		// started again before it can be told what is missing.
+		n, err := s.number(ctx, "SELECT countIf(NOT ignore(*)) FROM predictions WHERE tenant = ? AND model = ? AND id >= ? AND id <= ? AND insert_batch = ? AND toYYYYMM(received_at) = ?",
 			o.tenant, o.model, sp.first, sp.last, batch, month)
 		if err != nil || n < float64(sp.rows) {
 			return false, err
@@ -120,7 +122,7 @@ func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts) (bool, 
 
 // hasBatch reports whether a table has n rows of a batch.
 func (s *Store) hasBatch(ctx context.Context, table, batch string, n int) (bool, error) {
-	got, err := s.number(ctx, "SELECT count() FROM "+table+" WHERE insert_batch = ?", batch)
+	got, err := s.number(ctx, "SELECT countIf(NOT ignore(*)) FROM "+table+" WHERE insert_batch = ?", batch)
 	return got >= float64(n), err
 }
 

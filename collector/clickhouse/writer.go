@@ -38,6 +38,9 @@ type WriterConfig struct {
 	// writer falls back on the batch's own schema records and on the table. nil
 	// means that.
 	Schema func(id string) *collector.Schema
+	// Doubt reports that what was inserted since a time may be damaged although it
+	// succeeded: the disk was nearly full. nil means never.
+	Doubt func(since time.Time) bool
 	// Backoff is the first wait after a failed attempt, doubled up to
 	// BackoffMax; 0 means 100 ms and 15 s.
 	Backoff, BackoffMax time.Duration
@@ -100,6 +103,9 @@ func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
 	}
 	if cfg.Reference == nil {
 		cfg.Reference = func(string) *stats.Reference { return nil }
+	}
+	if cfg.Doubt == nil {
+		cfg.Doubt = func(time.Time) bool { return false }
 	}
 	if cfg.Schema == nil {
 		cfg.Schema = func(string) *collector.Schema { return nil }
@@ -186,8 +192,9 @@ func (w *Writer) retry(ctx context.Context, batch string, in insert) (attempts i
 	token := in.token
 	for lost := 0; ; {
 		attempts++
+		began := time.Now()
 		err := in.run(ctx, token)
-		if err == nil && in.stored != nil && (attempts > 1 || w.doubt) {
+		if err == nil && in.stored != nil && (attempts > 1 || w.doubt || w.cfg.Doubt(began)) {
 			var kept bool
 			if kept, err = w.kept(ctx, in); err == nil && !kept {
 				lost++

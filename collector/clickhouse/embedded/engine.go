@@ -35,9 +35,11 @@ type Engine struct {
 	unlock  func()
 
 	restarts atomic.Int64
-	stopOnce sync.Once
-	stop     chan struct{} // closed by Stop
-	done     chan struct{} // closed when the supervisor has ended
+	// nearlyFull is when the disk was last seen with less room than is kept.
+	nearlyFull atomic.Int64
+	stopOnce   sync.Once
+	stop       chan struct{} // closed by Stop
+	done       chan struct{} // closed when the supervisor has ended
 
 	mu    sync.Mutex // guards child
 	child *child
@@ -100,7 +102,7 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 func (e *Engine) tellBroken() {
 	broken, err := filepath.Glob(filepath.Join(e.cfg.Dir, "data", "store", "*", "*", "detached", "broken*"))
 	if err == nil && len(broken) > 0 {
-		e.cfg.Log.Error("clickhouse has set damaged parts aside: their rows are missing", "parts", len(broken), "first", broken[0])
+		e.cfg.Log.Error("clickhouse has set damaged parts aside; what they were merged from is used where it is still there", "parts", len(broken), "first", broken[0])
 	}
 }
 
@@ -141,7 +143,7 @@ func (e *Engine) supervise(c *child) {
 	defer e.unlock()
 	wait := backoffFirst
 	full := make(chan struct{})
-	go watchDisk(e.cfg.Dir, full, e.stop) // ends on Stop
+	go e.watchDisk(full) // ends on Stop
 	for {
 		select {
 		case <-e.stop:

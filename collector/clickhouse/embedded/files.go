@@ -194,7 +194,7 @@ func configXML(cfg Config, env Env, server bool) []byte {
 	// synced, and what a merge was made of stays for a while: after a full disk the
 	// child is started again (pressure.go), and then takes it for a damaged merge.
 	fmt.Fprintf(&b, `  <merge_tree>
-    <old_parts_lifetime>1800</old_parts_lifetime><fsync_after_insert>1</fsync_after_insert><fsync_part_directory>1</fsync_part_directory>
+    <old_parts_lifetime>480</old_parts_lifetime><fsync_after_insert>1</fsync_after_insert><fsync_part_directory>1</fsync_part_directory>
     <min_rows_to_fsync_after_merge>1</min_rows_to_fsync_after_merge>
     <min_compressed_bytes_to_fsync_after_merge>1</min_compressed_bytes_to_fsync_after_merge>
   </merge_tree>

@@ -16,7 +16,7 @@ const (
 	pressureEvery = 250 * time.Millisecond
 	// pressureMost is how long a full disk is waited out before the child is started
 	// again all the same: well below the time that merged parts stay.
-	pressureMost = 10 * time.Minute
+	pressureMost = 2 * time.Minute
 )
 
 // KeepFree is how much of the disk under dir ClickHouse leaves free: it begins no
@@ -30,7 +30,8 @@ func KeepFree(dir string) int64 {
 // watchDisk sends on full once a disk that was full has room again, or has been
 // full for long: parts written meanwhile may be damaged, which the server finds out
 // only when it starts. It ends with stop.
-func watchDisk(dir string, full chan<- struct{}, stop <-chan struct{}) {
+func (e *Engine) watchDisk(full chan<- struct{}) {
+	dir, stop := e.cfg.Dir, e.stop
 	low := KeepFree(dir) / 4
 	tick := time.NewTicker(pressureEvery)
 	defer tick.Stop()
@@ -42,6 +43,9 @@ func watchDisk(dir string, full chan<- struct{}, stop <-chan struct{}) {
 		case <-tick.C:
 		}
 		size, free := disk(dir)
+		if size > 0 && free < 4*low {
+			e.nearlyFull.Store(time.Now().UnixNano())
+		}
 		switch {
 		case size == 0: // it cannot be told
 		case free < low && since.IsZero():
@@ -55,4 +59,10 @@ func watchDisk(dir string, full chan<- struct{}, stop <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// NearlyFull reports whether the disk was seen nearly full after a time: what was
+// written since may be damaged.
+func (e *Engine) NearlyFull(after time.Time) bool {
+	return e.nearlyFull.Load() > after.Add(-2*pressureEvery).UnixNano()
 }
