@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,7 +181,7 @@ func TestManagerSendsKeepsAndRestarts(t *testing.T) {
 	ctx := context.Background()
 	m := start()
 	for d := range 4 {
-		if err := m.Evaluate(ctx, "", day(d).Add(time.Hour)); err != nil {
+		if err := m.Evaluate(ctx, "", time.Time{}, day(d).Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,12 +199,12 @@ func TestManagerSendsKeepsAndRestarts(t *testing.T) {
 	f.Close()
 	m = start()
 	down = true
-	if err := m.Evaluate(ctx, "flights", day(4)); err == nil {
+	if err := m.Evaluate(ctx, "flights", time.Time{}, day(4)); err == nil {
 		t.Error("a message that was not taken is no error")
 	}
 	m = start() // the message is owed after a restart too
 	down = false
-	if err := m.Evaluate(ctx, "flights", day(4)); err != nil {
+	if err := m.Evaluate(ctx, "flights", time.Time{}, day(4)); err != nil {
 		t.Fatal(err)
 	}
 	if len(sent) != 1 || sent[0].State != Firing || !sent[0].StartsAt.Equal(day(4)) {
@@ -217,7 +218,7 @@ func TestManagerSendsKeepsAndRestarts(t *testing.T) {
 		t.Errorf("summary %q", s)
 	}
 	// Two days at once are made up for one by one.
-	if err := m.Evaluate(ctx, "", day(7)); err != nil {
+	if err := m.Evaluate(ctx, "", time.Time{}, day(7)); err != nil {
 		t.Fatal(err)
 	}
 	if len(sent) != 2 || sent[1].State != Resolved || !sent[1].EndsAt.Equal(day(6)) || sent[1].Fingerprint != a.Fingerprint {
@@ -376,7 +377,7 @@ func FuzzParseRules(f *testing.F) {
 			sig := Signal{State: stats.StateDrifted}
 			s, _ := Status{}.Next(&list[i], sig, day(1))
 			list[i].alert(s, nil)
-			if len(list[i].due(day(0), day(1), 10)) > 10 {
+			if len(list[i].due(day(0), time.Time{}, day(1), 10)) > 10 {
 				t.Fatal("more steps than asked for")
 			}
 		}
@@ -394,4 +395,25 @@ func FuzzDecodeLog(f *testing.F) {
 			t.Fatal("more good bytes than bytes")
 		}
 	})
+}
+
+// TestHistoryIsJudgedFromItsFirstRow: a rule that meets a model's data all at once
+// is evaluated at the same times as one that saw it come.
+func TestHistoryIsJudgedFromItsFirstRow(t *testing.T) {
+	r := &Rule{Every: 24 * time.Hour}
+	first := day(1).Add(3 * time.Hour)
+	all := r.due(time.Time{}, first, day(9).Add(time.Hour), 100)
+	var slowly []time.Time
+	last := time.Time{}
+	for h := range 24 * 9 {
+		for _, at := range r.due(last, first, day(1).Add(time.Duration(h)*time.Hour+3*time.Hour), 100) {
+			slowly, last = append(slowly, at), at
+		}
+	}
+	if len(all) != 8 || !all[0].Equal(day(2)) || !slices.Equal(all, slowly[:len(all)]) {
+		t.Errorf("at once %v, slowly %v", all, slowly)
+	}
+	if got := r.due(time.Time{}, first, day(9), 3); len(got) != 3 || !got[2].Equal(day(9)) {
+		t.Errorf("with a limit: %v", got)
+	}
 }

@@ -72,10 +72,12 @@ func (m *Manager) Close() error {
 }
 
 // Evaluate makes every evaluation that is due at event time now, of the rules of
-// one model or of all ("" ), and sends what changed. Trouble with a rule's data
+// one model or of all ("" ), and sends what changed. first is the event time of the
+// model's first data: a rule that was never evaluated begins there, so that the
+// same data gives the same alerts however fast it came; zero begins it now. Trouble with a rule's data
 // is its signal, not an error; an error is trouble with the state or the
 // messages.
-func (m *Manager) Evaluate(ctx context.Context, model string, now time.Time) error {
+func (m *Manager) Evaluate(ctx context.Context, model string, first, now time.Time) error {
 	m.evaluating.Lock()
 	defer m.evaluating.Unlock()
 	var errs []error
@@ -84,7 +86,7 @@ func (m *Manager) Evaluate(ctx context.Context, model string, now time.Time) err
 		if model != "" && r.Model != model {
 			continue
 		}
-		for _, at := range r.due(m.status(r.Name).EvaluatedAt, now, m.cfg.CatchUp) {
+		for _, at := range r.due(m.status(r.Name).EvaluatedAt, first, now, m.cfg.CatchUp) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

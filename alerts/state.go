@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pellucid/pellucid/engine/stats"
@@ -95,20 +96,21 @@ func (s Status) ended(at time.Time) (Status, bool) {
 }
 
 // due returns the evaluation times of a rule after its last one up to now: whole
-// multiples of Every since 1970. A rule never evaluated has only the newest; one
-// that fell behind by more than limit steps only the newest limit.
-func (r *Rule) due(last, now time.Time, limit int) []time.Time {
+// multiples of Every since 1970. A rule never evaluated begins after first, the
+// model's first data, or with the newest where first is zero; one that fell behind
+// by more than limit steps has only the newest limit.
+func (r *Rule) due(last, first, now time.Time, limit int) []time.Time {
 	newest := floorTo(now, r.Every)
 	if last.IsZero() {
-		return []time.Time{newest}
+		if last = first; first.IsZero() {
+			return []time.Time{newest}
+		}
 	}
 	var out []time.Time
 	for t := newest; t.After(last) && len(out) < limit; t = t.Add(-r.Every) {
 		out = append(out, t)
 	}
-	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
-		out[i], out[j] = out[j], out[i]
-	}
+	slices.Reverse(out)
 	return out
 }
 

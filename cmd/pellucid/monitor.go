@@ -41,6 +41,8 @@ type monitor struct {
 	// what was wrong with it; only the loop has them.
 	retry   map[string]time.Time
 	waiting map[string]error
+	// first is, by model, the event time of its first data; only the loop has it.
+	first map[string]time.Time
 
 	mu sync.Mutex
 	// judged is, by model, up to which event time rules were evaluated.
@@ -52,7 +54,7 @@ type monitor struct {
 func startMonitor(s *server) *monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &monitor{
-		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{},
+		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{}, first: map[string]time.Time{},
 		judged: map[string]time.Time{}, failing: map[string]string{},
 	}
 	go m.loop(ctx)
@@ -108,7 +110,10 @@ func (m *monitor) round(ctx context.Context) {
 	}
 	for name, mark := range marks {
 		at := mark.Add(-lateness)
-		err := m.server.manager.Evaluate(ctx, name, at)
+		first, err := m.firstOf(ctx, name)
+		if err == nil {
+			err = m.server.manager.Evaluate(ctx, name, first, at)
+		}
 		m.report("evaluate the rules of "+name, err)
 		if err == nil {
 			m.mu.Lock()
@@ -116,6 +121,19 @@ func (m *monitor) round(ctx context.Context) {
 			m.mu.Unlock()
 		}
 	}
+}
+
+// firstOf returns the event time of a model's first data, as it was when it was
+// first asked for.
+func (m *monitor) firstOf(ctx context.Context, model string) (time.Time, error) {
+	if first, ok := m.first[model]; ok {
+		return first, nil
+	}
+	first, _, _, err := m.server.store.Extent(ctx, collector.DefaultTenant, model, "")
+	if err == nil && !first.IsZero() {
+		m.first[model] = first
+	}
+	return first, err
 }
 
 // judgedTo returns up to which event time a model's rules were evaluated.
