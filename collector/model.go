@@ -69,7 +69,9 @@ type ModelConfig struct {
 	Task     engine.Task
 	Classes  []string
 	Features []FeatureConfig
-	Segments []Segment
+	// FeatureNames, if any, name the columns of the model's one matrix input.
+	FeatureNames []string
+	Segments     []Segment
 	// Reference is a rows file beside the model, or a window of stored
 	// predictions.
 	Reference                  string

@@ -82,8 +82,6 @@ type upstreamConfig struct {
 	Timeout duration `yaml:"timeout"`
 	// Missing says that the model takes null for a missing value.
 	Missing bool `yaml:"missing"`
-	// FeatureNames name the columns of its one matrix input.
-	FeatureNames []string `yaml:"feature_names"`
 	// The protocol has no words for the rest, so it is said here as in model.yaml.
 	repository.ModelYAML `yaml:",inline"`
 }

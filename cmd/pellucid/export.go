@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,11 +132,16 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 	defer bar.finish()
 	out := csv.NewWriter(w)
 	var features, outputs []string
+	widths := map[string]int{} // of outputs that are lists
 	err = store.Each(ctx, q, func(p *collector.StoredPrediction) error {
 		if features == nil && outputs == nil {
 			features, outputs = slices.Sorted(maps.Keys(p.Features)), slices.Sorted(maps.Keys(p.Outputs))
-			head := append([]string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id"}, features...)
-			if err := out.Write(append(head, outputs...)); err != nil {
+			head := append(slices.Clone(exported), features...)
+			for _, name := range outputs {
+				widths[name] = listLen(p.Outputs[name])
+				head = append(head, outputColumns(name, widths[name])...)
+			}
+			if err := out.Write(head); err != nil {
 				return err
 			}
 		}
@@ -150,7 +156,7 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 			record = append(record, plain(p.Features[name]))
 		}
 		for _, name := range outputs {
-			record = append(record, plain(p.Outputs[name]))
+			record = append(record, outputCells(p.Outputs[name], widths[name])...)
 		}
 		bar.add(1)
 		return out.Write(record)
@@ -160,6 +166,43 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 	}
 	out.Flush()
 	return out.Error()
+}
+
+// exported are the columns of an export that are neither feature nor output, in
+// their order.
+var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id"}
+
+// listLen is the length of an output that is a list, -1 of any other.
+func listLen(v any) int {
+	if l := reflect.ValueOf(v); l.Kind() == reflect.Slice {
+		return l.Len()
+	}
+	return -1
+}
+
+// outputColumns names the columns of an output: itself, or one for each of n.
+func outputColumns(name string, n int) []string {
+	if n < 0 {
+		return []string{name}
+	}
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("%s[%d]", name, i)
+	}
+	return out
+}
+
+func outputCells(v any, n int) []string {
+	if n < 0 {
+		return []string{plain(v)}
+	}
+	out := make([]string, n)
+	if l := reflect.ValueOf(v); l.Kind() == reflect.Slice {
+		for i := range min(n, l.Len()) {
+			out[i] = plain(l.Index(i).Interface())
+		}
+	}
+	return out
 }
 
 // plain writes a stored value as a CSV field; a missing one is empty.

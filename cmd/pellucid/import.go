@@ -39,7 +39,8 @@ elsewhere: the columns named as outputs, id, time and so on are those, every oth
 column is a feature. With --labels each row is a label instead, for a prediction
 named by --id or --external-id.
 
-Rows with an id may be sent again: a prediction is recorded once an id.`,
+Rows with an id may be sent again: a prediction is recorded once an id. What
+export wrote can be imported: its own columns are no features.`,
 		Example: `  pellucid import --model risk --id id --time at --outputs score history.parquet
   pellucid import --model risk --labels --external-id order --label outcome labels.csv`,
 		Args: oneArg("file of rows"),
@@ -94,6 +95,8 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 		importOptions: o, table: t, times: map[string][]time.Time{}, texts: map[string][]string{},
 		to: poster{url: strings.TrimRight(o.url, "/"), client: &http.Client{Timeout: time.Minute}},
 	}
+	// What export wrote beside features and outputs is neither.
+	own := slices.IndexFunc(exported, func(name string) bool { return t.Column(name) == nil }) < 0
 	taken := slices.Concat([]string{o.id, o.externalID, o.time, o.label, o.observedAt}, o.outputs)
 	for _, name := range taken {
 		if name != "" && t.Column(name) == nil {
@@ -116,7 +119,7 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 		}
 	}
 	for i := range t.Columns {
-		if !slices.Contains(taken, t.Columns[i].Name) {
+		if name := t.Columns[i].Name; !slices.Contains(taken, name) && !(own && slices.Contains(exported, name)) {
 			im.features = append(im.features, &t.Columns[i])
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -193,6 +194,25 @@ func TestImportCommand(t *testing.T) {
 	if fmt.Sprint(a.Outputs["p"]) != "[0.25 0.75]" || a.Features["amount"] != 1.5 || len(a.Labels) != 1 || a.Labels[0].Label != "1" ||
 		b.Features["amount"] != nil || b.Features["country"] != "SE" || c.ID != "c" || c.Features["country"] != nil || c.Time.Hour() != 2 {
 		t.Errorf("stored %+v\n%+v\n%+v", a, b, c)
+	}
+	// What is exported can be imported, and is the same again.
+	if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "risk", "--output", dir+"/out.csv"); status != 0 {
+		t.Fatal(stderr)
+	}
+	if status, _, stderr := command(t, "import", dir+"/out.csv", "--url", r.url, "--model", "copy", "--id", "id", "--time", "time", "--outputs", "p[0],p[1]"); status != 0 {
+		t.Fatal(stderr)
+	}
+	r.stored(t)
+	var copied collector.Page
+	r.get(t, "/api/v1/predictions?model=copy", &copied)
+	for i, p := range copied.Predictions {
+		q := page.Predictions[i]
+		if p.ID != q.ID || !p.Time.Equal(q.Time) || !reflect.DeepEqual(p.Features, q.Features) || !reflect.DeepEqual(p.Outputs, q.Outputs) {
+			t.Errorf("copied %+v, was %+v", p, q)
+		}
+	}
+	if len(copied.Predictions) != 3 {
+		t.Errorf("%d copies", len(copied.Predictions))
 	}
 	for want, args := range map[string][]string{
 		"no column":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk", "--outputs", "q"},

@@ -420,7 +420,7 @@ func TestReferenceServesAsBackground(t *testing.T) {
 	for _, name := range []string{"forest_binary", "mlp_binary"} {
 		file := archived(t, "sklearn.zip", name)
 		place(t, models, name+"/1/model.onnx", string(file("model.onnx")))
-		place(t, models, name+"/1/model.yaml", "task: binary\nreference: rows.npy\n")
+		place(t, models, name+"/1/model.yaml", "task: binary\nreference: rows.npy\nfeature_names: [a, b, c, d, e]\n")
 		place(t, models, name+"/1/rows.npy", string(file("in_0.npy")))
 	}
 	rows := array(t, archived(t, "sklearn.zip", "forest_binary"), "in_0.npy")
@@ -438,6 +438,9 @@ func TestReferenceServesAsBackground(t *testing.T) {
 	again := startRig(t, cfg)
 	for id, want := range before {
 		got := again.explained(t, id, `{}`)
+		if got[0].Attributions[4].Feature != "e" {
+			t.Errorf("the columns are not named: %+v", got[0].Attributions)
+		}
 		if len(got) == 0 || !reflect.DeepEqual(got, want) {
 			t.Errorf("explained as\n%+v\nwas\n%+v", got, want)
 		}

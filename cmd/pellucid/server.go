@@ -233,7 +233,7 @@ func (s *server) startUpstreams() error {
 		}
 		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
 			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout),
-			Missing: u.Missing, FeatureNames: u.FeatureNames, Config: cfg, Live: s.models.AddRemote, Logger: s.log,
+			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Live: s.models.AddRemote, Logger: s.log,
 		})
 		if err != nil {
 			return usage(err)

@@ -15,7 +15,9 @@ type ModelYAML struct {
 	Task     string        `yaml:"task"`
 	Classes  []string      `yaml:"classes"`
 	Features []featureYAML `yaml:"features"`
-	Segments []segmentYAML `yaml:"segments"`
+	// FeatureNames name the columns of a model's one matrix input.
+	FeatureNames []string      `yaml:"feature_names"`
+	Segments     []segmentYAML `yaml:"segments"`
 
 	Reference  referenceYAML `yaml:"reference"`
 	Background string        `yaml:"background"`
@@ -139,7 +141,7 @@ func (y *ModelYAML) Config() (collector.ModelConfig, error) {
 	for _, s := range y.Segments {
 		cfg.Segments = append(cfg.Segments, s.Segment)
 	}
-	cfg.Task, cfg.Classes = task, y.Classes
+	cfg.Task, cfg.Classes, cfg.FeatureNames = task, y.Classes, y.FeatureNames
 	cfg.Reference, cfg.ReferenceFrom, cfg.ReferenceTo = y.Reference.file, y.Reference.from, y.Reference.to
 	cfg.Background, cfg.KeepRows = y.Background, y.KeepRows
 	return cfg, nil

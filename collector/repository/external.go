@@ -88,7 +88,10 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 	if err := r.WithKey(&kept.Config); err != nil {
 		return nil, err
 	}
-	info := applyConfig(kept.Info, kept.Config)
+	info, err := applyConfig(kept.Info, kept.Config)
+	if err != nil {
+		return nil, fmt.Errorf("model %q version %q: %w: %w", kept.Name, kept.Version, collector.ErrRefused, err)
+	}
 	schema, err := collector.NewSchema(info, kept.Config)
 	if err != nil {
 		return nil, fmt.Errorf("model %q version %q: %w: %w", kept.Name, kept.Version, collector.ErrRefused, err)

@@ -97,7 +97,10 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 	if err != nil {
 		return nil, err
 	}
-	info := applyConfig(m.Info(), cfg)
+	info, err := applyConfig(m.Info(), cfg)
+	if err != nil {
+		return nil, err
+	}
 	schema, err := collector.NewSchema(info, cfg)
 	if err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 }
 
 // applyConfig returns what the model says of itself with what model.yaml adds.
-func applyConfig(from *engine.Info, cfg collector.ModelConfig) *engine.Info {
+func applyConfig(from *engine.Info, cfg collector.ModelConfig) (*engine.Info, error) {
 	info := *from
 	if cfg.Task != "" {
 		info.Task = cfg.Task
@@ -130,6 +133,14 @@ func applyConfig(from *engine.Info, cfg collector.ModelConfig) *engine.Info {
 		info.Classes = cfg.Classes
 	}
 	info.Features = slices.Clone(from.Features)
+	if names := cfg.FeatureNames; len(names) > 0 {
+		if len(names) != len(info.Features) || len(info.Inputs) != 1 {
+			return nil, fmt.Errorf("model.yaml: %d feature_names for a model of %d features and %d inputs: they name the columns of one matrix", len(names), len(info.Features), len(info.Inputs))
+		}
+		for i := range info.Features {
+			info.Features[i].Name = names[i]
+		}
+	}
 	for _, fc := range cfg.Features {
 		for i := range info.Features {
 			if info.Features[i].Name == fc.Name && fc.Kind != "" {
@@ -137,7 +148,7 @@ func applyConfig(from *engine.Info, cfg collector.ModelConfig) *engine.Info {
 			}
 		}
 	}
-	return &info
+	return &info, nil
 }
 
 // predictor answers with pooled sessions, so that a run costs no set-up.
