@@ -72,6 +72,8 @@ type program[T float, K key] struct {
 	vectorAt []int32
 	// keys keeps buffers for the keys of a block of rows.
 	keys sync.Pool
+	// wide is for many rows at once; nil where walks are faster.
+	wide *wide[T, K]
 }
 
 type compiledTree struct {
@@ -97,6 +99,11 @@ func compile[T float, K key](e *Ensemble) *program[T, K] {
 	c := compiler[T, K]{p: p}
 	for i := range e.Trees {
 		p.trees[i] = c.tree(&e.Trees[i])
+	}
+	if hasWide {
+		if w := newWide[T, K](e); w != nil && w.gains(e) {
+			p.wide = w
+		}
 	}
 	return p
 }

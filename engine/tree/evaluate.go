@@ -19,14 +19,15 @@ const blockRows = 128
 // starts at the base and takes the trees in order, so its bits do not depend on
 // the batch or on threads.
 func (p *program[T, K]) margins(ctx context.Context, x []T, rows int, out []T, threads int) error {
-	blocks := (rows + blockRows - 1) / blockRows
+	size := p.blockSize(rows)
+	blocks := (rows + size - 1) / size
 	threads = min(max(threads, 1), blocks)
 	if threads <= 1 {
 		for b := range blocks {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			p.block(x, b, rows, out)
+			p.block(x, b*size, min(size, rows-b*size), out)
 		}
 		return ctx.Err()
 	}
@@ -39,7 +40,7 @@ func (p *program[T, K]) margins(ctx context.Context, x []T, rows int, out []T, t
 				if b >= blocks {
 					return
 				}
-				p.block(x, b, rows, out)
+				p.block(x, b*size, min(size, rows-b*size), out)
 			}
 		})
 	}
@@ -47,20 +48,25 @@ func (p *program[T, K]) margins(ctx context.Context, x []T, rows int, out []T, t
 	return ctx.Err()
 }
 
-// block computes the b-th block of rows.
-func (p *program[T, K]) block(x []T, b, rows int, out []T) {
-	first := b * blockRows
-	n := min(blockRows, rows-first)
+func (p *program[T, K]) blockSize(rows int) int {
+	if p.wide != nil && rows >= minWide {
+		return wideRows
+	}
+	return blockRows
+}
+
+// block computes n rows from first on.
+func (p *program[T, K]) block(x []T, first, n int, out []T) {
 	x = x[first*p.features : (first+n)*p.features]
 	out = out[first*p.outputs : (first+n)*p.outputs]
 	for r := range n {
 		copy(out[r*p.outputs:], p.base)
 	}
-	scratch, _ := p.keys.Get().(*[]K)
-	if scratch == nil || cap(*scratch) < len(x) {
-		scratch = new([]K)
-		*scratch = make([]K, len(x))
+	if p.wide != nil && n >= minWide {
+		p.wideBlock(x, n, out)
+		return
 	}
+	scratch := p.keySpace(len(x))
 	keys := (*scratch)[:len(x)]
 	missing := fillKeys(keys, x)
 	whole := n - n%lanes
@@ -74,6 +80,16 @@ func (p *program[T, K]) block(x []T, b, rows int, out []T) {
 		p.rowOverTrees(x[at:end], keys[at:end], out[r*p.outputs:(r+1)*p.outputs], missing)
 	}
 	p.keys.Put(scratch)
+}
+
+// keySpace returns a buffer of n keys or more, to be put back into p.keys.
+func (p *program[T, K]) keySpace(n int) *[]K {
+	scratch, _ := p.keys.Get().(*[]K)
+	if scratch == nil || cap(*scratch) < n {
+		scratch = new([]K)
+		*scratch = make([]K, n)
+	}
+	return scratch
 }
 
 // treeOverRows adds one tree's leaves to n rows, a multiple of lanes.

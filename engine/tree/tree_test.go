@@ -29,7 +29,14 @@ func randomEnsemble(r *rand.Rand, float32s, plain bool, outputs int) *Ensemble {
 		if outputs > 1 && i%3 == 0 {
 			t.Output = -1
 		}
-		grow(r, e, &t, r.IntN(9), plain)
+		switch r.IntN(12) {
+		case 0:
+			chain(r, e, &t, 1+r.IntN(300), plain)
+		case 1:
+			grow(r, e, &t, 12, plain)
+		default:
+			grow(r, e, &t, r.IntN(9), plain)
+		}
 		if !float32s && !plain && t.Output >= 0 && i%4 == 0 {
 			addLinear(r, e, &t)
 		}
@@ -57,18 +64,42 @@ func grow(r *rand.Rand, e *Ensemble, t *Tree, depth int, plain bool) int32 {
 		}
 		return at
 	}
-	n := Node{Feature: int32(r.IntN(e.Features)), Rule: Rule(r.IntN(7)), Missing: Missing(r.IntN(3)), DefaultLeft: r.IntN(2) == 0, Set: int32(r.IntN(3))}
-	if plain {
-		n.Rule, n.Missing = Rule(r.IntN(4)), Missing(r.IntN(2))
-	}
-	n.Threshold = round(e, specials[1+r.IntN(len(specials)-1)])
-	if plain && math.IsInf(n.Threshold, 1) {
-		n.Threshold = 3
-	}
+	n := randomSplit(r, e, plain)
 	n.Left = grow(r, e, t, depth-1, plain)
 	n.Right = grow(r, e, t, depth-1, plain)
 	t.Nodes[at] = n
 	return at
+}
+
+func randomSplit(r *rand.Rand, e *Ensemble, plain bool) Node {
+	n := Node{Feature: int32(r.IntN(e.Features)), Rule: Rule(r.IntN(7)), Missing: Missing(r.IntN(3)), DefaultLeft: r.IntN(2) == 0, Set: int32(r.IntN(3))}
+	if plain || r.IntN(2) == 0 {
+		n.Rule, n.Missing = Rule(r.IntN(4)), Missing(r.IntN(2))
+	}
+	n.Threshold = round(e, r.NormFloat64())
+	if r.IntN(2) == 0 {
+		n.Threshold = round(e, specials[1+r.IntN(len(specials)-1)])
+	}
+	if plain && math.IsInf(n.Threshold, 1) {
+		n.Threshold = 3
+	}
+	return n
+}
+
+// chain grows a tree of one long path.
+func chain(r *rand.Rand, e *Ensemble, t *Tree, depth int, plain bool) {
+	for range depth {
+		at := grow(r, e, t, 0, plain)
+		n := randomSplit(r, e, plain)
+		leaf := grow(r, e, t, 0, plain)
+		n.Left, n.Right = leaf, leaf+1
+		if r.IntN(2) == 0 {
+			n.Left, n.Right = n.Right, n.Left
+		}
+		clear(t.Values[int(at)*t.Width(e):][:t.Width(e)])
+		t.Nodes[at] = n
+	}
+	grow(r, e, t, 0, plain)
 }
 
 func addLinear(r *rand.Rand, e *Ensemble, t *Tree) {
@@ -116,12 +147,18 @@ func testAgainstNaive[T float, K key](t *testing.T, plain bool) {
 			t.Fatal(err)
 		}
 		p := compile[T, K](e)
+		// Both forms are tried, whichever would be chosen, with the kernels that
+		// this machine has.
+		p.wide = nil
+		if round%4 > 1 {
+			p.wide = newWide[T, K](e)
+		}
 		for i := range p.trees {
 			if plain && !p.trees[i].plain {
 				t.Fatal("a tree of comparisons was not compiled")
 			}
 		}
-		rows := []int{1, 7, 8, 9, 130, 300}[round%6]
+		rows := []int{1, 7, 8, 9, 130, 300, 600}[round%7]
 		x := make([]T, rows*e.Features)
 		for i := range x {
 			x[i] = T(r.NormFloat64())

@@ -1,0 +1,14 @@
+//go:build !amd64
+
+package tree
+
+// hasWide says that the wide path's kernels are there; without them walks are faster.
+const hasWide = false
+
+func conditions(planes []plane, bins []byte, tests []test, words int) {
+	conditionsGo(planes, bins, tests, words)
+}
+
+func exits(exit *[wideRows]byte, s *exitSpace, tests []test, bits, words int) {
+	exitsGo(exit, s, tests, bits, words)
+}

@@ -1,0 +1,386 @@
+package tree
+
+import (
+	"cmp"
+	"math"
+	"math/bits"
+	"slices"
+	"sync"
+)
+
+const (
+	// maxColumns bounds what a block's bins take (2 MiB) and, with it, the
+	// thresholds' tables (4 or 8 MiB an ensemble).
+	maxColumns = 4096
+	// maxOdd is how many conditions of a tree may be other than x < t on the wide
+	// path, where each is decided for every row, by Tree.Left.
+	maxOdd = 6
+	// minWide is the least number of rows for which the wide path is the faster.
+	minWide = 24
+)
+
+// wide is a compiled ensemble for many rows at once: each value is replaced by
+// the number of its column's thresholds that it is not below, one byte; each
+// condition of each tree is then decided for 64 rows by one comparison of bytes,
+// all of a tree's conditions, needed or not; and the rows are led to the leaves
+// by bit operations, 512 at a time (see kernels.go). Comparisons are exact, so
+// the leaves are those of a walk.
+type wide[T float, K key] struct {
+	segments []segment[K]
+	columns  int
+	trees    []wideTree[T]
+	// walks says that some tree is walked.
+	walks   bool
+	scratch sync.Pool
+}
+
+// wideTree is a tree on the wide path; one of no tests is walked instead.
+type wideTree[T float] struct {
+	tests []test
+	odd   []oddTest
+	// width is the number of values a leaf, bits that of a leaf's number.
+	width, leaves, bits int
+	values              []T
+}
+
+// oddTest is a test that bins do not decide.
+type oddTest struct{ at, node int32 }
+
+// segment has up to 255 thresholds of a feature, in order, and fills the columns
+// of bins that its tests read. The unused keys are the largest.
+type segment[K key] struct {
+	feature int32
+	// high is the offset of the column where NaN is above all thresholds, low
+	// of that where it is below; -1 where no test reads it.
+	high, low int32
+	// half is half of the power of two above the number of thresholds.
+	half uint8
+	keys [256]K
+}
+
+// wideScratch is what one block needs.
+type wideScratch struct {
+	bins  []byte
+	exit  [wideRows]byte
+	space exitSpace
+}
+
+// newWide compiles e for the wide path, or returns nil where it has too many
+// columns.
+func newWide[T float, K key](e *Ensemble) *wide[T, K] {
+	w := &wide[T, K]{trees: make([]wideTree[T], len(e.Trees))}
+	all := w.thresholds(e)
+	for len(all) > 0 {
+		f := all[0].feature
+		n := 0
+		for n < len(all) && all[n].feature == f {
+			n++
+		}
+		w.addSegments(all[:n])
+		all = all[n:]
+	}
+	if len(w.segments) > maxColumns/2 {
+		return nil
+	}
+	for i := range e.Trees {
+		if isWide[T](&e.Trees[i]) {
+			w.add(e, i)
+		} else {
+			w.walks = true
+		}
+	}
+	w.scratch.New = func() any { return &wideScratch{bins: make([]byte, w.columns*wideRows)} }
+	return w
+}
+
+// gains reports whether the wide path takes less time than walks, by what both
+// took on one machine: nanoseconds a row.
+func (w *wide[T, K]) gains(e *Ensemble) bool {
+	walk, own := 0.0, 12*float64(len(w.segments))
+	for i := range w.trees {
+		t := &w.trees[i]
+		if len(t.tests) == 0 {
+			continue
+		}
+		walk += 1.5 * float64(depthOf(&e.Trees[i]))
+		own += 0.5 + 0.02*float64(len(t.tests)) + 3*float64(len(t.odd))
+	}
+	return own < walk
+}
+
+// depthOf returns the number of splits on t's longest path.
+func depthOf(t *Tree) int {
+	depth := make([]int32, len(t.Nodes))
+	deepest := int32(0)
+	for i := range t.Nodes {
+		n := &t.Nodes[i]
+		deepest = max(deepest, depth[i])
+		if !n.IsLeaf() {
+			depth[n.Left], depth[n.Right] = depth[i]+1, depth[i]+1
+		}
+	}
+	return int(deepest)
+}
+
+// isWide reports whether t can be on the wide path.
+func isWide[T float](t *Tree) bool {
+	odd, leaves := 0, 0
+	for i := range t.Nodes {
+		n := &t.Nodes[i]
+		if n.IsLeaf() {
+			leaves++
+		} else if isOdd[T](n) {
+			odd++
+		}
+	}
+	return t.Linear == nil && leaves > 1 && leaves <= maxExits && odd <= maxOdd
+}
+
+func isOdd[T float](n *Node) bool {
+	_, _, ok := lessForm[T](n)
+	return !ok || !zeroIsOrdinary(n)
+}
+
+type threshold[K key] struct {
+	feature int32
+	key     K
+}
+
+// thresholds returns the distinct thresholds of e's wide trees, in order.
+func (w *wide[T, K]) thresholds(e *Ensemble) []threshold[K] {
+	var all []threshold[K]
+	for i := range e.Trees {
+		t := &e.Trees[i]
+		if !isWide[T](t) {
+			continue
+		}
+		for j := range t.Nodes {
+			n := &t.Nodes[j]
+			if n.IsLeaf() || isOdd[T](n) {
+				continue
+			}
+			v, _, _ := lessForm[T](n)
+			all = append(all, threshold[K]{n.Feature, K(keyOf(v))})
+		}
+	}
+	slices.SortFunc(all, compareThresholds[K])
+	return slices.Compact(all)
+}
+
+func compareThresholds[K key](a, b threshold[K]) int {
+	return cmp.Or(cmp.Compare(a.feature, b.feature), cmp.Compare(a.key, b.key))
+}
+
+// addSegments makes the segments of one feature's thresholds.
+func (w *wide[T, K]) addSegments(all []threshold[K]) {
+	for chunk := range slices.Chunk(all, math.MaxUint8) {
+		s := segment[K]{feature: chunk[0].feature, high: -1, low: -1, half: uint8(1 << (bits.Len(uint(len(chunk))) - 1))}
+		for i := range s.keys {
+			s.keys[i] = ^K(0)
+		}
+		for i, t := range chunk {
+			s.keys[i] = t.key
+		}
+		w.segments = append(w.segments, s)
+	}
+}
+
+// test returns the column's offset and the bound of x < t at n.
+func (w *wide[T, K]) test(n *Node, key K, nanBelow bool) test {
+	i, found := slices.BinarySearchFunc(w.segments, threshold[K]{n.Feature, key}, func(s segment[K], t threshold[K]) int {
+		return compareThresholds(threshold[K]{s.feature, s.keys[0]}, t)
+	})
+	if !found {
+		i-- // the segment that begins below
+	}
+	s := &w.segments[i]
+	column := &s.high
+	if nanBelow {
+		column = &s.low
+	}
+	if *column < 0 {
+		*column = int32(w.columns * wideRows)
+		w.columns++
+	}
+	at, _ := slices.BinarySearch(s.keys[:], key)
+	return test{column: uint32(*column), bound: uint8(at + 1)}
+}
+
+// add compiles tree i.
+func (w *wide[T, K]) add(e *Ensemble, i int) {
+	t, to := &e.Trees[i], &w.trees[i]
+	to.width = t.Width(e)
+	slots := make([]uint16, len(t.Nodes))
+	inner := uint16(0)
+	for j := range t.Nodes {
+		if !t.Nodes[j].IsLeaf() {
+			slots[j] = inner
+			inner++
+			continue
+		}
+		slots[j] = uint16(maxExits + to.leaves)
+		to.leaves++
+		for _, v := range t.Values[j*to.width:][:to.width] {
+			to.values = append(to.values, T(v))
+		}
+	}
+	to.bits = bits.Len(uint(to.leaves - 1))
+	to.tests = make([]test, 0, inner)
+	for j := range t.Nodes {
+		n := &t.Nodes[j]
+		if n.IsLeaf() {
+			continue
+		}
+		v, swap, _ := lessForm[T](n)
+		var own test
+		if isOdd[T](n) {
+			to.odd = append(to.odd, oddTest{int32(len(to.tests)), int32(j)})
+			swap = false
+		} else {
+			own = w.test(n, K(keyOf(v)), t.Left(n, math.NaN()) != swap)
+		}
+		own.below, own.above = slots[n.Left], slots[n.Right]
+		if swap {
+			own.below, own.above = own.above, own.below
+		}
+		to.tests = append(to.tests, own)
+	}
+}
+
+// fill computes the bins of n rows of x.
+func (w *wide[T, K]) fill(bins []byte, x []T, n, features int) {
+	for i := range w.segments {
+		s := &w.segments[i]
+		first := s.high
+		if first < 0 {
+			first = s.low
+		}
+		if first < 0 {
+			continue
+		}
+		// The largest of bins is what NaN gets here: above all thresholds.
+		missing := fillSegment(s, bins[first:][:n], x[s.feature:], features)
+		if s.low < 0 {
+			continue
+		}
+		low := bins[s.low:][:n]
+		if s.high >= 0 {
+			copy(low, bins[first:][:n])
+		}
+		if !missing {
+			continue
+		}
+		for r := range low {
+			if v := x[r*features+int(s.feature)]; v != v {
+				low[r] = 0
+			}
+		}
+	}
+}
+
+// fillSegment computes one column of bins, of every stride'th value of x, and
+// reports whether one is NaN. Four searches run side by side, without a branch.
+func fillSegment[T float, K key](s *segment[K], bins []byte, x []T, stride int) (missing bool) {
+	keys, half := &s.keys, s.half
+	at := 0
+	for len(bins) >= 4 {
+		k0, k1, k2, k3 := K(keyOf(x[at])), K(keyOf(x[at+stride])), K(keyOf(x[at+2*stride])), K(keyOf(x[at+3*stride]))
+		missing = missing || max(k0, k1, k2, k3) == ^K(0)
+		var b0, b1, b2, b3 uint8
+		for step := half; step > 0; step >>= 1 {
+			b0 += step & notBelow(k0, keys[b0+step-1])
+			b1 += step & notBelow(k1, keys[b1+step-1])
+			b2 += step & notBelow(k2, keys[b2+step-1])
+			b3 += step & notBelow(k3, keys[b3+step-1])
+		}
+		bins[0], bins[1], bins[2], bins[3] = b0, b1, b2, b3
+		bins = bins[4:]
+		at += 4 * stride
+	}
+	for i := range bins {
+		k := K(keyOf(x[at]))
+		missing = missing || k == ^K(0)
+		bins[i] = 0
+		for step := half; step > 0; step >>= 1 {
+			bins[i] += step & notBelow(k, keys[bins[i]+step-1])
+		}
+		at += stride
+	}
+	return missing
+}
+
+// notBelow returns 255 where k >= t, else 0.
+func notBelow[K key](k, t K) uint8 {
+	_, below := bits.Sub64(uint64(k), uint64(t), 0)
+	return uint8(below) - 1
+}
+
+// exits finds the leaves of tree i for the n rows of x whose bins s has.
+func (t *wideTree[T]) exits(s *wideScratch, src *Tree, x []T, n, features int) {
+	words := (n + 63) / 64
+	conditions(s.space.conditions[:], s.bins, t.tests, words)
+	for _, o := range t.odd {
+		node := &src.Nodes[o.node]
+		to := &s.space.conditions[o.at]
+		*to = plane{}
+		for r := range n {
+			if src.Left(node, float64(x[r*features+int(node.Feature)])) {
+				to[r/64] |= 1 << (r % 64)
+			}
+		}
+	}
+	clear(s.space.reach[maxExits+t.leaves : maxExits+1<<t.bits])
+	exits(&s.exit, &s.space, t.tests, t.bits, words)
+}
+
+// wideBlock adds the leaves of n rows, at most wideRows, to out.
+func (p *program[T, K]) wideBlock(x []T, n int, out []T) {
+	s := p.wide.scratch.Get().(*wideScratch)
+	p.wide.fill(s.bins, x, n, p.features)
+	var keys []K
+	missing := false
+	if p.wide.walks {
+		space := p.keySpace(len(x))
+		defer p.keys.Put(space)
+		keys = (*space)[:len(x)]
+		missing = fillKeys(keys, x)
+	}
+	for i := range p.trees {
+		t := &p.wide.trees[i]
+		if len(t.tests) > 0 {
+			t.exits(s, &p.source.Trees[i], x, n, p.features)
+			t.add(s.exit[:n], p.source.Trees[i].Output, p.outputs, out)
+			continue
+		}
+		whole := n - n%lanes
+		p.treeOverRows(&p.trees[i], i, x, keys, whole, out, missing)
+		for r := whole; r < n; r++ {
+			at, end := r*p.features, (r+1)*p.features
+			p.treeOverRow(&p.trees[i], i, x[at:end], keys[at:end], out[r*p.outputs:(r+1)*p.outputs])
+		}
+	}
+	p.wide.scratch.Put(s)
+}
+
+// add adds the values of the leaves at exit to out, which has outputs values a row.
+func (t *wideTree[T]) add(exit []byte, output, outputs int, out []T) {
+	switch {
+	case outputs == 1:
+		values := t.values
+		out = out[:len(exit)]
+		for r, e := range exit {
+			out[r] += values[e]
+		}
+	case output >= 0:
+		for r, e := range exit {
+			out[r*outputs+output] += t.values[e]
+		}
+	default:
+		for r, e := range exit {
+			v := t.values[int(e)*outputs:][:outputs]
+			for k := range v {
+				out[r*outputs+k] += v[k]
+			}
+		}
+	}
+}
