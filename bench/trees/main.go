@@ -1,0 +1,335 @@
+// Command trees measures predictions and path-dependent Shapley values of tree
+// ensembles against XGBoost and LightGBM, one thread each: 500 trees of depth 6
+// (LightGBM: 31 leaves) over 30 float32 features, and 100 trees of depth 9. Ours
+// and the rival's calls alternate in every round; it prints the medians a row and
+// the median of the rounds' ratios. Where Python has a call of its own for
+// bigger and smaller batches, the faster one counts.
+//
+//	go run ./bench/trees                              # makes a virtual environment, once
+//	go run ./bench/trees -python /path/to/python      # one that has xgboost and lightgbm
+//	go run ./bench/trees -only shap -rounds 9
+package main
+
+import (
+	"bufio"
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/engine/tree"
+	"github.com/pellucid/pellucid/explain/treeshap"
+)
+
+//go:embed rival.py
+var rivalScript []byte
+
+// requirements are what the virtual environment is made of.
+var requirements = []string{"xgboost-cpu==3.4.1", "lightgbm==4.6.0", "numpy", "scipy"}
+
+const features = 30
+
+func main() {
+	python := flag.String("python", "", "a Python with xgboost and lightgbm; empty makes a virtual environment in the user's cache folder")
+	rounds := flag.Int("rounds", 7, "rounds of every measurement")
+	only := flag.String("only", "", "measure only what has this in its name")
+	flag.Parse()
+	if err := run(context.Background(), *python, *only, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "trees:", err)
+		os.Exit(1)
+	}
+}
+
+// work is one line of the table.
+type work struct {
+	name, model string
+	// calls are the rival's names of the same work.
+	calls []string
+	shap  bool
+	rows  int
+	// repeats of a call in a round; the least time counts.
+	repeats int
+	goal    float64
+}
+
+var works = []work{
+	{"predict xgboost 100,000 rows", "xgboost", []string{"inplace", "predict"}, false, 100_000, 1, 0.5},
+	{"predict xgboost 100 rows", "xgboost", []string{"inplace", "predict"}, false, 100, 50, 0.5},
+	{"predict xgboost 1 row", "xgboost", []string{"inplace", "predict"}, false, 1, 200, 0.5},
+	{"predict lightgbm 20,000 rows", "lightgbm", []string{"predict"}, false, 20_000, 1, 0.5},
+	{"predict lightgbm 100 rows", "lightgbm", []string{"predict"}, false, 100, 50, 0.5},
+	{"predict lightgbm 1 row", "lightgbm", []string{"predict"}, false, 1, 200, 0.5},
+	{"predict deep 100,000 rows", "deep", []string{"inplace", "predict"}, false, 100_000, 1, 0.5},
+	{"shap xgboost 2,000 rows", "xgboost", []string{"contribs"}, true, 2_000, 1, 0.025},
+	{"shap xgboost 1 row", "xgboost", []string{"contribs"}, true, 1, 20, 0.2},
+	{"shap lightgbm 500 rows", "lightgbm", []string{"contribs"}, true, 500, 1, 0.02},
+	{"shap lightgbm 1 row", "lightgbm", []string{"contribs"}, true, 1, 20, 0.2},
+	{"shap deep 500 rows", "deep", []string{"contribs"}, true, 500, 1, 0.025},
+}
+
+func run(ctx context.Context, python, only string, rounds int) (err error) {
+	dir, err := folder()
+	if err != nil {
+		return err
+	}
+	script := filepath.Join(dir, "rival.py")
+	if err := os.WriteFile(script, rivalScript, 0o600); err != nil {
+		return fmt.Errorf("write the rival's script: %w", err)
+	}
+	if python == "" {
+		if python, err = environment(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "lightgbm.txt")); err != nil {
+		fmt.Println("training the models, once")
+		if err := command(ctx, python, script, "make", dir).Run(); err != nil {
+			return fmt.Errorf("train the models: %w", err)
+		}
+	}
+	r, err := startRival(ctx, python, script, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.stop()) }()
+	x, err := readRows(filepath.Join(dir, "rows.f32"))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("rival: %s; one thread each; medians of %d rounds\n", r.versions, rounds)
+	fmt.Printf("%-30s %12s %12s %7s %6s  %s\n", "work", "ours us/row", "rival us/row", "ratio", "goal", "rival's call")
+	subjects := map[string]*subject{}
+	for _, w := range works {
+		if !strings.Contains(w.name, only) {
+			continue
+		}
+		s := subjects[w.model]
+		if s == nil {
+			if s, err = load(dir, w.model, x); err != nil {
+				return err
+			}
+			subjects[w.model] = s
+		}
+		if err := measure(ctx, s, r, w, rounds); err != nil {
+			return fmt.Errorf("measure %s: %w", w.name, err)
+		}
+	}
+	return nil
+}
+
+// folder is where models, rows and the environment are kept between runs.
+func folder() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the user's cache folder: %w", err)
+	}
+	dir := filepath.Join(cache, "pellucid", "bench-trees")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make %s: %w", dir, err)
+	}
+	return dir, nil
+}
+
+func environment(ctx context.Context, dir string) (string, error) {
+	python := filepath.Join(dir, "venv", "bin", "python")
+	if _, err := os.Stat(filepath.Join(dir, "venv", "complete")); err == nil {
+		return python, nil
+	}
+	fmt.Println("making a virtual environment, once")
+	steps := []*exec.Cmd{
+		command(ctx, "python3", "-m", "venv", filepath.Join(dir, "venv")),
+		command(ctx, python, append([]string{"-m", "pip", "install", "--quiet"}, requirements...)...),
+	}
+	for _, c := range steps {
+		if err := c.Run(); err != nil {
+			return "", fmt.Errorf("run %v: %w", c.Args, err)
+		}
+	}
+	return python, os.WriteFile(filepath.Join(dir, "venv", "complete"), nil, 0o600)
+}
+
+// command is one without the settings that slow a current numpy down.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stderr = os.Stderr
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "OPENBLAS_") {
+			c.Env = append(c.Env, v)
+		}
+	}
+	return c
+}
+
+// rival is the Python process that times the rivals' calls.
+type rival struct {
+	process  *exec.Cmd
+	in       io.WriteCloser
+	out      *bufio.Scanner
+	versions string
+}
+
+func startRival(ctx context.Context, python, script, dir string) (*rival, error) {
+	r := &rival{process: command(ctx, python, script, "serve", dir)}
+	in, err := r.process.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	r.in, r.out = in, bufio.NewScanner(out)
+	if err := r.process.Start(); err != nil {
+		return nil, fmt.Errorf("start the rival: %w", err)
+	}
+	if !r.out.Scan() {
+		return nil, errors.Join(errors.New("the rival did not start"), r.stop())
+	}
+	v := strings.Fields(r.out.Text())
+	if len(v) != 3 {
+		return nil, errors.Join(fmt.Errorf("the rival says %q", r.out.Text()), r.stop())
+	}
+	r.versions = "XGBoost " + v[1] + ", LightGBM " + v[2]
+	return r, nil
+}
+
+func (r *rival) stop() error {
+	return errors.Join(r.in.Close(), r.process.Wait())
+}
+
+// time returns the seconds of a call.
+func (r *rival) time(w work, call string) (float64, error) {
+	fmt.Fprintln(r.in, w.model, call, w.rows, w.repeats)
+	if !r.out.Scan() {
+		return 0, errors.New("the rival has ended")
+	}
+	var s float64
+	if _, err := fmt.Sscan(r.out.Text(), &s); err != nil {
+		return 0, fmt.Errorf("the rival says %q", r.out.Text())
+	}
+	return s, nil
+}
+
+func readRows(path string) ([]float32, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read rows: %w", err)
+	}
+	x := make([]float32, len(data)/4)
+	for i := range x {
+		x[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+	}
+	return x, nil
+}
+
+// subject is one of our models, ready for both kinds of work.
+type subject struct {
+	session engine.Session
+	double  bool
+	path    *treeshap.Path
+	narrow  []float32
+	wide    []float64
+}
+
+func load(dir, name string, x []float32) (*subject, error) {
+	file := name + ".json"
+	if name == "lightgbm" {
+		file = name + ".txt"
+	}
+	m, err := modelfile.Open(filepath.Join(dir, file))
+	if err != nil {
+		return nil, err
+	}
+	s := &subject{narrow: x, wide: make([]float64, len(x)), double: m.Info().Inputs[0].DType == engine.Float64}
+	for i, v := range x {
+		s.wide[i] = float64(v)
+	}
+	if s.session, err = m.NewSession(engine.SessionOptions{Threads: 1}); err != nil {
+		return nil, err
+	}
+	holder, ok := m.(tree.Holder)
+	if !ok {
+		return nil, fmt.Errorf("%s holds no trees", file)
+	}
+	e, _ := holder.Trees()
+	s.path, err = treeshap.Prepare(e)
+	return s, err
+}
+
+// call returns the work as a function.
+func (s *subject) call(ctx context.Context, w work) (func() error, error) {
+	n := w.rows * features
+	if w.shap {
+		phi := make([]float64, n)
+		return func() error { return s.path.Explain(s.wide[:n], phi) }, nil
+	}
+	t, err := engine.Of(s.narrow[:n], w.rows, features)
+	if s.double {
+		t, err = engine.Of(s.wide[:n], w.rows, features)
+	}
+	if err != nil {
+		return nil, err
+	}
+	in := engine.Values{{Name: tree.InputName, Tensor: t}}
+	return func() error {
+		_, err := s.session.Run(ctx, in, nil)
+		return err
+	}, nil
+}
+
+func measure(ctx context.Context, s *subject, r *rival, w work, rounds int) error {
+	f, err := s.call(ctx, w)
+	if err != nil {
+		return err
+	}
+	var ours, theirs, ratios []float64
+	best := map[string]int{}
+	for range rounds {
+		mine := math.Inf(1)
+		for range w.repeats {
+			start := time.Now()
+			if err := f(); err != nil {
+				return err
+			}
+			mine = min(mine, time.Since(start).Seconds())
+		}
+		least, which := math.Inf(1), ""
+		for _, call := range w.calls {
+			t, err := r.time(w, call)
+			if err != nil {
+				return err
+			}
+			if t < least {
+				least, which = t, call
+			}
+		}
+		best[which]++
+		ours, theirs, ratios = append(ours, mine), append(theirs, least), append(ratios, mine/least)
+	}
+	which := w.calls[0]
+	for call, n := range best {
+		if n > best[which] {
+			which = call
+		}
+	}
+	row := 1e6 / float64(w.rows)
+	fmt.Printf("%-30s %12.2f %12.2f %7.3f %6.3f  %s\n", w.name, median(ours)*row, median(theirs)*row, median(ratios), w.goal, which)
+	return nil
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}

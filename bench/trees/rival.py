@@ -1,0 +1,84 @@
+"""The rivals of bench/trees: makes the models and rows, then times what it is asked to, one thread.
+
+xgboost-cpu==3.4.1 lightgbm==4.6.0 numpy==2.5.5 scipy==1.17.1 (any newer works; see main.go)
+
+    rival.py make DIR       writes xgboost.json, lightgbm.txt, deep.json and rows.f32
+    rival.py serve DIR      answers lines "LIBRARY WORK ROWS REPEATS" with seconds a call, the least of the repeats
+"""
+
+import os
+import sys
+import time
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import lightgbm
+import numpy as np
+import xgboost
+
+FEATURES, ROWS, TREES = 30, 100_000, 500
+
+
+def make(folder):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(ROWS, FEATURES)).astype(np.float32)
+    y = x[:, 0] * x[:, 1] + np.sin(2 * x[:, 2]) + 0.3 * x[:, 3:8].sum(1) + x[:, 9] * x[:, 10] * x[:, 11]
+    y = (y + rng.normal(size=ROWS) > 0).astype(int)
+    x[rng.random(x.shape) < 0.02] = np.nan
+    x.tofile(os.path.join(folder, "rows.f32"))
+    few = slice(0, 50_000)
+    data = xgboost.DMatrix(x[few], y[few])
+    common = {"objective": "binary:logistic", "eta": 0.05, "tree_method": "hist", "nthread": 2}
+    xgboost.train(common | {"max_depth": 6}, data, TREES).save_model(os.path.join(folder, "xgboost.json"))
+    xgboost.train(common | {"max_depth": 9}, data, 100).save_model(os.path.join(folder, "deep.json"))
+    params = {"objective": "binary", "num_leaves": 31, "learning_rate": 0.05, "verbose": -1, "num_threads": 2, "seed": 1}
+    lightgbm.train(params, lightgbm.Dataset(x[few], y[few]), TREES).save_model(os.path.join(folder, "lightgbm.txt"))
+
+
+class XGBoost:
+    def __init__(self, path):
+        self.model = xgboost.Booster(model_file=path)
+        self.model.set_param({"nthread": 1})
+
+    def inplace(self, x):
+        return self.model.inplace_predict(x)
+
+    def predict(self, x):
+        return self.model.predict(xgboost.DMatrix(x, nthread=1))
+
+    def contribs(self, x):
+        return self.model.predict(xgboost.DMatrix(x, nthread=1), pred_contribs=True)
+
+
+class LightGBM:
+    def __init__(self, path):
+        self.model = lightgbm.Booster(model_file=path)
+
+    def predict(self, x):
+        return self.model.predict(x, num_threads=1)
+
+    def contribs(self, x):
+        return self.model.predict(x, num_threads=1, pred_contrib=True)
+
+
+def serve(folder):
+    x = np.fromfile(os.path.join(folder, "rows.f32"), dtype=np.float32).reshape(-1, FEATURES)
+    rivals = {
+        "xgboost": XGBoost(os.path.join(folder, "xgboost.json")),
+        "deep": XGBoost(os.path.join(folder, "deep.json")),
+        "lightgbm": LightGBM(os.path.join(folder, "lightgbm.txt")),
+    }
+    print("ready", xgboost.__version__, lightgbm.__version__, flush=True)
+    for line in sys.stdin:
+        library, work, rows, repeats = line.split()
+        call, rows, least = getattr(rivals[library], work), x[: int(rows)], float("inf")
+        for _ in range(int(repeats)):
+            start = time.perf_counter()
+            call(rows)
+            least = min(least, time.perf_counter() - start)
+        print(least, flush=True)
+
+
+if __name__ == "__main__":
+    {"make": make, "serve": serve}[sys.argv[1]](sys.argv[2])
