@@ -10,7 +10,7 @@ const wideRows = 512
 const maxExits = 256
 
 // plane has one bit a row.
-type plane [wideRows / 64]uint64
+type plane = Plane
 
 // test is an inner node of a tree on the wide path. Rows whose bin in the column
 // is below bound go to the slot below, the others to the slot above. Slots from

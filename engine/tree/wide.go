@@ -69,17 +69,7 @@ type wideScratch struct {
 // columns.
 func newWide[T float, K key](e *Ensemble) *wide[T, K] {
 	w := &wide[T, K]{trees: make([]wideTree[T], len(e.Trees))}
-	all := w.thresholds(e)
-	for len(all) > 0 {
-		f := all[0].feature
-		n := 0
-		for n < len(all) && all[n].feature == f {
-			n++
-		}
-		w.addSegments(all[:n])
-		all = all[n:]
-	}
-	if len(w.segments) > maxColumns/2 {
+	if !w.segment(e, isWide[T]) {
 		return nil
 	}
 	for i := range e.Trees {
@@ -146,12 +136,28 @@ type threshold[K key] struct {
 	key     K
 }
 
-// thresholds returns the distinct thresholds of e's wide trees, in order.
-func (w *wide[T, K]) thresholds(e *Ensemble) []threshold[K] {
+// segment makes the segments that the trees taken need, or reports that there
+// would be too many.
+func (w *wide[T, K]) segment(e *Ensemble, taken func(*Tree) bool) bool {
+	all := w.thresholds(e, taken)
+	for len(all) > 0 {
+		f := all[0].feature
+		n := 0
+		for n < len(all) && all[n].feature == f {
+			n++
+		}
+		w.addSegments(all[:n])
+		all = all[n:]
+	}
+	return len(w.segments) <= maxColumns/2
+}
+
+// thresholds returns the distinct thresholds of the trees taken, in order.
+func (w *wide[T, K]) thresholds(e *Ensemble, taken func(*Tree) bool) []threshold[K] {
 	var all []threshold[K]
 	for i := range e.Trees {
 		t := &e.Trees[i]
-		if !isWide[T](t) {
+		if !taken(t) {
 			continue
 		}
 		for j := range t.Nodes {
