@@ -12,13 +12,15 @@ import (
 )
 
 const (
-	// maxBlock is how many rows walk a tree together; masks are uint64.
-	maxBlock = 16
-	// walkBytes bounds the stack of one walk; deep trees get smaller blocks.
-	walkBytes = 4 << 20
-	// tableFloats bounds the edge tables kept per ensemble (64 MiB). Trees
-	// beyond it compute theirs as they go, to the same bits.
-	tableFloats = 8 << 20
+	// slotBytes bounds the slots of a machine: those of very deep trees have
+	// fewer rows.
+	slotBytes = 4 << 20
+	// constFloats bounds the constants kept per ensemble (64 MiB). Trees beyond
+	// it compute theirs as they go, to the same bits.
+	constFloats = 8 << 20
+	// phiFloats bounds the values that are summed at once (8 MiB), if that
+	// leaves 64 rows.
+	phiFloats = 1 << 20
 	// variants of an edge for a row: satisfied so far and here, satisfied until
 	// here, and not satisfied above already.
 	variants = 3
@@ -26,10 +28,16 @@ const (
 
 // Path is an ensemble prepared for path-dependent Shapley values. It is
 // immutable and safe for concurrent use.
+//
+// Besides the ensemble it keeps at most 64 MiB of constants (8 MB for 500 trees
+// of depth 6), about 100 bytes a node, and the router's tables.
 type Path struct {
 	ensemble *tree.Ensemble
+	router   *tree.Router
 	trees    []pathTree
 	base     []float64
+	// columns are the features that are tested, in the order of their sums.
+	columns  []int32
 	block    int
 	depth    int
 	points   int
@@ -46,12 +54,12 @@ type pathTree struct {
 	// n is the number of points: exact for the tree's largest number of
 	// distinct features on a path.
 	n int
-	// before and after are the products of the cover ratios of the path's
-	// splits on the edge's feature, without and with the edge.
-	before, after []float64
-	// rule are the points and weights; table is nil where it would be too big.
-	rule  *rule
-	table []float64
+	// rho is the share of the parent's cover. before and after are the products
+	// of those of the path's splits on the edge's feature, without and with the
+	// edge.
+	rho, before, after []float64
+	rule               *rule
+	program            program
 }
 
 // rule is a Gauss-Legendre rule on [0, 1].
@@ -69,15 +77,17 @@ func Prepare(e *tree.Ensemble) (*Path, error) {
 	}
 	p := &Path{ensemble: e, trees: make([]pathTree, len(e.Trees)), base: append([]float64(nil), e.Base...), depth: 1, points: 1}
 	rules := map[int]*rule{}
-	room := tableFloats
+	room := constFloats
+	columns := map[int32]uint32{}
 	for i := range e.Trees {
 		t := &p.trees[i]
 		if err := t.prepare(&e.Trees[i], e, rules); err != nil {
 			return nil, fmt.Errorf("prepare tree %d: %w", i, err)
 		}
-		if size := len(t.nodes) * 2 * variants * t.n; size <= room {
+		t.compile(columns)
+		if size := len(t.program.ops) * t.width(); size <= room {
 			room -= size
-			t.fill()
+			t.keep()
 		}
 		p.depth, p.points = max(p.depth, t.depth), max(p.points, t.n)
 		p.distinct = max(p.distinct, t.distinct)
@@ -87,7 +97,13 @@ func Prepare(e *tree.Ensemble) (*Path, error) {
 	// Each phi is a sum over trees and paths of products of at most 2 depth
 	// factors, each rounded once.
 	p.errBound *= float64(2*p.depth*p.points+len(e.Trees)) * (1.0 / (1 << 52))
-	p.block = max(1, min(maxBlock, walkBytes/((p.depth+1)*p.points*16)))
+	p.router = tree.NewRouter(e)
+	p.columns = make([]int32, len(columns))
+	for f, i := range columns {
+		p.columns[i] = f
+	}
+	words := max(1, min(tree.RouterRows/lanes, phiFloats/(lanes*e.Outputs*max(1, len(columns)))))
+	p.block = words * lanes
 	p.scratch.New = func() any { return p.newWalk() }
 	return p, nil
 }
@@ -99,7 +115,7 @@ func (t *pathTree) prepare(src *tree.Tree, e *tree.Ensemble, rules map[int]*rule
 	}
 	t.layout, t.tree = l, src
 	t.n = max(1, (l.distinct+1)/2)
-	t.before, t.after = make([]float64, len(l.nodes)), make([]float64, len(l.nodes))
+	t.rho, t.before, t.after = make([]float64, len(l.nodes)), make([]float64, len(l.nodes)), make([]float64, len(l.nodes))
 	t.before[0], t.after[0] = 1, 1
 	for i := range l.nodes {
 		if l.nodes[i].leaf {
@@ -132,7 +148,7 @@ func (t *pathTree) ratios(i int32) error {
 		if prev := t.nodes[c].prev; prev >= 0 {
 			t.before[c] = t.after[prev]
 		}
-		t.after[c] = t.before[c] * ratio
+		t.rho[c], t.after[c] = ratio, t.before[c]*ratio
 	}
 	return nil
 }
@@ -179,15 +195,6 @@ func legendre(n int) *rule {
 	r := &rule{t: make([]float64, n), w: make([]float64, n)}
 	quad.Legendre{}.FixedLocations(r.t, r.w, 0, 1)
 	return r
-}
-
-// fill computes the tables of all edges.
-func (t *pathTree) fill() {
-	size := 2 * variants * t.n
-	t.table = make([]float64, len(t.nodes)*size)
-	for i := 1; i < len(t.nodes); i++ {
-		t.edge(int32(i), t.table[i*size:(i+1)*size])
-	}
 }
 
 // edge computes for the edge to node i, at every point: by what the running
@@ -243,185 +250,101 @@ func (p *Path) Explain(rows, phi []float64) error {
 	w := p.scratch.Get().(*walk)
 	defer p.scratch.Put(w)
 	for at := 0; at < n; at += p.block {
-		w.rows = min(p.block, n-at)
-		round(w.x[:w.rows*m], rows[at*m:(at+w.rows)*m], p.ensemble.Float32)
-		w.phi = phi[at*m*k : (at+w.rows)*m*k]
-		for i := range p.trees {
-			t := &p.trees[i]
-			for v := range t.stride {
-				w.start(t, v)
-			}
-		}
+		c := min(p.block, n-at)
+		w.explain(p, rows[at*m:(at+c)*m], c)
+		w.scatter(p, phi[at*m*k:(at+c)*m*k], c)
 	}
-	w.phi = nil
 	return nil
 }
 
-// walk is the state of one walk of a block of rows through a tree.
+// walk is the state of one call of Explain.
 type walk struct {
-	features, perRow int
-	block            int
-	rows             int
-	x, phi           []float64
-	// sat[i] has bit b set when row b satisfies the path's splits on the
-	// feature of node i's edge, down to node i.
-	sat []uint64
-	// c[depth] and h[depth] hold, row by row and point by point, the running
-	// product on the way down and the sums of leaves on the way up.
-	c, h  []float64
-	local []float64
-
-	tree         *pathTree
-	value, shift int
+	machine machine
+	in      *tree.RouterInput
+	x       []float64
+	// phi are the sums by word of rows, output, column and row of the word.
+	phi []float64
 }
 
 func (p *Path) newWalk() *walk {
-	nodes := 0
+	planes, slots, consts := 1, 1, 0
 	for i := range p.trees {
-		nodes = max(nodes, len(p.trees[i].nodes))
+		t := &p.trees[i]
+		planes = max(planes, t.program.tests+len(t.program.sats)+1)
+		slots = max(slots, t.program.slots*t.n)
+		if t.program.consts == nil {
+			consts = max(consts, min(chunk, len(t.program.ops))*t.width())
+		}
 	}
+	stride := max(1, min(lanes, slotBytes/8/slots))
 	return &walk{
-		features: p.ensemble.Features,
-		perRow:   p.ensemble.Features * p.ensemble.Outputs,
-		block:    p.block,
-		x:        make([]float64, p.block*p.ensemble.Features),
-		sat:      make([]uint64, nodes),
-		c:        make([]float64, (p.depth+1)*p.block*p.points),
-		h:        make([]float64, (p.depth+1)*p.block*p.points),
-		local:    make([]float64, (p.depth+1)*2*variants*p.points),
+		machine: machine{
+			stride: stride, slots: make([]float64, slots*stride), planes: make([]tree.Plane, planes),
+			consts: make([]float64, consts), kernels: hasKernels && stride == lanes,
+		},
+		in: p.router.NewInput(),
 	}
 }
 
-// start walks tree t for the value'th value of its leaves.
-func (w *walk) start(t *pathTree, value int) {
-	if len(t.nodes) == 1 {
-		return
+// explain sums the values of n rows, at most a block.
+func (w *walk) explain(p *Path, rows []float64, n int) {
+	words := (n + lanes - 1) / lanes
+	perWord := p.ensemble.Outputs * len(p.columns) * lanes
+	if len(w.phi) < words*perWord {
+		w.phi = make([]float64, words*perWord)
 	}
-	w.tree, w.value = t, value
-	w.shift = (max(t.tree.Output, 0) + value) * w.features
-	for b := range w.rows {
-		copy(w.c[b*t.n:(b+1)*t.n], t.rule.w)
+	if len(w.x) < len(rows) {
+		w.x = make([]float64, len(rows))
 	}
-	w.visit(0, 0)
-}
-
-// visit adds the part of the subtree under inner node i, whose running products
-// are at depth, and leaves the subtree's sums there.
-func (w *walk) visit(i int32, depth int) {
-	t := w.tree
-	size := w.rows * t.n
-	h := w.h[depth*w.block*t.n:][:size]
-	clear(h)
-	left := w.goLeft(&t.tree.Nodes[t.nodes[i].src])
-	all := uint64(1)<<w.rows - 1
-	for _, j := range [2]int32{i + 1, t.right(i)} {
-		nd := &t.nodes[j]
-		goes := left
-		if !nd.left {
-			goes = all &^ left
-		}
-		before := all
-		if nd.prev >= 0 {
-			before = w.sat[nd.prev]
-		}
-		now := before & goes
-		w.sat[j] = now
-		table := w.edgeTable(j, depth)
-		c := w.c[depth*w.block*t.n:][:size]
-		phi := w.phi[w.shift+int(nd.feature):]
-		if nd.leaf {
-			v := t.tree.Values[int(nd.src)*t.stride+w.value]
-			if v != 0 {
-				w.leaf(c, h, table, phi, before, now, v)
-			}
+	clear(w.phi[:words*perWord])
+	round(w.x[:len(rows)], rows, p.ensemble.Float32)
+	p.router.Fill(w.in, w.x[:len(rows)])
+	for i := range p.trees {
+		t := &p.trees[i]
+		if t.program.tests == 0 {
 			continue
 		}
-		w.down(c, w.c[(depth+1)*w.block*t.n:][:size], table, before, now)
-		w.visit(j, depth+1)
-		w.up(w.h[(depth+1)*w.block*t.n:][:size], h, table[variants*t.n:], phi, before, now)
-	}
-}
-
-// edgeTable returns the table of the edge to node j.
-func (w *walk) edgeTable(j int32, depth int) []float64 {
-	t := w.tree
-	size := 2 * variants * t.n
-	if t.table != nil {
-		return t.table[int(j)*size:][:size]
-	}
-	// The table is still needed after the child's own walk, so each depth has
-	// its own; the left child is done with it when the right one begins.
-	local := w.local[depth*size:][:size]
-	t.edge(j, local)
-	return local
-}
-
-// goLeft returns the rows of the block that go left at nd.
-func (w *walk) goLeft(nd *tree.Node) uint64 {
-	var left uint64
-	at := int(nd.Feature)
-	if nd.Rule == tree.Less && nd.Missing == tree.MissingNaN {
-		for b := range w.rows {
-			v := w.x[at]
-			at += w.features
-			if v < nd.Threshold || v != v && nd.DefaultLeft {
-				left |= 1 << b
+		p.router.Left(w.in, i, w.machine.planes)
+		t.program.satisfy(w.machine.planes, words)
+		for word := range words {
+			in := min(lanes, n-word*lanes)
+			for v := range t.stride {
+				output := max(t.tree.Output, 0) + v
+				w.machine.run(t, v, word, in, w.phi[word*perWord+output*len(p.columns)*lanes:][:len(p.columns)*lanes])
 			}
 		}
-		return left
 	}
-	for b := range w.rows {
-		if w.tree.tree.Left(nd, w.x[at]) {
-			left |= 1 << b
-		}
-		at += w.features
-	}
-	return left
 }
 
-// variant returns the offset of row b's variant in an edge table of n points.
-func variant(before, now uint64, b, n int) int {
-	return (variants - 1 - int(before>>b&1) - int(now>>b&1)) * n
-}
-
-func (w *walk) down(c, next, table []float64, before, now uint64) {
-	n := w.tree.n
-	for b := range w.rows {
-		ratio := table[variant(before, now, b, n):][:n]
-		from, to := c[b*n:][:n], next[b*n:][:n]
-		for q, r := range ratio {
-			to[q] = from[q] * r
+// satisfy fills in the planes after the tests'.
+func (p *program) satisfy(planes []tree.Plane, words int) {
+	ones := &planes[p.tests+len(p.sats)]
+	for w := range words {
+		ones[w] = ^uint64(0)
+	}
+	for i := range p.sats {
+		s := &p.sats[i]
+		to, test, before := &planes[p.tests+i], &planes[s.test], &planes[s.before]
+		for w := range words {
+			if s.right {
+				to[w] = before[w] &^ test[w]
+			} else {
+				to[w] = before[w] & test[w]
+			}
 		}
 	}
 }
 
-func (w *walk) up(child, h, delta, phi []float64, before, now uint64) {
-	n := w.tree.n
-	for b := range w.rows {
-		d := delta[variant(before, now, b, n):][:n]
-		from, to := child[b*n:][:n], h[b*n:][:n]
-		sum := 0.0
-		for q, v := range from {
-			sum += v * d[q]
-			to[q] += v
+// scatter writes the sums of n rows to phi.
+func (w *walk) scatter(p *Path, phi []float64, n int) {
+	m, k, c := p.ensemble.Features, p.ensemble.Outputs, len(p.columns)
+	for row := range n {
+		from := row/lanes*k*c*lanes + row%lanes
+		for out := range k {
+			to := phi[(row*k+out)*m:][:m]
+			for i, f := range p.columns {
+				to[f] = w.phi[from+(out*c+i)*lanes]
+			}
 		}
-		phi[b*w.perRow] += sum
-	}
-}
-
-// leaf is down and up at once.
-func (w *walk) leaf(c, h, table, phi []float64, before, now uint64, value float64) {
-	n := w.tree.n
-	for b := range w.rows {
-		at := variant(before, now, b, n)
-		ratio, d := table[at:][:n], table[variants*n+at:][:n]
-		from, to := c[b*n:][:n], h[b*n:][:n]
-		sum := 0.0
-		for q, r := range ratio {
-			v := from[q] * r * value
-			sum += v * d[q]
-			to[q] += v
-		}
-		phi[b*w.perRow] += sum
 	}
 }

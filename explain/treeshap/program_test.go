@@ -1,0 +1,162 @@
+package treeshap
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine/tree"
+	"github.com/pellucid/pellucid/explain/explaintest"
+)
+
+// forms are the ways a machine may run, which give the same bits.
+var forms = []struct {
+	name   string
+	stride int
+	plain  bool
+	keep   bool
+}{
+	{"plain", lanes, true, true},
+	{"plain, five rows at once", 5, true, true},
+	{"plain, one row", 1, true, false},
+	{"constants as it goes", lanes, false, false},
+}
+
+// explainAs explains rows in a given form.
+func explainAs(t *testing.T, p *Path, rows []float64, stride int, plain, keep bool) []float64 {
+	t.Helper()
+	q := &Path{ensemble: p.ensemble, router: p.router, trees: append([]pathTree(nil), p.trees...), columns: p.columns, block: p.block}
+	if !keep {
+		for i := range q.trees {
+			q.trees[i].program.consts = nil
+		}
+	}
+	w := q.newWalk()
+	w.machine.stride, w.machine.kernels = stride, w.machine.kernels && !plain
+	q.scratch.New = func() any { return w }
+	phi := make([]float64, len(rows)/p.ensemble.Features*p.ensemble.Features*p.ensemble.Outputs)
+	if err := q.Explain(rows, phi); err != nil {
+		t.Fatal(err)
+	}
+	return phi
+}
+
+// TestForms holds all forms of the machine, and rows alone, to the same bits.
+func TestForms(t *testing.T) {
+	if !hasKernels {
+		t.Log("this machine has the plain form only")
+	}
+	shapes := []explaintest.Options{
+		{Plain: true, Features: 30, Depth: 6, Trees: 8, Float32: true},
+		{Features: 6, Outputs: 3, Trees: 7, Depth: 6, ZeroCovers: true},
+		{Features: 7, Outputs: 2, Trees: 3, Depth: 9, Vector: true},
+		{Features: 40, Depth: 8, Trees: 3},
+		{Features: 40, Depth: 11, Trees: 2},
+		{Features: 1, Depth: 3, Trees: 9},
+	}
+	for i, o := range shapes {
+		for seed := range 6 {
+			rng := rand.New(rand.NewPCG(uint64(i), uint64(seed)))
+			e := explaintest.Ensemble(rng, o)
+			p, err := Prepare(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := []int{1, 7, 9, 64, 65, 600}[seed]
+			rows := explaintest.Rows(rng, n, e.Features, 0.1)
+			want := make([]float64, n*e.Features*e.Outputs)
+			if err := p.Explain(rows, want); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range forms {
+				same(t, f.name, explainAs(t, p, rows, f.stride, f.plain, f.keep), want)
+			}
+			last := make([]float64, e.Features*e.Outputs)
+			if err := p.Explain(rows[(n-1)*e.Features:], last); err != nil {
+				t.Fatal(err)
+			}
+			same(t, "a row alone", last, want[(n-1)*len(last):])
+		}
+	}
+}
+
+// TestLeavesOnly has no split to share out.
+func TestLeavesOnly(t *testing.T) {
+	e := &tree.Ensemble{Features: 2, Outputs: 1, Base: []float64{1}, Covers: tree.CoverCount, Link: tree.LinkIdentity}
+	e.Trees = []tree.Tree{{Nodes: []tree.Node{{Cover: 3}}, Values: []float64{2}}}
+	p, err := Prepare(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	phi := []float64{9, 9, 9, 9}
+	if err := p.Explain(make([]float64, 4), phi); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "phi", phi, make([]float64, 4))
+	if p.Base()[0] != 3 {
+		t.Errorf("base %v, want 3", p.Base()[0])
+	}
+}
+
+func same(t *testing.T, what string, got, want []float64) {
+	t.Helper()
+	for i := range want {
+		if math.Float64bits(got[i]) != math.Float64bits(want[i]) {
+			t.Fatalf("%s: value %d is %v, want %v", what, i, got[i], want[i])
+		}
+	}
+}
+
+// TestPoints tries each number of quadrature points that has a kernel, and one
+// more, on chains of distinct features; the values are held to efficiency and to
+// the plain form.
+func TestPoints(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	for d := 1; d <= 18; d++ {
+		e := chainOf(rng, d)
+		p, err := Prepare(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.points != (d+1)/2 {
+			t.Fatalf("%d points for %d features", p.points, d)
+		}
+		rows := make([]float64, 70*d)
+		for i := range rows {
+			rows[i] = rng.NormFloat64() + 1
+		}
+		phi := make([]float64, len(rows))
+		if err := p.Explain(rows, phi); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "plain", explainAs(t, p, rows, lanes, true, true), phi)
+		for r := range 70 {
+			sum := p.base[0]
+			for _, v := range phi[r*d : (r+1)*d] {
+				sum += v
+			}
+			if want := explaintest.Margin(e, rows[r*d:(r+1)*d], 0); math.Abs(sum-want) > 1e-13*(1+math.Abs(want)) {
+				t.Fatalf("%d features: base and values sum to %v, the margin is %v", d, sum, want)
+			}
+		}
+	}
+}
+
+// chainOf is a tree of one path with d distinct features, leaves on both sides.
+func chainOf(rng *rand.Rand, d int) *tree.Ensemble {
+	e := &tree.Ensemble{Features: d, Outputs: 1, Base: []float64{0.5}, Covers: tree.CoverCount, Link: tree.LinkIdentity}
+	tr := tree.Tree{}
+	cover := 1e6
+	for f := range d {
+		at := int32(len(tr.Nodes))
+		n := tree.Node{Feature: int32(f), Rule: tree.Less, Left: at + 1, Right: at + 2, Cover: cover}
+		share := 0.1 + 0.2*rng.Float64()
+		tr.Nodes = append(tr.Nodes, n, tree.Node{Cover: cover * share})
+		tr.Values = append(tr.Values, 0, rng.NormFloat64())
+		cover *= 1 - share
+	}
+	tr.Nodes = append(tr.Nodes, tree.Node{Cover: cover})
+	tr.Values = append(tr.Values, 3)
+	e.Trees = []tree.Tree{tr}
+	return e
+}
