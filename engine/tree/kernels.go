@@ -6,8 +6,9 @@ import "math/bits"
 // register of 512 bits has one for each.
 const wideRows = 512
 
-// maxExits bounds the leaves of a tree on the wide path: a leaf's number is a byte.
-const maxExits = 256
+// maxExits bounds the leaves of a tree on the wide path, where all of a tree's
+// conditions are decided: beyond about as many, walking is as fast.
+const maxExits = 1024
 
 // plane has one bit a row.
 type plane = Plane
@@ -45,25 +46,37 @@ func conditionsGo(planes []plane, bins []byte, tests []test, words int) {
 	}
 }
 
-// exitsGo finds the number of the leaf that each of words*64 rows comes to.
-// s.conditions holds the tests' planes, and the reach of leaves that the tree
-// does not have, up to 1<<bits, is empty. Both are used up.
-func exitsGo(exit *[wideRows]byte, s *exitSpace, tests []test, bits, words int) {
-	for w := range words {
+// exitsGo leads all rows down the tree and leaves in s.conditions[b] those whose
+// leaf has bit b in its number. s.conditions holds the tests' planes, and the reach
+// of leaves that the tree does not have, up to 1<<bits, is empty. Both are used up.
+func exitsGo(s *exitSpace, tests []test, bits int) {
+	for w := range len(plane{}) {
 		s.reach[0][w] = ^uint64(0)
 		for i, t := range tests {
 			reach, below := s.reach[i][w], s.conditions[i][w]
 			s.reach[t.below][w] = reach & below
 			s.reach[t.above][w] = reach &^ below
 		}
-		for r := range 64 {
-			exit[w*64+r] = 0
-		}
-		for leaf := range 1 << bits {
-			reach := s.reach[maxExits+leaf][w]
-			for r := range 64 {
-				exit[w*64+r] |= byte(leaf) & -byte(reach>>r&1)
+		for b := range bits {
+			var word uint64
+			for leaf := range 1 << bits {
+				word |= s.reach[maxExits+leaf][w] & -uint64(leaf>>b&1)
 			}
+			s.conditions[b][w] = word
+		}
+	}
+}
+
+// numbersGo sets each of words*64 bytes to the row's bits of the planes, at most
+// eight.
+func numbersGo(exit *[wideRows]byte, planes []plane, words int) {
+	for w := range words {
+		for r := range 64 {
+			var number byte
+			for b := range planes {
+				number |= byte(planes[b][w]>>r&1) << b
+			}
+			exit[w*64+r] = number
 		}
 	}
 }

@@ -17,12 +17,20 @@ func conditions(planes []plane, bins []byte, tests []test, words int) {
 	conditionsAVX512(&planes[0], &bins[0], &tests[0], len(tests), words)
 }
 
-func exits(exit *[wideRows]byte, s *exitSpace, tests []test, bits, words int) {
+func exits(s *exitSpace, tests []test, bits int) {
 	if !hasWide {
-		exitsGo(exit, s, tests, bits, words)
+		exitsGo(s, tests, bits)
 		return
 	}
-	exitsAVX512(&exit[0], s, &tests[0], len(tests), bits, words)
+	exitsAVX512(s, &tests[0], len(tests), bits)
+}
+
+func numbers(exit *[wideRows]byte, planes []plane, words int) {
+	if !hasWide {
+		numbersGo(exit, planes, words)
+		return
+	}
+	numbersAVX512(&exit[0], &planes[0], len(planes), words)
 }
 
 // conditionsAVX512 is conditionsGo. n and words are not 0.
@@ -30,7 +38,12 @@ func exits(exit *[wideRows]byte, s *exitSpace, tests []test, bits, words int) {
 //go:noescape
 func conditionsAVX512(planes *plane, bins *byte, tests *test, n, words int)
 
-// exitsAVX512 is exitsGo. n, bits and words are not 0.
+// exitsAVX512 is exitsGo. n and bits are not 0.
 //
 //go:noescape
-func exitsAVX512(exit *byte, s *exitSpace, tests *test, n, bits, words int)
+func exitsAVX512(s *exitSpace, tests *test, n, bits int)
+
+// numbersAVX512 is numbersGo. bits and words are not 0.
+//
+//go:noescape
+func numbersAVX512(exit *byte, planes *plane, bits, words int)

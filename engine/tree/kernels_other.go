@@ -9,6 +9,6 @@ func conditions(planes []plane, bins []byte, tests []test, words int) {
 	conditionsGo(planes, bins, tests, words)
 }
 
-func exits(exit *[wideRows]byte, s *exitSpace, tests []test, bits, words int) {
-	exitsGo(exit, s, tests, bits, words)
-}
+func exits(s *exitSpace, tests []test, bits int) { exitsGo(s, tests, bits) }
+
+func numbers(exit *[wideRows]byte, planes []plane, words int) { numbersGo(exit, planes, words) }

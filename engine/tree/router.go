@@ -107,18 +107,6 @@ func (r *Router) Left(in *RouterInput, tree int, planes []Plane) {
 		}
 	}
 	for _, o := range t.odd {
-		own[o.at] = src.leftPlane(&src.Nodes[o.node], in.x, in.rows, r.ensemble.Features)
+		own[o.at] = leftPlane(src, &src.Nodes[o.node], in.x, in.rows, r.ensemble.Features)
 	}
-}
-
-// leftPlane returns which of n rows of x go left at node.
-func (t *Tree) leftPlane(node *Node, x []float64, n, features int) (out Plane) {
-	at := int(node.Feature)
-	for row := range n {
-		if t.Left(node, x[at]) {
-			out[row/64] |= 1 << (row % 64)
-		}
-		at += features
-	}
-	return out
 }

@@ -31,9 +31,9 @@ func randomEnsemble(r *rand.Rand, float32s, plain bool, outputs int) *Ensemble {
 		}
 		switch r.IntN(12) {
 		case 0:
-			chain(r, e, &t, 1+r.IntN(300), plain)
+			chain(r, e, &t, 1+r.IntN(1200), plain)
 		case 1:
-			grow(r, e, &t, 12, plain)
+			grow(r, e, &t, 14, plain)
 		default:
 			grow(r, e, &t, r.IntN(9), plain)
 		}

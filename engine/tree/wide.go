@@ -60,9 +60,10 @@ type segment[K key] struct {
 
 // wideScratch is what one block needs.
 type wideScratch struct {
-	bins  []byte
-	exit  [wideRows]byte
-	space exitSpace
+	bins []byte
+	// exit has the leaves' numbers, high what is above their lowest eight bits.
+	exit, high [wideRows]byte
+	space      exitSpace
 }
 
 // newWide compiles e for the wide path, or returns nil where it has too many
@@ -79,7 +80,7 @@ func newWide[T float, K key](e *Ensemble) *wide[T, K] {
 			w.walks = true
 		}
 	}
-	w.scratch.New = func() any { return &wideScratch{bins: make([]byte, w.columns*wideRows)} }
+	w.scratch.New = func() any { return &wideScratch{bins: make([]byte, max(1, w.columns)*wideRows)} }
 	return w
 }
 
@@ -321,22 +322,31 @@ func notBelow[K key](k, t K) uint8 {
 	return uint8(below) - 1
 }
 
-// exits finds the leaves of tree i for the n rows of x whose bins s has.
+// exits finds the leaves of the n rows of x whose bins s has.
 func (t *wideTree[T]) exits(s *wideScratch, src *Tree, x []T, n, features int) {
 	words := (n + 63) / 64
 	conditions(s.space.conditions[:], s.bins, t.tests, words)
 	for _, o := range t.odd {
-		node := &src.Nodes[o.node]
-		to := &s.space.conditions[o.at]
-		*to = plane{}
-		for r := range n {
-			if src.Left(node, float64(x[r*features+int(node.Feature)])) {
-				to[r/64] |= 1 << (r % 64)
-			}
-		}
+		s.space.conditions[o.at] = leftPlane(src, &src.Nodes[o.node], x, n, features)
 	}
 	clear(s.space.reach[maxExits+t.leaves : maxExits+1<<t.bits])
-	exits(&s.exit, &s.space, t.tests, t.bits, words)
+	exits(&s.space, t.tests, t.bits)
+	numbers(&s.exit, s.space.conditions[:min(t.bits, 8)], words)
+	if t.bits > 8 {
+		numbers(&s.high, s.space.conditions[8:t.bits], words)
+	}
+}
+
+// leftPlane returns which of n rows of x go left at node.
+func leftPlane[T float](t *Tree, node *Node, x []T, n, features int) (out plane) {
+	at := int(node.Feature)
+	for row := range n {
+		if t.Left(node, float64(x[at])) {
+			out[row/64] |= 1 << (row % 64)
+		}
+		at += features
+	}
+	return out
 }
 
 // wideBlock adds the leaves of n rows, at most wideRows, to out.
@@ -355,7 +365,7 @@ func (p *program[T, K]) wideBlock(x []T, n int, out []T) {
 		t := &p.wide.trees[i]
 		if len(t.tests) > 0 {
 			t.exits(s, &p.source.Trees[i], x, n, p.features)
-			t.add(s.exit[:n], p.source.Trees[i].Output, p.outputs, out)
+			t.add(s, n, p.source.Trees[i].Output, p.outputs, out)
 			continue
 		}
 		whole := n - n%lanes
@@ -368,25 +378,34 @@ func (p *program[T, K]) wideBlock(x []T, n int, out []T) {
 	p.wide.scratch.Put(s)
 }
 
-// add adds the values of the leaves at exit to out, which has outputs values a row.
-func (t *wideTree[T]) add(exit []byte, output, outputs int, out []T) {
+// add adds the values of the leaves that s has of n rows to out, which has
+// outputs values a row.
+func (t *wideTree[T]) add(s *wideScratch, n, output, outputs int, out []T) {
+	values := t.values
 	switch {
-	case outputs == 1:
-		values := t.values
-		out = out[:len(exit)]
-		for r, e := range exit {
+	case outputs == 1 && t.bits <= 8:
+		out = out[:n]
+		for r, e := range s.exit[:n] {
 			out[r] += values[e]
 		}
 	case output >= 0:
-		for r, e := range exit {
-			out[r*outputs+output] += t.values[e]
+		for r := range n {
+			out[r*outputs+output] += values[s.leaf(t.bits, r)]
 		}
 	default:
-		for r, e := range exit {
-			v := t.values[int(e)*outputs:][:outputs]
+		for r := range n {
+			v := values[s.leaf(t.bits, r)*outputs:][:outputs]
 			for k := range v {
 				out[r*outputs+k] += v[k]
 			}
 		}
 	}
+}
+
+// leaf returns the number of row r's leaf.
+func (s *wideScratch) leaf(bits, r int) int {
+	if bits <= 8 {
+		return int(s.exit[r])
+	}
+	return int(s.exit[r]) | int(s.high[r])<<8
 }

@@ -33,93 +33,97 @@ word:
 	VZEROUPPER
 	RET
 
-// func exitsAVX512(exit *byte, s *byte, tests *byte, n int, bits int, words int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·exitsAVX512(SB), NOSPLIT, $0-48
-	MOVQ       exit+0(FP), AX
-	MOVQ       s+8(FP), CX
-	MOVQ       tests+16(FP), DX
-	MOVQ       n+24(FP), BX
-	MOVQ       bits+32(FP), SI
-	MOVQ       words+40(FP), DI
-	LEAQ       16384(CX), R8
-	MOVQ       CX, R9
+// func exitsAVX512(s *byte, tests *byte, n int, bits int)
+// Requires: AVX, AVX512F
+TEXT ·exitsAVX512(SB), NOSPLIT, $0-32
+	MOVQ       s+0(FP), AX
+	MOVQ       tests+8(FP), CX
+	MOVQ       n+16(FP), DX
+	MOVQ       bits+24(FP), BX
+	LEAQ       65536(AX), SI
+	MOVQ       AX, DI
 	VPTERNLOGD $0xff, Z0, Z0, Z0
-	VMOVDQU64  Z0, (R8)
-	MOVQ       R8, R12
+	VMOVDQU64  Z0, (SI)
+	MOVQ       SI, R10
 
 node:
-	VMOVDQU64 (R12), Z0
-	VMOVDQU64 (R9), Z3
-	MOVWQZX   6(DX), R10
-	MOVWQZX   8(DX), R11
-	SHLQ      $0x06, R10
-	SHLQ      $0x06, R11
-	VPANDQ    Z0, Z3, Z4
-	VPANDNQ   Z0, Z3, Z0
-	VMOVDQU64 Z4, (R8)(R10*1)
-	VMOVDQU64 Z0, (R8)(R11*1)
-	ADDQ      $0x40, R12
-	ADDQ      $0x40, R9
-	ADDQ      $0x0c, DX
-	DECQ      BX
+	VMOVDQU64 (R10), Z0
+	VMOVDQU64 (DI), Z2
+	MOVWQZX   6(CX), R8
+	MOVWQZX   8(CX), R9
+	SHLQ      $0x06, R8
+	SHLQ      $0x06, R9
+	VPANDQ    Z0, Z2, Z3
+	VPANDNQ   Z0, Z2, Z0
+	VMOVDQU64 Z3, (SI)(R8*1)
+	VMOVDQU64 Z0, (SI)(R9*1)
+	ADDQ      $0x40, R10
+	ADDQ      $0x40, DI
+	ADDQ      $0x0c, CX
+	DECQ      DX
 	JNZ       node
-	LEAQ      32768(CX), DX
-	MOVQ      CX, BX
-	MOVQ      $0x00000001, R8
-	MOVQ      SI, R9
+	LEAQ      131072(AX), CX
+	MOVQ      $0x00000001, DX
+	MOVQ      BX, SI
 
 double:
-	DECQ R9
+	DECQ SI
 	JZ   doubled
-	SHLQ $0x01, R8
+	SHLQ $0x01, DX
 	JMP  double
 
 doubled:
-	MOVQ SI, R9
-
 bit:
 	VPXORQ Z1, Z1, Z1
-	MOVQ   DX, R10
-	MOVQ   DX, R11
-	MOVQ   R8, R12
+	MOVQ   CX, SI
+	MOVQ   CX, DI
+	MOVQ   DX, R8
 
 pair:
-	VMOVDQU64    (R10), Z0
-	VMOVDQU64    64(R10), Z3
-	VPORQ        Z3, Z1, Z1
-	VPORQ        Z3, Z0, Z0
-	VMOVDQU64    Z0, (R11)
-	ADDQ         $0x80, R10
-	ADDQ         $0x40, R11
-	DECQ         R12
-	JNZ          pair
-	VMOVDQU64    Z1, (BX)
-	ADDQ         $0x40, BX
-	SHRQ         $0x01, R8
-	DECQ         R9
-	JNZ          bit
-	MOVL         $0x00000001, DX
-	VPBROADCASTB DX, Z0
-	MOVQ         CX, BX
+	VMOVDQU64 (SI), Z0
+	VMOVDQU64 64(SI), Z2
+	VPORQ     Z2, Z1, Z1
+	VPORQ     Z2, Z0, Z0
+	VMOVDQU64 Z0, (DI)
+	ADDQ      $0x80, SI
+	ADDQ      $0x40, DI
+	DECQ      R8
+	JNZ       pair
+	VMOVDQU64 Z1, (AX)
+	ADDQ      $0x40, AX
+	SHRQ      $0x01, DX
+	DECQ      BX
+	JNZ       bit
+	VZEROUPPER
+	RET
+
+// func numbersAVX512(exit *byte, planes *byte, bits int, words int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·numbersAVX512(SB), NOSPLIT, $0-32
+	MOVQ         exit+0(FP), AX
+	MOVQ         planes+8(FP), CX
+	MOVQ         bits+16(FP), DX
+	MOVQ         words+24(FP), BX
+	MOVL         $0x00000001, SI
+	VPBROADCASTB SI, Z0
 
 rows:
-	VPXORQ    Z2, Z2, Z2
-	VMOVDQA64 Z0, Z1
-	MOVQ      BX, CX
-	MOVQ      SI, R9
+	VPXORQ    Z1, Z1, Z1
+	VMOVDQA64 Z0, Z2
+	MOVQ      CX, DI
+	MOVQ      DX, SI
 
 gather:
-	KMOVQ     (CX), K1
-	VPADDB    Z1, Z2, K1, Z2
-	VPADDB    Z1, Z1, Z1
-	ADDQ      $0x40, CX
-	DECQ      R9
+	KMOVQ     (DI), K1
+	VPADDB    Z2, Z1, K1, Z1
+	VPADDB    Z2, Z2, Z2
+	ADDQ      $0x40, DI
+	DECQ      SI
 	JNZ       gather
-	VMOVDQU64 Z2, (AX)
+	VMOVDQU64 Z1, (AX)
 	ADDQ      $0x40, AX
-	ADDQ      $0x08, BX
-	DECQ      DI
+	ADDQ      $0x08, CX
+	DECQ      BX
 	JNZ       rows
 	VZEROUPPER
 	RET

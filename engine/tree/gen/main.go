@@ -1,4 +1,4 @@
-// Command gen writes wide_amd64.s, the AVX-512 forms of the two loops of
+// Command gen writes wide_amd64.s, the AVX-512 forms of the loops of
 // package tree that kernels.go has in plain Go:
 //
 //	cd engine/tree/gen && go run . -out ../wide_amd64.s -pkg tree
@@ -13,6 +13,7 @@ func main() {
 	ConstraintExpr("amd64")
 	conditions()
 	exits()
+	numbers()
 	Generate()
 }
 
@@ -49,13 +50,11 @@ func conditions() {
 
 // exits follows all rows down the tree at once, one bit a row.
 func exits() {
-	TEXT("exitsAVX512", NOSPLIT, "func(exit, s, tests *byte, n, bits, words int)")
-	exit := Load(Param("exit"), GP64())
+	TEXT("exitsAVX512", NOSPLIT, "func(s, tests *byte, n, bits int)")
 	space := Load(Param("s"), GP64())
 	tests := Load(Param("tests"), GP64())
 	n := Load(Param("n"), GP64())
 	count := Load(Param("bits"), GP64())
-	words := Load(Param("words"), GP64())
 
 	// reach is where the rows at a node are kept, planes where the conditions.
 	reach, planes := GP64(), GP64()
@@ -88,7 +87,7 @@ func exits() {
 	// The leaves' rows are or-ed in pairs, so that bit by bit the exit's number
 	// comes out: its lowest bit is set for the rows of all odd leaves.
 	leaves, plane := GP64(), GP64()
-	LEAQ(Mem{Base: space, Disp: reachAt + 256*64}, leaves)
+	LEAQ(Mem{Base: space, Disp: reachAt + maxExits*64}, leaves)
 	MOVQ(space, plane)
 	pairs := GP64()
 	MOVQ(U32(1), pairs)
@@ -127,11 +126,22 @@ func exits() {
 	DECQ(left)
 	JNZ(LabelRef("bit"))
 
+	VZEROUPPER()
+	RET()
+}
+
+// numbers turns planes of bits into bytes.
+func numbers() {
+	TEXT("numbersAVX512", NOSPLIT, "func(exit, planes *byte, bits, words int)")
+	exit := Load(Param("exit"), GP64())
+	plane := Load(Param("planes"), GP64())
+	count := Load(Param("bits"), GP64())
+	words := Load(Param("words"), GP64())
+	left := GP64()
 	one := ZMM()
 	t := GP32()
 	MOVL(U32(1), t)
 	VPBROADCASTB(t, one)
-	MOVQ(space, plane)
 	Label("rows")
 	number, bit := ZMM(), ZMM()
 	VPXORQ(number, number, number)
@@ -158,5 +168,6 @@ func exits() {
 
 const (
 	testBytes = 12
-	reachAt   = 256 * 64
+	maxExits  = 1024
+	reachAt   = maxExits * 64
 )
