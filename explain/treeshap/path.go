@@ -273,7 +273,7 @@ func (p *Path) newWalk() *walk {
 		planes = max(planes, t.program.tests+len(t.program.sats)+1)
 		slots = max(slots, t.program.slots*t.n)
 		if t.program.consts == nil {
-			consts = max(consts, min(chunk, len(t.program.ops))*t.width())
+			consts = max(consts, min(chunk+2, len(t.program.ops))*t.width())
 		}
 	}
 	stride := max(1, min(lanes, slotBytes/8/slots))

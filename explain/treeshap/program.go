@@ -47,6 +47,7 @@ const (
 	opLeftLeaf         // opUp where the left child is a leaf
 	opRightLeaf        // opUp where the right child is
 	opBottom           // opUp where both are
+	opFork             // opDown and opBottom of both children, then opUp
 )
 
 const (
@@ -54,7 +55,7 @@ const (
 	lanes = 64
 	// constants come before those of the points: of opDown the child's rho, and
 	// what is added to it times tau where the row goes left and right; of the
-	// others the children's rho.
+	// others the children's rho. The ops of an opFork's children follow it.
 	constants = 3
 	// chunk is how many ops' constants are computed at a time, where they are
 	// not kept.
@@ -163,7 +164,14 @@ func (c *compiler) visit(i int32, depth, to uint32) {
 	last := uint32(2 * t.depth)
 	at := [2]uint32{uint32(t.depth) + depth + 1, last}
 	kinds := [2]uint32{opLeftLeaf, opRightLeaf}
-	up := op{kind: opUp, c: depth, to: to, test: c.test(i), before: c.before(i + 1)}
+	up := op{kind: opUp, c: depth, to: to, test: c.test(i), before: c.before(i + 1), feature: c.column(t.nodes[i+1].feature)}
+	if c.isBottom(i+1) && c.isBottom(t.right(i)) {
+		up.kind, up.left, up.right = opFork, at[0], at[1]
+		c.emit(up, i)
+		c.visit(i+1, depth+1, at[0])
+		c.visit(t.right(i), depth+1, at[1])
+		return
+	}
 	for side, j := range [2]int32{i + 1, t.right(i)} {
 		if !t.nodes[j].leaf {
 			c.emit(op{kind: opDown, c: depth, to: depth + 1, test: up.test, before: up.before}, j)
@@ -178,14 +186,22 @@ func (c *compiler) visit(i int32, depth, to uint32) {
 		}
 	}
 	up.left, up.right = at[0], at[1]
-	f := t.nodes[i+1].feature
-	column, ok := c.columns[f]
+	c.emit(up, i)
+}
+
+// isBottom reports whether i is an inner node over two leaves.
+func (c *compiler) isBottom(i int32) bool {
+	return !c.t.nodes[i].leaf && c.t.nodes[i+1].leaf && c.t.nodes[c.t.right(i)].leaf
+}
+
+// column returns the place of a feature's values.
+func (c *compiler) column(feature int32) uint32 {
+	column, ok := c.columns[feature]
 	if !ok {
 		column = uint32(len(c.columns))
-		c.columns[f] = column
+		c.columns[feature] = column
 	}
-	up.feature = column
-	c.emit(up, i)
+	return column
 }
 
 func (c *compiler) emit(o op, node int32) {
@@ -258,8 +274,9 @@ func (m *machine) run(t *pathTree, value, word, rows int, phi []float64) {
 			continue
 		}
 		w := t.width()
-		for at := 0; at < len(p.ops); at += chunk {
-			ops := p.ops[at:min(at+chunk, len(p.ops))]
+		for at, end := 0, 0; at < len(p.ops); at = end {
+			end = p.cut(at)
+			ops := p.ops[at:end]
 			consts := m.consts[:len(ops)*w]
 			for i := range ops {
 				t.constantsOf(at+i, consts[i*w:(i+1)*w])
@@ -269,6 +286,18 @@ func (m *machine) run(t *pathTree, value, word, rows int, phi []float64) {
 	}
 }
 
+// cut returns the end of the chunk of ops that begins at at: no opFork is parted
+// from its children.
+func (p *program) cut(at int) int {
+	end := min(at+chunk, len(p.ops))
+	for _, back := range [2]int{2, 1} {
+		if p.ops[max(at, end-back)].kind == opFork {
+			return min(end+3-back, len(p.ops))
+		}
+	}
+	return end
+}
+
 func (m *machine) steps(t *pathTree, ops []op, consts []float64, word, off, rows int, phi, leaves []float64) {
 	if m.kernels && t.n <= maxKernelPoints {
 		runKernel(t.n, ops, consts, m.slots, m.planes, word, phi, leaves, rows)
@@ -276,8 +305,14 @@ func (m *machine) steps(t *pathTree, ops []op, consts []float64, word, off, rows
 	}
 	w := t.width()
 	f := frame{m: m, n: t.n, rows: rows, off: off, word: word, phi: phi, leaves: leaves}
-	for i := range ops {
-		f.step(&ops[i], consts[i*w:(i+1)*w])
+	for i := 0; i < len(ops); i++ {
+		k := consts[i*w:]
+		if ops[i].kind != opFork {
+			f.step(&ops[i], k)
+			continue
+		}
+		f.fork((*[3]op)(ops[i:]), k, w)
+		i += 2
 	}
 }
 
@@ -289,11 +324,27 @@ type frame struct {
 	delta, sum         [lanes]float64
 }
 
+// masks returns the rows that go left, and those that satisfy what is above.
+func (f *frame) masks(o *op) (test, before uint64) {
+	return f.m.planes[o.test][f.word] >> f.off, f.m.planes[o.before][f.word] >> f.off
+}
+
+func (f *frame) fork(o *[3]op, k []float64, width int) {
+	test, before := f.masks(&o[0])
+	tau := k[constants : constants+f.n]
+	left, right := k[0], k[1]
+	f.down(o[0].c, o[1].c, [3]float64{left, 1 - left, -left}, tau, test, before)
+	f.step(&o[1], k[width:])
+	f.down(o[0].c, o[2].c, [3]float64{right, -right, 1 - right}, tau, test, before)
+	f.step(&o[2], k[2*width:])
+	f.up(&o[0], k, test, before)
+}
+
 func (f *frame) step(o *op, k []float64) {
-	test, before := f.m.planes[o.test][f.word]>>f.off, f.m.planes[o.before][f.word]>>f.off
+	test, before := f.masks(o)
 	switch o.kind {
 	case opDown:
-		f.down(o, k, test, before)
+		f.down(o.c, o.to, [3]float64(k), k[constants:constants+f.n], test, before)
 	case opBottom:
 		f.bottom(o, k, test, before)
 	default:
@@ -306,7 +357,7 @@ func (f *frame) point(slot uint32, q int) []float64 {
 	return f.m.slots[(int(slot)*f.n+q)*f.m.stride:][:f.rows]
 }
 
-func (f *frame) down(o *op, k []float64, test, before uint64) {
+func (f *frame) down(from, into uint32, k [3]float64, taus []float64, test, before uint64) {
 	rho, delta := k[0], f.delta[:f.rows]
 	for l := range delta {
 		d := k[2]
@@ -318,8 +369,8 @@ func (f *frame) down(o *op, k []float64, test, before uint64) {
 		}
 		delta[l] = d
 	}
-	for q, tau := range k[constants : constants+f.n] {
-		c, to := f.point(o.c, q), f.point(o.to, q)
+	for q, tau := range taus {
+		c, to := f.point(from, q), f.point(into, q)
 		for l, d := range delta {
 			to[l] = c[l] * math.FMA(tau, d, rho)
 		}

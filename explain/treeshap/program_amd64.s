@@ -9,23 +9,21 @@
 TEXT ·run1AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000200, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000200, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000200, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000200, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -34,41 +32,42 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
 	VBROADCASTSD 32(CX), Z3
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z4
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z5
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z4
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z5
 	VMULPD       Z0, Z4, Z6
 	VFMADD231PD  Z1, Z5, Z6
 	VSUBPD       Z6, Z4, Z4
 	VSUBPD       Z6, Z5, Z5
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z4, Z5, K1, Z7
 	VMOVAPD.Z   Z7, K2, Z7
 	VMOVAPD     Z6, Z10
 	VFMADD231PD Z2, Z7, Z10
-	VMOVUPD     Z10, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z3, Z8
-	VMOVUPD     (R8)(R9*1), Z9
+	VMOVUPD     Z10, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z3, Z8
+	VMOVUPD     (SI)(DI*1), Z9
 	VFMADD231PD Z7, Z8, Z9
-	VMOVUPD     Z9, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z9, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -79,18 +78,18 @@ down:
 	VBROADCASTSD 24(CX), Z3
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z4
 	VMOVAPD.Z   Z4, K2, Z4
 	VMOVAPD     Z0, Z5
 	VFMADD231PD Z3, Z4, Z5
-	VMULPD      (SI)(R8*1), Z5, Z5
-	VMOVUPD     Z5, (DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      (DX)(SI*1), Z5, Z5
+	VMOVUPD     Z5, (BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -99,36 +98,35 @@ up1:
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
 	VBROADCASTSD 32(CX), Z3
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000200, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000200, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000200, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000200, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z5
-	VMOVUPD     (R9)(R14*1), Z6
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z5
+	VMOVUPD     (DI)(R12*1), Z6
 	VMULPD      Z0, Z5, Z7
 	VFMADD231PD Z1, Z6, Z7
 	VBLENDMPD   Z5, Z6, K1, Z8
 	VSUBPD.Z    Z7, Z8, K2, Z8
 	VFMADD231PD Z2, Z8, Z7
-	VMOVUPD     Z7, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z3, Z9
+	VMOVUPD     Z7, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z3, Z9
 	VMULPD      Z9, Z8, Z4
-	VADDPD      (R13)(R14*1), Z4, Z4
-	VMOVUPD     Z4, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z4, Z4
+	VMOVUPD     Z4, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -137,35 +135,34 @@ up2:
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
 	VBROADCASTSD 32(CX), Z3
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z4
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000200, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z4
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000200, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z6
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z6
 	VMULPD      Z0, Z4, Z7
 	VFMADD231PD Z1, Z6, Z7
 	VBLENDMPD   Z4, Z6, K1, Z8
 	VSUBPD.Z    Z7, Z8, K2, Z8
 	VFMADD231PD Z2, Z8, Z7
-	VMOVUPD     Z7, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z3, Z9
+	VMOVUPD     Z7, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z3, Z9
 	VMULPD      Z9, Z8, Z5
-	VADDPD      (R8)(R13*1), Z5, Z5
-	VMOVUPD     Z5, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z5, Z5
+	VMOVUPD     Z5, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -174,36 +171,136 @@ up3:
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
 	VBROADCASTSD 32(CX), Z3
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000200, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z4
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000200, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z4
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z6
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z6
 	VMULPD      Z0, Z6, Z7
 	VFMADD231PD Z1, Z4, Z7
 	VBLENDMPD   Z6, Z4, K1, Z8
 	VSUBPD.Z    Z7, Z8, K2, Z8
 	VFMADD231PD Z2, Z8, Z7
-	VMOVUPD     Z7, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z3, Z9
+	VMOVUPD     Z7, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z3, Z9
 	VMULPD      Z9, Z8, Z5
-	VADDPD      (R9)(R13*1), Z5, Z5
-	VMOVUPD     Z5, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z5, Z5
+	VMOVUPD     Z5, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      40(CX), Z3, Z5
+	VFMADD231PD.BCST 48(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      80(CX), Z6, Z8
+	VFMADD231PD.BCST 88(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 64(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 104(CX), Z12, Z20
+	VMULPD.BCST      72(CX), Z17, Z13
+	VMULPD.BCST      112(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      32(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x00000050, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -218,23 +315,21 @@ next:
 TEXT ·run2AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000400, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000400, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000400, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000400, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -243,47 +338,48 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
 	VBROADCASTSD 32(CX), Z3
 	VBROADCASTSD 40(CX), Z4
 	VBROADCASTSD 48(CX), Z5
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z6
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z7
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z6
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z7
 	VMULPD       Z0, Z6, Z8
 	VFMADD231PD  Z1, Z7, Z8
 	VSUBPD       Z8, Z6, Z6
 	VSUBPD       Z8, Z7, Z7
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z6, Z7, K1, Z9
 	VMOVAPD.Z   Z9, K2, Z9
 	VMOVAPD     Z8, Z12
 	VFMADD231PD Z2, Z9, Z12
-	VMOVUPD     Z12, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z4, Z10
+	VMOVUPD     Z12, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z4, Z10
 	VMOVAPD     Z8, Z12
 	VFMADD231PD Z3, Z9, Z12
-	VMOVUPD     Z12, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z5, Z10
-	VMOVUPD     (R8)(R9*1), Z11
+	VMOVUPD     Z12, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z5, Z10
+	VMOVUPD     (SI)(DI*1), Z11
 	VFMADD231PD Z9, Z10, Z11
-	VMOVUPD     Z11, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z11, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -295,22 +391,22 @@ down:
 	VBROADCASTSD 32(CX), Z4
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z5
 	VMOVAPD.Z   Z5, K2, Z5
 	VMOVAPD     Z0, Z6
 	VFMADD231PD Z3, Z5, Z6
-	VMULPD      (SI)(R8*1), Z6, Z6
-	VMOVUPD     Z6, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z6, Z6
+	VMOVUPD     Z6, (BX)(SI*1)
 	VMOVAPD     Z0, Z6
 	VFMADD231PD Z4, Z5, Z6
-	VMULPD      512(SI)(R8*1), Z6, Z6
-	VMOVUPD     Z6, 512(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      512(DX)(SI*1), Z6, Z6
+	VMOVUPD     Z6, 512(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -321,46 +417,45 @@ up1:
 	VBROADCASTSD 32(CX), Z3
 	VBROADCASTSD 40(CX), Z4
 	VBROADCASTSD 48(CX), Z5
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000400, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000400, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000400, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000400, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z7
-	VMOVUPD     (R9)(R14*1), Z8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z7
+	VMOVUPD     (DI)(R12*1), Z8
 	VMULPD      Z0, Z7, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z7, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z2, Z10, Z9
-	VMOVUPD     Z9, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z4, Z11
+	VMOVUPD     Z9, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z4, Z11
 	VMULPD      Z11, Z10, Z6
-	VMOVUPD     512(R8)(R14*1), Z7
-	VMOVUPD     512(R9)(R14*1), Z8
+	VMOVUPD     512(SI)(R12*1), Z7
+	VMOVUPD     512(DI)(R12*1), Z8
 	VMULPD      Z0, Z7, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z7, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z3, Z10, Z9
-	VMOVUPD     Z9, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z5, Z11
+	VMOVUPD     Z9, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z5, Z11
 	VFMADD231PD Z11, Z10, Z6
-	VADDPD      (R13)(R14*1), Z6, Z6
-	VMOVUPD     Z6, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z6, Z6
+	VMOVUPD     Z6, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -371,44 +466,43 @@ up2:
 	VBROADCASTSD 32(CX), Z3
 	VBROADCASTSD 40(CX), Z4
 	VBROADCASTSD 48(CX), Z5
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z6
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000400, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z6
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000400, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z8
 	VMULPD      Z0, Z6, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z6, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z2, Z10, Z9
-	VMOVUPD     Z9, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z4, Z11
+	VMOVUPD     Z9, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z4, Z11
 	VMULPD      Z11, Z10, Z7
-	VMOVUPD     512(R9)(R13*1), Z8
+	VMOVUPD     512(DI)(R11*1), Z8
 	VMULPD      Z0, Z6, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z6, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z3, Z10, Z9
-	VMOVUPD     Z9, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z5, Z11
+	VMOVUPD     Z9, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z5, Z11
 	VFMADD231PD Z11, Z10, Z7
-	VADDPD      (R8)(R13*1), Z7, Z7
-	VMOVUPD     Z7, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z7, Z7
+	VMOVUPD     Z7, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -419,45 +513,166 @@ up3:
 	VBROADCASTSD 32(CX), Z3
 	VBROADCASTSD 40(CX), Z4
 	VBROADCASTSD 48(CX), Z5
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000400, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z6
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000400, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z6
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z8
 	VMULPD      Z0, Z8, Z9
 	VFMADD231PD Z1, Z6, Z9
 	VBLENDMPD   Z8, Z6, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z2, Z10, Z9
-	VMOVUPD     Z9, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z4, Z11
+	VMOVUPD     Z9, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z4, Z11
 	VMULPD      Z11, Z10, Z7
-	VMOVUPD     512(R8)(R13*1), Z8
+	VMOVUPD     512(SI)(R11*1), Z8
 	VMULPD      Z0, Z8, Z9
 	VFMADD231PD Z1, Z6, Z9
 	VBLENDMPD   Z8, Z6, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z3, Z10, Z9
-	VMOVUPD     Z9, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z5, Z11
+	VMOVUPD     Z9, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z5, Z11
 	VFMADD231PD Z11, Z10, Z7
-	VADDPD      (R9)(R13*1), Z7, Z7
-	VMOVUPD     Z7, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z7, Z7
+	VMOVUPD     Z7, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      56(CX), Z3, Z5
+	VFMADD231PD.BCST 64(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      112(CX), Z6, Z8
+	VFMADD231PD.BCST 120(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 80(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 136(CX), Z12, Z20
+	VMULPD.BCST      96(CX), Z17, Z13
+	VMULPD.BCST      152(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      40(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 88(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 144(CX), Z12, Z20
+	VFMADD231PD.BCST 104(CX), Z17, Z13
+	VFMADD231PD.BCST 160(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      48(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x00000070, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -472,23 +687,21 @@ next:
 TEXT ·run3AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000600, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000600, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000600, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000600, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -497,6 +710,8 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
@@ -505,45 +720,44 @@ op:
 	VBROADCASTSD 48(CX), Z5
 	VBROADCASTSD 56(CX), Z6
 	VBROADCASTSD 64(CX), Z7
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z8
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z9
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z8
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z9
 	VMULPD       Z0, Z8, Z10
 	VFMADD231PD  Z1, Z9, Z10
 	VSUBPD       Z10, Z8, Z8
 	VSUBPD       Z10, Z9, Z9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z8, Z9, K1, Z11
 	VMOVAPD.Z   Z11, K2, Z11
 	VMOVAPD     Z10, Z14
 	VFMADD231PD Z2, Z11, Z14
-	VMOVUPD     Z14, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z5, Z12
+	VMOVUPD     Z14, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z5, Z12
 	VMOVAPD     Z10, Z14
 	VFMADD231PD Z3, Z11, Z14
-	VMOVUPD     Z14, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z6, Z12
+	VMOVUPD     Z14, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z6, Z12
 	VMOVAPD     Z10, Z14
 	VFMADD231PD Z4, Z11, Z14
-	VMOVUPD     Z14, 1024(DI)(R9*1)
-	VFMADD231PD 1024(SI)(R9*1), Z7, Z12
-	VMOVUPD     (R8)(R9*1), Z13
+	VMOVUPD     Z14, 1024(BX)(DI*1)
+	VFMADD231PD 1024(DX)(DI*1), Z7, Z12
+	VMOVUPD     (SI)(DI*1), Z13
 	VFMADD231PD Z11, Z12, Z13
-	VMOVUPD     Z13, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z13, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -556,26 +770,26 @@ down:
 	VBROADCASTSD 40(CX), Z5
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z6
 	VMOVAPD.Z   Z6, K2, Z6
 	VMOVAPD     Z0, Z7
 	VFMADD231PD Z3, Z6, Z7
-	VMULPD      (SI)(R8*1), Z7, Z7
-	VMOVUPD     Z7, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z7, Z7
+	VMOVUPD     Z7, (BX)(SI*1)
 	VMOVAPD     Z0, Z7
 	VFMADD231PD Z4, Z6, Z7
-	VMULPD      512(SI)(R8*1), Z7, Z7
-	VMOVUPD     Z7, 512(DI)(R8*1)
+	VMULPD      512(DX)(SI*1), Z7, Z7
+	VMOVUPD     Z7, 512(BX)(SI*1)
 	VMOVAPD     Z0, Z7
 	VFMADD231PD Z5, Z6, Z7
-	VMULPD      1024(SI)(R8*1), Z7, Z7
-	VMOVUPD     Z7, 1024(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      1024(DX)(SI*1), Z7, Z7
+	VMOVUPD     Z7, 1024(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -588,56 +802,55 @@ up1:
 	VBROADCASTSD 48(CX), Z5
 	VBROADCASTSD 56(CX), Z6
 	VBROADCASTSD 64(CX), Z7
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000600, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000600, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000600, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000600, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z9
-	VMOVUPD     (R9)(R14*1), Z10
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z9
+	VMOVUPD     (DI)(R12*1), Z10
 	VMULPD      Z0, Z9, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z9, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z2, Z12, Z11
-	VMOVUPD     Z11, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z5, Z13
+	VMOVUPD     Z11, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z5, Z13
 	VMULPD      Z13, Z12, Z8
-	VMOVUPD     512(R8)(R14*1), Z9
-	VMOVUPD     512(R9)(R14*1), Z10
+	VMOVUPD     512(SI)(R12*1), Z9
+	VMOVUPD     512(DI)(R12*1), Z10
 	VMULPD      Z0, Z9, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z9, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z3, Z12, Z11
-	VMOVUPD     Z11, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z6, Z13
+	VMOVUPD     Z11, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z6, Z13
 	VFMADD231PD Z13, Z12, Z8
-	VMOVUPD     1024(R8)(R14*1), Z9
-	VMOVUPD     1024(R9)(R14*1), Z10
+	VMOVUPD     1024(SI)(R12*1), Z9
+	VMOVUPD     1024(DI)(R12*1), Z10
 	VMULPD      Z0, Z9, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z9, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z4, Z12, Z11
-	VMOVUPD     Z11, 1024(DI)(R14*1)
-	VMULPD      1024(SI)(R14*1), Z7, Z13
+	VMOVUPD     Z11, 1024(BX)(R12*1)
+	VMULPD      1024(DX)(R12*1), Z7, Z13
 	VFMADD231PD Z13, Z12, Z8
-	VADDPD      (R13)(R14*1), Z8, Z8
-	VMOVUPD     Z8, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z8, Z8
+	VMOVUPD     Z8, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -650,53 +863,52 @@ up2:
 	VBROADCASTSD 48(CX), Z5
 	VBROADCASTSD 56(CX), Z6
 	VBROADCASTSD 64(CX), Z7
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000600, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z8
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000600, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z10
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z10
 	VMULPD      Z0, Z8, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z8, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z2, Z12, Z11
-	VMOVUPD     Z11, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z5, Z13
+	VMOVUPD     Z11, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z5, Z13
 	VMULPD      Z13, Z12, Z9
-	VMOVUPD     512(R9)(R13*1), Z10
+	VMOVUPD     512(DI)(R11*1), Z10
 	VMULPD      Z0, Z8, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z8, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z3, Z12, Z11
-	VMOVUPD     Z11, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z6, Z13
+	VMOVUPD     Z11, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z6, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VMOVUPD     1024(R9)(R13*1), Z10
+	VMOVUPD     1024(DI)(R11*1), Z10
 	VMULPD      Z0, Z8, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z8, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z4, Z12, Z11
-	VMOVUPD     Z11, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z7, Z13
+	VMOVUPD     Z11, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z7, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VADDPD      (R8)(R13*1), Z9, Z9
-	VMOVUPD     Z9, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z9, Z9
+	VMOVUPD     Z9, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -709,54 +921,196 @@ up3:
 	VBROADCASTSD 48(CX), Z5
 	VBROADCASTSD 56(CX), Z6
 	VBROADCASTSD 64(CX), Z7
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000600, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z8
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000600, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z8
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z10
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z10
 	VMULPD      Z0, Z10, Z11
 	VFMADD231PD Z1, Z8, Z11
 	VBLENDMPD   Z10, Z8, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z2, Z12, Z11
-	VMOVUPD     Z11, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z5, Z13
+	VMOVUPD     Z11, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z5, Z13
 	VMULPD      Z13, Z12, Z9
-	VMOVUPD     512(R8)(R13*1), Z10
+	VMOVUPD     512(SI)(R11*1), Z10
 	VMULPD      Z0, Z10, Z11
 	VFMADD231PD Z1, Z8, Z11
 	VBLENDMPD   Z10, Z8, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z3, Z12, Z11
-	VMOVUPD     Z11, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z6, Z13
+	VMOVUPD     Z11, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z6, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VMOVUPD     1024(R8)(R13*1), Z10
+	VMOVUPD     1024(SI)(R11*1), Z10
 	VMULPD      Z0, Z10, Z11
 	VFMADD231PD Z1, Z8, Z11
 	VBLENDMPD   Z10, Z8, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z4, Z12, Z11
-	VMOVUPD     Z11, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z7, Z13
+	VMOVUPD     Z11, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z7, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VADDPD      (R9)(R13*1), Z9, Z9
-	VMOVUPD     Z9, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z9, Z9
+	VMOVUPD     Z9, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      72(CX), Z3, Z5
+	VFMADD231PD.BCST 80(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      144(CX), Z6, Z8
+	VFMADD231PD.BCST 152(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 96(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 168(CX), Z12, Z20
+	VMULPD.BCST      120(CX), Z17, Z13
+	VMULPD.BCST      192(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      48(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 104(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 176(CX), Z12, Z20
+	VFMADD231PD.BCST 128(CX), Z17, Z13
+	VFMADD231PD.BCST 200(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      56(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1024(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 40(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 112(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 184(CX), Z12, Z20
+	VFMADD231PD.BCST 136(CX), Z17, Z13
+	VFMADD231PD.BCST 208(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 40(CX), Z19, Z21
+	VMOVUPD          Z21, 1024(BX)(R13*1)
+	VMULPD.BCST      64(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x00000090, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -771,23 +1125,21 @@ next:
 TEXT ·run4AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000800, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000800, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000800, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000800, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -796,6 +1148,8 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
@@ -806,49 +1160,48 @@ op:
 	VBROADCASTSD 64(CX), Z7
 	VBROADCASTSD 72(CX), Z8
 	VBROADCASTSD 80(CX), Z9
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z10
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z11
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z10
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z11
 	VMULPD       Z0, Z10, Z12
 	VFMADD231PD  Z1, Z11, Z12
 	VSUBPD       Z12, Z10, Z10
 	VSUBPD       Z12, Z11, Z11
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z10, Z11, K1, Z13
 	VMOVAPD.Z   Z13, K2, Z13
 	VMOVAPD     Z12, Z16
 	VFMADD231PD Z2, Z13, Z16
-	VMOVUPD     Z16, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z6, Z14
+	VMOVUPD     Z16, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z6, Z14
 	VMOVAPD     Z12, Z16
 	VFMADD231PD Z3, Z13, Z16
-	VMOVUPD     Z16, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z7, Z14
+	VMOVUPD     Z16, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z7, Z14
 	VMOVAPD     Z12, Z16
 	VFMADD231PD Z4, Z13, Z16
-	VMOVUPD     Z16, 1024(DI)(R9*1)
-	VFMADD231PD 1024(SI)(R9*1), Z8, Z14
+	VMOVUPD     Z16, 1024(BX)(DI*1)
+	VFMADD231PD 1024(DX)(DI*1), Z8, Z14
 	VMOVAPD     Z12, Z16
 	VFMADD231PD Z5, Z13, Z16
-	VMOVUPD     Z16, 1536(DI)(R9*1)
-	VFMADD231PD 1536(SI)(R9*1), Z9, Z14
-	VMOVUPD     (R8)(R9*1), Z15
+	VMOVUPD     Z16, 1536(BX)(DI*1)
+	VFMADD231PD 1536(DX)(DI*1), Z9, Z14
+	VMOVUPD     (SI)(DI*1), Z15
 	VFMADD231PD Z13, Z14, Z15
-	VMOVUPD     Z15, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z15, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -862,30 +1215,30 @@ down:
 	VBROADCASTSD 48(CX), Z6
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z7
 	VMOVAPD.Z   Z7, K2, Z7
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z3, Z7, Z8
-	VMULPD      (SI)(R8*1), Z8, Z8
-	VMOVUPD     Z8, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z8, Z8
+	VMOVUPD     Z8, (BX)(SI*1)
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z4, Z7, Z8
-	VMULPD      512(SI)(R8*1), Z8, Z8
-	VMOVUPD     Z8, 512(DI)(R8*1)
+	VMULPD      512(DX)(SI*1), Z8, Z8
+	VMOVUPD     Z8, 512(BX)(SI*1)
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z5, Z7, Z8
-	VMULPD      1024(SI)(R8*1), Z8, Z8
-	VMOVUPD     Z8, 1024(DI)(R8*1)
+	VMULPD      1024(DX)(SI*1), Z8, Z8
+	VMOVUPD     Z8, 1024(BX)(SI*1)
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z6, Z7, Z8
-	VMULPD      1536(SI)(R8*1), Z8, Z8
-	VMOVUPD     Z8, 1536(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      1536(DX)(SI*1), Z8, Z8
+	VMOVUPD     Z8, 1536(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -900,66 +1253,65 @@ up1:
 	VBROADCASTSD 64(CX), Z7
 	VBROADCASTSD 72(CX), Z8
 	VBROADCASTSD 80(CX), Z9
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000800, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000800, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000800, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000800, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z11
-	VMOVUPD     (R9)(R14*1), Z12
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z11
+	VMOVUPD     (DI)(R12*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z2, Z14, Z13
-	VMOVUPD     Z13, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z6, Z15
+	VMOVUPD     Z13, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z6, Z15
 	VMULPD      Z15, Z14, Z10
-	VMOVUPD     512(R8)(R14*1), Z11
-	VMOVUPD     512(R9)(R14*1), Z12
+	VMOVUPD     512(SI)(R12*1), Z11
+	VMOVUPD     512(DI)(R12*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z3, Z14, Z13
-	VMOVUPD     Z13, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z7, Z15
+	VMOVUPD     Z13, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z7, Z15
 	VFMADD231PD Z15, Z14, Z10
-	VMOVUPD     1024(R8)(R14*1), Z11
-	VMOVUPD     1024(R9)(R14*1), Z12
+	VMOVUPD     1024(SI)(R12*1), Z11
+	VMOVUPD     1024(DI)(R12*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z4, Z14, Z13
-	VMOVUPD     Z13, 1024(DI)(R14*1)
-	VMULPD      1024(SI)(R14*1), Z8, Z15
+	VMOVUPD     Z13, 1024(BX)(R12*1)
+	VMULPD      1024(DX)(R12*1), Z8, Z15
 	VFMADD231PD Z15, Z14, Z10
-	VMOVUPD     1536(R8)(R14*1), Z11
-	VMOVUPD     1536(R9)(R14*1), Z12
+	VMOVUPD     1536(SI)(R12*1), Z11
+	VMOVUPD     1536(DI)(R12*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z5, Z14, Z13
-	VMOVUPD     Z13, 1536(DI)(R14*1)
-	VMULPD      1536(SI)(R14*1), Z9, Z15
+	VMOVUPD     Z13, 1536(BX)(R12*1)
+	VMULPD      1536(DX)(R12*1), Z9, Z15
 	VFMADD231PD Z15, Z14, Z10
-	VADDPD      (R13)(R14*1), Z10, Z10
-	VMOVUPD     Z10, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z10, Z10
+	VMOVUPD     Z10, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -974,62 +1326,61 @@ up2:
 	VBROADCASTSD 64(CX), Z7
 	VBROADCASTSD 72(CX), Z8
 	VBROADCASTSD 80(CX), Z9
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z10
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000800, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z10
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000800, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z12
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z2, Z14, Z13
-	VMOVUPD     Z13, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z6, Z15
+	VMOVUPD     Z13, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z6, Z15
 	VMULPD      Z15, Z14, Z11
-	VMOVUPD     512(R9)(R13*1), Z12
+	VMOVUPD     512(DI)(R11*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z3, Z14, Z13
-	VMOVUPD     Z13, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z7, Z15
+	VMOVUPD     Z13, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z7, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1024(R9)(R13*1), Z12
+	VMOVUPD     1024(DI)(R11*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z4, Z14, Z13
-	VMOVUPD     Z13, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z8, Z15
+	VMOVUPD     Z13, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z8, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1536(R9)(R13*1), Z12
+	VMOVUPD     1536(DI)(R11*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z5, Z14, Z13
-	VMOVUPD     Z13, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z9, Z15
+	VMOVUPD     Z13, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z9, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VADDPD      (R8)(R13*1), Z11, Z11
-	VMOVUPD     Z11, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z11, Z11
+	VMOVUPD     Z11, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -1044,63 +1395,226 @@ up3:
 	VBROADCASTSD 64(CX), Z7
 	VBROADCASTSD 72(CX), Z8
 	VBROADCASTSD 80(CX), Z9
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000800, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z10
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000800, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z10
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z12
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z2, Z14, Z13
-	VMOVUPD     Z13, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z6, Z15
+	VMOVUPD     Z13, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z6, Z15
 	VMULPD      Z15, Z14, Z11
-	VMOVUPD     512(R8)(R13*1), Z12
+	VMOVUPD     512(SI)(R11*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z3, Z14, Z13
-	VMOVUPD     Z13, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z7, Z15
+	VMOVUPD     Z13, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z7, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1024(R8)(R13*1), Z12
+	VMOVUPD     1024(SI)(R11*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z4, Z14, Z13
-	VMOVUPD     Z13, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z8, Z15
+	VMOVUPD     Z13, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z8, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1536(R8)(R13*1), Z12
+	VMOVUPD     1536(SI)(R11*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z5, Z14, Z13
-	VMOVUPD     Z13, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z9, Z15
+	VMOVUPD     Z13, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z9, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VADDPD      (R9)(R13*1), Z11, Z11
-	VMOVUPD     Z11, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z11, Z11
+	VMOVUPD     Z11, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      88(CX), Z3, Z5
+	VFMADD231PD.BCST 96(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      176(CX), Z6, Z8
+	VFMADD231PD.BCST 184(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 112(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 200(CX), Z12, Z20
+	VMULPD.BCST      144(CX), Z17, Z13
+	VMULPD.BCST      232(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      56(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 120(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 208(CX), Z12, Z20
+	VFMADD231PD.BCST 152(CX), Z17, Z13
+	VFMADD231PD.BCST 240(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      64(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1024(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 40(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 128(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 216(CX), Z12, Z20
+	VFMADD231PD.BCST 160(CX), Z17, Z13
+	VFMADD231PD.BCST 248(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 40(CX), Z19, Z21
+	VMOVUPD          Z21, 1024(BX)(R13*1)
+	VMULPD.BCST      72(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1536(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 48(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 136(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 224(CX), Z12, Z20
+	VFMADD231PD.BCST 168(CX), Z17, Z13
+	VFMADD231PD.BCST 256(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 48(CX), Z19, Z21
+	VMOVUPD          Z21, 1536(BX)(R13*1)
+	VMULPD.BCST      80(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x000000b0, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -1115,23 +1629,21 @@ next:
 TEXT ·run5AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000a00, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000a00, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000a00, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000a00, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -1140,6 +1652,8 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
@@ -1152,53 +1666,52 @@ op:
 	VBROADCASTSD 80(CX), Z9
 	VBROADCASTSD 88(CX), Z10
 	VBROADCASTSD 96(CX), Z11
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z12
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z13
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z12
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z13
 	VMULPD       Z0, Z12, Z14
 	VFMADD231PD  Z1, Z13, Z14
 	VSUBPD       Z14, Z12, Z12
 	VSUBPD       Z14, Z13, Z13
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z12, Z13, K1, Z15
 	VMOVAPD.Z   Z15, K2, Z15
 	VMOVAPD     Z14, Z18
 	VFMADD231PD Z2, Z15, Z18
-	VMOVUPD     Z18, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z7, Z16
+	VMOVUPD     Z18, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z7, Z16
 	VMOVAPD     Z14, Z18
 	VFMADD231PD Z3, Z15, Z18
-	VMOVUPD     Z18, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z8, Z16
+	VMOVUPD     Z18, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z8, Z16
 	VMOVAPD     Z14, Z18
 	VFMADD231PD Z4, Z15, Z18
-	VMOVUPD     Z18, 1024(DI)(R9*1)
-	VFMADD231PD 1024(SI)(R9*1), Z9, Z16
+	VMOVUPD     Z18, 1024(BX)(DI*1)
+	VFMADD231PD 1024(DX)(DI*1), Z9, Z16
 	VMOVAPD     Z14, Z18
 	VFMADD231PD Z5, Z15, Z18
-	VMOVUPD     Z18, 1536(DI)(R9*1)
-	VFMADD231PD 1536(SI)(R9*1), Z10, Z16
+	VMOVUPD     Z18, 1536(BX)(DI*1)
+	VFMADD231PD 1536(DX)(DI*1), Z10, Z16
 	VMOVAPD     Z14, Z18
 	VFMADD231PD Z6, Z15, Z18
-	VMOVUPD     Z18, 2048(DI)(R9*1)
-	VFMADD231PD 2048(SI)(R9*1), Z11, Z16
-	VMOVUPD     (R8)(R9*1), Z17
+	VMOVUPD     Z18, 2048(BX)(DI*1)
+	VFMADD231PD 2048(DX)(DI*1), Z11, Z16
+	VMOVUPD     (SI)(DI*1), Z17
 	VFMADD231PD Z15, Z16, Z17
-	VMOVUPD     Z17, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z17, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -1213,34 +1726,34 @@ down:
 	VBROADCASTSD 56(CX), Z7
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z8
 	VMOVAPD.Z   Z8, K2, Z8
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z3, Z8, Z9
-	VMULPD      (SI)(R8*1), Z9, Z9
-	VMOVUPD     Z9, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z9, Z9
+	VMOVUPD     Z9, (BX)(SI*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z4, Z8, Z9
-	VMULPD      512(SI)(R8*1), Z9, Z9
-	VMOVUPD     Z9, 512(DI)(R8*1)
+	VMULPD      512(DX)(SI*1), Z9, Z9
+	VMOVUPD     Z9, 512(BX)(SI*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z5, Z8, Z9
-	VMULPD      1024(SI)(R8*1), Z9, Z9
-	VMOVUPD     Z9, 1024(DI)(R8*1)
+	VMULPD      1024(DX)(SI*1), Z9, Z9
+	VMOVUPD     Z9, 1024(BX)(SI*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z6, Z8, Z9
-	VMULPD      1536(SI)(R8*1), Z9, Z9
-	VMOVUPD     Z9, 1536(DI)(R8*1)
+	VMULPD      1536(DX)(SI*1), Z9, Z9
+	VMOVUPD     Z9, 1536(BX)(SI*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z7, Z8, Z9
-	VMULPD      2048(SI)(R8*1), Z9, Z9
-	VMOVUPD     Z9, 2048(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      2048(DX)(SI*1), Z9, Z9
+	VMOVUPD     Z9, 2048(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -1257,76 +1770,75 @@ up1:
 	VBROADCASTSD 80(CX), Z9
 	VBROADCASTSD 88(CX), Z10
 	VBROADCASTSD 96(CX), Z11
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000a00, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000a00, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000a00, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000a00, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z13
-	VMOVUPD     (R9)(R14*1), Z14
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z13
+	VMOVUPD     (DI)(R12*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z2, Z16, Z15
-	VMOVUPD     Z15, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z7, Z17
+	VMOVUPD     Z15, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z7, Z17
 	VMULPD      Z17, Z16, Z12
-	VMOVUPD     512(R8)(R14*1), Z13
-	VMOVUPD     512(R9)(R14*1), Z14
+	VMOVUPD     512(SI)(R12*1), Z13
+	VMOVUPD     512(DI)(R12*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z3, Z16, Z15
-	VMOVUPD     Z15, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z8, Z17
+	VMOVUPD     Z15, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z8, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VMOVUPD     1024(R8)(R14*1), Z13
-	VMOVUPD     1024(R9)(R14*1), Z14
+	VMOVUPD     1024(SI)(R12*1), Z13
+	VMOVUPD     1024(DI)(R12*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z4, Z16, Z15
-	VMOVUPD     Z15, 1024(DI)(R14*1)
-	VMULPD      1024(SI)(R14*1), Z9, Z17
+	VMOVUPD     Z15, 1024(BX)(R12*1)
+	VMULPD      1024(DX)(R12*1), Z9, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VMOVUPD     1536(R8)(R14*1), Z13
-	VMOVUPD     1536(R9)(R14*1), Z14
+	VMOVUPD     1536(SI)(R12*1), Z13
+	VMOVUPD     1536(DI)(R12*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z5, Z16, Z15
-	VMOVUPD     Z15, 1536(DI)(R14*1)
-	VMULPD      1536(SI)(R14*1), Z10, Z17
+	VMOVUPD     Z15, 1536(BX)(R12*1)
+	VMULPD      1536(DX)(R12*1), Z10, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VMOVUPD     2048(R8)(R14*1), Z13
-	VMOVUPD     2048(R9)(R14*1), Z14
+	VMOVUPD     2048(SI)(R12*1), Z13
+	VMOVUPD     2048(DI)(R12*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z6, Z16, Z15
-	VMOVUPD     Z15, 2048(DI)(R14*1)
-	VMULPD      2048(SI)(R14*1), Z11, Z17
+	VMOVUPD     Z15, 2048(BX)(R12*1)
+	VMULPD      2048(DX)(R12*1), Z11, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VADDPD      (R13)(R14*1), Z12, Z12
-	VMOVUPD     Z12, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z12, Z12
+	VMOVUPD     Z12, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -1343,71 +1855,70 @@ up2:
 	VBROADCASTSD 80(CX), Z9
 	VBROADCASTSD 88(CX), Z10
 	VBROADCASTSD 96(CX), Z11
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z12
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000a00, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z12
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000a00, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z14
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z2, Z16, Z15
-	VMOVUPD     Z15, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z7, Z17
+	VMOVUPD     Z15, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z7, Z17
 	VMULPD      Z17, Z16, Z13
-	VMOVUPD     512(R9)(R13*1), Z14
+	VMOVUPD     512(DI)(R11*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z3, Z16, Z15
-	VMOVUPD     Z15, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z8, Z17
+	VMOVUPD     Z15, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z8, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1024(R9)(R13*1), Z14
+	VMOVUPD     1024(DI)(R11*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z4, Z16, Z15
-	VMOVUPD     Z15, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z9, Z17
+	VMOVUPD     Z15, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z9, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1536(R9)(R13*1), Z14
+	VMOVUPD     1536(DI)(R11*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z5, Z16, Z15
-	VMOVUPD     Z15, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z10, Z17
+	VMOVUPD     Z15, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z10, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     2048(R9)(R13*1), Z14
+	VMOVUPD     2048(DI)(R11*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z6, Z16, Z15
-	VMOVUPD     Z15, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z11, Z17
+	VMOVUPD     Z15, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z11, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VADDPD      (R8)(R13*1), Z13, Z13
-	VMOVUPD     Z13, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z13, Z13
+	VMOVUPD     Z13, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -1424,72 +1935,256 @@ up3:
 	VBROADCASTSD 80(CX), Z9
 	VBROADCASTSD 88(CX), Z10
 	VBROADCASTSD 96(CX), Z11
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000a00, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z12
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000a00, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z12
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z14
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z2, Z16, Z15
-	VMOVUPD     Z15, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z7, Z17
+	VMOVUPD     Z15, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z7, Z17
 	VMULPD      Z17, Z16, Z13
-	VMOVUPD     512(R8)(R13*1), Z14
+	VMOVUPD     512(SI)(R11*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z3, Z16, Z15
-	VMOVUPD     Z15, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z8, Z17
+	VMOVUPD     Z15, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z8, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1024(R8)(R13*1), Z14
+	VMOVUPD     1024(SI)(R11*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z4, Z16, Z15
-	VMOVUPD     Z15, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z9, Z17
+	VMOVUPD     Z15, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z9, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1536(R8)(R13*1), Z14
+	VMOVUPD     1536(SI)(R11*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z5, Z16, Z15
-	VMOVUPD     Z15, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z10, Z17
+	VMOVUPD     Z15, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z10, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     2048(R8)(R13*1), Z14
+	VMOVUPD     2048(SI)(R11*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z6, Z16, Z15
-	VMOVUPD     Z15, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z11, Z17
+	VMOVUPD     Z15, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z11, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VADDPD      (R9)(R13*1), Z13, Z13
-	VMOVUPD     Z13, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z13, Z13
+	VMOVUPD     Z13, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      104(CX), Z3, Z5
+	VFMADD231PD.BCST 112(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      208(CX), Z6, Z8
+	VFMADD231PD.BCST 216(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 128(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 232(CX), Z12, Z20
+	VMULPD.BCST      168(CX), Z17, Z13
+	VMULPD.BCST      272(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      64(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 136(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 240(CX), Z12, Z20
+	VFMADD231PD.BCST 176(CX), Z17, Z13
+	VFMADD231PD.BCST 280(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      72(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1024(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 40(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 144(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 248(CX), Z12, Z20
+	VFMADD231PD.BCST 184(CX), Z17, Z13
+	VFMADD231PD.BCST 288(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 40(CX), Z19, Z21
+	VMOVUPD          Z21, 1024(BX)(R13*1)
+	VMULPD.BCST      80(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1536(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 48(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 152(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 256(CX), Z12, Z20
+	VFMADD231PD.BCST 192(CX), Z17, Z13
+	VFMADD231PD.BCST 296(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 48(CX), Z19, Z21
+	VMOVUPD          Z21, 1536(BX)(R13*1)
+	VMULPD.BCST      88(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2048(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 56(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 56(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 160(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 264(CX), Z12, Z20
+	VFMADD231PD.BCST 200(CX), Z17, Z13
+	VFMADD231PD.BCST 304(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 56(CX), Z19, Z21
+	VMOVUPD          Z21, 2048(BX)(R13*1)
+	VMULPD.BCST      96(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x000000d0, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -1504,23 +2199,21 @@ next:
 TEXT ·run6AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000c00, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000c00, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000c00, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000c00, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -1529,6 +2222,8 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
@@ -1543,57 +2238,56 @@ op:
 	VBROADCASTSD 96(CX), Z11
 	VBROADCASTSD 104(CX), Z12
 	VBROADCASTSD 112(CX), Z13
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z14
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z15
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z14
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z15
 	VMULPD       Z0, Z14, Z16
 	VFMADD231PD  Z1, Z15, Z16
 	VSUBPD       Z16, Z14, Z14
 	VSUBPD       Z16, Z15, Z15
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z14, Z15, K1, Z17
 	VMOVAPD.Z   Z17, K2, Z17
 	VMOVAPD     Z16, Z20
 	VFMADD231PD Z2, Z17, Z20
-	VMOVUPD     Z20, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z8, Z18
+	VMOVUPD     Z20, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z8, Z18
 	VMOVAPD     Z16, Z20
 	VFMADD231PD Z3, Z17, Z20
-	VMOVUPD     Z20, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z9, Z18
+	VMOVUPD     Z20, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z9, Z18
 	VMOVAPD     Z16, Z20
 	VFMADD231PD Z4, Z17, Z20
-	VMOVUPD     Z20, 1024(DI)(R9*1)
-	VFMADD231PD 1024(SI)(R9*1), Z10, Z18
+	VMOVUPD     Z20, 1024(BX)(DI*1)
+	VFMADD231PD 1024(DX)(DI*1), Z10, Z18
 	VMOVAPD     Z16, Z20
 	VFMADD231PD Z5, Z17, Z20
-	VMOVUPD     Z20, 1536(DI)(R9*1)
-	VFMADD231PD 1536(SI)(R9*1), Z11, Z18
+	VMOVUPD     Z20, 1536(BX)(DI*1)
+	VFMADD231PD 1536(DX)(DI*1), Z11, Z18
 	VMOVAPD     Z16, Z20
 	VFMADD231PD Z6, Z17, Z20
-	VMOVUPD     Z20, 2048(DI)(R9*1)
-	VFMADD231PD 2048(SI)(R9*1), Z12, Z18
+	VMOVUPD     Z20, 2048(BX)(DI*1)
+	VFMADD231PD 2048(DX)(DI*1), Z12, Z18
 	VMOVAPD     Z16, Z20
 	VFMADD231PD Z7, Z17, Z20
-	VMOVUPD     Z20, 2560(DI)(R9*1)
-	VFMADD231PD 2560(SI)(R9*1), Z13, Z18
-	VMOVUPD     (R8)(R9*1), Z19
+	VMOVUPD     Z20, 2560(BX)(DI*1)
+	VFMADD231PD 2560(DX)(DI*1), Z13, Z18
+	VMOVUPD     (SI)(DI*1), Z19
 	VFMADD231PD Z17, Z18, Z19
-	VMOVUPD     Z19, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z19, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -1609,38 +2303,38 @@ down:
 	VBROADCASTSD 64(CX), Z8
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z9
 	VMOVAPD.Z   Z9, K2, Z9
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z3, Z9, Z10
-	VMULPD      (SI)(R8*1), Z10, Z10
-	VMOVUPD     Z10, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z10, Z10
+	VMOVUPD     Z10, (BX)(SI*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z4, Z9, Z10
-	VMULPD      512(SI)(R8*1), Z10, Z10
-	VMOVUPD     Z10, 512(DI)(R8*1)
+	VMULPD      512(DX)(SI*1), Z10, Z10
+	VMOVUPD     Z10, 512(BX)(SI*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z5, Z9, Z10
-	VMULPD      1024(SI)(R8*1), Z10, Z10
-	VMOVUPD     Z10, 1024(DI)(R8*1)
+	VMULPD      1024(DX)(SI*1), Z10, Z10
+	VMOVUPD     Z10, 1024(BX)(SI*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z6, Z9, Z10
-	VMULPD      1536(SI)(R8*1), Z10, Z10
-	VMOVUPD     Z10, 1536(DI)(R8*1)
+	VMULPD      1536(DX)(SI*1), Z10, Z10
+	VMOVUPD     Z10, 1536(BX)(SI*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z7, Z9, Z10
-	VMULPD      2048(SI)(R8*1), Z10, Z10
-	VMOVUPD     Z10, 2048(DI)(R8*1)
+	VMULPD      2048(DX)(SI*1), Z10, Z10
+	VMOVUPD     Z10, 2048(BX)(SI*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z8, Z9, Z10
-	VMULPD      2560(SI)(R8*1), Z10, Z10
-	VMOVUPD     Z10, 2560(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      2560(DX)(SI*1), Z10, Z10
+	VMOVUPD     Z10, 2560(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -1659,86 +2353,85 @@ up1:
 	VBROADCASTSD 96(CX), Z11
 	VBROADCASTSD 104(CX), Z12
 	VBROADCASTSD 112(CX), Z13
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000c00, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000c00, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000c00, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000c00, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z15
-	VMOVUPD     (R9)(R14*1), Z16
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z15
+	VMOVUPD     (DI)(R12*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z2, Z18, Z17
-	VMOVUPD     Z17, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z8, Z19
+	VMOVUPD     Z17, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z8, Z19
 	VMULPD      Z19, Z18, Z14
-	VMOVUPD     512(R8)(R14*1), Z15
-	VMOVUPD     512(R9)(R14*1), Z16
+	VMOVUPD     512(SI)(R12*1), Z15
+	VMOVUPD     512(DI)(R12*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z3, Z18, Z17
-	VMOVUPD     Z17, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z9, Z19
+	VMOVUPD     Z17, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z9, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     1024(R8)(R14*1), Z15
-	VMOVUPD     1024(R9)(R14*1), Z16
+	VMOVUPD     1024(SI)(R12*1), Z15
+	VMOVUPD     1024(DI)(R12*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z4, Z18, Z17
-	VMOVUPD     Z17, 1024(DI)(R14*1)
-	VMULPD      1024(SI)(R14*1), Z10, Z19
+	VMOVUPD     Z17, 1024(BX)(R12*1)
+	VMULPD      1024(DX)(R12*1), Z10, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     1536(R8)(R14*1), Z15
-	VMOVUPD     1536(R9)(R14*1), Z16
+	VMOVUPD     1536(SI)(R12*1), Z15
+	VMOVUPD     1536(DI)(R12*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z5, Z18, Z17
-	VMOVUPD     Z17, 1536(DI)(R14*1)
-	VMULPD      1536(SI)(R14*1), Z11, Z19
+	VMOVUPD     Z17, 1536(BX)(R12*1)
+	VMULPD      1536(DX)(R12*1), Z11, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     2048(R8)(R14*1), Z15
-	VMOVUPD     2048(R9)(R14*1), Z16
+	VMOVUPD     2048(SI)(R12*1), Z15
+	VMOVUPD     2048(DI)(R12*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z6, Z18, Z17
-	VMOVUPD     Z17, 2048(DI)(R14*1)
-	VMULPD      2048(SI)(R14*1), Z12, Z19
+	VMOVUPD     Z17, 2048(BX)(R12*1)
+	VMULPD      2048(DX)(R12*1), Z12, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     2560(R8)(R14*1), Z15
-	VMOVUPD     2560(R9)(R14*1), Z16
+	VMOVUPD     2560(SI)(R12*1), Z15
+	VMOVUPD     2560(DI)(R12*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z7, Z18, Z17
-	VMOVUPD     Z17, 2560(DI)(R14*1)
-	VMULPD      2560(SI)(R14*1), Z13, Z19
+	VMOVUPD     Z17, 2560(BX)(R12*1)
+	VMULPD      2560(DX)(R12*1), Z13, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VADDPD      (R13)(R14*1), Z14, Z14
-	VMOVUPD     Z14, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z14, Z14
+	VMOVUPD     Z14, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -1757,80 +2450,79 @@ up2:
 	VBROADCASTSD 96(CX), Z11
 	VBROADCASTSD 104(CX), Z12
 	VBROADCASTSD 112(CX), Z13
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z14
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000c00, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z14
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000c00, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z16
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z2, Z18, Z17
-	VMOVUPD     Z17, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z8, Z19
+	VMOVUPD     Z17, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z8, Z19
 	VMULPD      Z19, Z18, Z15
-	VMOVUPD     512(R9)(R13*1), Z16
+	VMOVUPD     512(DI)(R11*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z3, Z18, Z17
-	VMOVUPD     Z17, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z9, Z19
+	VMOVUPD     Z17, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z9, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1024(R9)(R13*1), Z16
+	VMOVUPD     1024(DI)(R11*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z4, Z18, Z17
-	VMOVUPD     Z17, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z10, Z19
+	VMOVUPD     Z17, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z10, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1536(R9)(R13*1), Z16
+	VMOVUPD     1536(DI)(R11*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z5, Z18, Z17
-	VMOVUPD     Z17, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z11, Z19
+	VMOVUPD     Z17, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z11, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2048(R9)(R13*1), Z16
+	VMOVUPD     2048(DI)(R11*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z6, Z18, Z17
-	VMOVUPD     Z17, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z12, Z19
+	VMOVUPD     Z17, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z12, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2560(R9)(R13*1), Z16
+	VMOVUPD     2560(DI)(R11*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z7, Z18, Z17
-	VMOVUPD     Z17, 2560(DI)(R13*1)
-	VMULPD      2560(SI)(R13*1), Z13, Z19
+	VMOVUPD     Z17, 2560(BX)(R11*1)
+	VMULPD      2560(DX)(R11*1), Z13, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VADDPD      (R8)(R13*1), Z15, Z15
-	VMOVUPD     Z15, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z15, Z15
+	VMOVUPD     Z15, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -1849,81 +2541,286 @@ up3:
 	VBROADCASTSD 96(CX), Z11
 	VBROADCASTSD 104(CX), Z12
 	VBROADCASTSD 112(CX), Z13
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000c00, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z14
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000c00, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z14
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z16
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z2, Z18, Z17
-	VMOVUPD     Z17, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z8, Z19
+	VMOVUPD     Z17, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z8, Z19
 	VMULPD      Z19, Z18, Z15
-	VMOVUPD     512(R8)(R13*1), Z16
+	VMOVUPD     512(SI)(R11*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z3, Z18, Z17
-	VMOVUPD     Z17, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z9, Z19
+	VMOVUPD     Z17, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z9, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1024(R8)(R13*1), Z16
+	VMOVUPD     1024(SI)(R11*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z4, Z18, Z17
-	VMOVUPD     Z17, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z10, Z19
+	VMOVUPD     Z17, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z10, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1536(R8)(R13*1), Z16
+	VMOVUPD     1536(SI)(R11*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z5, Z18, Z17
-	VMOVUPD     Z17, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z11, Z19
+	VMOVUPD     Z17, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z11, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2048(R8)(R13*1), Z16
+	VMOVUPD     2048(SI)(R11*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z6, Z18, Z17
-	VMOVUPD     Z17, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z12, Z19
+	VMOVUPD     Z17, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z12, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2560(R8)(R13*1), Z16
+	VMOVUPD     2560(SI)(R11*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z7, Z18, Z17
-	VMOVUPD     Z17, 2560(DI)(R13*1)
-	VMULPD      2560(SI)(R13*1), Z13, Z19
+	VMOVUPD     Z17, 2560(BX)(R11*1)
+	VMULPD      2560(DX)(R11*1), Z13, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VADDPD      (R9)(R13*1), Z15, Z15
-	VMOVUPD     Z15, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z15, Z15
+	VMOVUPD     Z15, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      120(CX), Z3, Z5
+	VFMADD231PD.BCST 128(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      240(CX), Z6, Z8
+	VFMADD231PD.BCST 248(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 144(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 264(CX), Z12, Z20
+	VMULPD.BCST      192(CX), Z17, Z13
+	VMULPD.BCST      312(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      72(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 152(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 272(CX), Z12, Z20
+	VFMADD231PD.BCST 200(CX), Z17, Z13
+	VFMADD231PD.BCST 320(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      80(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1024(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 40(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 160(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 280(CX), Z12, Z20
+	VFMADD231PD.BCST 208(CX), Z17, Z13
+	VFMADD231PD.BCST 328(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 40(CX), Z19, Z21
+	VMOVUPD          Z21, 1024(BX)(R13*1)
+	VMULPD.BCST      88(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1536(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 48(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 168(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 288(CX), Z12, Z20
+	VFMADD231PD.BCST 216(CX), Z17, Z13
+	VFMADD231PD.BCST 336(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 48(CX), Z19, Z21
+	VMOVUPD          Z21, 1536(BX)(R13*1)
+	VMULPD.BCST      96(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2048(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 56(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 56(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 176(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 296(CX), Z12, Z20
+	VFMADD231PD.BCST 224(CX), Z17, Z13
+	VFMADD231PD.BCST 344(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 56(CX), Z19, Z21
+	VMOVUPD          Z21, 2048(BX)(R13*1)
+	VMULPD.BCST      104(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2560(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 64(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 64(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 184(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 304(CX), Z12, Z20
+	VFMADD231PD.BCST 232(CX), Z17, Z13
+	VFMADD231PD.BCST 352(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 64(CX), Z19, Z21
+	VMOVUPD          Z21, 2560(BX)(R13*1)
+	VMULPD.BCST      112(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x000000f0, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -1938,23 +2835,21 @@ next:
 TEXT ·run7AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00000e00, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00000e00, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00000e00, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00000e00, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -1963,6 +2858,8 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
@@ -1979,61 +2876,60 @@ op:
 	VBROADCASTSD 112(CX), Z13
 	VBROADCASTSD 120(CX), Z14
 	VBROADCASTSD 128(CX), Z15
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z16
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z17
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z16
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z17
 	VMULPD       Z0, Z16, Z18
 	VFMADD231PD  Z1, Z17, Z18
 	VSUBPD       Z18, Z16, Z16
 	VSUBPD       Z18, Z17, Z17
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z16, Z17, K1, Z19
 	VMOVAPD.Z   Z19, K2, Z19
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z2, Z19, Z22
-	VMOVUPD     Z22, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z9, Z20
+	VMOVUPD     Z22, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z9, Z20
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z3, Z19, Z22
-	VMOVUPD     Z22, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z10, Z20
+	VMOVUPD     Z22, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z10, Z20
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z4, Z19, Z22
-	VMOVUPD     Z22, 1024(DI)(R9*1)
-	VFMADD231PD 1024(SI)(R9*1), Z11, Z20
+	VMOVUPD     Z22, 1024(BX)(DI*1)
+	VFMADD231PD 1024(DX)(DI*1), Z11, Z20
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z5, Z19, Z22
-	VMOVUPD     Z22, 1536(DI)(R9*1)
-	VFMADD231PD 1536(SI)(R9*1), Z12, Z20
+	VMOVUPD     Z22, 1536(BX)(DI*1)
+	VFMADD231PD 1536(DX)(DI*1), Z12, Z20
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z6, Z19, Z22
-	VMOVUPD     Z22, 2048(DI)(R9*1)
-	VFMADD231PD 2048(SI)(R9*1), Z13, Z20
+	VMOVUPD     Z22, 2048(BX)(DI*1)
+	VFMADD231PD 2048(DX)(DI*1), Z13, Z20
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z7, Z19, Z22
-	VMOVUPD     Z22, 2560(DI)(R9*1)
-	VFMADD231PD 2560(SI)(R9*1), Z14, Z20
+	VMOVUPD     Z22, 2560(BX)(DI*1)
+	VFMADD231PD 2560(DX)(DI*1), Z14, Z20
 	VMOVAPD     Z18, Z22
 	VFMADD231PD Z8, Z19, Z22
-	VMOVUPD     Z22, 3072(DI)(R9*1)
-	VFMADD231PD 3072(SI)(R9*1), Z15, Z20
-	VMOVUPD     (R8)(R9*1), Z21
+	VMOVUPD     Z22, 3072(BX)(DI*1)
+	VFMADD231PD 3072(DX)(DI*1), Z15, Z20
+	VMOVUPD     (SI)(DI*1), Z21
 	VFMADD231PD Z19, Z20, Z21
-	VMOVUPD     Z21, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z21, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -2050,42 +2946,42 @@ down:
 	VBROADCASTSD 72(CX), Z9
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z10
 	VMOVAPD.Z   Z10, K2, Z10
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z3, Z10, Z11
-	VMULPD      (SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, (BX)(SI*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z4, Z10, Z11
-	VMULPD      512(SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, 512(DI)(R8*1)
+	VMULPD      512(DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, 512(BX)(SI*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z5, Z10, Z11
-	VMULPD      1024(SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, 1024(DI)(R8*1)
+	VMULPD      1024(DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, 1024(BX)(SI*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z6, Z10, Z11
-	VMULPD      1536(SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, 1536(DI)(R8*1)
+	VMULPD      1536(DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, 1536(BX)(SI*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z7, Z10, Z11
-	VMULPD      2048(SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, 2048(DI)(R8*1)
+	VMULPD      2048(DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, 2048(BX)(SI*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z8, Z10, Z11
-	VMULPD      2560(SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, 2560(DI)(R8*1)
+	VMULPD      2560(DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, 2560(BX)(SI*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z9, Z10, Z11
-	VMULPD      3072(SI)(R8*1), Z11, Z11
-	VMOVUPD     Z11, 3072(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      3072(DX)(SI*1), Z11, Z11
+	VMOVUPD     Z11, 3072(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -2106,96 +3002,95 @@ up1:
 	VBROADCASTSD 112(CX), Z13
 	VBROADCASTSD 120(CX), Z14
 	VBROADCASTSD 128(CX), Z15
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000e00, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000e00, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000e00, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000e00, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z17
-	VMOVUPD     (R9)(R14*1), Z18
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z17
+	VMOVUPD     (DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z2, Z20, Z19
-	VMOVUPD     Z19, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z9, Z21
+	VMOVUPD     Z19, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z9, Z21
 	VMULPD      Z21, Z20, Z16
-	VMOVUPD     512(R8)(R14*1), Z17
-	VMOVUPD     512(R9)(R14*1), Z18
+	VMOVUPD     512(SI)(R12*1), Z17
+	VMOVUPD     512(DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z3, Z20, Z19
-	VMOVUPD     Z19, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z10, Z21
+	VMOVUPD     Z19, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z10, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     1024(R8)(R14*1), Z17
-	VMOVUPD     1024(R9)(R14*1), Z18
+	VMOVUPD     1024(SI)(R12*1), Z17
+	VMOVUPD     1024(DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z4, Z20, Z19
-	VMOVUPD     Z19, 1024(DI)(R14*1)
-	VMULPD      1024(SI)(R14*1), Z11, Z21
+	VMOVUPD     Z19, 1024(BX)(R12*1)
+	VMULPD      1024(DX)(R12*1), Z11, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     1536(R8)(R14*1), Z17
-	VMOVUPD     1536(R9)(R14*1), Z18
+	VMOVUPD     1536(SI)(R12*1), Z17
+	VMOVUPD     1536(DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z5, Z20, Z19
-	VMOVUPD     Z19, 1536(DI)(R14*1)
-	VMULPD      1536(SI)(R14*1), Z12, Z21
+	VMOVUPD     Z19, 1536(BX)(R12*1)
+	VMULPD      1536(DX)(R12*1), Z12, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     2048(R8)(R14*1), Z17
-	VMOVUPD     2048(R9)(R14*1), Z18
+	VMOVUPD     2048(SI)(R12*1), Z17
+	VMOVUPD     2048(DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z6, Z20, Z19
-	VMOVUPD     Z19, 2048(DI)(R14*1)
-	VMULPD      2048(SI)(R14*1), Z13, Z21
+	VMOVUPD     Z19, 2048(BX)(R12*1)
+	VMULPD      2048(DX)(R12*1), Z13, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     2560(R8)(R14*1), Z17
-	VMOVUPD     2560(R9)(R14*1), Z18
+	VMOVUPD     2560(SI)(R12*1), Z17
+	VMOVUPD     2560(DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z7, Z20, Z19
-	VMOVUPD     Z19, 2560(DI)(R14*1)
-	VMULPD      2560(SI)(R14*1), Z14, Z21
+	VMOVUPD     Z19, 2560(BX)(R12*1)
+	VMULPD      2560(DX)(R12*1), Z14, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     3072(R8)(R14*1), Z17
-	VMOVUPD     3072(R9)(R14*1), Z18
+	VMOVUPD     3072(SI)(R12*1), Z17
+	VMOVUPD     3072(DI)(R12*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z8, Z20, Z19
-	VMOVUPD     Z19, 3072(DI)(R14*1)
-	VMULPD      3072(SI)(R14*1), Z15, Z21
+	VMOVUPD     Z19, 3072(BX)(R12*1)
+	VMULPD      3072(DX)(R12*1), Z15, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VADDPD      (R13)(R14*1), Z16, Z16
-	VMOVUPD     Z16, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z16, Z16
+	VMOVUPD     Z16, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -2216,89 +3111,88 @@ up2:
 	VBROADCASTSD 112(CX), Z13
 	VBROADCASTSD 120(CX), Z14
 	VBROADCASTSD 128(CX), Z15
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z16
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00000e00, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z16
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00000e00, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z18
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z2, Z20, Z19
-	VMOVUPD     Z19, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z9, Z21
+	VMOVUPD     Z19, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z9, Z21
 	VMULPD      Z21, Z20, Z17
-	VMOVUPD     512(R9)(R13*1), Z18
+	VMOVUPD     512(DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z3, Z20, Z19
-	VMOVUPD     Z19, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z10, Z21
+	VMOVUPD     Z19, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z10, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1024(R9)(R13*1), Z18
+	VMOVUPD     1024(DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z4, Z20, Z19
-	VMOVUPD     Z19, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z11, Z21
+	VMOVUPD     Z19, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z11, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1536(R9)(R13*1), Z18
+	VMOVUPD     1536(DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z5, Z20, Z19
-	VMOVUPD     Z19, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z12, Z21
+	VMOVUPD     Z19, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z12, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2048(R9)(R13*1), Z18
+	VMOVUPD     2048(DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z6, Z20, Z19
-	VMOVUPD     Z19, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z13, Z21
+	VMOVUPD     Z19, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z13, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2560(R9)(R13*1), Z18
+	VMOVUPD     2560(DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z7, Z20, Z19
-	VMOVUPD     Z19, 2560(DI)(R13*1)
-	VMULPD      2560(SI)(R13*1), Z14, Z21
+	VMOVUPD     Z19, 2560(BX)(R11*1)
+	VMULPD      2560(DX)(R11*1), Z14, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     3072(R9)(R13*1), Z18
+	VMOVUPD     3072(DI)(R11*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z8, Z20, Z19
-	VMOVUPD     Z19, 3072(DI)(R13*1)
-	VMULPD      3072(SI)(R13*1), Z15, Z21
+	VMOVUPD     Z19, 3072(BX)(R11*1)
+	VMULPD      3072(DX)(R11*1), Z15, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VADDPD      (R8)(R13*1), Z17, Z17
-	VMOVUPD     Z17, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z17, Z17
+	VMOVUPD     Z17, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -2319,90 +3213,316 @@ up3:
 	VBROADCASTSD 112(CX), Z13
 	VBROADCASTSD 120(CX), Z14
 	VBROADCASTSD 128(CX), Z15
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00000e00, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z16
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00000e00, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z16
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z18
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z2, Z20, Z19
-	VMOVUPD     Z19, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z9, Z21
+	VMOVUPD     Z19, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z9, Z21
 	VMULPD      Z21, Z20, Z17
-	VMOVUPD     512(R8)(R13*1), Z18
+	VMOVUPD     512(SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z3, Z20, Z19
-	VMOVUPD     Z19, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z10, Z21
+	VMOVUPD     Z19, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z10, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1024(R8)(R13*1), Z18
+	VMOVUPD     1024(SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z4, Z20, Z19
-	VMOVUPD     Z19, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z11, Z21
+	VMOVUPD     Z19, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z11, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1536(R8)(R13*1), Z18
+	VMOVUPD     1536(SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z5, Z20, Z19
-	VMOVUPD     Z19, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z12, Z21
+	VMOVUPD     Z19, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z12, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2048(R8)(R13*1), Z18
+	VMOVUPD     2048(SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z6, Z20, Z19
-	VMOVUPD     Z19, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z13, Z21
+	VMOVUPD     Z19, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z13, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2560(R8)(R13*1), Z18
+	VMOVUPD     2560(SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z7, Z20, Z19
-	VMOVUPD     Z19, 2560(DI)(R13*1)
-	VMULPD      2560(SI)(R13*1), Z14, Z21
+	VMOVUPD     Z19, 2560(BX)(R11*1)
+	VMULPD      2560(DX)(R11*1), Z14, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     3072(R8)(R13*1), Z18
+	VMOVUPD     3072(SI)(R11*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z8, Z20, Z19
-	VMOVUPD     Z19, 3072(DI)(R13*1)
-	VMULPD      3072(SI)(R13*1), Z15, Z21
+	VMOVUPD     Z19, 3072(BX)(R11*1)
+	VMULPD      3072(DX)(R11*1), Z15, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VADDPD      (R9)(R13*1), Z17, Z17
-	VMOVUPD     Z17, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z17, Z17
+	VMOVUPD     Z17, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      136(CX), Z3, Z5
+	VFMADD231PD.BCST 144(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      272(CX), Z6, Z8
+	VFMADD231PD.BCST 280(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 160(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 296(CX), Z12, Z20
+	VMULPD.BCST      216(CX), Z17, Z13
+	VMULPD.BCST      352(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      80(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 168(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 304(CX), Z12, Z20
+	VFMADD231PD.BCST 224(CX), Z17, Z13
+	VFMADD231PD.BCST 360(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      88(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1024(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 40(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 176(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 312(CX), Z12, Z20
+	VFMADD231PD.BCST 232(CX), Z17, Z13
+	VFMADD231PD.BCST 368(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 40(CX), Z19, Z21
+	VMOVUPD          Z21, 1024(BX)(R13*1)
+	VMULPD.BCST      96(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1536(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 48(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 184(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 320(CX), Z12, Z20
+	VFMADD231PD.BCST 240(CX), Z17, Z13
+	VFMADD231PD.BCST 376(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 48(CX), Z19, Z21
+	VMOVUPD          Z21, 1536(BX)(R13*1)
+	VMULPD.BCST      104(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2048(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 56(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 56(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 192(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 328(CX), Z12, Z20
+	VFMADD231PD.BCST 248(CX), Z17, Z13
+	VFMADD231PD.BCST 384(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 56(CX), Z19, Z21
+	VMOVUPD          Z21, 2048(BX)(R13*1)
+	VMULPD.BCST      112(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2560(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 64(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 64(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 200(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 336(CX), Z12, Z20
+	VFMADD231PD.BCST 256(CX), Z17, Z13
+	VFMADD231PD.BCST 392(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 64(CX), Z19, Z21
+	VMOVUPD          Z21, 2560(BX)(R13*1)
+	VMULPD.BCST      120(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          3072(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 72(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 72(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 208(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 344(CX), Z12, Z20
+	VFMADD231PD.BCST 264(CX), Z17, Z13
+	VFMADD231PD.BCST 400(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 72(CX), Z19, Z21
+	VMOVUPD          Z21, 3072(BX)(R13*1)
+	VMULPD.BCST      128(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x00000110, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX
@@ -2417,23 +3537,21 @@ next:
 TEXT ·run8AVX512(SB), NOSPLIT, $0-64
 	MOVQ ops+0(FP), AX
 	MOVQ consts+8(FP), CX
-	MOVQ slots+24(FP), DX
-	MOVQ masks+32(FP), BX
 
 op:
-	MOVL         4(AX), SI
-	IMUL3Q       $0x00001000, SI, SI
-	ADDQ         DX, SI
-	MOVL         8(AX), DI
-	IMUL3Q       $0x00001000, DI, DI
-	ADDQ         DX, DI
-	MOVL         20(AX), R10
-	SHLQ         $0x06, R10
-	ADDQ         BX, R10
-	MOVL         24(AX), R11
-	SHLQ         $0x06, R11
-	ADDQ         BX, R11
-	XORQ         R12, R12
+	MOVL         4(AX), DX
+	IMUL3Q       $0x00001000, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         8(AX), BX
+	IMUL3Q       $0x00001000, BX, BX
+	ADDQ         slots+24(FP), BX
+	MOVL         20(AX), R8
+	SHLQ         $0x06, R8
+	ADDQ         masks+32(FP), R8
+	MOVL         24(AX), R9
+	SHLQ         $0x06, R9
+	ADDQ         masks+32(FP), R9
+	XORQ         R10, R10
 	CMPL         (AX), $0x00
 	JE           down
 	CMPL         (AX), $0x01
@@ -2442,6 +3560,8 @@ op:
 	JE           up2
 	CMPL         (AX), $0x03
 	JE           up3
+	CMPL         (AX), $0x05
+	JE           fork
 	VBROADCASTSD (CX), Z0
 	VBROADCASTSD 8(CX), Z1
 	VBROADCASTSD 24(CX), Z2
@@ -2460,65 +3580,64 @@ op:
 	VBROADCASTSD 128(CX), Z15
 	VBROADCASTSD 136(CX), Z16
 	VBROADCASTSD 144(CX), Z17
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z18
-	MOVQ         leaves+48(FP), R9
-	MOVL         16(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z19
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z18
+	MOVQ         leaves+48(FP), DI
+	MOVL         16(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z19
 	VMULPD       Z0, Z18, Z20
 	VFMADD231PD  Z1, Z19, Z20
 	VSUBPD       Z20, Z18, Z18
 	VSUBPD       Z20, Z19, Z19
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R9
-	ADDQ         R9, R8
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 bottomrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R9
-	SHLQ        $0x06, R9
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, DI
+	SHLQ        $0x06, DI
 	VBLENDMPD   Z18, Z19, K1, Z21
 	VMOVAPD.Z   Z21, K2, Z21
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z2, Z21, Z24
-	VMOVUPD     Z24, (DI)(R9*1)
-	VMULPD      (SI)(R9*1), Z10, Z22
+	VMOVUPD     Z24, (BX)(DI*1)
+	VMULPD      (DX)(DI*1), Z10, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z3, Z21, Z24
-	VMOVUPD     Z24, 512(DI)(R9*1)
-	VFMADD231PD 512(SI)(R9*1), Z11, Z22
+	VMOVUPD     Z24, 512(BX)(DI*1)
+	VFMADD231PD 512(DX)(DI*1), Z11, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z4, Z21, Z24
-	VMOVUPD     Z24, 1024(DI)(R9*1)
-	VFMADD231PD 1024(SI)(R9*1), Z12, Z22
+	VMOVUPD     Z24, 1024(BX)(DI*1)
+	VFMADD231PD 1024(DX)(DI*1), Z12, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z5, Z21, Z24
-	VMOVUPD     Z24, 1536(DI)(R9*1)
-	VFMADD231PD 1536(SI)(R9*1), Z13, Z22
+	VMOVUPD     Z24, 1536(BX)(DI*1)
+	VFMADD231PD 1536(DX)(DI*1), Z13, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z6, Z21, Z24
-	VMOVUPD     Z24, 2048(DI)(R9*1)
-	VFMADD231PD 2048(SI)(R9*1), Z14, Z22
+	VMOVUPD     Z24, 2048(BX)(DI*1)
+	VFMADD231PD 2048(DX)(DI*1), Z14, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z7, Z21, Z24
-	VMOVUPD     Z24, 2560(DI)(R9*1)
-	VFMADD231PD 2560(SI)(R9*1), Z15, Z22
+	VMOVUPD     Z24, 2560(BX)(DI*1)
+	VFMADD231PD 2560(DX)(DI*1), Z15, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z8, Z21, Z24
-	VMOVUPD     Z24, 3072(DI)(R9*1)
-	VFMADD231PD 3072(SI)(R9*1), Z16, Z22
+	VMOVUPD     Z24, 3072(BX)(DI*1)
+	VFMADD231PD 3072(DX)(DI*1), Z16, Z22
 	VMOVAPD     Z20, Z24
 	VFMADD231PD Z9, Z21, Z24
-	VMOVUPD     Z24, 3584(DI)(R9*1)
-	VFMADD231PD 3584(SI)(R9*1), Z17, Z22
-	VMOVUPD     (R8)(R9*1), Z23
+	VMOVUPD     Z24, 3584(BX)(DI*1)
+	VFMADD231PD 3584(DX)(DI*1), Z17, Z22
+	VMOVUPD     (SI)(DI*1), Z23
 	VFMADD231PD Z21, Z22, Z23
-	VMOVUPD     Z23, (R8)(R9*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMOVUPD     Z23, (SI)(DI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         bottomrows
 	JMP         next
 
@@ -2536,46 +3655,46 @@ down:
 	VBROADCASTSD 80(CX), Z10
 
 downrows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R8
-	SHLQ        $0x06, R8
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, SI
+	SHLQ        $0x06, SI
 	VBLENDMPD   Z1, Z2, K1, Z11
 	VMOVAPD.Z   Z11, K2, Z11
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z3, Z11, Z12
-	VMULPD      (SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, (DI)(R8*1)
+	VMULPD      (DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, (BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z4, Z11, Z12
-	VMULPD      512(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 512(DI)(R8*1)
+	VMULPD      512(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 512(BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z5, Z11, Z12
-	VMULPD      1024(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 1024(DI)(R8*1)
+	VMULPD      1024(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 1024(BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z6, Z11, Z12
-	VMULPD      1536(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 1536(DI)(R8*1)
+	VMULPD      1536(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 1536(BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z7, Z11, Z12
-	VMULPD      2048(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 2048(DI)(R8*1)
+	VMULPD      2048(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 2048(BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z8, Z11, Z12
-	VMULPD      2560(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 2560(DI)(R8*1)
+	VMULPD      2560(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 2560(BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z9, Z11, Z12
-	VMULPD      3072(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 3072(DI)(R8*1)
+	VMULPD      3072(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 3072(BX)(SI*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z10, Z11, Z12
-	VMULPD      3584(SI)(R8*1), Z12, Z12
-	VMOVUPD     Z12, 3584(DI)(R8*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VMULPD      3584(DX)(SI*1), Z12, Z12
+	VMOVUPD     Z12, 3584(BX)(SI*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         downrows
 	JMP         next
 
@@ -2598,106 +3717,105 @@ up1:
 	VBROADCASTSD 128(CX), Z15
 	VBROADCASTSD 136(CX), Z16
 	VBROADCASTSD 144(CX), Z17
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00001000, R8, R8
-	ADDQ         DX, R8
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00001000, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R13
-	SHLQ         $0x09, R13
-	MOVQ         phi+40(FP), R14
-	ADDQ         R14, R13
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00001000, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00001000, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), R11
+	SHLQ         $0x09, R11
+	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R14
-	SHLQ        $0x06, R14
-	VMOVUPD     (R8)(R14*1), Z19
-	VMOVUPD     (R9)(R14*1), Z20
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R12
+	SHLQ        $0x06, R12
+	VMOVUPD     (SI)(R12*1), Z19
+	VMOVUPD     (DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z2, Z22, Z21
-	VMOVUPD     Z21, (DI)(R14*1)
-	VMULPD      (SI)(R14*1), Z10, Z23
+	VMOVUPD     Z21, (BX)(R12*1)
+	VMULPD      (DX)(R12*1), Z10, Z23
 	VMULPD      Z23, Z22, Z18
-	VMOVUPD     512(R8)(R14*1), Z19
-	VMOVUPD     512(R9)(R14*1), Z20
+	VMOVUPD     512(SI)(R12*1), Z19
+	VMOVUPD     512(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z3, Z22, Z21
-	VMOVUPD     Z21, 512(DI)(R14*1)
-	VMULPD      512(SI)(R14*1), Z11, Z23
+	VMOVUPD     Z21, 512(BX)(R12*1)
+	VMULPD      512(DX)(R12*1), Z11, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     1024(R8)(R14*1), Z19
-	VMOVUPD     1024(R9)(R14*1), Z20
+	VMOVUPD     1024(SI)(R12*1), Z19
+	VMOVUPD     1024(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z4, Z22, Z21
-	VMOVUPD     Z21, 1024(DI)(R14*1)
-	VMULPD      1024(SI)(R14*1), Z12, Z23
+	VMOVUPD     Z21, 1024(BX)(R12*1)
+	VMULPD      1024(DX)(R12*1), Z12, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     1536(R8)(R14*1), Z19
-	VMOVUPD     1536(R9)(R14*1), Z20
+	VMOVUPD     1536(SI)(R12*1), Z19
+	VMOVUPD     1536(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z5, Z22, Z21
-	VMOVUPD     Z21, 1536(DI)(R14*1)
-	VMULPD      1536(SI)(R14*1), Z13, Z23
+	VMOVUPD     Z21, 1536(BX)(R12*1)
+	VMULPD      1536(DX)(R12*1), Z13, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     2048(R8)(R14*1), Z19
-	VMOVUPD     2048(R9)(R14*1), Z20
+	VMOVUPD     2048(SI)(R12*1), Z19
+	VMOVUPD     2048(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z6, Z22, Z21
-	VMOVUPD     Z21, 2048(DI)(R14*1)
-	VMULPD      2048(SI)(R14*1), Z14, Z23
+	VMOVUPD     Z21, 2048(BX)(R12*1)
+	VMULPD      2048(DX)(R12*1), Z14, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     2560(R8)(R14*1), Z19
-	VMOVUPD     2560(R9)(R14*1), Z20
+	VMOVUPD     2560(SI)(R12*1), Z19
+	VMOVUPD     2560(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z7, Z22, Z21
-	VMOVUPD     Z21, 2560(DI)(R14*1)
-	VMULPD      2560(SI)(R14*1), Z15, Z23
+	VMOVUPD     Z21, 2560(BX)(R12*1)
+	VMULPD      2560(DX)(R12*1), Z15, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     3072(R8)(R14*1), Z19
-	VMOVUPD     3072(R9)(R14*1), Z20
+	VMOVUPD     3072(SI)(R12*1), Z19
+	VMOVUPD     3072(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z8, Z22, Z21
-	VMOVUPD     Z21, 3072(DI)(R14*1)
-	VMULPD      3072(SI)(R14*1), Z16, Z23
+	VMOVUPD     Z21, 3072(BX)(R12*1)
+	VMULPD      3072(DX)(R12*1), Z16, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     3584(R8)(R14*1), Z19
-	VMOVUPD     3584(R9)(R14*1), Z20
+	VMOVUPD     3584(SI)(R12*1), Z19
+	VMOVUPD     3584(DI)(R12*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z9, Z22, Z21
-	VMOVUPD     Z21, 3584(DI)(R14*1)
-	VMULPD      3584(SI)(R14*1), Z17, Z23
+	VMOVUPD     Z21, 3584(BX)(R12*1)
+	VMULPD      3584(DX)(R12*1), Z17, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VADDPD      (R13)(R14*1), Z18, Z18
-	VMOVUPD     Z18, (R13)(R14*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (R11)(R12*1), Z18, Z18
+	VMOVUPD     Z18, (R11)(R12*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up1rows
 	JMP         next
 
@@ -2720,98 +3838,97 @@ up2:
 	VBROADCASTSD 128(CX), Z15
 	VBROADCASTSD 136(CX), Z16
 	VBROADCASTSD 144(CX), Z17
-	MOVQ         leaves+48(FP), R9
-	MOVL         12(AX), R8
-	VBROADCASTSD (R9)(R8*8), Z18
-	MOVL         16(AX), R9
-	IMUL3Q       $0x00001000, R9, R9
-	ADDQ         DX, R9
-	MOVL         28(AX), R8
-	SHLQ         $0x09, R8
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R8
+	MOVQ         leaves+48(FP), DI
+	MOVL         12(AX), SI
+	VBROADCASTSD (DI)(SI*8), Z18
+	MOVL         16(AX), DI
+	IMUL3Q       $0x00001000, DI, DI
+	ADDQ         slots+24(FP), DI
+	MOVL         28(AX), SI
+	SHLQ         $0x09, SI
+	ADDQ         phi+40(FP), SI
 
 up2rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R9)(R13*1), Z20
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z2, Z22, Z21
-	VMOVUPD     Z21, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z10, Z23
+	VMOVUPD     Z21, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z10, Z23
 	VMULPD      Z23, Z22, Z19
-	VMOVUPD     512(R9)(R13*1), Z20
+	VMOVUPD     512(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z3, Z22, Z21
-	VMOVUPD     Z21, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z11, Z23
+	VMOVUPD     Z21, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z11, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1024(R9)(R13*1), Z20
+	VMOVUPD     1024(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z4, Z22, Z21
-	VMOVUPD     Z21, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z12, Z23
+	VMOVUPD     Z21, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z12, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1536(R9)(R13*1), Z20
+	VMOVUPD     1536(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z5, Z22, Z21
-	VMOVUPD     Z21, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z13, Z23
+	VMOVUPD     Z21, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z13, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2048(R9)(R13*1), Z20
+	VMOVUPD     2048(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z6, Z22, Z21
-	VMOVUPD     Z21, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z14, Z23
+	VMOVUPD     Z21, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z14, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2560(R9)(R13*1), Z20
+	VMOVUPD     2560(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z7, Z22, Z21
-	VMOVUPD     Z21, 2560(DI)(R13*1)
-	VMULPD      2560(SI)(R13*1), Z15, Z23
+	VMOVUPD     Z21, 2560(BX)(R11*1)
+	VMULPD      2560(DX)(R11*1), Z15, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3072(R9)(R13*1), Z20
+	VMOVUPD     3072(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z8, Z22, Z21
-	VMOVUPD     Z21, 3072(DI)(R13*1)
-	VMULPD      3072(SI)(R13*1), Z16, Z23
+	VMOVUPD     Z21, 3072(BX)(R11*1)
+	VMULPD      3072(DX)(R11*1), Z16, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3584(R9)(R13*1), Z20
+	VMOVUPD     3584(DI)(R11*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z9, Z22, Z21
-	VMOVUPD     Z21, 3584(DI)(R13*1)
-	VMULPD      3584(SI)(R13*1), Z17, Z23
+	VMOVUPD     Z21, 3584(BX)(R11*1)
+	VMULPD      3584(DX)(R11*1), Z17, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VADDPD      (R8)(R13*1), Z19, Z19
-	VMOVUPD     Z19, (R8)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (SI)(R11*1), Z19, Z19
+	VMOVUPD     Z19, (SI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up2rows
 	JMP         next
 
@@ -2834,99 +3951,346 @@ up3:
 	VBROADCASTSD 128(CX), Z15
 	VBROADCASTSD 136(CX), Z16
 	VBROADCASTSD 144(CX), Z17
-	MOVL         12(AX), R8
-	IMUL3Q       $0x00001000, R8, R8
-	ADDQ         DX, R8
-	MOVQ         leaves+48(FP), R13
-	MOVL         16(AX), R9
-	VBROADCASTSD (R13)(R9*8), Z18
-	MOVL         28(AX), R9
-	SHLQ         $0x09, R9
-	MOVQ         phi+40(FP), R13
-	ADDQ         R13, R9
+	MOVL         12(AX), SI
+	IMUL3Q       $0x00001000, SI, SI
+	ADDQ         slots+24(FP), SI
+	MOVQ         leaves+48(FP), R11
+	MOVL         16(AX), DI
+	VBROADCASTSD (R11)(DI*8), Z18
+	MOVL         28(AX), DI
+	SHLQ         $0x09, DI
+	ADDQ         phi+40(FP), DI
 
 up3rows:
-	KMOVB       (R10)(R12*1), K1
-	KMOVB       (R11)(R12*1), K2
-	MOVQ        R12, R13
-	SHLQ        $0x06, R13
-	VMOVUPD     (R8)(R13*1), Z20
+	KMOVB       (R8)(R10*1), K1
+	KMOVB       (R9)(R10*1), K2
+	MOVQ        R10, R11
+	SHLQ        $0x06, R11
+	VMOVUPD     (SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z2, Z22, Z21
-	VMOVUPD     Z21, (DI)(R13*1)
-	VMULPD      (SI)(R13*1), Z10, Z23
+	VMOVUPD     Z21, (BX)(R11*1)
+	VMULPD      (DX)(R11*1), Z10, Z23
 	VMULPD      Z23, Z22, Z19
-	VMOVUPD     512(R8)(R13*1), Z20
+	VMOVUPD     512(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z3, Z22, Z21
-	VMOVUPD     Z21, 512(DI)(R13*1)
-	VMULPD      512(SI)(R13*1), Z11, Z23
+	VMOVUPD     Z21, 512(BX)(R11*1)
+	VMULPD      512(DX)(R11*1), Z11, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1024(R8)(R13*1), Z20
+	VMOVUPD     1024(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z4, Z22, Z21
-	VMOVUPD     Z21, 1024(DI)(R13*1)
-	VMULPD      1024(SI)(R13*1), Z12, Z23
+	VMOVUPD     Z21, 1024(BX)(R11*1)
+	VMULPD      1024(DX)(R11*1), Z12, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1536(R8)(R13*1), Z20
+	VMOVUPD     1536(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z5, Z22, Z21
-	VMOVUPD     Z21, 1536(DI)(R13*1)
-	VMULPD      1536(SI)(R13*1), Z13, Z23
+	VMOVUPD     Z21, 1536(BX)(R11*1)
+	VMULPD      1536(DX)(R11*1), Z13, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2048(R8)(R13*1), Z20
+	VMOVUPD     2048(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z6, Z22, Z21
-	VMOVUPD     Z21, 2048(DI)(R13*1)
-	VMULPD      2048(SI)(R13*1), Z14, Z23
+	VMOVUPD     Z21, 2048(BX)(R11*1)
+	VMULPD      2048(DX)(R11*1), Z14, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2560(R8)(R13*1), Z20
+	VMOVUPD     2560(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z7, Z22, Z21
-	VMOVUPD     Z21, 2560(DI)(R13*1)
-	VMULPD      2560(SI)(R13*1), Z15, Z23
+	VMOVUPD     Z21, 2560(BX)(R11*1)
+	VMULPD      2560(DX)(R11*1), Z15, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3072(R8)(R13*1), Z20
+	VMOVUPD     3072(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z8, Z22, Z21
-	VMOVUPD     Z21, 3072(DI)(R13*1)
-	VMULPD      3072(SI)(R13*1), Z16, Z23
+	VMOVUPD     Z21, 3072(BX)(R11*1)
+	VMULPD      3072(DX)(R11*1), Z16, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3584(R8)(R13*1), Z20
+	VMOVUPD     3584(SI)(R11*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z9, Z22, Z21
-	VMOVUPD     Z21, 3584(DI)(R13*1)
-	VMULPD      3584(SI)(R13*1), Z17, Z23
+	VMOVUPD     Z21, 3584(BX)(R11*1)
+	VMULPD      3584(DX)(R11*1), Z17, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VADDPD      (R9)(R13*1), Z19, Z19
-	VMOVUPD     Z19, (R9)(R13*1)
-	INCQ        R12
-	CMPQ        R12, groups+56(FP)
+	VADDPD      (DI)(R11*1), Z19, Z19
+	VMOVUPD     Z19, (DI)(R11*1)
+	INCQ        R10
+	CMPQ        R10, groups+56(FP)
 	JLT         up3rows
+	JMP         next
+
+fork:
+	VBROADCASTSD     (CX), Z1
+	VBROADCASTSD     8(CX), Z2
+	MOVQ             $0x3ff0000000000000, SI
+	VPBROADCASTQ     SI, Z0
+	MOVQ             leaves+48(FP), DI
+	MOVL             44(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z3
+	MOVQ             leaves+48(FP), DI
+	MOVL             48(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z4
+	VMULPD.BCST      152(CX), Z3, Z5
+	VFMADD231PD.BCST 160(CX), Z4, Z5
+	VSUBPD           Z5, Z3, Z3
+	VSUBPD           Z5, Z4, Z4
+	MOVQ             leaves+48(FP), DI
+	MOVL             76(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z6
+	MOVQ             leaves+48(FP), DI
+	MOVL             80(AX), SI
+	VBROADCASTSD     (DI)(SI*8), Z7
+	VMULPD.BCST      304(CX), Z6, Z8
+	VFMADD231PD.BCST 312(CX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             52(AX), SI
+	SHLQ             $0x06, SI
+	ADDQ             masks+32(FP), SI
+	MOVL             56(AX), DI
+	SHLQ             $0x06, DI
+	ADDQ             masks+32(FP), DI
+	MOVL             84(AX), R11
+	SHLQ             $0x06, R11
+	ADDQ             masks+32(FP), R11
+	MOVL             88(AX), R12
+	SHLQ             $0x06, R12
+	ADDQ             masks+32(FP), R12
+
+forkrows:
+	KMOVB            (R8)(R10*1), K1
+	KMOVB            (R9)(R10*1), K2
+	KMOVB            (SI)(R10*1), K3
+	KMOVB            (DI)(R10*1), K4
+	KMOVB            (R11)(R10*1), K5
+	KMOVB            (R12)(R10*1), K6
+	MOVQ             R10, R13
+	SHLQ             $0x06, R13
+	VMOVAPD.Z        Z0, K1, Z9
+	VSUBPD           Z9, Z0, Z10
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VSUBPD.Z         Z2, Z10, K2, Z10
+	VBLENDMPD        Z3, Z4, K3, Z11
+	VMOVAPD.Z        Z11, K4, Z11
+	VBLENDMPD        Z6, Z7, K5, Z12
+	VMOVAPD.Z        Z12, K6, Z12
+	VMOVUPD          (DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 24(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 176(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 328(CX), Z12, Z20
+	VMULPD.BCST      240(CX), Z17, Z13
+	VMULPD.BCST      392(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 24(CX), Z19, Z21
+	VMOVUPD          Z21, (BX)(R13*1)
+	VMULPD.BCST      88(CX), Z16, Z16
+	VMULPD           Z16, Z19, Z15
+	VMOVUPD          512(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 32(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 184(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 336(CX), Z12, Z20
+	VFMADD231PD.BCST 248(CX), Z17, Z13
+	VFMADD231PD.BCST 400(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 32(CX), Z19, Z21
+	VMOVUPD          Z21, 512(BX)(R13*1)
+	VMULPD.BCST      96(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1024(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 40(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 192(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 344(CX), Z12, Z20
+	VFMADD231PD.BCST 256(CX), Z17, Z13
+	VFMADD231PD.BCST 408(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 40(CX), Z19, Z21
+	VMOVUPD          Z21, 1024(BX)(R13*1)
+	VMULPD.BCST      104(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          1536(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 48(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 200(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 352(CX), Z12, Z20
+	VFMADD231PD.BCST 264(CX), Z17, Z13
+	VFMADD231PD.BCST 416(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 48(CX), Z19, Z21
+	VMOVUPD          Z21, 1536(BX)(R13*1)
+	VMULPD.BCST      112(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2048(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 56(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 56(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 208(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 360(CX), Z12, Z20
+	VFMADD231PD.BCST 272(CX), Z17, Z13
+	VFMADD231PD.BCST 424(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 56(CX), Z19, Z21
+	VMOVUPD          Z21, 2048(BX)(R13*1)
+	VMULPD.BCST      120(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          2560(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 64(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 64(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 216(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 368(CX), Z12, Z20
+	VFMADD231PD.BCST 280(CX), Z17, Z13
+	VFMADD231PD.BCST 432(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 64(CX), Z19, Z21
+	VMOVUPD          Z21, 2560(BX)(R13*1)
+	VMULPD.BCST      128(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          3072(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 72(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 72(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 224(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 376(CX), Z12, Z20
+	VFMADD231PD.BCST 288(CX), Z17, Z13
+	VFMADD231PD.BCST 440(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 72(CX), Z19, Z21
+	VMOVUPD          Z21, 3072(BX)(R13*1)
+	VMULPD.BCST      136(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	VMOVUPD          3584(DX)(R13*1), Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 80(CX), Z9, Z17
+	VMULPD           Z16, Z17, Z17
+	VMOVAPD          Z2, Z18
+	VFMADD231PD.BCST 80(CX), Z10, Z18
+	VMULPD           Z16, Z18, Z18
+	VMOVAPD          Z5, Z19
+	VFMADD231PD.BCST 232(CX), Z11, Z19
+	VMOVAPD          Z8, Z20
+	VFMADD231PD.BCST 384(CX), Z12, Z20
+	VFMADD231PD.BCST 296(CX), Z17, Z13
+	VFMADD231PD.BCST 448(CX), Z18, Z14
+	VMULPD           Z1, Z19, Z21
+	VFMADD231PD      Z2, Z20, Z21
+	VBLENDMPD        Z19, Z20, K1, Z19
+	VSUBPD.Z         Z21, Z19, K2, Z19
+	VFMADD231PD.BCST 80(CX), Z19, Z21
+	VMOVUPD          Z21, 3584(BX)(R13*1)
+	VMULPD.BCST      144(CX), Z16, Z16
+	VFMADD231PD      Z16, Z19, Z15
+	MOVL             60(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z11, Z13, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             92(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VMOVUPD          (R14)(R13*1), Z16
+	VFMADD231PD      Z12, Z14, Z16
+	VMOVUPD          Z16, (R14)(R13*1)
+	MOVL             28(AX), R14
+	SHLQ             $0x09, R14
+	ADDQ             phi+40(FP), R14
+	VADDPD           (R14)(R13*1), Z15, Z15
+	VMOVUPD          Z15, (R14)(R13*1)
+	INCQ             R10
+	CMPQ             R10, groups+56(FP)
+	JLT              forkrows
+	ADDQ             $0x40, AX
+	ADDQ             $0x00000130, CX
+	SUBQ             $0x02, count+16(FP)
 
 next:
 	ADDQ $0x20, AX

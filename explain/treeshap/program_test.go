@@ -52,6 +52,7 @@ func TestForms(t *testing.T) {
 		{Features: 7, Outputs: 2, Trees: 3, Depth: 9, Vector: true},
 		{Features: 40, Depth: 8, Trees: 3},
 		{Features: 40, Depth: 11, Trees: 2},
+		{Features: 12, Depth: 15, Trees: 2}, // more ops than a chunk
 		{Features: 1, Depth: 3, Trees: 9},
 	}
 	for i, o := range shapes {
@@ -61,6 +62,9 @@ func TestForms(t *testing.T) {
 			p, err := Prepare(e)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if long := len(p.trees[0].program.ops) > chunk; o.Depth == 15 && seed == 0 && !long {
+				t.Fatal("no program is longer than a chunk")
 			}
 			n := []int{1, 7, 9, 64, 65, 600}[seed]
 			rows := explaintest.Rows(rng, n, e.Features, 0.1)

@@ -6,6 +6,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	. "github.com/mmcloughlin/avo/build" // avo programs read as assembly
 	. "github.com/mmcloughlin/avo/operand"
@@ -35,7 +36,7 @@ func main() {
 type kernel struct {
 	used                                int // registers
 	n                                   int
-	op, consts, slots, masks            reg.GPVirtual
+	op, consts                          reg.GPVirtual
 	c, to, left, right, test, before, g reg.GPVirtual
 }
 
@@ -44,19 +45,13 @@ func generate(n int) {
 	k := &kernel{n: n}
 	k.op = Load(Param("ops"), GP64()).(reg.GPVirtual)
 	k.consts = Load(Param("consts"), GP64()).(reg.GPVirtual)
-	k.slots = Load(Param("slots"), GP64()).(reg.GPVirtual)
-	k.masks = Load(Param("masks"), GP64()).(reg.GPVirtual)
 	k.c, k.to, k.left, k.right, k.test, k.before = GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	k.g = GP64()
 	Label("op")
 	k.address(k.c, cAt)
 	k.address(k.to, toAt)
-	MOVL(Mem{Base: k.op, Disp: testAt}, k.test.As32())
-	SHLQ(U8(6), k.test)
-	ADDQ(k.masks, k.test)
-	MOVL(Mem{Base: k.op, Disp: beforeAt}, k.before.As32())
-	SHLQ(U8(6), k.before)
-	ADDQ(k.masks, k.before)
+	k.plane(k.test, testAt)
+	k.plane(k.before, beforeAt)
 	XORQ(k.g, k.g)
 	CMPL(Mem{Base: k.op, Disp: kindAt}, U8(0))
 	JE(LabelRef("down"))
@@ -64,6 +59,8 @@ func generate(n int) {
 		CMPL(Mem{Base: k.op, Disp: kindAt}, U8(kind))
 		JE(LabelRef(fmt.Sprintf("up%d", kind)))
 	}
+	CMPL(Mem{Base: k.op, Disp: kindAt}, U8(5))
+	JE(LabelRef("fork"))
 	k.bottom()
 	JMP(LabelRef("next"))
 	Label("down")
@@ -72,10 +69,10 @@ func generate(n int) {
 	for kind := 1; kind <= 3; kind++ {
 		Label(fmt.Sprintf("up%d", kind))
 		k.up(kind)
-		if kind < 3 {
-			JMP(LabelRef("next"))
-		}
+		JMP(LabelRef("next"))
 	}
+	Label("fork")
+	k.fork()
 	Label("next")
 	ADDQ(U8(opBytes), k.op)
 	ADDQ(U32(8*(fixed+2*n)), k.consts)
@@ -90,7 +87,14 @@ func generate(n int) {
 func (k *kernel) address(to reg.GPVirtual, field int) {
 	MOVL(Mem{Base: k.op, Disp: field}, to.As32())
 	IMUL3Q(U32(k.n*rowBytes), to, to)
-	ADDQ(k.slots, to)
+	ADDQ(NewParamAddr("slots", 24), to)
+}
+
+// plane leaves the address of the plane that the op's field names.
+func (k *kernel) plane(to reg.GPVirtual, field int) {
+	MOVL(Mem{Base: k.op, Disp: field}, to.As32())
+	SHLQ(U8(6), to)
+	ADDQ(NewParamAddr("masks", 32), to)
 }
 
 // zmm hands out the 32 registers in turn; avo would use only half of them. An op
@@ -144,13 +148,13 @@ func (k *kernel) points(second int) []reg.VecPhysical {
 	return out
 }
 
-// phiAt leaves the address of the feature's values.
-func (k *kernel) phiAt() reg.GPVirtual {
-	f, phi := GP64(), GP64()
-	MOVL(Mem{Base: k.op, Disp: featureAt}, f.As32())
+// phiAt leaves the address of the feature's values, of the op that many after
+// this.
+func (k *kernel) phiAt(after int) reg.GPVirtual {
+	f := GP64()
+	MOVL(Mem{Base: k.op, Disp: after*opBytes + featureAt}, f.As32())
 	SHLQ(U8(9), f)
-	Load(Param("phi"), phi)
-	ADDQ(phi, f)
+	ADDQ(NewParamAddr("phi", 40), f)
 	return f
 }
 
@@ -190,7 +194,7 @@ func (k *kernel) up(kind int) {
 	} else {
 		k.address(k.right, rightAt)
 	}
-	phi := k.phiAt()
+	phi := k.phiAt(0)
 	k.loop(fmt.Sprintf("up%drows", kind), func() {
 		row := k.rows()
 		sum := k.zmm()
@@ -233,6 +237,102 @@ func (k *kernel) leaf(field int) reg.VecPhysical {
 	return z
 }
 
+// bottomValues leaves what bottom needs of the op that many after this: the mean,
+// and what left and right are above it.
+func (k *kernel) bottomValues(after int) (mean, g1, g0 reg.VecPhysical) {
+	record := after * 8 * (fixed + 2*k.n)
+	g1, g0, mean = k.leaf(after*opBytes+leftAt), k.leaf(after*opBytes+rightAt), k.zmm()
+	VMULPD_BCST(Mem{Base: k.consts, Disp: record}, g1, mean)
+	VFMADD231PD_BCST(Mem{Base: k.consts, Disp: record + 8}, g0, mean)
+	VSUBPD(mean, g1, g1)
+	VSUBPD(mean, g0, g0)
+	return mean, g1, g0
+}
+
+// fork is down and bottom of both children, and up, without a slot in between.
+func (k *kernel) fork() {
+	k.used = 0
+	one, rhoL, rhoR := k.zmm(), k.constant(0), k.constant(1)
+	bits := GP64()
+	MOVQ(U64(math.Float64bits(1)), bits)
+	VPBROADCASTQ(bits, one)
+	meanL, upL, downL := k.bottomValues(1)
+	meanR, upR, downR := k.bottomValues(2)
+	testL, beforeL, testR, beforeR := GP64(), GP64(), GP64(), GP64()
+	k.plane(testL, opBytes+testAt)
+	k.plane(beforeL, opBytes+beforeAt)
+	k.plane(testR, 2*opBytes+testAt)
+	k.plane(beforeR, 2*opBytes+beforeAt)
+	mark := k.used
+	k.loop("forkrows", func() {
+		KMOVB(Mem{Base: testL, Index: k.g, Scale: 1}, reg.K3)
+		KMOVB(Mem{Base: beforeL, Index: k.g, Scale: 1}, reg.K4)
+		KMOVB(Mem{Base: testR, Index: k.g, Scale: 1}, reg.K5)
+		KMOVB(Mem{Base: beforeR, Index: k.g, Scale: 1}, reg.K6)
+		row := k.rows()
+		k.used = mark
+		dL, dR, gL, gR := k.zmm(), k.zmm(), k.zmm(), k.zmm()
+		sumL, sumR, sum := k.zmm(), k.zmm(), k.zmm()
+		VMOVAPD_Z(one, reg.K1, dL)
+		VSUBPD(dL, one, dR)
+		VSUBPD_Z(rhoL, dL, reg.K2, dL)
+		VSUBPD_Z(rhoR, dR, reg.K2, dR)
+		VBLENDMPD(upL, downL, reg.K3, gL)
+		VMOVAPD_Z(gL, reg.K4, gL)
+		VBLENDMPD(upR, downR, reg.K5, gR)
+		VMOVAPD_Z(gR, reg.K6, gR)
+		c, cL, cR, hL, hR, m := k.zmm(), k.zmm(), k.zmm(), k.zmm(), k.zmm(), k.zmm()
+		for q := range k.n {
+			tau := Mem{Base: k.consts, Disp: 8 * (fixed + q)}
+			kappa := Mem{Base: k.consts, Disp: 8 * (fixed + k.n + q)}
+			left, right := 8*(fixed+2*k.n), 16*(fixed+2*k.n)
+			VMOVUPD(k.at(k.c, row, q), c)
+			VMOVAPD(rhoL, cL)
+			VFMADD231PD_BCST(tau, dL, cL)
+			VMULPD(c, cL, cL)
+			VMOVAPD(rhoR, cR)
+			VFMADD231PD_BCST(tau, dR, cR)
+			VMULPD(c, cR, cR)
+			VMOVAPD(meanL, hL)
+			VFMADD231PD_BCST(tau.Offset(left), gL, hL)
+			VMOVAPD(meanR, hR)
+			VFMADD231PD_BCST(tau.Offset(right), gR, hR)
+			if q == 0 {
+				VMULPD_BCST(kappa.Offset(left), cL, sumL)
+				VMULPD_BCST(kappa.Offset(right), cR, sumR)
+			} else {
+				VFMADD231PD_BCST(kappa.Offset(left), cL, sumL)
+				VFMADD231PD_BCST(kappa.Offset(right), cR, sumR)
+			}
+			VMULPD(rhoL, hL, m)
+			VFMADD231PD(rhoR, hR, m)
+			VBLENDMPD(hL, hR, reg.K1, hL)
+			VSUBPD_Z(m, hL, reg.K2, hL)
+			VFMADD231PD_BCST(tau, hL, m)
+			VMOVUPD(m, k.at(k.to, row, q))
+			VMULPD_BCST(kappa, c, c)
+			if q == 0 {
+				VMULPD(c, hL, sum)
+			} else {
+				VFMADD231PD(c, hL, sum)
+			}
+		}
+		for i, g := range []reg.VecPhysical{gL, gR} {
+			phi := k.phiAt(i + 1)
+			VMOVUPD(Mem{Base: phi, Index: row, Scale: 1}, c)
+			VFMADD231PD(g, []reg.VecPhysical{sumL, sumR}[i], c)
+			VMOVUPD(c, Mem{Base: phi, Index: row, Scale: 1})
+		}
+		phi := k.phiAt(0)
+		VADDPD(Mem{Base: phi, Index: row, Scale: 1}, sum, sum)
+		VMOVUPD(sum, Mem{Base: phi, Index: row, Scale: 1})
+	})
+	// The children's ops are done, too.
+	ADDQ(U8(2*opBytes), k.op)
+	ADDQ(U32(16*(fixed+2*k.n)), k.consts)
+	SUBQ(U8(2), NewParamAddr("count", 16))
+}
+
 // bottom is up where both children are leaves.
 func (k *kernel) bottom() {
 	k.used = 0
@@ -242,7 +342,7 @@ func (k *kernel) bottom() {
 	VFMADD231PD(rhoR, g0, mean)
 	VSUBPD(mean, g1, g1)
 	VSUBPD(mean, g0, g0)
-	phi := k.phiAt()
+	phi := k.phiAt(0)
 	k.loop("bottomrows", func() {
 		row := k.rows()
 		g, sum, p := k.zmm(), k.zmm(), k.zmm()
