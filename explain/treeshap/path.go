@@ -15,9 +15,6 @@ const (
 	// slotBytes bounds the slots of a machine: those of very deep trees have
 	// fewer rows.
 	slotBytes = 4 << 20
-	// constFloats bounds the constants kept per ensemble (64 MiB). Trees beyond
-	// it compute theirs as they go, to the same bits.
-	constFloats = 8 << 20
 	// phiFloats bounds the values that are summed at once (8 MiB), if that
 	// leaves 64 rows.
 	phiFloats = 1 << 20
@@ -29,8 +26,9 @@ const (
 // Path is an ensemble prepared for path-dependent Shapley values. It is
 // immutable and safe for concurrent use.
 //
-// Besides the ensemble it keeps at most 64 MiB of constants (8 MB for 500 trees
-// of depth 6), about 100 bytes a node, and the router's tables.
+// Besides the ensemble it keeps about 200 bytes a node, at most 128 more for each
+// that tests a feature again (6 MB for 500 trees of depth 6), and the router's
+// tables.
 type Path struct {
 	ensemble *tree.Ensemble
 	router   *tree.Router
@@ -77,17 +75,14 @@ func Prepare(e *tree.Ensemble) (*Path, error) {
 	}
 	p := &Path{ensemble: e, trees: make([]pathTree, len(e.Trees)), base: append([]float64(nil), e.Base...), depth: 1, points: 1}
 	rules := map[int]*rule{}
-	room := constFloats
 	columns := map[int32]uint32{}
 	for i := range e.Trees {
 		t := &p.trees[i]
 		if err := t.prepare(&e.Trees[i], e, rules); err != nil {
 			return nil, fmt.Errorf("prepare tree %d: %w", i, err)
 		}
-		t.compile(columns)
-		if size := len(t.program.ops) * t.width(); size <= room {
-			room -= size
-			t.keep()
+		if err := t.compile(columns); err != nil {
+			return nil, fmt.Errorf("prepare tree %d: %w", i, err)
 		}
 		p.depth, p.points = max(p.depth, t.depth), max(p.points, t.n)
 		p.distinct = max(p.distinct, t.distinct)
@@ -267,20 +262,17 @@ type walk struct {
 }
 
 func (p *Path) newWalk() *walk {
-	planes, slots, consts := 1, 1, 0
+	planes, slots := 1, 1
 	for i := range p.trees {
 		t := &p.trees[i]
 		planes = max(planes, t.program.tests+len(t.program.sats)+1)
 		slots = max(slots, t.program.slots*t.n)
-		if t.program.consts == nil {
-			consts = max(consts, min(chunk+2, len(t.program.ops))*t.width())
-		}
 	}
 	stride := max(1, min(lanes, slotBytes/8/slots))
 	return &walk{
 		machine: machine{
 			stride: stride, slots: make([]float64, slots*stride), planes: make([]tree.Plane, planes),
-			consts: make([]float64, consts), kernels: hasKernels && stride == lanes,
+			rates: make([]float64, 2*p.points), kernels: hasKernels && stride == lanes,
 		},
 		in: p.router.NewInput(),
 	}

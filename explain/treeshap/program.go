@@ -1,8 +1,10 @@
 package treeshap
 
 import (
+	"fmt"
 	"math"
 
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/tree"
 )
 
@@ -26,18 +28,23 @@ import (
 // The operations, fused multiplications among them, are the same in every form of
 // the machine, so that a row's bits do not depend on it.
 
-// op is one step of a program. Slots hold a float64 a point and row.
+// op is one step of a program, of 48 bytes. Slots hold a float64 a point and row.
 type op struct {
-	kind uint32
+	kind uint16
 	// c is the slot of the node's c; to that of the result.
-	c, to uint32
+	c, to uint16
 	// left and right are the children's slots, or their leaves.
 	left, right uint32
-	// test and before are the planes of the rows that go left at the node, and of
-	// those that satisfy its feature's splits above.
+	// test and before are the offsets, in bytes, of the planes of the rows that go
+	// left at the node, and of those that satisfy its feature's splits above.
 	test, before uint32
-	// feature is the place of the feature's values.
+	// feature is the offset, in bytes, of the feature's values.
 	feature uint32
+	// rates finds tau and kappa; see pathTree.rates.
+	rates uint32
+	// first and second are the children's rho; of opDown, the child's and 1
+	// where it is the left one.
+	first, second float64
 }
 
 // The kinds of op.
@@ -47,35 +54,33 @@ const (
 	opLeftLeaf         // opUp where the left child is a leaf
 	opRightLeaf        // opUp where the right child is
 	opBottom           // opUp where both are
-	opFork             // opDown and opBottom of both children, then opUp
+	opFork             // opDown and opBottom of both children, whose ops follow, then opUp
 )
 
 const (
 	// lanes is how many rows a machine takes at most.
 	lanes = 64
-	// constants come before those of the points: of opDown the child's rho, and
-	// what is added to it times tau where the row goes left and right; of the
-	// others the children's rho. The ops of an opFork's children follow it.
-	constants = 3
-	// chunk is how many ops' constants are computed at a time, where they are
-	// not kept.
-	chunk = 1024
+	// planeBytes and columnBytes are what a plane and a column of phi take.
+	planeBytes  = tree.RouterRows / 8
+	columnBytes = lanes * 8
+	// keptPoints is the number of points up to which tau and kappa are kept.
+	keptPoints = 8
+	// maxPlanes, maxColumns and maxProducts keep an op's offsets in 32 bits.
+	maxPlanes, maxColumns, maxProducts = 1 << 26, 1 << 23, 1 << 24
 )
 
 // program is the compiled form of a tree.
 type program struct {
 	ops []op
-	// nodes are the ops' nodes: of opDown the child, else the node itself.
-	nodes []int32
 	// sats make the planes after the tests': the rows that satisfy the path's
 	// splits on the feature of an edge, down to it. The last plane has all rows.
 	sats   []satisfied
 	tests  int
 	slots  int
 	leaves []float64 // by value, by leaf
-	// consts are the ops' constants, one after the other; nil where they would
-	// be too big.
-	consts []float64
+	// products are the distinct r of the ops, the first of them 1; rates their
+	// taus and kappas, nil beyond keptPoints.
+	products, rates []float64
 }
 
 // satisfied is before and test, or before and not test.
@@ -89,16 +94,17 @@ type compiler struct {
 	t *pathTree
 	// tests has the place of each tree.Node's test, sats the plane of each edge
 	// that a later one needs.
-	tests   []int32
-	sats    map[int32]uint32
-	ones    uint32
-	columns map[int32]uint32
+	tests    []int32
+	sats     map[int32]uint32
+	ones     uint32
+	columns  map[int32]uint32
+	products map[float64]uint32
 }
 
 // compile makes t's program; columns has the place of each feature's values, and
 // gets those that it lacks.
-func (t *pathTree) compile(columns map[int32]uint32) {
-	c := &compiler{t: t, tests: make([]int32, len(t.tree.Nodes)), sats: map[int32]uint32{}, columns: columns}
+func (t *pathTree) compile(columns map[int32]uint32) error {
+	c := &compiler{t: t, tests: make([]int32, len(t.tree.Nodes)), sats: map[int32]uint32{}, columns: columns, products: map[float64]uint32{}}
 	p := &t.program
 	for i := range t.tree.Nodes {
 		if !t.tree.Nodes[i].IsLeaf() {
@@ -115,7 +121,11 @@ func (t *pathTree) compile(columns map[int32]uint32) {
 	c.satisfy()
 	p.slots = 2*t.depth + 1
 	if p.tests > 0 {
-		c.visit(0, 0, uint32(2*t.depth))
+		c.product(1)
+		c.visit(0, 0, uint16(2*t.depth))
+	}
+	if p.tests+len(p.sats) >= maxPlanes || len(columns) > maxColumns || len(p.products) > maxProducts {
+		return fmt.Errorf("tree of %d splits: %w", p.tests, engine.ErrTooLarge)
 	}
 	for v := range t.stride {
 		for i := range t.nodes {
@@ -124,6 +134,13 @@ func (t *pathTree) compile(columns map[int32]uint32) {
 			}
 		}
 	}
+	if t.n <= keptPoints {
+		p.rates = make([]float64, len(p.products)*2*t.n)
+		for i, r := range p.products {
+			t.computeRates(r, p.rates[i*2*t.n:])
+		}
+	}
+	return nil
 }
 
 // satisfy numbers the planes of edges. Nodes come after those above them.
@@ -159,23 +176,30 @@ func (c *compiler) before(j int32) uint32 {
 
 // visit compiles the subtree of inner node i, whose h goes to a slot. Right
 // children share one slot: their h is used at once.
-func (c *compiler) visit(i int32, depth, to uint32) {
+func (c *compiler) visit(i int32, depth, to uint16) {
 	t := c.t
-	last := uint32(2 * t.depth)
-	at := [2]uint32{uint32(t.depth) + depth + 1, last}
-	kinds := [2]uint32{opLeftLeaf, opRightLeaf}
-	up := op{kind: opUp, c: depth, to: to, test: c.test(i), before: c.before(i + 1), feature: c.column(t.nodes[i+1].feature)}
-	if c.isBottom(i+1) && c.isBottom(t.right(i)) {
-		up.kind, up.left, up.right = opFork, at[0], at[1]
-		c.emit(up, i)
-		c.visit(i+1, depth+1, at[0])
-		c.visit(t.right(i), depth+1, at[1])
+	right := t.right(i)
+	at := [2]uint32{uint32(t.depth) + uint32(depth) + 1, uint32(2 * t.depth)}
+	up := op{
+		kind: opUp, c: depth, to: to, test: c.test(i) * planeBytes, before: c.before(i+1) * planeBytes,
+		feature: c.column(t.nodes[i+1].feature) * columnBytes, rates: c.product(t.before[i+1]),
+		first: t.rho[i+1], second: t.rho[right], left: at[0], right: at[1],
+	}
+	p := &t.program
+	if c.isBottom(i+1) && c.isBottom(right) {
+		up.kind = opFork
+		p.ops = append(p.ops, up)
+		c.visit(i+1, depth+1, uint16(at[0]))
+		c.visit(right, depth+1, uint16(at[1]))
 		return
 	}
-	for side, j := range [2]int32{i + 1, t.right(i)} {
+	kinds := [2]uint16{opLeftLeaf, opRightLeaf}
+	for side, j := range [2]int32{i + 1, right} {
 		if !t.nodes[j].leaf {
-			c.emit(op{kind: opDown, c: depth, to: depth + 1, test: up.test, before: up.before}, j)
-			c.visit(j, depth+1, at[side])
+			down := up
+			down.kind, down.to, down.first, down.second = opDown, depth+1, t.rho[j], float64(1-side)
+			p.ops = append(p.ops, down)
+			c.visit(j, depth+1, uint16(at[side]))
 			continue
 		}
 		at[side] = uint32(t.nodes[j].leafIndex)
@@ -186,7 +210,22 @@ func (c *compiler) visit(i int32, depth, to uint32) {
 		}
 	}
 	up.left, up.right = at[0], at[1]
-	c.emit(up, i)
+	p.ops = append(p.ops, up)
+}
+
+// product returns where the rates of r are found.
+func (c *compiler) product(r float64) uint32 {
+	p := &c.t.program
+	i, ok := c.products[r]
+	if !ok {
+		i = uint32(len(p.products))
+		c.products[r] = i
+		p.products = append(p.products, r)
+	}
+	if c.t.n <= keptPoints {
+		return i * uint32(2*c.t.n*8)
+	}
+	return i
 }
 
 // isBottom reports whether i is an inner node over two leaves.
@@ -204,40 +243,11 @@ func (c *compiler) column(feature int32) uint32 {
 	return column
 }
 
-func (c *compiler) emit(o op, node int32) {
-	p := &c.t.program
-	p.ops, p.nodes = append(p.ops, o), append(p.nodes, node)
-}
-
-// width returns the number of constants an op.
-func (t *pathTree) width() int { return constants + 2*t.n }
-
-// constantsOf fills in the constants of op i.
-func (t *pathTree) constantsOf(i int, dst []float64) {
-	node := t.program.nodes[i]
-	r := 0.0
-	if t.program.ops[i].kind == opDown {
-		rho := t.rho[node]
-		dst[0], dst[1], dst[2], r = rho, 1-rho, -rho, t.before[node]
-		if !t.nodes[node].left {
-			dst[1], dst[2] = dst[2], dst[1]
-		}
-	} else {
-		dst[0], dst[1], dst[2], r = t.rho[node+1], t.rho[t.right(node)], 0, t.before[node+1]
-	}
-	tau, kappa := dst[constants:constants+t.n], dst[constants+t.n:constants+2*t.n]
+// computeRates fills in the taus and kappas of r.
+func (t *pathTree) computeRates(r float64, dst []float64) {
 	for q, x := range t.rule.t {
 		f := float64(r*(1-x)) + x
-		tau[q], kappa[q] = x/f, r/(f*f)
-	}
-}
-
-// keep computes all constants.
-func (t *pathTree) keep() {
-	w := t.width()
-	t.program.consts = make([]float64, len(t.program.ops)*w)
-	for i := range t.program.ops {
-		t.constantsOf(i, t.program.consts[i*w:(i+1)*w])
+		dst[q], dst[t.n+q] = x/f, r/(f*f)
 	}
 }
 
@@ -247,11 +257,12 @@ type machine struct {
 	stride int
 	slots  []float64
 	planes []tree.Plane
-	// points is the number that the first slot's weights are those of.
-	points int
+	// points is the number whose weights the first slot has, for weighed rows.
+	points, weighed int
 	// kernels says that the processor's own form is taken.
 	kernels bool
-	consts  []float64
+	// rates has room for those that are not kept.
+	rates []float64
 }
 
 // run adds to phi, which has lanes floats a column, the value'th values of t for
@@ -259,66 +270,42 @@ type machine struct {
 func (m *machine) run(t *pathTree, value, word, rows int, phi []float64) {
 	p := &t.program
 	leaves := p.leaves[value*t.layout.leaves:][:t.layout.leaves]
-	if m.points != t.n {
-		m.points = t.n
-		for q, w := range t.rule.w {
-			for l := range m.stride {
-				m.slots[q*m.stride+l] = w
-			}
-		}
-	}
-	for off := 0; off < rows; off += m.stride {
-		n := min(m.stride, rows-off)
-		if p.consts != nil {
-			m.steps(t, p.ops, p.consts, word, off, n, phi, leaves)
-			continue
-		}
-		w := t.width()
-		for at, end := 0, 0; at < len(p.ops); at = end {
-			end = p.cut(at)
-			ops := p.ops[at:end]
-			consts := m.consts[:len(ops)*w]
-			for i := range ops {
-				t.constantsOf(at+i, consts[i*w:(i+1)*w])
-			}
-			m.steps(t, ops, consts, word, off, n, phi, leaves)
-		}
-	}
-}
-
-// cut returns the end of the chunk of ops that begins at at: no opFork is parted
-// from its children.
-func (p *program) cut(at int) int {
-	end := min(at+chunk, len(p.ops))
-	for _, back := range [2]int{2, 1} {
-		if p.ops[max(at, end-back)].kind == opFork {
-			return min(end+3-back, len(p.ops))
-		}
-	}
-	return end
-}
-
-func (m *machine) steps(t *pathTree, ops []op, consts []float64, word, off, rows int, phi, leaves []float64) {
+	m.weigh(t, min(m.stride, (rows+7)/8*8))
 	if m.kernels && t.n <= maxKernelPoints {
-		runKernel(t.n, ops, consts, m.slots, m.planes, word, phi, leaves, rows)
+		runKernel(t.n, p, m.slots, m.planes, word, phi, leaves, rows)
 		return
 	}
-	w := t.width()
-	f := frame{m: m, n: t.n, rows: rows, off: off, word: word, phi: phi, leaves: leaves}
-	for i := 0; i < len(ops); i++ {
-		k := consts[i*w:]
-		if ops[i].kind != opFork {
-			f.step(&ops[i], k)
-			continue
+	for off := 0; off < rows; off += m.stride {
+		f := frame{m: m, t: t, n: t.n, rows: min(m.stride, rows-off), off: off, word: word, phi: phi, leaves: leaves}
+		for i := 0; i < len(p.ops); i++ {
+			if p.ops[i].kind != opFork {
+				f.step(&p.ops[i])
+				continue
+			}
+			f.fork((*[3]op)(p.ops[i:]))
+			i += 2
 		}
-		f.fork((*[3]op)(ops[i:]), k, w)
-		i += 2
+	}
+}
+
+// weigh puts the weights of t's points into the first slot.
+func (m *machine) weigh(t *pathTree, rows int) {
+	if m.points == t.n && m.weighed >= rows {
+		return
+	}
+	m.points, m.weighed = t.n, rows
+	for q, w := range t.rule.w {
+		to := m.slots[q*m.stride:][:rows]
+		for l := range to {
+			to[l] = w
+		}
 	}
 }
 
 // frame is one run of the plain form.
 type frame struct {
 	m                  *machine
+	t                  *pathTree
 	n, rows, off, word int
 	phi, leaves        []float64
 	delta, sum         [lanes]float64
@@ -326,43 +313,62 @@ type frame struct {
 
 // masks returns the rows that go left, and those that satisfy what is above.
 func (f *frame) masks(o *op) (test, before uint64) {
-	return f.m.planes[o.test][f.word] >> f.off, f.m.planes[o.before][f.word] >> f.off
+	return f.m.planes[o.test/planeBytes][f.word] >> f.off, f.m.planes[o.before/planeBytes][f.word] >> f.off
 }
 
-func (f *frame) fork(o *[3]op, k []float64, width int) {
-	test, before := f.masks(&o[0])
-	tau := k[constants : constants+f.n]
-	left, right := k[0], k[1]
-	f.down(o[0].c, o[1].c, [3]float64{left, 1 - left, -left}, tau, test, before)
-	f.step(&o[1], k[width:])
-	f.down(o[0].c, o[2].c, [3]float64{right, -right, 1 - right}, tau, test, before)
-	f.step(&o[2], k[2*width:])
-	f.up(&o[0], k, test, before)
+// rates returns the taus and kappas of o.
+func (f *frame) rates(o *op) (tau, kappa []float64) {
+	p := &f.t.program
+	rates := f.m.rates
+	if p.rates != nil {
+		rates = p.rates[o.rates/8:]
+	} else {
+		f.t.computeRates(p.products[o.rates], rates)
+	}
+	return rates[:f.n], rates[f.n : 2*f.n]
 }
 
-func (f *frame) step(o *op, k []float64) {
-	test, before := f.masks(o)
+func (f *frame) fork(o *[3]op) {
+	f.down(&o[0], o[1].c, o[0].first, true)
+	f.step(&o[1])
+	f.down(&o[0], o[2].c, o[0].second, false)
+	f.step(&o[2])
+	f.up(&o[0])
+}
+
+func (f *frame) step(o *op) {
 	switch o.kind {
 	case opDown:
-		f.down(o.c, o.to, [3]float64(k), k[constants:constants+f.n], test, before)
+		f.down(o, o.to, o.first, o.second == 1)
 	case opBottom:
-		f.bottom(o, k, test, before)
+		f.bottom(o)
 	default:
-		f.up(o, k, test, before)
+		f.up(o)
 	}
 }
 
-// point returns the rows of point q of a slot.
-func (f *frame) point(slot uint32, q int) []float64 {
-	return f.m.slots[(int(slot)*f.n+q)*f.m.stride:][:f.rows]
+// phiAt returns the rows' values of o's feature.
+func (f *frame) phiAt(o *op) []float64 {
+	return f.phi[int(o.feature)/8+f.off:][:f.rows]
 }
 
-func (f *frame) down(from, into uint32, k [3]float64, taus []float64, test, before uint64) {
-	rho, delta := k[0], f.delta[:f.rows]
+// point returns the rows of point q of a slot.
+func (f *frame) point(slot, q int) []float64 {
+	return f.m.slots[(slot*f.n+q)*f.m.stride:][:f.rows]
+}
+
+// down computes the c of a child of o's node.
+func (f *frame) down(o *op, into uint16, rho float64, left bool) {
+	test, before := f.masks(o)
+	taus, _ := f.rates(o)
+	if !left {
+		test = ^test
+	}
+	delta := f.delta[:f.rows]
 	for l := range delta {
-		d := k[2]
+		d := -rho
 		if test>>l&1 == 1 {
-			d = k[1]
+			d = 1 - rho
 		}
 		if before>>l&1 == 0 {
 			d = 0
@@ -370,14 +376,16 @@ func (f *frame) down(from, into uint32, k [3]float64, taus []float64, test, befo
 		delta[l] = d
 	}
 	for q, tau := range taus {
-		c, to := f.point(from, q), f.point(into, q)
+		c, to := f.point(int(o.c), q), f.point(int(into), q)
 		for l, d := range delta {
 			to[l] = c[l] * math.FMA(tau, d, rho)
 		}
 	}
 }
 
-func (f *frame) up(o *op, k []float64, test, before uint64) {
+func (f *frame) up(o *op) {
+	test, before := f.masks(o)
+	taus, kappas := f.rates(o)
 	var left, right []float64
 	vL, vR := 0.0, 0.0
 	if o.kind == opLeftLeaf {
@@ -388,13 +396,13 @@ func (f *frame) up(o *op, k []float64, test, before uint64) {
 	}
 	sum := f.sum[:f.rows]
 	for q := range f.n {
-		tau, kappa := k[constants+q], k[constants+f.n+q]
-		c, to := f.point(o.c, q), f.point(o.to, q)
+		tau, kappa := taus[q], kappas[q]
+		c, to := f.point(int(o.c), q), f.point(int(o.to), q)
 		if o.kind != opLeftLeaf {
-			left = f.point(o.left, q)
+			left = f.point(int(o.left), q)
 		}
 		if o.kind != opRightLeaf {
-			right = f.point(o.right, q)
+			right = f.point(int(o.right), q)
 		}
 		for l := range sum {
 			hL, hR := vL, vR
@@ -404,7 +412,7 @@ func (f *frame) up(o *op, k []float64, test, before uint64) {
 			if right != nil {
 				hR = right[l]
 			}
-			m := math.FMA(k[1], hR, float64(k[0]*hL))
+			m := math.FMA(o.second, hR, float64(o.first*hL))
 			g := hR - m
 			if test>>l&1 == 1 {
 				g = hL - m
@@ -421,15 +429,17 @@ func (f *frame) up(o *op, k []float64, test, before uint64) {
 			to[l] = math.FMA(tau, g, m)
 		}
 	}
-	phi := f.phi[int(o.feature)*lanes+f.off:][:f.rows]
+	phi := f.phiAt(o)
 	for l, s := range sum {
 		phi[l] += s
 	}
 }
 
-func (f *frame) bottom(o *op, k []float64, test, before uint64) {
+func (f *frame) bottom(o *op) {
+	test, before := f.masks(o)
+	taus, kappas := f.rates(o)
 	vL, vR := f.leaves[o.left], f.leaves[o.right]
-	m := math.FMA(k[1], vR, float64(k[0]*vL))
+	m := math.FMA(o.second, vR, float64(o.first*vL))
 	gains, sum := f.delta[:f.rows], f.sum[:f.rows]
 	for l := range gains {
 		g := vR - m
@@ -442,8 +452,8 @@ func (f *frame) bottom(o *op, k []float64, test, before uint64) {
 		gains[l] = g
 	}
 	for q := range f.n {
-		tau, kappa := k[constants+q], k[constants+f.n+q]
-		c, to := f.point(o.c, q), f.point(o.to, q)
+		tau, kappa := taus[q], kappas[q]
+		c, to := f.point(int(o.c), q), f.point(int(o.to), q)
 		for l, g := range gains {
 			if q == 0 {
 				sum[l] = float64(c[l] * kappa)
@@ -453,7 +463,7 @@ func (f *frame) bottom(o *op, k []float64, test, before uint64) {
 			to[l] = math.FMA(tau, g, m)
 		}
 	}
-	phi := f.phi[int(o.feature)*lanes+f.off:][:f.rows]
+	phi := f.phiAt(o)
 	for l, g := range gains {
 		phi[l] = math.FMA(g, sum[l], phi[l])
 	}

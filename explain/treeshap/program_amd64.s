@@ -4,4298 +4,4130 @@
 
 #include "textflag.h"
 
-// func run1AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run1AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run1AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000200, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000200, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z4
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z5
-	VMULPD       Z0, Z4, Z6
-	VFMADD231PD  Z1, Z5, Z6
-	VSUBPD       Z6, Z4, Z4
-	VSUBPD       Z6, Z5, Z5
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000200, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000200, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      8(R10), Z16, Z12
+	VMULPD.BCST      8(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      8(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z2
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z3
+	VMULPD.BCST      32(AX), Z2, Z4
+	VFMADD231PD.BCST 40(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z4, Z5, K1, Z7
-	VMOVAPD.Z   Z7, K2, Z7
-	VMOVAPD     Z6, Z10
-	VFMADD231PD Z2, Z7, Z10
-	VMOVUPD     Z10, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z3, Z8
-	VMOVUPD     (SI)(DI*1), Z9
-	VFMADD231PD Z7, Z8, Z9
-	VMOVUPD     Z9, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z2, Z3, K1, Z5
+	VMOVAPD.Z   Z5, K2, Z5
+	VMOVAPD     Z4, Z7
+	VFMADD231PD Z0, Z5, Z7
+	VMOVUPD     Z7, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z1, Z6
+	VMOVUPD     (DI)(R9*1), Z7
+	VFMADD231PD Z5, Z6, Z7
+	VMOVUPD     Z7, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z4
 	VMOVAPD.Z   Z4, K2, Z4
 	VMOVAPD     Z0, Z5
 	VFMADD231PD Z3, Z4, Z5
-	VMULPD      (DX)(SI*1), Z5, Z5
-	VMOVUPD     Z5, (BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      (CX)(R9*1), Z5, Z5
+	VMOVUPD     Z5, (DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000200, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000200, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000200, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z5
-	VMOVUPD     (DI)(R12*1), Z6
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z5
+	VMOVUPD     (R10)(R9*1), Z6
 	VMULPD      Z0, Z5, Z7
 	VFMADD231PD Z1, Z6, Z7
 	VBLENDMPD   Z5, Z6, K1, Z8
 	VSUBPD.Z    Z7, Z8, K2, Z8
 	VFMADD231PD Z2, Z8, Z7
-	VMOVUPD     Z7, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z3, Z9
+	VMOVUPD     Z7, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z3, Z9
 	VMULPD      Z9, Z8, Z4
-	VADDPD      (R11)(R12*1), Z4, Z4
-	VMOVUPD     Z4, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z4, Z4
+	VMOVUPD     Z4, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z4
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z4
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000200, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z6
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z6
 	VMULPD      Z0, Z4, Z7
 	VFMADD231PD Z1, Z6, Z7
 	VBLENDMPD   Z4, Z6, K1, Z8
 	VSUBPD.Z    Z7, Z8, K2, Z8
 	VFMADD231PD Z2, Z8, Z7
-	VMOVUPD     Z7, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z3, Z9
+	VMOVUPD     Z7, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z3, Z9
 	VMULPD      Z9, Z8, Z5
-	VADDPD      (SI)(R11*1), Z5, Z5
-	VMOVUPD     Z5, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z5, Z5
+	VMOVUPD     Z5, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000200, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000200, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z4
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z4
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z6
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z6
 	VMULPD      Z0, Z6, Z7
 	VFMADD231PD Z1, Z4, Z7
 	VBLENDMPD   Z6, Z4, K1, Z8
 	VSUBPD.Z    Z7, Z8, K2, Z8
 	VFMADD231PD Z2, Z8, Z7
-	VMOVUPD     Z7, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z3, Z9
+	VMOVUPD     Z7, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z3, Z9
 	VMULPD      Z9, Z8, Z5
-	VADDPD      (DI)(R11*1), Z5, Z5
-	VMOVUPD     Z5, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z5, Z5
+	VMOVUPD     Z5, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      40(CX), Z3, Z5
-	VFMADD231PD.BCST 48(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      80(CX), Z6, Z8
-	VFMADD231PD.BCST 88(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 64(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 104(CX), Z12, Z20
-	VMULPD.BCST      72(CX), Z17, Z13
-	VMULPD.BCST      112(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      32(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x00000050, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000028, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run2AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run2AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run2AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000400, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000400, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z6
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z7
-	VMULPD       Z0, Z6, Z8
-	VFMADD231PD  Z1, Z7, Z8
-	VSUBPD       Z8, Z6, Z6
-	VSUBPD       Z8, Z7, Z7
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000400, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000400, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      16(R10), Z16, Z12
+	VMULPD.BCST      16(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      16(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 24(R10), Z16, Z12
+	VFMADD231PD.BCST 24(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      24(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z4
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z5
+	VMULPD.BCST      32(AX), Z4, Z6
+	VFMADD231PD.BCST 40(AX), Z5, Z6
+	VSUBPD           Z6, Z4, Z4
+	VSUBPD           Z6, Z5, Z5
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z6, Z7, K1, Z9
-	VMOVAPD.Z   Z9, K2, Z9
-	VMOVAPD     Z8, Z12
-	VFMADD231PD Z2, Z9, Z12
-	VMOVUPD     Z12, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z4, Z10
-	VMOVAPD     Z8, Z12
-	VFMADD231PD Z3, Z9, Z12
-	VMOVUPD     Z12, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z5, Z10
-	VMOVUPD     (SI)(DI*1), Z11
-	VFMADD231PD Z9, Z10, Z11
-	VMOVUPD     Z11, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z4, Z5, K1, Z7
+	VMOVAPD.Z   Z7, K2, Z7
+	VMOVAPD     Z6, Z9
+	VFMADD231PD Z0, Z7, Z9
+	VMOVUPD     Z9, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z2, Z8
+	VMOVAPD     Z6, Z9
+	VFMADD231PD Z1, Z7, Z9
+	VMOVUPD     Z9, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z3, Z8
+	VMOVUPD     (DI)(R9*1), Z9
+	VFMADD231PD Z7, Z8, Z9
+	VMOVUPD     Z9, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z5
 	VMOVAPD.Z   Z5, K2, Z5
 	VMOVAPD     Z0, Z6
 	VFMADD231PD Z3, Z5, Z6
-	VMULPD      (DX)(SI*1), Z6, Z6
-	VMOVUPD     Z6, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z6, Z6
+	VMOVUPD     Z6, (DX)(R9*1)
 	VMOVAPD     Z0, Z6
 	VFMADD231PD Z4, Z5, Z6
-	VMULPD      512(DX)(SI*1), Z6, Z6
-	VMOVUPD     Z6, 512(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      512(CX)(R9*1), Z6, Z6
+	VMOVUPD     Z6, 512(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000400, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000400, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000400, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z7
-	VMOVUPD     (DI)(R12*1), Z8
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z7
+	VMOVUPD     (R10)(R9*1), Z8
 	VMULPD      Z0, Z7, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z7, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z2, Z10, Z9
-	VMOVUPD     Z9, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z4, Z11
+	VMOVUPD     Z9, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z4, Z11
 	VMULPD      Z11, Z10, Z6
-	VMOVUPD     512(SI)(R12*1), Z7
-	VMOVUPD     512(DI)(R12*1), Z8
+	VMOVUPD     512(DI)(R9*1), Z7
+	VMOVUPD     512(R10)(R9*1), Z8
 	VMULPD      Z0, Z7, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z7, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z3, Z10, Z9
-	VMOVUPD     Z9, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z5, Z11
+	VMOVUPD     Z9, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z5, Z11
 	VFMADD231PD Z11, Z10, Z6
-	VADDPD      (R11)(R12*1), Z6, Z6
-	VMOVUPD     Z6, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z6, Z6
+	VMOVUPD     Z6, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z6
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z6
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000400, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z8
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z8
 	VMULPD      Z0, Z6, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z6, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z2, Z10, Z9
-	VMOVUPD     Z9, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z4, Z11
+	VMOVUPD     Z9, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z4, Z11
 	VMULPD      Z11, Z10, Z7
-	VMOVUPD     512(DI)(R11*1), Z8
+	VMOVUPD     512(DI)(R9*1), Z8
 	VMULPD      Z0, Z6, Z9
 	VFMADD231PD Z1, Z8, Z9
 	VBLENDMPD   Z6, Z8, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z3, Z10, Z9
-	VMOVUPD     Z9, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z5, Z11
+	VMOVUPD     Z9, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z5, Z11
 	VFMADD231PD Z11, Z10, Z7
-	VADDPD      (SI)(R11*1), Z7, Z7
-	VMOVUPD     Z7, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z7, Z7
+	VMOVUPD     Z7, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000400, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000400, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z6
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z6
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z8
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z8
 	VMULPD      Z0, Z8, Z9
 	VFMADD231PD Z1, Z6, Z9
 	VBLENDMPD   Z8, Z6, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z2, Z10, Z9
-	VMOVUPD     Z9, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z4, Z11
+	VMOVUPD     Z9, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z4, Z11
 	VMULPD      Z11, Z10, Z7
-	VMOVUPD     512(SI)(R11*1), Z8
+	VMOVUPD     512(DI)(R9*1), Z8
 	VMULPD      Z0, Z8, Z9
 	VFMADD231PD Z1, Z6, Z9
 	VBLENDMPD   Z8, Z6, K1, Z10
 	VSUBPD.Z    Z9, Z10, K2, Z10
 	VFMADD231PD Z3, Z10, Z9
-	VMOVUPD     Z9, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z5, Z11
+	VMOVUPD     Z9, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z5, Z11
 	VFMADD231PD Z11, Z10, Z7
-	VADDPD      (DI)(R11*1), Z7, Z7
-	VMOVUPD     Z7, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z7, Z7
+	VMOVUPD     Z7, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      56(CX), Z3, Z5
-	VFMADD231PD.BCST 64(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      112(CX), Z6, Z8
-	VFMADD231PD.BCST 120(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 80(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 136(CX), Z12, Z20
-	VMULPD.BCST      96(CX), Z17, Z13
-	VMULPD.BCST      152(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      40(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 88(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 144(CX), Z12, Z20
-	VFMADD231PD.BCST 104(CX), Z17, Z13
-	VFMADD231PD.BCST 160(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      48(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x00000070, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000038, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run3AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run3AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run3AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000600, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000600, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z8
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z9
-	VMULPD       Z0, Z8, Z10
-	VFMADD231PD  Z1, Z9, Z10
-	VSUBPD       Z10, Z8, Z8
-	VSUBPD       Z10, Z9, Z9
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000600, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000600, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      24(R10), Z16, Z12
+	VMULPD.BCST      24(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      24(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 32(R10), Z16, Z12
+	VFMADD231PD.BCST 32(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      32(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1024(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 16(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 16(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 16(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 16(R11), Z11, Z19
+	VFMADD231PD.BCST 40(R10), Z16, Z12
+	VFMADD231PD.BCST 40(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 16(DI), Z18, Z20
+	VMOVUPD          Z20, 1024(DX)(R9*1)
+	VMULPD.BCST      40(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	VBROADCASTSD     32(DI), Z4
+	VBROADCASTSD     40(DI), Z5
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z6
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z7
+	VMULPD.BCST      32(AX), Z6, Z8
+	VFMADD231PD.BCST 40(AX), Z7, Z8
+	VSUBPD           Z8, Z6, Z6
+	VSUBPD           Z8, Z7, Z7
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z8, Z9, K1, Z11
-	VMOVAPD.Z   Z11, K2, Z11
-	VMOVAPD     Z10, Z14
-	VFMADD231PD Z2, Z11, Z14
-	VMOVUPD     Z14, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z5, Z12
-	VMOVAPD     Z10, Z14
-	VFMADD231PD Z3, Z11, Z14
-	VMOVUPD     Z14, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z6, Z12
-	VMOVAPD     Z10, Z14
-	VFMADD231PD Z4, Z11, Z14
-	VMOVUPD     Z14, 1024(BX)(DI*1)
-	VFMADD231PD 1024(DX)(DI*1), Z7, Z12
-	VMOVUPD     (SI)(DI*1), Z13
-	VFMADD231PD Z11, Z12, Z13
-	VMOVUPD     Z13, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z6, Z7, K1, Z9
+	VMOVAPD.Z   Z9, K2, Z9
+	VMOVAPD     Z8, Z11
+	VFMADD231PD Z0, Z9, Z11
+	VMOVUPD     Z11, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z3, Z10
+	VMOVAPD     Z8, Z11
+	VFMADD231PD Z1, Z9, Z11
+	VMOVUPD     Z11, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z4, Z10
+	VMOVAPD     Z8, Z11
+	VFMADD231PD Z2, Z9, Z11
+	VMOVUPD     Z11, 1024(DX)(R9*1)
+	VFMADD231PD 1024(CX)(R9*1), Z5, Z10
+	VMOVUPD     (DI)(R9*1), Z11
+	VFMADD231PD Z9, Z10, Z11
+	VMOVUPD     Z11, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
-	VBROADCASTSD 40(CX), Z5
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VBROADCASTSD 16(DI), Z5
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z6
 	VMOVAPD.Z   Z6, K2, Z6
 	VMOVAPD     Z0, Z7
 	VFMADD231PD Z3, Z6, Z7
-	VMULPD      (DX)(SI*1), Z7, Z7
-	VMOVUPD     Z7, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z7, Z7
+	VMOVUPD     Z7, (DX)(R9*1)
 	VMOVAPD     Z0, Z7
 	VFMADD231PD Z4, Z6, Z7
-	VMULPD      512(DX)(SI*1), Z7, Z7
-	VMOVUPD     Z7, 512(BX)(SI*1)
+	VMULPD      512(CX)(R9*1), Z7, Z7
+	VMOVUPD     Z7, 512(DX)(R9*1)
 	VMOVAPD     Z0, Z7
 	VFMADD231PD Z5, Z6, Z7
-	VMULPD      1024(DX)(SI*1), Z7, Z7
-	VMOVUPD     Z7, 1024(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      1024(CX)(R9*1), Z7, Z7
+	VMOVUPD     Z7, 1024(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000600, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000600, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000600, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z9
-	VMOVUPD     (DI)(R12*1), Z10
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z9
+	VMOVUPD     (R10)(R9*1), Z10
 	VMULPD      Z0, Z9, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z9, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z2, Z12, Z11
-	VMOVUPD     Z11, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z5, Z13
+	VMOVUPD     Z11, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z5, Z13
 	VMULPD      Z13, Z12, Z8
-	VMOVUPD     512(SI)(R12*1), Z9
-	VMOVUPD     512(DI)(R12*1), Z10
+	VMOVUPD     512(DI)(R9*1), Z9
+	VMOVUPD     512(R10)(R9*1), Z10
 	VMULPD      Z0, Z9, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z9, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z3, Z12, Z11
-	VMOVUPD     Z11, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z6, Z13
+	VMOVUPD     Z11, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z6, Z13
 	VFMADD231PD Z13, Z12, Z8
-	VMOVUPD     1024(SI)(R12*1), Z9
-	VMOVUPD     1024(DI)(R12*1), Z10
+	VMOVUPD     1024(DI)(R9*1), Z9
+	VMOVUPD     1024(R10)(R9*1), Z10
 	VMULPD      Z0, Z9, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z9, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z4, Z12, Z11
-	VMOVUPD     Z11, 1024(BX)(R12*1)
-	VMULPD      1024(DX)(R12*1), Z7, Z13
+	VMOVUPD     Z11, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z7, Z13
 	VFMADD231PD Z13, Z12, Z8
-	VADDPD      (R11)(R12*1), Z8, Z8
-	VMOVUPD     Z8, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z8, Z8
+	VMOVUPD     Z8, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z8
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z8
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000600, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z10
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z10
 	VMULPD      Z0, Z8, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z8, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z2, Z12, Z11
-	VMOVUPD     Z11, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z5, Z13
+	VMOVUPD     Z11, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z5, Z13
 	VMULPD      Z13, Z12, Z9
-	VMOVUPD     512(DI)(R11*1), Z10
+	VMOVUPD     512(DI)(R9*1), Z10
 	VMULPD      Z0, Z8, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z8, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z3, Z12, Z11
-	VMOVUPD     Z11, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z6, Z13
+	VMOVUPD     Z11, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z6, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VMOVUPD     1024(DI)(R11*1), Z10
+	VMOVUPD     1024(DI)(R9*1), Z10
 	VMULPD      Z0, Z8, Z11
 	VFMADD231PD Z1, Z10, Z11
 	VBLENDMPD   Z8, Z10, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z4, Z12, Z11
-	VMOVUPD     Z11, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z7, Z13
+	VMOVUPD     Z11, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z7, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VADDPD      (SI)(R11*1), Z9, Z9
-	VMOVUPD     Z9, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z9, Z9
+	VMOVUPD     Z9, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000600, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000600, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z8
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z8
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z10
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z10
 	VMULPD      Z0, Z10, Z11
 	VFMADD231PD Z1, Z8, Z11
 	VBLENDMPD   Z10, Z8, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z2, Z12, Z11
-	VMOVUPD     Z11, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z5, Z13
+	VMOVUPD     Z11, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z5, Z13
 	VMULPD      Z13, Z12, Z9
-	VMOVUPD     512(SI)(R11*1), Z10
+	VMOVUPD     512(DI)(R9*1), Z10
 	VMULPD      Z0, Z10, Z11
 	VFMADD231PD Z1, Z8, Z11
 	VBLENDMPD   Z10, Z8, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z3, Z12, Z11
-	VMOVUPD     Z11, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z6, Z13
+	VMOVUPD     Z11, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z6, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VMOVUPD     1024(SI)(R11*1), Z10
+	VMOVUPD     1024(DI)(R9*1), Z10
 	VMULPD      Z0, Z10, Z11
 	VFMADD231PD Z1, Z8, Z11
 	VBLENDMPD   Z10, Z8, K1, Z12
 	VSUBPD.Z    Z11, Z12, K2, Z12
 	VFMADD231PD Z4, Z12, Z11
-	VMOVUPD     Z11, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z7, Z13
+	VMOVUPD     Z11, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z7, Z13
 	VFMADD231PD Z13, Z12, Z9
-	VADDPD      (DI)(R11*1), Z9, Z9
-	VMOVUPD     Z9, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z9, Z9
+	VMOVUPD     Z9, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      72(CX), Z3, Z5
-	VFMADD231PD.BCST 80(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      144(CX), Z6, Z8
-	VFMADD231PD.BCST 152(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 96(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 168(CX), Z12, Z20
-	VMULPD.BCST      120(CX), Z17, Z13
-	VMULPD.BCST      192(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      48(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 104(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 176(CX), Z12, Z20
-	VFMADD231PD.BCST 128(CX), Z17, Z13
-	VFMADD231PD.BCST 200(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      56(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1024(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 40(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 40(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 112(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 184(CX), Z12, Z20
-	VFMADD231PD.BCST 136(CX), Z17, Z13
-	VFMADD231PD.BCST 208(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 40(CX), Z19, Z21
-	VMOVUPD          Z21, 1024(BX)(R13*1)
-	VMULPD.BCST      64(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x00000090, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000048, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run4AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run4AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run4AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000800, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000800, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z10
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z11
-	VMULPD       Z0, Z10, Z12
-	VFMADD231PD  Z1, Z11, Z12
-	VSUBPD       Z12, Z10, Z10
-	VSUBPD       Z12, Z11, Z11
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000800, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000800, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      32(R10), Z16, Z12
+	VMULPD.BCST      32(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      32(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 40(R10), Z16, Z12
+	VFMADD231PD.BCST 40(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      40(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1024(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 16(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 16(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 16(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 16(R11), Z11, Z19
+	VFMADD231PD.BCST 48(R10), Z16, Z12
+	VFMADD231PD.BCST 48(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 16(DI), Z18, Z20
+	VMOVUPD          Z20, 1024(DX)(R9*1)
+	VMULPD.BCST      48(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1536(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 24(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 24(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 24(R11), Z11, Z19
+	VFMADD231PD.BCST 56(R10), Z16, Z12
+	VFMADD231PD.BCST 56(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 24(DI), Z18, Z20
+	VMOVUPD          Z20, 1536(DX)(R9*1)
+	VMULPD.BCST      56(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	VBROADCASTSD     32(DI), Z4
+	VBROADCASTSD     40(DI), Z5
+	VBROADCASTSD     48(DI), Z6
+	VBROADCASTSD     56(DI), Z7
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z8
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z9
+	VMULPD.BCST      32(AX), Z8, Z10
+	VFMADD231PD.BCST 40(AX), Z9, Z10
+	VSUBPD           Z10, Z8, Z8
+	VSUBPD           Z10, Z9, Z9
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z10, Z11, K1, Z13
-	VMOVAPD.Z   Z13, K2, Z13
-	VMOVAPD     Z12, Z16
-	VFMADD231PD Z2, Z13, Z16
-	VMOVUPD     Z16, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z6, Z14
-	VMOVAPD     Z12, Z16
-	VFMADD231PD Z3, Z13, Z16
-	VMOVUPD     Z16, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z7, Z14
-	VMOVAPD     Z12, Z16
-	VFMADD231PD Z4, Z13, Z16
-	VMOVUPD     Z16, 1024(BX)(DI*1)
-	VFMADD231PD 1024(DX)(DI*1), Z8, Z14
-	VMOVAPD     Z12, Z16
-	VFMADD231PD Z5, Z13, Z16
-	VMOVUPD     Z16, 1536(BX)(DI*1)
-	VFMADD231PD 1536(DX)(DI*1), Z9, Z14
-	VMOVUPD     (SI)(DI*1), Z15
-	VFMADD231PD Z13, Z14, Z15
-	VMOVUPD     Z15, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z8, Z9, K1, Z11
+	VMOVAPD.Z   Z11, K2, Z11
+	VMOVAPD     Z10, Z13
+	VFMADD231PD Z0, Z11, Z13
+	VMOVUPD     Z13, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z4, Z12
+	VMOVAPD     Z10, Z13
+	VFMADD231PD Z1, Z11, Z13
+	VMOVUPD     Z13, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z5, Z12
+	VMOVAPD     Z10, Z13
+	VFMADD231PD Z2, Z11, Z13
+	VMOVUPD     Z13, 1024(DX)(R9*1)
+	VFMADD231PD 1024(CX)(R9*1), Z6, Z12
+	VMOVAPD     Z10, Z13
+	VFMADD231PD Z3, Z11, Z13
+	VMOVUPD     Z13, 1536(DX)(R9*1)
+	VFMADD231PD 1536(CX)(R9*1), Z7, Z12
+	VMOVUPD     (DI)(R9*1), Z13
+	VFMADD231PD Z11, Z12, Z13
+	VMOVUPD     Z13, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
-	VBROADCASTSD 40(CX), Z5
-	VBROADCASTSD 48(CX), Z6
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VBROADCASTSD 16(DI), Z5
+	VBROADCASTSD 24(DI), Z6
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z7
 	VMOVAPD.Z   Z7, K2, Z7
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z3, Z7, Z8
-	VMULPD      (DX)(SI*1), Z8, Z8
-	VMOVUPD     Z8, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z8, Z8
+	VMOVUPD     Z8, (DX)(R9*1)
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z4, Z7, Z8
-	VMULPD      512(DX)(SI*1), Z8, Z8
-	VMOVUPD     Z8, 512(BX)(SI*1)
+	VMULPD      512(CX)(R9*1), Z8, Z8
+	VMOVUPD     Z8, 512(DX)(R9*1)
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z5, Z7, Z8
-	VMULPD      1024(DX)(SI*1), Z8, Z8
-	VMOVUPD     Z8, 1024(BX)(SI*1)
+	VMULPD      1024(CX)(R9*1), Z8, Z8
+	VMOVUPD     Z8, 1024(DX)(R9*1)
 	VMOVAPD     Z0, Z8
 	VFMADD231PD Z6, Z7, Z8
-	VMULPD      1536(DX)(SI*1), Z8, Z8
-	VMOVUPD     Z8, 1536(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      1536(CX)(R9*1), Z8, Z8
+	VMOVUPD     Z8, 1536(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000800, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000800, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000800, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z11
-	VMOVUPD     (DI)(R12*1), Z12
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z11
+	VMOVUPD     (R10)(R9*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z2, Z14, Z13
-	VMOVUPD     Z13, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z6, Z15
+	VMOVUPD     Z13, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z6, Z15
 	VMULPD      Z15, Z14, Z10
-	VMOVUPD     512(SI)(R12*1), Z11
-	VMOVUPD     512(DI)(R12*1), Z12
+	VMOVUPD     512(DI)(R9*1), Z11
+	VMOVUPD     512(R10)(R9*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z3, Z14, Z13
-	VMOVUPD     Z13, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z7, Z15
+	VMOVUPD     Z13, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z7, Z15
 	VFMADD231PD Z15, Z14, Z10
-	VMOVUPD     1024(SI)(R12*1), Z11
-	VMOVUPD     1024(DI)(R12*1), Z12
+	VMOVUPD     1024(DI)(R9*1), Z11
+	VMOVUPD     1024(R10)(R9*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z4, Z14, Z13
-	VMOVUPD     Z13, 1024(BX)(R12*1)
-	VMULPD      1024(DX)(R12*1), Z8, Z15
+	VMOVUPD     Z13, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z8, Z15
 	VFMADD231PD Z15, Z14, Z10
-	VMOVUPD     1536(SI)(R12*1), Z11
-	VMOVUPD     1536(DI)(R12*1), Z12
+	VMOVUPD     1536(DI)(R9*1), Z11
+	VMOVUPD     1536(R10)(R9*1), Z12
 	VMULPD      Z0, Z11, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z11, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z5, Z14, Z13
-	VMOVUPD     Z13, 1536(BX)(R12*1)
-	VMULPD      1536(DX)(R12*1), Z9, Z15
+	VMOVUPD     Z13, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z9, Z15
 	VFMADD231PD Z15, Z14, Z10
-	VADDPD      (R11)(R12*1), Z10, Z10
-	VMOVUPD     Z10, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z10, Z10
+	VMOVUPD     Z10, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z10
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z10
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000800, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z12
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z2, Z14, Z13
-	VMOVUPD     Z13, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z6, Z15
+	VMOVUPD     Z13, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z6, Z15
 	VMULPD      Z15, Z14, Z11
-	VMOVUPD     512(DI)(R11*1), Z12
+	VMOVUPD     512(DI)(R9*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z3, Z14, Z13
-	VMOVUPD     Z13, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z7, Z15
+	VMOVUPD     Z13, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z7, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1024(DI)(R11*1), Z12
+	VMOVUPD     1024(DI)(R9*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z4, Z14, Z13
-	VMOVUPD     Z13, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z8, Z15
+	VMOVUPD     Z13, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z8, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1536(DI)(R11*1), Z12
+	VMOVUPD     1536(DI)(R9*1), Z12
 	VMULPD      Z0, Z10, Z13
 	VFMADD231PD Z1, Z12, Z13
 	VBLENDMPD   Z10, Z12, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z5, Z14, Z13
-	VMOVUPD     Z13, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z9, Z15
+	VMOVUPD     Z13, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z9, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VADDPD      (SI)(R11*1), Z11, Z11
-	VMOVUPD     Z11, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z11, Z11
+	VMOVUPD     Z11, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000800, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000800, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z10
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z10
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z12
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z2, Z14, Z13
-	VMOVUPD     Z13, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z6, Z15
+	VMOVUPD     Z13, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z6, Z15
 	VMULPD      Z15, Z14, Z11
-	VMOVUPD     512(SI)(R11*1), Z12
+	VMOVUPD     512(DI)(R9*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z3, Z14, Z13
-	VMOVUPD     Z13, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z7, Z15
+	VMOVUPD     Z13, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z7, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1024(SI)(R11*1), Z12
+	VMOVUPD     1024(DI)(R9*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z4, Z14, Z13
-	VMOVUPD     Z13, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z8, Z15
+	VMOVUPD     Z13, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z8, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VMOVUPD     1536(SI)(R11*1), Z12
+	VMOVUPD     1536(DI)(R9*1), Z12
 	VMULPD      Z0, Z12, Z13
 	VFMADD231PD Z1, Z10, Z13
 	VBLENDMPD   Z12, Z10, K1, Z14
 	VSUBPD.Z    Z13, Z14, K2, Z14
 	VFMADD231PD Z5, Z14, Z13
-	VMOVUPD     Z13, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z9, Z15
+	VMOVUPD     Z13, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z9, Z15
 	VFMADD231PD Z15, Z14, Z11
-	VADDPD      (DI)(R11*1), Z11, Z11
-	VMOVUPD     Z11, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z11, Z11
+	VMOVUPD     Z11, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      88(CX), Z3, Z5
-	VFMADD231PD.BCST 96(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      176(CX), Z6, Z8
-	VFMADD231PD.BCST 184(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 112(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 200(CX), Z12, Z20
-	VMULPD.BCST      144(CX), Z17, Z13
-	VMULPD.BCST      232(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      56(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 120(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 208(CX), Z12, Z20
-	VFMADD231PD.BCST 152(CX), Z17, Z13
-	VFMADD231PD.BCST 240(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      64(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1024(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 40(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 40(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 128(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 216(CX), Z12, Z20
-	VFMADD231PD.BCST 160(CX), Z17, Z13
-	VFMADD231PD.BCST 248(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 40(CX), Z19, Z21
-	VMOVUPD          Z21, 1024(BX)(R13*1)
-	VMULPD.BCST      72(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1536(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 48(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 48(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 136(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 224(CX), Z12, Z20
-	VFMADD231PD.BCST 168(CX), Z17, Z13
-	VFMADD231PD.BCST 256(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 48(CX), Z19, Z21
-	VMOVUPD          Z21, 1536(BX)(R13*1)
-	VMULPD.BCST      80(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x000000b0, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000058, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run5AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run5AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run5AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000a00, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000a00, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z12
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z13
-	VMULPD       Z0, Z12, Z14
-	VFMADD231PD  Z1, Z13, Z14
-	VSUBPD       Z14, Z12, Z12
-	VSUBPD       Z14, Z13, Z13
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000a00, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000a00, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      40(R10), Z16, Z12
+	VMULPD.BCST      40(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      40(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 48(R10), Z16, Z12
+	VFMADD231PD.BCST 48(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      48(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1024(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 16(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 16(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 16(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 16(R11), Z11, Z19
+	VFMADD231PD.BCST 56(R10), Z16, Z12
+	VFMADD231PD.BCST 56(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 16(DI), Z18, Z20
+	VMOVUPD          Z20, 1024(DX)(R9*1)
+	VMULPD.BCST      56(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1536(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 24(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 24(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 24(R11), Z11, Z19
+	VFMADD231PD.BCST 64(R10), Z16, Z12
+	VFMADD231PD.BCST 64(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 24(DI), Z18, Z20
+	VMOVUPD          Z20, 1536(DX)(R9*1)
+	VMULPD.BCST      64(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2048(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 32(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 32(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 32(R11), Z11, Z19
+	VFMADD231PD.BCST 72(R10), Z16, Z12
+	VFMADD231PD.BCST 72(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 32(DI), Z18, Z20
+	VMOVUPD          Z20, 2048(DX)(R9*1)
+	VMULPD.BCST      72(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	VBROADCASTSD     32(DI), Z4
+	VBROADCASTSD     40(DI), Z5
+	VBROADCASTSD     48(DI), Z6
+	VBROADCASTSD     56(DI), Z7
+	VBROADCASTSD     64(DI), Z8
+	VBROADCASTSD     72(DI), Z9
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z10
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z11
+	VMULPD.BCST      32(AX), Z10, Z12
+	VFMADD231PD.BCST 40(AX), Z11, Z12
+	VSUBPD           Z12, Z10, Z10
+	VSUBPD           Z12, Z11, Z11
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z12, Z13, K1, Z15
-	VMOVAPD.Z   Z15, K2, Z15
-	VMOVAPD     Z14, Z18
-	VFMADD231PD Z2, Z15, Z18
-	VMOVUPD     Z18, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z7, Z16
-	VMOVAPD     Z14, Z18
-	VFMADD231PD Z3, Z15, Z18
-	VMOVUPD     Z18, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z8, Z16
-	VMOVAPD     Z14, Z18
-	VFMADD231PD Z4, Z15, Z18
-	VMOVUPD     Z18, 1024(BX)(DI*1)
-	VFMADD231PD 1024(DX)(DI*1), Z9, Z16
-	VMOVAPD     Z14, Z18
-	VFMADD231PD Z5, Z15, Z18
-	VMOVUPD     Z18, 1536(BX)(DI*1)
-	VFMADD231PD 1536(DX)(DI*1), Z10, Z16
-	VMOVAPD     Z14, Z18
-	VFMADD231PD Z6, Z15, Z18
-	VMOVUPD     Z18, 2048(BX)(DI*1)
-	VFMADD231PD 2048(DX)(DI*1), Z11, Z16
-	VMOVUPD     (SI)(DI*1), Z17
-	VFMADD231PD Z15, Z16, Z17
-	VMOVUPD     Z17, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z10, Z11, K1, Z13
+	VMOVAPD.Z   Z13, K2, Z13
+	VMOVAPD     Z12, Z15
+	VFMADD231PD Z0, Z13, Z15
+	VMOVUPD     Z15, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z5, Z14
+	VMOVAPD     Z12, Z15
+	VFMADD231PD Z1, Z13, Z15
+	VMOVUPD     Z15, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z6, Z14
+	VMOVAPD     Z12, Z15
+	VFMADD231PD Z2, Z13, Z15
+	VMOVUPD     Z15, 1024(DX)(R9*1)
+	VFMADD231PD 1024(CX)(R9*1), Z7, Z14
+	VMOVAPD     Z12, Z15
+	VFMADD231PD Z3, Z13, Z15
+	VMOVUPD     Z15, 1536(DX)(R9*1)
+	VFMADD231PD 1536(CX)(R9*1), Z8, Z14
+	VMOVAPD     Z12, Z15
+	VFMADD231PD Z4, Z13, Z15
+	VMOVUPD     Z15, 2048(DX)(R9*1)
+	VFMADD231PD 2048(CX)(R9*1), Z9, Z14
+	VMOVUPD     (DI)(R9*1), Z15
+	VFMADD231PD Z13, Z14, Z15
+	VMOVUPD     Z15, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
-	VBROADCASTSD 40(CX), Z5
-	VBROADCASTSD 48(CX), Z6
-	VBROADCASTSD 56(CX), Z7
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VBROADCASTSD 16(DI), Z5
+	VBROADCASTSD 24(DI), Z6
+	VBROADCASTSD 32(DI), Z7
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z8
 	VMOVAPD.Z   Z8, K2, Z8
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z3, Z8, Z9
-	VMULPD      (DX)(SI*1), Z9, Z9
-	VMOVUPD     Z9, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z9, Z9
+	VMOVUPD     Z9, (DX)(R9*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z4, Z8, Z9
-	VMULPD      512(DX)(SI*1), Z9, Z9
-	VMOVUPD     Z9, 512(BX)(SI*1)
+	VMULPD      512(CX)(R9*1), Z9, Z9
+	VMOVUPD     Z9, 512(DX)(R9*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z5, Z8, Z9
-	VMULPD      1024(DX)(SI*1), Z9, Z9
-	VMOVUPD     Z9, 1024(BX)(SI*1)
+	VMULPD      1024(CX)(R9*1), Z9, Z9
+	VMOVUPD     Z9, 1024(DX)(R9*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z6, Z8, Z9
-	VMULPD      1536(DX)(SI*1), Z9, Z9
-	VMOVUPD     Z9, 1536(BX)(SI*1)
+	VMULPD      1536(CX)(R9*1), Z9, Z9
+	VMOVUPD     Z9, 1536(DX)(R9*1)
 	VMOVAPD     Z0, Z9
 	VFMADD231PD Z7, Z8, Z9
-	VMULPD      2048(DX)(SI*1), Z9, Z9
-	VMOVUPD     Z9, 2048(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      2048(CX)(R9*1), Z9, Z9
+	VMOVUPD     Z9, 2048(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000a00, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000a00, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000a00, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z13
-	VMOVUPD     (DI)(R12*1), Z14
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z13
+	VMOVUPD     (R10)(R9*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z2, Z16, Z15
-	VMOVUPD     Z15, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z7, Z17
+	VMOVUPD     Z15, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z7, Z17
 	VMULPD      Z17, Z16, Z12
-	VMOVUPD     512(SI)(R12*1), Z13
-	VMOVUPD     512(DI)(R12*1), Z14
+	VMOVUPD     512(DI)(R9*1), Z13
+	VMOVUPD     512(R10)(R9*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z3, Z16, Z15
-	VMOVUPD     Z15, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z8, Z17
+	VMOVUPD     Z15, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z8, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VMOVUPD     1024(SI)(R12*1), Z13
-	VMOVUPD     1024(DI)(R12*1), Z14
+	VMOVUPD     1024(DI)(R9*1), Z13
+	VMOVUPD     1024(R10)(R9*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z4, Z16, Z15
-	VMOVUPD     Z15, 1024(BX)(R12*1)
-	VMULPD      1024(DX)(R12*1), Z9, Z17
+	VMOVUPD     Z15, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z9, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VMOVUPD     1536(SI)(R12*1), Z13
-	VMOVUPD     1536(DI)(R12*1), Z14
+	VMOVUPD     1536(DI)(R9*1), Z13
+	VMOVUPD     1536(R10)(R9*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z5, Z16, Z15
-	VMOVUPD     Z15, 1536(BX)(R12*1)
-	VMULPD      1536(DX)(R12*1), Z10, Z17
+	VMOVUPD     Z15, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z10, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VMOVUPD     2048(SI)(R12*1), Z13
-	VMOVUPD     2048(DI)(R12*1), Z14
+	VMOVUPD     2048(DI)(R9*1), Z13
+	VMOVUPD     2048(R10)(R9*1), Z14
 	VMULPD      Z0, Z13, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z13, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z6, Z16, Z15
-	VMOVUPD     Z15, 2048(BX)(R12*1)
-	VMULPD      2048(DX)(R12*1), Z11, Z17
+	VMOVUPD     Z15, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z11, Z17
 	VFMADD231PD Z17, Z16, Z12
-	VADDPD      (R11)(R12*1), Z12, Z12
-	VMOVUPD     Z12, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z12, Z12
+	VMOVUPD     Z12, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z12
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z12
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000a00, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z14
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z2, Z16, Z15
-	VMOVUPD     Z15, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z7, Z17
+	VMOVUPD     Z15, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z7, Z17
 	VMULPD      Z17, Z16, Z13
-	VMOVUPD     512(DI)(R11*1), Z14
+	VMOVUPD     512(DI)(R9*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z3, Z16, Z15
-	VMOVUPD     Z15, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z8, Z17
+	VMOVUPD     Z15, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z8, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1024(DI)(R11*1), Z14
+	VMOVUPD     1024(DI)(R9*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z4, Z16, Z15
-	VMOVUPD     Z15, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z9, Z17
+	VMOVUPD     Z15, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z9, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1536(DI)(R11*1), Z14
+	VMOVUPD     1536(DI)(R9*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z5, Z16, Z15
-	VMOVUPD     Z15, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z10, Z17
+	VMOVUPD     Z15, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z10, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     2048(DI)(R11*1), Z14
+	VMOVUPD     2048(DI)(R9*1), Z14
 	VMULPD      Z0, Z12, Z15
 	VFMADD231PD Z1, Z14, Z15
 	VBLENDMPD   Z12, Z14, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z6, Z16, Z15
-	VMOVUPD     Z15, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z11, Z17
+	VMOVUPD     Z15, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z11, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VADDPD      (SI)(R11*1), Z13, Z13
-	VMOVUPD     Z13, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z13, Z13
+	VMOVUPD     Z13, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000a00, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000a00, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z12
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z12
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z14
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z2, Z16, Z15
-	VMOVUPD     Z15, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z7, Z17
+	VMOVUPD     Z15, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z7, Z17
 	VMULPD      Z17, Z16, Z13
-	VMOVUPD     512(SI)(R11*1), Z14
+	VMOVUPD     512(DI)(R9*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z3, Z16, Z15
-	VMOVUPD     Z15, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z8, Z17
+	VMOVUPD     Z15, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z8, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1024(SI)(R11*1), Z14
+	VMOVUPD     1024(DI)(R9*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z4, Z16, Z15
-	VMOVUPD     Z15, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z9, Z17
+	VMOVUPD     Z15, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z9, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     1536(SI)(R11*1), Z14
+	VMOVUPD     1536(DI)(R9*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z5, Z16, Z15
-	VMOVUPD     Z15, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z10, Z17
+	VMOVUPD     Z15, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z10, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VMOVUPD     2048(SI)(R11*1), Z14
+	VMOVUPD     2048(DI)(R9*1), Z14
 	VMULPD      Z0, Z14, Z15
 	VFMADD231PD Z1, Z12, Z15
 	VBLENDMPD   Z14, Z12, K1, Z16
 	VSUBPD.Z    Z15, Z16, K2, Z16
 	VFMADD231PD Z6, Z16, Z15
-	VMOVUPD     Z15, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z11, Z17
+	VMOVUPD     Z15, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z11, Z17
 	VFMADD231PD Z17, Z16, Z13
-	VADDPD      (DI)(R11*1), Z13, Z13
-	VMOVUPD     Z13, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z13, Z13
+	VMOVUPD     Z13, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      104(CX), Z3, Z5
-	VFMADD231PD.BCST 112(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      208(CX), Z6, Z8
-	VFMADD231PD.BCST 216(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 128(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 232(CX), Z12, Z20
-	VMULPD.BCST      168(CX), Z17, Z13
-	VMULPD.BCST      272(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      64(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 136(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 240(CX), Z12, Z20
-	VFMADD231PD.BCST 176(CX), Z17, Z13
-	VFMADD231PD.BCST 280(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      72(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1024(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 40(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 40(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 144(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 248(CX), Z12, Z20
-	VFMADD231PD.BCST 184(CX), Z17, Z13
-	VFMADD231PD.BCST 288(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 40(CX), Z19, Z21
-	VMOVUPD          Z21, 1024(BX)(R13*1)
-	VMULPD.BCST      80(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1536(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 48(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 48(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 152(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 256(CX), Z12, Z20
-	VFMADD231PD.BCST 192(CX), Z17, Z13
-	VFMADD231PD.BCST 296(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 48(CX), Z19, Z21
-	VMOVUPD          Z21, 1536(BX)(R13*1)
-	VMULPD.BCST      88(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2048(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 56(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 56(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 160(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 264(CX), Z12, Z20
-	VFMADD231PD.BCST 200(CX), Z17, Z13
-	VFMADD231PD.BCST 304(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 56(CX), Z19, Z21
-	VMOVUPD          Z21, 2048(BX)(R13*1)
-	VMULPD.BCST      96(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x000000d0, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000068, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run6AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run6AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run6AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000c00, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000c00, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z14
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z15
-	VMULPD       Z0, Z14, Z16
-	VFMADD231PD  Z1, Z15, Z16
-	VSUBPD       Z16, Z14, Z14
-	VSUBPD       Z16, Z15, Z15
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000c00, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000c00, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      48(R10), Z16, Z12
+	VMULPD.BCST      48(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      48(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 56(R10), Z16, Z12
+	VFMADD231PD.BCST 56(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      56(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1024(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 16(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 16(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 16(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 16(R11), Z11, Z19
+	VFMADD231PD.BCST 64(R10), Z16, Z12
+	VFMADD231PD.BCST 64(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 16(DI), Z18, Z20
+	VMOVUPD          Z20, 1024(DX)(R9*1)
+	VMULPD.BCST      64(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1536(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 24(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 24(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 24(R11), Z11, Z19
+	VFMADD231PD.BCST 72(R10), Z16, Z12
+	VFMADD231PD.BCST 72(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 24(DI), Z18, Z20
+	VMOVUPD          Z20, 1536(DX)(R9*1)
+	VMULPD.BCST      72(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2048(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 32(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 32(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 32(R11), Z11, Z19
+	VFMADD231PD.BCST 80(R10), Z16, Z12
+	VFMADD231PD.BCST 80(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 32(DI), Z18, Z20
+	VMOVUPD          Z20, 2048(DX)(R9*1)
+	VMULPD.BCST      80(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2560(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 40(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 40(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 40(R11), Z11, Z19
+	VFMADD231PD.BCST 88(R10), Z16, Z12
+	VFMADD231PD.BCST 88(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 40(DI), Z18, Z20
+	VMOVUPD          Z20, 2560(DX)(R9*1)
+	VMULPD.BCST      88(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	VBROADCASTSD     32(DI), Z4
+	VBROADCASTSD     40(DI), Z5
+	VBROADCASTSD     48(DI), Z6
+	VBROADCASTSD     56(DI), Z7
+	VBROADCASTSD     64(DI), Z8
+	VBROADCASTSD     72(DI), Z9
+	VBROADCASTSD     80(DI), Z10
+	VBROADCASTSD     88(DI), Z11
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z12
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z13
+	VMULPD.BCST      32(AX), Z12, Z14
+	VFMADD231PD.BCST 40(AX), Z13, Z14
+	VSUBPD           Z14, Z12, Z12
+	VSUBPD           Z14, Z13, Z13
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z14, Z15, K1, Z17
-	VMOVAPD.Z   Z17, K2, Z17
-	VMOVAPD     Z16, Z20
-	VFMADD231PD Z2, Z17, Z20
-	VMOVUPD     Z20, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z8, Z18
-	VMOVAPD     Z16, Z20
-	VFMADD231PD Z3, Z17, Z20
-	VMOVUPD     Z20, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z9, Z18
-	VMOVAPD     Z16, Z20
-	VFMADD231PD Z4, Z17, Z20
-	VMOVUPD     Z20, 1024(BX)(DI*1)
-	VFMADD231PD 1024(DX)(DI*1), Z10, Z18
-	VMOVAPD     Z16, Z20
-	VFMADD231PD Z5, Z17, Z20
-	VMOVUPD     Z20, 1536(BX)(DI*1)
-	VFMADD231PD 1536(DX)(DI*1), Z11, Z18
-	VMOVAPD     Z16, Z20
-	VFMADD231PD Z6, Z17, Z20
-	VMOVUPD     Z20, 2048(BX)(DI*1)
-	VFMADD231PD 2048(DX)(DI*1), Z12, Z18
-	VMOVAPD     Z16, Z20
-	VFMADD231PD Z7, Z17, Z20
-	VMOVUPD     Z20, 2560(BX)(DI*1)
-	VFMADD231PD 2560(DX)(DI*1), Z13, Z18
-	VMOVUPD     (SI)(DI*1), Z19
-	VFMADD231PD Z17, Z18, Z19
-	VMOVUPD     Z19, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z12, Z13, K1, Z15
+	VMOVAPD.Z   Z15, K2, Z15
+	VMOVAPD     Z14, Z17
+	VFMADD231PD Z0, Z15, Z17
+	VMOVUPD     Z17, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z6, Z16
+	VMOVAPD     Z14, Z17
+	VFMADD231PD Z1, Z15, Z17
+	VMOVUPD     Z17, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z7, Z16
+	VMOVAPD     Z14, Z17
+	VFMADD231PD Z2, Z15, Z17
+	VMOVUPD     Z17, 1024(DX)(R9*1)
+	VFMADD231PD 1024(CX)(R9*1), Z8, Z16
+	VMOVAPD     Z14, Z17
+	VFMADD231PD Z3, Z15, Z17
+	VMOVUPD     Z17, 1536(DX)(R9*1)
+	VFMADD231PD 1536(CX)(R9*1), Z9, Z16
+	VMOVAPD     Z14, Z17
+	VFMADD231PD Z4, Z15, Z17
+	VMOVUPD     Z17, 2048(DX)(R9*1)
+	VFMADD231PD 2048(CX)(R9*1), Z10, Z16
+	VMOVAPD     Z14, Z17
+	VFMADD231PD Z5, Z15, Z17
+	VMOVUPD     Z17, 2560(DX)(R9*1)
+	VFMADD231PD 2560(CX)(R9*1), Z11, Z16
+	VMOVUPD     (DI)(R9*1), Z17
+	VFMADD231PD Z15, Z16, Z17
+	VMOVUPD     Z17, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
-	VBROADCASTSD 40(CX), Z5
-	VBROADCASTSD 48(CX), Z6
-	VBROADCASTSD 56(CX), Z7
-	VBROADCASTSD 64(CX), Z8
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VBROADCASTSD 16(DI), Z5
+	VBROADCASTSD 24(DI), Z6
+	VBROADCASTSD 32(DI), Z7
+	VBROADCASTSD 40(DI), Z8
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z9
 	VMOVAPD.Z   Z9, K2, Z9
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z3, Z9, Z10
-	VMULPD      (DX)(SI*1), Z10, Z10
-	VMOVUPD     Z10, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z10, Z10
+	VMOVUPD     Z10, (DX)(R9*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z4, Z9, Z10
-	VMULPD      512(DX)(SI*1), Z10, Z10
-	VMOVUPD     Z10, 512(BX)(SI*1)
+	VMULPD      512(CX)(R9*1), Z10, Z10
+	VMOVUPD     Z10, 512(DX)(R9*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z5, Z9, Z10
-	VMULPD      1024(DX)(SI*1), Z10, Z10
-	VMOVUPD     Z10, 1024(BX)(SI*1)
+	VMULPD      1024(CX)(R9*1), Z10, Z10
+	VMOVUPD     Z10, 1024(DX)(R9*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z6, Z9, Z10
-	VMULPD      1536(DX)(SI*1), Z10, Z10
-	VMOVUPD     Z10, 1536(BX)(SI*1)
+	VMULPD      1536(CX)(R9*1), Z10, Z10
+	VMOVUPD     Z10, 1536(DX)(R9*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z7, Z9, Z10
-	VMULPD      2048(DX)(SI*1), Z10, Z10
-	VMOVUPD     Z10, 2048(BX)(SI*1)
+	VMULPD      2048(CX)(R9*1), Z10, Z10
+	VMOVUPD     Z10, 2048(DX)(R9*1)
 	VMOVAPD     Z0, Z10
 	VFMADD231PD Z8, Z9, Z10
-	VMULPD      2560(DX)(SI*1), Z10, Z10
-	VMOVUPD     Z10, 2560(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      2560(CX)(R9*1), Z10, Z10
+	VMOVUPD     Z10, 2560(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000c00, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000c00, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000c00, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z15
-	VMOVUPD     (DI)(R12*1), Z16
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z15
+	VMOVUPD     (R10)(R9*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z2, Z18, Z17
-	VMOVUPD     Z17, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z8, Z19
+	VMOVUPD     Z17, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z8, Z19
 	VMULPD      Z19, Z18, Z14
-	VMOVUPD     512(SI)(R12*1), Z15
-	VMOVUPD     512(DI)(R12*1), Z16
+	VMOVUPD     512(DI)(R9*1), Z15
+	VMOVUPD     512(R10)(R9*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z3, Z18, Z17
-	VMOVUPD     Z17, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z9, Z19
+	VMOVUPD     Z17, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z9, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     1024(SI)(R12*1), Z15
-	VMOVUPD     1024(DI)(R12*1), Z16
+	VMOVUPD     1024(DI)(R9*1), Z15
+	VMOVUPD     1024(R10)(R9*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z4, Z18, Z17
-	VMOVUPD     Z17, 1024(BX)(R12*1)
-	VMULPD      1024(DX)(R12*1), Z10, Z19
+	VMOVUPD     Z17, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z10, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     1536(SI)(R12*1), Z15
-	VMOVUPD     1536(DI)(R12*1), Z16
+	VMOVUPD     1536(DI)(R9*1), Z15
+	VMOVUPD     1536(R10)(R9*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z5, Z18, Z17
-	VMOVUPD     Z17, 1536(BX)(R12*1)
-	VMULPD      1536(DX)(R12*1), Z11, Z19
+	VMOVUPD     Z17, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z11, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     2048(SI)(R12*1), Z15
-	VMOVUPD     2048(DI)(R12*1), Z16
+	VMOVUPD     2048(DI)(R9*1), Z15
+	VMOVUPD     2048(R10)(R9*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z6, Z18, Z17
-	VMOVUPD     Z17, 2048(BX)(R12*1)
-	VMULPD      2048(DX)(R12*1), Z12, Z19
+	VMOVUPD     Z17, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z12, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VMOVUPD     2560(SI)(R12*1), Z15
-	VMOVUPD     2560(DI)(R12*1), Z16
+	VMOVUPD     2560(DI)(R9*1), Z15
+	VMOVUPD     2560(R10)(R9*1), Z16
 	VMULPD      Z0, Z15, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z15, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z7, Z18, Z17
-	VMOVUPD     Z17, 2560(BX)(R12*1)
-	VMULPD      2560(DX)(R12*1), Z13, Z19
+	VMOVUPD     Z17, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z13, Z19
 	VFMADD231PD Z19, Z18, Z14
-	VADDPD      (R11)(R12*1), Z14, Z14
-	VMOVUPD     Z14, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z14, Z14
+	VMOVUPD     Z14, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z14
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z14
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000c00, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z16
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z2, Z18, Z17
-	VMOVUPD     Z17, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z8, Z19
+	VMOVUPD     Z17, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z8, Z19
 	VMULPD      Z19, Z18, Z15
-	VMOVUPD     512(DI)(R11*1), Z16
+	VMOVUPD     512(DI)(R9*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z3, Z18, Z17
-	VMOVUPD     Z17, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z9, Z19
+	VMOVUPD     Z17, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z9, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1024(DI)(R11*1), Z16
+	VMOVUPD     1024(DI)(R9*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z4, Z18, Z17
-	VMOVUPD     Z17, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z10, Z19
+	VMOVUPD     Z17, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z10, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1536(DI)(R11*1), Z16
+	VMOVUPD     1536(DI)(R9*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z5, Z18, Z17
-	VMOVUPD     Z17, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z11, Z19
+	VMOVUPD     Z17, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z11, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2048(DI)(R11*1), Z16
+	VMOVUPD     2048(DI)(R9*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z6, Z18, Z17
-	VMOVUPD     Z17, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z12, Z19
+	VMOVUPD     Z17, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z12, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2560(DI)(R11*1), Z16
+	VMOVUPD     2560(DI)(R9*1), Z16
 	VMULPD      Z0, Z14, Z17
 	VFMADD231PD Z1, Z16, Z17
 	VBLENDMPD   Z14, Z16, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z7, Z18, Z17
-	VMOVUPD     Z17, 2560(BX)(R11*1)
-	VMULPD      2560(DX)(R11*1), Z13, Z19
+	VMOVUPD     Z17, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z13, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VADDPD      (SI)(R11*1), Z15, Z15
-	VMOVUPD     Z15, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z15, Z15
+	VMOVUPD     Z15, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000c00, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000c00, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z14
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z14
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z16
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z2, Z18, Z17
-	VMOVUPD     Z17, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z8, Z19
+	VMOVUPD     Z17, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z8, Z19
 	VMULPD      Z19, Z18, Z15
-	VMOVUPD     512(SI)(R11*1), Z16
+	VMOVUPD     512(DI)(R9*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z3, Z18, Z17
-	VMOVUPD     Z17, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z9, Z19
+	VMOVUPD     Z17, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z9, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1024(SI)(R11*1), Z16
+	VMOVUPD     1024(DI)(R9*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z4, Z18, Z17
-	VMOVUPD     Z17, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z10, Z19
+	VMOVUPD     Z17, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z10, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     1536(SI)(R11*1), Z16
+	VMOVUPD     1536(DI)(R9*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z5, Z18, Z17
-	VMOVUPD     Z17, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z11, Z19
+	VMOVUPD     Z17, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z11, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2048(SI)(R11*1), Z16
+	VMOVUPD     2048(DI)(R9*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z6, Z18, Z17
-	VMOVUPD     Z17, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z12, Z19
+	VMOVUPD     Z17, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z12, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VMOVUPD     2560(SI)(R11*1), Z16
+	VMOVUPD     2560(DI)(R9*1), Z16
 	VMULPD      Z0, Z16, Z17
 	VFMADD231PD Z1, Z14, Z17
 	VBLENDMPD   Z16, Z14, K1, Z18
 	VSUBPD.Z    Z17, Z18, K2, Z18
 	VFMADD231PD Z7, Z18, Z17
-	VMOVUPD     Z17, 2560(BX)(R11*1)
-	VMULPD      2560(DX)(R11*1), Z13, Z19
+	VMOVUPD     Z17, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z13, Z19
 	VFMADD231PD Z19, Z18, Z15
-	VADDPD      (DI)(R11*1), Z15, Z15
-	VMOVUPD     Z15, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z15, Z15
+	VMOVUPD     Z15, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      120(CX), Z3, Z5
-	VFMADD231PD.BCST 128(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      240(CX), Z6, Z8
-	VFMADD231PD.BCST 248(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 144(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 264(CX), Z12, Z20
-	VMULPD.BCST      192(CX), Z17, Z13
-	VMULPD.BCST      312(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      72(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 152(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 272(CX), Z12, Z20
-	VFMADD231PD.BCST 200(CX), Z17, Z13
-	VFMADD231PD.BCST 320(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      80(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1024(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 40(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 40(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 160(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 280(CX), Z12, Z20
-	VFMADD231PD.BCST 208(CX), Z17, Z13
-	VFMADD231PD.BCST 328(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 40(CX), Z19, Z21
-	VMOVUPD          Z21, 1024(BX)(R13*1)
-	VMULPD.BCST      88(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1536(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 48(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 48(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 168(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 288(CX), Z12, Z20
-	VFMADD231PD.BCST 216(CX), Z17, Z13
-	VFMADD231PD.BCST 336(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 48(CX), Z19, Z21
-	VMOVUPD          Z21, 1536(BX)(R13*1)
-	VMULPD.BCST      96(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2048(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 56(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 56(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 176(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 296(CX), Z12, Z20
-	VFMADD231PD.BCST 224(CX), Z17, Z13
-	VFMADD231PD.BCST 344(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 56(CX), Z19, Z21
-	VMOVUPD          Z21, 2048(BX)(R13*1)
-	VMULPD.BCST      104(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2560(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 64(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 64(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 184(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 304(CX), Z12, Z20
-	VFMADD231PD.BCST 232(CX), Z17, Z13
-	VFMADD231PD.BCST 352(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 64(CX), Z19, Z21
-	VMOVUPD          Z21, 2560(BX)(R13*1)
-	VMULPD.BCST      112(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x000000f0, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000078, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run7AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run7AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run7AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00000e00, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00000e00, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z16
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z17
-	VMULPD       Z0, Z16, Z18
-	VFMADD231PD  Z1, Z17, Z18
-	VSUBPD       Z18, Z16, Z16
-	VSUBPD       Z18, Z17, Z17
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00000e00, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00000e00, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      56(R10), Z16, Z12
+	VMULPD.BCST      56(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      56(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 64(R10), Z16, Z12
+	VFMADD231PD.BCST 64(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      64(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1024(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 16(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 16(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 16(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 16(R11), Z11, Z19
+	VFMADD231PD.BCST 72(R10), Z16, Z12
+	VFMADD231PD.BCST 72(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 16(DI), Z18, Z20
+	VMOVUPD          Z20, 1024(DX)(R9*1)
+	VMULPD.BCST      72(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1536(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 24(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 24(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 24(R11), Z11, Z19
+	VFMADD231PD.BCST 80(R10), Z16, Z12
+	VFMADD231PD.BCST 80(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 24(DI), Z18, Z20
+	VMOVUPD          Z20, 1536(DX)(R9*1)
+	VMULPD.BCST      80(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2048(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 32(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 32(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 32(R11), Z11, Z19
+	VFMADD231PD.BCST 88(R10), Z16, Z12
+	VFMADD231PD.BCST 88(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 32(DI), Z18, Z20
+	VMOVUPD          Z20, 2048(DX)(R9*1)
+	VMULPD.BCST      88(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2560(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 40(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 40(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 40(R11), Z11, Z19
+	VFMADD231PD.BCST 96(R10), Z16, Z12
+	VFMADD231PD.BCST 96(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 40(DI), Z18, Z20
+	VMOVUPD          Z20, 2560(DX)(R9*1)
+	VMULPD.BCST      96(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          3072(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 48(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 48(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 48(R11), Z11, Z19
+	VFMADD231PD.BCST 104(R10), Z16, Z12
+	VFMADD231PD.BCST 104(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 48(DI), Z18, Z20
+	VMOVUPD          Z20, 3072(DX)(R9*1)
+	VMULPD.BCST      104(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	VBROADCASTSD     32(DI), Z4
+	VBROADCASTSD     40(DI), Z5
+	VBROADCASTSD     48(DI), Z6
+	VBROADCASTSD     56(DI), Z7
+	VBROADCASTSD     64(DI), Z8
+	VBROADCASTSD     72(DI), Z9
+	VBROADCASTSD     80(DI), Z10
+	VBROADCASTSD     88(DI), Z11
+	VBROADCASTSD     96(DI), Z12
+	VBROADCASTSD     104(DI), Z13
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z14
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z15
+	VMULPD.BCST      32(AX), Z14, Z16
+	VFMADD231PD.BCST 40(AX), Z15, Z16
+	VSUBPD           Z16, Z14, Z14
+	VSUBPD           Z16, Z15, Z15
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z16, Z17, K1, Z19
-	VMOVAPD.Z   Z19, K2, Z19
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z2, Z19, Z22
-	VMOVUPD     Z22, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z9, Z20
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z3, Z19, Z22
-	VMOVUPD     Z22, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z10, Z20
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z4, Z19, Z22
-	VMOVUPD     Z22, 1024(BX)(DI*1)
-	VFMADD231PD 1024(DX)(DI*1), Z11, Z20
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z5, Z19, Z22
-	VMOVUPD     Z22, 1536(BX)(DI*1)
-	VFMADD231PD 1536(DX)(DI*1), Z12, Z20
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z6, Z19, Z22
-	VMOVUPD     Z22, 2048(BX)(DI*1)
-	VFMADD231PD 2048(DX)(DI*1), Z13, Z20
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z7, Z19, Z22
-	VMOVUPD     Z22, 2560(BX)(DI*1)
-	VFMADD231PD 2560(DX)(DI*1), Z14, Z20
-	VMOVAPD     Z18, Z22
-	VFMADD231PD Z8, Z19, Z22
-	VMOVUPD     Z22, 3072(BX)(DI*1)
-	VFMADD231PD 3072(DX)(DI*1), Z15, Z20
-	VMOVUPD     (SI)(DI*1), Z21
-	VFMADD231PD Z19, Z20, Z21
-	VMOVUPD     Z21, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z14, Z15, K1, Z17
+	VMOVAPD.Z   Z17, K2, Z17
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z0, Z17, Z19
+	VMOVUPD     Z19, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z7, Z18
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z1, Z17, Z19
+	VMOVUPD     Z19, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z8, Z18
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z2, Z17, Z19
+	VMOVUPD     Z19, 1024(DX)(R9*1)
+	VFMADD231PD 1024(CX)(R9*1), Z9, Z18
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z3, Z17, Z19
+	VMOVUPD     Z19, 1536(DX)(R9*1)
+	VFMADD231PD 1536(CX)(R9*1), Z10, Z18
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z4, Z17, Z19
+	VMOVUPD     Z19, 2048(DX)(R9*1)
+	VFMADD231PD 2048(CX)(R9*1), Z11, Z18
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z5, Z17, Z19
+	VMOVUPD     Z19, 2560(DX)(R9*1)
+	VFMADD231PD 2560(CX)(R9*1), Z12, Z18
+	VMOVAPD     Z16, Z19
+	VFMADD231PD Z6, Z17, Z19
+	VMOVUPD     Z19, 3072(DX)(R9*1)
+	VFMADD231PD 3072(CX)(R9*1), Z13, Z18
+	VMOVUPD     (DI)(R9*1), Z19
+	VFMADD231PD Z17, Z18, Z19
+	VMOVUPD     Z19, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
-	VBROADCASTSD 40(CX), Z5
-	VBROADCASTSD 48(CX), Z6
-	VBROADCASTSD 56(CX), Z7
-	VBROADCASTSD 64(CX), Z8
-	VBROADCASTSD 72(CX), Z9
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VBROADCASTSD 16(DI), Z5
+	VBROADCASTSD 24(DI), Z6
+	VBROADCASTSD 32(DI), Z7
+	VBROADCASTSD 40(DI), Z8
+	VBROADCASTSD 48(DI), Z9
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z10
 	VMOVAPD.Z   Z10, K2, Z10
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z3, Z10, Z11
-	VMULPD      (DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, (DX)(R9*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z4, Z10, Z11
-	VMULPD      512(DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, 512(BX)(SI*1)
+	VMULPD      512(CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, 512(DX)(R9*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z5, Z10, Z11
-	VMULPD      1024(DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, 1024(BX)(SI*1)
+	VMULPD      1024(CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, 1024(DX)(R9*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z6, Z10, Z11
-	VMULPD      1536(DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, 1536(BX)(SI*1)
+	VMULPD      1536(CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, 1536(DX)(R9*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z7, Z10, Z11
-	VMULPD      2048(DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, 2048(BX)(SI*1)
+	VMULPD      2048(CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, 2048(DX)(R9*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z8, Z10, Z11
-	VMULPD      2560(DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, 2560(BX)(SI*1)
+	VMULPD      2560(CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, 2560(DX)(R9*1)
 	VMOVAPD     Z0, Z11
 	VFMADD231PD Z9, Z10, Z11
-	VMULPD      3072(DX)(SI*1), Z11, Z11
-	VMOVUPD     Z11, 3072(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      3072(CX)(R9*1), Z11, Z11
+	VMOVUPD     Z11, 3072(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000e00, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	VBROADCASTSD 96(DI), Z14
+	VBROADCASTSD 104(DI), Z15
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00000e00, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000e00, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z17
-	VMOVUPD     (DI)(R12*1), Z18
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z17
+	VMOVUPD     (R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z2, Z20, Z19
-	VMOVUPD     Z19, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z9, Z21
+	VMOVUPD     Z19, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z9, Z21
 	VMULPD      Z21, Z20, Z16
-	VMOVUPD     512(SI)(R12*1), Z17
-	VMOVUPD     512(DI)(R12*1), Z18
+	VMOVUPD     512(DI)(R9*1), Z17
+	VMOVUPD     512(R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z3, Z20, Z19
-	VMOVUPD     Z19, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z10, Z21
+	VMOVUPD     Z19, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z10, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     1024(SI)(R12*1), Z17
-	VMOVUPD     1024(DI)(R12*1), Z18
+	VMOVUPD     1024(DI)(R9*1), Z17
+	VMOVUPD     1024(R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z4, Z20, Z19
-	VMOVUPD     Z19, 1024(BX)(R12*1)
-	VMULPD      1024(DX)(R12*1), Z11, Z21
+	VMOVUPD     Z19, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z11, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     1536(SI)(R12*1), Z17
-	VMOVUPD     1536(DI)(R12*1), Z18
+	VMOVUPD     1536(DI)(R9*1), Z17
+	VMOVUPD     1536(R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z5, Z20, Z19
-	VMOVUPD     Z19, 1536(BX)(R12*1)
-	VMULPD      1536(DX)(R12*1), Z12, Z21
+	VMOVUPD     Z19, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z12, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     2048(SI)(R12*1), Z17
-	VMOVUPD     2048(DI)(R12*1), Z18
+	VMOVUPD     2048(DI)(R9*1), Z17
+	VMOVUPD     2048(R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z6, Z20, Z19
-	VMOVUPD     Z19, 2048(BX)(R12*1)
-	VMULPD      2048(DX)(R12*1), Z13, Z21
+	VMOVUPD     Z19, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z13, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     2560(SI)(R12*1), Z17
-	VMOVUPD     2560(DI)(R12*1), Z18
+	VMOVUPD     2560(DI)(R9*1), Z17
+	VMOVUPD     2560(R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z7, Z20, Z19
-	VMOVUPD     Z19, 2560(BX)(R12*1)
-	VMULPD      2560(DX)(R12*1), Z14, Z21
+	VMOVUPD     Z19, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z14, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VMOVUPD     3072(SI)(R12*1), Z17
-	VMOVUPD     3072(DI)(R12*1), Z18
+	VMOVUPD     3072(DI)(R9*1), Z17
+	VMOVUPD     3072(R10)(R9*1), Z18
 	VMULPD      Z0, Z17, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z17, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z8, Z20, Z19
-	VMOVUPD     Z19, 3072(BX)(R12*1)
-	VMULPD      3072(DX)(R12*1), Z15, Z21
+	VMOVUPD     Z19, 3072(DX)(R9*1)
+	VMULPD      3072(CX)(R9*1), Z15, Z21
 	VFMADD231PD Z21, Z20, Z16
-	VADDPD      (R11)(R12*1), Z16, Z16
-	VMOVUPD     Z16, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z16, Z16
+	VMOVUPD     Z16, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z16
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	VBROADCASTSD 96(DI), Z14
+	VBROADCASTSD 104(DI), Z15
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z16
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00000e00, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z18
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z2, Z20, Z19
-	VMOVUPD     Z19, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z9, Z21
+	VMOVUPD     Z19, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z9, Z21
 	VMULPD      Z21, Z20, Z17
-	VMOVUPD     512(DI)(R11*1), Z18
+	VMOVUPD     512(DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z3, Z20, Z19
-	VMOVUPD     Z19, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z10, Z21
+	VMOVUPD     Z19, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z10, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1024(DI)(R11*1), Z18
+	VMOVUPD     1024(DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z4, Z20, Z19
-	VMOVUPD     Z19, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z11, Z21
+	VMOVUPD     Z19, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z11, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1536(DI)(R11*1), Z18
+	VMOVUPD     1536(DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z5, Z20, Z19
-	VMOVUPD     Z19, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z12, Z21
+	VMOVUPD     Z19, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z12, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2048(DI)(R11*1), Z18
+	VMOVUPD     2048(DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z6, Z20, Z19
-	VMOVUPD     Z19, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z13, Z21
+	VMOVUPD     Z19, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z13, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2560(DI)(R11*1), Z18
+	VMOVUPD     2560(DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z7, Z20, Z19
-	VMOVUPD     Z19, 2560(BX)(R11*1)
-	VMULPD      2560(DX)(R11*1), Z14, Z21
+	VMOVUPD     Z19, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z14, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     3072(DI)(R11*1), Z18
+	VMOVUPD     3072(DI)(R9*1), Z18
 	VMULPD      Z0, Z16, Z19
 	VFMADD231PD Z1, Z18, Z19
 	VBLENDMPD   Z16, Z18, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z8, Z20, Z19
-	VMOVUPD     Z19, 3072(BX)(R11*1)
-	VMULPD      3072(DX)(R11*1), Z15, Z21
+	VMOVUPD     Z19, 3072(DX)(R9*1)
+	VMULPD      3072(CX)(R9*1), Z15, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VADDPD      (SI)(R11*1), Z17, Z17
-	VMOVUPD     Z17, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z17, Z17
+	VMOVUPD     Z17, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00000e00, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	VBROADCASTSD 96(DI), Z14
+	VBROADCASTSD 104(DI), Z15
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00000e00, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z16
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z16
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z18
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z2, Z20, Z19
-	VMOVUPD     Z19, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z9, Z21
+	VMOVUPD     Z19, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z9, Z21
 	VMULPD      Z21, Z20, Z17
-	VMOVUPD     512(SI)(R11*1), Z18
+	VMOVUPD     512(DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z3, Z20, Z19
-	VMOVUPD     Z19, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z10, Z21
+	VMOVUPD     Z19, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z10, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1024(SI)(R11*1), Z18
+	VMOVUPD     1024(DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z4, Z20, Z19
-	VMOVUPD     Z19, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z11, Z21
+	VMOVUPD     Z19, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z11, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     1536(SI)(R11*1), Z18
+	VMOVUPD     1536(DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z5, Z20, Z19
-	VMOVUPD     Z19, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z12, Z21
+	VMOVUPD     Z19, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z12, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2048(SI)(R11*1), Z18
+	VMOVUPD     2048(DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z6, Z20, Z19
-	VMOVUPD     Z19, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z13, Z21
+	VMOVUPD     Z19, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z13, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     2560(SI)(R11*1), Z18
+	VMOVUPD     2560(DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z7, Z20, Z19
-	VMOVUPD     Z19, 2560(BX)(R11*1)
-	VMULPD      2560(DX)(R11*1), Z14, Z21
+	VMOVUPD     Z19, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z14, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VMOVUPD     3072(SI)(R11*1), Z18
+	VMOVUPD     3072(DI)(R9*1), Z18
 	VMULPD      Z0, Z18, Z19
 	VFMADD231PD Z1, Z16, Z19
 	VBLENDMPD   Z18, Z16, K1, Z20
 	VSUBPD.Z    Z19, Z20, K2, Z20
 	VFMADD231PD Z8, Z20, Z19
-	VMOVUPD     Z19, 3072(BX)(R11*1)
-	VMULPD      3072(DX)(R11*1), Z15, Z21
+	VMOVUPD     Z19, 3072(DX)(R9*1)
+	VMULPD      3072(CX)(R9*1), Z15, Z21
 	VFMADD231PD Z21, Z20, Z17
-	VADDPD      (DI)(R11*1), Z17, Z17
-	VMOVUPD     Z17, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z17, Z17
+	VMOVUPD     Z17, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      136(CX), Z3, Z5
-	VFMADD231PD.BCST 144(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      272(CX), Z6, Z8
-	VFMADD231PD.BCST 280(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 160(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 296(CX), Z12, Z20
-	VMULPD.BCST      216(CX), Z17, Z13
-	VMULPD.BCST      352(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      80(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 168(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 304(CX), Z12, Z20
-	VFMADD231PD.BCST 224(CX), Z17, Z13
-	VFMADD231PD.BCST 360(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      88(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1024(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 40(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 40(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 176(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 312(CX), Z12, Z20
-	VFMADD231PD.BCST 232(CX), Z17, Z13
-	VFMADD231PD.BCST 368(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 40(CX), Z19, Z21
-	VMOVUPD          Z21, 1024(BX)(R13*1)
-	VMULPD.BCST      96(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1536(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 48(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 48(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 184(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 320(CX), Z12, Z20
-	VFMADD231PD.BCST 240(CX), Z17, Z13
-	VFMADD231PD.BCST 376(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 48(CX), Z19, Z21
-	VMOVUPD          Z21, 1536(BX)(R13*1)
-	VMULPD.BCST      104(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2048(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 56(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 56(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 192(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 328(CX), Z12, Z20
-	VFMADD231PD.BCST 248(CX), Z17, Z13
-	VFMADD231PD.BCST 384(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 56(CX), Z19, Z21
-	VMOVUPD          Z21, 2048(BX)(R13*1)
-	VMULPD.BCST      112(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2560(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 64(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 64(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 200(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 336(CX), Z12, Z20
-	VFMADD231PD.BCST 256(CX), Z17, Z13
-	VFMADD231PD.BCST 392(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 64(CX), Z19, Z21
-	VMOVUPD          Z21, 2560(BX)(R13*1)
-	VMULPD.BCST      120(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          3072(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 72(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 72(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 208(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 344(CX), Z12, Z20
-	VFMADD231PD.BCST 264(CX), Z17, Z13
-	VFMADD231PD.BCST 400(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 72(CX), Z19, Z21
-	VMOVUPD          Z21, 3072(BX)(R13*1)
-	VMULPD.BCST      128(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x00000110, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000088, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET
 
-// func run8AVX512(ops *byte, consts *byte, count int, slots *byte, masks *byte, phi *byte, leaves *byte, groups int)
+// func run8AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·run8AVX512(SB), NOSPLIT, $0-64
-	MOVQ ops+0(FP), AX
-	MOVQ consts+8(FP), CX
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
 
 op:
-	MOVL         4(AX), DX
-	IMUL3Q       $0x00001000, DX, DX
-	ADDQ         slots+24(FP), DX
-	MOVL         8(AX), BX
-	IMUL3Q       $0x00001000, BX, BX
-	ADDQ         slots+24(FP), BX
-	MOVL         20(AX), R8
-	SHLQ         $0x06, R8
-	ADDQ         masks+32(FP), R8
-	MOVL         24(AX), R9
-	SHLQ         $0x06, R9
-	ADDQ         masks+32(FP), R9
-	XORQ         R10, R10
-	CMPL         (AX), $0x00
-	JE           down
-	CMPL         (AX), $0x01
-	JE           up1
-	CMPL         (AX), $0x02
-	JE           up2
-	CMPL         (AX), $0x03
-	JE           up3
-	CMPL         (AX), $0x05
-	JE           fork
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	VBROADCASTSD 136(CX), Z16
-	VBROADCASTSD 144(CX), Z17
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z18
-	MOVQ         leaves+48(FP), DI
-	MOVL         16(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z19
-	VMULPD       Z0, Z18, Z20
-	VFMADD231PD  Z1, Z19, Z20
-	VSUBPD       Z20, Z18, Z18
-	VSUBPD       Z20, Z19, Z19
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVWQZX          2(AX), CX
+	IMUL3Q           $0x00001000, CX, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMUL3Q           $0x00001000, DX, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R10
+	ADDQ             rates+16(FP), R10
+	MOVL             124(AX), R11
+	ADDQ             rates+16(FP), R11
+	MOVQ             phi+40(FP), R12
+
+forkrows:
+	KMOVB            (BX)(R8*1), K1
+	KMOVB            (SI)(R8*1), K2
+	MOVL             64(AX), R13
+	KMOVB            (R13)(R8*1), K3
+	MOVL             68(AX), R13
+	KMOVB            (R13)(R8*1), K4
+	MOVL             112(AX), R13
+	KMOVB            (R13)(R8*1), K5
+	MOVL             116(AX), R13
+	KMOVB            (R13)(R8*1), K6
+	VMOVAPD.Z        Z31, K1, Z8
+	VSUBPD           Z8, Z31, Z9
+	VSUBPD.Z         Z0, Z8, K2, Z8
+	VSUBPD.Z         Z1, Z9, K2, Z9
+	VBLENDMPD        Z2, Z3, K3, Z10
+	VMOVAPD.Z        Z10, K4, Z10
+	VBLENDMPD        Z5, Z6, K5, Z11
+	VMOVAPD.Z        Z11, K6, Z11
+	VMOVUPD          (CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R11), Z11, Z19
+	VMULPD.BCST      64(R10), Z16, Z12
+	VMULPD.BCST      64(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI), Z18, Z20
+	VMOVUPD          Z20, (DX)(R9*1)
+	VMULPD.BCST      64(DI), Z15, Z15
+	VMULPD           Z15, Z18, Z14
+	VMOVUPD          512(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 8(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 8(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 8(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 8(R11), Z11, Z19
+	VFMADD231PD.BCST 72(R10), Z16, Z12
+	VFMADD231PD.BCST 72(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 8(DI), Z18, Z20
+	VMOVUPD          Z20, 512(DX)(R9*1)
+	VMULPD.BCST      72(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1024(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 16(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 16(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 16(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 16(R11), Z11, Z19
+	VFMADD231PD.BCST 80(R10), Z16, Z12
+	VFMADD231PD.BCST 80(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 16(DI), Z18, Z20
+	VMOVUPD          Z20, 1024(DX)(R9*1)
+	VMULPD.BCST      80(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          1536(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 24(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 24(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 24(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 24(R11), Z11, Z19
+	VFMADD231PD.BCST 88(R10), Z16, Z12
+	VFMADD231PD.BCST 88(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 24(DI), Z18, Z20
+	VMOVUPD          Z20, 1536(DX)(R9*1)
+	VMULPD.BCST      88(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2048(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 32(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 32(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 32(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 32(R11), Z11, Z19
+	VFMADD231PD.BCST 96(R10), Z16, Z12
+	VFMADD231PD.BCST 96(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 32(DI), Z18, Z20
+	VMOVUPD          Z20, 2048(DX)(R9*1)
+	VMULPD.BCST      96(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          2560(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 40(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 40(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 40(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 40(R11), Z11, Z19
+	VFMADD231PD.BCST 104(R10), Z16, Z12
+	VFMADD231PD.BCST 104(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 40(DI), Z18, Z20
+	VMOVUPD          Z20, 2560(DX)(R9*1)
+	VMULPD.BCST      104(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          3072(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 48(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 48(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 48(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 48(R11), Z11, Z19
+	VFMADD231PD.BCST 112(R10), Z16, Z12
+	VFMADD231PD.BCST 112(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 48(DI), Z18, Z20
+	VMOVUPD          Z20, 3072(DX)(R9*1)
+	VMULPD.BCST      112(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	VMOVUPD          3584(CX)(R9*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST 56(DI), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST 56(DI), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST 56(R10), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST 56(R11), Z11, Z19
+	VFMADD231PD.BCST 120(R10), Z16, Z12
+	VFMADD231PD.BCST 120(R11), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST 56(DI), Z18, Z20
+	VMOVUPD          Z20, 3584(DX)(R9*1)
+	VMULPD.BCST      120(DI), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	MOVL             72(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             120(AX), R13
+	VMOVUPD          (R13)(R12*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R13)(R12*1)
+	MOVL             24(AX), R13
+	VADDPD           (R13)(R12*1), Z14, Z14
+	VMOVUPD          Z14, (R13)(R12*1)
+	ADDQ             $0x40, R12
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	VBROADCASTSD     (DI), Z0
+	VBROADCASTSD     8(DI), Z1
+	VBROADCASTSD     16(DI), Z2
+	VBROADCASTSD     24(DI), Z3
+	VBROADCASTSD     32(DI), Z4
+	VBROADCASTSD     40(DI), Z5
+	VBROADCASTSD     48(DI), Z6
+	VBROADCASTSD     56(DI), Z7
+	VBROADCASTSD     64(DI), Z8
+	VBROADCASTSD     72(DI), Z9
+	VBROADCASTSD     80(DI), Z10
+	VBROADCASTSD     88(DI), Z11
+	VBROADCASTSD     96(DI), Z12
+	VBROADCASTSD     104(DI), Z13
+	VBROADCASTSD     112(DI), Z14
+	VBROADCASTSD     120(DI), Z15
+	MOVQ             leaves+48(FP), R10
+	MOVL             8(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z16
+	MOVQ             leaves+48(FP), R10
+	MOVL             12(AX), DI
+	VBROADCASTSD     (R10)(DI*8), Z17
+	VMULPD.BCST      32(AX), Z16, Z18
+	VFMADD231PD.BCST 40(AX), Z17, Z18
+	VSUBPD           Z18, Z16, Z16
+	VSUBPD           Z18, Z17, Z17
+	MOVL             24(AX), DI
+	ADDQ             phi+40(FP), DI
 
 bottomrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, DI
-	SHLQ        $0x06, DI
-	VBLENDMPD   Z18, Z19, K1, Z21
-	VMOVAPD.Z   Z21, K2, Z21
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z2, Z21, Z24
-	VMOVUPD     Z24, (BX)(DI*1)
-	VMULPD      (DX)(DI*1), Z10, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z3, Z21, Z24
-	VMOVUPD     Z24, 512(BX)(DI*1)
-	VFMADD231PD 512(DX)(DI*1), Z11, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z4, Z21, Z24
-	VMOVUPD     Z24, 1024(BX)(DI*1)
-	VFMADD231PD 1024(DX)(DI*1), Z12, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z5, Z21, Z24
-	VMOVUPD     Z24, 1536(BX)(DI*1)
-	VFMADD231PD 1536(DX)(DI*1), Z13, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z6, Z21, Z24
-	VMOVUPD     Z24, 2048(BX)(DI*1)
-	VFMADD231PD 2048(DX)(DI*1), Z14, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z7, Z21, Z24
-	VMOVUPD     Z24, 2560(BX)(DI*1)
-	VFMADD231PD 2560(DX)(DI*1), Z15, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z8, Z21, Z24
-	VMOVUPD     Z24, 3072(BX)(DI*1)
-	VFMADD231PD 3072(DX)(DI*1), Z16, Z22
-	VMOVAPD     Z20, Z24
-	VFMADD231PD Z9, Z21, Z24
-	VMOVUPD     Z24, 3584(BX)(DI*1)
-	VFMADD231PD 3584(DX)(DI*1), Z17, Z22
-	VMOVUPD     (SI)(DI*1), Z23
-	VFMADD231PD Z21, Z22, Z23
-	VMOVUPD     Z23, (SI)(DI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VBLENDMPD   Z16, Z17, K1, Z19
+	VMOVAPD.Z   Z19, K2, Z19
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z0, Z19, Z21
+	VMOVUPD     Z21, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z8, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z1, Z19, Z21
+	VMOVUPD     Z21, 512(DX)(R9*1)
+	VFMADD231PD 512(CX)(R9*1), Z9, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z2, Z19, Z21
+	VMOVUPD     Z21, 1024(DX)(R9*1)
+	VFMADD231PD 1024(CX)(R9*1), Z10, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z3, Z19, Z21
+	VMOVUPD     Z21, 1536(DX)(R9*1)
+	VFMADD231PD 1536(CX)(R9*1), Z11, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z4, Z19, Z21
+	VMOVUPD     Z21, 2048(DX)(R9*1)
+	VFMADD231PD 2048(CX)(R9*1), Z12, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z5, Z19, Z21
+	VMOVUPD     Z21, 2560(DX)(R9*1)
+	VFMADD231PD 2560(CX)(R9*1), Z13, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z6, Z19, Z21
+	VMOVUPD     Z21, 3072(DX)(R9*1)
+	VFMADD231PD 3072(CX)(R9*1), Z14, Z20
+	VMOVAPD     Z18, Z21
+	VFMADD231PD Z7, Z19, Z21
+	VMOVUPD     Z21, 3584(DX)(R9*1)
+	VFMADD231PD 3584(CX)(R9*1), Z15, Z20
+	VMOVUPD     (DI)(R9*1), Z21
+	VFMADD231PD Z19, Z20, Z21
+	VMOVUPD     Z21, (DI)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         bottomrows
 	JMP         next
 
 down:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 16(CX), Z2
-	VBROADCASTSD 24(CX), Z3
-	VBROADCASTSD 32(CX), Z4
-	VBROADCASTSD 40(CX), Z5
-	VBROADCASTSD 48(CX), Z6
-	VBROADCASTSD 56(CX), Z7
-	VBROADCASTSD 64(CX), Z8
-	VBROADCASTSD 72(CX), Z9
-	VBROADCASTSD 80(CX), Z10
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z3
+	VBROADCASTSD 8(DI), Z4
+	VBROADCASTSD 16(DI), Z5
+	VBROADCASTSD 24(DI), Z6
+	VBROADCASTSD 32(DI), Z7
+	VBROADCASTSD 40(DI), Z8
+	VBROADCASTSD 48(DI), Z9
+	VBROADCASTSD 56(DI), Z10
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
 
 downrows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, SI
-	SHLQ        $0x06, SI
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
 	VBLENDMPD   Z1, Z2, K1, Z11
 	VMOVAPD.Z   Z11, K2, Z11
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z3, Z11, Z12
-	VMULPD      (DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, (BX)(SI*1)
+	VMULPD      (CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, (DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z4, Z11, Z12
-	VMULPD      512(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 512(BX)(SI*1)
+	VMULPD      512(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 512(DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z5, Z11, Z12
-	VMULPD      1024(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 1024(BX)(SI*1)
+	VMULPD      1024(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 1024(DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z6, Z11, Z12
-	VMULPD      1536(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 1536(BX)(SI*1)
+	VMULPD      1536(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 1536(DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z7, Z11, Z12
-	VMULPD      2048(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 2048(BX)(SI*1)
+	VMULPD      2048(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 2048(DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z8, Z11, Z12
-	VMULPD      2560(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 2560(BX)(SI*1)
+	VMULPD      2560(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 2560(DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z9, Z11, Z12
-	VMULPD      3072(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 3072(BX)(SI*1)
+	VMULPD      3072(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 3072(DX)(R9*1)
 	VMOVAPD     Z0, Z12
 	VFMADD231PD Z10, Z11, Z12
-	VMULPD      3584(DX)(SI*1), Z12, Z12
-	VMOVUPD     Z12, 3584(BX)(SI*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VMULPD      3584(CX)(R9*1), Z12, Z12
+	VMOVUPD     Z12, 3584(DX)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         downrows
 	JMP         next
 
 up1:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	VBROADCASTSD 136(CX), Z16
-	VBROADCASTSD 144(CX), Z17
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00001000, SI, SI
-	ADDQ         slots+24(FP), SI
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	VBROADCASTSD 96(DI), Z14
+	VBROADCASTSD 104(DI), Z15
+	VBROADCASTSD 112(DI), Z16
+	VBROADCASTSD 120(DI), Z17
+	MOVL         8(AX), DI
 	IMUL3Q       $0x00001000, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), R11
-	SHLQ         $0x09, R11
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00001000, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
 	ADDQ         phi+40(FP), R11
 
 up1rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R12
-	SHLQ        $0x06, R12
-	VMOVUPD     (SI)(R12*1), Z19
-	VMOVUPD     (DI)(R12*1), Z20
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z19
+	VMOVUPD     (R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z2, Z22, Z21
-	VMOVUPD     Z21, (BX)(R12*1)
-	VMULPD      (DX)(R12*1), Z10, Z23
+	VMOVUPD     Z21, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z10, Z23
 	VMULPD      Z23, Z22, Z18
-	VMOVUPD     512(SI)(R12*1), Z19
-	VMOVUPD     512(DI)(R12*1), Z20
+	VMOVUPD     512(DI)(R9*1), Z19
+	VMOVUPD     512(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z3, Z22, Z21
-	VMOVUPD     Z21, 512(BX)(R12*1)
-	VMULPD      512(DX)(R12*1), Z11, Z23
+	VMOVUPD     Z21, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z11, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     1024(SI)(R12*1), Z19
-	VMOVUPD     1024(DI)(R12*1), Z20
+	VMOVUPD     1024(DI)(R9*1), Z19
+	VMOVUPD     1024(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z4, Z22, Z21
-	VMOVUPD     Z21, 1024(BX)(R12*1)
-	VMULPD      1024(DX)(R12*1), Z12, Z23
+	VMOVUPD     Z21, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z12, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     1536(SI)(R12*1), Z19
-	VMOVUPD     1536(DI)(R12*1), Z20
+	VMOVUPD     1536(DI)(R9*1), Z19
+	VMOVUPD     1536(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z5, Z22, Z21
-	VMOVUPD     Z21, 1536(BX)(R12*1)
-	VMULPD      1536(DX)(R12*1), Z13, Z23
+	VMOVUPD     Z21, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z13, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     2048(SI)(R12*1), Z19
-	VMOVUPD     2048(DI)(R12*1), Z20
+	VMOVUPD     2048(DI)(R9*1), Z19
+	VMOVUPD     2048(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z6, Z22, Z21
-	VMOVUPD     Z21, 2048(BX)(R12*1)
-	VMULPD      2048(DX)(R12*1), Z14, Z23
+	VMOVUPD     Z21, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z14, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     2560(SI)(R12*1), Z19
-	VMOVUPD     2560(DI)(R12*1), Z20
+	VMOVUPD     2560(DI)(R9*1), Z19
+	VMOVUPD     2560(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z7, Z22, Z21
-	VMOVUPD     Z21, 2560(BX)(R12*1)
-	VMULPD      2560(DX)(R12*1), Z15, Z23
+	VMOVUPD     Z21, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z15, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     3072(SI)(R12*1), Z19
-	VMOVUPD     3072(DI)(R12*1), Z20
+	VMOVUPD     3072(DI)(R9*1), Z19
+	VMOVUPD     3072(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z8, Z22, Z21
-	VMOVUPD     Z21, 3072(BX)(R12*1)
-	VMULPD      3072(DX)(R12*1), Z16, Z23
+	VMOVUPD     Z21, 3072(DX)(R9*1)
+	VMULPD      3072(CX)(R9*1), Z16, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VMOVUPD     3584(SI)(R12*1), Z19
-	VMOVUPD     3584(DI)(R12*1), Z20
+	VMOVUPD     3584(DI)(R9*1), Z19
+	VMOVUPD     3584(R10)(R9*1), Z20
 	VMULPD      Z0, Z19, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z19, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z9, Z22, Z21
-	VMOVUPD     Z21, 3584(BX)(R12*1)
-	VMULPD      3584(DX)(R12*1), Z17, Z23
+	VMOVUPD     Z21, 3584(DX)(R9*1)
+	VMULPD      3584(CX)(R9*1), Z17, Z23
 	VFMADD231PD Z23, Z22, Z18
-	VADDPD      (R11)(R12*1), Z18, Z18
-	VMOVUPD     Z18, (R11)(R12*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R11)(R9*1), Z18, Z18
+	VMOVUPD     Z18, (R11)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up1rows
 	JMP         next
 
 up2:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	VBROADCASTSD 136(CX), Z16
-	VBROADCASTSD 144(CX), Z17
-	MOVQ         leaves+48(FP), DI
-	MOVL         12(AX), SI
-	VBROADCASTSD (DI)(SI*8), Z18
-	MOVL         16(AX), DI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	VBROADCASTSD 96(DI), Z14
+	VBROADCASTSD 104(DI), Z15
+	VBROADCASTSD 112(DI), Z16
+	VBROADCASTSD 120(DI), Z17
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), DI
+	VBROADCASTSD (R10)(DI*8), Z18
+	MOVL         12(AX), DI
 	IMUL3Q       $0x00001000, DI, DI
 	ADDQ         slots+24(FP), DI
-	MOVL         28(AX), SI
-	SHLQ         $0x09, SI
-	ADDQ         phi+40(FP), SI
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up2rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (DI)(R11*1), Z20
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z2, Z22, Z21
-	VMOVUPD     Z21, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z10, Z23
+	VMOVUPD     Z21, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z10, Z23
 	VMULPD      Z23, Z22, Z19
-	VMOVUPD     512(DI)(R11*1), Z20
+	VMOVUPD     512(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z3, Z22, Z21
-	VMOVUPD     Z21, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z11, Z23
+	VMOVUPD     Z21, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z11, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1024(DI)(R11*1), Z20
+	VMOVUPD     1024(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z4, Z22, Z21
-	VMOVUPD     Z21, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z12, Z23
+	VMOVUPD     Z21, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z12, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1536(DI)(R11*1), Z20
+	VMOVUPD     1536(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z5, Z22, Z21
-	VMOVUPD     Z21, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z13, Z23
+	VMOVUPD     Z21, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z13, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2048(DI)(R11*1), Z20
+	VMOVUPD     2048(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z6, Z22, Z21
-	VMOVUPD     Z21, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z14, Z23
+	VMOVUPD     Z21, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z14, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2560(DI)(R11*1), Z20
+	VMOVUPD     2560(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z7, Z22, Z21
-	VMOVUPD     Z21, 2560(BX)(R11*1)
-	VMULPD      2560(DX)(R11*1), Z15, Z23
+	VMOVUPD     Z21, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z15, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3072(DI)(R11*1), Z20
+	VMOVUPD     3072(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z8, Z22, Z21
-	VMOVUPD     Z21, 3072(BX)(R11*1)
-	VMULPD      3072(DX)(R11*1), Z16, Z23
+	VMOVUPD     Z21, 3072(DX)(R9*1)
+	VMULPD      3072(CX)(R9*1), Z16, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3584(DI)(R11*1), Z20
+	VMOVUPD     3584(DI)(R9*1), Z20
 	VMULPD      Z0, Z18, Z21
 	VFMADD231PD Z1, Z20, Z21
 	VBLENDMPD   Z18, Z20, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z9, Z22, Z21
-	VMOVUPD     Z21, 3584(BX)(R11*1)
-	VMULPD      3584(DX)(R11*1), Z17, Z23
+	VMOVUPD     Z21, 3584(DX)(R9*1)
+	VMULPD      3584(CX)(R9*1), Z17, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VADDPD      (SI)(R11*1), Z19, Z19
-	VMOVUPD     Z19, (SI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z19, Z19
+	VMOVUPD     Z19, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up2rows
 	JMP         next
 
 up3:
-	VBROADCASTSD (CX), Z0
-	VBROADCASTSD 8(CX), Z1
-	VBROADCASTSD 24(CX), Z2
-	VBROADCASTSD 32(CX), Z3
-	VBROADCASTSD 40(CX), Z4
-	VBROADCASTSD 48(CX), Z5
-	VBROADCASTSD 56(CX), Z6
-	VBROADCASTSD 64(CX), Z7
-	VBROADCASTSD 72(CX), Z8
-	VBROADCASTSD 80(CX), Z9
-	VBROADCASTSD 88(CX), Z10
-	VBROADCASTSD 96(CX), Z11
-	VBROADCASTSD 104(CX), Z12
-	VBROADCASTSD 112(CX), Z13
-	VBROADCASTSD 120(CX), Z14
-	VBROADCASTSD 128(CX), Z15
-	VBROADCASTSD 136(CX), Z16
-	VBROADCASTSD 144(CX), Z17
-	MOVL         12(AX), SI
-	IMUL3Q       $0x00001000, SI, SI
-	ADDQ         slots+24(FP), SI
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VBROADCASTSD (DI), Z2
+	VBROADCASTSD 8(DI), Z3
+	VBROADCASTSD 16(DI), Z4
+	VBROADCASTSD 24(DI), Z5
+	VBROADCASTSD 32(DI), Z6
+	VBROADCASTSD 40(DI), Z7
+	VBROADCASTSD 48(DI), Z8
+	VBROADCASTSD 56(DI), Z9
+	VBROADCASTSD 64(DI), Z10
+	VBROADCASTSD 72(DI), Z11
+	VBROADCASTSD 80(DI), Z12
+	VBROADCASTSD 88(DI), Z13
+	VBROADCASTSD 96(DI), Z14
+	VBROADCASTSD 104(DI), Z15
+	VBROADCASTSD 112(DI), Z16
+	VBROADCASTSD 120(DI), Z17
+	MOVL         8(AX), DI
+	IMUL3Q       $0x00001000, DI, DI
+	ADDQ         slots+24(FP), DI
 	MOVQ         leaves+48(FP), R11
-	MOVL         16(AX), DI
-	VBROADCASTSD (R11)(DI*8), Z18
-	MOVL         28(AX), DI
-	SHLQ         $0x09, DI
-	ADDQ         phi+40(FP), DI
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z18
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
 
 up3rows:
-	KMOVB       (R8)(R10*1), K1
-	KMOVB       (R9)(R10*1), K2
-	MOVQ        R10, R11
-	SHLQ        $0x06, R11
-	VMOVUPD     (SI)(R11*1), Z20
+	KMOVB       (BX)(R8*1), K1
+	KMOVB       (SI)(R8*1), K2
+	VMOVUPD     (DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z2, Z22, Z21
-	VMOVUPD     Z21, (BX)(R11*1)
-	VMULPD      (DX)(R11*1), Z10, Z23
+	VMOVUPD     Z21, (DX)(R9*1)
+	VMULPD      (CX)(R9*1), Z10, Z23
 	VMULPD      Z23, Z22, Z19
-	VMOVUPD     512(SI)(R11*1), Z20
+	VMOVUPD     512(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z3, Z22, Z21
-	VMOVUPD     Z21, 512(BX)(R11*1)
-	VMULPD      512(DX)(R11*1), Z11, Z23
+	VMOVUPD     Z21, 512(DX)(R9*1)
+	VMULPD      512(CX)(R9*1), Z11, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1024(SI)(R11*1), Z20
+	VMOVUPD     1024(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z4, Z22, Z21
-	VMOVUPD     Z21, 1024(BX)(R11*1)
-	VMULPD      1024(DX)(R11*1), Z12, Z23
+	VMOVUPD     Z21, 1024(DX)(R9*1)
+	VMULPD      1024(CX)(R9*1), Z12, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     1536(SI)(R11*1), Z20
+	VMOVUPD     1536(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z5, Z22, Z21
-	VMOVUPD     Z21, 1536(BX)(R11*1)
-	VMULPD      1536(DX)(R11*1), Z13, Z23
+	VMOVUPD     Z21, 1536(DX)(R9*1)
+	VMULPD      1536(CX)(R9*1), Z13, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2048(SI)(R11*1), Z20
+	VMOVUPD     2048(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z6, Z22, Z21
-	VMOVUPD     Z21, 2048(BX)(R11*1)
-	VMULPD      2048(DX)(R11*1), Z14, Z23
+	VMOVUPD     Z21, 2048(DX)(R9*1)
+	VMULPD      2048(CX)(R9*1), Z14, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     2560(SI)(R11*1), Z20
+	VMOVUPD     2560(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z7, Z22, Z21
-	VMOVUPD     Z21, 2560(BX)(R11*1)
-	VMULPD      2560(DX)(R11*1), Z15, Z23
+	VMOVUPD     Z21, 2560(DX)(R9*1)
+	VMULPD      2560(CX)(R9*1), Z15, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3072(SI)(R11*1), Z20
+	VMOVUPD     3072(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z8, Z22, Z21
-	VMOVUPD     Z21, 3072(BX)(R11*1)
-	VMULPD      3072(DX)(R11*1), Z16, Z23
+	VMOVUPD     Z21, 3072(DX)(R9*1)
+	VMULPD      3072(CX)(R9*1), Z16, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VMOVUPD     3584(SI)(R11*1), Z20
+	VMOVUPD     3584(DI)(R9*1), Z20
 	VMULPD      Z0, Z20, Z21
 	VFMADD231PD Z1, Z18, Z21
 	VBLENDMPD   Z20, Z18, K1, Z22
 	VSUBPD.Z    Z21, Z22, K2, Z22
 	VFMADD231PD Z9, Z22, Z21
-	VMOVUPD     Z21, 3584(BX)(R11*1)
-	VMULPD      3584(DX)(R11*1), Z17, Z23
+	VMOVUPD     Z21, 3584(DX)(R9*1)
+	VMULPD      3584(CX)(R9*1), Z17, Z23
 	VFMADD231PD Z23, Z22, Z19
-	VADDPD      (DI)(R11*1), Z19, Z19
-	VMOVUPD     Z19, (DI)(R11*1)
-	INCQ        R10
-	CMPQ        R10, groups+56(FP)
+	VADDPD      (R10)(R9*1), Z19, Z19
+	VMOVUPD     Z19, (R10)(R9*1)
+	INCQ        R8
+	ADDQ        $0x40, R9
+	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
-	JMP         next
-
-fork:
-	VBROADCASTSD     (CX), Z1
-	VBROADCASTSD     8(CX), Z2
-	MOVQ             $0x3ff0000000000000, SI
-	VPBROADCASTQ     SI, Z0
-	MOVQ             leaves+48(FP), DI
-	MOVL             44(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z3
-	MOVQ             leaves+48(FP), DI
-	MOVL             48(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z4
-	VMULPD.BCST      152(CX), Z3, Z5
-	VFMADD231PD.BCST 160(CX), Z4, Z5
-	VSUBPD           Z5, Z3, Z3
-	VSUBPD           Z5, Z4, Z4
-	MOVQ             leaves+48(FP), DI
-	MOVL             76(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z6
-	MOVQ             leaves+48(FP), DI
-	MOVL             80(AX), SI
-	VBROADCASTSD     (DI)(SI*8), Z7
-	VMULPD.BCST      304(CX), Z6, Z8
-	VFMADD231PD.BCST 312(CX), Z7, Z8
-	VSUBPD           Z8, Z6, Z6
-	VSUBPD           Z8, Z7, Z7
-	MOVL             52(AX), SI
-	SHLQ             $0x06, SI
-	ADDQ             masks+32(FP), SI
-	MOVL             56(AX), DI
-	SHLQ             $0x06, DI
-	ADDQ             masks+32(FP), DI
-	MOVL             84(AX), R11
-	SHLQ             $0x06, R11
-	ADDQ             masks+32(FP), R11
-	MOVL             88(AX), R12
-	SHLQ             $0x06, R12
-	ADDQ             masks+32(FP), R12
-
-forkrows:
-	KMOVB            (R8)(R10*1), K1
-	KMOVB            (R9)(R10*1), K2
-	KMOVB            (SI)(R10*1), K3
-	KMOVB            (DI)(R10*1), K4
-	KMOVB            (R11)(R10*1), K5
-	KMOVB            (R12)(R10*1), K6
-	MOVQ             R10, R13
-	SHLQ             $0x06, R13
-	VMOVAPD.Z        Z0, K1, Z9
-	VSUBPD           Z9, Z0, Z10
-	VSUBPD.Z         Z1, Z9, K2, Z9
-	VSUBPD.Z         Z2, Z10, K2, Z10
-	VBLENDMPD        Z3, Z4, K3, Z11
-	VMOVAPD.Z        Z11, K4, Z11
-	VBLENDMPD        Z6, Z7, K5, Z12
-	VMOVAPD.Z        Z12, K6, Z12
-	VMOVUPD          (DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 24(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 24(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 176(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 328(CX), Z12, Z20
-	VMULPD.BCST      240(CX), Z17, Z13
-	VMULPD.BCST      392(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 24(CX), Z19, Z21
-	VMOVUPD          Z21, (BX)(R13*1)
-	VMULPD.BCST      88(CX), Z16, Z16
-	VMULPD           Z16, Z19, Z15
-	VMOVUPD          512(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 32(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 32(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 184(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 336(CX), Z12, Z20
-	VFMADD231PD.BCST 248(CX), Z17, Z13
-	VFMADD231PD.BCST 400(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 32(CX), Z19, Z21
-	VMOVUPD          Z21, 512(BX)(R13*1)
-	VMULPD.BCST      96(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1024(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 40(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 40(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 192(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 344(CX), Z12, Z20
-	VFMADD231PD.BCST 256(CX), Z17, Z13
-	VFMADD231PD.BCST 408(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 40(CX), Z19, Z21
-	VMOVUPD          Z21, 1024(BX)(R13*1)
-	VMULPD.BCST      104(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          1536(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 48(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 48(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 200(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 352(CX), Z12, Z20
-	VFMADD231PD.BCST 264(CX), Z17, Z13
-	VFMADD231PD.BCST 416(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 48(CX), Z19, Z21
-	VMOVUPD          Z21, 1536(BX)(R13*1)
-	VMULPD.BCST      112(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2048(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 56(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 56(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 208(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 360(CX), Z12, Z20
-	VFMADD231PD.BCST 272(CX), Z17, Z13
-	VFMADD231PD.BCST 424(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 56(CX), Z19, Z21
-	VMOVUPD          Z21, 2048(BX)(R13*1)
-	VMULPD.BCST      120(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          2560(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 64(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 64(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 216(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 368(CX), Z12, Z20
-	VFMADD231PD.BCST 280(CX), Z17, Z13
-	VFMADD231PD.BCST 432(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 64(CX), Z19, Z21
-	VMOVUPD          Z21, 2560(BX)(R13*1)
-	VMULPD.BCST      128(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          3072(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 72(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 72(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 224(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 376(CX), Z12, Z20
-	VFMADD231PD.BCST 288(CX), Z17, Z13
-	VFMADD231PD.BCST 440(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 72(CX), Z19, Z21
-	VMOVUPD          Z21, 3072(BX)(R13*1)
-	VMULPD.BCST      136(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	VMOVUPD          3584(DX)(R13*1), Z16
-	VMOVAPD          Z1, Z17
-	VFMADD231PD.BCST 80(CX), Z9, Z17
-	VMULPD           Z16, Z17, Z17
-	VMOVAPD          Z2, Z18
-	VFMADD231PD.BCST 80(CX), Z10, Z18
-	VMULPD           Z16, Z18, Z18
-	VMOVAPD          Z5, Z19
-	VFMADD231PD.BCST 232(CX), Z11, Z19
-	VMOVAPD          Z8, Z20
-	VFMADD231PD.BCST 384(CX), Z12, Z20
-	VFMADD231PD.BCST 296(CX), Z17, Z13
-	VFMADD231PD.BCST 448(CX), Z18, Z14
-	VMULPD           Z1, Z19, Z21
-	VFMADD231PD      Z2, Z20, Z21
-	VBLENDMPD        Z19, Z20, K1, Z19
-	VSUBPD.Z         Z21, Z19, K2, Z19
-	VFMADD231PD.BCST 80(CX), Z19, Z21
-	VMOVUPD          Z21, 3584(BX)(R13*1)
-	VMULPD.BCST      144(CX), Z16, Z16
-	VFMADD231PD      Z16, Z19, Z15
-	MOVL             60(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z11, Z13, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             92(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VMOVUPD          (R14)(R13*1), Z16
-	VFMADD231PD      Z12, Z14, Z16
-	VMOVUPD          Z16, (R14)(R13*1)
-	MOVL             28(AX), R14
-	SHLQ             $0x09, R14
-	ADDQ             phi+40(FP), R14
-	VADDPD           (R14)(R13*1), Z15, Z15
-	VMOVUPD          Z15, (R14)(R13*1)
-	INCQ             R10
-	CMPQ             R10, groups+56(FP)
-	JLT              forkrows
-	ADDQ             $0x40, AX
-	ADDQ             $0x00000130, CX
-	SUBQ             $0x02, count+16(FP)
 
 next:
-	ADDQ $0x20, AX
-	ADDQ $0x00000098, CX
-	DECQ count+16(FP)
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
 	JNZ  op
 	VZEROUPPER
 	RET

@@ -9,4 +9,4 @@ const (
 	hasKernels      = false
 )
 
-func runKernel(int, []op, []float64, []float64, []tree.Plane, int, []float64, []float64, int) {}
+func runKernel(int, *program, []float64, []tree.Plane, int, []float64, []float64, int) {}

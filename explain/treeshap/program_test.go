@@ -14,23 +14,16 @@ var forms = []struct {
 	name   string
 	stride int
 	plain  bool
-	keep   bool
 }{
-	{"plain", lanes, true, true},
-	{"plain, five rows at once", 5, true, true},
-	{"plain, one row", 1, true, false},
-	{"constants as it goes", lanes, false, false},
+	{"plain", lanes, true},
+	{"plain, five rows at once", 5, true},
+	{"plain, one row", 1, true},
 }
 
 // explainAs explains rows in a given form.
-func explainAs(t *testing.T, p *Path, rows []float64, stride int, plain, keep bool) []float64 {
+func explainAs(t *testing.T, p *Path, rows []float64, stride int, plain bool) []float64 {
 	t.Helper()
-	q := &Path{ensemble: p.ensemble, router: p.router, trees: append([]pathTree(nil), p.trees...), columns: p.columns, block: p.block}
-	if !keep {
-		for i := range q.trees {
-			q.trees[i].program.consts = nil
-		}
-	}
+	q := &Path{ensemble: p.ensemble, router: p.router, trees: append([]pathTree(nil), p.trees...), columns: p.columns, block: p.block, points: p.points}
 	w := q.newWalk()
 	w.machine.stride, w.machine.kernels = stride, w.machine.kernels && !plain
 	q.scratch.New = func() any { return w }
@@ -52,7 +45,7 @@ func TestForms(t *testing.T) {
 		{Features: 7, Outputs: 2, Trees: 3, Depth: 9, Vector: true},
 		{Features: 40, Depth: 8, Trees: 3},
 		{Features: 40, Depth: 11, Trees: 2},
-		{Features: 12, Depth: 15, Trees: 2}, // more ops than a chunk
+		{Features: 12, Depth: 15, Trees: 2},
 		{Features: 1, Depth: 3, Trees: 9},
 	}
 	for i, o := range shapes {
@@ -63,9 +56,6 @@ func TestForms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if long := len(p.trees[0].program.ops) > chunk; o.Depth == 15 && seed == 0 && !long {
-				t.Fatal("no program is longer than a chunk")
-			}
 			n := []int{1, 7, 9, 64, 65, 600}[seed]
 			rows := explaintest.Rows(rng, n, e.Features, 0.1)
 			want := make([]float64, n*e.Features*e.Outputs)
@@ -73,7 +63,7 @@ func TestForms(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, f := range forms {
-				same(t, f.name, explainAs(t, p, rows, f.stride, f.plain, f.keep), want)
+				same(t, f.name, explainAs(t, p, rows, f.stride, f.plain), want)
 			}
 			last := make([]float64, e.Features*e.Outputs)
 			if err := p.Explain(rows[(n-1)*e.Features:], last); err != nil {
@@ -133,7 +123,7 @@ func TestPoints(t *testing.T) {
 		if err := p.Explain(rows, phi); err != nil {
 			t.Fatal(err)
 		}
-		same(t, "plain", explainAs(t, p, rows, lanes, true, true), phi)
+		same(t, "plain", explainAs(t, p, rows, lanes, true), phi)
 		for r := range 70 {
 			sum := p.base[0]
 			for _, v := range phi[r*d : (r+1)*d] {

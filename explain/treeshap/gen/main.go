@@ -18,11 +18,16 @@ const (
 	// rowBytes is what one point of a slot takes: 64 rows.
 	rowBytes = 512
 	// opBytes and the offsets of an op's fields.
-	opBytes                                                         = 32
-	kindAt, cAt, toAt, leftAt, rightAt, testAt, beforeAt, featureAt = 0, 4, 8, 12, 16, 20, 24, 28
-	// The constants that come before the points'.
-	fixed = 3
+	opBytes                              = 48
+	kindAt, cAt, toAt, leftAt, rightAt   = 0, 2, 4, 8, 12
+	testAt, beforeAt, featureAt, ratesAt = 16, 20, 24, 28
+	firstAt, secondAt                    = 32, 40
+	countParam, ratesParam, slotsParam   = 8, 16, 24
+	masksParam, phiParam, bytesParam     = 32, 40, 56
 )
+
+// one is 1 throughout.
+var one = reg.Z31
 
 func main() {
 	ConstraintExpr("amd64")
@@ -34,33 +39,39 @@ func main() {
 
 // kernel is the state of one function.
 type kernel struct {
-	used                                int // registers
-	n                                   int
-	op, consts                          reg.GPVirtual
-	c, to, left, right, test, before, g reg.GPVirtual
+	n    int
+	used int // registers
+	// mask and row go through the rows: the planes' bytes, and 64 times as much.
+	op, c, to, test, before, rates, mask, row reg.GPVirtual
 }
 
 func generate(n int) {
-	TEXT(fmt.Sprintf("run%dAVX512", n), NOSPLIT, "func(ops, consts *byte, count int, slots, masks, phi, leaves *byte, groups int)")
+	TEXT(fmt.Sprintf("run%dAVX512", n), NOSPLIT, "func(ops *byte, count int, rates, slots, masks, phi, leaves *byte, bytes int)")
 	k := &kernel{n: n}
 	k.op = Load(Param("ops"), GP64()).(reg.GPVirtual)
-	k.consts = Load(Param("consts"), GP64()).(reg.GPVirtual)
-	k.c, k.to, k.left, k.right, k.test, k.before = GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
-	k.g = GP64()
+	k.c, k.to, k.test, k.before, k.rates, k.mask, k.row = GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	bits := GP64()
+	MOVQ(U64(math.Float64bits(1)), bits)
+	VPBROADCASTQ(bits, one)
 	Label("op")
-	k.address(k.c, cAt)
-	k.address(k.to, toAt)
-	k.plane(k.test, testAt)
-	k.plane(k.before, beforeAt)
-	XORQ(k.g, k.g)
-	CMPL(Mem{Base: k.op, Disp: kindAt}, U8(0))
-	JE(LabelRef("down"))
-	for kind := 1; kind <= 3; kind++ {
-		CMPL(Mem{Base: k.op, Disp: kindAt}, U8(kind))
-		JE(LabelRef(fmt.Sprintf("up%d", kind)))
+	MOVWQZX(k.field(0, cAt), k.c)
+	k.slot(k.c)
+	MOVWQZX(k.field(0, toAt), k.to)
+	k.slot(k.to)
+	MOVL(k.field(0, testAt), k.test.As32())
+	MOVL(k.field(0, beforeAt), k.before.As32())
+	k.find(k.rates, 0, ratesAt, ratesParam)
+	MOVQ(param("masks", masksParam), k.mask)
+	XORQ(k.row, k.row)
+	kind := GP32()
+	MOVWLZX(k.field(0, kindAt), kind)
+	for i, name := range []string{"down", "up1", "up2", "up3", "bottom"} {
+		CMPL(kind, U8(i))
+		JE(LabelRef(name))
 	}
-	CMPL(Mem{Base: k.op, Disp: kindAt}, U8(5))
-	JE(LabelRef("fork"))
+	k.fork()
+	JMP(LabelRef("next"))
+	Label("bottom")
 	k.bottom()
 	JMP(LabelRef("next"))
 	Label("down")
@@ -69,35 +80,38 @@ func generate(n int) {
 	for kind := 1; kind <= 3; kind++ {
 		Label(fmt.Sprintf("up%d", kind))
 		k.up(kind)
-		JMP(LabelRef("next"))
+		if kind < 3 {
+			JMP(LabelRef("next"))
+		}
 	}
-	Label("fork")
-	k.fork()
 	Label("next")
 	ADDQ(U8(opBytes), k.op)
-	ADDQ(U32(8*(fixed+2*n)), k.consts)
-	count := NewParamAddr("count", 16)
-	DECQ(count)
+	DECQ(param("count", countParam))
 	JNZ(LabelRef("op"))
 	VZEROUPPER()
 	RET()
 }
 
-// address leaves the address of the slot that the op's field names.
-func (k *kernel) address(to reg.GPVirtual, field int) {
-	MOVL(Mem{Base: k.op, Disp: field}, to.As32())
-	IMUL3Q(U32(k.n*rowBytes), to, to)
-	ADDQ(NewParamAddr("slots", 24), to)
+func param(name string, at int) Mem { return NewParamAddr(name, at) }
+
+// field is a field of the op that many after this.
+func (k *kernel) field(after, at int) Mem {
+	return Mem{Base: k.op, Disp: after*opBytes + at}
 }
 
-// plane leaves the address of the plane that the op's field names.
-func (k *kernel) plane(to reg.GPVirtual, field int) {
-	MOVL(Mem{Base: k.op, Disp: field}, to.As32())
-	SHLQ(U8(6), to)
-	ADDQ(NewParamAddr("masks", 32), to)
+// slot turns a slot into its address.
+func (k *kernel) slot(r reg.GPVirtual) {
+	IMUL3Q(U32(k.n*rowBytes), r, r)
+	ADDQ(param("slots", slotsParam), r)
 }
 
-// zmm hands out the 32 registers in turn; avo would use only half of them. An op
+// find leaves the address of what a field's offset finds in a parameter.
+func (k *kernel) find(to reg.GPVirtual, after, at, parameter int) {
+	MOVL(k.field(after, at), to.As32())
+	ADDQ(param(map[int]string{ratesParam: "rates", phiParam: "phi"}[parameter], parameter), to)
+}
+
+// zmm hands out all registers but one's in turn; avo would use only half of them. An op
 // begins anew, and so do the temporaries of each point.
 func (k *kernel) zmm() reg.VecPhysical {
 	k.used++
@@ -107,73 +121,73 @@ func (k *kernel) zmm() reg.VecPhysical {
 var registers = []reg.VecPhysical{
 	reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10,
 	reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15, reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20,
-	reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
+	reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30,
 }
 
-// loop runs body for each group of eight rows.
+// loop runs body for each group of eight rows, whose masks are in K1 and K2.
 func (k *kernel) loop(name string, body func()) {
+	mark := k.used
 	Label(name)
-	KMOVB(Mem{Base: k.test, Index: k.g, Scale: 1}, reg.K1)
-	KMOVB(Mem{Base: k.before, Index: k.g, Scale: 1}, reg.K2)
+	KMOVB(Mem{Base: k.test, Index: k.mask, Scale: 1}, reg.K1)
+	KMOVB(Mem{Base: k.before, Index: k.mask, Scale: 1}, reg.K2)
 	body()
-	INCQ(k.g)
-	CMPQ(k.g, NewParamAddr("groups", 56))
+	k.used = mark
+	INCQ(k.mask)
+	ADDQ(U8(64), k.row)
+	CMPQ(k.row, param("bytes", bytesParam))
 	JLT(LabelRef(name))
 }
 
-func (k *kernel) at(base reg.GPVirtual, row reg.GPVirtual, q int) Mem {
-	return Mem{Base: base, Index: row, Scale: 1, Disp: q * rowBytes}
+func (k *kernel) at(base reg.GPVirtual, q int) Mem {
+	return Mem{Base: base, Index: k.row, Scale: 1, Disp: q * rowBytes}
 }
 
-// row leaves the offset of the group's rows.
-func (k *kernel) rows() reg.GPVirtual {
-	row := GP64()
-	MOVQ(k.g, row)
-	SHLQ(U8(6), row)
-	return row
-}
-
-func (k *kernel) constant(i int) reg.VecPhysical {
+// constant broadcasts a field of the op.
+func (k *kernel) constant(at int) reg.VecPhysical {
 	z := k.zmm()
-	VBROADCASTSD(Mem{Base: k.consts, Disp: 8 * i}, z)
+	VBROADCASTSD(k.field(0, at), z)
 	return z
 }
 
-// points loads the n constants from fixed on, or those after them.
+// tau and kappa are in the op's rates.
+func tau(rates reg.GPVirtual, q int) Mem { return Mem{Base: rates, Disp: 8 * q} }
+
+func (k *kernel) kappa(rates reg.GPVirtual, q int) Mem { return tau(rates, k.n+q) }
+
+// points keeps them in registers.
 func (k *kernel) points(second int) []reg.VecPhysical {
 	out := make([]reg.VecPhysical, k.n)
 	for q := range out {
-		out[q] = k.constant(fixed + second*k.n + q)
+		out[q] = k.zmm()
+		VBROADCASTSD(tau(k.rates, second*k.n+q), out[q])
 	}
 	return out
 }
 
-// phiAt leaves the address of the feature's values, of the op that many after
-// this.
-func (k *kernel) phiAt(after int) reg.GPVirtual {
-	f := GP64()
-	MOVL(Mem{Base: k.op, Disp: after*opBytes + featureAt}, f.As32())
-	SHLQ(U8(9), f)
-	ADDQ(NewParamAddr("phi", 40), f)
-	return f
+func (k *kernel) leaf(after, at int) reg.VecPhysical {
+	i, leaves, z := GP64(), GP64(), k.zmm()
+	Load(Param("leaves"), leaves)
+	MOVL(k.field(after, at), i.As32())
+	VBROADCASTSD(Mem{Base: leaves, Index: i, Scale: 8}, z)
+	return z
 }
 
 func (k *kernel) down() {
 	k.used = 0
-	rho, d1, d0, tau := k.constant(0), k.constant(1), k.constant(2), k.points(0)
+	rho, d1, d0, taus := k.constant(firstAt), k.constant(secondAt), k.zmm(), k.points(0)
+	VSUBPD(d1, one, d0)
+	VSUBPD(rho, d1, d1)
+	VSUBPD(rho, d0, d0)
 	k.loop("downrows", func() {
-		row := k.rows()
 		d := k.zmm()
 		VBLENDMPD(d1, d0, reg.K1, d)
 		VMOVAPD_Z(d, reg.K2, d)
-		mark := k.used
+		f := k.zmm()
 		for q := range k.n {
-			k.used = mark
-			f := k.zmm()
 			VMOVAPD(rho, f)
-			VFMADD231PD(tau[q], d, f)
-			VMULPD(k.at(k.c, row, q), f, f)
-			VMOVUPD(f, k.at(k.to, row, q))
+			VFMADD231PD(taus[q], d, f)
+			VMULPD(k.at(k.c, q), f, f)
+			VMOVUPD(f, k.at(k.to, q))
 		}
 	})
 }
@@ -182,21 +196,24 @@ func (k *kernel) down() {
 // leaf, 3 where the right one is.
 func (k *kernel) up(kind int) {
 	k.used = 0
-	rhoL, rhoR, tau, kappa := k.constant(0), k.constant(1), k.points(0), k.points(1)
+	rhoL, rhoR, taus, kappas := k.constant(firstAt), k.constant(secondAt), k.points(0), k.points(1)
+	left, right := GP64(), GP64()
 	var vL, vR reg.VecPhysical
 	if kind == 2 {
-		vL = k.leaf(leftAt)
+		vL = k.leaf(0, leftAt)
 	} else {
-		k.address(k.left, leftAt)
+		MOVL(k.field(0, leftAt), left.As32())
+		k.slot(left)
 	}
 	if kind == 3 {
-		vR = k.leaf(rightAt)
+		vR = k.leaf(0, rightAt)
 	} else {
-		k.address(k.right, rightAt)
+		MOVL(k.field(0, rightAt), right.As32())
+		k.slot(right)
 	}
-	phi := k.phiAt(0)
+	phi := GP64()
+	k.find(phi, 0, featureAt, phiParam)
 	k.loop(fmt.Sprintf("up%drows", kind), func() {
-		row := k.rows()
 		sum := k.zmm()
 		mark := k.used
 		for q := range k.n {
@@ -204,46 +221,37 @@ func (k *kernel) up(kind int) {
 			hL, hR := vL, vR
 			if kind != 2 {
 				hL = k.zmm()
-				VMOVUPD(k.at(k.left, row, q), hL)
+				VMOVUPD(k.at(left, q), hL)
 			}
 			if kind != 3 {
 				hR = k.zmm()
-				VMOVUPD(k.at(k.right, row, q), hR)
+				VMOVUPD(k.at(right, q), hR)
 			}
 			m, g, t := k.zmm(), k.zmm(), k.zmm()
 			VMULPD(rhoL, hL, m)
 			VFMADD231PD(rhoR, hR, m)
 			VBLENDMPD(hL, hR, reg.K1, g)
 			VSUBPD_Z(m, g, reg.K2, g)
-			VFMADD231PD(tau[q], g, m)
-			VMOVUPD(m, k.at(k.to, row, q))
-			VMULPD(k.at(k.c, row, q), kappa[q], t)
+			VFMADD231PD(taus[q], g, m)
+			VMOVUPD(m, k.at(k.to, q))
+			VMULPD(k.at(k.c, q), kappas[q], t)
 			if q == 0 {
 				VMULPD(t, g, sum)
 			} else {
 				VFMADD231PD(t, g, sum)
 			}
 		}
-		VADDPD(Mem{Base: phi, Index: row, Scale: 1}, sum, sum)
-		VMOVUPD(sum, Mem{Base: phi, Index: row, Scale: 1})
+		VADDPD(k.at(phi, 0), sum, sum)
+		VMOVUPD(sum, k.at(phi, 0))
 	})
-}
-
-func (k *kernel) leaf(field int) reg.VecPhysical {
-	i, leaves, z := GP64(), GP64(), k.zmm()
-	Load(Param("leaves"), leaves)
-	MOVL(Mem{Base: k.op, Disp: field}, i.As32())
-	VBROADCASTSD(Mem{Base: leaves, Index: i, Scale: 8}, z)
-	return z
 }
 
 // bottomValues leaves what bottom needs of the op that many after this: the mean,
 // and what left and right are above it.
 func (k *kernel) bottomValues(after int) (mean, g1, g0 reg.VecPhysical) {
-	record := after * 8 * (fixed + 2*k.n)
-	g1, g0, mean = k.leaf(after*opBytes+leftAt), k.leaf(after*opBytes+rightAt), k.zmm()
-	VMULPD_BCST(Mem{Base: k.consts, Disp: record}, g1, mean)
-	VFMADD231PD_BCST(Mem{Base: k.consts, Disp: record + 8}, g0, mean)
+	g1, g0, mean = k.leaf(after, leftAt), k.leaf(after, rightAt), k.zmm()
+	VMULPD_BCST(k.field(after, firstAt), g1, mean)
+	VFMADD231PD_BCST(k.field(after, secondAt), g0, mean)
 	VSUBPD(mean, g1, g1)
 	VSUBPD(mean, g0, g0)
 	return mean, g1, g0
@@ -252,25 +260,20 @@ func (k *kernel) bottomValues(after int) (mean, g1, g0 reg.VecPhysical) {
 // fork is down and bottom of both children, and up, without a slot in between.
 func (k *kernel) fork() {
 	k.used = 0
-	one, rhoL, rhoR := k.zmm(), k.constant(0), k.constant(1)
-	bits := GP64()
-	MOVQ(U64(math.Float64bits(1)), bits)
-	VPBROADCASTQ(bits, one)
+	rhoL, rhoR := k.constant(firstAt), k.constant(secondAt)
 	meanL, upL, downL := k.bottomValues(1)
 	meanR, upR, downR := k.bottomValues(2)
-	testL, beforeL, testR, beforeR := GP64(), GP64(), GP64(), GP64()
-	k.plane(testL, opBytes+testAt)
-	k.plane(beforeL, opBytes+beforeAt)
-	k.plane(testR, 2*opBytes+testAt)
-	k.plane(beforeR, 2*opBytes+beforeAt)
-	mark := k.used
+	left, right, phi, offset := GP64(), GP64(), GP64(), GP64()
+	k.find(left, 1, ratesAt, ratesParam)
+	k.find(right, 2, ratesAt, ratesParam)
+	MOVQ(param("phi", phiParam), phi)
 	k.loop("forkrows", func() {
-		KMOVB(Mem{Base: testL, Index: k.g, Scale: 1}, reg.K3)
-		KMOVB(Mem{Base: beforeL, Index: k.g, Scale: 1}, reg.K4)
-		KMOVB(Mem{Base: testR, Index: k.g, Scale: 1}, reg.K5)
-		KMOVB(Mem{Base: beforeR, Index: k.g, Scale: 1}, reg.K6)
-		row := k.rows()
-		k.used = mark
+		for i := range 2 {
+			MOVL(k.field(i+1, testAt), offset.As32())
+			KMOVB(Mem{Base: offset, Index: k.mask, Scale: 1}, []reg.OpmaskPhysical{reg.K3, reg.K5}[i])
+			MOVL(k.field(i+1, beforeAt), offset.As32())
+			KMOVB(Mem{Base: offset, Index: k.mask, Scale: 1}, []reg.OpmaskPhysical{reg.K4, reg.K6}[i])
+		}
 		dL, dR, gL, gR := k.zmm(), k.zmm(), k.zmm(), k.zmm()
 		sumL, sumR, sum := k.zmm(), k.zmm(), k.zmm()
 		VMOVAPD_Z(one, reg.K1, dL)
@@ -283,86 +286,77 @@ func (k *kernel) fork() {
 		VMOVAPD_Z(gR, reg.K6, gR)
 		c, cL, cR, hL, hR, m := k.zmm(), k.zmm(), k.zmm(), k.zmm(), k.zmm(), k.zmm()
 		for q := range k.n {
-			tau := Mem{Base: k.consts, Disp: 8 * (fixed + q)}
-			kappa := Mem{Base: k.consts, Disp: 8 * (fixed + k.n + q)}
-			left, right := 8*(fixed+2*k.n), 16*(fixed+2*k.n)
-			VMOVUPD(k.at(k.c, row, q), c)
+			VMOVUPD(k.at(k.c, q), c)
 			VMOVAPD(rhoL, cL)
-			VFMADD231PD_BCST(tau, dL, cL)
+			VFMADD231PD_BCST(tau(k.rates, q), dL, cL)
 			VMULPD(c, cL, cL)
 			VMOVAPD(rhoR, cR)
-			VFMADD231PD_BCST(tau, dR, cR)
+			VFMADD231PD_BCST(tau(k.rates, q), dR, cR)
 			VMULPD(c, cR, cR)
 			VMOVAPD(meanL, hL)
-			VFMADD231PD_BCST(tau.Offset(left), gL, hL)
+			VFMADD231PD_BCST(tau(left, q), gL, hL)
 			VMOVAPD(meanR, hR)
-			VFMADD231PD_BCST(tau.Offset(right), gR, hR)
+			VFMADD231PD_BCST(tau(right, q), gR, hR)
 			if q == 0 {
-				VMULPD_BCST(kappa.Offset(left), cL, sumL)
-				VMULPD_BCST(kappa.Offset(right), cR, sumR)
+				VMULPD_BCST(k.kappa(left, q), cL, sumL)
+				VMULPD_BCST(k.kappa(right, q), cR, sumR)
 			} else {
-				VFMADD231PD_BCST(kappa.Offset(left), cL, sumL)
-				VFMADD231PD_BCST(kappa.Offset(right), cR, sumR)
+				VFMADD231PD_BCST(k.kappa(left, q), cL, sumL)
+				VFMADD231PD_BCST(k.kappa(right, q), cR, sumR)
 			}
 			VMULPD(rhoL, hL, m)
 			VFMADD231PD(rhoR, hR, m)
 			VBLENDMPD(hL, hR, reg.K1, hL)
 			VSUBPD_Z(m, hL, reg.K2, hL)
-			VFMADD231PD_BCST(tau, hL, m)
-			VMOVUPD(m, k.at(k.to, row, q))
-			VMULPD_BCST(kappa, c, c)
+			VFMADD231PD_BCST(tau(k.rates, q), hL, m)
+			VMOVUPD(m, k.at(k.to, q))
+			VMULPD_BCST(k.kappa(k.rates, q), c, c)
 			if q == 0 {
 				VMULPD(c, hL, sum)
 			} else {
 				VFMADD231PD(c, hL, sum)
 			}
 		}
+		value := Mem{Base: offset, Index: phi, Scale: 1}
 		for i, g := range []reg.VecPhysical{gL, gR} {
-			phi := k.phiAt(i + 1)
-			VMOVUPD(Mem{Base: phi, Index: row, Scale: 1}, c)
+			MOVL(k.field(i+1, featureAt), offset.As32())
+			VMOVUPD(value, c)
 			VFMADD231PD(g, []reg.VecPhysical{sumL, sumR}[i], c)
-			VMOVUPD(c, Mem{Base: phi, Index: row, Scale: 1})
+			VMOVUPD(c, value)
 		}
-		phi := k.phiAt(0)
-		VADDPD(Mem{Base: phi, Index: row, Scale: 1}, sum, sum)
-		VMOVUPD(sum, Mem{Base: phi, Index: row, Scale: 1})
+		MOVL(k.field(0, featureAt), offset.As32())
+		VADDPD(value, sum, sum)
+		VMOVUPD(sum, value)
+		ADDQ(U8(64), phi)
 	})
 	// The children's ops are done, too.
 	ADDQ(U8(2*opBytes), k.op)
-	ADDQ(U32(16*(fixed+2*k.n)), k.consts)
-	SUBQ(U8(2), NewParamAddr("count", 16))
+	SUBQ(U8(2), param("count", countParam))
 }
 
 // bottom is up where both children are leaves.
 func (k *kernel) bottom() {
 	k.used = 0
-	rhoL, rhoR, tau, kappa := k.constant(0), k.constant(1), k.points(0), k.points(1)
-	g1, g0, mean := k.leaf(leftAt), k.leaf(rightAt), k.zmm()
-	VMULPD(rhoL, g1, mean)
-	VFMADD231PD(rhoR, g0, mean)
-	VSUBPD(mean, g1, g1)
-	VSUBPD(mean, g0, g0)
-	phi := k.phiAt(0)
+	taus, kappas := k.points(0), k.points(1)
+	mean, g1, g0 := k.bottomValues(0)
+	phi := GP64()
+	k.find(phi, 0, featureAt, phiParam)
 	k.loop("bottomrows", func() {
-		row := k.rows()
-		g, sum, p := k.zmm(), k.zmm(), k.zmm()
+		g, sum, h := k.zmm(), k.zmm(), k.zmm()
 		VBLENDMPD(g1, g0, reg.K1, g)
 		VMOVAPD_Z(g, reg.K2, g)
-		mark := k.used
 		for q := range k.n {
-			k.used = mark
-			h := k.zmm()
 			VMOVAPD(mean, h)
-			VFMADD231PD(tau[q], g, h)
-			VMOVUPD(h, k.at(k.to, row, q))
+			VFMADD231PD(taus[q], g, h)
+			VMOVUPD(h, k.at(k.to, q))
 			if q == 0 {
-				VMULPD(k.at(k.c, row, q), kappa[q], sum)
+				VMULPD(k.at(k.c, q), kappas[q], sum)
 			} else {
-				VFMADD231PD(k.at(k.c, row, q), kappa[q], sum)
+				VFMADD231PD(k.at(k.c, q), kappas[q], sum)
 			}
 		}
-		VMOVUPD(Mem{Base: phi, Index: row, Scale: 1}, p)
-		VFMADD231PD(g, sum, p)
-		VMOVUPD(p, Mem{Base: phi, Index: row, Scale: 1})
+		VMOVUPD(k.at(phi, 0), h)
+		VFMADD231PD(g, sum, h)
+		VMOVUPD(h, k.at(phi, 0))
 	})
 }
