@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -323,6 +324,76 @@ func TestSigmoidFloat32(t *testing.T) {
 	got := Apply(LinkSigmoid, 1, []float32{-1e6, 1e6, float32(math.Inf(-1))}, 1)
 	if got[0] <= 0 || got[1] != 1 || got[2] != got[0] {
 		t.Errorf("sigmoid of -1e6, 1e6, -Inf is %v", got)
+	}
+}
+
+// FuzzEvaluate holds both paths to the definition on random ensembles and any row.
+func FuzzEvaluate(f *testing.F) {
+	f.Add(uint64(1), []byte("\x00\x00\xc0\x7f\x00\x00\x80\x3f"))
+	f.Add(uint64(2), []byte{0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0x80, 0xff})
+	f.Fuzz(func(t *testing.T, seed uint64, data []byte) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		e := randomEnsemble(r, true, seed%2 == 0, 1+int(seed>>1%2))
+		x := make([]float32, e.Features)
+		for i := range x {
+			if len(data) >= 4 {
+				x[i] = math.Float32frombits(binary.LittleEndian.Uint32(data))
+				data = data[4:]
+			}
+		}
+		want := naive(e, x)
+		p := compile[float32, uint32](e)
+		p.wide = newWide[float32, uint32](e)
+		got := make([]float32, e.Outputs)
+		for _, run := range []func(){
+			func() { p.wideBlock(x, 1, got) },
+			func() { p.block(x, 0, 1, got) },
+		} {
+			copy(got, p.base)
+			run()
+			for k := range got {
+				if got[k] != want[k] && (got[k] == got[k] || want[k] == want[k]) {
+					t.Fatalf("output %d of %v: %v, want %v", k, x, got[k], want[k])
+				}
+			}
+		}
+	})
+}
+
+// TestManyThresholds has features of far more thresholds than a column of bins.
+func TestManyThresholds(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, missing := range []bool{false, true} {
+		e := bushy()
+		for i := range e.Trees {
+			for j := range e.Trees[i].Nodes {
+				n := &e.Trees[i].Nodes[j]
+				n.Feature %= 2
+				n.DefaultLeft = r.IntN(2) == 0
+			}
+		}
+		p := compile[float32, uint32](e)
+		p.wide = newWide[float32, uint32](e)
+		if len(p.wide.segments) < 100 {
+			t.Fatalf("%d segments", len(p.wide.segments))
+		}
+		const rows = 700
+		x := make([]float32, rows*e.Features)
+		for i := range x {
+			x[i] = float32(r.NormFloat64())
+			if missing && r.IntN(5) == 0 {
+				x[i] = float32(math.NaN())
+			}
+		}
+		got := make([]float32, rows)
+		if err := p.margins(t.Context(), x, rows, got, 1); err != nil {
+			t.Fatal(err)
+		}
+		for row := range rows {
+			if want := naive(e, x[row*e.Features:][:e.Features])[0]; got[row] != want {
+				t.Fatalf("row %d: %v, want %v", row, got[row], want)
+			}
+		}
 	}
 }
 
