@@ -100,7 +100,7 @@ func compile[T float, K key](e *Ensemble) *program[T, K] {
 	for i := range e.Trees {
 		p.trees[i] = c.tree(&e.Trees[i])
 	}
-	if hasWide {
+	if hasWide() {
 		if w := newWide[T, K](e); w != nil && w.gains(e) {
 			p.wide = w
 		}

@@ -2,8 +2,9 @@
 
 package tree
 
-// hasWide says that the wide path's kernels are there; without them walks are faster.
-const hasWide = false
+// hasWide says that there are kernels for the wide path; without them walks are
+// faster.
+func hasWide() bool { return false }
 
 func conditions(planes []plane, bins []byte, tests []test, words int) {
 	conditionsGo(planes, bins, tests, words)

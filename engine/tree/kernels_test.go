@@ -37,9 +37,15 @@ func randomTests(r *rand.Rand, leaves, columns int) []test {
 
 // TestKernels holds the kernels of this machine to the plain ones.
 func TestKernels(t *testing.T) {
-	if !hasWide {
-		t.Log("this machine has the plain ones only")
+	for name, use := range kernelSets() {
+		t.Run(name, func(t *testing.T) {
+			use(t)
+			testKernels(t)
+		})
 	}
+}
+
+func testKernels(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 150 {
 		leaves, columns, words := 2+r.IntN(maxExits-1), 1+r.IntN(5), 1+r.IntN(len(plane{}))

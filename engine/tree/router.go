@@ -88,7 +88,7 @@ func (r *Router) Fill(in *RouterInput, x []float64) {
 func (r *Router) Left(in *RouterInput, tree int, planes []Plane) {
 	t, src := &r.trees[tree], &r.ensemble.Trees[tree]
 	own := planes[:len(t.tests)]
-	if hasWide || in.rows > 32 {
+	if hasWide() || in.rows > 32 {
 		conditions(own, in.bins, t.tests, (in.rows+63)/64)
 	} else {
 		for i, test := range t.tests {

@@ -127,3 +127,166 @@ gather:
 	JNZ       rows
 	VZEROUPPER
 	RET
+
+// func conditionsAVX2(planes *byte, bins *byte, tests *byte, n int, words int)
+// Requires: AVX, AVX2
+TEXT ·conditionsAVX2(SB), NOSPLIT, $0-40
+	MOVQ planes+0(FP), AX
+	MOVQ bins+8(FP), CX
+	MOVQ tests+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ words+32(FP), SI
+
+test:
+	MOVL         (DX), DI
+	VPBROADCASTB 4(DX), Y0
+	ADDQ         CX, DI
+	XORQ         R8, R8
+
+word:
+	VMOVDQU   (DI), Y1
+	VMOVDQU   32(DI), Y2
+	VPMAXUB   Y1, Y0, Y3
+	VPCMPEQB  Y3, Y1, Y1
+	VPMAXUB   Y2, Y0, Y3
+	VPCMPEQB  Y3, Y2, Y2
+	VPMOVMSKB Y1, R9
+	VPMOVMSKB Y2, R10
+	NOTL      R9
+	NOTL      R10
+	MOVL      R9, (AX)(R8*8)
+	MOVL      R10, 4(AX)(R8*8)
+	ADDQ      $0x40, DI
+	INCQ      R8
+	CMPQ      R8, SI
+	JLT       word
+	ADDQ      $0x40, AX
+	ADDQ      $0x0c, DX
+	DECQ      BX
+	JNZ       test
+	VZEROUPPER
+	RET
+
+// func exitsAVX2(s *byte, tests *byte, n int, bits int)
+// Requires: AVX, AVX2
+TEXT ·exitsAVX2(SB), NOSPLIT, $0-32
+	MOVQ     s+0(FP), AX
+	MOVQ     tests+8(FP), CX
+	MOVQ     n+16(FP), DX
+	MOVQ     bits+24(FP), BX
+	LEAQ     65536(AX), SI
+	MOVQ     AX, DI
+	VPCMPEQD Y0, Y0, Y0
+	VMOVDQU  Y0, (SI)
+	VMOVDQU  Y0, 32(SI)
+	MOVQ     SI, R8
+
+node:
+	MOVWQZX 6(CX), R9
+	MOVWQZX 8(CX), R10
+	SHLQ    $0x06, R9
+	SHLQ    $0x06, R10
+	VMOVDQU (R8), Y0
+	VMOVDQU (DI), Y1
+	VPAND   Y0, Y1, Y2
+	VPANDN  Y0, Y1, Y0
+	VMOVDQU Y2, (SI)(R9*1)
+	VMOVDQU Y0, (SI)(R10*1)
+	VMOVDQU 32(R8), Y0
+	VMOVDQU 32(DI), Y1
+	VPAND   Y0, Y1, Y2
+	VPANDN  Y0, Y1, Y0
+	VMOVDQU Y2, 32(SI)(R9*1)
+	VMOVDQU Y0, 32(SI)(R10*1)
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, DI
+	ADDQ    $0x0c, CX
+	DECQ    DX
+	JNZ     node
+	LEAQ    131072(AX), CX
+	MOVQ    $0x00000001, DX
+	MOVQ    BX, SI
+
+double:
+	DECQ SI
+	JZ   bit
+	SHLQ $0x01, DX
+	JMP  double
+
+bit:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	MOVQ  CX, SI
+	MOVQ  CX, DI
+	MOVQ  DX, R8
+
+pair:
+	VMOVDQU (SI), Y2
+	VMOVDQU 64(SI), Y3
+	VPOR    Y3, Y0, Y0
+	VPOR    Y3, Y2, Y2
+	VMOVDQU Y2, (DI)
+	VMOVDQU 32(SI), Y2
+	VMOVDQU 96(SI), Y3
+	VPOR    Y3, Y1, Y1
+	VPOR    Y3, Y2, Y2
+	VMOVDQU Y2, 32(DI)
+	ADDQ    $0x80, SI
+	ADDQ    $0x40, DI
+	DECQ    R8
+	JNZ     pair
+	VMOVDQU Y0, (AX)
+	VMOVDQU Y1, 32(AX)
+	ADDQ    $0x40, AX
+	SHRQ    $0x01, DX
+	DECQ    BX
+	JNZ     bit
+	VZEROUPPER
+	RET
+
+DATA spread<>+0(SB)/8, $0x0000000000000000
+DATA spread<>+8(SB)/8, $0x0101010101010101
+DATA spread<>+16(SB)/8, $0x0202020202020202
+DATA spread<>+24(SB)/8, $0x0303030303030303
+GLOBL spread<>(SB), RODATA|NOPTR, $32
+
+// func numbersAVX2(exit *byte, planes *byte, bits int, words int)
+// Requires: AVX, AVX2, SSE2
+TEXT ·numbersAVX2(SB), NOSPLIT, $0-32
+	MOVQ         exit+0(FP), AX
+	MOVQ         planes+8(FP), CX
+	MOVQ         bits+16(FP), DX
+	MOVQ         words+24(FP), BX
+	VMOVDQU      spread<>+0(SB), Y0
+	MOVQ         $0x8040201008040201, SI
+	MOVQ         SI, X1
+	VPBROADCASTQ X1, Y1
+	MOVQ         $0x0101010101010101, SI
+	MOVQ         SI, X2
+	VPBROADCASTQ X2, Y2
+	ADDQ         BX, BX
+
+rows:
+	VPXOR   Y3, Y3, Y3
+	VMOVDQA Y2, Y4
+	MOVQ    CX, SI
+	MOVQ    DX, DI
+
+gather:
+	VPBROADCASTD (SI), Y5
+	VPSHUFB      Y0, Y5, Y5
+	VPAND        Y1, Y5, Y5
+	VPCMPEQB     Y1, Y5, Y5
+	VPAND        Y4, Y5, Y5
+	VPOR         Y5, Y3, Y3
+	VPADDB       Y4, Y4, Y4
+	ADDQ         $0x40, SI
+	DECQ         DI
+	JNZ          gather
+	VMOVDQU      Y3, (AX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x04, CX
+	DECQ         BX
+	JNZ          rows
+	VZEROUPPER
+	RET
