@@ -46,11 +46,11 @@ func conditionsGo(planes []plane, bins []byte, tests []test, words int) {
 	}
 }
 
-// exitsGo leads all rows down the tree and leaves in s.conditions[b] those whose
+// exitsGo leads words*64 rows down the tree and leaves in s.conditions[b] those whose
 // leaf has bit b in its number. s.conditions holds the tests' planes, and the reach
 // of leaves that the tree does not have, up to 1<<bits, is empty. Both are used up.
-func exitsGo(s *exitSpace, tests []test, bits int) {
-	for w := range len(plane{}) {
+func exitsGo(s *exitSpace, tests []test, bits, words int) {
+	for w := range words {
 		s.reach[0][w] = ^uint64(0)
 		for i, t := range tests {
 			reach, below := s.reach[i][w], s.conditions[i][w]

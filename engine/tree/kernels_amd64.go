@@ -2,15 +2,15 @@ package tree
 
 import "golang.org/x/sys/cpu"
 
-// hasAVX512 and hasAVX2 say which kernels there are.
+// hasAVX2 and hasAVX512, which needs it, say which kernels there are.
 var (
-	hasAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL
 	hasAVX2   = cpu.X86.HasAVX2
+	hasAVX512 = hasAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW
 )
 
 // hasWide says that there are kernels for the wide path; without them walks are
 // faster.
-func hasWide() bool { return hasAVX512 || hasAVX2 }
+func hasWide() bool { return hasAVX2 }
 
 func conditions(planes []plane, bins []byte, tests []test, words int) {
 	if len(tests) == 0 {
@@ -27,14 +27,14 @@ func conditions(planes []plane, bins []byte, tests []test, words int) {
 	}
 }
 
-func exits(s *exitSpace, tests []test, bits int) {
+func exits(s *exitSpace, tests []test, bits, words int) {
 	switch {
-	case hasAVX512:
-		exitsAVX512(s, &tests[0], len(tests), bits)
-	case hasAVX2:
-		exitsAVX2(s, &tests[0], len(tests), bits)
+	case !hasAVX2:
+		exitsGo(s, tests, bits, words)
+	case words > 4:
+		exits512AVX2(s, &tests[0], len(tests), bits)
 	default:
-		exitsGo(s, tests, bits)
+		exits256AVX2(s, &tests[0], len(tests), bits)
 	}
 }
 
@@ -54,11 +54,6 @@ func numbers(exit *[wideRows]byte, planes []plane, words int) {
 //go:noescape
 func conditionsAVX512(planes *plane, bins *byte, tests *test, n, words int)
 
-// exitsAVX512 is exitsGo. n and bits are not 0.
-//
-//go:noescape
-func exitsAVX512(s *exitSpace, tests *test, n, bits int)
-
 // numbersAVX512 is numbersGo. bits and words are not 0.
 //
 //go:noescape
@@ -69,10 +64,15 @@ func numbersAVX512(exit *byte, planes *plane, bits, words int)
 //go:noescape
 func conditionsAVX2(planes *plane, bins *byte, tests *test, n, words int)
 
-// exitsAVX2 is exitsGo. n and bits are not 0.
+// exits256AVX2 is exitsGo for four words. n and bits are not 0.
 //
 //go:noescape
-func exitsAVX2(s *exitSpace, tests *test, n, bits int)
+func exits256AVX2(s *exitSpace, tests *test, n, bits int)
+
+// exits512AVX2 is exitsGo for eight words. n and bits are not 0.
+//
+//go:noescape
+func exits512AVX2(s *exitSpace, tests *test, n, bits int)
 
 // numbersAVX2 is numbersGo. bits and words are not 0.
 //

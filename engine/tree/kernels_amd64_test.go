@@ -9,7 +9,7 @@ func kernelSets() map[string]func(*testing.T) {
 		sets["AVX2"] = func(t *testing.T) { take(t, false, true) }
 	}
 	if hasAVX512 {
-		sets["AVX-512"] = func(t *testing.T) { take(t, true, false) }
+		sets["AVX-512"] = func(t *testing.T) { take(t, true, true) }
 	}
 	return sets
 }

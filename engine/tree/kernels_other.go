@@ -10,6 +10,8 @@ func conditions(planes []plane, bins []byte, tests []test, words int) {
 	conditionsGo(planes, bins, tests, words)
 }
 
-func exits(s *exitSpace, tests []test, bits int) { exitsGo(s, tests, bits) }
+func exits(s *exitSpace, tests []test, bits, words int) {
+	exitsGo(s, tests, bits, words)
+}
 
 func numbers(exit *[wideRows]byte, planes []plane, words int) { numbersGo(exit, planes, words) }

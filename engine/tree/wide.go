@@ -58,12 +58,13 @@ type segment[K key] struct {
 	keys [256]K
 }
 
-// wideScratch is what one block needs.
+// wideScratch is what one block needs. A big object begins at a page, so what comes
+// first here is in whole cache lines: the kernels' accesses do not straddle two.
 type wideScratch struct {
-	bins []byte
+	space exitSpace
 	// exit has the leaves' numbers, high what is above their lowest eight bits.
 	exit, high [wideRows]byte
-	space      exitSpace
+	bins       []byte
 }
 
 // newWide compiles e for the wide path, or returns nil where it has too many
@@ -395,7 +396,7 @@ func (t *wideTree[T]) exits(s *wideScratch, src *Tree, x []T, n, features int) {
 		s.space.conditions[o.at] = leftPlane(src, &src.Nodes[o.node], x, n, features)
 	}
 	clear(s.space.reach[maxExits+t.leaves : maxExits+1<<t.bits])
-	exits(&s.space, t.tests, t.bits)
+	exits(&s.space, t.tests, t.bits, words)
 	numbers(&s.exit, s.space.conditions[:min(t.bits, 8)], words)
 	if t.bits > 8 {
 		numbers(&s.high, s.space.conditions[8:t.bits], words)

@@ -33,70 +33,6 @@ word:
 	VZEROUPPER
 	RET
 
-// func exitsAVX512(s *byte, tests *byte, n int, bits int)
-// Requires: AVX, AVX512F
-TEXT ·exitsAVX512(SB), NOSPLIT, $0-32
-	MOVQ       s+0(FP), AX
-	MOVQ       tests+8(FP), CX
-	MOVQ       n+16(FP), DX
-	MOVQ       bits+24(FP), BX
-	LEAQ       65536(AX), SI
-	MOVQ       AX, DI
-	VPTERNLOGD $0xff, Z0, Z0, Z0
-	VMOVDQU64  Z0, (SI)
-	MOVQ       SI, R10
-
-node:
-	VMOVDQU64 (R10), Z0
-	VMOVDQU64 (DI), Z2
-	MOVWQZX   6(CX), R8
-	MOVWQZX   8(CX), R9
-	SHLQ      $0x06, R8
-	SHLQ      $0x06, R9
-	VPANDQ    Z0, Z2, Z3
-	VPANDNQ   Z0, Z2, Z0
-	VMOVDQU64 Z3, (SI)(R8*1)
-	VMOVDQU64 Z0, (SI)(R9*1)
-	ADDQ      $0x40, R10
-	ADDQ      $0x40, DI
-	ADDQ      $0x0c, CX
-	DECQ      DX
-	JNZ       node
-	LEAQ      131072(AX), CX
-	MOVQ      $0x00000001, DX
-	MOVQ      BX, SI
-
-double:
-	DECQ SI
-	JZ   doubled
-	SHLQ $0x01, DX
-	JMP  double
-
-doubled:
-bit:
-	VPXORQ Z1, Z1, Z1
-	MOVQ   CX, SI
-	MOVQ   CX, DI
-	MOVQ   DX, R8
-
-pair:
-	VMOVDQU64 (SI), Z0
-	VMOVDQU64 64(SI), Z2
-	VPORQ     Z2, Z1, Z1
-	VPORQ     Z2, Z0, Z0
-	VMOVDQU64 Z0, (DI)
-	ADDQ      $0x80, SI
-	ADDQ      $0x40, DI
-	DECQ      R8
-	JNZ       pair
-	VMOVDQU64 Z1, (AX)
-	ADDQ      $0x40, AX
-	SHRQ      $0x01, DX
-	DECQ      BX
-	JNZ       bit
-	VZEROUPPER
-	RET
-
 // func numbersAVX512(exit *byte, planes *byte, bits int, words int)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·numbersAVX512(SB), NOSPLIT, $0-32
@@ -167,9 +103,73 @@ word:
 	VZEROUPPER
 	RET
 
-// func exitsAVX2(s *byte, tests *byte, n int, bits int)
+// func exits256AVX2(s *byte, tests *byte, n int, bits int)
 // Requires: AVX, AVX2
-TEXT ·exitsAVX2(SB), NOSPLIT, $0-32
+TEXT ·exits256AVX2(SB), NOSPLIT, $0-32
+	MOVQ     s+0(FP), AX
+	MOVQ     tests+8(FP), CX
+	MOVQ     n+16(FP), DX
+	MOVQ     bits+24(FP), BX
+	LEAQ     65536(AX), SI
+	MOVQ     AX, DI
+	VPCMPEQD Y0, Y0, Y0
+	VMOVDQU  Y0, (SI)
+	MOVQ     SI, R8
+
+node:
+	MOVWQZX 6(CX), R9
+	MOVWQZX 8(CX), R10
+	SHLQ    $0x06, R9
+	SHLQ    $0x06, R10
+	VMOVDQU (R8), Y0
+	VMOVDQU (DI), Y1
+	VPAND   Y0, Y1, Y2
+	VPANDN  Y0, Y1, Y0
+	VMOVDQU Y2, (SI)(R9*1)
+	VMOVDQU Y0, (SI)(R10*1)
+	ADDQ    $0x40, R8
+	ADDQ    $0x40, DI
+	ADDQ    $0x0c, CX
+	DECQ    DX
+	JNZ     node
+	LEAQ    131072(AX), CX
+	MOVQ    $0x00000001, DX
+	MOVQ    BX, SI
+
+double:
+	DECQ SI
+	JZ   bit
+	SHLQ $0x01, DX
+	JMP  double
+
+bit:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	MOVQ  CX, SI
+	MOVQ  CX, DI
+	MOVQ  DX, R8
+
+pair:
+	VMOVDQU (SI), Y1
+	VMOVDQU 64(SI), Y2
+	VPOR    Y2, Y0, Y0
+	VPOR    Y2, Y1, Y1
+	VMOVDQU Y1, (DI)
+	ADDQ    $0x80, SI
+	ADDQ    $0x40, DI
+	DECQ    R8
+	JNZ     pair
+	VMOVDQU Y0, (AX)
+	ADDQ    $0x40, AX
+	SHRQ    $0x01, DX
+	DECQ    BX
+	JNZ     bit
+	VZEROUPPER
+	RET
+
+// func exits512AVX2(s *byte, tests *byte, n int, bits int)
+// Requires: AVX, AVX2
+TEXT ·exits512AVX2(SB), NOSPLIT, $0-32
 	MOVQ     s+0(FP), AX
 	MOVQ     tests+8(FP), CX
 	MOVQ     n+16(FP), DX

@@ -5,6 +5,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build" // avo programs read as assembly
 	. "github.com/mmcloughlin/avo/operand"
 )
@@ -12,10 +14,10 @@ import (
 func main() {
 	ConstraintExpr("amd64")
 	conditions()
-	exits()
 	numbers()
 	conditions2()
-	exits2()
+	exits(32)
+	exits(64)
 	numbers2()
 	Generate()
 }
@@ -47,88 +49,6 @@ func conditions() {
 	ADDQ(U8(testBytes), tests)
 	DECQ(n)
 	JNZ(LabelRef("test"))
-	VZEROUPPER()
-	RET()
-}
-
-// exits follows all rows down the tree at once, one bit a row.
-func exits() {
-	TEXT("exitsAVX512", NOSPLIT, "func(s, tests *byte, n, bits int)")
-	space := Load(Param("s"), GP64())
-	tests := Load(Param("tests"), GP64())
-	n := Load(Param("n"), GP64())
-	count := Load(Param("bits"), GP64())
-
-	// reach is where the rows at a node are kept, planes where the conditions.
-	reach, planes := GP64(), GP64()
-	LEAQ(Mem{Base: space, Disp: reachAt}, reach)
-	MOVQ(space, planes)
-	ones := ZMM()
-	VPTERNLOGD(U8(0xff), ones, ones, ones)
-	VMOVDQU64(ones, Mem{Base: reach})
-	left, right := GP64(), GP64()
-	here := GP64()
-	MOVQ(reach, here)
-	Label("node")
-	r, c, a, b := ZMM(), ZMM(), ZMM(), ZMM()
-	VMOVDQU64(Mem{Base: here}, r)
-	VMOVDQU64(Mem{Base: planes}, c)
-	MOVWQZX(Mem{Base: tests, Disp: 6}, left)
-	MOVWQZX(Mem{Base: tests, Disp: 8}, right)
-	SHLQ(U8(6), left)
-	SHLQ(U8(6), right)
-	VPANDQ(r, c, a)
-	VPANDNQ(r, c, b)
-	VMOVDQU64(a, Mem{Base: reach, Index: left, Scale: 1})
-	VMOVDQU64(b, Mem{Base: reach, Index: right, Scale: 1})
-	ADDQ(U8(64), here)
-	ADDQ(U8(64), planes)
-	ADDQ(U8(testBytes), tests)
-	DECQ(n)
-	JNZ(LabelRef("node"))
-
-	// The leaves' rows are or-ed in pairs, so that bit by bit the exit's number
-	// comes out: its lowest bit is set for the rows of all odd leaves.
-	leaves, plane := GP64(), GP64()
-	LEAQ(Mem{Base: space, Disp: reachAt + maxExits*64}, leaves)
-	MOVQ(space, plane)
-	pairs := GP64()
-	MOVQ(U32(1), pairs)
-	shift := GP64()
-	MOVQ(count, shift)
-	// pairs = 1 << (bits-1)
-	Label("double")
-	DECQ(shift)
-	JZ(LabelRef("doubled"))
-	SHLQ(U8(1), pairs)
-	JMP(LabelRef("double"))
-	Label("doubled")
-	left = GP64()
-	MOVQ(count, left)
-	Label("bit")
-	acc := ZMM()
-	VPXORQ(acc, acc, acc)
-	from, to, j := GP64(), GP64(), GP64()
-	MOVQ(leaves, from)
-	MOVQ(leaves, to)
-	MOVQ(pairs, j)
-	Label("pair")
-	even, odd := ZMM(), ZMM()
-	VMOVDQU64(Mem{Base: from}, even)
-	VMOVDQU64(Mem{Base: from, Disp: 64}, odd)
-	VPORQ(odd, acc, acc)
-	VPORQ(odd, even, even)
-	VMOVDQU64(even, Mem{Base: to})
-	ADDQ(U8(128), from)
-	ADDQ(U8(64), to)
-	DECQ(j)
-	JNZ(LabelRef("pair"))
-	VMOVDQU64(acc, Mem{Base: plane})
-	ADDQ(U8(64), plane)
-	SHRQ(U8(1), pairs)
-	DECQ(left)
-	JNZ(LabelRef("bit"))
-
 	VZEROUPPER()
 	RET()
 }
@@ -210,9 +130,11 @@ func conditions2() {
 	RET()
 }
 
-// exits2 is exits by halves of planes.
-func exits2() {
-	TEXT("exitsAVX2", NOSPLIT, "func(s, tests *byte, n, bits int)")
+// exits follows the rows of the first bytes of planes down the tree, one bit a row.
+// A 512-bit load of what narrower stores have just written would wait for them,
+// which made an AVX-512 form of this slower.
+func exits(bytes int) {
+	TEXT(fmt.Sprintf("exits%dAVX2", 8*bytes), NOSPLIT, "func(s, tests *byte, n, bits int)")
 	space := Load(Param("s"), GP64())
 	tests := Load(Param("tests"), GP64())
 	n := Load(Param("n"), GP64())
@@ -223,14 +145,17 @@ func exits2() {
 	r, c, a, b := YMM(), YMM(), YMM(), YMM()
 	VPCMPEQD(r, r, r)
 	VMOVDQU(r, Mem{Base: reach})
-	VMOVDQU(r, Mem{Base: reach, Disp: 32})
+	if bytes > 32 {
+		VMOVDQU(r, Mem{Base: reach, Disp: 32})
+	}
 	MOVQ(reach, here)
+	// reach is where the rows at a node are kept, planes where the conditions.
 	Label("node")
 	MOVWQZX(Mem{Base: tests, Disp: 6}, left)
 	MOVWQZX(Mem{Base: tests, Disp: 8}, right)
 	SHLQ(U8(6), left)
 	SHLQ(U8(6), right)
-	for half := 0; half < 64; half += 32 {
+	for half := 0; half < bytes; half += 32 {
 		VMOVDQU(Mem{Base: here, Disp: half}, r)
 		VMOVDQU(Mem{Base: planes, Disp: half}, c)
 		VPAND(r, c, a)
@@ -244,6 +169,8 @@ func exits2() {
 	DECQ(n)
 	JNZ(LabelRef("node"))
 
+	// The leaves' rows are or-ed in pairs, so that bit by bit the leaf's number
+	// comes out: its lowest bit is set for the rows of all odd leaves.
 	leaves, plane, pairs, shift := GP64(), GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: space, Disp: reachAt + maxExits*64}, leaves)
 	MOVQ(space, plane)
@@ -263,7 +190,7 @@ func exits2() {
 	MOVQ(leaves, to)
 	MOVQ(pairs, j)
 	Label("pair")
-	for half := 0; half < 64; half += 32 {
+	for half := 0; half < bytes; half += 32 {
 		acc := low
 		if half > 0 {
 			acc = high
@@ -279,7 +206,9 @@ func exits2() {
 	DECQ(j)
 	JNZ(LabelRef("pair"))
 	VMOVDQU(low, Mem{Base: plane})
-	VMOVDQU(high, Mem{Base: plane, Disp: 32})
+	if bytes > 32 {
+		VMOVDQU(high, Mem{Base: plane, Disp: 32})
+	}
 	ADDQ(U8(64), plane)
 	SHRQ(U8(1), pairs)
 	DECQ(count)
