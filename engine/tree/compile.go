@@ -101,7 +101,7 @@ func compile[T float, K key](e *Ensemble) *program[T, K] {
 		p.trees[i] = c.tree(&e.Trees[i])
 	}
 	if hasWide() {
-		if w := newWide[T, K](e); w != nil && w.gains(e) {
+		if w := newWide[T, K](e); w != nil && w.weigh(e) {
 			p.wide = w
 		}
 	}

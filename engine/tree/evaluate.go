@@ -49,7 +49,7 @@ func (p *program[T, K]) margins(ctx context.Context, x []T, rows int, out []T, t
 }
 
 func (p *program[T, K]) blockSize(rows int) int {
-	if p.wide != nil && rows >= minWide {
+	if p.wide != nil && rows >= p.wide.least {
 		return wideRows
 	}
 	return blockRows
@@ -62,7 +62,7 @@ func (p *program[T, K]) block(x []T, first, n int, out []T) {
 	for r := range n {
 		copy(out[r*p.outputs:], p.base)
 	}
-	if p.wide != nil && n >= minWide {
+	if p.wide != nil && n >= p.wide.least {
 		p.wideBlock(x, n, out)
 		return
 	}

@@ -15,8 +15,6 @@ const (
 	// maxOdd is how many conditions of a tree may be other than x < t on the wide
 	// path, where each is decided for every row, by Tree.Left.
 	maxOdd = 6
-	// minWide is the least number of rows for which the wide path is the faster.
-	minWide = 24
 )
 
 // wide is a compiled ensemble for many rows at once: each value is replaced by
@@ -30,7 +28,9 @@ type wide[T float, K key] struct {
 	columns  int
 	trees    []wideTree[T]
 	// walks says that some tree is walked.
-	walks   bool
+	walks bool
+	// least is the number of rows from which on the wide path is the faster.
+	least   int
 	scratch sync.Pool
 }
 
@@ -85,14 +85,15 @@ func newWide[T float, K key](e *Ensemble) *wide[T, K] {
 	return w
 }
 
-// gains reports whether the wide path takes less time than walks, by what both
-// took on one machine: nanoseconds a row.
-func (w *wide[T, K]) gains(e *Ensemble) bool {
-	walk, own := 0.0, 0.0
+// weigh sets least and reports whether there is such a number, by what walks and
+// the wide path took on one machine, in nanoseconds: a tree costs so much a node
+// however few the rows, and a value, a tree and a node so much a row.
+func (w *wide[T, K]) weigh(e *Ensemble) bool {
+	walk, row, fixed := 0.0, 0.0, 0.0
 	for i := range w.segments {
-		own += 3
+		row += 3
 		if i == 0 || w.segments[i].feature != w.segments[i-1].feature {
-			own += 9
+			row += 9
 		}
 	}
 	for i := range w.trees {
@@ -100,10 +101,15 @@ func (w *wide[T, K]) gains(e *Ensemble) bool {
 		if len(t.tests) == 0 {
 			continue
 		}
-		walk += 1.5 * float64(depthOf(&e.Trees[i]))
-		own += 0.5 + 0.02*float64(len(t.tests)) + 3*float64(len(t.odd))
+		walk += 1.6 * float64(depthOf(&e.Trees[i]))
+		row += 0.5 + 3*float64(len(t.odd))
+		fixed += 2.3 * float64(len(t.tests))
 	}
-	return own < walk
+	if row+fixed/wideRows >= walk {
+		return false
+	}
+	w.least = max(lanes, int(fixed/(walk-row)))
+	return true
 }
 
 // depthOf returns the number of splits on t's longest path.
