@@ -272,7 +272,7 @@ func (p *Path) newWalk() *walk {
 	return &walk{
 		machine: machine{
 			stride: stride, slots: make([]float64, slots*stride), planes: make([]tree.Plane, planes),
-			rates: make([]float64, 2*p.points), kernels: hasKernels && stride == lanes,
+			rates: make([]float64, 2*p.points), one: make([]float64, slots), kernels: hasKernels && stride == lanes,
 		},
 		in: p.router.NewInput(),
 	}

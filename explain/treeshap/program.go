@@ -261,8 +261,8 @@ type machine struct {
 	points, weighed int
 	// kernels says that the processor's own form is taken.
 	kernels bool
-	// rates has room for those that are not kept.
-	rates []float64
+	// rates has room for those that are not kept, one for the slots of one row.
+	rates, one []float64
 }
 
 // run adds to phi, which has lanes floats a column, the value'th values of t for
@@ -270,13 +270,18 @@ type machine struct {
 func (m *machine) run(t *pathTree, value, word, rows int, phi []float64) {
 	p := &t.program
 	leaves := p.leaves[value*t.layout.leaves:][:t.layout.leaves]
-	m.weigh(t, min(m.stride, (rows+7)/8*8))
 	if m.kernels && t.n <= maxKernelPoints {
+		m.weigh(t, min(m.stride, (rows+7)/8*8))
 		runKernel(t.n, p, m.slots, m.planes, word, phi, leaves, rows)
 		return
 	}
+	if rows == 1 {
+		m.runOne(t, word, phi, leaves)
+		return
+	}
+	m.weigh(t, min(m.stride, (rows+7)/8*8))
 	for off := 0; off < rows; off += m.stride {
-		f := frame{m: m, t: t, n: t.n, rows: min(m.stride, rows-off), off: off, word: word, phi: phi, leaves: leaves}
+		f := frame{place: place{m: m, t: t, n: t.n, rows: min(m.stride, rows-off), off: off, word: word, phi: phi, leaves: leaves}}
 		for i := 0; i < len(p.ops); i++ {
 			if p.ops[i].kind != opFork {
 				f.step(&p.ops[i])
@@ -302,22 +307,27 @@ func (m *machine) weigh(t *pathTree, rows int) {
 	}
 }
 
-// frame is one run of the plain form.
-type frame struct {
+// place is where a run of the plain form is: rows from off on of a word.
+type place struct {
 	m                  *machine
 	t                  *pathTree
 	n, rows, off, word int
 	phi, leaves        []float64
-	delta, sum         [lanes]float64
+}
+
+// frame is one run of the plain form for several rows.
+type frame struct {
+	place
+	delta, sum [lanes]float64
 }
 
 // masks returns the rows that go left, and those that satisfy what is above.
-func (f *frame) masks(o *op) (test, before uint64) {
+func (f *place) masks(o *op) (test, before uint64) {
 	return f.m.planes[o.test/planeBytes][f.word] >> f.off, f.m.planes[o.before/planeBytes][f.word] >> f.off
 }
 
 // rates returns the taus and kappas of o.
-func (f *frame) rates(o *op) (tau, kappa []float64) {
+func (f *place) rates(o *op) (tau, kappa []float64) {
 	p := &f.t.program
 	rates := f.m.rates
 	if p.rates != nil {

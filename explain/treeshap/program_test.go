@@ -65,6 +65,8 @@ func TestForms(t *testing.T) {
 			for _, f := range forms {
 				same(t, f.name, explainAs(t, p, rows, f.stride, f.plain), want)
 			}
+			alone := explainAs(t, p, rows[(n-1)*e.Features:], lanes, true)
+			same(t, "a row alone, plain", alone, want[(n-1)*len(alone):])
 			last := make([]float64, e.Features*e.Outputs)
 			if err := p.Explain(rows[(n-1)*e.Features:], last); err != nil {
 				t.Fatal(err)
