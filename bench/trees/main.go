@@ -148,8 +148,12 @@ func environment(ctx context.Context, dir string) (string, error) {
 		return python, nil
 	}
 	fmt.Println("making a virtual environment, once")
+	base, err := newPython(ctx)
+	if err != nil {
+		return "", err
+	}
 	steps := []*exec.Cmd{
-		command(ctx, "python3", "-m", "venv", filepath.Join(dir, "venv")),
+		command(ctx, base, "-m", "venv", filepath.Join(dir, "venv")),
 		command(ctx, python, append([]string{"-m", "pip", "install", "--quiet"}, requirements...)...),
 	}
 	for _, c := range steps {
@@ -158,6 +162,16 @@ func environment(ctx context.Context, dir string) (string, error) {
 		}
 	}
 	return python, os.WriteFile(filepath.Join(dir, "venv", "complete"), nil, 0o600)
+}
+
+// newPython finds a Python that XGBoost 3.4 installs on.
+func newPython(ctx context.Context) (string, error) {
+	for _, name := range []string{"python3", "python3.14", "python3.13", "python3.12"} {
+		if exec.CommandContext(ctx, name, "-c", "import sys; sys.exit(sys.version_info < (3, 12))").Run() == nil {
+			return name, nil
+		}
+	}
+	return "", errors.New("no Python of 3.12 or newer on the path: give one with -python")
 }
 
 // command is one without the settings that slow a current numpy down.

@@ -27,7 +27,7 @@ const (
 // immutable and safe for concurrent use.
 //
 // Besides the ensemble it keeps about 200 bytes a node, at most 128 more for each
-// that tests a feature again (6 MB for 500 trees of depth 6), and the router's
+// that tests a feature again (7 MB for 500 trees of depth 6), and the router's
 // tables.
 type Path struct {
 	ensemble *tree.Ensemble
