@@ -202,7 +202,7 @@ func (x *Explainer) admit(v *collector.ModelVersion, rows engine.Values, req col
 		return refuse("model %q answers from an upstream; the methods that explain any model are not built yet", v.Name)
 	}
 	if name := private(v); name != "" {
-		return refuse("feature %q is private (drop): no value and no attribution of it may leave the server", name)
+		return refuse("feature %q is private: no value and no attribution of it may leave the server", name)
 	}
 	if len(rows) != len(v.Info.Inputs) || len(rows) == 0 {
 		return fmt.Errorf("explain %q: %d inputs, the model has %d", v.Name, len(rows), len(v.Info.Inputs))
