@@ -191,15 +191,17 @@ func (n *network) categorical(i int) bool {
 	return i < len(n.version.Info.Features) && n.version.Info.Features[i].Categorical
 }
 
-// middle returns the median of a column, the lower one of two, or the smallest
-// of its most frequent values where mode is asked for; 0 for an empty column.
+// middle returns the median of a column, as numpy does the mean of the two where
+// their number is even, or the smallest of its most frequent values where mode is
+// asked for; 0 for an empty column.
 func middle(column []float64, mode bool) float64 {
 	if len(column) == 0 {
 		return 0
 	}
 	slices.Sort(column)
 	if !mode {
-		return column[(len(column)-1)/2]
+		low, high := column[(len(column)-1)/2], column[len(column)/2]
+		return low + (high-low)/2
 	}
 	best, most := column[0], 0
 	for i := 0; i < len(column); {
