@@ -12,7 +12,10 @@
 // error, never a panic and never a silently wrong number.
 package engine
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Task is what a model is for. It decides which outputs count as a score and
 // how performance is measured.
@@ -89,6 +92,20 @@ func (v Values) Get(name string) *Tensor {
 		}
 	}
 	return nil
+}
+
+// Slice returns rows from (included) to to (excluded) of every tensor, sharing the
+// data.
+func (v Values) Slice(from, to int) (Values, error) {
+	out := make(Values, len(v))
+	for i := range v {
+		t, err := v[i].Tensor.Slice(from, to)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", v[i].Name, err)
+		}
+		out[i] = Named{Name: v[i].Name, Tensor: t}
+	}
+	return out, nil
 }
 
 // SessionOptions bound what one session may use. The zero value is one thread

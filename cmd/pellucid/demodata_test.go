@@ -70,7 +70,7 @@ func computeYear(t *testing.T, path string) (*offline, error) {
 	o := &offline{version: v}
 	var decided []string
 	for from := 0; from < n; from += blockRows {
-		part, err := sliceRows(rows, from, min(from+blockRows, n))
+		part, err := rows.Slice(from, min(from+blockRows, n))
 		if err != nil {
 			return nil, err
 		}

@@ -103,7 +103,7 @@ func explainFile(ctx context.Context, w io.Writer, bar *progress, o explainOptio
 }
 
 func explainRows(ctx context.Context, x *explain.Explainer, v *collector.ModelVersion, rows engine.Values, from, to int, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	part, err := sliceRows(rows, from, to)
+	part, err := rows.Slice(from, to)
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model, input strin
 	out := csv.NewWriter(w)
 	for from := 0; from < n; from += blockRows {
 		to := min(from+blockRows, n)
-		part, err := sliceRows(rows, from, to)
+		part, err := rows.Slice(from, to)
 		if err != nil {
 			return err
 		}
@@ -134,19 +134,6 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model, input strin
 	}
 	out.Flush()
 	return out.Error()
-}
-
-// sliceRows returns rows from to to of every tensor, without copying.
-func sliceRows(in engine.Values, from, to int) (engine.Values, error) {
-	out := make(engine.Values, len(in))
-	for i, v := range in {
-		t, err := v.Tensor.Slice(from, to)
-		if err != nil {
-			return nil, err
-		}
-		out[i] = engine.Named{Name: v.Name, Tensor: t}
-	}
-	return out, nil
 }
 
 func outputHeader(out engine.Values) []string {

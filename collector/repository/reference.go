@@ -126,7 +126,7 @@ func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.
 	var scores []float64
 	var decided []string
 	for from := 0; from < n; from += referenceRows {
-		part, err := slice(rows, from, min(from+referenceRows, n))
+		part, err := rows.Slice(from, min(from+referenceRows, n))
 		if err != nil {
 			return nil, err
 		}
@@ -158,16 +158,4 @@ func StoredReference(v *collector.ModelVersion, rows []collector.RawRow, source 
 		scores[i], decided[i] = rows[i].Score, rows[i].Decided
 	}
 	return stats.NewReference(collector.StatColumns(v.Schema, v.Info.Task, cols, len(rows), scores, decided), source)
-}
-
-func slice(rows engine.Values, from, to int) (engine.Values, error) {
-	out := make(engine.Values, len(rows))
-	for i, r := range rows {
-		t, err := r.Tensor.Slice(from, to)
-		if err != nil {
-			return nil, fmt.Errorf("input %q: %w", r.Name, err)
-		}
-		out[i] = engine.Named{Name: r.Name, Tensor: t}
-	}
-	return out, nil
 }

@@ -98,7 +98,7 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 }
 
 // tellBroken says which parts the server has set aside as damaged: their rows are
-// missing from every answer.
+// missing unless what they were merged from was still there.
 func (e *Engine) tellBroken() {
 	broken, err := filepath.Glob(filepath.Join(e.cfg.Dir, "data", "store", "*", "*", "detached", "broken*"))
 	if err == nil && len(broken) > 0 {
