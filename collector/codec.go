@@ -98,28 +98,30 @@ func stringsSize(v []string) int {
 
 // DecodePrediction is the inverse of AppendPrediction. Counts are checked
 // against the bytes that are left before anything is allocated.
-func DecodePrediction(b []byte) (*Prediction, error) {
-	r := &reader{b: b}
+func DecodePrediction(b []byte) (*Prediction, error) { return decodePrediction(&reader{b: b}) }
+
+func decodePrediction(r *reader) (*Prediction, error) {
 	if err := r.version(PredictionVersion, "prediction"); err != nil {
 		return nil, err
 	}
-	p := &Prediction{Rows: r.intValue()}
+	p := r.prediction()
+	p.Rows = r.intValue()
 	p.ID = r.string()
 	p.TraceID = r.string()
 	p.SpanID = r.string()
-	p.Tenant = r.string()
-	p.Model = r.string()
-	p.Version = r.string()
-	p.Digest = r.string()
-	p.Route = Route(r.string())
-	p.SchemaID = r.string()
-	p.Capture = r.string()
+	p.Tenant = r.word()
+	p.Model = r.word()
+	p.Version = r.word()
+	p.Digest = r.word()
+	p.Route = Route(r.word())
+	p.SchemaID = r.word()
+	p.Capture = r.word()
 	p.Error = r.string()
 	ms := r.varint()
 	p.ReceivedAt = time.UnixMilli(ms).UTC()
 	last := ms * 1000
 	if n := r.count(1); n > 0 {
-		p.Times = make([]time.Time, n)
+		p.Times = cut(r, slabTimes, n)
 		for i := range p.Times {
 			last += r.varint()
 			p.Times[i] = time.UnixMicro(last).UTC()
@@ -134,7 +136,7 @@ func DecodePrediction(b []byte) (*Prediction, error) {
 	r.columns(&p.Features)
 	r.columns(&p.Outputs)
 	p.Scores = r.f64s()
-	p.Decided = r.strings()
+	p.Decided = r.words()
 	return p, r.end("prediction")
 }
 
@@ -327,6 +329,7 @@ func appendF64(dst []byte, v []float64) []byte {
 type reader struct {
 	b   []byte
 	err error
+	d   *Decoder // nil makes everything by itself
 }
 
 func (r *reader) fail(what string) {
@@ -358,13 +361,21 @@ func (r *reader) end(what string) error {
 }
 
 func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
+	v, n := uvarintOf(r.b)
 	if n <= 0 {
 		r.fail("number")
 		return 0
 	}
 	r.b = r.b[n:]
 	return v
+}
+
+// uvarintOf is binary.Uvarint, quicker where the number is one byte.
+func uvarintOf(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return binary.Uvarint(b)
 }
 
 func (r *reader) varint() int64 {
@@ -424,40 +435,31 @@ func (r *reader) string() string {
 	b := r.take(int(n))
 	switch form {
 	case formRaw:
-		return string(b)
+		return r.text(len(b), func(dst []byte) { copy(dst, b) })
 	case formHex:
-		return hex.EncodeToString(b)
+		return r.text(2*len(b), func(dst []byte) { hex.Encode(dst, b) })
 	case formUUID:
 		if len(b) == 16 {
-			return uuidString(b)
+			return r.text(36, func(dst []byte) { fillUUID(dst, b) })
 		}
 	}
 	r.fail("string form")
 	return ""
 }
 
-func uuidString(b []byte) string {
-	var s [36]byte
-	hex.Encode(s[0:8], b[0:4])
-	s[8] = '-'
-	hex.Encode(s[9:13], b[4:6])
-	s[13] = '-'
-	hex.Encode(s[14:18], b[6:8])
-	s[18] = '-'
-	hex.Encode(s[19:23], b[8:10])
-	s[23] = '-'
-	hex.Encode(s[24:36], b[10:16])
-	return string(s[:])
-}
+func (r *reader) strings() []string { return r.list(r.string) }
 
-func (r *reader) strings() []string {
+// words is strings, each of which many predictions have in common.
+func (r *reader) words() []string { return r.list(r.word) }
+
+func (r *reader) list(one func() string) []string {
 	n := r.count(1)
 	if n == 0 {
 		return nil
 	}
-	v := make([]string, n)
+	v := cut(r, slabTexts, n)
 	for i := range v {
-		v[i] = r.string()
+		v[i] = one()
 	}
 	return v
 }
@@ -465,7 +467,7 @@ func (r *reader) strings() []string {
 func (r *reader) columns(c *Columns) {
 	if n := r.count(4); n > 0 {
 		b := r.take(4 * n)
-		c.F32 = make([]float32, n)
+		c.F32 = cut(r, slabF32, n)
 		for i := range c.F32 {
 			c.F32[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
 		}
@@ -487,7 +489,7 @@ func (r *reader) f64s() []float64 {
 		return nil
 	}
 	b := r.take(8 * n)
-	v := make([]float64, n)
+	v := cut(r, slabF64, n)
 	for i := range v {
 		v[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
 	}

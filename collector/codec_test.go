@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -116,8 +117,15 @@ func FuzzPayloads(f *testing.F) {
 	f.Add(AppendPrediction(nil, samplePrediction()))
 	f.Add(AppendFeedback(nil, &Feedback{ExternalID: "x"}))
 	f.Add([]byte(`{"features":[{"name":"a","dtype":13,"elements":-1,"shape":[-1]}],"outputs":null}`))
+	shared := &Decoder{}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if p, err := DecodePrediction(b); err == nil {
+		p, err := DecodePrediction(b)
+		if q, qerr := shared.Prediction(b); (err == nil) != (qerr == nil) {
+			t.Fatalf("alone: %v, with a decoder: %v", err, qerr)
+		} else if err == nil && !bytes.Equal(AppendPrediction(nil, p), AppendPrediction(nil, q)) {
+			t.Fatalf("alone %+v, with a decoder %+v", p, q)
+		}
+		if err == nil {
 			first := AppendPrediction(nil, p)
 			q, err := DecodePrediction(first)
 			if err != nil {
@@ -148,6 +156,58 @@ func FuzzPayloads(f *testing.F) {
 			t.Fatalf("schema %v, %v", again, err)
 		}
 		fieldMap(s.Features, &Columns{F32: []float32{1}, I64: []int64{2, 3}, Str: []string{"x"}}, true)
+	})
+}
+
+// TestDecoderKeepsPredictionsApart: what is cut from one slab must not overlap, nor
+// what is in common change.
+func TestDecoderKeepsPredictionsApart(t *testing.T) {
+	d := &Decoder{}
+	r := rand.New(rand.NewPCG(1, 1))
+	var want [][]byte
+	var got []*Prediction
+	for i := range 3000 {
+		p := samplePrediction()
+		p.Model, p.Error, p.ID = fmt.Sprint("m", r.IntN(7)), string(make([]byte, r.IntN(3000))), fmt.Sprintf("%036x", i)
+		p.Features.F32 = make([]float32, r.IntN(2000))
+		for k := range p.Features.F32 {
+			p.Features.F32[k] = r.Float32()
+		}
+		p.Features.Str, p.Decided = []string{fmt.Sprint(i)}, []string{fmt.Sprint("c", i%3), "x"}
+		b := AppendPrediction(nil, p)
+		q, err := d.Prediction(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(b[:0:len(b)])
+		want, got = append(want, AppendPrediction(nil, p)), append(got, q)
+	}
+	for i := range got {
+		if !bytes.Equal(AppendPrediction(nil, got[i]), want[i]) {
+			t.Fatalf("prediction %d became another", i)
+		}
+	}
+	b := AppendPrediction(nil, samplePrediction())
+	if n := testing.AllocsPerRun(1000, func() { _, _ = d.Prediction(b) }); n > 1 {
+		t.Errorf("%v allocations a prediction", n)
+	}
+}
+
+func BenchmarkDecodePrediction(b *testing.B) {
+	p := samplePrediction()
+	p.Rows, p.Times, p.ExternalIDs, p.Features = 1, p.Times[:1], nil, Columns{F32: make([]float32, 30)}
+	src, d := AppendPrediction(nil, p), &Decoder{}
+	b.Run("alone", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = DecodePrediction(src)
+		}
+	})
+	b.Run("decoder", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = d.Prediction(src)
+		}
 	})
 }
 

@@ -182,15 +182,15 @@ func rowOf[T any](v []T, r, rows int) []T {
 	return v[r*n : (r+1)*n : (r+1)*n]
 }
 
-// Flatten copies rows rows of canonical values (engine.Bind's, or a model's
+// Flatten turns rows rows of canonical values (engine.Bind's, or a model's
 // outputs) into columns, row by row in the order of fields and by element type.
 // A field takes the tensor of its name; the fields of a tabular model with a
 // matrix input take that matrix, column by column. Dropped fields are left out.
 // Fields that are masked, hashed or bucketed are replaced first: no value of theirs
 // is in what is returned. Half floats become float32, booleans and integers int64,
-// all exactly.
+// all exactly. Where that leaves a tensor as it is, its memory is shared.
 //
-// It allocates once an element type (a few words more where the model has
+// It allocates once an element type at most (a few words more where the model has
 // tensors whose size varies).
 func Flatten(fields []Field, vals engine.Values, rows int) (Columns, error) {
 	var c Columns
@@ -203,6 +203,9 @@ func Flatten(fields []Field, vals engine.Values, rows int) (Columns, error) {
 	}
 	if m := matrixOf(fields, vals, rows); m != nil {
 		return flattenMatrix(fields, m, rows)
+	}
+	if t := plainTensor(fields, vals, rows); t != nil {
+		return Columns{F32: engine.Data[float32](t), F64: engine.Data[float64](t)}, nil
 	}
 	tensors, err := matchTensors(fields, vals, rows)
 	if err != nil {
@@ -276,12 +279,31 @@ func matrixOf(fields []Field, vals engine.Values, rows int) *engine.Tensor {
 	return t
 }
 
+// plainTensor returns the tensor that is, as it is, what is stored of the only
+// field: one of floats, of a fixed size. It is nil for anything else.
+func plainTensor(fields []Field, vals engine.Values, rows int) *engine.Tensor {
+	if len(fields) != 1 || len(vals) != 1 || !stored(&fields[0]) || fields[0].Name != vals[0].Name {
+		return nil
+	}
+	f, t := &fields[0], vals[0].Tensor
+	if t == nil || f.Elements == Variable || f.DType != t.DType() || t.Len() != rows*f.Elements {
+		return nil
+	}
+	if d := t.DType(); d != engine.Float32 && d != engine.Float64 {
+		return nil
+	}
+	return t
+}
+
 func flattenMatrix(fields []Field, t *engine.Tensor, rows int) (Columns, error) {
 	keep := make([]int, 0, 64)
 	for i := range fields {
 		if stored(&fields[i]) {
 			keep = append(keep, i)
 		}
+	}
+	if d := t.DType(); len(keep) == len(fields) && (d == engine.Float32 || d == engine.Float64) {
+		return Columns{F32: engine.Data[float32](t), F64: engine.Data[float64](t)}, nil
 	}
 	var c Columns
 	n, k := len(fields), len(keep)

@@ -45,6 +45,7 @@ func serveCommand() *cobra.Command {
 func serve(cmd *cobra.Command, cfg config) error {
 	began := time.Now()
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	go paceCollector(cmd.Context())
 	s, err := startServer(cmd.Context(), cfg, log, cmd.ErrOrStderr())
 	if err != nil {
 		return err

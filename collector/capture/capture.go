@@ -146,13 +146,15 @@ func New(cfg Config) (*Capturer, error) {
 // OnFullServe it returns nil then and p.Capture is "none".
 func (c *Capturer) Prediction(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
 	start := time.Now()
+	if parent := trace.SpanFromContext(ctx); parent.SpanContext().IsValid() && !parent.IsRecording() {
+		// The SDK would make a span only to forget it.
+		return c.prediction(ctx, start, p, v, in, out)
+	}
 	ctx, span := c.tracer.Start(ctx, "capture", trace.WithSpanKind(trace.SpanKindInternal))
 	defer span.End()
 	err := c.prediction(ctx, start, p, v, in, out)
-	if span.IsRecording() {
-		span.SetAttributes(attrModelName.String(p.Model), attrModelVersion.String(p.Version),
-			attrPredictionID.String(p.ID), attrResult.String(p.Capture))
-	}
+	span.SetAttributes(attrModelName.String(p.Model), attrModelVersion.String(p.Version),
+		attrPredictionID.String(p.ID), attrResult.String(p.Capture))
 	if err != nil {
 		span.SetStatus(codes.Error, errorClass(err))
 	}

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -20,41 +21,68 @@ var kinds = map[collector.Kind]string{
 	collector.KindExplanation: "explanation", collector.KindSchema: "schema", collector.KindImported: "imported",
 }
 
+// instruments are the metrics of this package. What is counted at every record is
+// counted here and told when it is asked for: an SDK counter takes ten times as
+// long.
 type instruments struct {
-	captured, lost, bytes metric.Int64Counter
-	seconds               metric.Float64Histogram
-	add                   map[collector.Kind][]metric.AddOption
-	record                map[collector.Kind][]metric.RecordOption
+	lost    metric.Int64Counter
+	seconds metric.Float64Histogram
+	series  map[collector.Kind]*series
+}
+
+// series is what is counted of one kind.
+type series struct {
+	add             []metric.AddOption
+	record          []metric.RecordOption
+	observe         []metric.ObserveOption
+	captured, bytes atomic.Int64
 }
 
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	m := p.Meter("github.com/pellucid/pellucid/collector/capture")
-	in := &instruments{add: map[collector.Kind][]metric.AddOption{}, record: map[collector.Kind][]metric.RecordOption{}}
+	in := &instruments{series: map[collector.Kind]*series{}}
 	var errs [4]error
-	in.captured, errs[0] = m.Int64Counter("ml.capture.records", metric.WithUnit("{record}"),
+	captured, err := m.Int64ObservableCounter("ml.capture.records", metric.WithUnit("{record}"),
 		metric.WithDescription("Records appended to the spool."))
+	errs[0] = err
 	in.lost, errs[1] = m.Int64Counter("ml.capture.lost", metric.WithUnit("{record}"),
 		metric.WithDescription("Records that could not be appended."))
-	in.bytes, errs[2] = m.Int64Counter("ml.capture.bytes", metric.WithUnit("By"),
+	bytes, err := m.Int64ObservableCounter("ml.capture.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Bytes of the records appended to the spool."))
+	errs[2] = err
 	in.seconds, errs[3] = m.Float64Histogram("ml.capture.append.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time until a record was as durable as configured."),
 		metric.WithExplicitBucketBoundaries(appendBuckets...))
 	for k, name := range kinds {
 		set := metric.WithAttributeSet(attribute.NewSet(attrKind.String(name)))
-		in.add[k], in.record[k] = []metric.AddOption{set}, []metric.RecordOption{set}
+		in.series[k] = &series{add: []metric.AddOption{set}, record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}}
 	}
-	return in, errors.Join(errs[:]...)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for _, s := range in.series {
+			if n := s.captured.Load(); n > 0 {
+				o.ObserveInt64(captured, n, s.observe...)
+				o.ObserveInt64(bytes, s.bytes.Load(), s.observe...)
+			}
+		}
+		return nil
+	}, captured, bytes)
+	return in, err
 }
 
 func (in *instruments) appended(ctx context.Context, k collector.Kind, n int, d time.Duration, err error) {
-	in.seconds.Record(ctx, d.Seconds(), in.record[k]...)
+	s := in.series[k]
+	in.seconds.Record(ctx, d.Seconds(), s.record...)
 	if err != nil {
 		return
 	}
-	in.captured.Add(ctx, 1, in.add[k]...)
-	in.bytes.Add(ctx, int64(n), in.add[k]...)
+	s.captured.Add(1)
+	s.bytes.Add(int64(n))
 }
 
 // lose counts a record that is not in the spool though it should be.
-func (in *instruments) lose(ctx context.Context, k collector.Kind) { in.lost.Add(ctx, 1, in.add[k]...) }
+func (in *instruments) lose(ctx context.Context, k collector.Kind) {
+	in.lost.Add(ctx, 1, in.series[k].add...)
+}

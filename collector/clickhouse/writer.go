@@ -78,7 +78,8 @@ type Writer struct {
 	store *Store
 	cfg   WriterConfig
 
-	block predictionBlock // reused; Run is one goroutine
+	block   predictionBlock // reused; Run is one goroutine
+	decoder collector.Decoder
 	// doubt says that the present batch may have been attempted by an earlier
 	// process: it is the first of this one.
 	doubt bool
@@ -281,6 +282,7 @@ func permanent(err error) bool {
 // plan is a batch sorted by what its records are.
 type plan struct {
 	token        string
+	decoder      *collector.Decoder
 	months       map[int][]decoded
 	counts       map[chunk]*binCounts
 	feedback     []*collector.Feedback
@@ -320,7 +322,7 @@ type undecodable struct {
 }
 
 func (w *Writer) sort(b *collector.Batch) *plan {
-	p := &plan{token: b.Token, months: map[int][]decoded{}, counts: map[chunk]*binCounts{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
+	p := &plan{token: b.Token, decoder: &w.decoder, months: map[int][]decoded{}, counts: map[chunk]*binCounts{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
 	for i := range b.Records {
 		if err := p.take(&b.Records[i]); err != nil {
 			p.undecodable = append(p.undecodable, undecodable{i, b.Records[i], err})
@@ -395,7 +397,7 @@ func (d *decoded) row(r int) []uint16 {
 func (p *plan) take(r *collector.Record) error {
 	switch r.Kind {
 	case collector.KindPrediction, collector.KindImported, collector.KindRefused:
-		v, err := collector.DecodePrediction(r.Payload)
+		v, err := p.decoder.Prediction(r.Payload)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/engine"
@@ -77,8 +78,8 @@ func (s *Server) byPath(route collector.Route, answer handler) echo.HandlerFunc 
 // call runs one request from the look-up of its model to its last byte.
 func (s *Server) call(c echo.Context, route collector.Route, model, version string, answer handler) error {
 	k := &call{s: s, c: c, start: time.Now(), route: route, rows: 1, captured: "none"}
-	s.metrics.active.Add(c.Request().Context(), 1)
-	defer s.metrics.active.Add(c.Request().Context(), -1)
+	s.metrics.active.Add(1)
+	defer s.metrics.active.Add(-1)
 	if err := k.identify(); err != nil {
 		return err
 	}
@@ -147,6 +148,15 @@ func (k *call) trace() {
 	if k.v != nil {
 		k.span.SetAttributes(k.modelAttributes()...)
 	}
+}
+
+// child starts a span below the call's. Below one that is not kept there is none:
+// the SDK would make one only to forget it.
+func (k *call) child(name string) (context.Context, trace.Span) {
+	if !k.span.IsRecording() {
+		return k.ctx, noop.Span{}
+	}
+	return k.s.tracer.Start(k.ctx, name, internalSpan...)
 }
 
 func (k *call) modelAttributes() []attribute.KeyValue {
@@ -258,7 +268,7 @@ func (k *call) refuse(f *failure) {
 		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
 		p := k.prediction(f.status)
 		p.Error, p.Capture = f.recorded(), "none"
-		if err := k.s.cfg.Capture(context.WithoutCancel(k.ctx), p, k.v, nil, nil); err != nil {
+		if err := k.s.cfg.Capture(k.traced(), p, k.v, nil, nil); err != nil {
 			k.s.metrics.captureFailures.Add(k.ctx, 1)
 			k.s.log.ErrorContext(k.ctx, "capture of a failed prediction failed", "prediction_id", k.id, "error", err)
 		}
@@ -292,8 +302,7 @@ func (k *call) capture(in, out engine.Values) error {
 		return nil
 	}
 	p := k.prediction(http.StatusOK)
-	// A client that leaves now has still been predicted for.
-	if err := k.s.cfg.Capture(context.WithoutCancel(k.ctx), p, k.v, in, out); err != nil {
+	if err := k.s.cfg.Capture(k.traced(), p, k.v, in, out); err != nil {
 		k.s.metrics.captureFailures.Add(k.ctx, 1)
 		f := asFailure(err)
 		f.noRow = true
@@ -305,6 +314,15 @@ func (k *call) capture(in, out engine.Values) error {
 	}
 	k.header(2, "Pellucid-Capture", p.Capture)
 	return nil
+}
+
+// traced is a context with the call's span and nothing else: a client that leaves
+// has still been predicted for, and what looks for the span finds it at once.
+func (k *call) traced() context.Context {
+	if k.span.SpanContext().SpanID() == k.sc.SpanID() {
+		return trace.ContextWithSpan(context.Background(), k.span)
+	}
+	return trace.ContextWithSpanContext(context.Background(), k.sc)
 }
 
 // rowID returns the prediction id of a row of the call.

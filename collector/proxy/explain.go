@@ -81,7 +81,7 @@ func (k *call) explainRows(req *oip.Request) error {
 
 // attribute runs the explainer and gives each explanation its row's id.
 func (k *call) attribute(in engine.Values, opts collector.ExplainRequest) ([]collector.Explanation, error) {
-	ctx, span := k.s.tracer.Start(k.ctx, "explain", internalSpan...)
+	ctx, span := k.child("explain")
 	defer span.End()
 	list, err := k.s.cfg.Explain(ctx, k.v, in, opts)
 	if err != nil {

@@ -142,7 +142,7 @@ func (k *call) run(in engine.Values, extra []string, req *oip.Request) (*answer,
 		}
 		want = append(want, extra...)
 	}
-	ctx, span := k.s.tracer.Start(k.ctx, "model.run", internalSpan...)
+	ctx, span := k.child("model.run")
 	if span.IsRecording() {
 		span.SetAttributes(k.modelAttributes()...)
 		span.SetAttributes(attrBatchSize.Int(k.rows))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -14,23 +15,29 @@ var durationBuckets = []float64{0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 
 // instruments are the metrics of this package. Labels are names of models that
 // are served, never names out of a request.
+//
+// What is counted at every request is counted here and told when it is asked for:
+// an SDK counter takes ten times as long. The histogram is the SDK's, for its
+// exemplars.
 type instruments struct {
 	duration                   metric.Float64Histogram
-	requests                   metric.Int64Counter
-	bytesIn, bytesOut          metric.Int64Counter
-	active                     metric.Int64UpDownCounter
 	panics, captureFailures    metric.Int64Counter
 	feedbackTaken, feedbackBad metric.Int64Counter
 
-	// sets keeps one measurement option a label set, because building one costs
-	// more than the rest of a measurement.
-	sets sync.Map // labels -> *options
+	active atomic.Int64
+	sets   sync.Map // labels -> *series
+	count  atomic.Int64
 }
 
-// options is a label set as the instruments take it.
-type options struct {
-	record []metric.RecordOption
-	add    []metric.AddOption
+// maxSeries bounds the label sets, as the SDK bounds those of its instruments;
+// what is beyond shares one without labels.
+const maxSeries = 2000
+
+// series is what is counted under one label set.
+type series struct {
+	record                      []metric.RecordOption
+	observe                     []metric.ObserveOption
+	requests, bytesIn, bytesOut atomic.Int64
 }
 
 // labels is one label set of the request metrics.
@@ -42,18 +49,22 @@ type labels struct {
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	m := p.Meter("github.com/pellucid/pellucid/collector/proxy")
 	in := &instruments{}
-	var errs [9]error
+	var errs [10]error
 	in.duration, errs[0] = m.Float64Histogram("ml.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's first byte to its answer's last."),
 		metric.WithExplicitBucketBoundaries(durationBuckets...))
-	in.requests, errs[1] = m.Int64Counter("ml.server.requests", metric.WithUnit("{request}"),
+	requests, err := m.Int64ObservableCounter("ml.server.requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Inference and explanation requests; unknown models have no name."))
-	in.bytesIn, errs[2] = m.Int64Counter("ml.server.request.bytes", metric.WithUnit("By"),
+	errs[1] = err
+	bytesIn, err := m.Int64ObservableCounter("ml.server.request.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Bytes of request bodies, decompressed."))
-	in.bytesOut, errs[3] = m.Int64Counter("ml.server.response.bytes", metric.WithUnit("By"),
+	errs[2] = err
+	bytesOut, err := m.Int64ObservableCounter("ml.server.response.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Bytes of answers, before compression."))
-	in.active, errs[4] = m.Int64UpDownCounter("ml.server.active_requests", metric.WithUnit("{request}"),
+	errs[3] = err
+	active, err := m.Int64ObservableUpDownCounter("ml.server.active_requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Inference and explanation requests under way."))
+	errs[4] = err
 	in.panics, errs[5] = m.Int64Counter("ml.server.panics", metric.WithUnit("{panic}"),
 		metric.WithDescription("Panics caught while serving."))
 	in.captureFailures, errs[6] = m.Int64Counter("ml.server.capture.failures", metric.WithUnit("{prediction}"),
@@ -62,27 +73,43 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 		metric.WithDescription("Labels accepted."))
 	in.feedbackBad, errs[8] = m.Int64Counter("ml.server.feedback.refused", metric.WithUnit("{label}"),
 		metric.WithDescription("Labels refused."))
-	return in, errors.Join(errs[:]...)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(active, in.active.Load())
+		in.sets.Range(func(_, v any) bool {
+			s := v.(*series) //nolint:forcetypeassert // only of stores
+			o.ObserveInt64(requests, s.requests.Load(), s.observe...)
+			o.ObserveInt64(bytesIn, s.bytesIn.Load(), s.observe...)
+			o.ObserveInt64(bytesOut, s.bytesOut.Load(), s.observe...)
+			return true
+		})
+		return nil
+	}, active, requests, bytesIn, bytesOut)
+	return in, err
 }
 
-// option returns the measurement options of a label set.
-func (in *instruments) option(l labels) *options {
-	if o, ok := in.sets.Load(l); ok {
-		return o.(*options)
+// of returns the series of a label set.
+func (in *instruments) of(l labels) *series {
+	if s, ok := in.sets.Load(l); ok {
+		return s.(*series)
+	}
+	if in.count.Add(1) > maxSeries {
+		l = labels{}
 	}
 	set := metric.WithAttributeSet(attribute.NewSet(
 		attrModelName.String(l.model), attrModelVersion.String(l.version),
 		attrHTTPRoute.String(l.route), attrHTTPStatus.Int(l.status)))
-	o := &options{record: []metric.RecordOption{set}, add: []metric.AddOption{set}}
-	in.sets.Store(l, o)
-	return o
+	s, _ := in.sets.LoadOrStore(l, &series{record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}})
+	return s.(*series)
 }
 
 // request records one finished request.
 func (in *instruments) request(ctx context.Context, l labels, seconds float64, bytesIn, bytesOut int64) {
-	o := in.option(l)
-	in.duration.Record(ctx, seconds, o.record...)
-	in.requests.Add(ctx, 1, o.add...)
-	in.bytesIn.Add(ctx, bytesIn, o.add...)
-	in.bytesOut.Add(ctx, bytesOut, o.add...)
+	s := in.of(l)
+	in.duration.Record(ctx, seconds, s.record...)
+	s.requests.Add(1)
+	s.bytesIn.Add(bytesIn)
+	s.bytesOut.Add(bytesOut)
 }
