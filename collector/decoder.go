@@ -71,7 +71,6 @@ func slabF64(d *Decoder) *[]float64     { return &d.f64 }
 func slabTexts(d *Decoder) *[]string    { return &d.texts }
 func slabTimes(d *Decoder) *[]time.Time { return &d.times }
 func slabLetters(d *Decoder) *[]byte    { return &d.letters }
-func slabRows(d *Decoder) *[]Prediction { return &d.predictions }
 
 // word reads a string that many predictions have in common.
 func (r *reader) word() string {
