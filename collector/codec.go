@@ -14,7 +14,7 @@ import (
 // Versions of the payloads, the first byte of each and Record.Version of its
 // frame. FORMAT.md draws them.
 const (
-	PredictionVersion  uint8 = 1
+	PredictionVersion  uint8 = 2 // 1 where there are no bins
 	FeedbackVersion    uint8 = 1
 	ExplanationVersion uint8 = 1 // JSON, without a version byte
 	SchemaVersion      uint8 = 1 // JSON, without a version byte
@@ -33,18 +33,23 @@ var (
 
 // AppendPrediction appends the byte form of p to dst (FORMAT.md, "Prediction"):
 //
-//	version u8 = 1 | rows uvarint | id | trace id | span id
+//	version u8 | rows uvarint | id | trace id | span id
 //	tenant | model | version | digest | route | schema id | capture | error   (strings)
 //	received at varint ms | times: count, varint us each, relative to the one before
 //	external ids | status varint | weight f64
 //	latency: decode, model, encode, capture, total varint ns
 //	features: F32, F64, I64 (count uvarint, raw little-endian), Str
 //	outputs: the same | scores: count, f64 | decided
+//	version 2 only: bins id | bins: count, u16
 //
 // It allocates only to grow dst.
 func AppendPrediction(dst []byte, p *Prediction) []byte {
 	dst = slices.Grow(dst, predictionSize(p))
-	dst = append(dst, PredictionVersion)
+	version := PredictionVersion
+	if p.BinsID == "" {
+		version = 1
+	}
+	dst = append(dst, version)
 	dst = binary.AppendUvarint(dst, uint64(p.Rows))
 	dst = appendString(dst, p.ID)
 	dst = appendString(dst, p.TraceID)
@@ -75,7 +80,16 @@ func AppendPrediction(dst []byte, p *Prediction) []byte {
 	dst = appendColumns(dst, &p.Features)
 	dst = appendColumns(dst, &p.Outputs)
 	dst = appendF64(dst, p.Scores)
-	return appendStrings(dst, p.Decided)
+	dst = appendStrings(dst, p.Decided)
+	if version == 1 {
+		return dst
+	}
+	dst = appendString(dst, p.BinsID)
+	dst = binary.AppendUvarint(dst, uint64(len(p.Bins)))
+	for _, b := range p.Bins {
+		dst = binary.LittleEndian.AppendUint16(dst, b)
+	}
+	return dst
 }
 
 // predictionSize is a bound that holds for all but very odd predictions, so
@@ -85,7 +99,7 @@ func predictionSize(p *Prediction) int {
 	for _, c := range [...]*Columns{&p.Features, &p.Outputs} {
 		n += 4*len(c.F32) + 8*len(c.F64) + 8*len(c.I64) + stringsSize(c.Str)
 	}
-	return n + 8*len(p.Scores) + stringsSize(p.Decided) + stringsSize(p.ExternalIDs)
+	return n + 2*len(p.Bins) + 8*len(p.Scores) + stringsSize(p.Decided) + stringsSize(p.ExternalIDs)
 }
 
 func stringsSize(v []string) int {
@@ -101,6 +115,7 @@ func stringsSize(v []string) int {
 func DecodePrediction(b []byte) (*Prediction, error) { return decodePrediction(&reader{b: b}) }
 
 func decodePrediction(r *reader) (*Prediction, error) {
+	binned := len(r.b) > 0 && r.b[0] > 1
 	if err := r.version(PredictionVersion, "prediction"); err != nil {
 		return nil, err
 	}
@@ -137,6 +152,10 @@ func decodePrediction(r *reader) (*Prediction, error) {
 	r.columns(&p.Outputs)
 	p.Scores = r.f64s()
 	p.Decided = r.words()
+	if binned {
+		p.BinsID = r.word()
+		p.Bins = r.u16s()
+	}
 	return p, r.end("prediction")
 }
 
@@ -339,11 +358,12 @@ func (r *reader) fail(what string) {
 	r.b = nil
 }
 
+// version takes the first byte: want is the newest that is known.
 func (r *reader) version(want uint8, what string) error {
 	if len(r.b) == 0 {
 		return fmt.Errorf("decode %s: %w: empty", what, ErrCorrupt)
 	}
-	if v := r.b[0]; v != want {
+	if v := r.b[0]; v == 0 || v > want {
 		return fmt.Errorf("decode %s: %w %d (this program knows %d)", what, ErrVersion, v, want)
 	}
 	r.b = r.b[1:]
@@ -481,6 +501,18 @@ func (r *reader) columns(c *Columns) {
 		}
 	}
 	c.Str = r.strings()
+}
+
+func (r *reader) u16s() []uint16 {
+	n := r.count(2)
+	if n == 0 {
+		return nil
+	}
+	b, v := r.take(2*n), cut(r, slabBins, n)
+	for i := range v {
+		v[i] = binary.LittleEndian.Uint16(b[2*i:])
+	}
+	return v
 }
 
 func (r *reader) f64s() []float64 {

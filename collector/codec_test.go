@@ -55,6 +55,10 @@ func TestPredictionRoundTrip(t *testing.T) {
 	if n := PayloadRows(KindPrediction, b); n != 2 {
 		t.Errorf("rows %d", n)
 	}
+	p.BinsID, p.Bins = "bins", []uint16{1, 65535, 0, 7}
+	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.BinsID != p.BinsID || !reflect.DeepEqual(q.Bins, p.Bins) {
+		t.Errorf("bins came back as %+v, %v", q, err)
+	}
 }
 
 func TestFeedbackRoundTrip(t *testing.T) {
@@ -115,6 +119,9 @@ func TestStringsOfEveryForm(t *testing.T) {
 
 func FuzzPayloads(f *testing.F) {
 	f.Add(AppendPrediction(nil, samplePrediction()))
+	binned := samplePrediction()
+	binned.BinsID, binned.Bins = "e3b0c442", []uint16{1, 65535, 0, 7}
+	f.Add(AppendPrediction(nil, binned))
 	f.Add(AppendFeedback(nil, &Feedback{ExternalID: "x"}))
 	f.Add([]byte(`{"features":[{"name":"a","dtype":13,"elements":-1,"shape":[-1]}],"outputs":null}`))
 	shared := &Decoder{}

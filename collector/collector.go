@@ -33,6 +33,14 @@ var (
 	ErrUnavailable = errors.New("store unavailable")
 )
 
+// How much of a request is stored (Prediction.Capture).
+const (
+	CaptureFull    = "full"
+	CaptureCut     = "cut"     // without features: they were too large
+	CaptureSampled = "sampled" // without features, by a rule; with their bins
+	CaptureNone    = "none"    // without features, or not at all
+)
+
 // Route says how a prediction came to be recorded.
 type Route string
 
@@ -70,7 +78,9 @@ type Prediction struct {
 	// Capture says what of the request is stored: "full", "cut", "sampled" or
 	// "none" (features absent).
 	Capture string
-	// Weight is the number of predictions each row stands for; 1 unsampled.
+	// Weight is the number of predictions that each row's features stand for: 1
+	// where all are kept, 1/share where they were kept by chance, 0 where they were
+	// sampled out. The row itself always stands for one.
 	Weight  float64
 	Latency Stages
 
@@ -85,6 +95,12 @@ type Prediction struct {
 	// for, one a row, empty but for classification.
 	Scores  []float64
 	Decided []string
+
+	// Bins are those of every row under the reference BinsID, one row after the
+	// other as BinRow gives them, where the features were sampled out: drift counts
+	// them all the same. Both are empty otherwise.
+	Bins   []uint16
+	BinsID string
 }
 
 // Stages are where a request's time went, in nanoseconds. They add up to less

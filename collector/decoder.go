@@ -16,6 +16,7 @@ type Decoder struct {
 	letters     []byte
 	f32         []float32
 	f64         []float64
+	bins        []uint16
 	texts       []string
 	times       []time.Time
 	predictions []Prediction
@@ -68,6 +69,7 @@ func (r *reader) prediction() *Prediction {
 
 func slabF32(d *Decoder) *[]float32     { return &d.f32 }
 func slabF64(d *Decoder) *[]float64     { return &d.f64 }
+func slabBins(d *Decoder) *[]uint16     { return &d.bins }
 func slabTexts(d *Decoder) *[]string    { return &d.texts }
 func slabTimes(d *Decoder) *[]time.Time { return &d.times }
 func slabLetters(d *Decoder) *[]byte    { return &d.letters }

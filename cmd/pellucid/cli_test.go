@@ -83,8 +83,8 @@ func TestExampleConfigIsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := defaults()
-	want.Alerts.Webhooks, want.Upstreams = got.Alerts.Webhooks, got.Upstreams
-	if len(got.Alerts.Webhooks)+len(got.Upstreams) != 0 || !reflect.DeepEqual(got, want) {
+	want.Alerts.Webhooks, want.Upstreams, want.Capture.Sample = got.Alerts.Webhooks, got.Upstreams, got.Capture.Sample
+	if len(got.Alerts.Webhooks)+len(got.Upstreams)+len(got.Capture.Sample) != 0 || !reflect.DeepEqual(got, want) {
 		t.Errorf("the printed example is not the defaults:\n%+v\n%+v", got, want)
 	}
 }

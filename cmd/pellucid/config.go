@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/strictyaml"
 )
@@ -57,6 +58,27 @@ type captureConfig struct {
 	SpoolBytes byteSize `yaml:"spool_bytes"`
 	Body       byteSize `yaml:"body"`
 	KeyFile    string   `yaml:"key_file"`
+	// Sample says which predictions keep their features.
+	Sample []sampleConfig `yaml:"sample"`
+}
+
+type sampleConfig struct {
+	Model string   `yaml:"model"`
+	Share *float64 `yaml:"share"`
+	// KeepOutliers is true unless it is said.
+	KeepOutliers *bool    `yaml:"keep_outliers"`
+	KeepSlower   duration `yaml:"keep_slower"`
+}
+
+// rules are the sample rules as capture takes them.
+func (c *captureConfig) rules() []capture.SampleRule {
+	out := make([]capture.SampleRule, len(c.Sample))
+	for i, r := range c.Sample {
+		out[i] = capture.SampleRule{
+			Model: r.Model, Share: *r.Share, KeepOutliers: r.KeepOutliers == nil || *r.KeepOutliers, KeepSlower: time.Duration(r.KeepSlower),
+		}
+	}
+	return out
 }
 
 type telemetryConfig struct {
@@ -110,6 +132,11 @@ capture:
   spool_bytes: 4GiB
   body: 1MiB                  # larger rows are stored without features, and say so
   key_file: ""                # secret of fields that are private: hash; empty makes one in the data folder
+  sample: []                  # which predictions keep their features; all where no rule says otherwise:
+# - model: flights            # or "*"
+#   share: 0.1                # kept by chance; the rest keeps outputs, score and bins, so drift stays exact
+#   keep_outliers: true       # all features of rows outside the reference
+#   keep_slower: 1s           # and of slow requests
 
 telemetry:
   otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse
@@ -275,6 +302,21 @@ func (c *config) validateLimits() error {
 }
 
 func (c *config) validateCapture() error {
+	for i, r := range c.Capture.Sample {
+		key := fmt.Sprintf("capture.sample[%d]", i)
+		switch {
+		case r.Model == "":
+			return bad(key, "it names no model (\"*\" means every one)")
+		case r.Share == nil:
+			return bad(key, "it says no share of model %q to keep", r.Model)
+		case !(*r.Share >= 0 && *r.Share <= 1):
+			return bad(key, "share %g is not between 0 and 1", *r.Share)
+		case r.KeepSlower < 0:
+			return bad(key, "keep_slower is negative")
+		case slices.ContainsFunc(c.Capture.Sample[:i], func(o sampleConfig) bool { return o.Model == r.Model }):
+			return bad(key, "model %q has a rule already", r.Model)
+		}
+	}
 	switch {
 	case !slices.Contains([]string{"process", "machine", "none"}, c.Capture.Durability):
 		return bad("capture.durability", "%q is not process, machine or none", c.Capture.Durability)

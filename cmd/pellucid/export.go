@@ -145,7 +145,7 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 				return err
 			}
 		}
-		if p.Status < 400 && p.Capture == "full" && (len(p.Features) != len(features) || len(p.Outputs) != len(outputs)) {
+		if p.Status < 400 && p.Capture == collector.CaptureFull && (len(p.Features) != len(features) || len(p.Outputs) != len(outputs)) {
 			return fmt.Errorf("prediction %s has other columns than the first: choose one --version", p.ID)
 		}
 		record := []string{

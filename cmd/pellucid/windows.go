@@ -268,7 +268,8 @@ func performanceChunks(v *collector.ModelVersion, rows []clickhouse.LabelledRow,
 // or score mean nothing to the task are left out and counted: one label of
 // somebody's mistake must not hide the rest.
 func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (p stats.Performance, unusable int, err error) {
-	var weights, scores, truth []float64
+	var scores, truth []float64
+	used := 0
 	var decided, labels []string
 	var chosen, positive []bool
 	yes := "1"
@@ -300,15 +301,15 @@ func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (p 
 		default:
 			return p, 0, fmt.Errorf("no performance is defined for the task %q", task)
 		}
-		weights = append(weights, r.Weight)
+		used++
 	}
-	switch unusable = len(rows) - len(weights); task {
+	switch unusable = len(rows) - used; task {
 	case engine.TaskBinary:
-		p, err = stats.BinaryPerformance(scores, chosen, positive, weights)
+		p, err = stats.BinaryPerformance(scores, chosen, positive, nil)
 	case engine.TaskMulticlass:
-		p, err = stats.MulticlassPerformance(decided, labels, weights)
+		p, err = stats.MulticlassPerformance(decided, labels, nil)
 	default:
-		p, err = stats.RegressionPerformance(scores, truth, weights)
+		p, err = stats.RegressionPerformance(scores, truth, nil)
 	}
 	return p, unusable, err
 }

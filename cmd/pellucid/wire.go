@@ -27,7 +27,7 @@ import (
 func (s *server) startWriter(context.Context) error {
 	c, err := capture.New(capture.Config{
 		Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
-		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
+		Sample: s.cfg.Capture.rules(), TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
 	})
 	if err != nil {
 		return err
@@ -234,7 +234,7 @@ func (s *server) explainStored(ctx context.Context, tenant, id string, req colle
 }
 
 func (s *server) explainRow(ctx context.Context, p *collector.StoredPrediction, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	if p.Capture != "full" {
+	if p.Capture != collector.CaptureFull {
 		return nil, fmt.Errorf("its features are not stored (capture: %s): %w", p.Capture, collector.ErrRefused)
 	}
 	if p.Status >= 400 {

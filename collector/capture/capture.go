@@ -3,8 +3,8 @@
 // or explanations, and what a version's schema marks as private is taken out
 // here, before a single byte is encoded.
 //
-// It owns no file and no goroutine. It never samples, retries or looks at what
-// a value is; it never puts a value into a span, a metric, a log or an error.
+// It owns no file and no goroutine. It never retries, and looks at what a value is
+// only where a rule keeps outliers; it never puts a value into a span, a metric, a log or an error.
 //
 // Invariants: a schema is in the spool before the first prediction under it that
 // this process captures; Prediction returns after Append has returned, so that
@@ -41,13 +41,6 @@ const (
 	OnFullServe OnFull = "serve"
 )
 
-// What of a request is stored.
-const (
-	full = "full"
-	cut  = "cut"
-	none = "none"
-)
-
 // Config says where records go. Zero values mean the stated defaults.
 type Config struct {
 	// Append writes one record and returns when it is as durable as configured;
@@ -59,6 +52,8 @@ type Config struct {
 	// MaxBytes bounds a request's stored features; a larger request is stored
 	// without them and says "cut". 1 MiB by default, negative for no bound.
 	MaxBytes int
+	// Sample says which predictions keep their features; none means all.
+	Sample []SampleRule
 	// MaxError bounds the stored text of an error, 1,024 bytes by default.
 	MaxError int
 	// Schema finds the schema of a version, nil for unknown. Explanations of
@@ -80,6 +75,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	}
 	if c.OnFull != OnFullReject && c.OnFull != OnFullServe {
 		return c, fmt.Errorf("capture: unknown on_full %q (reject or serve)", c.OnFull)
+	}
+	if err := checkSampleRules(c.Sample); err != nil {
+		return c, err
 	}
 	if c.MaxBytes == 0 {
 		c.MaxBytes = 1 << 20
@@ -163,7 +161,7 @@ func (c *Capturer) Prediction(ctx context.Context, p *collector.Prediction, v *c
 
 func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
 	if err := c.fill(p, v, in, out); err != nil {
-		p.Capture = none
+		p.Capture = collector.CaptureNone
 		c.metrics.lose(ctx, collector.KindPrediction)
 		return fmt.Errorf("capture prediction %s: %w", p.ID, err)
 	}
@@ -180,11 +178,14 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 		kind = collector.KindImported
 	}
 	err := c.append(ctx, collector.Record{
-		Kind: kind, Version: collector.PredictionVersion, Payload: *buf, ID: p.ID, TraceID: p.TraceID,
+		Kind: kind, Version: (*buf)[0], Payload: *buf, ID: p.ID, TraceID: p.TraceID,
 	})
 	c.release(buf)
 	if err != nil {
 		return c.decide(ctx, p, fmt.Errorf("capture prediction %s: %w", p.ID, err))
+	}
+	if p.Capture == collector.CaptureSampled {
+		c.metrics.sampled.Add(1)
 	}
 	return nil
 }
@@ -201,7 +202,7 @@ func (c *Capturer) release(buf *[]byte) {
 // decide applies the operator's choice to a prediction that was not appended. One
 // made elsewhere has no answer to give up: its sender is told.
 func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err error) error {
-	p.Capture = none
+	p.Capture = collector.CaptureNone
 	c.metrics.lose(ctx, collector.KindPrediction)
 	if c.cfg.OnFull == OnFullServe && p.Route != collector.RouteImported && errors.Is(err, collector.ErrFull) {
 		return nil
@@ -217,6 +218,7 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	}
 	p.SchemaID = v.Schema.ID
 	p.Features, p.Outputs, p.Scores, p.Decided = collector.Columns{}, collector.Columns{}, nil, nil
+	p.Bins, p.BinsID = nil, ""
 	p.Error = bounded(p.Error, c.cfg.MaxError)
 	if p.Weight == 0 {
 		p.Weight = 1
@@ -224,13 +226,13 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	if p.Rows <= 0 || p.Rows > collector.MaxRows {
 		return fmt.Errorf("%d rows", p.Rows)
 	}
-	p.Capture = full
+	p.Capture = collector.CaptureFull
 	var err error
 	switch {
 	case in == nil:
-		p.Capture = none
+		p.Capture = collector.CaptureNone
 	case c.cfg.MaxBytes > 0 && requestBytes(in) > c.cfg.MaxBytes:
-		p.Capture = cut
+		p.Capture = collector.CaptureCut
 	default:
 		// Flatten leaves out what the schema drops: this is the choke point.
 		if p.Features, err = collector.Flatten(v.Schema.Features, in, p.Rows); err != nil {
@@ -246,6 +248,7 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	if v.Info != nil {
 		p.Scores, p.Decided = collector.Scores(v.Info, out)
 	}
+	c.sample(p, v)
 	return nil
 }
 

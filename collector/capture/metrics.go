@@ -27,6 +27,7 @@ var kinds = map[collector.Kind]string{
 type instruments struct {
 	lost    metric.Int64Counter
 	seconds metric.Float64Histogram
+	sampled atomic.Int64
 	series  map[collector.Kind]*series
 }
 
@@ -41,7 +42,7 @@ type series struct {
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	m := p.Meter("github.com/pellucid/pellucid/collector/capture")
 	in := &instruments{series: map[collector.Kind]*series{}}
-	var errs [4]error
+	var errs [5]error
 	captured, err := m.Int64ObservableCounter("ml.capture.records", metric.WithUnit("{record}"),
 		metric.WithDescription("Records appended to the spool."))
 	errs[0] = err
@@ -53,6 +54,9 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	in.seconds, errs[3] = m.Float64Histogram("ml.capture.append.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time until a record was as durable as configured."),
 		metric.WithExplicitBucketBoundaries(appendBuckets...))
+	sampled, err := m.Int64ObservableCounter("ml.capture.sampled", metric.WithUnit("{prediction}"),
+		metric.WithDescription("Predictions recorded without their features, by a rule."))
+	errs[4] = err
 	for k, name := range kinds {
 		set := metric.WithAttributeSet(attribute.NewSet(attrKind.String(name)))
 		in.series[k] = &series{add: []metric.AddOption{set}, record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}}
@@ -61,6 +65,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 		return nil, err
 	}
 	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(sampled, in.sampled.Load())
 		for _, s := range in.series {
 			if n := s.captured.Load(); n > 0 {
 				o.ObserveInt64(captured, n, s.observe...)
@@ -68,7 +73,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 			}
 		}
 		return nil
-	}, captured, bytes)
+	}, captured, bytes, sampled)
 	return in, err
 }
 

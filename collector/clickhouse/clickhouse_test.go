@@ -386,7 +386,6 @@ func TestBinCountsEqualBinsComputedInGo(t *testing.T) {
 	for i := range 300 {
 		h := i % 3
 		p := m.prediction(t, 1+i%2, base.Add(time.Duration(h)*time.Hour+time.Duration(i%60)*time.Minute))
-		p.Weight = 1 + float64(i%4)
 		switch i % 10 {
 		case 8:
 			p.Route = collector.RouteExplain
@@ -403,7 +402,7 @@ func TestBinCountsEqualBinsComputedInGo(t *testing.T) {
 					want[h] = append(want[h], stats.Counts{})
 				}
 				if b != stats.BinNone {
-					want[h][f][b] += p.Weight
+					want[h][f][b]++
 				}
 			}
 		}
@@ -526,7 +525,7 @@ func TestLabels(t *testing.T) {
 	if !slices.Equal(seen, want) {
 		t.Errorf("labelled:\n got %v\nwant %v", seen, want)
 	}
-	if rows[0].Score != a.Scores[0] || rows[0].Weight != 1 || rows[0].Decided != a.Decided[0] {
+	if rows[0].Score != a.Scores[0] || rows[0].Decided != a.Decided[0] {
 		t.Errorf("row %+v", rows[0])
 	}
 }

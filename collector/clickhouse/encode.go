@@ -76,9 +76,9 @@ func (b *predictionBlock) add(d *decoded, batch string) {
 	}
 }
 
-// weightOf returns how many predictions each row of p stands for.
+// weightOf returns how many predictions the features of each row of p stand for.
 func weightOf(p *collector.Prediction) float64 {
-	if p.Weight == 0 {
+	if p.Weight == 0 && p.Capture != collector.CaptureSampled {
 		return 1
 	}
 	return p.Weight

@@ -43,7 +43,9 @@ type fieldCounts struct {
 	high [65536 - int(stats.BinNone)]float64
 }
 
-func (c *binCounts) add(at time.Time, bins []uint16, weight float64) {
+// add counts a row's bins: those of features by the weight they have, the
+// prediction's, which is the last and which every row has, once.
+func (c *binCounts) add(at time.Time, bins []uint16, features float64) {
 	minute := at.Unix() - at.Unix()%60
 	if c.minutes == nil {
 		c.minutes, c.at = map[int64][]fieldCounts{}, -1
@@ -56,6 +58,10 @@ func (c *binCounts) add(at time.Time, bins []uint16, weight float64) {
 		c.minutes[minute], c.at, c.last = f, minute, f
 	}
 	for field, bin := range bins {
+		weight := features
+		if field == len(bins)-1 {
+			weight = 1
+		}
 		f := &c.last[field]
 		switch {
 		case bin == stats.BinNone:

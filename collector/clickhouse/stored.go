@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"time"
+
+	"github.com/pellucid/pellucid/engine/stats"
 )
 
 // The questions here are asked where an insert may have been lost by a server that
@@ -89,7 +91,7 @@ func (s *Store) hasTraffic(ctx context.Context, p *plan) (bool, error) {
 	return true, nil
 }
 
-// hasBins reports whether the rollup has the weight that is stored, over the
+// hasBins reports whether the rollup has the rows that are stored, over the
 // minutes of a chunk and in the field that counts most.
 func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts) (bool, error) {
 	var from, to int64
@@ -115,8 +117,9 @@ func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts) (bool, 
 	if err != nil {
 		return false, err
 	}
-	stored, err := s.number(ctx, "SELECT sum(weight) FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ? AND route != 'explain' AND status < 400 AND time >= ? AND time < ?",
-		c.tenant, c.model, c.version, c.binsID, time.Unix(from, 0).UTC(), time.Unix(to+60, 0).UTC())
+	stored, err := s.number(ctx, "SELECT countIf(length(bins) > ? AND bins[?] != ?) FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ?"+
+		" AND route != 'explain' AND status < 400 AND time >= ? AND time < ?",
+		best, best+1, stats.BinNone, c.tenant, c.model, c.version, c.binsID, time.Unix(from, 0).UTC(), time.Unix(to+60, 0).UTC())
 	return counted >= stored*(1-1e-9), err
 }
 

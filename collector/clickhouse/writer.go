@@ -344,24 +344,38 @@ func (w *Writer) bin(ctx context.Context, p *plan) {
 				ref = w.cfg.Reference(d.p.Digest)
 				refs[d.p.Digest] = ref
 			}
-			if ref == nil {
-				continue
+			if !d.sampled() {
+				if ref == nil {
+					continue
+				}
+				schema := w.schema(ctx, p, d.p.SchemaID)
+				if schema == nil {
+					continue
+				}
+				d.binRows(ref, schema)
 			}
-			schema := w.schema(ctx, p, d.p.SchemaID)
-			if schema == nil {
-				continue
-			}
-			d.binRows(ref, schema)
 			if !watched(d.p) {
 				continue
 			}
-			c := chunk{d.p.Tenant, d.p.Model, d.p.Version, d.p.Digest, ref.ID, p.token, month}
+			c := chunk{d.p.Tenant, d.p.Model, d.p.Version, d.p.Digest, d.binsID, p.token, month}
 			if p.counts[c] == nil {
 				p.counts[c] = &binCounts{}
 			}
 			d.count(p.counts[c])
 		}
 	}
+}
+
+// sampled takes over the bins of a prediction whose features were sampled out. They
+// may be those of a reference that has just been replaced: then the rows count under
+// it and not under the new one, whose token the rest of the batch uses up.
+func (d *decoded) sampled() bool {
+	rows := max(d.p.Rows, 1)
+	if d.p.BinsID == "" || len(d.p.Bins) == 0 || len(d.p.Bins)%rows != 0 {
+		return false
+	}
+	d.binsID, d.bins = d.p.BinsID, d.p.Bins
+	return true
 }
 
 func (d *decoded) binRows(ref *stats.Reference, schema *collector.Schema) {
@@ -376,7 +390,8 @@ func (d *decoded) binRows(ref *stats.Reference, schema *collector.Schema) {
 func (d *decoded) count(c *binCounts) {
 	rows := max(d.p.Rows, 1)
 	for r := range rows {
-		c.add(d.time(r), d.row(r), weightOf(d.p))
+		// Rows without features have their bins, so each counts for itself.
+		c.add(d.time(r), d.row(r), 1)
 	}
 }
 
