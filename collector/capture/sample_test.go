@@ -22,7 +22,8 @@ func watchedVersion(t *testing.T) *collector.ModelVersion {
 		ages, cities, scores = append(ages, 20+float64(i%41)), append(cities, []string{"Oslo", "Bergen"}[i%2]), append(scores, float64(i%101)/100)
 	}
 	ref, err := stats.NewReference([]stats.Column{
-		{Name: "age", Kind: stats.KindNumeric, Numbers: ages}, {Name: "city", Kind: stats.KindCategorical, Strings: cities},
+		{Name: "age", Kind: stats.KindNumeric, Numbers: ages},
+		{Name: "city", Kind: stats.KindCategorical, Strings: cities},
 		{Name: collector.PredictionField, Kind: stats.KindNumeric, Numbers: scores},
 	}, "test")
 	if err != nil {

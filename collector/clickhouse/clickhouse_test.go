@@ -113,7 +113,7 @@ func (m *maker) prediction(t testing.TB, rows int, at time.Time) *collector.Pred
 }
 
 func record(p *collector.Prediction) collector.Record {
-	return collector.Record{Kind: collector.KindPrediction, Version: collector.PredictionVersion, Payload: collector.AppendPrediction(nil, p)}
+	return collector.Record{Kind: collector.KindPrediction, Version: 1, Payload: collector.AppendPrediction(nil, p)}
 }
 
 func feedback(f *collector.Feedback) collector.Record {

@@ -30,7 +30,7 @@ func prediction(id string, size int) collector.Record {
 		Tenant: collector.DefaultTenant, Model: "m", Features: collector.Columns{Str: []string{strings.Repeat("x", size)}},
 	}
 	return collector.Record{
-		Kind: collector.KindPrediction, Version: collector.PredictionVersion,
+		Kind: collector.KindPrediction, Version: 1,
 		Payload: collector.AppendPrediction(nil, p), ID: p.ID, TraceID: p.TraceID,
 	}
 }

@@ -88,7 +88,7 @@ func TestBatchLimits(t *testing.T) {
 	s := mustOpen(t, cfg)
 	rows := func(n int) collector.Record {
 		p := &collector.Prediction{ID: "p", Rows: n}
-		return collector.Record{Kind: collector.KindPrediction, Version: collector.PredictionVersion, Payload: collector.AppendPrediction(nil, p)}
+		return collector.Record{Kind: collector.KindPrediction, Version: 1, Payload: collector.AppendPrediction(nil, p)}
 	}
 	for _, n := range []int{3, 1, 1, 9} {
 		if err := s.Append(t.Context(), rows(n)); err != nil {
