@@ -136,8 +136,12 @@ func TestSamplingKeepsWhatTheRuleNames(t *testing.T) {
 
 func TestSampleRulesAreChecked(t *testing.T) {
 	for _, rules := range [][]SampleRule{
-		{{Share: 0.5}}, {{Model: "m", Share: 1.5}}, {{Model: "m", Share: math.NaN()}}, {{Model: "m", Share: -1}},
-		{{Model: "m"}, {Model: "m"}}, {{Model: "m", KeepSlower: -1}},
+		{{Share: 0.5}},
+		{{Model: "m", Share: 1.5}},
+		{{Model: "m", Share: math.NaN()}},
+		{{Model: "m", Share: -1}},
+		{{Model: "m"}, {Model: "m"}},
+		{{Model: "m", KeepSlower: -1}},
 	} {
 		if _, err := New(Config{Append: new(tape).append, Sample: rules}); err == nil {
 			t.Errorf("%+v is taken", rules)
