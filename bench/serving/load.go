@@ -137,15 +137,5 @@ func load(s *server, body []byte, n int, long time.Duration) (result, error) {
 func pin(core int) error {
 	var set unix.CPUSet
 	set.Set(core)
-	// Threads made later inherit it from the one that makes them.
-	tasks, err := threads()
-	if err != nil {
-		return err
-	}
-	for _, id := range tasks {
-		if err := unix.SchedSetaffinity(id, &set); err != nil {
-			return fmt.Errorf("pin to core %d: %w", core, err)
-		}
-	}
-	return nil
+	return setAffinity(set)
 }

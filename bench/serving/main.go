@@ -4,15 +4,18 @@
 //   - floor: a bare Echo handler that decodes the same request with
 //     encoding/json and answers a constant;
 //   - handler: Pellucid's own handler and model, without capture and tracing;
-//   - served: the real binary, with capture, head-sampled tracing and its
-//     embedded ClickHouse.
+//   - process, machine, none: the real binary at each level of durability, with
+//     capture, head-sampled tracing and its embedded ClickHouse.
 //
 // Servers run on one core and the load on the other, in alternating rounds; it
-// prints medians and ratios. It also measures rows a second into ClickHouse,
-// bytes a stored prediction and the time from start to ready.
+// prints medians and ratios, and the p99 of the append stage as the server measures
+// it. It also measures rows a second into ClickHouse, bytes a stored prediction, the
+// time from start to ready, and an outage: memory while ClickHouse is stopped, and
+// how fast what has piled up is stored once it goes on, with and without requests.
 //
 //	go run ./bench/serving
-//	go run ./bench/serving -rounds 9 -seconds 3 -connections 1,8,32
+//	go run ./bench/serving -only outage -outage 60
+//	go run ./bench/serving -rounds 9 -seconds 3 -connections 1,8,64
 package main
 
 import (
@@ -35,6 +38,8 @@ type options struct {
 	connections []int
 	binary      string
 	rows        int
+	outage      float64
+	only        string
 	role, addr  string
 	dir         string
 }
@@ -44,9 +49,11 @@ func main() {
 	var connections string
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of every server at every number of connections")
 	flag.Float64Var(&o.seconds, "seconds", 2, "length of one measurement")
-	flag.StringVar(&connections, "connections", "1,8,32", "numbers of connections")
+	flag.StringVar(&connections, "connections", "1,8,64", "numbers of connections")
 	flag.StringVar(&o.binary, "binary", "", "a pellucid binary; empty builds one")
 	flag.IntVar(&o.rows, "rows", 300_000, "rows of the insert measurement")
+	flag.Float64Var(&o.outage, "outage", 30, "seconds that ClickHouse is stopped for")
+	flag.StringVar(&o.only, "only", "", "requests, inserts, start or outage; empty for all")
 	flag.StringVar(&o.role, "role", "", "")
 	flag.StringVar(&o.addr, "addr", "", "")
 	flag.StringVar(&o.dir, "dir", "", "")
@@ -96,18 +103,28 @@ func run(ctx context.Context, o options) error {
 	if err := writeModel(filepath.Join(dir, "models")); err != nil {
 		return err
 	}
-	if err := measureRequests(ctx, o); err != nil {
-		return err
+	for _, m := range []struct {
+		name string
+		run  func(context.Context, options) error
+	}{{"requests", measureRequests}, {"inserts", measureInserts}, {"start", measureStart}, {"outage", measureOutage}} {
+		if o.only != "" && o.only != m.name {
+			continue
+		}
+		if err := m.run(ctx, o); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
+		}
 	}
-	if err := measureInserts(ctx, o); err != nil {
-		return err
-	}
-	return measureStart(ctx, o)
+	return nil
+}
+
+type cell struct {
+	server      string
+	connections int
 }
 
 // measureRequests alternates the servers and prints the table.
 func measureRequests(ctx context.Context, o options) error {
-	names := []string{"floor", "handler", "served"}
+	names := []string{"floor", "handler", "process", "machine", "none"}
 	servers := map[string]*server{}
 	for _, name := range names {
 		s, err := start(ctx, o, name, name, 0)
@@ -117,14 +134,15 @@ func measureRequests(ctx context.Context, o options) error {
 		defer s.stop()
 		servers[name] = s
 	}
+	whole, err := affinity()
+	if err != nil {
+		return err
+	}
 	if err := pin(1); err != nil {
 		return err
 	}
+	defer func() { _ = setAffinity(whole) }()
 	body := post(1, rand.New(rand.NewPCG(1, 1)))
-	type cell struct {
-		server      string
-		connections int
-	}
 	results := map[cell][]result{}
 	for round := range o.rounds + 1 { // the first warms up
 		for _, n := range o.connections {
@@ -136,30 +154,41 @@ func measureRequests(ctx context.Context, o options) error {
 				if round > 0 {
 					results[cell{name, n}] = append(results[cell{name, n}], r)
 				}
-				if name == "served" {
+				if servers[name].records() {
 					servers[name].settle(ctx)
 				}
 			}
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
 	}
-	fmt.Println("one row of 30 features, 500 trees of depth 6; server on one core, load on the other; medians")
-	fmt.Printf("%-10s %12s %10s %10s %10s %12s %12s\n", "server", "connections", "req/s", "p50 us", "p99 us", "CPU us/req", "/ handler")
-	for _, n := range o.connections {
-		base := median(results[cell{"handler", n}], func(r result) float64 { return r.cpu })
-		for _, name := range names {
-			rs := results[cell{name, n}]
-			cpu := median(rs, func(r result) float64 { return r.cpu })
-			fmt.Printf("%-10s %12d %10.0f %10.0f %10.0f %12.1f %12.2f\n", name, n,
-				median(rs, func(r result) float64 { return r.rate }),
-				median(rs, func(r result) float64 { return r.p50 }),
-				median(rs, func(r result) float64 { return r.p99 }), cpu, cpu/base)
+	printRequests(o, names, results)
+	for _, name := range names {
+		if !servers[name].records() {
+			continue
 		}
-		rs := results[cell{"served", n}]
-		fmt.Printf("%-10s %12d %s %.1f us of ClickHouse's CPU a request beside it\n", "", n, strings.Repeat(" ", 20),
-			median(rs, func(r result) float64 { return r.childCPU }))
+		p50, p99, err := servers[name].appendStage(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("append stage, %-8s p50 %6.0f us, p99 %6.0f us\n", name+":", p50*1e6, p99*1e6)
 	}
 	return nil
+}
+
+func printRequests(o options, names []string, results map[cell][]result) {
+	fmt.Println("one row of 30 features, 500 trees of depth 6; server on one core, load on the other; medians")
+	fmt.Printf("%-10s %12s %10s %10s %10s %10s %10s %12s %10s %14s\n", "server", "connections", "req/s", "p50 us", "p99 us", "+p50 us", "+p99 us", "CPU us/req", "/ handler", "ClickHouse us")
+	for _, n := range o.connections {
+		of := func(name string, value func(result) float64) float64 { return median(results[cell{name, n}], value) }
+		cpu := func(r result) float64 { return r.cpu }
+		p50, p99 := func(r result) float64 { return r.p50 }, func(r result) float64 { return r.p99 }
+		for _, name := range names {
+			fmt.Printf("%-10s %12d %10.0f %10.0f %10.0f %10.0f %10.0f %12.1f %10.2f %14.1f\n", name, n,
+				of(name, func(r result) float64 { return r.rate }), of(name, p50), of(name, p99),
+				of(name, p50)-of("handler", p50), of(name, p99)-of("handler", p99),
+				of(name, cpu), of(name, cpu)/of("handler", cpu), of(name, func(r result) float64 { return r.childCPU }))
+		}
+	}
 }
 
 func median(rs []result, of func(result) float64) float64 {
@@ -174,7 +203,7 @@ func median(rs []result, of func(result) float64) float64 {
 // measureInserts sends batches as fast as they are taken and waits until every
 // row is in ClickHouse.
 func measureInserts(ctx context.Context, o options) error {
-	s, err := start(ctx, o, "served", "inserts", -1)
+	s, err := start(ctx, o, "process", "inserts", -1)
 	if err != nil {
 		return err
 	}
@@ -231,7 +260,7 @@ func measureInserts(ctx context.Context, o options) error {
 func measureStart(ctx context.Context, o options) error {
 	var times []float64
 	for i := range 7 {
-		s, err := start(ctx, o, "served", "starts", -1)
+		s, err := start(ctx, o, "process", "starts", -1)
 		if err != nil {
 			return err
 		}

