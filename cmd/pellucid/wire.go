@@ -27,7 +27,8 @@ import (
 func (s *server) startWriter(context.Context) error {
 	c, err := capture.New(capture.Config{
 		Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
-		Sample: s.cfg.Capture.rules(), TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
+		Sample: s.cfg.Capture.rules(), Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes),
+		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
 	})
 	if err != nil {
 		return err
@@ -54,6 +55,12 @@ func (s *server) startWriter(context.Context) error {
 		return <-done
 	})
 	return nil
+}
+
+// backlog counts the spool's records, those taken and those that have left it.
+func (s *server) backlog() (appended, acked uint64) {
+	st := s.spool.Stats()
+	return st.Appended, st.Acked
 }
 
 // drain gives what is still in the spool a moment to reach ClickHouse. What does
@@ -194,7 +201,7 @@ func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPr
 	}
 	var out []collector.StoredPrediction
 	for _, r := range records {
-		if r.Kind != collector.KindPrediction && r.Kind != collector.KindImported {
+		if r.Kind != collector.KindPrediction && r.Kind != collector.KindImported && r.Kind != collector.KindRefused {
 			continue
 		}
 		p, err := collector.DecodePrediction(r.Payload)

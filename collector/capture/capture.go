@@ -52,6 +52,11 @@ type Config struct {
 	// MaxBytes bounds a request's stored features; a larger request is stored
 	// without them and says "cut". 1 MiB by default, negative for no bound.
 	MaxBytes int
+	// Backlog counts the records that the spool has taken and those of them that have
+	// left it; with SpoolBytes, its size, it bounds what refused requests take of it.
+	// Without either only their rate is bounded.
+	Backlog    func() (appended, acked uint64)
+	SpoolBytes int64
 	// Sample says which predictions keep their features; none means all.
 	Sample []SampleRule
 	// MaxError bounds the stored text of an error, 1,024 bytes by default.
@@ -109,6 +114,7 @@ type Capturer struct {
 	tracer  trace.Tracer
 	metrics *instruments
 	buffers sync.Pool
+	refused refused
 
 	// schemas holds, by id, the schemas that are in the spool already.
 	schemas sync.Map
@@ -133,6 +139,7 @@ func New(cfg Config) (*Capturer, error) {
 	return &Capturer{
 		cfg: cfg, metrics: m, tracer: cfg.TracerProvider.Tracer("github.com/pellucid/pellucid/collector/capture"),
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
+		refused: refused{max: cfg.SpoolBytes / refusedShare, backlog: cfg.Backlog},
 	}, nil
 }
 
@@ -160,6 +167,16 @@ func (c *Capturer) Prediction(ctx context.Context, p *collector.Prediction, v *c
 }
 
 func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+	isRefused := isRefused(p)
+	if isRefused {
+		weight, ok := c.refused.take(p, start)
+		if !ok {
+			p.Capture = collector.CaptureNone
+			c.metrics.refused.Add(1)
+			return nil
+		}
+		p.Weight = weight
+	}
 	if err := c.fill(p, v, in, out); err != nil {
 		p.Capture = collector.CaptureNone
 		c.metrics.lose(ctx, collector.KindPrediction)
@@ -174,15 +191,22 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 	buf := c.buffers.Get().(*[]byte)
 	*buf = collector.AppendPrediction((*buf)[:0], p)
 	kind := collector.KindPrediction
-	if p.Route == collector.RouteImported {
+	switch {
+	case p.Route == collector.RouteImported:
 		kind = collector.KindImported
+	case isRefused:
+		kind = collector.KindRefused
 	}
 	err := c.append(ctx, collector.Record{
 		Kind: kind, Version: (*buf)[0], Payload: *buf, ID: p.ID, TraceID: p.TraceID,
 	})
+	size := len(*buf)
 	c.release(buf)
 	if err != nil {
 		return c.decide(ctx, p, fmt.Errorf("capture prediction %s: %w", p.ID, err))
+	}
+	if isRefused {
+		c.refused.recorded(size)
 	}
 	if p.Capture == collector.CaptureSampled {
 		c.metrics.sampled.Add(1)

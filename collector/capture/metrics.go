@@ -19,6 +19,7 @@ var appendBuckets = []float64{1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e
 var kinds = map[collector.Kind]string{
 	collector.KindPrediction: "prediction", collector.KindFeedback: "feedback",
 	collector.KindExplanation: "explanation", collector.KindSchema: "schema", collector.KindImported: "imported",
+	collector.KindRefused: "refused",
 }
 
 // instruments are the metrics of this package. What is counted at every record is
@@ -27,8 +28,9 @@ var kinds = map[collector.Kind]string{
 type instruments struct {
 	lost    metric.Int64Counter
 	seconds metric.Float64Histogram
-	sampled atomic.Int64
-	series  map[collector.Kind]*series
+	// sampled counts rows without features, refused those that did not become rows.
+	sampled, refused atomic.Int64
+	series           map[collector.Kind]*series
 }
 
 // series is what is counted of one kind.
@@ -42,7 +44,7 @@ type series struct {
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	m := p.Meter("github.com/pellucid/pellucid/collector/capture")
 	in := &instruments{series: map[collector.Kind]*series{}}
-	var errs [5]error
+	var errs [6]error
 	captured, err := m.Int64ObservableCounter("ml.capture.records", metric.WithUnit("{record}"),
 		metric.WithDescription("Records appended to the spool."))
 	errs[0] = err
@@ -57,6 +59,9 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	sampled, err := m.Int64ObservableCounter("ml.capture.sampled", metric.WithUnit("{prediction}"),
 		metric.WithDescription("Predictions recorded without their features, by a rule."))
 	errs[4] = err
+	refused, err := m.Int64ObservableCounter("ml.capture.refused", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests refused before their model saw them that another's row stands for."))
+	errs[5] = err
 	for k, name := range kinds {
 		set := metric.WithAttributeSet(attribute.NewSet(attrKind.String(name)))
 		in.series[k] = &series{add: []metric.AddOption{set}, record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}}
@@ -66,6 +71,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	}
 	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		o.ObserveInt64(sampled, in.sampled.Load())
+		o.ObserveInt64(refused, in.refused.Load())
 		for _, s := range in.series {
 			if n := s.captured.Load(); n > 0 {
 				o.ObserveInt64(captured, n, s.observe...)
@@ -73,7 +79,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 			}
 		}
 		return nil
-	}, captured, bytes, sampled)
+	}, captured, bytes, sampled, refused)
 	return in, err
 }
 

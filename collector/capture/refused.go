@@ -1,0 +1,106 @@
+package capture
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+const (
+	// refusedEvery and refusedBurst bound the rows of requests that were refused
+	// before their model saw them: ten a second for each cause.
+	refusedEvery = 100 * time.Millisecond
+	refusedBurst = 10
+	// refusedShare is what such rows may take of the spool.
+	refusedShare = 100
+	// maxRefusedWeight bounds what one row stands for.
+	maxRefusedWeight = 100_000
+	// maxCauses bounds the causes told apart; models are ours to name, so they are
+	// few.
+	maxCauses = 10_000
+)
+
+// cause is what refused requests have in common.
+type cause struct {
+	model, version string
+	status         int
+}
+
+// refused samples the rows of requests that were refused before their model saw
+// them, so that a flood of nonsense fills neither the spool nor the tables. A row
+// stands for those since the one before, by its weight.
+type refused struct {
+	max     int64
+	backlog func() (appended, acked uint64)
+
+	mu      sync.Mutex // guards what follows
+	causes  map[cause]*refusals
+	recent  stretch // being added to
+	earlier stretch // waits for its records to leave the spool
+}
+
+type refusals struct {
+	limit   *rate.Limiter
+	skipped int
+}
+
+// stretch is the bytes of refused rows up to a record of the spool.
+type stretch struct {
+	bytes int64
+	upTo  uint64
+}
+
+// isRefused reports whether p is a request that was refused before its model saw it.
+func isRefused(p *collector.Prediction) bool {
+	return p.Status/100 == 4 &&
+		p.Latency.Decode == 0 && p.Route != collector.RouteImported
+}
+
+// take decides whether a refused request becomes a row, and if so what it weighs.
+func (r *refused) take(p *collector.Prediction, now time.Time) (weight float64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.causes == nil {
+		r.causes = map[cause]*refusals{}
+	}
+	c := cause{p.Model, p.Version, p.Status}
+	one := r.causes[c]
+	if one == nil {
+		if len(r.causes) >= maxCauses {
+			return 0, false
+		}
+		one = &refusals{limit: rate.NewLimiter(rate.Every(refusedEvery), refusedBurst)}
+		r.causes[c] = one
+	}
+	if r.full() || !one.limit.AllowN(now, 1) {
+		one.skipped++
+		return 0, false
+	}
+	weight = float64(1 + min(one.skipped, maxRefusedWeight-1))
+	one.skipped = 0
+	return weight, true
+}
+
+// full reports whether what may still wait in the spool of refused rows is all that
+// may. mu is held.
+func (r *refused) full() bool {
+	if r.max <= 0 || r.backlog == nil {
+		return false
+	}
+	appended, acked := r.backlog()
+	if acked >= r.earlier.upTo {
+		r.earlier, r.recent = r.recent, stretch{}
+		r.earlier.upTo = appended
+	}
+	return r.earlier.bytes+r.recent.bytes > r.max
+}
+
+// recorded notes a row that was appended.
+func (r *refused) recorded(bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recent.bytes += int64(bytes)
+}
