@@ -31,6 +31,9 @@ type config struct {
 	Threads int    `yaml:"threads"`
 	// ClickHouse is the address of a server; empty means the embedded engine.
 	ClickHouse string `yaml:"clickhouse"`
+	// Cluster is the server's cluster whose shards hold the rows; empty means the
+	// server alone.
+	Cluster string `yaml:"clickhouse_cluster"`
 	// Engine is a libchdb.so or a clickhouse binary for the embedded engine.
 	Engine       string   `yaml:"engine"`
 	EngineMemory byteSize `yaml:"engine_memory"`
@@ -116,6 +119,7 @@ models: models                # models/<name>/<version>/model.{onnx,json,ubj,txt
 data: pellucid-data           # spool, embedded ClickHouse, models by digest
 threads: 0                    # cores one prediction may use; 0 means 1
 clickhouse: ""                # clickhouse://user:pass@host:9000/db; empty starts the embedded engine
+clickhouse_cluster: ""        # its cluster, as in system.clusters: replicated tables on each shard, Distributed over them
 engine: ""                    # libchdb.so or a clickhouse binary >= 26.3; empty finds or fetches one
 engine_memory: 1GiB           # cap of the embedded engine
 allow_unauthenticated: false  # true lets other machines in while there is no authentication
@@ -333,6 +337,9 @@ func (c *config) validateCapture() error {
 func (c *config) validateStore() error {
 	if c.EngineMemory > 0 && c.EngineMemory < leastEngine {
 		return bad("engine_memory", "is %d, and the engine needs at least 150 MiB", c.EngineMemory)
+	}
+	if c.Cluster != "" && c.ClickHouse == "" {
+		return bad("clickhouse_cluster", "needs the address of one of its servers in clickhouse")
 	}
 	if dsn := c.ClickHouse; dsn != "" {
 		scheme, rest, ok := strings.Cut(dsn, "://")

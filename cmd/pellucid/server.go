@@ -133,7 +133,7 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		s.onStop("clickhouse engine", s.engine.Stop)
 		dsn = s.engine.Env().DSN()
 	}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn})
+	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: s.cfg.Cluster})
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,14 @@ const migrateTries = 20
 // and takes no lock, so any number of servers may run it at once.
 func (s *Store) Migrate(ctx context.Context) error {
 	for i, statement := range migrations() {
-		if err := s.migrateStep(ctx, statement); err != nil {
-			return fmt.Errorf("migrate: step %d (%s): %w", i+1, title(statement), unavailable(err))
+		steps, err := s.cluster.statements(statement)
+		if err != nil {
+			return fmt.Errorf("migrate: step %d: %w", i+1, err)
+		}
+		for _, step := range steps {
+			if err := s.migrateStep(ctx, step); err != nil {
+				return fmt.Errorf("migrate: step %d (%s): %w", i+1, title(step), unavailable(err))
+			}
 		}
 	}
 	return s.checkTables(ctx)

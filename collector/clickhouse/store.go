@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,9 @@ type Config struct {
 	// DSN is clickhouse://user:password@host:9000/database, with clickhouse-go's
 	// options as query parameters.
 	DSN string
+	// Cluster names the cluster that the server is of, whose shards are to hold the
+	// rows (system.clusters); empty means this server alone.
+	Cluster string
 	// AllowOldServer lets a server older than embedded.MinVersion be used.
 	AllowOldServer bool
 	// MaxConns bounds the connections; 0 means 8.
@@ -47,6 +51,7 @@ type Config struct {
 type Store struct {
 	conn    driver.Conn
 	version string
+	cluster cluster
 
 	mu         sync.Mutex // guards everything declared below
 	schemas    map[string]*collector.Schema
@@ -68,6 +73,7 @@ var settings = ch.Settings{
 	"max_insert_threads":                                 1,
 	"insert_quorum":                                      0,
 	"distributed_foreground_insert":                      1,
+	"distributed_product_mode":                           "global",
 	"join_use_nulls":                                     0,
 }
 
@@ -84,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		conn: conn, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
-		modelIDs: map[string]modelSchemas{},
+		modelIDs: map[string]modelSchemas{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 	}
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -150,6 +156,9 @@ func (s *Store) check(ctx context.Context, cfg Config, addr string) error {
 	if err := embedded.CheckVersion("server "+addr, s.version); err != nil && !cfg.AllowOldServer {
 		return err
 	}
+	if err := s.checkCluster(ctx); err != nil {
+		return err
+	}
 	return s.checkTables(ctx)
 }
 
@@ -165,7 +174,7 @@ func (s *Store) checkTables(ctx context.Context) error {
 		if err := rows.Scan(&name, &full); err != nil {
 			return fmt.Errorf("read table settings: %w", err)
 		}
-		if _, ours := tableNames[name]; !ours {
+		if _, ours := tableNames[strings.TrimSuffix(name, localSuffix)]; !ours {
 			continue
 		}
 		if err := checkEngine(name, full); err != nil {
@@ -174,6 +183,9 @@ func (s *Store) checkTables(ctx context.Context) error {
 	}
 	return rows.Err()
 }
+
+// leastReplicatedWindow is a day, in seconds: the server's own default is an hour.
+const leastReplicatedWindow = 24 * 60 * 60
 
 func checkEngine(table, full string) error {
 	_, set, _ := strings.Cut(full, " SETTINGS ")
@@ -186,6 +198,10 @@ func checkEngine(table, full string) error {
 		return fmt.Errorf("table %s has async_insert = %s, under which acknowledged rows can be lost or doubled: ALTER TABLE %s RESET SETTING async_insert", table, v, table)
 	}
 	if strings.HasPrefix(full, "Replicated") {
+		if n, err := strconv.Atoi(have["replicated_deduplication_window_seconds"]); err != nil || n < leastReplicatedWindow {
+			return fmt.Errorf("table %s forgets what was inserted sooner than a day ago, so an insert retried after an outage would double its rows: ALTER TABLE %s MODIFY SETTING "+
+				replicatedWindow, table, table, dedupWindow)
+		}
 		return nil
 	}
 	if v := have["non_replicated_deduplication_window"]; v == "" || v == "0" {

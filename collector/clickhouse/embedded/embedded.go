@@ -58,6 +58,9 @@ type Config struct {
 	// Databases are further databases that the app user may create and use, as
 	// names or prefixes ending in "*". "default" is always granted.
 	Databases []string
+	// Extra is put into the engine's configuration as it is (XML): the other servers of
+	// a cluster, say.
+	Extra string
 	// ChildCommand starts the child; nil means this executable and the hidden
 	// subcommand. A test whose own binary is instrumented names another.
 	ChildCommand []string

@@ -200,6 +200,7 @@ func configXML(cfg Config, env Env, server bool) []byte {
   </merge_tree>
   <storage_configuration><disks><default><keep_free_space_bytes>%d</keep_free_space_bytes></default></disks></storage_configuration>
 `, KeepFree(cfg.Dir))
+	b.WriteString(cfg.Extra)
 	b.WriteString("</clickhouse>\n")
 	return []byte(b.String())
 }
