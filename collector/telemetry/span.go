@@ -1,10 +1,12 @@
 package telemetry
 
 import (
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
@@ -60,7 +62,7 @@ func newSpan(s sdktrace.ReadOnlySpan) Span {
 		TraceState:         c.TraceState().String(),
 		SpanName:           s.Name(),
 		SpanKind:           kinds[s.SpanKind()],
-		ResourceAttributes: texts(s.Resource().Attributes()),
+		ResourceAttributes: resourceTexts(s.Resource()),
 		ScopeName:          s.InstrumentationScope().Name,
 		ScopeVersion:       s.InstrumentationScope().Version,
 		SpanAttributes:     texts(s.Attributes()),
@@ -82,6 +84,25 @@ func newSpan(s sdktrace.ReadOnlySpan) Span {
 		})
 	}
 	return row
+}
+
+// described is a resource as the table holds it.
+type described struct {
+	of    *resource.Resource
+	texts map[string]string
+}
+
+// lastResource is the last one rendered: a process has one, which every span bears.
+var lastResource atomic.Pointer[described]
+
+// resourceTexts renders a resource. The map is shared: nobody writes to it.
+func resourceTexts(r *resource.Resource) map[string]string {
+	if d := lastResource.Load(); d != nil && d.of == r {
+		return d.texts
+	}
+	d := &described{r, texts(r.Attributes())}
+	lastResource.Store(d)
+	return d.texts
 }
 
 // texts renders attributes as the table holds them; never nil.
