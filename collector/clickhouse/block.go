@@ -87,11 +87,21 @@ const (
 )
 
 func (c *lowCardinality) sections() [][]byte {
+	prefix, body := c.parts()
+	return append([][]byte{prefix}, body...)
+}
+
+// parts returns the prefix, which lies before the offsets of an array around the
+// column, and the body, which is empty where there are no values.
+func (c *lowCardinality) parts() (prefix []byte, body [][]byte) {
 	c.head = binary.LittleEndian.AppendUint64(c.head[:0], lowCardinalityVersion)
+	if c.n == 0 {
+		return c.head, nil
+	}
 	c.head = binary.LittleEndian.AppendUint64(c.head, lowCardinalityFlags)
 	c.head = binary.LittleEndian.AppendUint64(c.head, uint64(len(c.index)))
 	c.tail = binary.LittleEndian.AppendUint64(c.tail[:0], uint64(c.n))
-	return [][]byte{c.head, c.dict.buf, c.tail, c.keys.buf}
+	return c.head[:8], [][]byte{c.head[8:], c.dict.buf, c.tail, c.keys.buf}
 }
 
 func (c *lowCardinality) reset() {
@@ -137,6 +147,60 @@ func (c *arrays) reset() {
 	c.values, c.n = c.values[:0], 0
 }
 
+// maps builds a column of Map(LowCardinality(String), String).
+type maps struct {
+	offsets fixed
+	n       uint64
+	keys    lowCardinality
+	values  text
+}
+
+func (c *maps) add(m map[string]string) {
+	for k, v := range m {
+		c.keys.add(k)
+		c.values.add(v)
+	}
+	c.n += uint64(len(m))
+	c.offsets.u64(c.n)
+}
+
+func (c *maps) sections() [][]byte {
+	prefix, body := c.keys.parts()
+	return append(append([][]byte{prefix, c.offsets.buf}, body...), c.values.buf)
+}
+
+func (c *maps) reset() {
+	c.offsets.reset()
+	c.keys.reset()
+	c.values.reset()
+	c.n = 0
+}
+
+// lists builds a column of arrays of what another column holds.
+type lists[T builder] struct {
+	offsets fixed
+	n       uint64
+	values  T
+}
+
+func (c *lists[T]) end(added int) {
+	c.n += uint64(added)
+	c.offsets.u64(c.n)
+}
+
+// sections puts the offsets behind the prefix of the values, which is their first
+// section.
+func (c *lists[T]) sections() [][]byte {
+	in := c.values.sections()
+	return append([][]byte{in[0], c.offsets.buf}, in[1:]...)
+}
+
+func (c *lists[T]) reset() {
+	c.offsets.reset()
+	c.values.reset()
+	c.n = 0
+}
+
 // bytesOf views numbers as bytes: ClickHouse's order is little-endian, as is
 // every platform that this is built for (see the test).
 func bytesOf[T float32 | float64 | int64 | uint16](v []T) []byte {
@@ -161,7 +225,7 @@ func fill(batch driver.Batch, cols []builder, rows int) error {
 	}
 	r := proto.NewReader(io.MultiReader(sources...))
 	for i, c := range into {
-		if custom, ok := c.(column.CustomSerialization); ok && prefixed(c) {
+		if custom, ok := c.(column.CustomSerialization); ok {
 			if err := custom.ReadStatePrefix(r); err != nil {
 				return fmt.Errorf("fill column %s: %w", c.Name(), err)
 			}
@@ -174,9 +238,4 @@ func fill(batch driver.Batch, cols []builder, rows int) error {
 		}
 	}
 	return nil
-}
-
-func prefixed(c column.Interface) bool {
-	_, ok := c.(*column.LowCardinality)
-	return ok
 }

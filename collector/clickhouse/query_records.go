@@ -73,27 +73,11 @@ func (s *Store) InsertSpans(ctx context.Context, token string, spans []Span) err
 	if len(spans) == 0 {
 		return nil
 	}
-	err := s.sendRows(ctx, token, "INSERT INTO otel_traces ("+spanColumns+")", len(spans), func(i int) []any {
-		x := &spans[i]
-		var (
-			eventTimes                  = make([]time.Time, len(x.Events))
-			eventNames                  = make([]string, len(x.Events))
-			eventAttrs                  = make([]map[string]string, len(x.Events))
-			linkTraces, linkIDs, linkTS = make([]string, len(x.Links)), make([]string, len(x.Links)), make([]string, len(x.Links))
-			linkAttrs                   = make([]map[string]string, len(x.Links))
-		)
-		for k, e := range x.Events {
-			eventTimes[k], eventNames[k], eventAttrs[k] = e.Time.UTC(), e.Name, present(e.Attributes)
-		}
-		for k, l := range x.Links {
-			linkTraces[k], linkIDs[k], linkTS[k], linkAttrs[k] = l.TraceID, l.SpanID, l.TraceState, present(l.Attributes)
-		}
-		return []any{
-			x.Start.UTC(), x.TraceID, x.SpanID, x.ParentSpanID, x.TraceState, x.Name, x.Kind, x.ServiceName, present(x.Resource), x.ScopeName, x.Version,
-			present(x.Attributes), uint64(max(x.Duration, 0)), x.StatusCode, x.StatusMessage, eventTimes, eventNames, eventAttrs, linkTraces, linkIDs, linkTS, linkAttrs,
-		}
-	})
-	if err != nil {
+	b := newSpanBlock()
+	for i := range spans {
+		b.add(&spans[i])
+	}
+	if err := s.sendBlock(ctx, token, "INSERT INTO otel_traces ("+spanColumns+")", b.columns(), len(spans)); err != nil {
 		return fmt.Errorf("insert spans: %w", unavailable(err))
 	}
 	return nil
