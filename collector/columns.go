@@ -188,16 +188,23 @@ func rowOf[T any](v []T, r, rows int) []T {
 // matrix input take that matrix, column by column. Dropped fields are left out.
 // Fields that are masked, hashed or bucketed are replaced first: no value of theirs
 // is in what is returned. Half floats become float32, booleans and integers int64,
-// all exactly. Where that leaves a tensor as it is, its memory is shared.
+// all exactly. Where that leaves a tensor as it is, its memory is shared. Sealed fields
+// need FlattenFor.
 //
 // It allocates once an element type at most (a few words more where the model has
 // tensors whose size varies).
 func Flatten(fields []Field, vals engine.Values, rows int) (Columns, error) {
+	return FlattenFor(Scope{}, fields, vals, rows)
+}
+
+// FlattenFor is Flatten for fields of which some may be sealed, which binds their
+// values to at.
+func FlattenFor(at Scope, fields []Field, vals engine.Values, rows int) (Columns, error) {
 	var c Columns
 	if rows < 0 {
 		return c, fmt.Errorf("flatten: %d rows", rows)
 	}
-	vals, err := redact(fields, vals, rows)
+	vals, err := redact(at, fields, vals, rows)
 	if err != nil {
 		return c, err
 	}
@@ -470,7 +477,11 @@ func integerAt[T uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64
 // in the way.
 func Unflatten(s *Schema, info *engine.Info, rows []RawRow) (engine.Values, error) {
 	for i := range s.Features {
-		if f := &s.Features[i]; f.Private != PrivacyNone {
+		switch f := &s.Features[i]; f.Private {
+		case PrivacyNone:
+		case PrivacySeal:
+			return nil, fmt.Errorf("%w: feature %q is sealed", ErrRefused, f.Name)
+		default:
 			return nil, fmt.Errorf("%w: feature %q is private (%s), so its value is not stored", ErrRefused, f.Name, f.Private)
 		}
 	}

@@ -42,6 +42,9 @@ type Explanation struct {
 	Attributions []Attribution `json:"attributions"`
 	Interactions []Interaction `json:"interactions,omitempty"`
 	Certificate  Certificate   `json:"certificate"`
+	// Sealed are the features whose values are stored sealed and were opened for this
+	// answer. Such an explanation is given and never recorded.
+	Sealed []string `json:"sealed,omitempty"`
 }
 
 // Attribution is one feature's part. Value is null where the feature is missing.

@@ -10,8 +10,7 @@ import (
 // Privacy is what happens to a field before anything is written anywhere.
 type Privacy string
 
-// The privacy of a field. A version that asks for one that is not built yet is
-// refused by name.
+// The privacy of a field. A version that asks for another is refused.
 const (
 	PrivacyNone Privacy = ""
 	// PrivacyDrop: nothing of the field is kept.
@@ -22,7 +21,18 @@ const (
 	PrivacyHash Privacy = "hash"
 	// PrivacyBucket: a number's first significant digit.
 	PrivacyBucket Privacy = "bucket"
+	// PrivacySeal: the value itself, for whoever holds the key.
+	PrivacySeal Privacy = "seal"
 )
+
+// Known reports whether p is one of the policies.
+func (p Privacy) Known() bool {
+	switch p {
+	case PrivacyDrop, PrivacyMask, PrivacyHash, PrivacyBucket, PrivacySeal:
+		return true
+	}
+	return false
+}
 
 // Field is one feature or output of a schema. Elements is how many values a row
 // has of it: 1 for a column, the product of the row's dimensions for a tensor,
@@ -39,10 +49,15 @@ type Field struct {
 	Private     Privacy  `json:"private,omitempty"`
 	// KeyID names the key of a hashed field, without telling it.
 	KeyID string `json:"key_id,omitempty"`
+	// Subject marks the feature that says whose a row is.
+	Subject bool `json:"subject,omitempty"`
 
-	// key and names make the hashes of a hashed field; they are never stored.
+	// key and names make the hashes of a hashed field, keys and plain (what the field
+	// is to the model) the sealed values of a sealed one; they are never stored.
 	key   []byte
 	names []string
+	keys  Keyring
+	plain *Field
 }
 
 // Schema names a version's features and outputs by position. ID is the SHA-256
@@ -80,11 +95,16 @@ type ModelConfig struct {
 	KeepRows                   bool
 	// HashKey is the secret of hashed fields.
 	HashKey []byte `json:"-"`
+	// Keys seal the values of sealed fields.
+	Keys Keyring `json:"-"`
+	// Subject is the feature that says whose a row is, if any: the row's sealed
+	// fields are sealed under that person's own key.
+	Subject string `json:",omitempty"`
 }
 
 // PrivateFeature returns the first feature that is private in any way, "" for
 // none: a prediction of such a version cannot be computed again from what is
-// stored.
+// stored, unless sealed values are opened.
 func (c *ModelConfig) PrivateFeature() string {
 	for _, f := range c.Features {
 		if f.Private != PrivacyNone {

@@ -17,11 +17,12 @@ const Masked = "***"
 
 // transformed reports whether a field's values are stored as something else.
 func transformed(f *Field) bool {
-	return f.Private == PrivacyMask || f.Private == PrivacyHash || f.Private == PrivacyBucket
+	return f.Private == PrivacyMask || f.Private == PrivacyHash || f.Private == PrivacyBucket || f.Private == PrivacySeal
 }
 
 // makePrivate turns a field into what is stored of it.
-func makePrivate(f *Field, how Privacy, key []byte) error {
+func makePrivate(f *Field, how Privacy, cfg *ModelConfig) error {
+	key := cfg.HashKey
 	if how != PrivacyNone && how != PrivacyDrop && f.Elements != 1 {
 		return fmt.Errorf("feature %q is a tensor: only private: drop is possible", f.Name)
 	}
@@ -44,8 +45,14 @@ func makePrivate(f *Field, how Privacy, key []byte) error {
 			return fmt.Errorf("feature %q is categorical: private: bucket is for numbers", f.Name)
 		}
 		f.DType = engine.Float64
+	case PrivacySeal:
+		if cfg.Keys == nil {
+			return fmt.Errorf("feature %q: private: seal needs keys (capture.key)", f.Name)
+		}
+		plain := *f
+		f.DType, f.Categorical, f.keys, f.plain = engine.String, true, cfg.Keys, &plain
 	default:
-		return fmt.Errorf("feature %q: private %q is not built yet", f.Name, how)
+		return fmt.Errorf("feature %q: private %q is no policy", f.Name, how)
 	}
 	// The names of its categories are values too.
 	f.Private, f.Categories = how, nil
@@ -54,36 +61,58 @@ func makePrivate(f *Field, how Privacy, key []byte) error {
 
 // redact replaces the values of transformed fields, before anything is laid out
 // to be written. It returns vals where there are none, else one column a field.
-func redact(fields []Field, vals engine.Values, rows int) (engine.Values, error) {
-	any := false
+func redact(at Scope, fields []Field, vals engine.Values, rows int) (engine.Values, error) {
+	any, sealed, subject := false, false, -1
 	for i := range fields {
 		any = any || transformed(&fields[i])
+		sealed = sealed || fields[i].Private == PrivacySeal
+		if fields[i].Subject {
+			subject = i
+		}
 	}
 	if !any {
 		return vals, nil
 	}
 	out := make(engine.Values, 0, len(fields))
 	matrix := matrixOf(fields, vals, rows)
+	column := func(i int) (*engine.Tensor, error) {
+		if matrix != nil {
+			return columnOf(matrix, i)
+		}
+		return vals.Get(fields[i].Name), nil
+	}
+	var seal []Sealer
+	if sealed {
+		var whose *engine.Tensor
+		var err error
+		if subject >= 0 {
+			if whose, err = column(subject); err != nil {
+				return nil, err
+			}
+		}
+		if seal, err = sealers(at, fields, whose, rows); err != nil {
+			return nil, fmt.Errorf("flatten: %w", err)
+		}
+	}
 	for i := range fields {
 		f := &fields[i]
 		if !stored(f) {
 			continue
 		}
-		t := vals.Get(f.Name)
-		if matrix != nil {
-			var err error
-			if t, err = columnOf(matrix, i); err != nil {
-				return nil, err
-			}
+		t, err := column(i)
+		if err != nil {
+			return nil, err
 		}
-		if t == nil {
+		switch {
+		case t == nil:
 			return nil, fmt.Errorf("flatten: no tensor %q", f.Name)
+		case f.Private == PrivacySeal:
+			t, err = sealColumn(f, t, rows, at, seal)
+		case transformed(f):
+			t, err = redactColumn(f, t)
 		}
-		if transformed(f) {
-			var err error
-			if t, err = redactColumn(f, t); err != nil {
-				return nil, fmt.Errorf("flatten: %w", err)
-			}
+		if err != nil {
+			return nil, fmt.Errorf("flatten: %w", err)
 		}
 		out = append(out, engine.Named{Name: f.Name, Tensor: t})
 	}

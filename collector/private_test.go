@@ -165,7 +165,10 @@ func TestPrivacyThatCannotBe(t *testing.T) {
 		"needs a key": {privateInfo(false), ModelConfig{Features: []FeatureConfig{{Name: "age", Private: PrivacyHash}}}},
 		"for numbers": {privateInfo(false), ModelConfig{Features: []FeatureConfig{{Name: "city", Private: PrivacyBucket}}}},
 		"is a tensor": {tensor, ModelConfig{Features: []FeatureConfig{{Name: "x", Private: PrivacyMask}}}},
-		"not built":   {privateInfo(false), ModelConfig{Features: []FeatureConfig{{Name: "age", Private: "seal"}}}},
+		"needs keys":  {privateInfo(false), ModelConfig{Features: []FeatureConfig{{Name: "age", Private: PrivacySeal}}}},
+		"no policy":   {privateInfo(false), ModelConfig{Features: []FeatureConfig{{Name: "age", Private: "hide"}}}},
+		"twice":       {privateInfo(false), ModelConfig{Features: []FeatureConfig{{Name: "age", Private: PrivacyDrop}, {Name: "age"}}}},
+		"subject":     {privateInfo(false), ModelConfig{Subject: "name"}},
 	} {
 		if _, err := NewSchema(c.info, c.cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

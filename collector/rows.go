@@ -67,7 +67,7 @@ func (s Stages) Milliseconds() map[string]float64 {
 // list of them for a field that is not one value, and nil for a missing feature
 // (NaN, or an empty category). A category's code is shown by its name where the
 // schema has names. Numbers that JSON cannot hold are the strings "NaN",
-// "Infinity" and "-Infinity". Dropped fields are absent, and both maps are empty
+// "Infinity" and "-Infinity". Dropped fields are absent, sealed ones Masked, and both maps are empty
 // where nothing was stored.
 func RowMaps(s *Schema, row RawRow) (features, outputs map[string]any) {
 	return fieldMap(s.Features, &row.Features, true), fieldMap(s.Outputs, &row.Outputs, false)
@@ -116,8 +116,11 @@ func elementValue(f *Field, row *Columns, sp span, i int, missing bool) any {
 	case classI64:
 		return integerValue(f, row.I64[at])
 	case classStr:
-		if row.Str[at] == "" && missing {
+		switch {
+		case row.Str[at] == "" && missing:
 			return nil
+		case f.Private == PrivacySeal:
+			return Masked // what is stored opens nothing to whoever reads it here
 		}
 		return row.Str[at]
 	}

@@ -115,11 +115,16 @@ func fieldElements(shape []int) (int, error) {
 }
 
 func applyFeatureConfig(fields []Field, cfg ModelConfig) error {
+	seen := make(map[string]bool, len(cfg.Features))
 	for _, c := range cfg.Features {
 		f := fieldNamed(fields, c.Name)
 		if f == nil {
 			return fmt.Errorf("the model has no feature %q", c.Name)
 		}
+		if seen[c.Name] {
+			return fmt.Errorf("feature %q is configured twice", c.Name)
+		}
+		seen[c.Name] = true
 		switch c.Kind {
 		case "":
 		case "numeric":
@@ -132,10 +137,29 @@ func applyFeatureConfig(fields []Field, cfg ModelConfig) error {
 		default:
 			return fmt.Errorf("feature %q: unknown kind %q", c.Name, c.Kind)
 		}
-		if err := makePrivate(f, c.Private, cfg.HashKey); err != nil {
+	}
+	if cfg.Subject != "" {
+		if err := markSubject(fields, cfg.Subject); err != nil {
 			return err
 		}
 	}
+	for _, c := range cfg.Features {
+		if err := makePrivate(fieldNamed(fields, c.Name), c.Private, &cfg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func markSubject(fields []Field, name string) error {
+	f := fieldNamed(fields, name)
+	switch {
+	case f == nil:
+		return fmt.Errorf("subject: the model has no feature %q", name)
+	case f.Elements != 1:
+		return fmt.Errorf("subject: feature %q is a tensor", name)
+	}
+	f.Subject, f.names = true, f.Categories
 	return nil
 }
 

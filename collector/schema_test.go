@@ -70,7 +70,7 @@ func TestSchemaOfAMatrixModel(t *testing.T) {
 func TestSchemaRefusals(t *testing.T) {
 	for what, cfg := range map[string]FeatureConfig{
 		`no feature "z"`:         {Name: "z"},
-		`private "seal"`:         {Name: "a", Private: "seal"},
+		`private "hide"`:         {Name: "a", Private: "hide"},
 		`unknown kind "strange"`: {Name: "a", Kind: "strange"},
 	} {
 		if _, err := NewSchema(matrixInfo("a"), ModelConfig{Features: []FeatureConfig{cfg}}); err == nil || !strings.Contains(err.Error(), what) {

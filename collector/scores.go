@@ -267,8 +267,8 @@ func BinRow(ref *stats.Reference, s *Schema, p *Prediction, row int, dst []uint1
 
 func binField(f *stats.FieldBins, fields []Field, i int, row *Columns) uint16 {
 	array, at, ok := FieldPosition(fields, i)
-	if !ok || f.Kind == stats.KindNone {
-		return stats.BinNone
+	if !ok || f.Kind == stats.KindNone || f.Keyed() || fields[i].Private == PrivacySeal {
+		return stats.BinNone // a sealed value has a bin for a Binner only
 	}
 	if array == "Str" {
 		if f.Kind != stats.KindCategorical || at >= len(row.Str) {

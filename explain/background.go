@@ -48,7 +48,7 @@ func (x *Explainer) background(v *collector.ModelVersion, req collector.ExplainR
 		if needed {
 			return nil, nil //nolint:nilnil // the caller says why none is not enough
 		}
-		return nil, refuse("model.yaml names a background, but it is not loaded")
+		return nil, refuse("model.yaml names a background, but it is not loaded: a version with private features keeps no rows")
 	}
 	if raw[0] == '"' {
 		var name string

@@ -63,6 +63,8 @@ type captureConfig struct {
 	KeyFile    string   `yaml:"key_file"`
 	// Sample says which predictions keep their features.
 	Sample []sampleConfig `yaml:"sample"`
+	// Key is where the key-encryption key of sealed fields comes from.
+	Key keyConfig `yaml:"key"`
 }
 
 type sampleConfig struct {
@@ -136,6 +138,10 @@ capture:
   spool_bytes: 4GiB
   body: 1MiB                  # larger rows are stored without features, and say so
   key_file: ""                # secret of fields that are private: hash; empty makes one in the data folder
+  key:                        # the key-encryption key of fields that are private: seal, 32 bytes in hex or base64:
+    file: ""                  # out of a file,
+    env: ""                   # or an environment variable,
+    command: []               # or printed by a command, as in [/usr/local/bin/kms, decrypt, kek]; no shell reads it
   sample: []                  # which predictions keep their features; all where no rule says otherwise:
 # - model: flights            # or "*"
 #   share: 0.1                # kept by chance; the rest keeps outputs, score and bins, so drift stays exact
@@ -328,6 +334,9 @@ func (c *config) validateCapture() error {
 		return bad("capture.on_full", "%q is not reject or serve", c.Capture.OnFull)
 	case c.Capture.SpoolBytes > 0 && c.Capture.SpoolBytes < leastSpool:
 		return bad("capture.spool_bytes", "is %d, and the spool needs at least 64 KiB", c.Capture.SpoolBytes)
+	}
+	if err := c.Capture.Key.source().Validate(); err != nil {
+		return bad("capture.key", "%w", err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/keys"
 )
 
 // hashKey returns the secret of fields that are private by hash: 32 bytes in
@@ -52,4 +59,230 @@ func makeKey(path string) error {
 	_, _ = rand.Read(key) // never fails
 	_, err = f.WriteString(hex.EncodeToString(key) + "\n")
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// keyConfig says where the key-encryption key comes from.
+type keyConfig struct {
+	File    string   `yaml:"file"`
+	Env     string   `yaml:"env"`
+	Command []string `yaml:"command"`
+}
+
+func (k keyConfig) source() keys.Source { return keys.Source(k) }
+
+// keysDir is where the keys of sealed fields are.
+func (c *config) keysDir() string { return filepath.Join(c.Data, "keys") }
+
+func (c *config) openKeys(ctx context.Context) (*keys.Ring, error) {
+	kek, err := c.Capture.Key.source().Key(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return keys.Open(keys.Config{Dir: c.keysDir(), KEK: kek})
+}
+
+// keyRetry is how long a failure to open the keys is believed.
+const keyRetry = 30 * time.Second
+
+// keyring opens the keys of sealed fields when they are first needed, and again some
+// time after that failed: the command that has the key may have been away.
+type keyring struct {
+	cfg *config
+
+	mu     sync.Mutex
+	ring   *keys.Ring
+	err    error
+	failed time.Time
+	closed bool
+}
+
+func (k *keyring) open() (*keys.Ring, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.closed:
+		return nil, errors.New("the keys are closed: the server stops")
+	case k.ring != nil:
+		return k.ring, nil
+	case k.err != nil && time.Since(k.failed) < keyRetry:
+		return nil, k.err
+	}
+	k.ring, k.err = k.cfg.openKeys(context.Background())
+	k.failed = time.Now()
+	return k.ring, k.err
+}
+
+// keys is open for those who know the interface only.
+func (k *keyring) keys() (collector.Keyring, error) {
+	r, err := k.open()
+	if err != nil {
+		return nil, err // not a nil ring in an interface
+	}
+	return r, nil
+}
+
+func (k *keyring) close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	if k.ring == nil {
+		return nil
+	}
+	return k.ring.Close()
+}
+
+// forget deletes the key of a subject and returns how many there were. Where nothing
+// was ever sealed there is none.
+func (s *server) forget(ctx context.Context, tenant, subject string) (int, error) {
+	if !exists(s.cfg.keysDir()) {
+		return 0, nil
+	}
+	r, err := s.keyring.open()
+	if err != nil {
+		return 0, err
+	}
+	return r.Forget(ctx, tenant, subject)
+}
+
+func keysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "keys", Short: "Keep the keys of sealed fields (private: seal)",
+		Long: `Keeps the keys that fields with private: seal are sealed with. They lie in the
+folder keys of the data folder, wrapped by the key-encryption key that capture.key
+in the configuration names. Only one process may have them: stop the server first.`,
+		Example: `  head -c 32 /dev/urandom | base64 > /etc/pellucid/kek     # a key-encryption key
+  pellucid keys list --config pellucid.yaml
+  pellucid keys rotate --config pellucid.yaml              # a new data key for new rows
+  pellucid keys rewrap --config pellucid.yaml --to /etc/pellucid/kek.new
+  pellucid keys forget --config pellucid.yaml --subject customer-17`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(keysList(), keysRotate(), keysRewrap(), keysForget())
+	return cmd
+}
+
+// withKeys runs f on the keys that the flags mean.
+func withKeys(cmd *cobra.Command, f func(r *keys.Ring) error) error {
+	cfg, err := loadConfig(cmd.Flags(), os.Getenv)
+	if err != nil {
+		return err
+	}
+	if !exists(cfg.keysDir()) {
+		return fmt.Errorf("there are no keys in %q: nothing was sealed yet", cfg.Data)
+	}
+	r, err := cfg.openKeys(cmd.Context())
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(r), r.Close())
+}
+
+func keyFlags(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().String("config", "", "the server's configuration file")
+	cmd.Flags().String("data", defaults().Data, "the server's data folder")
+	return cmd
+}
+
+func keysList() *cobra.Command {
+	return keyFlags(&cobra.Command{
+		Use: "list", Short: "Name the keys, without telling them",
+		Example: "  pellucid keys list --config pellucid.yaml", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withKeys(cmd, func(r *keys.Ring) error {
+				list, err := r.List()
+				if err != nil {
+					return err
+				}
+				out := cmd.OutOrStdout()
+				fmt.Fprintf(out, "key-encryption key %s\n", r.KEKID())
+				for _, t := range list {
+					fmt.Fprintf(out, "tenant %s: %d subjects with a key of their own\n", t.Tenant, t.Subjects)
+					for i, d := range t.Data {
+						use := "opens"
+						if i == len(t.Data)-1 {
+							use = "seals"
+						}
+						fmt.Fprintf(out, "  data key %s of %s %s\n", d.ID, d.Created.Format(time.RFC3339), use)
+					}
+				}
+				return nil
+			})
+		},
+	})
+}
+
+func keysRotate() *cobra.Command {
+	var tenant string
+	cmd := keyFlags(&cobra.Command{
+		Use: "rotate", Short: "Make a new data key for new rows",
+		Long:    "Makes a new data key for what a tenant's rows seal from now on. What the older keys sealed stays readable.",
+		Example: "  pellucid keys rotate --config pellucid.yaml", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withKeys(cmd, func(r *keys.Ring) error { return r.Rotate(tenant) })
+		},
+	})
+	cmd.Flags().StringVar(&tenant, "tenant", collector.DefaultTenant, "whose data key")
+	return cmd
+}
+
+func keysRewrap() *cobra.Command {
+	var to keyConfig
+	var program string
+	cmd := keyFlags(&cobra.Command{
+		Use: "rewrap --to FILE", Short: "Wrap all keys with another key-encryption key",
+		Long: `Wraps all keys with another key-encryption key, in one step: the old one opens
+nothing from then on. Name the new one in capture.key before the next start.`,
+		Example: `  pellucid keys rewrap --config pellucid.yaml --to /etc/pellucid/kek.new
+  pellucid keys rewrap --config pellucid.yaml --to-env NEW_KEK
+  pellucid keys rewrap --config pellucid.yaml --to-command "/usr/local/bin/kms decrypt kek.2"`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			to.Command = strings.Fields(program)
+			if err := to.source().Validate(); err != nil {
+				return usage(fmt.Errorf("the new key: %w", err))
+			}
+			kek, err := to.source().Key(cmd.Context())
+			if errors.Is(err, keys.ErrNoSource) {
+				return usage(errors.New("say where the new key is: --to, --to-env or --to-command"))
+			}
+			if err != nil {
+				return fmt.Errorf("the new key: %w", err)
+			}
+			return withKeys(cmd, func(r *keys.Ring) error { return r.Rewrap(kek) })
+		},
+	})
+	f := cmd.Flags()
+	f.StringVar(&to.File, "to", "", "file of the new key-encryption key")
+	f.StringVar(&to.Env, "to-env", "", "environment variable of the new key-encryption key")
+	f.StringVar(&program, "to-command", "", "command that prints the new key-encryption key (no shell reads it)")
+	return cmd
+}
+
+func keysForget() *cobra.Command {
+	var tenant, subject string
+	cmd := keyFlags(&cobra.Command{
+		Use: "forget --subject NAME", Short: "Delete the key of a subject: what it sealed is gone for ever",
+		Long: `Deletes the key of a subject, which is a value of the feature that model.yaml names
+as subject. What was sealed with it can never be read again, in the store, the spool
+and every copy of them. Only a copy of the folder of keys itself would still have it:
+do not keep such copies for longer than a forgotten person may be remembered.`,
+		Example: "  pellucid keys forget --config pellucid.yaml --subject customer-17", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := required(cmd, "subject"); err != nil {
+				return err
+			}
+			return withKeys(cmd, func(r *keys.Ring) error {
+				n, err := r.Forget(cmd.Context(), tenant, subject)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "keys deleted: %d\n", n)
+				return nil
+			})
+		},
+	})
+	cmd.Flags().StringVar(&tenant, "tenant", collector.DefaultTenant, "whose rows are about the subject")
+	cmd.Flags().StringVar(&subject, "subject", "", "the subject, as the feature says it")
+	return cmd
 }

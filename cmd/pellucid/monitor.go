@@ -196,7 +196,7 @@ func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion) er
 		return nil
 	}
 	source := fmt.Sprintf("stored predictions from %s to %s", q.From.Format(time.RFC3339), q.To.Format(time.RFC3339))
-	ref, err := repository.StoredReference(v, list, source)
+	ref, err := repository.StoredReference(v, q.Tenant, list, source)
 	if err != nil {
 		return err
 	}

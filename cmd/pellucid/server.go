@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/alerts/notify"
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
@@ -51,6 +53,11 @@ type server struct {
 	// schemas are those that predictions of this process were recorded under, by
 	// id.
 	schemas sync.Map
+	// keyring has the keys of sealed fields, and binsFailed the minute in which they
+	// were last missed.
+	keyring    keyring
+	binner     *collector.Binner
+	binsFailed atomic.Int64
 
 	// url is where the server answers.
 	url string
@@ -72,6 +79,8 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 // engine, should it be needed.
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
 	s := &server{cfg: cfg, log: log}
+	s.keyring.cfg = &s.cfg
+	s.onStop("keys", func(context.Context) error { return s.keyring.close() })
 	for _, start := range []func(context.Context) error{
 		// A taken port is found out before anything else is started.
 		s.listen,
@@ -133,7 +142,8 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		s.onStop("clickhouse engine", s.engine.Stop)
 		dsn = s.engine.Env().DSN()
 	}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: s.cfg.Cluster})
+	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
+	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row})
 	if err != nil {
 		return err
 	}
@@ -204,7 +214,8 @@ func (s *server) startModels(ctx context.Context) error {
 		remote = append(remote, u.Name)
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, HashKey: s.cfg.hashKey(), Log: s.log,
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, HashKey: s.cfg.hashKey(),
+		Keys: s.keyring.keys, Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -290,6 +301,7 @@ func (s *server) startHTTP(context.Context) error {
 		return err
 	}
 	s.proxy = p
+	e.Use(identify)
 	p.Register(e)
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
 	e.POST("/v1/traces", echo.WrapHandler(telemetry.OTLPHandler(s.writeSpans)))

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ import (
 func (s *server) startWriter(context.Context) error {
 	c, err := capture.New(capture.Config{
 		Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
-		Sample: s.cfg.Capture.rules(), Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes),
+		Sample: s.cfg.Capture.rules(), Bins: s.binner.Row, Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes),
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
 	})
 	if err != nil {
@@ -106,7 +107,7 @@ func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: s.models, Upstreams: s.upstreams,
 		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
-		Explain: s.explainer.Explain, ExplainStored: s.explainStored, ReadPrediction: s.readPrediction,
+		Explain: s.explain, ExplainStored: s.explainStored, ReadPrediction: s.showPrediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
@@ -164,13 +165,27 @@ func (s *server) feedback(ctx context.Context, labels []collector.Feedback) erro
 	return nil
 }
 
+// recordExplanations keeps explanations, but for those of sealed features: what they
+// tell is for the one who asked.
 func (s *server) recordExplanations(ctx context.Context, list []collector.Explanation) error {
 	for i := range list {
+		if len(list[i].Sealed) > 0 {
+			continue
+		}
 		if err := s.capturer.Explanation(ctx, &list[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// showPrediction is readPrediction for whoever asked.
+func (s *server) showPrediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
+	rows, err := s.readPrediction(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	return rows, s.shown(ctx, tenant, rows)
 }
 
 // readPrediction answers from the spool what is not in ClickHouse yet. A record
@@ -231,7 +246,7 @@ func (s *server) explainStored(ctx context.Context, tenant, id string, req colle
 	}
 	var out []collector.Explanation
 	for i := range rows {
-		list, err := s.explainRow(ctx, &rows[i], req)
+		list, err := s.explainRow(ctx, tenant, &rows[i], req)
 		if err != nil {
 			return nil, fmt.Errorf("explain prediction %s: %w", rows[i].ID, err)
 		}
@@ -240,7 +255,7 @@ func (s *server) explainStored(ctx context.Context, tenant, id string, req colle
 	return out, nil
 }
 
-func (s *server) explainRow(ctx context.Context, p *collector.StoredPrediction, req collector.ExplainRequest) ([]collector.Explanation, error) {
+func (s *server) explainRow(ctx context.Context, tenant string, p *collector.StoredPrediction, req collector.ExplainRequest) ([]collector.Explanation, error) {
 	if p.Capture != collector.CaptureFull {
 		return nil, fmt.Errorf("its features are not stored (capture: %s): %w", p.Capture, collector.ErrRefused)
 	}
@@ -251,15 +266,33 @@ func (s *server) explainRow(ctx context.Context, p *collector.StoredPrediction, 
 	if err != nil {
 		return nil, err
 	}
-	in, err := collector.Unflatten(v.Schema, v.Info, []collector.RawRow{p.Raw})
+	row := p.Raw
+	open, sealed := v.Unsealed()
+	if len(sealed) > 0 {
+		if row, err = s.openRow(ctx, tenant, v, p); err != nil {
+			return nil, err
+		}
+	}
+	in, err := collector.Unflatten(open.Schema, v.Info, []collector.RawRow{row})
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.explainer.Explain(ctx, v, in, req)
+	list, err := s.explainer.Explain(ctx, open, in, req)
 	for i := range list {
-		list[i].PredictionID = p.ID
+		list[i].PredictionID, list[i].Sealed = p.ID, sealed
 	}
 	return list, err
+}
+
+// openRow opens a row's sealed values to explain it, for who may have that.
+func (s *server) openRow(ctx context.Context, tenant string, v *collector.ModelVersion, p *collector.StoredPrediction) (collector.RawRow, error) {
+	if !mayUnseal(ctx) {
+		return collector.RawRow{}, fmt.Errorf("feature %q is sealed: %w", v.Schema.Sealed()[0], errMayNotUnseal)
+	}
+	if p.Raw.SchemaID != v.Schema.ID {
+		return collector.RawRow{}, fmt.Errorf("%w: what is private of its version has changed since", collector.ErrRefused)
+	}
+	return collector.OpenRow(collector.Scope{Tenant: tenant, Model: p.Model}, v.Schema, p.Raw)
 }
 
 // writeSpans stores spans, one insert a day of theirs: a table's partition is a
@@ -389,13 +422,13 @@ func (s *server) sources() *api.Sources {
 			if err != nil {
 				return collector.Page{}, asked(err)
 			}
-			return *p, nil
+			return *p, s.shown(ctx, q.Tenant, p.Predictions)
 		},
 		Count: func(ctx context.Context, q collector.Query) (int64, error) {
 			n, err := s.store.Count(ctx, q)
 			return int64(n), asked(err)
 		},
-		Prediction: s.readPrediction, Explain: s.explainAndRecord, Spans: s.spans,
+		Prediction: s.showPrediction, Explain: s.explainAndRecord, Spans: s.spans,
 		Extent: func(ctx context.Context, tenant, model, version string) (time.Time, time.Time, error) {
 			first, last, _, err := s.store.Extent(ctx, tenant, model, version)
 			return first, last, err
@@ -413,10 +446,15 @@ func asked(err error) error {
 	return err
 }
 
+// explainAndRecord explains for a page, which shows sealed features only where the
+// request says so.
 func (s *server) explainAndRecord(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
 	list, err := s.explainStored(ctx, tenant, id, req)
 	if err != nil {
 		return nil, err
+	}
+	if i := slices.IndexFunc(list, func(e collector.Explanation) bool { return len(e.Sealed) > 0 }); i >= 0 && !asksUnseal(ctx) {
+		return nil, fmt.Errorf("%w: feature %q is sealed: add ?unseal=true to see what the prediction rests on", collector.ErrRefused, list[i].Sealed[0])
 	}
 	return list, s.recordExplanations(ctx, list)
 }

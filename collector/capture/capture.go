@@ -28,6 +28,7 @@ import (
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/stats"
 )
 
 // OnFull is the operator's choice for predictions when the spool takes no more.
@@ -59,12 +60,15 @@ type Config struct {
 	SpoolBytes int64
 	// Sample says which predictions keep their features; none means all.
 	Sample []SampleRule
+	// Bins computes the bins of a row whose features are sampled out as
+	// collector.BinRow does, which it is by default; sealed features need keys.
+	Bins func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 	// MaxError bounds the stored text of an error, 1,024 bytes by default.
 	MaxError int
 	// Schema finds the schema of a version, nil for unknown. Explanations of
-	// versions with dropped fields are refused; without Schema the versions
+	// versions with private fields are refused; without Schema the versions
 	// captured in this process are known, which are all whose rows were brought
-	// along (a stored row with a dropped field cannot be explained at all).
+	// along (of a stored row Explanation.Sealed says it).
 	Schema func(model, version string) *collector.Schema
 	// TracerProvider and MeterProvider are the global ones by default.
 	TracerProvider trace.TracerProvider
@@ -83,6 +87,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	}
 	if err := checkSampleRules(c.Sample); err != nil {
 		return c, err
+	}
+	if c.Bins == nil {
+		c.Bins = collector.BinRow
 	}
 	if c.MaxBytes == 0 {
 		c.MaxBytes = 1 << 20
@@ -258,8 +265,8 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	case c.cfg.MaxBytes > 0 && requestBytes(in) > c.cfg.MaxBytes:
 		p.Capture = collector.CaptureCut
 	default:
-		// Flatten leaves out what the schema drops: this is the choke point.
-		if p.Features, err = collector.Flatten(v.Schema.Features, in, p.Rows); err != nil {
+		// It leaves out what the schema drops: this is the choke point.
+		if p.Features, err = collector.FlattenFor(collector.Scope{Tenant: p.Tenant, Model: p.Model}, v.Schema.Features, in, p.Rows); err != nil {
 			return fmt.Errorf("features: %w", err)
 		}
 	}
@@ -343,9 +350,12 @@ func (c *Capturer) Feedback(ctx context.Context, f *collector.Feedback) error {
 }
 
 // Explanation records an explanation that was given. One of a version with
-// dropped fields is refused: its other parts would tell, by subtraction, the
+// private fields is refused: its other parts would tell, by subtraction, the
 // part of the field that is not there.
 func (c *Capturer) Explanation(ctx context.Context, e *collector.Explanation) error {
+	if len(e.Sealed) > 0 {
+		return fmt.Errorf("capture explanation: %w: feature %q of model %q is sealed", collector.ErrRefused, e.Sealed[0], e.Model)
+	}
 	if s := c.schemaOf(e.Model, e.Version); s != nil {
 		for i := range s.Features {
 			if s.Features[i].Private != collector.PrivacyNone {

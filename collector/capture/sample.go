@@ -79,7 +79,7 @@ func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion) {
 	bins := make([]uint16, 0, p.Rows*(len(v.Schema.Features)+1))
 	for row := range p.Rows {
 		from := len(bins)
-		bins = collector.BinRow(ref, v.Schema, p, row, bins)
+		bins = c.cfg.Bins(ref, v.Schema, p, row, bins)
 		if r.KeepOutliers && collector.Outlier(ref, v.Schema, p, row, bins[from:]) {
 			return
 		}

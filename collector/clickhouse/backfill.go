@@ -74,7 +74,7 @@ func (s *Store) countChunk(ctx context.Context, ref *stats.Reference, c chunk) (
 	}
 	defer rows.Close()
 	counts, n := &binCounts{}, uint64(0)
-	p := &collector.Prediction{Rows: 1, Scores: make([]float64, 1), Decided: make([]string, 1)}
+	p := &collector.Prediction{Tenant: c.tenant, Model: c.model, Rows: 1, Scores: make([]float64, 1), Decided: make([]string, 1)}
 	var bins []uint16
 	for rows.Next() {
 		var (
@@ -93,7 +93,7 @@ func (s *Store) countChunk(ctx context.Context, ref *stats.Reference, c chunk) (
 		if err != nil {
 			return nil, 0, err
 		}
-		bins = collector.BinRow(ref, schema, p, 0, bins[:0])
+		bins = s.bins(ref, schema, p, 0, bins[:0])
 		counts.add(at, bins, weight)
 		n++
 	}

@@ -45,6 +45,9 @@ type Config struct {
 	MaxConns int
 	// DialTimeout bounds one connection's start; 0 means 5 s.
 	DialTimeout time.Duration
+	// Bins computes the bins of a row as collector.BinRow does, which it is by
+	// default; sealed features need keys that are not of this room.
+	Bins func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 }
 
 // Store is an open ClickHouse. It is safe for concurrent use.
@@ -52,6 +55,7 @@ type Store struct {
 	conn    driver.Conn
 	version string
 	cluster cluster
+	bins    func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 
 	mu         sync.Mutex // guards everything declared below
 	schemas    map[string]*collector.Schema
@@ -88,8 +92,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open clickhouse %s: %w", opts.Addr, err)
 	}
+	if cfg.Bins == nil {
+		cfg.Bins = collector.BinRow
+	}
 	s := &Store{
-		conn: conn, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
+		conn: conn, bins: cfg.Bins, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
 		modelIDs: map[string]modelSchemas{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 	}
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {

@@ -352,7 +352,7 @@ func (w *Writer) bin(ctx context.Context, p *plan) {
 				if schema == nil {
 					continue
 				}
-				d.binRows(ref, schema)
+				d.binRows(w.store.bins, ref, schema)
 			}
 			if !watched(d.p) {
 				continue
@@ -378,12 +378,12 @@ func (d *decoded) sampled() bool {
 	return true
 }
 
-func (d *decoded) binRows(ref *stats.Reference, schema *collector.Schema) {
+func (d *decoded) binRows(bins func(*stats.Reference, *collector.Schema, *collector.Prediction, int, []uint16) []uint16, ref *stats.Reference, schema *collector.Schema) {
 	d.binsID = ref.ID
 	rows := max(d.p.Rows, 1)
 	d.bins = make([]uint16, 0, rows*(len(schema.Features)+1))
 	for r := range rows {
-		d.bins = collector.BinRow(ref, schema, d.p, r, d.bins)
+		d.bins = bins(ref, schema, d.p, r, d.bins)
 	}
 }
 

@@ -18,6 +18,8 @@ type ModelYAML struct {
 	// FeatureNames name the columns of a model's one matrix input.
 	FeatureNames []string      `yaml:"feature_names"`
 	Segments     []segmentYAML `yaml:"segments"`
+	// Subject is the feature that says whose a row is.
+	Subject string `yaml:"subject"`
 
 	Reference  referenceYAML `yaml:"reference"`
 	Background string        `yaml:"background"`
@@ -40,7 +42,7 @@ func (f *featureYAML) UnmarshalYAML(unmarshal func(any) error) error {
 	var keys map[string]any
 	if unmarshal(&keys) == nil {
 		if policy, ok := keys["private"]; ok && (policy == nil || policy == "") {
-			return errors.New("private: names no policy (true, false, drop, mask, hash, bucket)")
+			return errors.New("private: names no policy (true, false, drop, mask, hash, bucket, seal)")
 		}
 	}
 	type plain featureYAML // without this method
@@ -143,6 +145,7 @@ func (y *ModelYAML) Config() (collector.ModelConfig, error) {
 	}
 	cfg.Task, cfg.Classes, cfg.FeatureNames = task, y.Classes, y.FeatureNames
 	cfg.Reference, cfg.ReferenceFrom, cfg.ReferenceTo = y.Reference.file, y.Reference.from, y.Reference.to
+	cfg.Subject = y.Subject
 	cfg.Background, cfg.KeepRows = y.Background, y.KeepRows
 	return cfg, nil
 }
@@ -157,14 +160,8 @@ func featureConfig(f featureYAML) (collector.FeatureConfig, error) {
 	default:
 		return fc, fmt.Errorf("feature %q: kind %q is not numeric or categorical", f.Name, f.Kind)
 	}
-	switch f.Private.policy {
-	case "":
-	case string(collector.PrivacyDrop), string(collector.PrivacyMask), string(collector.PrivacyHash), string(collector.PrivacyBucket):
-		fc.Private = collector.Privacy(f.Private.policy)
-	case "seal":
-		return fc, fmt.Errorf("feature %q: private: %s is not built yet; the version is refused so that no value is stored in clear", f.Name, f.Private.policy)
-	default:
-		return fc, fmt.Errorf("feature %q: private: %q is not a policy (true, drop, mask, hash, bucket)", f.Name, f.Private.policy)
+	if fc.Private = collector.Privacy(f.Private.policy); fc.Private != collector.PrivacyNone && !fc.Private.Known() {
+		return fc, fmt.Errorf("feature %q: private: %q is not a policy (true, drop, mask, hash, bucket, seal)", f.Name, f.Private.policy)
 	}
 	return fc, nil
 }

@@ -78,16 +78,22 @@ func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
 	return cfg, r.WithKey(&cfg)
 }
 
-// WithKey gives a configuration the key that its hashed fields need.
+// WithKey gives a configuration the keys that its hashed and sealed fields need.
 func (r *Repository) WithKey(cfg *collector.ModelConfig) error {
-	if r.cfg.HashKey == nil || !slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Private == collector.PrivacyHash }) {
-		return nil
+	has := func(p collector.Privacy) bool {
+		return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Private == p })
 	}
-	key, err := r.cfg.HashKey()
-	if err != nil {
-		return fmt.Errorf("read the key of private: hash: %w", err)
+	var err error
+	if r.cfg.HashKey != nil && has(collector.PrivacyHash) {
+		if cfg.HashKey, err = r.cfg.HashKey(); err != nil {
+			return fmt.Errorf("read the key of private: hash: %w", err)
+		}
 	}
-	cfg.HashKey = key
+	if r.cfg.Keys != nil && has(collector.PrivacySeal) {
+		if cfg.Keys, err = r.cfg.Keys(); err != nil {
+			return fmt.Errorf("get the keys of private: seal: %w", err)
+		}
+	}
 	return nil
 }
 

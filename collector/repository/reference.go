@@ -19,8 +19,26 @@ import (
 const referenceFile = ".reference.json"
 
 type keptReference struct {
-	RowsDigest string           `json:"rows_digest,omitempty"`
-	Reference  *stats.Reference `json:"reference"`
+	RowsDigest string `json:"rows_digest,omitempty"`
+	// Schema is the id of the schema it was made under: what is private may have
+	// changed since, without the version's files.
+	Schema    string           `json:"schema,omitempty"`
+	Reference *stats.Reference `json:"reference"`
+}
+
+// fits reports whether a kept reference tells no more than the schema allows.
+func (k *keptReference) fits(s *collector.Schema) bool {
+	if k.Schema != "" && k.Schema != s.ID {
+		return false
+	}
+	for i := range s.Features {
+		if s.Features[i].Private == collector.PrivacySeal && i < len(k.Reference.Fields) {
+			if f := &k.Reference.Fields[i]; f.Kind != stats.KindNone && !f.Keyed() {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // fileReference puts the reference that model.yaml names in force: from the
@@ -34,7 +52,7 @@ func (r *Repository) fileReference(ctx context.Context, s source, h *held) error
 	}
 	dir := filepath.Join(r.cfg.Store, h.version.Digest)
 	kept, err := readReference(dir)
-	if err == nil && kept.RowsDigest == digest {
+	if err == nil && kept.RowsDigest == digest && kept.fits(h.version.Schema) {
 		h.reference.Store(kept.Reference)
 		return nil
 	}
@@ -43,7 +61,7 @@ func (r *Repository) fileReference(ctx context.Context, s source, h *held) error
 		return err
 	}
 	h.reference.Store(ref)
-	return writeKept(dir, keptReference{RowsDigest: digest, Reference: ref})
+	return writeKept(dir, keptReference{RowsDigest: digest, Schema: h.version.Schema.ID, Reference: ref})
 }
 
 // ReferenceOf makes a reference of a file of rows by running the version over
@@ -59,12 +77,16 @@ func ReferenceOf(ctx context.Context, v *collector.ModelVersion, path string) (*
 // storedReference puts in force what an earlier run made of stored predictions,
 // if anything.
 func (r *Repository) storedReference(h *held) error {
-	kept, err := readReference(filepath.Join(r.cfg.Store, h.version.Digest))
+	dir := filepath.Join(r.cfg.Store, h.version.Digest)
+	kept, err := readReference(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	if !kept.fits(h.version.Schema) {
+		return os.Remove(filepath.Join(dir, referenceFile))
 	}
 	h.reference.Store(kept.Reference)
 	return nil
@@ -85,8 +107,8 @@ func readReference(dir string) (keptReference, error) {
 	return kept, kept.Reference.Validate()
 }
 
-func writeReference(dir string, ref *stats.Reference) error {
-	return writeKept(dir, keptReference{Reference: ref})
+func writeReference(dir, schema string, ref *stats.Reference) error {
+	return writeKept(dir, keptReference{Schema: schema, Reference: ref})
 }
 
 func writeKept(dir string, kept keptReference) error {
@@ -119,8 +141,8 @@ func writeWhole(path string, data []byte) error {
 const referenceRows = 4096
 
 // BuildReference runs the version over canonical rows and cuts bins of every
-// scalar feature and of the prediction. The rows themselves are not kept, and
-// private fields get no bins.
+// scalar feature and of the prediction. The rows themselves are not kept, dropped
+// fields get no bins, and sealed ones keyed bins.
 func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.Values, source string) (*stats.Reference, error) {
 	n := rows[0].Tensor.Rows()
 	var scores []float64
@@ -137,25 +159,53 @@ func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.
 		s, d := collector.Scores(v.Info, out)
 		scores, decided = append(scores, s...), append(decided, d...)
 	}
-	cols, err := collector.Flatten(v.Schema.Features, rows, n)
+	open, _ := v.Unsealed()
+	cols, err := collector.Flatten(open.Schema.Features, rows, n)
 	if err != nil {
 		return nil, err
 	}
-	return stats.NewReference(collector.StatColumns(v.Schema, v.Info.Task, cols, n, scores, decided), source)
+	return cut(v, open, cols, n, scores, decided, source)
 }
 
-// StoredReference cuts bins of stored rows and what they were answered with.
-func StoredReference(v *collector.ModelVersion, rows []collector.RawRow, source string) (*stats.Reference, error) {
+// cut makes the reference of v out of rows of open, which is v with its sealed fields
+// as they are.
+func cut(v, open *collector.ModelVersion, cols collector.Columns, n int, scores []float64, decided []string, source string) (*stats.Reference, error) {
+	ref, err := stats.NewReference(collector.StatColumns(open.Schema, v.Info.Task, cols, n, scores, decided), source)
+	if err != nil {
+		return nil, err
+	}
+	return ref, collector.SealReference(v.Name, v.Schema, ref)
+}
+
+// StoredReference cuts bins of a tenant's stored rows and what they were answered
+// with. Sealed rows whose key was deleted are left out.
+func StoredReference(v *collector.ModelVersion, tenant string, rows []collector.RawRow, source string) (*stats.Reference, error) {
 	var cols collector.Columns
-	scores, decided := make([]float64, len(rows)), make([]string, len(rows))
+	var first *collector.Columns
+	open, sealed := v.Unsealed()
+	scores, decided := make([]float64, 0, len(rows)), make([]string, 0, len(rows))
 	for i := range rows {
-		f, first := &rows[i].Features, &rows[0].Features
+		row := rows[i]
+		if len(sealed) > 0 {
+			var err error
+			row, err = collector.OpenRow(collector.Scope{Tenant: tenant, Model: v.Name}, v.Schema, row)
+			if errors.Is(err, collector.ErrForgotten) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("make a reference of stored rows: %w", err)
+			}
+		}
+		f := &row.Features
+		if first == nil {
+			first = f
+		}
 		if len(f.F32) != len(first.F32) || len(f.F64) != len(first.F64) || len(f.I64) != len(first.I64) || len(f.Str) != len(first.Str) {
 			return nil, errors.New("make a reference of stored rows: they differ in size")
 		}
 		cols.F32, cols.F64 = append(cols.F32, f.F32...), append(cols.F64, f.F64...)
 		cols.I64, cols.Str = append(cols.I64, f.I64...), append(cols.Str, f.Str...)
-		scores[i], decided[i] = rows[i].Score, rows[i].Decided
+		scores, decided = append(scores, row.Score), append(decided, row.Decided)
 	}
-	return stats.NewReference(collector.StatColumns(v.Schema, v.Info.Task, cols, len(rows), scores, decided), source)
+	return cut(v, open, cols, len(scores), scores, decided, source)
 }

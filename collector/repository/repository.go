@@ -38,6 +38,9 @@ type Config struct {
 	// HashKey returns the secret of fields that are private by hash, making one the
 	// first time; nil refuses such versions.
 	HashKey func() ([]byte, error)
+	// Keys returns the keys of fields that are private by seal; nil refuses such
+	// versions.
+	Keys func() (collector.Keyring, error)
 	// Log takes what happens to versions; nil means slog.Default().
 	Log *slog.Logger
 	// Remote are the names that upstreams answer for: AddRemote brings their
@@ -419,7 +422,7 @@ func (r *Repository) SetReference(digest string, ref *stats.Reference) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keep the reference: %w", err)
 	}
-	if err := writeReference(dir, ref); err != nil {
+	if err := writeReference(dir, h.version.Schema.ID, ref); err != nil {
 		return err
 	}
 	h.reference.Store(ref)

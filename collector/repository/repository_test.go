@@ -71,7 +71,6 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"task: classification\n", `task "classification"`},
 		{"features: [{name: a, kind: text}]\n", `kind "text"`},
 		{"features: [{kind: numeric}]\n", "no name"},
-		{"features: [{name: ssn, private: seal}]\n", `feature "ssn": private: seal is not built yet`},
 		{"features: [{name: ssn, private: dorp}]\n", `feature "ssn": private: "dorp" is not a policy`},
 		{"features: [{name: ssn, private: 1}]\n", `feature "ssn": private: "1" is not a policy`},
 		{"features: [{name: ssn, private: [drop]}]\n", "line 1"},

@@ -76,9 +76,16 @@ type FieldBins struct {
 	Min float64 `json:"min,omitempty"`
 	Max float64 `json:"max,omitempty"`
 	Std float64 `json:"std,omitempty"`
+	// Sealed holds the real bins of a field whose values are sealed, for whoever has
+	// the key: the numbers of the bins are then in an order that the key makes, and
+	// neither Edges nor Categories say what is in them.
+	Sealed string `json:"sealed,omitempty"`
 
 	index map[string]uint16
 }
+
+// Keyed reports whether the bins have no order and no meaning without a key.
+func (f *FieldBins) Keyed() bool { return f.Sealed != "" }
 
 // Bin returns the bin of a number of a KindNumeric field.
 func (f *FieldBins) Bin(x float64) uint16 {

@@ -112,6 +112,10 @@ func (f *FieldBins) Slots() []Slot {
 func (f *FieldBins) intervals() []Slot {
 	s := make([]Slot, len(f.Coarse)+1)
 	for i := range s {
+		if f.Keyed() {
+			s[i].Label = "sealed " + strconv.Itoa(i+1)
+			continue
+		}
 		lo, hi := "-inf", "inf"
 		if i > 0 {
 			v := f.Edges[f.Coarse[i-1]]

@@ -243,6 +243,8 @@ func CompareField(f *FieldBins, ref, cur Counts, refRows, rows int, opt Options)
 	switch {
 	case rows < opt.MinRows:
 		d.Reason = fmt.Sprintf("%d rows, a verdict needs %d", rows, opt.MinRows)
+	case d.Decides == "" && f.Keyed():
+		d.Reason = "no test asked for applies to this field: its values are sealed, so its bins are in no order"
 	case d.Decides == "":
 		d.Reason = "no test asked for applies to this field"
 	case d.Tests[d.Decides].Drifted:

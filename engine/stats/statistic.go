@@ -234,9 +234,10 @@ func (p *pair) kolmogorovSmirnov(limit float64) (TestResult, bool) {
 }
 
 // presentRows returns how many rows of each side have a value; ok is false for a
-// field that is not numeric or lacks values on one side.
+// field that is not numeric, whose bins are keyed and so in no order, or that lacks
+// values on one side.
 func (p *pair) presentRows() (n, m float64, ok bool) {
-	if p.bins.Kind != KindNumeric {
+	if p.bins.Kind != KindNumeric || p.bins.Keyed() {
 		return 0, 0, false
 	}
 	n = sum(p.fineRef) / p.refTotal * float64(p.refRows)

@@ -1,0 +1,567 @@
+package keys
+
+import (
+	"context"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// Errors that callers test for.
+var (
+	// ErrInUse: another process has the keys.
+	ErrInUse = errors.New("the keys are in use by another process (a running server?)")
+	// ErrWrongKey: the keys were wrapped by another key-encryption key.
+	ErrWrongKey = errors.New("the keys were wrapped by another key-encryption key")
+)
+
+const (
+	tenantsFile = "tenants.keys"
+	lockFile    = "lock"
+	// maxSealed is how many values one data key seals before there is another: random
+	// nonces of 96 bits are safe for 2^32.
+	maxSealed = 1 << 31
+	// maxSubjects bounds the subjects' keys that are kept unwrapped.
+	maxSubjects = 1 << 14
+)
+
+// Config says where the keys are. Both fields are required.
+type Config struct {
+	// Dir is the folder of the keys, which Open makes with mode 0700.
+	Dir string
+	// KEK is the key-encryption key, of 32 bytes.
+	KEK []byte
+}
+
+// Ring is a folder of keys, unwrapped. It is safe for concurrent use.
+type Ring struct {
+	dir  string
+	kek  cipher.AEAD
+	id   keyID
+	lock io.Closer
+
+	// mu guards what is declared below and the file of tenants.
+	mu      sync.RWMutex
+	tenants map[string]*tenant
+	file    *os.File
+	size    int64
+	// broken is why nothing can be added to the file any more.
+	broken error
+
+	subjects cache
+}
+
+var _ collector.Keyring = (*Ring)(nil)
+
+// tenant is a tenant's keys.
+type tenant struct {
+	name string
+	root keyID
+	// names makes pseudonyms, secret is the tenant's for keyed bins, wrap wraps the
+	// keys of subjects.
+	names, secret []byte
+	wrap          cipher.AEAD
+	data          map[keyID]*dataKey // guarded by Ring.mu
+	current       atomic.Pointer[dataKey]
+	shards        [shardCount]shard
+}
+
+type dataKey struct {
+	id      keyID
+	created time.Time
+	aead    cipher.AEAD
+	sealed  atomic.Int64
+}
+
+// Open takes the folder and unwraps what is in it. Its error wraps ErrInUse or
+// ErrWrongKey, or says what is damaged.
+func Open(cfg Config) (*Ring, error) {
+	if len(cfg.KEK) != keySize {
+		return nil, fmt.Errorf("open the keys: the key-encryption key has %d bytes, not %d", len(cfg.KEK), keySize)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of keys: %w", err)
+	}
+	held, err := lock(filepath.Join(cfg.Dir, lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("open the keys: %w", err)
+	}
+	r := &Ring{dir: cfg.Dir, kek: newAEAD(cfg.KEK), id: kekID(cfg.KEK), lock: held, tenants: map[string]*tenant{}}
+	if err := r.read(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the keys: %w", err), r.Close())
+	}
+	return r, nil
+}
+
+// Close gives the folder back.
+func (r *Ring) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, t := range r.tenants {
+		for i := range t.shards {
+			errs = append(errs, t.shards[i].close())
+		}
+	}
+	if r.file != nil {
+		errs = append(errs, r.file.Close())
+		r.file = nil
+	}
+	r.tenants = map[string]*tenant{}
+	if r.broken == nil {
+		r.broken = fs.ErrClosed
+	}
+	if r.lock != nil {
+		errs = append(errs, r.lock.Close())
+		r.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// read opens the file of tenants, cuts off what a crash left of a record and unwraps
+// the rest.
+func (r *Ring) read() error {
+	// What a crash left of a file that was to take another's place may hold keys that
+	// were forgotten since.
+	left, err := filepath.Glob(filepath.Join(r.dir, ".new-*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range left {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(r.dir, tenantsFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	r.file = f
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	list, good, err := parseTenants(b)
+	if err != nil {
+		return fmt.Errorf("read %q: %w", path, err)
+	}
+	for i := range list {
+		if err := r.unwrap(&list[i]); err != nil {
+			return fmt.Errorf("read %q: %w", path, err)
+		}
+	}
+	for name, t := range r.tenants {
+		if t.current.Load() == nil {
+			return fmt.Errorf("read %q: tenant %q has no data key: %w", path, name, errDamaged)
+		}
+	}
+	if good == 0 {
+		// Synced with the first record.
+		if _, err := f.WriteAt([]byte(tenantsMagic), 0); err != nil {
+			return err
+		}
+		good = len(tenantsMagic)
+	}
+	r.size = int64(good)
+	return f.Truncate(r.size)
+}
+
+// unwrap takes one record of the file in.
+func (r *Ring) unwrap(w *wrapped) error {
+	key, err := r.kek.Open(nil, w.nonce[:], w.sealed[:], w.bound())
+	if err != nil {
+		if w.kek != r.id {
+			return fmt.Errorf("%w: %s, and the one given is %s", ErrWrongKey, hex.EncodeToString(w.kek[:]), hex.EncodeToString(r.id[:]))
+		}
+		return errDamaged
+	}
+	t := r.tenants[w.tenant]
+	switch {
+	case w.kind == kindRoot && t == nil:
+		r.tenants[w.tenant] = newTenant(w.tenant, w.id, key)
+	case w.kind == kindData && t != nil:
+		t.add(&dataKey{id: w.id, created: w.created, aead: newAEAD(key)})
+	default:
+		return errDamaged
+	}
+	return nil
+}
+
+func newTenant(name string, id keyID, root []byte) *tenant {
+	return &tenant{
+		name: name, root: id, names: derive(root, "pseudonyms"), secret: derive(root, "bins"),
+		wrap: newAEAD(derive(root, "subjects")), data: map[keyID]*dataKey{},
+	}
+}
+
+func (t *tenant) add(d *dataKey) {
+	t.data[d.id] = d
+	t.current.Store(d)
+}
+
+func (t *tenant) pseudonym(subject string) (p pseudonym) {
+	h := hmac.New(sha256.New, t.names)
+	h.Write([]byte(subject))
+	copy(p[:], h.Sum(nil))
+	return p
+}
+
+// fresh makes a key and its record.
+func (r *Ring) fresh(kind byte, tenant string) (*wrapped, []byte) {
+	w := &wrapped{kind: kind, created: time.Now().UTC().Truncate(time.Millisecond), kek: r.id, tenant: tenant}
+	key := make([]byte, keySize)
+	random(key)
+	random(w.id[:])
+	random(w.nonce[:])
+	copy(w.sealed[:], r.kek.Seal(nil, w.nonce[:], key, w.bound()))
+	return w, key
+}
+
+// write appends records to the file of tenants and syncs it. The caller holds mu.
+func (r *Ring) write(list ...*wrapped) error {
+	if r.broken != nil {
+		return r.broken
+	}
+	var b []byte
+	for _, w := range list {
+		b = w.append(b)
+	}
+	_, err := r.file.WriteAt(b, r.size)
+	if err == nil {
+		// The name of the file too: it may have been made by this process.
+		err = errors.Join(r.file.Sync(), syncDir(r.dir))
+	}
+	if err != nil {
+		// What of it is on disk cannot be known: the next Open finds out.
+		r.broken = fmt.Errorf("write %q: %w", tenantsFile, err)
+		return r.broken
+	}
+	r.size += int64(len(b))
+	return nil
+}
+
+func (r *Ring) known(name string) *tenant {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tenants[name]
+}
+
+// tenant returns a tenant's keys, made the first time.
+func (r *Ring) tenant(name string) (*tenant, error) {
+	if t := r.known(name); t != nil {
+		return t, nil
+	}
+	if name == "" || len(name) > maxTenant {
+		return nil, fmt.Errorf("a tenant's name has 1 to %d bytes", maxTenant)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.tenants[name]; t != nil {
+		return t, nil
+	}
+	root, rootKey := r.fresh(kindRoot, name)
+	data, key := r.fresh(kindData, name)
+	if err := r.write(root, data); err != nil {
+		return nil, err
+	}
+	t := newTenant(name, root.id, rootKey)
+	t.add(&dataKey{id: data.id, created: data.created, aead: newAEAD(key)})
+	r.tenants[name] = t
+	return t, nil
+}
+
+// Rotate makes a new data key for what a tenant's rows seal from now on. What the
+// older ones sealed stays readable.
+func (r *Ring) Rotate(name string) error {
+	t, err := r.tenant(name)
+	if err != nil {
+		return fmt.Errorf("rotate the data key: %w", err)
+	}
+	if err := r.rotate(t, t.current.Load()); err != nil {
+		return fmt.Errorf("rotate the data key: %w", err)
+	}
+	return nil
+}
+
+// rotate replaces the data key old, unless another has already.
+func (r *Ring) rotate(t *tenant, old *dataKey) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.current.Load() != old {
+		return nil
+	}
+	w, key := r.fresh(kindData, t.name)
+	if err := r.write(w); err != nil {
+		return err
+	}
+	t.add(&dataKey{id: w.id, created: w.created, aead: newAEAD(key)})
+	return nil
+}
+
+// Rewrap wraps all keys of tenants with another key-encryption key, in one step: the
+// old one opens nothing of the file from then on. Keys of subjects are wrapped by
+// their tenant's and stay as they are.
+func (r *Ring) Rewrap(kek []byte) error {
+	if len(kek) != keySize {
+		return fmt.Errorf("wrap the keys again: the key-encryption key has %d bytes, not %d", len(kek), keySize)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.rewrap(newAEAD(kek), kekID(kek)); err != nil {
+		return fmt.Errorf("wrap the keys again: %w", err)
+	}
+	return nil
+}
+
+func (r *Ring) rewrap(kek cipher.AEAD, id keyID) error {
+	if r.broken != nil {
+		return r.broken
+	}
+	old := make([]byte, r.size)
+	if _, err := r.file.ReadAt(old, 0); err != nil {
+		return err
+	}
+	list, good, err := parseTenants(old)
+	if err != nil || good != len(old) {
+		return errors.Join(errDamaged, err)
+	}
+	b := []byte(tenantsMagic)
+	for i := range list {
+		w := &list[i]
+		key, err := r.kek.Open(nil, w.nonce[:], w.sealed[:], w.bound())
+		if err != nil {
+			return errDamaged
+		}
+		w.kek = id
+		random(w.nonce[:])
+		copy(w.sealed[:], kek.Seal(nil, w.nonce[:], key, w.bound()))
+		b = w.append(b)
+	}
+	f, err := replace(filepath.Join(r.dir, tenantsFile), b)
+	if err != nil {
+		return err
+	}
+	err = r.file.Close()
+	r.file, r.size, r.kek, r.id = f, int64(len(b)), kek, id
+	return err
+}
+
+// replace puts a file in another's place in one step and returns it open.
+func replace(path string, b []byte) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Sealers implements collector.Keyring.
+func (r *Ring) Sealers(name string, subjects []string) ([]collector.Sealer, error) {
+	t, err := r.tenant(name)
+	if err != nil {
+		return nil, err
+	}
+	d := t.current.Load()
+	if d.sealed.Load() >= maxSealed {
+		if err := r.rotate(t, d); err != nil {
+			return nil, err
+		}
+		d = t.current.Load()
+	}
+	out := make([]collector.Sealer, len(subjects))
+	var pending pending
+	for i, s := range subjects {
+		if s == "" {
+			out[i] = &sealer{tenant: t.name, aead: d.aead, id: append([]byte{byTenant}, d.id[:]...), data: d}
+			continue
+		}
+		who := t.pseudonym(s)
+		k, err := r.subject(t, who, &pending)
+		if err != nil {
+			return nil, err
+		}
+		id := append([]byte{bySubject}, who[:]...)
+		out[i] = &sealer{tenant: t.name, aead: k.aead, id: append(id, k.gen[:]...)}
+	}
+	return out, pending.sync()
+}
+
+// sealer seals under one key.
+type sealer struct {
+	tenant string
+	aead   cipher.AEAD
+	id     []byte // what the key is known by in a sealed value
+	data   *dataKey
+}
+
+// Seal implements collector.Sealer.
+func (s *sealer) Seal(model, field string, value []byte) (string, error) {
+	if s.data != nil {
+		s.data.sealed.Add(1)
+	}
+	var bound [128]byte
+	ad := place(bound[:0], s.id, s.tenant, model, field)
+	var space [192]byte
+	b := append(space[:0], s.id...)
+	b = slices.Grow(b, nonceSize+len(value)+s.aead.Overhead())
+	n := len(b)
+	b = b[:n+nonceSize]
+	random(b[n:])
+	b = s.aead.Seal(b, b[n:], value, ad)
+	out := make([]byte, len(sealedPrefix)+base64.RawURLEncoding.EncodedLen(len(b)))
+	copy(out, sealedPrefix)
+	base64.RawURLEncoding.Encode(out[len(sealedPrefix):], b)
+	return string(out), nil
+}
+
+// Open implements collector.Keyring.
+func (r *Ring) Open(at collector.Scope, field, sealed string) ([]byte, error) {
+	b, err := parseBlob(sealed)
+	if err != nil {
+		return nil, err
+	}
+	t := r.known(at.Tenant)
+	if t == nil {
+		return nil, errors.New("the tenant has no keys here")
+	}
+	var aead cipher.AEAD
+	var id []byte
+	switch b.by {
+	case byTenant:
+		r.mu.RLock()
+		d := t.data[b.data]
+		r.mu.RUnlock()
+		if d == nil {
+			return nil, errors.New("the folder of keys has not the key that it was sealed with")
+		}
+		aead, id = d.aead, append([]byte{byTenant}, b.data[:]...)
+	default:
+		k, err := r.find(t, b.who)
+		if err != nil {
+			return nil, err
+		}
+		if k.gen != b.gen {
+			return nil, collector.ErrForgotten
+		}
+		aead, id = k.aead, append(append([]byte{bySubject}, b.who[:]...), b.gen[:]...)
+	}
+	value, err := aead.Open(nil, b.nonce, b.box, place(nil, id, at.Tenant, at.Model, field))
+	if err != nil {
+		return nil, errors.New("it was not sealed for this tenant, model and feature, or was changed")
+	}
+	return value, nil
+}
+
+// Secret implements collector.Keyring.
+func (r *Ring) Secret(name string) ([]byte, error) {
+	t, err := r.tenant(name)
+	if err != nil {
+		return nil, err
+	}
+	return t.secret, nil
+}
+
+// Forget deletes the key of a subject of a tenant and returns how many there were, 0 or
+// 1. What it sealed is gone for ever; rows of the same subject that come later get
+// another key. The key is no more in its file when Forget returns; a copy of the file
+// made before has it still.
+func (r *Ring) Forget(ctx context.Context, tenant, subject string) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	t := r.known(tenant)
+	if t == nil || subject == "" {
+		return 0, nil
+	}
+	n, err := r.forget(t, t.pseudonym(subject))
+	if err != nil {
+		return n, fmt.Errorf("forget a subject: %w", err)
+	}
+	return n, nil
+}
+
+// TenantKeys is what can be told of a tenant's keys.
+type TenantKeys struct {
+	Tenant   string
+	Data     []DataKey // the oldest first; the last one seals
+	Subjects int
+}
+
+// DataKey is what can be told of a data key.
+type DataKey struct {
+	ID      string
+	Created time.Time
+}
+
+// List tells of all tenants' keys, by name.
+func (r *Ring) List() ([]TenantKeys, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []TenantKeys
+	for name, t := range r.tenants {
+		k := TenantKeys{Tenant: name}
+		for _, d := range t.data {
+			k.Data = append(k.Data, DataKey{hex.EncodeToString(d.id[:]), d.created})
+		}
+		last := hex.EncodeToString(t.current.Load().id[:])
+		slices.SortFunc(k.Data, func(a, b DataKey) int {
+			if c := a.Created.Compare(b.Created); c != 0 {
+				return c
+			}
+			if a.ID == last {
+				return 1
+			}
+			return -1
+		})
+		for i := range t.shards {
+			n, err := r.count(t, i)
+			if err != nil {
+				return nil, err
+			}
+			k.Subjects += n
+		}
+		out = append(out, k)
+	}
+	slices.SortFunc(out, func(a, b TenantKeys) int {
+		if a.Tenant < b.Tenant {
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+// KEKID names the key-encryption key in use, without telling it.
+func (r *Ring) KEKID() string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return hex.EncodeToString(r.id[:])
+}
