@@ -31,6 +31,8 @@ var (
 	ErrBadQuery = errors.New("bad query")
 	// ErrUnavailable: the store cannot be asked now.
 	ErrUnavailable = errors.New("store unavailable")
+	// ErrForgotten: the key of a sealed value was deleted.
+	ErrForgotten = errors.New("its key was deleted: the value is gone")
 )
 
 // How much of a request is stored (Prediction.Capture).

@@ -204,12 +204,12 @@ func FlattenFor(at Scope, fields []Field, vals engine.Values, rows int) (Columns
 	if rows < 0 {
 		return c, fmt.Errorf("flatten: %d rows", rows)
 	}
+	if m := matrixOf(fields, vals, rows); m != nil {
+		return flattenMatrix(at, fields, m, rows)
+	}
 	vals, err := redact(at, fields, vals, rows)
 	if err != nil {
 		return c, err
-	}
-	if m := matrixOf(fields, vals, rows); m != nil {
-		return flattenMatrix(fields, m, rows)
 	}
 	if t := plainTensor(fields, vals, rows); t != nil {
 		return Columns{F32: engine.Data[float32](t), F64: engine.Data[float64](t)}, nil
@@ -302,9 +302,12 @@ func plainTensor(fields []Field, vals engine.Values, rows int) *engine.Tensor {
 	return t
 }
 
-func flattenMatrix(fields []Field, t *engine.Tensor, rows int) (Columns, error) {
+func flattenMatrix(at Scope, fields []Field, t *engine.Tensor, rows int) (Columns, error) {
 	keep := make([]int, 0, 64)
 	for i := range fields {
+		if transformed(&fields[i]) {
+			return flattenPrivateMatrix(at, fields, t, rows)
+		}
 		if stored(&fields[i]) {
 			keep = append(keep, i)
 		}

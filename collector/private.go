@@ -20,6 +20,15 @@ func transformed(f *Field) bool {
 	return f.Private == PrivacyMask || f.Private == PrivacyHash || f.Private == PrivacyBucket || f.Private == PrivacySeal
 }
 
+func anyTransformed(fields []Field) bool {
+	for i := range fields {
+		if transformed(&fields[i]) {
+			return true
+		}
+	}
+	return false
+}
+
 // makePrivate turns a field into what is stored of it.
 func makePrivate(f *Field, how Privacy, cfg *ModelConfig) error {
 	key := cfg.HashKey
@@ -62,50 +71,24 @@ func makePrivate(f *Field, how Privacy, cfg *ModelConfig) error {
 // redact replaces the values of transformed fields, before anything is laid out
 // to be written. It returns vals where there are none, else one column a field.
 func redact(at Scope, fields []Field, vals engine.Values, rows int) (engine.Values, error) {
-	any, sealed, subject := false, false, -1
-	for i := range fields {
-		any = any || transformed(&fields[i])
-		sealed = sealed || fields[i].Private == PrivacySeal
-		if fields[i].Subject {
-			subject = i
-		}
-	}
-	if !any {
+	if !anyTransformed(fields) {
 		return vals, nil
 	}
+	seal, err := sealers(at, fields, rows, func(i int) (*engine.Tensor, error) { return vals.Get(fields[i].Name), nil })
+	if err != nil {
+		return nil, fmt.Errorf("flatten: %w", err)
+	}
 	out := make(engine.Values, 0, len(fields))
-	matrix := matrixOf(fields, vals, rows)
-	column := func(i int) (*engine.Tensor, error) {
-		if matrix != nil {
-			return columnOf(matrix, i)
-		}
-		return vals.Get(fields[i].Name), nil
-	}
-	var seal []Sealer
-	if sealed {
-		var whose *engine.Tensor
-		var err error
-		if subject >= 0 {
-			if whose, err = column(subject); err != nil {
-				return nil, err
-			}
-		}
-		if seal, err = sealers(at, fields, whose, rows); err != nil {
-			return nil, fmt.Errorf("flatten: %w", err)
-		}
-	}
 	for i := range fields {
 		f := &fields[i]
 		if !stored(f) {
 			continue
 		}
-		t, err := column(i)
-		if err != nil {
-			return nil, err
+		t := vals.Get(f.Name)
+		if t == nil {
+			return nil, fmt.Errorf("flatten: no tensor %q", f.Name)
 		}
 		switch {
-		case t == nil:
-			return nil, fmt.Errorf("flatten: no tensor %q", f.Name)
 		case f.Private == PrivacySeal:
 			t, err = sealColumn(f, t, rows, at, seal)
 		case transformed(f):
@@ -117,6 +100,69 @@ func redact(at Scope, fields []Field, vals engine.Values, rows int) (engine.Valu
 		out = append(out, engine.Named{Name: f.Name, Tensor: t})
 	}
 	return out, nil
+}
+
+// flattenPrivateMatrix is flattenMatrix where columns are transformed.
+func flattenPrivateMatrix(at Scope, fields []Field, m *engine.Tensor, rows int) (Columns, error) {
+	column := func(i int) (*engine.Tensor, error) { return columnOf(m, i) }
+	seal, err := sealers(at, fields, rows, column)
+	if err != nil {
+		return Columns{}, fmt.Errorf("flatten: %w", err)
+	}
+	l, err := newLayout(fields, nil) // a matrix has no fields that vary
+	if err != nil {
+		return Columns{}, fmt.Errorf("flatten: %w", err)
+	}
+	c := makeColumns(l, rows)
+	copyColumns(&c, fields, l, m, rows)
+	_, value := elements(m)
+	for i := range fields {
+		f, sp := &fields[i], l.spans[i]
+		switch {
+		case !transformed(f):
+		case f.Private == PrivacySeal:
+			if err := sealEach(f, c.Str[sp.at:], l.width[classStr], value, i, len(fields), rows, at, seal); err != nil {
+				return Columns{}, fmt.Errorf("flatten: %w", err)
+			}
+		default:
+			t, err := column(i)
+			if err == nil {
+				t, err = redactColumn(f, t)
+			}
+			if err != nil {
+				return Columns{}, fmt.Errorf("flatten: %w", err)
+			}
+			copyField(&c, l, sp, t, rows, false)
+		}
+	}
+	return c, nil
+}
+
+// copyColumns copies the columns of a matrix that are stored as they are.
+func copyColumns(c *Columns, fields []Field, l *layout, m *engine.Tensor, rows int) {
+	switch k := classOf(m.DType()); k {
+	case classF32:
+		gatherPlain(c.F32, fields, l, k, rows, f32At(m))
+	case classF64:
+		src := engine.Data[float64](m)
+		gatherPlain(c.F64, fields, l, k, rows, func(i int) float64 { return src[i] })
+	case classI64:
+		gatherPlain(c.I64, fields, l, k, rows, i64At(m))
+	case classStr:
+		src := engine.Data[string](m)
+		gatherPlain(c.Str, fields, l, k, rows, func(i int) string { return src[i] })
+	}
+}
+
+func gatherPlain[T any](dst []T, fields []Field, l *layout, k class, rows int, at func(int) T) {
+	for i := range fields {
+		if !stored(&fields[i]) || transformed(&fields[i]) {
+			continue
+		}
+		for r := range rows {
+			dst[r*l.width[k]+l.spans[i].at] = at(r*len(fields) + i)
+		}
+	}
 }
 
 // columnOf copies one column of a matrix, in its own type.

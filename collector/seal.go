@@ -10,9 +10,6 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// ErrForgotten: the key of a sealed value was deleted, so the value is gone.
-var ErrForgotten = errors.New("its key was deleted: the value is gone")
-
 // Scope says whose rows are laid out. Sealed values are bound to it and open in no
 // other.
 type Scope struct{ Tenant, Model string }
@@ -150,44 +147,77 @@ func elements(t *engine.Tensor) (n int, at func(int) opened) {
 }
 
 // sealColumn seals the values of one field for each of rows rows; a tensor of one
-// value is every row's. Missing ones stay missing.
-func sealColumn(f *Field, t *engine.Tensor, rows int, at Scope, sealers []Sealer) (*engine.Tensor, error) {
+// value is every row's.
+func sealColumn(f *Field, t *engine.Tensor, rows int, at Scope, seal []Sealer) (*engine.Tensor, error) {
 	n, value := elements(t)
 	if n != rows && n != 1 {
 		return nil, fmt.Errorf("tensor %q has %d values where %d rows have one each", f.Name, n, rows)
 	}
+	step := 1
+	if n == 1 {
+		step = 0
+	}
 	out := make([]string, rows)
-	var buf []byte
-	for i := range out {
-		v := value(min(i, n-1))
-		if v.missing() {
-			continue
-		}
-		buf = v.append(buf[:0])
-		var err error
-		if out[i], err = sealers[min(i, len(sealers)-1)].Seal(at.Model, f.Name, buf); err != nil {
-			return nil, fmt.Errorf("seal feature %q: %w", f.Name, err)
-		}
+	if err := sealEach(f, out, 1, value, 0, step, rows, at, seal); err != nil {
+		return nil, err
 	}
 	return engine.Of(out, rows)
 }
 
+// sealEach seals the values from number from on, every step-th, into every width-th
+// place of dst. Missing ones stay missing.
+func sealEach(f *Field, dst []string, width int, value func(int) opened, from, step, rows int, at Scope, seal []Sealer) error {
+	var space [64]byte
+	buf := space[:0]
+	for r := range rows {
+		v := value(from + r*step)
+		if v.missing() {
+			continue
+		}
+		buf = v.append(buf[:0])
+		s, err := seal[min(r, len(seal)-1)].Seal(at.Model, f.Name, buf)
+		if err != nil {
+			return fmt.Errorf("seal feature %q: %w", f.Name, err)
+		}
+		dst[r*width] = s
+	}
+	return nil
+}
+
 // sealers returns what seals the values of each row, or of all rows where there is
-// one only. The subject is read before anything of it is taken out.
-func sealers(at Scope, fields []Field, subject *engine.Tensor, rows int) ([]Sealer, error) {
+// one only; none where no field is sealed. The subject is read, as column number i,
+// before anything of it is taken out.
+func sealers(at Scope, fields []Field, rows int, column func(i int) (*engine.Tensor, error)) ([]Sealer, error) {
+	sealed, subject := false, -1
+	for i := range fields {
+		sealed = sealed || fields[i].Private == PrivacySeal
+		if fields[i].Subject {
+			subject = i
+		}
+	}
+	if !sealed {
+		return nil, nil
+	}
+	subjects := []string{""}
+	if subject >= 0 {
+		t, err := column(subject)
+		if err != nil {
+			return nil, err
+		}
+		if subjects, err = subjectTexts(&fields[subject], t, rows); err != nil {
+			return nil, err
+		}
+	}
+	return sealersFor(at, fields, subjects)
+}
+
+func sealersFor(at Scope, fields []Field, subjects []string) ([]Sealer, error) {
 	keys := keyringOf(fields)
 	if keys == nil {
 		return nil, errors.New("a sealed field has no keys here")
 	}
 	if at.Tenant == "" || at.Model == "" {
 		return nil, errors.New("sealed fields are bound to a tenant and a model, and none was said")
-	}
-	subjects := []string{""}
-	if i := slices.IndexFunc(fields, func(f Field) bool { return f.Subject }); i >= 0 {
-		var err error
-		if subjects, err = subjectTexts(&fields[i], subject, rows); err != nil {
-			return nil, err
-		}
 	}
 	list, err := keys.Sealers(at.Tenant, subjects)
 	if err != nil {

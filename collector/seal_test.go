@@ -224,7 +224,11 @@ func TestForgottenSubjects(t *testing.T) {
 			t.Fatal(err)
 		}
 		opens := func(r int) error {
-			_, err := collector.OpenRow(at, s, collector.RawRow{Features: cols.Row(r, 4)})
+			row, err := collector.OpenRow(at, s, collector.RawRow{Features: cols.Row(r, 4)})
+			got := row.Features.F32
+			if err == nil && !slices.Equal(got[len(got)-2:], []float32{float32(r+1) * 1000, float32(30 + r)}) {
+				t.Errorf("row %d opens as %+v", r, row.Features)
+			}
 			return err
 		}
 		for r := range 4 {

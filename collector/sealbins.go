@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -202,7 +201,8 @@ func SealReference(model string, s *Schema, ref *stats.Reference) error {
 	if len(s.Sealed()) == 0 {
 		return nil
 	}
-	list, err := sealers(at, withoutSubject(s.Features), nil, 1)
+	// The tenant's own key: a reference is nobody's.
+	list, err := sealersFor(at, s.Features, []string{""})
 	if err != nil {
 		return fmt.Errorf("seal the reference: %w", err)
 	}
@@ -219,16 +219,6 @@ func SealReference(model string, s *Schema, ref *stats.Reference) error {
 		}
 	}
 	return ref.Seal()
-}
-
-// withoutSubject makes the tenant's own key the one that is asked for: a reference is
-// nobody's.
-func withoutSubject(fields []Field) []Field {
-	out := slices.Clone(fields)
-	for i := range out {
-		out[i].Subject = false
-	}
-	return out
 }
 
 // sealBins replaces the bins of field i, and moves its counts.

@@ -84,9 +84,14 @@ func TestSealOpen(t *testing.T) {
 		b, _ := base64.RawURLEncoding.DecodeString(s[len(sealedPrefix):])
 		b[rnd.IntN(len(b))] ^= 1 << rnd.IntN(8)
 		for _, other := range []struct{ tenant, model, field, sealed string }{
-			{tenant + "x", model, field, s}, {tenant, model + "x", field, s}, {tenant, model, field + "x", s},
-			{tenant, model + field[:1], field[1:], s}, {tenant, model, field, s[:len(s)-2]},
-			{tenant, model, field, sealedPrefix + base64.RawURLEncoding.EncodeToString(b)}, {tenant, model, field, ""}, {tenant, model, field, value},
+			{tenant + "x", model, field, s},
+			{tenant, model + "x", field, s},
+			{tenant, model, field + "x", s},
+			{tenant, model + field[:1], field[1:], s},
+			{tenant, model, field, s[:len(s)-2]},
+			{tenant, model, field, sealedPrefix + base64.RawURLEncoding.EncodeToString(b)},
+			{tenant, model, field, ""},
+			{tenant, model, field, value},
 		} {
 			if got, err := r.Open(collector.Scope{Tenant: other.tenant, Model: other.model}, other.field, other.sealed); err == nil {
 				t.Fatalf("%q opens as %q", other, got)
@@ -352,9 +357,8 @@ func TestDamage(t *testing.T) {
 		b := bytes.Clone(whole)
 		b[at] ^= 0x10
 		put(tenantsFile, b)
-		if r, err := Open(Config{Dir: dir, KEK: kek(1)}); err == nil {
+		if _, err := Open(Config{Dir: dir, KEK: kek(1)}); err == nil {
 			t.Fatalf("a bit turned at %d is taken", at)
-			_ = r.Close()
 		}
 	}
 	put(tenantsFile, whole)

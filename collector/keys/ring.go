@@ -27,6 +27,8 @@ var (
 	ErrInUse = errors.New("the keys are in use by another process (a running server?)")
 	// ErrWrongKey: the keys were wrapped by another key-encryption key.
 	ErrWrongKey = errors.New("the keys were wrapped by another key-encryption key")
+	// ErrNoSource: it is not said where the key-encryption key comes from.
+	ErrNoSource = errors.New("there is no key-encryption key: name a file, an environment variable or a command in capture.key")
 )
 
 const (

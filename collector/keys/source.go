@@ -32,9 +32,6 @@ const (
 	commandOutput = 4096
 )
 
-// ErrNoSource: it is not said where the key-encryption key comes from.
-var ErrNoSource = errors.New("there is no key-encryption key: name a file, an environment variable or a command in capture.key")
-
 // Validate reports what is wrong with where the key should come from.
 func (s Source) Validate() error {
 	n := 0
