@@ -37,10 +37,11 @@ var (
 
 // How much of a request is stored (Prediction.Capture).
 const (
-	CaptureFull    = "full"
-	CaptureCut     = "cut"     // without features: they were too large
-	CaptureSampled = "sampled" // without features, by a rule; with their bins
-	CaptureNone    = "none"    // without features, or not at all
+	CaptureFull     = "full"
+	CaptureRedacted = "redacted" // but for what patterns took out of its features
+	CaptureCut      = "cut"      // without features: they were too large
+	CaptureSampled  = "sampled"  // without features, by a rule; with their bins
+	CaptureNone     = "none"     // without features, or not at all
 )
 
 // Route says how a prediction came to be recorded.
@@ -77,8 +78,8 @@ type Prediction struct {
 	// failed. Neither ever holds a feature's value.
 	Status int
 	Error  string
-	// Capture says what of the request is stored: "full", "cut", "sampled" or
-	// "none" (features absent).
+	// Capture says what of the request is stored: "full", "redacted" (but for what
+	// patterns took out of its features), "cut", "sampled" or "none" (features absent).
 	Capture string
 	// Weight is the number of predictions that each row's features stand for: 1
 	// where all are kept, 1/share where they were kept by chance, 0 where they were

@@ -84,7 +84,9 @@ func TestExampleConfigIsTheDefaults(t *testing.T) {
 	}
 	want := defaults()
 	want.Alerts.Webhooks, want.Upstreams, want.Capture.Sample = got.Alerts.Webhooks, got.Upstreams, got.Capture.Sample
-	if len(got.Alerts.Webhooks)+len(got.Upstreams)+len(got.Capture.Sample) != 0 || !reflect.DeepEqual(got, want) {
+	want.Capture.Key.Command, want.Capture.Private, want.Capture.Patterns = got.Capture.Key.Command, got.Capture.Private, got.Capture.Patterns
+	lists := len(got.Alerts.Webhooks) + len(got.Upstreams) + len(got.Capture.Sample) + len(got.Capture.Key.Command) + len(got.Capture.Private) + len(got.Capture.Patterns)
+	if lists != 0 || !reflect.DeepEqual(got, want) {
 		t.Errorf("the printed example is not the defaults:\n%+v\n%+v", got, want)
 	}
 }

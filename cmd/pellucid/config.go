@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/strictyaml"
@@ -65,6 +66,10 @@ type captureConfig struct {
 	Sample []sampleConfig `yaml:"sample"`
 	// Key is where the key-encryption key of sealed fields comes from.
 	Key keyConfig `yaml:"key"`
+	// Private makes features of any model private, by "model.feature".
+	Private map[string]string `yaml:"private"`
+	// Patterns find what is private by its form, wherever it is.
+	Patterns []patternConfig `yaml:"patterns"`
 }
 
 type sampleConfig struct {
@@ -142,6 +147,8 @@ capture:
     file: ""                  # out of a file,
     env: ""                   # or an environment variable,
     command: []               # or printed by a command, as in [/usr/local/bin/kms, decrypt, kek]; no shell reads it
+  private: {}                 # features that are private in any model, as in {"*.email": hash, "loans.income": seal}
+  patterns: []                # what is taken out of any text: card, email, iban, phone, token; or {name: email, action: hash}
   sample: []                  # which predictions keep their features; all where no rule says otherwise:
 # - model: flights            # or "*"
 #   share: 0.1                # kept by chance; the rest keeps outputs, score and bins, so drift stays exact
@@ -337,6 +344,12 @@ func (c *config) validateCapture() error {
 	}
 	if err := c.Capture.Key.source().Validate(); err != nil {
 		return bad("capture.key", "%w", err)
+	}
+	if _, err := collector.ParsePrivateRules(c.Capture.Private); err != nil {
+		return bad("capture.private", "%w", err)
+	}
+	if err := c.checkPatterns(); err != nil {
+		return bad("capture.patterns", "%w", err)
 	}
 	return nil
 }

@@ -184,7 +184,7 @@ func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion) er
 	}
 	var list []collector.RawRow
 	err = m.server.store.Each(ctx, *q, func(p *collector.StoredPrediction) error {
-		if p.Digest == v.Digest && p.Capture == collector.CaptureFull && p.Status < 400 {
+		if p.Digest == v.Digest && (p.Capture == collector.CaptureFull || p.Capture == collector.CaptureRedacted) && p.Status < 400 {
 			list = append(list, p.Raw)
 		}
 		return nil

@@ -213,9 +213,13 @@ func (s *server) startModels(ctx context.Context) error {
 	for _, u := range s.cfg.Upstreams {
 		remote = append(remote, u.Name)
 	}
+	rules, err := collector.ParsePrivateRules(s.cfg.Capture.Private)
+	if err != nil {
+		return usage(bad("capture.private", "%w", err))
+	}
 	s.models, err = repository.Open(ctx, repository.Config{
 		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, HashKey: s.cfg.hashKey(),
-		Keys: s.keyring.keys, Log: s.log,
+		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -244,7 +248,7 @@ func (s *server) startUpstreams() error {
 		}
 		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
 			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout),
-			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Live: s.models.AddRemote, Logger: s.log,
+			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Protect: s.models.Protect, Live: s.models.AddRemote, Logger: s.log,
 		})
 		if err != nil {
 			return usage(err)

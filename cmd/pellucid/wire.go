@@ -26,8 +26,12 @@ import (
 
 // startWriter joins capture to the spool and the spool to ClickHouse.
 func (s *server) startWriter(context.Context) error {
+	patterns, err := s.cfg.patterns()
+	if err != nil {
+		return err
+	}
 	c, err := capture.New(capture.Config{
-		Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
+		Patterns: patterns, Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
 		Sample: s.cfg.Capture.rules(), Bins: s.binner.Row, Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes),
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
 	})
@@ -256,6 +260,9 @@ func (s *server) explainStored(ctx context.Context, tenant, id string, req colle
 }
 
 func (s *server) explainRow(ctx context.Context, tenant string, p *collector.StoredPrediction, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	if p.Capture == collector.CaptureRedacted {
+		return nil, fmt.Errorf("capture.patterns took something out of its features: %w", collector.ErrRefused)
+	}
 	if p.Capture != collector.CaptureFull {
 		return nil, fmt.Errorf("its features are not stored (capture: %s): %w", p.Capture, collector.ErrRefused)
 	}

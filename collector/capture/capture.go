@@ -3,8 +3,12 @@
 // or explanations, and what a version's schema marks as private is taken out
 // here, before a single byte is encoded.
 //
-// It owns no file and no goroutine. It never retries, and looks at what a value is
-// only where a rule keeps outliers; it never puts a value into a span, a metric, a log or an error.
+// Patterns, where there are any, look for what nobody marked in the texts that are
+// left: features, outputs, errors, external ids, labels.
+//
+// It owns no file and no goroutine. It never retries, and looks at what a value is only
+// for patterns and where a rule keeps outliers; it never puts a value into a span, a
+// metric, a log or an error.
 //
 // Invariants: a schema is in the spool before the first prediction under it that
 // this process captures; Prediction returns after Append has returned, so that
@@ -15,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,6 +70,8 @@ type Config struct {
 	Bins func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 	// MaxError bounds the stored text of an error, 1,024 bytes by default.
 	MaxError int
+	// Patterns find what is private by its form; nil finds nothing.
+	Patterns *Patterns
 	// Schema finds the schema of a version, nil for unknown. Explanations of
 	// versions with private fields are refused; without Schema the versions
 	// captured in this process are known, which are all whose rows were brought
@@ -250,7 +257,7 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	p.SchemaID = v.Schema.ID
 	p.Features, p.Outputs, p.Scores, p.Decided = collector.Columns{}, collector.Columns{}, nil, nil
 	p.Bins, p.BinsID = nil, ""
-	p.Error = bounded(p.Error, c.cfg.MaxError)
+	c.redactTexts(p)
 	if p.Weight == 0 {
 		p.Weight = 1
 	}
@@ -269,6 +276,9 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 		if p.Features, err = collector.FlattenFor(collector.Scope{Tenant: p.Tenant, Model: p.Model}, v.Schema.Features, in, p.Rows); err != nil {
 			return fmt.Errorf("features: %w", err)
 		}
+		if c.redactColumn(v.Schema.Features, p.Features.Str, p.Rows) {
+			p.Capture = collector.CaptureRedacted
+		}
 	}
 	if out == nil {
 		return nil
@@ -279,8 +289,49 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	if v.Info != nil {
 		p.Scores, p.Decided = collector.Scores(v.Info, out)
 	}
+	c.redactColumn(v.Schema.Outputs, p.Outputs.Str, p.Rows)
+	c.redactColumn(nil, p.Decided, len(p.Decided))
 	c.sample(p, v)
 	return nil
+}
+
+// redactTexts takes out of what was said beside the values what patterns find.
+func (c *Capturer) redactTexts(p *collector.Prediction) {
+	// Before the text is cut, which could leave a part that is no more found.
+	p.Error = bounded(c.cfg.Patterns.Text(p.Error), c.cfg.MaxError)
+	if c.cfg.Patterns == nil || len(p.ExternalIDs) == 0 {
+		return
+	}
+	ids := make([]string, len(p.ExternalIDs)) // the caller has the others
+	for i, id := range p.ExternalIDs {
+		ids[i] = c.cfg.Patterns.ID(id)
+	}
+	p.ExternalIDs = ids
+}
+
+// redactColumn takes out of the texts of rows what patterns find, but where a text
+// stands for a private field: a hash or a sealed value is no text. It reports whether
+// it found anything.
+func (c *Capturer) redactColumn(fields []collector.Field, texts []string, rows int) (any bool) {
+	if c.cfg.Patterns == nil || rows <= 0 || len(texts) < rows {
+		return false
+	}
+	width := len(texts) / rows
+	skip := make([]bool, width)
+	for i := range fields {
+		if array, at, ok := collector.FieldPosition(fields, i); ok && array == "Str" && fields[i].Private != collector.PrivacyNone {
+			skip[at] = true
+		}
+	}
+	for k, s := range texts {
+		if skip[k%width] {
+			continue
+		}
+		if t := c.cfg.Patterns.Text(s); t != s {
+			texts[k], any = t, true
+		}
+	}
+	return any
 }
 
 // requestBytes is what the inputs of a request take. Dropped columns count too:
@@ -336,6 +387,11 @@ func (c *Capturer) ensureSchema(ctx context.Context, s *collector.Schema) error 
 // Feedback records a label. A label that cannot be written is an error whatever
 // OnFull says: its acknowledgement is all the caller has.
 func (c *Capturer) Feedback(ctx context.Context, f *collector.Feedback) error {
+	if c.cfg.Patterns != nil {
+		clean := *f
+		clean.Label, clean.ExternalID = c.cfg.Patterns.Text(f.Label), c.cfg.Patterns.ID(f.ExternalID)
+		f = &clean
+	}
 	buf := c.buffers.Get().(*[]byte)
 	*buf = collector.AppendFeedback((*buf)[:0], f)
 	err := c.append(ctx, collector.Record{
@@ -363,7 +419,7 @@ func (c *Capturer) Explanation(ctx context.Context, e *collector.Explanation) er
 			}
 		}
 	}
-	b, err := collector.EncodeExplanation(e)
+	b, err := collector.EncodeExplanation(c.redactExplanation(e))
 	if err != nil {
 		return fmt.Errorf("capture explanation: %w", err)
 	}
@@ -375,6 +431,21 @@ func (c *Capturer) Explanation(ctx context.Context, e *collector.Explanation) er
 		return fmt.Errorf("capture explanation: %w", err)
 	}
 	return nil
+}
+
+// redactExplanation is e with what patterns find in its values taken out.
+func (c *Capturer) redactExplanation(e *collector.Explanation) *collector.Explanation {
+	if c.cfg.Patterns == nil {
+		return e
+	}
+	clean := *e
+	clean.Attributions = slices.Clone(e.Attributions)
+	for i := range clean.Attributions {
+		if text, ok := clean.Attributions[i].Value.(string); ok {
+			clean.Attributions[i].Value = c.cfg.Patterns.Text(text)
+		}
+	}
+	return &clean
 }
 
 func (c *Capturer) schemaOf(model, version string) *collector.Schema {

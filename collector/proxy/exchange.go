@@ -32,7 +32,13 @@ type exchange struct {
 // that of the description, the server's and ours: what the model computes cannot
 // be known from here.
 func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine.Info) (*collector.ModelVersion, error) {
-	schema, err := collector.NewSchema(info, u.cfg.Config)
+	cfg := u.cfg.Config
+	if u.cfg.Protect != nil {
+		if err := u.cfg.Protect(u.cfg.Name, info, &cfg); err != nil {
+			return nil, err
+		}
+	}
+	schema, err := collector.NewSchema(info, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("its metadata: %w", err)
 	}
@@ -50,7 +56,7 @@ func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine
 	digest := sha256.Sum256(canonical)
 	v := &collector.ModelVersion{
 		Name: u.cfg.Name, Version: version, Digest: hex.EncodeToString(digest[:]),
-		Info: info, Schema: schema, Config: u.cfg.Config,
+		Info: info, Schema: schema, Config: cfg,
 		Reference:  func() *stats.Reference { return nil },
 		Background: func() (engine.Values, string, bool) { return nil, "", false },
 	}

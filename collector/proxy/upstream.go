@@ -34,6 +34,9 @@ type UpstreamConfig struct {
 	// Config is what model.yaml would say. Task and Classes come from it, since
 	// the protocol has no word for them.
 	Config collector.ModelConfig
+	// Protect adds to the configuration what is private of the model by rule, once it is
+	// known what features it has; nil adds nothing.
+	Protect func(model string, info *engine.Info, cfg *collector.ModelConfig) error
 	// Inputs and Outputs are used where the server's metadata has none.
 	Inputs, Outputs []engine.Spec
 	// FeatureNames name the columns of a single matrix input; by default f0, f1...

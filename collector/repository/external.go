@@ -85,21 +85,22 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 	if kept.Config.Reference != "" || kept.Config.Background != "" {
 		return nil, fmt.Errorf("model %q version %q: its model is not here to run over a file of rows: name a window, reference: {from, to}: %w", kept.Name, kept.Version, collector.ErrRefused)
 	}
-	if err := r.WithKey(&kept.Config); err != nil {
-		return nil, err
-	}
 	info, err := applyConfig(kept.Info, kept.Config)
 	if err != nil {
 		return nil, fmt.Errorf("model %q version %q: %w: %w", kept.Name, kept.Version, collector.ErrRefused, err)
 	}
-	schema, err := collector.NewSchema(info, kept.Config)
+	cfg := kept.Config // what is kept is what model.yaml said: rules may change
+	if err := r.Protect(kept.Name, info, &cfg); err != nil {
+		return nil, err
+	}
+	schema, err := collector.NewSchema(info, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("model %q version %q: %w: %w", kept.Name, kept.Version, collector.ErrRefused, err)
 	}
 	v := &collector.ModelVersion{
 		Name: kept.Name, Version: kept.Version,
 		Digest: digestOf([]string{"external", kept.Name, kept.Version, string(info.Task), fmt.Sprint(info.Classes), schema.ID}),
-		Info:   info, Schema: schema, Config: kept.Config,
+		Info:   info, Schema: schema, Config: cfg,
 		Background: func() (engine.Values, string, bool) { return nil, "", false },
 	}
 	v.Predict = func(context.Context, engine.Values, []string) (engine.Values, error) {

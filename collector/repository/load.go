@@ -97,6 +97,13 @@ func (r *Repository) WithKey(cfg *collector.ModelConfig) error {
 	return nil
 }
 
+// Protect applies the rules to the configuration of a model and gives it the keys
+// that its fields need.
+func (r *Repository) Protect(model string, info *engine.Info, cfg *collector.ModelConfig) error {
+	collector.ApplyPrivateRules(r.cfg.Rules, model, info, cfg)
+	return r.WithKey(cfg)
+}
+
 // assemble reads the model and fits the parts of a version together.
 func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error) {
 	m, err := modelfile.Open(filepath.Join(s.dir, s.file))
@@ -105,6 +112,9 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 	}
 	info, err := applyConfig(m.Info(), cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.Protect(s.name, info, &cfg); err != nil {
 		return nil, err
 	}
 	schema, err := collector.NewSchema(info, cfg)

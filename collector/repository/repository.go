@@ -41,6 +41,8 @@ type Config struct {
 	// Keys returns the keys of fields that are private by seal; nil refuses such
 	// versions.
 	Keys func() (collector.Keyring, error)
+	// Rules make features of any model private, beside what its model.yaml says.
+	Rules []collector.PrivateRule
 	// Log takes what happens to versions; nil means slog.Default().
 	Log *slog.Logger
 	// Remote are the names that upstreams answer for: AddRemote brings their

@@ -119,6 +119,8 @@ func (r *Repository) fromStore(digest string) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A rule that came later may leave files out that were part of it.
+	h.version.Digest, h.manifest = digest, meta.Manifest
 	return h, r.storedReference(h)
 }
 

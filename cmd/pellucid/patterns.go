@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/pellucid/pellucid/collector/capture"
+)
+
+// patternConfig is a pattern's name, or {name, action}.
+type patternConfig struct {
+	Name   string `yaml:"name"`
+	Action string `yaml:"action"`
+}
+
+// UnmarshalYAML reads either form.
+func (p *patternConfig) UnmarshalYAML(unmarshal func(any) error) error {
+	if unmarshal(&p.Name) == nil {
+		return nil
+	}
+	type plain patternConfig // without this method
+	return unmarshal((*plain)(p))
+}
+
+// patternActions are the patterns in use with what happens to what they find.
+func (c *config) patternActions() (map[string]capture.PatternAction, error) {
+	out := map[string]capture.PatternAction{}
+	for _, p := range c.Capture.Patterns {
+		if _, twice := out[p.Name]; twice {
+			return nil, fmt.Errorf("%q is there twice", p.Name)
+		}
+		if out[p.Name] = capture.PatternMask; p.Action != "" {
+			out[p.Name] = capture.PatternAction(p.Action)
+		}
+	}
+	return out, nil
+}
+
+func (c *config) checkPatterns() error {
+	use, err := c.patternActions()
+	if err != nil {
+		return err
+	}
+	_, err = capture.NewPatterns(use, make([]byte, 32)) // its key is of no matter here
+	return err
+}
+
+// patterns are those in use, with the secret of hashed fields.
+func (c *config) patterns() (*capture.Patterns, error) {
+	use, err := c.patternActions()
+	if err != nil || len(use) == 0 {
+		return nil, err
+	}
+	key, err := c.hashKey()()
+	if err != nil {
+		return nil, fmt.Errorf("read the key of capture.patterns: %w", err)
+	}
+	return capture.NewPatterns(use, key)
+}

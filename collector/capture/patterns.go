@@ -1,0 +1,189 @@
+package capture
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// PatternAction is what happens to what a pattern finds in a text.
+type PatternAction string
+
+// The actions.
+const (
+	// PatternMask puts the pattern's name in its place, as in "[card]".
+	PatternMask PatternAction = "mask"
+	// PatternHash puts a keyed hash beside the name, so that the same stays the same.
+	PatternHash PatternAction = "hash"
+)
+
+// Patterns finds what is private by its form in texts that nobody marked: free text,
+// error messages, ids and labels. A nil one finds nothing and costs nothing.
+//
+// Each text is passed over once. What a pattern finds is checked as far as it can
+// be (a card's and an IBAN's check digits, a country's code and length), since a text
+// that only looks like it must stay what it is.
+type Patterns struct {
+	kinds [patternCount]bool
+	hash  [patternCount]bool
+	key   []byte
+	// starts tells of each byte whether a pattern in use may begin there, or for
+	// e-mail lie around it.
+	starts [256]bool
+}
+
+type pattern int
+
+const (
+	patternCard pattern = iota
+	patternEmail
+	patternIBAN
+	patternPhone
+	patternToken
+	patternCount
+)
+
+var patternNames = map[string]pattern{
+	"card": patternCard, "email": patternEmail, "iban": patternIBAN, "phone": patternPhone, "token": patternToken,
+}
+
+// PatternNames lists the patterns there are.
+func PatternNames() []string { return slices.Sorted(maps.Keys(patternNames)) }
+
+// NewPatterns returns the patterns of these names with their actions. key is the
+// secret of hashes, of 16 bytes at least; ids are always hashed, as they join rows.
+func NewPatterns(use map[string]PatternAction, key []byte) (*Patterns, error) {
+	if len(use) == 0 {
+		return nil, nil //nolint:nilnil // nil patterns find nothing
+	}
+	if len(key) < 16 {
+		return nil, fmt.Errorf("patterns need a key of at least 16 bytes")
+	}
+	p := &Patterns{key: key}
+	for name, action := range use {
+		k, ok := patternNames[name]
+		if !ok {
+			return nil, fmt.Errorf("pattern %q is none of %s", name, strings.Join(PatternNames(), ", "))
+		}
+		if action != PatternMask && action != PatternHash {
+			return nil, fmt.Errorf("pattern %q: action %q is not mask or hash", name, action)
+		}
+		p.kinds[k], p.hash[k] = true, action == PatternHash
+	}
+	for c := range p.starts {
+		b := byte(c)
+		p.starts[c] = p.kinds[patternCard] && isDigit(b) || p.kinds[patternEmail] && b == '@' || p.kinds[patternPhone] && b == '+' ||
+			p.kinds[patternIBAN] && isLetter(b) || p.kinds[patternToken] && tokenStarts[b]
+	}
+	return p, nil
+}
+
+// Text returns s with what the patterns find replaced.
+func (p *Patterns) Text(s string) string { return p.replace(s, false) }
+
+// ID is Text for an id that joins rows: what is found is hashed, so that it still
+// does.
+func (p *Patterns) ID(s string) string { return p.replace(s, true) }
+
+func (p *Patterns) replace(s string, id bool) string {
+	if p == nil {
+		return s
+	}
+	var out strings.Builder
+	done := 0
+	for i := 0; i < len(s); {
+		if !p.starts[s[i]] {
+			i++
+			continue
+		}
+		k, from, to := p.at(s, i, done)
+		if to == 0 {
+			i = skip(s, i)
+			continue
+		}
+		out.WriteString(s[done:from])
+		p.write(&out, k, s[from:to], id)
+		done, i = to, to
+	}
+	if done == 0 {
+		return s
+	}
+	out.WriteString(s[done:])
+	return out.String()
+}
+
+func (p *Patterns) write(out *strings.Builder, k pattern, found string, id bool) {
+	out.WriteByte('[')
+	out.WriteString(kindNames[k])
+	if id || p.hash[k] {
+		h := hmac.New(sha256.New, p.key)
+		h.Write([]byte("pattern\x00" + kindNames[k] + "\x00" + found))
+		out.WriteByte(':')
+		out.WriteString(hex.EncodeToString(h.Sum(nil)[:8]))
+	}
+	out.WriteByte(']')
+}
+
+var kindNames = [patternCount]string{"card", "email", "iban", "phone", "token"}
+
+// at looks for a pattern that begins at i or, for e-mail, lies around it, though not
+// before done. to is 0 where there is none.
+func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
+	c := s[i]
+	switch {
+	case c == '@':
+		if p.kinds[patternEmail] {
+			from, to = findEmail(s, i, done)
+		}
+		return patternEmail, from, to
+	case c == '+':
+		if p.kinds[patternPhone] && (i == 0 || !isWord(s[i-1]) && s[i-1] != '+') {
+			to = findPhone(s, i)
+		}
+		return patternPhone, i, to
+	case i > done && isWord(s[i-1]):
+		return 0, 0, 0 // in the midst of a word
+	}
+	if p.kinds[patternToken] {
+		if from, to = findToken(s, i); to > 0 {
+			return patternToken, from, to
+		}
+	}
+	if p.kinds[patternIBAN] && isLetter(c) {
+		if to = findIBAN(s, i); to > 0 {
+			return patternIBAN, i, to
+		}
+	}
+	if p.kinds[patternCard] && isDigit(c) {
+		return patternCard, i, findCard(s, i)
+	}
+	return 0, 0, 0
+}
+
+// skip goes on after i: past the word, in which nothing begins, but to an '@' or '+'.
+func skip(s string, i int) int {
+	for i++; i < len(s) && isWord(s[i]); i++ {
+	}
+	return i
+}
+
+func isDigit(c byte) bool  { return c >= '0' && c <= '9' }
+func isUpper(c byte) bool  { return c >= 'A' && c <= 'Z' }
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+func isAlnum(c byte) bool  { return isDigit(c) || isLetter(c) }
+
+// isWord reports whether c is of a word: letters of any script, digits and '_'.
+func isWord(c byte) bool { return isAlnum(c) || c == '_' || c >= 0x80 }
+
+// spanOf is how many bytes of s from i on, at most limit, are in a set.
+func spanOf(s string, i, limit int, in func(byte) bool) int {
+	n := 0
+	for n < limit && i+n < len(s) && in(s[i+n]) {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,309 @@
+package capture
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+func allPatterns(t testing.TB, action PatternAction) *Patterns {
+	t.Helper()
+	use := map[string]PatternAction{}
+	for _, name := range PatternNames() {
+		use[name] = action
+	}
+	p, err := NewPatterns(use, []byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// What must be found. The tokens are put together here so that no scanner takes this
+// file for one that holds secrets.
+var (
+	jwt       = "eyJhbGciOiJIUzI1NiJ9" + "." + "eyJzdWIiOiIxMjM0In0" + "." + "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+	awsKey    = "AKIA" + "IOSFODNN7EXAMPLE"
+	githubKey = "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"
+)
+
+var found = map[string][][2]string{
+	"card": {
+		{"4111111111111111", "[card]"},
+		{"pay 4111 1111 1111 1111 now", "pay [card] now"},
+		{"4111-1111-1111-1111.", "[card]."},
+		{"3782 822463 10005", "[card]"},
+		{"378282246310005", "[card]"},
+		{"5555555555554444,5105105105105100", "[card],[card]"},
+		{"(6011111111111117)", "([card])"},
+		{"30569309025904", "[card]"},
+		{"3530111333300000", "[card]"},
+		{"2223003122003222", "[card]"},
+		{"4222222222222", "[card]"},
+		{"card:4012888888881881;", "card:[card];"},
+		{"4111 1111 1111 1111 12/27", "[card] 12/27"},
+		{"4111 1111 1111 1111 123 Main St", "[card] 123 Main St"},
+		{"12 4111111111111111 34", "12 [card] 34"},
+		{"1234 4111 1111 1111 1111", "1234 [card]"},
+	},
+	"email": {
+		{"ann@example.org", "[email]"},
+		{"to: Ann.B+x@mail.example.co.uk, now", "to: [email], now"},
+		{"<a@b.io>", "<[email]>"},
+		{"mailto:a_b-c@x-y.com?subject=1", "mailto:[email]?subject=1"},
+		{"a@b.com.", "[email]."},
+		{"a@b.com and c@d.com", "[email] and [email]"},
+		{"user=a@b.com&x=1", "user=[email]&x=1"},
+		{"josé@exämple.de", "[email]"},
+		{"a@xn--bcher-kva.xn--p1ai", "[email]"},
+	},
+	"iban": {
+		{"DE89370400440532013000", "[iban]"},
+		{"IBAN: DE89 3704 0044 0532 0130 00!", "IBAN: [iban]!"},
+		{"GB29 NWBK 6016 1331 9268 19 x", "[iban] x"},
+		{"gb29nwbk60161331926819", "[iban]"},
+		{"FR1420041010050500013M02606", "[iban]"},
+		{"NO9386011117947", "[iban]"},
+		{"(MT84MALT011000012345MTLCAST001S)", "([iban])"},
+	},
+	"phone": {
+		{"+4930901820", "[phone]"},
+		{"call +1 (202) 555-0173 today", "call [phone] today"},
+		{"+1-202-555-0173", "[phone]"},
+		{"+47 21 49 24 95.", "[phone]."},
+		{"+44 20 7946 0958", "[phone]"},
+		{"+1.202.555.0173", "[phone]"},
+		{"tel:+354 545 1000,", "tel:[phone],"},
+		{"+86 138 1234 5678", "[phone]"},
+		{"+49 (0)30 901820", "[phone]"},
+	},
+	"token": {
+		{jwt, "[token]"},
+		{"Authorization: Bearer " + jwt, "Authorization: Bearer [token]"},
+		{"bearer abcdef0123456789abcdef==", "bearer [token]"},
+		{"key " + awsKey + ".", "key [token]."},
+		{githubKey, "[token]"},
+		{"x=" + githubKey + "&y", "x=[token]&y"},
+		{"github_pat_" + "11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz0123456789", "[token]"},
+		{"api_key=0123456789abcdefXYZ", "api_key=[token]"},
+		{`{"apiKey": "0123456789abcdefXYZ"}`, `{"apiKey": "[token]"}`},
+		{"AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "AWS_SECRET_ACCESS_KEY=[token]"},
+		{"sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc", "[token]"},
+		{"xoxb-" + "123456789012-abcdefABCDEF", "[token]"},
+		{"AIza" + "SyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY", "[token]"},
+	},
+}
+
+// What looks like it and is not, of any kind.
+var lookAlikes = []string{
+	"", " ", "hello world", "Order 4111111111111112", "order-4111-1111-1111-1112", "ORD-20260501-000123", "1620000000000", "1714564800123", "1714564800123456789",
+	"2026-05-01T12:00:00.000Z", "2026-05-01 12:00:00+02:00", "20260501120000", "2026-05-01T12:00:00+0100", "12:00:00+00:00",
+	"d41d8cd98f00b204e9800998ecf8427e", "da39a3ee5e6b4b0d3255bfef95601890afd80709", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+	"123e4567-e89b-12d3-a456-426614174000", "01a216f7-2224-7dba-98a4-4766a294d077", "3.141592653589793", "4111111111111111.5", "0.4111111111111111", "1e+10", "+1.5e10", "+12345678.90", "+3.14159265358979",
+	"x4111111111111111", "4111111111111111x", "41111111111111111111111111", "0000000000000000", "4111 1111 1111", "4111-1111 1111-1111", "4111111111111111-01", "123-4111111111111111",
+	"user@host", "@app.route", "git@github", "image@sha256:abcd", "pkg@1.2.3", "a@b", "a@b.c", "a@.com", "a@-b.com", "a.@b.com", "@@@@", "foo@bar..com", "50 @ 3.20",
+	"DE89370400440532013001", "DE8937040044053201300", "XX89370400440532013000", "De89370400440532013000", "DE89370400440532013000X", "DE 89 3704", "AB12CD34EF56", "NO9386011117948",
+	"+1", "+12", "+0123456789", "1+2345678901", "++4930901820", "+123456789", "+1234567890123456", "a+4930901820", "C++ 2020", "+99 99", "+1 and 2025550173", "+4930901820x",
+	"eyJhbGciOiJIUzI1NiJ9", "eyJ.eyJ.x", "eyJhbGciOiJIUzI1NiJ9.abc.def", "bearer of bad news and many other things", "Bearer token", "the bearer: 1234567890123456", "AKIA", "AKIAIOSFODNN7EXAMPL",
+	"AKIAIOSFODNN7EXAMPLEX", "xAKIAIOSFODNN7EXAMPLE", "ghp_short", "sk-learn-is-a-library-for-machine-learning-in-python", "api_key=", "api_key=short1", "my api key is here", "access_token=averylongwordwithoutdigits",
+	"task_live_status_0123456789abcdef", "risk-0123456789abcdef0123456789abcdef", "192.168.100.200", "fe80::1ff:fe23:4567:890a", "v1.2.3-rc.4+build.5", "SN4111-2222-3333-4444", "978-3-16-148410-0", "9783161484100",
+	"4012888888881882", "[card]", "[email:0123456789abcdef]", "UA", "JFK", "N713MQ", "Boeing 737-800", "100000000000000000000000000000000000",
+}
+
+func TestPatternsFind(t *testing.T) {
+	all := allPatterns(t, PatternMask)
+	for kind, list := range found {
+		one, err := NewPatterns(map[string]PatternAction{kind: PatternMask}, []byte("0123456789abcdef"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range list {
+			for name, p := range map[string]*Patterns{"alone": one, "with all": all} {
+				if got := p.Text(c[0]); got != c[1] {
+					t.Errorf("%s %s: %q becomes %q, want %q", kind, name, c[0], got, c[1])
+				}
+			}
+			if got := all.Text(c[1]); got != c[1] {
+				t.Errorf("%q is found again: %q", c[1], got)
+			}
+		}
+		for other, list := range found {
+			for _, c := range list {
+				if got := one.Text(c[0]); other != kind && got != c[0] {
+					t.Errorf("%s finds something in %q: %q", kind, c[0], got)
+				}
+			}
+		}
+	}
+}
+
+func TestPatternsLeaveLookAlikes(t *testing.T) {
+	p := allPatterns(t, PatternMask)
+	for _, s := range lookAlikes {
+		if got := p.Text(s); got != s {
+			t.Errorf("%q becomes %q", s, got)
+		}
+	}
+	// Numbers, times and hashes by the thousand.
+	r, wrong := rand.New(rand.NewPCG(1, 2)), 0
+	const n = 20000
+	for range n {
+		for _, s := range []string{
+			fmt.Sprint(r.NormFloat64() * 1e6), fmt.Sprintf("%016.3f", r.Float64()*1e12), fmt.Sprintf("%x", r.Uint64()), fmt.Sprintf("%032x", r.Uint64()), fmt.Sprint(1.6e12 + r.Float64()*1e11),
+			fmt.Sprintf("ORD-%010d", r.IntN(1e9)), fmt.Sprintf("%+d", r.IntN(1e9)), fmt.Sprintf("%d", 1_600_000_000_000+r.IntN(1e11)), fmt.Sprintf("%d", 1_600_000_000_000_000+r.IntN(1e14)),
+		} {
+			if p.Text(s) != s {
+				wrong++
+				t.Logf("%q becomes %q", s, p.Text(s))
+			}
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("%d of %d look-alikes are taken", wrong, 9*n)
+	}
+}
+
+func TestPatternHashes(t *testing.T) {
+	p := allPatterns(t, PatternHash)
+	a, again, b := p.Text("ann@example.org"), p.Text("x ann@example.org y"), p.Text("bob@example.org")
+	if !strings.HasPrefix(a, "[email:") || len(a) != len("[email:]")+16 || again != "x "+a+" y" || a == b {
+		t.Errorf("%q, %q, %q", a, again, b)
+	}
+	other, err := NewPatterns(map[string]PatternAction{"email": PatternMask}, []byte("another key of bytes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other.Text("ann@example.org") != "[email]" || !strings.HasPrefix(other.ID("ann@example.org"), "[email:") || other.ID("ann@example.org") == a {
+		t.Error("an id is not hashed under its key")
+	}
+	var none *Patterns
+	if none.Text("ann@example.org") != "ann@example.org" {
+		t.Error("no patterns find something")
+	}
+	for _, bad := range []map[string]PatternAction{{"cards": PatternMask}, {"card": "hide"}, {"card": ""}} {
+		if _, err := NewPatterns(bad, []byte("0123456789abcdef")); err == nil {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+	if _, err := NewPatterns(map[string]PatternAction{"card": PatternHash}, nil); err == nil {
+		t.Error("no key is taken")
+	}
+}
+
+// TestPatternsOnHostileTexts: texts of a mebibyte that are made to be looked at again and
+// again; a form that did would not end within the test's own time.
+func TestPatternsOnHostileTexts(t *testing.T) {
+	p := allPatterns(t, PatternMask)
+	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa."} {
+		s := strings.Repeat(unit, 1<<20/len(unit))
+		if got := p.Text(s); len(got) > 2*len(s) {
+			t.Errorf("%q grows to %d", unit, len(got))
+		}
+	}
+}
+
+func FuzzPatterns(f *testing.F) {
+	for _, list := range found {
+		for _, c := range list {
+			f.Add(c[0])
+		}
+	}
+	for _, s := range lookAlikes {
+		f.Add(s)
+	}
+	p := allPatterns(f, PatternMask)
+	f.Fuzz(func(t *testing.T, s string) {
+		got := p.Text(s)
+		if got == s {
+			return
+		}
+		// What is left is what was there, around what was found.
+		rest := s
+		for _, part := range strings.FieldsFunc(strings.NewReplacer("[card]", "\x00", "[email]", "\x00", "[iban]", "\x00", "[phone]", "\x00", "[token]", "\x00").Replace(got), func(r rune) bool { return r == 0 }) {
+			i := strings.Index(rest, part)
+			if i < 0 && !strings.Contains(s, "\x00") && !strings.Contains(s, "[") {
+				t.Fatalf("%q became %q", s, got)
+			}
+			rest = rest[max(i, 0):]
+		}
+	})
+}
+
+func BenchmarkPatterns(b *testing.B) {
+	texts := map[string]string{
+		"short code": "N713MQ", "prose": strings.Repeat("The flight from New York was late because of the weather, again. ", 16),
+		"numbers": strings.Repeat("1714564800123 3.14159 ORD-20260501 ", 30), "found": "mail ann@example.org or call +1 202 555 0173, card 4111 1111 1111 1111",
+	}
+	all := allPatterns(b, PatternMask)
+	var off *Patterns
+	for name, s := range texts {
+		for how, p := range map[string]*Patterns{"on": all, "off": off} {
+			b.Run(name+"/"+how, func(b *testing.B) {
+				b.SetBytes(int64(len(s)))
+				b.ReportAllocs()
+				for b.Loop() {
+					p.Text(s)
+				}
+			})
+		}
+	}
+}
+
+// TestPatternsAreAppliedToEverything follows one address through every text of every
+// record.
+func TestPatternsAreAppliedToEverything(t *testing.T) {
+	const mail = "ann@example.org"
+	r := newRig(t, func(c *Config) { c.Patterns = allPatterns(t, PatternMask) })
+	v := version(t)
+	p := prediction(2)
+	ids := []string{"order of " + mail, "order-7"}
+	p.Error, p.ExternalIDs = strings.Repeat("x", 1010)+" from "+mail, ids
+	if err := r.Prediction(t.Context(), p, v, tensors(t, []float32{1, 2}, []string{"to " + mail, "Oslo"}), answer(t, 0.5, 0.5)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := collector.DecodePrediction(r.tape.only(t, collector.KindPrediction).Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Features.Str, []string{"to [email]", "Oslo"}) || got.Capture != "redacted" || !strings.Contains(got.Error, " from [emai") {
+		t.Errorf("%+v", got)
+	}
+	if ids[0] != "order of "+mail || !strings.HasPrefix(got.ExternalIDs[0], "order of [email:") || got.ExternalIDs[1] != "order-7" {
+		t.Errorf("ids %q and %q", ids, got.ExternalIDs)
+	}
+	if err := r.Feedback(t.Context(), &collector.Feedback{ExternalID: ids[0], Label: "said " + mail}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := collector.DecodeFeedback(r.tape.only(t, collector.KindFeedback).Payload)
+	if err != nil || f.ExternalID != got.ExternalIDs[0] || f.Label != "said [email]" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	e := &collector.Explanation{Model: "m", Version: "1", Attributions: []collector.Attribution{{Feature: "city", Value: mail, Phi: 1}}}
+	if err := r.Explanation(t.Context(), e); err != nil || e.Attributions[0].Value != mail {
+		t.Fatal(e, err)
+	}
+	for _, rec := range r.tape.records {
+		if strings.Contains(string(rec.Payload), "example.org") {
+			t.Errorf("kind %d holds it", rec.Kind)
+		}
+	}
+	q := prediction(1)
+	if err := r.Prediction(t.Context(), q, v, tensors(t, []float32{1}, []string{"Oslo"}), answer(t, 0.5)); err != nil || q.Capture != "full" {
+		t.Errorf("%q, %v", q.Capture, err)
+	}
+}
+
+// TestPatternsLeavePrivateFieldsAlone: what stands for a value is no text.
+func TestPatternsLeavePrivateFieldsAlone(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Patterns = allPatterns(t, PatternMask) })
+	fields := []collector.Field{{Name: "a", DType: engine.String, Elements: 1, Private: collector.PrivacyHash}, {Name: "b", DType: engine.String, Elements: 1}}
+	texts := []string{"ann@example.org", "ann@example.org", "4111111111111111", "x"}
+	if !r.redactColumn(fields, texts, 2) || !slices.Equal(texts, []string{"ann@example.org", "[email]", "4111111111111111", "x"}) {
+		t.Errorf("%q", texts)
+	}
+}
