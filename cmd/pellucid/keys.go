@@ -4,15 +4,19 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/labstack/echo/v4"
 	"github.com/spf13/cobra"
 
 	"github.com/pellucid/pellucid/collector"
@@ -144,12 +148,63 @@ func (s *server) forget(ctx context.Context, tenant, subject string) (int, error
 	return r.Forget(ctx, tenant, subject)
 }
 
+// registerKeys lets the keys be kept while the server has them.
+func (s *server) registerKeys(e *echo.Echo) {
+	e.POST("/api/v1/keys/rotate", s.administer(func(ctx context.Context, _ string) (any, error) {
+		r, err := s.keyring.open()
+		if err != nil {
+			return nil, err
+		}
+		return map[string]string{"rotated": collector.DefaultTenant}, r.Rotate(collector.DefaultTenant)
+	}))
+	e.POST("/api/v1/keys/forget", s.administer(func(ctx context.Context, subject string) (any, error) {
+		if subject == "" {
+			return nil, usage(errors.New("subject is missing"))
+		}
+		n, err := s.forget(ctx, collector.DefaultTenant, subject)
+		return map[string]int{"deleted": n}, err
+	}))
+}
+
+// administer answers a request of who may unseal. No answer repeats the subject.
+func (s *server) administer(do func(ctx context.Context, subject string) (any, error)) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		said := func(status int, err error) error { return c.JSON(status, map[string]string{"error": err.Error()}) }
+		ctx := c.Request().Context()
+		if !mayUnseal(ctx) {
+			return said(http.StatusForbidden, errMayNotUnseal)
+		}
+		var body struct {
+			Subject string `json:"subject"`
+		}
+		d := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, 64<<10))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&body); err != nil && !errors.Is(err, io.EOF) {
+			return said(http.StatusBadRequest, errors.New("the body is not an object with at most a subject"))
+		}
+		answer, err := do(ctx, body.Subject)
+		var bad usageError
+		switch {
+		case errors.As(err, &bad):
+			return said(http.StatusBadRequest, err)
+		case err != nil:
+			s.log.ErrorContext(ctx, "keep the keys", "path", c.Path(), "error", err)
+			return said(http.StatusServiceUnavailable, err)
+		}
+		return c.JSON(http.StatusOK, answer)
+	}
+}
+
 func keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "keys", Short: "Keep the keys of sealed fields (private: seal)",
 		Long: `Keeps the keys that fields with private: seal are sealed with. They lie in the
 folder keys of the data folder, wrapped by the key-encryption key that capture.key
-in the configuration names. Only one process may have them: stop the server first.`,
+in the configuration names. Only one process may have them: these commands are for
+a server that is stopped. A running one takes
+
+  curl -X POST 127.0.0.1:8080/api/v1/keys/rotate
+  curl -X POST 127.0.0.1:8080/api/v1/keys/forget -d '{"subject": "customer-17"}'`,
 		Example: `  head -c 32 /dev/urandom | base64 > /etc/pellucid/kek     # a key-encryption key
   pellucid keys list --config pellucid.yaml
   pellucid keys rotate --config pellucid.yaml              # a new data key for new rows

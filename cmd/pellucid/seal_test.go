@@ -264,10 +264,22 @@ func checkLater(t *testing.T, cfg config, id string, want []collector.Attributio
 	if got := explained(t, r, id); !reflect.DeepEqual(got, want) {
 		t.Errorf("with the key again: %v", got)
 	}
+	r.post(t, "/api/v1/keys/rotate", "", nil)
 	for i, n := range []int{1, 0} {
-		if got, err := r.forget(t.Context(), collector.DefaultTenant, "500"); got != n || err != nil {
-			t.Fatalf("time %d: %d, %v", i, got, err)
+		var answer struct{ Deleted int }
+		if r.post(t, "/api/v1/keys/forget", `{"subject":"500"}`, &answer); answer.Deleted != n {
+			t.Fatalf("time %d: %+v", i, answer)
 		}
+	}
+	for body, want := range map[string]int{`{}`: 400, ``: 400, `{"subject":5}`: 400, `{"subject":"5","x":1}`: 400, `[`: 400, `{"subject":"` + strings.Repeat("x", 1<<17) + `"}`: 400} {
+		if status, b, _ := r.call(t, "POST", "/api/v1/keys/forget", body); status != want {
+			t.Errorf("%.40s: %d %s", body, status, b)
+		}
+	}
+	if got, err := r.keyring.open(); err != nil {
+		t.Error(err)
+	} else if list, err := got.List(); err != nil || len(list[0].Data) != 2 || list[0].Subjects != 0 {
+		t.Errorf("%+v, %v", list, err)
 	}
 	gone := func(r *rig) {
 		t.Helper()
@@ -286,6 +298,48 @@ func checkLater(t *testing.T, cfg config, id string, want []collector.Attributio
 	r = startRig(t, cfg)
 	gone(r)
 	explained(t, r, later)
+}
+
+// TestARuleComesLater: what a version's reference told of a feature before it became
+// private is not kept.
+func TestARuleComesLater(t *testing.T) {
+	cfg := sealedFlights(t)
+	place(t, cfg.Models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nreference: reference.csv\n")
+	for _, file := range []string{"background.csv", "rows.csv.gz", "notes"} {
+		if err := os.Remove(filepath.Join(cfg.Models, "flights/1", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func() string {
+		files, err := filepath.Glob(filepath.Join(cfg.Data, "models", "*", ".reference.json"))
+		if err != nil || len(files) != 1 {
+			t.Fatal(files, err)
+		}
+		return readFile(t, files[0])
+	}
+	r := startRig(t, cfg)
+	id := r.post(t, "/v2/models/flights/infer", flightBody("UA", 41), nil).Get("Pellucid-Prediction-Id") + ".0"
+	r.stored(t)
+	r.halt(t)
+	if !strings.Contains(kept(), "123456.7") {
+		t.Fatal("the reference would tell nothing anyway")
+	}
+	cfg.Capture.Private = map[string]string{"flights.temp": "seal", "*.carrier": "seal"}
+	for range 2 {
+		r = startRig(t, cfg)
+		searchFolder(t, filepath.Join(cfg.Data, "models"))
+		v, err := r.models.Find("flights", "")
+		if err != nil || v.Reference() == nil || !strings.Contains(kept(), `"sealed":"sealed1.`) {
+			t.Fatal(v, err)
+		}
+		sealed := r.post(t, "/v2/models/flights/infer", flightBody(canaryText, canaryNumber), nil).Get("Pellucid-Prediction-Id") + ".0"
+		explained(t, r, sealed)
+		// What was stored in clear has another schema, and is explained no more.
+		if status, b, _ := r.call(t, "POST", "/api/v1/predictions/"+id+"/explain", `{}`); status != 422 || !strings.Contains(string(b), "has changed since") {
+			t.Errorf("explain what came before: %d %s", status, b)
+		}
+		r.halt(t)
+	}
 }
 
 // TestKeysCommands runs each as a person would.

@@ -309,6 +309,7 @@ func (s *server) startHTTP(context.Context) error {
 	p.Register(e)
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
 	e.POST("/v1/traces", echo.WrapHandler(telemetry.OTLPHandler(s.writeSpans)))
+	s.registerKeys(e)
 	if err := s.registerPages(e); err != nil {
 		return err
 	}

@@ -536,3 +536,30 @@ func BenchmarkSeal(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkNewSubject is what the first row of a subject costs: a sync, shared by those
+// who come at once.
+func BenchmarkNewSubject(b *testing.B) {
+	r := openRing(b, b.TempDir(), kek(1))
+	n := 0
+	b.Run("alone", func(b *testing.B) {
+		for b.Loop() {
+			n++
+			if _, err := r.Sealers("a", []string{fmt.Sprint(n)}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("hundred in a request", func(b *testing.B) {
+		subjects := make([]string, 100)
+		for b.Loop() {
+			for i := range subjects {
+				n++
+				subjects[i] = fmt.Sprint(n)
+			}
+			if _, err := r.Sealers("a", subjects); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

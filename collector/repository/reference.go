@@ -207,5 +207,8 @@ func StoredReference(v *collector.ModelVersion, tenant string, rows []collector.
 		cols.I64, cols.Str = append(cols.I64, f.I64...), append(cols.Str, f.Str...)
 		scores, decided = append(scores, row.Score), append(decided, row.Decided)
 	}
+	if len(rows) > 0 && len(scores) == 0 {
+		return nil, fmt.Errorf("make a reference of stored rows: %w", collector.ErrForgotten)
+	}
 	return cut(v, open, cols, len(scores), scores, decided, source)
 }
