@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,10 +214,15 @@ func checkSealedDrift(t *testing.T, r *rig) {
 			t.Errorf("field %d: %+v", i, f)
 		}
 	}
-	n := sql(t, r.database(t), "SELECT count(), countIf(bins[1] < 65532), countIf(bins[3] < 65532) FROM predictions WHERE model = 'flights' AND status = 200 AND route = 'infer'")
+	n := sql(t, r.database(t), fmt.Sprintf("SELECT count(), countIf(bins[%d] < 65532), countIf(bins[%d] < 65532) FROM predictions WHERE model = 'flights' AND status = 200 AND route = 'infer'", place1(v, "carrier"), place1(v, "temp")))
 	if n != "4\t4\t4" && n != "4 4 4" {
 		t.Errorf("rows, carriers and temperatures in bins: %q", n)
 	}
+}
+
+// place1 is the place of a feature, counted as SQL does.
+func place1(v *collector.ModelVersion, name string) int {
+	return 1 + slices.IndexFunc(v.Schema.Features, func(f collector.Field) bool { return f.Name == name })
 }
 
 func checkTables(t *testing.T, r *rig) {
@@ -395,4 +401,31 @@ func TestKeysCommands(t *testing.T) {
 		t.Error(s)
 	}
 	searchFolder(t, data)
+}
+
+// TestSealedAndSampled: a prediction whose features are sampled out still counts in the
+// keyed bins of its sealed features.
+func TestSealedAndSampled(t *testing.T) {
+	cfg := sealedFlights(t)
+	none, outliers := 0.0, false
+	cfg.Capture.Sample = []sampleConfig{{Model: "flights", Share: &none, KeepOutliers: &outliers}}
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	r := startRig(t, cfg)
+	f.cut()
+	for range 2 {
+		r.post(t, "/v2/models/flights/infer", flightBody("UA", 40), nil)
+		r.post(t, "/v2/models/flights/infer", flightBody(canaryText, canaryNumber), nil)
+	}
+	searchFolder(t, cfg.Data)
+	f.open(t)
+	r.stored(t)
+	v, err := r.models.Find("flights", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := sql(t, r.database(t), fmt.Sprintf("SELECT count(), uniqExact(bins[%d]), uniqExact(bins[%[2]d]), max(bins[%[2]d]) < 65532, max(length(str)) FROM predictions WHERE model = 'flights'", place1(v, "carrier"), place1(v, "temp")))
+	if strings.Join(strings.Fields(got), " ") != "4 2 2 1 0" {
+		t.Errorf("rows, bins of carriers and temperatures, texts: %q", got)
+	}
 }

@@ -80,18 +80,16 @@ func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
 
 // WithKey gives a configuration the keys that its hashed and sealed fields need.
 func (r *Repository) WithKey(cfg *collector.ModelConfig) error {
-	has := func(p collector.Privacy) bool {
-		return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Private == p })
-	}
 	var err error
-	if r.cfg.HashKey != nil && has(collector.PrivacyHash) {
-		if cfg.HashKey, err = r.cfg.HashKey(); err != nil {
-			return fmt.Errorf("read the key of private: hash: %w", err)
+	for _, f := range cfg.Features {
+		switch {
+		case f.Private == collector.PrivacyHash && r.cfg.HashKey != nil && cfg.HashKey == nil:
+			cfg.HashKey, err = r.cfg.HashKey()
+		case f.Private == collector.PrivacySeal && r.cfg.Keys != nil && cfg.Keys == nil:
+			cfg.Keys, err = r.cfg.Keys()
 		}
-	}
-	if r.cfg.Keys != nil && has(collector.PrivacySeal) {
-		if cfg.Keys, err = r.cfg.Keys(); err != nil {
-			return fmt.Errorf("get the keys of private: seal: %w", err)
+		if err != nil {
+			return fmt.Errorf("feature %q: get the key of private: %s: %w", f.Name, f.Private, err)
 		}
 	}
 	return nil
