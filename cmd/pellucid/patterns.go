@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/pellucid/pellucid/collector/capture"
+	"github.com/pellucid/pellucid/collector/telemetry"
 )
 
 // patternConfig is a pattern's name, or {name, action}.
@@ -55,4 +56,34 @@ func (c *config) patterns() (*capture.Patterns, error) {
 		return nil, fmt.Errorf("read the key of capture.patterns: %w", err)
 	}
 	return capture.NewPatterns(use, key)
+}
+
+// cleanSpan takes out of a span what patterns find: those of other programs come with
+// whatever they hold.
+func cleanSpan(p *capture.Patterns, sp telemetry.Span) telemetry.Span {
+	if p == nil {
+		return sp
+	}
+	sp.SpanName, sp.StatusMessage, sp.TraceState = p.Text(sp.SpanName), p.Text(sp.StatusMessage), p.Text(sp.TraceState)
+	sp.ResourceAttributes, sp.SpanAttributes = cleanMap(p, sp.ResourceAttributes), cleanMap(p, sp.SpanAttributes)
+	events, links := sp.Events, sp.Links
+	sp.Events, sp.Links = make([]telemetry.SpanEvent, len(events)), make([]telemetry.SpanLink, len(links))
+	for i, e := range events {
+		e.Name, e.Attributes = p.Text(e.Name), cleanMap(p, e.Attributes)
+		sp.Events[i] = e
+	}
+	for i, l := range links {
+		l.TraceState, l.Attributes = p.Text(l.TraceState), cleanMap(p, l.Attributes)
+		sp.Links[i] = l
+	}
+	return sp
+}
+
+// cleanMap copies a map with what patterns find in its values taken out.
+func cleanMap(p *capture.Patterns, m map[string]string) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = p.Text(v)
+	}
+	return out
 }

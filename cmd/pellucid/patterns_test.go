@@ -27,6 +27,8 @@ func TestRulesAndPatterns(t *testing.T) {
 	}
 	r.post(t, "/api/v1/predictions", `{"model":"notes","id":"n9","features":{"note":"","email":"","income":null},"outputs":{"said":"","score":0},"status":500,"error":"no `+card+` of `+mail+`"}`, nil)
 	r.post(t, "/api/v1/feedback", `{"external_id":"of `+mail+` 0","label":"ask `+mail+`"}`, nil)
+	r.post(t, "/v1/traces", `{"resourceSpans":[{"resource":{"attributes":[{"key":"owner","value":{"stringValue":"`+mail+`"}}]},"scopeSpans":[{"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"mail `+mail+`","kind":1,`+
+		`"startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564801000000000","attributes":[{"key":"to","value":{"stringValue":"`+mail+`"}}],"events":[{"timeUnixNano":"1714564800500000000","name":"e","attributes":[{"key":"card","value":{"stringValue":"`+card+`"}}]}],"status":{"message":"no `+mail+`","code":2}}]}]}]}`, nil)
 	r.stored(t)
 	var p collector.StoredPrediction
 	r.get(t, "/api/v1/predictions/n0", &p)
@@ -47,7 +49,9 @@ func TestRulesAndPatterns(t *testing.T) {
 	}
 	secrets := []string{mail, "example.org", card, plain}
 	db := r.database(t)
-	until(t, "the spans are stored", func() bool { return sql(t, db, "SELECT count() > 2 FROM otel_traces") == "1" })
+	until(t, "the spans are stored", func() bool {
+		return sql(t, db, "SELECT countIf(SpanName = 'mail [email]') = 1 AND count() > 2 FROM otel_traces") == "1"
+	})
 	for table := range strings.FieldsSeq(sql(t, db, "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine NOT LIKE '%View'")) {
 		rows := sql(t, db, "SELECT * FROM `"+table+"` FORMAT TSV")
 		for _, s := range secrets {

@@ -58,6 +58,8 @@ type server struct {
 	keyring    keyring
 	binner     *collector.Binner
 	binsFailed atomic.Int64
+	// patterns find what is private by its form in texts; nil finds nothing.
+	patterns *capture.Patterns
 
 	// url is where the server answers.
 	url string
@@ -179,6 +181,10 @@ func (s *server) startSpool(context.Context) error {
 }
 
 func (s *server) startTelemetry(ctx context.Context) error {
+	var err error
+	if s.patterns, err = s.cfg.patterns(); err != nil {
+		return err
+	}
 	cfg := telemetry.Config{ServiceVersion: build(), OTLPEndpoint: s.cfg.Telemetry.OTLP, SampleRatio: *s.cfg.Telemetry.Sample, Logger: s.log}
 	if cfg.OTLPEndpoint == "" {
 		cfg.WriteSpans = s.writeSpans

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -65,16 +66,21 @@ func identify(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// direct reports whether a request came from this machine itself, not through a proxy
-// on it.
+// direct reports whether a request came from this machine itself: not through a proxy
+// on it, and not from a page elsewhere that has its name point here.
 func direct(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
 		if r.Header.Get(name) != "" {
 			return false
 		}
 	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		if u, err := url.Parse(origin); err != nil || !loopback(u.Hostname()) {
+			return false
+		}
+	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	return err == nil && loopback(host)
+	return err == nil && loopback(host) && loopback((&url.URL{Host: r.Host}).Hostname())
 }
 
 // shown opens the sealed values of rows for a caller who asks for them and may see

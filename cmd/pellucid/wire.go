@@ -26,12 +26,8 @@ import (
 
 // startWriter joins capture to the spool and the spool to ClickHouse.
 func (s *server) startWriter(context.Context) error {
-	patterns, err := s.cfg.patterns()
-	if err != nil {
-		return err
-	}
 	c, err := capture.New(capture.Config{
-		Patterns: patterns, Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
+		Patterns: s.patterns, Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
 		Sample: s.cfg.Capture.rules(), Bins: s.binner.Row, Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes),
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
 	})
@@ -322,7 +318,7 @@ func (s *server) writeDay(ctx context.Context, spans []telemetry.Span) error {
 	out := make([]clickhouse.Span, len(spans))
 	h := sha256.New()
 	for i := range spans {
-		sp := &spans[i]
+		sp := cleanSpan(s.patterns, spans[i])
 		fmt.Fprintln(h, sp.TraceID, sp.SpanID)
 		out[i] = clickhouse.Span{
 			Start: sp.Timestamp, Duration: time.Duration(sp.Duration), TraceID: sp.TraceID, SpanID: sp.SpanID,
