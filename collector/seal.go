@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/stats"
 )
 
 // Scope says whose rows are laid out. Sealed values are bound to it and open in no
@@ -256,10 +257,19 @@ func subjectTexts(f *Field, t *engine.Tensor, rows int) ([]string, error) {
 			out[i] = fmt.Sprint(v.bits)
 		default:
 			x, _ := v.number()
-			out[i] = f.text(x)
+			out[i] = f.subject(x)
 		}
 	}
 	return out, nil
+}
+
+// subject is a subject that is a number as people write it: 12345678, not in
+// exponents, or the name of a category.
+func (f *Field) subject(x float64) string {
+	if code := int(x); x >= 0 && x < float64(len(f.names)) && float64(code) == x {
+		return f.names[code]
+	}
+	return stats.CategoryName(x)
 }
 
 // Sealed returns the names of the schema's sealed features.

@@ -85,6 +85,22 @@ func (c *config) openKeys(ctx context.Context) (*keys.Ring, error) {
 	return keys.Open(keys.Config{Dir: c.keysDir(), KEK: kek})
 }
 
+// keysNamed refuses sealed features where nothing says what the keys are wrapped by.
+// Whether they can be had is found out when a version is met: without them it alone is
+// not served.
+func (c *config) keysNamed(m *collector.ModelConfig) error {
+	k := c.Capture.Key
+	if k.File != "" || k.Env != "" || len(k.Command) > 0 {
+		return nil
+	}
+	for _, f := range m.Features {
+		if f.Private == collector.PrivacySeal {
+			return fmt.Errorf("feature %q: private: seal: %w", f.Name, keys.ErrNoSource)
+		}
+	}
+	return nil
+}
+
 // keyRetry is how long a failure to open the keys is believed.
 const keyRetry = 30 * time.Second
 

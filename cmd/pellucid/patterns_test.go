@@ -93,6 +93,14 @@ func TestRulesHoldForUpstreams(t *testing.T) {
 		t.Errorf("%+v", p.Features)
 	}
 	searchFolder(t, cfg.Data)
+	r.halt(t)
+	cfg.Capture.Private = map[string]string{"*.f2": "seal"} // and there is no key
+	r = startRig(t, cfg)
+	status, b, _ := r.call(t, "POST", "/v2/models/flights/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,123456.703125,4,5,6,7,8,9,10,11,12,13,14,15]}]}`)
+	if status < 400 || r.spool.Stats().Appended != r.spool.Stats().Acked {
+		t.Errorf("an upstream without its keys: %d %s", status, b)
+	}
+	searchFolder(t, cfg.Data)
 }
 
 // TestPrivateConfigurationFailsClosed: what cannot be meant is refused at start.

@@ -244,7 +244,7 @@ func (s *server) startUpstreams() error {
 	for _, u := range s.cfg.Upstreams {
 		cfg, err := u.Config()
 		if err == nil {
-			err = s.models.WithKey(&cfg)
+			err = s.cfg.keysNamed(&cfg)
 		}
 		if err == nil && (cfg.Background != "" || cfg.KeepRows) {
 			err = errors.New("background and keep_rows mean nothing for an upstream: its model is not here to be explained")

@@ -327,3 +327,27 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Error("an unknown on_full")
 	}
 }
+
+// brokenKeys are keys that cannot be had.
+type brokenKeys struct{ collector.Keyring }
+
+func (brokenKeys) Sealers(string, []string) ([]collector.Sealer, error) {
+	return nil, errors.New("the file of keys is damaged")
+}
+
+// TestSealingThatFailsRecordsNothing: what cannot be sealed is neither recorded nor
+// answered, whatever a full spool would do.
+func TestSealingThatFailsRecordsNothing(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.OnFull = OnFullServe })
+	v := version(t)
+	s, err := collector.NewSchema(v.Info, collector.ModelConfig{Keys: brokenKeys{}, Features: []collector.FeatureConfig{{Name: "city", Private: collector.PrivacySeal}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Schema = s
+	p := prediction(1)
+	err = r.Prediction(t.Context(), p, v, tensors(t, []float32{1}, []string{"Oslo"}), answer(t, 0.5))
+	if err == nil || !strings.Contains(err.Error(), "damaged") || len(r.tape.records) != 0 || r.lost(t) != 1 || !p.Features.Empty() {
+		t.Errorf("%v, %d records, %+v", err, len(r.tape.records), p.Features)
+	}
+}
