@@ -429,20 +429,28 @@ func (s *sealer) Seal(model, field string, value []byte) (string, error) {
 	if s.data != nil {
 		s.data.sealed.Add(1)
 	}
-	var bound [128]byte
-	ad := place(bound[:0], s.id, s.tenant, model, field)
-	var space [192]byte
-	b := append(space[:0], s.id...)
-	b = slices.Grow(b, nonceSize+len(value)+s.aead.Overhead())
+	w := scratch.Get().(*buffers) //nolint:forcetypeassert // the pool's own New
+	w.bound = place(w.bound[:0], s.id, s.tenant, model, field)
+	b := slices.Grow(append(w.box[:0], s.id...), nonceSize+len(value)+s.aead.Overhead())
 	n := len(b)
 	b = b[:n+nonceSize]
 	random(b[n:])
-	b = s.aead.Seal(b, b[n:], value, ad)
-	out := make([]byte, len(sealedPrefix)+base64.RawURLEncoding.EncodedLen(len(b)))
-	copy(out, sealedPrefix)
-	base64.RawURLEncoding.Encode(out[len(sealedPrefix):], b)
-	return string(out), nil
+	w.box = s.aead.Seal(b, b[n:], value, w.bound)
+	w.text = base64.RawURLEncoding.AppendEncode(append(w.text[:0], sealedPrefix...), w.box)
+	out := string(w.text)
+	if cap(w.text) <= maxScratch {
+		scratch.Put(w)
+	}
+	return out, nil
 }
+
+// buffers are what sealing a value needs beside what it returns. None holds the value.
+type buffers struct{ bound, box, text []byte }
+
+// maxScratch is the largest buffer worth keeping.
+const maxScratch = 64 << 10
+
+var scratch = sync.Pool{New: func() any { return new(buffers) }}
 
 // Open implements collector.Keyring.
 func (r *Ring) Open(at collector.Scope, field, sealed string) ([]byte, error) {
