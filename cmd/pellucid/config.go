@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/strictyaml"
@@ -46,6 +47,7 @@ type config struct {
 	Capture   captureConfig    `yaml:"capture"`
 	Telemetry telemetryConfig  `yaml:"telemetry"`
 	Alerts    alertsConfig     `yaml:"alerts"`
+	Audit     auditConfig      `yaml:"audit"`
 	Upstreams []upstreamConfig `yaml:"upstreams"`
 }
 
@@ -106,6 +108,12 @@ type webhookConfig struct {
 	Timeout duration `yaml:"timeout"`
 }
 
+type auditConfig struct {
+	KeyFile  string   `yaml:"key_file"`
+	HeadFile string   `yaml:"head_file"`
+	Bytes    byteSize `yaml:"bytes"`
+}
+
 type upstreamConfig struct {
 	Name    string   `yaml:"name"`
 	URL     string   `yaml:"url"`
@@ -163,6 +171,11 @@ alerts:
   rules: ""                   # a rules file; see README
   webhooks: []                # - {url: "http://127.0.0.1:9093/hook", timeout: 10s}
 
+audit:
+  key_file: ""                # signs the audit log; empty makes one in the data folder, better is elsewhere
+  head_file: ""               # a file elsewhere that the log's head is added to, every ten minutes
+  bytes: 1GiB                 # the oldest entries go beyond that
+
 upstreams: []                 # models that another Open Inference server answers:
 # - name: risk                # here; model: its name there, if another
 #   url: http://127.0.0.1:9000
@@ -181,6 +194,7 @@ func defaults() config {
 		Limits:    limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
 		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20},
 		Telemetry: telemetryConfig{Sample: &sample},
+		Audit:     auditConfig{Bytes: 1 << 30},
 	}
 }
 
@@ -341,6 +355,8 @@ func (c *config) validateCapture() error {
 		return bad("capture.on_full", "%q is not reject or serve", c.Capture.OnFull)
 	case c.Capture.SpoolBytes > 0 && c.Capture.SpoolBytes < leastSpool:
 		return bad("capture.spool_bytes", "is %d, and the spool needs at least 64 KiB", c.Capture.SpoolBytes)
+	case c.Audit.Bytes > 0 && c.Audit.Bytes < audit.MinBytes:
+		return bad("audit.bytes", "is %d, and the log needs at least 4 MiB", c.Audit.Bytes)
 	}
 	if err := c.Capture.Key.source().Validate(); err != nil {
 		return bad("capture.key", "%w", err)

@@ -35,16 +35,21 @@ func (c *config) hashKey() func() ([]byte, error) {
 				return nil, fmt.Errorf("make the key %q: %w", path, err)
 			}
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		key, err := hex.DecodeString(strings.TrimSpace(string(text)))
-		if err != nil || len(key) < 16 {
-			return nil, fmt.Errorf("key %q is not 16 bytes or more in hexadecimal", path)
-		}
-		return key, nil
+		return readKey(path)
 	})
+}
+
+// readKey reads a key: 16 bytes or more in hexadecimal.
+func readKey(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) < 16 {
+		return nil, fmt.Errorf("key %q is not 16 bytes or more in hexadecimal", path)
+	}
+	return key, nil
 }
 
 // makeKey writes a new key unless there is one.

@@ -1,19 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"path/filepath"
-	"runtime"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 	"github.com/pellucid/pellucid/collector/spool"
 )
@@ -96,99 +89,6 @@ func verifySpool(w io.Writer, dir string) error {
 	}
 	if !r.OK() {
 		return fmt.Errorf("verify %q: damaged frames; they are kept, nothing was deleted", dir)
-	}
-	return nil
-}
-
-func doctorCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "doctor", Short: "Check what Pellucid needs on this machine, and the state of a data folder",
-		Example: "  pellucid doctor --data pellucid-data", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(cmd.Flags(), os.Getenv)
-			if err != nil {
-				return err
-			}
-			return doctor(cmd.Context(), cmd.OutOrStdout(), cfg)
-		},
-	}
-	new(config).flags(cmd.Flags())
-	return cmd
-}
-
-// check is one thing the doctor looks at.
-type check struct {
-	name string
-	look func(ctx context.Context, cfg config) (string, error)
-}
-
-var checks = []check{
-	{"platform", func(context.Context, config) (string, error) {
-		return runtime.GOOS + "/" + runtime.GOARCH + ", " + runtime.Version(), nil
-	}},
-	{"address", checkAddress},
-	{"models", func(_ context.Context, cfg config) (string, error) {
-		entries, err := os.ReadDir(cfg.Models)
-		return fmt.Sprintf("%d entries in %s", len(entries), cfg.Models), err
-	}},
-	{"engine", func(ctx context.Context, cfg config) (string, error) {
-		if cfg.ClickHouse != "" {
-			return "not needed: --clickhouse is given", nil
-		}
-		return embedded.Ensure(ctx, embedded.Config{Engine: cfg.Engine})
-	}},
-	{"store", checkStore},
-	{"spool", func(_ context.Context, cfg config) (string, error) {
-		dir := filepath.Join(cfg.Data, "spool")
-		if !exists(dir) {
-			return "none yet", nil
-		}
-		return "every frame is whole", verifySpool(io.Discard, dir)
-	}},
-}
-
-func checkAddress(ctx context.Context, cfg config) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.HTTP)
-	if err != nil {
-		return cfg.HTTP + " is taken (by a running server?)", nil
-	}
-	return cfg.HTTP + " is free", l.Close()
-}
-
-func checkStore(ctx context.Context, cfg config) (string, error) {
-	dsn := cfg.ClickHouse
-	if dsn == "" {
-		env, err := embedded.ReadEnv(filepath.Join(cfg.Data, "clickhouse"))
-		if err != nil {
-			return "embedded, not running", nil
-		}
-		dsn = env.DSN()
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	s, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn})
-	if err != nil {
-		if cfg.ClickHouse == "" {
-			return "embedded, not running", nil
-		}
-		return "", err
-	}
-	return "ClickHouse " + s.Version() + " answers", s.Close()
-}
-
-// doctor looks at everything and fails when anything is wrong.
-func doctor(ctx context.Context, w io.Writer, cfg config) error {
-	bad := 0
-	for _, c := range checks {
-		found, err := c.look(ctx, cfg)
-		state := "ok  "
-		if err != nil {
-			bad, state, found = bad+1, "FAIL", err.Error()
-		}
-		fmt.Fprintf(w, "%s %-9s %s\n", state, c.name, found)
-	}
-	if bad > 0 {
-		return silentError{errors.New("checks failed")}
 	}
 	return nil
 }

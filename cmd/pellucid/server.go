@@ -18,6 +18,7 @@ import (
 	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/alerts/notify"
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
@@ -38,6 +39,7 @@ type server struct {
 	store     *clickhouse.Store
 	spool     *spool.Spool
 	telemetry *telemetry.Telemetry
+	audit     *audit.Log
 	models    *repository.Repository
 	explainer *explain.Explainer
 	capturer  *capture.Capturer
@@ -87,7 +89,7 @@ func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.
 		// A taken port is found out before anything else is started.
 		s.listen,
 		func(ctx context.Context) error { return s.startStore(ctx, progress) },
-		s.startSpool, s.startTelemetry, s.startModels, s.startWriter, s.startAlerts, s.startHTTP,
+		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startHTTP,
 	} {
 		if err := start(ctx); err != nil {
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -321,7 +323,7 @@ func (s *server) startHTTP(context.Context) error {
 	}
 	s.http = &http.Server{
 		Handler: e, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), ConnContext: withPeer,
 	}
 	go func() {
 		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

@@ -105,9 +105,9 @@ func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collec
 
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
-		Models: s.models, Upstreams: s.upstreams,
+		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
 		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
-		Explain: s.explain, ExplainStored: s.explainStored, ReadPrediction: s.showPrediction,
+		Explain: s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
@@ -404,7 +404,7 @@ func pastAlert(a *clickhouse.PastAlert, firing bool) api.PastAlert {
 }
 
 func (s *server) registerPages(e *echo.Echo) error {
-	src := s.sources()
+	src := s.audited().sources(s.sources())
 	api.Register(e, src)
 	return dashboards.Register(e, dashboards.Config{
 		Sources: src, Build: build(), Methods: explain.Methods,

@@ -222,7 +222,7 @@ func (s *Server) change(c echo.Context, change func(context.Context, string) err
 		return fail(http.StatusBadRequest, "model %q is an upstream's and is loaded there", clip(model))
 	}
 	if err := change(c.Request().Context(), model); err != nil {
-		if errors.Is(err, collector.ErrNotFound) {
+		if errors.Is(err, collector.ErrNotFound) || errors.Is(err, collector.ErrUnavailable) {
 			return err
 		}
 		return fail(http.StatusBadRequest, "%s", err)

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// auditKey is the path of the key that signs the audit log.
+func (c *config) auditKey() string {
+	if c.Audit.KeyFile != "" {
+		return c.Audit.KeyFile
+	}
+	return filepath.Join(c.Data, "audit", "key")
+}
+
+// startAudit opens the audit log, whose folder the spool's lock guards.
+func (s *server) startAudit(context.Context) error {
+	dir, err := s.cfg.dir("audit")
+	if err != nil {
+		return err
+	}
+	path := s.cfg.auditKey()
+	if s.cfg.Audit.KeyFile == "" {
+		if err := makeKey(path); err != nil {
+			return fmt.Errorf("make the key %q: %w", path, err)
+		}
+	}
+	key, err := readKey(path)
+	if err != nil {
+		return usage(fmt.Errorf("read the audit log's key: %w", err))
+	}
+	l, err := audit.Open(audit.Config{Dir: dir, Key: key, HeadFile: s.cfg.Audit.HeadFile, MaxBytes: int64(s.cfg.Audit.Bytes), Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.audit = l
+	s.onStop("audit log", func(context.Context) error { return l.Close() })
+	return l.Observe(s.telemetry.MeterProvider())
+}
+
+// withPeer names who is at the other end of a connection, once for all its requests:
+// before there is authentication an address is all that is known.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	peer := c.RemoteAddr().String()
+	name := "unauthenticated "
+	if host, _, err := net.SplitHostPort(peer); err == nil && loopback(host) {
+		name = "loopback "
+	}
+	return collector.WithActor(ctx, name+peer)
+}
+
+// audited answers questions and has each recorded before its answer is given: what
+// cannot be recorded is not answered. Predictions are not among it.
+type audited struct{ s *server }
+
+func (s *server) audited() audited { return audited{s} }
+
+// told records that something was read.
+func (a audited) told(ctx context.Context, action, model, object string, rows int) error {
+	return a.s.audit.Append(ctx, audit.Entry{
+		Action: action, Tenant: collector.DefaultTenant, Model: model, Object: object, Counts: map[string]int64{"rows": int64(rows)},
+	}, false)
+}
+
+// named is an id as it may be kept: ours and trace ids say nothing about anybody, an
+// id made elsewhere may be a name.
+func (a audited) named(id string) string {
+	own, _, _ := collector.SplitID(id)
+	if trace, ok := strings.CutPrefix(id, "trace:"); ok && len(trace) == 32 && strings.Trim(strings.ToLower(trace), "0123456789abcdef") == "" {
+		return id
+	}
+	if _, err := uuid.Parse(own); err == nil && len(own) == 36 {
+		return "prediction " + id
+	}
+	return "prediction " + a.s.audit.Hash(id)
+}
+
+// Prediction reads a stored prediction.
+func (a audited) Prediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
+	rows, err := a.s.showPrediction(ctx, tenant, id)
+	if err != nil {
+		return nil, err
+	}
+	model := ""
+	if len(rows) > 0 {
+		model = rows[0].Model
+	}
+	return rows, a.told(ctx, reading(ctx), model, a.named(id), len(rows))
+}
+
+// reading names what a caller does who sees rows, sealed values opened or not.
+func reading(ctx context.Context) string {
+	if asksUnseal(ctx) {
+		return "unseal"
+	}
+	return "read"
+}
+
+// Explain explains a stored prediction.
+func (a audited) Explain(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	list, err := a.s.explainStored(ctx, tenant, id, req)
+	if err != nil {
+		return nil, err
+	}
+	return list, a.told(ctx, "explain", modelOf(list), a.named(id), len(list))
+}
+
+// query describes a question without the values in it.
+func (a audited) query(q collector.Query) string {
+	return a.question(q.Version, q.From, q.To, q.Where)
+}
+
+func (a audited) question(version string, from, to time.Time, where string) string {
+	parts := []string{"predictions"}
+	if version != "" {
+		parts = append(parts, "version "+version)
+	}
+	if !from.IsZero() {
+		parts = append(parts, "from "+from.UTC().Format(time.RFC3339))
+	}
+	if !to.IsZero() {
+		parts = append(parts, "to "+to.UTC().Format(time.RFC3339))
+	}
+	if where != "" {
+		parts = append(parts, "where "+clickhouse.RedactWhere(where, a.s.audit.Hash))
+	}
+	return strings.Join(parts, " ")
+}
+
+// sources has everything recorded that shows rows, or counts those of a filter: a
+// narrow one is about somebody. Sums over all rows are about nobody.
+func (a audited) sources(src *api.Sources) *api.Sources {
+	list, count, spans := src.List, src.Count, src.Spans
+	src.Prediction = a.Prediction
+	explain := src.Explain
+	src.Explain = func(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
+		got, err := explain(ctx, tenant, id, req)
+		if err != nil {
+			return nil, err
+		}
+		return got, a.told(ctx, "explain", modelOf(got), a.named(id), len(got))
+	}
+	src.List = func(ctx context.Context, q collector.Query) (collector.Page, error) {
+		p, err := list(ctx, q)
+		if err != nil {
+			return p, err
+		}
+		return p, a.told(ctx, reading(ctx), q.Model, a.query(q), len(p.Predictions))
+	}
+	src.Count = func(ctx context.Context, q collector.Query) (int64, error) {
+		n, err := count(ctx, q)
+		if err != nil || q.Where == "" {
+			return n, err
+		}
+		return n, a.told(ctx, "count", q.Model, a.query(q), int(n))
+	}
+	src.Spans = func(ctx context.Context, id string) ([]api.Span, error) {
+		got, err := spans(ctx, id)
+		if err != nil || len(got) == 0 {
+			return got, err
+		}
+		return got, a.told(ctx, "read", "", "spans of "+a.named("trace:"+id), len(got))
+	}
+	src.Drift = segment(a, src.Drift)
+	src.Performance = segment(a, src.Performance)
+	src.Traffic = segment(a, src.Traffic)
+	return src
+}
+
+// segment has a question about the rows of a segment recorded.
+func segment[T []api.TrafficPoint | api.Performance | stats.Report](a audited, ask func(context.Context, api.Window) (T, error)) func(context.Context, api.Window) (T, error) {
+	return func(ctx context.Context, w api.Window) (T, error) {
+		got, err := ask(ctx, w)
+		if err != nil || w.Segment == "" {
+			return got, err
+		}
+		return got, a.told(ctx, "count", w.Model, a.question(w.Version, w.From, w.To, w.Segment), 0)
+	}
+}
+
+func modelOf(list []collector.Explanation) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0].Model
+}
+
+// auditedModels has it recorded that models are loaded and unloaded by request.
+type auditedModels struct {
+	*repository.Repository
+	s *server
+}
+
+// Load makes a model's newest versions answer.
+func (m auditedModels) Load(ctx context.Context, name string) error {
+	return m.s.administer(ctx, audit.Entry{Action: "model.load", Model: name}, func() error { return m.Repository.Load(ctx, name) })
+}
+
+// Unload makes a model stop answering.
+func (m auditedModels) Unload(ctx context.Context, name string) error {
+	return m.s.administer(ctx, audit.Entry{Action: "model.unload", Model: name}, func() error { return m.Repository.Unload(ctx, name) })
+}
+
+// administer records an act before it is done, and again where it failed.
+func (s *server) administer(ctx context.Context, e audit.Entry, do func() error) error {
+	if err := s.audit.Append(ctx, e, true); err != nil {
+		return err
+	}
+	err := do()
+	if err != nil {
+		e.Outcome = "failed"
+		err = errors.Join(err, s.audit.Append(ctx, e, false))
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector/audit"
+)
+
+// auditEntries reads the audit log of a data folder, which has to be whole.
+func auditEntries(t *testing.T, data string) []audit.Entry {
+	t.Helper()
+	key, err := readKey(filepath.Join(data, "audit", "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []audit.Entry
+	r, err := audit.Verify(filepath.Join(data, "audit"), key, nil, func(e *audit.Entry) { out = append(out, *e) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.OK() {
+		t.Fatalf("the audit log: %v", r.Problems)
+	}
+	return out
+}
+
+// actions are what was done, without the log's own entries.
+func actions(list []audit.Entry) (out []string) {
+	for _, e := range list {
+		if !strings.HasPrefix(e.Action, "audit.") {
+			out = append(out, strings.TrimSpace(e.Action+" "+e.Model+" "+e.Outcome))
+		}
+	}
+	return out
+}
+
+func doctorOn(t *testing.T, cfg config, more ...string) (status int, checks map[string]result) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	args := append([]string{"doctor", "--data", cfg.Data, "--models", cfg.Models, "--clickhouse", cfg.ClickHouse, "--format", "json"}, more...)
+	status = run(t.Context(), args, &out, &errs)
+	var got struct {
+		OK     bool     `json:"ok"`
+		Checks []result `json:"checks"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%v in %s%s", err, &out, &errs)
+	}
+	if got.OK != (status == 0) {
+		t.Errorf("status %d says other than %s", status, &out)
+	}
+	checks = map[string]result{}
+	for _, c := range got.Checks {
+		checks[c.Check] = c
+	}
+	return status, checks
+}
+
+// TestWhoReadWhatIsRecorded reads, lists, counts, explains and administers, and looks
+// into the log, which must not tell a value.
+func TestWhoReadWhatIsRecorded(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	cfg := testConfig(t, models)
+	cfg.Audit.HeadFile = filepath.Join(t.TempDir(), "heads")
+	r := startRig(t, cfg)
+	c.rows = c.rows[:1]
+	h := r.post(t, "/v2/models/xgb/infer", c.body(`{"external_id":"`+canaryText+`"}`), nil)
+	id := h.Get("Pellucid-Prediction-Id")
+	r.stored(t)
+	if list := auditEntries(t, cfg.Data); len(actions(list)) != 0 {
+		t.Errorf("a prediction is recorded: %+v", list)
+	}
+	where := "&where=" + url.QueryEscape("external_id = '"+canaryText+"'")
+	r.get(t, "/api/v1/predictions/"+id, nil)
+	r.get(t, "/api/v1/predictions?model=xgb"+where, nil)
+	r.get(t, "/api/v1/predictions?model=xgb&count=true"+where, nil)
+	r.post(t, "/api/v1/predictions/"+id+"/explain", `{}`, nil)
+	r.post(t, "/v2/repository/models/xgb/unload", "", nil)
+	r.post(t, "/v2/repository/models/xgb/load", "", nil)
+	if status, _, _ := r.call(t, "GET", "/api/v1/predictions/"+canaryText, ""); status != http.StatusNotFound {
+		t.Fatalf("an id that is not: %d", status)
+	}
+
+	list := auditEntries(t, cfg.Data)
+	want := []string{"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb"}
+	if got := actions(list); !slices.Equal(got, want) {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
+	for _, e := range list {
+		switch {
+		case e.Action == "explain" && (e.TraceID == "" || e.Object != "prediction "+id):
+			t.Errorf("explain: %+v", e)
+		case e.Action == "count" && e.Object != "predictions where external_id = "+r.audit.Hash(canaryText):
+			t.Errorf("count: %+v", e)
+		case !strings.HasPrefix(e.Action, "audit.") && !strings.HasPrefix(e.Actor, "loopback 127.0.0.1:"):
+			t.Errorf("actor: %+v", e)
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(cfg.Data, "audit", "00000001.log"))
+	if err != nil || leaks(raw) != "" {
+		t.Errorf("the log holds a value, or %v", err)
+	}
+	if status, checks := doctorOn(t, cfg, "--audit-head", cfg.Audit.HeadFile); status != 0 {
+		t.Errorf("the doctor beside a running server: %+v", checks)
+	}
+
+	// What cannot be recorded is not read; predictions go on.
+	if err := r.audit.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/api/v1/predictions/" + id, "/api/v1/predictions?model=xgb", "/ui/predictions/" + id + ".0"} {
+		if status, b, _ := r.call(t, "GET", path, ""); status != http.StatusServiceUnavailable || bytes.Contains(b, []byte(canaryText)) {
+			t.Errorf("unrecorded: %s: %d %s", path, status, b)
+		}
+	}
+	if status, b, _ := r.call(t, "POST", "/v2/repository/models/xgb/unload", ""); status != http.StatusServiceUnavailable {
+		t.Errorf("unrecorded: unload: %d %s", status, b)
+	}
+	r.infer(t, "xgb", c)
+}
+
+// TestDoctorFindsWhatWasDone damages a data folder in the ways the doctor looks for.
+func TestDoctorFindsWhatWasDone(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	cfg := testConfig(t, models)
+	cfg.Audit.HeadFile = filepath.Join(t.TempDir(), "heads")
+	r := startRig(t, cfg)
+	id, _ := r.infer(t, "xgb", c)
+	r.get(t, "/api/v1/predictions/"+id, nil)
+	v, err := r.models.Find("xgb", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := v.Digest
+	r.halt(t)
+	if status, checks := doctorOn(t, cfg, "--audit-head", cfg.Audit.HeadFile); status != 0 || !strings.Contains(checks["audit"].Detail, "heads fit") || checks["kept"].Detail != "1 versions are what their digests say" {
+		t.Fatalf("a whole folder: %+v", checks)
+	}
+	path := filepath.Join(cfg.Data, "audit", "00000001.log")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	for what, b := range map[string][]byte{
+		"cut":     bytes.Join(lines[:len(lines)-2], nil),
+		"changed": bytes.Replace(whole, []byte(`"action":"read"`), []byte(`"action":"rest"`), 1),
+		"dropped": bytes.Join(append(slices.Clone(lines[:1]), lines[2:]...), nil),
+	} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if status, checks := doctorOn(t, cfg); status != 1 || checks["audit"].OK {
+			t.Errorf("the audit log was %s: %d %+v", what, status, checks["audit"])
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := filepath.Glob(filepath.Join(cfg.Data, "models", digest, "model.*"))
+	if err != nil || len(kept) == 0 {
+		t.Fatal(kept, err)
+	}
+	if err := os.WriteFile(kept[0], []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, checks := doctorOn(t, cfg); status != 1 || checks["kept"].OK || !strings.Contains(checks["kept"].Detail, digest) {
+		t.Errorf("a stored model was changed: %d %+v", status, checks["kept"])
+	}
+	if status, checks := doctorOn(t, cfg, "--audit-head", filepath.Join(t.TempDir(), "none")); status != 1 || checks["audit"].OK {
+		t.Errorf("heads that are gone: %d %+v", status, checks["audit"])
+	}
+}

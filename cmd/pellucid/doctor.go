@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+	"github.com/pellucid/pellucid/collector/repository"
+)
+
+func doctorCommand() *cobra.Command {
+	var format string
+	var heads []string
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Check what Pellucid needs on this machine, and the state of a data folder",
+		Long: `Prints one line a check, ok or FAIL with why, and exits 1 where one failed. It
+changes nothing and may be run while a server uses the folder.
+
+The audit log is followed entry by entry, and held against its heads: the one in
+the folder, those of audit.head_file, and those of --audit-head. Only a head that
+was kept elsewhere shows that somebody with the key cut the log or wrote it anew.`,
+		Example: `  pellucid doctor --data pellucid-data
+  pellucid doctor --data pellucid-data --audit-head /mnt/elsewhere/heads --format json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "text" && format != "json" {
+				return usage(fmt.Errorf("--format %q is neither text nor json", format))
+			}
+			cfg, err := loadConfig(cmd.Flags(), os.Getenv)
+			if err != nil {
+				return err
+			}
+			return doctor(cmd.Context(), cmd.OutOrStdout(), cfg, heads, format)
+		},
+	}
+	new(config).flags(cmd.Flags())
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	cmd.Flags().StringSliceVar(&heads, "audit-head", nil, "a file of the audit log's heads, kept elsewhere")
+	return cmd
+}
+
+// patient is what the doctor looks at.
+type patient struct {
+	config
+	heads []string // files of the audit log's heads beside the configuration's
+}
+
+// check is one thing the doctor looks at.
+type check struct {
+	name string
+	look func(ctx context.Context, p patient) (string, error)
+}
+
+var checks = []check{
+	{"platform", func(context.Context, patient) (string, error) {
+		return runtime.GOOS + "/" + runtime.GOARCH + ", " + runtime.Version(), nil
+	}},
+	{"address", checkAddress},
+	{"models", func(_ context.Context, p patient) (string, error) {
+		entries, err := os.ReadDir(p.Models)
+		return fmt.Sprintf("%d entries in %s", len(entries), p.Models), err
+	}},
+	{"engine", func(ctx context.Context, p patient) (string, error) {
+		if p.ClickHouse != "" {
+			return "not needed: --clickhouse is given", nil
+		}
+		return embedded.Ensure(ctx, embedded.Config{Engine: p.Engine})
+	}},
+	{"store", checkStore},
+	{"spool", func(_ context.Context, p patient) (string, error) {
+		dir := filepath.Join(p.Data, "spool")
+		if !exists(dir) {
+			return "none yet", nil
+		}
+		return "every frame is whole", verifySpool(io.Discard, dir)
+	}},
+	{"kept", checkKept},
+	{"disk", checkDisk},
+	{"audit", checkAudit},
+}
+
+func checkAddress(ctx context.Context, p patient) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", p.HTTP)
+	if err != nil {
+		return p.HTTP + " is taken (by a running server?)", nil
+	}
+	return p.HTTP + " is free", l.Close()
+}
+
+// checkStore asks the store, if it runs, for its version, and refuses tables whose
+// settings would lose or double rows.
+func checkStore(ctx context.Context, p patient) (string, error) {
+	dsn := p.ClickHouse
+	if dsn == "" {
+		env, err := embedded.ReadEnv(filepath.Join(p.Data, "clickhouse"))
+		if err != nil {
+			return "embedded, not running", nil
+		}
+		dsn = env.DSN()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	s, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn})
+	if err != nil {
+		if p.ClickHouse == "" && errors.Is(err, collector.ErrUnavailable) {
+			return "embedded, not running", nil
+		}
+		return "", err
+	}
+	return "ClickHouse " + s.Version() + " answers, its tables keep what they are given once", s.Close()
+}
+
+// checkKept holds the versions that past predictions are explained with against
+// their digests.
+func checkKept(_ context.Context, p patient) (string, error) {
+	dir := filepath.Join(p.Data, "models")
+	if !exists(dir) {
+		return "none yet", nil
+	}
+	good, wrong, err := repository.CheckStore(dir)
+	return fmt.Sprintf("%d versions are what their digests say", good), errors.Join(append(wrong, err)...)
+}
+
+// checkDisk fails where the spool or the engine would soon find no room.
+func checkDisk(_ context.Context, p patient) (string, error) {
+	dir := p.Data
+	for !exists(dir) && filepath.Dir(dir) != dir {
+		dir = filepath.Dir(dir)
+	}
+	size, free := embedded.Space(dir)
+	if size == 0 {
+		return "free space cannot be told here", nil
+	}
+	found := fmt.Sprintf("%d MiB of %d MiB free", free>>20, size>>20)
+	if least := 4 * embedded.KeepFree(dir); free < least {
+		return "", fmt.Errorf("%s: the spool takes nothing more below %d MiB", found, least>>20)
+	}
+	return found, nil
+}
+
+func checkAudit(_ context.Context, p patient) (string, error) {
+	dir := filepath.Join(p.Data, "audit")
+	heads := p.heads
+	if p.Audit.HeadFile != "" {
+		heads = append(heads, p.Audit.HeadFile)
+	}
+	if !exists(dir) && len(heads) == 0 {
+		return "none yet", nil
+	}
+	key, err := readKey(p.auditKey())
+	if err != nil {
+		return "", fmt.Errorf("read the audit log's key: %w", err)
+	}
+	r, err := audit.Verify(dir, key, heads, nil)
+	if err != nil {
+		return "", err
+	}
+	found := fmt.Sprintf("entries %d to %d are as they were written, %d heads fit", r.First, r.Last, r.Heads)
+	if r.Older > 0 {
+		found += fmt.Sprintf(" (%d are of entries older than the log)", r.Older)
+	}
+	if r.Unfinished > 0 {
+		found += fmt.Sprintf(", %d bytes at the end are no entry yet", r.Unfinished)
+	}
+	if !r.OK() {
+		return "", errors.New(strings.Join(r.Problems, "; "))
+	}
+	return found, nil
+}
+
+// result is one line of the doctor's.
+type result struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// doctor looks at everything and fails when anything is wrong.
+func doctor(ctx context.Context, w io.Writer, cfg config, heads []string, format string) error {
+	bad := false
+	var results []result
+	for _, c := range checks {
+		found, err := c.look(ctx, patient{cfg, heads})
+		if err != nil {
+			bad, found = true, strings.ReplaceAll(err.Error(), "\n", "; ")
+		}
+		results = append(results, result{c.name, err == nil, found})
+	}
+	if format == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(map[string]any{"ok": !bad, "checks": results}); err != nil {
+			return err
+		}
+	} else {
+		for _, r := range results {
+			state := "ok  "
+			if !r.OK {
+				state = "FAIL"
+			}
+			fmt.Fprintf(w, "%s %-9s %s\n", state, r.Check, r.Detail)
+		}
+	}
+	if bad {
+		return silentError{errors.New("checks failed")}
+	}
+	return nil
+}
