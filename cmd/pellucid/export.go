@@ -24,15 +24,32 @@ import (
 )
 
 func exportCommand() *cobra.Command {
-	var model, ver, from, to, where, output string
+	var model, ver, from, to, where, output, url string
+	var subject api.Subject
 	cmd := &cobra.Command{
 		Use: "export --model NAME", Short: "Take stored predictions out as CSV",
 		Long: `Writes one line a stored prediction, with its features, outputs and id. Works
-beside a running server, on the same --data folder or --clickhouse address.`,
+beside a running server, on the same --data folder or --clickhouse address.
+
+With --external-id or --prediction-id it asks the running server instead for
+everything stored of that subject, and writes JSON, one object a line: the counts,
+then predictions with their labels, labels, explanations, spans.`,
 		Example: `  pellucid export --model flights_gbm --from 2013-07-01 --to 2013-08-01 --output july.csv
-  pellucid export --model risk --where "score > 0.9" --clickhouse clickhouse://user:pass@host:9000/db`,
+  pellucid export --model risk --where "score > 0.9" --clickhouse clickhouse://user:pass@host:9000/db
+  pellucid export --external-id customer-17 --output customer-17.ndjson`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if subject != (api.Subject{}) {
+				for _, name := range []string{"version", "from", "to", "where"} {
+					if cmd.Flags().Changed(name) {
+						return usage(fmt.Errorf("--%s narrows an export of a model, not of a subject", name))
+					}
+				}
+				subject.Model = model
+				return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
+					return (&subjectClient{strings.TrimRight(url, "/")}).export(cmd.Context(), subject, w)
+				})
+			}
 			if err := required(cmd, "model"); err != nil {
 				return err
 			}
@@ -61,6 +78,7 @@ beside a running server, on the same --data folder or --clickhouse address.`,
 	f.StringVar(&to, "to", "", "event time to stop before")
 	f.StringVar(&where, "where", "", "filter, such as: carrier = 'UA' and score > 0.8")
 	f.StringVar(&output, "output", "", "file to write (default: standard output)")
+	subjectFlags(cmd, &subject, &url)
 	storeFlags(cmd)
 	return cmd
 }

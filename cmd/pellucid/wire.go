@@ -406,6 +406,7 @@ func pastAlert(a *clickhouse.PastAlert, firing bool) api.PastAlert {
 func (s *server) registerPages(e *echo.Echo) error {
 	src := s.audited().sources(s.sources())
 	api.Register(e, src)
+	api.RegisterSubjects(e, api.Subjects{Erase: s.eraseSubject, Export: s.exportSubject})
 	return dashboards.Register(e, dashboards.Config{
 		Sources: src, Build: build(), Methods: explain.Methods,
 		Rules: func() int { return len(s.manager.Rules()) },
@@ -443,7 +444,7 @@ func (s *server) sources() *api.Sources {
 // asked marks a filter or cursor that the store cannot understand as the caller's
 // mistake.
 func asked(err error) error {
-	if errors.Is(err, clickhouse.ErrWhere) || errors.Is(err, clickhouse.ErrCursor) {
+	if errors.Is(err, clickhouse.ErrWhere) || errors.Is(err, clickhouse.ErrCursor) || errors.Is(err, clickhouse.ErrSubject) {
 		return fmt.Errorf("%w: %w", collector.ErrBadQuery, err)
 	}
 	return err

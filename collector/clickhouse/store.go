@@ -61,6 +61,7 @@ type Store struct {
 	schemas    map[string]*collector.Schema
 	references map[string]*stats.Reference
 	modelIDs   map[string]modelSchemas
+	inUse      map[string]bool // prefixes of the tables of erasures under way
 }
 
 // settings are sent with every statement, because servers and releases differ
@@ -97,7 +98,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		conn: conn, bins: cfg.Bins, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
-		modelIDs: map[string]modelSchemas{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
+		modelIDs: map[string]modelSchemas{}, inUse: map[string]bool{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 	}
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
 		return nil, errors.Join(err, conn.Close())

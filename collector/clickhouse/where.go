@@ -77,6 +77,16 @@ func CheckWhere(text string, schemas ...*collector.Schema) error {
 // compileWhere parses text and compiles it. Features are looked up in every
 // schema, as versions of a model may differ. Empty text is no condition.
 func compileWhere(text string, schemas []*collector.Schema) (predicate, error) {
+	return compileClear(text, schemas, nil)
+}
+
+// clearText turns a clear value of a field that is private by hash into what may be
+// stored of it.
+type clearText func(f *collector.Field, value string) ([]string, error)
+
+// compileClear is compileWhere for whoever may name clear values of hashed fields;
+// with a nil clearText it takes what is stored.
+func compileClear(text string, schemas []*collector.Schema, stored clearText) (predicate, error) {
 	if strings.TrimSpace(text) == "" {
 		return predicate{sql: "1"}, nil
 	}
@@ -87,7 +97,7 @@ func compileWhere(text string, schemas []*collector.Schema) (predicate, error) {
 	if err != nil {
 		return predicate{}, err
 	}
-	p := &whereParser{tokens: tokens, schemas: schemas}
+	p := &whereParser{tokens: tokens, schemas: schemas, stored: stored}
 	p.or(0)
 	if p.err == nil && p.peek().kind != tokEnd {
 		p.failf("unexpected %q at byte %d", p.peek().text, p.peek().at)
@@ -218,6 +228,7 @@ type whereParser struct {
 	i       int
 	nodes   int
 	schemas []*collector.Schema
+	stored  clearText
 	out     strings.Builder
 	args    []any
 	err     error
@@ -338,6 +349,7 @@ type operand struct {
 	kind     valueKind
 	narrow   bool // a float32, against which numbers are compared as float32
 	codes    []string
+	hashed   *collector.Field // that its values are keyed hashes of
 }
 
 func (p *whereParser) resolve(t whereToken) ([]operand, bool) {
@@ -374,6 +386,9 @@ func (p *whereParser) features(name string) []operand {
 		switch array {
 		case "Str":
 			op.kind = kindText
+			if f.Private == collector.PrivacyHash && p.stored != nil {
+				op.hashed = f
+			}
 		case "F32":
 			op.narrow = true
 		case "I64":
@@ -432,6 +447,14 @@ func (p *whereParser) compare(ops []operand) {
 	}
 	lit := p.next()
 	p.each(ops, func(o operand) {
+		if o.hashed != nil && op != "=" && op != "!=" {
+			p.failf("%q is stored as a hash, which has no order", o.hashed.Name)
+			return
+		}
+		if o.hashed != nil {
+			p.member(o, []whereToken{lit}, op == "!=")
+			return
+		}
 		marker := p.literal(o, lit)
 		p.out.WriteString(o.sql + " " + op + " " + marker)
 		if op == "!=" {
@@ -474,21 +497,39 @@ func (p *whereParser) in(ops []operand, not bool) {
 		}
 		break
 	}
-	p.each(ops, func(o operand) {
-		markers := make([]string, len(list))
-		for i, lit := range list {
-			markers[i] = p.literal(o, lit)
+	p.each(ops, func(o operand) { p.member(o, list, not) })
+}
+
+// member writes that an operand is one of a list, or present and none of it.
+func (p *whereParser) member(o operand, list []whereToken, not bool) {
+	var markers []string
+	for _, lit := range list {
+		if o.hashed == nil {
+			markers = append(markers, p.literal(o, lit))
+			continue
 		}
-		word := " IN ("
-		if not {
-			word = " NOT IN ("
+		if lit.kind != tokNumber && lit.kind != tokText {
+			p.failf("a value is wanted, not %q at byte %d", lit.text, lit.at)
+			return
 		}
-		p.out.WriteString(o.sql + word + strings.Join(markers, ", ") + ")")
-		if not {
-			p.out.WriteString(" AND NOT ")
-			p.missing(o)
+		values, err := p.stored(o.hashed, lit.text)
+		if err != nil {
+			p.failf("%v", err)
+			return
 		}
-	})
+		for _, v := range values {
+			markers, p.args = append(markers, "?"), append(p.args, v)
+		}
+	}
+	word := " IN ("
+	if not {
+		word = " NOT IN ("
+	}
+	p.out.WriteString(o.sql + word + strings.Join(markers, ", ") + ")")
+	if not {
+		p.out.WriteString(" AND NOT ")
+		p.missing(o)
+	}
 }
 
 // literal binds one literal for an operand and returns its marker.

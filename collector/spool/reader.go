@@ -189,6 +189,7 @@ func (s *Spool) waitDue(ctx context.Context) (view, error) {
 		case <-s.stop:
 			return view{}, ErrClosed
 		case <-s.wake:
+			s.dropFinished() // Rotate may have ended a segment of which all is acknowledged
 		case <-late:
 		}
 	}

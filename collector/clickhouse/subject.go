@@ -1,0 +1,199 @@
+package clickhouse
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// Subject names whose rows are meant: by the caller's own id, by the id of a
+// prediction, or by a filter over a model's. One of the three is set.
+type Subject struct {
+	Tenant string
+	// Model narrows an ExternalID to one model; a filter needs it.
+	Model                    string
+	ExternalID, PredictionID string
+	Where                    string
+	// Stored turns a clear value of a field that is private by hash into what may be
+	// stored of it; nil takes the filter's values as they are.
+	Stored func(f *collector.Field, value string) ([]string, error)
+}
+
+// ErrSubject is wrapped by the error of a subject that names nobody, or in more than
+// one way.
+var ErrSubject = errors.New("bad subject")
+
+// check refuses a subject that cannot be meant.
+func (x *Subject) check() error {
+	given := 0
+	for _, s := range []string{x.ExternalID, x.PredictionID, strings.TrimSpace(x.Where)} {
+		if s != "" {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return fmt.Errorf("%w: give one of external_id, prediction_id and where", ErrSubject)
+	case x.Where != "" && x.Model == "":
+		return fmt.Errorf("%w: where needs a model", ErrSubject)
+	case x.PredictionID != "" && x.Model != "":
+		return fmt.Errorf("%w: a prediction_id needs no model", ErrSubject)
+	}
+	return nil
+}
+
+// subjectRows is the condition on the table predictions.
+func (s *Store) subjectRows(ctx context.Context, x *Subject) (predicate, error) {
+	p := predicate{sql: "tenant = ?", args: []any{x.Tenant}}
+	add := func(sql string, args ...any) {
+		p.sql += " AND " + sql
+		p.args = append(p.args, args...)
+	}
+	if x.Model != "" {
+		add("model = ?", x.Model)
+	}
+	switch {
+	case x.ExternalID != "":
+		add("external_id = ?", x.ExternalID)
+	case x.PredictionID != "":
+		// As it is read: a whole request, else one row of it.
+		n, err := s.number(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND id = ?", x.Tenant, x.PredictionID)
+		if err != nil {
+			return p, err
+		}
+		if base, row, ok := collector.SplitID(x.PredictionID); ok && n == 0 {
+			add("id = ? AND row = ?", base, uint32(row))
+			break
+		}
+		add("id = ?", x.PredictionID)
+	default:
+		schemas, err := s.modelSchemas(ctx, x.Tenant, x.Model)
+		if err != nil {
+			return p, err
+		}
+		w, err := compileClear(x.Where, schemas, x.Stored)
+		if err != nil {
+			return p, err
+		}
+		add(w.sql, w.args...)
+	}
+	return p, nil
+}
+
+// target is a table with the columns that tell its rows apart.
+type target struct{ table, key, also string }
+
+// targets are the tables that hold something about a subject, in the order in which
+// their rows are found: what is found later rests on what was found before.
+var targets = []target{
+	{"predictions", "tenant, model, id, row, insert_batch", ", external_id, trace_id"},
+	{"feedback", "tenant, target_id, target_row, external_id, model, received_at, insert_batch, position", ""},
+	{"explanations", "tenant, target_id, target_row, method, output, doc_hash", ""},
+	{"otel_traces", "TraceId", ""},
+	{"otel_traces_trace_id_ts", "TraceId", ""},
+	{"undecodable", "insert_batch, position", ""},
+}
+
+// found is a set of rows of every target, kept in tables of its own, so that what is
+// counted, read and deleted is the same, and so that no statement which the server
+// keeps (a mutation's stays on its disk) has a value of somebody's in it.
+type found struct {
+	s      *Store
+	prefix string
+	counts map[string]int64
+}
+
+// list is the table with the keys of a target's rows.
+func (f *found) list(t target) string { return f.prefix + t.table }
+
+// in selects the rows of a target that were found.
+func (f *found) in(t target) string {
+	return "(" + t.key + ") IN (SELECT " + t.key + " FROM " + f.list(t) + ")"
+}
+
+// find notes what belongs to a subject.
+func (s *Store) find(ctx context.Context, prefix string, x *Subject) (*found, error) {
+	rows, err := s.subjectRows(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	f := &found{s: s, prefix: prefix, counts: map[string]int64{}}
+	for _, t := range targets {
+		where := f.condition(t, x, rows)
+		if err := f.note(ctx, t, where); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// note makes the table of a target's rows under a condition, and counts them.
+func (f *found) note(ctx context.Context, t target, where predicate) error {
+	create := "CREATE TABLE " + f.list(t) + " ENGINE = MergeTree ORDER BY tuple() AS SELECT DISTINCT " + t.key + t.also + " FROM " + t.table + " WHERE " + where.sql
+	if err := f.s.conn.Exec(ctx, create, where.args...); err != nil {
+		return fmt.Errorf("find rows of %s: %w", t.table, unavailable(err))
+	}
+	n, err := f.count(ctx, t)
+	f.counts[t.table] = n
+	return err
+}
+
+// count asks how many rows of a target are there of those that were found.
+func (f *found) count(ctx context.Context, t target) (int64, error) {
+	var n uint64
+	if err := f.s.conn.QueryRow(ctx, "SELECT count() FROM "+t.table+" WHERE "+f.in(t)).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count rows of %s: %w", t.table, unavailable(err))
+	}
+	return int64(n), nil
+}
+
+// condition is which rows of a target go with the predictions that were found.
+func (f *found) condition(t target, x *Subject, rows predicate) predicate {
+	p := targets[0]
+	keys := f.list(p)
+	// gone selects a column of the predictions found that no other prediction has.
+	gone := func(column string) string {
+		return "SELECT " + column + " FROM " + keys + " WHERE (" + column + ") NOT IN (SELECT " + column + " FROM predictions WHERE (" + column +
+			") IN (SELECT " + column + " FROM " + keys + ") AND NOT " + f.in(p) + ")"
+	}
+	switch t.table {
+	case "predictions":
+		return rows
+	case "feedback":
+		// A label names a row, or the caller's id, which is nobody's when no row has it.
+		w := predicate{
+			sql: "tenant = ? AND (target_id != '' AND (target_id, target_row) IN (SELECT id, row FROM " + keys + ") AND (model = '' OR (model, target_id, target_row) IN (SELECT model, id, row FROM " + keys + "))" +
+				" OR external_id != '' AND ((tenant, external_id) IN (" + gone("tenant, external_id") + ") OR (tenant, model, external_id) IN (" + gone("tenant, model, external_id") + "))",
+			args: []any{x.Tenant},
+		}
+		if x.ExternalID != "" {
+			w.sql += " OR external_id = ? AND (model = ? OR ? = '')"
+			w.args = append(w.args, x.ExternalID, x.Model, x.Model)
+		}
+		w.sql += ")"
+		return w
+	case "explanations":
+		return predicate{sql: "tenant = ? AND (model, target_id, target_row) IN (SELECT model, id, row FROM " + keys + ")", args: []any{x.Tenant}}
+	case "undecodable":
+		return x.undecodable()
+	}
+	return predicate{sql: "TraceId != '' AND TraceId IN (" + gone("trace_id") + ")"}
+}
+
+// leastText is how long an id must be to be looked for among bytes that nobody
+// understands.
+const leastText = 4
+
+// undecodable selects records that no decoder understood and that have the subject's
+// id as a text of theirs.
+func (x *Subject) undecodable() predicate {
+	id := x.ExternalID + x.PredictionID
+	if len(id) < leastText {
+		return predicate{sql: "0"}
+	}
+	return predicate{sql: "position(payload, unhex(?)) > 0", args: []any{hex.EncodeToString(collector.EncodedText(id))}}
+}
