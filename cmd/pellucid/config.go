@@ -22,6 +22,7 @@ import (
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/strictyaml"
+	"github.com/pellucid/pellucid/engine/stats"
 )
 
 // config is the one configuration tree: the file, then the environment, then
@@ -48,6 +49,7 @@ type config struct {
 	Telemetry telemetryConfig  `yaml:"telemetry"`
 	Alerts    alertsConfig     `yaml:"alerts"`
 	Audit     auditConfig      `yaml:"audit"`
+	Retention retentionConfig  `yaml:"retention"`
 	Upstreams []upstreamConfig `yaml:"upstreams"`
 }
 
@@ -114,6 +116,12 @@ type auditConfig struct {
 	Bytes    byteSize `yaml:"bytes"`
 }
 
+type retentionConfig struct {
+	Default keepFor            `yaml:"default"`
+	Models  map[string]keepFor `yaml:"models"`
+	Traces  keepFor            `yaml:"traces"`
+}
+
 type upstreamConfig struct {
 	Name    string   `yaml:"name"`
 	URL     string   `yaml:"url"`
@@ -176,6 +184,11 @@ audit:
   head_file: ""               # a file elsewhere that the log's head is added to, every ten minutes
   bytes: 1GiB                 # the oldest entries go beyond that
 
+retention:                    # how long rows are kept from when they were received; whole days
+  default: none               # 90d: of every model that is not named
+  models: {}                  # {loans: 30d, audited: none}
+  traces: none                # of spans
+
 upstreams: []                 # models that another Open Inference server answers:
 # - name: risk                # here; model: its name there, if another
 #   url: http://127.0.0.1:9000
@@ -195,6 +208,7 @@ func defaults() config {
 		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20},
 		Telemetry: telemetryConfig{Sample: &sample},
 		Audit:     auditConfig{Bytes: 1 << 30},
+		Retention: retentionConfig{Models: map[string]keepFor{}},
 	}
 }
 
@@ -458,6 +472,35 @@ func (d *duration) UnmarshalYAML(unmarshal func(any) error) error {
 	}
 	*d = duration(v)
 	return nil
+}
+
+// keepFor is how long something is kept: none (for ever), or whole days.
+type keepFor time.Duration
+
+// UnmarshalYAML reads the time.
+func (k *keepFor) UnmarshalYAML(unmarshal func(any) error) error {
+	var s string
+	if err := unmarshal(&s); err != nil {
+		return err
+	}
+	if s == "none" {
+		*k = 0
+		return nil
+	}
+	d, err := stats.ParseDuration(s)
+	if err != nil || d%(24*time.Hour) != 0 {
+		return strictyaml.At(unmarshal, fmt.Errorf("time %q is neither none nor whole days such as 30d or 8w", s))
+	}
+	*k = keepFor(d)
+	return nil
+}
+
+// String is the time as the file has it.
+func (k keepFor) String() string {
+	if k == 0 {
+		return "none"
+	}
+	return stats.FormatDuration(time.Duration(k))
 }
 
 // exists reports whether there is something at path.

@@ -66,6 +66,10 @@ type server struct {
 	// erasing is held by whoever deletes a subject's rows, or those that are past their
 	// time, exporting by whoever reads a subject's: one reader may be slow.
 	erasing, exporting sync.Mutex
+	settleTime         time.Duration // tests set it
+
+	// retention is what the last run did.
+	retention retentionState
 
 	// url is where the server answers.
 	url string
@@ -93,7 +97,7 @@ func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.
 		// A taken port is found out before anything else is started.
 		s.listen,
 		func(ctx context.Context) error { return s.startStore(ctx, progress) },
-		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.tidyUp, s.startHTTP,
+		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startHTTP,
 	} {
 		if err := start(ctx); err != nil {
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

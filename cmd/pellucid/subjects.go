@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,32 +15,13 @@ import (
 	"github.com/pellucid/pellucid/dashboards/api"
 )
 
-// tidyUp drops what an erasure of an earlier process left, in the background: the
-// store may be working it off still.
-func (s *server) tidyUp(context.Context) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := s.store.Tidy(ctx, ""); err != nil && ctx.Err() == nil {
-			s.log.Warn("what an erasure left could not be tidied up", "error", err)
-		}
-	}()
-	s.onStop("tidying", func(context.Context) error {
-		cancel()
-		<-done
-		return nil
-	})
-	return nil
-}
-
 // settleTime bounds the wait for what is on its way to the store.
 const settleTime = 30 * time.Second
 
 // drained waits until everything that was recorded before is stored, acknowledged and
 // gone from the spool's files.
 func (s *server) drained(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.settleTime, settleTime))
 	defer cancel()
 	mark, err := s.spool.Rotate()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -183,30 +184,32 @@ func TestExportIsEverythingOfASubject(t *testing.T) {
 	}
 }
 
-// TestErasureDoesNotGuessWhatIsOnItsWay erases while ClickHouse is away, and while the
-// writer cannot drain.
-func TestErasureDoesNotGuessWhatIsOnItsWay(t *testing.T) {
+// TestErasureWaitsForTheSpool asks while the store is away and something waits for it.
+func TestErasureWaitsForTheSpool(t *testing.T) {
 	models := t.TempDir()
 	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
 	cfg := testConfig(t, models)
 	f, dsn := newForwarder(t, cfg.ClickHouse)
 	cfg.ClickHouse = dsn
 	r := startRig(t, cfg)
+	r.settleTime = 200 * time.Millisecond
 	c.rows = c.rows[:1]
+	if err := r.drained(t.Context()); err != nil {
+		t.Fatalf("with nothing on its way: %v", err)
+	}
 	f.cut()
 	r.post(t, "/v2/models/xgb/infer", c.body(`{"external_id":"ann"}`), nil)
-	done := make(chan int, 1)
-	go func() {
-		status, _, _ := command(t, "erase", "--external-id", "ann", "--yes", "--url", r.url)
-		done <- status
-	}()
-	time.Sleep(50 * time.Millisecond)
-	f.open(t)
-	if status := <-done; status != 0 && status != 1 {
-		t.Errorf("status %d", status)
+	if err := r.drained(t.Context()); !errors.Is(err, api.ErrPending) {
+		t.Errorf("while a record waits: %v", err)
 	}
-	r.stored(t)
-	if status, out, errOut := command(t, "erase", "--external-id", "ann", "--yes", "--url", r.url); status != 0 || !strings.Contains(out, "predictions 0") {
-		t.Errorf("%d %s%s", status, out, errOut)
+	if status, b, _ := r.call(t, "POST", "/api/v1/subjects/erase", `{"external_id":"ann"}`); status != http.StatusServiceUnavailable {
+		t.Errorf("while the store is away: %d %s", status, b)
+	}
+	f.open(t)
+	r.settleTime = 0
+	var got api.Erasure
+	r.post(t, "/api/v1/subjects/erase", `{"external_id":"ann"}`, &got)
+	if got.Pending || got.Before["predictions"] != 1 || got.After["predictions"] != 0 {
+		t.Errorf("when it is back: %+v", got)
 	}
 }

@@ -406,6 +406,7 @@ func pastAlert(a *clickhouse.PastAlert, firing bool) api.PastAlert {
 func (s *server) registerPages(e *echo.Echo) error {
 	src := s.audited().sources(s.sources())
 	api.Register(e, src)
+	api.RegisterRetention(e, s.retentionStatus)
 	api.RegisterSubjects(e, api.Subjects{Erase: s.eraseSubject, Export: s.exportSubject})
 	return dashboards.Register(e, dashboards.Config{
 		Sources: src, Build: build(), Methods: explain.Methods,

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -269,8 +270,11 @@ func (l *Log) drop(names []uint64) error {
 	return nil
 }
 
-// syncDir makes the names of a folder durable.
+// syncDir makes the names of a folder durable, where a folder can be synced.
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

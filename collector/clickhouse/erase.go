@@ -65,18 +65,9 @@ func (s *Store) with(ctx context.Context, kind string, x *Subject, do func(*foun
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.inUse[prefix] = true
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.inUse, prefix)
-		s.mu.Unlock()
-	}()
+	done := s.use(prefix)
+	defer done()
 	f, err := s.find(ctx, prefix, x)
-	if err == nil && f.counts["predictions"] > maxErased {
-		err = fmt.Errorf("%w: %d predictions are more than the %d of one call: narrow it", ErrSubject, f.counts["predictions"], maxErased)
-	}
 	if err == nil {
 		err = do(f)
 	}
@@ -91,7 +82,7 @@ func (f *found) erasure(ctx context.Context, x *Subject) (*Erasure, error) {
 	if x.undecodable().sql != "0" {
 		return out, nil
 	}
-	n, err := f.s.number(ctx, "SELECT count() FROM undecodable")
+	n, err := f.s.ask(ctx, "SELECT count() FROM undecodable")
 	out.Unsearched = int64(n)
 	return out, err
 }
@@ -144,10 +135,16 @@ const (
 // statement's text that no other has. It asks rather than letting the server wait:
 // that sends nothing meanwhile, and the connection would count as dead.
 func (s *Store) mutate(ctx context.Context, table, partition, where, mark string) error {
+	return s.mutateArgs(ctx, table, partition, predicate{sql: where}, mark)
+}
+
+// mutateArgs is mutate with bound parameters, which the server keeps in clear as a
+// part of the statement: they are never somebody's values.
+func (s *Store) mutateArgs(ctx context.Context, table, partition string, where predicate, mark string) error {
 	ctx, cancel := context.WithTimeout(ctx, mutationTime)
 	defer cancel()
 	own := ch.Context(ctx, ch.WithSettings(ch.Settings{"mutations_sync": 0}))
-	if err := s.conn.Exec(own, "ALTER TABLE "+table+" DELETE "+partition+"WHERE "+where); err != nil {
+	if err := s.conn.Exec(own, "ALTER TABLE "+table+" DELETE "+partition+"WHERE "+where.sql, where.args...); err != nil {
 		return fmt.Errorf("delete from %s: %w", table, unavailable(err))
 	}
 	for failed := 0; ; {
@@ -205,6 +202,18 @@ func (s *Store) Tidy(ctx context.Context, prefix string) error {
 	return nil
 }
 
+// use keeps the tables of a prefix from being tidied up until done is called.
+func (s *Store) use(prefix string) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inUse[prefix] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.inUse, prefix)
+	}
+}
+
 // used reports whether a table is in use by this process.
 func (s *Store) used(table string) bool {
 	s.mu.Lock()
@@ -223,7 +232,7 @@ const cleaning = 11 * time.Minute
 
 // oldParts is how long the server keeps the files of parts that were replaced.
 func (s *Store) oldParts(ctx context.Context) (time.Duration, error) {
-	server, err := s.number(ctx, "SELECT toFloat64OrZero(any(value)) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'")
+	server, err := s.ask(ctx, "SELECT toFloat64OrZero(any(value)) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'")
 	if err != nil {
 		return 0, err // another server's, which does not let us ask
 	}

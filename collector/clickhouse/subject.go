@@ -61,7 +61,7 @@ func (s *Store) subjectRows(ctx context.Context, x *Subject) (predicate, error) 
 		add("external_id = ?", x.ExternalID)
 	case x.PredictionID != "":
 		// As it is read: a whole request, else one row of it.
-		n, err := s.number(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND id = ?", x.Tenant, x.PredictionID)
+		n, err := s.ask(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND id = ?", x.Tenant, x.PredictionID)
 		if err != nil {
 			return p, err
 		}
@@ -120,6 +120,13 @@ func (s *Store) find(ctx context.Context, prefix string, x *Subject) (*found, er
 	rows, err := s.subjectRows(ctx, x)
 	if err != nil {
 		return nil, err
+	}
+	n, err := s.ask(ctx, "SELECT count() FROM predictions WHERE "+rows.sql, rows.args...)
+	if err != nil {
+		return nil, err
+	}
+	if n > maxErased {
+		return nil, fmt.Errorf("%w: %.0f predictions are more than the %d of one call: narrow it", ErrSubject, n, maxErased)
 	}
 	f := &found{s: s, prefix: prefix, counts: map[string]int64{}}
 	for _, t := range targets {
@@ -196,4 +203,11 @@ func (x *Subject) undecodable() predicate {
 		return predicate{sql: "0"}
 	}
 	return predicate{sql: "position(payload, unhex(?)) > 0", args: []any{hex.EncodeToString(collector.EncodedText(id))}}
+}
+
+// ask asks for one number.
+func (s *Store) ask(ctx context.Context, query string, args ...any) (float64, error) {
+	var x float64
+	err := s.conn.QueryRow(ctx, "SELECT toFloat64(("+query+"))", args...).Scan(&x)
+	return x, unavailable(err)
 }

@@ -63,6 +63,9 @@ type Repository struct {
 	// asked for after they had gone.
 	archive map[string]*held
 
+	// loading is read-locked from before a version is kept in the store until it is in
+	// place, so that Drop takes none that is about to be.
+	loading sync.RWMutex
 	// external lets one goroutine at a time make an imported version.
 	external sync.Mutex
 
@@ -206,6 +209,8 @@ func (r *Repository) install(ctx context.Context, s source) {
 		return
 	}
 	start := time.Now()
+	r.loading.RLock()
+	defer r.loading.RUnlock()
 	h, err := r.load(ctx, s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
