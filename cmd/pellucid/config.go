@@ -393,6 +393,9 @@ func (c *config) validateStore() error {
 	if c.Cluster != "" && c.ClickHouse == "" {
 		return bad("clickhouse_cluster", "needs the address of one of its servers in clickhouse")
 	}
+	if policy := c.Retention.policy(); c.Cluster != "" && !policy.None() {
+		return bad("retention", "is not built for a cluster yet")
+	}
 	if dsn := c.ClickHouse; dsn != "" {
 		scheme, rest, ok := strings.Cut(dsn, "://")
 		if !ok || rest == "" || rest[0] == '/' || scheme == "http" || scheme == "https" {

@@ -37,6 +37,15 @@ const (
 	countPrefix = "count_"
 )
 
+// deletable refuses a cluster: a Distributed table knows no mutation, and the keys of
+// what was found would have to be on every shard.
+func (c cluster) deletable() error {
+	if c.name == "" {
+		return nil
+	}
+	return fmt.Errorf("the rows of a subject, and retention, are not built for a cluster yet: %w", collector.ErrRefused)
+}
+
 // prefixOf makes the name of a set of tables.
 func prefixOf(kind string) (string, error) {
 	id, err := uuid.NewRandom()
@@ -58,7 +67,7 @@ func (s *Store) CountSubject(ctx context.Context, x Subject) (*Erasure, error) {
 
 // with finds a subject's rows, gives them to do, and forgets which they were.
 func (s *Store) with(ctx context.Context, kind string, x *Subject, do func(*found) error) error {
-	if err := x.check(); err != nil {
+	if err := errors.Join(x.check(), s.cluster.deletable()); err != nil {
 		return err
 	}
 	prefix, err := prefixOf(kind)

@@ -339,3 +339,18 @@ func TestSubjectsNameSomebody(t *testing.T) {
 		t.Errorf("a broken filter: %v", err)
 	}
 }
+
+// TestClustersAreRefused: what cannot be deleted on a shard is not said to be.
+func TestClustersAreRefused(t *testing.T) {
+	s := &Store{cluster: cluster{name: "c"}, inUse: map[string]bool{}}
+	x := Subject{Tenant: "default", ExternalID: "ann"}
+	if _, err := s.CountSubject(t.Context(), x); !errors.Is(err, collector.ErrRefused) {
+		t.Errorf("count: %v", err)
+	}
+	if _, err := s.Erase(t.Context(), x, atOnce); !errors.Is(err, collector.ErrRefused) {
+		t.Errorf("erase: %v", err)
+	}
+	if _, err := s.Retain(t.Context(), Retention{Default: wholeDay}, time.Now(), nothing); !errors.Is(err, collector.ErrRefused) {
+		t.Errorf("retain: %v", err)
+	}
+}
