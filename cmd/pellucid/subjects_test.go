@@ -213,3 +213,39 @@ func TestErasureWaitsForTheSpool(t *testing.T) {
 		t.Errorf("when it is back: %+v", got)
 	}
 }
+
+// TestErasureTakesClearValuesOfHashedFeatures names somebody by a value that only its
+// keyed hash is stored of.
+func TestErasureTakesClearValuesOfHashedFeatures(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "churn/1/model.yaml", "features:\n  - {name: customer, private: hash}\n  - {name: account, private: hash}\n")
+	r := startRig(t, testConfig(t, models))
+	for i, who := range []string{canaryText, "bob"} {
+		r.post(t, "/api/v1/predictions", fmt.Sprintf(`{"model":"churn","id":"order-%d","features":{"customer":%q,"account":%d.25,"age":41},"outputs":{"score":0.5}}`, i, who, 17+i), nil)
+	}
+	r.stored(t)
+	var p struct{ Features map[string]any }
+	r.get(t, "/api/v1/predictions/order-0", &p)
+	if stored, ok := p.Features["customer"].(string); !ok || len(stored) != 32 {
+		t.Fatalf("not stored as a hash: %v", p.Features)
+	}
+	for where, want := range map[string]int64{
+		"customer = '" + canaryText + "'": 1, "customer in ('" + canaryText + "', 'bob')": 2, "customer = 'nobody'": 0, "account = 17.25": 1, "account = '18.25' and age = 41": 1,
+	} {
+		var got api.Erasure
+		r.post(t, "/api/v1/subjects/erase", fmt.Sprintf(`{"model":"churn","where":%q,"dry_run":true}`, where), &got)
+		if got.Before["predictions"] != want {
+			t.Errorf("%s: %d predictions, want %d", where, got.Before["predictions"], want)
+		}
+	}
+	var got api.Erasure
+	r.post(t, "/api/v1/subjects/erase", `{"model":"churn","where":"customer = '`+canaryText+`'"}`, &got)
+	if got.After["predictions"] != 0 || got.Before["predictions"] != 1 {
+		t.Errorf("erased: %+v", got)
+	}
+	r.get(t, "/api/v1/predictions/order-1", nil)
+	raw, err := os.ReadFile(filepath.Join(r.cfg.Data, "audit", "00000001.log"))
+	if err != nil || leaks(raw) != "" {
+		t.Errorf("the audit log holds the value, or %v", err)
+	}
+}
