@@ -207,16 +207,16 @@ type auditedModels struct {
 
 // Load makes a model's newest versions answer.
 func (m auditedModels) Load(ctx context.Context, name string) error {
-	return m.s.administer(ctx, audit.Entry{Action: "model.load", Model: name}, func() error { return m.Repository.Load(ctx, name) })
+	return m.s.act(ctx, audit.Entry{Action: "model.load", Model: name}, func() error { return m.Repository.Load(ctx, name) })
 }
 
 // Unload makes a model stop answering.
 func (m auditedModels) Unload(ctx context.Context, name string) error {
-	return m.s.administer(ctx, audit.Entry{Action: "model.unload", Model: name}, func() error { return m.Repository.Unload(ctx, name) })
+	return m.s.act(ctx, audit.Entry{Action: "model.unload", Model: name}, func() error { return m.Repository.Unload(ctx, name) })
 }
 
-// administer records an act before it is done, and again where it failed.
-func (s *server) administer(ctx context.Context, e audit.Entry, do func() error) error {
+// act records an act before it is done, and again where it failed.
+func (s *server) act(ctx context.Context, e audit.Entry, do func() error) error {
 	if err := s.audit.Append(ctx, e, true); err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ are. It counts first, and deletes when you have said yes to the count.
 A filter's values for features that are private by hash are the clear ones.`,
 		Example: `  pellucid erase --external-id customer-17 --dry-run
   pellucid erase --external-id customer-17 --model loans --yes
-  pellucid erase --model loans --where "customer_id = 'x'"`,
+  pellucid erase --model loans --where "customer_id = 'x'" --forget x`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return erase(cmd, &subjectClient{strings.TrimRight(url, "/")}, r, yes)
@@ -49,6 +49,7 @@ A filter's values for features that are private by hash are the clear ones.`,
 	subjectFlags(cmd, &r.Subject, &url)
 	cmd.Flags().StringVar(&r.Model, "model", "", "only of this model")
 	cmd.Flags().StringVar(&r.Where, "where", "", "the predictions of --model that this filter selects")
+	cmd.Flags().StringVar(&r.Forget, "forget", "", "also delete the key of this subject, as the feature has it that model.yaml names as subject")
 	cmd.Flags().BoolVar(&r.DryRun, "dry-run", false, "only count")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
@@ -92,6 +93,9 @@ func erase(cmd *cobra.Command, to *subjectClient, r api.ErasureRequest, yes bool
 		return errors.New("erase: records are on their way to the store, and nothing was deleted: try again when it has them")
 	}
 	fmt.Fprintln(out, counted("left", done.After))
+	if r.Forget != "" {
+		fmt.Fprintf(out, "keys deleted: %d\n", done.Keys)
+	}
 	if done.FilesGoneBy != nil {
 		fmt.Fprintf(out, "the files they were in are gone by %s\n", done.FilesGoneBy.Format(time.RFC3339))
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/keys"
 )
 
@@ -176,13 +177,18 @@ func (s *server) registerKeys(e *echo.Echo) {
 		if err != nil {
 			return nil, err
 		}
-		return map[string]string{"rotated": collector.DefaultTenant}, r.Rotate(collector.DefaultTenant)
+		return map[string]string{"rotated": collector.DefaultTenant},
+			s.act(ctx, audit.Entry{Action: "keys.rotate", Tenant: collector.DefaultTenant}, func() error { return r.Rotate(collector.DefaultTenant) })
 	}))
 	e.POST("/api/v1/keys/forget", s.administer(func(ctx context.Context, subject string) (any, error) {
 		if subject == "" {
 			return nil, usage(errors.New("subject is missing"))
 		}
-		n, err := s.forget(ctx, collector.DefaultTenant, subject)
+		n := 0
+		err := s.act(ctx, audit.Entry{Action: "keys.forget", Tenant: collector.DefaultTenant, Object: "subject " + s.audit.Hash(subject)}, func() (err error) {
+			n, err = s.forget(ctx, collector.DefaultTenant, subject)
+			return err
+		})
 		return map[string]int{"deleted": n}, err
 	}))
 }

@@ -164,7 +164,7 @@ func (s *server) dropVersions(ctx context.Context, policy clickhouse.Retention) 
 			continue
 		}
 		e := audit.Entry{Action: "model.drop", Model: v.Name, Object: fmt.Sprintf("version %s, digest %s", v.Version, v.Digest)}
-		err := s.administer(ctx, e, func() error { return s.models.Drop(v.Digest) })
+		err := s.act(ctx, e, func() error { return s.models.Drop(v.Digest) })
 		switch {
 		case errors.Is(err, collector.ErrNotReady), errors.Is(err, collector.ErrRefused), errors.Is(err, collector.ErrNotFound):
 			continue // it is being loaded, or answers again

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
@@ -298,6 +299,14 @@ func checkLater(t *testing.T, cfg config, id string, want []collector.Attributio
 		}
 	}
 	gone(r)
+	// A later row of the subject has a new key, which an erasure takes along.
+	h := r.post(t, "/v2/models/flights/infer", flightBody(canaryText, canaryNumber), nil)
+	r.stored(t)
+	var erased api.Erasure
+	r.post(t, "/api/v1/subjects/erase", fmt.Sprintf(`{"prediction_id":%q,"forget":"500"}`, h.Get("Pellucid-Prediction-Id")), &erased)
+	if erased.Keys != 1 || erased.Before["predictions"] != 1 || erased.After["predictions"] != 0 {
+		t.Errorf("erased %+v", erased)
+	}
 	later := r.post(t, "/v2/models/flights/infer", flightBody("UA", 41), nil).Get("Pellucid-Prediction-Id") + ".0"
 	explained(t, r, later)
 	r.halt(t)

@@ -136,10 +136,19 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 		return out, asked(err)
 	}
 	out.Before, out.After, out.Unsearched = e.Before, e.After, e.Unsearched
+	if r.Forget != "" {
+		if out.Keys, err = s.forget(ctx, x.Tenant, r.Forget); err != nil {
+			entry.Outcome = "failed"
+			return out, errors.Join(fmt.Errorf("the rows are deleted, the subject's key is not: %w", err), s.audit.Append(ctx, entry, true))
+		}
+	}
 	if !e.FilesGoneBy.IsZero() {
 		out.FilesGoneBy = &e.FilesGoneBy
 	}
 	entry.Outcome, entry.Counts = "", map[string]int64{}
+	if r.Forget != "" {
+		entry.Counts["keys"] = int64(out.Keys)
+	}
 	for table, n := range e.Before {
 		entry.Counts[table] = n
 		entry.Counts[table+" left"] = e.After[table]

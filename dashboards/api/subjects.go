@@ -29,6 +29,9 @@ type ErasureRequest struct {
 	Subject
 	// DryRun only counts.
 	DryRun bool `json:"dry_run,omitempty"`
+	// Forget is the subject as the feature has it that model.yaml names so: the key that
+	// its sealed values were sealed with goes too, and with it what copies there are.
+	Forget string `json:"forget,omitempty"`
 	// Expect, if given, is how many predictions there have to be, or none is deleted.
 	Expect *int64 `json:"expect,omitempty"`
 }
@@ -41,6 +44,8 @@ type Erasure struct {
 	Pending bool             `json:"pending"`
 	Before  map[string]int64 `json:"before"`
 	After   map[string]int64 `json:"after,omitempty"`
+	// Keys is how many of the subject's keys were deleted.
+	Keys int `json:"keys,omitempty"`
 	// FilesGoneBy is when the files that the rows were in have left the disk of the
 	// store.
 	FilesGoneBy *time.Time `json:"files_gone_by,omitempty"`
