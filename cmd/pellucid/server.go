@@ -40,6 +40,7 @@ type server struct {
 	spool     *spool.Spool
 	telemetry *telemetry.Telemetry
 	audit     *audit.Log
+	intake    *telemetry.Intake
 	models    *repository.Repository
 	explainer *explain.Explainer
 	capturer  *capture.Capturer
@@ -323,8 +324,9 @@ func (s *server) startHTTP(context.Context) error {
 	s.proxy = p
 	e.Use(identify)
 	p.Register(e)
+	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{Write: s.writeSpans, Predict: p.Import, Instance: s.telemetry.Instance()})
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
-	e.POST("/v1/traces", echo.WrapHandler(telemetry.OTLPHandler(s.writeSpans)))
+	e.POST("/v1/traces", echo.WrapHandler(s.intake.Handler()))
 	s.registerKeys(e)
 	if err := s.registerPages(e); err != nil {
 		return err

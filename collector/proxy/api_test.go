@@ -496,7 +496,7 @@ func TestFeedbackAsksHowManyRowsThereAre(t *testing.T) {
 func TestKeysAreTakenAsTheyAreWritten(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.Feedback = func(context.Context, []collector.Feedback) error { return nil }
-		c.External = func(string, string, func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+		c.External = func(string, string, func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error) {
 			return nil, collector.ErrNotFound
 		}
 		c.ExplainStored = func(context.Context, string, string, collector.ExplainRequest) ([]collector.Explanation, error) {

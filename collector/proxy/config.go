@@ -44,8 +44,9 @@ type Config struct {
 	Capture func(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error
 	// External finds the version that predictions made elsewhere are recorded
 	// under: a served one, one known from an earlier import, or a new one of what
-	// describe returns. describe's error is returned as it is.
-	External func(model, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error)
+	// describe returns under the version's model.yaml. describe's error is returned
+	// as it is.
+	External func(model, version string, describe func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error)
 	// Recorded reports whether a prediction of that id is known to be recorded, as
 	// far as can be told without asking the store.
 	Recorded func(model, id string) bool

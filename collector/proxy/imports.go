@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"reflect"
@@ -21,53 +22,14 @@ import (
 // maxImported bounds the predictions of one import request.
 const maxImported = 10_000
 
-// importedRow is a prediction made elsewhere, in the shape that stored ones are
-// read in.
-type importedRow struct {
-	ID         string                     `json:"id"`
-	Time       string                     `json:"time"`
-	Model      string                     `json:"model"`
-	Version    string                     `json:"version"`
-	TraceID    string                     `json:"trace_id"`
-	ExternalID string                     `json:"external_id"`
-	Features   map[string]json.RawMessage `json:"features"`
-	Outputs    map[string]json.RawMessage `json:"outputs"`
-	Status     int                        `json:"status"`
-	Error      string                     `json:"error"`
-	LatencyMS  map[string]float64         `json:"latency_ms"`
-	Weight     *float64                   `json:"weight"`
-	Label      json.RawMessage            `json:"label"`
-	ObservedAt string                     `json:"observed_at"`
-}
-
-// importResult is what became of one imported prediction.
-type importResult struct {
-	ID     string `json:"id,omitempty"`
-	Status string `json:"status"` // "accepted", "duplicate" or "refused"
-	Error  string `json:"error,omitempty"`
-}
-
 // importResults is the answer to an import. Error is set where every prediction
 // was refused.
 type importResults struct {
-	Accepted  int            `json:"accepted"`
-	Duplicate int            `json:"duplicate"`
-	Refused   int            `json:"refused"`
-	Results   []importResult `json:"results"`
-	Error     string         `json:"error,omitempty"`
-}
-
-func (r *importResults) set(i int, id, status string, err error) {
-	r.Results[i] = importResult{ID: id, Status: status}
-	switch status {
-	case "accepted":
-		r.Accepted++
-	case "duplicate":
-		r.Duplicate++
-	default:
-		r.Results[i].Error = asFailure(err).message
-		r.Refused++
-	}
+	Accepted  int                      `json:"accepted"`
+	Duplicate int                      `json:"duplicate"`
+	Refused   int                      `json:"refused"`
+	Results   []collector.ImportResult `json:"results"`
+	Error     string                   `json:"error,omitempty"`
 }
 
 // importPredictions takes predictions that were made elsewhere, one or a list. It
@@ -75,39 +37,34 @@ func (r *importResults) set(i int, id, status string, err error) {
 // already is a duplicate and changes nothing, so a whole request may be sent
 // again.
 func (s *Server) importPredictions(c echo.Context) error {
-	if s.cfg.Capture == nil || s.cfg.External == nil {
-		return fail(http.StatusNotImplemented, "importing predictions is not configured")
-	}
 	items, err := s.jsonList(c, "predictions", maxImported)
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	out := importResults{Results: make([]importResult, len(items))}
-	rows := make([]*importedRow, len(items))
+	rows := make([]*collector.Imported, len(items))
+	unread := make([]error, len(items))
 	for i, raw := range items {
-		row := &importedRow{}
-		if err := decodeJSON(raw, row, true); err != nil {
-			out.set(i, "", "refused", err)
-			continue
+		row := &collector.Imported{}
+		if unread[i] = decodeJSON(raw, row, true); unread[i] == nil {
+			rows[i] = row
 		}
-		rows[i] = row
 	}
-	ctx := context.WithoutCancel(c.Request().Context())
-	seen := map[string]bool{}
-	for i, row := range rows {
-		if row == nil {
-			continue
+	out := importResults{}
+	if out.Results, err = s.Import(c.Request().Context(), rows); err != nil {
+		return err
+	}
+	for i := range out.Results {
+		switch r := &out.Results[i]; {
+		case unread[i] != nil:
+			r.Error = asFailure(unread[i]).message
+			out.Refused++
+		case r.Status == collector.ImportAccepted:
+			out.Accepted++
+		case r.Status == collector.ImportDuplicate:
+			out.Duplicate++
+		default:
+			out.Refused++
 		}
-		status, err := s.importRow(ctx, row, rows, now, seen)
-		if f := (*failure)(nil); err != nil {
-			if f = asFailure(err); f.status >= http.StatusInternalServerError {
-				// What came before is recorded; sent again it is a duplicate.
-				return err
-			}
-			status = "refused"
-		}
-		out.set(i, row.ID, status, err)
 	}
 	if out.Refused == len(items) {
 		out.Error = out.Results[0].Error
@@ -116,8 +73,39 @@ func (s *Server) importPredictions(c echo.Context) error {
 	return s.reply(c, out)
 }
 
-// importRow records one prediction and says "accepted" or "duplicate".
-func (s *Server) importRow(ctx context.Context, row *importedRow, all []*importedRow, now time.Time, seen map[string]bool) (string, error) {
+// Import records predictions that were made elsewhere, however they came. It
+// returns when those it accepts are recorded, with what became of each; a nil row
+// is refused. After an error some are recorded: all may be sent again, and those
+// are then duplicates.
+func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error) {
+	if s.cfg.Capture == nil || s.cfg.External == nil {
+		return nil, fail(http.StatusNotImplemented, "importing predictions is not configured")
+	}
+	ctx = context.WithoutCancel(ctx)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	out := make([]collector.ImportResult, len(rows))
+	seen := map[string]bool{}
+	for i, row := range rows {
+		if row == nil {
+			out[i].Status = collector.ImportRefused
+			continue
+		}
+		status, err := s.importRow(ctx, row, rows, now, seen)
+		out[i] = collector.ImportResult{ID: row.ID, Status: status}
+		if err == nil {
+			continue
+		}
+		f := asFailure(err)
+		if f.status >= http.StatusInternalServerError {
+			return nil, err
+		}
+		out[i].Status, out[i].Error = collector.ImportRefused, f.message
+	}
+	return out, nil
+}
+
+// importRow records one prediction and says whether it is accepted or a duplicate.
+func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool) (string, error) {
 	p, label, err := s.importedPrediction(row, now)
 	if err != nil {
 		return "", err
@@ -129,7 +117,7 @@ func (s *Server) importRow(ctx context.Context, row *importedRow, all []*importe
 	p.Version, p.Digest = v.Version, v.Digest
 	key := v.Name + "\x00" + row.ID
 	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
-		return "duplicate", nil
+		return collector.ImportDuplicate, nil
 	}
 	in, out, err := importedValues(v, row)
 	if err != nil {
@@ -153,14 +141,14 @@ func (s *Server) importRow(ctx context.Context, row *importedRow, all []*importe
 			return "", err
 		}
 	}
-	return "accepted", nil
+	return collector.ImportAccepted, nil
 }
 
 // importedPrediction checks what a row says beside its values.
-func (s *Server) importedPrediction(row *importedRow, now time.Time) (*collector.Prediction, *collector.Feedback, error) {
+func (s *Server) importedPrediction(row *collector.Imported, now time.Time) (*collector.Prediction, *collector.Feedback, error) {
 	p := &collector.Prediction{
 		Rows: 1, ReceivedAt: now, Times: []time.Time{now}, Tenant: collector.DefaultTenant, Model: row.Model,
-		Route: collector.RouteImported, TraceID: row.TraceID, Status: row.Status, Error: row.Error, Weight: 1,
+		Route: collector.RouteImported, TraceID: row.TraceID, SpanID: row.SpanID, Status: row.Status, Error: row.Error, Weight: 1,
 	}
 	if p.Status == 0 {
 		p.Status = http.StatusOK
@@ -172,8 +160,10 @@ func (s *Server) importedPrediction(row *importedRow, now time.Time) (*collector
 		return nil, nil, fail(http.StatusBadRequest, "id is longer than %d bytes or begins with trace:", maxID)
 	case len(row.ExternalID) > maxExternalID:
 		return nil, nil, fail(http.StatusBadRequest, "external_id is longer than %d bytes", maxExternalID)
-	case row.TraceID != "" && !traceIDForm(row.TraceID):
+	case row.TraceID != "" && !hexID(row.TraceID, 32):
 		return nil, nil, fail(http.StatusBadRequest, "trace_id is not 32 lower-case hexadecimal digits")
+	case row.SpanID != "" && !hexID(row.SpanID, 16):
+		return nil, nil, fail(http.StatusBadRequest, "span_id is not 16 lower-case hexadecimal digits")
 	case p.Status < 100 || p.Status > 599:
 		return nil, nil, fail(http.StatusBadRequest, "status %d is not an HTTP status", p.Status)
 	}
@@ -198,8 +188,9 @@ func (s *Server) importedPrediction(row *importedRow, now time.Time) (*collector
 	return p, label, err
 }
 
-func traceIDForm(id string) bool {
-	return len(id) == 32 && strings.Trim(id, "0123456789abcdef") == "" && strings.Trim(id, "0") != ""
+// hexID reports whether id is a trace's or a span's: digits of which one is not 0.
+func hexID(id string, digits int) bool {
+	return len(id) == digits && strings.Trim(id, "0123456789abcdef") == "" && strings.Trim(id, "0") != ""
 }
 
 // stagesOf reads latencies by their stages.
@@ -228,7 +219,7 @@ func stagesOf(ms map[string]float64, to *collector.Stages) error {
 }
 
 // importedLabel is the label that came with a prediction, or nil.
-func (s *Server) importedLabel(row *importedRow, now time.Time) (*collector.Feedback, error) {
+func (s *Server) importedLabel(row *collector.Imported, now time.Time) (*collector.Feedback, error) {
 	if len(row.Label) == 0 || string(row.Label) == "null" {
 		return nil, nil //nolint:nilnil // no label came, which is no error
 	}
@@ -247,37 +238,58 @@ func (s *Server) importedLabel(row *importedRow, now time.Time) (*collector.Feed
 }
 
 // importedVersion finds the version a row is of. One that is not known yet is
-// described by all rows of the request that are of it.
-func (s *Server) importedVersion(row *importedRow, all []*importedRow) (*collector.ModelVersion, error) {
-	return s.cfg.External(row.Model, row.Version, func() (*engine.Info, error) {
-		info := &engine.Info{Format: "imported", Task: engine.TaskOther, Missing: true}
-		var err error
-		of := func(part func(*importedRow) map[string]json.RawMessage) []map[string]json.RawMessage {
-			var list []map[string]json.RawMessage
-			for _, r := range all {
-				if r != nil && r.Model == row.Model && r.Version == row.Version {
-					list = append(list, part(r))
-				}
+// described by the row's own Info, or by all rows of the request that are of it;
+// what is content becomes a feature where its model.yaml has one of that name.
+func (s *Server) importedVersion(row *collector.Imported, all []*collector.Imported) (*collector.ModelVersion, error) {
+	return s.cfg.External(row.Model, row.Version, func(cfg collector.ModelConfig) (*engine.Info, error) {
+		info, err := row.Info, error(nil)
+		if info == nil {
+			info, err = describe(row, all)
+		}
+		if err != nil || len(row.Content) == 0 {
+			return info, err
+		}
+		with := *info
+		with.Inputs, with.Features = slices.Clone(info.Inputs), slices.Clone(info.Features)
+		for _, f := range cfg.Features {
+			if _, ok := row.Content[f.Name]; ok && specOf(with.Inputs, f.Name) == nil {
+				with.Inputs = append(with.Inputs, engine.Spec{Name: f.Name, DType: engine.String, Shape: []int{-1}})
+				with.Features = append(with.Features, engine.Feature{Name: f.Name, Categorical: true})
 			}
-			return list
 		}
-		if info.Inputs, err = columnsOf("feature", of(func(r *importedRow) map[string]json.RawMessage { return r.Features })); err != nil {
-			return nil, err
-		}
-		for _, in := range info.Inputs {
-			if len(in.Shape) > 1 {
-				return nil, fail(http.StatusBadRequest, "feature %q is a list: a feature is one value", clip(in.Name))
-			}
-			info.Features = append(info.Features, engine.Feature{Name: in.Name, Categorical: in.DType == engine.String})
-		}
-		if info.Outputs, err = columnsOf("output", of(func(r *importedRow) map[string]json.RawMessage { return r.Outputs })); err != nil {
-			return nil, err
-		}
-		if len(info.Inputs) == 0 || len(info.Outputs) == 0 {
-			return nil, fail(http.StatusBadRequest, "model %q is not known, and no row here has both features and outputs to know it by", clip(row.Model))
-		}
-		return info, nil
+		return &with, nil
 	})
+}
+
+// describe says what a model takes and gives by the values of its first rows.
+func describe(row *collector.Imported, all []*collector.Imported) (*engine.Info, error) {
+	info := &engine.Info{Format: "imported", Task: engine.TaskOther, Missing: true}
+	var err error
+	of := func(part func(*collector.Imported) map[string]json.RawMessage) []map[string]json.RawMessage {
+		var list []map[string]json.RawMessage
+		for _, r := range all {
+			if r != nil && r.Model == row.Model && r.Version == row.Version {
+				list = append(list, part(r))
+			}
+		}
+		return list
+	}
+	if info.Inputs, err = columnsOf("feature", of(func(r *collector.Imported) map[string]json.RawMessage { return r.Features })); err != nil {
+		return nil, err
+	}
+	for _, in := range info.Inputs {
+		if len(in.Shape) > 1 {
+			return nil, fail(http.StatusBadRequest, "feature %q is a list: a feature is one value", clip(in.Name))
+		}
+		info.Features = append(info.Features, engine.Feature{Name: in.Name, Categorical: in.DType == engine.String})
+	}
+	if info.Outputs, err = columnsOf("output", of(func(r *collector.Imported) map[string]json.RawMessage { return r.Outputs })); err != nil {
+		return nil, err
+	}
+	if len(info.Inputs) == 0 || len(info.Outputs) == 0 {
+		return nil, fail(http.StatusBadRequest, "model %q is not known, and no row here has both features and outputs to know it by", clip(row.Model))
+	}
+	return info, nil
 }
 
 // columnsOf describes columns by their values in rows, sorted by name.
@@ -352,12 +364,12 @@ func specOfValue(raw json.RawMessage) (*engine.Spec, error) {
 
 // importedValues turns a row's JSON into what its version takes and gives. in is
 // nil where the row has no features, out where it has no outputs.
-func importedValues(v *collector.ModelVersion, row *importedRow) (in, out engine.Values, err error) {
+func importedValues(v *collector.ModelVersion, row *collector.Imported) (in, out engine.Values, err error) {
 	if len(row.Features) > 0 {
 		if len(v.Info.Features) == 0 {
 			return nil, nil, fail(http.StatusBadRequest, "model %q takes tensors, which cannot be imported as features", clip(v.Name))
 		}
-		columns, err := importedColumns(v.Info, row.Features)
+		columns, err := importedColumns(v.Info, declared(v.Info, row))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -386,6 +398,21 @@ func importedValues(v *collector.ModelVersion, row *importedRow) (in, out engine
 		out = append(out, engine.Named{Name: spec.Name, Tensor: t})
 	}
 	return in, out, nil
+}
+
+// declared are a row's features and of its content what the version has.
+func declared(info *engine.Info, row *collector.Imported) map[string]json.RawMessage {
+	if len(row.Content) == 0 {
+		return row.Features
+	}
+	out := make(map[string]json.RawMessage, len(row.Features)+1)
+	maps.Copy(out, row.Features)
+	for name, raw := range row.Content {
+		if slices.ContainsFunc(info.Features, func(f engine.Feature) bool { return f.Name == name }) {
+			out[name] = raw
+		}
+	}
+	return out
 }
 
 // importedColumns makes one tensor a feature. A feature that is null or absent is

@@ -277,7 +277,7 @@ func exactKeys(body []byte, t reflect.Type) error {
 	_, err := oip.Object(body, func(key string, value []byte) error {
 		for i := range t.NumField() {
 			f := t.Field(i)
-			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name == key && name != "" {
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name == key && name != "" && name != "-" {
 				return exactKeys(value, f.Type)
 			}
 		}

@@ -18,6 +18,10 @@ import (
 // predictions are made elsewhere and imported.
 const externalFile = ".external.json"
 
+// maxVersions is how many versions there may be before imports make no more:
+// whoever sends a new name with each row would fill memory and disk with them.
+const maxVersions = 10_000
+
 // keptExternal is that file: Info is what the imported rows say of the model,
 // Config what model.yaml said when the version was made.
 type keptExternal struct {
@@ -32,7 +36,7 @@ type keptExternal struct {
 // one of that name, or a new one of what describe returns, under the model.yaml
 // that lies in its folder, if one does. Of an empty version it is the highest, or
 // "1". Errors are of collector.ErrNotReady, collector.ErrRefused, or describe's.
-func (r *Repository) External(name, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+func (r *Repository) External(name, version string, describe func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error) {
 	v, err := r.Find(name, version)
 	if err == nil {
 		return v, nil
@@ -54,15 +58,18 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 	if s != nil && s.source.file != "" {
 		return nil, err // it is on disk and did not load: that is to be mended first
 	}
-	info, err := describe()
-	if err != nil {
-		return nil, err
+	if len(r.Live()) >= maxVersions {
+		return nil, fmt.Errorf("there are %d versions already, which is the most that imports may bring about: %w", maxVersions, collector.ErrRefused)
 	}
 	cfg := collector.ModelConfig{}
 	if s != nil {
 		if cfg, err = r.readConfig(s.source); err != nil {
 			return nil, fmt.Errorf("%w: %w", collector.ErrRefused, err)
 		}
+	}
+	info, err := describe(cfg)
+	if err != nil {
+		return nil, err
 	}
 	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg}
 	return r.addExternal(kept, true)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // Bounds of one OTLP request that is taken in.
@@ -29,11 +32,96 @@ var (
 	latestSpan   = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// OTLPHandler takes traces from other programs by OTLP/HTTP (protobuf and JSON,
-// plain or gzip; opentelemetry-proto, "OTLP/HTTP Request"). It answers when write
-// has stored them; an error of write is 503, which clients by the protocol send
-// again, so write must count the same spans once. Nothing of it is sent on.
-func OTLPHandler(write func(ctx context.Context, spans []Span) error) http.Handler {
+// IntakeConfig says where traces of other programs go.
+type IntakeConfig struct {
+	// Write stores spans; an error is answered as one to try again after, so Write
+	// must count the same spans once. Required.
+	Write func(ctx context.Context, spans []Span) error
+	// Predict records the predictions among them, each id once, and says what
+	// became of each; an error is answered as one to try again after. nil takes
+	// spans only.
+	Predict func(ctx context.Context, predictions []*collector.Imported) ([]collector.ImportResult, error)
+	// Instance is the service.instance.id of this process, whose own spans make no
+	// predictions; another Pellucid's are known by their tracers' names.
+	Instance string
+}
+
+// Intake takes traces from other programs by OTLP, over HTTP (Handler) and gRPC
+// (Register). It answers when they are stored, and nothing of them is sent on.
+type Intake struct{ cfg IntakeConfig }
+
+// NewIntake returns an Intake.
+func NewIntake(cfg IntakeConfig) *Intake { return &Intake{cfg: cfg} }
+
+// intakeError is why a request is not taken: status is HTTP's, 503 to try again.
+type intakeError struct {
+	status  int
+	message string
+}
+
+func (e *intakeError) Error() string { return e.message }
+
+// take stores a request's spans, after the predictions among them: those are as
+// durable as the spool makes them, and do not wait for the store.
+func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptraceotlp.ExportResponse, *intakeError) {
+	res := ptraceotlp.NewExportResponse()
+	spans, rejected := spansOf(req.Traces())
+	if n, d := len(spans), days(spans); n > maxOTLPSpans || d > maxOTLPDays {
+		return res, &intakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("%d spans of %d days in one request, the limits are %d and %d", n, d, maxOTLPSpans, maxOTLPDays)}
+	}
+	var why []string
+	if rejected > 0 {
+		why = append(why, fmt.Sprintf("%d spans without a trace id, a span id or a time between 1970 and 2262 were left out", rejected))
+	}
+	if in.cfg.Predict != nil {
+		refused, first, err := in.predict(ctx, req.Traces())
+		if err != nil {
+			return res, &intakeError{http.StatusServiceUnavailable, "the predictions among the spans could not be recorded now"}
+		}
+		if refused > 0 {
+			why = append(why, fmt.Sprintf("%d spans were stored, and are no predictions as they mean to be; the first: %s", refused, first))
+			rejected += refused
+		}
+	}
+	if len(spans) > 0 {
+		if err := in.cfg.Write(ctx, spans); err != nil {
+			return res, &intakeError{http.StatusServiceUnavailable, "the spans could not be stored now"}
+		}
+	}
+	if rejected > 0 {
+		res.PartialSuccess().SetRejectedSpans(rejected)
+		res.PartialSuccess().SetErrorMessage(strings.Join(why, "; "))
+	}
+	return res, nil
+}
+
+// predict records the predictions among spans and counts those that are refused.
+func (in *Intake) predict(ctx context.Context, traces ptrace.Traces) (refused int64, first string, err error) {
+	list, reasons := predictionsOf(traces, in.cfg.Instance)
+	if len(reasons) > 0 {
+		refused, first = int64(len(reasons)), reasons[0].Error()
+	}
+	if len(list) == 0 {
+		return refused, first, nil
+	}
+	results, err := in.cfg.Predict(ctx, list)
+	if err != nil {
+		return 0, "", err
+	}
+	for _, r := range results {
+		if r.Status != collector.ImportRefused {
+			continue
+		}
+		if refused++; first == "" {
+			first = r.Error
+		}
+	}
+	return refused, first, nil
+}
+
+// Handler takes traces by OTLP/HTTP: protobuf and JSON, plain or gzip
+// (opentelemetry-proto, "OTLP/HTTP Request").
+func (in *Intake) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if err != nil || kind != "application/x-protobuf" && kind != "application/json" {
@@ -45,23 +133,13 @@ func OTLPHandler(write func(ctx context.Context, spans []Span) error) http.Handl
 			refuseOTLP(w, status, err.Error())
 			return
 		}
-		spans, rejected := spansOf(req.Traces())
-		if n, d := len(spans), days(spans); n > maxOTLPSpans || d > maxOTLPDays {
-			refuseOTLP(w, http.StatusRequestEntityTooLarge,
-				fmt.Sprintf("%d spans of %d days in one request, the limits are %d and %d", n, d, maxOTLPSpans, maxOTLPDays))
-			return
-		}
-		if len(spans) > 0 {
-			if err := write(r.Context(), spans); err != nil {
+		res, refused := in.take(r.Context(), req)
+		if refused != nil {
+			if refused.status == http.StatusServiceUnavailable {
 				w.Header().Set("Retry-After", "1")
-				refuseOTLP(w, http.StatusServiceUnavailable, "the spans could not be stored now")
-				return
 			}
-		}
-		res := ptraceotlp.NewExportResponse()
-		if rejected > 0 {
-			res.PartialSuccess().SetRejectedSpans(rejected)
-			res.PartialSuccess().SetErrorMessage("spans without a trace id, a span id or a time between 1970 and 2262 were left out")
+			refuseOTLP(w, refused.status, refused.message)
+			return
 		}
 		body, err := res.MarshalProto()
 		if kind == "application/json" {
@@ -126,8 +204,7 @@ func spansOf(traces ptrace.Traces) (spans []Span, rejected int64) {
 		resource := attributeTexts(rs.Resource().Attributes())
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, s := range ss.Spans().All() {
-				start := s.StartTimestamp().AsTime()
-				if s.TraceID().IsEmpty() || s.SpanID().IsEmpty() || start.Before(earliestSpan) || !start.Before(latestSpan) {
+				if !storable(s) {
 					rejected++
 					continue
 				}
@@ -136,6 +213,12 @@ func spansOf(traces ptrace.Traces) (spans []Span, rejected int64) {
 		}
 	}
 	return spans, rejected
+}
+
+// storable reports whether a span can be a row of the table.
+func storable(s ptrace.Span) bool {
+	start := s.StartTimestamp().AsTime()
+	return !s.TraceID().IsEmpty() && !s.SpanID().IsEmpty() && !start.Before(earliestSpan) && start.Before(latestSpan)
 }
 
 func days(spans []Span) int {
@@ -161,7 +244,12 @@ func spanOf(s ptrace.Span, resource map[string]string, scope pcommon.Instrumenta
 		if at.Before(earliestSpan) || !at.Before(latestSpan) {
 			at = row.Timestamp
 		}
-		row.Events = append(row.Events, SpanEvent{Timestamp: at, Name: e.Name(), Attributes: attributeTexts(e.Attributes())})
+		attributes := attributeTexts(e.Attributes())
+		if strings.HasPrefix(e.Name(), "gen_ai.") {
+			// What was said is in attributes of such an event that have plain names.
+			maps.DeleteFunc(attributes, func(key, _ string) bool { return !strings.HasPrefix(key, "gen_ai.") && key != errorType })
+		}
+		row.Events = append(row.Events, SpanEvent{Timestamp: at, Name: e.Name(), Attributes: attributes})
 	}
 	for _, l := range s.Links().All() {
 		row.Links = append(row.Links, SpanLink{TraceID: l.TraceID().String(), SpanID: l.SpanID().String(), TraceState: l.TraceState().AsRaw(), Attributes: attributeTexts(l.Attributes())})
@@ -169,11 +257,14 @@ func spanOf(s ptrace.Span, resource map[string]string, scope pcommon.Instrumenta
 	return row
 }
 
-// attributeTexts renders attributes as the collector's exporter does; never nil.
+// attributeTexts renders attributes as the collector's exporter does, but for the
+// values of predictions; never nil.
 func attributeTexts(m pcommon.Map) map[string]string {
 	out := make(map[string]string, m.Len())
 	for k, v := range m.All() {
-		out[k] = v.AsString()
+		if !value(k) {
+			out[k] = v.AsString()
+		}
 	}
 	return out
 }

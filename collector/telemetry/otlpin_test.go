@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -19,6 +20,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // taken keeps what a handler writes, or fails.
@@ -46,7 +49,7 @@ func (s *taken) write(_ context.Context, spans []Span) error {
 // becomes the rows that our own spans would be, after a failure too.
 func TestSpansOfARealSDK(t *testing.T) {
 	s := &taken{err: errors.New("the store is away")}
-	server := httptest.NewServer(OTLPHandler(s.write))
+	server := httptest.NewServer(NewIntake(IntakeConfig{Write: s.write}).Handler())
 	defer server.Close()
 	exporter, err := otlptracehttp.New(t.Context(), otlptracehttp.WithEndpointURL(server.URL+"/v1/traces"), otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
 	if err != nil {
@@ -104,7 +107,7 @@ const oneSpan = `{"resourceSpans":[{"resource":{"attributes":[{"key":"service.na
 
 func TestOTLPRequests(t *testing.T) {
 	s := &taken{}
-	h := OTLPHandler(s.write)
+	h := NewIntake(IntakeConfig{Write: s.write}).Handler()
 	f := func(name, kind, encoding, body string, want int, says string) {
 		t.Helper()
 		r := httptest.NewRequest(http.MethodPost, "/v1/traces", strings.NewReader(body))
@@ -152,21 +155,53 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// onePrediction is a span whose attributes have every type.
+const onePrediction = `{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174",
+	"startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[
+	{"key":"ml.model.name","value":{"stringValue":"m"}},{"key":"ml.features.x","value":{"intValue":"3"}},{"key":"ml.features.d","value":{"doubleValue":0.5}},
+	{"key":"ml.features","value":{"kvlistValue":{"values":[{"key":"b","value":{"boolValue":true}},{"key":"n","value":{}}]}}},
+	{"key":"ml.outputs","value":{"stringValue":"{\"y\":[1,2]}"}},{"key":"ml.outputs.z","value":{"arrayValue":{"values":[{"doubleValue":1},{"doubleValue":2}]}}},
+	{"key":"ml.prediction.score","value":{"doubleValue":0.25}}]}]}]}]}`
+
+// checkPrediction holds what is made of any span to what its receiver relies on.
+func checkPrediction(t *testing.T, p *collector.Imported) {
+	t.Helper()
+	if p.Model == "" && p.Info == nil || p.ID == "" || len(p.TraceID) != 32 || len(p.SpanID) != 16 || len(p.Features)+len(p.Outputs) > maxSpanValues+1 {
+		t.Errorf("prediction %+v", p)
+	}
+	for _, values := range []map[string]json.RawMessage{p.Features, p.Outputs, p.Content} {
+		for name, raw := range values {
+			if !json.Valid(raw) {
+				t.Errorf("%q is %s", name, raw)
+			}
+		}
+	}
+}
+
 func FuzzOTLP(f *testing.F) {
 	f.Add([]byte(oneSpan), true)
 	f.Add([]byte{0x0a, 0x00}, false)
-	f.Fuzz(func(t *testing.T, body []byte, json bool) {
+	f.Add([]byte(onePrediction), true)
+	f.Fuzz(func(t *testing.T, body []byte, asJSON bool) {
 		r := httptest.NewRequest(http.MethodPost, "/v1/traces", bytes.NewReader(body))
-		r.Header.Set("Content-Type", map[bool]string{true: "application/json", false: "application/x-protobuf"}[json])
+		r.Header.Set("Content-Type", map[bool]string{true: "application/json", false: "application/x-protobuf"}[asJSON])
 		w := httptest.NewRecorder()
-		OTLPHandler(func(_ context.Context, spans []Span) error {
-			for _, s := range spans {
-				if len(s.TraceID) != 32 || s.Timestamp.Before(earliestSpan) {
-					t.Errorf("span %+v", s)
+		NewIntake(IntakeConfig{
+			Write: func(_ context.Context, spans []Span) error {
+				for _, s := range spans {
+					if len(s.TraceID) != 32 || s.Timestamp.Before(earliestSpan) {
+						t.Errorf("span %+v", s)
+					}
 				}
-			}
-			return nil
-		}).ServeHTTP(w, r)
+				return nil
+			},
+			Predict: func(_ context.Context, list []*collector.Imported) ([]collector.ImportResult, error) {
+				for _, p := range list {
+					checkPrediction(t, p)
+				}
+				return make([]collector.ImportResult, len(list)), nil
+			},
+		}).Handler().ServeHTTP(w, r)
 		if w.Code != 200 && w.Code != 400 && w.Code != 413 {
 			t.Errorf("%d", w.Code)
 		}

@@ -26,6 +26,11 @@ type registry struct {
 		Brief    string `yaml:"brief"`
 		Examples string `yaml:"examples"`
 	} `yaml:"attributes"`
+	Taken []struct {
+		Name    string `yaml:"name"`
+		Type    string `yaml:"type"`
+		Becomes string `yaml:"becomes"`
+	} `yaml:"taken"`
 	Metrics []registeredMetric `yaml:"metrics"`
 }
 
@@ -239,4 +244,46 @@ func touch(t *testing.T, m metric.Meter, x registeredMetric) error {
 	c, err := m.Int64Counter(x.Name, metric.WithUnit(x.Unit))
 	c.Add(ctx, 1)
 	return err
+}
+
+// TestTakenAttributesAreRegistered holds the attributes that make a span a
+// prediction to the registry: all of them, and no other; what is content is
+// nothing else, and what is a value is never kept with spans.
+func TestTakenAttributesAreRegistered(t *testing.T) {
+	want := map[string]string{}
+	for _, name := range []string{
+		mlModelName, mlModelVersion, mlID, mlExternalID, mlScore, mlLabel, mlFeatures, mlFeatures + ".<name>", mlOutputs, mlOutputs + ".<name>",
+		errorType, httpStatus, genOperation, genModel, genResponseModel, genResponseID,
+	} {
+		want[name] = ""
+	}
+	for what, columns := range map[string][]genColumn{"the feature ": genFeatures, "the output ": genOutputs} {
+		for _, c := range columns {
+			for _, name := range c.from {
+				want[name] = what + c.name
+			}
+		}
+	}
+	for _, name := range genContent {
+		want[name] = "a feature where declared"
+	}
+	for _, a := range readRegistry(t).Taken {
+		becomes, ok := want[a.Name]
+		if !ok {
+			t.Errorf("%s is in the registry and nowhere in the code", a.Name)
+		}
+		delete(want, a.Name)
+		if a.Type == "" || !strings.HasPrefix(a.Becomes, becomes) || a.Becomes == "" {
+			t.Errorf("%s (%s) becomes %q, in the code %q", a.Name, a.Type, a.Becomes, becomes)
+		}
+		if content := slices.Contains(genContent, a.Name); content != (a.Type == "content") || content && !value(a.Name) {
+			t.Errorf("%s is of type %s", a.Name, a.Type)
+		}
+		if strings.HasPrefix(a.Name, "ml.features") && !value(a.Name) || strings.HasPrefix(a.Name, "ml.outputs") && !value(a.Name) {
+			t.Errorf("%s is kept with spans", a.Name)
+		}
+	}
+	for name := range want {
+		t.Errorf("%s is taken by the code and not in the registry", name)
+	}
 }

@@ -108,7 +108,11 @@ type Telemetry struct {
 	queue    *spanQueue
 	log      *slog.Logger
 	stop     sync.Once
+	instance string
 }
+
+// Instance is this process's service.instance.id.
+func (t *Telemetry) Instance() string { return t.instance }
 
 // New builds the providers and starts the queue's goroutine, which Shutdown
 // stops. It changes nothing global: see SetGlobal.
@@ -122,6 +126,9 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 		return nil, fmt.Errorf("describe this service: %w", err)
 	}
 	t := &Telemetry{registry: prometheus.NewRegistry(), log: cfg.Logger}
+	if id, ok := res.Set().Value("service.instance.id"); ok {
+		t.instance = id.AsString()
+	}
 	if t.meters, err = newMeters(t.registry, res); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,49 @@
+package collector
+
+import (
+	"encoding/json"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Imported is a prediction made elsewhere as its sender tells it, in the shape
+// that stored ones are read in. Values are JSON: numbers, strings, booleans and
+// null, for an output also a list of them.
+type Imported struct {
+	ID         string                     `json:"id"`
+	Time       string                     `json:"time"`
+	Model      string                     `json:"model"`
+	Version    string                     `json:"version"`
+	TraceID    string                     `json:"trace_id"`
+	SpanID     string                     `json:"span_id"`
+	ExternalID string                     `json:"external_id"`
+	Features   map[string]json.RawMessage `json:"features"`
+	Outputs    map[string]json.RawMessage `json:"outputs"`
+	Status     int                        `json:"status"`
+	Error      string                     `json:"error"`
+	LatencyMS  map[string]float64         `json:"latency_ms"`
+	Weight     *float64                   `json:"weight"`
+	Label      json.RawMessage            `json:"label"`
+	ObservedAt string                     `json:"observed_at"`
+
+	// Content are values that are a feature only where the version's model.yaml
+	// declares one of that name; else nothing of them is kept.
+	Content map[string]json.RawMessage `json:"-"`
+	// Info, if set, is what a version that is not known yet is known by, in place
+	// of the values of its first rows.
+	Info *engine.Info `json:"-"`
+}
+
+// ImportResult is what became of one imported prediction.
+type ImportResult struct {
+	ID     string `json:"id,omitempty"`
+	Status string `json:"status"` // one of the constants below
+	Error  string `json:"error,omitempty"`
+}
+
+// What becomes of an imported prediction.
+const (
+	ImportAccepted  = "accepted"
+	ImportDuplicate = "duplicate" // recorded before: nothing changed
+	ImportRefused   = "refused"
+)
