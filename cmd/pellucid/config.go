@@ -28,7 +28,9 @@ import (
 // config is the one configuration tree: the file, then the environment, then
 // flags, each over the one before. Every field's zero value means its default.
 type config struct {
-	HTTP    string `yaml:"http"`
+	HTTP string `yaml:"http"`
+	// GRPC is empty where gRPC is not answered.
+	GRPC    string `yaml:"grpc"`
 	Models  string `yaml:"models"`
 	Data    string `yaml:"data"`
 	Threads int    `yaml:"threads"`
@@ -138,6 +140,7 @@ type upstreamConfig struct {
 const exampleConfig = `# Pellucid's configuration. Every key may be left out; these are the defaults.
 # Flags and PELLUCID_* environment variables are put over this file.
 http: 127.0.0.1:8080          # pages, predictions, metrics
+grpc: 127.0.0.1:8081          # predictions, records and OTLP by gRPC; "" answers none
 models: models                # models/<name>/<version>/model.{onnx,json,ubj,txt}
 data: pellucid-data           # spool, embedded ClickHouse, models by digest
 threads: 0                    # cores one prediction may use; 0 means 1
@@ -203,7 +206,7 @@ upstreams: []                 # models that another Open Inference server answer
 func defaults() config {
 	sample := 0.05
 	return config{
-		HTTP: "127.0.0.1:8080", Models: "models", Data: "pellucid-data", EngineMemory: 1 << 30,
+		HTTP: "127.0.0.1:8080", GRPC: "127.0.0.1:8081", Models: "models", Data: "pellucid-data", EngineMemory: 1 << 30,
 		Limits:    limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
 		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20},
 		Telemetry: telemetryConfig{Sample: &sample},
@@ -218,6 +221,7 @@ func (c *config) flags(fs *pflag.FlagSet) {
 	d := defaults()
 	fs.String("config", "", "configuration file (YAML)")
 	fs.String("http", d.HTTP, "address of pages, predictions and metrics")
+	fs.String("grpc", d.GRPC, "address of gRPC; empty for none")
 	fs.String("models", d.Models, "folder of models")
 	fs.String("data", d.Data, "folder of everything Pellucid keeps")
 	fs.String("clickhouse", "", "ClickHouse server instead of the embedded engine (clickhouse://user:pass@host:9000/db)")
@@ -274,6 +278,8 @@ func (c *config) set(name, value string) (err error) {
 	switch name {
 	case "http":
 		c.HTTP = value
+	case "grpc":
+		c.GRPC = value
 	case "models":
 		c.Models = value
 	case "data":
@@ -321,15 +327,22 @@ func (c *config) validate() error {
 }
 
 func (c *config) validateAddress() error {
-	host, port, err := net.SplitHostPort(c.HTTP)
+	if err := c.validateListener("http", c.HTTP); err != nil || c.GRPC == "" {
+		return err
+	}
+	return c.validateListener("grpc", c.GRPC)
+}
+
+func (c *config) validateListener(key, address string) error {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return bad("http", "%q is not host:port", c.HTTP)
+		return bad(key, "%q is not host:port", address)
 	}
 	if n, err := strconv.ParseUint(port, 10, 64); err != nil || n > math.MaxUint16 {
-		return bad("http", "%q has no port between 0 and 65535", c.HTTP)
+		return bad(key, "%q has no port between 0 and 65535", address)
 	}
 	if !loopback(host) && !c.AllowUnauthenticated {
-		return bad("http", "%q can be reached from other machines and there is no authentication: bind to 127.0.0.1, or say --allow-unauthenticated", c.HTTP)
+		return bad(key, "%q can be reached from other machines and there is no authentication: bind to 127.0.0.1, or say --allow-unauthenticated", address)
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func testConfig(t *testing.T, models string) config {
 	t.Helper()
 	cfg := defaults()
 	all := 1.0
-	cfg.HTTP, cfg.Models, cfg.Data, cfg.Telemetry.Sample = "127.0.0.1:0", models, t.TempDir(), &all
+	cfg.HTTP, cfg.GRPC, cfg.Models, cfg.Data, cfg.Telemetry.Sample = "127.0.0.1:0", "127.0.0.1:0", models, t.TempDir(), &all
 	cfg.ClickHouse = embeddedtest.DSN(t)
 	return cfg
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 	"github.com/pellucid/pellucid/collector/proxy"
+	"github.com/pellucid/pellucid/collector/proxy/rpc"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/collector/telemetry"
@@ -52,6 +53,8 @@ type server struct {
 	upstreams []*proxy.Upstream
 	listener  net.Listener
 	http      *http.Server
+	// rpcListener is nil where gRPC is not answered.
+	rpcListener net.Listener
 
 	// schemas are those that predictions of this process were recorded under, by
 	// id.
@@ -96,9 +99,9 @@ func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.
 	s.onStop("keys", func(context.Context) error { return s.keyring.close() })
 	for _, start := range []func(context.Context) error{
 		// A taken port is found out before anything else is started.
-		s.listen,
+		s.listen, s.listenGRPC,
 		func(ctx context.Context) error { return s.startStore(ctx, progress) },
-		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startHTTP,
+		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startHTTP, s.startGRPC,
 	} {
 		if err := start(ctx); err != nil {
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -134,6 +137,30 @@ func (s *server) listen(ctx context.Context) error {
 			return nil // the HTTP server has closed it
 		}
 		return l.Close()
+	})
+	return nil
+}
+
+// listenGRPC takes the port of gRPC. Where the default is taken, by another Pellucid
+// as a rule, the server does without; a port that was chosen must be free.
+func (s *server) listenGRPC(ctx context.Context) error {
+	if s.cfg.GRPC == "" {
+		return nil
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.GRPC)
+	switch {
+	case err != nil && s.cfg.GRPC == defaults().GRPC:
+		s.log.Warn("gRPC is not answered, since its default port is taken: choose one with --grpc", "error", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("listen on %s: %w (another program has the port? choose one with --grpc)", s.cfg.GRPC, err)
+	}
+	s.rpcListener = l
+	s.onStop("gRPC listener", func(context.Context) error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil // its server has closed it
 	})
 	return nil
 }
@@ -346,6 +373,34 @@ func (s *server) startHTTP(context.Context) error {
 		if err := s.http.Shutdown(ctx); err != nil {
 			s.log.Warn("requests that did not end in time are cut off", "error", err)
 			return s.http.Close()
+		}
+		return nil
+	})
+	return nil
+}
+
+// startGRPC answers what startHTTP has made ready, on a port of its own.
+func (s *server) startGRPC(context.Context) error {
+	if s.rpcListener == nil {
+		return nil
+	}
+	r, err := rpc.New(rpc.Config{
+		Proxy: s.proxy, Register: []rpc.Registration{s.intake.Register}, MaxBody: int(s.cfg.Limits.Body),
+		Timeout: time.Duration(s.cfg.Limits.Timeout), MaxCalls: s.cfg.Limits.InFlight, AllowNonLoopback: s.cfg.AllowUnauthenticated,
+	})
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := r.Serve(s.rpcListener); err != nil {
+			s.log.Error("serve gRPC", "error", err)
+		}
+	}()
+	s.onStop("gRPC", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := r.Stop(ctx); err != nil {
+			s.log.Warn("stop gRPC", "error", err)
 		}
 		return nil
 	})

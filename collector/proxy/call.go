@@ -25,7 +25,7 @@ import (
 // It belongs to the request's goroutine.
 type call struct {
 	s     *Server
-	c     echo.Context
+	c     echo.Context    // nil for one that came by gRPC
 	ctx   context.Context //nolint:containedctx // a call lives exactly as long as its request
 	span  trace.Span
 	sc    trace.SpanContext
@@ -58,6 +58,9 @@ var (
 // place in values.
 func (k *call) header(slot int, name, value string) {
 	k.values[slot] = value
+	if k.c == nil {
+		return // it is read from values
+	}
 	k.c.Response().Header()[name] = k.values[slot : slot+1 : slot+1]
 }
 
@@ -83,11 +86,15 @@ func (s *Server) call(c echo.Context, route collector.Route, model, version stri
 	if err := k.identify(); err != nil {
 		return err
 	}
-	v, err := s.find(c, model, version)
+	v, err := s.find(c.Request().Context(), model, version)
 	if err == nil {
 		k.v = v
 	}
-	k.trace()
+	r := c.Request()
+	k.trace(r.Context(), propagation.HeaderCarrier(r.Header))
+	if k.span.IsRecording() {
+		k.span.SetAttributes(attrHTTPMethod.String(r.Method), attrHTTPRoute.String(c.Path()), attrURLPath.String(r.URL.Path))
+	}
 	if err == nil {
 		// The body is read before a place is taken: who sends slowly holds up
 		// nobody but himself.
@@ -123,9 +130,8 @@ func (k *call) identify() error {
 
 // trace starts the server span and puts the ids on the answer. Every answer has
 // a trace id, also where no tracing is configured.
-func (k *call) trace() {
-	r := k.c.Request()
-	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+func (k *call) trace(ctx context.Context, from propagation.TextMapCarrier) {
+	ctx = propagation.TraceContext{}.Extract(ctx, from)
 	// A name out of the request would make as many span names as there are typos.
 	name := "predict"
 	if k.v != nil {
@@ -143,8 +149,7 @@ func (k *call) trace() {
 	if !k.span.IsRecording() {
 		return
 	}
-	k.span.SetAttributes(attrHTTPMethod.String(r.Method), attrHTTPRoute.String(k.c.Path()),
-		attrURLPath.String(r.URL.Path), attrPredictionID.String(k.id))
+	k.span.SetAttributes(attrPredictionID.String(k.id))
 	if k.v != nil {
 		k.span.SetAttributes(k.modelAttributes()...)
 	}
@@ -225,7 +230,7 @@ func (k *call) admit(answer handler) error {
 func (k *call) guarded(answer handler) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = k.s.panicked(k.ctx, r)
+			err = k.s.Panicked(k.ctx, r)
 		}
 	}()
 	return answer(k)
@@ -274,7 +279,9 @@ func (k *call) refuse(f *failure) {
 		}
 	}
 	k.header(2, "Pellucid-Capture", k.captured)
-	writeFailure(k.c, f)
+	if k.c != nil {
+		writeFailure(k.c, f)
+	}
 }
 
 func first[T any](s []T) []T { return s[:min(1, len(s))] }

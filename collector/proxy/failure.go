@@ -89,6 +89,13 @@ func asFailure(err error) *failure {
 	return &failure{status: http.StatusInternalServerError, message: "internal error", cause: err}
 }
 
+// Failure is how an error of this package is answered: HTTP's status, a message, and
+// after how many seconds to try again, 0 for never.
+func Failure(err error) (status int, message string, retryAfter int) {
+	f := asFailure(err)
+	return f.status, f.message, f.retryAfter
+}
+
 // callersFault returns the status of an error that the request itself caused,
 // or 0.
 func callersFault(err error) int {
@@ -150,3 +157,6 @@ func writeFailure(c echo.Context, f *failure) {
 		_, _ = res.Write(body)
 	}
 }
+
+// Refuse is an error of a request that is the caller's fault.
+func Refuse(message string) error { return fail(http.StatusBadRequest, "%s", oip.Own(message)) }

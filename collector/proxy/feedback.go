@@ -17,12 +17,13 @@ import (
 
 // Bounds of one feedback request.
 const (
-	maxLabels = 100_000
+	// MaxLabels bounds the labels of one request.
+	MaxLabels = 100_000
 	maxLabel  = 1024
 )
 
-// label is one label as a client writes it.
-type label struct {
+// Label is one label as a client gives it.
+type Label struct {
 	PredictionID string          `json:"prediction_id"`
 	ExternalID   string          `json:"external_id"`
 	Model        string          `json:"model"`
@@ -48,38 +49,66 @@ type labelResults struct {
 // feedback takes one label or a list. It answers when the labels it accepts are
 // recorded; one that is refused does not hold up the others.
 func (s *Server) feedback(c echo.Context) error {
-	if s.cfg.Feedback == nil {
-		return fail(http.StatusNotImplemented, "feedback is not configured")
-	}
-	items, err := s.jsonList(c, "labels", maxLabels)
+	items, err := s.jsonList(c, "labels", MaxLabels)
 	if err != nil {
 		return err
 	}
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	out := labelResults{Results: make([]labelResult, len(items))}
-	good := make([]collector.Feedback, 0, len(items))
+	labels := make([]*Label, len(items))
+	refused := make([]error, len(items))
 	for i, raw := range items {
-		f, err := s.label(raw, now)
-		if err != nil {
-			out.Results[i] = labelResult{Status: "refused", Error: asFailure(err).message}
-			out.Refused++
+		labels[i] = &Label{}
+		refused[i] = decodeJSON(raw, labels[i], true)
+	}
+	if err := s.RecordFeedback(c.Request().Context(), labels, refused); err != nil {
+		return err
+	}
+	out := labelResults{Results: make([]labelResult, len(items))}
+	for i, err := range refused {
+		if err == nil {
+			out.Results[i] = labelResult{Status: "accepted"}
+			out.Accepted++
 			continue
 		}
-		out.Results[i] = labelResult{Status: "accepted"}
-		good = append(good, f)
+		out.Results[i] = labelResult{Status: "refused", Error: asFailure(err).message}
+		out.Refused++
 	}
-	ctx := c.Request().Context()
-	s.metrics.feedbackBad.Add(ctx, int64(out.Refused))
-	if len(good) == 0 {
+	if out.Accepted == 0 {
 		out.Error = out.Results[0].Error
 		return c.JSON(http.StatusBadRequest, out)
+	}
+	return s.reply(c, out)
+}
+
+// RecordFeedback records labels. refused has an entry for each: where it is nil and
+// the label cannot be taken it is set to the reason, where it is set the label is
+// left out. After an error none may be recorded, and all may be sent again.
+func (s *Server) RecordFeedback(ctx context.Context, labels []*Label, refused []error) error {
+	if s.cfg.Feedback == nil {
+		return fail(http.StatusNotImplemented, "feedback is not configured")
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	good := make([]collector.Feedback, 0, len(labels))
+	bad := int64(0)
+	for i, l := range labels {
+		var f collector.Feedback
+		if refused[i] == nil {
+			f, refused[i] = s.label(l, now)
+		}
+		if refused[i] != nil {
+			bad++
+			continue
+		}
+		good = append(good, f)
+	}
+	s.metrics.feedbackBad.Add(ctx, bad)
+	if len(good) == 0 {
+		return nil
 	}
 	if err := s.cfg.Feedback(context.WithoutCancel(ctx), good); err != nil {
 		return err
 	}
-	out.Accepted = len(good)
 	s.metrics.feedbackTaken.Add(ctx, int64(len(good)))
-	return s.reply(c, out)
+	return nil
 }
 
 // jsonList splits a body that is one object, or a list of at most limit, into its
@@ -111,12 +140,8 @@ func (s *Server) jsonList(c echo.Context, what string, limit int) ([]json.RawMes
 }
 
 // label checks one label.
-func (s *Server) label(raw json.RawMessage, now time.Time) (collector.Feedback, error) {
-	var l label
+func (s *Server) label(l *Label, now time.Time) (collector.Feedback, error) {
 	var f collector.Feedback
-	if err := decodeJSON(raw, &l, true); err != nil {
-		return f, err
-	}
 	switch {
 	case (l.PredictionID == "") == (l.ExternalID == ""):
 		return f, fail(http.StatusBadRequest, "give either prediction_id or external_id")

@@ -21,7 +21,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		defer func() {
 			if p := recover(); p != nil {
-				err = s.panicked(c.Request().Context(), p)
+				err = s.Panicked(c.Request().Context(), p)
 			}
 		}()
 		r := c.Request()
@@ -36,7 +36,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if s.cfg.AllowNonLoopback || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			return next(c)
 		}
-		if !loopback(r.Host) {
+		if !Loopback(r.Host) {
 			return s.forbid(c, "the Host header is not a loopback address, and no authentication is configured")
 		}
 		if origin := r.Header.Get("Origin"); origin != "" && !loopbackOrigin(origin) {
@@ -51,9 +51,9 @@ func (s *Server) forbid(c echo.Context, reason string) error {
 	return nil
 }
 
-// loopback reports whether host (with or without a port) is this machine's own
+// Loopback reports whether host (with or without a port) is this machine's own
 // address.
-func loopback(host string) bool {
+func Loopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
@@ -67,12 +67,12 @@ func loopback(host string) bool {
 
 func loopbackOrigin(origin string) bool {
 	u, err := url.Parse(origin)
-	return err == nil && loopback(u.Host)
+	return err == nil && Loopback(u.Host)
 }
 
-// panicked logs and counts a panic and returns the answer to it. The value of
+// Panicked logs and counts a panic and returns the answer to it. The value of
 // the panic may hold anything, so it is not sent and not stored.
-func (s *Server) panicked(ctx context.Context, r any) error {
+func (s *Server) Panicked(ctx context.Context, r any) error {
 	if r == http.ErrAbortHandler { //nolint:errorlint // the sentinel is compared as net/http compares it
 		panic(r)
 	}

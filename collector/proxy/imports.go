@@ -19,8 +19,8 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// maxImported bounds the predictions of one import request.
-const maxImported = 10_000
+// MaxImported bounds the predictions of one import request.
+const MaxImported = 10_000
 
 // importResults is the answer to an import. Error is set where every prediction
 // was refused.
@@ -37,7 +37,7 @@ type importResults struct {
 // already is a duplicate and changes nothing, so a whole request may be sent
 // again.
 func (s *Server) importPredictions(c echo.Context) error {
-	items, err := s.jsonList(c, "predictions", maxImported)
+	items, err := s.jsonList(c, "predictions", MaxImported)
 	if err != nil {
 		return err
 	}

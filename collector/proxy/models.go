@@ -50,7 +50,8 @@ func (s *Server) healthz(c echo.Context) error {
 	return s.reply(c, map[string]string{"status": "ok"})
 }
 
-func (s *Server) unready() error {
+// Unready says why the server should get no traffic, or nil.
+func (s *Server) Unready() error {
 	if s.cfg.Ready == nil {
 		return nil
 	}
@@ -58,7 +59,7 @@ func (s *Server) unready() error {
 }
 
 func (s *Server) readyz(c echo.Context) error {
-	if err := s.unready(); err != nil {
+	if err := s.Unready(); err != nil {
 		return fail(http.StatusServiceUnavailable, "not ready: %s", err)
 	}
 	return s.reply(c, map[string]string{"status": "ready"})
@@ -69,7 +70,7 @@ func (s *Server) live(c echo.Context) error {
 }
 
 func (s *Server) ready(c echo.Context) error {
-	ready := s.unready() == nil
+	ready := s.Unready() == nil
 	status := http.StatusOK
 	if !ready {
 		status = http.StatusServiceUnavailable
@@ -78,7 +79,12 @@ func (s *Server) ready(c echo.Context) error {
 }
 
 func (s *Server) serverMetadata(c echo.Context) error {
-	return s.reply(c, oip.ServerMetadata{Name: "pellucid", Version: s.cfg.Version, Extensions: extensions})
+	return s.reply(c, s.Metadata(extensions...))
+}
+
+// Metadata describes the server, with what of the protocol's extensions it has.
+func (s *Server) Metadata(extensions ...string) oip.ServerMetadata {
+	return oip.ServerMetadata{Name: "pellucid", Version: s.cfg.Version, Extensions: extensions}
 }
 
 // States lists every model, upstreams among them, by name. It waits for no
@@ -121,21 +127,25 @@ func names(c echo.Context) (model, version string, err error) {
 	return model, version, nil
 }
 
-// lookup finds the version a path asks for.
-func (s *Server) lookup(c echo.Context) (*collector.ModelVersion, error) {
-	model, version, err := names(c)
-	if err != nil {
-		return nil, err
-	}
-	return s.find(c, model, version)
-}
-
 func (s *Server) modelMetadata(c echo.Context) error {
-	v, err := s.lookup(c)
+	model, version, err := names(c)
 	if err != nil {
 		return err
 	}
-	meta := oip.ModelMetadata{
+	meta, err := s.ModelMetadata(c.Request().Context(), model, version)
+	if err != nil {
+		return err
+	}
+	return s.reply(c, meta)
+}
+
+// ModelMetadata describes a version of a model, the newest where version is empty.
+func (s *Server) ModelMetadata(ctx context.Context, model, version string) (*oip.ModelMetadata, error) {
+	v, err := s.find(ctx, model, version)
+	if err != nil {
+		return nil, err
+	}
+	meta := &oip.ModelMetadata{
 		Name:     v.Name,
 		Platform: v.Info.Format,
 		Inputs:   oip.Describe(v.Info.Inputs),
@@ -148,12 +158,12 @@ func (s *Server) modelMetadata(c echo.Context) error {
 	for _, extra := range v.Info.Extra {
 		meta.Properties["output_on_request:"+extra.Name] = extra.DType.String()
 	}
-	for _, m := range s.States(c.Request().Context()) {
+	for _, m := range s.States(ctx) {
 		if m.Name == v.Name && m.State == "READY" && !slices.Contains(meta.Versions, m.Version) {
 			meta.Versions = append(meta.Versions, m.Version)
 		}
 	}
-	return s.reply(c, meta)
+	return meta, nil
 }
 
 // readiness is a model's name and whether it answers now.
@@ -167,13 +177,23 @@ func (s *Server) modelReady(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	switch _, err := s.find(c, model, version); {
-	case errors.Is(err, collector.ErrNotReady):
-		return c.JSON(http.StatusServiceUnavailable, readiness{Name: model})
-	case err != nil:
+	ready, err := s.ModelReady(c.Request().Context(), model, version)
+	if err != nil {
 		return err
 	}
+	if !ready {
+		return c.JSON(http.StatusServiceUnavailable, readiness{Name: model})
+	}
 	return s.reply(c, readiness{Name: model, Ready: true})
+}
+
+// ModelReady reports whether a version of a model answers now.
+func (s *Server) ModelReady(ctx context.Context, model, version string) (bool, error) {
+	_, err := s.find(ctx, model, version)
+	if errors.Is(err, collector.ErrNotReady) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (s *Server) index(c echo.Context) error {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -125,12 +126,12 @@ func param(c echo.Context, name string) (string, error) {
 }
 
 // find returns the version that answers for a name, upstreams first.
-func (s *Server) find(c echo.Context, model, version string) (*collector.ModelVersion, error) {
+func (s *Server) find(ctx context.Context, model, version string) (*collector.ModelVersion, error) {
 	u := s.upstreams[model]
 	if u == nil {
 		return s.cfg.Models.Find(model, version)
 	}
-	v, err := u.Version(c.Request().Context())
+	v, err := u.Version(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,18 +1,22 @@
 """Drives a running Pellucid with unmodified clients and holds their answers against each other.
 
-usage: check_clients.py BASE_URL MODEL [--repository]
+usage: check_clients.py BASE_URL GRPC_ADDRESS MODEL [--repository]
 
-MODEL is any model with one floating point input [-1, M]. The clients are tritonclient (JSON and binary, gzip and
-deflate, outputs by name, concurrent) and the KServe SDK (v1 and v2), pinned in requirements.txt. With --repository the
-model is unloaded and loaded again. Prints one line a check and exits 1 if any failed.
+MODEL is any model with one floating point input [-1, M]. The client is tritonclient (JSON and binary, gzip and deflate,
+outputs by name, concurrent; gRPC), pinned in requirements.txt. With --repository the model is unloaded and loaded
+again. Prints one line a check and exits 1 if any failed. check_kserve.py has the KServe SDK, since one process cannot
+hold both clients' copies of the protocol's messages.
 """
 
-import asyncio
+import json
+import queue
 import sys
 import traceback
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import numpy as np
+import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
@@ -96,34 +100,48 @@ def check_repository(client, model):
     assert client.is_model_ready(model)
 
 
-async def kserve_v2(base, model, meta, expected):
-    from kserve import InferInput, InferRequest, InferenceRESTClient, RESTConfig
-
-    client = InferenceRESTClient(RESTConfig(protocol="v2"))
-    assert await client.is_server_live(base) and await client.is_server_ready(base)
-    assert await client.is_model_ready(base, model)
-    spec = meta["inputs"][0]
-    _, data = tensor(spec, 3, True)
-    for binary in (True, False):
-        t = InferInput(name=spec["name"], shape=list(data.shape), datatype=spec["datatype"])
-        t.set_data_from_numpy(data, binary_data=binary)
-        res = await client.infer(base, InferRequest(model_name=model, infer_inputs=[t], request_id="k"), model_name=model)
-        got = res.outputs[0].as_numpy()
-        np.testing.assert_array_equal(got, expected)
+def grpc_tensor(spec, rows):
+    _, data = tensor(spec, rows, True)
+    t = triton_grpc.InferInput(spec["name"], list(data.shape), spec["datatype"])
+    t.set_data_from_numpy(data)
+    return t
 
 
-async def kserve_v1(base, model, meta, expected):
-    from kserve import InferenceRESTClient, RESTConfig
-
-    client = InferenceRESTClient(RESTConfig(protocol="v1"))
-    assert await client.is_model_ready(base, model)
-    _, data = tensor(meta["inputs"][0], 3, True)
-    res = await client.infer(base, {"instances": data.tolist()}, model_name=model)
-    np.testing.assert_array_equal(np.array(res["predictions"], expected.dtype), expected)
+def check_grpc(client, model, meta, expected, base):
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(model)
+    assert not client.is_model_ready("no such model")
+    assert client.get_server_metadata().name == "pellucid"
+    got = client.get_model_metadata(model)
+    assert got.name == model and list(got.inputs[0].shape) == [int(n) for n in meta["inputs"][0]["shape"]]
+    out = meta["outputs"][0]["name"]
+    for outputs in (None, [triton_grpc.InferRequestedOutput(out)]):
+        for pack in (None, "gzip"):
+            result = client.infer(model, [grpc_tensor(meta["inputs"][0], 3)], outputs=outputs, request_id="g1", compression_algorithm=pack)
+            np.testing.assert_array_equal(result.as_numpy(out), expected)
+            answer = result.get_response()
+            assert answer.id == "g1"
+            id = answer.parameters["pellucid_prediction_id"].string_param
+            with urlopen(f"{base}/api/v1/predictions/{id}") as r:
+                assert len(json.load(r)["predictions"]) == 3
+    done = queue.Queue()
+    for _ in range(16):
+        client.async_infer(model, [grpc_tensor(meta["inputs"][0], 1)], lambda result, error: done.put((result, error)))
+    for _ in range(16):
+        result, error = done.get(timeout=30)
+        assert error is None and result.as_numpy(out) is not None
+    wrong = triton_grpc.InferInput("no_such_input", [1, 1], "FP32")
+    wrong.set_data_from_numpy(np.zeros((1, 1), np.float32))
+    for name, inputs, status in ((model, [wrong], "INVALID_ARGUMENT"), ("no_such_model", [grpc_tensor(meta["inputs"][0], 1)], "NOT_FOUND")):
+        try:
+            client.infer(name, inputs)
+        except InferenceServerException as e:
+            assert status in e.status() and e.message(), (e.status(), e.message())
+        else:
+            raise AssertionError("no error")
 
 
 def main():
-    base, model = sys.argv[1].rstrip("/"), sys.argv[2]
+    base, address, model = sys.argv[1].rstrip("/"), sys.argv[2], sys.argv[3]
     client = triton.InferenceServerClient(urlparse(base).netloc, concurrency=8)
     meta = client.get_model_metadata(model)
     checks = Checks()
@@ -131,12 +149,12 @@ def main():
     checks.run("tritonclient: infer, every form", check_infer, client, model, meta)
     checks.run("tritonclient: concurrent", check_async, client, model, meta)
     checks.run("tritonclient: errors", check_errors, client, model, meta)
-    if "--repository" in sys.argv[3:]:
+    if "--repository" in sys.argv[4:]:
         checks.run("tritonclient: unload and load", check_repository, client, model)
     t, _ = tensor(meta["inputs"][0], 3, True)
     expected = client.infer(model, [t]).as_numpy(meta["outputs"][0]["name"])
-    checks.run("kserve: v2", lambda: asyncio.run(kserve_v2(base, model, meta, expected)))
-    checks.run("kserve: v1", lambda: asyncio.run(kserve_v1(base, model, meta, expected)))
+    with triton_grpc.InferenceServerClient(address) as rpc:
+        checks.run("tritonclient: gRPC", check_grpc, rpc, model, meta, expected, base)
     sys.exit(1 if checks.failed else 0)
 
 

@@ -1,0 +1,175 @@
+package oip
+
+import (
+	"fmt"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Wire is a tensor as the protocol's gRPC form has it: raw bytes, or elements in
+// the list of its datatype.
+type Wire struct {
+	Name, Datatype string
+	Shape          []int64
+	// Raw counts where IsRaw is set.
+	Raw   []byte
+	IsRaw bool
+
+	Bools   []bool
+	Ints    []int32
+	Longs   []int64
+	Uints   []uint32
+	ULongs  []uint64
+	Floats  []float32
+	Doubles []float64
+	Bytes   [][]byte
+}
+
+// Item reads the tensor of a request.
+func (w *Wire) Item(params Params) (Item, error) {
+	it := Item{Name: w.Name, Params: params, Binary: w.IsRaw}
+	d, ok := engine.ParseDType(w.Datatype)
+	switch {
+	case w.Name == "":
+		return it, refuse("an input has no name")
+	case !ok:
+		return it, refuse("tensor %q: unknown datatype %q", clip(w.Name), clip(w.Datatype))
+	case len(w.Shape) > maxRank:
+		return it, refuse("tensor %q: its shape has more than %d dimensions", clip(w.Name), Number(maxRank))
+	case params.Get("shared_memory_region") != nil:
+		return it, refuse("tensor %q: shared memory is not supported", clip(w.Name))
+	}
+	shape := make([]int, len(w.Shape))
+	for i, n := range w.Shape {
+		if shape[i] = int(n); n < 0 || int64(shape[i]) != n {
+			return it, refuse("tensor %q: a dimension of its shape is negative or too large", clip(w.Name))
+		}
+	}
+	var err error
+	if w.IsRaw {
+		it.Tensor, err = fromBinary(w.Name, d, shape, w.Raw)
+		return it, err
+	}
+	if it.Tensor, err = w.typed(d, shape); err != nil {
+		return it, refuse("tensor %q: its contents do not fit its datatype %s and shape", clip(w.Name), d)
+	}
+	return it, nil
+}
+
+// typed takes the elements from the list of the datatype; another list must be
+// empty, since its elements would be lost.
+func (w *Wire) typed(d engine.DType, shape []int) (*engine.Tensor, error) {
+	total := len(w.Bools) + len(w.Ints) + len(w.Longs) + len(w.Uints) + len(w.ULongs) + len(w.Floats) + len(w.Doubles) + len(w.Bytes)
+	if n, err := engine.Elements(shape); err != nil || n != total {
+		return nil, fmt.Errorf("%d elements: %w", total, engine.ErrTooLarge)
+	}
+	switch d {
+	case engine.Bool:
+		return engine.Of(append([]bool{}, w.Bools...), shape...)
+	case engine.Int8:
+		return narrow[int8](w.Ints, shape)
+	case engine.Int16:
+		return narrow[int16](w.Ints, shape)
+	case engine.Int32:
+		return narrow[int32](w.Ints, shape)
+	case engine.Int64:
+		return engine.Of(append([]int64{}, w.Longs...), shape...)
+	case engine.Uint8:
+		return narrow[uint8](w.Uints, shape)
+	case engine.Uint16:
+		return narrow[uint16](w.Uints, shape)
+	case engine.Uint32:
+		return narrow[uint32](w.Uints, shape)
+	case engine.Uint64:
+		return engine.Of(append([]uint64{}, w.ULongs...), shape...)
+	case engine.Float32:
+		return engine.Of(append([]float32{}, w.Floats...), shape...)
+	case engine.Float64:
+		return engine.Of(append([]float64{}, w.Doubles...), shape...)
+	case engine.String:
+		out := make([]string, len(w.Bytes))
+		for i, b := range w.Bytes {
+			out[i] = string(b)
+		}
+		return engine.Of(out, shape...)
+	}
+	return nil, fmt.Errorf("%s has raw contents only", d)
+}
+
+// narrow takes elements that travel in a wider type; none may be out of range.
+func narrow[T int8 | int16 | int32 | uint8 | uint16 | uint32, W int32 | uint32](wide []W, shape []int) (*engine.Tensor, error) {
+	out := make([]T, len(wide))
+	for i, v := range wide {
+		if out[i] = T(v); W(out[i]) != v {
+			return nil, fmt.Errorf("element %d is out of range", i)
+		}
+	}
+	return engine.Of(out, shape...)
+}
+
+// NewWire is the tensor of an answer, raw or in the list of its datatype.
+func NewWire(it *Item, raw bool) *Wire {
+	t := it.Tensor
+	w := &Wire{Name: it.Name, Datatype: t.DType().String(), IsRaw: raw}
+	for _, n := range t.Shape() {
+		w.Shape = append(w.Shape, int64(n))
+	}
+	if raw {
+		w.Raw = appendBinary(make([]byte, 0, binaryLen(t)), t)
+		return w
+	}
+	switch t.DType() {
+	case engine.Bool:
+		w.Bools = engine.Data[bool](t)
+	case engine.Int8:
+		w.Ints = widen[int32](engine.Data[int8](t))
+	case engine.Int16:
+		w.Ints = widen[int32](engine.Data[int16](t))
+	case engine.Int32:
+		w.Ints = engine.Data[int32](t)
+	case engine.Int64:
+		w.Longs = engine.Data[int64](t)
+	case engine.Uint8:
+		w.Uints = widen[uint32](engine.Data[uint8](t))
+	case engine.Uint16:
+		w.Uints = widen[uint32](engine.Data[uint16](t))
+	case engine.Uint32:
+		w.Uints = engine.Data[uint32](t)
+	case engine.Uint64:
+		w.ULongs = engine.Data[uint64](t)
+	case engine.Float32:
+		w.Floats = engine.Data[float32](t)
+	case engine.Float64:
+		w.Doubles = engine.Data[float64](t)
+	case engine.String:
+		for _, s := range engine.Data[string](t) {
+			w.Bytes = append(w.Bytes, []byte(s))
+		}
+	}
+	return w
+}
+
+func widen[W int32 | uint32, T int8 | int16 | uint8 | uint16](list []T) []W {
+	out := make([]W, len(list))
+	for i, v := range list {
+		out[i] = W(v)
+	}
+	return out
+}
+
+// NewRequest puts a request that did not come as JSON together: its outputs are
+// wanted as they are, whatever JSON cannot carry.
+func NewRequest(id string, params Params, inputs []Item, outputs []OutputRequest) (*Request, error) {
+	if len(inputs) > maxItems || len(outputs) > maxItems || len(params) > maxParams {
+		return nil, refuse("more than %d tensors or %d parameters", Number(maxItems), Number(maxParams))
+	}
+	for i := range outputs {
+		outputs[i].Binary = true
+		for _, p := range [...]string{"classification", "shared_memory_region"} {
+			if v := outputs[i].Params.Get(p); v != nil && v != int64(0) {
+				return nil, refuse("output %q: parameter %q is not supported", clip(outputs[i].Name), Own(p))
+			}
+		}
+	}
+	return &Request{ID: id, HasID: id != "", Params: params, Inputs: inputs, Outputs: outputs, Binary: true}, unique(inputs)
+}

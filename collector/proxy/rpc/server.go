@@ -1,0 +1,220 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/pellucid/pellucid/collector/proxy"
+	"github.com/pellucid/pellucid/collector/proxy/rpc/inference"
+	"github.com/pellucid/pellucid/collector/proxy/rpc/pellucidv1"
+)
+
+// Registration adds a service of another room.
+type Registration = func(*grpc.Server)
+
+// Config is what a Server needs. Proxy is required.
+type Config struct {
+	Proxy    *proxy.Server
+	Register []Registration
+	// MaxBody bounds a message in bytes, also what it decompresses to; 0 means 64
+	// MiB.
+	MaxBody int
+	// Timeout bounds a call from its first byte to its last; 0 means one minute.
+	Timeout time.Duration
+	// MaxCalls bounds the calls under way, those whose message is still coming
+	// among them; more are refused with UNAVAILABLE. 0 means 1,024.
+	MaxCalls int
+	// AllowNonLoopback takes calls whose authority is not a loopback address.
+	AllowNonLoopback bool
+}
+
+// Server answers gRPC. It is safe for concurrent use.
+type Server struct {
+	cfg   Config
+	grpc  *grpc.Server
+	calls atomic.Int64
+}
+
+// New returns a Server. Serve makes it answer.
+func New(cfg Config) (*Server, error) {
+	if cfg.Proxy == nil {
+		return nil, errors.New("configure gRPC: Proxy is not set")
+	}
+	if cfg.MaxBody < 0 || cfg.Timeout < 0 || cfg.MaxCalls < 0 {
+		return nil, errors.New("configure gRPC: a limit is negative")
+	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = 64 << 20
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
+	if cfg.MaxCalls == 0 {
+		cfg.MaxCalls = 1024
+	}
+	s := &Server{cfg: cfg}
+	s.grpc = grpc.NewServer(
+		grpc.MaxRecvMsgSize(cfg.MaxBody), grpc.MaxHeaderListSize(64<<10), grpc.MaxConcurrentStreams(256),
+		grpc.ConnectionTimeout(10*time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: time.Minute}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.InTapHandle(s.tap), grpc.UnaryInterceptor(s.guard), grpc.ForceServerCodecV2(safeCodec{encoding.GetCodecV2(proto.Name)}),
+	)
+	inference.RegisterGRPCInferenceServiceServer(s.grpc, &inferer{proxy: cfg.Proxy})
+	pellucidv1.RegisterRecorderServer(s.grpc, &recorder{proxy: cfg.Proxy})
+	grpc_health_v1.RegisterHealthServer(s.grpc, &health{proxy: cfg.Proxy, known: s.grpc.GetServiceInfo})
+	for _, register := range cfg.Register {
+		register(s.grpc)
+	}
+	return s, nil
+}
+
+// Serve answers on l until Stop.
+func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Stop takes no more calls and waits for those under way, which are cut off when
+// ctx ends.
+func (s *Server) Stop(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { s.grpc.GracefulStop(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+		return fmt.Errorf("calls that did not end in time are cut off: %w", ctx.Err())
+	}
+}
+
+// tap sees a call before its message is read: it bounds how many there are, and
+// the time each may take, the reading of its message included.
+func (s *Server) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
+	if s.calls.Add(1) > int64(s.cfg.MaxCalls) {
+		s.calls.Add(-1)
+		return ctx, errorOf(http.StatusServiceUnavailable, "too many calls are under way", 1)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	// The call's own context ends with the call, and this one with it.
+	context.AfterFunc(ctx, func() { cancel(); s.calls.Add(-1) })
+	return ctx, nil
+}
+
+// guard holds every call to the loopback rule, as proxy does for HTTP, and turns a
+// panic into INTERNAL.
+func (s *Server) guard(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			res, err = nil, failed(s.cfg.Proxy.Panicked(ctx, p))
+		}
+	}()
+	if !s.cfg.AllowNonLoopback && info.FullMethod != grpc_health_v1.Health_Check_FullMethodName && !local(ctx) {
+		return nil, errorOf(http.StatusForbidden, "the authority is not a loopback address, and no authentication is configured", 0)
+	}
+	return next(ctx, req)
+}
+
+func local(ctx context.Context) bool {
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, authority := range md.Get(":authority") {
+		if !proxy.Loopback(authority) {
+			return false
+		}
+	}
+	return len(md.Get(":authority")) > 0
+}
+
+// safeCodec decodes messages before any interceptor is there to recover: a decoder
+// that panics on bytes of a stranger's must not take the process with it.
+type safeCodec struct{ encoding.CodecV2 }
+
+// Unmarshal implements encoding.CodecV2.
+func (c safeCodec) Unmarshal(data mem.BufferSlice, v any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errors.New("the message cannot be decoded")
+		}
+	}()
+	return c.CodecV2.Unmarshal(data, v)
+}
+
+// failed is an error of proxy as gRPC answers it.
+func failed(err error) error {
+	httpStatus, message, retryAfter := proxy.Failure(err)
+	return errorOf(httpStatus, message, retryAfter)
+}
+
+// errorOf turns HTTP's status into gRPC's; retryAfter is in seconds, 0 for never.
+func errorOf(httpStatus int, message string, retryAfter int, details ...protoadapt.MessageV1) error {
+	st := status.New(codeOf(httpStatus), message)
+	if retryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Duration(retryAfter) * time.Second)})
+	}
+	if with, err := st.WithDetails(details...); err == nil && len(details) > 0 {
+		st = with
+	}
+	return st.Err()
+}
+
+func codeOf(httpStatus int) codes.Code {
+	switch httpStatus {
+	case http.StatusForbidden, http.StatusUnauthorized:
+		return codes.PermissionDenied
+	case http.StatusNotFound:
+		return codes.NotFound
+	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
+		return codes.DeadlineExceeded
+	case http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
+		return codes.ResourceExhausted
+	case http.StatusUnprocessableEntity:
+		return codes.FailedPrecondition
+	case http.StatusNotImplemented:
+		return codes.Unimplemented
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		return codes.Unavailable
+	case 499: // the client has gone
+		return codes.Canceled
+	}
+	if httpStatus >= 400 && httpStatus < 500 {
+		return codes.InvalidArgument
+	}
+	return codes.Internal
+}
+
+// health answers grpc.health.v1.
+type health struct {
+	grpc_health_v1.UnimplementedHealthServer
+	proxy *proxy.Server
+	known func() map[string]grpc.ServiceInfo
+}
+
+// Check implements grpc_health_v1.HealthServer.
+func (h *health) Check(_ context.Context, req *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	if _, ok := h.known()[req.GetService()]; !ok && req.GetService() != "" {
+		return nil, status.Error(codes.NotFound, "there is no such service")
+	}
+	res := &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING}
+	if h.proxy.Unready() != nil {
+		res.Status = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	}
+	return res, nil
+}
