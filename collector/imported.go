@@ -2,6 +2,7 @@ package collector
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -47,3 +48,15 @@ const (
 	ImportDuplicate = "duplicate" // recorded before: nothing changed
 	ImportRefused   = "refused"
 )
+
+// ModelName turns what others call a model or a version into a name that one can
+// have here: what is no letter, digit, '.', '_' or '-' becomes '_'.
+func ModelName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-' {
+			return r
+		}
+		return '_'
+	}, s)
+	return strings.TrimLeft(s, "._-")
+}

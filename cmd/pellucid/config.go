@@ -68,6 +68,8 @@ type captureConfig struct {
 	SpoolBytes byteSize `yaml:"spool_bytes"`
 	Body       byteSize `yaml:"body"`
 	KeyFile    string   `yaml:"key_file"`
+	// PairTimeout is how long half a prediction out of CloudEvents waits.
+	PairTimeout duration `yaml:"pair_timeout"`
 	// Sample says which predictions keep their features.
 	Sample []sampleConfig `yaml:"sample"`
 	// Key is where the key-encryption key of sealed fields comes from.
@@ -161,6 +163,7 @@ capture:
   on_full: reject             # reject (503) | serve (counted loss), when the spool is full
   spool_bytes: 4GiB
   body: 1MiB                  # larger rows are stored without features, and say so
+  pair_timeout: 5m            # how long a logged request waits for its response (CloudEvents)
   key_file: ""                # secret of fields that are private: hash; empty makes one in the data folder
   key:                        # the key-encryption key of fields that are private: seal, 32 bytes in hex or base64:
     file: ""                  # out of a file,
@@ -208,7 +211,7 @@ func defaults() config {
 	return config{
 		HTTP: "127.0.0.1:8080", GRPC: "127.0.0.1:8081", Models: "models", Data: "pellucid-data", EngineMemory: 1 << 30,
 		Limits:    limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
-		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20},
+		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20, PairTimeout: duration(5 * time.Minute)},
 		Telemetry: telemetryConfig{Sample: &sample},
 		Audit:     auditConfig{Bytes: 1 << 30},
 		Retention: retentionConfig{Models: map[string]keepFor{}},

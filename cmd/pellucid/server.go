@@ -23,6 +23,7 @@ import (
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 	"github.com/pellucid/pellucid/collector/proxy"
+	"github.com/pellucid/pellucid/collector/proxy/events"
 	"github.com/pellucid/pellucid/collector/proxy/rpc"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/spool"
@@ -42,6 +43,7 @@ type server struct {
 	telemetry *telemetry.Telemetry
 	audit     *audit.Log
 	intake    *telemetry.Intake
+	events    *events.Room
 	models    *repository.Repository
 	explainer *explain.Explainer
 	capturer  *capture.Capturer
@@ -349,6 +351,9 @@ func (s *server) startHTTP(context.Context) error {
 		return err
 	}
 	s.proxy = p
+	if err := s.startEvents(); err != nil {
+		return err
+	}
 	e.Use(identify)
 	p.Register(e)
 	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{Write: s.writeSpans, Predict: p.Import, Instance: s.telemetry.Instance()})
@@ -376,6 +381,23 @@ func (s *server) startHTTP(context.Context) error {
 		}
 		return nil
 	})
+	return nil
+}
+
+// startEvents opens the room where halves of predictions wait for each other.
+func (s *server) startEvents() error {
+	dir, err := s.cfg.dir("events")
+	if err != nil {
+		return err
+	}
+	s.events, err = events.Open(events.Config{
+		Dir: dir, Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.featureNames,
+		Wait: time.Duration(s.cfg.Capture.PairTimeout), Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop("events", func(context.Context) error { s.events.Close(); return nil })
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/proxy"
+	"github.com/pellucid/pellucid/collector/proxy/events"
 	"github.com/pellucid/pellucid/collector/telemetry"
 	"github.com/pellucid/pellucid/dashboards"
 	"github.com/pellucid/pellucid/dashboards/api"
@@ -106,6 +107,7 @@ func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collec
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
+		Events:  func(ctx context.Context, e events.Event) (string, error) { return s.events.Take(ctx, e) },
 		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
 		Explain: s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
@@ -113,6 +115,19 @@ func (s *server) proxyConfig() proxy.Config {
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
 		AllowNonLoopback: s.cfg.AllowUnauthenticated, UI: "/ui/", Version: build(),
 	}
+}
+
+// featureNames are the features of a version that is known, in their order.
+func (s *server) featureNames(model, version string) []string {
+	v, err := s.models.Find(model, version)
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(v.Info.Features))
+	for i, f := range v.Info.Features {
+		names[i] = f.Name
+	}
+	return names
 }
 
 // ready says why the server should get no traffic. A ClickHouse that is away is

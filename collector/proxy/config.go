@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy/events"
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -47,6 +48,9 @@ type Config struct {
 	// describe returns under the version's model.yaml. describe's error is returned
 	// as it is.
 	External func(model, version string, describe func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error)
+	// Events takes one CloudEvent of a payload logger and says whether it waits for
+	// its other half or is recorded; a *events.Refusal is the sender's fault.
+	Events func(ctx context.Context, e events.Event) (string, error)
 	// Recorded reports whether a prediction of that id is known to be recorded, as
 	// far as can be told without asking the store.
 	Recorded func(model, id string) bool

@@ -29,8 +29,8 @@ type Inferred struct{ PredictionID, Traceparent, Captured string }
 // checks, limits, spans and records. The answer may be sent when it returns.
 func (s *Server) Infer(ctx context.Context, x Inference) (Inferred, error) {
 	k := &call{s: s, start: time.Now(), route: collector.RouteInfer, rows: 1, captured: "none"}
-	s.metrics.active.Add(ctx, 1)
-	defer s.metrics.active.Add(ctx, -1)
+	s.metrics.active.Add(1)
+	defer s.metrics.active.Add(-1)
 	if err := k.identify(); err != nil {
 		return Inferred{}, err
 	}

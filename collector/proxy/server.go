@@ -87,6 +87,7 @@ func (s *Server) Register(e *echo.Echo) {
 	e.POST("/v1/models/:model", s.v1Verb)
 
 	e.POST("/api/v1/predictions", s.importPredictions)
+	e.POST("/api/v1/cloudevents", s.cloudEvents)
 	e.GET("/api/v1/predictions/:id", s.readPrediction)
 	e.POST("/api/v1/predictions/:id/explain", s.explainStored)
 	e.POST("/api/v1/feedback", s.feedback)

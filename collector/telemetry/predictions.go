@@ -283,7 +283,7 @@ func rawOf(v pcommon.Value, lists bool) (json.RawMessage, error) {
 
 // generative reads the gen_ai.* attributes.
 func generative(p *collector.Imported, a pcommon.Map) error {
-	p.Model, p.Version, p.ID = modelName(text(a, genModel)), modelName(text(a, genResponseModel)), text(a, genResponseID)
+	p.Model, p.Version, p.ID = collector.ModelName(text(a, genModel)), collector.ModelName(text(a, genResponseModel)), text(a, genResponseID)
 	p.Info = genInfo
 	var err error
 	if p.Features, err = generativeValues(a, genFeatures); err != nil {
@@ -351,18 +351,6 @@ func generativeValue(v pcommon.Value, dtype engine.DType) (json.RawMessage, erro
 		return rawOf(v, false)
 	}
 	return nil, errors.New("is not a number")
-}
-
-// modelName turns what providers call a model into a name that one can have here:
-// what is no letter, digit, '.', '_' or '-' becomes '_'.
-func modelName(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-' {
-			return r
-		}
-		return '_'
-	}, s)
-	return strings.TrimLeft(s, "._-")
 }
 
 // failureOf is the status of a failed span and the text that is stored of it: its

@@ -1,0 +1,73 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/pellucid/pellucid/collector/proxy/events"
+	"github.com/pellucid/pellucid/collector/proxy/oip"
+)
+
+// eventResult is what became of one CloudEvent.
+type eventResult struct {
+	ID     string `json:"id"`
+	Status string `json:"status"` // "waiting", "recorded" or "refused"
+	Error  string `json:"error,omitempty"`
+}
+
+// eventResults is the answer to CloudEvents. Error is set where all were refused.
+type eventResults struct {
+	Accepted int           `json:"accepted"`
+	Refused  int           `json:"refused"`
+	Results  []eventResult `json:"results"`
+	Error    string        `json:"error,omitempty"`
+}
+
+// cloudEvents takes what payload loggers send, one event or a batch. It answers
+// when those it accepts are kept or recorded; after a 503 all may be sent again.
+func (s *Server) cloudEvents(c echo.Context) error {
+	if s.cfg.Events == nil {
+		return fail(http.StatusNotImplemented, "CloudEvents are not configured")
+	}
+	buf, err := s.readBody(c)
+	if err != nil {
+		return err
+	}
+	defer putBuffer(buf)
+	list, err := events.Read(c.Request().Header, buf.Bytes())
+	if err != nil {
+		return eventError(err)
+	}
+	out := eventResults{Results: make([]eventResult, len(list))}
+	ctx := context.WithoutCancel(c.Request().Context())
+	for i := range list {
+		r := &out.Results[i]
+		r.ID = list[i].ID
+		if r.Status, err = s.cfg.Events(ctx, list[i]); err == nil {
+			out.Accepted++
+			continue
+		}
+		f := asFailure(eventError(err))
+		if f.status >= http.StatusInternalServerError {
+			return f
+		}
+		r.Status, r.Error = "refused", f.message
+		out.Refused++
+	}
+	if out.Accepted == 0 {
+		out.Error = out.Results[0].Error
+		return c.JSON(http.StatusBadRequest, out)
+	}
+	return s.reply(c, out)
+}
+
+func eventError(err error) error {
+	var refused *events.Refusal
+	if errors.As(err, &refused) {
+		return fail(http.StatusBadRequest, "%s", oip.Own(refused.Reason))
+	}
+	return err
+}

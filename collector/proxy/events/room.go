@@ -1,0 +1,465 @@
+package events
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// Config is what a Room needs. Dir, Key, Record and Names are required.
+type Config struct {
+	// Dir has the halves that wait, and nothing else.
+	Dir string
+	// Key is the secret that they are encrypted under; it must stay the same. It is
+	// asked for when there is a half.
+	Key func() ([]byte, error)
+	// Sync has a half reach the disk before it is acknowledged, where the durability
+	// is machine.
+	Sync bool
+	// Record records predictions, each id once. An error means that they may be sent
+	// again, all of them.
+	Record func(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error)
+	// Names are the features of a version, in their order; nil where it is not known.
+	Names func(model, version string) []string
+	// Wait is how long a half waits for the other; 0 means five minutes. GiveUp is
+	// how long one is kept that cannot be recorded alone, since no pair of its model
+	// has told yet what its rows are; 0 means a day.
+	Wait, GiveUp time.Duration
+	// MaxHalves and MaxBytes bound what waits; beyond, events are to be sent again
+	// later. 0 means 100,000 and 1 GiB.
+	MaxHalves int
+	MaxBytes  int64
+	// Logger and Now default to slog.Default and time.Now.
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" || c.Key == nil || c.Record == nil || c.Names == nil {
+		return c, errors.New("configure events: Dir, Key, Record or Names is not set")
+	}
+	if c.Wait < 0 || c.GiveUp < 0 || c.MaxHalves < 0 || c.MaxBytes < 0 {
+		return c, errors.New("configure events: a limit is negative")
+	}
+	if c.Wait == 0 {
+		c.Wait = 5 * time.Minute
+	}
+	if c.GiveUp == 0 {
+		c.GiveUp = 24 * time.Hour
+	}
+	if c.MaxHalves == 0 {
+		c.MaxHalves = 100_000
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 1 << 30
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c, nil
+}
+
+// What became of an event.
+const (
+	Waiting  = "waiting"  // for its other half, in a file
+	Recorded = "recorded" // both are predictions
+)
+
+// Room joins halves. It is safe for concurrent use; Close ends its goroutine.
+type Room struct {
+	cfg  Config
+	seal func() (*sealer, error)
+	stop context.CancelFunc
+	done chan struct{}
+
+	// mu guards everything below, and the files: one event at a time is taken.
+	mu      sync.Mutex
+	waiting map[place]entry
+	bytes   int64
+}
+
+// place is a half by what it is a half of.
+type place struct {
+	key  string // hash of model, version and id; a file's name
+	half half
+}
+
+type entry struct {
+	since time.Time
+	size  int64
+	// due is when to record it alone; told is set once it has been said that it
+	// cannot be.
+	due  time.Time
+	told bool
+}
+
+// kept is what a file holds.
+type kept struct {
+	Model   string    `json:"model"`
+	Version string    `json:"version"`
+	ID      string    `json:"id"`
+	Time    string    `json:"time"`
+	Trace   string    `json:"trace"`
+	Span    string    `json:"span"`
+	Half    half      `json:"half"`
+	Since   time.Time `json:"since"`
+	Data    []byte    `json:"data"`
+}
+
+// Open takes up the halves that wait in the folder.
+func Open(cfg Config) (*Room, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of events: %w", err)
+	}
+	r := &Room{cfg: cfg, waiting: map[place]entry{}, done: make(chan struct{}), seal: sync.OnceValues(func() (*sealer, error) { return newSealer(cfg.Key) })}
+	if err := r.find(); err != nil {
+		return nil, fmt.Errorf("open the folder of events: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	go func() {
+		defer close(r.done)
+		every := time.NewTicker(max(min(cfg.Wait/10, 10*time.Second), time.Millisecond))
+		defer every.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-every.C:
+				r.sweep(ctx)
+			}
+		}
+	}()
+	return r, nil
+}
+
+// Close leaves what waits to the next Open.
+func (r *Room) Close() {
+	r.stop()
+	<-r.done
+}
+
+// Waiting returns how many halves wait, and their bytes.
+func (r *Room) Waiting() (halves int, bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.waiting), r.bytes
+}
+
+const suffix = ".half"
+
+// find lists the files of an earlier process.
+func (r *Room) find() error {
+	files, err := os.ReadDir(r.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		name, whole := strings.CutSuffix(f.Name(), suffix)
+		key, h, ok := strings.Cut(name, ".")
+		if !whole || !ok || half(h) != request && half(h) != response {
+			if strings.HasSuffix(f.Name(), ".new") { // it was not acknowledged
+				if err := os.Remove(filepath.Join(r.cfg.Dir, f.Name())); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		info, err := f.Info()
+		if err != nil {
+			return err
+		}
+		r.waiting[place{key, half(h)}] = entry{since: info.ModTime(), due: info.ModTime().Add(r.cfg.Wait), size: info.Size()}
+		r.bytes += info.Size()
+	}
+	return nil
+}
+
+func (r *Room) path(p place) string {
+	return filepath.Join(r.cfg.Dir, p.key+"."+string(p.half)+suffix)
+}
+
+// Take takes one event. When it returns nil the event is in a file (Waiting), or
+// recorded with its other half (Recorded). A *Refusal must not be sent again; after
+// any other error the event may be.
+func (r *Room) Take(ctx context.Context, e Event) (string, error) {
+	k, err := r.read(e)
+	if err != nil {
+		return "", err
+	}
+	p := place{keyOf(k), k.Half}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.waiting[place{p.key, p.half.other()}]; ok {
+		return r.join(ctx, k, place{p.key, p.half.other()})
+	}
+	if _, ok := r.waiting[p]; ok {
+		return Waiting, nil // it came before
+	}
+	return Waiting, r.keep(p, k)
+}
+
+// read checks an event, its payload included, so that what waits can be used.
+func (r *Room) read(e Event) (*kept, error) {
+	h, ok := halves[e.Type]
+	if !ok {
+		return nil, refuse("events of this type are not taken: requests and responses of KServe's and Seldon's loggers are")
+	}
+	k := &kept{ID: e.ID, Half: h, Time: e.Time, Since: r.cfg.Now().UTC(), Data: e.Data}
+	x := e.Extensions
+	if id := x["requestid"]; id != "" {
+		k.ID = id
+	}
+	const longest = 128 // of names here
+	if k.Model = modelOf(x); k.Model == "" || len(k.Model) > longest || len(k.ID) > maxAttribute-len(".10000") {
+		return nil, refuse("the extension inferenceservicename is missing, or it or the id is too long")
+	}
+	if k.Version = collector.ModelName(x["endpoint"]); k.Version == "" || k.Version == "default" {
+		k.Version = "1"
+	}
+	if _, err := time.Parse(time.RFC3339Nano, e.Time); err != nil {
+		k.Time = ""
+	}
+	if part := strings.Split(x["traceparent"], "-"); len(part) >= 4 && len(part[1]) == 32 && len(part[2]) == 16 && strings.Trim(part[1]+part[2], "0123456789abcdef") == "" {
+		k.Trace, k.Span = part[1], part[2]
+	}
+	_, err := rowsOf(h, k.Data, r.cfg.Names(k.Model, k.Version))
+	return k, err
+}
+
+// modelOf names the model that an event is about (see the package's comment).
+func modelOf(x map[string]string) string {
+	name := x["inferenceservicename"]
+	if name == "" {
+		return ""
+	}
+	if ns := x["namespace"]; ns != "" && ns != "default" {
+		name = ns + "." + name
+	}
+	if id := x["modelid"]; id != "" {
+		name += "." + id
+	} else if c := x["component"]; c != "" && c != "predictor" {
+		name += "-" + c
+	}
+	return collector.ModelName(name)
+}
+
+func keyOf(k *kept) string {
+	sum := sha256.Sum256([]byte(k.Model + "\x00" + k.Version + "\x00" + k.ID))
+	return hex.EncodeToString(sum[:16])
+}
+
+// join records two halves and then deletes the file of the one that waited.
+func (r *Room) join(ctx context.Context, k *kept, other place) (string, error) {
+	o, err := r.load(other)
+	if err != nil {
+		return "", err
+	}
+	req, res := o, k
+	if k.Half == request {
+		req, res = k, o
+	}
+	rows, err := r.rows(req, res)
+	if err != nil {
+		return "", err
+	}
+	if reason, err := r.record(ctx, rows); err != nil {
+		return "", err
+	} else if reason != "" {
+		return "", refuse(reason) // the other half goes on waiting, and is recorded alone
+	}
+	r.drop(other)
+	return Recorded, nil
+}
+
+// record records rows. reason is why some of them are refused.
+func (r *Room) record(ctx context.Context, rows []*collector.Imported) (reason string, err error) {
+	results, err := r.cfg.Record(ctx, rows)
+	if err != nil {
+		return "", err
+	}
+	for _, x := range results {
+		if x.Status == collector.ImportRefused {
+			return x.Error, nil
+		}
+	}
+	return "", nil
+}
+
+// rows makes predictions of two halves, or of one.
+func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
+	any := req
+	if any == nil {
+		any = res
+	}
+	names := r.cfg.Names(any.Model, any.Version)
+	var features, outputs []row
+	var err error
+	if req != nil {
+		if features, err = rowsOf(request, req.Data, names); err != nil {
+			return nil, err
+		}
+	}
+	if res != nil {
+		if outputs, err = rowsOf(response, res.Data, names); err != nil {
+			return nil, err
+		}
+	}
+	if req != nil && res != nil && len(features) != len(outputs) {
+		return nil, refuse("the request has " + strconv.Itoa(len(features)) + " rows, the response " + strconv.Itoa(len(outputs)))
+	}
+	n := max(len(features), len(outputs))
+	rows := make([]*collector.Imported, n)
+	for i := range rows {
+		p := &collector.Imported{ID: collector.RowID(any.ID, i, n), Model: any.Model, Version: any.Version, Time: any.Time, TraceID: any.Trace, SpanID: any.Span}
+		if req != nil {
+			p.Features = features[i]
+		} else {
+			p.Error = "no request event came within " + r.cfg.Wait.String()
+		}
+		if res != nil {
+			p.Outputs = outputs[i]
+		} else {
+			p.Status, p.Error = http.StatusGatewayTimeout, "no response event came within "+r.cfg.Wait.String()
+		}
+		rows[i] = p
+	}
+	return rows, nil
+}
+
+// keep puts a half into a file, whole or not at all.
+func (r *Room) keep(p place, k *kept) error {
+	if len(r.waiting) >= r.cfg.MaxHalves || r.bytes+int64(len(k.Data)) > r.cfg.MaxBytes {
+		return fmt.Errorf("%d events of %d bytes wait for their other half: %w", len(r.waiting), r.bytes, collector.ErrFull)
+	}
+	plain, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	s, err := r.seal()
+	if err != nil {
+		return fmt.Errorf("keep an event: %w", err)
+	}
+	data := s.seal(plain, []byte(p.key+string(p.half)))
+	if err := writeWhole(r.path(p), data, r.cfg.Sync); err != nil {
+		return fmt.Errorf("keep an event: %w: %w", collector.ErrFull, err)
+	}
+	r.waiting[p] = entry{since: k.Since, due: k.Since.Add(r.cfg.Wait), size: int64(len(data))}
+	r.bytes += int64(len(data))
+	return nil
+}
+
+func (r *Room) load(p place) (*kept, error) {
+	data, err := os.ReadFile(r.path(p))
+	if err != nil {
+		return nil, fmt.Errorf("read an event: %w", err)
+	}
+	s, err := r.seal()
+	if err != nil {
+		return nil, fmt.Errorf("read an event: %w", err)
+	}
+	plain, err := s.open(data, []byte(p.key+string(p.half)))
+	if err != nil {
+		return nil, fmt.Errorf("read an event: %w", err)
+	}
+	k := &kept{}
+	if err := json.Unmarshal(plain, k); err != nil {
+		return nil, fmt.Errorf("read an event: %w", err)
+	}
+	return k, nil
+}
+
+// drop deletes a half's file. Where that fails the half stays, and what it is
+// recorded as later is a duplicate.
+func (r *Room) drop(p place) {
+	if err := os.Remove(r.path(p)); err != nil {
+		r.cfg.Logger.Error("the file of an event that is recorded cannot be deleted", "error", err)
+		return
+	}
+	r.bytes -= r.waiting[p].size
+	delete(r.waiting, p)
+}
+
+// sweep records alone what has waited for long enough.
+func (r *Room) sweep(ctx context.Context) {
+	r.mu.Lock()
+	var late []place
+	for p, e := range r.waiting {
+		if !r.cfg.Now().Before(e.due) {
+			late = append(late, p)
+		}
+	}
+	r.mu.Unlock()
+	for _, p := range late {
+		if ctx.Err() != nil {
+			return
+		}
+		r.alone(ctx, p)
+	}
+}
+
+func (r *Room) alone(ctx context.Context, p place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, ok := r.waiting[p]
+	if !ok {
+		return // its other half has come
+	}
+	// What is wrong may repeat names out of the event, and is not for the log.
+	switch refused, err := r.recordAlone(ctx, p); {
+	case err == nil && !refused:
+		r.drop(p)
+	case refused && r.cfg.Now().Sub(e.since) >= r.cfg.GiveUp:
+		r.cfg.Logger.Error("an event is given up: it fits no version that is known", "half", p.half, "waited", r.cfg.GiveUp)
+		r.drop(p)
+	default:
+		if !e.told {
+			r.cfg.Logger.Warn("an event whose other half has not come cannot be recorded alone yet, and is kept", "half", p.half, "fits", !refused)
+		}
+		e.told, e.due = true, r.cfg.Now().Add(r.cfg.Wait)
+		r.waiting[p] = e
+	}
+}
+
+// recordAlone records a half without the other. refused says that its rows fit no
+// version, so far.
+func (r *Room) recordAlone(ctx context.Context, p place) (refused bool, err error) {
+	k, err := r.load(p)
+	if err != nil {
+		return false, err
+	}
+	req, res := k, (*kept)(nil)
+	if k.Half == response {
+		req, res = nil, k
+	}
+	var wrong *Refusal
+	rows, err := r.rows(req, res)
+	if errors.As(err, &wrong) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	reason, err := r.record(ctx, rows)
+	return reason != "", err
+}
