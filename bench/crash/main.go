@@ -1,6 +1,6 @@
 // Command crash kills the real server, or its ClickHouse, with SIGKILL again and
-// again while clients send predictions, and then holds what is stored against
-// what was sent:
+// again while clients send predictions (inference requests, spans by OTLP, a payload
+// logger's CloudEvents), and then holds what is stored against what was sent:
 //
 //   - every acknowledged prediction is stored (nothing lost),
 //   - every stored prediction was attempted (nothing made up),
@@ -139,7 +139,7 @@ func (t *trial) start() error {
 		}
 		t.log = f
 	}
-	t.server = exec.Command(t.binary, "serve", "--http", t.addr, "--models", filepath.Join(t.dir, "models"), "--data", filepath.Join(t.dir, "data"))
+	t.server = exec.Command(t.binary, "serve", "--http", t.addr, "--grpc", "", "--models", filepath.Join(t.dir, "models"), "--data", filepath.Join(t.dir, "data"))
 	t.server.Stdout, t.server.Stderr = t.log, t.log
 	if err := t.server.Start(); err != nil {
 		return err
@@ -182,6 +182,10 @@ func (t *trial) clients(ctx context.Context) *sync.WaitGroup {
 		wg.Go(func() {
 			client := &http.Client{Timeout: 10 * time.Second}
 			for n := 0; ctx.Err() == nil; n++ {
+				if w%2 == 1 {
+					t.elsewhere(ctx, client, w/2, fmt.Sprintf("w%d-%d", w, n))
+					continue
+				}
 				rows := 1 + (n%5)*(n%2)
 				ids := make([]string, rows)
 				for i := range ids {
@@ -199,6 +203,21 @@ func (t *trial) clients(ctx context.Context) *sync.WaitGroup {
 		})
 	}
 	return &wg
+}
+
+// elsewhere sends predictions made elsewhere; w chooses their road.
+func (t *trial) elsewhere(ctx context.Context, client *http.Client, w int, name string) {
+	r := roads[w%len(roads)]
+	ids := make([]string, r.rows)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%s-%d", name, i)
+	}
+	t.attempted.Add(int64(len(ids)))
+	if r.send(ctx, client, t.url, ids) {
+		t.mu.Lock()
+		t.acked = append(t.acked, ids...)
+		t.mu.Unlock()
+	}
 }
 
 func send(ctx context.Context, client *http.Client, url string, ids []string) bool {
@@ -379,7 +398,7 @@ func (t *trial) connect() (driver.Conn, error) {
 
 // storedIDs returns how often each of the clients' ids is stored as answered.
 func storedIDs(ctx context.Context, conn driver.Conn) (map[string]int, error) {
-	rows, err := conn.Query(ctx, "SELECT external_id, count() FROM predictions WHERE status = 200 GROUP BY external_id")
+	rows, err := conn.Query(ctx, "SELECT if(external_id = '', id, external_id) AS sent, count() FROM predictions WHERE status = 200 GROUP BY sent")
 	if err != nil {
 		return nil, err
 	}

@@ -277,7 +277,10 @@ func TestHalvesJoin(t *testing.T) {
 		if n, size := r.Waiting(); n != 0 || size != 0 || r.files(t) != 0 || len(r.rec.rows) != 2 {
 			t.Fatalf("%d halves of %d bytes, %d files, %d rows", n, size, r.files(t), len(r.rec.rows))
 		}
-		// Sent again, a half waits in vain and changes nothing.
+		r.must(t, event(order[1], "a", "m", data[order[1]]), Recorded)
+		// Sent again when nobody remembers it, a half waits in vain and changes nothing.
+		r.Close()
+		r.reopen(t, nil)
 		r.must(t, event(order[1], "a", "m", data[order[1]]), Waiting)
 		r.clock.forward(time.Hour)
 		r.sweep(t.Context())

@@ -92,7 +92,15 @@ type Room struct {
 	mu      sync.Mutex
 	waiting map[place]entry
 	bytes   int64
+	// joined are the latest keys whose halves are recorded, by their place in ring:
+	// a half of them that comes again need not wait for nothing.
+	joined map[string]bool
+	ring   []string
+	next   int
 }
+
+// rememberJoined is how many of them are remembered.
+const rememberJoined = 1 << 14
 
 // place is a half by what it is a half of.
 type place struct {
@@ -131,7 +139,7 @@ func Open(cfg Config) (*Room, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of events: %w", err)
 	}
-	r := &Room{cfg: cfg, waiting: map[place]entry{}, done: make(chan struct{}), seal: sync.OnceValues(func() (*sealer, error) { return newSealer(cfg.Key) })}
+	r := &Room{cfg: cfg, waiting: map[place]entry{}, joined: map[string]bool{}, ring: make([]string, rememberJoined), done: make(chan struct{}), seal: sync.OnceValues(func() (*sealer, error) { return newSealer(cfg.Key) })}
 	if err := r.find(); err != nil {
 		return nil, fmt.Errorf("open the folder of events: %w", err)
 	}
@@ -210,6 +218,9 @@ func (r *Room) Take(ctx context.Context, e Event) (string, error) {
 	p := place{keyOf(k), k.Half}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.joined[p.key] {
+		return Recorded, nil
+	}
 	if _, ok := r.waiting[place{p.key, p.half.other()}]; ok {
 		return r.join(ctx, k, place{p.key, p.half.other()})
 	}
@@ -289,6 +300,10 @@ func (r *Room) join(ctx context.Context, k *kept, other place) (string, error) {
 		return "", refuse(reason) // the other half goes on waiting, and is recorded alone
 	}
 	r.drop(other)
+	delete(r.joined, r.ring[r.next])
+	r.ring[r.next] = other.key
+	r.joined[other.key] = true
+	r.next = (r.next + 1) % rememberJoined
 	return Recorded, nil
 }
 
