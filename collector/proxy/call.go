@@ -131,7 +131,7 @@ func (k *call) identify() error {
 // trace starts the server span and puts the ids on the answer. Every answer has
 // a trace id, also where no tracing is configured.
 func (k *call) trace(ctx context.Context, from propagation.TextMapCarrier) {
-	ctx = propagation.TraceContext{}.Extract(ctx, from)
+	ctx = extract(ctx, from)
 	// A name out of the request would make as many span names as there are typos.
 	name := "predict"
 	if k.v != nil {

@@ -126,7 +126,7 @@ func (u *Upstream) post(ctx context.Context, address string, body []byte, header
 		req.Header.Set("Content-Type", contentBinary)
 		req.Header.Set("Inference-Header-Content-Length", strconv.Itoa(header))
 	}
-	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	inject(ctx, propagation.HeaderCarrier(req.Header))
 	res, err := u.client.Do(req)
 	if err != nil {
 		return nil, 0, u.unreachable(err)

@@ -140,7 +140,7 @@ func (s *Server) explainStored(c echo.Context) error {
 	r := c.Request()
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.ExplainTimeout)
 	defer cancel()
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	ctx = extract(ctx, propagation.HeaderCarrier(r.Header))
 	ctx, span := s.tracer.Start(ctx, "explain", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
 	span.SetAttributes(attrPredictionID.String(id), attrHTTPRoute.String(c.Path()), attrHTTPMethod.String(r.Method))
