@@ -178,7 +178,7 @@ capture:
 #   keep_slower: 1s           # and of slow requests
 
 telemetry:
-  otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse
+  otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse, and metrics
   sample: 0.05                # share of traces kept when the caller did not decide
 
 alerts:

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -17,9 +18,40 @@ import (
 // receiver is an OTLP server of both kinds that remembers what it was sent.
 type receiver struct {
 	collectortrace.UnimplementedTraceServiceServer
-	mu    sync.Mutex
-	names []string
-	path  string
+	mu      sync.Mutex
+	names   []string
+	path    string
+	metrics meters
+}
+
+// meters takes metrics.
+type meters struct {
+	collectormetrics.UnimplementedMetricsServiceServer
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// Export implements collectormetrics.MetricsServiceServer.
+func (m *meters) Export(_ context.Context, req *collectormetrics.ExportMetricsServiceRequest) (*collectormetrics.ExportMetricsServiceResponse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.seen == nil {
+		m.seen = map[string]bool{}
+	}
+	for _, rm := range req.GetResourceMetrics() {
+		for _, sm := range rm.GetScopeMetrics() {
+			for _, x := range sm.GetMetrics() {
+				m.seen[x.GetName()] = true
+			}
+		}
+	}
+	return &collectormetrics.ExportMetricsServiceResponse{}, nil
+}
+
+func (m *meters) has(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen[name]
 }
 
 func (r *receiver) Export(_ context.Context, req *collectortrace.ExportTraceServiceRequest) (*collectortrace.ExportTraceServiceResponse, error) {
@@ -39,6 +71,16 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if req.URL.Path == "/v1/metrics" {
+		var m collectormetrics.ExportMetricsServiceRequest
+		if err := proto.Unmarshal(body, &m); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		_, _ = r.metrics.Export(req.Context(), &m) // never fails
+		w.Header().Set("Content-Type", "application/x-protobuf")
 		return
 	}
 	var m collectortrace.ExportTraceServiceRequest
@@ -65,6 +107,7 @@ func TestOneRoad(t *testing.T) {
 	overGRPC, overHTTP := &receiver{}, &receiver{}
 	server := grpc.NewServer()
 	collectortrace.RegisterTraceServiceServer(server, overGRPC)
+	collectormetrics.RegisterMetricsServiceServer(server, &overGRPC.metrics)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listen) }()
 	t.Cleanup(func() {
@@ -100,6 +143,9 @@ func TestOneRoad(t *testing.T) {
 			}
 			if s := tel.Stats(); s != (Stats{Written: 3}) {
 				t.Errorf("%+v, want 3 written", s)
+			}
+			if err := tel.meters.ForceFlush(t.Context()); err != nil || !c.at.metrics.has("pellucid.telemetry.spans") {
+				t.Errorf("metrics did not come: %v", err)
 			}
 		})
 	}

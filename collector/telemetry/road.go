@@ -47,9 +47,8 @@ func newRoad(ctx context.Context, cfg Config) (road, error) {
 	return road{export: export, close: func(context.Context) error { return nil }, retryFor: cfg.RetryFor}, nil
 }
 
-// newOTLP makes the exporter an endpoint's scheme asks for. It does not wait for
-// a connection.
-func newOTLP(ctx context.Context, endpoint string) (*otlptrace.Exporter, error) {
+// parseEndpoint reads an address; one without a scheme is gRPC's.
+func parseEndpoint(endpoint string) (*url.URL, error) {
 	if !strings.Contains(endpoint, "://") {
 		endpoint = "grpc://" + endpoint
 	}
@@ -59,6 +58,16 @@ func newOTLP(ctx context.Context, endpoint string) (*otlptrace.Exporter, error) 
 	}
 	if u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, errors.New("want scheme://host:port, with no user, query or fragment")
+	}
+	return u, nil
+}
+
+// newOTLP makes the exporter an endpoint's scheme asks for. It does not wait for
+// a connection.
+func newOTLP(ctx context.Context, endpoint string) (*otlptrace.Exporter, error) {
+	u, err := parseEndpoint(endpoint)
+	if err != nil {
+		return nil, err
 	}
 	switch u.Scheme {
 	case "http", "https":

@@ -45,7 +45,7 @@ type Config struct {
 	// 0 keeps none of them, 1 all. A caller's own decision is always followed.
 	SampleRatio float64
 
-	// OTLPEndpoint sends spans there instead of to WriteSpans: an http:// or
+	// OTLPEndpoint sends metrics there, and spans instead of to WriteSpans: an http:// or
 	// https:// address (OTLP/HTTP; the path defaults to /v1/traces), or
 	// grpc://host:port, grpcs://host:port or plain host:port (OTLP/gRPC).
 	OTLPEndpoint string
@@ -129,7 +129,7 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if id, ok := res.Set().Value("service.instance.id"); ok {
 		t.instance = id.AsString()
 	}
-	if t.meters, err = newMeters(t.registry, res); err != nil {
+	if t.meters, err = newMeters(ctx, cfg, t.registry, res); err != nil {
 		return nil, err
 	}
 	r, err := newRoad(ctx, cfg)
@@ -157,7 +157,7 @@ func newResource(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	return resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(attrs...), resource.WithFromEnv())
 }
 
-func newMeters(registry *prometheus.Registry, res *resource.Resource) (*sdkmetric.MeterProvider, error) {
+func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, res *resource.Resource) (*sdkmetric.MeterProvider, error) {
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -176,12 +176,16 @@ func newMeters(registry *prometheus.Registry, res *resource.Resource) (*sdkmetri
 	if err != nil {
 		return nil, fmt.Errorf("set up the Prometheus exporter: %w", err)
 	}
-	return sdkmetric.NewMeterProvider(
+	opts, err := metricReaders(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return sdkmetric.NewMeterProvider(append(opts,
 		sdkmetric.WithReader(reader),
 		sdkmetric.WithResource(res),
 		sdkmetric.WithExemplarFilter(exemplar.TraceBasedFilter),
 		sdkmetric.WithCardinalityLimit(maxSeries),
-	), nil
+	)...), nil
 }
 
 func newTracers(cfg Config, res *resource.Resource, q *spanQueue) *sdktrace.TracerProvider {
