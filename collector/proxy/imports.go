@@ -85,12 +85,20 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	out := make([]collector.ImportResult, len(rows))
 	seen := map[string]bool{}
+	// The rows of each version, by which it is known if it is new.
+	of := map[[2]string][]*collector.Imported{}
+	for _, row := range rows {
+		if row != nil {
+			key := [2]string{row.Model, row.Version}
+			of[key] = append(of[key], row)
+		}
+	}
 	for i, row := range rows {
 		if row == nil {
 			out[i].Status = collector.ImportRefused
 			continue
 		}
-		status, err := s.importRow(ctx, row, rows, now, seen)
+		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen)
 		out[i] = collector.ImportResult{ID: row.ID, Status: status}
 		if err == nil {
 			continue
@@ -238,7 +246,7 @@ func (s *Server) importedLabel(row *collector.Imported, now time.Time) (*collect
 }
 
 // importedVersion finds the version a row is of. One that is not known yet is
-// described by the row's own Info, or by all rows of the request that are of it;
+// described by the row's own Info, or by all rows of the request that are of it (all);
 // what is content becomes a feature where its model.yaml has one of that name.
 func (s *Server) importedVersion(row *collector.Imported, all []*collector.Imported) (*collector.ModelVersion, error) {
 	return s.cfg.External(row.Model, row.Version, func(cfg collector.ModelConfig) (*engine.Info, error) {
@@ -268,9 +276,7 @@ func describe(row *collector.Imported, all []*collector.Imported) (*engine.Info,
 	of := func(part func(*collector.Imported) map[string]json.RawMessage) []map[string]json.RawMessage {
 		var list []map[string]json.RawMessage
 		for _, r := range all {
-			if r != nil && r.Model == row.Model && r.Version == row.Version {
-				list = append(list, part(r))
-			}
+			list = append(list, part(r))
 		}
 		return list
 	}

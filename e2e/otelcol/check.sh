@@ -17,20 +17,7 @@ root=$(cd "$here/../.." && pwd)
 export CLICKHOUSE_ENDPOINT CLICKHOUSE_USER CLICKHOUSE_PASSWORD CLICKHOUSE_DATABASE
 export OTLP_GRPC_LISTEN="${OTLP_GRPC_LISTEN:-127.0.0.1:4317}" OTLP_HTTP_LISTEN="${OTLP_HTTP_LISTEN:-127.0.0.1:4318}"
 
-builder=v0.161.0
-otelcol=${OTELCOL:-}
-if [ -z "$otelcol" ]; then
-    sum=$(sha256sum "$here/builder-config.yaml" | cut -c1-16)
-    cache="${XDG_CACHE_HOME:-$HOME/.cache}/pellucid/otelcol-$sum"
-    otelcol="$cache/otelcol"
-    if [ ! -x "$otelcol" ]; then
-        mkdir -p "$cache"
-        sed "s#OUTPUT_PATH#$cache/build#" "$here/builder-config.yaml" >"$cache/builder-config.yaml"
-        (cd "$cache" && CGO_ENABLED=0 go run "go.opentelemetry.io/collector/cmd/builder@$builder" --config builder-config.yaml)
-        mv "$cache/build/otelcol" "$otelcol"
-        rm -r "$cache/build"
-    fi
-fi
+otelcol=${OTELCOL:-$("$here/build.sh")}
 
 work=$(mktemp -d)
 pid=
