@@ -9,7 +9,7 @@ for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; d
   mkdir "dist/$name"
   suffix=""; [ "$os" = windows ] && suffix=.exe
   CGO_ENABLED=0 GOOS=$os GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" -o "dist/$name/pellucid$suffix" ./cmd/pellucid
-  cp README.md LICENSE NOTICE CHANGELOG.md otel-config.yaml deploy/pellucid.service "dist/$name/"
+  cp README.md LICENSE NOTICE CHANGELOG.md otel-config.yaml otel-config-predictions.yaml deploy/pellucid.service "dist/$name/"
   tar -C dist -czf "dist/$name.tar.gz" "$name"
   rm -r "dist/${name:?}"
 done

@@ -101,6 +101,9 @@ func TestLoggedPayloadsBecomePredictions(t *testing.T) {
 	if halves < n/2 {
 		t.Fatalf("%d halves wait", halves)
 	}
+	if _, metrics, _ := r.call(t, "GET", "/metrics", ""); !strings.Contains(string(metrics), fmt.Sprintf("ml_events_waiting %d\n", halves)) {
+		t.Error("no metric says how many halves wait")
+	}
 	r.halt(t)
 	searchFolder(t, cfg.Data)
 	r = startRig(t, cfg)

@@ -16,6 +16,9 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/pellucid/pellucid/collector"
 )
 
@@ -42,9 +45,11 @@ type Config struct {
 	// later. 0 means 100,000 and 1 GiB.
 	MaxHalves int
 	MaxBytes  int64
-	// Logger and Now default to slog.Default and time.Now.
-	Logger *slog.Logger
-	Now    func() time.Time
+	// MeterProvider defaults to the global one, Logger and Now to slog.Default and
+	// time.Now.
+	MeterProvider metric.MeterProvider
+	Logger        *slog.Logger
+	Now           func() time.Time
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -65,6 +70,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MaxBytes == 0 {
 		c.MaxBytes = 1 << 30
+	}
+	if c.MeterProvider == nil {
+		c.MeterProvider = otel.GetMeterProvider()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -87,6 +95,8 @@ type Room struct {
 	seal func() (*sealer, error)
 	stop context.CancelFunc
 	done chan struct{}
+	// watched is what publishes the metrics.
+	watched metric.Registration
 
 	// mu guards everything below, and the files: one event at a time is taken.
 	mu      sync.Mutex
@@ -143,6 +153,9 @@ func Open(cfg Config) (*Room, error) {
 	if err := r.find(); err != nil {
 		return nil, fmt.Errorf("open the folder of events: %w", err)
 	}
+	if err := r.observe(); err != nil {
+		return nil, fmt.Errorf("observe events: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() {
@@ -161,10 +174,33 @@ func Open(cfg Config) (*Room, error) {
 	return r, nil
 }
 
+// observe publishes what waits.
+func (r *Room) observe() error {
+	m := r.cfg.MeterProvider.Meter("github.com/pellucid/pellucid/collector/proxy/events")
+	halves, err := m.Int64ObservableGauge("ml.events.waiting", metric.WithUnit("{event}"), metric.WithDescription("CloudEvents whose other half has not come yet."))
+	if err != nil {
+		return err
+	}
+	size, err := m.Int64ObservableGauge("ml.events.waiting.bytes", metric.WithUnit("By"), metric.WithDescription("Bytes of their files."))
+	if err != nil {
+		return err
+	}
+	r.watched, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		n, bytes := r.Waiting()
+		o.ObserveInt64(halves, int64(n))
+		o.ObserveInt64(size, bytes)
+		return nil
+	}, halves, size)
+	return err
+}
+
 // Close leaves what waits to the next Open.
 func (r *Room) Close() {
 	r.stop()
 	<-r.done
+	if err := r.watched.Unregister(); err != nil {
+		r.cfg.Logger.Warn("events go on being observed", "error", err)
+	}
 }
 
 // Waiting returns how many halves wait, and their bytes.
