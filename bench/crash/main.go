@@ -51,7 +51,7 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.kills, "kills", 20, "how many times to kill")
-	flag.IntVar(&o.workers, "workers", 8, "clients sending at a time")
+	flag.IntVar(&o.workers, "workers", 8, "clients sending inference requests at a time; four more send what was predicted elsewhere")
 	flag.DurationVar(&o.every, "every", 700*time.Millisecond, "mean time between kills, once the server answers")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data folder")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of the choices")
@@ -174,16 +174,16 @@ func (t *trial) stop() {
 	}
 }
 
-// clients send single rows and batches until ctx ends, each row with an id of
-// its own; what was answered 200 is acknowledged.
+// clients send single rows and batches until ctx ends, and some predictions made
+// elsewhere, each row with an id of its own; what was answered 200 is acknowledged.
 func (t *trial) clients(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
-	for w := range t.workers {
+	for w := range t.workers + 2*len(roads) {
 		wg.Go(func() {
 			client := &http.Client{Timeout: 10 * time.Second}
 			for n := 0; ctx.Err() == nil; n++ {
-				if w%2 == 1 {
-					t.elsewhere(ctx, client, w/2, fmt.Sprintf("w%d-%d", w, n))
+				if w >= t.workers {
+					t.elsewhere(ctx, client, w, fmt.Sprintf("w%d-%d", w, n))
 					continue
 				}
 				rows := 1 + (n%5)*(n%2)
