@@ -15,7 +15,11 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy/rpc/inference"
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -95,6 +99,7 @@ func checkPrivate(t *testing.T, text, number string) {
 			t.Errorf("a bad request: %d", status)
 		}
 	}
+	otherRoads(t, r)
 	// An explanation would tell the value or its part.
 	for path, b := range map[string]string{
 		"/v2/models/flights/explain":             request(""),
@@ -161,6 +166,46 @@ func checkPrivate(t *testing.T, text, number string) {
 	searchFolder(t, cfg.Data)
 	if found := leaks([]byte(r.log.String())); found != "" {
 		t.Errorf("the log holds %s", found)
+	}
+}
+
+// otherRoads sends the canaries by every road there is beside HTTP inference, whole
+// and in forms that are refused.
+func otherRoads(t *testing.T, r *rig) {
+	t.Helper()
+	req := &inference.ModelInferRequest{ModelName: "flights"}
+	values := map[string]float64{"temp": canaryNumber, "day_of_week": 1, "hour": 8, "minute": 30, "distance": 500, "dewp": 40, "humid": 50, "wind_dir": 200, "wind_speed": 10, "wind_gust": 12, "precip": 0, "pressure": 1010, "visib": 10}
+	attributes := `{"key":"ml.model.name","value":{"stringValue":"flights"}},{"key":"ml.features.carrier","value":{"stringValue":"` + canaryText + `"}},{"key":"ml.features.origin","value":{"stringValue":"JFK"}},{"key":"ml.prediction.label","value":{"stringValue":"` + canaryText + `"}}`
+	features := `"carrier":"` + canaryText + `","origin":"JFK"`
+	for name, v := range values {
+		req.Inputs = append(req.Inputs, &inference.ModelInferRequest_InferInputTensor{Name: name, Datatype: "FP32", Shape: []int64{1}, Contents: &inference.InferTensorContents{Fp32Contents: []float32{float32(v)}}})
+		attributes += fmt.Sprintf(`,{"key":"ml.features.%s","value":{"doubleValue":%v}}`, name, v)
+		features += fmt.Sprintf(`,%q:%v`, name, v)
+	}
+	for name, v := range map[string]string{"carrier": canaryText, "origin": "JFK"} {
+		req.Inputs = append(req.Inputs, &inference.ModelInferRequest_InferInputTensor{Name: name, Datatype: "BYTES", Shape: []int64{1}, Contents: &inference.InferTensorContents{BytesContents: [][]byte{[]byte(v)}}})
+	}
+	client := inference.NewGRPCInferenceServiceClient(r.dial(t))
+	if _, err := client.ModelInfer(t.Context(), req); err != nil {
+		t.Errorf("inference by gRPC: %v", err)
+	}
+	req.Inputs[0].Name = canaryText
+	if _, err := client.ModelInfer(t.Context(), req); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a bad request by gRPC: %v", err)
+	}
+	span := `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[` + attributes + `%s]}`
+	spans := `{"resourceSpans":[{"scopeSpans":[{"spans":[` + fmt.Sprintf(span, 1, `,{"key":"error.type","value":{"stringValue":"no such `+canaryText+`"}}`) + "," + fmt.Sprintf(span, 2, `,{"key":"ml.features.`+canaryText+`","value":{"intValue":1}}`) + `]}]}]}`
+	// The store is away: the predictions are recorded, the spans are to come again.
+	if code, b, _ := r.call(t, "POST", "/v1/traces", spans); code != 503 {
+		t.Errorf("spans while the store is away: %d %s", code, b)
+	}
+	for _, body := range []string{`{"instances":[{` + features + `}]}`, `{"instances":"` + canaryText + `"}`} {
+		if code, b := r.loggedEvent(t, "request", "half", body, false); (code == 200) != strings.HasPrefix(body, `{"instances":[`) {
+			t.Errorf("an event: %d %s", code, b)
+		}
+	}
+	if code, b, _ := r.call(t, "POST", "/api/v1/predictions", `{"model":"flights","id":"imported","features":{`+features+`}}`); code != 200 {
+		t.Errorf("an import: %d %s", code, b)
 	}
 }
 
