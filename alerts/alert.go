@@ -61,6 +61,9 @@ func (r *Rule) alert(s Status, url func(*Alert) string) Alert {
 	}
 	fill := r.filler(&a)
 	a.Labels = map[string]string{"alertname": r.Name, "model": r.Model, "kind": string(r.Kind), "severity": r.Severity}
+	if r.Kind == KindSelf {
+		delete(a.Labels, "model")
+	}
 	if r.Version != "" {
 		a.Labels["version"] = r.Version
 	}

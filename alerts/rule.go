@@ -59,6 +59,8 @@ const (
 	KindPerformance Kind = "performance"
 	KindErrors      Kind = "errors"
 	KindLatency     Kind = "latency"
+	// KindSelf watches Pellucid itself; SelfRules makes such rules, a file cannot.
+	KindSelf Kind = "self"
 )
 
 // Limits of a rule file.

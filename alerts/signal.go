@@ -70,6 +70,8 @@ type Source struct {
 	Window      func(ctx context.Context, q Query) (Window, error)
 	Performance func(ctx context.Context, q Query) (Labelled, error)
 	Traffic     func(ctx context.Context, q Query) (Traffic, error)
+	// Self returns a number about Pellucid itself, by the metric's name.
+	Self func(ctx context.Context, metric string) (float64, error)
 	// Samples returns ids of predictions that show what was found, a few of
 	// them; nil means none.
 	Samples func(ctx context.Context, q Query, findings []Finding) ([]string, error)
@@ -85,6 +87,8 @@ func (r *Rule) Check(ctx context.Context, src Source, to time.Time) Signal {
 		s, err = r.checkWindow(ctx, src, q)
 	case KindPerformance:
 		s, err = r.checkLabelled(ctx, src, q)
+	case KindSelf:
+		s, err = r.checkSelf(ctx, src)
 	default:
 		s, err = r.checkTraffic(ctx, src, q)
 	}

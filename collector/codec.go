@@ -206,6 +206,7 @@ func DecodeExplanation(b []byte) (*Explanation, error) {
 // PayloadRows returns how many rows of a table a record becomes: the number of
 // predictions in it, 1 for any other kind. It reads a few bytes only.
 func PayloadRows(kind Kind, payload []byte) int {
+	kind, payload = ofDriven(kind, payload)
 	if kind != KindPrediction && kind != KindImported && kind != KindRefused || len(payload) < 2 {
 		return 1
 	}
@@ -219,6 +220,7 @@ func PayloadRows(kind Kind, payload []byte) int {
 // PayloadKeys returns the prediction id and the trace id a record is found by
 // while it waits in the spool, empty where it has none.
 func PayloadKeys(kind Kind, payload []byte) (id, traceID string) {
+	kind, payload = ofDriven(kind, payload)
 	r := &reader{b: payload}
 	switch kind {
 	case KindPrediction, KindImported, KindRefused:
@@ -245,6 +247,22 @@ func PayloadKeys(kind Kind, payload []byte) (id, traceID string) {
 		return "", ""
 	}
 	return id, traceID
+}
+
+// PayloadReceived returns when a record was received, zero where it does not say: a
+// schema, an explanation, a letter that is driven again.
+func PayloadReceived(kind Kind, payload []byte) time.Time {
+	switch kind {
+	case KindPrediction, KindImported, KindRefused:
+		if p, err := DecodePrediction(payload); err == nil {
+			return p.ReceivedAt
+		}
+	case KindFeedback:
+		if f, err := DecodeFeedback(payload); err == nil {
+			return f.ReceivedAt
+		}
+	}
+	return time.Time{}
 }
 
 // A string is a uvarint of 4*n + form, then n bytes. Ids and digests, which are

@@ -11,6 +11,8 @@ const (
 	KindImported    Kind = 4
 	KindRefused     Kind = 5
 	KindSchema      Kind = 6
+	// KindDriven is a dead letter on its way to the store once more.
+	KindDriven Kind = 9
 )
 
 // Record is one frame of the spool: a kind, the version of the payload's own

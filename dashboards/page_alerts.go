@@ -15,6 +15,9 @@ import (
 	"github.com/pellucid/pellucid/dashboards/api"
 )
 
+// itself is what an alert is about that is about no model.
+const itself = "Pellucid itself"
+
 // pageOfAlerts is how many past alerts stand on one page.
 const pageOfAlerts = 50
 
@@ -139,7 +142,7 @@ func rowOf(a *alerts.Alert) alertRow {
 	}
 	text := saying(a.Annotations["summary"], a.Annotations["features"])
 	r := alertRow{
-		State: a.State, Rule: a.Rule, Severity: a.Severity, Model: a.Model,
+		State: a.State, Rule: a.Rule, Severity: a.Severity, Model: cmp.Or(a.Model, itself),
 		ModelURL: modelURL(a.Model, feature, a.From, a.To), Summary: text, Since: a.StartsAt, Samples: a.Samples,
 	}
 	end := a.EndsAt
@@ -157,6 +160,7 @@ func pastOf(a *api.PastAlert, now time.Time) pastRow {
 		name = "" // a metric, which is no feature of the model
 	}
 	r := pastRow{PastAlert: *a, ModelURL: modelURL(a.Model, name, a.From, a.To), What: saying(a.Summary, a.Features)}
+	r.Model = cmp.Or(a.Model, itself)
 	if a.LastFeatures != a.Features {
 		r.Last = a.LastFeatures
 	}
@@ -187,6 +191,9 @@ func saying(summary, features string) string {
 
 // modelURL leads to a model's page of a window, with a feature's bins open.
 func modelURL(model, feature string, from, to time.Time) string {
+	if model == "" { // an alert about the server itself
+		return "/ui/health"
+	}
 	q := url.Values{}
 	if !from.IsZero() && !to.IsZero() {
 		q.Set("from", stamp(from))

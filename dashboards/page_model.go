@@ -259,7 +259,10 @@ func (s *server) overview(c echo.Context) error {
 		frame
 		Cards  []card
 		Broken []collector.ModelState
+		Lag    string
+		Late   bool
 	}{frame: s.frame(c, "Overview", "overview")}
+	page.Lag, page.Late = age(page.Status.Lag), page.Status.LagLimit > 0 && page.Status.Lag > page.Status.LagLimit
 	newest := map[string]*collector.ModelVersion{}
 	for _, v := range s.Sources.Models() {
 		newest[v.Name] = v

@@ -66,6 +66,7 @@ type captureConfig struct {
 	Durability string   `yaml:"durability"`
 	OnFull     string   `yaml:"on_full"`
 	SpoolBytes byteSize `yaml:"spool_bytes"`
+	DeadBytes  byteSize `yaml:"dead_bytes"`
 	Body       byteSize `yaml:"body"`
 	KeyFile    string   `yaml:"key_file"`
 	// PairTimeout is how long half a prediction out of CloudEvents waits.
@@ -106,6 +107,7 @@ type telemetryConfig struct {
 
 type alertsConfig struct {
 	Rules    string          `yaml:"rules"`
+	Lag      duration        `yaml:"lag"`
 	Webhooks []webhookConfig `yaml:"webhooks"`
 }
 
@@ -162,6 +164,7 @@ capture:
   durability: process         # process | machine | none: what an answer waits for
   on_full: reject             # reject (503) | serve (counted loss), when the spool is full
   spool_bytes: 4GiB
+  dead_bytes: 256MiB          # records that the store refuses; beyond that the drain waits
   body: 1MiB                  # larger rows are stored without features, and say so
   pair_timeout: 5m            # how long a logged request waits for its response (CloudEvents)
   key_file: ""                # secret of fields that are private: hash; empty makes one in the data folder
@@ -183,6 +186,7 @@ telemetry:
 
 alerts:
   rules: ""                   # a rules file; see README
+  lag: 5m                     # PellucidLagging fires when a record has waited that long for the store
   webhooks: []                # - {url: "http://127.0.0.1:9093/hook", timeout: 10s}
 
 audit:
@@ -210,9 +214,12 @@ func defaults() config {
 	sample := 0.05
 	return config{
 		HTTP: "127.0.0.1:8080", GRPC: "127.0.0.1:8081", Models: "models", Data: "pellucid-data", EngineMemory: 1 << 30,
-		Limits:    limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
-		Capture:   captureConfig{Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, Body: 1 << 20, PairTimeout: duration(5 * time.Minute)},
+		Limits: limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
+		Capture: captureConfig{
+			Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, DeadBytes: 256 << 20, Body: 1 << 20, PairTimeout: duration(5 * time.Minute),
+		},
 		Telemetry: telemetryConfig{Sample: &sample},
+		Alerts:    alertsConfig{Lag: duration(5 * time.Minute)},
 		Audit:     auditConfig{Bytes: 1 << 30},
 		Retention: retentionConfig{Models: map[string]keepFor{}},
 	}

@@ -71,7 +71,7 @@ func spoolCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return verifySpool(cmd.OutOrStdout(), args[0])
 		},
-	})
+	}, deadCommand())
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type server struct {
 	engine    *embedded.Engine
 	store     *clickhouse.Store
 	spool     *spool.Spool
+	dead      *spool.Dead
 	telemetry *telemetry.Telemetry
 	audit     *audit.Log
 	intake    *telemetry.Intake
@@ -49,6 +51,7 @@ type server struct {
 	capturer  *capture.Capturer
 	writer    *clickhouse.Writer
 	manager   *alerts.Manager
+	self      *selfWatch
 	webhooks  []*notify.Webhook
 	monitor   *monitor
 	proxy     *proxy.Server
@@ -217,7 +220,7 @@ func (s *server) startSpool(context.Context) error {
 		}
 		return err
 	})
-	return nil
+	return s.openDead(dir)
 }
 
 func (s *server) startTelemetry(ctx context.Context) error {
@@ -315,7 +318,7 @@ func (s *server) startAlerts(context.Context) error {
 			return usage(err)
 		}
 	}
-	channels := []func(context.Context, []alerts.Alert) error{notify.Log(s.log), s.recordAlerts}
+	channels := []func(context.Context, []alerts.Alert) error{notify.Log(s.log)}
 	for i, w := range s.cfg.Alerts.Webhooks {
 		hook, err := notify.Open(notify.Config{
 			URL: w.URL, Timeout: time.Duration(w.Timeout), Receiver: fmt.Sprintf("webhook-%d", i+1), ExternalURL: s.url, Logger: s.log,
@@ -328,7 +331,7 @@ func (s *server) startAlerts(context.Context) error {
 		channels = append(channels, hook.Notify)
 	}
 	m, err := alerts.New(alerts.Config{
-		Rules: rules, Source: s.alertSource(), Notify: notify.All(channels...),
+		Rules: rules, Source: s.alertSource(), Notify: notify.All(append(slices.Clone(channels), s.recordAlerts)...),
 		StatePath: filepath.Join(s.cfg.Data, "alerts.log"),
 		URL:       func(a *alerts.Alert) string { return s.url + "/ui/alerts" },
 	})
@@ -338,6 +341,9 @@ func (s *server) startAlerts(context.Context) error {
 	s.manager = m
 	s.warnOfRules(rules)
 	s.onStop("alerts", func(context.Context) error { return m.Close() })
+	if err := s.startSelfWatch(slices.Clone(channels)); err != nil {
+		return err
+	}
 	s.monitor = startMonitor(s)
 	s.onStop("monitor", func(context.Context) error { s.monitor.stop(); return nil })
 	return nil

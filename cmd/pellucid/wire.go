@@ -39,7 +39,10 @@ func (s *server) startWriter(context.Context) error {
 	if err := s.spool.Observe(s.telemetry.MeterProvider()); err != nil {
 		return err
 	}
-	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Log: s.log}
+	if err := s.dead.Observe(s.telemetry.MeterProvider()); err != nil {
+		return err
+	}
+	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Log: s.log}
 	if s.engine != nil {
 		wcfg.Doubt = s.engine.NearlyFull
 	}
@@ -217,7 +220,13 @@ func (s *server) readPrediction(ctx context.Context, tenant, id string) ([]colle
 	if trace, ok := strings.CutPrefix(id, "trace:"); ok {
 		return s.store.ByTrace(ctx, tenant, trace)
 	}
-	return s.store.Prediction(ctx, tenant, id)
+	rows, err := s.store.Prediction(ctx, tenant, id)
+	if errors.Is(err, collector.ErrNotFound) {
+		if dead, derr := s.fromDead(ctx, id); derr != nil || len(dead) > 0 {
+			return dead, derr
+		}
+	}
+	return rows, err
 }
 
 func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPrediction, error) {
@@ -231,6 +240,13 @@ func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPr
 	}
 	var out []collector.StoredPrediction
 	for _, r := range records {
+		if r.Kind == collector.KindDriven {
+			l, err := collector.DecodeDeadLetter(r.Payload)
+			if err != nil || l.Rollup() {
+				continue
+			}
+			r.Kind, r.Payload = l.Kind, l.Payload
+		}
 		if r.Kind != collector.KindPrediction && r.Kind != collector.KindImported && r.Kind != collector.KindRefused {
 			continue
 		}
@@ -382,7 +398,7 @@ func (s *server) pastAlerts(ctx context.Context, q api.AlertQuery) (api.PastAler
 		return api.PastAlerts{}, asked(err)
 	}
 	firing := map[string]bool{}
-	for _, a := range s.manager.Alerts() {
+	for _, a := range s.alerts() {
 		firing[a.Fingerprint] = a.State == alerts.Firing || a.State == alerts.Silenced
 	}
 	out := api.PastAlerts{Alerts: make([]api.PastAlert, len(list)), Next: next}
@@ -453,7 +469,7 @@ func (s *server) sources() *api.Sources {
 			first, last, _, err := s.store.Extent(ctx, tenant, model, version)
 			return first, last, err
 		},
-		Alerts: s.manager.Alerts, PastAlerts: s.pastAlerts, Receivers: receivers, Status: s.status, Now: time.Now,
+		Alerts: s.alerts, PastAlerts: s.pastAlerts, Receivers: receivers, Dead: s.deadLetters(), Status: s.status, Now: time.Now,
 	}
 }
 
@@ -477,15 +493,6 @@ func (s *server) explainAndRecord(ctx context.Context, tenant, id string, req co
 		return nil, fmt.Errorf("%w: feature %q is sealed: add ?unseal=true to see what the prediction rests on", collector.ErrRefused, list[i].Sealed[0])
 	}
 	return list, s.recordExplanations(ctx, list)
-}
-
-func (s *server) status(context.Context) api.Status {
-	st := s.spool.Stats()
-	out := api.Status{Waiting: int64(st.Appended - st.Acked), WaitingBytes: st.Pending, Lag: st.OldestAge, Store: "ok"}
-	if err := s.writer.Health().Err; err != nil {
-		out.Store = err.Error()
-	}
-	return out
 }
 
 func (s *server) spans(ctx context.Context, traceID string) ([]api.Span, error) {

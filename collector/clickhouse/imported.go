@@ -38,7 +38,7 @@ func (w *Writer) dropStored(ctx context.Context, p *plan) error {
 	for o, ids := range p.imported {
 		stored := map[string]bool{}
 		for part := range slices.Chunk(ids, askedIDs) {
-			ask := insert{name: "known ids", run: func(ctx context.Context, _ string) error {
+			ask := attempt{name: "known ids", run: func(ctx context.Context, _ string) error {
 				found, err := w.store.strings(ctx, "SELECT DISTINCT id FROM predictions WHERE tenant = ? AND model = ? AND id IN (?) AND insert_batch != ?",
 					o.tenant, o.model, part, p.token)
 				for _, id := range found {
@@ -55,11 +55,7 @@ func (w *Writer) dropStored(ctx context.Context, p *plan) error {
 		}
 		for month, list := range p.months {
 			p.months[month] = slices.DeleteFunc(list, func(d decoded) bool {
-				twice := d.imported && d.p.Tenant == o.tenant && d.p.Model == o.model && stored[d.p.ID]
-				if twice {
-					p.rows--
-				}
-				return twice
+				return d.imported && d.p.Tenant == o.tenant && d.p.Model == o.model && stored[d.p.ID]
 			})
 		}
 	}

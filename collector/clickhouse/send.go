@@ -18,7 +18,7 @@ func (s *Store) sendRows(ctx context.Context, token, statement string, n int, ro
 	return s.send(ctx, token, statement, func(b driver.Batch) error {
 		for i := range n {
 			if err := b.Append(row(i)...); err != nil {
-				return fmt.Errorf("%s: row %d: %w", title(statement), i, err)
+				return fmt.Errorf("%s: row %d: %w", title(statement), i, unencodable{err})
 			}
 		}
 		return nil

@@ -3,7 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/pellucid/pellucid/engine/stats"
@@ -56,9 +56,9 @@ type versionSpan struct{ from, to time.Time }
 
 type versionKey struct{ tenant, model, version string }
 
-func (p *plan) spans() map[versionKey]versionSpan {
+func spansOf(items []*decoded) map[versionKey]versionSpan {
 	out := map[versionKey]versionSpan{}
-	p.each(func(d *decoded, _ int, at time.Time) {
+	each(items, func(d *decoded, _ int, at time.Time) {
 		k := versionKey{d.p.Tenant, d.p.Model, d.p.Version}
 		from := at.Truncate(time.Minute)
 		sp, ok := out[k]
@@ -73,10 +73,36 @@ func (p *plan) spans() map[versionKey]versionSpan {
 	return out
 }
 
+// hasIDs reports whether all rows of some predictions of a batch are stored, one by
+// one: spans of ids overlap where a batch was divided.
+func (s *Store) hasIDs(ctx context.Context, batch string, month int, part []decoded) (bool, error) {
+	ids, rows := map[owner][]string{}, map[owner]int{}
+	for i := range part {
+		o := owner{part[i].p.Tenant, part[i].p.Model}
+		ids[o] = append(ids[o], part[i].p.ID)
+		rows[o] += max(part[i].p.Rows, 1)
+	}
+	for o, list := range ids {
+		found := 0.0
+		for some := range slices.Chunk(list, askedIDs) {
+			n, err := s.number(ctx, "SELECT countIf(NOT ignore(*)) FROM predictions WHERE tenant = ? AND model = ? AND id IN (?) AND insert_batch = ? AND toYYYYMM(received_at) = ?",
+				o.tenant, o.model, some, batch, month)
+			if err != nil {
+				return false, err
+			}
+			found += n
+		}
+		if found < float64(rows[o]) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // hasTraffic reports whether the rollup has as many rows as are stored, over the
-// time of the batch.
-func (s *Store) hasTraffic(ctx context.Context, p *plan) (bool, error) {
-	for k, sp := range p.spans() {
+// time of items, but for those of missing, which are known not to be counted.
+func (s *Store) hasTraffic(ctx context.Context, items, missing []*decoded) (bool, error) {
+	for k, sp := range spansOf(items) {
 		counted, err := s.number(ctx, "SELECT sum(rows) FROM traffic_1m WHERE tenant = ? AND model = ? AND version = ? AND minute >= ? AND minute < ?",
 			k.tenant, k.model, k.version, sp.from, sp.to)
 		if err != nil {
@@ -84,6 +110,11 @@ func (s *Store) hasTraffic(ctx context.Context, p *plan) (bool, error) {
 		}
 		stored, err := s.number(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND time >= ? AND time < ?",
 			k.tenant, k.model, k.version, sp.from, sp.to)
+		each(missing, func(d *decoded, _ int, at time.Time) {
+			if k == (versionKey{d.p.Tenant, d.p.Model, d.p.Version}) && !at.Before(sp.from) && at.Before(sp.to) {
+				stored--
+			}
+		})
 		if err != nil || counted < stored {
 			return false, err
 		}
@@ -92,8 +123,9 @@ func (s *Store) hasTraffic(ctx context.Context, p *plan) (bool, error) {
 }
 
 // hasBins reports whether the rollup has the rows that are stored, over the
-// minutes of a chunk and in the field that counts most.
-func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts) (bool, error) {
+// minutes of some counts and in the field that counts most, but for the rows of
+// missing, which are known not to be counted.
+func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts, missing []*decoded) (bool, error) {
 	var from, to int64
 	fields := map[uint16]float64{}
 	for i, r := range counts.rows() {
@@ -120,32 +152,40 @@ func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts) (bool, 
 	stored, err := s.number(ctx, "SELECT countIf(length(bins) > ? AND bins[?] != ?) FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ?"+
 		" AND route != 'explain' AND status < 400 AND time >= ? AND time < ?",
 		best, best+1, stats.BinNone, c.tenant, c.model, c.version, c.binsID, time.Unix(from, 0).UTC(), time.Unix(to+60, 0).UTC())
+	each(missing, func(d *decoded, r int, at time.Time) {
+		same := d.p.Tenant == c.tenant && d.p.Model == c.model && d.p.Version == c.version && d.binsID == c.binsID
+		bins := d.row(r)
+		if same && at.Unix() >= from && at.Unix() < to+60 && len(bins) > int(best) && bins[best] != stats.BinNone {
+			stored--
+		}
+	})
 	return counted >= stored*(1-1e-9), err
 }
 
-// hasBatch reports whether a table has n rows of a batch.
-func (s *Store) hasBatch(ctx context.Context, table, batch string, n int) (bool, error) {
-	got, err := s.number(ctx, "SELECT countIf(NOT ignore(*)) FROM "+table+" WHERE insert_batch = ?", batch)
-	return got >= float64(n), err
+// hasPositions reports whether a table has these rows of a batch.
+func (s *Store) hasPositions(ctx context.Context, table, batch string, positions []uint32) (bool, error) {
+	found := 0.0
+	for some := range slices.Chunk(positions, askedIDs) {
+		n, err := s.number(ctx, "SELECT countIf(NOT ignore(*)) FROM "+table+" WHERE insert_batch = ? AND position IN (?)", batch, some)
+		if err != nil {
+			return false, err
+		}
+		found += n
+	}
+	return found >= float64(len(positions)), nil
 }
 
-func (s *Store) hasSchemas(ctx context.Context, p *plan) (bool, error) {
-	ids := make([]string, 0, len(p.schemas))
-	for id := range p.schemas {
-		ids = append(ids, id)
-	}
+func (s *Store) hasSchemas(ctx context.Context, ids []string) (bool, error) {
 	n, err := s.number(ctx, "SELECT uniqExact(id) FROM schemas WHERE id IN (?)", ids)
 	return n >= float64(len(ids)), err
 }
 
 // hasExplanations reports whether every explanation is there, of this batch or of
 // another: the same one twice is one.
-func (s *Store) hasExplanations(ctx context.Context, p *plan) (bool, error) {
+func (s *Store) hasExplanations(ctx context.Context, part []storedExplanation) (bool, error) {
 	hashes := map[uint64]bool{}
-	for _, x := range p.explanations {
-		h := fnv.New64a()
-		h.Write(x.doc)
-		hashes[h.Sum64()] = true
+	for _, x := range part {
+		hashes[x.hash()] = true
 	}
 	list := make([]uint64, 0, len(hashes))
 	for h := range hashes {

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// insertTraffic adds the rows of a batch to the rollup traffic_1m, once a token.
-func (s *Store) insertTraffic(ctx context.Context, token string, p *plan) error {
+// insertTraffic adds rows to the rollup traffic_1m, once a token.
+func (s *Store) insertTraffic(ctx context.Context, token string, items []*decoded) error {
 	var (
 		tenant, model, version, route        lowCardinality
 		status, at, row, weight, size, total fixed
 		n                                    int
 	)
-	p.each(func(d *decoded, r int, when time.Time) {
+	each(items, func(d *decoded, r int, when time.Time) {
 		tenant.add(d.p.Tenant)
 		model.add(d.p.Model)
 		version.add(d.p.Version)
@@ -37,15 +37,11 @@ func (s *Store) insertTraffic(ctx context.Context, token string, p *plan) error 
 		[]builder{&tenant, &model, &version, &route, &status, &at, &row, &weight, &size, &total}, n)
 }
 
-// each calls f for every row of the plan's predictions with its event time, month
-// by month.
-func (p *plan) each(f func(d *decoded, r int, at time.Time)) {
-	for _, month := range p.sortedMonths() {
-		list := p.months[month]
-		for i := range list {
-			for r := range max(list[i].p.Rows, 1) {
-				f(&list[i], r, list[i].time(r))
-			}
+// each calls f for every row with its event time.
+func each(items []*decoded, f func(d *decoded, r int, at time.Time)) {
+	for _, d := range items {
+		for r := range max(d.p.Rows, 1) {
+			f(d, r, d.time(r))
 		}
 	}
 }

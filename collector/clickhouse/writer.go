@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
 	"sort"
@@ -41,6 +40,9 @@ type WriterConfig struct {
 	// Doubt reports that what was inserted since a time may be damaged although it
 	// succeeded: the disk was nearly full. nil means never.
 	Doubt func(since time.Time) bool
+	// Dead takes the records that the server refuses for what is in them. nil means
+	// that the writer waits on them for ever.
+	Dead DeadLetters
 	// Backoff is the first wait after a failed attempt, doubled up to
 	// BackoffMax; 0 means 100 ms and 15 s.
 	Backoff, BackoffMax time.Duration
@@ -53,6 +55,8 @@ type WriterConfig struct {
 // BatchStats says what one stored batch was.
 type BatchStats struct {
 	Records, Rows, Undecodable int
+	// Dead counts the records, or their parts in rollups, that became dead letters.
+	Dead int
 	// Attempts counts the inserts that were sent, Inserts those needed.
 	Attempts, Inserts int
 	Took              time.Duration
@@ -69,7 +73,7 @@ type Health struct {
 	Since     time.Time
 	Permanent bool
 	// Counters since the start.
-	Batches, Rows, Retries, Undecodable uint64
+	Batches, Rows, Retries, Undecodable, Dead uint64
 }
 
 // Writer drains a Source into the tables, for ever: a ClickHouse that is away or
@@ -83,6 +87,8 @@ type Writer struct {
 	// doubt says that the present batch may have been attempted by an earlier
 	// process: it is the first of this one.
 	doubt bool
+	// look is how long kept waits between two of its looks.
+	look time.Duration
 
 	mu     sync.Mutex // guards health
 	health Health
@@ -111,7 +117,7 @@ func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
 	if cfg.Schema == nil {
 		cfg.Schema = func(string) *collector.Schema { return nil }
 	}
-	return &Writer{store: s, cfg: cfg, doubt: true}, nil
+	return &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond}, nil
 }
 
 // Health returns how the writer is doing.
@@ -144,24 +150,39 @@ func (w *Writer) Run(ctx context.Context) error {
 // Write stores one batch, retrying until it is stored or ctx is done.
 func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	began := time.Now()
-	plan := w.sort(b)
-	if err := w.dropStored(ctx, plan); err != nil {
+	if w.cfg.Dead != nil {
+		if err := w.insist(ctx, b.Token, func() error { return w.cfg.Dead.Begin(b.Token) }); err != nil {
+			return err
+		}
+	}
+	p := w.sort(b)
+	if err := w.dropStored(ctx, p); err != nil {
 		return err
 	}
-	w.bin(ctx, plan)
-	st := BatchStats{Records: len(b.Records), Undecodable: len(plan.undecodable), Rows: plan.rows}
-	for _, in := range w.inserts(plan) {
-		st.Inserts++
-		n, err := w.retry(ctx, b.Token, in)
-		st.Attempts += n
-		if err != nil {
+	w.bin(ctx, p)
+	st := BatchStats{Records: len(b.Records), Undecodable: len(p.undecodable)}
+	// Rollups are of the rows that the first inserts have stored.
+	for _, inserts := range []func(*plan) []insert{w.rowInserts, w.rollupInserts, w.otherInserts} {
+		for _, in := range inserts(p) {
+			st.Inserts++
+			n, dead, err := w.place(ctx, b.Token, in)
+			st.Attempts += n
+			st.Dead += dead
+			if err != nil {
+				return err
+			}
+		}
+	}
+	st.Rows = p.liveRows()
+	if w.cfg.Dead != nil {
+		if err := w.insist(ctx, b.Token, func() error { return w.cfg.Dead.Finish(b.Token, p.homeLetters()) }); err != nil {
 			return err
 		}
 	}
 	w.doubt = false
 	st.Took = time.Since(began)
-	if !plan.newest.IsZero() {
-		st.Lag = time.Since(plan.newest)
+	if !p.newest.IsZero() {
+		st.Lag = time.Since(p.newest)
 	}
 	w.mu.Lock()
 	w.health.Batches++
@@ -174,30 +195,36 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	return nil
 }
 
-// insert is one statement of a batch: the token it counts once under, how to run
-// it, and how to tell whether it is stored (nil where nothing rests on it).
-type insert struct {
+// attempt is one statement as it is sent: the token it counts once under, how to
+// run it, and how to tell whether it is stored (nil where nothing rests on it).
+// patience is how often it may be refused for its data before that is its answer; 0
+// means that it never is. root says that an earlier process may have sent the same.
+type attempt struct {
 	name, token string
+	root        bool
+	patience    int
 	run         func(ctx context.Context, token string) error
 	stored      func(ctx context.Context) (bool, error)
 }
 
-// retry sends one insert until it is stored. The token makes the attempts count
+// retry sends one statement until it is stored or, as a *refusal, its data is
+// refused. The token makes the attempts count
 // once, whether or not the server kept an attempt that seemed to fail. A server
 // that is killed may have noted a token whose rows it then lost, and take every
 // further attempt for a repeat: so what may have been attempted before is looked
 // for, and sent under another token where it is not there.
-func (w *Writer) retry(ctx context.Context, batch string, in insert) (attempts int, err error) {
+func (w *Writer) retry(ctx context.Context, batch string, in attempt) (attempts int, err error) {
 	wait := w.cfg.Backoff
 	var logged time.Time
 	token := in.token
+	refusals, unsure := 0, false
 	for lost := 0; ; {
 		attempts++
 		began := time.Now()
 		err := in.run(ctx, token)
 		if err == nil && in.stored != nil && (attempts > 1 || w.doubt || w.cfg.Doubt(began)) {
 			var kept bool
-			if kept, err = w.kept(ctx, in); err == nil && !kept {
+			if kept, err = w.kept(ctx, in, true); err == nil && !kept {
 				lost++
 				token = in.token + ":again" + strconv.Itoa(lost)
 				w.cfg.Log.Error("clickhouse took an insert for a repeat and has lost its rows: sending them under another token",
@@ -215,6 +242,20 @@ func (w *Writer) retry(ctx context.Context, batch string, in insert) (attempts i
 		if ctx.Err() != nil {
 			return attempts, ctx.Err()
 		}
+		if r := refused(err); r != nil {
+			refusals++
+			err = r
+			if in.patience > 0 && refusals >= in.patience {
+				kept, kerr := w.refusedYetKept(ctx, in, unsure)
+				if kerr == nil {
+					w.settle(nil)
+					return attempts, keptOr(kept, r)
+				}
+				err = kerr
+			}
+		} else {
+			unsure = true
+		}
 		w.settle(err)
 		if time.Since(logged) > time.Second {
 			logged = time.Now()
@@ -230,22 +271,38 @@ func (w *Writer) retry(ctx context.Context, batch string, in insert) (attempts i
 	}
 }
 
+// refusedYetKept reports whether what is refused now was taken by an attempt of
+// before, whose answer was lost.
+func (w *Writer) refusedYetKept(ctx context.Context, in attempt, unsure bool) (bool, error) {
+	if in.stored == nil || !unsure && !w.doubt {
+		return false, nil
+	}
+	return w.kept(ctx, in, unsure || in.root)
+}
+
+func keptOr(kept bool, r *refusal) error {
+	if kept {
+		return nil
+	}
+	return r
+}
+
 // maxLost bounds how often in a row an insert is sent under another token before
 // the server is given time.
 const maxLost = 3
 
-// kept looks for an insert's rows for a moment: an attempt of before may be about
-// to commit.
-func (w *Writer) kept(ctx context.Context, in insert) (bool, error) {
+// kept looks for an insert's rows, with wait for a moment: an attempt of before may
+// be about to commit.
+func (w *Writer) kept(ctx context.Context, in attempt, wait bool) (bool, error) {
 	for try := 0; ; try++ {
 		ok, err := in.stored(ctx)
-		if ok || err != nil || try == 10 {
+		if ok || err != nil || try == 10 || !wait {
 			return ok, err
 		}
 		select {
 		case <-ctx.Done():
 			return false, ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(w.look):
 		}
 	}
 }
@@ -267,6 +324,10 @@ func (w *Writer) settle(err error) {
 // permanent reports whether the server refused the insert itself, as opposed to
 // being away, busy or short of something.
 func permanent(err error) bool {
+	var r *refusal
+	if errors.As(err, &r) {
+		return true
+	}
 	var ex *ch.Exception
 	if !errors.As(err, &ex) {
 		return false
@@ -281,28 +342,44 @@ func permanent(err error) bool {
 
 // plan is a batch sorted by what its records are.
 type plan struct {
-	token        string
-	decoder      *collector.Decoder
-	months       map[int][]decoded
-	counts       map[chunk]*binCounts
+	token   string
+	decoder *collector.Decoder
+	records []collector.Record
+	months  map[int][]decoded
+	// parts are driven letters of rows that are stored: only a rollup lacks them.
+	parts        []decoded
 	feedback     []*collector.Feedback
+	feedbackAt   []int // positions of feedback's records
 	explanations []storedExplanation
 	schemas      map[string][]byte
+	schemaAt     map[string]int
 	parsed       map[string]*collector.Schema
 	undecodable  []undecodable
-	rows         int
 	newest       time.Time
+	// buried are the records of this batch that have letters, home the letters that
+	// are driven in it.
+	buried map[burial]bool
+	home   map[string]bool
 	// imported are the ids of predictions made elsewhere, by tenant and model.
 	imported map[owner][]string
 	known    map[owner]map[string]bool
+}
+
+// burial is a record of a batch and the insert that refused it.
+type burial struct {
+	position int
+	insert   string
 }
 
 // decoded is a prediction with the bins of its rows under binsID, one after the
 // other; both are empty where there is no reference. They are computed once, so
 // that every attempt stores the same.
 type decoded struct {
-	p    *collector.Prediction
-	size int
+	p        *collector.Prediction
+	size     int
+	position int
+	// only names the rollup that a driven letter is of.
+	only string
 	// imported predictions have ids of somebody else's making, which may repeat.
 	imported bool
 
@@ -311,8 +388,9 @@ type decoded struct {
 }
 
 type storedExplanation struct {
-	e   *collector.Explanation
-	doc []byte
+	e        *collector.Explanation
+	doc      []byte
+	position int
 }
 
 type undecodable struct {
@@ -322,9 +400,17 @@ type undecodable struct {
 }
 
 func (w *Writer) sort(b *collector.Batch) *plan {
-	p := &plan{token: b.Token, decoder: &w.decoder, months: map[int][]decoded{}, counts: map[chunk]*binCounts{}, schemas: map[string][]byte{}, parsed: map[string]*collector.Schema{}}
+	p := &plan{
+		token: b.Token, decoder: &w.decoder, records: b.Records, months: map[int][]decoded{}, schemas: map[string][]byte{}, schemaAt: map[string]int{},
+		parsed: map[string]*collector.Schema{}, buried: map[burial]bool{}, home: map[string]bool{},
+	}
+	if w.cfg.Dead != nil {
+		for _, l := range w.cfg.Dead.Buried(b.Token) {
+			p.buried[burial{l.Position, l.Insert}] = true
+		}
+	}
 	for i := range b.Records {
-		if err := p.take(&b.Records[i]); err != nil {
+		if err := w.take(p, i); err != nil {
 			p.undecodable = append(p.undecodable, undecodable{i, b.Records[i], err})
 			w.cfg.Log.Error("record set aside: no decoder understands it", "batch", b.Token, "position", i,
 				"kind", b.Records[i].Kind, "version", b.Records[i].Version, "error", err)
@@ -333,10 +419,33 @@ func (w *Writer) sort(b *collector.Batch) *plan {
 	return p
 }
 
-// bin computes the bins of every row and counts them.
+// take sorts one record in, a driven letter as the record that is in it.
+func (w *Writer) take(p *plan, position int) error {
+	r := p.records[position]
+	if r.Kind != collector.KindDriven {
+		return p.take(position, &r, "")
+	}
+	r, l, err := w.driven(p, position)
+	if err != nil || l == nil {
+		return err
+	}
+	if !l.Rollup() {
+		return p.take(position, &r, l.Insert)
+	}
+	v, err := collector.DecodePrediction(r.Payload)
+	if err != nil {
+		return err
+	}
+	d := decoded{p: v, size: len(r.Payload), position: position, only: l.Insert}
+	d.setBins(l)
+	p.parts = append(p.parts, d)
+	return nil
+}
+
+// bin computes the bins of every row.
 func (w *Writer) bin(ctx context.Context, p *plan) {
 	refs := map[string]*stats.Reference{} // one answer a batch
-	for month, list := range p.months {
+	for _, list := range p.months {
 		for i := range list {
 			d := &list[i]
 			ref, asked := refs[d.p.Digest]
@@ -354,14 +463,6 @@ func (w *Writer) bin(ctx context.Context, p *plan) {
 				}
 				d.binRows(w.store.bins, ref, schema)
 			}
-			if !watched(d.p) {
-				continue
-			}
-			c := chunk{d.p.Tenant, d.p.Model, d.p.Version, d.p.Digest, d.binsID, p.token, month}
-			if p.counts[c] == nil {
-				p.counts[c] = &binCounts{}
-			}
-			d.count(p.counts[c])
 		}
 	}
 }
@@ -409,21 +510,23 @@ func (d *decoded) row(r int) []uint16 {
 	return d.bins[r*n : (r+1)*n]
 }
 
-func (p *plan) take(r *collector.Record) error {
+// take sorts one record in; driven is the insert that refused it before, if it is a
+// letter.
+func (p *plan) take(position int, r *collector.Record, driven string) error {
 	switch r.Kind {
 	case collector.KindPrediction, collector.KindImported, collector.KindRefused:
 		v, err := p.decoder.Prediction(r.Payload)
 		if err != nil {
 			return err
 		}
-		at := v.ReceivedAt.UTC()
-		month := at.Year()*100 + int(at.Month())
-		if r.Kind == collector.KindImported && !p.first(v) {
+		// A letter may have been stored after all, like an id made elsewhere.
+		imported := r.Kind == collector.KindImported || driven != ""
+		if imported && !p.first(v) {
 			return nil
 		}
-		p.months[month] = append(p.months[month], decoded{p: v, size: len(r.Payload), imported: r.Kind == collector.KindImported})
-		p.rows += max(v.Rows, 1)
-		if at.After(p.newest) {
+		month := monthOf(v)
+		p.months[month] = append(p.months[month], decoded{p: v, size: len(r.Payload), position: position, imported: imported})
+		if at := v.ReceivedAt.UTC(); at.After(p.newest) && driven == "" {
 			p.newest = at
 		}
 		return nil
@@ -432,72 +535,24 @@ func (p *plan) take(r *collector.Record) error {
 		if err != nil {
 			return err
 		}
-		p.feedback = append(p.feedback, v)
+		p.feedback, p.feedbackAt = append(p.feedback, v), append(p.feedbackAt, position)
 		return nil
 	case collector.KindExplanation:
 		v, err := collector.DecodeExplanation(r.Payload)
 		if err != nil {
 			return err
 		}
-		p.explanations = append(p.explanations, storedExplanation{v, r.Payload})
+		p.explanations = append(p.explanations, storedExplanation{v, r.Payload, position})
 		return nil
 	case collector.KindSchema:
 		v, err := collector.DecodeSchema(r.Payload)
 		if err != nil {
 			return err
 		}
-		p.schemas[v.ID], p.parsed[v.ID] = r.Payload, v
+		p.schemas[v.ID], p.parsed[v.ID], p.schemaAt[v.ID] = r.Payload, v, position
 		return nil
 	}
 	return fmt.Errorf("unknown kind %d", r.Kind)
-}
-
-// inserts returns the statements of a batch. Each has a token of its own, and
-// rollups come after the rows they are held against.
-func (w *Writer) inserts(p *plan) []insert {
-	var out []insert
-	add := func(name string, run func(ctx context.Context, token string) error, stored func(ctx context.Context) (bool, error)) {
-		out = append(out, insert{name, p.token + ":" + name, run, stored})
-	}
-	if len(p.schemas) > 0 {
-		add("schemas", func(ctx context.Context, token string) error { return w.insertSchemas(ctx, token, p) },
-			func(ctx context.Context) (bool, error) { return w.store.hasSchemas(ctx, p) })
-	}
-	for _, m := range p.sortedMonths() {
-		for i, part := range blocks(p.months[m]) {
-			add("predictions:"+strconv.Itoa(m)+":"+strconv.Itoa(i),
-				func(ctx context.Context, token string) error { return w.insertPredictions(ctx, token, p, part) },
-				func(ctx context.Context) (bool, error) { return w.store.hasPredictions(ctx, p.token, m, part) })
-		}
-	}
-	if p.rows > 0 {
-		add("traffic", func(ctx context.Context, token string) error { return w.store.insertTraffic(ctx, token, p) },
-			func(ctx context.Context) (bool, error) { return w.store.hasTraffic(ctx, p) })
-	}
-	for c, counts := range p.counts {
-		out = append(out, insert{
-			"bins_1m", c.token(),
-			func(ctx context.Context, token string) error { return w.store.insertBins(ctx, token, c, counts) },
-			func(ctx context.Context) (bool, error) { return w.store.hasBins(ctx, c, counts) },
-		})
-	}
-	if len(p.feedback) > 0 {
-		add("feedback", func(ctx context.Context, token string) error { return w.insertFeedback(ctx, token, p) },
-			func(ctx context.Context) (bool, error) {
-				return w.store.hasBatch(ctx, "feedback", p.token, len(p.feedback))
-			})
-	}
-	if len(p.explanations) > 0 {
-		add("explanations", func(ctx context.Context, token string) error { return w.insertExplanations(ctx, token, p) },
-			func(ctx context.Context) (bool, error) { return w.store.hasExplanations(ctx, p) })
-	}
-	if len(p.undecodable) > 0 {
-		add("undecodable", func(ctx context.Context, token string) error { return w.insertUndecodable(ctx, token, p) },
-			func(ctx context.Context) (bool, error) {
-				return w.store.hasBatch(ctx, "undecodable", p.token, len(p.undecodable))
-			})
-	}
-	return out
 }
 
 // maxBlockRows keeps one insert one block, which the token needs: the server
@@ -528,14 +583,6 @@ func blocks(list []decoded) (out [][]decoded) {
 	return out
 }
 
-func (w *Writer) insertPredictions(ctx context.Context, token string, p *plan, part []decoded) error {
-	w.block.reset()
-	for i := range part {
-		w.block.add(&part[i], p.token)
-	}
-	return w.store.sendBlock(ctx, token, "INSERT INTO predictions ("+predictionColumns+")", w.block.columns(), w.block.n)
-}
-
 // schema finds a schema; a row whose schema is nowhere is stored without bins,
 // and back-filled when it is.
 func (w *Writer) schema(ctx context.Context, p *plan, id string) *collector.Schema {
@@ -552,47 +599,6 @@ func (w *Writer) schema(ctx context.Context, p *plan, id string) *collector.Sche
 	return s
 }
 
-func (w *Writer) insertSchemas(ctx context.Context, token string, p *plan) error {
-	ids := make([]string, 0, len(p.schemas))
-	for id := range p.schemas {
-		ids = append(ids, id)
-	}
-	sort.Strings(ids)
-	return w.store.sendRows(ctx, token, "INSERT INTO schemas (id, doc)", len(ids), func(i int) []any {
-		return []any{ids[i], string(p.schemas[ids[i]])}
-	})
-}
-
-func (w *Writer) insertFeedback(ctx context.Context, token string, p *plan) error {
-	const statement = "INSERT INTO feedback (tenant, model, prediction_id, target_id, target_row, external_id, label, observed_at, received_at, position, insert_batch)"
-	// One insert is one block, and a block has one month.
-	months := map[string][]int{}
-	for i, f := range p.feedback {
-		m := f.ReceivedAt.UTC().Format("200601")
-		months[m] = append(months[m], i)
-	}
-	keys := make([]string, 0, len(months))
-	for m := range months {
-		keys = append(keys, m)
-	}
-	sort.Strings(keys)
-	for _, m := range keys {
-		at := months[m]
-		err := w.store.sendRows(ctx, token+":"+m, statement, len(at), func(i int) []any {
-			f := p.feedback[at[i]]
-			id, row := splitRowID(f.PredictionID)
-			return []any{
-				f.Tenant, f.Model, f.PredictionID, id, row, f.ExternalID, f.Label,
-				f.ObservedAt.UTC(), f.ReceivedAt.UTC(), uint32(at[i]), p.token,
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // splitRowID takes the id of one row apart. Only our own ids (UUIDs) are rows of
 // a batch by their ".i": a foreign id is opaque and may well end like that.
 func splitRowID(id string) (request string, row uint32) {
@@ -603,28 +609,6 @@ func splitRowID(id string) (request string, row uint32) {
 		}
 	}
 	return id, 0
-}
-
-func (w *Writer) insertExplanations(ctx context.Context, token string, p *plan) error {
-	const statement = "INSERT INTO explanations (tenant, model, version, target_id, target_row, method, output, space, base, prediction, doc_hash, doc, insert_batch)"
-	return w.store.sendRows(ctx, token, statement, len(p.explanations), func(i int) []any {
-		x := p.explanations[i]
-		id, row := splitRowID(x.e.PredictionID)
-		h := fnv.New64a()
-		h.Write(x.doc)
-		return []any{
-			collector.DefaultTenant, x.e.Model, x.e.Version, id, row, x.e.Method, x.e.Output, x.e.Space, x.e.Base, x.e.Prediction,
-			h.Sum64(), string(x.doc), p.token,
-		}
-	})
-}
-
-func (w *Writer) insertUndecodable(ctx context.Context, token string, p *plan) error {
-	const statement = "INSERT INTO undecodable (insert_batch, position, kind, version, payload, error)"
-	return w.store.sendRows(ctx, token, statement, len(p.undecodable), func(i int) []any {
-		u := p.undecodable[i]
-		return []any{p.token, uint32(u.position), uint8(u.record.Kind), u.record.Version, string(u.record.Payload), u.err.Error()}
-	})
 }
 
 // Schema returns the schema of that id, from memory or from the table.

@@ -2,8 +2,9 @@
 // of numbered segments of checksummed frames. A record is in it before its
 // answer is sent, and leaves it when the batch it belongs to was acknowledged.
 //
-// It owns the folder: its lock, its node id, its segments and the cursor that
-// says what was acknowledged and which batch is frozen. It never opens a
+// It owns the folder: its lock, its node id, its segments, the cursor that
+// says what was acknowledged and which batch is frozen, and below it the dead
+// letters (Dead), which the store refuses for what is in them. It never opens a
 // connection, never looks into a feature and never waits for whoever drains it.
 //
 // Invariants:
@@ -16,6 +17,8 @@
 //   - A segment in which damage was found before its tail is never deleted: it
 //     is renamed to .bad and counted. A torn tail is copied to a .bad file
 //     before it is cut.
+//   - A dead letter is on disk before the drain goes on, and goes when the batch that
+//     drives it is stored; both happen once however often a batch is offered.
 //   - A segment that once failed to be written or synced is never written
 //     again; the next one says where it ends.
 //

@@ -56,7 +56,7 @@ func Dump(w io.Writer, dir string) error {
 
 var kindNames = map[collector.Kind]string{
 	collector.KindPrediction: "prediction", collector.KindFeedback: "feedback", collector.KindExplanation: "explanation",
-	collector.KindImported: "imported", collector.KindRefused: "refused", collector.KindSchema: "schema",
+	collector.KindImported: "imported", collector.KindRefused: "refused", collector.KindSchema: "schema", collector.KindDriven: "driven",
 }
 
 func walk(dir string, w io.Writer) (*Report, error) {

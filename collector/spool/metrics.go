@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
 
@@ -11,10 +12,10 @@ import (
 // stored and for how long, whether there is room, and what was lost or damaged.
 func (s *Spool) Observe(p metric.MeterProvider) error {
 	m := p.Meter("github.com/pellucid/pellucid/collector/spool")
-	var errs [8]error
+	var errs [10]error
 	var records, size, disk, full metric.Int64ObservableGauge
 	var lost, failures, damaged metric.Int64ObservableCounter
-	var age metric.Float64ObservableGauge
+	var age, lag, fill metric.Float64ObservableGauge
 	records, errs[0] = m.Int64ObservableGauge("ml.spool.pending.records", metric.WithUnit("{record}"),
 		metric.WithDescription("Records that are not in ClickHouse yet."))
 	size, errs[1] = m.Int64ObservableGauge("ml.spool.pending.bytes", metric.WithUnit("By"),
@@ -31,6 +32,10 @@ func (s *Spool) Observe(p metric.MeterProvider) error {
 		metric.WithDescription("Writes to the spool that failed."))
 	damaged, errs[7] = m.Int64ObservableCounter("ml.spool.damaged.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Damaged bytes found and set aside."))
+	lag, errs[8] = m.Float64ObservableGauge("ml.spool.lag", metric.WithUnit("s"),
+		metric.WithDescription("How long ago the oldest record came that is not in ClickHouse yet."))
+	fill, errs[9] = m.Float64ObservableGauge("ml.spool.fill", metric.WithUnit("1"),
+		metric.WithDescription("Share that is taken of what the spool may take."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
@@ -44,11 +49,55 @@ func (s *Spool) Observe(p metric.MeterProvider) error {
 		o.ObserveInt64(size, st.Pending)
 		o.ObserveInt64(disk, st.Bytes)
 		o.ObserveFloat64(age, st.OldestAge.Seconds())
+		o.ObserveFloat64(lag, st.Lag.Seconds())
+		o.ObserveFloat64(fill, st.Fill)
 		o.ObserveInt64(full, isFull)
 		o.ObserveInt64(lost, int64(st.Lost))
 		o.ObserveInt64(failures, int64(st.Failures))
 		o.ObserveInt64(damaged, int64(st.BadBytes))
 		return nil
-	}, records, size, disk, age, full, lost, failures, damaged)
+	}, records, size, disk, age, lag, fill, full, lost, failures, damaged)
 	return err
+}
+
+// maxDeadModels bounds the label sets of dead letters: what is beyond it counts
+// under the model "other".
+const maxDeadModels = 100
+
+// Observe makes m tell how many letters there are, by model and reason.
+func (d *Dead) Observe(p metric.MeterProvider) error {
+	m := p.Meter("github.com/pellucid/pellucid/collector/spool")
+	letters, err := m.Int64ObservableGauge("ml.spool.dead_letters", metric.WithUnit("{record}"),
+		metric.WithDescription("Records, or their parts in rollups, that the store refuses for what is in them."))
+	if err != nil {
+		return err
+	}
+	// A set that has become empty is still told, as 0, so that an alert on it ends.
+	told := map[[2]string]bool{}
+	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for k, n := range d.byReason(told) {
+			o.ObserveInt64(letters, n, metric.WithAttributes(attribute.String("ml.model.name", k[0]), attribute.String("error.type", k[1])))
+		}
+		return nil
+	}, letters)
+	return err
+}
+
+// byReason counts letters by model and reason, and adds what it has to told.
+func (d *Dead) byReason(told map[[2]string]bool) map[[2]string]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := map[[2]string]int64{}
+	for k := range told {
+		out[k] = 0
+	}
+	for _, l := range d.letters {
+		k := [2]string{l.Model, l.Reason}
+		if !told[k] && len(told) >= maxDeadModels {
+			k[0] = "other"
+		}
+		told[k] = true
+		out[k]++
+	}
+	return out
 }

@@ -51,6 +51,7 @@ func (s *Spool) Next(ctx context.Context) (*collector.Batch, error) {
 		}
 		if len(b.Records) > 0 {
 			s.current = b
+			s.received.Store(firstReceived(b.Records))
 			continue
 		}
 		// Nothing of it can be read any more; the loss is counted and logged.
@@ -58,6 +59,16 @@ func (s *Spool) Next(ctx context.Context) (*collector.Batch, error) {
 			return nil, err
 		}
 	}
+}
+
+// firstReceived is when the first record that says so was received.
+func firstReceived(records []collector.Record) int64 {
+	for i := range records {
+		if at := collector.PayloadReceived(records[i].Kind, records[i].Payload); !at.IsZero() {
+			return at.UnixMilli()
+		}
+	}
+	return 0
 }
 
 // Flush makes Next hand out what there is without waiting for a batch to fill,
@@ -97,6 +108,7 @@ func (s *Spool) finish(b *collector.Batch) error {
 		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
 	}
 	s.current = nil
+	s.received.Store(0)
 	s.acked.Add(uint64(len(b.Records)))
 	s.mu.Lock()
 	for _, seg := range s.segments {

@@ -53,6 +53,9 @@ type Spool struct {
 	cursorFile file
 	current    *collector.Batch
 	readAt     collector.Position
+	// received is when the oldest record of the current batch came, 0 where there is no
+	// batch or it does not say; Unix milliseconds. Read without readMu.
+	received atomic.Int64
 
 	wake  chan struct{} // capacity 1: there is enough to read, or Flush, or Close
 	space chan struct{} // capacity 1: a segment was deleted
@@ -76,6 +79,12 @@ type Stats struct {
 	// acknowledged.
 	Segments       int
 	Bytes, Pending int64
+	// Lag is how long ago the oldest record that is not acknowledged came, by its own
+	// time of receipt where it is in a batch that was handed out.
+	Lag time.Duration
+	// Fill is the share that is taken of what the spool may take, by its bound or by
+	// what the disk has.
+	Fill float64
 	// OldestAge is how long the oldest record that no batch has taken has
 	// waited, by this process's clock.
 	OldestAge time.Duration
@@ -211,10 +220,18 @@ func (s *Spool) Stats() Stats {
 		Full: s.full.Load(), Appended: s.appended.Load(), Acked: s.acked.Load(), Lost: s.lost.Load(),
 		Failures: s.failures.Load(), BadBytes: s.badBytes.Load(), BadStretches: s.badCut.Load(),
 	}
+	used := s.count(&st)
+	st.Fill = s.fill(used) // asks the disk, which nobody must wait for
+	return st
+}
+
+// count fills in what is known under the lock, and returns the bytes in use.
+func (s *Spool) count(st *Stats) (used int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Segments = len(s.segments)
 	for _, seg := range s.segments {
+		used += seg.end
 		st.Bytes += max(seg.end, seg.capacity)
 		st.Pending += max(0, seg.end-max(seg.ackedTo, headerSize))
 	}
@@ -228,7 +245,30 @@ func (s *Spool) Stats() Stats {
 	if s.unread.bytes > 0 {
 		st.OldestAge = time.Since(s.oldest)
 	}
-	return st
+	st.Lag = st.OldestAge
+	if ms := s.received.Load(); ms > 0 {
+		st.Lag = max(st.Lag, time.Since(time.UnixMilli(ms)))
+	}
+	return used
+}
+
+// fill is the share of used in what may be used. A disk that does not say what it
+// has bounds nothing.
+func (s *Spool) fill(used int64) float64 {
+	if s.full.Load() {
+		return 1
+	}
+	allowed := int64(1) << 62
+	if s.cfg.MaxBytes > 0 {
+		allowed = s.cfg.MaxBytes
+	}
+	if free, err := s.fs.Free(s.cfg.Dir); err == nil {
+		allowed = min(allowed, used+max(0, int64(min(free, 1<<62))-s.cfg.MinFreeBytes))
+	}
+	if allowed <= used {
+		return 1
+	}
+	return float64(used) / float64(allowed)
 }
 
 func (s *Spool) path(seg *segment) string { return join(s.cfg.Dir, segmentName(seg.number)) }

@@ -37,6 +37,7 @@ func Register(e *echo.Echo, s *Sources) {
 	e.GET("/api/v1/predictions", h.predictions)
 	e.GET("/api/v1/alerts", h.pastAlerts)
 	e.GET("/api/v2/alerts", h.alerts)
+	registerDead(e, h)
 }
 
 type handlers struct{ *Sources }

@@ -92,11 +92,28 @@ type Status struct {
 	Waiting      int64
 	WaitingBytes int64
 	Lag          time.Duration
-	// Store is "ok" or why ClickHouse cannot be asked.
-	Store string
+	// LagLimit is the lag above which an alert fires.
+	LagLimit time.Duration
+	// In and Out are records a second into the spool and out of it.
+	In, Out float64
+	// Fill is the share of the spool that is taken, Full that the last record found no
+	// room, DiskBytes what it takes on disk.
+	Fill      float64
+	Full      bool
+	DiskBytes int64
+	// Lost and Damaged count records and bytes; Batches and Rows what was stored since
+	// the start.
+	Lost, Damaged, Batches, Rows int64
+	Durability                   string
+	DeadLetters                  int
+	// Store is "ok" or why ClickHouse cannot be asked, StoreSince since when, Refused
+	// that it refuses what it is sent, which waiting alone will not mend.
+	Store      string
+	StoreSince time.Time
+	Refused    bool
 }
 
-// Sources are the questions that pages and answers are made of. All are
+// Sources are the questions that pages and answers are made of. All but Dead are
 // required; cmd fills them.
 type Sources struct {
 	Models      func() []*collector.ModelVersion
@@ -119,7 +136,9 @@ type Sources struct {
 	PastAlerts func(ctx context.Context, q AlertQuery) (PastAlerts, error)
 	// Receivers are the names of the channels that alerts are sent to.
 	Receivers []string
-	Status    func(ctx context.Context) Status
+	// Dead are the dead letters; nil where there are none to be kept.
+	Dead   *DeadLetters
+	Status func(ctx context.Context) Status
 	// Now is the server's clock.
 	Now func() time.Time
 }

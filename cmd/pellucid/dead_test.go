@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/dashboards/api"
+)
+
+type deadPage struct {
+	Letters []collector.DeadLetter `json:"dead_letters"`
+	Count   int
+}
+
+// selfFires are the built-in rules that fire now, as Alertmanager's clients see them.
+func (r *rig) selfFires(t *testing.T) string {
+	t.Helper()
+	var list []struct{ Labels map[string]string }
+	r.get(t, "/api/v2/alerts", &list)
+	var names []string
+	for _, a := range list {
+		names = append(names, a.Labels["alertname"])
+	}
+	return strings.Join(names, " ")
+}
+
+// pellucid runs a command line and returns what it prints.
+func pellucid(t *testing.T, args ...string) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if status := run(t.Context(), args, &out, &errs); status != 0 {
+		t.Fatalf("pellucid %s: %d %s", strings.Join(args, " "), status, &errs)
+	}
+	return out.String()
+}
+
+// TestDeadLetters: what the store refuses is seen, mended and driven again, once
+// however often it is driven and whatever is killed in between.
+func TestDeadLetters(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	cfg := testConfig(t, models)
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	r := startRig(t, cfg)
+	db := r.database(t)
+	total := func(what string, want int) {
+		t.Helper()
+		r.stored(t)
+		if got := sql(t, db, "SELECT count(), uniqExact(id, row), (SELECT sum(rows) FROM traffic_1m) FROM predictions"); got != fmt.Sprintf("%d\t%d\t%d", want, want, want) {
+			t.Errorf("%s: rows, different rows and rows counted are %s, want %d", what, got, want)
+		}
+	}
+	sql(t, db, "ALTER TABLE predictions ADD CONSTRAINT no_denmark CHECK NOT has(str, 'DK')")
+	r.post(t, "/api/v1/predictions", strings.ReplaceAll(importList(0, 30), `"note":null`, `"note":"`+canaryText+`"`), nil)
+	total("at first", 20)
+	var list deadPage
+	r.get(t, "/api/v1/dead-letters?limit=4", &list)
+	if list.Count != 10 || len(list.Letters) != 4 || list.Letters[0].Reason != "VIOLATED_CONSTRAINT" || list.Letters[0].Model != "elsewhere" {
+		t.Fatalf("letters: %+v", list)
+	}
+	id := list.Letters[0].ID
+	var one api.DeadLetter
+	r.get(t, "/api/v1/dead-letters/"+id, &one)
+	if len(one.Predictions) != 1 || one.Predictions[0].Features["country"] != "DK" || one.Predictions[0].ID != one.Record {
+		t.Errorf("one letter: %+v", one)
+	}
+	var dead collector.StoredPrediction
+	if r.get(t, "/api/v1/predictions/"+one.Record, &dead); dead.ID != one.Record || dead.Features["country"] != "DK" {
+		t.Errorf("a prediction that is a dead letter: %+v", dead)
+	}
+	for _, path := range []string{"/api/v1/dead-letters/" + id, "/ui/dead-letters/" + id, "/ui/health", "/ui/", "/metrics"} {
+		status, b, _ := r.call(t, "GET", path, "")
+		if status != http.StatusOK || bytes.Contains(b, []byte(canaryText)) {
+			t.Errorf("%s: %d, or it has what is private", path, status)
+		}
+		if path == "/metrics" && !strings.Contains(string(b), `ml_spool_dead_letters{error_type="VIOLATED_CONSTRAINT",ml_model_name="elsewhere"`) {
+			t.Error("the metrics do not tell of dead letters")
+		}
+		if path == "/ui/health" && !strings.Contains(string(b), `data-letter="`+id) {
+			t.Error("the page does not show the letter")
+		}
+	}
+	if strings.Contains(r.log.String(), "DK") {
+		t.Error("the log quotes a refused value")
+	}
+	until(t, "the alert fires", func() bool { return r.selfFires(t) == "PellucidDeadLetters" })
+	if got := pellucid(t, "spool", "dead", "list", "--url", r.url); strings.Count(got, "\n") != 10 || !strings.Contains(got, id) {
+		t.Errorf("spool dead list: %s", got)
+	}
+	if got := pellucid(t, "spool", "dead", "list", "--dir", filepath.Join(cfg.Data, "spool", "dead")); strings.Count(got, "\n") != 10 {
+		t.Errorf("spool dead list of the folder: %s", got)
+	}
+	if got := pellucid(t, "spool", "dead", "show", "--url", r.url, id); !strings.Contains(got, one.Record) {
+		t.Errorf("spool dead show: %s", got)
+	}
+	// One that is refused again is a letter again; one without its features is stored.
+	pellucid(t, "spool", "dead", "drive", "--url", r.url, id)
+	r.stored(t)
+	r.get(t, "/api/v1/dead-letters", &list)
+	if last := list.Letters[9]; list.Count != 10 || last.Record != one.Record || last.Tries != 2 {
+		t.Errorf("driven in vain: %+v", list)
+	}
+	r.post(t, "/api/v1/dead-letters/drive", `{"ids":["`+list.Letters[9].ID+`"],"without_features":true}`, nil)
+	total("one without features", 21)
+	var stored collector.StoredPrediction
+	r.get(t, "/api/v1/predictions/"+one.Record, &stored)
+	if stored.Capture != "cut" || len(stored.Features) != 0 || stored.Outputs["score"] == nil {
+		t.Errorf("stored without features: %+v", stored)
+	}
+	for _, bad := range []string{`{}`, `{"ids":["x"],"all":true}`, `{"ids":["none"]}`, `{"all":true} 1`, `{"every":true}`} {
+		if status, b, _ := r.call(t, "POST", "/api/v1/dead-letters/drive", bad); status != http.StatusBadRequest && status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", bad, status, b)
+		}
+	}
+	r.get(t, "/api/v1/dead-letters", &list)
+	var deleted struct{ Deleted int }
+	for _, l := range list.Letters[:2] {
+		status, b, _ := r.call(t, "DELETE", "/api/v1/dead-letters/"+l.ID, "")
+		decode(t, "DELETE", status, b, &deleted)
+		if status, _, _ := r.call(t, "DELETE", "/api/v1/dead-letters/"+l.ID, ""); deleted.Deleted != 1 || status != http.StatusNotFound {
+			t.Errorf("deleted %d, then %d", deleted.Deleted, status)
+		}
+	}
+	// The store is away while all are driven, twice, and the server ends; one letter
+	// was said to be on its way and was not yet appended.
+	f.cut()
+	r.get(t, "/api/v1/dead-letters", &list)
+	all := list.Letters
+	for range 2 {
+		r.post(t, "/api/v1/dead-letters/drive", `{"ids":["`+all[0].ID+`","`+all[1].ID+`","`+all[2].ID+`"]}`, nil)
+	}
+	if status, b, _ := r.call(t, "DELETE", "/api/v1/dead-letters/"+all[0].ID, ""); status != http.StatusUnprocessableEntity {
+		t.Errorf("deleted on its way: %d %s", status, b)
+	}
+	if err := r.dead.SetDriving([]string{all[3].ID}, true); err != nil {
+		t.Fatal(err)
+	}
+	waiting := r.spool.Stats()
+	if waiting.Appended-waiting.Acked < 6 {
+		t.Errorf("%d records wait", waiting.Appended-waiting.Acked)
+	}
+	r.halt(t)
+	sql(t, db, "ALTER TABLE predictions DROP CONSTRAINT no_denmark")
+	f.open(t)
+	r = startRig(t, cfg)
+	total("after a restart", 24)
+	r.get(t, "/api/v1/dead-letters", &list)
+	if list.Count != 4 {
+		t.Fatalf("%d letters", list.Count)
+	}
+	for _, l := range list.Letters {
+		if l.Driving {
+			t.Errorf("a letter that was never appended is on its way: %+v", l)
+		}
+	}
+	for range 2 {
+		if _, err := r.driveDead(context.Background(), api.DriveRequest{All: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	total("home", 28) // of 30, two were deleted
+	if n := r.dead.Len(); n != 0 {
+		t.Errorf("%d letters left", n)
+	}
+	until(t, "the alert is resolved", func() bool { return r.selfFires(t) == "" })
+	until(t, "its history is stored", func() bool {
+		return sql(t, db, "SELECT uniqExact(state) FROM alert_events WHERE rule = 'PellucidDeadLetters'") == "2"
+	})
+}
+
+// TestLagAlert: a store that stays away fires PellucidLagging, on the page and in the
+// log although its history cannot be written, and its return resolves it.
+func TestLagAlert(t *testing.T) {
+	models, cases := threeModels(t)
+	cfg := testConfig(t, models)
+	cfg.Alerts.Lag = duration(1) // any lag at all
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	r := startRig(t, cfg)
+	f.cut()
+	r.infer(t, "xgb", cases["xgb"])
+	until(t, "the alert fires", func() bool { return r.selfFires(t) == "PellucidLagging" })
+	until(t, "the drain has failed", func() bool { return r.writer.Health().Err != nil })
+	st := r.status(t.Context())
+	if st.Lag <= 0 || st.Waiting == 0 || st.Store == "ok" || st.Fill <= 0 || st.StoreSince.IsZero() {
+		t.Errorf("status %+v", st)
+	}
+	if !strings.Contains(r.log.String(), "PellucidLagging") {
+		t.Error("the log does not say so")
+	}
+	if status, b, _ := r.call(t, "GET", "/ui/health", ""); status != http.StatusOK || !strings.Contains(string(b), "The store cannot be written") {
+		t.Errorf("the page: %d %s", status, b)
+	}
+	f.open(t)
+	r.stored(t)
+	if lag := r.spool.Stats().Lag; lag != 0 {
+		t.Errorf("nothing waits, and the lag is %s", lag)
+	}
+	until(t, "the alert is resolved", func() bool { return r.selfFires(t) == "" })
+	until(t, "its history is stored", func() bool {
+		return sql(t, r.database(t), "SELECT uniqExact(state) FROM alert_events WHERE rule = 'PellucidLagging'") == "2"
+	})
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/spool"
+)
+
+// deadCommand looks at dead letters and drives them again.
+func deadCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "dead", Short: "Records that the store refuses for what is in them: list, show, drive again",
+		Long: `Records that the store refuses for what is in them are set aside as dead letters,
+so that all others go on. Once the cause is mended they are driven again; a letter
+goes when it is stored.`,
+		Example: "  pellucid spool dead list\n  pellucid spool dead drive --all", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "List dead letters, of a running server or of a folder", Args: noArgs,
+		Example: "  pellucid spool dead list --dir pellucid-data/spool/dead",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			letters, err := deadOf(cmd)
+			if err != nil {
+				return err
+			}
+			for _, l := range letters {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s %s %s%s model=%q id=%q rows=%d tries=%d%s\n", l.ID, l.At.Format(time.RFC3339), l.Insert, l.Reason,
+					inBrackets(l.Detail), l.Model, l.Record, l.Rows, l.Tries, map[bool]string{true: " driving"}[l.Driving])
+			}
+			return nil
+		},
+	}
+	show := &cobra.Command{
+		Use: "show ID", Short: "Show one dead letter as JSON; from a folder without what is in it", Args: oneArg("id of a dead letter"),
+		Example: "  pellucid spool dead show 3f2a...",
+		RunE:    func(cmd *cobra.Command, args []string) error { return showDead(cmd, args[0]) },
+	}
+	for _, c := range []*cobra.Command{list, show} {
+		c.Flags().String("dir", "", "folder of dead letters, instead of a running server")
+		c.Flags().String("url", "http://"+defaults().HTTP, "the server")
+	}
+	var all, without bool
+	drive := &cobra.Command{
+		Use: "drive [ID...]", Short: "Send dead letters to the store once more, by id or --all",
+		Example: "  pellucid spool dead drive --without-features 3f2a...",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return usage(errors.New("name dead letters by id, or say --all"))
+			}
+			var got struct{ Driven int }
+			body := map[string]any{"without_features": without}
+			if all {
+				body["all"] = true
+			} else {
+				body["ids"] = args
+			}
+			if err := askServer(cmd, http.MethodPost, "/api/v1/dead-letters/drive", body, &got); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d on their way; a letter goes when it is stored\n", got.Driven)
+			return err
+		},
+	}
+	drive.Flags().BoolVar(&all, "all", false, "all there are")
+	drive.Flags().BoolVar(&without, "without-features", false, "cut the features out of predictions first")
+	drive.Flags().String("url", "http://"+defaults().HTTP, "the server")
+	cmd.AddCommand(list, show, drive)
+	return cmd
+}
+
+func inBrackets(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "(" + s + ")"
+}
+
+func deadOf(cmd *cobra.Command) ([]collector.DeadLetter, error) {
+	if dir, _ := cmd.Flags().GetString("dir"); dir != "" {
+		if !exists(dir) {
+			return nil, fmt.Errorf("read dead letters: there is no folder %q", dir)
+		}
+		return spool.ReadDead(dir)
+	}
+	var out []collector.DeadLetter
+	for {
+		var page struct {
+			Letters []collector.DeadLetter `json:"dead_letters"`
+			Count   int                    `json:"count"`
+		}
+		if err := askServer(cmd, http.MethodGet, "/api/v1/dead-letters?limit=1000&offset="+strconv.Itoa(len(out)), nil, &page); err != nil {
+			return nil, err
+		}
+		if out = append(out, page.Letters...); len(page.Letters) == 0 || len(out) >= page.Count {
+			return out, nil
+		}
+	}
+}
+
+func showDead(cmd *cobra.Command, id string) error {
+	var doc any
+	if dir, _ := cmd.Flags().GetString("dir"); dir != "" {
+		letters, err := deadOf(cmd)
+		if err != nil {
+			return err
+		}
+		for i := range letters {
+			if letters[i].ID == id {
+				doc = &letters[i]
+			}
+		}
+		if doc == nil {
+			return fmt.Errorf("dead letter %q: %w in %q", id, collector.ErrNotFound, dir)
+		}
+	} else if err := askServer(cmd, http.MethodGet, "/api/v1/dead-letters/"+url.PathEscape(id), nil, &doc); err != nil {
+		return err
+	}
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(doc)
+}
+
+// askServer sends one request of JSON to the server that --url names.
+func askServer(cmd *cobra.Command, method, path string, body, answer any) error {
+	server, err := cmd.Flags().GetString("url")
+	if err != nil {
+		return err
+	}
+	var send io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		send = bytes.NewReader(b)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, server+path, send)
+	if err != nil {
+		return usage(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the server: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var failed struct{ Error string }
+		if json.Unmarshal(b, &failed) != nil || failed.Error == "" {
+			failed.Error = resp.Status
+		}
+		return fmt.Errorf("the server refuses: %s", failed.Error)
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	return nil
+}

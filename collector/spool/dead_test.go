@@ -1,0 +1,260 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+func aLetter(batch string, position int) collector.DeadLetter {
+	r := prediction(fmt.Sprintf("p-%s-%d", batch, position), 40)
+	return collector.DeadLetter{
+		ID: collector.DeadLetterID(batch, position, "predictions"), Batch: batch, Position: position, Insert: "predictions", Code: 469,
+		Reason: "VIOLATED_CONSTRAINT", At: time.UnixMilli(1_700_000_000_000 + int64(position)).UTC(), Tries: 1, Model: "m", Rows: 1,
+		Kind: r.Kind, Version: r.Version, Payload: r.Payload,
+	}
+}
+
+func deadAt(t *testing.T, fs filesystem) *Dead {
+	t.Helper()
+	d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestDeadLettersStay(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dead")
+	open := func() *Dead {
+		d, err := OpenDead(DeadConfig{Dir: dir, MaxLetters: 5, Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	d := open()
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a folder was made for nothing")
+	}
+	list := []collector.DeadLetter{aLetter("b", 3), aLetter("b", 1), aLetter("b", 2)}
+	for range 2 { // the batch is offered again
+		if err := d.Bury(list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Bury([]collector.DeadLetter{aLetter("c", 1), aLetter("c", 2), aLetter("c", 3)}); !errors.Is(err, collector.ErrFull) || d.Len() != 3 {
+		t.Errorf("beyond the bound: %v, %d letters", err, d.Len())
+	}
+	if err := errors.Join(d.Begin("b"), d.Divide("b", "t1"), d.Divide("b", "t2"), d.SetDriving([]string{list[0].ID}, true)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a start reads what was, also what a rewriting has kept
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d = open()
+		if !d.Divided("b", "t1") || !d.Divided("b", "t2") || d.Divided("b", "t3") || len(d.Buried("b")) != 3 {
+			t.Fatal("what was noted of the batch is gone")
+		}
+		got, err := d.Get(list[0].ID)
+		if err != nil || string(got.Payload) != string(list[0].Payload) || !got.Driving || got.Position != 3 || got.Kind != collector.KindPrediction {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		d.mu.Lock()
+		err = d.rewrite()
+		d.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read, err := ReadDead(dir)
+	if err != nil || len(read) != 3 || read[0].Position != 1 || len(read[0].Payload) == 0 {
+		t.Errorf("read beside a server: %v, %v", read, err)
+	}
+	if err := d.Begin("b"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Delete([]string{list[1].ID}); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("deleted while its batch is on its way: %v", err)
+	}
+	if err := d.Finish("b", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Delete([]string{list[1].ID, list[0].ID}); !errors.Is(err, collector.ErrRefused) || d.Len() != 3 {
+		t.Errorf("deleted while it is driven: %v", err)
+	}
+	if n, err := d.Delete([]string{list[1].ID, list[1].ID, "none"}); n != 1 || err != nil {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	if err := errors.Join(d.Begin("d"), d.Finish("d", []string{list[0].ID, "none"})); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	d = open()
+	defer d.Close()
+	if d.Len() != 1 || !d.Applies(list[0].ID, "d") || d.Applies(list[0].ID, "e") || d.Applies(list[1].ID, "d") || !d.Applies(list[2].ID, "e") {
+		t.Errorf("%d letters; home %t %t %t %t", d.Len(), d.Applies(list[0].ID, "d"), d.Applies(list[0].ID, "e"), d.Applies(list[1].ID, "d"), d.Applies(list[2].ID, "e"))
+	}
+	if _, err := d.Get(list[0].ID); !errors.Is(err, collector.ErrNotFound) {
+		t.Errorf("a letter that is home: %v", err)
+	}
+}
+
+// TestDeadLettersSurviveEveryCrash: whatever operation the machine dies in, what a
+// method had said is there is there after it.
+func TestDeadLettersSurviveEveryCrash(t *testing.T) {
+	for _, power := range []bool{false, true} {
+		for k := 1; ; k++ {
+			fs := newMemFS(uint64(k))
+			fs.crashAt = k
+			buried, gone, split := map[string]bool{}, map[string]bool{}, map[string]bool{}
+			maybe := map[string]bool{}
+			d := deadAt(t, fs)
+			steps := func() error {
+				for i := range 6 {
+					l := aLetter("b", i)
+					maybe[l.ID] = true
+					if err := d.Bury([]collector.DeadLetter{l}); err != nil {
+						return err
+					}
+					buried[l.ID] = true
+					token := fmt.Sprint("t", i)
+					if err := d.Divide("b", token); err != nil {
+						return err
+					}
+					split[token] = true
+					if i == 3 {
+						id := aLetter("b", 0).ID
+						delete(buried, id)
+						if err := d.Finish("x", []string{id}); err != nil {
+							return err
+						}
+						gone[id] = true
+						d.mu.Lock()
+						err := d.rewrite()
+						d.mu.Unlock()
+						if err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			}
+			err := steps()
+			d = deadAt(t, fs.afterCrash(power))
+			for id := range buried {
+				if l, gerr := d.Get(id); gerr != nil || len(l.Payload) == 0 {
+					t.Fatalf("crash at %d (power %t): letter lost: %v", k, power, gerr)
+				}
+			}
+			for token := range split {
+				if !d.Divided("b", token) {
+					t.Fatalf("crash at %d (power %t): that %s was divided is forgotten", k, power, token)
+				}
+			}
+			for id := range gone {
+				if _, gerr := d.Get(id); gerr == nil {
+					t.Fatalf("crash at %d (power %t): a letter that was home is back", k, power)
+				}
+			}
+			for _, l := range d.List() {
+				if !maybe[l.ID] {
+					t.Fatalf("crash at %d: letter %s of nobody", k, l.ID)
+				}
+			}
+			// And it goes on.
+			if err := d.Bury([]collector.DeadLetter{aLetter("later", 1)}); err != nil {
+				t.Fatalf("crash at %d (power %t): %v", k, power, err)
+			}
+			if err == nil {
+				if k < 20 {
+					t.Fatalf("only %d operations", k)
+				}
+				break
+			}
+		}
+	}
+}
+
+// TestDamagedDeadLetters: bytes that cannot be read are kept aside, the rest is
+// read, and a failed write is never continued in the same file.
+func TestDamagedDeadLetters(t *testing.T) {
+	fs := newMemFS(1)
+	d := deadAt(t, fs)
+	for i := range 4 {
+		if err := d.Bury([]collector.DeadLetter{aLetter("b", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := aLetter("b", 1).ID
+	at := d.letters[id].at + frameSize + 20
+	f, err := fs.Open("/dead/"+deadName(1), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("????"), at); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Get(id); err == nil {
+		t.Error("a damaged letter was handed out")
+	}
+	d = deadAt(t, fs)
+	names, _ := fs.List("/dead")
+	if d.Len() != 3 || !slices.ContainsFunc(names, func(n string) bool { return filepath.Ext(n) == ".bad" }) {
+		t.Errorf("%d letters, files %v", d.Len(), names)
+	}
+	if err := d.Bury([]collector.DeadLetter{aLetter("c", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	fs.fail = func(op, _ string) error {
+		if op == "sync" {
+			return errors.New("input/output error")
+		}
+		return nil
+	}
+	if err := d.Bury([]collector.DeadLetter{aLetter("c", 2)}); err == nil || d.Len() != 4 {
+		t.Errorf("a failed sync was not told: %v, %d letters", err, d.Len())
+	}
+	fs.fail = nil
+	if err := d.Bury([]collector.DeadLetter{aLetter("c", 1), aLetter("c", 2)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(fs.afterFailure) > 0 {
+		t.Errorf("written after a failed sync: %v", fs.afterFailure)
+	}
+	if d = deadAt(t, fs); d.Len() != 5 {
+		t.Errorf("%d letters, want 5", d.Len())
+	}
+}
+
+func FuzzDecodeDeadLetter(f *testing.F) {
+	l := aLetter("b", 1)
+	b, err := collector.EncodeDeadLetter(&l)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte{1, 9, 1, 0, 2, 0, 0, 0, '{', '}'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		collector.PayloadKeys(collector.KindDriven, b)
+		collector.PayloadRows(collector.KindDriven, b)
+		l, err := collector.DecodeDeadLetter(b)
+		if err != nil {
+			return
+		}
+		again, err := collector.EncodeDeadLetter(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := collector.DecodeDeadLetter(again); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
