@@ -38,7 +38,7 @@ func TestHealthPages(t *testing.T) {
 			asked = append(asked, strings.Join(r.IDs, ","))
 			return 1, nil
 		},
-		Delete: func(api.DriveRequest) (int, error) { asked = append(asked, "delete"); return 1, nil },
+		Delete: func(context.Context, api.DriveRequest) (int, error) { asked = append(asked, "delete"); return 1, nil },
 	}
 	e := echo.New()
 	if err := Register(e, Config{Sources: s, Rules: func() int { return 0 }, Methods: func(*collector.ModelVersion) []string { return nil }}); err != nil {

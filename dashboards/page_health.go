@@ -108,7 +108,7 @@ func (s *server) deleteLetter(c echo.Context) error {
 	if sure := c.FormValue("sure"); len(id) < 4 || sure != id[:4] {
 		return s.problem(c, api.BadRequest(errors.New("delete a dead letter: the first four letters of its id were not given")))
 	}
-	n, err := s.Sources.Dead.Delete(api.DriveRequest{IDs: []string{id}})
+	n, err := s.Sources.Dead.Delete(c.Request().Context(), api.DriveRequest{IDs: []string{id}})
 	if err != nil {
 		return s.problem(c, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/dashboards/api"
 )
@@ -76,7 +77,33 @@ func (s *server) fromDead(ctx context.Context, id string) ([]collector.StoredPre
 }
 
 func (s *server) deadLetters() *api.DeadLetters {
-	return &api.DeadLetters{List: s.dead.List, Get: s.deadLetter, Drive: s.driveDead, Delete: s.deleteDead}
+	return &api.DeadLetters{
+		List: s.dead.List,
+		Get: func(ctx context.Context, id string) (api.DeadLetter, error) {
+			l, err := s.deadLetter(ctx, id)
+			if err != nil {
+				return l, err
+			}
+			return l, s.audited().told(ctx, "read", l.Model, "dead letter "+l.ID, l.Rows)
+		},
+		Drive: func(ctx context.Context, r api.DriveRequest) (n int, err error) {
+			err = s.act(ctx, deadEntry("dead_letters.drive", r), func() error { n, err = s.driveDead(ctx, r); return err })
+			return n, err
+		},
+		Delete: func(ctx context.Context, r api.DriveRequest) (n int, err error) {
+			err = s.act(ctx, deadEntry("dead_letters.delete", r), func() error { n, err = s.deleteDead(r); return err })
+			return n, err
+		},
+	}
+}
+
+// deadEntry tells the audit log what is done with which dead letters.
+func deadEntry(action string, r api.DriveRequest) audit.Entry {
+	e := audit.Entry{Action: action, Tenant: collector.DefaultTenant, Object: "all dead letters"}
+	if !r.All {
+		e.Object, e.Counts = "dead letters by id", map[string]int64{"letters": int64(len(r.IDs))}
+	}
+	return e
 }
 
 // deadLetter shows a letter as what it would have become.

@@ -78,6 +78,9 @@ func (s *server) stays() []string {
 	if s.spool.Stats().BadStretches > 0 {
 		out = append(out, "damaged bytes that the spool has set aside (*.bad)")
 	}
+	if n := s.dead.Len(); n > 0 {
+		out = append(out, fmt.Sprintf("dead letters, which are not searched: there are %d, see /api/v1/dead-letters", n))
+	}
 	if s.cfg.Telemetry.OTLP != "" {
 		out = append(out, "spans that were sent to the OTLP endpoint")
 	}

@@ -22,7 +22,7 @@ type DeadLetters struct {
 	// Drive sends letters to the store once more and returns how many; a letter goes
 	// when it is stored. Delete removes letters for good and returns how many.
 	Drive  func(ctx context.Context, r DriveRequest) (int, error)
-	Delete func(r DriveRequest) (int, error)
+	Delete func(ctx context.Context, r DriveRequest) (int, error)
 }
 
 // DeadLetter is one letter with what is in it, as a stored prediction would look.
@@ -115,7 +115,7 @@ func (h handlers) deleteDead(c echo.Context) error {
 	if err != nil {
 		return answer(c, nil, err)
 	}
-	n, err := h.Dead.Delete(r)
+	n, err := h.Dead.Delete(c.Request().Context(), r)
 	return answer(c, map[string]int{"deleted": n}, err)
 }
 
@@ -123,7 +123,7 @@ func (h handlers) deleteOneDead(c echo.Context) error {
 	if err := Known(c); err != nil {
 		return answer(c, nil, err)
 	}
-	n, err := h.Dead.Delete(DriveRequest{IDs: []string{c.Param("id")}})
+	n, err := h.Dead.Delete(c.Request().Context(), DriveRequest{IDs: []string{c.Param("id")}})
 	if err == nil && n == 0 {
 		err = fmt.Errorf("dead letter %q: %w", c.Param("id"), collector.ErrNotFound)
 	}
