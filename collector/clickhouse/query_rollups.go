@@ -135,7 +135,8 @@ func (s *Store) Traffic(ctx context.Context, tenant, model, version string, from
 	width, first := int64(w[0].End.Sub(w[0].Start)/time.Second), w[0].Start.Unix()
 	const where = " FROM traffic_1m WHERE tenant = ? AND (? = '' OR model = ?) AND (? = '' OR version = ?) AND route != 'explain' AND " + minuteWindow
 	args := []any{first, width, tenant, model, model, version, version, first, w[len(w)-1].End.Unix()}
-	rows, err := s.conn.Query(ctx, "SELECT toUInt32(intDiv(toUnixTimestamp(minute) - ?, ?)) AS w, sumMap(map(status_class, requests)),"+
+	// Of requests refused unread a row stands for as many as it weighs.
+	rows, err := s.conn.Query(ctx, "SELECT toUInt32(intDiv(toUnixTimestamp(minute) - ?, ?)) AS w, sumMap(map(status_class, if(status_class = 4, toUInt64(round(weight)), requests))),"+
 		" sum(rows), sum(bytes), quantilesTDigestIfMerge(0.5, 0.9, 0.99)(latency)"+where+" GROUP BY w", args...)
 	if err != nil {
 		return nil, fmt.Errorf("count traffic of model %q: %w", model, unavailable(err))
