@@ -103,6 +103,8 @@ func (c *captureConfig) rules() []capture.SampleRule {
 type telemetryConfig struct {
 	OTLP   string   `yaml:"otlp"`
 	Sample *float64 `yaml:"sample"`
+	// KeepSlower keeps the spans of slower requests, sampled or not.
+	KeepSlower duration `yaml:"keep_slower"`
 }
 
 type alertsConfig struct {
@@ -182,7 +184,8 @@ capture:
 
 telemetry:
   otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse, and metrics
-  sample: 0.05                # share of traces kept when the caller did not decide
+  sample: 0.05                # share of traces kept when the caller did not decide; failures and explanations always are,
+  keep_slower: 1s             # and requests that take longer
 
 alerts:
   rules: ""                   # a rules file; see README
@@ -218,7 +221,7 @@ func defaults() config {
 		Capture: captureConfig{
 			Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, DeadBytes: 256 << 20, Body: 1 << 20, PairTimeout: duration(5 * time.Minute),
 		},
-		Telemetry: telemetryConfig{Sample: &sample},
+		Telemetry: telemetryConfig{Sample: &sample, KeepSlower: duration(time.Second)},
 		Alerts:    alertsConfig{Lag: duration(5 * time.Minute)},
 		Audit:     auditConfig{Bytes: 1 << 30},
 		Retention: retentionConfig{Models: map[string]keepFor{}},
@@ -363,6 +366,8 @@ func (c *config) validateLimits() error {
 		return bad("threads", "%d is negative", c.Threads)
 	case c.Limits.InFlight < 0:
 		return bad("limits.in_flight", "%d is negative", c.Limits.InFlight)
+	case c.Telemetry.KeepSlower < 0:
+		return bad("telemetry.keep_slower", "is negative")
 	case s != nil && !(*s >= 0 && *s <= 1):
 		return bad("telemetry.sample", "%g is not between 0 and 1", *s)
 	}

@@ -115,6 +115,7 @@ func (s *server) proxyConfig() proxy.Config {
 		Explain: s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
+		Keep: s.keepSpan, KeepSlower: time.Duration(s.cfg.Telemetry.KeepSlower),
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
 		AllowNonLoopback: s.cfg.AllowUnauthenticated, UI: "/ui/", Version: build(),
 	}
@@ -131,6 +132,14 @@ func (s *server) featureNames(model, version string) []string {
 		names[i] = f.Name
 	}
 	return names
+}
+
+// keepSpan has a span of the data plane kept after the fact.
+func (s *server) keepSpan(l proxy.LateSpan) {
+	s.telemetry.Keep(telemetry.Late{
+		Scope: "github.com/pellucid/pellucid/collector/proxy", Own: l.Own, Parent: l.Parent, Name: l.Name, Kind: l.Kind,
+		Start: l.Start, End: l.End, Attributes: l.Attributes, Code: l.Code, Description: l.Description,
+	})
 }
 
 // ready says why the server should get no traffic. A ClickHouse that is away is

@@ -24,13 +24,15 @@ import (
 // call is one inference or explanation request on its way through the server.
 // It belongs to the request's goroutine.
 type call struct {
-	s     *Server
-	c     echo.Context    // nil for one that came by gRPC
-	ctx   context.Context //nolint:containedctx // a call lives exactly as long as its request
-	span  trace.Span
-	sc    trace.SpanContext
-	start time.Time
-	route collector.Route
+	s    *Server
+	c    echo.Context    // nil for one that came by gRPC
+	ctx  context.Context //nolint:containedctx // a call lives exactly as long as its request
+	span trace.Span
+	sc   trace.SpanContext
+	// caller is the span that the call is a part of elsewhere, if any.
+	caller trace.SpanContext
+	start  time.Time
+	route  collector.Route
 
 	id       string
 	received time.Time
@@ -132,15 +134,10 @@ func (k *call) identify() error {
 // a trace id, also where no tracing is configured.
 func (k *call) trace(ctx context.Context, from propagation.TextMapCarrier) {
 	ctx = extract(ctx, from)
-	// A name out of the request would make as many span names as there are typos.
-	name := "predict"
-	if k.v != nil {
-		name = "predict " + k.v.Name
-	}
-	k.ctx, k.span = k.s.tracer.Start(ctx, name, serverSpan, trace.WithTimestamp(k.start))
-	k.sc = k.span.SpanContext()
-	if parent := trace.SpanContextFromContext(ctx); !k.sc.IsValid() || k.sc.SpanID() == parent.SpanID() {
-		k.sc = ownSpanContext(parent)
+	k.ctx, k.span = k.s.tracer.Start(ctx, k.name(), serverSpan, trace.WithTimestamp(k.start))
+	k.sc, k.caller = k.span.SpanContext(), trace.SpanContextFromContext(ctx)
+	if !k.sc.IsValid() || k.sc.SpanID() == k.caller.SpanID() {
+		k.sc = ownSpanContext(k.caller)
 		k.ctx = trace.ContextWithSpanContext(k.ctx, k.sc)
 	}
 	k.parent = traceparent(k.sc)
@@ -153,6 +150,19 @@ func (k *call) trace(ctx context.Context, from propagation.TextMapCarrier) {
 	if k.v != nil {
 		k.span.SetAttributes(k.modelAttributes()...)
 	}
+}
+
+// name is that of the call's span. A name out of the request would make as many as
+// there are typos.
+func (k *call) name() string {
+	name := "predict"
+	if k.route == collector.RouteExplain {
+		name = "explain"
+	}
+	if k.v != nil {
+		name += " " + k.v.Name
+	}
+	return name
 }
 
 // child starts a span below the call's. Below one that is not kept there is none:
@@ -239,8 +249,9 @@ func (k *call) guarded(answer handler) (err error) {
 // end answers a failed call, records it, and closes span and metrics.
 func (k *call) end(err error) {
 	status := http.StatusOK
+	var f *failure
 	if err != nil {
-		f := asFailure(err)
+		f = asFailure(err)
 		status = f.status
 		k.refuse(f)
 		k.span.SetAttributes(attrErrorType.String(strconv.Itoa(status)))
@@ -257,6 +268,7 @@ func (k *call) end(err error) {
 		k.span.SetAttributes(attrHTTPStatus.Int(status))
 	}
 	k.span.End()
+	k.keepLate(status, f)
 }
 
 // refuse records a failed call as one failed row, then answers it.
@@ -309,7 +321,9 @@ func (k *call) capture(in, out engine.Values) error {
 		return nil
 	}
 	p := k.prediction(http.StatusOK)
-	if err := k.s.cfg.Capture(k.traced(), p, k.v, in, out); err != nil {
+	err := k.s.cfg.Capture(k.traced(), p, k.v, in, out)
+	k.stages.Capture = p.Latency.Capture
+	if err != nil {
 		k.s.metrics.captureFailures.Add(k.ctx, 1)
 		f := asFailure(err)
 		f.noRow = true

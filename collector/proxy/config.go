@@ -73,6 +73,12 @@ type Config struct {
 	// ready.
 	Ready func() error
 
+	// Keep keeps a span that TracerProvider's sampler did not choose: of a call that
+	// failed by a fault of the server's or took longer than KeepSlower (0: none for
+	// that).
+	Keep       func(LateSpan)
+	KeepSlower time.Duration
+
 	// TracerProvider and MeterProvider default to the global ones, Logger to
 	// slog.Default.
 	TracerProvider trace.TracerProvider

@@ -42,7 +42,8 @@ type Config struct {
 	InstanceID string
 
 	// SampleRatio is the share of traces kept when the caller has not decided:
-	// 0 keeps none of them, 1 all. A caller's own decision is always followed.
+	// 0 keeps none of them, 1 all. A caller's own decision is followed, but for what
+	// explains, which is always kept.
 	SampleRatio float64
 
 	// OTLPEndpoint sends metrics there, and spans instead of to WriteSpans: an http:// or
@@ -103,6 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 // Telemetry holds the providers of one process.
 type Telemetry struct {
 	tracers  *sdktrace.TracerProvider
+	late     *sdktrace.TracerProvider // of spans that are over; see Keep
 	meters   *sdkmetric.MeterProvider
 	registry *prometheus.Registry
 	queue    *spanQueue
@@ -137,7 +139,8 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 		return nil, err
 	}
 	t.queue = newSpanQueue(cfg, r)
-	t.tracers = newTracers(cfg, res, t.queue)
+	t.tracers = newTracers(res, t.queue, sdktrace.WithSampler(keepExplained{sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))}))
+	t.late = newTracers(res, t.queue, sdktrace.WithSampler(sdktrace.AlwaysSample()), sdktrace.WithIDGenerator(lateIDs{}))
 	if err := t.observeSpans(); err != nil {
 		return nil, errors.Join(err, t.Shutdown(ctx))
 	}
@@ -188,14 +191,10 @@ func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, r
 	)...), nil
 }
 
-func newTracers(cfg Config, res *resource.Resource, q *spanQueue) *sdktrace.TracerProvider {
+func newTracers(res *resource.Resource, q *spanQueue, more ...sdktrace.TracerProviderOption) *sdktrace.TracerProvider {
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit = maxValueLength
-	opts := []sdktrace.TracerProviderOption{
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
-		sdktrace.WithResource(res),
-		sdktrace.WithRawSpanLimits(limits),
-	}
+	opts := append([]sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits)}, more...)
 	if q.road.export != nil {
 		opts = append(opts, sdktrace.WithSpanProcessor(q))
 	}
