@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"sync"
@@ -237,7 +238,7 @@ func (w *Webhook) run() {
 
 func (w *Webhook) deliver(body []byte) {
 	pause, deadline := w.cfg.FirstRetry, time.Now().Add(w.cfg.GiveUp)
-	for {
+	for first := true; ; first = false {
 		retry, err := w.post(body)
 		if err == nil {
 			w.sent.Add(1)
@@ -247,6 +248,9 @@ func (w *Webhook) deliver(body []byte) {
 			w.failed.Add(1)
 			w.cfg.Logger.Error("alert not delivered", "receiver", w.cfg.Receiver, "error", err)
 			return
+		}
+		if first {
+			w.cfg.Logger.Warn("alert not taken, trying again", "receiver", w.cfg.Receiver, "error", err)
 		}
 		pause = min(2*pause, w.cfg.MaxRetry)
 	}
@@ -304,14 +308,61 @@ func Log(logger *slog.Logger) func(context.Context, []alerts.Alert) error {
 	}
 }
 
-// All returns a Notify func that gives alerts to every channel. Where one fails,
-// the alert is offered to all of them again.
+// All returns a Notify func that gives alerts to every channel. Where one fails the
+// alert is offered again, to those that have not taken it: a store that is away must
+// not have a webhook told the same at every evaluation. It is safe for concurrent use.
 func All(channels ...func(context.Context, []alerts.Alert) error) func(context.Context, []alerts.Alert) error {
-	return func(ctx context.Context, list []alerts.Alert) error {
-		var errs []error
-		for _, c := range channels {
-			errs = append(errs, c(ctx, list))
+	a := &all{channels: channels, taken: map[change][]bool{}}
+	return a.notify
+}
+
+// maxTaken bounds the alerts remembered of which a channel is behind.
+const maxTaken = 10_000
+
+type all struct {
+	channels []func(context.Context, []alerts.Alert) error
+
+	mu    sync.Mutex // held while alerts are given, so that their order stays
+	taken map[change][]bool
+}
+
+// change is what one message is about.
+type change struct {
+	rule, fingerprint string
+	state             alerts.State
+	starts, ends      time.Time
+}
+
+func (a *all) notify(ctx context.Context, list []alerts.Alert) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for i := range list {
+		one := &list[i]
+		c := change{one.Rule, one.Fingerprint, one.State, one.StartsAt.UTC(), one.EndsAt.UTC()}
+		taken := a.taken[c]
+		if taken == nil {
+			taken = make([]bool, len(a.channels))
+			// What was under way of the same alert before is not offered any more.
+			maps.DeleteFunc(a.taken, func(o change, _ []bool) bool { return o.rule == c.rule && o.fingerprint == c.fingerprint })
 		}
-		return errors.Join(errs...)
+		left := false
+		for k, channel := range a.channels {
+			if taken[k] {
+				continue
+			}
+			if err := channel(ctx, list[i:i+1]); err != nil {
+				errs, left = append(errs, err), true
+				continue
+			}
+			taken[k] = true
+		}
+		switch {
+		case !left:
+			delete(a.taken, c)
+		case len(a.taken) < maxTaken:
+			a.taken[c] = taken
+		}
 	}
+	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -123,5 +124,46 @@ func TestBadURL(t *testing.T) {
 		if _, err := Open(Config{URL: u}); err == nil {
 			t.Errorf("%q was taken", u)
 		}
+	}
+}
+
+// TestAllOffersOnlyToThoseBehind: while one channel fails the others are not told the
+// same again.
+func TestAllOffersOnlyToThoseBehind(t *testing.T) {
+	away := errors.New("away")
+	var told []alerts.State
+	var stored []alerts.State
+	fail := away
+	n := All(
+		func(_ context.Context, list []alerts.Alert) error { told = append(told, list[0].State); return nil },
+		func(_ context.Context, list []alerts.Alert) error {
+			if fail != nil {
+				return fail
+			}
+			stored = append(stored, list[0].State)
+			return nil
+		})
+	firing := alerts.Alert{Rule: "r", Fingerprint: "f", State: alerts.Firing, StartsAt: time.Unix(100, 0)}
+	for range 5 {
+		if err := n(t.Context(), []alerts.Alert{firing}); !errors.Is(err, away) {
+			t.Fatal(err)
+		}
+	}
+	resolved := firing
+	resolved.State, resolved.EndsAt = alerts.Resolved, time.Unix(200, 0)
+	if err := n(t.Context(), []alerts.Alert{resolved}); !errors.Is(err, away) {
+		t.Fatal(err)
+	}
+	fail = nil
+	if err := n(t.Context(), []alerts.Alert{resolved}); err != nil {
+		t.Fatal(err)
+	}
+	// The next time it fires is another alert.
+	firing.StartsAt = time.Unix(300, 0)
+	if err := n(t.Context(), []alerts.Alert{firing}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []alerts.State{alerts.Firing, alerts.Resolved, alerts.Firing}; !slices.Equal(told, want) || !slices.Equal(stored, want[1:]) {
+		t.Errorf("told %v, stored %v", told, stored)
 	}
 }
