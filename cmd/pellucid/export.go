@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -126,8 +125,8 @@ func optionalTime(name, s string) (time.Time, error) {
 	return t, nil
 }
 
-// export writes predictions whose columns are those of the first one; later ones
-// with other columns (another version's) are an error, not a crooked line.
+// export writes predictions whose columns are those that the first one's schema has;
+// later ones with other columns (another version's) are an error, not a crooked line.
 func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.Store, q collector.Query) error {
 	total, err := store.Count(ctx, q)
 	if errors.Is(err, clickhouse.ErrWhere) {
@@ -153,10 +152,16 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 	widths := map[string]int{} // of outputs that are lists
 	err = store.Each(ctx, q, func(p *collector.StoredPrediction) error {
 		if features == nil && outputs == nil {
-			features, outputs = slices.Sorted(maps.Keys(p.Features)), slices.Sorted(maps.Keys(p.Outputs))
+			// The first one may have failed, or have been sampled: it has no values then.
+			schema, err := store.Schema(ctx, p.Raw.SchemaID)
+			if err != nil {
+				return err
+			}
+			features = storedNames(schema.Features)
 			head := append(slices.Clone(exported), features...)
+			outputs = storedNames(schema.Outputs)
 			for _, name := range outputs {
-				widths[name] = listLen(p.Outputs[name])
+				widths[name] = outputWidth(schema, name)
 				head = append(head, outputColumns(name, widths[name])...)
 			}
 			if err := out.Write(head); err != nil {
@@ -168,7 +173,10 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 		}
 		record := []string{
 			p.ID, p.ExternalID, p.Time.Format(time.RFC3339Nano), p.ReceivedAt.Format(time.RFC3339Nano),
-			p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID,
+			p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID, p.Capture, "",
+		}
+		if len(p.Labels) > 0 {
+			record[len(record)-1] = p.Labels[0].Label
 		}
 		for _, name := range features {
 			record = append(record, plain(p.Features[name]))
@@ -188,12 +196,26 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 
 // exported are the columns of an export that are neither feature nor output, in
 // their order.
-var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id"}
+var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id", "capture", "label"}
 
-// listLen is the length of an output that is a list, -1 of any other.
-func listLen(v any) int {
-	if l := reflect.ValueOf(v); l.Kind() == reflect.Slice {
-		return l.Len()
+// storedNames are the names of fields that have values, in order.
+func storedNames(fields []collector.Field) []string {
+	names := []string{}
+	for i := range fields {
+		if fields[i].Private != collector.PrivacyDrop {
+			names = append(names, fields[i].Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// outputWidth is how many columns an output has, -1 where it is one value or its
+// number of values changes.
+func outputWidth(s *collector.Schema, name string) int {
+	i := slices.IndexFunc(s.Outputs, func(f collector.Field) bool { return f.Name == name })
+	if n := s.Outputs[i].Elements; n > 1 {
+		return n
 	}
 	return -1
 }

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/csv"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,5 +147,30 @@ func TestSampledFeatures(t *testing.T) {
 	status, metrics, _ := r.call(t, "GET", "/metrics", "")
 	if want := fmt.Sprintf("ml_capture_sampled_total %d", captured["sampled"]); status != 200 || !strings.Contains(string(metrics), want) {
 		t.Errorf("no %q among the metrics", want)
+	}
+	// An export has the columns of the model, whatever its first row lacks, and labels.
+	out := filepath.Join(t.TempDir(), "some.csv")
+	if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "some", "--output", out); status != 0 {
+		t.Fatal(stderr)
+	}
+	lines, err := csv.NewReader(strings.NewReader(readFile(t, out))).ReadAll()
+	if err != nil || len(lines) != n+2*n/10+1 {
+		t.Fatalf("%d lines exported, %v", len(lines), err)
+	}
+	capture, label, feature := slices.Index(lines[0], "capture"), slices.Index(lines[0], "label"), slices.Index(lines[0], "f0")
+	empty, labelled := 0, 0
+	for _, line := range lines[1:] {
+		if (line[feature] == "") != (line[capture] == "sampled") {
+			t.Fatalf("exported %v", line)
+		}
+		if line[feature] == "" {
+			empty++
+		}
+		if line[label] != "" {
+			labelled++
+		}
+	}
+	if empty == 0 || labelled != n {
+		t.Errorf("%d rows without features, %d with a label", empty, labelled)
 	}
 }

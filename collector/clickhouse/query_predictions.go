@@ -130,9 +130,12 @@ func (s *Store) Count(ctx context.Context, q collector.Query) (uint64, error) {
 	return n, nil
 }
 
-// Each calls f for every prediction that q selects, in the order of the table
-// and without labels, while they stream from the server: for export. An error
-// of f ends it.
+// labelledAtOnce is how many rows of an export get their labels by one question.
+const labelledAtOnce = 1000
+
+// Each calls f for every prediction that q selects, in the order of the table and
+// with its labels, while they stream from the server: for export. An error of f ends
+// it.
 func (s *Store) Each(ctx context.Context, q collector.Query, f func(*collector.StoredPrediction) error) error {
 	where, args, err := s.conditions(ctx, q)
 	if err != nil {
@@ -143,22 +146,38 @@ func (s *Store) Each(ctx context.Context, q collector.Query, f func(*collector.S
 		return fmt.Errorf("export predictions: %w", unavailable(err))
 	}
 	defer rows.Close()
+	waiting := make([]Row, 0, labelledAtOnce)
+	flush := func() error {
+		if err := s.label(ctx, q.Tenant, waiting); err != nil {
+			return fmt.Errorf("export predictions: find their labels: %w", err)
+		}
+		for i := range waiting {
+			if err := f(&waiting[i].StoredPrediction); err != nil {
+				return err
+			}
+		}
+		waiting = waiting[:0]
+		return nil
+	}
 	for rows.Next() {
 		r, err := scanPrediction(rows)
+		if err == nil {
+			err = s.name(ctx, &r)
+		}
 		if err != nil {
 			return fmt.Errorf("export predictions: %w", err)
 		}
-		if err := s.name(ctx, &r); err != nil {
-			return fmt.Errorf("export predictions: %w", err)
+		if waiting = append(waiting, r); len(waiting) < labelledAtOnce {
+			continue
 		}
-		if err := f(&r.StoredPrediction); err != nil {
+		if err := flush(); err != nil {
 			return err
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("export predictions: %w", unavailable(err))
 	}
-	return nil
+	return flush()
 }
 
 // conditions compiles a query, but for its limit and cursor.
