@@ -31,7 +31,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":           {"collector/telemetry"},
 	"go.opentelemetry.io/otel/exporters":     {"collector/telemetry"},
 	"go.opentelemetry.io/collector":          {"collector/telemetry"},
-	"go.opentelemetry.io/contrib":            {"collector/proxy"},
+	"go.opentelemetry.io/contrib":            {"collector/proxy", "collector/telemetry"},
 	"github.com/prometheus/client_golang":    {"collector/telemetry"},
 	"go.yaml.in/yaml":                        {"collector/strictyaml"},
 	"github.com/parquet-go/parquet-go":       {"engine/table"},

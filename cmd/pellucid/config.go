@@ -183,7 +183,7 @@ capture:
 #   keep_slower: 1s           # and of slow requests
 
 telemetry:
-  otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse, and metrics
+  otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse, and metrics and log lines
   sample: 0.05                # share of traces kept when the caller did not decide; failures and explanations always are,
   keep_slower: 1s             # and requests that take longer
 

@@ -37,6 +37,8 @@ import (
 type server struct {
 	cfg config
 	log *slog.Logger
+	// logs is the handler of log, which the telemetry is told of once there is one.
+	logs *telemetry.LogTee
 
 	engine    *embedded.Engine
 	store     *clickhouse.Store
@@ -99,7 +101,8 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 // startServer starts everything or nothing. progress takes the download of the
 // engine, should it be needed.
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
-	s := &server{cfg: cfg, log: log}
+	tee := telemetry.NewLogTee(log.Handler())
+	s := &server{cfg: cfg, log: slog.New(tee), logs: tee}
 	s.keyring.cfg = &s.cfg
 	s.onStop("keys", func(context.Context) error { return s.keyring.close() })
 	for _, start := range []func(context.Context) error{
@@ -238,6 +241,7 @@ func (s *server) startTelemetry(ctx context.Context) error {
 	}
 	t.SetGlobal()
 	s.telemetry = t
+	s.logs.Send(t)
 	s.onStop("telemetry", func(ctx context.Context) error {
 		// Spans are worth a moment, not the whole time a stop may take: the store
 		// may be away.

@@ -1,14 +1,20 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
+	collectorlogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	collectormetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
@@ -22,6 +28,40 @@ type receiver struct {
 	names   []string
 	path    string
 	metrics meters
+	logs    lines
+}
+
+// lines takes log lines.
+type lines struct {
+	collectorlogs.UnimplementedLogsServiceServer
+	mu   sync.Mutex
+	said []string // each with its trace id and attributes
+}
+
+// Export implements collectorlogs.LogsServiceServer.
+func (l *lines) Export(_ context.Context, req *collectorlogs.ExportLogsServiceRequest) (*collectorlogs.ExportLogsServiceResponse, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, rl := range req.GetResourceLogs() {
+		for _, sl := range rl.GetScopeLogs() {
+			for _, r := range sl.GetLogRecords() {
+				line := fmt.Sprintf("%s %x", r.GetBody().GetStringValue(), r.GetTraceId())
+				for _, a := range r.GetAttributes() {
+					line += " " + a.GetKey() + "=" + a.GetValue().String()
+				}
+				l.said = append(l.said, line)
+			}
+		}
+	}
+	return &collectorlogs.ExportLogsServiceResponse{}, nil
+}
+
+func (l *lines) has(parts ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.said, func(line string) bool {
+		return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) })
+	})
 }
 
 // meters takes metrics.
@@ -83,6 +123,16 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/x-protobuf")
 		return
 	}
+	if req.URL.Path == "/v1/logs" {
+		var m collectorlogs.ExportLogsServiceRequest
+		if err := proto.Unmarshal(body, &m); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		_, _ = r.logs.Export(req.Context(), &m) // never fails
+		w.Header().Set("Content-Type", "application/x-protobuf")
+		return
+	}
 	var m collectortrace.ExportTraceServiceRequest
 	if err := proto.Unmarshal(body, &m); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -108,6 +158,7 @@ func TestOneRoad(t *testing.T) {
 	server := grpc.NewServer()
 	collectortrace.RegisterTraceServiceServer(server, overGRPC)
 	collectormetrics.RegisterMetricsServiceServer(server, &overGRPC.metrics)
+	collectorlogs.RegisterLogsServiceServer(server, &overGRPC.logs)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listen) }()
 	t.Cleanup(func() {
@@ -146,6 +197,23 @@ func TestOneRoad(t *testing.T) {
 			}
 			if err := tel.meters.ForceFlush(t.Context()); err != nil || !c.at.metrics.has("pellucid.telemetry.spans") {
 				t.Errorf("metrics did not come: %v", err)
+			}
+			var here bytes.Buffer
+			tee := NewLogTee(slog.NewTextHandler(&here, nil))
+			log := slog.New(tee).With("part", "spool")
+			log.Warn("too early")
+			tee.Send(tel)
+			ctx, span := tel.TracerProvider().Tracer("t").Start(t.Context(), "s")
+			log.WithGroup("g").ErrorContext(ctx, "it failed", "why", "no reason")
+			log.Debug("not shown")
+			if err := tel.logs.ForceFlush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if !c.at.logs.has("it failed", span.SpanContext().TraceID().String(), "spool", "no reason") || c.at.logs.has("too early") || c.at.logs.has("not shown") {
+				t.Errorf("sent %q", c.at.logs.said)
+			}
+			if !strings.Contains(here.String(), "too early") || !strings.Contains(here.String(), "g.why=\"no reason\"") {
+				t.Errorf("logged %s", here.String())
 			}
 		})
 	}

@@ -20,6 +20,7 @@ import (
 	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -105,6 +106,7 @@ func (c Config) withDefaults() (Config, error) {
 type Telemetry struct {
 	tracers  *sdktrace.TracerProvider
 	late     *sdktrace.TracerProvider // of spans that are over; see Keep
+	logs     *sdklog.LoggerProvider   // nil without an endpoint; see LogTee
 	meters   *sdkmetric.MeterProvider
 	registry *prometheus.Registry
 	queue    *spanQueue
@@ -132,6 +134,9 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 		t.instance = id.AsString()
 	}
 	if t.meters, err = newMeters(ctx, cfg, t.registry, res); err != nil {
+		return nil, err
+	}
+	if t.logs, err = newLogs(ctx, cfg, res); err != nil {
 		return nil, err
 	}
 	r, err := newRoad(ctx, cfg)
@@ -270,7 +275,12 @@ func (t *Telemetry) Stats() Stats { return t.queue.stats() }
 // written are counted in the error and in Stats. Calling it again does nothing.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
 	var err error
-	t.stop.Do(func() { err = errors.Join(t.tracers.Shutdown(ctx), t.meters.Shutdown(ctx)) })
+	t.stop.Do(func() {
+		err = errors.Join(t.tracers.Shutdown(ctx), t.meters.Shutdown(ctx))
+		if t.logs != nil {
+			err = errors.Join(err, t.logs.Shutdown(ctx))
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("shut down telemetry: %w", err)
 	}
