@@ -101,8 +101,9 @@ func (s *server) schemaOf(id string) *collector.Schema {
 
 // capture records a prediction and remembers the schema it is recorded under.
 func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
-	if _, known := s.schemas.Load(v.Schema.ID); !known {
-		s.schemas.Store(v.Schema.ID, v.Schema)
+	if s.lastSchema.Load() != v.Schema {
+		s.schemas.LoadOrStore(v.Schema.ID, v.Schema)
+		s.lastSchema.Store(v.Schema)
 	}
 	return s.capturer.Prediction(ctx, p, v, in, out)
 }

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -134,6 +135,9 @@ type Capturer struct {
 	schemas sync.Map
 	// versions holds the schemas in use by model and version.
 	versions sync.Map
+	// recent and appended are the last of both, to be told by their pointer.
+	recent   atomic.Pointer[collector.ModelVersion]
+	appended atomic.Pointer[collector.Schema]
 	// schemaMu lets one goroutine at a time append a schema.
 	schemaMu sync.Mutex
 }
@@ -251,9 +255,7 @@ func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err erro
 // fill redacts, bounds and flattens: after it p holds what may be written, and
 // nothing else.
 func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
-	if known, _ := c.versions.Load(versionKey{v.Name, v.Version}); known != v.Schema {
-		c.versions.Store(versionKey{v.Name, v.Version}, v.Schema)
-	}
+	c.know(v)
 	p.SchemaID = v.Schema.ID
 	p.Features, p.Outputs, p.Scores, p.Decided = collector.Columns{}, collector.Columns{}, nil, nil
 	p.Bins, p.BinsID = nil, ""
@@ -362,10 +364,26 @@ func bounded(s string, n int) string {
 	return s[:n]
 }
 
+// know notes the schema that a version is recorded under. A version that comes again
+// and again is known by its pointer.
+func (c *Capturer) know(v *collector.ModelVersion) {
+	if c.recent.Load() == v {
+		return
+	}
+	if known, _ := c.versions.Load(versionKey{v.Name, v.Version}); known != v.Schema {
+		c.versions.Store(versionKey{v.Name, v.Version}, v.Schema)
+	}
+	c.recent.Store(v)
+}
+
 // ensureSchema appends the schema once a process, before the first prediction
 // under it.
 func (c *Capturer) ensureSchema(ctx context.Context, s *collector.Schema) error {
+	if c.appended.Load() == s {
+		return nil
+	}
 	if _, ok := c.schemas.Load(s.ID); ok {
+		c.appended.Store(s)
 		return nil
 	}
 	c.schemaMu.Lock()
