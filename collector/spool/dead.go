@@ -432,6 +432,31 @@ func (d *Dead) Delete(ids []string) (int, error) {
 	return len(gone), nil
 }
 
+// Erase is Delete that also leaves no byte of them in the folder, nor of letters that
+// went before.
+func (d *Dead) Erase(ids []string) (int, error) {
+	n, err := d.Delete(ids)
+	if err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file == nil || d.end-headerSize == d.live {
+		return n, nil
+	}
+	old := join(d.cfg.Dir, deadName(d.number))
+	if err := d.rewrite(); err != nil {
+		return n, err
+	}
+	if err := d.fs.Remove(old); err != nil && !notExist(err) {
+		return n, fmt.Errorf("erase dead letters: %w", err)
+	}
+	if err := d.fs.SyncDir(d.cfg.Dir); err != nil {
+		return n, fmt.Errorf("erase dead letters: %w", err)
+	}
+	return n, nil
+}
+
 // List returns all letters without their payloads, the oldest first.
 func (d *Dead) List() []collector.DeadLetter {
 	d.mu.Lock()

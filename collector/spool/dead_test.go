@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -257,4 +258,61 @@ func FuzzDecodeDeadLetter(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestErasedLettersLeaveNoByte erases a letter, when others went before it, and looks
+// through the folder.
+func TestErasedLettersLeaveNoByte(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "dead")
+	d, err := OpenDead(DeadConfig{Dir: dir, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []collector.DeadLetter{aLetter("b", 0), aLetter("b", 1), aLetter("b", 2)}
+	for i := range list {
+		list[i].Payload = fmt.Appendf(nil, "the secret of number %d", i)
+	}
+	if err := errors.Join(d.Bury(list), d.Finish("b", nil)); err != nil {
+		t.Fatal(err)
+	}
+	holds := func(what string, want ...bool) {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil || len(names) != 1 {
+			t.Fatalf("%q, %v", names, err)
+		}
+		b, err := os.ReadFile(names[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range list {
+			if got := strings.Contains(string(b), string(list[i].Payload)); got != want[i] {
+				t.Errorf("%s: letter %d is in the file: %t", what, i, got)
+			}
+		}
+	}
+	if n, err := d.Delete([]string{list[0].ID}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	holds("deleted", true, true, true)
+	if n, err := d.Erase([]string{list[1].ID}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	holds("erased", false, false, true)
+	if err := d.SetDriving([]string{list[2].ID}, true); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Erase([]string{list[2].ID}); n != 0 || !errors.Is(err, collector.ErrRefused) {
+		t.Errorf("on its way: %d, %v", n, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = OpenDead(DeadConfig{Dir: dir, Logger: quiet}); err != nil || d.Len() != 1 {
+		t.Fatalf("after a start: %v", err)
+	}
+	defer d.Close()
+	if got, err := d.Get(list[2].ID); err != nil || !got.Driving || string(got.Payload) != string(list[2].Payload) {
+		t.Errorf("the letter that stays: %+v, %v", got, err)
+	}
 }
