@@ -447,3 +447,58 @@ func ExampleRead() {
 	fmt.Println(list[0].ID, list[0].Type, err)
 	// Output: 7 org.kubeflow.serving.inference.request <nil>
 }
+
+// TestHeldHalvesAreNeitherJoinedNorRecorded finds a half, and deletes it or lets it go.
+func TestHeldHalvesAreNeitherJoinedNorRecorded(t *testing.T) {
+	r := open(t, func(c *Config) { c.Wait = time.Hour })
+	r.must(t, event(request, "known", "m", `{"instances":[1]}`), Waiting)
+	r.must(t, event(response, "known", "m", `{"predictions":[1]}`), Recorded)
+	r.must(t, event(request, "late", "m", `{"instances":[4]}`), Waiting)
+	r.clock.forward(2 * time.Hour)
+	for _, id := range []string{"a", "b", "c"} {
+		r.must(t, event(request, id, "m", `{"instances":[{"owner":"`+id+`"}]}`), Waiting)
+	}
+	hold := func(want string) *Held {
+		t.Helper()
+		h, err := r.Hold(t.Context(), func(x *Half) (bool, error) { return x.ID == want && string(x.Rows[0]["owner"]) == `"`+want+`"`, nil })
+		if err != nil || h.Len() != 1 || h.Unread != 0 {
+			t.Fatalf("%+v, %v", h, err)
+		}
+		return h
+	}
+	h := hold("a")
+	if _, ok := r.rec.rows["m late"]; !ok {
+		t.Error("what has waited for long enough is not recorded first")
+	}
+	answer := event(response, "a", "m", `{"predictions":[1]}`)
+	if _, err := r.Take(t.Context(), answer); !errors.Is(err, collector.ErrUnavailable) {
+		t.Errorf("joined while it is held: %v", err)
+	}
+	r.clock.forward(2 * time.Hour)
+	r.sweep(t.Context())
+	if _, ok := r.rec.rows["m a"]; ok || r.files(t) != 1 {
+		t.Errorf("recorded while it is held, or not the others: %d files", r.files(t))
+	}
+	h.Release()
+	r.must(t, answer, Recorded)
+	if left, err := h.Delete(); left != 0 || err != nil { // it went another way
+		t.Errorf("%d left, %v", left, err)
+	}
+	if n, bytes := r.Waiting(); n != 0 || bytes != 0 {
+		t.Errorf("%d halves of %d bytes wait", n, bytes)
+	}
+	r.must(t, event(request, "d", "m", `{"instances":[{"owner":"d"}]}`), Waiting)
+	h = hold("d")
+	if left, err := h.Delete(); left != 0 || err != nil || r.files(t) != 0 {
+		t.Errorf("%d left, %v, %d files", left, err, r.files(t))
+	}
+	if n, bytes := r.Waiting(); n != 0 || bytes != 0 {
+		t.Errorf("%d halves of %d bytes wait", n, bytes)
+	}
+	h.Release()
+	r.must(t, event(response, "d", "m", `{"predictions":[1]}`), Waiting)
+	no := errors.New("no")
+	if _, err := r.Hold(t.Context(), func(*Half) (bool, error) { return true, no }); !errors.Is(err, no) {
+		t.Errorf("%v", err)
+	}
+}

@@ -125,6 +125,8 @@ type entry struct {
 	// cannot be.
 	due  time.Time
 	told bool
+	// held says that somebody is about to delete it: it is not recorded meanwhile.
+	held bool
 }
 
 // kept is what a file holds.
@@ -318,6 +320,9 @@ func keyOf(k *kept) string {
 
 // join records two halves and then deletes the file of the one that waited.
 func (r *Room) join(ctx context.Context, k *kept, other place) (string, error) {
+	if r.waiting[other].held {
+		return "", fmt.Errorf("the other half is being searched or erased: %w", collector.ErrUnavailable)
+	}
 	o, err := r.load(other)
 	if err != nil {
 		return "", err
@@ -473,8 +478,8 @@ func (r *Room) alone(ctx context.Context, p place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, ok := r.waiting[p]
-	if !ok {
-		return // its other half has come
+	if !ok || e.held {
+		return // its other half has come, or it is about to be erased
 	}
 	// What is wrong may repeat names out of the event, and is not for the log.
 	switch refused, err := r.recordAlone(ctx, p); {
