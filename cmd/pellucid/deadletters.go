@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -20,8 +21,13 @@ func (s *server) openDead(dir string) error {
 	}
 	s.dead = dead
 	s.onStop("dead letters", func(context.Context) error { return dead.Close() })
+	return s.settleDriven()
+}
+
+// settleDriven takes back that letters are on their way which are not in the spool.
+func (s *server) settleDriven() error {
 	var stay []string
-	for _, l := range dead.List() {
+	for _, l := range s.dead.List() {
 		if !l.Driving {
 			continue
 		}
@@ -33,7 +39,7 @@ func (s *server) openDead(dir string) error {
 			stay = append(stay, l.ID)
 		}
 	}
-	return dead.SetDriving(stay, false)
+	return s.dead.SetDriving(stay, false)
 }
 
 // driving reports whether a letter waits in the spool.
@@ -119,6 +125,15 @@ func (s *server) deadLetter(ctx context.Context, id string) (api.DeadLetter, err
 	return out, nil
 }
 
+// schemaOfLetter finds a schema wherever it is known; an empty one where it is not
+// named.
+func (s *server) schemaOfLetter(ctx context.Context, id string) (*collector.Schema, error) {
+	if schema := s.schemaOf(id); schema != nil || id == "" {
+		return cmp.Or(schema, &collector.Schema{}), nil
+	}
+	return s.store.Schema(ctx, id)
+}
+
 func (s *server) openLetter(ctx context.Context, l *api.DeadLetter) error {
 	switch l.Kind {
 	case collector.KindPrediction, collector.KindImported, collector.KindRefused:
@@ -126,14 +141,9 @@ func (s *server) openLetter(ctx context.Context, l *api.DeadLetter) error {
 		if err != nil {
 			return err
 		}
-		schema := s.schemaOf(p.SchemaID)
-		if schema == nil && p.SchemaID != "" {
-			if schema, err = s.store.Schema(ctx, p.SchemaID); err != nil {
-				return err
-			}
-		}
-		if schema == nil {
-			schema = &collector.Schema{}
+		schema, err := s.schemaOfLetter(ctx, p.SchemaID)
+		if err != nil {
+			return err
 		}
 		l.Predictions = collector.StoredRows(p, schema)
 		return nil
@@ -167,6 +177,10 @@ func (s *server) named(r api.DriveRequest) ([]string, error) {
 // kill in between leaves a letter both here and in the spool: the drain stores it
 // once, since it takes a driven letter only while that is still kept.
 func (s *server) driveDead(ctx context.Context, r api.DriveRequest) (int, error) {
+	if !s.driveMu.TryLock() {
+		return 0, errBusy
+	}
+	defer s.driveMu.Unlock()
 	ids, err := s.named(r)
 	if err != nil {
 		return 0, err

@@ -33,11 +33,14 @@ func eraseCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "erase", Short: "Delete everything stored of one subject, with proof",
-		Long: `Asks the running server to delete predictions, labels, explanations, spans and
-undecodable records of a subject, and prints how many rows of each there were and
-are. It counts first, and deletes when you have said yes to the count.
+		Long: `Asks the running server to delete predictions, labels, explanations, spans,
+undecodable records, dead letters and waiting halves of predictions of a subject, and
+prints how many of each there were and are. It counts first, and deletes when you
+have said yes to the count. A dead letter, and a half, goes with all its rows.
 
-A filter's values for features that are private by hash are the clear ones.`,
+A filter's values for features that are private by hash are the clear ones. Rows
+whose features are not stored, or are masked or sealed, cannot be found by a filter
+that names one: how many there are is said.`,
 		Example: `  pellucid erase --external-id customer-17 --dry-run
   pellucid erase --external-id customer-17 --model loans --yes
   pellucid erase --model loans --where "customer_id = 'x'" --forget x`,
@@ -65,7 +68,7 @@ func erase(cmd *cobra.Command, to *subjectClient, r api.ErasureRequest, yes bool
 	}
 	fmt.Fprintln(out, counted("found", found.Before))
 	if found.Unsearched > 0 {
-		fmt.Fprintf(out, "%d undecodable records could not be searched\n", found.Unsearched)
+		fmt.Fprintln(out, counted("cannot be searched, and may be the subject's", found.UnsearchedIn))
 	}
 	if r.DryRun {
 		if found.Pending {

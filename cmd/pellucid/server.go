@@ -80,6 +80,9 @@ type server struct {
 	// time, exporting by whoever reads a subject's: one reader may be slow.
 	erasing, exporting sync.Mutex
 	settleTime         time.Duration // tests set it
+	// driveMu is held while dead letters are appended to the spool, and by an erasure:
+	// what it deletes must not be on its way.
+	driveMu sync.Mutex
 
 	// retention is what the last run did.
 	retention retentionState

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/audit"
+	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/dashboards/api"
 )
@@ -44,15 +47,50 @@ func (s *server) drained(ctx context.Context) error {
 
 // subject is what the store is asked for.
 func (s *server) subject(x api.Subject) clickhouse.Subject {
+	key := s.cfg.hashKey()
 	return clickhouse.Subject{
 		Tenant: collector.DefaultTenant, Model: x.Model, ExternalID: x.ExternalID, PredictionID: x.PredictionID, Where: x.Where,
 		Stored: func(f *collector.Field, value string) ([]string, error) {
-			key, err := s.cfg.hashKey()()
+			key, err := key()
 			if err != nil {
 				return nil, err
 			}
 			return f.StoredAs(key, value)
 		},
+		StoredID: storedIDs(key),
+	}
+}
+
+// storedIDs turns an id into what patterns may have made of it, those of now or any
+// that were in use before.
+func storedIDs(key func() ([]byte, error)) func(id string) ([]string, error) {
+	known := map[string][]string{}
+	return func(id string) ([]string, error) {
+		if forms, ok := known[id]; ok {
+			return forms, nil
+		}
+		key, err := key()
+		if err != nil {
+			return nil, err
+		}
+		names := capture.PatternNames()
+		forms := []string{id}
+		for set := 1; set < 1<<len(names); set++ {
+			use := map[string]capture.PatternAction{}
+			for i, name := range names {
+				if set>>i&1 == 1 {
+					use[name] = capture.PatternHash
+				}
+			}
+			p, err := capture.NewPatterns(use, key)
+			if err != nil {
+				return nil, err
+			}
+			forms = append(forms, p.ID(id))
+		}
+		slices.Sort(forms)
+		known[id] = slices.Compact(forms)
+		return known[id], nil
 	}
 }
 
@@ -78,8 +116,8 @@ func (s *server) stays() []string {
 	if s.spool.Stats().BadStretches > 0 {
 		out = append(out, "damaged bytes that the spool has set aside (*.bad)")
 	}
-	if n := s.dead.Len(); n > 0 {
-		out = append(out, fmt.Sprintf("dead letters, which are not searched: there are %d, see /api/v1/dead-letters", n))
+	if s.cfg.Cluster != "" {
+		out = append(out, "what other servers of Pellucid that write to the cluster have in spools, dead letters and events of their own")
 	}
 	if s.cfg.Telemetry.OTLP != "" {
 		out = append(out, "spans that were sent to the OTLP endpoint")
@@ -96,19 +134,31 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 		return api.Erasure{}, errBusy
 	}
 	defer s.erasing.Unlock()
+	// Letters that are driven now come home or back before anything is looked for.
+	s.driveMu.Lock()
+	defer s.driveMu.Unlock()
 	x := s.subject(r.Subject)
 	out := api.Erasure{DryRun: r.DryRun, Stays: s.stays()}
+	o, err := s.holdHalves(ctx, &x)
+	if err != nil {
+		return out, asked(err)
+	}
+	defer o.release()
+	if r.DryRun {
+		o.release() // a logger might not send again what is refused meanwhile
+	}
 	waiting := s.drained(ctx)
 	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending)) {
 		return out, waiting
 	}
 	entry := audit.Entry{Action: "erase", Tenant: x.Tenant, Model: x.Model, Object: s.audited().about(r.Subject)}
 	if r.DryRun || waiting != nil {
-		e, err := s.store.CountSubject(ctx, x)
+		e, err := s.countSubject(ctx, &x, o)
 		if err != nil {
 			return out, asked(err)
 		}
-		out.Pending, out.Before, out.Unsearched = waiting != nil, e.Before, e.Unsearched
+		out.Pending, out.Before = waiting != nil, e.Before
+		out.Unsearched, out.UnsearchedIn = sum(e.Unsearched), e.Unsearched
 		entry.Counts, entry.Outcome = e.Before, "dry run"
 		if !r.DryRun {
 			entry.Outcome = "pending"
@@ -117,7 +167,10 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 	}
 	begun := false
 	e, err := s.store.Erase(ctx, x, func(ctx context.Context, e *clickhouse.Erasure) error {
-		entry.Counts = e.Before
+		if err := s.findLetters(ctx, &x, e, o); err != nil {
+			return err
+		}
+		entry.Counts = maps.Clone(e.Before)
 		if n := e.Before["predictions"]; r.Expect != nil && *r.Expect != n {
 			entry.Outcome = "refused"
 			return errors.Join(fmt.Errorf("there are %d predictions, not the %d that were expected: %w", n, *r.Expect, collector.ErrRefused),
@@ -128,7 +181,10 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 			return err
 		}
 		entry.Outcome, begun = "begun", true
-		return s.audit.Append(ctx, entry, true)
+		if err := s.audit.Append(ctx, entry, true); err != nil {
+			return err
+		}
+		return s.eraseOutside(o)
 	})
 	ctx = context.WithoutCancel(ctx)
 	if err != nil {
@@ -138,11 +194,18 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 		}
 		return out, asked(err)
 	}
-	out.Before, out.After, out.Unsearched = e.Before, e.After, e.Unsearched
+	maps.Copy(e.After, o.left)
+	out.Before, out.After = e.Before, e.After
+	out.Unsearched, out.UnsearchedIn = sum(e.Unsearched), e.Unsearched
+	return out, s.erased(ctx, r, &out, e, entry)
+}
+
+// erased is the end of an erasure: the key, if it is to go, and what is recorded.
+func (s *server) erased(ctx context.Context, r api.ErasureRequest, out *api.Erasure, e *clickhouse.Erasure, entry audit.Entry) (err error) {
 	if r.Forget != "" {
-		if out.Keys, err = s.forget(ctx, x.Tenant, r.Forget); err != nil {
+		if out.Keys, err = s.forget(ctx, entry.Tenant, r.Forget); err != nil {
 			entry.Outcome = "failed"
-			return out, errors.Join(fmt.Errorf("the rows are deleted, the subject's key is not: %w", err), s.audit.Append(ctx, entry, true))
+			return errors.Join(fmt.Errorf("the rows are deleted, the subject's key is not: %w", err), s.audit.Append(ctx, entry, true))
 		}
 	}
 	if !e.FilesGoneBy.IsZero() {
@@ -156,7 +219,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 		entry.Counts[table] = n
 		entry.Counts[table+" left"] = e.After[table]
 	}
-	return out, s.audit.Append(ctx, entry, true)
+	return s.audit.Append(ctx, entry, true)
 }
 
 // exportSubject writes everything stored of a subject, a JSON object a line, the
@@ -166,20 +229,34 @@ func (s *server) exportSubject(ctx context.Context, r api.Subject, w io.Writer) 
 		return errBusy
 	}
 	defer s.exporting.Unlock()
+	x := s.subject(r)
+	o, err := s.holdHalves(ctx, &x)
+	if err != nil {
+		return asked(err)
+	}
+	o.release() // they are read, and may be recorded meanwhile
 	waiting := s.drained(ctx)
 	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending)) {
 		return waiting
 	}
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	x := s.subject(r)
-	return asked(s.store.ExportSubject(ctx, x, func(e *clickhouse.Erasure) error {
+	err = s.store.ExportSubject(ctx, x, func(e *clickhouse.Erasure) error {
+		if err := s.findLetters(ctx, &x, e, o); err != nil {
+			return err
+		}
 		err := s.audit.Append(ctx, audit.Entry{
 			Action: "export", Tenant: x.Tenant, Model: x.Model, Object: s.audited().about(r), Counts: e.Before,
 		}, true)
 		if err != nil {
 			return err
 		}
-		return enc.Encode(map[string]any{"subject": map[string]any{"counts": e.Before, "pending": waiting != nil, "unsearched": e.Unsearched}})
-	}, func(row clickhouse.SubjectRow) error { return enc.Encode(row) }))
+		return enc.Encode(map[string]any{"subject": map[string]any{
+			"counts": e.Before, "pending": waiting != nil, "unsearched": sum(e.Unsearched), "unsearched_in": e.Unsearched,
+		}})
+	}, func(row clickhouse.SubjectRow) error { return enc.Encode(row) })
+	if err != nil {
+		return asked(err)
+	}
+	return s.exportOutside(ctx, o, func(kind string, v any) error { return enc.Encode(map[string]any{kind: v}) })
 }

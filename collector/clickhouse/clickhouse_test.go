@@ -739,8 +739,13 @@ func FuzzWhere(f *testing.F) {
 	schema := testSchema(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := compileWhere(text, []*collector.Schema{schema})
+		x := Subject{Where: text}
+		_, merr := x.Matches(&Outside{Features: map[string]any{"distance": 0.5}, Columns: map[string]any{"time": base}})
 		if err != nil {
 			return
+		}
+		if strings.TrimSpace(text) != "" && merr != nil {
+			t.Fatalf("%q is a filter for the tables: %v", text, merr)
 		}
 		if strings.Count(p.sql, "?") != len(p.args) {
 			t.Fatalf("%q: %d markers, %d arguments: %s", text, strings.Count(p.sql, "?"), len(p.args), p.sql)

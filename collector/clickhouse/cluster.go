@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
 // On a cluster each table of ours is two: the rows lie in <name>_local on the shards,
@@ -26,6 +29,8 @@ type cluster struct {
 	// perHost is for servers that know neither ON CLUSTER nor replication: their
 	// tables are made one server at a time, and are not replicated.
 	perHost bool
+	// hosts are connections to all of them where perHost is set.
+	hosts []driver.Conn
 }
 
 const (
@@ -83,10 +88,93 @@ func (c cluster) stored(table string) string {
 }
 
 func (c cluster) on() string {
-	if c.perHost {
+	if c.perHost || c.name == "" {
 		return ""
 	}
 	return " ON CLUSTER '" + c.name + "'"
+}
+
+// local is the name of the table that has a server's own rows.
+func (c cluster) local(table string) string {
+	if c.name == "" {
+		return table
+	}
+	return table + localSuffix
+}
+
+// system is a system table of every server, replicas of the same rows included;
+// shards is that of one server a shard.
+func (c cluster) system(table string) string { return c.across("clusterAllReplicas", table) }
+func (c cluster) shards(table string) string { return c.across("cluster", table) }
+
+func (c cluster) across(function, table string) string {
+	if c.name == "" {
+		return "system." + table
+	}
+	return function + "('" + c.name + "', system." + table + ")"
+}
+
+// current is the database, on other servers too.
+func (c cluster) current() string {
+	if c.name == "" {
+		return "currentDatabase()"
+	}
+	return "'" + c.database + "'"
+}
+
+// mutating are the settings of a mutation, whose end is asked for. A replicated table
+// refuses a mutation that reads another, since replicas might differ in it: the tables
+// of keys are the same on all, and not written again, before a mutation begins.
+func (c cluster) mutating() ch.Settings {
+	out := ch.Settings{"mutations_sync": 0}
+	if c.name != "" {
+		out["allow_nondeterministic_mutations"] = 1
+	}
+	return out
+}
+
+// keyTable is how a table of keys of a table's rows is made and filled: statements for
+// every server, the beginning of the insert that rows follow, and what to wait with
+// until every replica has them. On a cluster keys lie where their rows do, by the same
+// sharding, so that a mutation reads those of its own server: one that read a
+// Distributed table would rest on other servers while it runs.
+func (c cluster) keyTable(name, of, rows string) (before []string, fill, after string) {
+	if c.name == "" {
+		return nil, "CREATE TABLE " + name + " ENGINE = MergeTree ORDER BY tuple() AS ", ""
+	}
+	local := c.local(name)
+	engine := "MergeTree"
+	if !c.perHost {
+		engine = "ReplicatedMergeTree('/clickhouse/tables/{shard}/" + c.database + "/" + local + "', '{replica}')"
+		after = "SYSTEM SYNC REPLICA" + c.on() + " " + c.database + "." + local
+	}
+	return []string{
+		"CREATE TABLE " + local + c.on() + " ENGINE = " + engine + " ORDER BY tuple() EMPTY AS " + rows + c.local(of),
+		"CREATE TABLE " + name + c.on() + " AS " + local + " ENGINE = Distributed('" + c.name + "', '" + c.database + "', '" + local + "', " + sharding[of] + ")",
+	}, "INSERT INTO " + name + " ", after
+}
+
+// everywhere runs a statement that has ON CLUSTER in it where that is known, else on
+// one server after the other.
+func (s *Store) everywhere(ctx context.Context, statement string, args ...any) error {
+	if len(s.cluster.hosts) == 0 {
+		return s.conn.Exec(ctx, statement, args...)
+	}
+	for _, host := range s.cluster.hosts {
+		if err := host.Exec(ctx, statement, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hosts counts the servers that a change has to reach.
+func (s *Store) hosts(ctx context.Context) (uint64, error) {
+	if s.cluster.name == "" {
+		return 1, nil
+	}
+	n, err := s.ask(ctx, "SELECT count() FROM "+s.cluster.system("one"))
+	return uint64(n), err
 }
 
 // replicated gives a table's engine its replicated form.

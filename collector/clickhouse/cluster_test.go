@@ -3,11 +3,15 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	stdmaps "maps"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
@@ -193,6 +197,202 @@ func sameAnswers(t *testing.T, got, want *Store, binsID string, ids []string) {
 		other := newMaker(t).reference(t, 200)
 		return s.Backfill(ctx, "default", "delay", "1", "d1", other)
 	})
+}
+
+// openPair opens a store at each of two shards; either reaches both.
+func openPair(t *testing.T) ([]*shard, []*Store) {
+	t.Helper()
+	shards := twoShards(t)
+	pair := []*Store{openShard(t, shards[0]), openShard(t, shards[1])}
+	for _, s := range pair {
+		s.cluster.hosts = []driver.Conn{pair[0].conn, pair[1].conn}
+	}
+	return shards, pair
+}
+
+// spread fails where one of the shards has all rows of a table, or none.
+func spread(t *testing.T, pair []*Store, names ...string) {
+	t.Helper()
+	for _, s := range pair {
+		for _, table := range names {
+			if n := number(t, s, "SELECT count() FROM "+table+localSuffix); n == 0 || n >= number(t, s, "SELECT count() FROM "+table) {
+				t.Errorf("one shard has %g rows of %s", n, table)
+			}
+		}
+	}
+}
+
+// tidied fails where a table of keys is left on either shard.
+func tidied(t *testing.T, pair []*Store) {
+	t.Helper()
+	for _, s := range pair {
+		if left, err := s.strings(t.Context(), "SELECT name FROM system.tables WHERE match(name, '^(erase|count)_')"); err != nil || len(left) > 0 {
+			t.Errorf("tables left: %v, %v", left, err)
+		}
+	}
+}
+
+// TestErasureOnCluster erases and exports the same persons on one server and on two
+// shards, from either, and holds the two against each other after each step.
+func TestErasureOnCluster(t *testing.T) {
+	shards, pair := openPair(t)
+	alone := open(t)
+	here, there := newMaker(t), newMaker(t)
+	a := writePeople(t, alone, writer(t, alone, WriterConfig{}), here)
+	c := writePeople(t, pair[0], writer(t, pair[0], WriterConfig{}), there)
+	var more [2][]*collector.Prediction
+	for i, m := range []*maker{here, there} {
+		records := []collector.Record{m.schemaRecord(t)}
+		for range 40 {
+			p := m.prediction(t, 1, base)
+			p.ExternalIDs = []string{"carl"}
+			more[i] = append(more[i], p)
+			records = append(records, record(p), explanation(t, p.ID, "delay"),
+				feedback(&collector.Feedback{PredictionID: p.ID, Tenant: "default", Label: "1", ObservedAt: base, ReceivedAt: base}))
+		}
+		s := []*Store{alone, pair[0]}[i]
+		write(t, writer(t, s, WriterConfig{}), "more", records...)
+		for k, p := range more[i] {
+			if err := s.InsertSpans(t.Context(), fmt.Sprint("more", k), []Span{span(p.TraceID, base)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	spread(t, pair, "predictions", "feedback", "explanations", "otel_traces")
+	for i, step := range []struct {
+		what    string
+		subject func(p *people, more []*collector.Prediction) Subject
+	}{
+		{"row of a batch", func(p *people, _ []*collector.Prediction) Subject { return Subject{PredictionID: p.shared.ID + ".0"} }},
+		{"filter", func(*people, []*collector.Prediction) Subject {
+			return Subject{Model: "delay", Where: "city = 'Bobtown'"}
+		}},
+		{"external id of a model", func(*people, []*collector.Prediction) Subject { return Subject{ExternalID: "ann", Model: "loans"} }},
+		{"prediction id", func(_ *people, more []*collector.Prediction) Subject { return Subject{PredictionID: more[7].ID} }},
+		{"rows of both shards", func(*people, []*collector.Prediction) Subject { return Subject{ExternalID: "carl"} }},
+		{"nobody", func(*people, []*collector.Prediction) Subject { return Subject{ExternalID: "carl"} }},
+		{"undecodable", func(*people, []*collector.Prediction) Subject { return Subject{ExternalID: "annabel"} }},
+	} {
+		s := pair[i%2]
+		xa, xc := step.subject(a, more[0]), step.subject(c, more[1])
+		xa.Tenant, xc.Tenant = "default", "default"
+		var exported [2]subjectCounts
+		for k, on := range []*Store{alone, s} {
+			if err := on.ExportSubject(t.Context(), []Subject{xa, xc}[k], func(*Erasure) error { return nil }, exported[k].add); err != nil {
+				t.Fatalf("%s: %v", step.what, err)
+			}
+		}
+		if exported[0] != exported[1] {
+			t.Errorf("%s: exported %+v, alone %+v", step.what, exported[1], exported[0])
+		}
+		want, err := alone.Erase(t.Context(), xa, atOnce)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Erase(t.Context(), xc, atOnce)
+		if err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		if !stdmaps.Equal(got.Before, want.Before) || !stdmaps.Equal(got.After, want.After) {
+			t.Errorf("%s: %v became %v; alone %v became %v", step.what, got.Before, got.After, want.Before, want.After)
+		}
+		for _, at := range pair {
+			if g, w := tables(t, at), tables(t, alone); !stdmaps.Equal(g, w) {
+				t.Errorf("%s: left %v, alone %v", step.what, g, w)
+			}
+		}
+		if got.FilesGoneBy.IsZero() {
+			t.Errorf("%s: no time when the files are gone", step.what)
+		}
+	}
+	tidied(t, pair)
+	if n := number(t, pair[1], "SELECT sum(rows) FROM traffic_1m"); n != 45 {
+		t.Errorf("the rollup has %v rows of 45: sums stay", n)
+	}
+	// A shard that is away has rows that nobody can count: nothing is said to be gone.
+	ann := Subject{Tenant: "default", ExternalID: "ann"}
+	e, err := pair[0].Erase(t.Context(), ann, func(context.Context, *Erasure) error { shards[1].stop(t); return nil })
+	if err == nil {
+		t.Errorf("erased without a shard: %+v", e)
+	}
+	shards[1].start(t)
+	if _, err := pair[0].Erase(t.Context(), ann, atOnce); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+	if e, err := pair[1].CountSubject(t.Context(), ann); err != nil || e.Before["predictions"]+e.Before["feedback"]+e.Before["explanations"] != 0 {
+		t.Errorf("then left: %+v, %v", e, err)
+	}
+}
+
+// TestRetentionOnCluster removes what is past on one server and on two shards.
+func TestRetentionOnCluster(t *testing.T) {
+	_, pair := openPair(t)
+	alone := open(t)
+	now := time.Date(2026, 11, 20, 15, 0, 0, 0, time.UTC)
+	for _, s := range []*Store{alone, pair[0]} {
+		m := newMaker(t)
+		records := []collector.Record{m.schemaRecord(t), {Kind: collector.KindPrediction, Version: 9, Payload: []byte{9}}}
+		for _, model := range []string{"loans", "delay"} {
+			for _, days := range []int{1, 29, 32, 33, 34, 35, 89, 92, 93, 94, 200, 201, 202, 203} {
+				p, list := m.aged(t, now, model, days)
+				records = append(records, list...)
+				if err := s.InsertSpans(t.Context(), p.TraceID, []Span{span(p.TraceID, now.Add(-time.Duration(days)*wholeDay))}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		write(t, writer(t, s, WriterConfig{}), "b", records...)
+	}
+	spread(t, pair, "predictions", "feedback", "explanations", "otel_traces")
+	r := Retention{Default: 90 * wholeDay, Models: map[string]time.Duration{"loans": 30 * wholeDay}, Traces: 60 * wholeDay}
+	// The last time is far enough ahead for what is stored by the server's own clock.
+	for i, at := range []time.Time{now, now, now.Add(40 * wholeDay), time.Now().Add(400 * wholeDay)} {
+		want, err := alone.Retain(t.Context(), r, at, nothing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := pair[i%2].Retain(t.Context(), r, at, nothing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !stdmaps.Equal(got, want) || i == 0 && (got["predictions"] == 0 || got["feedback"] == 0 || got["explanations"] == 0 || got["otel_traces"] == 0) {
+			t.Errorf("run %d removed %v, alone %v", i, got, want)
+		}
+		for _, s := range pair {
+			if g, w := tables(t, s), tables(t, alone); !stdmaps.Equal(g, w) {
+				t.Errorf("run %d left %v, alone %v", i, g, w)
+			}
+		}
+	}
+	tidied(t, pair)
+}
+
+// TestReplicatedErasure holds the statements of an erasure on a cluster of replicas,
+// which the embedded engine cannot run.
+func TestReplicatedErasure(t *testing.T) {
+	c := cluster{name: "prod", database: "pellucid"}
+	before, fill, after := c.keyTable("erase_x_feedback", "feedback", "SELECT DISTINCT target_id FROM ")
+	got := append(slices.Clone(before), fill, after, "ALTER TABLE "+c.stored("feedback"), c.system("mutations"), c.shards("parts"))
+	want := []string{
+		"CREATE TABLE erase_x_feedback_local ON CLUSTER 'prod' ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/pellucid/erase_x_feedback_local', '{replica}') ORDER BY tuple() EMPTY AS SELECT DISTINCT target_id FROM feedback_local",
+		"CREATE TABLE erase_x_feedback ON CLUSTER 'prod' AS erase_x_feedback_local ENGINE = Distributed('prod', 'pellucid', 'erase_x_feedback_local', sipHash64(target_id, external_id))",
+		"INSERT INTO erase_x_feedback ", "SYSTEM SYNC REPLICA ON CLUSTER 'prod' pellucid.erase_x_feedback_local",
+		"ALTER TABLE `feedback_local` ON CLUSTER 'prod'", "clusterAllReplicas('prod', system.mutations)", "cluster('prod', system.parts)",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	// Keys lie where their rows do.
+	for _, x := range targets {
+		for column := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(sharding[x.table], "sipHash64("), ")"), ", ") {
+			if !slices.Contains(strings.Split(x.key, ", "), column) {
+				t.Errorf("%s is sharded by %s, which is not of its key", x.table, column)
+			}
+		}
+	}
+	if c.mutating()["allow_nondeterministic_mutations"] != 1 {
+		t.Error("a replicated table refuses a mutation that reads another")
+	}
 }
 
 // TestReplicatedTables holds the statements for a cluster of replicas, which the

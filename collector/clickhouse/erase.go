@@ -23,9 +23,12 @@ type Erasure struct {
 	// FilesGoneBy is when the server has deleted the files that the rows were in;
 	// zero where it does not say how long it keeps them.
 	FilesGoneBy time.Time
-	// Unsearched counts records that no decoder understood and that could not be
-	// searched for the subject.
-	Unsearched int64
+	// Unsearched counts by table the records that might be the subject's and cannot be
+	// known to be: what no decoder understood, and rows without their features where a
+	// filter asks for one.
+	Unsearched map[string]int64
+
+	found *found
 }
 
 // maxErased bounds the predictions of one erasure or export.
@@ -36,15 +39,6 @@ const (
 	erasePrefix = "erase_"
 	countPrefix = "count_"
 )
-
-// deletable refuses a cluster: a Distributed table knows no mutation, and the keys of
-// what was found would have to be on every shard.
-func (c cluster) deletable() error {
-	if c.name == "" {
-		return nil
-	}
-	return fmt.Errorf("the rows of a subject, and retention, are not built for a cluster yet: %w", collector.ErrRefused)
-}
 
 // prefixOf makes the name of a set of tables.
 func prefixOf(kind string) (string, error) {
@@ -58,16 +52,25 @@ func prefixOf(kind string) (string, error) {
 // CountSubject counts what Erase would delete.
 func (s *Store) CountSubject(ctx context.Context, x Subject) (*Erasure, error) {
 	var out *Erasure
-	err := s.with(ctx, countPrefix, &x, func(f *found) (err error) {
-		out, err = f.erasure(ctx, &x)
-		return err
-	})
+	err := s.CountSubjectWith(ctx, x, func(_ context.Context, e *Erasure) error { out = e; return nil })
 	return out, err
+}
+
+// CountSubjectWith is CountSubject that gives what was found to use, while it can be
+// asked for more.
+func (s *Store) CountSubjectWith(ctx context.Context, x Subject, use func(ctx context.Context, e *Erasure) error) error {
+	return s.with(ctx, countPrefix, &x, func(f *found) error {
+		e, err := f.erasure(ctx, &x)
+		if err != nil {
+			return err
+		}
+		return use(ctx, e)
+	})
 }
 
 // with finds a subject's rows, gives them to do, and forgets which they were.
 func (s *Store) with(ctx context.Context, kind string, x *Subject, do func(*found) error) error {
-	if err := errors.Join(x.check(), s.cluster.deletable()); err != nil {
+	if err := x.check(); err != nil {
 		return err
 	}
 	prefix, err := prefixOf(kind)
@@ -87,12 +90,22 @@ func (s *Store) with(ctx context.Context, kind string, x *Subject, do func(*foun
 }
 
 func (f *found) erasure(ctx context.Context, x *Subject) (*Erasure, error) {
-	out := &Erasure{Before: f.counts}
-	if x.undecodable().sql != "0" {
-		return out, nil
+	out := &Erasure{Before: f.counts, Unsearched: map[string]int64{}, found: f}
+	may, err := f.s.mayBe(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	if may > 0 {
+		out.Unsearched["predictions"] = may
+	}
+	texts, err := x.texts()
+	if err != nil || len(texts) > 0 {
+		return out, err
 	}
 	n, err := f.s.ask(ctx, "SELECT count() FROM undecodable")
-	out.Unsearched = int64(n)
+	if n > 0 {
+		out.Unsearched["undecodable"] = int64(n)
+	}
 	return out, err
 }
 
@@ -119,7 +132,7 @@ func (s *Store) Erase(ctx context.Context, x Subject, settled func(ctx context.C
 		out.After = map[string]int64{}
 		for _, t := range targets {
 			if f.counts[t.table] > 0 {
-				if err := s.mutate(ctx, t.table, "", f.in(t), f.list(t)); err != nil {
+				if err := s.mutate(ctx, t.table, "", f.own(t), f.list(t)); err != nil {
 					return err
 				}
 			}
@@ -152,22 +165,27 @@ func (s *Store) mutate(ctx context.Context, table, partition, where, mark string
 func (s *Store) mutateArgs(ctx context.Context, table, partition string, where predicate, mark string) error {
 	ctx, cancel := context.WithTimeout(ctx, mutationTime)
 	defer cancel()
-	own := ch.Context(ctx, ch.WithSettings(ch.Settings{"mutations_sync": 0}))
-	if err := s.conn.Exec(own, "ALTER TABLE "+table+" DELETE "+partition+"WHERE "+where.sql, where.args...); err != nil {
+	hosts, err := s.hosts(ctx)
+	if err != nil {
+		return fmt.Errorf("delete from %s: %w", table, err)
+	}
+	own := ch.Context(ctx, ch.WithSettings(s.cluster.mutating()))
+	if err := s.everywhere(own, "ALTER TABLE "+s.cluster.stored(table)+" DELETE "+partition+"WHERE "+where.sql, where.args...); err != nil {
 		return fmt.Errorf("delete from %s: %w", table, unavailable(err))
 	}
 	for failed := 0; ; {
-		left, reason, err := s.unfinished(ctx, mark)
+		left, seen, reason, err := s.unfinished(ctx, mark)
 		if err != nil {
 			return fmt.Errorf("delete from %s: %w", table, err)
 		}
-		if left == 0 {
+		// A replica that has not heard of it yet has nothing unfinished.
+		if left == 0 && seen >= hosts {
 			return nil
 		}
 		if reason == "" {
 			failed = 0
 		} else if failed++; failed > 100 {
-			kill := s.conn.Exec(ctx, "KILL MUTATION WHERE database = currentDatabase() AND position(command, ?) > 0", mark)
+			kill := s.everywhere(ctx, "KILL MUTATION"+s.cluster.on()+" WHERE database = currentDatabase() AND position(command, ?) > 0", mark)
 			return errors.Join(fmt.Errorf("delete from %s: the server cannot: %s", table, reason), kill)
 		}
 		select {
@@ -178,18 +196,24 @@ func (s *Store) mutateArgs(ctx context.Context, table, partition string, where p
 	}
 }
 
-// unfinished counts mutations under way whose text has mark in it.
-func (s *Store) unfinished(ctx context.Context, mark string) (left uint64, reason string, err error) {
-	err = s.conn.QueryRow(ctx, "SELECT countIf(NOT is_done), anyIf(latest_fail_reason, NOT is_done AND latest_fail_reason != '')"+
-		" FROM system.mutations WHERE database = currentDatabase() AND position(command, ?) > 0", mark).Scan(&left, &reason)
-	return left, reason, unavailable(err)
+// unfinished counts mutations under way whose text has mark in it, and the servers
+// that know of one.
+func (s *Store) unfinished(ctx context.Context, mark string) (left, seen uint64, reason string, err error) {
+	err = s.conn.QueryRow(ctx, "SELECT countIf(NOT is_done), uniqExact(hostName(), tcpPort()), anyIf(latest_fail_reason, NOT is_done AND latest_fail_reason != '')"+
+		" FROM "+s.cluster.system("mutations")+" WHERE database = "+s.cluster.current()+" AND position(command, ?) > 0", mark).Scan(&left, &seen, &reason)
+	return left, seen, reason, unavailable(err)
 }
 
 // Tidy drops the tables that began with a prefix, "" for those of every erasure that
 // did not come to its end. One that a mutation still reads stays: the server works it
 // off, after a crash too.
 func (s *Store) Tidy(ctx context.Context, prefix string) error {
-	names, err := s.strings(ctx, "SELECT name FROM system.tables WHERE database = currentDatabase() AND (startsWith(name, ?) AND ? != '' OR ? = '' AND match(name, '^(erase|count)_[0-9a-f]{32}_'))", prefix, prefix, prefix)
+	old := "1"
+	if s.cluster.name != "" {
+		old = "metadata_modification_time < now() - INTERVAL 1 DAY" // or another server's, which is at work
+	}
+	names, err := s.strings(ctx, "SELECT DISTINCT name FROM "+s.cluster.system("tables")+" WHERE database = "+s.cluster.current()+
+		" AND (startsWith(name, ?) AND ? != '' OR ? = '' AND match(name, '^(erase|count)_[0-9a-f]{32}_') AND "+old+") ORDER BY name", prefix, prefix, prefix)
 	if err != nil {
 		return fmt.Errorf("tidy after an erasure: %w", err)
 	}
@@ -197,15 +221,15 @@ func (s *Store) Tidy(ctx context.Context, prefix string) error {
 		if prefix == "" && s.used(name) {
 			continue
 		}
-		left, _, err := s.unfinished(ctx, name)
+		left, _, _, err := s.unfinished(ctx, name)
 		if err != nil {
 			return fmt.Errorf("tidy after an erasure: %w", err)
 		}
 		if left > 0 {
 			continue
 		}
-		if err := s.conn.Exec(ctx, "DROP TABLE IF EXISTS "+name+" SYNC"); err != nil {
-			return fmt.Errorf("tidy after an erasure: %w", unavailable(err))
+		if err := s.everywhere(ctx, "DROP TABLE IF EXISTS "+name+s.cluster.on()+" SYNC"); err != nil {
+			return fmt.Errorf("tidy after an erasure: drop %s: %w", name, unavailable(err))
 		}
 	}
 	return nil
@@ -241,11 +265,12 @@ const cleaning = 11 * time.Minute
 
 // oldParts is how long the server keeps the files of parts that were replaced.
 func (s *Store) oldParts(ctx context.Context) (time.Duration, error) {
-	server, err := s.ask(ctx, "SELECT toFloat64OrZero(any(value)) FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'")
+	server, err := s.ask(ctx, "SELECT max(toFloat64OrZero(value)) FROM "+s.cluster.system("merge_tree_settings")+" WHERE name = 'old_parts_lifetime'")
 	if err != nil {
 		return 0, err // another server's, which does not let us ask
 	}
-	own, err := s.strings(ctx, "SELECT extract(engine_full, 'old_parts_lifetime = ([0-9]+)') FROM system.tables WHERE database = currentDatabase() AND name IN (?)", targetNames())
+	own, err := s.strings(ctx, "SELECT extract(engine_full, 'old_parts_lifetime = ([0-9]+)') FROM "+s.cluster.system("tables")+
+		" WHERE database = "+s.cluster.current()+" AND name IN (?)", s.targetNames())
 	if err != nil {
 		return 0, err
 	}
@@ -260,10 +285,10 @@ func (s *Store) oldParts(ctx context.Context) (time.Duration, error) {
 	return time.Duration(longest) * time.Second, nil
 }
 
-func targetNames() []string {
+func (s *Store) targetNames() []string {
 	out := make([]string, len(targets))
 	for i, t := range targets {
-		out[i] = t.table
+		out[i] = s.cluster.local(t.table)
 	}
 	return out
 }

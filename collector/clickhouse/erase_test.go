@@ -208,7 +208,7 @@ func TestUndecodableRecordsOfAPersonGo(t *testing.T) {
 		t.Errorf("erased %+v, %v", e, err)
 	}
 	short, err := s.CountSubject(t.Context(), Subject{Tenant: "default", ExternalID: "ann"})
-	if err != nil || short.Before["undecodable"] != 0 || short.Unsearched != 1 {
+	if err != nil || short.Before["undecodable"] != 0 || short.Unsearched["undecodable"] != 1 {
 		t.Errorf("an id too short to look for: %+v, %v", short, err)
 	}
 }
@@ -337,20 +337,5 @@ func TestSubjectsNameSomebody(t *testing.T) {
 	}
 	if _, err := s.CountSubject(t.Context(), Subject{Tenant: "default", Model: "m", Where: "score >"}); !errors.Is(err, ErrWhere) {
 		t.Errorf("a broken filter: %v", err)
-	}
-}
-
-// TestClustersAreRefused: what cannot be deleted on a shard is not said to be.
-func TestClustersAreRefused(t *testing.T) {
-	s := &Store{cluster: cluster{name: "c"}, inUse: map[string]bool{}}
-	x := Subject{Tenant: "default", ExternalID: "ann"}
-	if _, err := s.CountSubject(t.Context(), x); !errors.Is(err, collector.ErrRefused) {
-		t.Errorf("count: %v", err)
-	}
-	if _, err := s.Erase(t.Context(), x, atOnce); !errors.Is(err, collector.ErrRefused) {
-		t.Errorf("erase: %v", err)
-	}
-	if _, err := s.Retain(t.Context(), Retention{Default: wholeDay}, time.Now(), nothing); !errors.Is(err, collector.ErrRefused) {
-		t.Errorf("retain: %v", err)
 	}
 }

@@ -104,9 +104,6 @@ type expiry struct {
 // also with rows that come late: after an outage longer than their time they go in
 // the hour they come. Sums in the rollups stay.
 func (s *Store) Retain(ctx context.Context, r Retention, now time.Time, before func(ctx context.Context, counts map[string]int64) error) (map[string]int64, error) {
-	if err := s.cluster.deletable(); err != nil {
-		return nil, err
-	}
 	prefix, err := prefixOf(erasePrefix)
 	if err != nil {
 		return nil, err
@@ -136,7 +133,7 @@ func (x *expiry) run(ctx context.Context, r *Retention, now time.Time, before fu
 		if x.counts[t.table] == 0 {
 			continue
 		}
-		if err := x.s.mutate(ctx, t.table, "", x.in(t), x.list(t)); err != nil {
+		if err := x.s.mutate(ctx, t.table, "", x.own(t), x.list(t)); err != nil {
 			return err
 		}
 	}
@@ -146,14 +143,14 @@ func (x *expiry) run(ctx context.Context, r *Retention, now time.Time, before fu
 		}
 	}
 	for _, p := range spans {
-		if err := x.s.conn.Exec(ctx, "ALTER TABLE "+p.table+" DROP PARTITION ID '"+p.id+"'"); err != nil {
+		if err := x.s.everywhere(ctx, "ALTER TABLE "+x.s.cluster.stored(p.table)+" DROP PARTITION ID '"+p.id+"'"); err != nil {
 			return fmt.Errorf("drop a day of %s: %w", p.table, unavailable(err))
 		}
 	}
 	if x.counts["undecodable"] == 0 {
 		return nil
 	}
-	return x.s.mutate(ctx, "undecodable", "", x.in(targets[5]), x.list(targets[5]))
+	return x.s.mutate(ctx, "undecodable", "", x.own(targets[5]), x.list(targets[5]))
 }
 
 // find notes which rows are past.
@@ -165,7 +162,7 @@ func (x *expiry) find(ctx context.Context, r *Retention, now time.Time) error {
 	// The predictions that labels or explanations go with; of the others nothing but
 	// their own rows is deleted.
 	keys := x.rows
-	keys.sql += " AND ((tenant, id) IN (SELECT tenant, target_id FROM feedback UNION ALL SELECT tenant, target_id FROM explanations)" +
+	keys.sql += " AND ((tenant, id) IN (SELECT tenant, target_id FROM feedback) OR (tenant, id) IN (SELECT tenant, target_id FROM explanations)" +
 		" OR external_id != '' AND (tenant, external_id) IN (SELECT tenant, external_id FROM feedback))"
 	if err := x.note(ctx, targets[0], keys); err != nil {
 		return err
@@ -177,7 +174,10 @@ func (x *expiry) find(ctx context.Context, r *Retention, now time.Time) error {
 		t := targets[i]
 		own := r.past(now, at)
 		// Those of removed predictions, of whatever tenant, and old ones.
-		with := x.condition(t, &Subject{}, x.rows)
+		with, err := x.condition(t, &Subject{}, x.rows)
+		if err != nil {
+			return err
+		}
 		where := predicate{
 			sql:  strings.Replace(with.sql, "tenant = ?", "1", 1) + " OR " + own.sql,
 			args: own.args,
@@ -233,7 +233,7 @@ func (x *expiry) dropMonth(ctx context.Context, month int) error {
 	end := time.Date(month/100, time.Month(month%100)+1, 1, 0, 0, 0, 0, time.UTC)
 	id := strconv.Itoa(month)
 	if !x.last.IsZero() && !end.After(x.last) {
-		if err := x.s.conn.Exec(ctx, "ALTER TABLE predictions DROP PARTITION ID '"+id+"'"); err != nil {
+		if err := x.s.everywhere(ctx, "ALTER TABLE "+x.s.cluster.stored("predictions")+" DROP PARTITION ID '"+id+"'"); err != nil {
 			return fmt.Errorf("drop a month of predictions: %w", unavailable(err))
 		}
 		return nil
@@ -255,15 +255,16 @@ func (x *expiry) spanPartitions(ctx context.Context, before time.Time) ([]partit
 	}
 	var out []partition
 	for _, t := range targets[3:5] {
-		ids, err := x.s.strings(ctx, "SELECT DISTINCT partition_id FROM system.parts WHERE database = currentDatabase() AND active AND table = ? AND match(partition_id, '^[0-9]{8}$') AND partition_id < ? ORDER BY partition_id",
-			t.table, before.Add(-wholeDay).Format("20060102"))
+		ids, err := x.s.strings(ctx, "SELECT DISTINCT partition_id FROM "+x.s.cluster.system("parts")+" WHERE database = "+x.s.cluster.current()+" AND active AND table = ? AND match(partition_id, '^[0-9]{8}$') AND partition_id < ? ORDER BY partition_id",
+			x.s.cluster.local(t.table), before.Add(-wholeDay).Format("20060102"))
 		if err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
 			out = append(out, partition{t.table, id})
 		}
-		n, err := x.s.ask(ctx, "SELECT sum(rows) FROM system.parts WHERE database = currentDatabase() AND active AND table = ? AND partition_id IN (?)", t.table, append(ids, ""))
+		n, err := x.s.ask(ctx, "SELECT sum(rows) FROM "+x.s.cluster.shards("parts")+" WHERE database = "+x.s.cluster.current()+
+			" AND active AND table = ? AND partition_id IN (?)", x.s.cluster.local(t.table), append(ids, ""))
 		if err != nil {
 			return nil, err
 		}

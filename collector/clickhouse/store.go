@@ -79,6 +79,7 @@ var settings = ch.Settings{
 	"insert_quorum":                                      0,
 	"distributed_foreground_insert":                      1,
 	"distributed_product_mode":                           "global",
+	"parallel_distributed_insert_select":                 0,
 	"join_use_nulls":                                     0,
 }
 

@@ -21,6 +21,22 @@ type Subject struct {
 	// Stored turns a clear value of a field that is private by hash into what may be
 	// stored of it; nil takes the filter's values as they are.
 	Stored func(f *collector.Field, value string) ([]string, error)
+	// StoredID turns a caller's own id, or another text, into what may be stored of it
+	// besides: patterns hash parts of it. nil takes it as it is.
+	StoredID func(id string) ([]string, error)
+}
+
+// clear is how the subject's filter is compiled.
+func (x *Subject) clear(may bool) *clearForms {
+	return &clearForms{field: x.Stored, id: x.StoredID, may: may}
+}
+
+// externalIDs are the forms in which the subject's own id may be stored.
+func (x *Subject) externalIDs() ([]string, error) {
+	if x.StoredID == nil || x.ExternalID == "" {
+		return []string{x.ExternalID}, nil
+	}
+	return x.StoredID(x.ExternalID)
 }
 
 // ErrSubject is wrapped by the error of a subject that names nobody, or in more than
@@ -58,7 +74,11 @@ func (s *Store) subjectRows(ctx context.Context, x *Subject) (predicate, error) 
 	}
 	switch {
 	case x.ExternalID != "":
-		add("external_id = ?", x.ExternalID)
+		ids, err := x.externalIDs()
+		if err != nil {
+			return p, err
+		}
+		add("external_id IN (?)", ids)
 	case x.PredictionID != "":
 		// As it is read: a whole request, else one row of it.
 		n, err := s.ask(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND id = ?", x.Tenant, x.PredictionID)
@@ -75,7 +95,7 @@ func (s *Store) subjectRows(ctx context.Context, x *Subject) (predicate, error) 
 		if err != nil {
 			return p, err
 		}
-		w, err := compileClear(x.Where, schemas, x.Stored)
+		w, err := compileClear(x.Where, schemas, x.clear(false))
 		if err != nil {
 			return p, err
 		}
@@ -115,6 +135,12 @@ func (f *found) in(t target) string {
 	return "(" + t.key + ") IN (SELECT " + t.key + " FROM " + f.list(t) + ")"
 }
 
+// own is in for a mutation: on a cluster each server has the keys of the rows that
+// it has itself.
+func (f *found) own(t target) string {
+	return "(" + t.key + ") IN (SELECT " + t.key + " FROM " + f.s.cluster.local(f.list(t)) + ")"
+}
+
 // find notes what belongs to a subject.
 func (s *Store) find(ctx context.Context, prefix string, x *Subject) (*found, error) {
 	rows, err := s.subjectRows(ctx, x)
@@ -130,7 +156,10 @@ func (s *Store) find(ctx context.Context, prefix string, x *Subject) (*found, er
 	}
 	f := &found{s: s, prefix: prefix, counts: map[string]int64{}}
 	for _, t := range targets {
-		where := f.condition(t, x, rows)
+		where, err := f.condition(t, x, rows)
+		if err != nil {
+			return f, err
+		}
 		if err := f.note(ctx, t, where); err != nil {
 			return f, err
 		}
@@ -140,9 +169,20 @@ func (s *Store) find(ctx context.Context, prefix string, x *Subject) (*found, er
 
 // note makes the table of a target's rows under a condition, and counts them.
 func (f *found) note(ctx context.Context, t target, where predicate) error {
-	create := "CREATE TABLE " + f.list(t) + " ENGINE = MergeTree ORDER BY tuple() AS SELECT DISTINCT " + t.key + t.also + " FROM " + t.table + " WHERE " + where.sql
-	if err := f.s.conn.Exec(ctx, create, where.args...); err != nil {
+	rows := "SELECT DISTINCT " + t.key + t.also + " FROM "
+	before, fill, after := f.s.cluster.keyTable(f.list(t), t.table, rows)
+	for _, statement := range before {
+		if err := f.s.everywhere(ctx, statement); err != nil {
+			return fmt.Errorf("find rows of %s: %w", t.table, unavailable(err))
+		}
+	}
+	if err := f.s.conn.Exec(ctx, fill+rows+t.table+" WHERE "+where.sql, where.args...); err != nil {
 		return fmt.Errorf("find rows of %s: %w", t.table, unavailable(err))
+	}
+	if after != "" {
+		if err := f.s.conn.Exec(ctx, after); err != nil {
+			return fmt.Errorf("find rows of %s: %w", t.table, unavailable(err))
+		}
 	}
 	n, err := f.count(ctx, t)
 	f.counts[t.table] = n
@@ -159,7 +199,7 @@ func (f *found) count(ctx context.Context, t target) (int64, error) {
 }
 
 // condition is which rows of a target go with the predictions that were found.
-func (f *found) condition(t target, x *Subject, rows predicate) predicate {
+func (f *found) condition(t target, x *Subject, rows predicate) (predicate, error) {
 	p := targets[0]
 	keys := f.list(p)
 	// gone selects a column of the predictions found that no other prediction has.
@@ -169,7 +209,7 @@ func (f *found) condition(t target, x *Subject, rows predicate) predicate {
 	}
 	switch t.table {
 	case "predictions":
-		return rows
+		return rows, nil
 	case "feedback":
 		// A label names a row, or the caller's id, which is nobody's when no row has it.
 		w := predicate{
@@ -178,17 +218,21 @@ func (f *found) condition(t target, x *Subject, rows predicate) predicate {
 			args: []any{x.Tenant},
 		}
 		if x.ExternalID != "" {
-			w.sql += " OR external_id = ? AND (model = ? OR ? = '')"
-			w.args = append(w.args, x.ExternalID, x.Model, x.Model)
+			ids, err := x.externalIDs()
+			if err != nil {
+				return w, err
+			}
+			w.sql += " OR external_id IN (?) AND (model = ? OR ? = '')"
+			w.args = append(w.args, ids, x.Model, x.Model)
 		}
 		w.sql += ")"
-		return w
+		return w, nil
 	case "explanations":
-		return predicate{sql: "tenant = ? AND (model, target_id, target_row) IN (SELECT model, id, row FROM " + keys + ")", args: []any{x.Tenant}}
+		return predicate{sql: "tenant = ? AND (model, target_id, target_row) IN (SELECT model, id, row FROM " + keys + ")", args: []any{x.Tenant}}, nil
 	case "undecodable":
 		return x.undecodable()
 	}
-	return predicate{sql: "TraceId != '' AND TraceId IN (" + gone("trace_id") + ")"}
+	return predicate{sql: "TraceId != '' AND TraceId IN (" + gone("trace_id") + ")"}, nil
 }
 
 // leastText is how long an id must be to be looked for among bytes that nobody
@@ -197,12 +241,60 @@ const leastText = 4
 
 // undecodable selects records that no decoder understood and that have the subject's
 // id as a text of theirs.
-func (x *Subject) undecodable() predicate {
-	id := x.ExternalID + x.PredictionID
-	if len(id) < leastText {
-		return predicate{sql: "0"}
+func (x *Subject) undecodable() (predicate, error) {
+	texts, err := x.texts()
+	if err != nil || len(texts) == 0 {
+		return predicate{sql: "0"}, err
 	}
-	return predicate{sql: "position(payload, unhex(?)) > 0", args: []any{hex.EncodeToString(collector.EncodedText(id))}}
+	var p predicate
+	for i, text := range texts {
+		if i > 0 {
+			p.sql += " OR "
+		}
+		p.sql += "position(payload, unhex(?)) > 0"
+		p.args = append(p.args, hex.EncodeToString(text))
+	}
+	return p, nil
+}
+
+// texts are what the subject's id is among bytes that nobody understands; none where
+// it cannot be looked for there.
+func (x *Subject) texts() ([][]byte, error) {
+	ids, err := x.externalIDs()
+	if err != nil || len(x.ExternalID+x.PredictionID) < leastText {
+		return nil, err
+	}
+	if x.PredictionID != "" {
+		ids = []string{x.PredictionID}
+	}
+	out := make([][]byte, len(ids))
+	for i, id := range ids {
+		out[i] = collector.EncodedText(id)
+	}
+	return out, nil
+}
+
+// mayBe counts the predictions that were not found and of which the filter cannot be
+// known: their features are not stored, or not in a form that can be compared.
+func (s *Store) mayBe(ctx context.Context, x *Subject) (int64, error) {
+	if x.Where == "" {
+		return 0, nil
+	}
+	schemas, err := s.modelSchemas(ctx, x.Tenant, x.Model)
+	if err != nil {
+		return 0, err
+	}
+	sure, err := compileClear(x.Where, schemas, x.clear(false))
+	if err != nil {
+		return 0, err
+	}
+	may, err := compileClear(x.Where, schemas, x.clear(true))
+	if err != nil {
+		return 0, err
+	}
+	args := append(append([]any{x.Tenant, x.Model}, may.args...), sure.args...)
+	n, err := s.ask(ctx, "SELECT count() FROM predictions WHERE tenant = ? AND model = ? AND "+may.sql+" AND NOT "+sure.sql, args...)
+	return int64(n), err
 }
 
 // ask asks for one number.

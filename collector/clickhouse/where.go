@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -80,13 +81,21 @@ func compileWhere(text string, schemas []*collector.Schema) (predicate, error) {
 	return compileClear(text, schemas, nil)
 }
 
-// clearText turns a clear value of a field that is private by hash into what may be
-// stored of it.
-type clearText func(f *collector.Field, value string) ([]string, error)
+// clearForms is for whoever names clear values, of which something else may be stored.
+type clearForms struct {
+	// field turns a clear value of a field that is private by hash into what may be
+	// stored of it; id does so for a caller's id or a text of which patterns may have
+	// hashed a part. Either may be nil.
+	field func(f *collector.Field, value string) ([]string, error)
+	id    func(value string) ([]string, error)
+	// may has what cannot be known of a row taken for true: its features are not
+	// stored, or the one named is in no form to compare.
+	may bool
+}
 
-// compileClear is compileWhere for whoever may name clear values of hashed fields;
-// with a nil clearText it takes what is stored.
-func compileClear(text string, schemas []*collector.Schema, stored clearText) (predicate, error) {
+// compileClear is compileWhere for whoever names clear values; with a nil clearForms it
+// takes what is stored.
+func compileClear(text string, schemas []*collector.Schema, stored *clearForms) (predicate, error) {
 	if strings.TrimSpace(text) == "" {
 		return predicate{sql: "1"}, nil
 	}
@@ -228,7 +237,8 @@ type whereParser struct {
 	i       int
 	nodes   int
 	schemas []*collector.Schema
-	stored  clearText
+	stored  *clearForms // nil outside of compileClear
+	negated bool        // within an odd number of nots
 	out     strings.Builder
 	args    []any
 	err     error
@@ -297,7 +307,9 @@ func (p *whereParser) unary(depth int) {
 	switch {
 	case p.keyword("not"):
 		p.out.WriteString("(NOT ")
+		p.negated = !p.negated
 		p.unary(depth + 1)
+		p.negated = !p.negated
 		p.out.WriteByte(')')
 	case p.symbol("("):
 		p.or(depth + 1)
@@ -349,7 +361,14 @@ type operand struct {
 	kind     valueKind
 	narrow   bool // a float32, against which numbers are compared as float32
 	codes    []string
-	hashed   *collector.Field // that its values are keyed hashes of
+	// forms turns a clear value into what may be stored of it; hash says that this has
+	// no order.
+	forms func(value string) ([]string, error)
+	hash  bool
+	// blind says why what is stored cannot be compared with anything.
+	blind string
+	text  bool // that patterns may have taken something out of
+	name  string
 }
 
 func (p *whereParser) resolve(t whereToken) ([]operand, bool) {
@@ -364,7 +383,11 @@ func (p *whereParser) resolve(t whereToken) ([]operand, bool) {
 	if !ok {
 		return nil, false
 	}
-	return []operand{{sql: c.sql, kind: c.kind}}, true
+	op := operand{sql: c.sql, kind: c.kind, name: column}
+	if column == "external_id" && p.stored != nil {
+		op.forms = p.stored.id
+	}
+	return []operand{op}, true
 }
 
 func (p *whereParser) features(name string) []operand {
@@ -377,17 +400,20 @@ func (p *whereParser) features(name string) []operand {
 		f := &s.Features[i]
 		array, at, ok := collector.FieldPosition(s.Features, i)
 		if !ok || f.Elements != 1 {
+			if p.stored != nil {
+				out = append(out, operand{schemaID: s.ID, name: name, blind: cmp.Or(string(f.Private), "a tensor")})
+			}
 			continue
 		}
 		// An index beyond the array (features not stored) reads the type's
 		// zero, so the length is part of the condition.
 		column := strings.ToLower(array)
-		op := operand{schemaID: s.ID, sql: column + "[" + strconv.Itoa(at+1) + "]", codes: f.Categories}
+		op := operand{schemaID: s.ID, name: name, sql: column + "[" + strconv.Itoa(at+1) + "]", codes: f.Categories}
 		switch array {
 		case "Str":
 			op.kind = kindText
-			if f.Private == collector.PrivacyHash && p.stored != nil {
-				op.hashed = f
+			if p.stored != nil {
+				p.clear(&op, f)
 			}
 		case "F32":
 			op.narrow = true
@@ -402,9 +428,58 @@ func (p *whereParser) features(name string) []operand {
 	return out
 }
 
+// clear says what may be stored of a text's clear value.
+func (p *whereParser) clear(op *operand, f *collector.Field) {
+	switch f.Private {
+	case collector.PrivacyHash:
+		if op.hash = p.stored.field != nil; op.hash {
+			op.forms = func(v string) ([]string, error) { return p.stored.field(f, v) }
+		}
+	case collector.PrivacySeal, collector.PrivacyMask:
+		op.blind = string(f.Private)
+	case collector.PrivacyNone:
+		op.forms, op.text = p.stored.id, true
+	}
+}
+
+// noFeatures holds for a row whose features are not stored: sampled out, cut, of a
+// request that was refused.
+const noFeatures = "(empty(f32) AND empty(f64) AND empty(i64) AND empty(str))"
+
+// unknown adds the rows of which a test of these operands cannot be known.
+func (p *whereParser) unknown(ops []operand, compares bool) {
+	if p.stored == nil || !p.stored.may || p.negated || ops[0].schemaID == "" {
+		return
+	}
+	p.out.WriteString(" OR " + noFeatures)
+	for _, op := range ops {
+		switch {
+		case op.blind != "" && (compares || op.sql == ""):
+			p.out.WriteString(" OR schema_id = ?")
+			p.args = append(p.args, op.schemaID)
+		case op.text && compares:
+			p.out.WriteString(" OR schema_id = ? AND capture = ?")
+			p.args = append(p.args, op.schemaID, collector.CaptureRedacted)
+		}
+	}
+}
+
+// seen refuses operands of which none can be compared with a value.
+func (p *whereParser) seen(ops []operand) bool {
+	if slices.ContainsFunc(ops, func(o operand) bool { return o.blind == "" }) {
+		return true
+	}
+	p.failf("%q is stored in no form that a value can be compared with (%s)", ops[0].name, ops[0].blind)
+	return false
+}
+
 // each writes the alternatives of a name, one a schema.
-func (p *whereParser) each(ops []operand, write func(operand)) {
+func (p *whereParser) each(ops []operand, compares bool, write func(operand)) {
 	p.out.WriteByte('(')
+	defer func() {
+		p.unknown(ops, compares)
+		p.out.WriteByte(')')
+	}()
 	for i, op := range ops {
 		if i > 0 {
 			p.out.WriteString(" OR ")
@@ -413,17 +488,20 @@ func (p *whereParser) each(ops []operand, write func(operand)) {
 			write(op)
 			continue
 		}
+		if op.blind != "" && (compares || op.sql == "") {
+			p.out.WriteByte('0')
+			continue
+		}
 		column, _, _ := strings.Cut(strings.TrimPrefix(op.sql, "reinterpretAsUInt64("), "[")
 		p.out.WriteString("(schema_id = ? AND notEmpty(" + column + ") AND ")
 		p.args = append(p.args, op.schemaID)
 		write(op)
 		p.out.WriteByte(')')
 	}
-	p.out.WriteByte(')')
 }
 
 func (p *whereParser) null(ops []operand, not bool) {
-	p.each(ops, func(op operand) {
+	p.each(ops, false, func(op operand) {
 		sql := "isNaN(" + op.sql + ")"
 		switch {
 		case op.kind == kindText:
@@ -446,18 +524,22 @@ func (p *whereParser) compare(ops []operand) {
 		return
 	}
 	lit := p.next()
-	p.each(ops, func(o operand) {
-		if o.hashed != nil && op != "=" && op != "!=" {
-			p.failf("%q is stored as a hash, which has no order", o.hashed.Name)
+	if !p.seen(ops) {
+		return
+	}
+	p.each(ops, true, func(o operand) {
+		equality := op == "=" || op == "!="
+		if o.hash && !equality {
+			p.failf("%q is stored as a hash, which has no order", o.name)
 			return
 		}
-		if o.hashed != nil {
+		if o.forms != nil && equality {
 			p.member(o, []whereToken{lit}, op == "!=")
 			return
 		}
 		marker := p.literal(o, lit)
 		p.out.WriteString(o.sql + " " + op + " " + marker)
-		if op == "!=" {
+		if op == "!=" || o.kind == kindText && !equality { // a missing text is less than any
 			p.out.WriteString(" AND NOT ")
 			p.missing(o)
 		}
@@ -497,14 +579,17 @@ func (p *whereParser) in(ops []operand, not bool) {
 		}
 		break
 	}
-	p.each(ops, func(o operand) { p.member(o, list, not) })
+	if !p.seen(ops) {
+		return
+	}
+	p.each(ops, true, func(o operand) { p.member(o, list, not) })
 }
 
 // member writes that an operand is one of a list, or present and none of it.
 func (p *whereParser) member(o operand, list []whereToken, not bool) {
 	var markers []string
 	for _, lit := range list {
-		if o.hashed == nil {
+		if o.forms == nil {
 			markers = append(markers, p.literal(o, lit))
 			continue
 		}
@@ -512,7 +597,7 @@ func (p *whereParser) member(o operand, list []whereToken, not bool) {
 			p.failf("a value is wanted, not %q at byte %d", lit.text, lit.at)
 			return
 		}
-		values, err := p.stored(o.hashed, lit.text)
+		values, err := o.forms(lit.text)
 		if err != nil {
 			p.failf("%v", err)
 			return

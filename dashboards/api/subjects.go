@@ -36,7 +36,8 @@ type ErasureRequest struct {
 	Expect *int64 `json:"expect,omitempty"`
 }
 
-// Erasure is the proof of an erasure: rows by table before it and after.
+// Erasure is the proof of an erasure: rows by table, dead letters and waiting halves of
+// predictions, before it and after.
 type Erasure struct {
 	DryRun bool `json:"dry_run"`
 	// Pending says that records are on their way to the store that might be the
@@ -49,8 +50,11 @@ type Erasure struct {
 	// FilesGoneBy is when the files that the rows were in have left the disk of the
 	// store.
 	FilesGoneBy *time.Time `json:"files_gone_by,omitempty"`
-	// Unsearched counts records that nobody understands and that were not searched.
-	Unsearched int64 `json:"unsearched"`
+	// Unsearched counts what might be the subject's and cannot be known to be, UnsearchedIn
+	// by where that is: records that nobody understands; where a filter asks for a
+	// feature, what has none stored, or not in a form that can be compared.
+	Unsearched   int64            `json:"unsearched"`
+	UnsearchedIn map[string]int64 `json:"unsearched_in,omitempty"`
 	// Stays says what of a subject an erasure does not reach.
 	Stays []string `json:"stays"`
 }
