@@ -42,7 +42,7 @@ func (s *server) startWriter(context.Context) error {
 	if err := s.dead.Observe(s.telemetry.MeterProvider()); err != nil {
 		return err
 	}
-	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Log: s.log}
+	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Kept: s.spool, Log: s.log}
 	if s.engine != nil {
 		wcfg.Doubt = s.engine.NearlyFull
 	}

@@ -38,6 +38,9 @@ type DeadLetters interface {
 	Buried(batch string) []collector.DeadLetter
 	// Applies reports whether a letter driven in a batch is still to be stored by it.
 	Applies(id, batch string) bool
+	// Gone reports whether there was a letter, and which batch has stored it, "" where it
+	// was deleted.
+	Gone(id string) (batch string, gone bool)
 	// List returns all letters without payloads, Get one with it.
 	List() []collector.DeadLetter
 	Get(id string) (*collector.DeadLetter, error)
@@ -67,6 +70,9 @@ type insert struct {
 	stored func(ctx context.Context, lo, hi int, open func(i int) bool) (bool, error)
 	// buried reports whether record i has a letter, bury is told that it has one now,
 	// and letter makes it. letter is nil where the insert cannot be divided.
+	// here looks which of the records are there, of whatever batch, and how many of them
+	// only in part. nil for rollups.
+	here   func(ctx context.Context) (found func(i int) bool, part int, err error)
 	buried func(i int) bool
 	bury   func(i int)
 	letter func(i int) collector.DeadLetter
@@ -355,7 +361,7 @@ func (w *Writer) driven(p *plan, position int) (r collector.Record, l *collector
 		return r, nil, err
 	}
 	r.Kind, r.Version, r.Payload = l.Kind, l.Version, l.Payload
-	known := w.cfg.Dead == nil || w.cfg.Dead.Applies(l.ID, p.token)
+	known := w.cfg.Dead == nil || w.cfg.Dead.Applies(l.ID, p.token) || p.kept && w.broughtHome(l.ID, p.token)
 	twice := p.home[l.ID]
 	p.home[l.ID] = true
 	switch {

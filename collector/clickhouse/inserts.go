@@ -56,6 +56,9 @@ func (w *Writer) rowInserts(p *plan) []insert {
 					}
 					return w.store.hasPredictions(ctx, p.token, m, part)
 				},
+				here: func(ctx context.Context) (func(int) bool, int, error) {
+					return w.store.herePredictions(ctx, p.token, m, part)
+				},
 			}, collector.InsertPredictions, items))
 		}
 	}
@@ -198,6 +201,10 @@ func (w *Writer) otherInserts(p *plan) []insert {
 			stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 				return w.store.hasExplanations(ctx, p.explanations[lo:hi])
 			},
+			here: func(ctx context.Context) (func(int) bool, int, error) {
+				return hereOf(ctx, w.store, "SELECT DISTINCT doc_hash FROM explanations WHERE doc_hash IN (?)", len(p.explanations),
+					func(i int) uint64 { return p.explanations[i].hash() })
+			},
 		}, "explanations", func(i int) int { return p.explanations[i].position }, nil))
 	}
 	if len(p.undecodable) > 0 {
@@ -212,6 +219,10 @@ func (w *Writer) otherInserts(p *plan) []insert {
 					at = append(at, uint32(u.position))
 				}
 				return w.store.hasPositions(ctx, "undecodable", p.token, at)
+			},
+			here: func(ctx context.Context) (func(int) bool, int, error) {
+				return hereOf(ctx, w.store, "SELECT DISTINCT position FROM undecodable WHERE position IN (?) AND insert_batch = ?", len(p.undecodable),
+					func(i int) uint32 { return uint32(p.undecodable[i].position) }, p.token)
 			},
 		}, "undecodable", func(i int) int { return p.undecodable[i].position }, nil))
 	}
@@ -241,6 +252,9 @@ func (w *Writer) schemaInsert(p *plan) insert {
 		},
 		stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 			return w.store.hasSchemas(ctx, ids[lo:hi])
+		},
+		here: func(ctx context.Context) (func(int) bool, int, error) {
+			return hereOf(ctx, w.store, "SELECT DISTINCT id FROM schemas WHERE id IN (?)", len(ids), func(i int) string { return ids[i] })
 		},
 	}, "schemas", func(i int) int { return p.schemaAt[ids[i]] }, nil)
 }
@@ -280,6 +294,10 @@ func (w *Writer) feedbackInserts(p *plan) []insert {
 					positions = append(positions, uint32(i))
 				}
 				return w.store.hasPositions(ctx, "feedback", p.token, positions)
+			},
+			here: func(ctx context.Context) (func(int) bool, int, error) {
+				return hereOf(ctx, w.store, "SELECT DISTINCT position FROM feedback WHERE position IN (?) AND insert_batch = ?", len(at),
+					func(i int) uint32 { return uint32(at[i]) }, p.token)
 			},
 		}
 		position := func(i int) int { return p.feedbackAt[at[i]] }

@@ -17,7 +17,7 @@ const migrateTries = 20
 // and takes no lock, so any number of servers may run it at once.
 func (s *Store) Migrate(ctx context.Context) error {
 	for i, statement := range migrations() {
-		steps, err := s.cluster.statements(statement)
+		steps, err := s.cluster.statements(s.withSync(statement))
 		if err != nil {
 			return fmt.Errorf("migrate: step %d: %w", i+1, err)
 		}

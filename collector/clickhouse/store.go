@@ -39,6 +39,9 @@ type Config struct {
 	// Cluster names the cluster that the server is of, whose shards are to hold the
 	// rows (system.clusters); empty means this server alone.
 	Cluster string
+	// Synced has tables made so that an insert is on the disk when it is confirmed, and
+	// refuses those that are not: durability machine rests on it.
+	Synced bool
 	// AllowOldServer lets a server older than embedded.MinVersion be used.
 	AllowOldServer bool
 	// MaxConns bounds the connections; 0 means 8.
@@ -55,6 +58,7 @@ type Store struct {
 	conn    driver.Conn
 	version string
 	cluster cluster
+	synced  bool
 	bins    func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 
 	mu         sync.Mutex // guards everything declared below
@@ -98,7 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Bins = collector.BinRow
 	}
 	s := &Store{
-		conn: conn, bins: cfg.Bins, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
+		conn: conn, bins: cfg.Bins, synced: cfg.Synced, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
 		modelIDs: map[string]modelSchemas{}, inUse: map[string]bool{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 	}
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
@@ -173,6 +177,13 @@ func (s *Store) check(ctx context.Context, cfg Config, addr string) error {
 
 // checkTables refuses tables whose own settings override what inserts ask for.
 func (s *Store) checkTables(ctx context.Context) error {
+	var byDefault map[string]string
+	if s.synced {
+		var err error
+		if byDefault, err = s.syncedByDefault(ctx); err != nil {
+			return err
+		}
+	}
 	rows, err := s.conn.Query(ctx, "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'")
 	if err != nil {
 		return fmt.Errorf("read table settings: %w", unavailable(err))
@@ -189,20 +200,77 @@ func (s *Store) checkTables(ctx context.Context) error {
 		if err := checkEngine(name, full); err != nil {
 			return err
 		}
+		if s.synced {
+			if err := checkSynced(name, full, byDefault); err != nil {
+				return err
+			}
+		}
 	}
 	return rows.Err()
 }
 
-// leastReplicatedWindow is a day, in seconds: the server's own default is an hour.
-const leastReplicatedWindow = 24 * 60 * 60
+// syncSettings are what makes an insert be on the disk when it is confirmed.
+const syncSettings = "fsync_after_insert = 1, fsync_part_directory = 1"
 
-func checkEngine(table, full string) error {
+// syncedByDefault says which of them the server has for every table that is not
+// replicated.
+func (s *Store) syncedByDefault(ctx context.Context) (map[string]string, error) {
+	rows, err := s.conn.Query(ctx, "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('fsync_after_insert', 'fsync_part_directory')")
+	if err != nil {
+		return nil, fmt.Errorf("read the server's table settings: %w", unavailable(err))
+	}
+	out := map[string]string{}
+	err = scanAll(rows, func() error {
+		var name, value string
+		if err := rows.Scan(&name, &value); err != nil {
+			return fmt.Errorf("read the server's table settings: %w", err)
+		}
+		out[name] = value
+		return nil
+	})
+	return out, err
+}
+
+// checkSynced refuses a table that confirms what is not on its disk.
+func checkSynced(table, full string, byDefault map[string]string) error {
+	have := tableSettings(full)
+	for _, name := range []string{"fsync_after_insert", "fsync_part_directory"} {
+		v, own := have[name]
+		if !own && !strings.HasPrefix(full, "Replicated") {
+			v = byDefault[name]
+		}
+		if v != "1" && v != "true" {
+			return fmt.Errorf("table %s confirms inserts that a power cut can take away (%s is not 1), which durability machine does not allow: ALTER TABLE %s MODIFY SETTING %s",
+				table, name, table, syncSettings)
+		}
+	}
+	return nil
+}
+
+// withSync makes a migration's table one that syncs, if it makes one.
+func (s *Store) withSync(migration string) string {
+	if !s.synced || !strings.HasPrefix(migration, "CREATE TABLE") {
+		return migration
+	}
+	return strings.Replace(migration, "SETTINGS ", "SETTINGS "+syncSettings+", ", 1)
+}
+
+// tableSettings are a table's own, from its engine as the server writes it.
+func tableSettings(full string) map[string]string {
 	_, set, _ := strings.Cut(full, " SETTINGS ")
 	have := map[string]string{}
 	for _, kv := range strings.Split(set, ", ") {
 		k, v, _ := strings.Cut(kv, " = ")
 		have[k] = strings.Trim(v, "'")
 	}
+	return have
+}
+
+// leastReplicatedWindow is a day, in seconds: the server's own default is an hour.
+const leastReplicatedWindow = 24 * 60 * 60
+
+func checkEngine(table, full string) error {
+	have := tableSettings(full)
 	if v, ok := have["async_insert"]; ok && v != "0" && v != "false" {
 		return fmt.Errorf("table %s has async_insert = %s, under which acknowledged rows can be lost or doubled: ALTER TABLE %s RESET SETTING async_insert", table, v, table)
 	}

@@ -43,6 +43,9 @@ type WriterConfig struct {
 	// Dead takes the records that the server refuses for what is in them. nil means
 	// that the writer waits on them for ever.
 	Dead DeadLetters
+	// Kept is asked at the start for batches that a power cut may have taken from the
+	// server after it had confirmed them. nil means none.
+	Kept Kept
 	// Backoff is the first wait after a failed attempt, doubled up to
 	// BackoffMax; 0 means 100 ms and 15 s.
 	Backoff, BackoffMax time.Duration
@@ -74,6 +77,9 @@ type Health struct {
 	Permanent bool
 	// Counters since the start.
 	Batches, Rows, Retries, Undecodable, Dead uint64
+	// Restored counts the records, and their parts in rollups, that a power cut had
+	// taken from the server and that were sent again.
+	Restored uint64
 }
 
 // Writer drains a Source into the tables, for ever: a ClickHouse that is away or
@@ -130,6 +136,9 @@ func (w *Writer) Health() Health {
 // Run drains the source until ctx is done (then it returns nil) or the source
 // fails. A batch in flight at the end is not acknowledged and comes again.
 func (w *Writer) Run(ctx context.Context) error {
+	if err := w.recheck(ctx); err != nil {
+		return nil //nolint:nilerr // it fails only when ctx is done
+	}
 	for {
 		b, err := w.cfg.Source.Next(ctx)
 		if ctx.Err() != nil {
@@ -342,7 +351,9 @@ func permanent(err error) bool {
 
 // plan is a batch sorted by what its records are.
 type plan struct {
-	token   string
+	token string
+	// kept says that the batch was acknowledged before: it is looked for, not stored.
+	kept    bool
 	decoder *collector.Decoder
 	records []collector.Record
 	months  map[int][]decoded
@@ -399,8 +410,11 @@ type undecodable struct {
 	err      error
 }
 
-func (w *Writer) sort(b *collector.Batch) *plan {
+func (w *Writer) sort(b *collector.Batch) *plan { return w.sortAs(b, false) }
+
+func (w *Writer) sortAs(b *collector.Batch, kept bool) *plan {
 	p := &plan{
+		kept:  kept,
 		token: b.Token, decoder: &w.decoder, records: b.Records, months: map[int][]decoded{}, schemas: map[string][]byte{}, schemaAt: map[string]int{},
 		parsed: map[string]*collector.Schema{}, buried: map[burial]bool{}, home: map[string]bool{},
 	}

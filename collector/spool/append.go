@@ -27,6 +27,11 @@ type segment struct {
 	index   []entry
 	whole   bool // the index has every record
 	damaged bool // damage was found inside: never delete the file
+	// ackedAt is when the last of it was acknowledged, or looked for; zero where the
+	// ledger does not know it. kept says that it is all acknowledged and stays for now,
+	// doubt that a batch of it is still to be looked for.
+	ackedAt     time.Time
+	kept, doubt bool
 }
 
 // entry finds a record by the hashes of its prediction id and trace id.
@@ -389,6 +394,21 @@ func (s *Spool) roll(n int64) error {
 func (s *Spool) capacity(n int64) (int64, error) {
 	need := max(n+headerSize, minSegment)
 	want := max(s.cfg.SegmentBytes, need)
+	room, err := s.room(want)
+	for err == nil && room < want && s.dropKept() {
+		room, err = s.room(want)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if room < need {
+		return 0, fmt.Errorf("%w: %d bytes needed, %d allowed", errNoRoom, need, max(room, 0))
+	}
+	return room, nil
+}
+
+// room is how much of want bytes the maximum and the disk allow.
+func (s *Spool) room(want int64) (int64, error) {
 	free, err := s.fs.Free(s.cfg.Dir)
 	if err != nil {
 		return 0, fmt.Errorf("ask for free space: %w", err)
@@ -402,9 +422,6 @@ func (s *Spool) capacity(n int64) (int64, error) {
 		}
 		s.mu.Unlock()
 		room = min(room, s.cfg.MaxBytes-used)
-	}
-	if room < need {
-		return 0, fmt.Errorf("%w: %d bytes needed, %d allowed", errNoRoom, need, max(room, 0))
 	}
 	return room, nil
 }

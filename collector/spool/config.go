@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,6 +48,13 @@ type Config struct {
 	BatchBytes int
 	BatchRows  int
 	BatchAge   time.Duration
+	// KeepFor is how long LevelMachine keeps a segment of which all is acknowledged, for
+	// the case of a power cut: 15 minutes by default, negative for not at all.
+	KeepFor time.Duration
+	// BootIDPath is the file that tells one run of the machine from another,
+	// /proc/sys/kernel/random/boot_id by default. Where it cannot be read every start
+	// counts as one after a power cut.
+	BootIDPath string
 	// IndexRecords bounds the index of records that are not yet acknowledged, at
 	// 24 bytes each: 1,048,576 by default. Find reads segments beyond it.
 	IndexRecords int
@@ -76,6 +84,8 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	setDefault(&c.BatchRows, 50_000)
 	setDefault(&c.BatchAge, time.Second)
 	setDefault(&c.IndexRecords, 1<<20)
+	setDefault(&c.KeepFor, 15*time.Minute)
+	c.BootIDPath = cmp.Or(c.BootIDPath, "/proc/sys/kernel/random/boot_id")
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,6 +45,8 @@ type world struct {
 	store     map[string][]string // by token
 	planned   map[string]string   // token -> the ids handed out with it
 	next      int
+	order     []string // tokens as they were first stored
+	sentAgain int
 }
 
 func newWorld(t *testing.T) *world {
@@ -71,6 +74,9 @@ func (w *world) insert(b *collector.Batch) {
 	list := strings.Join(ids, ",")
 	if before, ok := w.planned[b.Token]; ok && before != list {
 		w.t.Fatalf("token %s was handed out with %s and then with %s", b.Token, before, list)
+	}
+	if !slices.Contains(w.order, b.Token) {
+		w.order = append(w.order, b.Token)
 	}
 	w.planned[b.Token] = list
 	w.store[b.Token] = ids

@@ -50,7 +50,14 @@ type Dead struct {
 	// stored, by batch.
 	splits map[string]map[string]bool
 	home   map[string]map[string]bool
+	// gone are the last letters that are no more, with the batch that has stored each, ""
+	// where it was deleted; goneOrder the oldest first.
+	gone      map[string]string
+	goneOrder []string
 }
+
+// maxGone bounds the letters of which it is remembered that there were such.
+const maxGone = 4096
 
 // buried is a letter without its payload, and where its frame lies.
 type buried struct {
@@ -90,20 +97,24 @@ func openDead(cfg DeadConfig, fs filesystem) (*Dead, error) {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, 256<<20)
 	cfg.MaxLetters = cmp.Or(cfg.MaxLetters, 1<<16)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
-	d := &Dead{cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{}}
+	d := newDead(cfg, fs)
 	if err := d.load(false); err != nil {
 		return nil, fmt.Errorf("open dead letters in %q: %w", cfg.Dir, err)
 	}
 	return d, nil
 }
 
+func newDead(cfg DeadConfig, fs filesystem) *Dead {
+	return &Dead{
+		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
+		gone: map[string]string{},
+	}
+}
+
 // ReadDead returns the letters kept in a folder, payloads included, and changes
 // nothing: a server may be using it.
 func ReadDead(dir string) ([]collector.DeadLetter, error) {
-	d := &Dead{
-		cfg: DeadConfig{Dir: dir, Logger: slog.New(slog.DiscardHandler)}, fs: osFS{},
-		letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
-	}
+	d := newDead(DeadConfig{Dir: dir, Logger: slog.New(slog.DiscardHandler)}, osFS{})
 	if err := d.load(true); err != nil {
 		return nil, fmt.Errorf("read dead letters in %q: %w", dir, err)
 	}
@@ -235,6 +246,10 @@ func (d *Dead) add(l *collector.DeadLetter, at, size int64) {
 	if old := d.letters[l.ID]; old != nil {
 		d.live -= old.size
 	}
+	if _, was := d.gone[l.ID]; was { // so long ago that it was refused anew
+		delete(d.gone, l.ID)
+		d.goneOrder = slices.DeleteFunc(d.goneOrder, func(id string) bool { return id == l.ID })
+	}
 	k := &buried{DeadLetter: *l, at: at, size: size}
 	k.Bytes, k.Payload = len(l.Payload), nil
 	d.letters[l.ID] = k
@@ -248,6 +263,14 @@ func (d *Dead) apply(n *note) {
 	for _, id := range n.Gone {
 		if n.Batch != "" {
 			put(d.home, n.Batch, id)
+		}
+		if _, known := d.gone[id]; !known {
+			d.goneOrder = append(d.goneOrder, id)
+		}
+		d.gone[id] = n.Batch
+		if len(d.goneOrder) > maxGone {
+			delete(d.gone, d.goneOrder[0])
+			d.goneOrder = d.goneOrder[1:]
 		}
 		if l := d.letters[id]; l != nil {
 			d.live -= l.size
@@ -360,6 +383,15 @@ func (d *Dead) Applies(id, batch string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.letters[id] != nil || d.home[batch][id]
+}
+
+// Gone reports whether there was a letter that is no more, and which batch has stored
+// it, "" where it was deleted. It knows the last few thousand.
+func (d *Dead) Gone(id string) (batch string, gone bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	batch, gone = d.gone[id]
+	return batch, gone
 }
 
 // Finish says that all of a batch is stored or buried, before it is acknowledged, and
@@ -679,6 +711,14 @@ func (d *Dead) notes() []note {
 			n.Gone = append(n.Gone, id)
 		}
 		out = append(out, n)
+	}
+	for i, id := range d.goneOrder {
+		batch := d.gone[id]
+		if i > 0 && d.gone[d.goneOrder[i-1]] == batch {
+			out[len(out)-1].Gone = append(out[len(out)-1].Gone, id)
+			continue
+		}
+		out = append(out, note{Batch: batch, Gone: []string{id}})
 	}
 	return out
 }

@@ -316,3 +316,64 @@ func TestErasedLettersLeaveNoByte(t *testing.T) {
 		t.Errorf("the letter that stays: %+v, %v", got, err)
 	}
 }
+
+// TestGoneLettersAreRemembered across a rewriting of the file and a restart, until they
+// are refused anew.
+func TestGoneLettersAreRemembered(t *testing.T) {
+	disk := newMemFS(1)
+	d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	letter := func(position int) collector.DeadLetter {
+		return collector.DeadLetter{
+			ID: collector.DeadLetterID("a", position, "predictions"), Batch: "a", Position: position, Insert: "predictions",
+			Kind: collector.KindPrediction, Version: 1, Payload: []byte("payload"),
+		}
+	}
+	list := []collector.DeadLetter{letter(0), letter(1), letter(2)}
+	if err := d.Bury(list); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Delete([]string{list[0].ID}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := d.Finish("b", []string{list[1].ID}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string) {
+		t.Helper()
+		for i, want := range []struct {
+			batch string
+			gone  bool
+		}{{"", true}, {"b", true}, {"", false}} {
+			if batch, gone := d.Gone(list[i].ID); batch != want.batch || gone != want.gone {
+				t.Errorf("%s: letter %d: %q, %t", what, i, batch, gone)
+			}
+		}
+	}
+	check("at first")
+	for _, what := range []string{"written anew", "and again"} {
+		d.broken = true // the next batch has the file written anew
+		if err := errors.Join(d.Begin("c"), d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if d, err = openDead(DeadConfig{Dir: "/dead", Logger: quiet}, disk); err != nil {
+			t.Fatal(err)
+		}
+		check(what)
+	}
+	if err := d.Bury(list[:1]); err != nil {
+		t.Fatal(err)
+	}
+	d.broken = true
+	if err := errors.Join(d.Begin("c"), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = openDead(DeadConfig{Dir: "/dead", Logger: quiet}, disk); err != nil {
+		t.Fatal(err)
+	}
+	if _, gone := d.Gone(list[0].ID); gone || d.Len() != 2 {
+		t.Errorf("refused anew: gone %t, %d letters", gone, d.Len())
+	}
+}

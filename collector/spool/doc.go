@@ -3,8 +3,8 @@
 // answer is sent, and leaves it when the batch it belongs to was acknowledged.
 //
 // It owns the folder: its lock, its node id, its segments, the cursor that
-// says what was acknowledged and which batch is frozen, and below it the dead
-// letters (Dead), which the store refuses for what is in them. It never opens a
+// says what was acknowledged and which batch is frozen, the ledger that remembers
+// what a power cut may take from the store, and below it the dead letters (Dead), which the store refuses for what is in them. It never opens a
 // connection, never looks into a feature and never waits for whoever drains it.
 //
 // Invariants:
@@ -14,6 +14,9 @@
 //   - A batch is planned on disk before it is handed out. It is handed out again
 //     with the same records and the same token, also after a restart, until Ack.
 //   - Ack makes the cursor durable before any segment is deleted.
+//   - At LevelMachine what is acknowledged stays for Config.KeepFor and, after a power
+//     cut, is offered to be looked for in the store; what Rotate and Before have said to
+//     be gone never is.
 //   - A segment in which damage was found before its tail is never deleted: it
 //     is renamed to .bad and counted. A torn tail is copied to a .bad file
 //     before it is cut.

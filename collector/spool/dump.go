@@ -23,6 +23,10 @@ type Report struct {
 	CursorDamaged bool
 	// BadFiles are the names of what earlier starts set aside.
 	BadFiles []string
+	// Remembered counts the batches in the ledger; LedgerDamaged says that no ledger can
+	// be read though there is a file.
+	Remembered    int
+	LedgerDamaged bool
 }
 
 // SegmentReport is what Verify found in one segment.
@@ -40,7 +44,7 @@ type SegmentReport struct {
 
 // OK reports whether nothing acknowledged to a client is damaged.
 func (r *Report) OK() bool {
-	return !r.CursorDamaged && !slices.ContainsFunc(r.Segments, func(s SegmentReport) bool { return s.HeaderDamaged || s.Damaged > 0 })
+	return !r.CursorDamaged && !r.LedgerDamaged && !slices.ContainsFunc(r.Segments, func(s SegmentReport) bool { return s.HeaderDamaged || s.Damaged > 0 })
 }
 
 // Verify reads every frame of the folder and changes nothing; it takes no lock,
@@ -72,6 +76,11 @@ func walk(dir string, w io.Writer) (*Report, error) {
 	slices.Sort(names)
 	if slices.Contains(names, cursorName) {
 		if err := reportCursor(fs, dir, r, w); err != nil {
+			return nil, err
+		}
+	}
+	if slices.Contains(names, ledgerName) {
+		if err := reportLedger(fs, dir, r, w); err != nil {
 			return nil, err
 		}
 	}
@@ -118,6 +127,26 @@ func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	return nil
+}
+
+func reportLedger(fs filesystem, dir string, r *Report, w io.Writer) error {
+	f, err := fs.Open(join(dir, ledgerName), true)
+	if err != nil {
+		return fmt.Errorf("open ledger in %q: %w", dir, err)
+	}
+	defer f.Close()
+	l, found, _, err := readLedger(f)
+	if err != nil {
+		return fmt.Errorf("read ledger in %q: %w", dir, err)
+	}
+	if !found {
+		r.LedgerDamaged = true
+		fmt.Fprintln(w, "ledger cannot be read")
+		return nil
+	}
+	r.Remembered = len(l.entries)
+	_, err = fmt.Fprintf(w, "ledger generation=%d batches=%d forgotten=%d boot=%q\n", l.head.generation, len(l.entries), l.head.forgotten, l.head.boot)
+	return err
 }
 
 func reportSegment(fs filesystem, name string, number uint64, w io.Writer) (SegmentReport, error) {

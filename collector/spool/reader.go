@@ -97,6 +97,9 @@ func (s *Spool) Ack(ctx context.Context, b *collector.Batch) error {
 }
 
 func (s *Spool) finish(b *collector.Batch) error {
+	if err := s.remember(b); err != nil {
+		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+	}
 	c := s.cursor
 	c.acked, c.plan = b.To, nil
 	s.mu.Lock()
@@ -111,44 +114,76 @@ func (s *Spool) finish(b *collector.Batch) error {
 	s.received.Store(0)
 	s.acked.Add(uint64(len(b.Records)))
 	s.mu.Lock()
-	for _, seg := range s.segments {
-		if seg.number == b.To.Segment {
-			seg.ackedTo = b.To.Offset
-		}
-	}
+	s.acknowledge(b.To, time.Now())
 	s.mu.Unlock()
 	s.dropFinished()
 	return nil
 }
 
-// dropFinished deletes the segments of which everything is acknowledged, and
-// keeps those with damage under another name. What cannot be deleted is tried
-// again next time.
+// dropFinished deletes the segments of which everything is acknowledged and that are
+// not kept, and keeps those with damage under another name. What cannot be deleted is
+// tried again next time.
 func (s *Spool) dropFinished() {
-	acked := s.cursor.acked
-	var finished []*segment
-	s.mu.Lock()
-	for _, seg := range s.segments {
-		done := seg.number < acked.Segment || seg.number == acked.Segment && acked.Offset >= seg.end
-		if done && seg.capacity == 0 {
-			finished = append(finished, seg)
+	finished, forgotten := s.finished()
+	if forgotten > 0 {
+		if err := s.forgetBelow(forgotten); err != nil {
+			s.cfg.Logger.Error("spool cannot forget acknowledged batches: their segments stay", "dir", s.cfg.Dir, "error", err)
+			return
 		}
 	}
-	s.mu.Unlock()
 	gone := make(map[*segment]bool, len(finished))
 	for _, seg := range finished {
-		var err error
-		if seg.damaged {
-			err = s.fs.Rename(s.path(seg), s.path(seg)+".bad")
-		} else {
-			err = s.fs.Remove(s.path(seg))
+		if s.remove(seg) {
+			gone[seg] = true
 		}
-		if err != nil && !notExist(err) {
-			s.cfg.Logger.Warn("spool could not remove a segment", "dir", s.cfg.Dir, "segment", seg.number, "error", err)
+	}
+	s.removed(gone)
+	if forgotten > 0 && s.cfg.Level == LevelMachine {
+		if err := s.fs.SyncDir(s.cfg.Dir); err != nil {
+			s.cfg.Logger.Warn("spool could not sync its folder", "dir", s.cfg.Dir, "error", err)
+		}
+	}
+}
+
+// finished are the segments to delete; forgotten, where it is not 0, is the first of
+// which the ledger is to know anything afterwards: of a file that was deleted earlier a
+// power cut may bring back the name.
+func (s *Spool) finished() (out []*segment, forgotten uint64) {
+	acked, now := s.cursor.acked, time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	forgotten = s.forget
+	for _, seg := range s.segments {
+		done := seg.number < acked.Segment || seg.number == acked.Segment && acked.Offset >= seg.end
+		done = done && seg.capacity == 0
+		if seg.kept = done && s.keeps(seg, now); done && !seg.kept {
+			out = append(out, seg)
 			continue
 		}
-		gone[seg] = true
+		forgotten = min(forgotten, seg.number)
 	}
+	if forgotten <= s.forgotten {
+		forgotten = 0
+	}
+	return out, forgotten
+}
+
+func (s *Spool) remove(seg *segment) bool {
+	var err error
+	if seg.damaged {
+		err = s.fs.Rename(s.path(seg), s.path(seg)+".bad")
+	} else {
+		err = s.fs.Remove(s.path(seg))
+	}
+	if err != nil && !notExist(err) {
+		s.cfg.Logger.Warn("spool could not remove a segment", "dir", s.cfg.Dir, "segment", seg.number, "error", err)
+		return false
+	}
+	return true
+}
+
+// removed takes segments whose files are gone off the list.
+func (s *Spool) removed(gone map[*segment]bool) {
 	if len(gone) == 0 {
 		return
 	}
@@ -195,6 +230,10 @@ func (s *Spool) waitDue(ctx context.Context) (view, error) {
 		if v.seg != nil {
 			late = time.After(wait)
 		}
+		var expired <-chan time.Time
+		if d := s.expiry(); d > 0 {
+			expired = time.After(d)
+		}
 		select {
 		case <-ctx.Done():
 			return view{}, ctx.Err()
@@ -202,6 +241,8 @@ func (s *Spool) waitDue(ctx context.Context) (view, error) {
 			return view{}, ErrClosed
 		case <-s.wake:
 			s.dropFinished() // Rotate may have ended a segment of which all is acknowledged
+		case <-expired:
+			s.dropFinished()
 		case <-late:
 		}
 	}
@@ -358,7 +399,10 @@ func readRange(f file, from, to int64) ([]byte, error) {
 // were, the frames that survive are handed out under the same token: had the
 // batch been stored before, that token makes them count once.
 func (s *Spool) loadPlan() (*collector.Batch, error) {
-	p := s.cursor.plan
+	return s.load(s.cursor.plan)
+}
+
+func (s *Spool) load(p *plan) (*collector.Batch, error) {
 	b := &collector.Batch{
 		From:  collector.Position{Segment: p.segment, Offset: p.from},
 		To:    collector.Position{Segment: p.segment, Offset: p.to},

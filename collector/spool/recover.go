@@ -26,6 +26,9 @@ func (s *Spool) recover() error {
 		}
 	}
 	slices.Sort(numbers)
+	if err := s.openLedger(slices.Contains(names, ledgerName)); err != nil {
+		return err
+	}
 	if err := s.openCursor(slices.Contains(names, cursorName), len(numbers) > 0); err != nil {
 		return err
 	}
@@ -40,12 +43,15 @@ func (s *Spool) recover() error {
 	if err := s.recoverSegments(numbers, names); err != nil {
 		return err
 	}
+	if err := s.startKeeping(); err != nil {
+		return err
+	}
 	return s.startReader()
 }
 
 // openCursor reads the cursor, or makes one. A cursor of which nothing can be
-// read is set aside and everything on disk is delivered again: twice is mended
-// downstream, never is not.
+// read is set aside and everything on disk is delivered again, but for what the ledger
+// knows to be acknowledged: twice is mended downstream, never is not.
 func (s *Spool) openCursor(exists, segments bool) error {
 	name := join(s.cfg.Dir, cursorName)
 	if exists {
@@ -75,7 +81,7 @@ func (s *Spool) openCursor(exists, segments bool) error {
 	} else if segments {
 		s.cfg.Logger.Warn("spool has segments but no cursor: all of them will be delivered", "dir", s.cfg.Dir)
 	}
-	s.cursor = cursor{node: newNode()}
+	s.cursor = s.lostCursor()
 	return s.replaceCursor()
 }
 
@@ -363,11 +369,7 @@ func readAll(f file) ([]byte, error) {
 // crash kept from being removed, and counts what is to be read.
 func (s *Spool) startReader() error {
 	s.readAt = s.cursor.acked
-	for _, seg := range s.segments {
-		if seg.number == s.readAt.Segment {
-			seg.ackedTo = s.readAt.Offset
-		}
-	}
+	s.acknowledge(s.readAt, time.Time{})
 	if p := s.cursor.plan; p != nil {
 		s.readAt = collector.Position{Segment: p.segment, Offset: p.to}
 	}

@@ -7,7 +7,9 @@ import (
 
 // Rotate ends the active segment and returns the number of the next: every record
 // that Append took before is in a segment of a lower number, and goes from the disk
-// when those are acknowledged. It wants room for a segment, like Append.
+// when those are acknowledged: none is kept for a power cut, and the ledger forgets
+// them first, so that what is erased afterwards is never sent again. It wants room for a
+// segment, like Append.
 func (s *Spool) Rotate() (uint64, error) {
 	if err := s.takeLead(); err != nil {
 		return 0, fmt.Errorf("rotate spool %q: %w", s.cfg.Dir, err)
@@ -17,6 +19,11 @@ func (s *Spool) Rotate() (uint64, error) {
 		err = s.roll(0)
 	}
 	number := s.nextNumber
+	if err == nil {
+		s.mu.Lock()
+		s.forget = number
+		s.mu.Unlock()
+	}
 	// Whoever appended meanwhile waits for a leader; they get their own errors.
 	_ = s.lead()
 	// The reader deletes what was acknowledged before.
@@ -54,7 +61,8 @@ func (s *Spool) takeLead() error {
 }
 
 // Before reports whether there are segments of a lower number: records that are not
-// acknowledged, or whose file is still there.
+// acknowledged or still to be looked for in the store, or whose file is still
+// there, or whose batches the ledger still knows.
 func (s *Spool) Before(number uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,5 +71,5 @@ func (s *Spool) Before(number uint64) bool {
 			return true
 		}
 	}
-	return false
+	return s.cfg.Level == LevelMachine && s.forgotten < number
 }

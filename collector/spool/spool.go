@@ -34,6 +34,10 @@ type Spool struct {
 	unread  backlog
 	oldest  time.Time
 	flushed bool // Next need not wait for a batch to fill
+	// forget is the first segment that is kept once all of it is acknowledged.
+	forget uint64
+	// forgotten is the first segment of which the ledger may know something.
+	forgotten uint64
 	// threshold is what the reader sleeps for; wake tells it.
 	threshold backlog
 
@@ -52,6 +56,10 @@ type Spool struct {
 	cursor     cursor
 	cursorFile file
 	current    *collector.Batch
+	ledger     *ledger
+	unchecked  []acknowledged // to be looked for in the store before Checked
+	boot       string         // this run of the machine; set by Open
+	remembers  bool           // Open has found a ledger
 	readAt     collector.Position
 	// received is when the oldest record of the current batch came, 0 where there is no
 	// batch or it does not say; Unix milliseconds. Read without readMu.
@@ -79,6 +87,11 @@ type Stats struct {
 	// acknowledged.
 	Segments       int
 	Bytes, Pending int64
+	// Kept are the bytes of Bytes that are acknowledged and stay for a while in case of
+	// a power cut. They give way to records that need the room.
+	Kept int64
+	// Doubt says that batches acknowledged before a power cut are still to be looked for.
+	Doubt bool
 	// Lag is how long ago the oldest record that is not acknowledged came, by its own
 	// time of receipt where it is in a batch that was handed out.
 	Lag time.Duration
@@ -202,6 +215,12 @@ func (s *Spool) closeFiles() error {
 		err = s.activeFile.Close()
 		s.activeFile = nil
 	}
+	if s.ledger != nil && s.ledger.file != nil {
+		if cerr := s.ledger.file.Close(); err == nil {
+			err = cerr
+		}
+		s.ledger.file = nil
+	}
 	if s.cursorFile != nil {
 		if cerr := s.cursorFile.Close(); err == nil {
 			err = cerr
@@ -221,17 +240,23 @@ func (s *Spool) Stats() Stats {
 		Failures: s.failures.Load(), BadBytes: s.badBytes.Load(), BadStretches: s.badCut.Load(),
 	}
 	used := s.count(&st)
-	st.Fill = s.fill(used) // asks the disk, which nobody must wait for
+	st.Fill = s.fill(used, st.Kept) // asks the disk, which nobody must wait for
 	return st
 }
 
-// count fills in what is known under the lock, and returns the bytes in use.
+// count fills in what is known under the lock, and returns the bytes in use, without those
+// that are merely kept.
 func (s *Spool) count(st *Stats) (used int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Segments = len(s.segments)
 	for _, seg := range s.segments {
-		used += seg.end
+		st.Doubt = st.Doubt || seg.doubt
+		if seg.kept && !seg.doubt {
+			st.Kept += seg.end
+		} else {
+			used += seg.end
+		}
 		st.Bytes += max(seg.end, seg.capacity)
 		st.Pending += max(0, seg.end-max(seg.ackedTo, headerSize))
 	}
@@ -254,7 +279,7 @@ func (s *Spool) count(st *Stats) (used int64) {
 
 // fill is the share of used in what may be used. A disk that does not say what it
 // has bounds nothing.
-func (s *Spool) fill(used int64) float64 {
+func (s *Spool) fill(used, kept int64) float64 {
 	if s.full.Load() {
 		return 1
 	}
@@ -263,7 +288,7 @@ func (s *Spool) fill(used int64) float64 {
 		allowed = s.cfg.MaxBytes
 	}
 	if free, err := s.fs.Free(s.cfg.Dir); err == nil {
-		allowed = min(allowed, used+max(0, int64(min(free, 1<<62))-s.cfg.MinFreeBytes))
+		allowed = min(allowed, used+kept+max(0, int64(min(free, 1<<62))-s.cfg.MinFreeBytes))
 	}
 	if allowed <= used {
 		return 1
