@@ -58,12 +58,21 @@ func (r *rig) admin(t *testing.T, query string) {
 }
 
 // TestErasedPersonIsNotOnTheDisk follows somebody's id and features through an
-// erasure, on an engine of its own, to the last byte of the data folder.
+// erasure, on an engine of its own, to the last byte of the data folder. At level machine
+// the spool keeps what is acknowledged for a while.
 func TestErasedPersonIsNotOnTheDisk(t *testing.T) {
+	for _, level := range []string{"process", "machine"} {
+		t.Run(level, func(t *testing.T) { erasePerson(t, level) })
+	}
+}
+
+func erasePerson(t *testing.T, level string) {
+	t.Helper()
 	models := t.TempDir()
 	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
 	cfg := testConfig(t, models)
 	cfg.ClickHouse = ""
+	cfg.Capture.Durability = level
 	r := startRig(t, cfg)
 	for _, table := range []string{"predictions", "feedback", "explanations", "otel_traces", "otel_traces_trace_id_ts", "undecodable"} {
 		r.admin(t, "ALTER TABLE "+table+" MODIFY SETTING old_parts_lifetime = 1, cleanup_delay_period = 1, max_cleanup_delay_period = 1, cleanup_delay_period_random_add = 0")
