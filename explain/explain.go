@@ -199,7 +199,7 @@ func (x *Explainer) admit(v *collector.ModelVersion, rows engine.Values, req col
 		return errors.New("explain: no model version")
 	}
 	if v.Model == nil {
-		return refuse("model %q answers from an upstream; the methods that explain any model are not built yet", v.Name)
+		return refuse("model %q is not computed here (an upstream answers, or its predictions were made elsewhere); the methods that explain any model are not built yet", v.Name)
 	}
 	if name := private(v); name != "" {
 		return refuse("feature %q is private: no value and no attribution of it may leave the server", name)

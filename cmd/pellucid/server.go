@@ -371,7 +371,10 @@ func (s *server) startHTTP(context.Context) error {
 	}
 	e.Use(identify)
 	p.Register(e)
-	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{Write: s.writeSpans, Predict: p.Import, Instance: s.telemetry.Instance()})
+	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
+		Write: s.writeSpans, Predict: p.Import, Instance: s.telemetry.Instance(),
+		Meter: s.telemetry.MeterProvider(), Log: s.log,
+	})
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
 	e.POST("/v1/traces", echo.WrapHandler(s.intake.Handler()))
 	s.registerKeys(e)

@@ -8,13 +8,17 @@ import (
 	"io"
 	"maps"
 	"mime"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -44,14 +48,51 @@ type IntakeConfig struct {
 	// Instance is the service.instance.id of this process, whose own spans make no
 	// predictions; another Pellucid's are known by their tracers' names.
 	Instance string
+	// Meter counts what is refused and Log tells of it, once a minute: a partial
+	// success reaches nobody through most SDKs. nil means neither.
+	Meter metric.MeterProvider
+	Log   *slog.Logger
 }
 
 // Intake takes traces from other programs by OTLP, over HTTP (Handler) and gRPC
 // (Register). It answers when they are stored, and nothing of them is sent on.
-type Intake struct{ cfg IntakeConfig }
+type Intake struct {
+	cfg     IntakeConfig
+	refused metric.Int64Counter
+
+	mu   sync.Mutex // guards said
+	said time.Time
+}
 
 // NewIntake returns an Intake.
-func NewIntake(cfg IntakeConfig) *Intake { return &Intake{cfg: cfg} }
+func NewIntake(cfg IntakeConfig) *Intake {
+	if cfg.Meter == nil {
+		cfg.Meter = noop.NewMeterProvider()
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	in := &Intake{cfg: cfg}
+	var err error
+	in.refused, err = cfg.Meter.Meter("github.com/pellucid/pellucid/collector/telemetry").Int64Counter("ml.intake.spans.refused",
+		metric.WithUnit("{span}"), metric.WithDescription("Spans taken in by OTLP that were left out, or are no predictions as they mean to be."))
+	if err != nil {
+		cfg.Log.Warn("refused spans are not counted", "error", err)
+	}
+	return in
+}
+
+// tell makes it known here that spans were refused. Why is the sender's to read: it
+// may name what he sent.
+func (in *Intake) tell(ctx context.Context, n int64) {
+	in.refused.Add(ctx, n)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if now := time.Now(); now.Sub(in.said) >= logEvery {
+		in.said = now
+		in.cfg.Log.WarnContext(ctx, "spans sent by OTLP were refused; why is in the answer's partial_success, which most SDKs do not show", "spans", n)
+	}
+}
 
 // intakeError is why a request is not taken: status is HTTP's, 503 to try again.
 type intakeError struct {
@@ -89,6 +130,7 @@ func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptrac
 		}
 	}
 	if rejected > 0 {
+		in.tell(ctx, rejected)
 		res.PartialSuccess().SetRejectedSpans(rejected)
 		res.PartialSuccess().SetErrorMessage(strings.Join(why, "; "))
 	}
