@@ -412,9 +412,7 @@ func (p *whereParser) features(name string) []operand {
 		switch array {
 		case "Str":
 			op.kind = kindText
-			if p.stored != nil {
-				p.clear(&op, f)
-			}
+			p.clear(&op, f)
 		case "F32":
 			op.narrow = true
 		case "I64":
@@ -428,16 +426,18 @@ func (p *whereParser) features(name string) []operand {
 	return out
 }
 
-// clear says what may be stored of a text's clear value.
+// clear says what may be stored of a text's clear value. What is sealed or masked is
+// not to be compared with anything, by whoever: a ciphertext has an order too.
 func (p *whereParser) clear(op *operand, f *collector.Field) {
-	switch f.Private {
-	case collector.PrivacyHash:
-		if op.hash = p.stored.field != nil; op.hash {
+	switch {
+	case f.Private == collector.PrivacySeal || f.Private == collector.PrivacyMask:
+		op.blind = string(f.Private)
+	case f.Private == collector.PrivacyHash:
+		op.hash = true
+		if p.stored != nil && p.stored.field != nil {
 			op.forms = func(v string) ([]string, error) { return p.stored.field(f, v) }
 		}
-	case collector.PrivacySeal, collector.PrivacyMask:
-		op.blind = string(f.Private)
-	case collector.PrivacyNone:
+	case f.Private == collector.PrivacyNone && p.stored != nil:
 		op.forms, op.text = p.stored.id, true
 	}
 }
