@@ -64,7 +64,9 @@ func cleanSpan(p *capture.Patterns, sp telemetry.Span) telemetry.Span {
 	if p == nil {
 		return sp
 	}
-	sp.SpanName, sp.StatusMessage, sp.TraceState = p.Text(sp.SpanName), p.Text(sp.StatusMessage), p.Text(sp.TraceState)
+	for _, text := range []*string{&sp.SpanName, &sp.StatusMessage, &sp.TraceState, &sp.ServiceName, &sp.ScopeName, &sp.ScopeVersion} {
+		*text = p.Text(*text)
+	}
 	sp.ResourceAttributes, sp.SpanAttributes = cleanMap(p, sp.ResourceAttributes), cleanMap(p, sp.SpanAttributes)
 	events, links := sp.Events, sp.Links
 	sp.Events, sp.Links = make([]telemetry.SpanEvent, len(events)), make([]telemetry.SpanLink, len(links))

@@ -27,7 +27,7 @@ func TestRulesAndPatterns(t *testing.T) {
 	}
 	r.post(t, "/api/v1/predictions", `{"model":"notes","id":"n9","features":{"note":"","email":"","income":null},"outputs":{"said":"","score":0},"status":500,"error":"no `+card+` of `+mail+`"}`, nil)
 	r.post(t, "/api/v1/feedback", `{"external_id":"of `+mail+` 0","label":"ask `+mail+`"}`, nil)
-	r.post(t, "/v1/traces", `{"resourceSpans":[{"resource":{"attributes":[{"key":"owner","value":{"stringValue":"`+mail+`"}}]},"scopeSpans":[{"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"mail `+mail+`","kind":1,`+
+	r.post(t, "/v1/traces", `{"resourceSpans":[{"resource":{"attributes":[{"key":"owner","value":{"stringValue":"`+mail+`"}},{"key":"service.name","value":{"stringValue":"of `+mail+`"}}]},"scopeSpans":[{"scope":{"name":"lib `+mail+`","version":"`+card+`"},"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"mail `+mail+`","kind":1,`+
 		`"startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564801000000000","attributes":[{"key":"to","value":{"stringValue":"`+mail+`"}}],"events":[{"timeUnixNano":"1714564800500000000","name":"e","attributes":[{"key":"card","value":{"stringValue":"`+card+`"}}]}],"status":{"message":"no `+mail+`","code":2}}]}]}]}`, nil)
 	r.stored(t)
 	var p collector.StoredPrediction

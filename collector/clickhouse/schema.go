@@ -17,11 +17,14 @@ var tableNames = map[string]struct{}{
 
 // migrations are run in order at every start. Each is one idempotent statement,
 // so any number of servers may run them at once: there is no lock to take
-// without a Keeper. A later change is a further statement (ALTER TABLE ... ADD
-// COLUMN IF NOT EXISTS), never an edit of an earlier one.
+// without a Keeper. None changes a table that is there as it should be: an ALTER
+// writes the table's definition anew even where it changes nothing, and on a full disk
+// leaves it empty, after which the server does not start any more. A later change is a
+// further statement, run only where system.columns says that it is wanted and the disk
+// has room.
 func migrations() []string {
 	return []string{
-		createPredictions, packFeatures, createBins, createTraffic, dropTrafficView, createTrafficIn, createTrafficInView,
+		createPredictions, createBins, createTraffic, dropTrafficView, createTrafficIn, createTrafficInView,
 		createFeedback, createExplanations, createSchemas, createReferences, createBackfills, createAlertEvents,
 		createUndecodable, createTraces, createTraceTimes, createTraceTimesView,
 	}
@@ -31,7 +34,9 @@ func migrations() []string {
 // meets one or two and retention drops whole ones; event time may be decades
 // old and has a minmax index instead. id is a UUIDv7 where it is ours, so the
 // sort key is nearly the order of arrival and a point query by id reads a
-// granule or two of each model.
+// granule or two of each model. Features lie row by row, where ZSTD finds less than in
+// a column of one feature; level 3 looks far enough back to make up for it: on the
+// flights 1.11 times the bytes that ZSTD(1) makes of each column alone, 1.28 at level 1.
 var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  id String CODEC(ZSTD(1)), row UInt32 CODEC(ZSTD(1)), rows UInt32 CODEC(ZSTD(1)),
  received_at DateTime64(3,'UTC') CODEC(Delta(8),ZSTD(1)), time DateTime64(6,'UTC') CODEC(Delta(8),ZSTD(1)),
@@ -41,7 +46,7 @@ var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  decode_ns Int64 CODEC(T64,ZSTD(1)), model_ns Int64 CODEC(T64,ZSTD(1)), encode_ns Int64 CODEC(T64,ZSTD(1)),
  capture_ns Int64 CODEC(T64,ZSTD(1)), total_ns Int64 CODEC(T64,ZSTD(1)), bytes UInt32 CODEC(T64,ZSTD(1)),
  schema_id LowCardinality(String),
- f32 Array(Float32) CODEC(ZSTD(1)), f64 Array(Float64) CODEC(ZSTD(1)), i64 Array(Int64) CODEC(ZSTD(1)), str Array(String) CODEC(ZSTD(1)),
+ f32 Array(Float32) CODEC(ZSTD(3)), f64 Array(Float64) CODEC(ZSTD(3)), i64 Array(Int64) CODEC(ZSTD(3)), str Array(String) CODEC(ZSTD(3)),
  out_f32 Array(Float32) CODEC(ZSTD(1)), out_f64 Array(Float64) CODEC(ZSTD(1)), out_i64 Array(Int64) CODEC(ZSTD(1)), out_str Array(String) CODEC(ZSTD(1)),
  score Float64 CODEC(ZSTD(1)), decided LowCardinality(String), bins Array(UInt16) CODEC(ZSTD(1)), bins_id LowCardinality(String),
  insert_batch LowCardinality(String),
@@ -49,13 +54,6 @@ var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  INDEX ix_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
  INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (tenant, model, id, row) ` + settled
-
-// Features lie row by row, where ZSTD finds less than in a column of one feature. Level
-// 3 looks far enough back to make up for it: on the flights 1.11 times the bytes that
-// ZSTD(1) makes of each column alone, 1.28 at level 1.
-const packFeatures = `ALTER TABLE predictions
- MODIFY COLUMN f32 Array(Float32) CODEC(ZSTD(3)), MODIFY COLUMN f64 Array(Float64) CODEC(ZSTD(3)),
- MODIFY COLUMN i64 Array(Int64) CODEC(ZSTD(3)), MODIFY COLUMN str Array(String) CODEC(ZSTD(3))`
 
 // Its rows are counted in Go (rollup.go). Rollups are not partitioned: event time spans decades, and one insert may not
 // meet more than a hundred partitions.

@@ -71,6 +71,10 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder %q: %w", cfg.Dir, err)
 	}
+	if err := roomToBegin(cfg.Dir); err != nil {
+		unlock()
+		return nil, err
+	}
 	path, err := Ensure(ctx, cfg)
 	if err != nil {
 		unlock()

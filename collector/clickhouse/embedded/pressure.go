@@ -1,6 +1,9 @@
 package embedded
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -25,6 +28,19 @@ const (
 func KeepFree(dir string) int64 {
 	size, _ := disk(dir)
 	return max(leastFree, min(mostFree, size/20))
+}
+
+// roomToBegin refuses a first start on a nearly full disk: tables are made then, and
+// one whose definition did not fit is empty and keeps the server from ever starting.
+// A folder that has been used is started on any disk.
+func roomToBegin(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "data", "store")); err == nil {
+		return nil
+	}
+	if size, free := disk(dir); size > 0 && free < leastFree {
+		return fmt.Errorf("the disk of %q has %d bytes free, and a new ClickHouse needs %d to make its tables", dir, free, int64(leastFree))
+	}
+	return nil
 }
 
 // watchDisk sends on full once a disk that was full has room again, or has been

@@ -77,6 +77,9 @@ func (s *scanner) second() byte {
 
 // nested reads lists nested as shape.
 func (r *reader) nested(shape []int) error {
+	if len(shape) == 0 {
+		return r.mismatch() // a list where the first cell was a value
+	}
 	if len(shape) == 1 {
 		return r.row(shape[0], shape)
 	}

@@ -1,0 +1,34 @@
+package clickhouse
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMigrateLeavesTablesAlone: a start writes no table's definition anew. On a full
+// disk that would leave it empty, and nothing would start any more.
+func TestMigrateLeavesTablesAlone(t *testing.T) {
+	s := open(t)
+	times := func() string {
+		t.Helper()
+		list, err := s.strings(t.Context(), "SELECT name || ' ' || toString(metadata_modification_time) FROM system.tables WHERE database = currentDatabase() ORDER BY name")
+		if err != nil || len(list) < 10 {
+			t.Fatal(list, err)
+		}
+		return strings.Join(list, "\n")
+	}
+	before := times()
+	time.Sleep(1100 * time.Millisecond) // the times are whole seconds
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := times(); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+	for _, m := range migrations() {
+		if strings.HasPrefix(m, "ALTER") {
+			t.Errorf("a migration that changes a table at every start: %s", title(m))
+		}
+	}
+}
