@@ -14,7 +14,7 @@ import (
 // Versions of the payloads, the first byte of each and Record.Version of its
 // frame. FORMAT.md draws them.
 const (
-	PredictionVersion  uint8 = 2 // 1 where there are no bins
+	PredictionVersion  uint8 = 3 // 1 where there are neither bins nor a label, 2 without a label
 	FeedbackVersion    uint8 = 1
 	ExplanationVersion uint8 = 1 // JSON, without a version byte
 	SchemaVersion      uint8 = 1 // JSON, without a version byte
@@ -40,14 +40,18 @@ var (
 //	latency: decode, model, encode, capture, total varint ns
 //	features: F32, F64, I64 (count uvarint, raw little-endian), Str
 //	outputs: the same | scores: count, f64 | decided
-//	version 2 only: bins id | bins: count, u16
+//	from version 2 on: bins id | bins: count, u16
+//	from version 3 on: label | observed at varint us
 //
 // It allocates only to grow dst.
 func AppendPrediction(dst []byte, p *Prediction) []byte {
 	dst = slices.Grow(dst, predictionSize(p))
-	version := PredictionVersion
-	if p.BinsID == "" {
-		version = 1
+	version := uint8(1)
+	switch {
+	case p.Label != "":
+		version = 3
+	case p.BinsID != "":
+		version = 2
 	}
 	dst = append(dst, version)
 	dst = binary.AppendUvarint(dst, uint64(p.Rows))
@@ -89,13 +93,17 @@ func AppendPrediction(dst []byte, p *Prediction) []byte {
 	for _, b := range p.Bins {
 		dst = binary.LittleEndian.AppendUint16(dst, b)
 	}
-	return dst
+	if version == 2 {
+		return dst
+	}
+	dst = appendString(dst, p.Label)
+	return binary.AppendVarint(dst, p.LabelObservedAt.UnixMicro())
 }
 
 // predictionSize is a bound that holds for all but very odd predictions, so
 // that dst grows at most once.
 func predictionSize(p *Prediction) int {
-	n := 256 + len(p.ID) + len(p.Tenant) + len(p.Model) + len(p.Version) + len(p.Error) + 10*len(p.Times)
+	n := 256 + len(p.Label) + len(p.ID) + len(p.Tenant) + len(p.Model) + len(p.Version) + len(p.Error) + 10*len(p.Times)
 	for _, c := range [...]*Columns{&p.Features, &p.Outputs} {
 		n += 4*len(c.F32) + 8*len(c.F64) + 8*len(c.I64) + stringsSize(c.Str)
 	}
@@ -115,7 +123,10 @@ func stringsSize(v []string) int {
 func DecodePrediction(b []byte) (*Prediction, error) { return decodePrediction(&reader{b: b}) }
 
 func decodePrediction(r *reader) (*Prediction, error) {
-	binned := len(r.b) > 0 && r.b[0] > 1
+	version := uint8(0)
+	if len(r.b) > 0 {
+		version = r.b[0]
+	}
 	if err := r.version(PredictionVersion, "prediction"); err != nil {
 		return nil, err
 	}
@@ -152,9 +163,13 @@ func decodePrediction(r *reader) (*Prediction, error) {
 	r.columns(&p.Outputs)
 	p.Scores = r.f64s()
 	p.Decided = r.words()
-	if binned {
+	if version >= 2 {
 		p.BinsID = r.word()
 		p.Bins = r.u16s()
+	}
+	if version >= 3 {
+		p.Label = r.word()
+		p.LabelObservedAt = time.UnixMicro(r.varint()).UTC()
 	}
 	return p, r.end("prediction")
 }

@@ -59,6 +59,10 @@ func TestPredictionRoundTrip(t *testing.T) {
 	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.BinsID != p.BinsID || !reflect.DeepEqual(q.Bins, p.Bins) {
 		t.Errorf("bins came back as %+v, %v", q, err)
 	}
+	p.BinsID, p.Bins, p.Label, p.LabelObservedAt = "", nil, "late", time.UnixMicro(1_732_420_000_123_456).UTC()
+	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.Label != p.Label || !q.LabelObservedAt.Equal(p.LabelObservedAt) || q.BinsID != "" {
+		t.Errorf("a label came back as %+v, %v", q, err)
+	}
 }
 
 func TestFeedbackRoundTrip(t *testing.T) {
@@ -121,6 +125,8 @@ func FuzzPayloads(f *testing.F) {
 	f.Add(AppendPrediction(nil, samplePrediction()))
 	binned := samplePrediction()
 	binned.BinsID, binned.Bins = "e3b0c442", []uint16{1, 65535, 0, 7}
+	f.Add(AppendPrediction(nil, binned))
+	binned.Label, binned.LabelObservedAt = "1", time.UnixMicro(1_732_420_000_123_456)
 	f.Add(AppendPrediction(nil, binned))
 	f.Add(AppendFeedback(nil, &Feedback{ExternalID: "x"}))
 	f.Add([]byte(`{"features":[{"name":"a","dtype":13,"elements":-1,"shape":[-1]}],"outputs":null}`))

@@ -104,6 +104,11 @@ type Prediction struct {
 	// them all the same. Both are empty otherwise.
 	Bins   []uint16
 	BinsID string
+
+	// Label came with a prediction made elsewhere, observed at LabelObservedAt; it is
+	// stored if the prediction is, and only then. Empty means none.
+	Label           string
+	LabelObservedAt time.Time
 }
 
 // Stages are where a request's time went, in nanoseconds. They add up to less

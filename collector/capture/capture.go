@@ -301,6 +301,7 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 func (c *Capturer) redactTexts(p *collector.Prediction) {
 	// Before the text is cut, which could leave a part that is no more found.
 	p.Error = bounded(c.cfg.Patterns.Text(p.Error), c.cfg.MaxError)
+	p.Label = c.cfg.Patterns.Text(p.Label)
 	if c.cfg.Patterns == nil || len(p.ExternalIDs) == 0 {
 		return
 	}

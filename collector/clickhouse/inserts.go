@@ -284,20 +284,20 @@ func (w *Writer) feedbackInserts(p *plan) []insert {
 					id, row := splitRowID(f.PredictionID)
 					return []any{
 						f.Tenant, f.Model, f.PredictionID, id, row, f.ExternalID, f.Label,
-						f.ObservedAt.UTC(), f.ReceivedAt.UTC(), uint32(at[lo+i]), p.token,
+						f.ObservedAt.UTC(), f.ReceivedAt.UTC(), p.feedbackKeys[at[lo+i]], p.token,
 					}
 				})
 			},
 			stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 				var positions []uint32
 				for _, i := range at[lo:hi] {
-					positions = append(positions, uint32(i))
+					positions = append(positions, p.feedbackKeys[i])
 				}
 				return w.store.hasPositions(ctx, "feedback", p.token, positions)
 			},
 			here: func(ctx context.Context) (func(int) bool, int, error) {
 				return hereOf(ctx, w.store, "SELECT DISTINCT position FROM feedback WHERE position IN (?) AND insert_batch = ?", len(at),
-					func(i int) uint32 { return uint32(at[i]) }, p.token)
+					func(i int) uint32 { return p.feedbackKeys[at[i]] }, p.token)
 			},
 		}
 		position := func(i int) int { return p.feedbackAt[at[i]] }

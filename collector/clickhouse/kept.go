@@ -68,6 +68,11 @@ func (w *Writer) recheck(ctx context.Context) error {
 // restore sends the records of a batch that are not there, and returns how many.
 func (w *Writer) restore(ctx context.Context, b *collector.Batch) (int, error) {
 	p := w.sortAs(b, true)
+	// Its duplicates were dropped, and with them their labels.
+	if err := w.dropStored(ctx, p); err != nil {
+		return 0, err
+	}
+	p.labels()
 	w.bin(ctx, p)
 	total := 0
 	for _, inserts := range []func(*plan) []insert{w.rowInserts, w.otherInserts} {

@@ -168,6 +168,7 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	if err := w.dropStored(ctx, p); err != nil {
 		return err
 	}
+	p.labels()
 	w.bin(ctx, p)
 	st := BatchStats{Records: len(b.Records), Undecodable: len(p.undecodable)}
 	// Rollups are of the rows that the first inserts have stored.
@@ -358,9 +359,11 @@ type plan struct {
 	records []collector.Record
 	months  map[int][]decoded
 	// parts are driven letters of rows that are stored: only a rollup lacks them.
-	parts        []decoded
-	feedback     []*collector.Feedback
-	feedbackAt   []int // positions of feedback's records
+	parts      []decoded
+	feedback   []*collector.Feedback
+	feedbackAt []int // positions of feedback's records
+	// feedbackKeys tell a batch's labels apart in the table.
+	feedbackKeys []uint32
 	explanations []storedExplanation
 	schemas      map[string][]byte
 	schemaAt     map[string]int
@@ -533,6 +536,10 @@ func (p *plan) take(position int, r *collector.Record, driven string) error {
 		if err != nil {
 			return err
 		}
+		if driven == "feedback" {
+			p.addFeedback(labelOf(v), position, labelKey(position))
+			return nil
+		}
 		// A letter may have been stored after all, like an id made elsewhere.
 		imported := r.Kind == collector.KindImported || driven != ""
 		if imported && !p.first(v) {
@@ -549,7 +556,7 @@ func (p *plan) take(position int, r *collector.Record, driven string) error {
 		if err != nil {
 			return err
 		}
-		p.feedback, p.feedbackAt = append(p.feedback, v), append(p.feedbackAt, position)
+		p.addFeedback(v, position, uint32(len(p.feedback)))
 		return nil
 	case collector.KindExplanation:
 		v, err := collector.DecodeExplanation(r.Payload)
@@ -567,6 +574,33 @@ func (p *plan) take(position int, r *collector.Record, driven string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown kind %d", r.Kind)
+}
+
+func (p *plan) addFeedback(f *collector.Feedback, position int, key uint32) {
+	p.feedback, p.feedbackAt, p.feedbackKeys = append(p.feedback, f), append(p.feedbackAt, position), append(p.feedbackKeys, key)
+}
+
+// labelOf is the label that came with a prediction made elsewhere.
+func labelOf(v *collector.Prediction) *collector.Feedback {
+	return &collector.Feedback{
+		PredictionID: v.ID, Tenant: v.Tenant, Model: v.Model, Label: v.Label, ObservedAt: v.LabelObservedAt, ReceivedAt: v.ReceivedAt,
+	}
+}
+
+// labelKey tells such a label from all others of its batch, whichever of the
+// predictions are stored.
+func labelKey(position int) uint32 { return 1<<31 | uint32(position) }
+
+// labels adds the labels that came with predictions made elsewhere and are new: those
+// of predictions that are stored already were stored with them.
+func (p *plan) labels() {
+	for _, month := range p.sortedMonths() {
+		for i := range p.months[month] {
+			if d := &p.months[month][i]; d.imported && d.p.Label != "" && p.records[d.position].Kind == collector.KindImported {
+				p.addFeedback(labelOf(d.p), d.position, labelKey(d.position))
+			}
+		}
+	}
 }
 
 // maxBlockRows keeps one insert one block, which the token needs: the server

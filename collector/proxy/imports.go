@@ -139,16 +139,14 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 		row.ID = id.String()
 	}
 	p.ID = row.ID
+	if label != nil {
+		// In the prediction's own record: neither is there without the other.
+		p.Label, p.LabelObservedAt = label.Label, label.ObservedAt
+	}
 	if err := s.cfg.Capture(ctx, p, v, in, out); err != nil {
 		return "", err
 	}
 	seen[key] = true
-	if label != nil {
-		label.PredictionID, label.Model = p.ID, v.Name
-		if err := s.cfg.Feedback(ctx, []collector.Feedback{*label}); err != nil {
-			return "", err
-		}
-	}
 	return collector.ImportAccepted, nil
 }
 
