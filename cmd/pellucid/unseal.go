@@ -48,6 +48,9 @@ var errMayNotUnseal = fmt.Errorf("%w: sealed values are shown to callers on this
 func identify(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
+		if strings.HasSuffix(r.URL.Path, "/infer") || strings.HasSuffix(r.URL.Path, ":predict") {
+			return next(c) // it opens nothing, whoever asks
+		}
 		who := caller{loopback: direct(r)}
 		if strings.Contains(r.URL.Path, "/predictions") && strings.Contains(r.URL.RawQuery, "unseal") {
 			query := r.URL.Query()
