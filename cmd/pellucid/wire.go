@@ -144,9 +144,10 @@ func (s *server) keepSpan(l proxy.LateSpan) {
 }
 
 // ready says why the server should get no traffic. A ClickHouse that is away is
-// no reason: predictions go on into the spool.
+// no reason: predictions go on into the spool; nor is a full spool where the operator
+// has them served all the same.
 func (s *server) ready() error {
-	if s.spool.Stats().Full {
+	if s.cfg.Capture.OnFull != string(capture.OnFullServe) && s.spool.Stats().Full {
 		return collector.ErrFull
 	}
 	return nil

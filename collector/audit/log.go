@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -112,7 +113,11 @@ func Open(cfg Config) (*Log, error) {
 	if err := l.recover(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open audit log %q: %w", cfg.Dir, err), l.closeFile())
 	}
-	if err := l.export(); err != nil {
+	// A full disk must not keep predictions from being served: the head is exported
+	// again in ten minutes, and what reads is refused meanwhile.
+	if err := l.export(); errors.Is(err, syscall.ENOSPC) {
+		cfg.Log.Error("the head of the audit log could not be exported: the disk is full", "error", err)
+	} else if err != nil {
 		return nil, errors.Join(err, l.closeFile())
 	}
 	l.done.Add(1)
