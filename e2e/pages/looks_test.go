@@ -49,6 +49,7 @@ func TestPagesInEveryLight(t *testing.T) {
 		{"explained", one, `#explanation svg`},
 		{"report", one + "/report", `figure svg`},
 		{"alerts", "/ui/alerts", `#past tr[data-past]`},
+		{"health", "/ui/health", `#spool [data-figure=lag]`},
 		{"problem", "/ui/predictions/nothing", `[role=alert]`},
 	} {
 		for _, width := range []int64{1440, 390} {
