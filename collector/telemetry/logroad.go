@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"strings"
 	"sync/atomic"
 
 	"go.opentelemetry.io/contrib/bridges/otelslog"
@@ -18,25 +17,22 @@ import (
 // newLogs makes what sends log lines to the endpoint, with the trace id of the request
 // they are about; nil where there is no endpoint, or one whose path is for spans only.
 func newLogs(ctx context.Context, cfg Config, res *resource.Resource) (*sdklog.LoggerProvider, error) {
-	if cfg.OTLPEndpoint == "" {
-		return nil, nil //nolint:nilnil // no endpoint, no provider: both are told by nil
-	}
-	u, err := parseEndpoint(cfg.OTLPEndpoint)
+	u, path, err := besideSpans(cfg.OTLPEndpoint, "logs")
 	if err != nil {
 		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
 	}
+	if u == nil {
+		return nil, nil //nolint:nilnil // nowhere to send to, no provider: both are told by nil
+	}
 	var e sdklog.Exporter
-	switch path, spans := strings.CutSuffix(u.Path, "/v1/traces"); {
-	case u.Scheme == "grpc" || u.Scheme == "grpcs":
+	if u.Scheme == "grpc" || u.Scheme == "grpcs" {
 		e, err = otlploggrpc.New(ctx, grpcLogOptions(u)...)
-	case spans || path == "" || path == "/":
-		opts := []otlploghttp.Option{otlploghttp.WithEndpoint(u.Host), otlploghttp.WithURLPath(strings.TrimSuffix(path, "/") + "/v1/logs"), otlploghttp.WithTimeout(attemptTimeout)}
+	} else {
+		opts := []otlploghttp.Option{otlploghttp.WithEndpoint(u.Host), otlploghttp.WithURLPath(path), otlploghttp.WithTimeout(attemptTimeout)}
 		if u.Scheme == "http" {
 			opts = append(opts, otlploghttp.WithInsecure())
 		}
 		e, err = otlploghttp.New(ctx, opts...)
-	default:
-		return nil, nil //nolint:nilnil // as above
 	}
 	if err != nil {
 		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)

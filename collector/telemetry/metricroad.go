@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"strings"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
@@ -17,25 +16,22 @@ import (
 // metricReaders are where the metrics go besides /metrics: every minute to the
 // endpoint where there is one. An endpoint whose path is for spans only gets none.
 func metricReaders(ctx context.Context, cfg Config) ([]sdkmetric.Option, error) {
-	if cfg.OTLPEndpoint == "" {
-		return nil, nil
-	}
-	u, err := parseEndpoint(cfg.OTLPEndpoint)
+	u, path, err := besideSpans(cfg.OTLPEndpoint, "metrics")
 	if err != nil {
 		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
 	}
+	if u == nil {
+		return nil, nil
+	}
 	var e sdkmetric.Exporter
-	switch path, spans := strings.CutSuffix(u.Path, "/v1/traces"); {
-	case u.Scheme == "grpc" || u.Scheme == "grpcs":
+	if u.Scheme == "grpc" || u.Scheme == "grpcs" {
 		e, err = otlpmetricgrpc.New(ctx, grpcMetricOptions(u)...)
-	case spans || path == "" || path == "/":
-		opts := []otlpmetrichttp.Option{otlpmetrichttp.WithEndpoint(u.Host), otlpmetrichttp.WithURLPath(strings.TrimSuffix(path, "/") + "/v1/metrics"), otlpmetrichttp.WithTimeout(attemptTimeout)}
+	} else {
+		opts := []otlpmetrichttp.Option{otlpmetrichttp.WithEndpoint(u.Host), otlpmetrichttp.WithURLPath(path), otlpmetrichttp.WithTimeout(attemptTimeout)}
 		if u.Scheme == "http" {
 			opts = append(opts, otlpmetrichttp.WithInsecure())
 		}
 		e, err = otlpmetrichttp.New(ctx, opts...)
-	default:
-		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)

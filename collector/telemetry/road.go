@@ -62,6 +62,23 @@ func parseEndpoint(endpoint string) (*url.URL, error) {
 	return u, nil
 }
 
+// besideSpans is where an endpoint takes another signal than spans ("metrics", "logs"):
+// its address, and the path over HTTP. It is nil where there is no endpoint, or one
+// whose path is for spans only.
+func besideSpans(endpoint, signal string) (u *url.URL, path string, err error) {
+	if endpoint == "" {
+		return nil, "", nil
+	}
+	if u, err = parseEndpoint(endpoint); err != nil {
+		return nil, "", err
+	}
+	base, spans := strings.CutSuffix(u.Path, "/v1/traces")
+	if u.Scheme != "grpc" && u.Scheme != "grpcs" && !spans && base != "" && base != "/" {
+		return nil, "", nil
+	}
+	return u, strings.TrimSuffix(base, "/") + "/v1/" + signal, nil
+}
+
 // newOTLP makes the exporter an endpoint's scheme asks for. It does not wait for
 // a connection.
 func newOTLP(ctx context.Context, endpoint string) (*otlptrace.Exporter, error) {
