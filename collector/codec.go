@@ -14,7 +14,7 @@ import (
 // Versions of the payloads, the first byte of each and Record.Version of its
 // frame. FORMAT.md draws them.
 const (
-	PredictionVersion  uint8 = 3 // 1 where there are neither bins nor a label, 2 without a label
+	PredictionVersion  uint8 = 4 // 1 to 3 where what a later one added is not there
 	FeedbackVersion    uint8 = 1
 	ExplanationVersion uint8 = 1 // JSON, without a version byte
 	SchemaVersion      uint8 = 1 // JSON, without a version byte
@@ -42,12 +42,15 @@ var (
 //	outputs: the same | scores: count, f64 | decided
 //	from version 2 on: bins id | bins: count, u16
 //	from version 3 on: label | observed at varint us
+//	from version 4 on: share of the features kept f64
 //
 // It allocates only to grow dst.
 func AppendPrediction(dst []byte, p *Prediction) []byte {
 	dst = slices.Grow(dst, predictionSize(p))
 	version := uint8(1)
 	switch {
+	case p.FeatureShare != 0:
+		version = 4
 	case p.Label != "":
 		version = 3
 	case p.BinsID != "":
@@ -97,7 +100,11 @@ func AppendPrediction(dst []byte, p *Prediction) []byte {
 		return dst
 	}
 	dst = appendString(dst, p.Label)
-	return binary.AppendVarint(dst, p.LabelObservedAt.UnixMicro())
+	dst = binary.AppendVarint(dst, p.LabelObservedAt.UnixMicro())
+	if version == 3 {
+		return dst
+	}
+	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.FeatureShare))
 }
 
 // predictionSize is a bound that holds for all but very odd predictions, so
@@ -170,6 +177,9 @@ func decodePrediction(r *reader) (*Prediction, error) {
 	if version >= 3 {
 		p.Label = r.word()
 		p.LabelObservedAt = time.UnixMicro(r.varint()).UTC()
+	}
+	if version >= 4 {
+		p.FeatureShare = math.Float64frombits(r.u64())
 	}
 	return p, r.end("prediction")
 }

@@ -55,6 +55,11 @@ func TestPredictionRoundTrip(t *testing.T) {
 	if n := PayloadRows(KindPrediction, b); n != 2 {
 		t.Errorf("rows %d", n)
 	}
+	p.FeatureShare = 0.25
+	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.FeatureShare != 0.25 || q.Label != "" || q.BinsID != "" {
+		t.Errorf("the features' share came back as %+v, %v", q, err)
+	}
+	p.FeatureShare = 0
 	p.BinsID, p.Bins = "bins", []uint16{1, 65535, 0, 7}
 	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.BinsID != p.BinsID || !reflect.DeepEqual(q.Bins, p.Bins) {
 		t.Errorf("bins came back as %+v, %v", q, err)

@@ -81,11 +81,13 @@ type Prediction struct {
 	// Capture says what of the request is stored: "full", "redacted" (but for what
 	// patterns took out of its features), "cut", "sampled" or "none" (features absent).
 	Capture string
-	// Weight is the number of predictions that each row's features stand for: 1
-	// where all are kept, 1/share where they were kept by chance, 0 where they were
-	// sampled out. The row itself always stands for one.
-	Weight  float64
-	Latency Stages
+	// Weight is the number of predictions that each row stands for, 1 but where whoever
+	// made it elsewhere said otherwise or refused requests were sampled; 0 means 1.
+	Weight float64
+	// FeatureShare is the chance by which the features were kept, where that was below
+	// 1: those of a row then stand for Weight/FeatureShare predictions. 0 means 1.
+	FeatureShare float64
+	Latency      Stages
 
 	// Schema names the fields of Features and Outputs. Decoders fill SchemaID
 	// only; the schema itself is stored once.

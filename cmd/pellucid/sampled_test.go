@@ -141,7 +141,7 @@ func TestSampledFeatures(t *testing.T) {
 	}
 	db := r.database(t)
 	// The weights of the rows that have features stand for those that have none.
-	if w := sql(t, db, "SELECT abs(sum(weight) / count() - 1) < 0.15, countIf(weight = 4) > 0, countIf(capture = 'sampled' AND (length(f32) > 0 OR weight != 0)) FROM predictions WHERE model = 'some'"); w != "1\t1\t0" {
+	if w := sql(t, db, "SELECT abs(sum(feature_weight) / count() - 1) < 0.15, countIf(feature_weight = 4) > 0, countIf(capture = 'sampled' AND (length(f32) > 0 OR feature_weight != 0) OR weight != 1) FROM predictions WHERE model = 'some'"); w != "1\t1\t0" {
 		t.Errorf("weights: %s", w)
 	}
 	status, metrics, _ := r.call(t, "GET", "/metrics", "")

@@ -268,8 +268,7 @@ func performanceChunks(v *collector.ModelVersion, rows []clickhouse.LabelledRow,
 // or score mean nothing to the task are left out and counted: one label of
 // somebody's mistake must not hide the rest.
 func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (p stats.Performance, unusable int, err error) {
-	var scores, truth []float64
-	used := 0
+	var weights, scores, truth []float64
 	var decided, labels []string
 	var chosen, positive []bool
 	yes := "1"
@@ -301,15 +300,15 @@ func performanceOf(v *collector.ModelVersion, rows []clickhouse.LabelledRow) (p 
 		default:
 			return p, 0, fmt.Errorf("no performance is defined for the task %q", task)
 		}
-		used++
+		weights = append(weights, r.Weight)
 	}
-	switch unusable = len(rows) - used; task {
+	switch unusable = len(rows) - len(weights); task {
 	case engine.TaskBinary:
-		p, err = stats.BinaryPerformance(scores, chosen, positive, nil)
+		p, err = stats.BinaryPerformance(scores, chosen, positive, weights)
 	case engine.TaskMulticlass:
-		p, err = stats.MulticlassPerformance(decided, labels, nil)
+		p, err = stats.MulticlassPerformance(decided, labels, weights)
 	default:
-		p, err = stats.RegressionPerformance(scores, truth, nil)
+		p, err = stats.RegressionPerformance(scores, truth, weights)
 	}
 	return p, unusable, err
 }

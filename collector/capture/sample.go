@@ -85,11 +85,11 @@ func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion) {
 		}
 	}
 	if chance(p.ID) < r.Share {
-		p.Weight = 1 / r.Share
+		p.FeatureShare = r.Share
 		return
 	}
 	p.Features, p.Bins, p.BinsID = collector.Columns{}, bins, ref.ID
-	p.Capture, p.Weight = collector.CaptureSampled, 0
+	p.Capture = collector.CaptureSampled
 }
 
 // chance is a number from 0 to 1 that an id has, evenly spread whatever ids look

@@ -79,10 +79,17 @@ func TestSampledOnesAreRepresented(t *testing.T) {
 		p.ID = fmt.Sprintf("req-%d", i)
 		got := r.sampledAs(t, v, p, []float32{age}, []string{"Oslo"})
 		all += float64(age)
-		weights += got.Weight
+		if got.Weight != 1 {
+			t.Fatalf("a row stands for %g", got.Weight)
+		}
 		if !got.Features.Empty() {
 			kept++
-			estimate += got.Weight * float64(age)
+			stand := 1.0
+			if got.FeatureShare != 0 {
+				stand = 1 / got.FeatureShare
+			}
+			weights += stand
+			estimate += stand * float64(age)
 		}
 	}
 	if math.Abs(estimate/all-1) > 0.05 || math.Abs(weights/n-1) > 0.07 {
@@ -115,8 +122,8 @@ func TestSamplingKeepsWhatTheRuleNames(t *testing.T) {
 		"slow":                {slow, []float32{30}, []string{"Oslo"}, "full"},
 		"explained":           {asked, []float32{30}, []string{"Oslo"}, "full"},
 	} {
-		if got := r.sampledAs(t, v, c.p, c.ages, c.cities); got.Capture != c.want || got.Capture == "full" && got.Weight != 1 {
-			t.Errorf("%s: %s with weight %g", name, got.Capture, got.Weight)
+		if got := r.sampledAs(t, v, c.p, c.ages, c.cities); got.Capture != c.want || got.Weight != 1 || got.FeatureShare != 0 {
+			t.Errorf("%s: %s with weight %g, share %g", name, got.Capture, got.Weight, got.FeatureShare)
 		}
 	}
 	v.Reference = func() *stats.Reference { return nil }

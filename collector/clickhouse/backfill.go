@@ -66,7 +66,7 @@ func (s *Store) backfillChunk(ctx context.Context, ref *stats.Reference, c chunk
 }
 
 func (s *Store) countChunk(ctx context.Context, ref *stats.Reference, c chunk) (*binCounts, uint64, error) {
-	rows, err := s.conn.Query(ctx, "SELECT time, toString(schema_id), weight, score, toString(decided), f32, f64, i64, str FROM predictions"+
+	rows, err := s.conn.Query(ctx, "SELECT time, toString(schema_id), feature_weight, weight, score, toString(decided), f32, f64, i64, str FROM predictions"+
 		" WHERE tenant = ? AND model = ? AND version = ? AND digest = ? AND bins_id != ? AND insert_batch = ? AND toYYYYMM(received_at) = ? AND route != 'explain' AND status < 400",
 		c.tenant, c.model, c.version, c.digest, c.binsID, c.batch, c.month)
 	if err != nil {
@@ -80,10 +80,11 @@ func (s *Store) countChunk(ctx context.Context, ref *stats.Reference, c chunk) (
 		var (
 			at       time.Time
 			schemaID string
+			features float64
 			weight   float64
 		)
 		f := &p.Features
-		if err := rows.Scan(&at, &schemaID, &weight, &p.Scores[0], &p.Decided[0], &f.F32, &f.F64, &f.I64, &f.Str); err != nil {
+		if err := rows.Scan(&at, &schemaID, &features, &weight, &p.Scores[0], &p.Decided[0], &f.F32, &f.F64, &f.I64, &f.Str); err != nil {
 			return nil, 0, fmt.Errorf("scan: %w", err)
 		}
 		schema, err := s.Schema(ctx, schemaID)
@@ -94,7 +95,7 @@ func (s *Store) countChunk(ctx context.Context, ref *stats.Reference, c chunk) (
 			return nil, 0, err
 		}
 		bins = s.bins(ref, schema, p, 0, bins[:0])
-		counts.add(at, bins, weight)
+		counts.add(at, bins, features, weight)
 		n++
 	}
 	return counts, n, unavailable(rows.Err())

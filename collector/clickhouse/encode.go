@@ -10,7 +10,7 @@ import (
 // predictionColumns are the columns of an insert, in the order of
 // predictionBlock.columns.
 const predictionColumns = "id, row, rows, received_at, time, tenant, model, version, digest, route, trace_id, span_id, external_id, " +
-	"status, error, capture, weight, decode_ns, model_ns, encode_ns, capture_ns, total_ns, bytes, schema_id, " +
+	"status, error, capture, weight, feature_weight, decode_ns, model_ns, encode_ns, capture_ns, total_ns, bytes, schema_id, " +
 	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, bins, bins_id, insert_batch"
 
 // predictionBlock is rows of predictions being built: the one encoder of
@@ -19,7 +19,7 @@ type predictionBlock struct {
 	n int
 
 	id, traceID, spanID, externalID, err                                                  text
-	row, rows, receivedAt, time, status, weight                                           fixed
+	row, rows, receivedAt, time, status, weight, features                                 fixed
 	decode, model, encode, capture, total, bytes, score                                   fixed
 	tenant, modelName, version, digest, route, captured, schemaID, decided, binsID, batch lowCardinality
 	f32, f64, i64, str, outF32, outF64, outI64, outStr, bins                              arrays
@@ -28,7 +28,7 @@ type predictionBlock struct {
 func (b *predictionBlock) columns() []builder {
 	return []builder{
 		&b.id, &b.row, &b.rows, &b.receivedAt, &b.time, &b.tenant, &b.modelName, &b.version, &b.digest, &b.route,
-		&b.traceID, &b.spanID, &b.externalID, &b.status, &b.err, &b.captured, &b.weight,
+		&b.traceID, &b.spanID, &b.externalID, &b.status, &b.err, &b.captured, &b.weight, &b.features,
 		&b.decode, &b.model, &b.encode, &b.capture, &b.total, &b.bytes, &b.schemaID,
 		&b.f32, &b.f64, &b.i64, &b.str, &b.outF32, &b.outF64, &b.outI64, &b.outStr,
 		&b.score, &b.decided, &b.bins, &b.binsID, &b.batch,
@@ -76,12 +76,23 @@ func (b *predictionBlock) add(d *decoded, batch string) {
 	}
 }
 
-// weightOf returns how many predictions the features of each row of p stand for.
+// weightOf returns how many predictions each row of p stands for.
 func weightOf(p *collector.Prediction) float64 {
-	if p.Weight == 0 && p.Capture != collector.CaptureSampled {
+	if p.Weight == 0 {
 		return 1
 	}
 	return p.Weight
+}
+
+// featureWeightOf returns how many predictions the features of each row of p stand for.
+func featureWeightOf(p *collector.Prediction) float64 {
+	switch {
+	case p.Capture == collector.CaptureSampled:
+		return 0
+	case p.FeatureShare != 0:
+		return weightOf(p) / p.FeatureShare
+	}
+	return weightOf(p)
 }
 
 func (b *predictionBlock) shared(p *collector.Prediction, rows, r int, batch string) {
@@ -101,6 +112,7 @@ func (b *predictionBlock) shared(p *collector.Prediction, rows, r int, batch str
 	b.err.add(p.Error)
 	b.captured.add(p.Capture)
 	b.weight.f64(weightOf(p))
+	b.features.f64(featureWeightOf(p))
 	b.decode.i64(p.Latency.Decode)
 	b.model.i64(p.Latency.Model)
 	b.encode.i64(p.Latency.Encode)

@@ -126,6 +126,7 @@ func TestPowerCutTakesWhatWasConfirmed(t *testing.T) {
 		for range 40 {
 			// Some of them of another month, and the batches of a minute together.
 			p := x.m.prediction(t, 1+rng.IntN(4), base.AddDate(0, -rng.IntN(2), 0).Add(time.Duration(predictions)*time.Second))
+			p.Weight = []float64{1, 10, 0.1, 1. / 3, 0}[rng.IntN(5)]
 			rows, predictions = rows+p.Rows, predictions+1
 			doc, err := collector.EncodeExplanation(&collector.Explanation{PredictionID: p.ID + ".0", Model: "delay", Version: "1", Method: "tree_shap"})
 			if err != nil {

@@ -19,6 +19,7 @@ func TestInsertsThatTheServerLostAreSentAgain(t *testing.T) {
 	before := m.prediction(t, 7, base)
 	write(t, writer(t, s, cfg), "before", m.schemaRecord(t), record(before))
 	p, failed := m.prediction(t, 20, base.Add(90*time.Second)), m.prediction(t, 1, base.Add(time.Hour))
+	p.Weight = 2.5
 	failed.Status, failed.Scores, failed.Decided = 500, nil, nil
 	doc, err := collector.EncodeExplanation(&collector.Explanation{PredictionID: p.ID + ".3", Model: "delay", Version: "1", Method: "tree_shap"})
 	if err != nil {
@@ -32,7 +33,7 @@ func TestInsertsThatTheServerLostAreSentAgain(t *testing.T) {
 	}
 	counts := map[string]float64{
 		"SELECT count() FROM predictions": 28, "SELECT uniqExact(id, row) FROM predictions": 28, "SELECT sum(rows) FROM traffic_1m": 28,
-		"SELECT sum(requests) FROM traffic_1m WHERE status_class = 5": 1, "SELECT sum(weight) FROM bins_1m WHERE field = 0": 27,
+		"SELECT sum(requests) FROM traffic_1m WHERE status_class = 5": 1, "SELECT sum(weight) FROM bins_1m WHERE field = 0": 7 + 20*2.5,
 		"SELECT count() FROM feedback": 1, "SELECT count() FROM explanations": 1, "SELECT count() FROM undecodable": 1, "SELECT uniqExact(id) FROM schemas": 1,
 	}
 	check := func(what string) {

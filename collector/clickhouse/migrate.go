@@ -27,7 +27,43 @@ func (s *Store) Migrate(ctx context.Context) error {
 			}
 		}
 	}
+	if err := s.addFeatureWeight(ctx); err != nil {
+		return fmt.Errorf("migrate: add the column feature_weight: %w", unavailable(err))
+	}
 	return s.checkTables(ctx)
+}
+
+// roomToAlter is what a server's disks must have free before a table is changed.
+const roomToAlter = 64 << 20
+
+// addFeatureWeight gives predictions made by an earlier Pellucid the column that this
+// one writes. An ALTER on a full disk leaves the table's definition empty, so it is sent
+// only where the column is missing and there is room.
+func (s *Store) addFeatureWeight(ctx context.Context) error {
+	tables := []string{s.cluster.local("predictions")}
+	if s.cluster.name != "" {
+		tables = append(tables, "predictions") // the Distributed one over it
+	}
+	for _, table := range tables {
+		there, err := s.number(ctx, "SELECT count() FROM system.columns WHERE database = "+s.cluster.current()+" AND table = ? AND name = 'feature_weight'", table)
+		if err != nil || there > 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		free, err := s.number(ctx, "SELECT min(free_space) FROM "+s.cluster.system("disks"))
+		if err != nil {
+			return err
+		}
+		if free < roomToAlter {
+			return fmt.Errorf("table %s is of an earlier version, and the server has %.0f MiB free of the %d that changing it needs", table, free/(1<<20), roomToAlter>>20)
+		}
+		if err := s.migrateStep(ctx, "ALTER TABLE `"+table+"`"+s.cluster.on()+" ADD COLUMN IF NOT EXISTS "+featureWeight+" AFTER weight"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // migrateStep runs one statement, again where another migrator was in its way:

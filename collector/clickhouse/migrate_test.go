@@ -26,6 +26,18 @@ func TestMigrateLeavesTablesAlone(t *testing.T) {
 	if after := times(); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
+	// What an earlier Pellucid made gets the column that it lacks, and no row is lost.
+	m := newMaker(t)
+	w := writer(t, s, WriterConfig{})
+	write(t, w, "old", m.schemaRecord(t), record(m.prediction(t, 3, base)))
+	exec(t, s, "ALTER TABLE predictions DROP COLUMN feature_weight")
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, "new", m.schemaRecord(t), record(m.prediction(t, 2, base)))
+	if got := number(t, s, "SELECT sum(feature_weight) FROM predictions"); got != 5 {
+		t.Errorf("rows stand for %v", got)
+	}
 	for _, m := range migrations() {
 		if strings.HasPrefix(m, "ALTER") {
 			t.Errorf("a migration that changes a table at every start: %s", title(m))

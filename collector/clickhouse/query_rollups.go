@@ -192,6 +192,8 @@ type LabelledRow struct {
 	Score   float64
 	Decided string
 	Label   string
+	// Weight is the number of predictions that it stands for.
+	Weight float64
 }
 
 // maxLabelled bounds one answer of Labelled.
@@ -214,7 +216,7 @@ func (s *Store) Labelled(ctx context.Context, tenant, model, version string, fro
 			id     string
 			row, n uint32
 		)
-		if err := rows.Scan(&id, &row, &n, &r.Time, &r.Score, &r.Decided, &r.Label); err != nil {
+		if err := rows.Scan(&id, &row, &n, &r.Time, &r.Score, &r.Decided, &r.Label, &r.Weight); err != nil {
 			return nil, fmt.Errorf("join labels of model %q: %w", model, err)
 		}
 		r.ID, r.Time = collector.RowID(id, int(row), int(n)), r.Time.UTC()
@@ -230,8 +232,8 @@ const labelledQuery = `WITH
   FROM feedback WHERE tenant = ? AND target_id != '' AND (model = '' OR model = ?) GROUP BY target_id, target_row),
  by_external AS (SELECT external_id, argMax(label, (received_at, insert_batch, position)) AS label, max(received_at) AS at
   FROM feedback WHERE tenant = ? AND external_id != '' AND (model = '' OR model = ?) GROUP BY external_id)
-SELECT p.id, p.row, p.rows, p.time, p.score, p.decided, if(i.target_id = '' OR (e.external_id != '' AND e.at > i.at), e.label, i.label)
-FROM (SELECT id, row, rows, time, score, toString(decided) AS decided, external_id FROM predictions
+SELECT p.id, p.row, p.rows, p.time, p.score, p.decided, if(i.target_id = '' OR (e.external_id != '' AND e.at > i.at), e.label, i.label), p.weight
+FROM (SELECT id, row, rows, time, score, toString(decided) AS decided, weight, external_id FROM predictions
  WHERE tenant = ? AND model = ? AND (? = '' OR version = ?) AND time >= fromUnixTimestamp64Micro(?, 'UTC') AND time < fromUnixTimestamp64Micro(?, 'UTC')
  AND route != 'explain' AND status < 400) AS p
 LEFT JOIN by_id AS i ON i.target_id = p.id AND i.target_row = p.row

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -43,9 +44,21 @@ type fieldCounts struct {
 	high [65536 - int(stats.BinNone)]float64
 }
 
-// add counts a row's bins: those of features by the weight they have, the
-// prediction's, which is the last and which every row has, once.
-func (c *binCounts) add(at time.Time, bins []uint16, features float64) {
+// weightUnits are the parts that weights are counted in. In parts of a power of two sums
+// of floats are exact in whatever order they are made, up to 2^33 a bin and minute, so
+// that a rollup can be held against its rows.
+const weightUnits = 1 << 20
+
+// unitsSQL is a row's weight in whole parts.
+const unitsSQL = "toInt64(round(weight * 1048576))"
+
+// counted is a weight as it goes into sums.
+func counted(weight float64) float64 { return math.RoundToEven(weight*weightUnits) / weightUnits }
+
+// add counts a row's bins: those of features by the weight that they have, the
+// prediction's, which is the last and which every row has, by the row's.
+func (c *binCounts) add(at time.Time, bins []uint16, features, row float64) {
+	features, row = counted(features), counted(row)
 	minute := at.Unix() - at.Unix()%60
 	if c.minutes == nil {
 		c.minutes, c.at = map[int64][]fieldCounts{}, -1
@@ -60,7 +73,7 @@ func (c *binCounts) add(at time.Time, bins []uint16, features float64) {
 	for field, bin := range bins {
 		weight := features
 		if field == len(bins)-1 {
-			weight = 1
+			weight = row
 		}
 		f := &c.last[field]
 		switch {

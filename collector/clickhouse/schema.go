@@ -37,12 +37,17 @@ func migrations() []string {
 // granule or two of each model. Features lie row by row, where ZSTD finds less than in
 // a column of one feature; level 3 looks far enough back to make up for it: on the
 // flights 1.11 times the bytes that ZSTD(1) makes of each column alone, 1.28 at level 1.
+// featureWeight is how many predictions a row's features stand for: 0 where a rule
+// sampled them out, more than the row's weight where it kept them by chance. Tables made
+// before there was such a column get it (addFeatureWeight).
+const featureWeight = "feature_weight Float64 DEFAULT if(capture = 'sampled', 0, weight) CODEC(ZSTD(1))"
+
 var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  id String CODEC(ZSTD(1)), row UInt32 CODEC(ZSTD(1)), rows UInt32 CODEC(ZSTD(1)),
  received_at DateTime64(3,'UTC') CODEC(Delta(8),ZSTD(1)), time DateTime64(6,'UTC') CODEC(Delta(8),ZSTD(1)),
  tenant LowCardinality(String), model LowCardinality(String), version LowCardinality(String), digest LowCardinality(String),
  route LowCardinality(String), trace_id String CODEC(ZSTD(1)), span_id String CODEC(ZSTD(1)), external_id String CODEC(ZSTD(1)),
- status UInt16 CODEC(ZSTD(1)), error String CODEC(ZSTD(1)), capture LowCardinality(String), weight Float64 CODEC(ZSTD(1)),
+ status UInt16 CODEC(ZSTD(1)), error String CODEC(ZSTD(1)), capture LowCardinality(String), weight Float64 CODEC(ZSTD(1)), ` + featureWeight + `,
  decode_ns Int64 CODEC(T64,ZSTD(1)), model_ns Int64 CODEC(T64,ZSTD(1)), encode_ns Int64 CODEC(T64,ZSTD(1)),
  capture_ns Int64 CODEC(T64,ZSTD(1)), total_ns Int64 CODEC(T64,ZSTD(1)), bytes UInt32 CODEC(T64,ZSTD(1)),
  schema_id LowCardinality(String),

@@ -83,9 +83,9 @@ var binsRollup = rollup{
 	part: "concat(toString(toYYYYMM(received_at)), ':', toString(digest))", // of a chunk
 
 	where: binsWhere,
-	rows: fmt.Sprintf("toInt64(sum(arrayCount(b -> b != %[1]d, bins))), toInt64(0), toInt64(0),"+
-		" toInt64(sum(arraySum((b, i) -> if(b = %[1]d, 0, cityHash64(b, toUInt32(i)) %% 65521), bins, arrayEnumerate(bins))))", stats.BinNone),
-	kept: "toInt64(round(sum(weight))), toInt64(0), toInt64(0), toInt64(round(sum(weight * (cityHash64(bin, toUInt32(field + 1)) % 65521))))",
+	rows: fmt.Sprintf("sum("+unitsSQL+" * toInt64(arrayCount(b -> b != %[1]d, bins))), toInt64(0), toInt64(0),"+
+		" sum("+unitsSQL+" * toInt64(arraySum((b, i) -> if(b = %[1]d, 0, cityHash64(b, toUInt32(i)) %% 65521), bins, arrayEnumerate(bins))))", stats.BinNone),
+	kept: "sum(" + unitsSQL + "), toInt64(0), toInt64(0), sum(" + unitsSQL + " * toInt64(cityHash64(bin, toUInt32(field + 1)) % 65521))",
 	send: (*Writer).sendBinsOf,
 }
 
@@ -558,18 +558,19 @@ func (w *Writer) sendTrafficOf(ctx context.Context, token string, k series, wher
 
 // sendBinsOf counts rows into bins_1m.
 func (w *Writer) sendBinsOf(ctx context.Context, token string, k series, where string, args []any) error {
-	rows, err := w.store.conn.Query(ctx, "SELECT time, bins FROM predictions WHERE "+where, args...)
+	rows, err := w.store.conn.Query(ctx, "SELECT time, weight, bins FROM predictions WHERE "+where, args...)
 	if err != nil {
 		return unavailable(err)
 	}
 	counts := &binCounts{}
 	err = scanAll(rows, func() error {
 		var at time.Time
+		var weight float64
 		var bins []uint16
-		if err := rows.Scan(&at, &bins); err != nil {
+		if err := rows.Scan(&at, &weight, &bins); err != nil {
 			return fmt.Errorf("scan: %w", err)
 		}
-		counts.add(at, bins, 1)
+		counts.add(at, bins, weight, weight)
 		return nil
 	})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 func (s *Store) number(ctx context.Context, query string, args ...any) (float64, error) {
 	var x float64
 	if err := s.conn.QueryRow(ctx, "SELECT toFloat64(("+query+"))", args...).Scan(&x); err != nil {
-		return 0, fmt.Errorf("look for an insert's rows: %w", unavailable(err))
+		return 0, fmt.Errorf("ask for a number: %w", unavailable(err))
 	}
 	return x, nil
 }
@@ -122,7 +122,7 @@ func (s *Store) hasTraffic(ctx context.Context, items, missing []*decoded) (bool
 	return true, nil
 }
 
-// hasBins reports whether the rollup has the rows that are stored, over the
+// hasBins reports whether the rollup has the weight that is stored, over the
 // minutes of some counts and in the field that counts most, but for the rows of
 // missing, which are known not to be counted.
 func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts, missing []*decoded) (bool, error) {
@@ -144,22 +144,22 @@ func (s *Store) hasBins(ctx context.Context, c chunk, counts *binCounts, missing
 	if len(fields) == 0 {
 		return true, nil
 	}
-	counted, err := s.number(ctx, "SELECT sum(weight) FROM bins_1m WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ? AND field = ? AND minute >= ? AND minute <= ?",
+	inRollup, err := s.number(ctx, "SELECT sum(weight) FROM bins_1m WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ? AND field = ? AND minute >= ? AND minute <= ?",
 		c.tenant, c.model, c.version, c.binsID, best, time.Unix(from, 0).UTC(), time.Unix(to, 0).UTC())
 	if err != nil {
 		return false, err
 	}
-	stored, err := s.number(ctx, "SELECT countIf(length(bins) > ? AND bins[?] != ?) FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ?"+
+	stored, err := s.number(ctx, "SELECT sumIf("+unitsSQL+", length(bins) > ? AND bins[?] != ?) / 1048576 FROM predictions WHERE tenant = ? AND model = ? AND version = ? AND bins_id = ?"+
 		" AND route != 'explain' AND status < 400 AND time >= ? AND time < ?",
 		best, best+1, stats.BinNone, c.tenant, c.model, c.version, c.binsID, time.Unix(from, 0).UTC(), time.Unix(to+60, 0).UTC())
 	each(missing, func(d *decoded, r int, at time.Time) {
 		same := d.p.Tenant == c.tenant && d.p.Model == c.model && d.p.Version == c.version && d.binsID == c.binsID
 		bins := d.row(r)
 		if same && at.Unix() >= from && at.Unix() < to+60 && len(bins) > int(best) && bins[best] != stats.BinNone {
-			stored--
+			stored -= counted(weightOf(d.p))
 		}
 	})
-	return counted >= stored*(1-1e-9), err
+	return inRollup >= stored*(1-1e-9), err
 }
 
 // hasPositions reports whether a table has these rows of a batch.

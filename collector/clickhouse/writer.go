@@ -508,8 +508,8 @@ func (d *decoded) binRows(bins func(*stats.Reference, *collector.Schema, *collec
 func (d *decoded) count(c *binCounts) {
 	rows := max(d.p.Rows, 1)
 	for r := range rows {
-		// Rows without features have their bins, so each counts for itself.
-		c.add(d.time(r), d.row(r), 1)
+		// Rows without features have their bins, so features too count by the row's weight.
+		c.add(d.time(r), d.row(r), weightOf(d.p), weightOf(d.p))
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 // MaxImported bounds the predictions of one import request.
 const MaxImported = 10_000
 
+// Weights outside of these would be lost in sums beside others, or drown them.
+const minWeight, maxWeight = 1e-6, 1e6
+
 // importResults is the answer to an import. Error is set where every prediction
 // was refused.
 type importResults struct {
@@ -183,8 +186,8 @@ func (s *Server) importedPrediction(row *collector.Imported, now time.Time) (*co
 		p.ExternalIDs = []string{row.ExternalID}
 	}
 	if row.Weight != nil {
-		if p.Weight = *row.Weight; !(p.Weight > 0) || math.IsInf(p.Weight, 0) {
-			return nil, nil, fail(http.StatusBadRequest, "weight must be a number above 0")
+		if p.Weight = *row.Weight; !(p.Weight >= minWeight && p.Weight <= maxWeight) {
+			return nil, nil, fail(http.StatusBadRequest, "weight must be a number from 0.000001 to 1000000")
 		}
 	}
 	if err := stagesOf(row.LatencyMS, &p.Latency); err != nil {

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine/stats"
+)
+
+// TestWeightsOfImports: a row that stands for ten counts in drift and performance as
+// ten rows do, whether it came before its reference or after.
+func TestWeightsOfImports(t *testing.T) {
+	models := t.TempDir()
+	for _, m := range []string{"one", "ten"} {
+		place(t, models, m+"/1/model.yaml", "task: binary\nclasses: [no, yes]\nreference: {from: 2024-04-01T00:00:00Z, to: 2024-05-01T00:00:00Z}\n")
+	}
+	r := startRig(t, testConfig(t, models))
+	send := func(model string, month, n, copies int, weight string) {
+		t.Helper()
+		var rows []string
+		for i := range n {
+			for k := range copies {
+				rows = append(rows, fmt.Sprintf(`{"id":"%[1]s-%[2]d-%[3]d-%[4]d","model":"%[1]s","version":"1","time":"2024-%02[2]d-%02[5]dT%02[6]d:00:00Z","features":{"amount":%[7]d,"country":"%[8]s"},"outputs":{"score":%[9]g},"label":"%[10]d"%[11]s}`,
+					model, month, i, k, 1+i%20, i%24, i*i%(50+5*month), []string{"NO", "DK", "SE"}[(i+i*i/month)%3], float64(i*7%10)/10, i*i%3%2, weight))
+			}
+		}
+		var got imports
+		r.post(t, "/api/v1/predictions", "["+strings.Join(rows, ",")+"]", &got)
+		if got.Accepted != len(rows) {
+			t.Fatalf("%d of %d accepted", got.Accepted, len(rows))
+		}
+	}
+	both := func(month int) {
+		t.Helper()
+		send("one", month, 60, 10, "")
+		send("ten", month, 60, 1, `,"weight":10`)
+	}
+	send("one", 4, 1000, 1, "")
+	send("ten", 4, 1000, 1, "")
+	both(5)
+	r.stored(t)
+	compare := func(rows int) {
+		t.Helper()
+		var drift [2]stats.Report
+		var perf [2]api.Performance
+		for i, m := range []string{"one", "ten"} {
+			until(t, "drift of "+m, func() bool {
+				r.get(t, "/api/v1/models/"+m+"/drift?from=2024-05-01T00:00:00Z&to=2024-08-01T00:00:00Z", &drift[i])
+				return !drift[i].Provisional && drift[i].Rows.Current == rows
+			})
+			r.get(t, "/api/v1/models/"+m+"/performance?from=2024-05-01T00:00:00Z&to=2024-08-01T00:00:00Z", &perf[i])
+		}
+		if len(drift[0].Features) < 2 || !reflect.DeepEqual(drift[0].Features, drift[1].Features) {
+			t.Errorf("ten rows\n%+v\none of weight ten\n%+v", drift[0], drift[1])
+		}
+		if len(perf[0].Metrics) < 3 || perf[0].Rows.Labelled != float64(rows) || perf[1].Rows.Labelled != float64(rows/10) {
+			t.Errorf("performance %+v", perf)
+		}
+		for name, want := range perf[0].Metrics {
+			if got := perf[1].Metrics[name]; math.Abs(got-want) > 1e-12 {
+				t.Errorf("%s of ten rows %g, of one of weight ten %g", name, want, got)
+			}
+		}
+	}
+	compare(600) // back-filled
+	both(6)
+	r.stored(t)
+	compare(1200) // and counted as it came
+}
