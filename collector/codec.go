@@ -14,7 +14,7 @@ import (
 // Versions of the payloads, the first byte of each and Record.Version of its
 // frame. FORMAT.md draws them.
 const (
-	PredictionVersion  uint8 = 4 // 1 to 3 where what a later one added is not there
+	PredictionVersion  uint8 = 5 // 1 to 3 where what a later one added is not there
 	FeedbackVersion    uint8 = 1
 	ExplanationVersion uint8 = 1 // JSON, without a version byte
 	SchemaVersion      uint8 = 1 // JSON, without a version byte
@@ -43,12 +43,15 @@ var (
 //	from version 2 on: bins id | bins: count, u16
 //	from version 3 on: label | observed at varint us
 //	from version 4 on: share of the features kept f64
+//	from version 5 on: attempts: count, status uvarint, milliseconds f64 each
 //
 // It allocates only to grow dst.
 func AppendPrediction(dst []byte, p *Prediction) []byte {
 	dst = slices.Grow(dst, predictionSize(p))
 	version := uint8(1)
 	switch {
+	case len(p.Attempts) > 0:
+		version = 5
 	case p.FeatureShare != 0:
 		version = 4
 	case p.Label != "":
@@ -104,7 +107,16 @@ func AppendPrediction(dst []byte, p *Prediction) []byte {
 	if version == 3 {
 		return dst
 	}
-	return binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.FeatureShare))
+	dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(p.FeatureShare))
+	if version == 4 {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(p.Attempts)))
+	for _, a := range p.Attempts {
+		dst = binary.AppendUvarint(dst, uint64(a.Status))
+		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(a.MS))
+	}
+	return dst
 }
 
 // predictionSize is a bound that holds for all but very odd predictions, so
@@ -180,6 +192,12 @@ func decodePrediction(r *reader) (*Prediction, error) {
 	}
 	if version >= 4 {
 		p.FeatureShare = math.Float64frombits(r.u64())
+	}
+	if version >= 5 {
+		p.Attempts = make([]Attempt, r.count(9))
+		for i := range p.Attempts {
+			p.Attempts[i] = Attempt{Status: r.intValue(), MS: math.Float64frombits(r.u64())}
+		}
 	}
 	return p, r.end("prediction")
 }

@@ -55,6 +55,11 @@ func TestPredictionRoundTrip(t *testing.T) {
 	if n := PayloadRows(KindPrediction, b); n != 2 {
 		t.Errorf("rows %d", n)
 	}
+	p.Attempts = []Attempt{{503, 1.5}, {0, 30000}}
+	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || !reflect.DeepEqual(q.Attempts, p.Attempts) {
+		t.Errorf("attempts came back as %+v, %v", q, err)
+	}
+	p.Attempts = nil
 	p.FeatureShare = 0.25
 	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.FeatureShare != 0.25 || q.Label != "" || q.BinsID != "" {
 		t.Errorf("the features' share came back as %+v, %v", q, err)

@@ -88,6 +88,9 @@ type Prediction struct {
 	// 1: those of a row then stand for Weight/FeatureShare predictions. 0 means 1.
 	FeatureShare float64
 	Latency      Stages
+	// Attempts are the requests to an upstream that it took, one where it was not
+	// asked again; none where the model runs here.
+	Attempts []Attempt
 
 	// Schema names the fields of Features and Outputs. Decoders fill SchemaID
 	// only; the schema itself is stored once.
@@ -164,8 +167,17 @@ type StoredPrediction struct {
 	SpanID     string `json:"span_id,omitempty"`
 	ExternalID string `json:"external_id,omitempty"`
 	Capture    string `json:"capture,omitempty"`
+	// Attempts are those of the prediction.
+	Attempts []Attempt `json:"attempts,omitempty"`
 	// Raw is the row in its own types, for whoever must compute with it again.
 	Raw RawRow `json:"-"`
+}
+
+// Attempt is one request to an upstream: the status that it answered, 0 where it gave
+// none, and the milliseconds that took.
+type Attempt struct {
+	Status int     `json:"status"`
+	MS     float64 `json:"ms"`
 }
 
 // StoredLabel is one label of a prediction, newest first; the newest counts.

@@ -34,7 +34,7 @@ func StoredRows(p *Prediction, s *Schema) []StoredPrediction {
 			Features: features, Outputs: outputs, Status: p.Status, Error: p.Error,
 			LatencyMS: p.Latency.Milliseconds(), Labels: []StoredLabel{},
 			Digest: p.Digest, Route: p.Route, SpanID: p.SpanID,
-			ExternalID: oneOrEach(p.ExternalIDs, r), Capture: p.Capture, Raw: raw,
+			ExternalID: oneOrEach(p.ExternalIDs, r), Capture: p.Capture, Attempts: p.Attempts, Raw: raw,
 		}
 		if len(p.Times) == 0 {
 			out[r].Time = p.ReceivedAt

@@ -136,6 +136,7 @@ type upstreamConfig struct {
 	Model   string   `yaml:"model"`
 	Version string   `yaml:"version"`
 	Timeout duration `yaml:"timeout"`
+	Retries int      `yaml:"retries"`
 	// Missing says that the model takes null for a missing value.
 	Missing bool `yaml:"missing"`
 	// The protocol has no words for the rest, so it is said here as in model.yaml.
@@ -205,7 +206,8 @@ retention:                    # how long rows are kept from when they were recei
 upstreams: []                 # models that another Open Inference server answers:
 # - name: risk                # here; model: its name there, if another
 #   url: http://127.0.0.1:9000
-#   timeout: 30s
+#   timeout: 30s              # of a prediction, all attempts together
+#   retries: 0                # asked again where it is busy, failing as a gateway or cannot be reached
 #   missing: true             # it takes null for a missing value
 #   feature_names: [age, income]
 #   task: binary              # this and what follows as in model.yaml

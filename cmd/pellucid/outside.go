@@ -269,7 +269,7 @@ func outsideRow(p *collector.Prediction, r *collector.StoredPrediction, i int) *
 	return &clickhouse.Outside{Redacted: p.Capture == collector.CaptureRedacted, Columns: map[string]any{
 		"id": p.ID, "model": p.Model, "version": p.Version, "digest": p.Digest, "route": string(p.Route), "trace_id": p.TraceID, "span_id": p.SpanID,
 		"external_id": r.ExternalID, "error": p.Error, "capture": p.Capture, "decided": r.Raw.Decided, "row": int64(i), "rows": int64(p.Rows),
-		"status": int64(p.Status), "score": r.Raw.Score, "weight": p.Weight, "latency_ms": float64(p.Latency.Total) / 1e6, "time": r.Time, "received_at": p.ReceivedAt,
+		"status": int64(p.Status), "score": r.Raw.Score, "weight": p.Weight, "attempts": int64(len(p.Attempts)), "latency_ms": float64(p.Latency.Total) / 1e6, "time": r.Time, "received_at": p.ReceivedAt,
 	}}
 }
 

@@ -305,7 +305,7 @@ func (s *server) startUpstreams() error {
 			return usage(fmt.Errorf("upstream %q: %w", u.Name, err))
 		}
 		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
-			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout),
+			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout), Retries: u.Retries,
 			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Protect: s.models.Protect, Live: s.models.AddRemote, Logger: s.log,
 		})
 		if err != nil {

@@ -215,6 +215,8 @@ func TestRowsComeBackAsTheyWere(t *testing.T) {
 	many.Features.F32[2], many.Features.F64[1] = float32(math.NaN()), math.Inf(1)
 	failed := m.prediction(t, 1, base.Add(2*time.Second))
 	failed.Status, failed.Error, failed.Features, failed.Outputs, failed.Scores, failed.Decided = 400, "bad input", collector.Columns{}, collector.Columns{}, nil, nil
+	many.Attempts = []collector.Attempt{{Status: 503, MS: 1.5}, {MS: 30000}, {Status: 200, MS: 0.25}}
+	failed.Attempts = []collector.Attempt{{Status: 422, MS: 2}}
 	write(t, w, "b1", m.schemaRecord(t), record(one), record(many), record(failed))
 
 	for _, p := range []*collector.Prediction{one, many, failed} {

@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"encoding/binary"
 	"math"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // predictionBlock.columns.
 const predictionColumns = "id, row, rows, received_at, time, tenant, model, version, digest, route, trace_id, span_id, external_id, " +
 	"status, error, capture, weight, feature_weight, decode_ns, model_ns, encode_ns, capture_ns, total_ns, bytes, schema_id, " +
-	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, bins, bins_id, insert_batch"
+	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, bins, bins_id, insert_batch, attempt_status, attempt_ms"
 
 // predictionBlock is rows of predictions being built: the one encoder of
 // features into the table.
@@ -22,7 +23,7 @@ type predictionBlock struct {
 	row, rows, receivedAt, time, status, weight, features                                 fixed
 	decode, model, encode, capture, total, bytes, score                                   fixed
 	tenant, modelName, version, digest, route, captured, schemaID, decided, binsID, batch lowCardinality
-	f32, f64, i64, str, outF32, outF64, outI64, outStr, bins                              arrays
+	f32, f64, i64, str, outF32, outF64, outI64, outStr, bins, attempts, attemptMS         arrays
 }
 
 func (b *predictionBlock) columns() []builder {
@@ -31,7 +32,7 @@ func (b *predictionBlock) columns() []builder {
 		&b.traceID, &b.spanID, &b.externalID, &b.status, &b.err, &b.captured, &b.weight, &b.features,
 		&b.decode, &b.model, &b.encode, &b.capture, &b.total, &b.bytes, &b.schemaID,
 		&b.f32, &b.f64, &b.i64, &b.str, &b.outF32, &b.outF64, &b.outI64, &b.outStr,
-		&b.score, &b.decided, &b.bins, &b.binsID, &b.batch,
+		&b.score, &b.decided, &b.bins, &b.binsID, &b.batch, &b.attempts, &b.attemptMS,
 	}
 }
 
@@ -120,6 +121,16 @@ func (b *predictionBlock) shared(p *collector.Prediction, rows, r int, batch str
 	b.total.i64(p.Latency.Total)
 	b.schemaID.add(p.SchemaID)
 	b.batch.add(batch)
+	b.asked(p.Attempts)
+}
+
+func (b *predictionBlock) asked(attempts []collector.Attempt) {
+	for _, a := range attempts {
+		b.attempts.values = binary.LittleEndian.AppendUint16(b.attempts.values, uint16(a.Status))
+		b.attemptMS.values = binary.LittleEndian.AppendUint64(b.attemptMS.values, math.Float64bits(a.MS))
+	}
+	b.attempts.end(len(attempts))
+	b.attemptMS.end(len(attempts))
 }
 
 func pick[T time.Time | string](v []T, r int) T {

@@ -27,8 +27,10 @@ func (s *Store) Migrate(ctx context.Context) error {
 			}
 		}
 	}
-	if err := s.addFeatureWeight(ctx); err != nil {
-		return fmt.Errorf("migrate: add the column feature_weight: %w", unavailable(err))
+	for _, column := range []string{featureWeight, attemptStatus, attemptMS} {
+		if err := s.addColumn(ctx, column); err != nil {
+			return fmt.Errorf("migrate: add the column %s: %w", column, unavailable(err))
+		}
 	}
 	return s.checkTables(ctx)
 }
@@ -36,16 +38,17 @@ func (s *Store) Migrate(ctx context.Context) error {
 // roomToAlter is what a server's disks must have free before a table is changed.
 const roomToAlter = 64 << 20
 
-// addFeatureWeight gives predictions made by an earlier Pellucid the column that this
-// one writes. An ALTER on a full disk leaves the table's definition empty, so it is sent
+// addColumn gives predictions made by an earlier Pellucid a column that this one
+// writes. An ALTER on a full disk leaves the table's definition empty, so it is sent
 // only where the column is missing and there is room.
-func (s *Store) addFeatureWeight(ctx context.Context) error {
+func (s *Store) addColumn(ctx context.Context, column string) error {
+	name, _, _ := strings.Cut(column, " ")
 	tables := []string{s.cluster.local("predictions")}
 	if s.cluster.name != "" {
 		tables = append(tables, "predictions") // the Distributed one over it
 	}
 	for _, table := range tables {
-		there, err := s.number(ctx, "SELECT count() FROM system.columns WHERE database = "+s.cluster.current()+" AND table = ? AND name = 'feature_weight'", table)
+		there, err := s.number(ctx, "SELECT count() FROM system.columns WHERE database = "+s.cluster.current()+" AND table = ? AND name = ?", table, name)
 		if err != nil || there > 0 {
 			if err != nil {
 				return err
@@ -59,7 +62,7 @@ func (s *Store) addFeatureWeight(ctx context.Context) error {
 		if free < roomToAlter {
 			return fmt.Errorf("table %s is of an earlier version, and the server has %.0f MiB free of the %d that changing it needs", table, free/(1<<20), roomToAlter>>20)
 		}
-		if err := s.migrateStep(ctx, "ALTER TABLE `"+table+"`"+s.cluster.on()+" ADD COLUMN IF NOT EXISTS "+featureWeight+" AFTER weight"); err != nil {
+		if err := s.migrateStep(ctx, "ALTER TABLE `"+table+"`"+s.cluster.on()+" ADD COLUMN IF NOT EXISTS "+column); err != nil {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func TestMigrateLeavesTablesAlone(t *testing.T) {
 	m := newMaker(t)
 	w := writer(t, s, WriterConfig{})
 	write(t, w, "old", m.schemaRecord(t), record(m.prediction(t, 3, base)))
-	exec(t, s, "ALTER TABLE predictions DROP COLUMN feature_weight")
+	exec(t, s, "ALTER TABLE predictions DROP COLUMN feature_weight, DROP COLUMN attempt_status, DROP COLUMN attempt_ms")
 	if err := s.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -37,10 +37,15 @@ func migrations() []string {
 // granule or two of each model. Features lie row by row, where ZSTD finds less than in
 // a column of one feature; level 3 looks far enough back to make up for it: on the
 // flights 1.11 times the bytes that ZSTD(1) makes of each column alone, 1.28 at level 1.
-// featureWeight is how many predictions a row's features stand for: 0 where a rule
-// sampled them out, more than the row's weight where it kept them by chance. Tables made
-// before there was such a column get it (addFeatureWeight).
-const featureWeight = "feature_weight Float64 DEFAULT if(capture = 'sampled', 0, weight) CODEC(ZSTD(1))"
+// Columns that a table of an earlier Pellucid lacks and gets (addColumns). featureWeight
+// is how many predictions a row's features stand for: 0 where a rule sampled them out,
+// more than the row's weight where it kept them by chance. The others are the answers of
+// an upstream, 0 where it gave none, and how long each took.
+const (
+	featureWeight = "feature_weight Float64 DEFAULT if(capture = 'sampled', 0, weight) CODEC(ZSTD(1))"
+	attemptStatus = "attempt_status Array(UInt16) CODEC(ZSTD(1))"
+	attemptMS     = "attempt_ms Array(Float64) CODEC(ZSTD(1))"
+)
 
 var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  id String CODEC(ZSTD(1)), row UInt32 CODEC(ZSTD(1)), rows UInt32 CODEC(ZSTD(1)),
@@ -54,7 +59,7 @@ var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
  f32 Array(Float32) CODEC(ZSTD(3)), f64 Array(Float64) CODEC(ZSTD(3)), i64 Array(Int64) CODEC(ZSTD(3)), str Array(String) CODEC(ZSTD(3)),
  out_f32 Array(Float32) CODEC(ZSTD(1)), out_f64 Array(Float64) CODEC(ZSTD(1)), out_i64 Array(Int64) CODEC(ZSTD(1)), out_str Array(String) CODEC(ZSTD(1)),
  score Float64 CODEC(ZSTD(1)), decided LowCardinality(String), bins Array(UInt16) CODEC(ZSTD(1)), bins_id LowCardinality(String),
- insert_batch LowCardinality(String),
+ insert_batch LowCardinality(String), ` + attemptStatus + `, ` + attemptMS + `,
  INDEX ix_time time TYPE minmax GRANULARITY 1,
  INDEX ix_trace trace_id TYPE bloom_filter(0.001) GRANULARITY 1,
  INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1

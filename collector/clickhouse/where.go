@@ -64,7 +64,7 @@ var whereColumns = map[string]struct {
 	"external_id": {"external_id", kindText}, "error": {"error", kindText}, "capture": {"capture", kindText},
 	"decided": {"decided", kindText}, "bins_id": {"bins_id", kindText}, "insert_batch": {"insert_batch", kindText},
 	"row": {"row", kindNumber}, "rows": {"rows", kindNumber}, "status": {"status", kindNumber}, "score": {"score", kindNumber},
-	"weight": {"weight", kindNumber}, "latency_ms": {"(total_ns / 1000000)", kindNumber},
+	"weight": {"weight", kindNumber}, "attempts": {"length(attempt_status)", kindNumber}, "latency_ms": {"(total_ns / 1000000)", kindNumber},
 	"time": {"time", kindTime}, "received_at": {"received_at", kindTime},
 }
 

@@ -43,6 +43,7 @@ type call struct {
 	times       []time.Time
 	externalIDs []string
 	stages      collector.Stages
+	attempts    []collector.Attempt
 	in, out     int64 // bytes
 	captured    string
 	parent      string // the traceparent of the answer
@@ -305,7 +306,7 @@ func (k *call) prediction(status int) *collector.Prediction {
 		ID: k.id, Rows: k.rows, ReceivedAt: k.received, Times: k.times, ExternalIDs: k.externalIDs,
 		Tenant: collector.DefaultTenant, Model: k.v.Name, Version: k.v.Version, Digest: k.v.Digest,
 		Route: k.route, TraceID: k.parent[3:35], SpanID: k.parent[36:52],
-		Status: status, Capture: collector.CaptureFull, Weight: 1, Latency: k.stages,
+		Status: status, Capture: collector.CaptureFull, Weight: 1, Latency: k.stages, Attempts: k.attempts,
 	}
 	if len(p.Times) == 0 {
 		p.Times = []time.Time{k.received}

@@ -6,10 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -26,6 +29,8 @@ type exchange struct {
 	params oip.Params
 	in     engine.Values
 	want   []string
+	// asked is told of every request to the server; nil where nobody wants to know.
+	asked func(collector.Attempt)
 }
 
 // version builds the record of a model out of its description. Its digest is
@@ -96,7 +101,7 @@ func (u *Upstream) exchange(ctx context.Context, v *collector.ModelVersion, x ex
 	*buf = body
 	ctx, cancel := context.WithTimeout(ctx, u.cfg.Timeout)
 	defer cancel()
-	answer, header, err := u.post(ctx, sv.path+"/infer", body, header)
+	answer, header, err := u.insist(ctx, sv.path+"/infer", body, header, x.asked)
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +120,42 @@ func (u *Upstream) broken(reason string) error {
 	return &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Reason: reason}
 }
 
-// post sends a request and returns the body of its answer in a pooled buffer.
-func (u *Upstream) post(ctx context.Context, address string, body []byte, header int) (*bytes.Buffer, int, error) {
+// insist sends a request, again where that may help and the configuration wants it.
+func (u *Upstream) insist(ctx context.Context, address string, body []byte, header int, asked func(collector.Attempt)) (*bytes.Buffer, int, error) {
+	wait := retryWait
+	for try := 0; ; try++ {
+		start := time.Now()
+		answer, answerHeader, status, err := u.post(ctx, address, body, header)
+		if asked != nil {
+			asked(collector.Attempt{Status: status, MS: float64(time.Since(start)) / 1e6})
+		}
+		var e *UpstreamError
+		if err == nil || try >= u.cfg.Retries || !errors.As(err, &e) || !e.again {
+			return answer, answerHeader, err
+		}
+		pause := max(wait/2+rand.N(wait), e.wait)
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
+			return nil, 0, err // there would be no time left for an answer
+		}
+		select {
+		case <-ctx.Done():
+			return nil, 0, err
+		case <-time.After(pause):
+		}
+		wait *= 2
+	}
+}
+
+// retryWait is the mean of the first wait before an upstream is asked again, doubled
+// each time.
+const retryWait = 50 * time.Millisecond
+
+// post sends a request and returns the body of its answer in a pooled buffer. status is
+// what was answered, 0 where nothing was.
+func (u *Upstream) post(ctx context.Context, address string, body []byte, header int) (buf *bytes.Buffer, answerHeader, status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	req.Header.Set("Content-Type", contentJSON)
 	if header != oip.NoHeader {
@@ -129,10 +165,10 @@ func (u *Upstream) post(ctx context.Context, address string, body []byte, header
 	inject(ctx, propagation.HeaderCarrier(req.Header))
 	res, err := u.client.Do(req)
 	if err != nil {
-		return nil, 0, u.unreachable(err)
+		return nil, 0, 0, u.unreachable(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	buf := buffers.Get().(*bytes.Buffer)
+	buf = buffers.Get().(*bytes.Buffer)
 	n, err := buf.ReadFrom(io.LimitReader(res.Body, u.cfg.MaxResponse+1))
 	switch {
 	case err != nil:
@@ -140,15 +176,15 @@ func (u *Upstream) post(ctx context.Context, address string, body []byte, header
 	case n > u.cfg.MaxResponse:
 		err = u.broken(fmt.Sprintf("its answer is larger than the limit of %d bytes", u.cfg.MaxResponse))
 	case res.StatusCode != http.StatusOK:
-		err = u.refused(res.StatusCode, buf.Bytes())
+		err = u.refused(res, buf.Bytes())
 	default:
-		header, err = u.answerHeader(res, buf.Len())
+		answerHeader, err = u.answerHeader(res, buf.Len())
 	}
 	if err != nil {
 		putBuffer(buf)
-		return nil, 0, err
+		return nil, 0, res.StatusCode, err
 	}
-	return buf, header, nil
+	return buf, answerHeader, res.StatusCode, nil
 }
 
 func (u *Upstream) answerHeader(res *http.Response, size int) (int, error) {
@@ -165,14 +201,20 @@ func (u *Upstream) answerHeader(res *http.Response, size int) (int, error) {
 
 // refused maps an upstream's error. A 4xx is the client's fault, but for those
 // that are ours (the model is gone, our access is refused) or nobody's (busy).
-func (u *Upstream) refused(status int, body []byte) error {
+func (u *Upstream) refused(res *http.Response, body []byte) error {
+	status := res.StatusCode
 	e := &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Message: upstreamMessage(body)}
 	e.Reason = fmt.Sprintf("answered with status %d", status)
 	switch {
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
-		e.Status = http.StatusServiceUnavailable
+		e.Status, e.again = http.StatusServiceUnavailable, true
+		if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s > 0 && s < 1<<20 {
+			e.wait = time.Duration(s) * time.Second
+		}
+	case status == http.StatusBadGateway:
+		e.again = true
 	case status == http.StatusGatewayTimeout:
-		e.Status = http.StatusGatewayTimeout
+		e.Status, e.again = http.StatusGatewayTimeout, true
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
 	case status >= 400 && status < 500:
 		e.Status, e.Reason = http.StatusBadRequest, fmt.Sprintf("refused the request with status %d", status)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/proxy/oip"
@@ -153,7 +154,7 @@ func (k *call) run(in engine.Values, extra []string, req *oip.Request) (*answer,
 	out, err := engine.Values(nil), error(nil)
 	if up := k.s.upstreams[k.v.Name]; up != nil {
 		var res *oip.Response
-		if res, err = up.exchange(ctx, k.v, exchange{id: req.ID, hasID: req.HasID, params: req.Params.Without(ownParams...), in: in, want: want}); err == nil {
+		if res, err = up.exchange(ctx, k.v, exchange{id: req.ID, hasID: req.HasID, params: req.Params.Without(ownParams...), in: in, want: want, asked: k.asked}); err == nil {
 			out, ans.params, ans.items = res.Values(), res.Params, res.Outputs
 			err = up.fitsRows(k.v, out, k.rows)
 		}
@@ -176,6 +177,14 @@ func (k *call) run(in engine.Values, extra []string, req *oip.Request) (*answer,
 	}
 	ans.declared, ans.extra = out[:n], out[n:]
 	return ans, nil
+}
+
+// asked notes an attempt at an upstream.
+func (k *call) asked(a collector.Attempt) {
+	k.attempts = append(k.attempts, a)
+	if k.span.IsRecording() {
+		k.span.AddEvent("upstream attempt", trace.WithAttributes(attrHTTPStatus.Int(a.Status)))
+	}
 }
 
 // runFailure says why a run failed. What the engine says of a run that it should

@@ -43,8 +43,13 @@ type UpstreamConfig struct {
 	FeatureNames []string
 	// Missing says that the model takes NaN for a missing value.
 	Missing bool
-	// Timeout bounds one request to the server; 0 means 30 seconds.
+	// Timeout bounds the requests to the server that one prediction takes; 0 means 30
+	// seconds.
 	Timeout time.Duration
+	// Retries is how often it is asked again where it could not be reached or answered
+	// 429, 502, 503 or 504, at most 10. A model that keeps something of each request
+	// must not be asked twice, so the default is 0.
+	Retries int
 	// Refresh is how long its metadata is believed; 0 means one minute.
 	Refresh time.Duration
 	// MaxResponse bounds an answer in bytes; 0 means 64 MiB.
@@ -95,7 +100,11 @@ type UpstreamError struct {
 	// Status is the answer's status; Reason says what went wrong, in our words.
 	Status          int
 	Reason, Message string
-	cause           error
+	// again says that another attempt may do better, wait how long the server asks for
+	// at least.
+	again bool
+	wait  time.Duration
+	cause error
 }
 
 func (e *UpstreamError) Error() string {
@@ -121,6 +130,8 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	switch {
 	case cfg.Name == "":
 		return nil, errors.New("configure upstream: Name is not set")
+	case cfg.Retries < 0 || cfg.Retries > 10:
+		return nil, fmt.Errorf("configure upstream %q: retries must be a number from 0 to 10", cfg.Name)
 	case cfg.Timeout < 0 || cfg.Refresh < 0 || cfg.MaxResponse < 0:
 		return nil, fmt.Errorf("configure upstream %q: a limit is negative", cfg.Name)
 	}
@@ -408,13 +419,13 @@ func (u *Upstream) get(ctx context.Context, address string, v any) error {
 
 // unreachable maps an error of the connection.
 func (u *Upstream) unreachable(err error) error {
-	e := &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusServiceUnavailable, Reason: "cannot be reached", cause: err}
+	e := &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusServiceUnavailable, Reason: "cannot be reached", again: true, cause: err}
 	var timeout net.Error
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		e.Status, e.Reason = http.StatusGatewayTimeout, "did not answer in time"
+		e.Status, e.Reason, e.again = http.StatusGatewayTimeout, "did not answer in time", false
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		e.Status, e.Reason = http.StatusBadGateway, "broke off its answer"
 	}

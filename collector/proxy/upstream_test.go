@@ -239,3 +239,61 @@ func TestUpstreamNamesColumns(t *testing.T) {
 		}
 	}
 }
+
+// TestUpstreamIsAskedAgain where that may help and is wanted; the record has every attempt.
+func TestUpstreamIsAskedAgain(t *testing.T) {
+	var script []int
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := &scripted{}
+		s.status.Store(200)
+		s.answer.Store(`{"model_name":"lin","model_version":"1","outputs":[{"name":"prediction","datatype":"FP32","shape":[1],"data":[14]}]}`)
+		if strings.HasSuffix(r.URL.Path, "/infer") {
+			status := script[min(int(asked.Add(1))-1, len(script)-1)]
+			if status == 0 {
+				panic(http.ErrAbortHandler) // the connection is cut
+			}
+			s.status.Store(int64(status))
+			if status == 429 {
+				w.Header().Set("Retry-After", "1")
+			}
+		}
+		s.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	for name, c := range map[string]struct {
+		retries, status int
+		script, want    []int
+	}{
+		"not wanted":      {0, 503, []int{503, 200}, []int{503}},
+		"busy, cut, well": {3, 200, []int{503, 0, 200}, []int{503, 0, 200}},
+		"asks to wait":    {1, 200, []int{429, 200}, []int{429, 200}},
+		"never well":      {2, 502, []int{502}, []int{502, 502, 502}},
+		"ours to mend":    {2, 400, []int{422, 200}, []int{422}},
+		"broken":          {2, 502, []int{500, 200}, []int{500}},
+	} {
+		script = c.script
+		asked.Store(0)
+		r := front(t, upstreamTo(t, server.URL, func(cfg *UpstreamConfig) { cfg.Retries = c.retries }))
+		w := r.do("POST", "/v2/models/front/infer", inputs(tensor("input", "FP32", "[1,3]", "[1,2,3]")))
+		p := r.tape.last(t)
+		var got []int
+		for _, a := range p.Attempts {
+			if got = append(got, a.Status); a.MS <= 0 {
+				t.Errorf("%s: an attempt took %g ms", name, a.MS)
+			}
+		}
+		if w.Code != c.status || p.Status != c.status || fmt.Sprint(got) != fmt.Sprint(c.want) {
+			t.Errorf("%s: %d, recorded %d with attempts %v, want %v: %s", name, w.Code, p.Status, got, c.want, w.Body)
+		}
+	}
+	r := front(t, upstreamTo(t, server.URL, func(cfg *UpstreamConfig) { cfg.Retries, cfg.Timeout = 5, 300*time.Millisecond }))
+	script = []int{429, 200}
+	asked.Store(0)
+	if w := r.do("POST", "/v2/models/front/infer", inputs(tensor("input", "FP32", "[1,3]", "[1,2,3]"))); w.Code != 503 || len(r.tape.last(t).Attempts) != 1 {
+		t.Errorf("no time to wait: %d %v", w.Code, r.tape.last(t).Attempts)
+	}
+	if _, err := NewUpstream(UpstreamConfig{Name: "a", URL: server.URL, Retries: 11}); err == nil {
+		t.Error("eleven retries are taken")
+	}
+}
