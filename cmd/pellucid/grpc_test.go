@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -304,4 +306,63 @@ func floats(t *testing.T, res *inference.ModelInferResponse) []float64 {
 		}
 	}
 	return list
+}
+
+// TestInferenceByStream: every request of a stream is answered in its order and recorded
+// before that; one that fails ends nothing.
+func TestInferenceByStream(t *testing.T) {
+	models, cases := threeModels(t)
+	r := startRig(t, testConfig(t, models))
+	stream, err := inference.NewGRPCInferenceServiceClient(r.dial(t)).ModelStreamInfer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for round := range 3 {
+		for name, c := range cases {
+			c = c.whole()
+			_, want := r.infer(t, name, c)
+			req := c.message(name, round%2 == 0)
+			req.Id = fmt.Sprintf("%s-%d", name, round)
+			bad := c.message(name, true)
+			bad.ModelName, bad.Id = "nobody", "bad"
+			for _, m := range []*inference.ModelInferRequest{req, bad} {
+				if err := stream.Send(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			res, err := stream.Recv()
+			if err != nil || res.GetErrorMessage() != "" || res.GetInferResponse().GetId() != req.GetId() {
+				t.Fatalf("%s: %v %v", name, res, err)
+			}
+			for i, x := range floats(t, res.GetInferResponse()) {
+				if c.datatype == "FP32" {
+					want[i] = float64(float32(want[i]))
+				}
+				if x != want[i] {
+					t.Errorf("%s: element %d is %g, over HTTP %g", name, i, x, want[i])
+				}
+			}
+			id := res.GetInferResponse().GetParameters()["pellucid_prediction_id"].GetStringParam()
+			ids = append(ids, id)
+			var p collector.StoredPrediction
+			r.get(t, "/api/v1/predictions/"+id+".0", &p) // in the spool, if not stored yet
+			if p.Model != name || p.ExternalID != req.GetId() || p.Status != 200 {
+				t.Errorf("recorded %+v", p)
+			}
+			if res, err = stream.Recv(); err != nil || !strings.Contains(res.GetErrorMessage(), "nobody") || res.GetInferResponse().GetId() != "bad" {
+				t.Errorf("a model that is not there: %v %v", res, err)
+			}
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the last request: %v", err)
+	}
+	r.stored(t)
+	if n := sql(t, r.database(t), "SELECT uniqExact(id) FROM predictions WHERE id IN ('"+strings.Join(ids, "','")+"')"); n != fmt.Sprint(len(ids)) {
+		t.Errorf("%s of %d stored", n, len(ids))
+	}
 }

@@ -94,6 +94,7 @@ func (u *Upstream) exchange(ctx context.Context, v *collector.ModelVersion, x ex
 	for _, name := range x.want {
 		req.Outputs = append(req.Outputs, oip.OutputRequest{Name: name})
 	}
+	answerHeader := oip.NoHeader
 	body, header, err := oip.AppendRequest((*buf)[:0], &req)
 	if err != nil {
 		return nil, err
@@ -101,12 +102,16 @@ func (u *Upstream) exchange(ctx context.Context, v *collector.ModelVersion, x ex
 	*buf = body
 	ctx, cancel := context.WithTimeout(ctx, u.cfg.Timeout)
 	defer cancel()
-	answer, header, err := u.insist(ctx, sv.path+"/infer", body, header, x.asked)
+	var answer *bytes.Buffer
+	err = u.retry(ctx, x.asked, func() (status int, err error) {
+		answer, answerHeader, status, err = u.post(ctx, sv.path+"/infer", body, header)
+		return status, err
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer putBuffer(answer)
-	res, err := oip.DecodeResponse(answer.Bytes(), header)
+	res, err := oip.DecodeResponse(answer.Bytes(), answerHeader)
 	if err != nil {
 		return nil, &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Reason: "its answer is not valid", Message: err.Error()}
 	}
@@ -120,26 +125,27 @@ func (u *Upstream) broken(reason string) error {
 	return &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Reason: reason}
 }
 
-// insist sends a request, again where that may help and the configuration wants it.
-func (u *Upstream) insist(ctx context.Context, address string, body []byte, header int, asked func(collector.Attempt)) (*bytes.Buffer, int, error) {
+// retry sends a request, again where that may help and the configuration wants it. send
+// returns what was answered, 0 where nothing was.
+func (u *Upstream) retry(ctx context.Context, asked func(collector.Attempt), send func() (status int, err error)) error {
 	wait := retryWait
 	for try := 0; ; try++ {
 		start := time.Now()
-		answer, answerHeader, status, err := u.post(ctx, address, body, header)
+		status, err := send()
 		if asked != nil {
 			asked(collector.Attempt{Status: status, MS: float64(time.Since(start)) / 1e6})
 		}
 		var e *UpstreamError
 		if err == nil || try >= u.cfg.Retries || !errors.As(err, &e) || !e.again {
-			return answer, answerHeader, err
+			return err
 		}
 		pause := max(wait/2+rand.N(wait), e.wait)
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
-			return nil, 0, err // there would be no time left for an answer
+			return err // there would be no time left for an answer
 		}
 		select {
 		case <-ctx.Done():
-			return nil, 0, err
+			return err
 		case <-time.After(pause):
 		}
 		wait *= 2

@@ -76,6 +76,8 @@ func (s *Server) Register(e *echo.Echo) {
 		e.GET(p, s.modelMetadata)
 		e.GET(p+"/ready", s.modelReady)
 		e.POST(p+"/infer", s.byPath(collector.RouteInfer, (*call).infer))
+		e.POST(p+"/generate", s.byPath(collector.RouteInfer, (*call).generate))
+		e.POST(p+"/generate_stream", s.byPath(collector.RouteInfer, (*call).generateStream))
 		e.POST(p+"/explain", s.byPath(collector.RouteExplain, (*call).explain))
 	}
 	e.POST("/v2/repository/index", s.index)

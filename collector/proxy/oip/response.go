@@ -46,7 +46,7 @@ func AppendResponse(dst []byte, r *Response) (out []byte, header int, err error)
 	}
 	if len(r.Params) > 0 {
 		dst = append(dst, `,"parameters":`...)
-		dst = appendParams(dst, r.Params)
+		dst = AppendParams(dst, r.Params)
 	}
 	dst = append(dst, `,"outputs":`...)
 	if dst, err = appendItems(dst, r.Outputs); err != nil {
@@ -68,7 +68,7 @@ func AppendRequest(dst []byte, r *Request) (out []byte, header int, err error) {
 	}
 	if len(r.Params) > 0 {
 		dst = append(dst, `"parameters":`...)
-		dst = appendParams(dst, r.Params)
+		dst = AppendParams(dst, r.Params)
 		dst = append(dst, ',')
 	}
 	dst = append(dst, `"inputs":`...)
@@ -85,7 +85,7 @@ func AppendRequest(dst []byte, r *Request) (out []byte, header int, err error) {
 			dst = appendString(dst, o.Name)
 			if len(o.Params) > 0 {
 				dst = append(dst, `,"parameters":`...)
-				dst = appendParams(dst, o.Params)
+				dst = AppendParams(dst, o.Params)
 			}
 			dst = append(dst, '}')
 		}
@@ -146,7 +146,7 @@ func appendItem(dst []byte, it *Item) ([]byte, error) {
 	}
 	if len(params) > 0 {
 		dst = append(dst, `,"parameters":`...)
-		dst = appendParams(dst, params)
+		dst = AppendParams(dst, params)
 	}
 	if it.Binary {
 		return append(dst, '}'), nil
@@ -278,7 +278,8 @@ func appendNested(dst []byte, t *engine.Tensor, shape []int, at, n int) ([]byte,
 	return append(dst, ']'), nil
 }
 
-func appendParams(dst []byte, params Params) []byte {
+// AppendParams appends parameters as a JSON object.
+func AppendParams(dst []byte, params Params) []byte {
 	dst = append(dst, '{')
 	for i, p := range params {
 		if i > 0 {

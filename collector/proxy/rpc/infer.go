@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"context"
+	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -75,6 +77,49 @@ func described(list []oip.TensorMetadata) []*inference.ModelMetadataResponse_Ten
 
 // ModelInfer implements inference.GRPCInferenceServiceServer.
 func (i *inferer) ModelInfer(ctx context.Context, req *inference.ModelInferRequest) (*inference.ModelInferResponse, error) {
+	res, done, err := i.infer(ctx, req)
+	// Sent with an error too.
+	header := metadata.Pairs("pellucid-prediction-id", done.PredictionID, "traceparent", done.Traceparent, "pellucid-capture", done.Captured)
+	if headerErr := grpc.SetHeader(ctx, header); headerErr != nil && err == nil {
+		err = headerErr
+	}
+	if err != nil {
+		return nil, failed(err)
+	}
+	return res, nil
+}
+
+// ModelStreamInfer implements inference.GRPCInferenceServiceServer. Each request is a
+// prediction of its own, recorded before it is answered.
+func (i *inferer) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.ModelInferRequest, inference.ModelStreamInferResponse]) error {
+	ctx := stream.Context()
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		active(ctx)
+		res, done, err := i.infer(ctx, req)
+		out := &inference.ModelStreamInferResponse{InferResponse: res}
+		if err != nil {
+			_, out.ErrorMessage, _ = proxy.Failure(err)
+			out.InferResponse = &inference.ModelInferResponse{ModelName: req.GetModelName(), ModelVersion: req.GetModelVersion(), Id: req.GetId()}
+			out.InferResponse.Parameters = map[string]*inference.InferParameter{paramPredictionID: text(done.PredictionID)}
+		}
+		if err := stream.Send(out); err != nil {
+			return err
+		}
+	}
+}
+
+func text(s string) *inference.InferParameter {
+	return &inference.InferParameter{ParameterChoice: &inference.InferParameter_StringParam{StringParam: s}}
+}
+
+func (i *inferer) infer(ctx context.Context, req *inference.ModelInferRequest) (*inference.ModelInferResponse, proxy.Inferred, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	var res *inference.ModelInferResponse
 	done, err := i.proxy.Infer(ctx, proxy.Inference{
@@ -85,19 +130,14 @@ func (i *inferer) ModelInfer(ctx context.Context, req *inference.ModelInferReque
 			return int64(proto.Size(res)), nil
 		},
 	})
-	// Sent with an error too.
-	header := metadata.Pairs("pellucid-prediction-id", done.PredictionID, "traceparent", done.Traceparent, "pellucid-capture", done.Captured)
-	if headerErr := grpc.SetHeader(ctx, header); headerErr != nil && err == nil {
-		err = headerErr
-	}
 	if err != nil {
-		return nil, failed(err)
+		return nil, done, err
 	}
 	if res.Parameters == nil {
 		res.Parameters = map[string]*inference.InferParameter{}
 	}
-	res.Parameters[paramPredictionID] = &inference.InferParameter{ParameterChoice: &inference.InferParameter_StringParam{StringParam: done.PredictionID}}
-	return res, nil
+	res.Parameters[paramPredictionID] = text(done.PredictionID)
+	return res, done, nil
 }
 
 // carrier is a call's metadata as propagators read it.

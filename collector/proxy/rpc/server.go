@@ -39,7 +39,8 @@ type Config struct {
 	// MaxBody bounds a message in bytes, also what it decompresses to; 0 means 64
 	// MiB.
 	MaxBody int
-	// Timeout bounds a call from its first byte to its last; 0 means one minute.
+	// Timeout bounds a call from its first byte to its last, or the time between two
+	// messages of a stream; 0 means one minute.
 	Timeout time.Duration
 	// MaxCalls bounds the calls under way, those whose message is still coming
 	// among them; more are refused with UNAVAILABLE. 0 means 1,024.
@@ -77,7 +78,7 @@ func New(cfg Config) (*Server, error) {
 		grpc.MaxRecvMsgSize(cfg.MaxBody), grpc.MaxHeaderListSize(64<<10), grpc.MaxConcurrentStreams(256),
 		grpc.ConnectionTimeout(10*time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.InTapHandle(s.tap), grpc.UnaryInterceptor(s.guard), grpc.ForceServerCodecV2(safeCodec{encoding.GetCodecV2(proto.Name)}),
+		grpc.InTapHandle(s.tap), grpc.UnaryInterceptor(s.guard), grpc.StreamInterceptor(s.guardStream), grpc.ForceServerCodecV2(safeCodec{encoding.GetCodecV2(proto.Name)}),
 	)
 	inference.RegisterGRPCInferenceServiceServer(s.grpc, &inferer{proxy: cfg.Proxy})
 	pellucidv1.RegisterRecorderServer(s.grpc, &recorder{proxy: cfg.Proxy})
@@ -108,15 +109,45 @@ func (s *Server) Stop(ctx context.Context) error {
 
 // tap sees a call before its message is read: it bounds how many there are, and
 // the time each may take, the reading of its message included.
-func (s *Server) tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	if s.calls.Add(1) > int64(s.cfg.MaxCalls) {
 		s.calls.Add(-1)
 		return ctx, errorOf(http.StatusServiceUnavailable, "too many calls are under way", 1)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	var cancel context.CancelFunc
+	if info.FullMethodName == inference.GRPCInferenceService_ModelStreamInfer_FullMethodName {
+		// A stream lasts as long as there is something in it.
+		ctx, cancel = context.WithCancel(ctx)
+		ctx = context.WithValue(ctx, idleKey{}, &idle{time.AfterFunc(s.cfg.Timeout, cancel), s.cfg.Timeout})
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.Timeout)
+	}
 	// The call's own context ends with the call, and this one with it.
 	context.AfterFunc(ctx, func() { cancel(); s.calls.Add(-1) })
 	return ctx, nil
+}
+
+// idle ends a stream in which no message came for a time.
+type idle struct {
+	timer *time.Timer
+	limit time.Duration
+}
+
+type idleKey struct{}
+
+// active notes that a message of a stream has come.
+func active(ctx context.Context) {
+	if i, ok := ctx.Value(idleKey{}).(*idle); ok {
+		i.timer.Reset(i.limit)
+	}
+}
+
+// guardStream is guard for streams.
+func (s *Server) guardStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	_, err := s.guard(stream.Context(), nil, &grpc.UnaryServerInfo{FullMethod: info.FullMethod}, func(context.Context, any) (any, error) {
+		return nil, next(srv, stream)
+	})
+	return err
 }
 
 // guard holds every call to the loopback rule, as proxy does for HTTP, and turns a

@@ -126,6 +126,45 @@ func TestNothingHoldsTheServer(t *testing.T) {
 	}
 }
 
+// TestStreamsThatStandStill end, those in which something comes do not; they are calls like
+// any other.
+func TestStreamsThatStandStill(t *testing.T) {
+	const limit = time.Second
+	s, c := serve(t, Config{Timeout: limit, MaxCalls: 1}, models{}, nil)
+	client := inference.NewGRPCInferenceServiceClient(c)
+	stream, err := client.ModelStreamInfer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		if err := stream.Send(&inference.ModelInferRequest{ModelName: "none", Id: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		res, err := stream.Recv()
+		if err != nil || res.GetErrorMessage() == "" || res.GetInferResponse().GetId() != "a" {
+			t.Fatalf("%v %v", res, err)
+		}
+		time.Sleep(limit / 4) // in all longer than the limit
+	}
+	if _, err := client.ServerLive(t.Context(), &inference.ServerLiveRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a call beside as many as there may be: %v", err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.Canceled && status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a stream that stands still: %v", err)
+	}
+	s.idle(t)
+	if stream, err = client.ModelStreamInfer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&inference.ModelInferRequest{ModelName: "panics"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.Internal {
+		t.Errorf("a panic: %v", err)
+	}
+	s.idle(t)
+}
+
 // TestStop waits for calls under way, and not for ever.
 func TestStop(t *testing.T) {
 	m := models{wait: make(chan struct{})}
