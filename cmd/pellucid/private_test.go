@@ -189,6 +189,24 @@ func otherRoads(t *testing.T, r *rig) {
 	if _, err := client.ModelInfer(t.Context(), req); err != nil {
 		t.Errorf("inference by gRPC: %v", err)
 	}
+	stream, err := client.ModelStreamInfer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"1", canaryText, "1"} {
+		req.ModelVersion = version
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+		if res, err := stream.Recv(); err != nil || (version == "1") != (res.GetErrorMessage() == "") {
+			t.Errorf("a stream by gRPC: %v %v", res, err)
+		}
+		req.Inputs[0].Parameters = map[string]*inference.InferParameter{canaryText: {}}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	req.ModelVersion = ""
 	req.Inputs[0].Name = canaryText
 	if _, err := client.ModelInfer(t.Context(), req); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a bad request by gRPC: %v", err)

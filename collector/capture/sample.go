@@ -62,7 +62,7 @@ func (c *Capturer) ruleOf(model string) *SampleRule {
 // bins are known: while there is no reference all are kept. A request is kept or not
 // as a whole, so that each of its rows is as likely kept as any other's.
 func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion) {
-	if len(c.cfg.Sample) == 0 || p.Capture != collector.CaptureFull && p.Capture != collector.CaptureRedacted || p.Route == collector.RouteExplain || p.Status >= 400 {
+	if len(c.cfg.Sample) == 0 || p.Capture != collector.CaptureFull && p.Capture != collector.CaptureRedacted || p.Route == collector.RouteExplain || p.Status >= 400 || p.Label != "" {
 		return
 	}
 	r := c.ruleOf(p.Model)

@@ -107,6 +107,8 @@ func TestSamplingKeepsWhatTheRuleNames(t *testing.T) {
 	slow.Latency.Total = int64(2 * time.Second)
 	asked := prediction(1)
 	asked.Route = collector.RouteExplain
+	labelled := prediction(1)
+	labelled.Label = "yes"
 	for name, c := range map[string]struct {
 		p      *collector.Prediction
 		ages   []float32
@@ -121,6 +123,7 @@ func TestSamplingKeepsWhatTheRuleNames(t *testing.T) {
 		"missing, never seen": {prediction(1), []float32{nan}, []string{"Oslo"}, "full"},
 		"slow":                {slow, []float32{30}, []string{"Oslo"}, "full"},
 		"explained":           {asked, []float32{30}, []string{"Oslo"}, "full"},
+		"labelled":            {labelled, []float32{30}, []string{"Oslo"}, "full"},
 	} {
 		if got := r.sampledAs(t, v, c.p, c.ages, c.cities); got.Capture != c.want || got.Weight != 1 || got.FeatureShare != 0 {
 			t.Errorf("%s: %s with weight %g, share %g", name, got.Capture, got.Weight, got.FeatureShare)
