@@ -94,6 +94,7 @@ func (i *inferer) ModelInfer(ctx context.Context, req *inference.ModelInferReque
 func (i *inferer) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.ModelInferRequest, inference.ModelStreamInferResponse]) error {
 	ctx := stream.Context()
 	for {
+		awaited(ctx)
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -101,7 +102,7 @@ func (i *inferer) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.Mod
 		if err != nil {
 			return err
 		}
-		active(ctx)
+		came(ctx)
 		res, done, err := i.infer(ctx, req)
 		out := &inference.ModelStreamInferResponse{InferResponse: res}
 		if err != nil {

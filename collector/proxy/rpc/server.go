@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
@@ -45,15 +46,20 @@ type Config struct {
 	// MaxCalls bounds the calls under way, those whose message is still coming
 	// among them; more are refused with UNAVAILABLE. 0 means 1,024.
 	MaxCalls int
+	// MaxArriving bounds the bytes of messages that are still coming; beyond, the call
+	// whose message has been coming for longest is ended. 0 means four times MaxBody, but
+	// at least 256 MiB.
+	MaxArriving int64
 	// AllowNonLoopback takes calls whose authority is not a loopback address.
 	AllowNonLoopback bool
 }
 
 // Server answers gRPC. It is safe for concurrent use.
 type Server struct {
-	cfg   Config
-	grpc  *grpc.Server
-	calls atomic.Int64
+	cfg    Config
+	grpc   *grpc.Server
+	calls  atomic.Int64
+	coming *arriving
 }
 
 // New returns a Server. Serve makes it answer.
@@ -61,7 +67,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Proxy == nil {
 		return nil, errors.New("configure gRPC: Proxy is not set")
 	}
-	if cfg.MaxBody < 0 || cfg.Timeout < 0 || cfg.MaxCalls < 0 {
+	if cfg.MaxBody < 0 || cfg.Timeout < 0 || cfg.MaxCalls < 0 || cfg.MaxArriving < 0 {
 		return nil, errors.New("configure gRPC: a limit is negative")
 	}
 	if cfg.MaxBody == 0 {
@@ -73,12 +79,15 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxCalls == 0 {
 		cfg.MaxCalls = 1024
 	}
-	s := &Server{cfg: cfg}
+	if cfg.MaxArriving == 0 {
+		cfg.MaxArriving = max(256<<20, 4*int64(cfg.MaxBody))
+	}
+	s := &Server{cfg: cfg, coming: newArriving(cfg.MaxArriving)}
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(cfg.MaxBody), grpc.MaxHeaderListSize(64<<10), grpc.MaxConcurrentStreams(256),
 		grpc.ConnectionTimeout(10*time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.InTapHandle(s.tap), grpc.UnaryInterceptor(s.guard), grpc.StreamInterceptor(s.guardStream), grpc.ForceServerCodecV2(safeCodec{encoding.GetCodecV2(proto.Name)}),
+		grpc.InTapHandle(s.tap), experimental.BufferPool(s.coming), grpc.UnaryInterceptor(s.guard), grpc.StreamInterceptor(s.guardStream), grpc.ForceServerCodecV2(safeCodec{encoding.GetCodecV2(proto.Name)}),
 	)
 	inference.RegisterGRPCInferenceServiceServer(s.grpc, &inferer{proxy: cfg.Proxy})
 	pellucidv1.RegisterRecorderServer(s.grpc, &recorder{proxy: cfg.Proxy})
@@ -122,8 +131,11 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	} else {
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.Timeout)
 	}
+	x := &arrival{of: s.coming, cancel: cancel}
+	s.coming.begin(x)
+	ctx = context.WithValue(ctx, arrivalKey{}, x)
 	// The call's own context ends with the call, and this one with it.
-	context.AfterFunc(ctx, func() { cancel(); s.calls.Add(-1) })
+	context.AfterFunc(ctx, func() { cancel(); s.coming.end(x); s.calls.Add(-1) })
 	return ctx, nil
 }
 
@@ -135,8 +147,18 @@ type idle struct {
 
 type idleKey struct{}
 
-// active notes that a message of a stream has come.
-func active(ctx context.Context) {
+// awaited notes that a further message of a stream may be coming.
+func awaited(ctx context.Context) {
+	if x, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
+		x.of.begin(x)
+	}
+}
+
+// came notes that it has.
+func came(ctx context.Context) {
+	if x, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
+		x.of.end(x)
+	}
 	if i, ok := ctx.Value(idleKey{}).(*idle); ok {
 		i.timer.Reset(i.limit)
 	}
@@ -158,6 +180,9 @@ func (s *Server) guard(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 			res, err = nil, failed(s.cfg.Proxy.Panicked(ctx, p))
 		}
 	}()
+	if req != nil { // of a stream they are still to come
+		came(ctx)
+	}
 	if !s.cfg.AllowNonLoopback && info.FullMethod != grpc_health_v1.Health_Check_FullMethodName && !local(ctx) {
 		return nil, errorOf(http.StatusForbidden, "the authority is not a loopback address, and no authentication is configured", 0)
 	}
