@@ -66,15 +66,20 @@ func (s *Store) backfillChunk(ctx context.Context, ref *stats.Reference, c chunk
 }
 
 func (s *Store) countChunk(ctx context.Context, ref *stats.Reference, c chunk) (*binCounts, uint64, error) {
-	rows, err := s.conn.Query(ctx, "SELECT time, toString(schema_id), feature_weight, weight, score, toString(decided), f32, f64, i64, str FROM predictions"+
-		" WHERE tenant = ? AND model = ? AND version = ? AND digest = ? AND bins_id != ? AND insert_batch = ? AND toYYYYMM(received_at) = ? AND route != 'explain' AND status < 400",
+	return s.countRows(ctx, ref, c.tenant, c.model, "tenant = ? AND model = ? AND version = ? AND digest = ? AND bins_id != ? AND insert_batch = ? AND toYYYYMM(received_at) = ?",
 		c.tenant, c.model, c.version, c.digest, c.binsID, c.batch, c.month)
+}
+
+// countRows counts the rows of one model that a condition selects under a reference.
+func (s *Store) countRows(ctx context.Context, ref *stats.Reference, tenant, model, where string, args ...any) (*binCounts, uint64, error) {
+	rows, err := s.conn.Query(ctx, "SELECT time, toString(schema_id), feature_weight, weight, score, toString(decided), f32, f64, i64, str FROM predictions"+
+		" WHERE "+where+" AND route != 'explain' AND status < 400", args...)
 	if err != nil {
 		return nil, 0, unavailable(err)
 	}
 	defer rows.Close()
 	counts, n := &binCounts{}, uint64(0)
-	p := &collector.Prediction{Tenant: c.tenant, Model: c.model, Rows: 1, Scores: make([]float64, 1), Decided: make([]string, 1)}
+	p := &collector.Prediction{Tenant: tenant, Model: model, Rows: 1, Scores: make([]float64, 1), Decided: make([]string, 1)}
 	var bins []uint16
 	for rows.Next() {
 		var (

@@ -95,6 +95,10 @@ type Writer struct {
 	doubt bool
 	// look is how long kept waits between two of its looks.
 	look time.Duration
+	// turn is held by whoever stores a batch or needs that none is partly stored; even,
+	// which it guards, says that none is.
+	turn chan struct{}
+	even bool
 
 	mu     sync.Mutex // guards health
 	health Health
@@ -123,7 +127,7 @@ func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
 	if cfg.Schema == nil {
 		cfg.Schema = func(string) *collector.Schema { return nil }
 	}
-	return &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond}, nil
+	return &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond, turn: make(chan struct{}, 1)}, nil
 }
 
 // Health returns how the writer is doing.
@@ -139,6 +143,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	if err := w.recheck(ctx); err != nil {
 		return nil //nolint:nilerr // it fails only when ctx is done
 	}
+	w.startEven()
 	for {
 		b, err := w.cfg.Source.Next(ctx)
 		if ctx.Err() != nil {
@@ -147,11 +152,8 @@ func (w *Writer) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("drain the spool: %w", err)
 		}
-		if err := w.Write(ctx, b); err != nil {
-			return nil //nolint:nilerr // Write fails only when ctx is done
-		}
-		if err := w.cfg.Source.Ack(ctx, b); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+		if ended, err := w.storeBatch(ctx, b); ended {
+			return err
 		}
 	}
 }

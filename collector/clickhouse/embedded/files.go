@@ -212,7 +212,7 @@ var appGrants = []string{
 	"TABLE ENGINE ON AggregatingMergeTree", "TABLE ENGINE ON Memory", "TABLE ENGINE ON Null",
 	"CREATE TEMPORARY TABLE ON *.*", "KILL QUERY ON *.*",
 	"SELECT ON system.parts", "SELECT ON system.mutations", "SELECT ON system.processes",
-	"SELECT ON system.merge_tree_settings", "SELECT ON system.disks",
+	"SELECT ON system.merge_tree_settings", "SELECT ON system.disks", "SELECT ON system.detached_parts",
 }
 
 func usersXML(cfg Config, env Env, server bool) []byte {
