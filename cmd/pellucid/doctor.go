@@ -81,6 +81,7 @@ var checks = []check{
 		return embedded.Ensure(ctx, embedded.Config{Engine: p.Engine})
 	}},
 	{"store", checkStore},
+	{"rollups", checkRollups},
 	{"spool", func(_ context.Context, p patient) (string, error) {
 		dir := filepath.Join(p.Data, "spool")
 		if !exists(dir) {
@@ -101,25 +102,34 @@ func checkAddress(ctx context.Context, p patient) (string, error) {
 	return p.HTTP + " is free", l.Close()
 }
 
-// checkStore asks the store, if it runs, for its version, and refuses tables whose
-// settings would lose or double rows.
-func checkStore(ctx context.Context, p patient) (string, error) {
+// storeTime bounds the doctor's questions to the store.
+const storeTime = 10 * time.Second
+
+// openStore reaches the store, if it runs; else found says that it does not.
+func (p *patient) openStore(ctx context.Context) (s *clickhouse.Store, found string, err error) {
 	dsn := p.ClickHouse
 	if dsn == "" {
 		env, err := embedded.ReadEnv(filepath.Join(p.Data, "clickhouse"))
 		if err != nil {
-			return "embedded, not running", nil
+			return nil, "embedded, not running", nil //nolint:nilerr // there is none yet
 		}
 		dsn = env.DSN()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	s, err = clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: p.Cluster})
+	if err != nil && p.ClickHouse == "" && errors.Is(err, collector.ErrUnavailable) {
+		return nil, "embedded, not running", nil
+	}
+	return s, "", err
+}
+
+// checkStore asks the store, if it runs, for its version, and refuses tables whose
+// settings would lose or double rows.
+func checkStore(ctx context.Context, p patient) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	s, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn})
-	if err != nil {
-		if p.ClickHouse == "" && errors.Is(err, collector.ErrUnavailable) {
-			return "embedded, not running", nil
-		}
-		return "", err
+	s, found, err := p.openStore(ctx)
+	if s == nil {
+		return found, err
 	}
 	return "ClickHouse " + s.Version() + " answers, its tables keep what they are given once", s.Close()
 }

@@ -84,7 +84,7 @@ back to the rows that caused it.`,
 		return usage(fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath()))
 	})
 	root.AddCommand(serveCommand(), demoCommand(), predictCommand(), explainCommand(), driftCommand(),
-		importCommand(), exportCommand(), eraseCommand(), modelCommand(), clickhouseCommand(), spoolCommand(), keysCommand(), doctorCommand(), versionCommand())
+		importCommand(), exportCommand(), eraseCommand(), modelCommand(), clickhouseCommand(), spoolCommand(), rollupsCommand(), keysCommand(), doctorCommand(), versionCommand())
 	return root
 }
 

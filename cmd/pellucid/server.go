@@ -114,7 +114,7 @@ func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.
 		// A taken port is found out before anything else is started.
 		s.listen, s.listenGRPC,
 		func(ctx context.Context) error { return s.startStore(ctx, progress) },
-		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startHTTP, s.startGRPC,
+		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startRollups, s.startHTTP, s.startGRPC,
 	} {
 		if err := start(ctx); err != nil {
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

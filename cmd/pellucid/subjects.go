@@ -125,7 +125,7 @@ func (s *server) stays() []string {
 	return out
 }
 
-var errBusy = fmt.Errorf("another erasure, export or retention run is under way: %w", collector.ErrUnavailable)
+var errBusy = fmt.Errorf("another erasure, export, retention run or recount of the rollups is under way: %w", collector.ErrUnavailable)
 
 // eraseSubject deletes a subject's rows and proves it by counts. It is recorded
 // before anything is deleted, and when it is done.

@@ -37,8 +37,8 @@ func holding(t *testing.T, dir string) (paths []string) {
 	return paths
 }
 
-// admin runs a statement on a rig's own engine.
-func (r *rig) admin(t *testing.T, query string) {
+// admin runs a statement on a rig's own engine, and returns its answer.
+func (r *rig) admin(t *testing.T, query string) string {
 	t.Helper()
 	env := r.engine.Env()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+env.HTTPAddress()+"/?database="+env.Database, strings.NewReader(query))
@@ -52,9 +52,11 @@ func (r *rig) admin(t *testing.T, query string) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s: %v %s", query, err, b)
 	}
+	return strings.TrimSpace(string(b))
 }
 
 // TestErasedPersonIsNotOnTheDisk follows somebody's id and features through an

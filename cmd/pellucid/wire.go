@@ -449,6 +449,7 @@ func (s *server) registerPages(e *echo.Echo) error {
 	src := s.audited().sources(s.sources())
 	api.Register(e, src)
 	api.RegisterRetention(e, s.retentionStatus)
+	api.RegisterRollups(e, s.recountRollups)
 	api.RegisterSubjects(e, api.Subjects{Erase: s.eraseSubject, Export: s.exportSubject})
 	return dashboards.Register(e, dashboards.Config{
 		Sources: src, Build: build(), Methods: explain.Methods,

@@ -87,7 +87,7 @@ func RegisterSubjects(e *echo.Echo, s Subjects) {
 		if err := decodeSubject(c, &x); err != nil {
 			return answer(c, nil, err)
 		}
-		w := &linesWriter{c.Response(), http.NewResponseController(c.Response())}
+		w := newLines(c)
 		err := s.Export(c.Request().Context(), x, w)
 		if err == nil || !c.Response().Committed {
 			return answerUnless(c, err)
@@ -112,6 +112,10 @@ const lineTime = 30 * time.Second
 type linesWriter struct {
 	*echo.Response
 	conn *http.ResponseController
+}
+
+func newLines(c echo.Context) *linesWriter {
+	return &linesWriter{c.Response(), http.NewResponseController(c.Response())}
 }
 
 // Write sends a line.

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/dashboards/api"
+)
+
+// fails runs a command line that has to fail with a status, and returns what it prints.
+func fails(t *testing.T, status int, args ...string) string {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if got := run(t.Context(), args, &out, &errs); got != status {
+		t.Fatalf("pellucid %s: %d, want %d: %s %s", strings.Join(args, " "), got, status, &out, &errs)
+	}
+	return out.String() + errs.String()
+}
+
+// sums are what the rollups and the table count.
+func (r *rig) sums(t *testing.T) string {
+	t.Helper()
+	return r.admin(t, "SELECT (SELECT count() FROM predictions), (SELECT sum(rows) FROM traffic_1m), (SELECT sum(weight) FROM bins_1m)")
+}
+
+// TestDamagedRollupsAreMended damages a part of each rollup of a whole server with its
+// own engine, and of sealed features: its next start tells and counts them again, once;
+// what is lost in another way the commands find and mend.
+func TestDamagedRollupsAreMended(t *testing.T) {
+	cfg := sealedFlights(t)
+	cfg.ClickHouse = ""
+	r := startRig(t, cfg)
+	for i := range 3 {
+		for range 4 {
+			r.post(t, "/v2/models/flights/infer", flightBody([]string{"UA", "AA", canaryText}[i], 40+float64(i)), nil)
+		}
+		r.stored(t)
+	}
+	want := r.sums(t)
+	if !strings.HasPrefix(want, "12\t12\t") || strings.HasSuffix(want, "\t0") {
+		t.Fatalf("counted %s", want)
+	}
+	if got := pellucid(t, "rollups", "check", "--url", r.url); !strings.Contains(got, "count every row of 1 days") {
+		t.Errorf("nothing is damaged: %s", got)
+	}
+	if strings.Contains(r.log.String(), "set damaged parts of rollups aside") {
+		t.Error("damage is told where there is none")
+	}
+	r.halt(t)
+	for _, column := range []string{"latency", "field"} {
+		damage(t, cfg.Data, column)
+	}
+	r = startRig(t, cfg)
+	until(t, "the rollups are counted again", func() bool { return strings.Contains(r.log.String(), "the rollups count the rows that are stored") })
+	if got := r.sums(t); got != want {
+		t.Errorf("counted again: %s, want %s", got, want)
+	}
+	for _, said := range []string{"set damaged parts of rollups aside", "pellucid rollups repair --url " + r.url, "rollup=bins_1m", "rollup=traffic_1m"} {
+		if !strings.Contains(r.log.String(), said) {
+			t.Errorf("the log does not say %q", said)
+		}
+	}
+	if got, err := checkRollups(t.Context(), patient{config: r.cfg}); err != nil || !strings.Contains(got, " damaged parts, made good") {
+		t.Errorf("doctor: %q, %v", got, err)
+	}
+	if err := os.Remove(filepath.Join(cfg.Data, asideFile)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := checkRollups(t.Context(), patient{config: r.cfg}); err == nil || !strings.Contains(err.Error(), "pellucid rollups repair") {
+		t.Errorf("doctor, not known to be made good: %q, %v", got, err)
+	}
+	// Looked at, and found whole: so it is known again.
+	if got := pellucid(t, "rollups", "repair", "--url", r.url); !strings.Contains(got, "count every row") {
+		t.Errorf("repair: %s", got)
+	}
+	r.halt(t)
+	r = startRig(t, cfg)
+	r.lost(t, want)
+	if strings.Contains(r.log.String(), "set damaged parts of rollups aside") {
+		t.Error("what was made good is told at the next start")
+	}
+	var said []string
+	for _, e := range auditEntries(t, cfg.Data) {
+		if e.Action == "rollups.repair" {
+			said = append(said, fmt.Sprintf("%s %t %t", e.Outcome, e.Counts["traffic_1m minutes"] > 0, e.Counts["bins_1m minutes"] > 0))
+		}
+	}
+	if want := []string{"begun false false", " true true", "begun false false", " true false"}; !slices.Equal(said, want) {
+		t.Errorf("recorded %q, want %q", said, want)
+	}
+}
+
+// lost takes all of a rollup away, and has the commands tell and mend it.
+func (r *rig) lost(t *testing.T, want string) {
+	t.Helper()
+	r.admin(t, "TRUNCATE TABLE traffic_1m")
+	got := fails(t, 1, "rollups", "check", "--url", r.url)
+	if !strings.Contains(got, "traffic_1m: model flights, version 1, ") || !strings.Contains(got, "short of 12 rows") || !strings.Contains(got, "pellucid rollups repair") {
+		t.Errorf("check: %s", got)
+	}
+	var told api.Recount
+	if err := json.Unmarshal([]byte(fails(t, 1, "rollups", "check", "--format", "json", "--url", r.url)), &told); err != nil || len(told.Short) != 1 || told.Short[0].Missing != 12 || told.Repaired {
+		t.Errorf("check as JSON: %+v, %v", told, err)
+	}
+	if got := pellucid(t, "rollups", "repair", "--url", r.url); !strings.Contains(got, "counted again: 12 rows") {
+		t.Errorf("repair: %s", got)
+	}
+	if got := r.sums(t); got != want {
+		t.Errorf("repaired: %s, want %s", got, want)
+	}
+	r.erasing.Lock()
+	if got := fails(t, 1, "rollups", "repair", "--url", r.url); !strings.Contains(got, "under way") {
+		t.Errorf("beside an erasure: %s", got)
+	}
+	r.erasing.Unlock()
+	for _, bad := range []string{``, `{"mend":true}`, `{} {}`} {
+		if status, b, _ := r.call(t, "POST", "/api/v1/rollups/recount", bad); status != http.StatusBadRequest {
+			t.Errorf("%q: %d %s", bad, status, b)
+		}
+	}
+	fails(t, 2, "rollups", "check", "--format", "xml")
+}
+
+// damage cuts a file of every part of the rollup that has a column.
+func damage(t *testing.T, data, column string) {
+	t.Helper()
+	columns, err := filepath.Glob(filepath.Join(data, "clickhouse", "data", "store", "*", "*", "all_*", "columns.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := 0
+	for _, path := range columns {
+		// traffic_1m is the only table with a latency, bins_1m with a field.
+		if !strings.Contains(readFile(t, path), "`"+column+"`") {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*.bin"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", path, files, err)
+		}
+		if err := os.Truncate(files[0], 1); err != nil {
+			t.Fatal(err)
+		}
+		cut++
+	}
+	if cut == 0 {
+		t.Fatalf("no part with column %s", column)
+	}
+}
+
+// TestShortagesAreTheApis holds the store's form against the API's.
+func TestShortagesAreTheApis(t *testing.T) {
+	text := recountText(&api.Recount{Days: 3, Short: []api.Shortage{api.Shortage(clickhouse.Shortage{Rollup: "bins_1m", Model: "m", Version: "2", BinsID: "x", Minutes: 4, Missing: 5})}, Unread: []string{"y"}})
+	if !strings.Contains(text, "bins_1m: model m, version 2") || !strings.Contains(text, "4 minutes, short of 5 bins") || !strings.Contains(text, "reference y") {
+		t.Error(text)
+	}
+}
