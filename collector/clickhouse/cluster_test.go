@@ -332,9 +332,9 @@ func TestRetentionOnCluster(t *testing.T) {
 	for _, s := range []*Store{alone, pair[0]} {
 		m := newMaker(t)
 		records := []collector.Record{m.schemaRecord(t), {Kind: collector.KindPrediction, Version: 9, Payload: []byte{9}}}
-		for _, model := range []string{"loans", "delay"} {
+		for i, model := range []string{"loans", "delay", "delay"} {
 			for _, days := range []int{1, 29, 32, 33, 34, 35, 89, 92, 93, 94, 200, 201, 202, 203} {
-				p, list := m.aged(t, now, model, days)
+				p, list := m.agedOf(t, now, []string{"default", "default", "acme"}[i], model, days)
 				records = append(records, list...)
 				if err := s.InsertSpans(t.Context(), p.TraceID, []Span{span(p.TraceID, now.Add(-time.Duration(days)*wholeDay))}); err != nil {
 					t.Fatal(err)
@@ -344,7 +344,7 @@ func TestRetentionOnCluster(t *testing.T) {
 		write(t, writer(t, s, WriterConfig{}), "b", records...)
 	}
 	spread(t, pair, "predictions", "feedback", "explanations", "otel_traces")
-	r := Retention{Default: 90 * wholeDay, Models: map[string]time.Duration{"loans": 30 * wholeDay}, Traces: 60 * wholeDay}
+	r := Retention{Default: 90 * wholeDay, Models: map[string]time.Duration{"loans": 30 * wholeDay}, Tenants: map[string]time.Duration{"acme": 32 * wholeDay}, Traces: 60 * wholeDay}
 	// The last time is far enough ahead for what is stored by the server's own clock.
 	for i, at := range []time.Time{now, now, now.Add(40 * wholeDay), time.Now().Add(400 * wholeDay)} {
 		want, err := alone.Retain(t.Context(), r, at, nothing)

@@ -12,13 +12,15 @@ import (
 )
 
 // Retention says how long rows are kept from when they were received. Zero keeps
-// them for ever. Times are whole days in UTC: what is past goes between midnight and
-// the next run, so that a partition is written anew once a day at most, and not for
-// every row of it.
+// them for ever. A model's own time, or a tenant's, goes before the default; of a row
+// whose model and tenant both have one the shorter holds. Times are whole days in UTC:
+// what is past goes between midnight and the next run, so that a partition is written
+// anew once a day at most, and not for every row of it.
 type Retention struct {
-	// Default is of the models that Models does not name.
+	// Default is of the rows whose model and tenant are named nowhere.
 	Default time.Duration
 	Models  map[string]time.Duration
+	Tenants map[string]time.Duration
 	// Traces is of spans, by when they began.
 	Traces time.Duration
 }
@@ -26,18 +28,60 @@ type Retention struct {
 // None reports whether everything is kept for ever.
 func (r *Retention) None() bool {
 	limited := r.Default > 0 || r.Traces > 0
-	for _, d := range r.Models {
-		limited = limited || d > 0
+	for _, named := range []map[string]time.Duration{r.Models, r.Tenants} {
+		for _, d := range named {
+			limited = limited || d > 0
+		}
 	}
 	return !limited
 }
 
-// Of is how long a model's rows are kept; 0 is for ever.
-func (r *Retention) Of(model string) time.Duration {
-	if d, ok := r.Models[model]; ok {
-		return d
+// Of is how long the rows of a tenant's model are kept; 0 is for ever. What is of no
+// model is kept as long as any model's is.
+func (r *Retention) Of(tenant, model string) time.Duration {
+	of, named := r.Tenants[tenant]
+	if model == "" {
+		if named {
+			return of
+		}
+		return r.longest(r.Models)
+	}
+	m, ok := r.Models[model]
+	switch {
+	case ok && named:
+		return shorter(m, of)
+	case ok:
+		return m
+	case named:
+		return of
 	}
 	return r.Default
+}
+
+// Longest is how long what is of nobody that is known is kept; 0 is for ever.
+func (r *Retention) Longest() time.Duration { return longer(r.longest(r.Models), r.longest(r.Tenants)) }
+
+// longest is the longest of the default and others.
+func (r *Retention) longest(named map[string]time.Duration) time.Duration {
+	out := r.Default
+	for _, d := range named {
+		out = longer(out, d)
+	}
+	return out
+}
+
+func shorter(a, b time.Duration) time.Duration {
+	if longer(a, b) == a {
+		return b
+	}
+	return a
+}
+
+func longer(a, b time.Duration) time.Duration {
+	if a <= 0 || b <= 0 {
+		return 0
+	}
+	return max(a, b)
 }
 
 const wholeDay = 24 * time.Hour
@@ -50,41 +94,61 @@ func cutoff(now time.Time, keep time.Duration) time.Time {
 	return now.UTC().Add(-keep).Truncate(wholeDay)
 }
 
-// last is the cutoff before which rows are past whatever model they are of; zero
-// where some are kept for ever.
-func (r *Retention) last(now time.Time) time.Time {
+// Past reports whether what was received at a time and is kept for so long is past.
+func Past(now, received time.Time, keep time.Duration) bool {
+	return received.Before(cutoff(now, keep))
+}
+
+// last is the cutoff before which rows are past whosever they are; zero where some are
+// kept for ever.
+func (r *Retention) last(now time.Time) time.Time { return cutoff(now, r.Longest()) }
+
+// newest is the cutoff after which no row is past; zero where none is.
+func (r *Retention) newest(now time.Time) time.Time {
 	at := cutoff(now, r.Default)
-	for _, d := range r.Models {
-		if c := cutoff(now, d); c.Before(at) {
-			at = c
+	for _, named := range []map[string]time.Duration{r.Models, r.Tenants} {
+		for _, d := range named {
+			if c := cutoff(now, d); c.After(at) {
+				at = c
+			}
 		}
 	}
 	return at
 }
 
-// past is the condition on a table's rows that they are past. Rows of no model are
-// past when every model's would be.
-func (r *Retention) past(now time.Time, at string) predicate {
-	p := predicate{sql: "multiIf("}
-	older := func(c time.Time) {
-		if c.IsZero() {
-			p.sql += "0"
-			return
+// past is the condition on a table's rows that they are past, whose tenant is in a
+// column; "" for a table that does not know: its rows are past when every tenant's
+// would be. A row is past before a number of milliseconds since 1970, which is 0 for
+// never; of two such cutoffs the later is that of the shorter time.
+func (r *Retention) past(now time.Time, at, tenant string) predicate {
+	ms := func(d time.Duration) int64 {
+		if c := cutoff(now, d); !c.IsZero() {
+			return c.UnixMilli()
 		}
-		p.sql += at + " < fromUnixTimestamp64Milli(?, 'UTC')"
-		p.args = append(p.args, c.UnixMilli())
+		return 0
 	}
-	p.sql += "model = '', "
-	older(r.last(now))
-	for _, model := range slices.Sorted(stdmaps.Keys(r.Models)) {
-		p.sql += ", model = ?, "
-		p.args = append(p.args, model)
-		older(cutoff(now, r.Models[model]))
+	// own is the cutoff that a name has, or -1.
+	own := func(column string, named map[string]time.Duration) predicate {
+		names, cutoffs := []string{""}, []int64{-1} // lists must have something in them
+		for _, name := range slices.Sorted(stdmaps.Keys(named)) {
+			names, cutoffs = append(names, name), append(cutoffs, ms(named[name]))
+		}
+		return predicate{sql: "transform(toString(" + column + "), ?, ?, toInt64(-1))", args: []any{names, cutoffs}}
 	}
-	p.sql += ", "
-	older(cutoff(now, r.Default))
-	p.sql += ")"
-	return p
+	or := func(p predicate, other time.Duration) predicate {
+		return predicate{sql: "if(" + p.sql + " >= 0, " + p.sql + ", ?)", args: slices.Concat(p.args, p.args, []any{ms(other)})}
+	}
+	model := own("model", r.Models)
+	ofNone, ofModel := predicate{sql: "?", args: []any{ms(r.Longest())}}, or(model, r.longest(r.Tenants))
+	if tenant != "" {
+		of := own(tenant, r.Tenants)
+		both := predicate{sql: "greatest(" + model.sql + ", " + of.sql + ")", args: slices.Concat(model.args, of.args)}
+		ofNone, ofModel = or(of, r.longest(r.Models)), or(both, r.Default)
+	}
+	return predicate{
+		sql:  "toUnixTimestamp64Milli(" + at + ") < if(model = '', " + ofNone.sql + ", " + ofModel.sql + ")",
+		args: slices.Concat(ofNone.args, ofModel.args),
+	}
 }
 
 // expiry is what is past in a run.
@@ -155,24 +219,22 @@ func (x *expiry) run(ctx context.Context, r *Retention, now time.Time, before fu
 
 // find notes which rows are past.
 func (x *expiry) find(ctx context.Context, r *Retention, now time.Time) error {
-	x.rows = r.past(now, "received_at")
+	x.rows = r.past(now, "received_at", "tenant")
 	if err := x.findMonths(ctx, r, now); err != nil {
 		return err
 	}
 	// The predictions that labels or explanations go with; of the others nothing but
 	// their own rows is deleted.
 	keys := x.rows
-	keys.sql += " AND ((tenant, id) IN (SELECT tenant, target_id FROM feedback) OR (tenant, id) IN (SELECT tenant, target_id FROM explanations)" +
+	keys.sql += " AND ((tenant, id) IN (SELECT tenant, target_id FROM feedback) OR id IN (SELECT target_id FROM explanations)" +
 		" OR external_id != '' AND (tenant, external_id) IN (SELECT tenant, external_id FROM feedback))"
 	if err := x.note(ctx, targets[0], keys); err != nil {
 		return err
 	}
-	for i, at := range []string{1: "received_at", 2: "stored_at"} {
-		if at == "" {
-			continue
-		}
+	// Explanations carry no tenant yet but go with their predictions; what is left of
+	// others is past when every tenant's is.
+	for i, own := range map[int]predicate{1: r.past(now, "received_at", "tenant"), 2: r.past(now, "stored_at", "")} {
 		t := targets[i]
-		own := r.past(now, at)
 		// Those of removed predictions, of whatever tenant, and old ones.
 		with, err := x.condition(t, &Subject{}, x.rows)
 		if err != nil {
@@ -200,12 +262,7 @@ func (x *expiry) find(ctx context.Context, r *Retention, now time.Time) error {
 
 // findMonths counts the predictions that are past, by partition.
 func (x *expiry) findMonths(ctx context.Context, r *Retention, now time.Time) error {
-	newest := cutoff(now, r.Default)
-	for _, d := range r.Models {
-		if c := cutoff(now, d); c.After(newest) {
-			newest = c
-		}
-	}
+	newest := r.newest(now)
 	if newest.IsZero() {
 		return nil
 	}

@@ -16,14 +16,19 @@ func nothing(context.Context, map[string]int64) error { return nil }
 // many days before now.
 func (m *maker) aged(t *testing.T, now time.Time, model string, days int) (*collector.Prediction, []collector.Record) {
 	t.Helper()
+	return m.agedOf(t, now, "default", model, days)
+}
+
+func (m *maker) agedOf(t *testing.T, now time.Time, tenant, model string, days int) (*collector.Prediction, []collector.Record) {
+	t.Helper()
 	at := now.Add(-time.Duration(days) * wholeDay)
 	p := m.prediction(t, 1, at)
-	p.Model, p.Digest = model, "digest-"+model
+	p.Tenant, p.Model, p.Digest = tenant, model, "digest-"+model
 	p.ExternalIDs = []string{model + "-" + p.ID}
 	return p, []collector.Record{
 		record(p), explanation(t, p.ID, model),
-		feedback(&collector.Feedback{PredictionID: p.ID, Tenant: "default", Label: "1", ObservedAt: at, ReceivedAt: now}),
-		feedback(&collector.Feedback{ExternalID: p.ExternalIDs[0], Tenant: "default", Label: "1", ObservedAt: at, ReceivedAt: now}),
+		feedback(&collector.Feedback{PredictionID: p.ID, Tenant: tenant, Label: "1", ObservedAt: at, ReceivedAt: now}),
+		feedback(&collector.Feedback{ExternalID: p.ExternalIDs[0], Tenant: tenant, Label: "1", ObservedAt: at, ReceivedAt: now}),
 	}
 }
 
@@ -32,10 +37,16 @@ func (m *maker) aged(t *testing.T, now time.Time, model string, days int) (*coll
 func TestRetentionByModel(t *testing.T) {
 	now := time.Date(2026, 11, 20, 15, 0, 0, 0, time.UTC)
 	type row struct {
-		model string
-		days  int
+		model  string
+		days   int
+		tenant string
 	}
-	rows := []row{{"loans", 1}, {"loans", 29}, {"loans", 32}, {"loans", 200}, {"delay", 32}, {"delay", 89}, {"delay", 92}, {"delay", 200}, {"kept", 200}}
+	var rows []row
+	for _, tenant := range []string{"default", "acme"} {
+		rows = append(rows, row{"loans", 1, tenant}, row{"loans", 29, tenant}, row{"loans", 32, tenant}, row{"loans", 200, tenant}, row{"delay", 32, tenant},
+			row{"delay", 89, tenant}, row{"delay", 92, tenant}, row{"delay", 200, tenant}, row{"kept", 200, tenant})
+	}
+	acme := func(d time.Duration) map[string]time.Duration { return map[string]time.Duration{"acme": d} }
 	for name, c := range map[string]struct {
 		r    Retention
 		gone func(row) bool
@@ -46,6 +57,13 @@ func TestRetentionByModel(t *testing.T) {
 		"one is exempt": {Retention{Default: 90 * wholeDay, Models: map[string]time.Duration{"kept": 0}}, func(r row) bool { return r.days > 90 && r.model != "kept" }},
 		"one only":      {Retention{Models: map[string]time.Duration{"loans": 30 * wholeDay}}, func(r row) bool { return r.model == "loans" && r.days > 30 }},
 		"nothing":       {Retention{}, func(row) bool { return false }},
+		"a tenant":      {Retention{Tenants: acme(30 * wholeDay)}, func(r row) bool { return r.tenant == "acme" && r.days > 30 }},
+		"a tenant that is exempt": {Retention{Default: 90 * wholeDay, Models: map[string]time.Duration{"loans": 30 * wholeDay}, Tenants: acme(0)}, func(r row) bool {
+			return r.model == "loans" && r.days > 30 || r.days > 90 && r.tenant != "acme"
+		}},
+		"the shorter holds": {Retention{Models: map[string]time.Duration{"loans": 30 * wholeDay, "kept": 0}, Tenants: acme(90 * wholeDay)}, func(r row) bool {
+			return r.model == "loans" && r.days > 30 || r.tenant == "acme" && r.days > 90
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, m := open(t), newMaker(t)
@@ -53,7 +71,7 @@ func TestRetentionByModel(t *testing.T) {
 			written := map[row]*collector.Prediction{}
 			records := []collector.Record{m.schemaRecord(t)}
 			for _, r := range rows {
-				p, list := m.aged(t, now, r.model, r.days)
+				p, list := m.agedOf(t, now, r.tenant, r.model, r.days)
 				written[r] = p
 				records = append(records, list...)
 			}
@@ -73,7 +91,7 @@ func TestRetentionByModel(t *testing.T) {
 			}
 			for _, r := range rows {
 				p := written[r]
-				_, err := s.Prediction(t.Context(), "default", p.ID)
+				_, err := s.Prediction(t.Context(), r.tenant, p.ID)
 				if found := !errors.Is(err, collector.ErrNotFound); found == c.gone(r) {
 					t.Errorf("%+v: %v", r, err)
 				}
@@ -157,7 +175,93 @@ func TestCutoffsAreWholeDays(t *testing.T) {
 		t.Errorf("last %s", got)
 	}
 	r.Models["c"] = 0
-	if got := r.last(now); !got.IsZero() || r.Of("c") != 0 || r.Of("b") != 10*wholeDay || r.Of("z") != 90*wholeDay {
+	if got := r.last(now); !got.IsZero() || r.Of("", "c") != 0 || r.Of("", "b") != 10*wholeDay || r.Of("", "z") != 90*wholeDay {
 		t.Errorf("with one exempt: last %s", got)
+	}
+}
+
+// TestRetentionIsTheSameInSQL holds the condition on rows against Of, for tenants and
+// models that have a time, have none, and are not named; and that of a table which does
+// not know the tenant against the longest of all.
+func TestRetentionIsTheSameInSQL(t *testing.T) {
+	s := open(t)
+	now := time.Date(2026, 11, 20, 15, 0, 0, 0, time.UTC)
+	exec(t, s, "CREATE TABLE ages (tenant LowCardinality(String), model LowCardinality(String), at DateTime64(3,'UTC'), days UInt32) ENGINE = MergeTree ORDER BY tenant")
+	tenants, models := []string{"", "default", "acme", "it's", "kept"}, []string{"", "loans", "delay", "kept", "a'b"}
+	for _, tenant := range tenants {
+		for _, model := range models {
+			for _, days := range []int{5, 15, 25, 45, 95, 700} {
+				if err := s.conn.Exec(t.Context(), "INSERT INTO ages SELECT ?, ?, fromUnixTimestamp64Milli(?, 'UTC'), ?", tenant, model,
+					now.Add(-time.Duration(days)*wholeDay).UnixMilli(), days); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	day := func(n int) time.Duration { return time.Duration(n) * wholeDay }
+	for _, r := range []Retention{
+		{}, {Default: day(30)}, {Models: map[string]time.Duration{"loans": day(10), "a'b": day(90)}},
+		{Default: day(90), Models: map[string]time.Duration{"loans": day(10), "kept": 0}, Tenants: map[string]time.Duration{"acme": day(30), "kept": 0, "it's": day(20)}},
+		{Default: day(20), Tenants: map[string]time.Duration{"acme": day(60), "default": day(10)}},
+		{Tenants: map[string]time.Duration{"kept": 0}},
+	} {
+		known, unknown := r.past(now, "at", "tenant"), r.past(now, "at", "")
+		rows, err := s.conn.Query(t.Context(), "SELECT toString(tenant), toString(model), days, toBool("+known.sql+"), toBool("+unknown.sql+") FROM ages", append(known.args, unknown.args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		if err := scanAll(rows, func() error {
+			var tenant, model string
+			var days uint32
+			var got, gotAll bool
+			if err := rows.Scan(&tenant, &model, &days, &got, &gotAll); err != nil {
+				return err
+			}
+			n++
+			at := now.Add(-day(int(days)))
+			if want := Past(now, at, r.Of(tenant, model)); got != want {
+				t.Errorf("%+v: %q of %q, %d days: %t, want %t", r, model, tenant, days, got, want)
+			}
+			all := true
+			for _, tenant := range tenants {
+				all = all && Past(now, at, r.Of(tenant, model))
+			}
+			if gotAll && !all {
+				t.Errorf("%+v: %q of nobody known, %d days, is past", r, model, days)
+			}
+			if Past(now, at, r.Longest()) && !(got && gotAll) || got && at.After(r.newest(now)) {
+				t.Errorf("%+v: %q of %q, %d days: longest %s, newest %s", r, model, tenant, days, r.Longest(), r.newest(now))
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if n != len(tenants)*len(models)*6 {
+			t.Errorf("%d rows", n)
+		}
+	}
+}
+
+// TestRetentionLeavesAnotherTenantsLabels: two tenants may have predictions of the same
+// id elsewhere made.
+func TestRetentionLeavesAnotherTenantsLabels(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	now := time.Date(2026, 11, 20, 15, 0, 0, 0, time.UTC)
+	records := []collector.Record{m.schemaRecord(t)}
+	for _, tenant := range []string{"acme", "beta"} {
+		p, _ := m.agedOf(t, now, tenant, "loans", 50)
+		p.ID = "order-1"
+		records = append(records, record(p), feedback(&collector.Feedback{PredictionID: p.ID, Tenant: tenant, Model: "loans", Label: "1", ObservedAt: now, ReceivedAt: now}))
+	}
+	write(t, writer(t, s, WriterConfig{}), "b", records...)
+	removed, err := s.Retain(t.Context(), Retention{Tenants: map[string]time.Duration{"acme": 30 * wholeDay}}, now, nothing)
+	if err != nil || removed["predictions"] != 1 || removed["feedback"] != 1 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	for _, table := range []string{"predictions", "feedback"} {
+		if got := number(t, s, "SELECT countIf(tenant = 'beta') * 10 + count() FROM "+table); got != 11 {
+			t.Errorf("%s: %v", table, got)
+		}
 	}
 }

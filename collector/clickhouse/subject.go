@@ -213,7 +213,8 @@ func (f *found) condition(t target, x *Subject, rows predicate) (predicate, erro
 	case "feedback":
 		// A label names a row, or the caller's id, which is nobody's when no row has it.
 		w := predicate{
-			sql: "tenant = ? AND (target_id != '' AND (target_id, target_row) IN (SELECT id, row FROM " + keys + ") AND (model = '' OR (model, target_id, target_row) IN (SELECT model, id, row FROM " + keys + "))" +
+			sql: "tenant = ? AND (target_id != '' AND (tenant, target_id, target_row) IN (SELECT tenant, id, row FROM " + keys + ")" +
+				" AND (model = '' OR (tenant, model, target_id, target_row) IN (SELECT tenant, model, id, row FROM " + keys + "))" +
 				" OR external_id != '' AND ((tenant, external_id) IN (" + gone("tenant, external_id") + ") OR (tenant, model, external_id) IN (" + gone("tenant, model, external_id") + "))",
 			args: []any{x.Tenant},
 		}
