@@ -127,6 +127,7 @@ type auditConfig struct {
 type retentionConfig struct {
 	Default keepFor            `yaml:"default"`
 	Models  map[string]keepFor `yaml:"models"`
+	Tenants map[string]keepFor `yaml:"tenants"`
 	Traces  keepFor            `yaml:"traces"`
 }
 
@@ -199,8 +200,9 @@ audit:
   bytes: 1GiB                 # the oldest entries go beyond that
 
 retention:                    # how long rows are kept from when they were received; whole days
-  default: none               # 90d: of every model that is not named
+  default: none               # 90d: of every model and tenant that is not named
   models: {}                  # {loans: 30d, audited: none}
+  tenants: {}                 # {acme: 30d}; where a model's and a tenant's time both apply, the shorter holds
   traces: none                # of spans
 
 upstreams: []                 # models that another Open Inference server answers:
@@ -226,7 +228,7 @@ func defaults() config {
 		Telemetry: telemetryConfig{Sample: &sample, KeepSlower: duration(time.Second)},
 		Alerts:    alertsConfig{Lag: duration(5 * time.Minute)},
 		Audit:     auditConfig{Bytes: 1 << 30},
-		Retention: retentionConfig{Models: map[string]keepFor{}},
+		Retention: retentionConfig{Models: map[string]keepFor{}, Tenants: map[string]keepFor{}},
 	}
 }
 
@@ -422,9 +424,6 @@ func (c *config) validateStore() error {
 	}
 	if c.Cluster != "" && c.ClickHouse == "" {
 		return bad("clickhouse_cluster", "needs the address of one of its servers in clickhouse")
-	}
-	if policy := c.Retention.policy(); c.Cluster != "" && !policy.None() {
-		return bad("retention", "is not built for a cluster yet")
 	}
 	if dsn := c.ClickHouse; dsn != "" {
 		scheme, rest, ok := strings.Cut(dsn, "://")

@@ -58,6 +58,17 @@ func (r *Retention) Of(tenant, model string) time.Duration {
 	return r.Default
 }
 
+// OfModel is how long what is of a model is kept where nobody knows the tenant.
+func (r *Retention) OfModel(model string) time.Duration {
+	if m, ok := r.Models[model]; ok {
+		return m
+	}
+	if model == "" {
+		return r.Longest()
+	}
+	return r.longest(r.Tenants)
+}
+
 // Longest is how long what is of nobody that is known is kept; 0 is for ever.
 func (r *Retention) Longest() time.Duration { return longer(r.longest(r.Models), r.longest(r.Tenants)) }
 

@@ -200,7 +200,9 @@ func TestRetentionIsTheSameInSQL(t *testing.T) {
 	}
 	day := func(n int) time.Duration { return time.Duration(n) * wholeDay }
 	for _, r := range []Retention{
-		{}, {Default: day(30)}, {Models: map[string]time.Duration{"loans": day(10), "a'b": day(90)}},
+		{},
+		{Default: day(30)},
+		{Models: map[string]time.Duration{"loans": day(10), "a'b": day(90)}},
 		{Default: day(90), Models: map[string]time.Duration{"loans": day(10), "kept": 0}, Tenants: map[string]time.Duration{"acme": day(30), "kept": 0, "it's": day(20)}},
 		{Default: day(20), Tenants: map[string]time.Duration{"acme": day(60), "default": day(10)}},
 		{Tenants: map[string]time.Duration{"kept": 0}},
@@ -223,12 +225,13 @@ func TestRetentionIsTheSameInSQL(t *testing.T) {
 			if want := Past(now, at, r.Of(tenant, model)); got != want {
 				t.Errorf("%+v: %q of %q, %d days: %t, want %t", r, model, tenant, days, got, want)
 			}
-			all := true
-			for _, tenant := range tenants {
-				all = all && Past(now, at, r.Of(tenant, model))
+			if want := Past(now, at, r.OfModel(model)); gotAll != want {
+				t.Errorf("%+v: %q of nobody known, %d days: %t, want %t", r, model, days, gotAll, want)
 			}
-			if gotAll && !all {
-				t.Errorf("%+v: %q of nobody known, %d days, is past", r, model, days)
+			for _, tenant := range tenants {
+				if gotAll && !Past(now, at, r.Of(tenant, model)) {
+					t.Errorf("%+v: %q, %d days, is past and not of tenant %q", r, model, days, tenant)
+				}
 			}
 			if Past(now, at, r.Longest()) && !(got && gotAll) || got && at.After(r.newest(now)) {
 				t.Errorf("%+v: %q of %q, %d days: longest %s, newest %s", r, model, tenant, days, r.Longest(), r.newest(now))

@@ -121,7 +121,7 @@ func (w *Writer) restoreRollup(ctx context.Context, r *rollup, batches []string,
 			return sent, err
 		}
 		if inexact > 0 && round == 0 {
-			w.cfg.Log.Error("a rollup is short of the rows that are stored, and no set of batches accounts for that exactly: it is left as it is",
+			w.cfg.Log.Error("a rollup is short of the rows that are stored, and no set of batches accounts for that exactly: it is left as it is, until 'pellucid rollups repair'",
 				"rollup", r.table, "series", inexact)
 		}
 		if len(lost) == 0 {

@@ -489,6 +489,25 @@ func (d *Dead) Erase(ids []string) (int, error) {
 	return n, nil
 }
 
+// Expire is Erase that leaves letters alone which are on their way to the store, or of
+// the batch that the drain is at: their time comes again.
+func (d *Dead) Expire(ids []string) (int, error) {
+	d.mu.Lock()
+	free := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		l := d.letters[id]
+		return l == nil || l.Driving || l.Batch == d.batch
+	})
+	d.mu.Unlock()
+	if len(free) == 0 {
+		return 0, nil
+	}
+	n, err := d.Erase(free)
+	if errors.Is(err, collector.ErrNotReady) || errors.Is(err, collector.ErrRefused) {
+		return 0, nil // one is since
+	}
+	return n, err
+}
+
 // List returns all letters without their payloads, the oldest first.
 func (d *Dead) List() []collector.DeadLetter {
 	d.mu.Lock()

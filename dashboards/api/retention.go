@@ -20,6 +20,7 @@ type Retention struct {
 type RetentionPolicy struct {
 	Default string            `json:"default"`
 	Models  map[string]string `json:"models"`
+	Tenants map[string]string `json:"tenants"`
 	Traces  string            `json:"traces"`
 }
 
@@ -27,7 +28,7 @@ type RetentionPolicy struct {
 type RetentionRun struct {
 	At     time.Time `json:"at"`
 	TookMS int64     `json:"took_ms"`
-	// Removed counts rows by table; Versions are the digests of models that went with
+	// Removed counts rows by table, and dead letters; Versions are the digests of models that went with
 	// their last prediction.
 	Removed  map[string]int64 `json:"removed"`
 	Versions []string         `json:"versions"`
