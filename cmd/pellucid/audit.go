@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
 )
@@ -50,6 +52,38 @@ func (s *server) startAudit(context.Context) error {
 	s.audit = l
 	s.onStop("audit log", func(context.Context) error { return l.Close() })
 	return l.Observe(s.telemetry.MeterProvider())
+}
+
+// offlineAudit opens the audit log of a data folder that no server uses. record has an
+// act recorded before it is done, and again where it failed; the subject it is about, if
+// any, as a keyed hash. Where there is no log nothing is.
+func (c *config) offlineAudit(ctx context.Context) (record func(e audit.Entry, subject string, do func() error) error, done func() error, err error) {
+	dir := filepath.Join(c.Data, "audit")
+	if !exists(dir) {
+		return func(_ audit.Entry, _ string, do func() error) error { return do() }, func() error { return nil }, nil
+	}
+	lock, err := spool.Lock(filepath.Join(c.Data, "spool"))
+	if errors.Is(err, spool.ErrLocked) {
+		return nil, nil, fmt.Errorf("a server uses the folder, and its audit log: ask it, or stop it: %w", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := readKey(c.auditKey())
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("read the audit log's key: %w", err), lock.Close())
+	}
+	l, err := audit.Open(audit.Config{Dir: dir, Key: key, HeadFile: c.Audit.HeadFile, MaxBytes: int64(c.Audit.Bytes), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
+	}
+	record = func(e audit.Entry, subject string, do func() error) error {
+		if subject != "" {
+			e.Object = "subject " + l.Hash(subject)
+		}
+		return recorded(ctx, l, e, do)
+	}
+	return record, func() error { return errors.Join(l.Close(), lock.Close()) }, nil
 }
 
 // withPeer names who is at the other end of a connection, once for all its requests:
@@ -217,13 +251,17 @@ func (m auditedModels) Unload(ctx context.Context, name string) error {
 
 // act records an act before it is done, and again where it failed.
 func (s *server) act(ctx context.Context, e audit.Entry, do func() error) error {
-	if err := s.audit.Append(ctx, e, true); err != nil {
+	return recorded(ctx, s.audit, e, do)
+}
+
+func recorded(ctx context.Context, l *audit.Log, e audit.Entry, do func() error) error {
+	if err := l.Append(ctx, e, true); err != nil {
 		return err
 	}
 	err := do()
 	if err != nil {
 		e.Outcome = "failed"
-		err = errors.Join(err, s.audit.Append(ctx, e, false))
+		err = errors.Join(err, l.Append(ctx, e, false))
 	}
 	return err
 }

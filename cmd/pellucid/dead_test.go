@@ -100,6 +100,15 @@ func TestDeadLetters(t *testing.T) {
 	if got := pellucid(t, "spool", "dead", "show", "--url", r.url, id); !strings.Contains(got, one.Record) {
 		t.Errorf("spool dead show: %s", got)
 	}
+	if got := pellucid(t, "spool", "dead", "show", "--url", r.url, id[:20]); !strings.Contains(got, one.Record) || !strings.Contains(got, `"predictions"`) {
+		t.Errorf("spool dead show of the beginning of an id: %s", got)
+	}
+	twice := []collector.DeadLetter{{ID: "ab12"}, {ID: "ab34"}, {ID: "ab"}}
+	for id, want := range map[string]string{"ab": "ab", "ab1": "ab12", "a": "", "c": "", "": ""} {
+		if l, err := namedDead(twice, id); (err == nil) != (want != "") || err == nil && l.ID != want {
+			t.Errorf("%q means %+v, %v", id, l, err)
+		}
+	}
 	// One that is refused again is a letter again; one without its features is stored.
 	pellucid(t, "spool", "dead", "drive", "--url", r.url, id)
 	r.stored(t)

@@ -228,7 +228,7 @@ func keysCommand() *cobra.Command {
 		Long: `Keeps the keys that fields with private: seal are sealed with. They lie in the
 folder keys of the data folder, wrapped by the key-encryption key that capture.key
 in the configuration names. Only one process may have them: these commands are for
-a server that is stopped. A running one takes
+a server that is stopped, whose audit log they write to. A running one takes
 
   curl -X POST 127.0.0.1:8080/api/v1/keys/rotate
   curl -X POST 127.0.0.1:8080/api/v1/keys/forget -d '{"subject": "customer-17"}'`,
@@ -245,7 +245,7 @@ a server that is stopped. A running one takes
 }
 
 // withKeys runs f on the keys that the flags mean.
-func withKeys(cmd *cobra.Command, f func(r *keys.Ring) error) error {
+func withKeys(cmd *cobra.Command, f func(cfg *config, r *keys.Ring) error) error {
 	cfg, err := loadConfig(cmd.Flags(), os.Getenv)
 	if err != nil {
 		return err
@@ -257,7 +257,26 @@ func withKeys(cmd *cobra.Command, f func(r *keys.Ring) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(r), r.Close())
+	return errors.Join(f(&cfg, r), r.Close())
+}
+
+// changeKeys has the keys changed, which is recorded before it is done, and says what
+// was. subject, if any, is in the log as a keyed hash.
+func changeKeys(cmd *cobra.Command, e audit.Entry, subject string, change func(r *keys.Ring) (said string, err error)) error {
+	return withKeys(cmd, func(cfg *config, r *keys.Ring) error {
+		ctx := collector.WithActor(cmd.Context(), "command line")
+		record, done, err := cfg.offlineAudit(ctx)
+		if err != nil {
+			return err
+		}
+		said := ""
+		err = record(e, subject, func() (err error) { said, err = change(r); return err })
+		if err = errors.Join(err, done()); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+		return err
+	})
 }
 
 func keyFlags(cmd *cobra.Command) *cobra.Command {
@@ -271,7 +290,7 @@ func keysList() *cobra.Command {
 		Use: "list", Short: "Name the keys, without telling them",
 		Example: "  pellucid keys list --config pellucid.yaml", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withKeys(cmd, func(r *keys.Ring) error {
+			return withKeys(cmd, func(_ *config, r *keys.Ring) error {
 				list, err := r.List()
 				if err != nil {
 					return err
@@ -301,7 +320,9 @@ func keysRotate() *cobra.Command {
 		Long:    "Makes a new data key for what a tenant's rows seal from now on. What the older keys sealed stays readable.",
 		Example: "  pellucid keys rotate --config pellucid.yaml", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withKeys(cmd, func(r *keys.Ring) error { return r.Rotate(tenant) })
+			return changeKeys(cmd, audit.Entry{Action: "keys.rotate", Tenant: tenant}, "", func(r *keys.Ring) (string, error) {
+				return "rows of tenant " + tenant + " are sealed with a new data key from now on", r.Rotate(tenant)
+			})
 		},
 	})
 	cmd.Flags().StringVar(&tenant, "tenant", collector.DefaultTenant, "whose data key")
@@ -331,7 +352,10 @@ nothing from then on. Name the new one in capture.key before the next start.`,
 			if err != nil {
 				return fmt.Errorf("the new key: %w", err)
 			}
-			return withKeys(cmd, func(r *keys.Ring) error { return r.Rewrap(kek) })
+			return changeKeys(cmd, audit.Entry{Action: "keys.rewrap"}, "", func(r *keys.Ring) (string, error) {
+				err := r.Rewrap(kek)
+				return "all keys are wrapped by key-encryption key " + r.KEKID() + ": name it in capture.key before the next start", err
+			})
 		},
 	})
 	f := cmd.Flags()
@@ -354,13 +378,9 @@ do not keep such copies for longer than a forgotten person may be remembered.`,
 			if err := required(cmd, "subject"); err != nil {
 				return err
 			}
-			return withKeys(cmd, func(r *keys.Ring) error {
+			return changeKeys(cmd, audit.Entry{Action: "keys.forget", Tenant: tenant}, subject, func(r *keys.Ring) (string, error) {
 				n, err := r.Forget(cmd.Context(), tenant, subject)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "keys deleted: %d\n", n)
-				return nil
+				return fmt.Sprintf("keys deleted: %d", n), err
 			})
 		},
 	})

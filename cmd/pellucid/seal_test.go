@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
 )
@@ -409,14 +410,18 @@ func TestKeysCommands(t *testing.T) {
 	}
 	r.stored(t)
 	r.halt(t)
-	call(0, "rotate")
+	if s := call(0, "rotate"); !strings.Contains(s, "new data key") {
+		t.Errorf("rotate said %q", s)
+	}
 	if s := call(0, "list"); strings.Count(s, "data key") != 2 || !strings.Contains(s, "1 subjects") {
 		t.Error(s)
 	}
 	call(2, "rewrap")
 	call(2, "forget")
 	kek := writeKEK(t, "3")
-	call(0, "rewrap", "--to", kek)
+	if s := call(0, "rewrap", "--to", kek); !strings.Contains(s, "name it in capture.key") {
+		t.Errorf("rewrap said %q", s)
+	}
 	if s := call(1, "list"); !strings.Contains(s, "another key-encryption key") {
 		t.Error(s)
 	}
@@ -432,6 +437,32 @@ func TestKeysCommands(t *testing.T) {
 		t.Error(s)
 	}
 	searchFolder(t, data)
+	var acts []string
+	for _, e := range auditEntries(t, data) {
+		if strings.HasPrefix(e.Action, "keys.") {
+			acts = append(acts, e.Action+e.Outcome)
+			if e.Actor != "command line" || strings.Contains(e.Object, "500") || (e.Action == "keys.forget") != strings.HasPrefix(e.Object, "subject #") {
+				t.Errorf("recorded %+v", e)
+			}
+		}
+	}
+	if want := []string{"keys.rotate", "keys.rewrap", "keys.forget"}; !slices.Equal(acts, want) {
+		t.Errorf("recorded %q, want %q", acts, want)
+	}
+	// Where a server has the log, and has not opened the keys yet, nothing is changed.
+	lock, err := spool.Lock(filepath.Join(data, "spool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := call(1, "rotate"); !strings.Contains(s, "a server uses the folder") {
+		t.Error(s)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := call(0, "list"); strings.Count(s, "data key") != 2 {
+		t.Error(s)
+	}
 }
 
 // TestSealedAndSampled: a prediction whose features are sampled out still counts in the

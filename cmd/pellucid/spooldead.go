@@ -9,7 +9,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,6 +47,7 @@ goes when it is stored.`,
 	}
 	show := &cobra.Command{
 		Use: "show ID", Short: "Show one dead letter as JSON; from a folder without what is in it", Args: oneArg("id of a dead letter"),
+		Long:    "Shows one dead letter as JSON; from a folder without what is in it. The beginning of an id is enough where no other has it.",
 		Example: "  pellucid spool dead show 3f2a...",
 		RunE:    func(cmd *cobra.Command, args []string) error { return showDead(cmd, args[0]) },
 	}
@@ -110,22 +113,41 @@ func deadOf(cmd *cobra.Command) ([]collector.DeadLetter, error) {
 	}
 }
 
+// namedDead is the letter that an id, or the beginning of one, means.
+func namedDead(letters []collector.DeadLetter, id string) (*collector.DeadLetter, error) {
+	if i := slices.IndexFunc(letters, func(l collector.DeadLetter) bool { return l.ID == id }); i >= 0 {
+		return &letters[i], nil
+	}
+	var found *collector.DeadLetter
+	for i := range letters {
+		l := &letters[i]
+		switch {
+		case id == "" || !strings.HasPrefix(l.ID, id):
+		case found != nil:
+			return nil, usage(fmt.Errorf("dead letters %s and %s begin with %q: say more of it", found.ID, l.ID, id))
+		default:
+			found = l
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("dead letter %q: %w", id, collector.ErrNotFound)
+	}
+	return found, nil
+}
+
 func showDead(cmd *cobra.Command, id string) error {
+	letters, err := deadOf(cmd)
+	if err != nil {
+		return err
+	}
+	l, err := namedDead(letters, id)
+	if err != nil {
+		return err
+	}
 	var doc any
 	if dir, _ := cmd.Flags().GetString("dir"); dir != "" {
-		letters, err := deadOf(cmd)
-		if err != nil {
-			return err
-		}
-		for i := range letters {
-			if letters[i].ID == id {
-				doc = &letters[i]
-			}
-		}
-		if doc == nil {
-			return fmt.Errorf("dead letter %q: %w in %q", id, collector.ErrNotFound, dir)
-		}
-	} else if err := askServer(cmd, http.MethodGet, "/api/v1/dead-letters/"+url.PathEscape(id), nil, &doc); err != nil {
+		doc = l
+	} else if err := askServer(cmd, http.MethodGet, "/api/v1/dead-letters/"+url.PathEscape(l.ID), nil, &doc); err != nil {
 		return err
 	}
 	enc := json.NewEncoder(cmd.OutOrStdout())

@@ -228,6 +228,35 @@ func TestRewrittenHistoryNeedsTheHeadElsewhere(t *testing.T) {
 	wantProblem(t, verify(t, cfg, filepath.Join(t.TempDir(), "none")), "missing or empty")
 }
 
+// TestEditedLineIsNotACutLog: heads behind an entry that was changed cannot be looked
+// for, which is not to say that the log was cut off.
+func TestEditedLineIsNotACutLog(t *testing.T) {
+	cfg := config(t)
+	l := openLog(t, cfg)
+	add(t, l, 5)
+	if err := l.Close(); err != nil { // exports the head
+		t.Fatal(err)
+	}
+	path := filepath.Join(cfg.Dir, fileName(1))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	lines[2] = bytes.Replace(lines[2], []byte("{"), []byte("{ "), 1)
+	put(t, cfg, fileName(1), bytes.Join(lines, nil))
+	r := verify(t, cfg)
+	wantProblem(t, r, "line 3")
+	wantProblem(t, r, "held against nothing")
+	for _, p := range r.Problems {
+		if strings.Contains(p, "cut off") {
+			t.Errorf("said: %s", p)
+		}
+	}
+	put(t, cfg, fileName(1), bytes.Join(lines[:2], nil))
+	wantProblem(t, verify(t, cfg), "cut off")
+}
+
 // TestTornTailIsCutAndSaidSo ends the file in the middle of an entry, as a crash
 // may, at every place.
 func TestTornTailIsCutAndSaidSo(t *testing.T) {

@@ -77,8 +77,11 @@ func Verify(dir string, key []byte, headFiles []string, visit func(*Entry)) (*Re
 	} else if names[0] > 1 && names[0] != v.dropped+1 {
 		v.problem("files before %s are missing and no entry says that they were deleted", fileName(names[0]))
 	}
+	unreached := 0
 	for seq, list := range v.heads {
 		switch {
+		case seq > v.Last && v.stuck:
+			unreached += len(list)
 		case seq > v.Last:
 			v.problem("the log was cut off: it ends with entry %d, and entry %d was there at %s", v.Last, seq, list[0].Time.Format("2006-01-02T15:04:05Z"))
 		case seq < v.First:
@@ -86,6 +89,9 @@ func Verify(dir string, key []byte, headFiles []string, visit func(*Entry)) (*Re
 		default:
 			v.problem("the log was rewritten: it has no entry %d, which was there at %s", seq, list[0].Time.Format("2006-01-02T15:04:05Z"))
 		}
+	}
+	if unreached > 0 {
+		v.problem("%d heads are of entries behind entry %d, where the log can be followed no further: they are held against nothing", unreached, v.Last)
 	}
 	return &v.Report, nil
 }
@@ -95,8 +101,10 @@ type verifier struct {
 	key     []byte
 	prev    mac
 	dropped uint64
-	heads   map[uint64][]Head
-	visit   func(*Entry)
+	// stuck says that what follows the last good entry could not be followed.
+	stuck bool
+	heads map[uint64][]Head
+	visit func(*Entry)
 }
 
 func (v *verifier) file(dir string, number uint64, last bool) error {
@@ -125,7 +133,7 @@ func (v *verifier) file(dir string, number uint64, last bool) error {
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
-		if !v.line(line, number, n) {
+		if v.stuck = !v.line(line, number, n); v.stuck {
 			return nil // nothing after it can be held against anything
 		}
 	}
