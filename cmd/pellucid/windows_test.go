@@ -20,7 +20,7 @@ import (
 // nothing, whatever the task.
 func TestLabelsThatMeanNothingAreLeftOut(t *testing.T) {
 	row := func(score float64, decided, label string) clickhouse.LabelledRow {
-		return clickhouse.LabelledRow{Score: score, Decided: decided, Label: label}
+		return clickhouse.LabelledRow{Score: score, Decided: decided, Label: label, Weight: 1}
 	}
 	nan := math.NaN()
 	probabilities := []engine.Spec{{Name: "p", DType: engine.Float32, Shape: []int{-1, 3}}}
