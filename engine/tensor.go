@@ -9,7 +9,8 @@ import (
 // DType is the element type of a tensor.
 type DType uint8
 
-// The element types. Float16 and BFloat16 hold their bits in uint16.
+// The element types. Float16 and BFloat16 hold their bits in uint16, the narrow
+// types theirs in a byte.
 const (
 	Invalid DType = iota
 	Bool
@@ -26,13 +27,30 @@ const (
 	Float32
 	Float64
 	String
+	// The narrow types, which models keep weights in.
+	Uint4
+	Int4
+	Uint2
+	Int2
+	Float8E4M3FN
+	Float8E4M3FNUZ
+	Float8E5M2
+	Float8E5M2FNUZ
+	Float8E8M0
+	Float4E2M1
+	// Sequence and Nothing are no types of tensors: a list of values, and an
+	// optional value that is not there.
+	Sequence
+	Nothing
 )
 
-var dtypeNames = [...]string{"INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"}
+var dtypeNames = [...]string{"INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES",
+	"UINT4", "INT4", "UINT2", "INT2", "FP8E4M3FN", "FP8E4M3FNUZ", "FP8E5M2", "FP8E5M2FNUZ", "FP8E8M0", "FP4E2M1", "SEQUENCE", "NOTHING"}
 
-var dtypeSizes = [...]int{0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8, 0}
+var dtypeSizes = [...]int{0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0}
 
-// String returns the type's name in the Open Inference Protocol.
+// String returns the type's name in the Open Inference Protocol, which has none for
+// those behind String.
 func (d DType) String() string {
 	if int(d) < len(dtypeNames) {
 		return dtypeNames[d]
@@ -52,7 +70,7 @@ func (d DType) IsInteger() bool { return d >= Uint8 && d <= Int64 }
 // ParseDType returns the type of that Open Inference Protocol name.
 func ParseDType(name string) (DType, bool) {
 	for i, n := range dtypeNames {
-		if n == name && i != 0 {
+		if n == name && i != 0 && DType(i) <= String {
 			return DType(i), true
 		}
 	}
@@ -121,12 +139,12 @@ func New(d DType, shape ...int) (*Tensor, error) {
 		return nil, err
 	}
 	t := &Tensor{dtype: d, shape: slices.Clone(shape)}
-	switch d {
+	switch d.Storage() {
 	case Bool:
 		t.data = make([]bool, n)
 	case Uint8:
 		t.data = make([]uint8, n)
-	case Uint16, Float16, BFloat16:
+	case Uint16:
 		t.data = make([]uint16, n)
 	case Uint32:
 		t.data = make([]uint32, n)
@@ -233,6 +251,15 @@ func (t *Tensor) Reshape(shape ...int) (*Tensor, error) {
 	return &Tensor{dtype: t.dtype, shape: slices.Clone(shape), data: t.data}, nil
 }
 
+// As returns a tensor whose elements are t's seen as another type of the same
+// storage, sharing the data.
+func (t *Tensor) As(d DType) (*Tensor, error) {
+	if t.dtype.Storage() != d.Storage() || t.dtype.IsList() {
+		return nil, fmt.Errorf("elements of %s seen as %s", t.dtype, d)
+	}
+	return &Tensor{dtype: d, shape: t.shape, data: t.data}, nil
+}
+
 // Slice returns rows from (included) to to (excluded), sharing the data.
 func (t *Tensor) Slice(from, to int) (*Tensor, error) {
 	if len(t.shape) == 0 || from < 0 || to < from || to > t.shape[0] {
@@ -266,14 +293,19 @@ func (t *Tensor) Slice(from, to int) (*Tensor, error) {
 		s.data = d[from*k : to*k]
 	case []string:
 		s.data = d[from*k : to*k]
+	default:
+		return nil, fmt.Errorf("rows of a %s", t.dtype)
 	}
 	return s, nil
 }
 
 // Float64s returns the elements as float64: the data itself for Float64, a
 // converted copy for every other numeric type and Bool (0 or 1). ok is false
-// for String. Integers beyond 2^53 are rounded.
+// for String and lists. Integers beyond 2^53 are rounded.
 func (t *Tensor) Float64s() (out []float64, ok bool) {
+	if t.dtype.IsNarrow() {
+		return t.narrowFloat64s(), true
+	}
 	switch d := t.data.(type) {
 	case []float64:
 		return d, true

@@ -55,6 +55,7 @@ func Gradient(ctx context.Context, p *graph.Program, opt graph.Options, in engin
 
 // back is the state of one walk back.
 type back[T float] struct {
+	ctx context.Context //nolint:containedctx // lives for one walk
 	run *graph.Run
 	// grads holds d target / d value by name, with the value's shape.
 	grads map[string][]T
@@ -64,7 +65,7 @@ type back[T float] struct {
 }
 
 func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, opt graph.Options, target engine.Target, wrt []string) (*engine.Gradient, error) {
-	b := &back[T]{run: run, grads: map[string][]T{}, needed: map[string]bool{}, live: run.Live, limit: opt.MaxBytes}
+	b := &back[T]{ctx: ctx, run: run, grads: map[string][]T{}, needed: map[string]bool{}, live: run.Live, limit: opt.MaxBytes}
 	nodes := run.Nodes()
 	for _, name := range wrt {
 		if t := run.Value(name); !t.DType().IsFloat() {
@@ -88,13 +89,8 @@ func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, op
 	if err := b.seed(run.Value(target.Name), target, g); err != nil {
 		return nil, err
 	}
-	for i := len(nodes) - 1; i >= 0; i-- {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := b.node(p, nodes[i]); err != nil {
-			return nil, err
-		}
+	if err := b.walk(nodes); err != nil {
+		return nil, err
 	}
 	for _, name := range wrt {
 		t, err := b.result(name)
@@ -190,7 +186,7 @@ func (b *back[T]) value(name string) []T {
 func (b *back[T]) shape(name string) []int { return b.run.Value(name).Shape() }
 
 // node adds to the gradients of a node's inputs.
-func (b *back[T]) node(p *graph.Program, n *graph.Node) error {
+func (b *back[T]) node(n *graph.Node) error {
 	reached, needs := false, false
 	for _, o := range n.Outputs {
 		reached = reached || o != "" && b.grads[o] != nil
@@ -199,9 +195,6 @@ func (b *back[T]) node(p *graph.Program, n *graph.Node) error {
 		needs = needs || i != "" && b.needed[i]
 	}
 	if !reached || !needs {
-		return nil
-	}
-	if p.Producer(n.Outputs[0]) == nil {
 		return nil
 	}
 	rule := ruleOf[T](n)

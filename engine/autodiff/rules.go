@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
@@ -15,8 +16,17 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 	if f := derivative(n); f != nil {
 		return pointwise[T](f)
 	}
+	if graph.IsComposite(n) {
+		return composite[T]
+	}
+	if graph.IsLinearMap(n) {
+		return linear[T]
+	}
+	if graph.HasTurns(n) {
+		return turns[T]
+	}
 	switch n.Op {
-	case "Add", "Sub", "Mul", "Div", "Pow":
+	case "Add", "Sub", "Mul", "Div", "Pow", "Mod":
 		return binary[T]
 	case "Sum", "Mean":
 		return addAll[T]
@@ -32,8 +42,10 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 		return scaler[T]
 	case "Normalizer":
 		return normalizer[T]
-	case "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "ZipMap":
+	case "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "ZipMap", "Optional", "OptionalGetElement":
 		return pass[T]
+	case "Dropout":
+		return dropout[T]
 	case "Cast", "CastLike":
 		return castRule[T]
 	case "Softmax", "LogSoftmax":
@@ -45,8 +57,10 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 	case "LayerNormalization":
 		return layerNorm[T]
 	case "Transpose", "Slice", "Expand", "Tile", "Gather", "GatherElements", "Split", "Concat", "Where", "ArrayFeatureExtractor", "FeatureVectorizer",
-		"Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "ScatterND", "Compress":
+		"Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "Compress", "ReverseSequence", "CenterCropPad", "TensorScatter":
 		return moved[T]
+	case "ScatterND", "ScatterElements", "Scatter":
+		return scatter[T]
 	case "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd":
 		return reduce[T]
 	}
@@ -58,7 +72,7 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 	switch n.Op {
 	case "Conv", "ConvTranspose":
 		return conv[T]
-	case "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool":
+	case "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "LpPool", "GlobalLpPool":
 		return pool[T]
 	case "InstanceNormalization", "GroupNormalization":
 		return channelNorm[T]
@@ -70,6 +84,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return prelu[T]
 	case "CumSum":
 		return cumSum[T]
+	case "CumProd":
+		return cumProd[T]
 	case "TopK":
 		return topK[T]
 	case "LpNormalization":
@@ -305,7 +321,7 @@ func binary[T float](b *back[T], n *graph.Node) error {
 		if d == 0 {
 			continue
 		}
-		dx, dy := partials(n.Op, float64(x[ix[i]]), float64(y[iy[i]]), float64(z[i]), gy != nil)
+		dx, dy := partials(n, float64(x[ix[i]]), float64(y[iy[i]]), float64(z[i]), gy != nil)
 		if gx != nil {
 			gx[ix[i]] += d * T(dx)
 		}
@@ -316,8 +332,8 @@ func binary[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
-func partials(op string, x, y, z float64, second bool) (dx, dy float64) {
-	switch op {
+func partials(n *graph.Node, x, y, z float64, second bool) (dx, dy float64) {
+	switch n.Op {
 	case "Add":
 		return 1, 1
 	case "Sub":
@@ -326,6 +342,9 @@ func partials(op string, x, y, z float64, second bool) (dx, dy float64) {
 		return y, x
 	case "Div":
 		return 1 / y, -x / (y * y)
+	case "Mod":
+		// The remainder is x less a whole number of y.
+		return 1, (z - x) / y
 	}
 	if y == 0 {
 		dx = 0
@@ -634,6 +653,9 @@ func batchNorm[T float](b *back[T], n *graph.Node) error {
 	if err != nil || g == nil {
 		return err
 	}
+	if n.Attrs["training_mode"].Int != 0 {
+		return notDifferentiable(n) // each row depends on all
+	}
 	scale, variance := b.value(n.Inputs[1]), b.value(n.Inputs[4])
 	eps := attrFloat(n, "epsilon", 1e-5)
 	shape := b.shape(n.Inputs[0])
@@ -817,4 +839,57 @@ func (t *groupTotals) slope(op string, v, z float64) (s float64, ok bool) {
 		return 0, false
 	}
 	return s, true
+}
+
+// dropout passes on what was kept, scaled as it was.
+func dropout[T float](b *back[T], n *graph.Node) error {
+	if len(n.Inputs) < 3 || n.Inputs[2] == "" || !engine.Data[bool](b.run.Value(n.Inputs[2]))[0] {
+		return pass(b, n)
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	if len(n.Outputs) < 2 || n.Outputs[1] == "" {
+		return notDifferentiable(n) // without its mask what was dropped is not known
+	}
+	scale := T(2)
+	if n.Inputs[1] != "" {
+		scale = 1 / (1 - b.value(n.Inputs[1])[0])
+	}
+	kept := engine.Data[bool](b.run.Value(n.Outputs[1]))
+	for i, d := range b.grads[n.Outputs[0]] {
+		if kept[i] {
+			g[i] += d * scale
+		}
+	}
+	return nil
+}
+
+// scatter: what replaces elements moves them; what is added leaves them where they
+// are, and gets what arrives at their places.
+func scatter[T float](b *back[T], n *graph.Node) error {
+	switch n.Attrs["reduction"].String {
+	case "", "none":
+		return moved(b, n)
+	case "add":
+	default:
+		return notDifferentiable(n)
+	}
+	d := b.grads[n.Outputs[0]]
+	if err := b.add(n.Inputs[0], d, nil); err != nil {
+		return err
+	}
+	g, err := b.grad(n.Inputs[2])
+	if err != nil || g == nil {
+		return err
+	}
+	places, err := graph.UpdatePlaces(n, b.inputs(n))
+	if err != nil {
+		return err
+	}
+	for i, at := range places {
+		g[i] += d[at]
+	}
+	return nil
 }

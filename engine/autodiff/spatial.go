@@ -67,6 +67,10 @@ func pool[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	largest := n.Op == "MaxPool" || n.Op == "GlobalMaxPool"
+	lp := 0.0
+	if n.Op == "LpPool" || n.Op == "GlobalLpPool" {
+		lp = graph.LpOf(n)
+	}
 	x, y, d := b.value(n.Inputs[0]), b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
 	plane, positions := w.Plane(), w.Positions()
 	for i, v := range d {
@@ -74,6 +78,10 @@ func pool[T float](b *back[T], n *graph.Node) error {
 			continue
 		}
 		p, from := i%positions, i/positions*plane
+		if lp > 0 {
+			lpShare(g[from:], x[from:], w.Index[p*w.Taps:(p+1)*w.Taps], float64(v), float64(y[i]), lp)
+			continue
+		}
 		share := T(0)
 		if !largest {
 			share = v * T(w.AverageWeight(n, p))
@@ -88,6 +96,61 @@ func pool[T float](b *back[T], n *graph.Node) error {
 				g[from+int(at)] += v
 				break
 			}
+		}
+	}
+	return nil
+}
+
+// lpShare adds the gradient d of a window's norm y to its elements.
+func lpShare[T float](g, x []T, taps []int32, d, y, p float64) {
+	for _, at := range taps {
+		if at >= 0 && y != 0 {
+			v := float64(x[at])
+			g[at] += T(d * sign(v) * math.Pow(math.Abs(v)/y, p-1))
+		}
+	}
+}
+
+// cumProd: an element takes part in the products of those behind it.
+func cumProd[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	shape := b.shape(n.Inputs[0])
+	axis := int(b.value(n.Inputs[1])[0])
+	if axis < 0 {
+		axis += len(shape)
+	}
+	inner := 1
+	for _, s := range shape[axis+1:] {
+		inner *= s
+	}
+	size := shape[axis]
+	exclusive, reverse := n.Attrs["exclusive"].Int == 1, n.Attrs["reverse"].Int == 1
+	x, d := b.value(n.Inputs[0]), b.grads[n.Outputs[0]]
+	for line := range len(d) / max(size, 1) {
+		at := func(k int) int {
+			if reverse {
+				k = size - 1 - k
+			}
+			return line/inner*size*inner + line%inner + k*inner
+		}
+		before := T(1)
+		for k := range size {
+			others := before
+			for j := k; j < size; j++ {
+				if j > k && !exclusive {
+					others *= x[at(j)]
+				}
+				if j > k || !exclusive {
+					g[at(k)] += d[at(j)] * others
+				}
+				if j > k && exclusive {
+					others *= x[at(j)]
+				}
+			}
+			before *= x[at(k)]
 		}
 	}
 	return nil
@@ -157,10 +220,11 @@ func resize[T float](b *back[T], n *graph.Node) error {
 	if err != nil || g == nil {
 		return err
 	}
-	lines, err := graph.ResizeLines(n, b.inputs(n))
+	r, err := graph.NewResize(n, b.inputs(n))
 	if err != nil {
 		return err
 	}
+	lines := r.Lines
 	shape := append([]int(nil), b.shape(n.Outputs[0])...)
 	from := b.shape(n.Inputs[0])
 	d := b.grads[n.Outputs[0]]
@@ -179,8 +243,9 @@ func resize[T float](b *back[T], n *graph.Node) error {
 			for j, l := range lines[a] {
 				for k := range inner {
 					v := d[(i*len(lines[a])+j)*inner+k]
-					next[(i*size+l.At[0])*inner+k] += v * T(l.Weight[0])
-					next[(i*size+l.At[1])*inner+k] += v * T(l.Weight[1])
+					for t, at := range l.At {
+						next[(i*size+at)*inner+k] += v * T(l.Weight[t])
+					}
 				}
 			}
 		}
@@ -438,13 +503,13 @@ func recurrent[T float](b *back[T], n *graph.Node) error {
 	}
 	for dir := range r.Directions {
 		for row := range r.Batch {
-			at := (dir*r.Batch + row) * r.Hidden
+			at := r.StateAt(dir, row)
 			c := r.Row(dir, row, func(int, []float64) {})
 			c.Back(wide(d[1], at), wide(d[2], at),
-				func(step int) []float64 { return wide(d[0], step*r.Directions*r.Batch*r.Hidden+at) },
+				func(step int) []float64 { return wide(d[0], r.YAt(step, dir, row)) },
 				func(step int, gx []float64) {
 					for j, v := range gx {
-						g[(step*r.Batch+row)*r.Inputs+j] += T(v)
+						g[r.XAt(step, row)+j] += T(v)
 					}
 				})
 		}

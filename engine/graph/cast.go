@@ -15,7 +15,8 @@ func TypeOfONNX(n int) engine.DType {
 	types := [...]engine.DType{
 		1: engine.Float32, 2: engine.Uint8, 3: engine.Int8, 4: engine.Uint16, 5: engine.Int16, 6: engine.Int32,
 		7: engine.Int64, 8: engine.String, 9: engine.Bool, 10: engine.Float16, 11: engine.Float64, 12: engine.Uint32,
-		13: engine.Uint64, 16: engine.BFloat16,
+		13: engine.Uint64, 16: engine.BFloat16, 17: engine.Float8E4M3FN, 18: engine.Float8E4M3FNUZ, 19: engine.Float8E5M2, 20: engine.Float8E5M2FNUZ,
+		21: engine.Uint4, 22: engine.Int4, 23: engine.Float4E2M1, 24: engine.Float8E8M0, 25: engine.Uint2, 26: engine.Int2,
 	}
 	if n < 0 || n >= len(types) {
 		return engine.Invalid
@@ -25,6 +26,9 @@ func TypeOfONNX(n int) engine.DType {
 
 // storeFloats puts v in o, truncating towards zero where o holds integers.
 func storeFloats(o *engine.Tensor, v []float64) error {
+	if o.DType().IsNarrow() {
+		return o.SetNarrow(v, true, engine.ScaleUp)
+	}
 	switch o.DType() {
 	case engine.Float64:
 		copy(engine.Data[float64](o), v)
@@ -288,29 +292,167 @@ func formatFloat(f float64, bits int) string {
 	return strconv.FormatFloat(f, 'g', -1, bits)
 }
 
+// narrowing says what becomes of numbers that a narrow float cannot hold.
+type narrowing struct {
+	saturate bool
+	rounding engine.ScaleRounding
+}
+
+func readNarrowing(b *builder) (n narrowing, err error) {
+	n.saturate = b.attrs.int("saturate", 1) != 0
+	switch mode := b.attrs.string("round_mode", "up"); mode {
+	case "up":
+	case "down":
+		n.rounding = engine.ScaleDown
+	case "nearest":
+		n.rounding = engine.ScaleNearest
+	default:
+		return n, b.node.unsupported("round_mode %q", mode)
+	}
+	return n, nil
+}
+
+func (n narrowing) cast(x *Exec, t *engine.Tensor, d engine.DType) (*engine.Tensor, error) {
+	if !d.IsNarrow() || t.DType() == d || t.DType() == engine.String {
+		return castTensor(x, t, d, true)
+	}
+	v, err := floats(x, t)
+	if err != nil {
+		return nil, err
+	}
+	o, err := x.New(d, t.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	return o, o.SetNarrow(v, n.saturate, n.rounding)
+}
+
+// floats returns the elements as float64; a copy is counted.
+func floats(x *Exec, t *engine.Tensor) ([]float64, error) {
+	if t.DType() != engine.Float64 {
+		if err := x.reserve(engine.Float64, t.Len()); err != nil {
+			return nil, err
+		}
+	}
+	v, ok := t.Float64s()
+	if !ok {
+		return nil, typeError(t)
+	}
+	return v, nil
+}
+
 func buildCast(b *builder) (Kernel, error) {
 	to := b.attrs.int("to", 0)
-	// saturate and round_mode concern 8-bit floats only, which are refused.
-	b.attrs.ignore("saturate", "round_mode")
+	n, err := readNarrowing(b)
+	if err != nil {
+		return nil, err
+	}
 	d := TypeOfONNX(to)
 	if d == engine.Invalid {
 		return nil, b.node.unsupported("cast to ONNX type %d", to)
 	}
 	b.result = []engine.DType{d}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(castTensor(x, in[0], d, true))
+		return one(n.cast(x, in[0], d))
 	}, nil
 }
 
 func buildCastLike(b *builder) (Kernel, error) {
-	b.attrs.ignore("saturate", "round_mode")
+	n, err := readNarrowing(b)
+	if err != nil {
+		return nil, err
+	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(castTensor(x, in[0], in[1].DType(), true))
+		return one(n.cast(x, in[0], in[1].DType()))
 	}, nil
+}
+
+// bitTypes are the integers that hold so many bits.
+var bitTypes = map[int]engine.DType{8: engine.Uint8, 16: engine.Uint16, 32: engine.Uint32, 64: engine.Uint64}
+
+// buildBitCast sees the bits of elements as another type of the same width.
+func buildBitCast(b *builder) (Kernel, error) {
+	to := b.attrs.int("to", 0)
+	d := TypeOfONNX(to)
+	if d == engine.Invalid || d == engine.String {
+		return nil, b.node.unsupported("cast to ONNX type %d", to)
+	}
+	if from := b.inType(0); from != engine.Invalid && from.Bits() != d.Bits() {
+		return nil, b.node.corrupt("casts the bits of %s to %s", from, d)
+	}
+	b.result = []engine.DType{d}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType().Bits() != d.Bits() || d.Bits() < 8 {
+			return nil, fmt.Errorf("the bits of %s seen as %s", in[0].DType(), d)
+		}
+		bits, err := x.New(bitTypes[d.Bits()], in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		if err := toBits(bits, in[0]); err != nil {
+			return nil, err
+		}
+		o, err := x.New(d, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		return one(o, ofBits(o, bits))
+	}, nil
+}
+
+// toBits puts the elements' bits in a tensor of unsigned integers.
+func toBits(bits, t *engine.Tensor) error {
+	switch t.DType().Storage() {
+	case engine.Float32:
+		for i, v := range engine.Data[float32](t) {
+			engine.Data[uint32](bits)[i] = math.Float32bits(v)
+		}
+	case engine.Float64:
+		for i, v := range engine.Data[float64](t) {
+			engine.Data[uint64](bits)[i] = math.Float64bits(v)
+		}
+	default:
+		plain, err := t.As(t.DType().Storage())
+		if err != nil {
+			return err
+		}
+		v := integers(plain)
+		if v == nil && t.Len() > 0 {
+			return typeError(t)
+		}
+		storeInts(bits, v)
+	}
+	return nil
+}
+
+// ofBits is toBits back.
+func ofBits(o, bits *engine.Tensor) error {
+	switch o.DType().Storage() {
+	case engine.Float32:
+		for i, v := range engine.Data[uint32](bits) {
+			engine.Data[float32](o)[i] = math.Float32frombits(v)
+		}
+	case engine.Float64:
+		for i, v := range engine.Data[uint64](bits) {
+			engine.Data[float64](o)[i] = math.Float64frombits(v)
+		}
+	case engine.Bool:
+		for i, v := range engine.Data[uint8](bits) {
+			engine.Data[bool](o)[i] = v != 0
+		}
+	default:
+		plain, err := o.As(o.DType().Storage())
+		if err != nil {
+			return err
+		}
+		storeInts(plain, integers(bits))
+	}
+	return nil
 }
 
 func init() {
 	register(DomainONNX, map[string]opDef{
+		"BitCast":  {since: 26, minIn: 1, maxIn: 1, maxOut: 1, result: fromBuilder, build: buildBitCast},
 		"Cast":     {since: 6, minIn: 1, maxIn: 1, maxOut: 1, result: fromBuilder, build: buildCast},
 		"CastLike": {since: 15, minIn: 2, maxIn: 2, maxOut: 1, result: sameAsSecond, build: buildCastLike},
 	})

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
@@ -53,9 +54,6 @@ func (c *Conv) transposed(n *Node, x, weights []int) error {
 	if weights[0] != x[1] {
 		return fmt.Errorf("input %v and weights %v", x, weights)
 	}
-	if mode := n.Attrs["auto_pad"].String; mode != "" && mode != "NOTSET" || len(n.Attrs["output_shape"].Ints) > 0 {
-		return n.unsupported("auto_pad %q or output_shape", mode)
-	}
 	d := len(x) - 2
 	w, err := windowAttrs(n, d)
 	if err != nil {
@@ -70,6 +68,19 @@ func (c *Conv) transposed(n *Node, x, weights []int) error {
 	}
 	c.Inner, c.Outer = weights[1], x[1]/c.Groups
 	c.Result = []int{x[0], weights[1] * c.Groups}
+	// The padding may follow from the output's shape, the other way round than here.
+	plain := *n
+	plain.Attrs = maps.Clone(n.Attrs)
+	delete(plain.Attrs, "auto_pad")
+	if err := outputPadding(n, w, x, weights, extra); err != nil {
+		return err
+	}
+	pads := Attr{Kind: AttrInts}
+	for _, p := range append(slices.Clone(w.before), w.after...) {
+		pads.Ints = append(pads.Ints, int64(p))
+	}
+	plain.Attrs["pads"] = pads
+	n = &plain
 	for i := range d {
 		if extra[i] < 0 || extra[i] >= max(w.strides[i], w.dilations[i]) {
 			return n.corrupt("output_padding %v", extra)
@@ -86,6 +97,54 @@ func (c *Conv) transposed(n *Node, x, weights []int) error {
 	// output_padding below a stride makes no further window.
 	if !slices.Equal(c.Out, x[2:]) {
 		return fmt.Errorf("windows %v over an output of %v do not fit the input %v", c.Out, c.Result, x)
+	}
+	return nil
+}
+
+// outputPadding sets the padding of a ConvTranspose whose output_shape or auto_pad
+// says how large its output is: what would be more is cut from both ends, an odd
+// element from the beginning, or from the end with SAME_UPPER. What would be less
+// becomes further elements at the end.
+func outputPadding(n *Node, w *Windows, x, weights, extra []int) error {
+	mode, given := n.Attrs["auto_pad"].String, toInts(n.Attrs["output_shape"].Ints)
+	d := len(extra)
+	if len(given) == d+2 {
+		given = given[2:]
+	}
+	switch mode {
+	case "", "NOTSET":
+		if len(given) == 0 {
+			return nil
+		}
+	case "VALID":
+		if len(given) == 0 {
+			clear(w.before)
+			clear(w.after)
+			return nil
+		}
+	case "SAME_UPPER", "SAME_LOWER":
+	default:
+		return n.unsupported("auto_pad %q", mode)
+	}
+	if len(given) != 0 && len(given) != d {
+		return n.corrupt("output_shape %v", given)
+	}
+	for i := range d {
+		want := x[2+i] * w.strides[i]
+		if len(given) > 0 {
+			want = given[i]
+		}
+		cut := (x[2+i]-1)*w.strides[i] + (weights[2+i]-1)*w.dilations[i] + 1 + extra[i] - want
+		if want < 1 || cut < 0 && -cut >= max(w.strides[i], w.dilations[i]) {
+			return fmt.Errorf("an output of %d elements is not within reach", want)
+		}
+		if cut < 0 {
+			extra[i], cut = extra[i]-cut, 0
+		}
+		w.before[i], w.after[i] = cut-cut/2, cut/2
+		if mode == "SAME_UPPER" {
+			w.before[i], w.after[i] = w.after[i], w.before[i]
+		}
 	}
 	return nil
 }

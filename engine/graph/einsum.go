@@ -24,30 +24,32 @@ type Einsum struct {
 // maxEinsum bounds the terms of an equation.
 const maxEinsum = 1 << 32
 
-// NewEinsum parses the equation of an Einsum node. Ellipses are refused.
+// NewEinsum parses the equation of an Einsum node for operands of these shapes.
 func NewEinsum(n *Node, shapes [][]int) (*Einsum, error) {
 	equation := strings.ReplaceAll(n.Attrs["equation"].String, " ", "")
 	left, right, explicit := strings.Cut(equation, "->")
+	if strings.Count(left, ",")+1 != len(shapes) {
+		return nil, n.corrupt("an equation of %d operands for %d", strings.Count(left, ",")+1, len(shapes))
+	}
+	left, right, err := ellipses(n, left, right, explicit, shapes)
+	if err != nil {
+		return nil, err
+	}
 	terms := strings.Split(left, ",")
-	if len(terms) != len(shapes) {
-		return nil, n.corrupt("an equation of %d operands for %d", len(terms), len(shapes))
-	}
-	if strings.Contains(equation, ".") {
-		return nil, n.unsupported("an ellipsis")
-	}
-	if !explicit {
-		right = implicitOutput(left)
-	}
 	size := map[rune]int{}
 	for i, term := range terms {
-		if len(term) != len(shapes[i]) {
+		if len([]rune(term)) != len(shapes[i]) {
 			return nil, fmt.Errorf("operand %d of shape %v has labels %q", i, shapes[i], term)
 		}
-		for k, label := range term {
-			if d, ok := size[label]; ok && d != shapes[i][k] {
+		for k, label := range []rune(term) {
+			d, ok := size[label]
+			if ok && d != shapes[i][k] && (label < ellipsisLabel || d != 1 && shapes[i][k] != 1) {
 				return nil, fmt.Errorf("label %q is %d and %d", label, d, shapes[i][k])
 			}
-			size[label] = shapes[i][k]
+			size[label] = max(d, shapes[i][k])
+			if ok && d == 1 || ok && shapes[i][k] == 1 {
+				size[label] = d * shapes[i][k]
+			}
 		}
 	}
 	labels := []rune(right)
@@ -74,11 +76,52 @@ func NewEinsum(n *Node, shapes [][]int) (*Einsum, error) {
 	for i, term := range terms {
 		strides, own := make([]int, len(labels)), rowMajor(shapes[i])
 		for k, label := range []rune(term) {
+			if shapes[i][k] == 1 && label >= ellipsisLabel {
+				continue // what an ellipsis stands for is broadcast
+			}
 			strides[slices.Index(labels, label)] += own[k] // a diagonal where it is repeated
 		}
 		e.Strides = append(e.Strides, strides)
 	}
 	return e, nil
+}
+
+// ellipsisLabel is the first of the labels that stand for the dimensions of an
+// ellipsis, the last dimension having the first.
+const ellipsisLabel = 0xe000
+
+// ellipses writes labels for every ellipsis, and the output where it is implicit.
+func ellipses(n *Node, left, right string, explicit bool, shapes [][]int) (string, string, error) {
+	terms := strings.Split(left, ",")
+	widest := 0
+	labels := func(count int) string {
+		var out []rune
+		for k := count - 1; k >= 0; k-- {
+			out = append(out, ellipsisLabel+rune(k))
+		}
+		return string(out)
+	}
+	for i, term := range terms {
+		named := len([]rune(strings.Replace(term, "...", "", 1)))
+		if strings.Contains(term, "...") {
+			if named > len(shapes[i]) {
+				return "", "", fmt.Errorf("operand %d of shape %v has labels %q", i, shapes[i], term)
+			}
+			widest = max(widest, len(shapes[i])-named)
+			terms[i] = strings.Replace(term, "...", labels(len(shapes[i])-named), 1)
+		}
+	}
+	if !explicit {
+		right = implicitOutput(strings.ReplaceAll(left, "...", ""))
+		if strings.Contains(left, "...") {
+			right = "..." + right
+		}
+	}
+	left, right = strings.Join(terms, ","), strings.Replace(right, "...", labels(widest), 1)
+	if strings.Contains(left+right, ".") {
+		return "", "", n.corrupt("an equation with more than one ellipsis a term")
+	}
+	return left, right, nil
 }
 
 // implicitOutput is the labels that occur once, in order.

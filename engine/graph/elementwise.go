@@ -237,8 +237,10 @@ func arithmeticFloat[T float](op arithmetic) func(a, b T) T {
 		return func(a, b T) T { return max(a, b) } // NaN if either is
 	case opMin:
 		return func(a, b T) T { return min(a, b) }
+	case opFmod:
+		return func(a, b T) T { return T(math.Mod(float64(a), float64(b))) }
 	}
-	return func(a, b T) T { return T(math.Mod(float64(a), float64(b))) }
+	return func(a, b T) T { return T(floorMod(float64(a), float64(b))) }
 }
 
 func zipInt[T signed | unsigned](x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor, error) {
@@ -318,8 +320,6 @@ func buildMod(b *builder) (Kernel, error) {
 	op := opMod
 	if b.attrs.int("fmod", 0) == 1 {
 		op = opFmod
-	} else if b.inType(0).IsFloat() {
-		return nil, b.node.corrupt("floats need fmod = 1")
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return one(zipArithmetic(x, in[0], in[1], op))

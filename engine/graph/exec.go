@@ -28,6 +28,13 @@ type Exec struct {
 const stringBytes = 16
 
 func tensorBytes(t *engine.Tensor) int64 {
+	if t.DType().IsList() {
+		total := int64(0)
+		for _, item := range t.Items() {
+			total += tensorBytes(item) + stringBytes
+		}
+		return total
+	}
 	size := t.DType().Size()
 	if t.DType() == engine.String {
 		size = stringBytes
@@ -95,6 +102,13 @@ func dtypeOf[T engine.Element]() engine.DType {
 // call runs the step's kernel, in float32 where the operator computes and the
 // inputs are half precision.
 func (s *step) call(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	if !s.op.lists {
+		for i, t := range in[:len(in)-s.node.Captured] {
+			if t != nil && t.DType().IsList() {
+				return nil, fmt.Errorf("input %d is a %s where a tensor is needed", i, t.DType())
+			}
+		}
+	}
 	half := engine.Invalid
 	if s.op.half {
 		half = halfType(in)
@@ -143,12 +157,14 @@ func SameMemory(a, b *engine.Tensor) bool {
 	if a == nil || b == nil || a.DType() != b.DType() || a.Len() == 0 || b.Len() == 0 {
 		return false
 	}
-	switch a.DType() {
+	switch a.DType().Storage() {
+	case engine.Sequence:
+		return true // its elements may be anyone's
 	case engine.Bool:
 		return sameData[bool](a, b)
 	case engine.Uint8:
 		return sameData[uint8](a, b)
-	case engine.Uint16, engine.Float16, engine.BFloat16:
+	case engine.Uint16:
 		return sameData[uint16](a, b)
 	case engine.Uint32:
 		return sameData[uint32](a, b)
@@ -176,6 +192,20 @@ func sameData[T engine.Element](a, b *engine.Tensor) bool {
 
 // Clone returns a copy of t.
 func Clone(t *engine.Tensor) (*engine.Tensor, error) {
+	if t.DType() == engine.Nothing {
+		return t, nil
+	}
+	if t.DType() == engine.Sequence {
+		items := make([]*engine.Tensor, len(t.Items()))
+		for i, item := range t.Items() {
+			c, err := Clone(item)
+			if err != nil {
+				return nil, err
+			}
+			items[i] = c
+		}
+		return engine.NewSequence(items), nil
+	}
 	o, err := engine.New(t.DType(), t.Shape()...)
 	if err != nil {
 		return nil, err

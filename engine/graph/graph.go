@@ -23,6 +23,9 @@ import (
 const (
 	DomainONNX = ""
 	DomainML   = "ai.onnx.ml"
+	// DomainPreview and DomainTraining hold what ONNX tries out.
+	DomainPreview  = "ai.onnx.preview"
+	DomainTraining = "ai.onnx.preview.training"
 	// DomainLocal holds operators that a reader makes out of others, such as the
 	// scores of a linear classifier apart from their transformation.
 	DomainLocal = "pellucid"
@@ -33,7 +36,10 @@ type Graph struct {
 	Inputs []engine.Spec
 	// Outputs names the values that are returned when nothing is asked for.
 	Outputs []string
-	Nodes   []*Node
+	// OutputSpecs is what a graph within another declares of its outputs, in order;
+	// it may be shorter, or nil.
+	OutputSpecs []engine.Spec
+	Nodes       []*Node
 	// Constants holds initialisers by name.
 	Constants map[string]*engine.Tensor
 }
@@ -98,6 +104,8 @@ const (
 	AttrInts
 	AttrStrings
 	AttrGraph
+	// AttrType is a type, which values carry themselves.
+	AttrType
 )
 
 // Attr is the value of one attribute.

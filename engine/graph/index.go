@@ -296,19 +296,15 @@ func buildGatherND(b *builder) (Kernel, error) {
 
 // buildScatterND writes slices over a copy of the data at index tuples.
 func buildScatterND(b *builder) (Kernel, error) {
-	if r := b.attrs.string("reduction", "none"); r != "none" {
-		return nil, b.node.unsupported("reduction %q", r)
+	reduction := b.attrs.string("reduction", "none")
+	if !slices.Contains([]string{"none", "add", "mul", "min", "max"}, reduction) {
+		return nil, b.node.unsupported("reduction %q", reduction)
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		shape, want := in[0].Shape(), in[1].Shape()
-		if len(want) < 1 || want[len(want)-1] > len(shape) || in[0].DType() != in[2].DType() {
-			return nil, fmt.Errorf("indices of shape %v for data of %s %v, updates of %s", want, in[0].DType(), shape, in[2].DType())
+		if in[0].DType() != in[2].DType() {
+			return nil, fmt.Errorf("updates of %s for data of %s", in[2].DType(), in[0].DType())
 		}
-		depth := want[len(want)-1]
-		if !slices.Equal(in[2].Shape(), slices.Concat(want[:len(want)-1], shape[depth:])) {
-			return nil, fmt.Errorf("updates of shape %v for indices of %v and data of %v", in[2].Shape(), want, shape)
-		}
-		index, err := intsOf(in[1])
+		places, run, err := slicePlaces(in)
 		if err != nil {
 			return nil, err
 		}
@@ -316,26 +312,67 @@ func buildScatterND(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		run, strides := volume(shape[depth:]), rowMajor(shape)
-		cp := copier(out, in[2])
-		for i := range volume(want[:len(want)-1]) {
-			at := 0
-			for k := range depth {
-				j := index[i*depth+k]
-				if j < 0 {
-					j += shape[k]
-				}
-				if j < 0 || j >= shape[k] {
-					return nil, fmt.Errorf("index %d is outside an axis of %d", index[i*depth+k], shape[k])
-				}
-				at += j * strides[k]
-			}
+		put, err := scatterInto(out, in[2], reduction)
+		if err != nil {
+			return nil, err
+		}
+		for i, at := range places {
 			if run > 0 {
-				cp(at, i*run, run)
+				put(at, i*run, run)
 			}
 		}
 		return one(out, nil)
 	}, nil
+}
+
+// slicePlaces returns where each slice that ScatterND writes begins, and its length.
+func slicePlaces(in []*engine.Tensor) (places []int, run int, err error) {
+	shape, want := in[0].Shape(), in[1].Shape()
+	if len(want) < 1 || want[len(want)-1] > len(shape) {
+		return nil, 0, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
+	}
+	depth := want[len(want)-1]
+	if !slices.Equal(in[2].Shape(), slices.Concat(want[:len(want)-1], shape[depth:])) {
+		return nil, 0, fmt.Errorf("updates of shape %v for indices of %v and data of %v", in[2].Shape(), want, shape)
+	}
+	index, err := intsOf(in[1])
+	if err != nil {
+		return nil, 0, err
+	}
+	strides := rowMajor(shape)
+	places = make([]int, volume(want[:len(want)-1]))
+	for i := range places {
+		for k := range depth {
+			j := index[i*depth+k]
+			if j < 0 {
+				j += shape[k]
+			}
+			if j < 0 || j >= shape[k] {
+				return nil, 0, fmt.Errorf("index %d is outside an axis of %d", index[i*depth+k], shape[k])
+			}
+			places[i] += j * strides[k]
+		}
+	}
+	return places, volume(shape[depth:]), nil
+}
+
+// UpdatePlaces returns for each element of a scattering node's updates its place in
+// the data.
+func UpdatePlaces(n *Node, in []*engine.Tensor) ([]int, error) {
+	if n.Op != "ScatterND" {
+		return ScatterPlaces(n, in)
+	}
+	starts, run, err := slicePlaces(in)
+	if err != nil {
+		return nil, err
+	}
+	places := make([]int, 0, len(starts)*run)
+	for _, at := range starts {
+		for k := range run {
+			places = append(places, at+k)
+		}
+	}
+	return places, nil
 }
 
 // buildRange counts from start to limit, without it, in steps of delta.
@@ -411,7 +448,7 @@ func buildCompress(b *builder) (Kernel, error) {
 func init() {
 	register(DomainONNX, map[string]opDef{
 		"GatherND":       {since: 11, minIn: 2, maxIn: 2, maxOut: 1, build: buildGatherND},
-		"ScatterND":      {since: 11, minIn: 3, maxIn: 3, maxOut: 1, build: buildScatterND},
+		"ScatterND":      {since: 11, minIn: 3, maxIn: 3, maxOut: 1, half: true, build: buildScatterND},
 		"Range":          {since: 11, minIn: 3, maxIn: 3, maxOut: 1, accept: numericTypes, build: buildRange},
 		"Compress":       {since: 9, minIn: 2, maxIn: 2, maxOut: 1, build: buildCompress},
 		"Gather":         {since: 1, minIn: 2, maxIn: 2, maxOut: 1, build: buildGather},

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sort"
@@ -117,40 +116,7 @@ func (b *builder) compileInner(g *Graph, types []engine.DType) (*inner, error) {
 
 // run runs the inner graph. outer are the inputs of the node it belongs to.
 func (g *inner) run(x *Exec, params, outer []*engine.Tensor) ([]*engine.Tensor, error) {
-	var in engine.Values
-	for i, name := range g.params {
-		in = append(in, engine.Named{Name: name, Tensor: params[i]})
-	}
-	for i, name := range g.captured {
-		in = append(in, engine.Named{Name: name, Tensor: outer[g.at[i]]})
-	}
-	if *x.inner += len(g.program.steps) + 1; *x.inner > maxInner {
-		return nil, fmt.Errorf("inner graphs of more than %d nodes: %w", maxInner, engine.ErrTooLarge)
-	}
-	ctx := x.ctx
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	left := x.limit - x.live
-	if left <= 0 {
-		return nil, fmt.Errorf("run an inner graph: %w", engine.ErrTooLarge)
-	}
-	r, err := g.program.Run(ctx, Options{MaxBytes: left, inner: x.inner}, in, g.program.graph.Outputs)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*engine.Tensor, len(g.program.graph.Outputs))
-	for i, name := range g.program.graph.Outputs {
-		out[i] = r.Value(name)
-		if g.program.Constant(name) == nil {
-			continue
-		}
-		// A constant belongs to the model; what a node makes may be its caller's.
-		if out[i], err = Clone(out[i]); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return g.program.within(x, g.values(params, outer))
 }
 
 // outputTypes are the types of the inner graph's outputs, where known.
@@ -203,10 +169,11 @@ type scan struct {
 	inBack, outBack []int64 // 1 walks from the end
 }
 
-func buildScan(b *builder) (Kernel, error) {
+// readScan reads a node's attributes, and the graph that each step runs.
+func readScan(b *builder) (*scan, *Graph, error) {
 	g, err := b.attrs.graph("body")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s := &scan{
 		scans: b.attrs.int("num_scan_inputs", 0), inAxes: b.attrs.ints("scan_input_axes"), outAxes: b.attrs.ints("scan_output_axes"),
@@ -215,19 +182,30 @@ func buildScan(b *builder) (Kernel, error) {
 	given := len(b.node.Inputs) - b.node.Captured
 	s.states = given - s.scans
 	if s.scans < 1 || s.states < 0 || len(g.Outputs) < s.states || len(b.node.Outputs) > len(g.Outputs) {
-		return nil, b.node.corrupt("%d inputs of which %d are walked, a body of %d outputs", given, s.scans, len(g.Outputs))
+		return nil, nil, b.node.corrupt("%d inputs of which %d are walked, a body of %d outputs", given, s.scans, len(g.Outputs))
 	}
 	outs := len(g.Outputs) - s.states
 	for _, l := range []struct{ have, want int }{{len(s.inAxes), s.scans}, {len(s.outAxes), outs}, {len(s.inBack), s.scans}, {len(s.outBack), outs}} {
 		if l.have != 0 && l.have != l.want {
-			return nil, b.node.corrupt("%d axes or directions for %d tensors", l.have, l.want)
+			return nil, nil, b.node.corrupt("%d axes or directions for %d tensors", l.have, l.want)
 		}
 	}
+	return s, g, nil
+}
+
+func buildScan(b *builder) (Kernel, error) {
+	s, g, err := readScan(b)
+	if err != nil {
+		return nil, err
+	}
+	given := len(b.node.Inputs) - b.node.Captured
 	if s.body, err = b.compileInner(g, b.inputs[:given]); err != nil {
 		return nil, err
 	}
 	b.result = s.body.outputTypes()
-	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return s.run(x, in) }, nil
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		return s.walk(x, in[:given], in)
+	}, nil
 }
 
 func at64(v []int64, i int) int {
@@ -237,34 +215,52 @@ func at64(v []int64, i int) int {
 	return 0
 }
 
-func (s *scan) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	length := -1
-	axes := make([]int, s.scans)
+// lengths returns the axes that the inputs are walked along, and how far.
+func (s *scan) lengths(in []*engine.Tensor) (axes []int, length int, err error) {
+	length = -1
+	axes = make([]int, s.scans)
 	for i := range s.scans {
 		shape := in[s.states+i].Shape()
 		a, err := normAxis(at64(s.inAxes, i), len(shape))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if length >= 0 && shape[a] != length {
-			return nil, fmt.Errorf("walks along %d and %d elements", length, shape[a])
+			return nil, 0, fmt.Errorf("walks along %d and %d elements", length, shape[a])
 		}
 		axes[i], length = a, shape[a]
+	}
+	return axes, length, nil
+}
+
+// elements sets the walked params of step t.
+func (s *scan) elements(x *Exec, params, in []*engine.Tensor, axes []int, t, length int) error {
+	for i := range s.scans {
+		step := t
+		if at64(s.inBack, i) == 1 {
+			step = length - 1 - t
+		}
+		var err error
+		if params[s.states+i], err = element(x, in[s.states+i], axes[i], step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walk walks along in; outer are all inputs of the node.
+func (s *scan) walk(x *Exec, in, outer []*engine.Tensor) ([]*engine.Tensor, error) {
+	axes, length, err := s.lengths(in)
+	if err != nil {
+		return nil, err
 	}
 	params := slices.Clone(in[:s.states+s.scans])
 	pieces := make([][]*engine.Tensor, len(s.body.program.graph.Outputs)-s.states)
 	for t := range length {
-		for i := range s.scans {
-			step := t
-			if at64(s.inBack, i) == 1 {
-				step = length - 1 - t
-			}
-			var err error
-			if params[s.states+i], err = element(x, in[s.states+i], axes[i], step); err != nil {
-				return nil, err
-			}
+		if err := s.elements(x, params, in, axes, t, length); err != nil {
+			return nil, err
 		}
-		out, err := s.body.run(x, params, in)
+		out, err := s.body.run(x, params, outer)
 		if err != nil {
 			return nil, err
 		}
@@ -330,7 +326,7 @@ func stack(x *Exec, list []*engine.Tensor, axis int) (*engine.Tensor, error) {
 
 func init() {
 	register(DomainONNX, map[string]opDef{
-		"If":   {since: 1, minIn: 1, maxIn: 1, maxOut: 1 << 16, accept: boolType, result: fromBuilder, build: buildIf},
+		"If":   {since: 1, minIn: 1, maxIn: 1, maxOut: 1 << 16, accept: boolType, lists: true, result: fromBuilder, build: buildIf},
 		"Scan": {since: 9, minIn: 1, maxIn: 1 << 16, maxOut: 1 << 16, result: fromBuilder, build: buildScan},
 	})
 }

@@ -303,6 +303,8 @@ func buildSoftmax(b *builder) (Kernel, error) {
 			return one(softmax[float32](x, in[0], outer, n, inner, logs))
 		case engine.Float64:
 			return one(softmax[float64](x, in[0], outer, n, inner, logs))
+		case engine.Float16, engine.BFloat16:
+			return one(halfSoftmax(x, in[0], outer, n, inner, logs))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -342,10 +344,19 @@ func softmaxLine[T float](out, src []T, n, step int, logs bool) {
 }
 
 func buildBatchNorm(b *builder) (Kernel, error) {
-	eps := b.attrs.float("epsilon", 1e-5)
-	b.attrs.ignore("momentum")
-	if b.attrs.int("training_mode", 0) != 0 || b.attrs.int("spatial", 1) != 1 {
-		return nil, b.node.unsupported("training mode or spatial = 0")
+	eps, momentum := b.attrs.float("epsilon", 1e-5), b.attrs.float("momentum", 0.9)
+	training := b.attrs.int("training_mode", 0) != 0
+	if b.attrs.int("spatial", 1) != 1 {
+		return nil, b.node.unsupported("spatial = 0")
+	}
+	b.result = []engine.DType{b.inType(0), b.inType(3), b.inType(4)}
+	if training {
+		return trainingNorm(eps, momentum), nil
+	}
+	for i, out := range b.node.Outputs {
+		if i > 0 && out != "" {
+			return nil, b.node.unsupported("output %d (%q) without training_mode", i, out)
+		}
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
@@ -487,9 +498,9 @@ func init() {
 	register(DomainONNX, map[string]opDef{
 		"Gemm":               {since: 7, minIn: 2, maxIn: 3, maxOut: 1, accept: numericTypes, half: true, build: buildGemm},
 		"MatMul":             {since: 1, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildMatMul},
-		"Softmax":            {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildSoftmax},
-		"LogSoftmax":         {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildSoftmax},
-		"BatchNormalization": {since: 7, minIn: 5, maxIn: 5, maxOut: 1, accept: floatTypes, half: true, build: buildBatchNorm},
+		"Softmax":            {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, build: buildSoftmax},
+		"LogSoftmax":         {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, build: buildSoftmax},
+		"BatchNormalization": {since: 7, minIn: 5, maxIn: 5, maxOut: 3, accept: floatTypes, half: true, result: fromBuilder, build: buildBatchNorm},
 		"LayerNormalization": {since: 17, minIn: 2, maxIn: 3, maxOut: 3, accept: floatTypes, half: true, build: buildLayerNorm},
 	})
 }

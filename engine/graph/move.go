@@ -12,12 +12,12 @@ import (
 // offset d of dst. Both must have the same element type. All operators that only
 // move elements are written with it, so they take every type.
 func copier(dst, src *engine.Tensor) func(d, s, n int) {
-	switch src.DType() {
+	switch src.DType().Storage() {
 	case engine.Bool:
 		return copierOf[bool](dst, src)
 	case engine.Uint8:
 		return copierOf[uint8](dst, src)
-	case engine.Uint16, engine.Float16, engine.BFloat16:
+	case engine.Uint16:
 		return copierOf[uint16](dst, src)
 	case engine.Uint32:
 		return copierOf[uint32](dst, src)
@@ -297,40 +297,44 @@ func buildTranspose(b *builder) (Kernel, error) {
 func buildConcat(b *builder) (Kernel, error) {
 	axis := b.attrs.int("axis", 1)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		for i, t := range in {
-			if t == nil || t.DType() != in[0].DType() || len(t.Shape()) != len(in[0].Shape()) {
-				return nil, fmt.Errorf("input %d has another type or rank than the first", i)
-			}
-		}
-		a, err := normAxis(axis, len(in[0].Shape()))
-		if err != nil {
-			return nil, err
-		}
-		shape := slices.Clone(in[0].Shape())
-		for i, t := range in[1:] {
-			for k, d := range t.Shape() {
-				if k != a && d != shape[k] {
-					return nil, fmt.Errorf("input %d has shape %v, the first has %v", i+1, t.Shape(), in[0].Shape())
-				}
-			}
-			shape[a] += t.Shape()[a]
-		}
-		out, err := x.New(in[0].DType(), shape...)
-		if err != nil {
-			return nil, err
-		}
-		outer, inner := split(shape, a)
-		at := 0
-		for _, t := range in {
-			n := t.Shape()[a] * inner
-			cp := copier(out, t)
-			for o := range outer {
-				cp(o*shape[a]*inner+at, o*n, n)
-			}
-			at += n
-		}
-		return one(out, nil)
+		return concatAll(x, in, axis)
 	}, nil
+}
+
+func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error) {
+	for i, t := range in {
+		if t == nil || t.DType() != in[0].DType() || len(t.Shape()) != len(in[0].Shape()) {
+			return nil, fmt.Errorf("input %d has another type or rank than the first", i)
+		}
+	}
+	a, err := normAxis(axis, len(in[0].Shape()))
+	if err != nil {
+		return nil, err
+	}
+	shape := slices.Clone(in[0].Shape())
+	for i, t := range in[1:] {
+		for k, d := range t.Shape() {
+			if k != a && d != shape[k] {
+				return nil, fmt.Errorf("input %d has shape %v, the first has %v", i+1, t.Shape(), in[0].Shape())
+			}
+		}
+		shape[a] += t.Shape()[a]
+	}
+	out, err := x.New(in[0].DType(), shape...)
+	if err != nil {
+		return nil, err
+	}
+	outer, inner := split(shape, a)
+	at := 0
+	for _, t := range in {
+		n := t.Shape()[a] * inner
+		cp := copier(out, t)
+		for o := range outer {
+			cp(o*shape[a]*inner+at, o*n, n)
+		}
+		at += n
+	}
+	return one(out, nil)
 }
 
 // split returns the product of the dimensions before axis and after it.
@@ -645,20 +649,8 @@ func constantValue(r *attrReader) (*engine.Tensor, error) {
 	return nil, nil
 }
 
-// passThrough is the kernel of Identity and of Dropout at inference, whose mask
-// is all true.
+// passThrough is the kernel of Identity.
 func passThrough(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return in[:1], nil }
-
-func buildDropout(b *builder) (Kernel, error) {
-	b.attrs.ignore("ratio", "seed", "training_mode")
-	if len(b.node.Inputs) > 2 && b.node.Inputs[2] != "" {
-		mode := b.constants[2]
-		if mode == nil || mode.Len() != 1 || mode.DType() != engine.Bool || engine.Data[bool](mode)[0] {
-			return nil, b.node.unsupported("training mode")
-		}
-	}
-	return passThrough, nil
-}
 
 func init() {
 	register(DomainONNX, map[string]opDef{
@@ -676,9 +668,8 @@ func init() {
 		"Size":            {since: 1, minIn: 1, maxIn: 1, maxOut: 1, result: isInt64, build: buildSize},
 		"ConstantOfShape": {since: 9, minIn: 1, maxIn: 1, maxOut: 1, result: fromBuilder, build: buildConstantOfShape},
 		"Constant":        {since: 1, minIn: 0, maxIn: 0, maxOut: 1, result: fromBuilder, build: buildConstant},
-		"Identity": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, view: true, build: func(*builder) (Kernel, error) {
+		"Identity": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, view: true, lists: true, build: func(*builder) (Kernel, error) {
 			return passThrough, nil
 		}},
-		"Dropout": {since: 7, minIn: 1, maxIn: 3, maxOut: 1, view: true, build: buildDropout},
 	})
 }

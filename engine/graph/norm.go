@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -79,6 +80,65 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 		}
 	}
 	return t, nil
+}
+
+// trainingNorm is BatchNormalization in training: by the mean and variance of what it
+// is given, which also move the running ones.
+func trainingNorm(eps, momentum float64) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		if len(shape) < 2 || in[0].Len() == 0 {
+			return nil, fmt.Errorf("an input of shape %v has no batch of channels", shape)
+		}
+		channels, inner := shape[1], volume(shape[2:])
+		v, err := floats(x, in[0])
+		if err != nil {
+			return nil, err
+		}
+		own := slices.Clone(in)
+		count := float64(len(v) / channels)
+		moved := make([]*engine.Tensor, 2)
+		stats := [2][]float64{make([]float64, channels), make([]float64, channels)}
+		for k := range stats {
+			for i, e := range v {
+				c := i / inner % channels
+				if k == 1 {
+					e = (e - stats[0][c]) * (e - stats[0][c])
+				}
+				stats[k][c] += e / count
+			}
+			old, ok := in[3+k].Float64s()
+			if !ok || len(old) != channels {
+				return nil, fmt.Errorf("input %d has %d elements for %d channels", 3+k, in[3+k].Len(), channels)
+			}
+			running := make([]float64, channels)
+			for c := range running {
+				running[c] = old[c]*momentum + stats[k][c]*(1-momentum)
+			}
+			if moved[k], err = x.New(in[3+k].DType(), channels); err != nil {
+				return nil, err
+			}
+			if err := storeFloats(moved[k], running); err != nil {
+				return nil, err
+			}
+			if own[3+k], err = engine.Of(stats[k], channels); err != nil {
+				return nil, err
+			}
+		}
+		wide, err := castTensor(x, in[0], engine.Float64, true)
+		if err != nil {
+			return nil, err
+		}
+		own[0] = wide
+		y, err := batchNorm[float64](x, own, eps)
+		if err != nil {
+			return nil, err
+		}
+		if y, err = castTensor(x, y, in[0].DType(), true); err != nil {
+			return nil, err
+		}
+		return []*engine.Tensor{y, moved[0], moved[1]}, nil
+	}
 }
 
 func init() {

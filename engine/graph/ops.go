@@ -13,13 +13,19 @@ type opDef struct {
 	// since and until are operator set versions, inclusive; until 0 is open.
 	since, until         int
 	minIn, maxIn, maxOut int
-	accept               typeSet
-	result               resultType
+	// optional counts the first inputs that may be left out though others follow.
+	optional int
+	accept   typeSet
+	result   resultType
 	// half marks an operator that computes: half precision runs in float32.
 	half bool
 	// view marks an operator whose output shares its first input's memory.
-	view  bool
+	view bool
+	// lists marks an operator that takes sequences and optional values too.
+	lists bool
 	build func(b *builder) (Kernel, error)
+	// compose is set where the operator is one that others define.
+	compose func(b *builder) (composer, error)
 }
 
 // typeSet is the element types an operator's first input may have.
@@ -33,6 +39,8 @@ const (
 	boolType
 	// signedTypes are floats and signed integers.
 	signedTypes
+	intTypes
+	stringType
 	mlTypes // what ai.onnx.ml's numeric operators take
 )
 
@@ -47,6 +55,10 @@ func (s typeSet) has(d engine.DType) bool {
 		return d.IsFloat() || d.IsInteger()
 	case boolType:
 		return d == engine.Bool
+	case intTypes:
+		return d.IsInteger()
+	case stringType:
+		return d == engine.String
 	case signedTypes:
 		return d.IsFloat() || (d >= engine.Int8 && d <= engine.Int64)
 	case mlTypes:
@@ -118,6 +130,11 @@ func (b *builder) outType(op *opDef, i int) engine.DType {
 func checkTypes(b *builder, op *opDef) error {
 	if len(b.inputs) > 0 && !op.accept.has(b.inputs[0]) {
 		return b.node.unsupported("element type %s", b.inputs[0])
+	}
+	for _, d := range b.inputs[:len(b.inputs)-b.node.Captured] {
+		if d.IsList() && !op.lists {
+			return b.node.unsupported("a %s where a tensor is needed", d)
+		}
 	}
 	return nil
 }

@@ -38,7 +38,11 @@ type step struct {
 func Compile(g *Graph) (*Program, error) {
 	p := &Program{graph: g, slots: map[string]int{}}
 	for _, in := range g.Inputs {
-		if err := p.define(in.Name, in.DType, -1); err != nil {
+		d := in.DType
+		if d == engine.Nothing {
+			d = engine.Invalid // an optional value is there or not
+		}
+		if err := p.define(in.Name, d, -1); err != nil {
 			return nil, err
 		}
 	}
@@ -216,7 +220,7 @@ func checkArity(n *Node, op *opDef) error {
 		return n.corrupt("has %d inputs, the operator takes %d to %d", given, op.minIn, op.maxIn)
 	}
 	for i := range op.minIn {
-		if n.Inputs[i] == "" {
+		if n.Inputs[i] == "" && i >= op.optional {
 			return n.corrupt("input %d is left out but not optional", i)
 		}
 	}
@@ -343,7 +347,7 @@ func (p *Program) bindInputs(r *Run, in engine.Values) error {
 		if t == nil {
 			return &engine.InputError{Input: spec.Name, Reason: "is missing"}
 		}
-		if t.DType() != spec.DType && spec.DType != engine.Invalid {
+		if t.DType() != spec.DType && spec.DType != engine.Invalid && spec.DType != engine.Nothing {
 			return &engine.InputError{Input: spec.Name, Reason: fmt.Sprintf("has type %s, the model takes %s", t.DType(), spec.DType)}
 		}
 		if spec.Shape != nil && len(spec.Shape) != len(t.Shape()) {

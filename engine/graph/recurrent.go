@@ -9,25 +9,159 @@ import (
 )
 
 // Recurrent is the geometry of an RNN, GRU or LSTM node: X is [Steps, Batch,
-// Inputs], the state Hidden wide, with one or two directions.
+// Inputs], the state Hidden wide, with one or two directions. Where the batch comes
+// first (layout 1), XAt, YAt and StateAt know.
 type Recurrent struct {
 	Op                           string
 	Steps, Batch, Inputs, Hidden int
 	Directions                   int
 	// backwards says that the only direction is from the end.
-	backwards, relu, resetLast bool
+	backwards, resetLast, couples, batchFirst bool
+	clip                                      float64
+	// acts are the functions of each direction, three of them at most.
+	acts [][]squash
+	// lengths are the steps of each row, nil where they are all.
+	lengths []int
 	// data holds the inputs in float64, nil where one is left out.
-	data [7][]float64
+	data [8][]float64
+}
+
+// squash is an activation function and its derivative from what goes in and comes
+// out.
+type squash struct {
+	f func(x float64) float64
+	d func(x, y float64) float64
 }
 
 // gates is how many blocks of Hidden rows W and R have.
 var gates = map[string]int{"RNN": 1, "GRU": 3, "LSTM": 4}
 
-// NewRecurrent works out the geometry and refuses what is not computed in full:
-// lengths of their own, peepholes, clipping, other activations than the default.
+// usualActivations are the functions of a direction where the node names none.
+var usualActivations = map[string][]string{"RNN": {"Tanh"}, "GRU": {"Sigmoid", "Tanh"}, "LSTM": {"Sigmoid", "Tanh", "Tanh"}}
+
+func step01(x float64) float64 {
+	if x > 0 {
+		return 1
+	}
+	return 0
+}
+
+// squashOf returns the function of that name; alpha and beta return its parameters.
+func squashOf(name string, alpha, beta func(def float64) float64) (squash, bool) {
+	switch name {
+	case "Tanh":
+		return squash{math.Tanh, func(_, y float64) float64 { return 1 - y*y }}, true
+	case "Sigmoid":
+		return squash{sigmoid, func(_, y float64) float64 { return y * (1 - y) }}, true
+	case "Relu":
+		return squash{func(x float64) float64 { return max(x, 0) }, func(x, _ float64) float64 { return step01(x) }}, true
+	case "Softsign":
+		return squash{func(x float64) float64 { return x / (1 + math.Abs(x)) }, func(x, _ float64) float64 { s := 1 + math.Abs(x); return 1 / (s * s) }}, true
+	case "Softplus":
+		return squash{softplus, func(x, _ float64) float64 { return sigmoid(x) }}, true
+	case "Affine":
+		a, b := alpha(1), beta(0)
+		return squash{func(x float64) float64 { return a*x + b }, func(_, _ float64) float64 { return a }}, true
+	case "LeakyRelu":
+		a := alpha(0.01)
+		slope := func(x, _ float64) float64 { return step01(x) + a*(1-step01(x)) }
+		return squash{func(x float64) float64 { return x * slope(x, 0) }, slope}, true
+	case "ThresholdedRelu":
+		a := alpha(1)
+		return squash{func(x float64) float64 { return x * step01(x-a) }, func(x, _ float64) float64 { return step01(x - a) }}, true
+	case "ScaledTanh":
+		a, b := alpha(1), beta(1)
+		return squash{func(x float64) float64 { return a * math.Tanh(b*x) }, func(x, _ float64) float64 { t := math.Tanh(b * x); return a * b * (1 - t*t) }}, true
+	case "HardSigmoid":
+		a, b := alpha(0.2), beta(0.5)
+		return squash{func(x float64) float64 { return min(max(a*x+b, 0), 1) }, func(_, y float64) float64 { return a * step01(y) * step01(1-y) }}, true
+	case "Elu":
+		a := alpha(1)
+		return squash{
+			func(x float64) float64 { return max(x, 0) + a*math.Expm1(min(x, 0)) },
+			func(x, _ float64) float64 { return step01(x) + (1-step01(x))*a*math.Exp(min(x, 0)) },
+		}, true
+	}
+	return squash{}, false
+}
+
+// readSquashes reads the functions of all directions of a node.
+func readSquashes(n *Node, directions int) ([][]squash, error) {
+	usual := usualActivations[n.Op]
+	names := n.Attrs["activations"].Strings
+	if len(names) == 0 {
+		names = slices.Repeat(usual, directions)
+	}
+	if len(names) != directions*len(usual) {
+		return nil, n.corrupt("%d activations for %d directions", len(names), directions)
+	}
+	next := func(list []float32) func(def float64) float64 {
+		return func(def float64) float64 {
+			if len(list) == 0 {
+				return def
+			}
+			v := float64(list[0])
+			list = list[1:]
+			return v
+		}
+	}
+	alpha, beta := next(n.Attrs["activation_alpha"].Floats), next(n.Attrs["activation_beta"].Floats)
+	acts := make([][]squash, directions)
+	for i, name := range names {
+		s, ok := squashOf(name, alpha, beta)
+		if !ok {
+			return nil, n.unsupported("activation %q", name)
+		}
+		acts[i/len(usual)] = append(acts[i/len(usual)], s)
+	}
+	return acts, nil
+}
+
+// NewRecurrent works out the geometry of a node for its inputs.
 func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 	x, w := in[0].Shape(), in[1].Shape()
-	r := &Recurrent{Op: n.Op, Hidden: int(n.Attrs["hidden_size"].Int), Directions: 1}
+	r, err := readRecurrent(n)
+	if err != nil {
+		return nil, err
+	}
+	if len(x) != 3 || len(w) != 3 {
+		return nil, fmt.Errorf("input %v and weights %v", x, w)
+	}
+	r.Steps, r.Batch, r.Inputs = x[0], x[1], x[2]
+	h, g, d := r.Hidden, gates[n.Op], r.Directions
+	state := []int{d, r.Batch, h}
+	if r.batchFirst {
+		r.Steps, r.Batch = x[1], x[0]
+		state = []int{r.Batch, d, h}
+	}
+	want := map[int][]int{1: {d, g * h, r.Inputs}, 2: {d, g * h, h}, 3: {d, 2 * g * h}, 5: state, 6: state, 7: {d, 3 * h}}
+	for i, shape := range want {
+		if t := arg(in, i); t != nil && (!slices.Equal(t.Shape(), shape) || t.DType() != in[0].DType()) {
+			return nil, fmt.Errorf("input %d is %s %v, want %s %v", i, t.DType(), t.Shape(), in[0].DType(), shape)
+		}
+	}
+	if t := arg(in, 4); t != nil {
+		if r.lengths, err = intsOf(t); err != nil {
+			return nil, err
+		}
+		if len(r.lengths) != r.Batch || slices.ContainsFunc(r.lengths, func(n int) bool { return n < 0 || n > r.Steps }) {
+			return nil, fmt.Errorf("sequence_lens %v for %d rows of %d steps", t.Shape(), r.Batch, r.Steps)
+		}
+	}
+	for i := range r.data {
+		if t := arg(in, i); t != nil && i != 4 {
+			r.data[i], _ = t.Float64s()
+		}
+	}
+	return r, nil
+}
+
+// readRecurrent reads what the attributes say.
+func readRecurrent(n *Node) (*Recurrent, error) {
+	r := &Recurrent{
+		Op: n.Op, Hidden: int(n.Attrs["hidden_size"].Int), Directions: 1, resetLast: n.Attrs["linear_before_reset"].Int == 1,
+		couples: n.Attrs["input_forget"].Int == 1, batchFirst: n.Attrs["layout"].Int == 1, clip: math.Inf(1),
+	}
 	switch n.Attrs["direction"].String {
 	case "", "forward":
 	case "reverse":
@@ -37,37 +171,46 @@ func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 	default:
 		return nil, n.corrupt("direction %q", n.Attrs["direction"].String)
 	}
-	r.relu = slices.Contains(n.Attrs["activations"].Strings, "Relu")
-	r.resetLast = n.Attrs["linear_before_reset"].Int == 1
-	if len(x) != 3 || len(w) != 3 {
-		return nil, fmt.Errorf("input %v and weights %v", x, w)
+	if a, ok := n.Attrs["clip"]; ok {
+		r.clip = float64(a.Float)
 	}
-	r.Steps, r.Batch, r.Inputs = x[0], x[1], x[2]
-	h, g := r.Hidden, gates[n.Op]
-	if h < 1 || h > 1<<20 || arg(in, 4) != nil || arg(in, 7) != nil {
-		return nil, n.unsupported("hidden_size %d, sequence lengths or peepholes", h)
+	if r.Hidden < 1 || r.Hidden > 1<<20 || !(r.clip > 0) {
+		return nil, n.corrupt("hidden_size %d, clip %v", r.Hidden, r.clip)
 	}
-	want := map[int][]int{
-		1: {r.Directions, g * h, r.Inputs}, 2: {r.Directions, g * h, h}, 3: {r.Directions, 2 * g * h},
-		5: {r.Directions, r.Batch, h}, 6: {r.Directions, r.Batch, h},
-	}
-	for i, shape := range want {
-		if t := arg(in, i); t != nil && (!slices.Equal(t.Shape(), shape) || t.DType() != in[0].DType()) {
-			return nil, fmt.Errorf("input %d is %s %v, want %s %v", i, t.DType(), t.Shape(), in[0].DType(), shape)
-		}
-	}
-	for i := range r.data {
-		if t := arg(in, i); t != nil {
-			r.data[i], _ = t.Float64s()
-		}
-	}
-	return r, nil
+	var err error
+	r.acts, err = readSquashes(n, r.Directions)
+	return r, err
 }
 
-// at is the step that direction d takes as its k'th.
-func (r *Recurrent) at(d, k int) int {
+// XAt is where row b's step t begins in X, YAt where its state after it does in Y,
+// and StateAt where it does in a first or last state, both of direction d.
+func (r *Recurrent) XAt(t, b int) int {
+	if r.batchFirst {
+		return (b*r.Steps + t) * r.Inputs
+	}
+	return (t*r.Batch + b) * r.Inputs
+}
+
+// YAt is explained at XAt.
+func (r *Recurrent) YAt(t, d, b int) int {
+	if r.batchFirst {
+		return ((b*r.Steps+t)*r.Directions + d) * r.Hidden
+	}
+	return ((t*r.Directions+d)*r.Batch + b) * r.Hidden
+}
+
+// StateAt is explained at XAt.
+func (r *Recurrent) StateAt(d, b int) int {
+	if r.batchFirst {
+		return (b*r.Directions + d) * r.Hidden
+	}
+	return (d*r.Batch + b) * r.Hidden
+}
+
+// at is the step that direction d of a row of n steps takes as its k'th.
+func (r *Recurrent) at(d, k, n int) int {
 	if d == 1 || r.backwards {
-		return r.Steps - 1 - k
+		return n - 1 - k
 	}
 	return k
 }
@@ -75,24 +218,26 @@ func (r *Recurrent) at(d, k int) int {
 // Cell is one direction's parameters in float64, and the tape of its steps.
 type Cell struct {
 	*Recurrent
-	D            int
-	w, rec, bias []float64
-	H, C         []float64 // the state of one row
-	tape         []tape
+	D                  int
+	w, rec, bias, peep []float64
+	act                []squash
+	H, C               []float64 // the state of one row
+	tape               []tape
 }
 
 // tape keeps of a step what its derivative needs.
 type tape struct {
 	step       int
 	h, c       []float64 // the state before it
-	gate, next []float64 // activated gates; the state c after it
+	pre, gate  []float64 // the gates' sums, and the gates
+	next, held []float64 // the state c after it, and the function of it that o lets out
 	inner      []float64 // a GRU's recurrent part of the candidate
 }
 
 // Row walks row b of the batch in direction d and calls each after every step with
 // the step and the state.
 func (r *Recurrent) Row(d, b int, each func(step int, h []float64)) *Cell {
-	c := &Cell{Recurrent: r, D: d}
+	c := &Cell{Recurrent: r, D: d, act: r.acts[d]}
 	g, h := gates[r.Op]*r.Hidden, r.Hidden
 	part := func(i, size int) []float64 {
 		if r.data[i] == nil {
@@ -101,11 +246,23 @@ func (r *Recurrent) Row(d, b int, each func(step int, h []float64)) *Cell {
 		return r.data[i][d*size : (d+1)*size]
 	}
 	c.w, c.rec, c.bias = part(1, g*r.Inputs), part(2, g*h), part(3, 2*g)
-	c.H = slices.Clone(part(5, r.Batch*h)[b*h : (b+1)*h])
-	c.C = slices.Clone(part(6, r.Batch*h)[b*h : (b+1)*h])
-	for k := range r.Steps {
-		t := r.at(d, k)
-		c.forward(t, r.data[0][(t*r.Batch+b)*r.Inputs:][:r.Inputs])
+	if r.data[7] != nil {
+		c.peep = part(7, 3*h)
+	}
+	c.H, c.C = make([]float64, h), make([]float64, h)
+	if r.data[5] != nil {
+		copy(c.H, r.data[5][r.StateAt(d, b):])
+	}
+	if r.data[6] != nil {
+		copy(c.C, r.data[6][r.StateAt(d, b):])
+	}
+	n := r.Steps
+	if r.lengths != nil {
+		n = r.lengths[b]
+	}
+	for k := range n {
+		t := r.at(d, k, n)
+		c.forward(t, r.data[0][r.XAt(t, b):][:r.Inputs])
 		each(t, c.H)
 	}
 	return c
@@ -135,41 +292,75 @@ func (c *Cell) linear(x, h []float64, from, to int, recurrentOnly, inputOnly boo
 	return out
 }
 
+// squashed clips sums and puts them through function k.
+func (c *Cell) squashed(k int, pre []float64) []float64 {
+	out := make([]float64, len(pre))
+	for i, v := range pre {
+		pre[i] = min(max(v, -c.clip), c.clip)
+		out[i] = c.act[k].f(pre[i])
+	}
+	return out
+}
+
+// slope is the derivative of function k at a clipped sum.
+func (c *Cell) slope(k int, pre, y float64) float64 {
+	if math.Abs(pre) >= c.clip {
+		return 0
+	}
+	return c.act[k].d(pre, y)
+}
+
 func (c *Cell) forward(step int, x []float64) {
 	n := c.Hidden
 	t := tape{step: step, h: slices.Clone(c.H), c: slices.Clone(c.C)}
 	switch c.Op {
 	case "RNN":
-		t.gate = c.linear(x, c.H, 0, n, false, false)
-		for i, v := range t.gate {
-			t.gate[i] = math.Tanh(v)
-			if c.relu {
-				t.gate[i] = max(v, 0)
-			}
-		}
+		t.pre = c.linear(x, c.H, 0, n, false, false)
+		t.gate = c.squashed(0, t.pre)
 		copy(c.H, t.gate)
-	case "LSTM": // gates in the order input, output, forget, cell
-		t.gate = c.linear(x, c.H, 0, 4*n, false, false)
-		for i := range n {
-			in, out, forget := sigmoid(t.gate[i]), sigmoid(t.gate[n+i]), sigmoid(t.gate[2*n+i])
-			cell := math.Tanh(t.gate[3*n+i])
-			t.gate[i], t.gate[n+i], t.gate[2*n+i], t.gate[3*n+i] = in, out, forget, cell
-			c.C[i] = forget*c.C[i] + in*cell
-			c.H[i] = out * math.Tanh(c.C[i])
-		}
-		t.next = slices.Clone(c.C)
+	case "LSTM":
+		c.forwardLSTM(&t, x)
 	case "GRU": // update, reset, candidate
 		c.forwardGRU(&t, x)
 	}
 	c.tape = append(c.tape, t)
 }
 
+// forwardLSTM has gates in the order input, output, forget, cell, and peepholes for
+// the first three.
+func (c *Cell) forwardLSTM(t *tape, x []float64) {
+	n := c.Hidden
+	t.pre = c.linear(x, c.H, 0, 4*n, false, false)
+	if c.peep != nil {
+		for i := range n {
+			t.pre[i] += c.peep[i] * c.C[i]
+			t.pre[2*n+i] += c.peep[2*n+i] * c.C[i]
+		}
+	}
+	in, forget, cell := c.squashed(0, t.pre[:n]), c.squashed(0, t.pre[2*n:3*n]), c.squashed(1, t.pre[3*n:])
+	for i := range n {
+		if c.couples {
+			forget[i] = 1 - in[i]
+		}
+		c.C[i] = forget[i]*c.C[i] + in[i]*cell[i]
+		if c.peep != nil {
+			t.pre[n+i] += c.peep[n+i] * c.C[i]
+		}
+	}
+	out := c.squashed(0, t.pre[n:2*n])
+	t.next = slices.Clone(c.C)
+	t.held = make([]float64, n)
+	for i := range n {
+		t.held[i] = c.act[2].f(c.C[i])
+		c.H[i] = out[i] * t.held[i]
+	}
+	t.gate = slices.Concat(in, out, forget, cell)
+}
+
 func (c *Cell) forwardGRU(t *tape, x []float64) {
 	n := c.Hidden
-	t.gate = c.linear(x, c.H, 0, 2*n, false, false)
-	for i := range t.gate {
-		t.gate[i] = sigmoid(t.gate[i])
-	}
+	t.pre = c.linear(x, c.H, 0, 2*n, false, false)
+	t.gate = c.squashed(0, t.pre)
 	candidate := c.linear(x, nil, 2*n, 3*n, false, true)
 	if c.resetLast {
 		t.inner = c.linear(nil, c.H, 2*n, 3*n, true, false)
@@ -185,10 +376,13 @@ func (c *Cell) forwardGRU(t *tape, x []float64) {
 		if c.resetLast {
 			inner *= t.gate[n+i]
 		}
-		candidate[i] = math.Tanh(candidate[i] + inner)
-		c.H[i] = (1-t.gate[i])*candidate[i] + t.gate[i]*c.H[i]
+		candidate[i] += inner
 	}
-	t.gate = append(t.gate, candidate...)
+	y := c.squashed(1, candidate)
+	for i := range n {
+		c.H[i] = (1-t.gate[i])*y[i] + t.gate[i]*c.H[i]
+	}
+	t.pre, t.gate = append(t.pre, candidate...), append(t.gate, y...)
 }
 
 // Back walks the steps back: dh returns what arrives at the state after a step from
@@ -233,22 +427,11 @@ func (c *Cell) gateGradients(t *tape, dH, dC []float64) (in, rec, kept []float64
 	switch c.Op {
 	case "RNN":
 		for i, y := range t.gate {
-			in[i] = dH[i] * (1 - y*y)
-			if c.relu {
-				in[i] = 0
-				if y > 0 {
-					in[i] = dH[i]
-				}
-			}
+			in[i] = dH[i] * c.slope(0, t.pre[i], y)
 		}
 	case "LSTM":
 		for i := range n {
-			gi, o, f, g := t.gate[i], t.gate[n+i], t.gate[2*n+i], t.gate[3*n+i]
-			y := math.Tanh(t.next[i])
-			d := dC[i] + dH[i]*o*(1-y*y)
-			in[i], in[n+i] = d*g*gi*(1-gi), dH[i]*y*o*(1-o)
-			in[2*n+i], in[3*n+i] = d*t.c[i]*f*(1-f), d*gi*(1-g*g)
-			dC[i] = d * f
+			c.lstmGradients(t, i, dH, dC, in)
 		}
 	case "GRU":
 		return c.gruGradients(t, dH, in, kept)
@@ -256,12 +439,34 @@ func (c *Cell) gateGradients(t *tape, dH, dC []float64) (in, rec, kept []float64
 	return in, in, kept
 }
 
+// lstmGradients sets the four gradients of element i, and that of the cell before.
+func (c *Cell) lstmGradients(t *tape, i int, dH, dC, in []float64) {
+	n := c.Hidden
+	gi, o, f, g := t.gate[i], t.gate[n+i], t.gate[2*n+i], t.gate[3*n+i]
+	in[n+i] = dH[i] * t.held[i] * c.slope(0, t.pre[n+i], o)
+	d := dC[i] + dH[i]*o*c.act[2].d(t.next[i], t.held[i])
+	if c.peep != nil {
+		d += in[n+i] * c.peep[n+i]
+	}
+	toIn, toForget := d*g, d*t.c[i]
+	if c.couples {
+		toIn, toForget = toIn-toForget, 0
+	}
+	in[i] = toIn * c.slope(0, t.pre[i], gi)
+	in[2*n+i] = toForget * c.slope(0, t.pre[2*n+i], f)
+	in[3*n+i] = d * gi * c.slope(1, t.pre[3*n+i], g)
+	dC[i] = d * f
+	if c.peep != nil {
+		dC[i] += in[i]*c.peep[i] + in[2*n+i]*c.peep[2*n+i]
+	}
+}
+
 func (c *Cell) gruGradients(t *tape, dH, in, kept []float64) (a, b, k []float64) {
 	n := c.Hidden
 	for i := range n {
 		z, y := t.gate[i], t.gate[2*n+i]
-		in[i] = dH[i] * (t.h[i] - y) * z * (1 - z)
-		in[2*n+i] = dH[i] * (1 - z) * (1 - y*y)
+		in[i] = dH[i] * (t.h[i] - y) * c.slope(0, t.pre[i], z)
+		in[2*n+i] = dH[i] * (1 - z) * c.slope(1, t.pre[2*n+i], y)
 		kept[i] = dH[i] * z
 	}
 	rec := slices.Clone(in)
@@ -277,7 +482,7 @@ func (c *Cell) gruGradients(t *tape, dH, in, kept []float64) (a, b, k []float64)
 			}
 			arrives *= t.h[i]
 		}
-		in[n+i] = arrives * reset * (1 - reset)
+		in[n+i] = arrives * c.slope(0, t.pre[n+i], reset)
 		rec[n+i] = in[n+i]
 	}
 	return in, rec, kept
@@ -285,53 +490,66 @@ func (c *Cell) gruGradients(t *tape, dH, in, kept []float64) (a, b, k []float64)
 
 func buildRecurrent(b *builder) (Kernel, error) {
 	n := b.node
-	b.attrs.int("hidden_size", 0)
-	b.attrs.string("direction", "")
-	b.attrs.int("linear_before_reset", 0)
-	activations := b.attrs.strings("activations")
-	usual := map[string][]string{"RNN": {"Tanh"}, "GRU": {"Sigmoid", "Tanh"}, "LSTM": {"Sigmoid", "Tanh", "Tanh"}}[n.Op]
-	for i, a := range activations {
-		if a != usual[i%len(usual)] && !(n.Op == "RNN" && a == "Relu" && activations[0] == a) {
-			return nil, n.unsupported("activations %q", activations)
-		}
+	for _, name := range []string{"hidden_size", "linear_before_reset", "layout", "input_forget"} {
+		b.attrs.int(name, 0)
 	}
-	if b.attrs.int("layout", 0) != 0 || b.attrs.int("input_forget", 0) != 0 {
-		return nil, n.unsupported("layout or input_forget")
+	b.attrs.string("direction", "")
+	b.attrs.strings("activations")
+	b.attrs.floats("activation_alpha")
+	b.attrs.floats("activation_beta")
+	b.attrs.float("clip", 0)
+	if _, err := readRecurrent(n); err != nil {
+		return nil, err
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		r, err := NewRecurrent(n, in)
 		if err != nil {
 			return nil, err
 		}
-		d := in[0].DType()
-		shape := []int{r.Directions, r.Batch, r.Hidden}
-		if err := x.reserve(engine.Float64, in[0].Len()+in[1].Len()+in[2].Len()+r.Steps*8*r.Hidden); err != nil {
+		if err := x.reserve(engine.Float64, in[0].Len()+in[1].Len()+in[2].Len()+r.Steps*12*r.Hidden); err != nil {
 			return nil, err
 		}
-		var out []*engine.Tensor
-		for _, s := range [][]int{append([]int{r.Steps}, shape...), shape, shape} {
-			t, err := x.New(engine.Float64, s...)
+		y, err := x.New(engine.Float64, r.outputShape()...)
+		if err != nil {
+			return nil, err
+		}
+		out := []*engine.Tensor{y}
+		for range 2 {
+			shape := []int{r.Directions, r.Batch, r.Hidden}
+			if r.batchFirst {
+				shape = []int{r.Batch, r.Directions, r.Hidden}
+			}
+			t, err := x.New(engine.Float64, shape...)
 			if err != nil {
 				return nil, err
 			}
 			out = append(out, t)
 		}
-		y, yh, yc := engine.Data[float64](out[0]), engine.Data[float64](out[1]), engine.Data[float64](out[2])
+		all, yh, yc := engine.Data[float64](out[0]), engine.Data[float64](out[1]), engine.Data[float64](out[2])
 		for dir := range r.Directions {
 			for row := range r.Batch {
-				at := (dir*r.Batch + row) * r.Hidden
-				c := r.Row(dir, row, func(step int, h []float64) { copy(y[step*len(yh)+at:], h) })
-				copy(yh[at:], c.H)
-				copy(yc[at:], c.C)
+				if x.ctx != nil && x.ctx.Err() != nil {
+					return nil, x.ctx.Err()
+				}
+				c := r.Row(dir, row, func(step int, h []float64) { copy(all[r.YAt(step, dir, row):], h) })
+				copy(yh[r.StateAt(dir, row):], c.H)
+				copy(yc[r.StateAt(dir, row):], c.C)
 			}
 		}
 		for i := range out {
-			if out[i], err = castTensor(x, out[i], d, true); err != nil {
+			if out[i], err = castTensor(x, out[i], in[0].DType(), true); err != nil {
 				return nil, err
 			}
 		}
 		return out, nil
 	}, nil
+}
+
+func (r *Recurrent) outputShape() []int {
+	if r.batchFirst {
+		return []int{r.Batch, r.Steps, r.Directions, r.Hidden}
+	}
+	return []int{r.Steps, r.Directions, r.Batch, r.Hidden}
 }
 
 func init() {

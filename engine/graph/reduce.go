@@ -287,8 +287,9 @@ func argExtreme(v []float64, n, step int, largest, last bool) int64 {
 	return int64(best)
 }
 
-// buildCumSum sums along an axis.
-func buildCumSum(b *builder) (Kernel, error) {
+// buildCumulate is CumSum and CumProd.
+func buildCumulate(b *builder) (Kernel, error) {
+	product := b.node.Op == "CumProd"
 	exclusive, reverse := b.attrs.int("exclusive", 0) == 1, b.attrs.int("reverse", 0) == 1
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		axes, err := intsOf(in[1])
@@ -307,7 +308,7 @@ func buildCumSum(b *builder) (Kernel, error) {
 		}
 		if v := integers(in[0]); v != nil {
 			sums := make([]int64, len(v))
-			cumulate(sums, v, outer, shape[a], inner, exclusive, reverse)
+			cumulate(sums, v, outer, shape[a], inner, exclusive, reverse, product)
 			storeInts(o, sums)
 			return one(o, nil)
 		}
@@ -316,15 +317,18 @@ func buildCumSum(b *builder) (Kernel, error) {
 			return nil, typeError(in[0])
 		}
 		sums := make([]float64, len(v))
-		cumulate(sums, v, outer, shape[a], inner, exclusive, reverse)
+		cumulate(sums, v, outer, shape[a], inner, exclusive, reverse, product)
 		return one(o, storeFloats(o, sums))
 	}, nil
 }
 
-func cumulate[T int64 | float64](out, v []T, outer, n, inner int, exclusive, reverse bool) {
+func cumulate[T int64 | float64](out, v []T, outer, n, inner int, exclusive, reverse, product bool) {
 	for o := range outer {
 		for i := range inner {
 			var sum T
+			if product {
+				sum = 1
+			}
 			for k := range n {
 				if reverse {
 					k = n - 1 - k
@@ -333,7 +337,11 @@ func cumulate[T int64 | float64](out, v []T, outer, n, inner int, exclusive, rev
 				if exclusive {
 					out[at] = sum
 				}
-				sum += v[at]
+				if product {
+					sum *= v[at]
+				} else {
+					sum += v[at]
+				}
 				if !exclusive {
 					out[at] = sum
 				}
@@ -462,7 +470,8 @@ func init() {
 	defs := map[string]opDef{
 		"ArgMax":          {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
 		"ArgMin":          {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: numericTypes, result: isInt64, half: true, build: buildArg},
-		"CumSum":          {since: 11, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildCumSum},
+		"CumSum":          {since: 11, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildCumulate},
+		"CumProd":         {since: 26, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildCumulate},
 		"LpNormalization": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildLpNormalization},
 		"TopK":            {since: 1, minIn: 1, maxIn: 2, maxOut: 2, accept: numericTypes, result: firstThenInt64, half: true, build: buildTopK},
 	}

@@ -178,7 +178,7 @@ func PoolWindows(n *Node, shape []int) (*Windows, error) {
 	if len(shape) < 3 {
 		return nil, fmt.Errorf("an input of shape %v has no spatial dimensions", shape)
 	}
-	if n.Op == "GlobalAveragePool" || n.Op == "GlobalMaxPool" {
+	if globalPool(n) {
 		return NewWindows(&Node{}, shape, shape[2:])
 	}
 	return NewWindows(n, shape, toInts(n.Attrs["kernel_shape"].Ints))
@@ -207,9 +207,16 @@ func buildPool(b *builder) (Kernel, error) {
 	b.attrs.string("auto_pad", "")
 	b.attrs.int("ceil_mode", 0)
 	b.attrs.int("count_include_pad", 0)
-	b.attrs.ignore("storage_order") // of the indices, which are not made
-	if _, ok := n.Attrs["kernel_shape"]; !ok && n.Op != "GlobalAveragePool" && n.Op != "GlobalMaxPool" {
+	b.attrs.int("storage_order", 0)
+	if p := b.attrs.int("p", 2); p < 1 {
+		return nil, n.corrupt("p = %d", p)
+	}
+	if _, ok := n.Attrs["kernel_shape"]; !ok && !globalPool(n) {
 		return nil, n.corrupt("has no kernel_shape")
+	}
+	largest := n.Op == "MaxPool" || n.Op == "GlobalMaxPool"
+	if d := b.inType(0); d.IsInteger() && !largest {
+		return nil, n.unsupported("element type %s", d)
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		w, err := PoolWindows(n, in[0].Shape())
@@ -218,60 +225,136 @@ func buildPool(b *builder) (Kernel, error) {
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(pool[float32](x, n, w, in[0]))
+			return pool[float32](x, n, w, in[0])
 		case engine.Float64:
-			return one(pool[float64](x, n, w, in[0]))
+			return pool[float64](x, n, w, in[0])
 		}
-		return nil, typeError(in[0])
+		wide, err := castTensor(x, in[0], engine.Float64, true)
+		if err != nil {
+			return nil, err
+		}
+		out, err := pool[float64](x, n, w, wide)
+		if err != nil {
+			return nil, err
+		}
+		out[0], err = castTensor(x, out[0], in[0].DType(), true)
+		return out, err
 	}, nil
 }
 
-func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) (*engine.Tensor, error) {
+func globalPool(n *Node) bool {
+	return n.Op == "GlobalAveragePool" || n.Op == "GlobalMaxPool" || n.Op == "GlobalLpPool"
+}
+
+func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Tensor, error) {
 	shape := append(slices.Clone(t.Shape()[:2]), w.Out...)
 	o, out, err := newOf[T](x, shape...)
 	if err != nil {
 		return nil, err
 	}
-	largest := n.Op == "MaxPool" || n.Op == "GlobalMaxPool"
+	if n.Op == "MaxPool" || n.Op == "GlobalMaxPool" {
+		at, index, err := newOf[int64](x, shape...)
+		if err != nil {
+			return nil, err
+		}
+		w.largest(n, t.Shape()[0]*t.Shape()[1], func(plane, p, tap int) { index[plane*w.Positions()+p] = int64(tap) }, engine.Data[T](t), out)
+		return []*engine.Tensor{o, at}, nil
+	}
+	p := 0.0
+	if n.Op == "LpPool" || n.Op == "GlobalLpPool" {
+		p = LpOf(n)
+	}
 	src := engine.Data[T](t)
 	plane, positions := w.Plane(), w.Positions()
 	weights := make([]float64, positions)
-	for p := range weights {
-		if !largest {
-			weights[p] = w.AverageWeight(n, p)
-		}
+	for i := range weights {
+		weights[i] = w.AverageWeight(n, i)
 	}
 	for c := range t.Shape()[0] * t.Shape()[1] {
 		from, to := src[c*plane:(c+1)*plane], out[c*positions:(c+1)*positions]
-		for p := range positions {
-			taps := w.Index[p*w.Taps : (p+1)*w.Taps]
-			if largest {
-				to[p] = largestOf(from, taps)
-				continue
-			}
-			sum := 0.0
-			for _, at := range taps {
-				if at >= 0 {
-					sum += float64(from[at])
-				}
-			}
-			to[p] = T(sum * weights[p])
+		for i := range positions {
+			to[i] = T(meanOf(from, w.Index[i*w.Taps:(i+1)*w.Taps], weights[i], p))
 		}
 	}
-	return o, nil
+	return []*engine.Tensor{o}, nil
 }
 
-func largestOf[T float](plane []T, taps []int32) T {
-	best := T(math.Inf(-1))
+// LpOf is the p of an LpPool node.
+func LpOf(n *Node) float64 {
+	if a, ok := n.Attrs["p"]; ok {
+		return float64(a.Int)
+	}
+	return 2
+}
+
+// meanOf is the mean of a window, or its p-norm where p is above 0.
+func meanOf[T float](plane []T, taps []int32, weight, p float64) float64 {
+	sum := 0.0
 	for _, at := range taps {
-		if at >= 0 && (plane[at] > best || plane[at] != plane[at]) {
-			best = plane[at]
+		switch {
+		case at < 0:
+		case p > 0:
+			sum += math.Pow(math.Abs(float64(plane[at])), p)
+		default:
+			sum += float64(plane[at])
 		}
 	}
-	return best
+	if p > 0 {
+		return math.Pow(sum, 1/p)
+	}
+	return sum * weight
+}
+
+// largest takes the largest element of every window of every plane, and tells where
+// among all elements it stands.
+func (w *Windows) largest(n *Node, planes int, place func(plane, p, at int), src, out any) {
+	columns := n.Attrs["storage_order"].Int == 1
+	switch s := src.(type) {
+	case []float32:
+		largestOf(w, planes, columns, place, s, out.([]float32))
+	case []float64:
+		largestOf(w, planes, columns, place, s, out.([]float64))
+	}
+}
+
+func largestOf[T float](w *Windows, planes int, columns bool, place func(plane, p, at int), src, out []T) {
+	size, positions := w.Plane(), w.Positions()
+	for c := range planes {
+		plane := src[c*size : (c+1)*size]
+		for p := range positions {
+			best, from := T(math.Inf(-1)), -1
+			for _, at := range w.Index[p*w.Taps : (p+1)*w.Taps] {
+				if at >= 0 && (from < 0 || plane[at] > best || plane[at] != plane[at]) {
+					best, from = plane[at], int(at)
+				}
+			}
+			out[c*positions+p] = best
+			if columns && from >= 0 {
+				from = w.columnMajor(from)
+			}
+			place(c, p, c*size+from)
+		}
+	}
+}
+
+// columnMajor is the place of element at of a plane where the first axis runs fastest.
+func (w *Windows) columnMajor(at int) int {
+	strides := rowMajor(w.In)
+	to, step := 0, 1
+	for i, s := range strides {
+		to += at / s % w.In[i] * step
+		step *= w.In[i]
+	}
+	return to
 }
 
 func init() {
 	pool := opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildPool}
-	register(DomainONNX, map[string]opDef{"MaxPool": pool, "AveragePool": pool, "GlobalMaxPool": pool, "GlobalAveragePool": pool})
+	largest := pool
+	largest.accept, largest.maxOut, largest.result = numericTypes, 2, firstThenInt64
+	lp := pool
+	lp.since = 2
+	register(DomainONNX, map[string]opDef{
+		"MaxPool": largest, "AveragePool": pool, "GlobalMaxPool": pool, "GlobalAveragePool": pool, "LpPool": lp, "GlobalLpPool": lp,
+	})
 }

@@ -104,7 +104,18 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 			d = t
 		}
 		shape := v.shape
-		if v.kind != "tensor" {
+		switch v.kind {
+		case "tensor":
+		case "sequence":
+			shape = []int{-1}
+			if p.zipped(v.name) {
+				shape = []int{-1, -1}
+			} else {
+				d = engine.Sequence
+			}
+		case "optional":
+			d, shape = engine.Nothing, nil
+		default:
 			shape = []int{-1, -1}
 		}
 		info.Outputs = append(info.Outputs, engine.Spec{Name: v.name, DType: d, Shape: shape})
@@ -154,6 +165,11 @@ func taskOf(info *engine.Info) engine.Task {
 // features names the columns of a tabular model: one float matrix [N, M], or one
 // column [N, 1] or [N] an input.
 func features(in []engine.Spec, metadata map[string]string) []engine.Feature {
+	for _, s := range in {
+		if s.DType > engine.String {
+			return nil // no type of a column
+		}
+	}
 	if len(in) == 1 && len(in[0].Shape) == 2 && in[0].DType.IsFloat() {
 		m := in[0].Shape[1]
 		if m < 0 || m > 1<<20 {

@@ -85,8 +85,9 @@ type valueProto struct {
 	dtype int
 	// shape is nil where the file gives none; -1 is a varying dimension.
 	shape []int
-	// kind is "tensor", or the kind of value that is not one.
-	kind string
+	// kind is "tensor", or the kind of value that is not one; of a sequence or an
+	// optional value, inner is the kind of what is in it.
+	kind, inner string
 }
 
 func corrupt(format string, args ...any) error {
@@ -404,14 +405,33 @@ func (v *valueProto) typeField(f field) error {
 		})
 	case 4:
 		v.kind = "sequence"
+		return eachField("sequence type", f.data, v.innerField)
 	case 5:
 		v.kind = "map"
 	case 8:
 		v.kind = "sparse tensor"
 	case 9:
 		v.kind = "optional"
+		return eachField("optional type", f.data, v.innerField)
 	}
 	return nil
+}
+
+func (v *valueProto) innerField(f field) error {
+	if f.id != 1 {
+		return nil
+	}
+	return eachField("type", f.data, func(f field) error {
+		switch f.id {
+		case 1:
+			v.inner = "tensor"
+		case 4:
+			v.inner = "sequence"
+		default:
+			v.inner = "value"
+		}
+		return nil
+	})
 }
 
 func (v *valueProto) dimension(f field) error {

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
@@ -12,7 +13,7 @@ import (
 // refused by name, as are those of later sets that the engine does not know.
 const (
 	minOpset   = 1
-	maxOpset   = 26
+	maxOpset   = 28
 	maxOpsetML = 5
 )
 
@@ -47,8 +48,7 @@ func Read(data []byte, dir string) (engine.Model, error) {
 
 func (p *modelProto) checkOpsets() error {
 	v, ok := p.opsets[graph.DomainONNX]
-	_, ml := p.opsets[graph.DomainML]
-	if !ok && !ml {
+	if len(p.opsets) == 0 {
 		return corrupt("the model imports no operator set")
 	}
 	if ok && (v < minOpset || v > maxOpset) {
@@ -70,13 +70,21 @@ func (p *modelProto) convert(dir string) (*graph.Graph, error) {
 		if _, constant := g.Constants[v.name]; constant {
 			continue
 		}
+		if v.kind == "sequence" && v.inner == "tensor" {
+			g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: engine.Sequence, Shape: []int{-1}})
+			continue
+		}
+		if v.kind == "optional" && (v.inner == "tensor" || v.inner == "sequence") {
+			g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: engine.Nothing})
+			continue
+		}
 		d := graph.TypeOfONNX(v.dtype)
 		if v.kind != "tensor" || d == engine.Invalid {
 			return nil, &engine.UnsupportedError{What: fmt.Sprintf("input %q: a %s of ONNX type %d", v.name, v.kind, v.dtype)}
 		}
 		g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: d, Shape: v.shape})
 	}
-	return g, p.checkOutputs(g)
+	return g, p.checkOutputs()
 }
 
 // convertGraph turns a graph without its inputs, which the caller adds.
@@ -108,16 +116,18 @@ func (p *modelProto) convertGraph(from *graphProto, dir string) (*graph.Graph, e
 	return g, nil
 }
 
-// checkOutputs refuses outputs that are not tensors, unless a ZipMap makes them.
-func (p *modelProto) checkOutputs(g *graph.Graph) error {
-	zipped := map[string]bool{}
-	for _, n := range g.Nodes {
-		if n.Op == "ZipMap" && n.Domain == graph.DomainML && len(n.Outputs) > 0 {
-			zipped[n.Outputs[0]] = true
-		}
-	}
+// zipped reports whether an output is made by a ZipMap.
+func (p *modelProto) zipped(name string) bool {
+	return slices.ContainsFunc(p.graph.nodes, func(n *nodeProto) bool {
+		return n.op == "ZipMap" && n.domain == graph.DomainML && len(n.outputs) > 0 && n.outputs[0] == name
+	})
+}
+
+// checkOutputs refuses outputs that the engine has no values of.
+func (p *modelProto) checkOutputs() error {
 	for _, v := range p.graph.outputs {
-		if v.kind != "tensor" && v.kind != "" && !zipped[v.name] {
+		list := (v.kind == "sequence" || v.kind == "optional") && v.inner != "value"
+		if v.kind != "tensor" && v.kind != "" && !list && !p.zipped(v.name) {
 			return &engine.UnsupportedError{What: fmt.Sprintf("output %q: a %s", v.name, v.kind)}
 		}
 	}
@@ -150,6 +160,9 @@ func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
 	if n.domain == graph.DomainML && (n.op == "SVMClassifier" || n.op == "SVMRegressor") {
 		return lowerSVM(out)
 	}
+	if n.domain == graph.DomainML && n.op == "TreeEnsemble" {
+		return lowerTreeEnsemble(out)
+	}
 	if n.domain == graph.DomainML {
 		return lower(out)
 	}
@@ -162,6 +175,9 @@ func (p *modelProto) body(from *graphProto, dir string) (*graph.Graph, error) {
 	g, err := p.convertGraph(from, dir)
 	if err != nil {
 		return nil, err
+	}
+	for _, v := range from.outputs {
+		g.OutputSpecs = append(g.OutputSpecs, engine.Spec{Name: v.name, DType: graph.TypeOfONNX(v.dtype), Shape: v.shape})
 	}
 	for _, v := range from.inputs {
 		if _, constant := g.Constants[v.name]; !constant {
@@ -196,6 +212,8 @@ func (a *attrProto) attr(n *graph.Node, dir string) (graph.Attr, error) {
 		v.Kind = graph.AttrStrings
 	case a.graph != nil || a.kind == 5 || a.kind == 10:
 		v.Kind = graph.AttrGraph
+	case a.kind == 13:
+		v.Kind = graph.AttrType
 	case a.kind == 0 && a.s != "":
 		v.Kind = graph.AttrString
 	default:

@@ -63,10 +63,10 @@ func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, e
 			at[i] = v
 		}
 	}
-	if d.Size() == 0 || n > maxFile/d.Size() {
+	if d.Bits() == 0 || n > maxFile/d.Size() {
 		return nil, fmt.Errorf("tensor %q of %d elements: %w", t.name, n, engine.ErrTooLarge)
 	}
-	want := int64(n * d.Size())
+	want := int64((n*d.Bits() + 7) / 8)
 	if _, ok := t.external["length"]; ok && at[1] != want {
 		return nil, corrupt("tensor %q: external length %d, its shape needs %d", t.name, at[1], want)
 	}
@@ -90,8 +90,11 @@ func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, e
 }
 
 func (t *tensorProto) fromRaw(d engine.DType, raw []byte, n int, shape []int) (*engine.Tensor, error) {
-	if d == engine.String || n > math.MaxInt/8 || len(raw) != n*d.Size() {
+	if d == engine.String || n > math.MaxInt/64 || len(raw) != (n*d.Bits()+7)/8 {
 		return nil, corrupt("tensor %q has %d raw bytes for %d elements of %s", t.name, len(raw), n, d)
+	}
+	if d.IsNarrow() {
+		return fromCodes(d, raw, n, shape)
 	}
 	o, err := engine.New(d, shape...)
 	if err != nil {
@@ -127,6 +130,33 @@ func (t *tensorProto) fromRaw(d engine.DType, raw []byte, n int, shape []int) (*
 	return o, nil
 }
 
+// fromCodes reads elements of a narrow type, which are packed from the lowest bits
+// of a byte on.
+func fromCodes(d engine.DType, raw []byte, n int, shape []int) (*engine.Tensor, error) {
+	bits := d.Bits()
+	codes := make([]uint8, n)
+	for i := range codes {
+		at := i * bits
+		codes[i] = raw[at/8] >> (at % 8) << (8 - bits) >> (8 - bits)
+	}
+	if d.Storage() == engine.Uint8 {
+		t, err := engine.Of(codes, shape...)
+		if err != nil {
+			return nil, err
+		}
+		return t.As(d)
+	}
+	signed := make([]int8, n)
+	for i, c := range codes {
+		signed[i] = int8(c<<(8-bits)) >> (8 - bits)
+	}
+	t, err := engine.Of(signed, shape...)
+	if err != nil {
+		return nil, err
+	}
+	return t.As(d)
+}
+
 func unpack[T any](dst []T, at func(i int) T) {
 	for i := range dst {
 		dst[i] = at(i)
@@ -135,6 +165,14 @@ func unpack[T any](dst []T, at func(i int) T) {
 
 // fromTyped reads the typed fields, one number an element.
 func (t *tensorProto) fromTyped(d engine.DType, n int, shape []int) (*engine.Tensor, error) {
+	if d.IsNarrow() {
+		// Each number is a byte of what raw data would be.
+		raw := make([]byte, len(t.ints))
+		for i, v := range t.ints {
+			raw[i] = byte(v)
+		}
+		return t.fromRaw(d, raw, n, shape)
+	}
 	have := len(t.ints)
 	switch d {
 	case engine.Float32:

@@ -1,0 +1,178 @@
+package autodiff
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// bodyChecks are the operators that others define.
+func bodyChecks() []check {
+	qkv := [][]int{{1, 2, 3, 4}, {1, 2, 5, 4}, {1, 2, 5, 3}}
+	mask := tensor([]bool{true, false, true, true, false, true, true, true, false, false, false, false, false, false, false}, 3, 5)
+	classes := tensor([]int64{2, 0, 1, 9, 1, 0}, 2, 3)
+	return []check{
+		{op: "Attention", version: 23, in: qkv, whole: true, outs: 4},
+		{op: "Attention", version: 23, in: qkv, constants: []*engine.Tensor{mask}, whole: true, outs: 4, target: 3, attrs: graph.Attrs{"qk_matmul_output_mode": aInt(3), "softcap": aFloat(2)}},
+		{op: "Attention", version: 24, in: [][]int{{1, 3, 8}, {1, 5, 4}, {1, 5, 4}}, constants: []*engine.Tensor{nil, noise(1, 2, 2, 2), noise(1, 2, 2, 2)}, whole: true, attrs: graph.Attrs{"is_causal": aInt(1), "q_num_heads": aInt(4), "kv_num_heads": aInt(2)}},
+		{op: "FlexAttention", domain: graph.DomainPreview, version: 1, in: qkv, whole: true},
+		{op: "RotaryEmbedding", version: 23, in: [][]int{{1, 2, 3, 4}}, constants: []*engine.Tensor{noise(1, 3, 2), noise(1, 3, 2)}, whole: true},
+		{op: "RotaryEmbedding", version: 23, in: [][]int{{1, 3, 12}}, constants: []*engine.Tensor{noise(7, 2), noise(7, 2), tensor([]int64{4, 0, 2}, 1, 3)}, whole: true, attrs: graph.Attrs{"num_heads": aInt(2), "rotary_embedding_dim": aInt(4), "interleaved": aInt(1)}},
+		{op: "RMSNormalization", version: 23, in: [][]int{{2, 3}, {3}}, whole: true},
+		{op: "SwiGLU", version: 28, in: [][]int{{2, 3}, {2, 3}}, attrs: graph.Attrs{"alpha": aFloat(1.5)}},
+		{op: "CausalConvWithState", version: 27, in: [][]int{{1, 2, 4}}, constants: []*engine.Tensor{noise(2, 1, 3), noise(2), noise(1, 2, 2)}, whole: true, outs: 2, attrs: graph.Attrs{"activation": aString("silu")}},
+		{op: "NegativeLogLikelihoodLoss", in: [][]int{{2, 3, 3}}, constants: []*engine.Tensor{classes, noise(3)}, whole: true, attrs: graph.Attrs{"ignore_index": aInt(9)}},
+		{op: "SoftmaxCrossEntropyLoss", in: [][]int{{2, 3, 3}}, constants: []*engine.Tensor{classes}, whole: true, attrs: graph.Attrs{"ignore_index": aInt(9), "reduction": aString("sum")}},
+		{op: "MeanVarianceNormalization", in: [][]int{{2, 2, 3, 2}}, whole: true},
+		{op: "Shrink", in: m23, attrs: graph.Attrs{"bias": aFloat(0.2), "lambd": aFloat(0.7)}},
+		{op: "LRN", in: [][]int{{1, 5, 2, 2}}, whole: true, attrs: graph.Attrs{"size": aInt(3), "alpha": aFloat(0.5)}},
+	}
+}
+
+// mapChecks are the operators that are linear in their first input.
+func mapChecks() []check {
+	list := []check{
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0, 0.5, 3, 4}, 1, 4), ints(0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3)}},
+		{op: "Col2Im", in: [][]int{{1, 8, 9}}, constants: []*engine.Tensor{ints(4, 4), ints(2, 2)}, whole: true},
+		{op: "MaxUnpool", in: [][]int{{1, 1, 2, 2}}, constants: []*engine.Tensor{tensor([]int64{5, 7, 13, 15}, 1, 1, 2, 2)}, whole: true, attrs: graph.Attrs{"kernel_shape": aInts(2, 2), "strides": aInts(2, 2)}},
+		{op: "DeformConv", in: [][]int{{1, 2, 3, 3}}, constants: []*engine.Tensor{noise(1, 2, 2, 2), noise(1, 8, 4, 4), noise(1), noise(1, 4, 4, 4)}, whole: true, attrs: graph.Attrs{"pads": aInts(1, 1, 1, 1)}},
+		{op: "DFT", in: [][]int{{1, 6, 2}}, whole: true},
+		{op: "DFT", in: [][]int{{1, 5, 1}}, constants: []*engine.Tensor{tensor([]int64{7})}, whole: true, attrs: graph.Attrs{"onesided": aInt(1)}},
+		{op: "DFT", in: [][]int{{1, 4, 2}}, whole: true, attrs: graph.Attrs{"onesided": aInt(1), "inverse": aInt(1)}},
+		{op: "DFT", version: 17, in: [][]int{{1, 4, 2}}, whole: true, attrs: graph.Attrs{"inverse": aInt(1)}},
+		{op: "STFT", in: [][]int{{1, 9, 1}}, constants: []*engine.Tensor{tensor([]int64{2}), noise(4)}, whole: true},
+		{op: "AffineGrid", in: [][]int{{1, 2, 3}}, constants: []*engine.Tensor{ints(1, 1, 2, 3)}, whole: true},
+	}
+	for _, mode := range []string{"linear", "nearest", "cubic"} {
+		for _, padding := range []string{"zeros", "border", "reflection"} {
+			list = append(list, check{op: "GridSample", in: [][]int{{1, 2, 4, 3}}, constants: []*engine.Tensor{noise(1, 3, 2, 2)}, whole: true, attrs: graph.Attrs{"mode": aString(mode), "padding_mode": aString(padding)}})
+		}
+	}
+	return list
+}
+
+// furtherChecks are other operators beyond those that most networks have.
+func furtherChecks() []check {
+	image := [][]int{{2, 2, 5, 4}}
+	places := tensor([]int64{1, 0, 2, 2}, 2, 2)
+	list := []check{
+		{op: "Mod", in: [][]int{{2, 3}, {3}}, lo: 0.6, hi: 3, whole: true},
+		{op: "Mod", in: m23, constants: []*engine.Tensor{noise(3)}, lo: -3, hi: -0.6, attrs: graph.Attrs{"fmod": aInt(1)}},
+		{op: "CumProd", version: 26, in: [][]int{{2, 4}}, constants: []*engine.Tensor{tensor([]int64{1})}},
+		{op: "CumProd", version: 26, in: [][]int{{2, 4}}, constants: []*engine.Tensor{tensor([]int64{1})}, attrs: graph.Attrs{"exclusive": aInt(1), "reverse": aInt(1)}},
+		{op: "LpPool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(2, 3), "pads": aInts(1, 0, 0, 1), "p": aInt(3)}},
+		{op: "GlobalLpPool", in: image},
+		{op: "ReverseSequence", in: [][]int{{3, 2, 2}}, constants: []*engine.Tensor{ints(2, 3)}, whole: true},
+		{op: "CenterCropPad", in: [][]int{{1, 4, 2}}, constants: []*engine.Tensor{ints(1, 2, 5)}, whole: true},
+		{op: "TensorScatter", version: 24, in: [][]int{{2, 4, 2}, {2, 2, 2}}, constants: []*engine.Tensor{ints(1, 3)}, whole: true, attrs: graph.Attrs{"mode": aString("circular")}},
+		{op: "Optional", in: m23}, {op: "OptionalGetElement", in: m23},
+		{op: "Dropout", in: m23, constants: []*engine.Tensor{tensor([]float64{0.3}), tensor([]bool{true})}, outs: 2, attrs: graph.Attrs{"seed": aInt(3)}},
+		{op: "Einsum", in: [][]int{{2, 2, 3}, {2, 3, 2}}, attrs: graph.Attrs{"equation": aString("...ij,...jk->...ik")}, whole: true},
+		{op: "Resize", in: image, constants: []*engine.Tensor{tensor([]float32{0, 0, 0.2, 0.1, 1, 1, 0.9, 1.3}, 8), tensor([]float32{1, 1, 2, 1.5}, 4)}, attrs: graph.Attrs{"mode": aString("cubic"), "coordinate_transformation_mode": aString("tf_crop_and_resize"), "extrapolation_value": aFloat(3)}},
+		{op: "Resize", in: image, constants: []*engine.Tensor{nil, tensor([]float32{0.6, 0.7}, 2)}, attrs: graph.Attrs{"mode": aString("cubic"), "antialias": aInt(1), "exclude_outside": aInt(1), "axes": aInts(3, 2)}},
+		{op: "ConvTranspose", in: [][]int{{1, 2, 3, 3}}, constants: []*engine.Tensor{noise(2, 1, 3, 3)}, attrs: graph.Attrs{"strides": aInts(2, 2), "output_shape": aInts(6, 5)}},
+	}
+	for _, mode := range []string{"none", "add"} {
+		list = append(list,
+			check{op: "ScatterElements", in: nil, attrs: graph.Attrs{"axis": aInt(1), "reduction": aString(mode)}, constants: []*engine.Tensor{places}},
+			check{op: "Scatter", in: nil, version: 10})
+	}
+	w := []*engine.Tensor{noise(1, 8, 3), noise(1, 8, 2), noise(1, 16), tensor([]int32{2, 3}, 2), nil, nil, noise(1, 6)}
+	names := graph.Attr{Kind: graph.AttrStrings, Strings: []string{"HardSigmoid", "Softsign", "ScaledTanh"}}
+	for target := range 3 {
+		list = append(list,
+			check{op: "LSTM", in: [][]int{{3, 2, 3}}, constants: w, outs: 3, target: target, whole: true, lo: -0.5, hi: 0.5, attrs: graph.Attrs{"hidden_size": aInt(2), "direction": aString("reverse")}},
+			check{op: "LSTM", in: [][]int{{2, 3, 3}}, constants: w, outs: 3, target: target, whole: true, lo: -0.5, hi: 0.5, attrs: graph.Attrs{"hidden_size": aInt(2), "layout": aInt(1), "input_forget": aInt(1), "activations": names, "clip": aFloat(3)}})
+	}
+	for _, name := range []string{"Affine", "LeakyRelu", "ThresholdedRelu", "Elu", "Softplus", "Sigmoid"} {
+		act := graph.Attr{Kind: graph.AttrStrings, Strings: []string{name}}
+		list = append(list, check{op: "RNN", in: [][]int{{3, 2, 3}}, constants: []*engine.Tensor{noise(1, 2, 3), noise(1, 2, 2)}, whole: true, attrs: graph.Attrs{"hidden_size": aInt(2), "activations": act, "activation_alpha": aFloats(0.3)}})
+	}
+	return list
+}
+
+// TestScatterElements: both ways of writing, the indices between the two inputs.
+func TestScatterElements(t *testing.T) {
+	for _, mode := range []string{"none", "add"} {
+		for _, op := range []string{"ScatterElements", "ScatterND"} {
+			c := check{in: [][]int{{3, 3}, {2, 2}}, whole: true}
+			at := tensor([]int64{1, 0, 1, 2}, 2, 2)
+			n := &graph.Node{Op: op, Version: 18, Inputs: []string{"x0", "at", "x1"}, Outputs: []string{"y0"}, Attrs: graph.Attrs{"reduction": aString(mode)}}
+			if op == "ScatterND" {
+				c.in[1] = []int{2}
+			}
+			build(t, &c, n, map[string]*engine.Tensor{"at": at})
+		}
+	}
+}
+
+func node(op string, in []string, out ...string) *graph.Node {
+	return &graph.Node{Op: op, Version: 20, Inputs: in, Outputs: out, Attrs: graph.Attrs{}}
+}
+
+// TestBranch: the branch that is taken is differentiated.
+func TestBranch(t *testing.T) {
+	n := node("If", []string{"cond"}, "y0")
+	n.Attrs["then_branch"] = graph.Attr{Kind: graph.AttrGraph, Graph: &graph.Graph{Outputs: []string{"t"}, Nodes: []*graph.Node{node("Mul", []string{"x0", "x1"}, "t")}}}
+	n.Attrs["else_branch"] = graph.Attr{Kind: graph.AttrGraph, Graph: &graph.Graph{Outputs: []string{"e"}, Nodes: []*graph.Node{node("Exp", []string{"x0"}, "e")}}}
+	graph.Capture(n)
+	for _, taken := range []bool{true, false} {
+		build(t, &check{in: [][]int{{2, 3}, {2, 3}}, whole: true}, n, map[string]*engine.Tensor{"cond": tensor([]bool{taken})})
+	}
+}
+
+// loopNode multiplies what it carries by x0, and adds x1's sum of squares each turn.
+func loopNode() *graph.Node {
+	n := node("Loop", []string{"turns", "", "x1"}, "last", "y0")
+	n.Attrs["body"] = graph.Attr{Kind: graph.AttrGraph, Graph: &graph.Graph{
+		Inputs:  []engine.Spec{{Name: "i"}, {Name: "c"}, {Name: "s"}},
+		Outputs: []string{"c", "next", "seen"},
+		Nodes: []*graph.Node{
+			node("Mul", []string{"s", "x0"}, "m"), node("Tanh", []string{"m"}, "next"), node("Mul", []string{"next", "s"}, "seen"),
+		},
+	}}
+	graph.Capture(n)
+	return n
+}
+
+func TestLoopGradient(t *testing.T) {
+	build(t, &check{in: [][]int{{3}, {3}}, whole: true}, loopNode(), map[string]*engine.Tensor{"turns": tensor([]int64{4})})
+	n := loopNode()
+	n.Outputs = []string{"y0"}
+	build(t, &check{in: [][]int{{3}, {3}}, whole: true}, n, map[string]*engine.Tensor{"turns": tensor([]int64{3})})
+}
+
+func TestScanGradient(t *testing.T) {
+	n := node("Scan", []string{"x0", "x1"}, "last", "y0")
+	n.Attrs["num_scan_inputs"] = aInt(1)
+	n.Attrs["scan_input_axes"], n.Attrs["scan_output_axes"], n.Attrs["scan_input_directions"] = aInts(1), aInts(1), aInts(1)
+	n.Attrs["body"] = graph.Attr{Kind: graph.AttrGraph, Graph: &graph.Graph{
+		Inputs: []engine.Spec{{Name: "s"}, {Name: "e"}}, Outputs: []string{"next", "seen"},
+		Nodes: []*graph.Node{node("Mul", []string{"s", "e"}, "m"), node("Add", []string{"m", "x2"}, "next"), node("Mul", []string{"next", "next"}, "seen")},
+	}}
+	graph.Capture(n)
+	build(t, &check{in: [][]int{{2}, {2, 4}, {2}}, whole: true}, n, nil)
+}
+
+// TestNoGradientIsNamed: what has no derivative is an error that names the node.
+func TestNoGradientIsNamed(t *testing.T) {
+	for _, n := range []*graph.Node{
+		node("Hardmax", []string{"x"}, "y"), node("SequenceLength", []string{"s"}, "y"), node("DynamicQuantizeLinear", []string{"x"}, "q", "y", "z"),
+	} {
+		g := &graph.Graph{Nodes: []*graph.Node{n}, Outputs: []string{"y"}, Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{1, 3}}}}
+		if n.Op == "SequenceLength" {
+			g.Nodes = append(g.Nodes, node("SequenceConstruct", []string{"x"}, "s"))
+		}
+		p, err := graph.Compile(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := engine.Values{{Name: "x", Tensor: tensor([]float32{1, 2, 3}, 1, 3)}}
+		var refused *engine.NotDifferentiableError
+		if _, err := Gradient(t.Context(), p, graph.Options{}, in, engine.Target{Name: "y"}, []string{"x"}); !errors.As(err, &refused) {
+			t.Errorf("%s: error %v, want one that names the node", n.Op, err)
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// suppression holds a NonMaxSuppression node's inputs.
+type suppression struct {
+	boxes  []float64
+	centre bool
+	iou    float64
+}
+
+func buildNonMaxSuppression(b *builder) (Kernel, error) {
+	centre := b.attrs.int("center_point_box", 0) == 1
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		bs, ss := in[0].Shape(), in[1].Shape()
+		boxes, ok := in[0].Float64s()
+		scores, also := in[1].Float64s()
+		if !ok || !also || len(bs) != 3 || len(ss) != 3 || bs[2] != 4 || bs[0] != ss[0] || bs[1] != ss[2] {
+			return nil, fmt.Errorf("boxes of shape %v with scores of %v", bs, ss)
+		}
+		s := &suppression{centre: centre}
+		most, least := 0, math.Inf(-1)
+		for i, set := range []func(v float64){
+			func(v float64) { most = clampIndex(v, math.MaxInt32) }, func(v float64) { s.iou = v }, func(v float64) { least = v },
+		} {
+			if t := arg(in, 2+i); t != nil && t.Len() > 0 {
+				v, err := scalarOf(t)
+				if err != nil {
+					return nil, err
+				}
+				set(v)
+			}
+		}
+		var picked []int64
+		n := bs[1]
+		if err := x.reserve(engine.Int64, 2*n); err != nil {
+			return nil, err
+		}
+		for line := range ss[0] * ss[1] {
+			s.boxes = boxes[line/ss[1]*n*4:][:n*4]
+			if x.ctx != nil && x.ctx.Err() != nil {
+				return nil, x.ctx.Err()
+			}
+			for _, i := range s.pick(scores[line*n:(line+1)*n], most, least) {
+				picked = append(picked, int64(line/ss[1]), int64(line%ss[1]), int64(i))
+			}
+		}
+		if err := x.reserve(engine.Int64, len(picked)); err != nil {
+			return nil, err
+		}
+		return one(engine.Of(picked, len(picked)/3, 3))
+	}, nil
+}
+
+// pick takes the boxes with the best scores above least, but for those that overlap
+// with a better one.
+func (s *suppression) pick(scores []float64, most int, least float64) []int {
+	var order, kept []int
+	for i, v := range scores {
+		if v > least {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		switch {
+		case scores[i] > scores[j]:
+			return -1
+		case scores[i] < scores[j]:
+			return 1
+		}
+		return 0
+	})
+	for _, i := range order {
+		if len(kept) >= most {
+			break
+		}
+		if !slices.ContainsFunc(kept, func(j int) bool { return s.overlap(i, j) > s.iou }) {
+			kept = append(kept, i)
+		}
+	}
+	return kept
+}
+
+// overlap is the area that two boxes share over that which they cover.
+func (s *suppression) overlap(i, j int) float64 {
+	a, b := s.corners(i), s.corners(j)
+	h := min(a[2], b[2]) - max(a[0], b[0])
+	w := min(a[3], b[3]) - max(a[1], b[1])
+	if h <= 0 || w <= 0 {
+		return 0
+	}
+	area := func(c [4]float64) float64 { return (c[2] - c[0]) * (c[3] - c[1]) }
+	return h * w / (area(a) + area(b) - h*w)
+}
+
+// corners are a box's least and greatest coordinates on both axes.
+func (s *suppression) corners(i int) [4]float64 {
+	b := s.boxes[4*i : 4*i+4]
+	if s.centre {
+		return [4]float64{b[1] - b[3]/2, b[0] - b[2]/2, b[1] + b[3]/2, b[0] + b[2]/2}
+	}
+	return [4]float64{min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])}
+}
+
+// affineGrid puts the points of an even grid through matrices.
+func affineGrid(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	size, err := intsOf(in[1])
+	if err != nil {
+		return nil, err
+	}
+	shape := in[0].Shape()
+	d := len(size) - 2
+	if d != 2 && d != 3 || len(shape) != 3 || shape[0] != size[0] || shape[1] != d || shape[2] != d+1 {
+		return nil, fmt.Errorf("matrices of shape %v for a grid of %v", shape, size)
+	}
+	spatial := size[2:]
+	m := &LinearMap{Shape: slices.Concat(size[:1], spatial, []int{d})}
+	if _, err := engine.Elements(m.Shape); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, engine.ErrTooLarge)
+	}
+	align := n.Attrs["align_corners"].Int == 1
+	strides, points := rowMajor(spatial), volume(spatial)
+	m.Each = func(f func(out, in int, weight float64)) {
+		at := make([]float64, d+1)
+		at[d] = 1
+		for i := range size[0] * points {
+			for k, s := range strides {
+				// Coordinates begin with the last axis.
+				at[d-1-k] = gridPoint(i%points/s%spatial[k], spatial[k], align)
+			}
+			for r := range d {
+				for c, v := range at {
+					f(i*d+r, (i/points*d+r)*(d+1)+c, v)
+				}
+			}
+		}
+	}
+	return m, nil
+}
+
+// gridPoint is where element i of n lies between -1 and 1.
+func gridPoint(i, n int, align bool) float64 {
+	if align {
+		return 2*float64(i)/max(float64(n-1), 1) - 1
+	}
+	return (2*float64(i)+1)/float64(n) - 1
+}
+
+// buildHardmax marks the first largest element of each line.
+func buildHardmax(b *builder) (Kernel, error) {
+	b.attrs.int("axis", 0)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		outer, n, inner, err := SoftmaxSpan(b.node, in[0].Shape())
+		if err != nil {
+			return nil, err
+		}
+		v, err := floats(x, in[0])
+		if err != nil {
+			return nil, err
+		}
+		o, err := x.New(in[0].DType(), in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		y := make([]float64, len(v))
+		for line := range outer * inner {
+			start := line/inner*n*inner + line%inner
+			if n > 0 {
+				y[start+int(argExtreme(v[start:], n, inner, true, false))*inner] = 1
+			}
+		}
+		return one(o, storeFloats(o, y))
+	}, nil
+}
+
+// buildDet is the determinant of square matrices, by elimination.
+func buildDet(*builder) (Kernel, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape := in[0].Shape()
+		r := len(shape)
+		if r < 2 || shape[r-1] != shape[r-2] {
+			return nil, fmt.Errorf("a determinant of shape %v", shape)
+		}
+		wide, err := castTensor(x, in[0], engine.Float64, false)
+		if err != nil {
+			return nil, err
+		}
+		o, err := x.New(in[0].DType(), shape[:r-2]...)
+		if err != nil {
+			return nil, err
+		}
+		n, v := shape[r-1], engine.Data[float64](wide)
+		y := make([]float64, o.Len())
+		for i := range y {
+			y[i] = determinant(v[i*n*n:(i+1)*n*n], n)
+		}
+		return one(o, storeFloats(o, y))
+	}, nil
+}
+
+func determinant(m []float64, n int) float64 {
+	det := 1.0
+	for c := range n {
+		pivot := c
+		for r := c + 1; r < n; r++ {
+			if math.Abs(m[r*n+c]) > math.Abs(m[pivot*n+c]) {
+				pivot = r
+			}
+		}
+		if m[pivot*n+c] == 0 {
+			return 0
+		}
+		if pivot != c {
+			det = -det
+			for k := range n {
+				m[c*n+k], m[pivot*n+k] = m[pivot*n+k], m[c*n+k]
+			}
+		}
+		det *= m[c*n+c]
+		for r := c + 1; r < n; r++ {
+			f := m[r*n+c] / m[c*n+c]
+			for k := c; k < n; k++ {
+				m[r*n+k] -= f * m[c*n+k]
+			}
+		}
+	}
+	return det
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"NonMaxSuppression": {since: 10, minIn: 2, maxIn: 5, maxOut: 1, accept: floatTypes, result: isInt64, build: buildNonMaxSuppression},
+		"Hardmax":           {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, build: buildHardmax},
+		"Det":               {since: 11, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: buildDet},
+	})
+	linearOp("AffineGrid", opDef{since: 20, minIn: 2, maxIn: 2, maxOut: 1, accept: floatTypes, half: true},
+		func(b *builder) error { b.attrs.int("align_corners", 0); return nil }, affineGrid)
+}

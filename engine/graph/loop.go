@@ -1,0 +1,210 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// loop is a Loop node: the number of turns at most, a condition, the values carried
+// from turn to turn; then what each turn adds to the results.
+type loop struct {
+	body    *inner
+	carried int
+	// empty are the results of no turn, nil where their shapes are not known.
+	empty []*engine.Tensor
+}
+
+func buildLoop(b *builder) (Kernel, error) {
+	g, err := b.attrs.graph("body")
+	if err != nil {
+		return nil, err
+	}
+	given := len(b.node.Inputs) - b.node.Captured
+	l := &loop{carried: given - 2}
+	if len(g.Outputs) < 1+l.carried || len(b.node.Outputs) > len(g.Outputs)-1 {
+		return nil, b.node.corrupt("carries %d values through a body of %d outputs to %d", l.carried, len(g.Outputs), len(b.node.Outputs))
+	}
+	types := append([]engine.DType{engine.Int64, engine.Bool}, b.inputs[2:given]...)
+	if l.body, err = b.compileInner(g, types); err != nil {
+		return nil, err
+	}
+	b.result = l.body.outputTypes()[1:]
+	if l.empty, err = emptyResults(g, b.result, 1+l.carried); err != nil {
+		return nil, err
+	}
+	return l.run, nil
+}
+
+// emptyResults are the results of no turn for the outputs of g from the given one on.
+func emptyResults(g *Graph, types []engine.DType, from int) ([]*engine.Tensor, error) {
+	var list []*engine.Tensor
+	for i := from; i < len(g.Outputs); i++ {
+		if i >= len(g.OutputSpecs) || g.OutputSpecs[i].Shape == nil {
+			list = append(list, nil)
+			continue
+		}
+		d := types[i-1]
+		if d == engine.Invalid {
+			d = g.OutputSpecs[i].DType
+		}
+		shape := []int{0}
+		for _, n := range g.OutputSpecs[i].Shape {
+			shape = append(shape, max(n, 0))
+		}
+		t, err := engine.New(d, shape...)
+		if err != nil {
+			t = nil
+		}
+		list = append(list, t)
+	}
+	return list, nil
+}
+
+// turns reads the bound of a loop and whether it begins.
+func turns(in []*engine.Tensor) (most int, begins bool, err error) {
+	most, begins = math.MaxInt, true
+	if t := in[0]; t != nil {
+		v, err := intsOf(t)
+		if err != nil || len(v) != 1 {
+			return 0, false, fmt.Errorf("a number of turns of %s %v", t.DType(), t.Shape())
+		}
+		most = v[0]
+	}
+	if t := in[1]; t != nil {
+		if begins, err = condition(t); err != nil {
+			return 0, false, err
+		}
+	}
+	return most, begins, nil
+}
+
+func condition(t *engine.Tensor) (bool, error) {
+	v := engine.Data[bool](t)
+	if len(v) != 1 {
+		return false, fmt.Errorf("a condition of %s %v", t.DType(), t.Shape())
+	}
+	return v[0], nil
+}
+
+func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	most, goes, err := turns(in)
+	if err != nil {
+		return nil, err
+	}
+	state := slices.Clone(in[2 : 2+l.carried])
+	pieces := make([][]*engine.Tensor, len(l.empty))
+	base, kept := x.live, int64(0)
+	for turn := 0; turn < most && goes; turn++ {
+		params, err := loopParams(turn, goes, state)
+		if err != nil {
+			return nil, err
+		}
+		out, err := l.body.run(x, params, in)
+		if err != nil {
+			return nil, err
+		}
+		if goes, err = condition(out[0]); err != nil {
+			return nil, err
+		}
+		copy(state, out[1:])
+		for i, t := range out[1+l.carried:] {
+			kept += tensorBytes(t)
+			pieces[i] = append(pieces[i], t)
+		}
+		held := kept
+		for _, t := range state {
+			held += tensorBytes(t)
+		}
+		if x.live = base + held; x.live > x.limit {
+			return nil, fmt.Errorf("values carried by turn %d hold %d bytes: %w", turn, held, engine.ErrTooLarge)
+		}
+	}
+	for i, list := range pieces {
+		t := l.empty[i]
+		if len(list) > 0 || t == nil {
+			if t, err = stack(x, list, 0); err != nil {
+				return nil, err
+			}
+		}
+		state = append(state, t)
+	}
+	return state, nil
+}
+
+// loopParams are what the body of a loop is given.
+func loopParams(turn int, goes bool, state []*engine.Tensor) ([]*engine.Tensor, error) {
+	i, err := engine.Of([]int64{int64(turn)})
+	if err != nil {
+		return nil, err
+	}
+	c, err := engine.Of([]bool{goes})
+	if err != nil {
+		return nil, err
+	}
+	return append([]*engine.Tensor{i, c}, state...), nil
+}
+
+// buildScan8 is Scan of operator set 8: each row of a batch is walked alone.
+func buildScan8(b *builder) (Kernel, error) {
+	if b.node.Inputs[0] != "" {
+		return nil, b.node.unsupported("sequence_lens")
+	}
+	g, err := b.attrs.graph("body")
+	if err != nil {
+		return nil, err
+	}
+	given := len(b.node.Inputs) - b.node.Captured - 1
+	s := &scan{scans: b.attrs.int("num_scan_inputs", 0), inBack: b.attrs.ints("directions")}
+	s.states = given - s.scans
+	if s.scans < 1 || s.states < 0 || len(g.Outputs) < s.states || len(b.node.Outputs) > len(g.Outputs) || len(s.inBack) != 0 && len(s.inBack) != s.scans {
+		return nil, b.node.corrupt("%d inputs of which %d are walked, a body of %d outputs", given, s.scans, len(g.Outputs))
+	}
+	if s.body, err = b.compileInner(g, b.inputs[1:1+given]); err != nil {
+		return nil, err
+	}
+	b.result = s.body.outputTypes()
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		rows := 0
+		lists := make([][]*engine.Tensor, len(g.Outputs))
+		for i, t := range in[1 : 1+given] {
+			if len(t.Shape()) == 0 || i > 0 && t.Shape()[0] != rows {
+				return nil, fmt.Errorf("a batch of shape %v", t.Shape())
+			}
+			rows = t.Shape()[0]
+		}
+		for r := range rows {
+			row := slices.Clone(in)
+			for i, t := range in[1 : 1+given] {
+				var err error
+				if row[1+i], err = element(x, t, 0, r); err != nil {
+					return nil, err
+				}
+			}
+			out, err := s.walk(x, row[1:1+given], row)
+			if err != nil {
+				return nil, err
+			}
+			for i, t := range out {
+				lists[i] = append(lists[i], t)
+			}
+		}
+		out := make([]*engine.Tensor, len(lists))
+		for i, l := range lists {
+			var err error
+			if out[i], err = stack(x, l, 0); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Loop": {since: 1, minIn: 2, maxIn: 1 << 16, maxOut: 1 << 16, lists: true, optional: 2, result: fromBuilder, build: buildLoop},
+		"Scan": {since: 8, until: 8, minIn: 2, maxIn: 1 << 16, maxOut: 1 << 16, optional: 1, result: fromBuilder, build: buildScan8},
+	})
+}

@@ -1,0 +1,437 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// spread tells which scale stands for each element of a tensor: one for all, one
+// for each place on an axis, or one for each block of it.
+type spread struct {
+	axis, block int
+}
+
+func readSpread(b *builder) spread {
+	return spread{axis: b.attrs.int("axis", 1), block: b.attrs.int("block_size", 0)}
+}
+
+// index returns for element i of a tensor of the given shape its place in scales.
+func (s spread) index(shape []int, scales *engine.Tensor) (func(i int) int, error) {
+	if scales.Len() == 1 {
+		return func(int) int { return 0 }, nil
+	}
+	a, err := normAxis(s.axis, len(shape))
+	if err != nil {
+		return nil, err
+	}
+	_, inner := split(shape, a)
+	n := max(shape[a], 1)
+	if s.block == 0 {
+		if len(scales.Shape()) != 1 || scales.Len() != shape[a] {
+			return nil, fmt.Errorf("scales of shape %v for axis %d of %v", scales.Shape(), a, shape)
+		}
+		return func(i int) int { return i / inner % n }, nil
+	}
+	want := slices.Clone(shape)
+	if s.block > 0 {
+		want[a] = (shape[a] + s.block - 1) / s.block
+	}
+	if s.block < 0 || !slices.Equal(want, scales.Shape()) {
+		return nil, fmt.Errorf("scales of shape %v in blocks of %d for %v", scales.Shape(), s.block, shape)
+	}
+	return func(i int) int { return (i/(inner*n)*want[a]+i/inner%n/s.block)*inner + i%inner }, nil
+}
+
+// points returns the zero points as numbers, nil where there are none.
+func points(zero, scales *engine.Tensor) ([]float64, error) {
+	if zero == nil {
+		return nil, nil
+	}
+	v, ok := zero.Float64s()
+	if !ok || len(v) != scales.Len() && len(v) != 1 {
+		return nil, fmt.Errorf("zero points of %s %v for scales of %v", zero.DType(), zero.Shape(), scales.Shape())
+	}
+	if len(v) == 1 {
+		v = slices.Repeat(v, max(scales.Len(), 1))
+	}
+	return v, nil
+}
+
+// quantised are the types that QuantizeLinear makes.
+func quantised(d engine.DType) bool {
+	return d == engine.Uint8 || d == engine.Int8 || d == engine.Uint16 || d == engine.Int16 || d.IsNarrow() && d != engine.Float8E8M0
+}
+
+func wholeNumbers(d engine.DType) bool {
+	return d.IsInteger() || d == engine.Uint4 || d == engine.Int4 || d == engine.Uint2 || d == engine.Int2
+}
+
+func buildQuantize(b *builder) (Kernel, error) {
+	s, saturate := readSpread(b), b.attrs.int("saturate", 1) != 0
+	d := engine.Uint8
+	if t := b.inType(2); t != engine.Invalid {
+		d = t
+	}
+	if to := b.attrs.int("output_dtype", 0); to != 0 {
+		d = TypeOfONNX(to)
+	}
+	precision := TypeOfONNX(b.attrs.int("precision", 0))
+	if !quantised(d) || b.inType(2) != engine.Invalid && b.inType(2) != d {
+		return nil, b.node.unsupported("element type %s with zero points of %s", d, b.inType(2))
+	}
+	b.result = []engine.DType{d}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		at, err := s.index(in[0].Shape(), in[1])
+		if err != nil {
+			return nil, err
+		}
+		zero, err := points(arg(in, 2), in[1])
+		if err != nil {
+			return nil, err
+		}
+		v, err := floats(x, in[0])
+		if err != nil {
+			return nil, err
+		}
+		scale, err := floats(x, in[1])
+		if err != nil {
+			return nil, err
+		}
+		if arg(in, 2) != nil && in[2].DType() != d {
+			return nil, fmt.Errorf("zero points of %s for %s", in[2].DType(), d)
+		}
+		o, err := x.New(d, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		if err := x.reserve(engine.Float64, len(v)); err != nil {
+			return nil, err
+		}
+		if d.IsNarrow() && !wholeNumbers(d) && d != engine.Float4E2M1 {
+			if slices.ContainsFunc(zero, func(z float64) bool { return z != 0 }) {
+				return nil, fmt.Errorf("a zero point of %s that is not 0", d)
+			}
+		}
+		work := divisionType(in[0].DType(), in[1].DType(), precision)
+		out := make([]float64, len(v))
+		for i, f := range v {
+			k := at(i)
+			out[i] = work(work(f) / work(scale[k]))
+			if wholeNumbers(d) {
+				out[i] = math.RoundToEven(out[i])
+			}
+			if zero != nil {
+				out[i] += zero[k]
+			}
+		}
+		if wholeNumbers(d) {
+			out = saturated(d, out)
+		}
+		if d.IsNarrow() {
+			return one(o, o.SetNarrow(out, saturate, engine.ScaleUp))
+		}
+		return one(o, storeFloats(o, out))
+	}, nil
+}
+
+// divisionType is the precision that x is divided by its scale in.
+func divisionType(x, scale, precision engine.DType) func(float64) float64 {
+	if precision == engine.Invalid {
+		precision = engine.Float32
+		if x == scale && (x == engine.Float16 || x == engine.BFloat16) {
+			precision = x
+		}
+	}
+	switch precision {
+	case engine.Float16, engine.BFloat16:
+		return func(v float64) float64 { return rounded(precision, v) }
+	case engine.Float64:
+		return func(v float64) float64 { return v }
+	}
+	return func(v float64) float64 { return float64(float32(v)) }
+}
+
+func buildDequantize(b *builder) (Kernel, error) {
+	s := readSpread(b)
+	d := b.inType(1)
+	if to := b.attrs.int("output_dtype", 0); to != 0 {
+		d = TypeOfONNX(to)
+	}
+	if in := b.inType(0); in != engine.Invalid && !quantised(in) && in != engine.Int32 || d != engine.Invalid && !d.IsFloat() {
+		return nil, b.node.unsupported("element type %s to %s", in, d)
+	}
+	b.result = []engine.DType{d}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		at, err := s.index(in[0].Shape(), in[1])
+		if err != nil {
+			return nil, err
+		}
+		zero, err := points(arg(in, 2), in[1])
+		if err != nil {
+			return nil, err
+		}
+		to := d
+		if to == engine.Invalid {
+			to = in[1].DType()
+		}
+		v, err := floats(x, in[0])
+		if err != nil {
+			return nil, err
+		}
+		scale, err := floats(x, in[1])
+		if err != nil {
+			return nil, err
+		}
+		o, err := x.New(to, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]float64, len(v))
+		for i, f := range v {
+			k := at(i)
+			if zero != nil {
+				f -= zero[k]
+			}
+			out[i] = f * scale[k]
+		}
+		return one(o, storeFloats(o, out))
+	}, nil
+}
+
+// buildDynamicQuantize finds the scale in the data.
+func buildDynamicQuantize(b *builder) (Kernel, error) {
+	b.result = []engine.DType{engine.Uint8, engine.Float32, engine.Uint8}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		v := engine.Data[float32](in[0])
+		if v == nil {
+			return nil, typeError(in[0])
+		}
+		var lo, hi float32
+		for _, f := range v {
+			lo, hi = min(lo, f), max(hi, f)
+		}
+		scale := (hi - lo) / 255
+		if hi == lo {
+			scale = 1.0 / 255
+		}
+		zero := math.RoundToEven(min(max(float64(-lo/scale), 0), 255))
+		t, out, err := newOf[uint8](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		for i, f := range v {
+			out[i] = uint8(min(max(math.RoundToEven(float64(f/scale))+zero, 0), 255))
+		}
+		ts, err := engine.Of([]float32{scale})
+		if err != nil {
+			return nil, err
+		}
+		tz, err := engine.Of([]uint8{uint8(zero)})
+		return []*engine.Tensor{t, ts, tz}, err
+	}, nil
+}
+
+// shifted returns integers as float64 less their zero points: one, or one for each
+// place on the axis.
+func shifted(x *Exec, t, zero *engine.Tensor, axis int) (*engine.Tensor, error) {
+	wide, err := castTensor(x, t, engine.Float64, false)
+	if err != nil || zero == nil {
+		return wide, err
+	}
+	at, err := spread{axis: axis}.index(t.Shape(), zero)
+	if err != nil {
+		return nil, err
+	}
+	z, ok := zero.Float64s()
+	if !ok {
+		return nil, typeError(zero)
+	}
+	v := engine.Data[float64](wide)
+	for i := range v {
+		v[i] -= z[at(i)]
+	}
+	return wide, nil
+}
+
+// integerMatMul multiplies integers exactly: sums below 2^53 are in float64.
+func integerMatMul(x *Exec, a, za, b, zb *engine.Tensor) (*engine.Tensor, error) {
+	row := -2
+	if len(a.Shape()) < 2 {
+		row = -1
+	}
+	wa, err := shifted(x, a, za, row)
+	if err != nil {
+		return nil, err
+	}
+	wb, err := shifted(x, b, zb, -1)
+	if err != nil {
+		return nil, err
+	}
+	return runMatMul[float64](x, wa, wb)
+}
+
+func buildMatMulInteger(b *builder) (Kernel, error) {
+	b.result = []engine.DType{engine.Int32}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		y, err := integerMatMul(x, in[0], arg(in, 2), in[1], arg(in, 3))
+		if err != nil {
+			return nil, err
+		}
+		return one(castTensor(x, y, engine.Int32, true))
+	}, nil
+}
+
+// requantised scales exact sums, by one factor or one for each place on the axis,
+// adds the zero point and saturates.
+func requantised(x *Exec, y *engine.Tensor, d engine.DType, factor func(i int) float64, zero *engine.Tensor) ([]*engine.Tensor, error) {
+	z := 0.0
+	if zero != nil {
+		v, ok := zero.Float64s()
+		if !ok || len(v) != 1 {
+			return nil, fmt.Errorf("a zero point of %s %v", zero.DType(), zero.Shape())
+		}
+		z = v[0]
+	}
+	v := engine.Data[float64](y)
+	for i := range v {
+		v[i] = math.RoundToEven(v[i]*factor(i)) + z
+	}
+	o, err := x.New(d, y.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	return one(o, storeFloats(o, saturated(d, v)))
+}
+
+func scalarOf(t *engine.Tensor) (float64, error) {
+	v, ok := t.Float64s()
+	if !ok || len(v) != 1 {
+		return 0, fmt.Errorf("%s %v where one number is needed", t.DType(), t.Shape())
+	}
+	return v[0], nil
+}
+
+// buildQLinearMatMul takes a, its scale and zero point, b, its, and the result's.
+func buildQLinearMatMul(b *builder) (Kernel, error) {
+	b.result = []engine.DType{b.inType(7)}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		y, err := integerMatMul(x, in[0], in[2], in[3], in[5])
+		if err != nil {
+			return nil, err
+		}
+		sy, err := scalarOf(in[6])
+		if err != nil {
+			return nil, err
+		}
+		rows, err := factors(in[1], y.Shape(), -2)
+		if err != nil {
+			return nil, err
+		}
+		cols, err := factors(in[4], y.Shape(), -1)
+		if err != nil {
+			return nil, err
+		}
+		return requantised(x, y, in[7].DType(), func(i int) float64 { return rows(i) * cols(i) / sy }, in[7])
+	}, nil
+}
+
+// factors returns the scale of each element of a result.
+func factors(scale *engine.Tensor, shape []int, axis int) (func(i int) float64, error) {
+	at, err := spread{axis: axis}.index(shape, scale)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := scale.Float64s()
+	if !ok {
+		return nil, typeError(scale)
+	}
+	return func(i int) float64 { return v[at(i)] }, nil
+}
+
+// integerConv convolves integers exactly.
+func integerConv(x *Exec, n *Node, in []*engine.Tensor, zx, zw, bias *engine.Tensor) (*engine.Tensor, error) {
+	wx, err := shifted(x, in[0], zx, 1)
+	if err != nil {
+		return nil, err
+	}
+	ww, err := shifted(x, in[1], zw, 0)
+	if err != nil {
+		return nil, err
+	}
+	plain := *n
+	plain.Op = "Conv"
+	c, err := NewConv(&plain, wx.Shape(), ww.Shape())
+	if err != nil {
+		return nil, err
+	}
+	if err := x.reserve(engine.Float64, len(c.Index)/2+c.Inner*c.Taps*c.Positions()); err != nil {
+		return nil, err
+	}
+	if bias != nil {
+		if bias, err = castTensor(x, bias, engine.Float64, true); err != nil {
+			return nil, err
+		}
+	}
+	return conv[float64](x, &plain, c, []*engine.Tensor{wx, ww, bias})
+}
+
+func convAttrs(b *builder) {
+	for _, name := range []string{"kernel_shape", "strides", "dilations", "pads"} {
+		b.attrs.ints(name)
+	}
+	b.attrs.string("auto_pad", "")
+	b.attrs.int("group", 1)
+}
+
+func buildConvInteger(b *builder) (Kernel, error) {
+	convAttrs(b)
+	b.result = []engine.DType{engine.Int32}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		y, err := integerConv(x, b.node, in[:2], arg(in, 2), arg(in, 3), nil)
+		if err != nil {
+			return nil, err
+		}
+		return one(castTensor(x, y, engine.Int32, true))
+	}, nil
+}
+
+// buildQLinearConv takes x, its scale and zero point, w, its, the result's, and a
+// bias in units of the products.
+func buildQLinearConv(b *builder) (Kernel, error) {
+	convAttrs(b)
+	b.result = []engine.DType{b.inType(7)}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		y, err := integerConv(x, b.node, []*engine.Tensor{in[0], in[3]}, in[2], in[5], arg(in, 8))
+		if err != nil {
+			return nil, err
+		}
+		sx, err := scalarOf(in[1])
+		if err != nil {
+			return nil, err
+		}
+		sy, err := scalarOf(in[6])
+		if err != nil {
+			return nil, err
+		}
+		sw, err := factors(in[4], y.Shape(), 1)
+		if err != nil {
+			return nil, err
+		}
+		return requantised(x, y, in[7].DType(), func(i int) float64 { return sx * sw(i) / sy }, in[7])
+	}, nil
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"QuantizeLinear":        {since: 10, minIn: 2, maxIn: 3, maxOut: 1, accept: numericTypes, result: fromBuilder, build: buildQuantize},
+		"DequantizeLinear":      {since: 10, minIn: 2, maxIn: 3, maxOut: 1, result: fromBuilder, build: buildDequantize},
+		"DynamicQuantizeLinear": {since: 11, minIn: 1, maxIn: 1, maxOut: 3, accept: floatTypes, result: fromBuilder, build: buildDynamicQuantize},
+		"MatMulInteger":         {since: 10, minIn: 2, maxIn: 4, maxOut: 1, accept: intTypes, result: fromBuilder, build: buildMatMulInteger},
+		"QLinearMatMul":         {since: 10, minIn: 8, maxIn: 8, maxOut: 1, result: fromBuilder, build: buildQLinearMatMul},
+		"ConvInteger":           {since: 10, minIn: 2, maxIn: 4, maxOut: 1, accept: intTypes, result: fromBuilder, build: buildConvInteger},
+		"QLinearConv":           {since: 10, minIn: 8, maxIn: 9, maxOut: 1, accept: intTypes, result: fromBuilder, build: buildQLinearConv},
+	})
+}

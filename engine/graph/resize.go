@@ -1,0 +1,419 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Line is one output element of a resized axis: where it reads, with what weights.
+// It reads nothing where it lies outside the region that is resized.
+type Line struct {
+	At     []int
+	Weight []float64
+}
+
+// Resize is what a Resize node reads along every axis of its input, and what stands
+// where it reads nothing.
+type Resize struct {
+	Lines [][]Line
+	Fill  float64
+}
+
+// resize holds what a Resize node says.
+type resize struct {
+	mode, coordinates, nearest string
+	cubic                      float64
+	antialias, inside          bool
+}
+
+// axisOf is how one axis is resized: from n elements to out, the region that is
+// seen, and the scale.
+type axisOf struct {
+	n, out     int
+	scale      float64
+	start, end float64
+}
+
+// source returns where output element i lies in the input.
+func (r *resize) source(a *axisOf, i int) float64 {
+	p, width := float64(i), a.scale*float64(a.n)
+	switch r.coordinates {
+	case "align_corners":
+		if width == 1 {
+			return 0
+		}
+		return p * float64(a.n-1) / (width - 1)
+	case "asymmetric":
+		return p / a.scale
+	case "pytorch_half_pixel":
+		if width == 1 {
+			return 0
+		}
+	case "half_pixel_symmetric":
+		adjust := float64(a.out) / width
+		return float64(a.n)/2*(1-adjust) + (p+0.5)/a.scale - 0.5
+	case "tf_crop_and_resize":
+		last := float64(a.n - 1)
+		if width == 1 {
+			return (a.start + a.end) * last / 2
+		}
+		return a.start*last + p*(a.end-a.start)*last/(width-1)
+	}
+	return (p+0.5)/a.scale - 0.5
+}
+
+// lines returns what every output element of an axis reads.
+func (r *resize) lines(a *axisOf) ([]Line, error) {
+	lines := make([]Line, a.out)
+	for i := range lines {
+		p := r.source(a, i)
+		if r.coordinates == "tf_crop_and_resize" && !(p >= 0 && p <= float64(a.n-1)) {
+			continue
+		}
+		if r.mode == "nearest" {
+			lines[i] = Line{At: []int{clampIndex(r.round(p), a.n)}, Weight: []float64{1}}
+			continue
+		}
+		var err error
+		if lines[i], err = r.blend(a, p); err != nil {
+			return nil, err
+		}
+	}
+	return lines, nil
+}
+
+func (r *resize) round(p float64) float64 {
+	switch r.nearest {
+	case "ceil":
+		return math.Ceil(p)
+	case "round_prefer_floor":
+		return math.Ceil(p - 0.5)
+	case "round_prefer_ceil":
+		return math.Floor(p + 0.5)
+	}
+	return math.Floor(p)
+}
+
+// blend weighs the elements around p by the mode's function of their distance, which
+// antialiasing widens when the axis shrinks.
+func (r *resize) blend(a *axisOf, p float64) (Line, error) {
+	reach, stretch := 1.0, 1.0
+	if r.mode == "cubic" {
+		reach = 2
+	}
+	if r.antialias {
+		stretch = min(a.scale, 1)
+	}
+	reach /= stretch
+	if reach > maxReach || math.Abs(p) > math.MaxInt32 {
+		return Line{}, fmt.Errorf("an element made of %v: %w", 2*reach, engine.ErrTooLarge)
+	}
+	l, sum := Line{}, 0.0
+	for i := math.Floor(p-reach) + 1; i < p+reach; i++ {
+		w := r.weight(math.Abs(i-p) * stretch)
+		if r.inside && (i < 0 || i >= float64(a.n)) {
+			continue
+		}
+		sum += w
+		if w != 0 {
+			l.At, l.Weight = append(l.At, clampIndex(i, a.n)), append(l.Weight, w)
+		}
+	}
+	for i := range l.Weight {
+		if sum != 0 {
+			l.Weight[i] /= sum
+		}
+	}
+	return l, nil
+}
+
+// maxReach bounds the elements that antialiasing mixes on each side.
+const maxReach = 1 << 16
+
+// weight is the share of an element at distance d.
+func (r *resize) weight(d float64) float64 {
+	if r.mode == "linear" {
+		return max(0, 1-d)
+	}
+	return cubicWeight(d, r.cubic)
+}
+
+// cubicWeight is Keys' convolution kernel.
+func cubicWeight(d, a float64) float64 {
+	switch {
+	case d <= 1:
+		return ((a+2)*d-(a+3))*d*d + 1
+	case d < 2:
+		return ((a*d-5*a)*d+8*a)*d - 4*a
+	}
+	return 0
+}
+
+func clampIndex(v float64, n int) int { return int(min(max(v, 0), float64(n-1))) }
+
+func readResize(n *Node) *resize {
+	text := func(name, def string) string {
+		if s := n.Attrs[name].String; s != "" {
+			return s
+		}
+		return def
+	}
+	r := &resize{
+		mode: text("mode", "nearest"), coordinates: text("coordinate_transformation_mode", "half_pixel"),
+		nearest: text("nearest_mode", "round_prefer_floor"), cubic: -0.75,
+		antialias: n.Attrs["antialias"].Int == 1, inside: n.Attrs["exclude_outside"].Int == 1,
+	}
+	if a, ok := n.Attrs["cubic_coeff_a"]; ok {
+		r.cubic = float64(a.Float)
+	}
+	if n.Op == "Upsample" {
+		r.coordinates, r.nearest = "asymmetric", "floor"
+	}
+	return r
+}
+
+// resizeAxes works out the axes that a node resizes, nil for those it leaves.
+func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
+	shape := in[0].Shape()
+	roi, scales, sizes := arg(in, 1), arg(in, 2), arg(in, 3)
+	if n.Version < 11 {
+		roi, scales = nil, arg(in, 1)
+	}
+	axes := toInts(n.Attrs["axes"].Ints)
+	if len(axes) == 0 {
+		for i := range shape {
+			axes = append(axes, i)
+		}
+	}
+	list := make([]*axisOf, len(shape))
+
+	sized := sizes != nil && sizes.Len() > 0
+	from := scales
+	if sized {
+		from = sizes
+	}
+	if from == nil || from.Len() != len(axes) {
+		return nil, fmt.Errorf("sizes or scales of another rank than %v", shape)
+	}
+	given, ok := from.Float64s()
+	if !ok {
+		return nil, typeError(from)
+	}
+	region := make([]float64, 2*len(axes))
+	for i := range axes {
+		region[len(axes)+i] = 1
+	}
+	if n.Attrs["coordinate_transformation_mode"].String == "tf_crop_and_resize" {
+		if roi == nil || roi.Len() != len(region) {
+			return nil, fmt.Errorf("no region, or one of another rank than %v", shape)
+		}
+		if region, ok = roi.Float64s(); !ok {
+			return nil, typeError(roi)
+		}
+	}
+	for i, at := range axes {
+		at, err := normAxis(at, len(shape))
+		if err != nil {
+			return nil, err
+		}
+		if list[at] != nil || shape[at] < 1 {
+			return nil, fmt.Errorf("axis %d of shape %v is resized", at, shape)
+		}
+		a := &axisOf{n: shape[at], scale: given[i], start: region[i], end: region[len(axes)+i]}
+		list[at] = a
+		size := given[i]
+		if sized {
+			a.scale = size / float64(a.n)
+		} else {
+			size = math.Floor(float64(a.n) * (a.end - a.start) * a.scale)
+		}
+		if !(size >= 1 && size <= maxIndex && a.scale > 0) {
+			return nil, fmt.Errorf("dimension %d of %d is resized by %v", at, a.n, a.scale)
+		}
+		a.out = int(size)
+	}
+	if policy := n.Attrs["keep_aspect_ratio_policy"].String; sized && policy != "" && policy != "stretch" {
+		return list, keepAspect(list, policy)
+	}
+	return list, nil
+}
+
+// keepAspect gives all axes the smallest or the largest of their scales.
+func keepAspect(list []*axisOf, policy string) error {
+	scale := math.Inf(1)
+	if policy == "not_smaller" {
+		scale = 0
+	}
+	for _, a := range list {
+		switch {
+		case a == nil:
+		case policy == "not_smaller":
+			scale = max(scale, a.scale)
+		default:
+			scale = min(scale, a.scale)
+		}
+	}
+	for _, a := range list {
+		if a == nil {
+			continue
+		}
+		a.scale = scale
+		size := math.Floor(scale*float64(a.n) + 0.5)
+		if size < 1 || size > maxIndex {
+			return fmt.Errorf("a dimension of %d is resized by %v", a.n, scale)
+		}
+		a.out = int(size)
+	}
+	return nil
+}
+
+// NewResize works out what a Resize or Upsample node reads.
+func NewResize(n *Node, in []*engine.Tensor) (*Resize, error) {
+	axes, err := resizeAxes(n, in)
+	if err != nil {
+		return nil, err
+	}
+	r := readResize(n)
+	out := &Resize{Lines: make([][]Line, len(axes)), Fill: float64(n.Attrs["extrapolation_value"].Float)}
+	for i, a := range axes {
+		if a == nil {
+			a = &axisOf{n: in[0].Shape()[i], out: in[0].Shape()[i], scale: 1}
+			plain := resize{mode: "nearest", coordinates: "asymmetric", nearest: "floor"}
+			if out.Lines[i], err = plain.lines(a); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if out.Lines[i], err = r.lines(a); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func buildResize(b *builder) (Kernel, error) {
+	n := b.node
+	mode := b.attrs.string("mode", "nearest")
+	coordinates := b.attrs.string("coordinate_transformation_mode", "half_pixel")
+	nearest := b.attrs.string("nearest_mode", "round_prefer_floor")
+	policy := b.attrs.string("keep_aspect_ratio_policy", "stretch")
+	b.attrs.float("cubic_coeff_a", 0)
+	b.attrs.float("extrapolation_value", 0)
+	b.attrs.int("exclude_outside", 0)
+	b.attrs.ints("axes")
+	for _, c := range []struct {
+		value string
+		known []string
+	}{
+		{mode, []string{"nearest", "linear", "cubic"}},
+		{coordinates, []string{"half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric", "tf_crop_and_resize"}},
+		{nearest, []string{"floor", "ceil", "round_prefer_floor", "round_prefer_ceil"}},
+		{policy, []string{"stretch", "not_larger", "not_smaller"}},
+	} {
+		if !slices.Contains(c.known, c.value) {
+			return nil, n.unsupported("%q", c.value)
+		}
+	}
+	if b.attrs.int("antialias", 0) != 0 && mode == "nearest" {
+		return nil, n.corrupt("antialias of the nearest element")
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		r, err := NewResize(n, in)
+		if err != nil {
+			return nil, err
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(resized[float32](x, in[0], r))
+		case engine.Float64:
+			return one(resized[float64](x, in[0], r))
+		}
+		return resizedIntegers(x, in[0], r)
+	}, nil
+}
+
+// resizedIntegers rounds what a resize makes of integers, to even, and saturates.
+func resizedIntegers(x *Exec, t *engine.Tensor, r *Resize) ([]*engine.Tensor, error) {
+	wide, err := castTensor(x, t, engine.Float64, true)
+	if err != nil {
+		return nil, err
+	}
+	y, err := resized[float64](x, wide, r)
+	if err != nil {
+		return nil, err
+	}
+	o, err := x.New(t.DType(), y.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	return one(o, storeFloats(o, saturated(t.DType(), engine.Data[float64](y))))
+}
+
+// saturated rounds numbers to even and clamps them to what an integer type holds.
+func saturated(d engine.DType, v []float64) []float64 {
+	lo, hi := rangeOf(d)
+	for i, f := range v {
+		v[i] = min(max(math.RoundToEven(f), lo), hi)
+	}
+	return v
+}
+
+// rangeOf is the smallest and largest number of an integer type.
+func rangeOf(d engine.DType) (lo, hi float64) {
+	bits := d.Bits()
+	switch d {
+	case engine.Uint8, engine.Uint16, engine.Uint32, engine.Uint64, engine.Uint4, engine.Uint2:
+		return 0, math.Ldexp(1, bits) - 1
+	}
+	return -math.Ldexp(1, bits-1), math.Ldexp(1, bits-1) - 1
+}
+
+// resized works axis by axis.
+func resized[T float](x *Exec, t *engine.Tensor, r *Resize) (*engine.Tensor, error) {
+	for a, list := range r.Lines {
+		shape := slices.Clone(t.Shape())
+		n := shape[a]
+		outer, inner := split(shape, a)
+		shape[a] = len(list)
+		o, out, err := newOf[T](x, shape...)
+		if err != nil {
+			return nil, err
+		}
+		src := engine.Data[T](t)
+		for i := range outer {
+			for j, l := range list {
+				from, to := src[i*n*inner:], out[(i*len(list)+j)*inner:][:inner]
+				mix(&l, to, from, inner, T(r.Fill))
+			}
+		}
+		t = o
+	}
+	return t, nil
+}
+
+// mix writes the line's blend of runs of n elements.
+func mix[T float](l *Line, to, from []T, n int, fill T) {
+	if len(l.At) == 0 {
+		for k := range to {
+			to[k] = fill
+		}
+		return
+	}
+	for k := range n {
+		v := 0.0
+		for t, at := range l.At {
+			v += float64(from[at*n+k]) * l.Weight[t]
+		}
+		to[k] = T(v)
+	}
+}
+
+func init() {
+	register(DomainONNX, map[string]opDef{
+		"Resize":   {since: 11, minIn: 1, maxIn: 4, maxOut: 1, accept: numericTypes, half: true, build: buildResize},
+		"Upsample": {since: 9, until: 9, minIn: 2, maxIn: 2, maxOut: 1, accept: floatTypes, half: true, build: buildResize},
+	})
+}

@@ -1,0 +1,475 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// maxTransform bounds the length of a Fourier transform, maxFourier the work of all
+// transforms of one node.
+const (
+	maxTransform = 1 << 22
+	maxFourier   = 1 << 34
+)
+
+// dft is Fourier transforms of one length: from have elements to out, of length n.
+type dft struct {
+	have, out, n      int
+	inverse, onesided bool
+	// inParts and outParts are the numbers of an element: 1 where it is real.
+	inParts, outParts int
+	factors           []int
+	cos, sin          []float64
+	// lines is how many there are; at tells where one begins in the input and in the
+	// output, and how far apart its elements stand; window weighs what goes in.
+	lines  int
+	at     func(line int) (in, inStep, out, outStep int)
+	window []float64
+}
+
+// newDFT plans transforms. A real result is that of a transform back from half a
+// spectrum.
+func newDFT(have, n int, inverse, onesided bool, inParts int) (*dft, error) {
+	if n < 1 || n > maxTransform || have < 1 {
+		return nil, fmt.Errorf("a transform of %d elements of length %d: %w", have, n, engine.ErrTooLarge)
+	}
+	t := &dft{have: min(have, n), out: n, n: n, inverse: inverse, onesided: onesided, inParts: inParts, outParts: 2}
+	switch {
+	case onesided && inverse:
+		t.have, t.outParts = min(have, n/2+1), 1
+	case onesided:
+		t.out = n/2 + 1
+	}
+	t.factors = factorsOf(n)
+	return t, nil
+}
+
+// plan sets the transforms' number and places, and their angles.
+func (t *dft) plan(lines int, at func(line int) (in, inStep, out, outStep int)) error {
+	work := t.n
+	for _, f := range t.factors {
+		work += t.n * f
+	}
+	if lines > maxFourier/work {
+		return fmt.Errorf("%d transforms of length %d: %w", lines, t.n, engine.ErrTooLarge)
+	}
+	t.lines, t.at = lines, at
+	sign := -1.0
+	if t.inverse {
+		sign = 1
+	}
+	t.cos, t.sin = make([]float64, t.n), make([]float64, t.n)
+	for k := range t.n {
+		s, c := math.Sincos(2 * math.Pi * float64(k) / float64(t.n))
+		t.cos[k], t.sin[k] = c, sign*s
+	}
+	return nil
+}
+
+// factorsOf are the radices that a length is taken apart by.
+func factorsOf(n int) []int {
+	var f []int
+	for p := 2; n > 1; p++ {
+		if p*p > n {
+			p = n
+		}
+		for n%p == 0 {
+			f, n = append(f, p), n/p
+		}
+	}
+	return f
+}
+
+// each visits the weights of all transforms.
+func (t *dft) each(f func(out, in int, w float64)) {
+	for line := range t.lines {
+		in, inStep, out, outStep := t.at(line)
+		t.weights(func(o, oPart, i, iPart int, w float64) {
+			if t.window != nil {
+				w *= t.window[i]
+			}
+			f(out+o*outStep+oPart, in+i*inStep+iPart, w)
+		})
+	}
+}
+
+// weights visits those of one transform: element and part (0 real, 1 imaginary).
+func (t *dft) weights(f func(out, outPart, in, inPart int, w float64)) {
+	for k := range t.out {
+		for i := range t.have {
+			at := int(int64(k) * int64(i) % int64(t.n))
+			c, s := t.cos[at], t.sin[at]
+			if t.inverse {
+				c, s = c/float64(t.n), s/float64(t.n)
+			}
+			if t.outParts == 1 {
+				// The other half of the spectrum is this one mirrored.
+				twice := i > 0 && 2*i != t.n
+				if twice {
+					c, s = 2*c, 2*s
+				}
+				f(k, 0, i, 0, c)
+				if t.inParts == 2 && twice {
+					f(k, 0, i, 1, -s)
+				}
+				continue
+			}
+			f(k, 0, i, 0, c)
+			f(k, 1, i, 0, s)
+			if t.inParts == 2 {
+				f(k, 0, i, 1, -s)
+				f(k, 1, i, 1, c)
+			}
+		}
+	}
+}
+
+// number2 is a complex number.
+type number2[T float] struct{ re, im T }
+
+// times is a product; the conversions keep it from being fused, so that it rounds the
+// same on every machine.
+func (a number2[T]) times(re, im T) number2[T] {
+	return number2[T]{T(a.re*re) - T(a.im*im), T(a.re*im) + T(a.im*re)}
+}
+
+// fast computes all transforms by factors.
+func fast[T float](t *dft, y, x []T) {
+	own, work := make([]number2[T], t.n), make([]number2[T], t.n)
+	scale := T(1)
+	if t.inverse {
+		scale = T(1 / float64(t.n))
+	}
+	for line := range t.lines {
+		in, inStep, out, outStep := t.at(line)
+		clear(own)
+		for i := range t.have {
+			own[i].re = x[in+i*inStep]
+			if t.inParts == 2 {
+				own[i].im = x[in+i*inStep+1]
+			}
+			if t.window != nil {
+				w := T(t.window[i])
+				own[i] = number2[T]{own[i].re * w, own[i].im * w}
+			}
+		}
+		if t.outParts == 1 {
+			mirror(own, t.have)
+		}
+		transformed(t, work, own, 1, t.factors)
+		for k := range t.out {
+			y[out+k*outStep] = work[k].re * scale
+			if t.outParts == 2 {
+				y[out+k*outStep+1] = work[k].im * scale
+			}
+		}
+	}
+}
+
+// mirror completes a spectrum of which the first have elements are there, to that of
+// a real signal.
+func mirror[T float](x []number2[T], have int) {
+	n := len(x)
+	x[0].im = 0
+	if n%2 == 0 && have > n/2 {
+		x[n/2].im = 0
+	}
+	for i := 1; i < have && 2*i < n; i++ {
+		x[n-i] = number2[T]{x[i].re, -x[i].im}
+	}
+}
+
+// transformed puts the transform of x in y: x is cut into runs whose elements of one
+// place are combined, and each combination is transformed alone. Angles of this
+// length stand step apart.
+func transformed[T float](t *dft, y, x []number2[T], step int, factors []int) {
+	n := len(x)
+	if n == 1 {
+		y[0] = x[0]
+		return
+	}
+	r := factors[0]
+	m := n / r
+	// y serves as room: combination q of all places stands in its run q.
+	group, mixed := make([]number2[T], r), make([]number2[T], r)
+	for i := range m {
+		for j := range r {
+			group[j] = x[i+j*m]
+		}
+		butterfly(t, mixed, group)
+		for q := range r {
+			at := i * q % n * step
+			if y[i+q*m] = mixed[q]; at != 0 {
+				y[i+q*m] = mixed[q].times(T(t.cos[at]), T(t.sin[at]))
+			}
+		}
+	}
+	for q := range r {
+		transformed(t, x[q*m:(q+1)*m], y[q*m:(q+1)*m], step*r, factors[1:])
+	}
+	for q := range r {
+		for k := range m {
+			y[q+k*r] = x[q*m+k]
+		}
+	}
+}
+
+// butterfly is a transform of prime length: of 2, or by pairs of elements that stand
+// the same way from both ends.
+func butterfly[T float](t *dft, y, x []number2[T]) {
+	r := len(x)
+	if r == 2 {
+		y[0] = number2[T]{x[0].re + x[1].re, x[0].im + x[1].im}
+		y[1] = number2[T]{x[0].re - x[1].re, x[0].im - x[1].im}
+		return
+	}
+	y[0] = x[0]
+	for j := 1; 2*j < r; j++ {
+		a, b := x[j], x[r-j]
+		x[j] = number2[T]{a.re + b.re, a.im + b.im}
+		x[r-j] = number2[T]{a.re - b.re, a.im - b.im}
+		y[0] = number2[T]{y[0].re + x[j].re, y[0].im + x[j].im}
+	}
+	turn := t.n / r
+	for q := 1; 2*q < r; q++ {
+		even, odd := x[0], number2[T]{}
+		for j := 1; 2*j < r; j++ {
+			at := j * q % r * turn
+			c, s := T(t.cos[at]), T(t.sin[at])
+			even = number2[T]{even.re + T(c*x[j].re), even.im + T(c*x[j].im)}
+			odd = number2[T]{odd.re + T(s*x[r-j].re), odd.im + T(s*x[r-j].im)}
+		}
+		y[q] = number2[T]{even.re - odd.im, even.im + odd.re}
+		y[r-q] = number2[T]{even.re + odd.im, even.im - odd.re}
+	}
+}
+
+// linear is the map of the transforms, which has a faster form to be computed by.
+// Real signals are computed in float64 whatever their type, complex ones in their
+// own: so does what made ONNX's expected values, down to the rounding of zeros.
+func (t *dft) linear(shape []int) *LinearMap {
+	m := &LinearMap{
+		Shape: shape, Each: t.each, weights: float64(t.lines) * float64(t.out) * float64(t.have),
+		fast64: func(y, x []float64) { fast(t, y, x) },
+	}
+	if t.inParts == 2 {
+		m.fast32 = func(y, x []float32) { fast(t, y, x) }
+	}
+	return m
+}
+
+func fourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	shape := in[0].Shape()
+	axis := -2
+	switch t := arg(in, 2); {
+	case n.Version < 20:
+		axis = 1
+		if a, ok := n.Attrs["axis"]; ok {
+			axis = int(a.Int)
+		}
+	case t != nil:
+		var err error
+		if axis, err = scalarInt(t); err != nil {
+			return nil, err
+		}
+	}
+	a, err := normAxis(axis, len(shape))
+	if err != nil {
+		return nil, err
+	}
+	last := len(shape) - 1
+	if last < 1 || a == last || shape[last] != 1 && shape[last] != 2 {
+		return nil, fmt.Errorf("axis %d of shape %v is transformed", a, shape)
+	}
+	inverse, onesided := n.Attrs["inverse"].Int == 1, n.Attrs["onesided"].Int == 1
+	length := shape[a]
+	if inverse && onesided {
+		length = 2 * (shape[a] - 1)
+	}
+	if t := arg(in, 1); t != nil {
+		if length, err = scalarInt(t); err != nil {
+			return nil, err
+		}
+	}
+	t, err := newDFT(shape[a], length, inverse, onesided, shape[last])
+	if err != nil {
+		return nil, err
+	}
+	final := slices.Clone(shape)
+	final[a], final[last] = t.out, t.outParts
+	outer, inner := split(shape[:last], a)
+	return t.linear(final), t.plan(outer*inner, func(o int) (i, iStep, k, kStep int) {
+		hi, lo := o/inner, o%inner
+		return (hi*shape[a]*inner + lo) * t.inParts, inner * t.inParts, (hi*t.out*inner + lo) * t.outParts, inner * t.outParts
+	})
+}
+
+func checkFourier(b *builder) error {
+	b.attrs.int("inverse", 0)
+	b.attrs.int("onesided", 0)
+	if b.version() < 20 {
+		b.attrs.int("axis", 1)
+	}
+	return nil
+}
+
+// shortFourier transforms windows of a signal [batch, length, 1 or 2].
+func shortFourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	shape := in[0].Shape()
+	step, err := scalarInt(in[1])
+	if err != nil {
+		return nil, err
+	}
+	if len(shape) != 3 || shape[2] != 1 && shape[2] != 2 {
+		return nil, fmt.Errorf("a signal of shape %v", shape)
+	}
+	length := shape[1]
+	var window []float64
+	if t := arg(in, 2); t != nil {
+		length = t.Len()
+		window, _ = t.Float64s()
+	}
+	if t := arg(in, 3); t != nil {
+		if length, err = scalarInt(t); err != nil {
+			return nil, err
+		}
+	}
+	if step < 1 || length > shape[1] || window != nil && len(window) != length {
+		return nil, fmt.Errorf("windows of %d in steps of %d over %d", length, step, shape[1])
+	}
+	onesided := true
+	if a, ok := n.Attrs["onesided"]; ok {
+		onesided = a.Int == 1
+	}
+	t, err := newDFT(length, length, false, onesided, shape[2])
+	if err != nil {
+		return nil, err
+	}
+	t.window = window
+	frames := (shape[1]-length)/step + 1
+	return t.linear([]int{shape[0], frames, t.out, 2}), t.plan(shape[0]*frames, func(i int) (in, inStep, out, outStep int) {
+		return (i/frames*shape[1] + i%frames*step) * shape[2], shape[2], i * t.out * 2, 2
+	})
+}
+
+func scalarInt(t *engine.Tensor) (int, error) {
+	v, err := intsOf(t)
+	if err != nil || len(v) != 1 {
+		return 0, fmt.Errorf("%s %v where one whole number is needed", t.DType(), t.Shape())
+	}
+	return v[0], nil
+}
+
+// windowFunctions are the cosines' weights of the windows.
+var windowFunctions = map[string][]float64{
+	"HannWindow": {0.5, -0.5}, "HammingWindow": {25.0 / 46, -21.0 / 46}, "BlackmanWindow": {0.42, -0.5, 0.08},
+}
+
+func buildWindow(b *builder) (Kernel, error) {
+	d, periodic := TypeOfONNX(b.attrs.int("output_datatype", 1)), b.attrs.int("periodic", 1) == 1
+	if !d.IsFloat() && !d.IsInteger() {
+		return nil, b.node.unsupported("element type %s", d)
+	}
+	terms := windowFunctions[b.node.Op]
+	b.result = []engine.DType{d}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		n, err := scalarInt(in[0])
+		if err != nil {
+			return nil, err
+		}
+		o, err := x.New(d, n)
+		if err != nil {
+			return nil, err
+		}
+		if err := x.reserve(engine.Float64, n); err != nil {
+			return nil, err
+		}
+		span := float64(n)
+		if !periodic {
+			span--
+		}
+		v := make([]float64, n)
+		for i := range v {
+			for k, w := range terms {
+				v[i] += w * math.Cos(2*math.Pi*float64(k)*float64(i)/max(span, 1))
+			}
+		}
+		return one(o, storeFloats(o, v))
+	}, nil
+}
+
+// buildMelWeights makes triangles that are even on the mel scale.
+func buildMelWeights(b *builder) (Kernel, error) {
+	d := TypeOfONNX(b.attrs.int("output_datatype", 1))
+	if !d.IsFloat() && !d.IsInteger() {
+		return nil, b.node.unsupported("element type %s", d)
+	}
+	b.result = []engine.DType{d}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		var v [5]float64
+		for i := range v {
+			var err error
+			if v[i], err = scalarOf(in[i]); err != nil {
+				return nil, err
+			}
+		}
+		bins, length, rate := v[0], v[1], v[2]
+		if !(bins >= 1 && bins < 1<<16 && length >= 0 && length < 1<<24 && rate > 0) {
+			return nil, fmt.Errorf("%v bins of a transform of %v at %v a second", bins, length, rate)
+		}
+		rows, cols := int(length)/2+1, int(bins)
+		o, err := x.New(d, rows, cols)
+		if err != nil {
+			return nil, err
+		}
+		if err := x.reserve(engine.Float64, o.Len()); err != nil {
+			return nil, err
+		}
+		mel := func(hz float64) float64 { return 2595 * math.Log10(1+hz/700) }
+		low := mel(v[3])
+		step := (mel(v[4]) - low) / (bins + 2)
+		edges := make([]int, cols+2)
+		for i := range edges {
+			hz := 700 * (math.Pow(10, (low+float64(i)*step)/2595) - 1)
+			edges[i] = clampIndex(math.Floor((length+1)*hz/rate), rows+1)
+		}
+		w := make([]float64, o.Len())
+		for c := range cols {
+			triangle(w, c, cols, rows, edges[c], edges[c+1], edges[c+2])
+		}
+		return one(o, storeFloats(o, w))
+	}, nil
+}
+
+// triangle fills column c with what rises from one row to the next and falls again.
+func triangle(w []float64, c, cols, rows, left, centre, right int) {
+	set := func(r int, v float64) {
+		if r >= 0 && r < rows {
+			w[r*cols+c] = v
+		}
+	}
+	if left == centre {
+		set(centre, 1)
+	}
+	for r := left; r <= centre && left < centre; r++ {
+		set(r, float64(r-left)/float64(centre-left))
+	}
+	for r := centre; r < right; r++ {
+		set(r, float64(right-r)/float64(right-centre))
+	}
+}
+
+func init() {
+	window := opDef{since: 17, minIn: 1, maxIn: 1, maxOut: 1, accept: intTypes, result: fromBuilder, build: buildWindow}
+	register(DomainONNX, map[string]opDef{
+		"HannWindow": window, "HammingWindow": window, "BlackmanWindow": window,
+		"MelWeightMatrix": {since: 17, minIn: 5, maxIn: 5, maxOut: 1, accept: intTypes, result: fromBuilder, build: buildMelWeights},
+	})
+	float := opDef{since: 17, minIn: 1, maxIn: 3, maxOut: 1, accept: floatTypes, half: true}
+	linearOp("DFT", float, checkFourier, fourier)
+	float.minIn, float.maxIn = 2, 4
+	linearOp("STFT", float, func(b *builder) error { b.attrs.int("onesided", 1); return nil }, shortFourier)
+}

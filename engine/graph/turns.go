@@ -1,0 +1,222 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Turns is what an If, Loop or Scan node ran: its inner graph, and what that was given
+// in each turn. A gradient walks them back.
+type Turns struct {
+	Program *Program
+	// Params are the names of the inner graph's own inputs, Captured those of the
+	// values it reads from around it, under the names they have there.
+	Params, Captured []string
+	// Given is what each turn was given.
+	Given []engine.Values
+	// States is how many values go from turn to turn: params and outputs from
+	// FirstParam and FirstOut on, and the node's inputs from FirstInput on.
+	States, FirstParam, FirstOut, FirstInput int
+	// Walked tells of a Scan's other inputs, Stacked of the outputs made of all turns,
+	// where a turn's part of them is.
+	Walked, Stacked []Walk
+}
+
+// Walk is how one tensor is walked: along an axis, perhaps from its end.
+type Walk struct {
+	Axis int
+	Back bool
+}
+
+// Places returns the offsets of turn t's part of a walked tensor.
+func (w Walk) Places(shape []int, t, turns int) ([]int, error) {
+	a, err := normAxis(w.Axis, len(shape))
+	if err != nil || shape[a] != turns {
+		return nil, fmt.Errorf("%d turns along axis %d of %v", turns, w.Axis, shape)
+	}
+	if w.Back {
+		t = turns - 1 - t
+	}
+	outer, inner := split(shape, a)
+	out := make([]int, 0, outer*inner)
+	for o := range outer {
+		for i := range inner {
+			out = append(out, (o*turns+t)*inner+i)
+		}
+	}
+	return out, nil
+}
+
+// TurnsOf runs a node's inner graph again within limit bytes and keeps what each turn
+// was given. ok is false where the node is none of those it knows.
+func TurnsOf(x *Exec, n *Node, in []*engine.Tensor) (t *Turns, ok bool, err error) {
+	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}, constants: make([]*engine.Tensor, len(in))}
+	for _, v := range in {
+		d := engine.Invalid
+		if v != nil {
+			d = v.DType()
+		}
+		b.inputs = append(b.inputs, d)
+	}
+	given := len(n.Inputs) - n.Captured
+	switch {
+	case n.Domain != DomainONNX:
+		return nil, false, nil
+	case n.Op == "If":
+		t, err = b.branchTurns(in)
+	case n.Op == "Loop":
+		t, err = b.loopTurns(x, in, given)
+	case n.Op == "Scan" && n.Version >= 9:
+		t, err = b.scanTurns(x, in, given)
+	default:
+		return nil, false, nil
+	}
+	return t, true, err
+}
+
+// HasTurns reports whether TurnsOf knows a node's operator.
+func HasTurns(n *Node) bool {
+	return n.Domain == DomainONNX && (n.Op == "If" || n.Op == "Loop" || n.Op == "Scan" && n.Version >= 9)
+}
+
+// NewExec returns what a kernel that is run apart from a program may use.
+func NewExec(limit int64) *Exec { return &Exec{limit: limit, inner: new(int)} }
+
+func (g *inner) turns() *Turns {
+	return &Turns{Program: g.program, Params: g.params, Captured: g.captured}
+}
+
+// values are what the inner graph is given for these params.
+func (g *inner) values(params, outer []*engine.Tensor) engine.Values {
+	var in engine.Values
+	for i, name := range g.params {
+		in = append(in, engine.Named{Name: name, Tensor: params[i]})
+	}
+	for i, name := range g.captured {
+		in = append(in, engine.Named{Name: name, Tensor: outer[g.at[i]]})
+	}
+	return in
+}
+
+func (b *builder) branchTurns(in []*engine.Tensor) (*Turns, error) {
+	taken, err := condition(in[0])
+	if err != nil {
+		return nil, err
+	}
+	name := "else_branch"
+	if taken {
+		name = "then_branch"
+	}
+	g, err := b.attrs.graph(name)
+	if err != nil {
+		return nil, err
+	}
+	body, err := b.compileInner(g, nil)
+	if err != nil {
+		return nil, err
+	}
+	t := body.turns()
+	t.Given = []engine.Values{body.values(nil, in)}
+	for range g.Outputs {
+		t.Stacked = append(t.Stacked, Walk{})
+	}
+	return t, nil
+}
+
+func (b *builder) loopTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, error) {
+	g, err := b.attrs.graph("body")
+	if err != nil {
+		return nil, err
+	}
+	body, err := b.compileInner(g, append([]engine.DType{engine.Int64, engine.Bool}, b.inputs[2:given]...))
+	if err != nil {
+		return nil, err
+	}
+	t := body.turns()
+	t.States, t.FirstParam, t.FirstOut, t.FirstInput = given-2, 2, 1, 2
+	t.Stacked = make([]Walk, len(g.Outputs)-1-t.States)
+	most, goes, err := turns(in)
+	if err != nil {
+		return nil, err
+	}
+	state := slices.Clone(in[2:given])
+	for turn := 0; turn < most && goes; turn++ {
+		params, err := loopParams(turn, goes, state)
+		if err != nil {
+			return nil, err
+		}
+		out, err := t.turn(x, body, params, in)
+		if err != nil {
+			return nil, err
+		}
+		if goes, err = condition(out[0]); err != nil {
+			return nil, err
+		}
+		copy(state, out[1:])
+	}
+	return t, nil
+}
+
+// turn keeps and runs one turn.
+func (t *Turns) turn(x *Exec, body *inner, params, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	for _, p := range params {
+		if x.live += tensorBytes(p); x.live > x.limit {
+			return nil, fmt.Errorf("keep %d turns: %w", len(t.Given), engine.ErrTooLarge)
+		}
+	}
+	t.Given = append(t.Given, body.values(params, in))
+	return body.run(x, params, in)
+}
+
+func (b *builder) scanTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, error) {
+	s, g, err := readScan(b)
+	if err != nil {
+		return nil, err
+	}
+	if s.body, err = b.compileInner(g, b.inputs[:given]); err != nil {
+		return nil, err
+	}
+	t := s.body.turns()
+	t.States = s.states
+	for i := range s.scans {
+		t.Walked = append(t.Walked, Walk{Axis: at64(s.inAxes, i), Back: at64(s.inBack, i) == 1})
+	}
+	for i := range len(g.Outputs) - s.states {
+		t.Stacked = append(t.Stacked, Walk{Axis: at64(s.outAxes, i), Back: at64(s.outBack, i) == 1})
+	}
+	axes, length, err := s.lengths(in)
+	if err != nil {
+		return nil, err
+	}
+	params := slices.Clone(in[:given])
+	for step := range length {
+		if err := s.elements(x, params, in, axes, step, length); err != nil {
+			return nil, err
+		}
+		out, err := t.turn(x, s.body, slices.Clone(params), in)
+		if err != nil {
+			return nil, err
+		}
+		copy(params, out[:s.states])
+	}
+	return t, nil
+}
+
+// Depends returns which of a program's values follow from those named.
+func (p *Program) Depends(from map[string]bool) map[string]bool {
+	known := make(map[string]bool, len(from))
+	for name := range from {
+		known[name] = true
+	}
+	for i := range p.steps {
+		n := p.steps[i].node
+		if slices.ContainsFunc(n.Inputs, func(name string) bool { return name != "" && known[name] }) {
+			for _, out := range n.Outputs {
+				known[out] = true
+			}
+		}
+	}
+	return known
+}
