@@ -109,6 +109,11 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	}
+	for _, files := range nodeArchive(f) {
+		if b := files["model.onnx"]; len(b) < 2<<10 {
+			f.Add(b)
+		}
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := Read(data, "")
 		if err != nil {
@@ -123,7 +128,7 @@ func FuzzRead(f *testing.F) {
 			if n, err := engine.Elements(shape); err != nil || n > 1<<16 {
 				return
 			}
-			v, err := engine.New(s.DType, shape...)
+			v, err := example(s.DType, shape)
 			if err != nil {
 				return
 			}
@@ -139,6 +144,18 @@ func FuzzRead(f *testing.F) {
 		}
 		differentiate(t, s, in, out)
 	})
+}
+
+// example is a value of an input's type.
+func example(d engine.DType, shape []int) (*engine.Tensor, error) {
+	switch d {
+	case engine.Nothing:
+		return engine.NewNothing(), nil
+	case engine.Sequence:
+		item, err := engine.New(engine.Float32, 2, 3)
+		return engine.NewSequence([]*engine.Tensor{item, item}), err
+	}
+	return engine.New(d, shape...)
 }
 
 // differentiate asks for the gradient of every float output by every float input;

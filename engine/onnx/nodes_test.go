@@ -72,7 +72,7 @@ func operatorOf(t *testing.T, name string, model []byte) string {
 }
 
 // nodeArchive reads nodes.tar.gz: case, then file.
-func nodeArchive(t *testing.T) map[string]map[string][]byte {
+func nodeArchive(t testing.TB) map[string]map[string][]byte {
 	t.Helper()
 	f, err := os.Open("testdata/nodes.tar.gz")
 	if err != nil {

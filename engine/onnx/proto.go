@@ -36,6 +36,9 @@ type modelProto struct {
 	opsets                    map[string]int
 	graph                     *graphProto
 	metadata                  map[string]string
+	functions                 map[functionID]*functionProto
+	// called and written count calls of functions, and nodes that came of them.
+	called, written int
 }
 
 type graphProto struct {
@@ -47,6 +50,7 @@ type graphProto struct {
 
 type nodeProto struct {
 	name, op, domain string
+	overload         string
 	inputs, outputs  []string
 	attrs            []*attrProto
 }
@@ -174,7 +178,7 @@ func toInt64(v uint64) int64     { return int64(v) }
 func toDouble(v uint64) float64  { return math.Float64frombits(v) }
 
 func decodeModel(b []byte) (*modelProto, error) {
-	m := &modelProto{opsets: map[string]int{}, metadata: map[string]string{}}
+	m := &modelProto{opsets: map[string]int{}, metadata: map[string]string{}, functions: map[functionID]*functionProto{}}
 	err := eachField("model", b, func(f field) (err error) {
 		switch f.id {
 		case 2:
@@ -192,6 +196,11 @@ func decodeModel(b []byte) (*modelProto, error) {
 			var k, v string
 			k, v, err = decodeEntry(f.data)
 			m.metadata[k] = v
+		case 25:
+			var fn *functionProto
+			if fn, err = decodeFunction(f.data); err == nil {
+				m.functions[fn.id] = fn
+			}
 		}
 		return err
 	})
@@ -288,6 +297,8 @@ func decodeNode(b []byte, depth int) (*nodeProto, error) {
 			return err
 		case 7:
 			n.domain = f.str()
+		case 8:
+			n.overload = f.str()
 		}
 		return nil
 	})

@@ -54,6 +54,11 @@ func (p *modelProto) checkOpsets() error {
 	if ok && (v < minOpset || v > maxOpset) {
 		return &engine.UnsupportedError{What: "operator set ai.onnx", Version: fmt.Sprint(v), Reason: fmt.Sprintf("the engine has %d to %d", minOpset, maxOpset)}
 	}
+	for _, fn := range p.functions {
+		if v := fn.opsets[graph.DomainONNX]; v > maxOpset {
+			return &engine.UnsupportedError{What: fmt.Sprintf("operator set ai.onnx of function %q", fn.id.name), Version: fmt.Sprint(v), Reason: fmt.Sprintf("the engine has %d to %d", minOpset, maxOpset)}
+		}
+	}
 	if v := p.opsets[graph.DomainML]; v > maxOpsetML {
 		return &engine.UnsupportedError{What: "operator set ai.onnx.ml", Version: fmt.Sprint(v), Reason: fmt.Sprintf("the engine has 1 to %d", maxOpsetML)}
 	}
@@ -62,7 +67,7 @@ func (p *modelProto) checkOpsets() error {
 
 // convert turns the decoded graph into an engine graph.
 func (p *modelProto) convert(dir string) (*graph.Graph, error) {
-	g, err := p.convertGraph(p.graph, dir)
+	g, err := p.convertGraph(p.graph, scope{opsets: p.opsets}, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +93,7 @@ func (p *modelProto) convert(dir string) (*graph.Graph, error) {
 }
 
 // convertGraph turns a graph without its inputs, which the caller adds.
-func (p *modelProto) convertGraph(from *graphProto, dir string) (*graph.Graph, error) {
+func (p *modelProto) convertGraph(from *graphProto, at scope, dir string) (*graph.Graph, error) {
 	g := &graph.Graph{Constants: map[string]*engine.Tensor{}}
 	for _, t := range from.initializers {
 		if _, dup := g.Constants[t.name]; dup || t.name == "" {
@@ -107,7 +112,7 @@ func (p *modelProto) convertGraph(from *graphProto, dir string) (*graph.Graph, e
 		return nil, corrupt("the graph has no output")
 	}
 	for _, n := range from.nodes {
-		nodes, err := p.node(n, dir)
+		nodes, err := p.nodeIn(n, at, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -134,8 +139,12 @@ func (p *modelProto) checkOutputs() error {
 	return nil
 }
 
-func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
-	version, ok := p.opsets[n.domain]
+// nodeIn converts a node of the model's graph or of a function.
+func (p *modelProto) nodeIn(n *nodeProto, at scope, dir string) ([]*graph.Node, error) {
+	if fn := p.functions[functionID{n.domain, n.op, n.overload}]; fn != nil {
+		return p.call(n, fn, at, dir)
+	}
+	version, ok := at.opsets[n.domain]
 	out := &graph.Node{Name: n.name, Domain: n.domain, Op: n.op, Version: version, Inputs: n.inputs, Outputs: n.outputs, Attrs: graph.Attrs{}}
 	if n.op == "" {
 		return nil, corrupt("node %q has no operator", n.name)
@@ -144,9 +153,15 @@ func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
 		return nil, &engine.UnsupportedError{What: "operator " + out.Title(), Node: out.Label(), Reason: "the model does not import its operator set"}
 	}
 	for _, a := range n.attrs {
+		if a.ref != "" && at.params == nil {
+			return nil, corrupt("node %q: attribute %q refers to a function's parameter", out.Label(), a.name)
+		}
+		if a = a.resolved(at.params); a == nil {
+			continue
+		}
 		v, err := a.attr(out, dir)
 		if err == nil && a.graph != nil {
-			v.Graph, err = p.body(a.graph, dir)
+			v.Graph, err = p.body(a.graph, at, dir)
 		}
 		if err != nil {
 			return nil, err
@@ -157,22 +172,21 @@ func (p *modelProto) node(n *nodeProto, dir string) ([]*graph.Node, error) {
 		out.Attrs[a.name] = v
 	}
 	graph.Capture(out)
-	if n.domain == graph.DomainML && (n.op == "SVMClassifier" || n.op == "SVMRegressor") {
+	switch {
+	case n.domain != graph.DomainML:
+		return []*graph.Node{out}, nil
+	case n.op == "SVMClassifier" || n.op == "SVMRegressor":
 		return lowerSVM(out)
-	}
-	if n.domain == graph.DomainML && n.op == "TreeEnsemble" {
+	case n.op == "TreeEnsemble":
 		return lowerTreeEnsemble(out)
 	}
-	if n.domain == graph.DomainML {
-		return lower(out)
-	}
-	return []*graph.Node{out}, nil
+	return lower(out)
 }
 
 // body converts the graph of an attribute. Its inputs may have no type: that
 // follows from what the node is given.
-func (p *modelProto) body(from *graphProto, dir string) (*graph.Graph, error) {
-	g, err := p.convertGraph(from, dir)
+func (p *modelProto) body(from *graphProto, at scope, dir string) (*graph.Graph, error) {
+	g, err := p.convertGraph(from, at, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -190,9 +204,6 @@ func (p *modelProto) body(from *graphProto, dir string) (*graph.Graph, error) {
 // attr converts one attribute. Old exporters leave the type out; it then follows
 // from the field that is set.
 func (a *attrProto) attr(n *graph.Node, dir string) (graph.Attr, error) {
-	if a.ref != "" {
-		return graph.Attr{}, corrupt("node %q: attribute %q refers to a function's parameter", n.Label(), a.name)
-	}
 	v := graph.Attr{Float: a.f, Int: a.i, String: a.s, Floats: a.floats, Ints: a.ints, Strings: a.strings}
 	switch {
 	case a.kind == 1:
