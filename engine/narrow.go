@@ -209,11 +209,50 @@ func (t *Tensor) narrowFloat64s() []float64 {
 // IsList reports whether d is no type of tensors: a Sequence, or Nothing.
 func (d DType) IsList() bool { return d == Sequence || d == Nothing }
 
+// list is the data of a sequence.
+type list struct {
+	items []*Tensor
+	bytes int64
+}
+
 // NewSequence returns a sequence of values as one value, whose only dimension is
 // their number.
 func NewSequence(items []*Tensor) *Tensor {
-	return &Tensor{dtype: Sequence, shape: []int{len(items)}, data: slices.Clone(items)}
+	l := &list{items: slices.Clone(items)}
+	for _, t := range items {
+		l.bytes += t.Bytes()
+	}
+	return l.tensor()
 }
+
+func (l *list) tensor() *Tensor { return &Tensor{dtype: Sequence, shape: []int{len(l.items)}, data: l} }
+
+// Insert returns a sequence with one value more, at a place from 0 to its length.
+func (t *Tensor) Insert(at int, item *Tensor) *Tensor {
+	l, _ := t.data.(*list)
+	return (&list{items: slices.Insert(slices.Clone(l.items), at, item), bytes: l.bytes + item.Bytes()}).tensor()
+}
+
+// Erase returns a sequence without the value at a place.
+func (t *Tensor) Erase(at int) *Tensor {
+	l, _ := t.data.(*list)
+	return (&list{items: slices.Delete(slices.Clone(l.items), at, at+1), bytes: l.bytes - l.items[at].Bytes()}).tensor()
+}
+
+// Bytes is the memory that the elements take, text not counted.
+func (t *Tensor) Bytes() int64 {
+	if l, ok := t.data.(*list); ok {
+		return l.bytes + int64(len(l.items))*stringBytes
+	}
+	size := t.dtype.Size()
+	if t.dtype == String {
+		size = stringBytes
+	}
+	return int64(t.Len()) * int64(size)
+}
+
+// stringBytes is the memory of one string element without its text.
+const stringBytes = 16
 
 // NewNothing returns an optional value that is not there. One that is there is
 // itself.
@@ -222,6 +261,8 @@ func NewNothing() *Tensor { return &Tensor{dtype: Nothing, shape: []int{0}} }
 // Items returns the values of a sequence, which the caller must not change; nil for
 // anything else.
 func (t *Tensor) Items() []*Tensor {
-	items, _ := t.data.([]*Tensor)
-	return items
+	if l, ok := t.data.(*list); ok {
+		return l.items
+	}
+	return nil
 }

@@ -457,3 +457,8 @@ func init() {
 		"CastLike": {since: 15, minIn: 2, maxIn: 2, maxOut: 1, result: sameAsSecond, build: buildCastLike},
 	})
 }
+
+// Cast returns t with its elements converted to another type, as the operator does.
+func Cast(t *engine.Tensor, d engine.DType) (*engine.Tensor, error) {
+	return castTensor(&Exec{limit: defaultMaxBytes}, t, d, true)
+}

@@ -27,20 +27,7 @@ type Exec struct {
 // stringBytes is the memory of one string element without its text.
 const stringBytes = 16
 
-func tensorBytes(t *engine.Tensor) int64 {
-	if t.DType().IsList() {
-		total := int64(0)
-		for _, item := range t.Items() {
-			total += tensorBytes(item) + stringBytes
-		}
-		return total
-	}
-	size := t.DType().Size()
-	if t.DType() == engine.String {
-		size = stringBytes
-	}
-	return int64(t.Len()) * int64(size)
-}
+func tensorBytes(t *engine.Tensor) int64 { return t.Bytes() }
 
 // reserve counts n elements of type d, and fails when the limit is passed.
 func (x *Exec) reserve(d engine.DType, n int) error {

@@ -10,18 +10,25 @@ import (
 // maxItems bounds a sequence.
 const maxItems = 1 << 20
 
-// sequenceOf returns a sequence of items, whose copying counts as work: a loop may
-// make one longer again and again.
+// sequenceOf returns a sequence of items.
 func sequenceOf(x *Exec, items []*engine.Tensor) ([]*engine.Tensor, error) {
-	if len(items) > maxItems {
-		return nil, fmt.Errorf("a sequence of %d values: %w", len(items), engine.ErrTooLarge)
-	}
-	if x.inner != nil {
-		if *x.inner += len(items) / 64; *x.inner > maxInner {
-			return nil, fmt.Errorf("sequences copied too often: %w", engine.ErrTooLarge)
-		}
+	if err := copying(x, len(items)); err != nil {
+		return nil, err
 	}
 	return []*engine.Tensor{engine.NewSequence(items)}, nil
+}
+
+// copying counts the copy of n values, which a loop may make again and again.
+func copying(x *Exec, n int) error {
+	if n > maxItems {
+		return fmt.Errorf("a sequence of %d values: %w", n, engine.ErrTooLarge)
+	}
+	if x.inner != nil {
+		if *x.inner += n / 64; *x.inner > maxInner {
+			return fmt.Errorf("sequences copied too often: %w", engine.ErrTooLarge)
+		}
+	}
+	return nil
 }
 
 func itemsOf(t *engine.Tensor) ([]*engine.Tensor, error) {
@@ -99,7 +106,7 @@ func buildSequenceInsert(b *builder) (Kernel, error) {
 		if len(items) > 0 && items[0].DType() != in[1].DType() {
 			return nil, fmt.Errorf("a %s for a sequence of %s", in[1].DType(), items[0].DType())
 		}
-		return sequenceOf(x, slices.Insert(slices.Clone(items), at, in[1]))
+		return []*engine.Tensor{in[0].Insert(at, in[1])}, copying(x, len(items)+1)
 	}, nil
 }
 
@@ -119,7 +126,7 @@ func buildSequenceErase(b *builder) (Kernel, error) {
 		if at < 0 {
 			return nil, fmt.Errorf("an empty sequence has nothing to erase")
 		}
-		return sequenceOf(x, slices.Delete(slices.Clone(items), at, at+1))
+		return []*engine.Tensor{in[0].Erase(at)}, copying(x, len(items))
 	}, nil
 }
 
