@@ -44,8 +44,10 @@ const (
 	Nothing
 )
 
-var dtypeNames = [...]string{"INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES",
-	"UINT4", "INT4", "UINT2", "INT2", "FP8E4M3FN", "FP8E4M3FNUZ", "FP8E5M2", "FP8E5M2FNUZ", "FP8E8M0", "FP4E2M1", "SEQUENCE", "NOTHING"}
+var dtypeNames = [...]string{
+	"INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES",
+	"UINT4", "INT4", "UINT2", "INT2", "FP8E4M3FN", "FP8E4M3FNUZ", "FP8E5M2", "FP8E5M2FNUZ", "FP8E8M0", "FP4E2M1", "SEQUENCE", "NOTHING",
+}
 
 var dtypeSizes = [...]int{0, 1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 2, 4, 8, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0}
 

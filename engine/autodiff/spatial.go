@@ -241,11 +241,9 @@ func resize[T float](b *back[T], n *graph.Node) error {
 		next := make([]T, outer*size*inner)
 		for i := range outer {
 			for j, l := range lines[a] {
-				for k := range inner {
-					v := d[(i*len(lines[a])+j)*inner+k]
-					for t, at := range l.At {
-						next[(i*size+at)*inner+k] += v * T(l.Weight[t])
-					}
+				from := d[(i*len(lines[a])+j)*inner:][:inner]
+				for t, at := range l.At {
+					addScaled(next[(i*size+at)*inner:], from, T(l.Weight[t]))
 				}
 			}
 		}
@@ -255,6 +253,12 @@ func resize[T float](b *back[T], n *graph.Node) error {
 		g[i] += v
 	}
 	return nil
+}
+
+func addScaled[T float](to, from []T, by T) {
+	for i, v := range from {
+		to[i] += v * by
+	}
 }
 
 func prelu[T float](b *back[T], n *graph.Node) error {

@@ -104,7 +104,11 @@ func readSeries(set, kind string, specs []engine.Spec) (engine.Values, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, t, err := onnx.ReadTensor(data)
+		d := engine.Invalid
+		if i < len(specs) {
+			d = specs[i].DType
+		}
+		name, t, err := onnx.ReadValue(data, d)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
@@ -131,6 +135,11 @@ func Compare(got, want *engine.Tensor) error {
 	}
 	if got.DType() != want.DType() {
 		return fmt.Errorf("type %s, expected %s", got.DType(), want.DType())
+	}
+	for i, item := range want.Items() {
+		if err := Compare(got.Items()[i], item); err != nil {
+			return fmt.Errorf("value %d: %w", i, err)
+		}
 	}
 	if want.DType() == engine.String {
 		g, w := engine.Data[string](got), engine.Data[string](want)

@@ -18,6 +18,7 @@ const bodyVersion = 24
 type body struct {
 	graph *Graph
 	in    []*engine.Tensor
+	err   error // the first constant that could not be made
 }
 
 // composer writes an operator's body. It may look at the inputs' shapes and types,
@@ -67,6 +68,17 @@ func (f *body) with(op string, attrs Attrs, inputs ...string) string {
 	return f.ops(op, 1, attrs, inputs...)[0]
 }
 
+// made is a constant that may not have come about, of an input of a strange type.
+func (f *body) made(t *engine.Tensor, err error) string {
+	if err != nil {
+		if f.err == nil {
+			f.err = err
+		}
+		return ""
+	}
+	return f.constant(t)
+}
+
 func (f *body) constant(t *engine.Tensor) string {
 	name := "constant" + strconv.Itoa(len(f.graph.Constants))
 	f.graph.Constants[name] = t
@@ -78,11 +90,7 @@ func (f *body) ints(v ...int) string {
 	for i, e := range v {
 		wide[i] = int64(e)
 	}
-	t, err := engine.Of(wide, len(v))
-	if err != nil {
-		panic(err) // a list has the length it has
-	}
-	return f.constant(t)
+	return f.made(engine.Of(wide, len(v)))
 }
 
 // number is a scalar of type d.
@@ -91,10 +99,7 @@ func (f *body) number(d engine.DType, v float64) string {
 	if err == nil {
 		err = storeFloats(t, []float64{v})
 	}
-	if err != nil {
-		panic(err) // d is the type of an input that accept let in
-	}
-	return f.constant(t)
+	return f.made(t, err)
 }
 
 // count is the column or row 0, 1, ... of whole numbers.
@@ -103,11 +108,7 @@ func (f *body) count(shape ...int) string {
 	for i := range v {
 		v[i] = int64(i)
 	}
-	t, err := engine.Of(v, shape...)
-	if err != nil {
-		panic(err) // v has the shape's length
-	}
-	return f.constant(t)
+	return f.made(engine.Of(v, shape...))
 }
 
 func (f *body) cast(x string, d engine.DType) string {
@@ -169,11 +170,7 @@ func (c *composed) program(in []*engine.Tensor) (*Program, error) {
 	if p := c.bodies[key.String()]; p != nil {
 		return p, nil
 	}
-	f := newBody(in)
-	if err := c.compose(f); err != nil {
-		return nil, err
-	}
-	p, err := Compile(f.graph)
+	p, err := written(c.compose, in)
 	if err != nil {
 		return nil, err
 	}
@@ -275,10 +272,18 @@ func BodyOf(n *Node, in []*engine.Tensor) (*Program, engine.Values, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	p, err := written(c, in)
+	return p, bodyValues(in), err
+}
+
+// written writes a body down and compiles it.
+func written(c composer, in []*engine.Tensor) (*Program, error) {
 	f := newBody(in)
 	if err := c(f); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	p, err := Compile(f.graph)
-	return p, bodyValues(in), err
+	if f.err != nil {
+		return nil, f.err
+	}
+	return Compile(f.graph)
 }

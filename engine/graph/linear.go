@@ -370,20 +370,16 @@ func visitBin(r *[2]region, y, x, width int, f func(at int, w float64), largest 
 	if largest {
 		share = 1
 	}
-	for sy := range r[0].samples {
-		ty := r[0].taps(y, sy)
-		for sx := range r[1].samples {
-			tx := r[1].taps(x, sx)
-			if largest && (ty == nil || tx == nil) {
-				f(0, 0)
-				continue
-			}
-			for _, a := range ty {
-				for _, b := range tx {
-					if w := a.weight * b.weight * share; w != 0 || largest {
-						f(a.at*width+b.at, w)
-					}
-				}
+	for s := range r[0].samples * r[1].samples {
+		ty, tx := r[0].taps(y, s/r[1].samples), r[1].taps(x, s%r[1].samples)
+		if largest && (ty == nil || tx == nil) {
+			f(0, 0)
+			continue
+		}
+		for k := range len(ty) * len(tx) {
+			a, b := ty[k/len(tx)], tx[k%len(tx)]
+			if w := a.weight * b.weight * share; w != 0 || largest {
+				f(a.at*width+b.at, w)
 			}
 		}
 	}
@@ -540,21 +536,19 @@ func deformConv(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 }
 
 func (g *deformed) each(f func(out, in int, weight float64)) {
-	positions, plane := g.w.Positions(), g.w.Plane()
+	positions, plane, taps := g.w.Positions(), g.w.Plane(), g.w.Taps
 	perGroup, outs := g.weights[1], g.weights[0]/g.groups
-	for b := range g.shape[0] {
-		for ic := range g.shape[1] {
-			og := ic / (g.shape[1] / g.offs)
-			for k := range g.w.Taps {
-				for p := range positions {
-					g.sample(b, og, k, p, func(at int, w float64) {
-						for o := range outs {
-							oc := ic/perGroup*outs + o
-							f((b*g.weights[0]+oc)*positions+p, (b*g.shape[1]+ic)*plane+at, w*g.kernel[(oc*perGroup+ic%perGroup)*g.w.Taps+k])
-						}
-					})
+	for line := range g.shape[0] * g.shape[1] {
+		b, ic := line/g.shape[1], line%g.shape[1]
+		og := ic / (g.shape[1] / g.offs)
+		for i := range taps * positions {
+			k, p := i/positions, i%positions
+			g.sample(b, og, k, p, func(at int, w float64) {
+				for o := range outs {
+					oc := ic/perGroup*outs + o
+					f((b*g.weights[0]+oc)*positions+p, line*plane+at, w*g.kernel[(oc*perGroup+ic%perGroup)*taps+k])
 				}
-			}
+			})
 		}
 	}
 }

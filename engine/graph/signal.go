@@ -130,10 +130,14 @@ func (t *dft) weights(f func(out, outPart, in, inPart int, w float64)) {
 // number2 is a complex number.
 type number2[T float] struct{ re, im T }
 
-// times is a product; the conversions keep it from being fused, so that it rounds the
-// same on every machine.
+// product2 is x times y, rounded before anything is added to it: where the machine
+// would fuse the two, results would differ from one machine to another.
+func product2[T float](x, y T) T {
+	return T(x * y) //nolint:unconvert // the conversion is what rounds
+}
+
 func (a number2[T]) times(re, im T) number2[T] {
-	return number2[T]{T(a.re*re) - T(a.im*im), T(a.re*im) + T(a.im*re)}
+	return number2[T]{product2(a.re, re) - product2(a.im, im), product2(a.re, im) + product2(a.im, re)}
 }
 
 // fast computes all transforms by factors.
@@ -239,8 +243,8 @@ func butterfly[T float](t *dft, y, x []number2[T]) {
 		for j := 1; 2*j < r; j++ {
 			at := j * q % r * turn
 			c, s := T(t.cos[at]), T(t.sin[at])
-			even = number2[T]{even.re + T(c*x[j].re), even.im + T(c*x[j].im)}
-			odd = number2[T]{odd.re + T(s*x[r-j].re), odd.im + T(s*x[r-j].im)}
+			even = number2[T]{even.re + product2(c, x[j].re), even.im + product2(c, x[j].im)}
+			odd = number2[T]{odd.re + product2(s, x[r-j].re), odd.im + product2(s, x[r-j].im)}
 		}
 		y[q] = number2[T]{even.re - odd.im, even.im + odd.re}
 		y[r-q] = number2[T]{even.re + odd.im, even.im - odd.re}

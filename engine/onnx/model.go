@@ -82,7 +82,7 @@ func (s *session) Logit(out engine.Target) engine.Target {
 // owned copies a result that shares the memory of an input or of a constant,
 // because results are the caller's to keep.
 func owned(t *engine.Tensor, in engine.Values, constant *engine.Tensor) (*engine.Tensor, error) {
-	shared := constant != nil
+	shared := constant != nil || t.DType() == engine.Sequence // whose values may be anyone's
 	for i := range in {
 		shared = shared || in[i].Tensor == t || graph.SameMemory(in[i].Tensor, t)
 	}
