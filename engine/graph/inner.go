@@ -167,6 +167,8 @@ type scan struct {
 	states, scans   int
 	inAxes, outAxes []int64
 	inBack, outBack []int64 // 1 walks from the end
+	// empty are the results of no step, nil where their shapes are not known.
+	empty []*engine.Tensor
 }
 
 // readScan reads a node's attributes, and the graph that each step runs.
@@ -203,6 +205,9 @@ func buildScan(b *builder) (Kernel, error) {
 		return nil, err
 	}
 	b.result = s.body.outputTypes()
+	if s.empty, err = emptyResults(g, b.result, s.states); err != nil {
+		return nil, err
+	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return s.walk(x, in[:given], in)
 	}, nil
@@ -276,6 +281,10 @@ func (s *scan) walk(x *Exec, in, outer []*engine.Tensor) ([]*engine.Tensor, erro
 	for i, list := range pieces {
 		if at64(s.outBack, i) == 1 {
 			slices.Reverse(list)
+		}
+		if len(list) == 0 && i < len(s.empty) && s.empty[i] != nil && at64(s.outAxes, i) == 0 {
+			result = append(result, s.empty[i])
+			continue
 		}
 		t, err := stack(x, list, at64(s.outAxes, i))
 		if err != nil {

@@ -32,7 +32,7 @@ func buildLoop(b *builder) (Kernel, error) {
 		return nil, err
 	}
 	b.result = l.body.outputTypes()[1:]
-	if l.empty, err = emptyResults(g, b.result, 1+l.carried); err != nil {
+	if l.empty, err = emptyResults(g, l.body.outputTypes(), 1+l.carried); err != nil {
 		return nil, err
 	}
 	return l.run, nil
@@ -46,7 +46,7 @@ func emptyResults(g *Graph, types []engine.DType, from int) ([]*engine.Tensor, e
 			list = append(list, nil)
 			continue
 		}
-		d := types[i-1]
+		d := types[i]
 		if d == engine.Invalid {
 			d = g.OutputSpecs[i].DType
 		}

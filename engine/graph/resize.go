@@ -402,6 +402,10 @@ func mix[T float](l *Line, to, from []T, n int, fill T) {
 		}
 		return
 	}
+	if len(l.At) == 1 && l.Weight[0] == 1 {
+		copy(to, from[l.At[0]*n:][:n])
+		return
+	}
 	for k := range n {
 		v := 0.0
 		for t, at := range l.At {

@@ -253,12 +253,7 @@ func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Te
 		return nil, err
 	}
 	if n.Op == "MaxPool" || n.Op == "GlobalMaxPool" {
-		at, index, err := newOf[int64](x, shape...)
-		if err != nil {
-			return nil, err
-		}
-		w.largest(n, t.Shape()[0]*t.Shape()[1], func(plane, p, tap int) { index[plane*w.Positions()+p] = int64(tap) }, engine.Data[T](t), out)
-		return []*engine.Tensor{o, at}, nil
+		return poolLargest(x, n, w, engine.Data[T](t), o, out)
 	}
 	p := 0.0
 	if n.Op == "LpPool" || n.Op == "GlobalLpPool" {
@@ -290,51 +285,63 @@ func LpOf(n *Node) float64 {
 // meanOf is the mean of a window, or its p-norm where p is above 0.
 func meanOf[T float](plane []T, taps []int32, weight, p float64) float64 {
 	sum := 0.0
+	if p > 0 {
+		for _, at := range taps {
+			if at >= 0 {
+				sum += math.Pow(math.Abs(float64(plane[at])), p)
+			}
+		}
+		return math.Pow(sum, 1/p)
+	}
 	for _, at := range taps {
-		switch {
-		case at < 0:
-		case p > 0:
-			sum += math.Pow(math.Abs(float64(plane[at])), p)
-		default:
+		if at >= 0 {
 			sum += float64(plane[at])
 		}
-	}
-	if p > 0 {
-		return math.Pow(sum, 1/p)
 	}
 	return sum * weight
 }
 
-// largest takes the largest element of every window of every plane, and tells where
-// among all elements it stands.
-func (w *Windows) largest(n *Node, planes int, place func(plane, p, at int), src, out any) {
-	columns := n.Attrs["storage_order"].Int == 1
-	switch s := src.(type) {
-	case []float32:
-		largestOf(w, planes, columns, place, s, out.([]float32))
-	case []float64:
-		largestOf(w, planes, columns, place, s, out.([]float64))
-	}
-}
-
-func largestOf[T float](w *Windows, planes int, columns bool, place func(plane, p, at int), src, out []T) {
+// poolLargest takes the largest element of every window, and tells where among all
+// elements it stands where the node asks for that.
+func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tensor, out []T) ([]*engine.Tensor, error) {
 	size, positions := w.Plane(), w.Positions()
-	for c := range planes {
-		plane := src[c*size : (c+1)*size]
-		for p := range positions {
-			best, from := T(math.Inf(-1)), -1
-			for _, at := range w.Index[p*w.Taps : (p+1)*w.Taps] {
-				if at >= 0 && (from < 0 || plane[at] > best || plane[at] != plane[at]) {
-					best, from = plane[at], int(at)
-				}
-			}
-			out[c*positions+p] = best
-			if columns && from >= 0 {
-				from = w.columnMajor(from)
-			}
-			place(c, p, c*size+from)
+	var places *engine.Tensor
+	var index []int64
+	if len(n.Outputs) > 1 && n.Outputs[1] != "" {
+		var err error
+		if places, index, err = newOf[int64](x, o.Shape()...); err != nil {
+			return nil, err
 		}
 	}
+	columns := n.Attrs["storage_order"].Int == 1
+	for i := range out {
+		c, p := i/positions, i%positions
+		at := largestOf(src[c*size:(c+1)*size], w.Index[p*w.Taps:(p+1)*w.Taps])
+		if out[i] = T(math.Inf(-1)); at >= 0 {
+			out[i] = src[c*size+at]
+		}
+		if index == nil {
+			continue
+		}
+		if columns && at >= 0 {
+			at = w.columnMajor(at)
+		}
+		index[i] = int64(c*size + at)
+	}
+	return []*engine.Tensor{o, places}, nil
+}
+
+// largestOf is the place of a window's largest element, or of a NaN in it; below 0
+// where all of it is padding.
+func largestOf[T float](plane []T, taps []int32) int {
+	from := -1
+	var best T
+	for _, at := range taps {
+		if at >= 0 && (from < 0 || plane[at] > best || plane[at] != plane[at]) {
+			best, from = plane[at], int(at)
+		}
+	}
+	return from
 }
 
 // columnMajor is the place of element at of a plane where the first axis runs fastest.
