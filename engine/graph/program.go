@@ -270,6 +270,9 @@ func (p *Program) Producer(name string) *Node {
 type Options struct {
 	// MaxBytes bounds live intermediate values; 0 means 1 GiB.
 	MaxBytes int64
+	// MaxInner bounds the nodes run in inner graphs, such as a loop's turns; 0 means
+	// 8 million.
+	MaxInner int
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
 	// inner counts the nodes run in inner graphs, for the whole of a run.
@@ -322,6 +325,9 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	x := &Exec{ctx: ctx, limit: opt.MaxBytes, owned: make([]int64, len(p.names)), inner: opt.inner}
 	if x.inner == nil {
 		x.inner = new(int)
+		if opt.MaxInner > 0 {
+			*x.inner = maxInner - min(opt.MaxInner, maxInner)
+		}
 	}
 	for _, i := range pl.steps {
 		if err := ctx.Err(); err != nil {

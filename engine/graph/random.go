@@ -59,6 +59,9 @@ func buildDropout(b *builder) (Kernel, error) {
 		d.ratio = b.attrs.float("ratio", 0.5)
 	}
 	b.result = []engine.DType{b.inType(0), engine.Bool}
+	if b.version() < 10 && len(b.node.Outputs) > 1 && b.node.Outputs[1] != "" {
+		return nil, b.node.unsupported("a mask, which is no condition before version 10")
+	}
 	if len(b.node.Inputs) < 3 || b.node.Inputs[2] == "" {
 		return d.inference, nil
 	}

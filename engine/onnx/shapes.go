@@ -8,10 +8,12 @@ import (
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
-// The trial run that settles outputs' shapes: so many rows, so much memory.
+// The trial run that settles outputs' shapes: so many rows, so much memory, so many
+// nodes in loops.
 const (
 	trialRows  = 3
 	trialBytes = 1 << 26
+	trialInner = 1 << 14
 )
 
 // settleShapes corrects the shapes that a file declares for its outputs by one run
@@ -35,7 +37,7 @@ func settleShapes(info *engine.Info, program *graph.Program) {
 		}
 		in = append(in, engine.Named{Name: s.Name, Tensor: t})
 	}
-	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes}, in, program.Graph().Outputs)
+	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes, MaxInner: trialInner}, in, program.Graph().Outputs)
 	if err != nil {
 		return
 	}
