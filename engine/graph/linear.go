@@ -21,6 +21,8 @@ type LinearMap struct {
 	// weights is about how many there are, 0 where no more than the work of the
 	// operator itself; fast32 and fast64 compute it with fewer.
 	weights float64
+	// scratch is the numbers that computing it needs room for.
+	scratch int
 	fast32  func(y, x []float32)
 	fast64  func(y, x []float64)
 }
@@ -65,6 +67,9 @@ func linearOp(op string, def opDef, check func(b *builder) error, mapOf func(n *
 			}
 			o, err := x.New(in[0].DType(), m.Shape...)
 			if err != nil {
+				return nil, err
+			}
+			if err := x.reserve(engine.Float64, m.scratch); err != nil {
 				return nil, err
 			}
 			if v := engine.Data[float32](in[0]); v != nil && m.fast32 != nil {
@@ -457,7 +462,7 @@ func maxUnpool(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &LinearMap{Shape: inferred}
+	m := &LinearMap{Shape: inferred, scratch: 8 * len(index)}
 	if t := arg(in, 2); t != nil {
 		if m.Shape, err = intsOf(t); err != nil {
 			return nil, err

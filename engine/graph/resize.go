@@ -241,6 +241,34 @@ func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
 	return list, nil
 }
 
+// reserveLines counts what the lines of a node will take.
+func reserveLines(x *Exec, n *Node, in []*engine.Tensor) error {
+	axes, err := resizeAxes(n, in)
+	if err != nil {
+		return err
+	}
+	r := readResize(n)
+	for i, a := range axes {
+		out, taps := in[0].Shape()[i], 1.0
+		if a != nil {
+			out = a.out
+			if r.mode != "nearest" {
+				taps = 5
+			}
+			if r.antialias {
+				taps /= min(a.scale, 1)
+			}
+		}
+		if !(taps < maxIndex) {
+			return fmt.Errorf("an element made of %v: %w", taps, engine.ErrTooLarge)
+		}
+		if err := x.reserve(engine.Float64, out*(6+2*int(taps))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // keepAspect gives all axes the smallest or the largest of their scales.
 func keepAspect(list []*axisOf, policy string) error {
 	scale := math.Inf(1)
@@ -321,6 +349,9 @@ func buildResize(b *builder) (Kernel, error) {
 		return nil, n.corrupt("antialias of the nearest element")
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if err := reserveLines(x, n, in); err != nil {
+			return nil, err
+		}
 		r, err := NewResize(n, in)
 		if err != nil {
 			return nil, err

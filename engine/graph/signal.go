@@ -11,7 +11,7 @@ import (
 // maxTransform bounds the length of a Fourier transform, maxFourier the work of all
 // transforms of one node.
 const (
-	maxTransform = 1 << 22
+	maxTransform = 1 << 20
 	maxFourier   = 1 << 34
 )
 
@@ -256,7 +256,7 @@ func butterfly[T float](t *dft, y, x []number2[T]) {
 // own: so does what made ONNX's expected values, down to the rounding of zeros.
 func (t *dft) linear(shape []int) *LinearMap {
 	m := &LinearMap{
-		Shape: shape, Each: t.each, weights: float64(t.lines) * float64(t.out) * float64(t.have),
+		Shape: shape, Each: t.each, weights: float64(t.lines) * float64(t.out) * float64(t.have), scratch: 8 * t.n,
 		fast64: func(y, x []float64) { fast(t, y, x) },
 	}
 	if t.inParts == 2 {

@@ -160,7 +160,15 @@ type tfidf struct {
 	shortest, longest, skips int
 	width                    int
 	mode                     string
-	weights                  []float64
+	// weights are by place, where they are given.
+	weights map[int]float64
+}
+
+func (f *tfidf) weight(place int) float64 {
+	if w, ok := f.weights[place]; ok {
+		return w
+	}
+	return 1
 }
 
 func buildTfIdf(b *builder) (Kernel, error) {
@@ -192,10 +200,7 @@ func buildTfIdf(b *builder) (Kernel, error) {
 	if len(weights) > 0 && len(weights) != len(places) {
 		return nil, b.node.corrupt("%d weights of %d n-grams", len(weights), len(places))
 	}
-	f.weights = make([]float64, f.width)
-	for i := range f.weights {
-		f.weights[i] = 1
-	}
+	f.weights = make(map[int]float64, len(weights))
 	for i, w := range weights {
 		f.weights[places[i]] = float64(w)
 	}
@@ -277,9 +282,9 @@ func (f *tfidf) run(x *Exec, t *engine.Tensor) ([]*engine.Tensor, error) {
 			switch {
 			case n == 0:
 			case f.mode == "IDF":
-				row[i] = float32(f.weights[i])
+				row[i] = float32(f.weight(i))
 			case f.mode == "TFIDF":
-				row[i] = float32(float64(n) * f.weights[i])
+				row[i] = float32(float64(n) * f.weight(i))
 			}
 		}
 	}

@@ -11,7 +11,10 @@ import (
 
 // The bounds of writing functions out: how deep they may call each other, and how
 // many nodes a model may come to.
-const maxCalls = 64
+const (
+	maxCalls   = 64
+	maxWritten = 1 << 17
+)
 
 // functionProto is an operator that the model itself defines by others.
 type functionProto struct {
@@ -109,8 +112,8 @@ func (p *modelProto) call(n *nodeProto, fn *functionProto, at scope, dir string)
 			return nil, err
 		}
 		out = append(out, nodes...)
-		if p.written += len(nodes) + 1; p.written > maxNodes {
-			return nil, fmt.Errorf("functions written out to more than %d nodes: %w", maxNodes, engine.ErrTooLarge)
+		if p.written += len(nodes) + 1; p.written > maxWritten {
+			return nil, fmt.Errorf("functions written out to more than %d nodes: %w", maxWritten, engine.ErrTooLarge)
 		}
 	}
 	for _, d := range direct {

@@ -8,9 +8,6 @@ import (
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
-// maxTreeNodes bounds what the sets of a TreeEnsemble are written out to.
-const maxTreeNodes = 1 << 22
-
 // ensemble5 writes a TreeEnsemble (ai.onnx.ml 5) in the form of the older operators,
 // which have a node for a leaf and no sets: a set becomes one node for each member.
 type ensemble5 struct {
@@ -21,8 +18,10 @@ type ensemble5 struct {
 	modes                      []uint8
 	splits, weights            []float64
 	sets                       [][]float64
-	tree                       int64
-	count                      int
+	// room is how many nodes the sets may be written out to.
+	room  int
+	tree  int64
+	count int
 
 	nodes treeNodes
 }
@@ -137,6 +136,8 @@ func (e *ensemble5) readSets() error {
 	if t := e.n.Attrs["membership_values"].Tensor; t != nil {
 		values, _ = t.Float64s()
 	}
+	// A node may be written once for each value of a set above it.
+	e.room = 1<<16 + 16*(len(e.modes)+len(values))
 	at := 0
 	for i, mode := range e.modes {
 		if mode != modeMember {
@@ -155,8 +156,8 @@ func (e *ensemble5) readSets() error {
 
 // add writes out a node or a leaf that stands inside depth others, and returns its id.
 func (e *ensemble5) add(i int64, leaf bool, depth int) (int64, error) {
-	if len(e.nodes.ids) >= maxTreeNodes || depth > 1<<12 {
-		return 0, fmt.Errorf("node %q: trees of more than %d nodes or %d deep: %w", e.n.Label(), maxTreeNodes, 1<<12, engine.ErrTooLarge)
+	if len(e.nodes.ids) >= e.room || depth > 1<<16 {
+		return 0, fmt.Errorf("node %q: trees of more than %d nodes or %d deep: %w", e.n.Label(), e.room, 1<<16, engine.ErrTooLarge)
 	}
 	if leaf {
 		if i < 0 || int(i) >= len(e.weights) {
