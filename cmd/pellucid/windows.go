@@ -20,10 +20,14 @@ import (
 // bounded fills in the bounds that a question left open: the span of event time
 // there is. ok is false where there is no prediction at all.
 func (s *server) bounded(ctx context.Context, w *api.Window) (ok bool, err error) {
+	return s.boundedBy(ctx, w, s.store.Extent)
+}
+
+func (s *server) boundedBy(ctx context.Context, w *api.Window, extent func(ctx context.Context, tenant, model, version string) (first, last time.Time, rows uint64, err error)) (ok bool, err error) {
 	if !w.From.IsZero() && !w.To.IsZero() {
 		return true, w.Bounded()
 	}
-	first, last, _, err := s.store.Extent(ctx, w.Tenant, w.Model, w.Version)
+	first, last, _, err := extent(ctx, w.Tenant, w.Model, w.Version)
 	if err != nil || last.IsZero() {
 		return false, err
 	}
@@ -163,7 +167,7 @@ func (s *server) traffic(ctx context.Context, w api.Window) ([]api.TrafficPoint,
 	if _, err := s.find(&w); err != nil {
 		return nil, err
 	}
-	if ok, err := s.bounded(ctx, &w); err != nil || !ok {
+	if ok, err := s.boundedBy(ctx, &w, s.store.TrafficExtent); err != nil || !ok {
 		return []api.TrafficPoint{}, err
 	}
 	list, err := s.store.Traffic(ctx, w.Tenant, w.Model, w.Version, w.From, w.To, w.Step)

@@ -106,3 +106,25 @@ func TestRulesOnFeaturesThatAreNotThere(t *testing.T) {
 		t.Errorf("%+v %v", w, err)
 	}
 }
+
+// TestFailuresAfterTheLastAnswerAreTraffic: a model that answers nothing any more has
+// errors to show, without anybody naming the time.
+func TestFailuresAfterTheLastAnswerAreTraffic(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "reg/1/model.yaml", "task: regression\n")
+	r := startRig(t, testConfig(t, models))
+	row := func(id, at, status string) string {
+		return `{"id":"` + id + `","model":"reg","version":"1","time":"2024-05-01T` + at + `:00Z","features":{"x":1},"outputs":{"y":2}` + status + `}`
+	}
+	r.post(t, "/api/v1/predictions", "["+row("a", "12:00", "")+","+row("b", "12:05", `,"status":500,"error":"no"`)+","+row("c", "13:05", `,"status":503,"error":"no"`)+"]", nil)
+	r.stored(t)
+	var traffic struct{ Chunks []api.TrafficPoint }
+	r.get(t, "/api/v1/models/reg/traffic", &traffic)
+	requests, errors := 0., 0.
+	for _, p := range traffic.Chunks {
+		requests, errors = requests+p.Requests, errors+p.Errors
+	}
+	if requests != 3 || errors != 2 {
+		t.Errorf("%g requests, %g errors: %+v", requests, errors, traffic.Chunks)
+	}
+}

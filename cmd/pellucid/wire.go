@@ -478,7 +478,7 @@ func (s *server) sources() *api.Sources {
 		},
 		Prediction: s.showPrediction, Explain: s.explainAndRecord, Spans: s.spans,
 		Extent: func(ctx context.Context, tenant, model, version string) (time.Time, time.Time, error) {
-			first, last, _, err := s.store.Extent(ctx, tenant, model, version)
+			first, last, _, err := s.store.TrafficExtent(ctx, tenant, model, version)
 			return first, last, err
 		},
 		Alerts: s.alerts, PastAlerts: s.pastAlerts, Receivers: receivers, Dead: s.deadLetters(), Status: s.status, Now: time.Now,
