@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // StoredAs returns what a clear value of a field that is private by hash may be
@@ -27,6 +28,14 @@ func (f *Field) StoredAs(key []byte, value string) ([]string, error) {
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// hashedDigits is the length of what a hashed value is stored as.
+const hashedDigits = 32
+
+// IsHash reports whether a text has the form of what is stored of a hashed value.
+func IsHash(value string) bool {
+	return len(value) == hashedDigits && strings.Trim(value, "0123456789abcdef") == ""
 }
 
 // EncodedText is how a text lies in a record of the spool: its length and its bytes,

@@ -5,6 +5,14 @@ import (
 	"strings"
 )
 
+// Ref names stored predictions: one by its id, the rows of a request by the request's,
+// or those of a trace (TracePrefix before its id). An id that was made elsewhere may be
+// one in several models: Model, if given, says in which.
+type Ref struct{ Tenant, Model, ID string }
+
+// TracePrefix begins an id that is a trace's.
+const TracePrefix = "trace:"
+
 // SplitID takes an id of the form "<request>.<row>" apart. oneRow is false, and
 // request the whole id, where it names a request and no row of it.
 func SplitID(id string) (request string, row int, oneRow bool) {

@@ -75,14 +75,48 @@ type predictionPage struct {
 	frame
 	// Rows are those of a request of several that stand on this page, from the row
 	// First on; Of is how many it has.
-	Rows                      []collector.StoredPrediction
-	First, Last, Of           int
-	EarlierURL, LaterURL      string
-	P                         *collector.StoredPrediction
-	Outputs, Features, Stages []pair
-	Methods                   []string
-	Spans                     []spanRow
-	Explanation               template.HTML
+	Rows                 []collector.StoredPrediction
+	First, Last, Of      int
+	EarlierURL, LaterURL string
+	// Shared says that several models have a prediction of this id.
+	Shared bool
+	// P is the one prediction. Its pages are shown with sealed values where this one is.
+	P                      *collector.StoredPrediction
+	ExplainURL, ReportURL  string
+	SealedURL, UnsealedURL string
+	Outputs, Features      []fieldRow
+	// NoFeatures says why none are stored, Unexplained why it cannot be explained.
+	NoFeatures, Unexplained string
+	Privacy                 api.Privacy
+	Stages                  []pair
+	Methods                 []string
+	Spans                   []spanRow
+	Explanation             template.HTML
+}
+
+// fieldRow is a feature or an output; Mark and Means say what is done to a private one.
+type fieldRow struct{ Name, Value, Mark, Means string }
+
+// means explains the marks of private fields.
+var means = map[string]string{
+	"drop":    "private: never stored",
+	"mask":    "private: only that there was a value is stored",
+	"hash":    "private: stored as a keyed hash; a filter takes the clear value",
+	"bucket":  "private: stored rounded to its first digit",
+	"seal":    "private: stored encrypted",
+	"pattern": "a pattern took something private out of the text",
+}
+
+// link leads to a prediction's page. An id that was made elsewhere may be one in other
+// models too.
+func link(p collector.StoredPrediction) string { return linkIn(p, p.Route == collector.RouteImported) }
+
+func linkIn(p collector.StoredPrediction, model bool) string {
+	u := "/ui/predictions/" + url.PathEscape(p.ID)
+	if model {
+		u += "?" + url.Values{"model": {p.Model}}.Encode()
+	}
+	return u
 }
 
 func (s *server) prediction(c echo.Context) error {
@@ -95,23 +129,32 @@ func (s *server) prediction(c echo.Context) error {
 
 func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	ctx := c.Request().Context()
-	id, err := api.Param(c, "id")
+	ref, err := refOf(c)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.Sources.Prediction(ctx, collector.DefaultTenant, id)
+	rows, err := s.Sources.Prediction(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, fmt.Errorf("prediction %q: %w", id, collector.ErrNotFound)
+		return nil, fmt.Errorf("prediction %q: %w", ref.ID, collector.ErrNotFound)
 	}
 	page := &predictionPage{frame: s.frame(c, "Prediction", "predictions"), Rows: rows, Of: len(rows)}
+	page.Shared = slices.ContainsFunc(rows, func(p collector.StoredPrediction) bool { return p.Model != rows[0].Model })
 	if len(rows) > 1 {
 		return page, page.turn(c)
 	}
 	page.P = &rows[0]
-	page.Outputs, page.Features = pairs(page.P.Outputs), pairs(page.P.Features)
+	if page.Privacy, err = s.Sources.Privacy(ctx, page.P); err != nil {
+		return nil, err
+	}
+	page.Outputs, page.Features = fieldRows(page.P.Outputs, page.Privacy.Outputs), fieldRows(page.P.Features, page.Privacy.Features)
+	if len(page.P.Features) == 0 && (len(page.Features) == 0 || page.P.Capture != collector.CaptureFull) {
+		page.Features, page.NoFeatures = nil, noFeatures(page.P)
+	}
+	page.Unexplained = unexplained(page.P)
+	page.setURLs(ref)
 	page.Stages = stagesOf(page.P.LatencyMS)
 	for _, v := range s.Sources.Models() {
 		if v.Digest == page.P.Digest {
@@ -124,6 +167,61 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	}
 	page.Spans = waterfall(spans)
 	return page, nil
+}
+
+// refOf reads which prediction a page is about.
+func refOf(c echo.Context) (collector.Ref, error) {
+	id, err := api.Param(c, "id")
+	return collector.Ref{Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), ID: id}, err
+}
+
+// setURLs leads from a prediction's page to what is of the same prediction, shown in the
+// same way.
+func (p *predictionPage) setURLs(ref collector.Ref) {
+	at := func(below string, unseal bool) string {
+		q := url.Values{}
+		if ref.Model != "" || p.P.Route == collector.RouteImported {
+			q.Set("model", p.P.Model)
+		}
+		if unseal {
+			q.Set("unseal", "true")
+		}
+		u := "/ui/predictions/" + url.PathEscape(p.P.ID) + below
+		if len(q) > 0 {
+			u += "?" + q.Encode()
+		}
+		return u
+	}
+	p.ExplainURL, p.ReportURL = at("/explain", p.Privacy.Unsealed), at("/report", p.Privacy.Unsealed)
+	p.SealedURL, p.UnsealedURL = at("", false), at("", true)
+}
+
+// noFeatures says why a prediction has none.
+func noFeatures(p *collector.StoredPrediction) string {
+	switch {
+	case p.Status >= http.StatusBadRequest:
+		return "No features are stored: the request failed."
+	case p.Capture == collector.CaptureSampled:
+		return "No features are stored: a rule of capture.sample left them out of this prediction. Its outputs, score, status and times are here, and drift, labels and performance count it as any other."
+	case p.Capture == collector.CaptureCut:
+		return "No features are stored: they were larger than capture.body allows."
+	case p.Capture == collector.CaptureFull:
+		return "The request brought no features."
+	}
+	return "No features are stored (" + p.Capture + ")."
+}
+
+// unexplained says why a prediction cannot be explained from what is stored of it.
+func unexplained(p *collector.StoredPrediction) string {
+	switch {
+	case p.Status >= http.StatusBadRequest:
+		return "It failed, so there is nothing to explain."
+	case p.Capture == collector.CaptureRedacted:
+		return "It cannot be explained: capture.patterns took something out of its features, so what the model saw is not stored."
+	case p.Capture == collector.CaptureSampled, p.Capture == collector.CaptureCut, p.Capture == collector.CaptureNone:
+		return "It cannot be explained: what the model saw is not stored. Send its features to be explained, or keep them with a rule of capture.sample."
+	}
+	return ""
 }
 
 // pageOfRows is how many rows of one request stand on one page.
@@ -141,7 +239,11 @@ func (p *predictionPage) turn(c echo.Context) error {
 	}
 	to := min(from+pageOfRows, p.Of)
 	p.Rows, p.First, p.Last = p.Rows[from:to], from, to-1
-	at := func(row int) string { return c.Request().URL.EscapedPath() + "?row=" + strconv.Itoa(row) }
+	at := func(row int) string {
+		q := c.QueryParams()
+		q.Set("row", strconv.Itoa(row))
+		return c.Request().URL.EscapedPath() + "?" + q.Encode()
+	}
 	if from > 0 {
 		p.EarlierURL = at(max(0, from-pageOfRows))
 	}
@@ -163,11 +265,18 @@ func stagesOf(latency map[string]float64) []pair {
 	return out
 }
 
-func pairs(m map[string]any) []pair {
-	out := make([]pair, 0, len(m))
+// fieldRows lists values by name, and those of which none is stored.
+func fieldRows(m map[string]any, private map[string]string) []fieldRow {
+	out := make([]fieldRow, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, pair{k, value(m[k])})
+		out = append(out, fieldRow{k, value(m[k]), private[k], means[private[k]]})
 	}
+	for _, k := range slices.Sorted(maps.Keys(private)) {
+		if _, there := m[k]; !there {
+			out = append(out, fieldRow{k, "not stored", private[k], means[private[k]]})
+		}
+	}
+	slices.SortFunc(out, func(a, b fieldRow) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
@@ -218,6 +327,8 @@ type explanationView struct {
 	Plot        figureView
 	Words       string
 	Promise     string
+	Unit        string
+	Rest        string
 	Rows        []phiRow
 	Certificate []pair
 }
@@ -266,11 +377,11 @@ func (s *server) explanation(c echo.Context) (template.HTML, error) {
 }
 
 func (s *server) ask(c echo.Context, method string) ([]collector.Explanation, error) {
-	id, err := api.Param(c, "id")
+	ref, err := refOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return s.Sources.Explain(c.Request().Context(), collector.DefaultTenant, id, collector.ExplainRequest{Method: method})
+	return s.Sources.Explain(c.Request().Context(), ref, collector.ExplainRequest{Method: method})
 }
 
 func viewOf(e *collector.Explanation) (explanationView, error) {
@@ -289,6 +400,7 @@ func viewOf(e *collector.Explanation) (explanationView, error) {
 		Words:   fmt.Sprintf("%s of %s: base %.5g, prediction %.5g (%s)", e.Method, e.Output, e.Base, e.Prediction, e.Space),
 		Promise: fmt.Sprintf("base + sum of phi misses the prediction by %.2g", e.Certificate.Residual),
 	}
+	v.Unit, v.Rest = report.Unit(e), report.Residual(e)
 	if e.Certificate.Exact {
 		v.Promise = "Exact: nothing was sampled; " + v.Promise
 	}
@@ -349,4 +461,12 @@ func (s *server) report(c echo.Context) error {
 	// The report is one file to keep, so its style stands in it.
 	c.Response().Header().Set("Content-Security-Policy", strings.Replace(policy, "style-src 'self'", "style-src 'unsafe-inline'", 1))
 	return c.HTMLBlob(http.StatusOK, b.Bytes())
+}
+
+func pairs(m map[string]any) []pair {
+	out := make([]pair, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, pair{k, value(m[k])})
+	}
+	return out
 }

@@ -39,10 +39,11 @@ func empty() *api.Sources {
 		Bins:        func(context.Context, api.Window, string) (api.Bins, error) { return api.Bins{}, collector.ErrNotFound },
 		List:        func(context.Context, collector.Query) (collector.Page, error) { return collector.Page{}, nil },
 		Count:       func(context.Context, collector.Query) (int64, error) { return 0, nil },
-		Prediction: func(_ context.Context, _, id string) ([]collector.StoredPrediction, error) {
-			return nil, fmt.Errorf("prediction %q: %w", id, collector.ErrNotFound)
+		Prediction: func(_ context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+			return nil, fmt.Errorf("prediction %q: %w", ref.ID, collector.ErrNotFound)
 		},
-		Explain: func(context.Context, string, string, collector.ExplainRequest) ([]collector.Explanation, error) {
+		Privacy: func(context.Context, *collector.StoredPrediction) (api.Privacy, error) { return api.Privacy{}, nil },
+		Explain: func(context.Context, collector.Ref, collector.ExplainRequest) ([]collector.Explanation, error) {
 			return nil, collector.ErrNotFound
 		},
 		Spans:      func(context.Context, string) ([]api.Span, error) { return nil, nil },
@@ -93,10 +94,10 @@ func filled(name string) *api.Sources {
 		return collector.Page{Predictions: []collector.StoredPrediction{p}, Next: "more"}, nil
 	}
 	s.Count = func(context.Context, collector.Query) (int64, error) { return 51, nil }
-	s.Prediction = func(context.Context, string, string) ([]collector.StoredPrediction, error) {
+	s.Prediction = func(context.Context, collector.Ref) ([]collector.StoredPrediction, error) {
 		return []collector.StoredPrediction{p}, nil
 	}
-	s.Explain = func(context.Context, string, string, collector.ExplainRequest) ([]collector.Explanation, error) {
+	s.Explain = func(context.Context, collector.Ref, collector.ExplainRequest) ([]collector.Explanation, error) {
 		return []collector.Explanation{explanation(name)}, nil
 	}
 	s.Spans = func(context.Context, string) ([]api.Span, error) {
@@ -327,10 +328,10 @@ func TestExplain(t *testing.T) {
 	src := filled("m")
 	asked := 0
 	answer := func() ([]collector.Explanation, error) { return []collector.Explanation{explanation("m")}, nil }
-	src.Explain = func(_ context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	src.Explain = func(_ context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
 		asked++
-		if tenant != collector.DefaultTenant || id != "one" || req.Method != "tree_shap" {
-			t.Errorf("asked for %q of %q, %+v", id, tenant, req)
+		if ref != (collector.Ref{Tenant: collector.DefaultTenant, ID: "one"}) || req.Method != "tree_shap" {
+			t.Errorf("asked for %q of %q, %+v", ref.ID, ref.Tenant, req)
 		}
 		return answer()
 	}
@@ -442,7 +443,7 @@ func TestPredictionsAreFilteredAndTurned(t *testing.T) {
 		t.Errorf("find: %d %v", w.Code, w.Header())
 	}
 	rows := []collector.StoredPrediction{{ID: "a.0"}, {ID: "a.1"}}
-	src.Prediction = func(context.Context, string, string) ([]collector.StoredPrediction, error) { return rows, nil }
+	src.Prediction = func(context.Context, collector.Ref) ([]collector.StoredPrediction, error) { return rows, nil }
 	if body := get(e, "/ui/predictions/a").Body.String(); !strings.Contains(body, "2 rows of one request") || !strings.Contains(body, "/ui/predictions/a.1") {
 		t.Error("a request of two rows does not list them")
 	}
@@ -455,7 +456,7 @@ func TestLargeRequestsArePaged(t *testing.T) {
 	for i := range rows {
 		rows[i].ID = fmt.Sprintf("a.%d", i)
 	}
-	src.Prediction = func(context.Context, string, string) ([]collector.StoredPrediction, error) { return rows, nil }
+	src.Prediction = func(context.Context, collector.Ref) ([]collector.StoredPrediction, error) { return rows, nil }
 	e := pages(t, src)
 	for path, want := range map[string][]string{
 		"/ui/predictions/a": {"1001 rows of one request", ">a.0<", ">a.99<", "Rows 0 to 99.", "?row=100\"", "!a.100<", "!Earlier"}, "/ui/predictions/a?row=150": {">a.150<", ">a.249<", "?row=50\"", "?row=250\""},
@@ -527,6 +528,121 @@ func TestWords(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestAnIdOfSeveralModels is a list of predictions that each has a page of its own.
+func TestAnIdOfSeveralModels(t *testing.T) {
+	src := filled("m")
+	var asked []collector.Ref
+	src.Prediction = func(_ context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+		asked = append(asked, ref)
+		rows := []collector.StoredPrediction{
+			{ID: "o/1", Model: "a&b", Version: "v1", Time: day(1), Status: 200, Capture: "full", Route: collector.RouteImported},
+			{ID: "o/1", Model: "c", Version: "v2", Time: day(2), Status: 200, Capture: "full", Route: collector.RouteImported},
+		}
+		switch ref.Model {
+		case "a&b":
+			return rows[:1], nil
+		case "c":
+			return rows[1:], nil
+		}
+		return rows, nil
+	}
+	src.Explain = func(_ context.Context, ref collector.Ref, _ collector.ExplainRequest) ([]collector.Explanation, error) {
+		asked = append(asked, ref)
+		return []collector.Explanation{explanation("m")}, nil
+	}
+	e := pages(t, src)
+	body := get(e, "/ui/predictions/o%2F1").Body.String()
+	for _, want := range []string{"2 predictions of this id", `href="/ui/predictions/o%2F1?model=a%26b"`, `href="/ui/predictions/o%2F1?model=c"`, "v1", "v2", "2013-07-01 00:00:00", "2013-07-02 00:00:00"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the list lacks %s", want)
+		}
+	}
+	one := get(e, "/ui/predictions/o%2F1?model=a%26b").Body.String()
+	for _, want := range []string{"One prediction", `action="/ui/predictions/o%2F1/explain?model=a%26b"`, `href="/ui/predictions/o%2F1/report?model=a%26b"`} {
+		if !strings.Contains(one, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	asked = nil
+	post(e, "/ui/predictions/o%2F1/explain?model=a%26b", map[string]string{"HX-Request": "true"})
+	get(e, "/ui/predictions/o%2F1/report?model=c")
+	want := []string{"a&b", "c", "c"}
+	for i, ref := range asked {
+		if len(asked) != len(want) || ref.Model != want[i] || ref.ID != "o/1" {
+			t.Errorf("asked %+v", asked)
+		}
+	}
+}
+
+// TestPrivateFieldsAreMarked, and sealed ones can be shown by who may see them.
+func TestPrivateFieldsAreMarked(t *testing.T) {
+	src := filled("m")
+	p := collector.StoredPrediction{
+		ID: "one", Model: "m", Status: 200, Capture: "full", Features: map[string]any{"a": "***", "b": 1.0, "c": "f00"}, Outputs: map[string]any{"said": "[card]"},
+	}
+	private := api.Privacy{Features: map[string]string{"a": "seal", "c": "hash", "d": "drop"}, Outputs: map[string]string{"said": "pattern"}, Sealed: true}
+	src.Prediction = func(context.Context, collector.Ref) ([]collector.StoredPrediction, error) {
+		return []collector.StoredPrediction{p}, nil
+	}
+	src.Privacy = func(context.Context, *collector.StoredPrediction) (api.Privacy, error) { return private, nil }
+	e := pages(t, src)
+	show := func(what string, want ...string) {
+		t.Helper()
+		body := get(e, "/ui/predictions/one").Body.String()
+		for _, w := range want {
+			if bare, no := strings.CutPrefix(w, "!"); strings.Contains(body, bare) == no {
+				t.Errorf("%s: about %q", what, w)
+			}
+		}
+	}
+	marks := []string{`<td>a <span class="mark seal"`, `<td>c <span class="mark hash"`, `<td>d <span class="mark drop"`, "not stored", `<td>b</td>`, `<dt>said <span class="mark pattern"`}
+	show("who may not", append(marks, "machine only", "!unseal=true")...)
+	private.MayUnseal = true
+	show("who may", append(marks, `href="/ui/predictions/one?unseal=true"`, `action="/ui/predictions/one/explain"`)...)
+	private.Unsealed = true
+	show("who does", `action="/ui/predictions/one/explain?unseal=true"`, `href="/ui/predictions/one/report?unseal=true"`, `href="/ui/predictions/one">Hide them`)
+	private = api.Privacy{}
+	show("nothing is private", "!class=\"mark", "!unseal")
+	for capture, want := range map[string][]string{
+		"sampled": {"capture.sample left them out", "It cannot be explained", "!/explain"}, "cut": {"larger than", "!/explain"}, "none": {"(none)", "!/explain"}, "full": {"brought no features"},
+	} {
+		p.Features, p.Capture = nil, capture
+		show(capture, want...)
+	}
+	p.Status = 500
+	show("failed", "the request failed", "nothing to explain", "!/explain")
+}
+
+// TestExplanationsSayWhatTheirNumbersAre: a unit and a residual in a sentence.
+func TestExplanationsSayWhatTheirNumbersAre(t *testing.T) {
+	src := filled("m")
+	x := explanation("m")
+	src.Explain = func(context.Context, collector.Ref, collector.ExplainRequest) ([]collector.Explanation, error) {
+		return []collector.Explanation{x}, nil
+	}
+	e := pages(t, src)
+	for _, c := range []struct {
+		method, space string
+		exact         bool
+		want          []string
+	}{
+		{"tree_shap", "margin", true, []string{"log-odds", "rounding of floating point"}},
+		{"tree_shap", "probability", true, []string{"five percentage points", "misses the prediction by"}},
+		{"integrated_gradients", "identity", false, []string{"the model&#39;s own output", "summing the gradient"}},
+		{"input_x_gradient", "identity", false, []string{"does not account for"}},
+		{"saliency", "identity", false, []string{"it has no direction"}},
+	} {
+		x.Method, x.Space, x.Certificate.Method, x.Certificate.Exact = c.method, c.space, c.method, c.exact
+		part := post(e, "/ui/predictions/one/explain", map[string]string{"HX-Request": "true"}).Body.String()
+		whole := get(e, "/ui/predictions/one/report").Body.String()
+		for _, w := range c.want {
+			if !strings.Contains(part, w) || !strings.Contains(whole, w) && w != "misses the prediction by" {
+				t.Errorf("%s in %s: %q: page %t, report %t", c.method, c.space, w, strings.Contains(part, w), strings.Contains(whole, w))
+			}
 		}
 	}
 }

@@ -124,8 +124,8 @@ func (a audited) named(id string) string {
 }
 
 // Prediction reads a stored prediction.
-func (a audited) Prediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
-	rows, err := a.s.showPrediction(ctx, tenant, id)
+func (a audited) Prediction(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+	rows, err := a.s.showPrediction(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (a audited) Prediction(ctx context.Context, tenant, id string) ([]collector
 	if len(rows) > 0 {
 		model = rows[0].Model
 	}
-	return rows, a.told(ctx, reading(ctx), model, a.named(id), len(rows))
+	return rows, a.told(ctx, reading(ctx), model, a.named(ref.ID), len(rows))
 }
 
 // reading names what a caller does who sees rows, sealed values opened or not.
@@ -145,12 +145,12 @@ func reading(ctx context.Context) string {
 }
 
 // Explain explains a stored prediction.
-func (a audited) Explain(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	list, err := a.s.explainStored(ctx, tenant, id, req)
+func (a audited) Explain(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	list, err := a.s.explainStored(ctx, ref, req)
 	if err != nil {
 		return nil, err
 	}
-	return list, a.told(ctx, "explain", modelOf(list), a.named(id), len(list))
+	return list, a.told(ctx, "explain", modelOf(list), a.named(ref.ID), len(list))
 }
 
 // query describes a question without the values in it.
@@ -181,12 +181,12 @@ func (a audited) sources(src *api.Sources) *api.Sources {
 	list, count, spans := src.List, src.Count, src.Spans
 	src.Prediction = a.Prediction
 	explain := src.Explain
-	src.Explain = func(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
-		got, err := explain(ctx, tenant, id, req)
+	src.Explain = func(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
+		got, err := explain(ctx, ref, req)
 		if err != nil {
 			return nil, err
 		}
-		return got, a.told(ctx, "explain", modelOf(got), a.named(id), len(got))
+		return got, a.told(ctx, "explain", modelOf(got), a.named(ref.ID), len(got))
 	}
 	src.List = func(ctx context.Context, q collector.Query) (collector.Page, error) {
 		p, err := list(ctx, q)

@@ -60,10 +60,10 @@ func (s *server) driving(l *collector.DeadLetter) (bool, error) {
 }
 
 // fromDead answers for a prediction that the store refuses.
-func (s *server) fromDead(ctx context.Context, id string) ([]collector.StoredPrediction, error) {
-	request, row, oneRow := collector.SplitID(id)
+func (s *server) fromDead(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+	request, row, oneRow := collector.SplitID(ref.ID)
 	for _, l := range s.dead.List() {
-		if l.Insert != collector.InsertPredictions || l.Record != id && !(oneRow && l.Record == request) {
+		if l.Insert != collector.InsertPredictions || l.Record != ref.ID && !(oneRow && l.Record == request) || ref.Model != "" && l.Model != ref.Model {
 			continue
 		}
 		whole, err := s.deadLetter(ctx, l.ID)
@@ -71,7 +71,7 @@ func (s *server) fromDead(ctx context.Context, id string) ([]collector.StoredPre
 			return nil, err
 		}
 		rows := whole.Predictions
-		if l.Record != id {
+		if l.Record != ref.ID {
 			if row >= len(rows) {
 				continue
 			}

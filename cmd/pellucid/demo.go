@@ -223,7 +223,7 @@ func (s *server) tourPrediction(ctx context.Context, out io.Writer, a alerts.Ale
 		return fmt.Errorf("alert %s names no prediction", a.Rule)
 	}
 	id := a.Samples[0]
-	list, err := s.explainAndRecord(ctx, collector.DefaultTenant, id, collector.ExplainRequest{})
+	list, err := s.explainAndRecord(ctx, collector.Ref{Tenant: collector.DefaultTenant, ID: id}, collector.ExplainRequest{})
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (s *server) holdHalves(ctx context.Context, x *clickhouse.Subject) (*outsid
 		return o, nil
 	}
 	held, err := s.events.Hold(ctx, func(h *events.Half) (bool, error) {
-		v, err := halfOf(x, h)
+		v, err := s.halfOf(x, h)
 		if v == clickhouse.Maybe {
 			o.unknown++
 		}
@@ -64,16 +64,20 @@ func means(id, request string, rows int) bool {
 	return one && base == request && row < rows
 }
 
-func halfOf(x *clickhouse.Subject, h *events.Half) (clickhouse.Verdict, error) {
+func (s *server) halfOf(x *clickhouse.Subject, h *events.Half) (clickhouse.Verdict, error) {
 	switch {
 	case x.PredictionID != "" && (h.Unreadable && means(x.PredictionID, h.ID, collector.MaxRows) || means(x.PredictionID, h.ID, len(h.Rows))):
 		return clickhouse.Yes, nil
 	case x.PredictionID != "" || h.Model != x.Model:
 		return clickhouse.No, nil
 	}
+	var outputs []collector.Field
+	if v, err := s.models.Find(h.Model, h.Version); err == nil {
+		outputs = v.Schema.Outputs
+	}
 	best := clickhouse.No
 	for i := range max(len(h.Rows), 1) {
-		row := &clickhouse.Outside{Columns: map[string]any{
+		row := &clickhouse.Outside{OutputFields: outputs, Columns: map[string]any{
 			"id": h.ID, "model": h.Model, "version": h.Version, "trace_id": h.TraceID, "span_id": h.SpanID, "external_id": "",
 		}}
 		if !h.Unreadable {
@@ -82,16 +86,15 @@ func halfOf(x *clickhouse.Subject, h *events.Half) (clickhouse.Verdict, error) {
 		if at, err := time.Parse(time.RFC3339Nano, h.Time); err == nil {
 			row.Columns["time"] = at
 		}
-		if h.Half == "request" && i < len(h.Rows) {
-			row.Features = map[string]any{}
-			for name, raw := range h.Rows[i] {
-				d := json.NewDecoder(bytes.NewReader(raw))
-				d.UseNumber()
-				var v any
-				if err := d.Decode(&v); err != nil {
-					return clickhouse.Maybe, nil //nolint:nilerr // counted as not searched
-				}
-				row.Features[name] = v
+		if i < len(h.Rows) {
+			values, err := halfValues(h.Rows[i])
+			if err != nil {
+				return clickhouse.Maybe, nil //nolint:nilerr // counted as not searched
+			}
+			if h.Half == "request" {
+				row.Features = values
+			} else {
+				row.Outputs = values
 			}
 		}
 		v, err := x.Matches(row)
@@ -101,6 +104,21 @@ func halfOf(x *clickhouse.Subject, h *events.Half) (clickhouse.Verdict, error) {
 		best = max(best, v)
 	}
 	return best, nil
+}
+
+// halfValues are the values of half a row as they came.
+func halfValues(row map[string]json.RawMessage) (map[string]any, error) {
+	out := make(map[string]any, len(row))
+	for name, raw := range row {
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		var v any
+		if err := d.Decode(&v); err != nil {
+			return nil, err
+		}
+		out[name] = v
+	}
+	return out, nil
 }
 
 // countSubject counts what an erasure would delete.
@@ -254,6 +272,7 @@ func (s *server) predictionOf(ctx context.Context, x *clickhouse.Subject, p *col
 		row := outsideRow(p, &stored[i], i)
 		if schema != nil && p.SchemaID != "" {
 			row.Features, row.Fields = stored[i].Features, schema.Features
+			row.Outputs, row.OutputFields = stored[i].Outputs, schema.Outputs
 		}
 		v, err := x.Matches(row)
 		if err != nil {

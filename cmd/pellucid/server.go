@@ -196,7 +196,7 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		dsn = s.engine.Env().DSN()
 	}
 	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Synced: s.cfg.Capture.Durability == string(spool.LevelMachine)})
+	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.Capture.Durability == string(spool.LevelMachine)})
 	if err != nil {
 		return err
 	}

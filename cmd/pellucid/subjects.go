@@ -61,6 +61,33 @@ func (s *server) subject(x api.Subject) clickhouse.Subject {
 	}
 }
 
+// clearForms are what a filter's clear values may be stored as. Whoever may not see private
+// values may not try them either: a caller from elsewhere compares with what is stored.
+func (s *server) clearForms(ctx context.Context) (field func(*collector.Field, string) ([]string, error), id func(string) ([]string, error)) {
+	may, key := mayUnseal(ctx), s.cfg.hashKey()
+	field = func(f *collector.Field, value string) ([]string, error) {
+		switch stored := collector.IsHash(value); {
+		case f.Private != collector.PrivacyHash || stored && !may:
+			return []string{value}, nil
+		case !may:
+			return nil, fmt.Errorf("feature %q is stored as a hash: only callers on this machine may name clear values of it", f.Name)
+		}
+		k, err := key()
+		if err != nil {
+			return nil, err
+		}
+		forms, err := f.StoredAs(k, value)
+		if errors.Is(err, collector.ErrRefused) && collector.IsHash(value) {
+			return []string{value}, nil // a stored one, of another key
+		}
+		return forms, err
+	}
+	if may && s.patterns != nil {
+		id = storedIDs(key)
+	}
+	return field, id
+}
+
 // storedIDs turns an id into what patterns may have made of it, those of now or any
 // that were in use before.
 func storedIDs(key func() ([]byte, error)) func(id string) ([]string, error) {

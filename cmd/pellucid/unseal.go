@@ -13,6 +13,8 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/capture"
+	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -118,6 +120,48 @@ func (s *server) shown(ctx context.Context, tenant string, rows []collector.Stor
 		p.Features, _ = collector.RowMaps(open.Schema, row)
 	}
 	return nil
+}
+
+// privacy says what of a row is private, for whoever asks.
+func (s *server) privacy(ctx context.Context, p *collector.StoredPrediction) (api.Privacy, error) {
+	out := api.Privacy{MayUnseal: mayUnseal(ctx)}
+	if p.Raw.SchemaID == "" {
+		return out, nil
+	}
+	schema := s.schemaOf(p.Raw.SchemaID)
+	if schema == nil {
+		var err error
+		if schema, err = s.store.Schema(ctx, p.Raw.SchemaID); err != nil && !errors.Is(err, collector.ErrNotFound) {
+			return out, err
+		}
+		if schema == nil {
+			return out, nil // nothing is shown of a row whose schema nobody knows
+		}
+	}
+	out.Features = privateFields(schema.Features, p.Features, p.Capture == collector.CaptureRedacted)
+	out.Outputs = privateFields(schema.Outputs, p.Outputs, true)
+	for i := range schema.Features {
+		out.Sealed = out.Sealed || schema.Features[i].Private == collector.PrivacySeal
+	}
+	out.Unsealed = out.Sealed && asksUnseal(ctx)
+	return out, nil
+}
+
+// privateFields names the fields of a row that are private with what is done to them.
+// patterns says that patterns may have changed it.
+func privateFields(fields []collector.Field, row map[string]any, patterns bool) map[string]string {
+	out := map[string]string{}
+	for i := range fields {
+		f := &fields[i]
+		text, isText := row[f.Name].(string)
+		switch {
+		case f.Private != collector.PrivacyNone:
+			out[f.Name] = string(f.Private)
+		case patterns && isText && capture.Replaced(text):
+			out[f.Name] = "pattern"
+		}
+	}
+	return out
 }
 
 // explain explains rows that were brought along. Sealed features are explained for who

@@ -209,47 +209,61 @@ func (s *server) recordExplanations(ctx context.Context, list []collector.Explan
 }
 
 // showPrediction is readPrediction for whoever asked.
-func (s *server) showPrediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
-	rows, err := s.readPrediction(ctx, tenant, id)
+func (s *server) showPrediction(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+	rows, err := s.readPrediction(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	return rows, s.shown(ctx, tenant, rows)
+	return rows, s.shown(ctx, ref.Tenant, rows)
 }
 
 // readPrediction answers from the spool what is not in ClickHouse yet. A record
 // leaves the spool only after it is stored, so looking there first misses
 // nothing.
-func (s *server) readPrediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
-	waiting, err := s.fromSpool(ctx, id)
+func (s *server) readPrediction(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+	waiting, err := s.fromSpool(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	if len(waiting) > 0 {
+	if len(waiting) > 0 && (ref.Model != "" || !madeElsewhere(waiting)) {
 		return waiting, nil
 	}
-	if trace, ok := strings.CutPrefix(id, "trace:"); ok {
-		return s.store.ByTrace(ctx, tenant, trace)
-	}
-	rows, err := s.store.Prediction(ctx, tenant, id)
-	if errors.Is(err, collector.ErrNotFound) {
-		if dead, derr := s.fromDead(ctx, id); derr != nil || len(dead) > 0 {
+	rows, err := s.store.Prediction(ctx, ref)
+	switch {
+	case len(waiting) > 0 && err == nil:
+		return append(waiting, ofOthers(rows, waiting)...), nil
+	case len(waiting) > 0 && (errors.Is(err, collector.ErrNotFound) || errors.Is(err, collector.ErrUnavailable)):
+		return waiting, nil // what is known without the store is not kept back
+	case errors.Is(err, collector.ErrNotFound):
+		if dead, derr := s.fromDead(ctx, ref); derr != nil || len(dead) > 0 {
 			return dead, derr
 		}
 	}
 	return rows, err
 }
 
-func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPrediction, error) {
-	request, row, oneRow := collector.SplitID(id)
-	records, err := s.spool.Find(id)
-	if err == nil && len(records) == 0 && oneRow {
-		records, err = s.spool.Find(request)
-	}
+// madeElsewhere reports whether the id of one of the rows was, which other models may have
+// too.
+func madeElsewhere(rows []collector.StoredPrediction) bool {
+	return slices.ContainsFunc(rows, func(p collector.StoredPrediction) bool { return p.Route == collector.RouteImported })
+}
+
+// ofOthers are those of rows that are of no model of known.
+func ofOthers(rows, known []collector.StoredPrediction) []collector.StoredPrediction {
+	return slices.DeleteFunc(rows, func(p collector.StoredPrediction) bool {
+		return slices.ContainsFunc(known, func(k collector.StoredPrediction) bool { return k.Model == p.Model })
+	})
+}
+
+// fromSpool answers what waits in the spool. An id in full comes before a row of the
+// request that the rest of the id names.
+func (s *server) fromSpool(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+	request, row, oneRow := collector.SplitID(ref.ID)
+	records, err := s.spool.Find(ref.ID)
 	if err != nil {
 		return nil, err
 	}
-	var out []collector.StoredPrediction
+	var whole, part []collector.StoredPrediction
 	for _, r := range records {
 		if r.Kind == collector.KindDriven {
 			l, err := collector.DecodeDeadLetter(r.Payload)
@@ -265,30 +279,37 @@ func (s *server) fromSpool(ctx context.Context, id string) ([]collector.StoredPr
 		if err != nil {
 			return nil, err
 		}
+		if ref.Model != "" && p.Model != ref.Model {
+			continue
+		}
 		schema := s.schemaOf(p.SchemaID)
 		if schema == nil {
 			if schema, err = s.store.Schema(ctx, p.SchemaID); err != nil {
 				return nil, err
 			}
 		}
-		rows := collector.StoredRows(p, schema)
-		if oneRow && p.ID == request && row < len(rows) {
-			rows = rows[row : row+1]
+		switch rows := collector.StoredRows(p, schema); {
+		case !oneRow || p.ID != request:
+			whole = append(whole, rows...)
+		case row < len(rows):
+			part = append(part, rows[row])
 		}
-		out = append(out, rows...)
 	}
-	return out, nil
+	if len(whole) > 0 {
+		return whole, nil
+	}
+	return part, nil
 }
 
 // explainStored explains a past prediction with the very version that made it.
-func (s *server) explainStored(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	rows, err := s.readPrediction(ctx, tenant, id)
+func (s *server) explainStored(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	rows, err := s.readPrediction(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	var out []collector.Explanation
 	for i := range rows {
-		list, err := s.explainRow(ctx, tenant, &rows[i], req)
+		list, err := s.explainRow(ctx, ref.Tenant, &rows[i], req)
 		if err != nil {
 			return nil, fmt.Errorf("explain prediction %s: %w", rows[i].ID, err)
 		}
@@ -476,7 +497,7 @@ func (s *server) sources() *api.Sources {
 			n, err := s.store.Count(ctx, q)
 			return int64(n), asked(err)
 		},
-		Prediction: s.showPrediction, Explain: s.explainAndRecord, Spans: s.spans,
+		Prediction: s.showPrediction, Explain: s.explainAndRecord, Spans: s.spans, Privacy: s.privacy,
 		Extent: func(ctx context.Context, tenant, model, version string) (time.Time, time.Time, error) {
 			first, last, _, err := s.store.TrafficExtent(ctx, tenant, model, version)
 			return first, last, err
@@ -496,8 +517,8 @@ func asked(err error) error {
 
 // explainAndRecord explains for a page, which shows sealed features only where the
 // request says so.
-func (s *server) explainAndRecord(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	list, err := s.explainStored(ctx, tenant, id, req)
+func (s *server) explainAndRecord(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	list, err := s.explainStored(ctx, ref, req)
 	if err != nil {
 		return nil, err
 	}

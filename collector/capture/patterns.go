@@ -128,6 +128,29 @@ func (p *Patterns) write(out *strings.Builder, k pattern, found string, id bool)
 	out.WriteByte(']')
 }
 
+// Replaced reports whether a stored text has the form of one that a pattern took
+// something out of.
+func Replaced(s string) bool {
+	for _, name := range kindNames {
+		for rest := s; ; {
+			_, after, ok := strings.Cut(rest, "["+name)
+			if !ok {
+				break
+			}
+			if rest = after; strings.HasPrefix(rest, "]") {
+				return true
+			}
+			if len(rest) > hashed+1 && rest[0] == ':' && rest[hashed+1] == ']' && strings.Trim(rest[1:hashed+1], "0123456789abcdef") == "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hashed is how many digits stand for what was found.
+const hashed = 16
+
 var kindNames = [patternCount]string{"card", "email", "iban", "phone", "token"}
 
 // at looks for a pattern that begins at i or, for e-mail, lies around it, though not

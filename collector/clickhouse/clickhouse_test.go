@@ -220,7 +220,7 @@ func TestRowsComeBackAsTheyWere(t *testing.T) {
 	write(t, w, "b1", m.schemaRecord(t), record(one), record(many), record(failed))
 
 	for _, p := range []*collector.Prediction{one, many, failed} {
-		got, err := s.Prediction(t.Context(), "default", p.ID)
+		got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: p.ID})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,22 +234,22 @@ func TestRowsComeBackAsTheyWere(t *testing.T) {
 			}
 		}
 	}
-	got, err := s.Prediction(t.Context(), "default", many.ID+".1")
+	got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: many.ID + ".1"})
 	if err != nil || len(got) != 1 || got[0].ExternalID != "b" || got[0].ID != many.ID+".1" {
 		t.Errorf("row 1 of a batch: %v, %v", got, err)
 	}
-	if got, err := s.Prediction(t.Context(), "default", one.ID+".0"); err != nil || len(got) != 1 || got[0].ID != one.ID {
+	if got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: one.ID + ".0"}); err != nil || len(got) != 1 || got[0].ID != one.ID {
 		t.Errorf("the alias .0: %v, %v", got, err)
 	}
 	for _, id := range []string{many.ID + ".3", one.ID + ".1", "none", "", one.ID + "'"} {
-		if got, err := s.Prediction(t.Context(), "default", id); err == nil {
+		if got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: id}); err == nil {
 			t.Errorf("id %q found %d rows", id, len(got))
 		}
 	}
-	if _, err := s.Prediction(t.Context(), "other", one.ID); err == nil {
+	if _, err := s.Prediction(t.Context(), collector.Ref{Tenant: "other", ID: one.ID}); err == nil {
 		t.Error("another tenant reads the row")
 	}
-	if got, err := s.ByTrace(t.Context(), "default", strings.ToUpper(many.TraceID)); err != nil || len(got) != 3 {
+	if got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: collector.TracePrefix + strings.ToUpper(many.TraceID)}); err != nil || len(got) != 3 {
 		t.Errorf("by trace: %d rows, %v", len(got), err)
 	}
 	if got, err := s.ByExternalID(t.Context(), "default", "delay", "order-1"); err != nil || len(got) != 1 {
@@ -517,7 +517,7 @@ func TestLabels(t *testing.T) {
 	write(t, w, "b2", m.schemaRecord(t), record(a), record(b), record(c))
 	write(t, w, "b3", fb(a.ID, "", "late", 3*time.Hour), fb(b.ID+".1", "", "late", time.Hour), fb("unknown", "", "late", time.Hour))
 
-	got, err := s.Prediction(t.Context(), "default", a.ID)
+	got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: a.ID})
 	if err != nil || len(got[0].Labels) != 2 || got[0].Labels[0].Label != "late" {
 		t.Fatalf("labels of a: %v, %v", got, err)
 	}

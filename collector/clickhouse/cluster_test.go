@@ -179,7 +179,7 @@ func sameAnswers(t *testing.T, got, want *Store, binsID string, ids []string) {
 		return list, err
 	})
 	ask("labelled rows", func(s *Store) (any, error) { return s.Labelled(ctx, "default", "delay", "1", from, to) })
-	ask("a prediction", func(s *Store) (any, error) { return s.Prediction(ctx, "default", ids[7]) })
+	ask("a prediction", func(s *Store) (any, error) { return s.Prediction(ctx, collector.Ref{Tenant: "default", ID: ids[7]}) })
 	ask("a listing", func(s *Store) (any, error) {
 		return s.List(ctx, collector.Query{Tenant: "default", Model: "delay", From: from, To: to, Where: "distance > 0", Limit: 50})
 	})

@@ -230,10 +230,10 @@ func TestErasedRowsStayErased(t *testing.T) {
 	if got := number(t, s, "SELECT count() FROM predictions WHERE external_id = 'ann'"); got != 0 {
 		t.Errorf("%v erased rows came back", got)
 	}
-	if _, err := s.Prediction(t.Context(), "default", p.ann.ID); !errors.Is(err, collector.ErrNotFound) {
+	if _, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: p.ann.ID}); !errors.Is(err, collector.ErrNotFound) {
 		t.Errorf("an erased prediction: %v", err)
 	}
-	if _, err := s.Prediction(t.Context(), "default", late.ID); err != nil {
+	if _, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: late.ID}); err != nil {
 		t.Errorf("the row that came later: %v", err)
 	}
 	// The token is still known: the same batch again brings nothing back.
@@ -272,7 +272,7 @@ func TestErasureWaitsForWhatIsOnItsWay(t *testing.T) {
 	if err != nil || e.Before["predictions"] != 3 || e.After["predictions"] != 0 {
 		t.Fatalf("%+v, %v", e, err)
 	}
-	if _, err := s.Prediction(t.Context(), "default", late.ID); err != nil {
+	if _, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: late.ID}); err != nil {
 		t.Errorf("the row that came meanwhile: %v", err)
 	}
 }

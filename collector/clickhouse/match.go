@@ -33,6 +33,10 @@ type Outside struct {
 	// without Fields they are the caller's.
 	Features map[string]any
 	Fields   []collector.Field
+	// Outputs by name, a list for one of several values; nil while they are not known.
+	// OutputFields are those of the version.
+	Outputs      map[string]any
+	OutputFields []collector.Field
 	// Redacted says that patterns took something out of texts.
 	Redacted bool
 }
@@ -180,10 +184,47 @@ func (m *matcher) value(t whereToken) value {
 		}
 	}
 	is, there := m.row.Columns[column]
-	if _, ours := whereColumns[column]; !ours && m.row.Features != nil {
-		there = true // the row is of a version without it
+	if _, ours := whereColumns[column]; !ours {
+		return m.output(strings.TrimPrefix(t.text, outputPrefix))
 	}
 	return value{is: is, known: there, own: column == "external_id"}
+}
+
+// output is what stands under the name of an output, or of one value of it.
+func (m *matcher) output(name string) value {
+	v := value{}
+	i, k := outputNamed(m.row.OutputFields, name)
+	if i >= 0 {
+		v.field = &m.row.OutputFields[i]
+		name = v.field.Name
+	} else if base, at, ok := indexed(name); ok && m.row.Outputs[name] == nil {
+		name, k = base, at
+	}
+	is, there := m.row.Outputs[name]
+	if list, many := is.([]any); many && k >= 0 && k < len(list) {
+		is = list[k]
+	}
+	// Numbers that JSON cannot hold are written out.
+	if text, is := is.(string); is && (v.field == nil || v.field.DType.IsFloat()) && text == "NaN" {
+		return value{known: true, field: v.field}
+	}
+	if v.field != nil && v.field.DType.IsFloat() {
+		switch is {
+		case "Infinity":
+			is = math.Inf(1)
+		case "-Infinity":
+			is = math.Inf(-1)
+		}
+	}
+	switch v.is = is; {
+	case there:
+		v.known, v.texts = true, v.field == nil || v.field.Private == collector.PrivacyNone
+	case i >= 0:
+		v.known = m.row.Outputs != nil // of a request that failed
+	default:
+		v.known = m.row.Features != nil // the row is of a version without it
+	}
+	return v
 }
 
 func (v value) null(not bool) Verdict {

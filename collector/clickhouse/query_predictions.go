@@ -36,30 +36,32 @@ type Row struct {
 	Row, Rows int
 }
 
-// Prediction returns the rows of an id: all of a request's, or one of them where
-// id is "<request>.<i>" ("<request>.0" of a request of one row as well). It
-// returns collector.ErrNotFound where there is none.
-func (s *Store) Prediction(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error) {
-	found, err := s.rows(ctx, "tenant = ? AND id = ? ORDER BY model, row LIMIT 100000", tenant, id)
-	if err != nil {
-		return nil, fmt.Errorf("find prediction %q: %w", id, err)
+// Prediction returns the rows of an id: all of a request's, or one of them where the id
+// is "<request>.<i>" ("<request>.0" of a request of one row as well); of a trace,
+// "trace:<id>". An id made elsewhere may be one in several models. It returns
+// collector.ErrNotFound where there is none.
+func (s *Store) Prediction(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+	where, args := "tenant = ?", []any{ref.Tenant}
+	if ref.Model != "" {
+		where, args = where+" AND model = ?", append(args, ref.Model)
 	}
-	if base, n, ok := collector.SplitID(id); ok && len(found) == 0 {
-		found, err = s.rows(ctx, "tenant = ? AND id = ? AND row = ? ORDER BY model LIMIT 1000", tenant, base, uint32(n))
-		if err != nil {
-			return nil, fmt.Errorf("find prediction %q: %w", id, err)
+	ask := func(also string, arg ...any) ([]Row, error) {
+		return s.rows(ctx, where+" AND "+also, append(slices.Clone(args), arg...)...)
+	}
+	var found []Row
+	var err error
+	if trace, ok := strings.CutPrefix(ref.ID, collector.TracePrefix); ok {
+		found, err = ask("trace_id = ? ORDER BY time, id, row LIMIT 10000", strings.ToLower(trace))
+	} else {
+		found, err = ask("id = ? ORDER BY model, row LIMIT 100000", ref.ID)
+		if base, n, one := collector.SplitID(ref.ID); err == nil && one && len(found) == 0 {
+			found, err = ask("id = ? AND row = ? ORDER BY model LIMIT 1000", base, uint32(n))
 		}
 	}
-	return s.finish(ctx, tenant, dedupe(found), "prediction "+id)
-}
-
-// ByTrace returns the rows of a trace id.
-func (s *Store) ByTrace(ctx context.Context, tenant, traceID string) ([]collector.StoredPrediction, error) {
-	found, err := s.rows(ctx, "tenant = ? AND trace_id = ? ORDER BY time, id, row LIMIT 10000", tenant, strings.ToLower(traceID))
 	if err != nil {
-		return nil, fmt.Errorf("find trace %q: %w", traceID, err)
+		return nil, fmt.Errorf("find prediction %q: %w", ref.ID, err)
 	}
-	return s.finish(ctx, tenant, dedupe(found), "trace "+traceID)
+	return s.finish(ctx, ref.Tenant, dedupe(found), "prediction "+ref.ID)
 }
 
 // ByExternalID returns the rows of a caller's id, of one model where model is
@@ -211,7 +213,11 @@ func (s *Store) conditions(ctx context.Context, q collector.Query) (string, []an
 		if err != nil {
 			return "", nil, err
 		}
-		p, err := compileWhere(q.Where, schemas)
+		clear := &clearForms{}
+		if s.clear != nil {
+			clear.field, clear.id = s.clear(ctx)
+		}
+		p, err := compileClear(q.Where, schemas, clear)
 		if err != nil {
 			return "", nil, err
 		}

@@ -91,7 +91,7 @@ func TestRetentionByModel(t *testing.T) {
 			}
 			for _, r := range rows {
 				p := written[r]
-				_, err := s.Prediction(t.Context(), r.tenant, p.ID)
+				_, err := s.Prediction(t.Context(), collector.Ref{Tenant: r.tenant, ID: p.ID})
 				if found := !errors.Is(err, collector.ErrNotFound); found == c.gone(r) {
 					t.Errorf("%+v: %v", r, err)
 				}

@@ -51,6 +51,9 @@ type Config struct {
 	// Bins computes the bins of a row as collector.BinRow does, which it is by
 	// default; sealed features need keys that are not of this room.
 	Bins func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
+	// Clear turns what a filter of whoever asks with ctx names in clear into what may be
+	// stored of it, as Subject's Stored and StoredID do. nil takes what is stored.
+	Clear func(ctx context.Context) (field func(f *collector.Field, value string) ([]string, error), id func(value string) ([]string, error))
 }
 
 // Store is an open ClickHouse. It is safe for concurrent use.
@@ -60,6 +63,7 @@ type Store struct {
 	cluster cluster
 	synced  bool
 	bins    func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
+	clear   func(ctx context.Context) (field func(f *collector.Field, value string) ([]string, error), id func(value string) ([]string, error))
 
 	mu         sync.Mutex // guards everything declared below
 	schemas    map[string]*collector.Schema
@@ -102,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg.Bins = collector.BinRow
 	}
 	s := &Store{
-		conn: conn, bins: cfg.Bins, synced: cfg.Synced, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
+		conn: conn, bins: cfg.Bins, clear: cfg.Clear, synced: cfg.Synced, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
 		modelIDs: map[string]modelSchemas{}, inUse: map[string]bool{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 	}
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {

@@ -24,9 +24,10 @@ import (
 //	name    = letters, digits, "_" and "."  |  "..." with "" for one quote
 //	literal = number | '...' with '' for one quote | true | false
 //
-// A name is a feature of the model, else a column of the record; "prediction."
-// before it always means the column. A missing value fails every comparison and
-// is found by "is null". Keywords are in any case.
+// A name is a feature of the model, else a column of the record, else an output of
+// the model; "prediction." before it always means the column, "output." the output. One
+// value of an output of several is "name[0]", in quotes. A missing value fails every
+// comparison and is found by "is null". Keywords are in any case.
 
 // ErrWhere is wrapped by every error of a filter's text.
 var ErrWhere = errors.New("bad filter")
@@ -360,6 +361,8 @@ type operand struct {
 	sql      string
 	kind     valueKind
 	narrow   bool // a float32, against which numbers are compared as float32
+	whole    bool // an integer, which is never missing
+	output   bool // stored also where features are not
 	codes    []string
 	// forms turns a clear value into what may be stored of it; hash says that this has
 	// no order.
@@ -381,7 +384,8 @@ func (p *whereParser) resolve(t whereToken) ([]operand, bool) {
 	}
 	c, ok := whereColumns[column]
 	if !ok {
-		return nil, false
+		ops := p.outputs(strings.TrimPrefix(name, outputPrefix))
+		return ops, len(ops) > 0
 	}
 	op := operand{sql: c.sql, kind: c.kind, name: column}
 	if column == "external_id" && p.stored != nil {
@@ -405,25 +409,78 @@ func (p *whereParser) features(name string) []operand {
 			}
 			continue
 		}
-		// An index beyond the array (features not stored) reads the type's
-		// zero, so the length is part of the condition.
-		column := strings.ToLower(array)
-		op := operand{schemaID: s.ID, name: name, sql: column + "[" + strconv.Itoa(at+1) + "]", codes: f.Categories}
-		switch array {
-		case "Str":
-			op.kind = kindText
-			p.clear(&op, f)
-		case "F32":
-			op.narrow = true
-		case "I64":
-			if f.DType == engine.Uint64 {
-				op.sql = "reinterpretAsUInt64(" + op.sql + ")"
-			}
+		out = append(out, p.element(operand{schemaID: s.ID, name: name}, f, array, strings.ToLower(array), at))
+	}
+	return out
+}
+
+// outputPrefix before a name always means an output.
+const outputPrefix = "output."
+
+// outputs are the ways to read an output, or one value of it.
+func (p *whereParser) outputs(name string) []operand {
+	var out []operand
+	for _, s := range p.schemas {
+		i, k := outputNamed(s.Outputs, name)
+		if i < 0 {
+			continue
 		}
-		op.schemaID = s.ID
+		f := &s.Outputs[i]
+		op := operand{schemaID: s.ID, name: name, output: true}
+		array, at, ok := collector.FieldPosition(s.Outputs, i)
+		switch {
+		case !ok:
+			op.blind = cmp.Or(string(f.Private), "its size varies")
+		case k < 0 && f.Elements != 1:
+			op.blind = fmt.Sprintf("it is %d values: name one, as \"%s[0]\"", f.Elements, f.Name)
+		default:
+			op = p.element(op, f, array, "out_"+strings.ToLower(array), at+max(k, 0))
+		}
 		out = append(out, op)
 	}
 	return out
+}
+
+// outputNamed finds an output by its name, or by one of its values, "name[k]"; k is -1
+// for the whole of it, i where there is none.
+func outputNamed(fields []collector.Field, name string) (i, k int) {
+	if i = slices.IndexFunc(fields, func(f collector.Field) bool { return f.Name == name }); i >= 0 {
+		return i, -1
+	}
+	base, k, ok := indexed(name)
+	if !ok {
+		return -1, -1
+	}
+	return slices.IndexFunc(fields, func(f collector.Field) bool { return f.Name == base && k < f.Elements }), k
+}
+
+// indexed splits "name[k]".
+func indexed(name string) (base string, k int, ok bool) {
+	at := strings.LastIndexByte(name, '[')
+	if at < 0 || !strings.HasSuffix(name, "]") {
+		return "", 0, false
+	}
+	k, err := strconv.Atoi(name[at+1 : len(name)-1])
+	return name[:at], k, err == nil && k >= 0
+}
+
+// element completes an operand that is the value at a place of an array.
+func (p *whereParser) element(op operand, f *collector.Field, array, column string, at int) operand {
+	// An index beyond the array (features not stored) reads the type's
+	// zero, so the length is part of the condition.
+	op.sql, op.codes = column+"["+strconv.Itoa(at+1)+"]", f.Categories
+	switch array {
+	case "Str":
+		op.kind = kindText
+		p.clear(&op, f)
+	case "F32":
+		op.narrow = true
+	case "I64":
+		if op.whole = true; f.DType == engine.Uint64 {
+			op.sql = "reinterpretAsUInt64(" + op.sql + ")"
+		}
+	}
+	return op
 }
 
 // clear says what may be stored of a text's clear value. What is sealed or masked is
@@ -451,7 +508,9 @@ func (p *whereParser) unknown(ops []operand, compares bool) {
 	if p.stored == nil || !p.stored.may || p.negated || ops[0].schemaID == "" {
 		return
 	}
-	p.out.WriteString(" OR " + noFeatures)
+	if !ops[0].output {
+		p.out.WriteString(" OR " + noFeatures)
+	}
 	for _, op := range ops {
 		switch {
 		case op.blind != "" && (compares || op.sql == ""):
@@ -506,7 +565,7 @@ func (p *whereParser) null(ops []operand, not bool) {
 		switch {
 		case op.kind == kindText:
 			sql = op.sql + " = ''"
-		case op.kind == kindTime || strings.HasPrefix(op.sql, "i64") || strings.HasPrefix(op.sql, "reinterpret"):
+		case op.kind == kindTime || op.whole:
 			sql = "0" // never missing
 		}
 		if not {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -357,12 +358,12 @@ func TestExplain(t *testing.T) {
 			}
 			return out, nil
 		}
-		c.ExplainStored = func(_ context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error) {
+		c.ExplainStored = func(_ context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
 			asked = append(asked, req)
-			if id != "x.1" || tenant != collector.DefaultTenant {
+			if ref != (collector.Ref{Tenant: collector.DefaultTenant, ID: "x.1"}) && ref != (collector.Ref{Tenant: collector.DefaultTenant, Model: "m", ID: "x.1"}) {
 				return nil, collector.ErrNotFound
 			}
-			return []collector.Explanation{{PredictionID: id}}, nil
+			return []collector.Explanation{{PredictionID: ref.ID}}, nil
 		}
 		c.RecordExplanations = func(_ context.Context, e []collector.Explanation) error {
 			kept = append(kept, e...)
@@ -400,16 +401,22 @@ func TestExplain(t *testing.T) {
 	f("/api/v1/predictions/x.1/explain", `{"method":3}`, 400)
 	f("/api/v1/predictions/x.1/explain", `{"nothing":3}`, 400)
 	f("/api/v1/predictions/y/explain", `{}`, 404)
+	f("/api/v1/predictions/x.1/explain?model=m", `{}`, 200)
+	f("/api/v1/predictions/x.1/explain?model=n", `{}`, 404)
+	f("/api/v1/predictions/x.1/explain?version=1", `{}`, 400)
 }
 
 func TestReadPrediction(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.ReadPrediction = func(_ context.Context, _, id string) ([]collector.StoredPrediction, error) {
-			switch id {
+		c.ReadPrediction = func(_ context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
+			switch ref.ID {
 			case "one", "one.0":
 				return []collector.StoredPrediction{{ID: "one"}}, nil
 			case "two":
 				return []collector.StoredPrediction{{ID: "two.0"}, {ID: "two.1"}}, nil
+			case "shared":
+				all := []collector.StoredPrediction{{ID: "shared", Model: "a"}, {ID: "shared", Model: "b"}}
+				return slices.DeleteFunc(all, func(p collector.StoredPrediction) bool { return ref.Model != "" && p.Model != ref.Model }), nil
 			case "trace:abc":
 				return []collector.StoredPrediction{{ID: "one"}}, nil
 			}
@@ -426,6 +433,11 @@ func TestReadPrediction(t *testing.T) {
 	f("two", 200, `{"predictions":[{"id":"two.0"`)
 	f("trace:abc", 200, `{"predictions":[{"id":"one"`)
 	f("none", 404, `{"error"`)
+	f("shared", 200, `{"predictions":[{"id":"shared"`)
+	f("shared?model=a", 200, `{"id":"shared"`)
+	f("shared?modell=a", 400, `{"error"`)
+	f("shared?model=a&model=b", 400, `{"error"`)
+	f("shared?model=%zz", 400, `{"error"`)
 }
 
 func TestFeedback(t *testing.T) {
@@ -499,7 +511,7 @@ func TestKeysAreTakenAsTheyAreWritten(t *testing.T) {
 		c.External = func(string, string, func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error) {
 			return nil, collector.ErrNotFound
 		}
-		c.ExplainStored = func(context.Context, string, string, collector.ExplainRequest) ([]collector.Explanation, error) {
+		c.ExplainStored = func(context.Context, collector.Ref, collector.ExplainRequest) ([]collector.Explanation, error) {
 			return nil, nil
 		}
 	})

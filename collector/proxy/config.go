@@ -63,10 +63,10 @@ type Config struct {
 	// same number of explanations for each.
 	Explain func(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error)
 	// ExplainStored explains a stored prediction by its id.
-	ExplainStored func(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error)
+	ExplainStored func(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error)
 	// ReadPrediction returns the rows stored under an id (ID, ID.i or
 	// trace:<trace id>), or an error wrapping collector.ErrNotFound.
-	ReadPrediction func(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error)
+	ReadPrediction func(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error)
 	// RecordExplanations keeps explanations that were given.
 	RecordExplanations func(ctx context.Context, explanations []collector.Explanation) error
 	// Ready says why the server cannot serve, or nil. A nil field means always

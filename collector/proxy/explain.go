@@ -117,7 +117,7 @@ func (s *Server) explainStored(c echo.Context) error {
 	if s.cfg.ExplainStored == nil {
 		return fail(http.StatusNotImplemented, "explanations by id are not configured")
 	}
-	id, err := predictionID(c)
+	ref, err := predictionRef(c)
 	if err != nil {
 		return err
 	}
@@ -143,11 +143,11 @@ func (s *Server) explainStored(c echo.Context) error {
 	ctx = extract(ctx, propagation.HeaderCarrier(r.Header))
 	ctx, span := s.tracer.Start(ctx, "explain", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	span.SetAttributes(attrPredictionID.String(id), attrHTTPRoute.String(c.Path()), attrHTTPMethod.String(r.Method))
+	span.SetAttributes(attrPredictionID.String(ref.ID), attrHTTPRoute.String(c.Path()), attrHTTPMethod.String(r.Method))
 	if sc := span.SpanContext(); sc.IsValid() {
 		c.Response().Header().Set("Traceparent", traceparent(sc))
 	}
-	list, err := s.cfg.ExplainStored(ctx, collector.DefaultTenant, id, opts)
+	list, err := s.cfg.ExplainStored(ctx, ref, opts)
 	if err != nil {
 		span.SetStatus(codes.Error, asFailure(err).recorded())
 		return err

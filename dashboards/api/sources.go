@@ -125,9 +125,11 @@ type Sources struct {
 	Bins       func(ctx context.Context, w Window, feature string) (Bins, error)
 	List       func(ctx context.Context, q collector.Query) (collector.Page, error)
 	Count      func(ctx context.Context, q collector.Query) (int64, error)
-	Prediction func(ctx context.Context, tenant, id string) ([]collector.StoredPrediction, error)
-	Explain    func(ctx context.Context, tenant, id string, req collector.ExplainRequest) ([]collector.Explanation, error)
+	Prediction func(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error)
+	Explain    func(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error)
 	Spans      func(ctx context.Context, traceID string) ([]Span, error)
+	// Privacy says what of a row is private, for whoever asks with ctx.
+	Privacy func(ctx context.Context, p *collector.StoredPrediction) (Privacy, error)
 	// Extent is the span of event time that a model's stored predictions cover.
 	Extent func(ctx context.Context, tenant, model, version string) (from, to time.Time, err error)
 	Alerts func() []alerts.Alert
@@ -141,6 +143,16 @@ type Sources struct {
 	Status func(ctx context.Context) Status
 	// Now is the server's clock.
 	Now func() time.Time
+}
+
+// Privacy is what of a stored row is private.
+type Privacy struct {
+	// Features and Outputs name the private ones with what is done to them (drop, mask,
+	// hash, bucket, seal), or "pattern" where a pattern took something out of the text.
+	Features, Outputs map[string]string
+	// Sealed says that there are sealed values, MayUnseal that who asks may see them,
+	// Unsealed that the row shows them.
+	Sealed, MayUnseal, Unsealed bool
 }
 
 // Bins is one feature's distribution, reference beside current, with a name for

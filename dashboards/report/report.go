@@ -113,7 +113,7 @@ type section struct {
 	LeftSum                           string
 	Base, BaseName, Prediction, Space string
 	Pairs                             []line
-	Promise                           string
+	Promise, Unit, Rest               string
 	Facts                             []Output
 	Additive                          bool
 }
@@ -128,7 +128,7 @@ func newSection(e *collector.Explanation, i int) (*section, error) {
 	s := &section{
 		Number: i + 1, Output: e.Output, Space: e.Space, Row: e.PredictionID,
 		Base: number(e.Base), Prediction: number(e.Prediction), BaseName: e.Certificate.BaseDefinition,
-		Words: words(e), Promise: promise(e), Facts: facts(e),
+		Words: words(e), Promise: promise(e), Unit: Unit(e), Rest: Residual(e), Facts: facts(e),
 	}
 	s.tables(e)
 	s.Additive = e.Certificate.ResidualRelative < 0.05 && e.Method != "saliency"
@@ -262,6 +262,35 @@ func promise(e *collector.Explanation) string {
 		return fmt.Sprintf("The gradient was integrated over %d points from the baseline (%s) to this row. Base and effects miss the prediction by %s, which is %s of the difference explained.", c.Points, c.Baseline, small(c.Residual), share(c.ResidualRelative))
 	}
 	return fmt.Sprintf("Base and effects miss the prediction by %s, which is %s of the difference explained: a first-order approximation.", small(c.Residual), share(c.ResidualRelative))
+}
+
+// Unit says what an effect of an explanation is a number of.
+func Unit(e *collector.Explanation) string {
+	switch {
+	case e.Method == "saliency":
+		return "Each number is by how much the explained value changes for a small change of the feature, in that value's unit for one of the feature's; it has no direction."
+	case e.Space == "margin":
+		return "Effects (phi) are in the unit of the margin, the score that the model computes before it makes a probability or a prediction of it. " +
+			"For a classifier that is log-odds: +0.69 doubles the odds, -0.69 halves them. For a regression without a link it is the unit of what is predicted."
+	case e.Space == "probability":
+		return "Effects (phi) are in probability: 0.05 is five percentage points."
+	}
+	return "Effects (phi) are in the unit of the model's own output: +1 raises it by one."
+}
+
+// Residual says what an explanation's completeness residual is.
+func Residual(e *collector.Explanation) string {
+	if e.Method == "saliency" {
+		return ""
+	}
+	s := "The completeness residual is what base and effects together miss the prediction by, here " + small(e.Certificate.Residual)
+	switch {
+	case e.Certificate.Exact:
+		return s + ": rounding of floating point numbers, no part of the prediction is left unexplained."
+	case e.Method == "integrated_gradients":
+		return s + ": what is left of the error of summing the gradient over a number of points. The error estimate bounds it for any one effect."
+	}
+	return s + ": the part of the prediction that this method does not account for."
 }
 
 func share(v float64) string {

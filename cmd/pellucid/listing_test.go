@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// TestAnIdInSeveralModels: an id made elsewhere is one prediction in each model, waiting or
+// stored, and each can be read, shown and asked for by its model.
+func TestAnIdInSeveralModels(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	r := startRig(t, cfg)
+	send := func(model string, score float64) {
+		t.Helper()
+		r.post(t, "/api/v1/predictions", fmt.Sprintf(`{"id":"order-1.0","model":%q,"features":{"x":1},"outputs":{"score":%g}}`, model, score), nil)
+	}
+	check := func(when string) {
+		t.Helper()
+		for model, score := range map[string]float64{"credit": 0.25, "fraud": 0.75} {
+			var p collector.StoredPrediction
+			r.get(t, "/api/v1/predictions/order-1.0?model="+model, &p)
+			if p.Model != model || p.Outputs["score"] != score {
+				t.Errorf("%s: %s is %+v", when, model, p)
+			}
+			status, b, _ := r.call(t, "GET", "/ui/predictions/order-1.0?model="+model, "")
+			if status != http.StatusOK || !strings.Contains(string(b), "One prediction") || !strings.Contains(string(b), "/ui/models/"+model) {
+				t.Errorf("%s: the page of %s: %d", when, model, status)
+			}
+		}
+		var list collector.Page
+		r.get(t, "/api/v1/predictions/order-1.0", &list)
+		if len(list.Predictions) != 2 || list.Predictions[0].Model == list.Predictions[1].Model {
+			t.Errorf("%s: %+v", when, list.Predictions)
+		}
+		_, b, _ := r.call(t, "GET", "/ui/predictions/order-1.0", "")
+		for _, want := range []string{"2 predictions of this id", "order-1.0?model=credit", "order-1.0?model=fraud"} {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%s: the page of both lacks %s", when, want)
+			}
+		}
+		if status, b, _ := r.call(t, "GET", "/api/v1/predictions/order-1.0?model=none", ""); status != http.StatusNotFound {
+			t.Errorf("%s: of no model: %d %s", when, status, b)
+		}
+		for _, model := range []string{"credit", "fraud"} { // that there is nothing to explain by is said of the one
+			status, b, _ := r.call(t, "POST", "/api/v1/predictions/order-1.0/explain?model="+model, `{}`)
+			if status != http.StatusUnprocessableEntity || !strings.Contains(string(b), model) {
+				t.Errorf("%s: explain that of %s: %d %s", when, model, status, b)
+			}
+		}
+	}
+	send("credit", 0.25)
+	r.stored(t)
+	f.cut()
+	send("fraud", 0.75)
+	var one collector.StoredPrediction
+	r.get(t, "/api/v1/predictions/order-1.0?model=fraud", &one) // without the store
+	if one.Model != "fraud" {
+		t.Errorf("waiting: %+v", one)
+	}
+	r.get(t, "/api/v1/predictions/order-1.0", &one) // what is known of it
+	if one.Model != "fraud" {
+		t.Errorf("waiting, while the store is away: %+v", one)
+	}
+	f.open(t)
+	r.stored(t)
+	check("stored")
+	if status, b, _ := r.call(t, "GET", "/api/v1/predictions/order-1.0?modell=fraud", ""); status != http.StatusBadRequest || !strings.Contains(string(b), "modell") {
+		t.Errorf("a misspelt parameter: %d %s", status, b)
+	}
+}
+
+// TestListingsTakeClearValues: a filter finds a hashed value by its clear text, which goes
+// into nothing that is kept; a caller from elsewhere has to know what is stored.
+func TestListingsTakeClearValues(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "loans/1/model.yaml", "features: [{name: who, private: hash}, {name: pin, private: mask}, {name: key, private: drop}, {name: age, private: bucket}]\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	for i, who := range []string{canaryText, "bob", canaryText} {
+		r.post(t, "/api/v1/predictions", fmt.Sprintf(`{"id":"l%d","model":"loans","features":{"who":%q,"pin":"1","key":"k","age":41,"note":"n"},"outputs":{"score":0.%d,"verdict":"ok"}}`, i, who, i+1), nil)
+	}
+	r.stored(t)
+	ask := func(where string, header ...string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/api/v1/predictions?model=loans&count=true&where="+url.QueryEscape(where), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range header {
+			req.Header.Set(h, "192.0.2.1")
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b := make([]byte, 4096)
+		n, _ := resp.Body.Read(b)
+		return resp.StatusCode, strings.TrimSpace(string(b[:n]))
+	}
+	count := func(where string, want int, header ...string) {
+		t.Helper()
+		if status, b := ask(where, header...); status != http.StatusOK || b != fmt.Sprintf(`{"count":%d}`, want) {
+			t.Errorf("%s: %d %s, want %d", where, status, b, want)
+		}
+	}
+	who := "who = '" + canaryText + "'"
+	count(who, 2)
+	count("who != 'bob'", 2)
+	count("who in ('bob', 'nobody') and score > 0.1", 1)
+	count("verdict = 'ok' and output.score >= 0.2", 2)
+	var p collector.StoredPrediction
+	r.get(t, "/api/v1/predictions/l0", &p)
+	stored := fmt.Sprintf("who = '%v'", p.Features["who"])
+	count(stored, 2)
+	count(stored, 2, "X-Forwarded-For")
+	for where, want := range map[string]string{"pin = '1'": "mask", "key = 'k'": "drop", "who > 'a'": "no order"} {
+		if status, b := ask(where); status != http.StatusBadRequest || !strings.Contains(b, want) {
+			t.Errorf("%s: %d %s", where, status, b)
+		}
+	}
+	if status, b := ask(who, "X-Forwarded-For"); status != http.StatusBadRequest || !strings.Contains(b, "callers on this machine") || strings.Contains(b, canaryText) {
+		t.Errorf("from elsewhere: %d %s", status, b)
+	}
+	_, page, _ := r.call(t, "GET", "/ui/predictions?model=loans&where="+url.QueryEscape(who), "")
+	if n := strings.Count(string(page), `tr data-id="`); n != 2 {
+		t.Errorf("the page lists %d rows", n)
+	}
+	_, page, _ = r.call(t, "GET", "/ui/predictions/l0", "")
+	for _, want := range []string{`who <span class="mark hash"`, `pin <span class="mark mask"`, `key <span class="mark drop"`, `age <span class="mark bucket"`, "<td>note</td>"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page of a row lacks %s", want)
+		}
+	}
+	r.halt(t)
+	searchFolder(t, cfg.Data)
+	if leaks([]byte(r.log.String())) != "" {
+		t.Error("the log has the value")
+	}
+}
+
+// TestSealedPageLeadsToItsValues for who may see them.
+func TestSealedPageLeadsToItsValues(t *testing.T) {
+	r := startRig(t, sealedFlights(t))
+	id := r.post(t, "/v2/models/flights/infer", flightBody("UA", 41), nil).Get("Pellucid-Prediction-Id")
+	_, b, _ := r.call(t, "GET", "/ui/predictions/"+id, "")
+	link := "/ui/predictions/" + id + "?unseal=true"
+	if page := string(b); !strings.Contains(page, `carrier <span class="mark seal"`) || !strings.Contains(page, `href="`+link+`"`) || strings.Contains(page, ">UA<") {
+		t.Errorf("sealed: %s", page)
+	}
+	_, b, _ = r.call(t, "GET", link, "")
+	if page := string(b); !strings.Contains(page, ">UA<") || !strings.Contains(page, "Hide them") || !strings.Contains(page, "/explain?unseal=true") {
+		t.Errorf("unsealed: %s", page)
+	}
+	if status, b, _ := r.call(t, "POST", "/ui/predictions/"+id+"/explain?unseal=true", ""); status != http.StatusOK || !strings.Contains(string(b), "log-odds") {
+		t.Errorf("explained from the unsealed page: %d", status)
+	}
+}
