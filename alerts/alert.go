@@ -88,6 +88,9 @@ func (r *Rule) alert(s Status, url func(*Alert) string) Alert {
 	return a
 }
 
+// labels are those of the rule's alert, which no evaluation changes.
+func (r *Rule) labels() map[string]string { return r.alert(Status{}, nil).Labels }
+
 // features lists the findings as name=value, the largest excess first.
 func (a *Alert) features() string {
 	parts := make([]string, len(a.Findings))

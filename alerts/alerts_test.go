@@ -417,3 +417,109 @@ func TestHistoryIsJudgedFromItsFirstRow(t *testing.T) {
 		t.Errorf("with a limit: %v", got)
 	}
 }
+
+// TestAnEditedRuleIsAnother: under the same name it is judged again at once by what it says
+// now, on data that stands still too, and its alert goes on or ends by that.
+func TestAnEditedRuleIsAnother(t *testing.T) {
+	moved := map[int]bool{3: true, 4: true, 5: true, 6: true}
+	for _, c := range []struct {
+		name, before, after string
+		state               State
+		sent                []State
+		since               int
+	}{
+		{"not at all", "", "", Firing, []State{Firing}, 4},
+		{"its words", "of {{model}}", "in {{model}}", Firing, []State{Firing}, 4},
+		{"less strict, holds", "for: 2", "for: 1", Firing, []State{Firing}, 4},
+		{"too strict", "for: 2", "above: 1e6", Resolved, []State{Firing, Resolved}, 4},
+		{"not for long enough", "for: 2", "for: 5", Resolved, []State{Firing, Resolved}, 4},
+		{"other labels", "team: risk", "team: ops", Firing, []State{Firing, Resolved, Firing}, 6},
+		{"no longer there to watch", "[dep_hour]", "[dep_minute]", Firing, []State{Firing}, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var sent []Alert
+			cfg := Config{
+				Rules: rules(t, oneRule), Source: source(t, moved), StatePath: filepath.Join(t.TempDir(), "alerts.log"),
+				Notify: func(_ context.Context, list []Alert) error { sent = append(sent, list...); return nil },
+			}
+			evaluate := func(until int) []Status {
+				m, err := New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Evaluate(t.Context(), "flights", day(0), day(until)); err != nil {
+					t.Fatal(err)
+				}
+				states := m.Statuses()
+				if err := m.Close(); err != nil {
+					t.Fatal(err)
+				}
+				return states
+			}
+			evaluate(6)
+			cfg.Rules = rules(t, strings.Replace(oneRule, c.before, c.after, 1))
+			for range 2 { // the second changes nothing
+				s := evaluate(6)[0]
+				if s.State != c.state || !s.FiredAt.Equal(day(c.since)) || !s.EvaluatedAt.Equal(day(6)) {
+					t.Errorf("%s since %s, at %s (%+v)", s.State, s.FiredAt, s.EvaluatedAt, s.Signal)
+				}
+			}
+			var states []State
+			for _, a := range sent {
+				states = append(states, a.State)
+			}
+			if !slices.Equal(states, c.sent) {
+				t.Fatalf("sent %v, want %v", states, c.sent)
+			}
+			if len(sent) == 3 && (sent[1].Fingerprint != sent[0].Fingerprint || sent[2].Fingerprint == sent[0].Fingerprint || sent[1].Labels["team"] != "risk") {
+				t.Errorf("another alert ended: %+v", sent[1].Labels)
+			}
+			if len(sent) == 2 && (sent[1].Fingerprint != sent[0].Fingerprint || !sent[1].EndsAt.Equal(day(6))) {
+				t.Errorf("ended as %+v", sent[1])
+			}
+		})
+	}
+}
+
+// TestAnEditedRuleFiresAtOnce where what it says now has held for as long as it asks for.
+func TestAnEditedRuleFiresAtOnce(t *testing.T) {
+	var sent []Alert
+	cfg := Config{
+		Rules: rules(t, strings.Replace(oneRule, "for: 2", "above: 1e6", 1)), Source: source(t, map[int]bool{5: true, 6: true}), StatePath: filepath.Join(t.TempDir(), "alerts.log"),
+		Notify: func(_ context.Context, list []Alert) error { sent = append(sent, list...); return nil },
+	}
+	for _, text := range []string{"", oneRule} {
+		if text != "" {
+			cfg.Rules = rules(t, text)
+		}
+		m, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Evaluate(t.Context(), "", day(0), day(6).Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(sent) != 1 || sent[0].State != Firing || !sent[0].StartsAt.Equal(day(6)) {
+		t.Errorf("sent %+v", sent)
+	}
+}
+
+func TestRulesInWords(t *testing.T) {
+	for body, want := range map[string]string{
+		"kind: drift": "psi above its own threshold for at least 1 of all features; over 1d, every 1h, of at least 500 rows",
+		"kind: drift, features: [a, b], k_of_n: 2, above: 0.2, window: 7d, every: 1d, for: 2": "psi above 0.2 for at least 2 of a, b; over 7d, every 1d, for 2 evaluations in a row, of at least 500 rows",
+		"kind: drift, features: [a], test: kolmogorov_smirnov":                                "kolmogorov_smirnov above its own threshold for a; over 1d, every 1h, of at least 500 rows",
+		"kind: performance, metric: auc, below: 0.65, min_rows: 9":                            "auc below 0.65; over 1d, every 1h, of at least 9 rows",
+		"kind: errors, above: 0.05, for: 2h":                                                  "share of failed requests above 0.05; over 1d, every 1h, for 2h, of at least 500 rows",
+		"kind: latency, above: 250":                                                           "p99 above 250 ms; over 1d, every 1h, of at least 500 rows",
+	} {
+		r := rules(t, "rules:\n  - {name: a, model: m, "+body+"}\n")[0]
+		if got := r.Condition() + "; " + r.Timing(); got != want {
+			t.Errorf("%s: %s", body, got)
+		}
+	}
+}

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pellucid/pellucid/engine/stats"
 )
 
 // Config of a Manager.
@@ -52,8 +55,19 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m.log = log
 	for i := range cfg.Rules {
-		if s, ok := states[cfg.Rules[i].Name]; ok {
-			m.states[s.Rule] = s
+		r := &cfg.Rules[i]
+		s, ok := states[r.Name]
+		if !ok {
+			continue
+		}
+		m.states[s.Rule] = s
+		if s.Definition != "" {
+			continue
+		}
+		// Of an earlier release, which did not say: the rule is taken for the same.
+		s.Definition, s.Labels = r.definition(), r.labels()
+		if err := m.keep(s, false); err != nil {
+			return nil, errors.Join(err, log.close())
 		}
 	}
 	return m, nil
@@ -86,6 +100,12 @@ func (m *Manager) Evaluate(ctx context.Context, model string, first, now time.Ti
 		if model != "" && r.Model != model {
 			continue
 		}
+		if known := m.status(r.Name).Definition; known != "" && known != r.definition() {
+			if err := m.judgeAnew(ctx, r, now); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
 		for _, at := range r.due(m.status(r.Name).EvaluatedAt, first, now, m.cfg.CatchUp) {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -105,6 +125,63 @@ func (m *Manager) step(ctx context.Context, r *Rule, at time.Time) error {
 		return err // the signal is of our own stopping: not an evaluation
 	}
 	next, changed := m.status(r.Name).Next(r, sig, at)
+	return m.settle(ctx, r, next, changed)
+}
+
+// judgeAnew evaluates a rule that was edited under its name, at the newest time that is
+// due: as if it had been in force for as long as it has to hold. An alert of the earlier
+// definition goes on or is resolved by what this one finds, and where this finds no data
+// or an error it stays as it is; its history stays in any case.
+func (m *Manager) judgeAnew(ctx context.Context, r *Rule, now time.Time) error {
+	at := floorTo(now, r.Every)
+	var s Status
+	for i := r.steps(m.cfg.CatchUp) - 1; i >= 0; i-- {
+		to := at.Add(-r.Every * time.Duration(i))
+		sig := r.Check(ctx, m.cfg.Source, to)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s, _ = s.Next(r, sig, to)
+	}
+	old := m.status(r.Name)
+	if old.State == Firing && !maps.Equal(old.Labels, r.labels()) {
+		if err := m.endOther(ctx, r, old, at); err != nil {
+			return err
+		}
+		old.State = Resolved
+	}
+	if old.State != Firing {
+		return m.settle(ctx, r, s, s.State == Firing)
+	}
+	sig := s.Signal
+	switch next, changed := old.Next(r, sig, at); {
+	case s.State == Firing || sig.State != stats.StateDrifted:
+		return m.settle(ctx, r, next, changed)
+	default: // what this definition finds has not held for long enough
+		next.State, next.ResolvedAt, next.Held = Resolved, at, 0
+		return m.settle(ctx, r, next, true)
+	}
+}
+
+// endOther says of the alert that a rule had under other labels that it is over: no
+// evaluation will.
+func (m *Manager) endOther(ctx context.Context, r *Rule, old Status, at time.Time) error {
+	if m.cfg.Notify == nil {
+		return nil
+	}
+	old.State, old.ResolvedAt = Resolved, at
+	a := r.alert(old, m.cfg.URL)
+	a.Labels, a.Fingerprint = old.Labels, fingerprint(old.Labels)
+	a.Model, a.Kind, a.Severity = old.Labels["model"], Kind(old.Labels["kind"]), old.Labels["severity"]
+	if err := m.cfg.Notify(ctx, []Alert{a}); err != nil {
+		return fmt.Errorf("send the end of alert %q as it was: %w", r.Name, err)
+	}
+	return nil
+}
+
+// settle keeps what an evaluation came to, and sends what changed.
+func (m *Manager) settle(ctx context.Context, r *Rule, next Status, changed bool) error {
+	next.Definition, next.Labels = r.definition(), r.labels()
 	if changed {
 		next.Unsent = m.cfg.Notify != nil
 		next.Samples, next.SamplesError = m.samples(ctx, r, next)

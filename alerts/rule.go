@@ -28,6 +28,9 @@
 //	    labels: {team: risk}
 //	    annotations: {summary: "{{ features }} of {{ model }} drifted"}
 //
+// A rule that is edited under its name is another: it is judged anew, and the alert of
+// the earlier one goes on or is resolved by what it finds.
+//
 // One rule is one alert. It is inactive, pending (the condition holds, not yet
 // for long enough), firing, or resolved (it was firing and no longer holds). No
 // data and errors change nothing: they neither fire nor resolve an alert.
@@ -38,12 +41,16 @@ package alerts
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pellucid/pellucid/collector/strictyaml"
@@ -89,6 +96,69 @@ type Rule struct {
 	Severity       string
 	Labels         map[string]string
 	Annotations    map[string]string
+}
+
+// definition is a digest of all that decides when a rule fires and what its alert is: not
+// of its annotations, which only describe it.
+func (r *Rule) definition() string {
+	decides := *r
+	decides.Annotations = nil
+	b, err := json.Marshal(decides)
+	if err != nil {
+		panic("alerts: a rule cannot be encoded: " + err.Error()) // it has names, numbers and times only
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+// steps is how many evaluations in a row a rule needs to fire, limit at most.
+func (r *Rule) steps(limit int) int {
+	held := int(min((r.ForDuration+r.Every-1)/r.Every, time.Duration(limit))) + 1
+	return min(max(r.ForEvaluations, held, 1), max(limit, 1))
+}
+
+// Condition says in words what makes a rule fire.
+func (r *Rule) Condition() string {
+	limit := ""
+	switch {
+	case r.Above != nil:
+		limit = " above " + number(*r.Above)
+	case r.Below != nil:
+		limit = " below " + number(*r.Below)
+	case r.Kind == KindDrift:
+		limit = " above its own threshold"
+	}
+	switch r.Kind {
+	case KindDrift:
+		of := "all features"
+		if r.Features != nil {
+			of = strings.Join(r.Features, ", ")
+		}
+		if r.AtLeast > 1 || r.Features == nil || len(r.Features) > 1 {
+			of = fmt.Sprintf("at least %d of %s", r.AtLeast, of)
+		}
+		return string(r.Test) + limit + " for " + of
+	case KindErrors:
+		return "share of failed requests" + limit
+	case KindLatency:
+		return r.Metric + limit + " ms"
+	}
+	return r.Metric + limit
+}
+
+// Timing says in words over what window, how often and for how long.
+func (r *Rule) Timing() string {
+	if r.Kind == KindSelf {
+		return "every " + stats.FormatDuration(r.Every)
+	}
+	s := "over " + stats.FormatDuration(r.Window) + ", every " + stats.FormatDuration(r.Every)
+	switch {
+	case r.ForDuration > 0:
+		s += ", for " + stats.FormatDuration(r.ForDuration)
+	case r.ForEvaluations > 1:
+		s += fmt.Sprintf(", for %d evaluations in a row", r.ForEvaluations)
+	}
+	return fmt.Sprintf("%s, of at least %d rows", s, r.MinRows)
 }
 
 // file is the YAML form.

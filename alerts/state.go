@@ -24,6 +24,10 @@ const (
 type Status struct {
 	Rule  string `json:"rule"`
 	State State  `json:"state"`
+	// Definition is a digest of the rule that was evaluated, Labels those of its alert.
+	// They are empty in a status that an earlier release kept.
+	Definition string            `json:"definition,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
 	// EvaluatedAt is the event time of the last evaluation.
 	EvaluatedAt time.Time `json:"evaluated_at"`
 	// ActiveAt is when the condition began to hold, FiredAt when the alert began

@@ -96,6 +96,26 @@ func (s *server) alerts(c echo.Context) error {
 	return s.render(c, status, "alerts", page)
 }
 
+// ruleRow is one rule as the page lists it.
+type ruleRow struct {
+	api.Rule
+	ModelURL, HistoryURL string
+}
+
+func (s *server) rules(c echo.Context) error {
+	page := struct {
+		frame
+		Rules []ruleRow
+	}{frame: s.frame(c, "Alert rules", "alerts")}
+	for _, r := range s.Sources.Rules() {
+		row := ruleRow{Rule: r, ModelURL: modelURL(r.Model, "", time.Time{}, time.Time{})}
+		row.HistoryURL = "/ui/alerts?" + url.Values{"rule": {r.Name}}.Encode() + "#history"
+		row.Model = cmp.Or(r.Model, itself)
+		page.Rules = append(page.Rules, row)
+	}
+	return s.render(c, http.StatusOK, "rules", page)
+}
+
 // history fills in what fired and what became of it.
 func (s *server) history(c echo.Context, page *alertsPage) error {
 	q, err := api.ParseAlertQuery(c)

@@ -50,6 +50,7 @@ func empty() *api.Sources {
 		Extent:     func(context.Context, string, string, string) (from, to time.Time, err error) { return from, to, nil },
 		Alerts:     func() []alerts.Alert { return nil },
 		PastAlerts: func(context.Context, api.AlertQuery) (api.PastAlerts, error) { return api.PastAlerts{}, nil },
+		Rules:      func() []api.Rule { return nil },
 		Status:     func(context.Context) api.Status { return api.Status{Store: "ok"} },
 		Now:        func() time.Time { return day(31) },
 	}
@@ -115,6 +116,12 @@ func filled(name string) *api.Sources {
 			Features: name + "=1", LastFeatures: name + "=2", Summary: name, From: day(1), To: day(2), Predictions: []string{name},
 		}}}, nil
 	}
+	s.Rules = func() []api.Rule {
+		return []api.Rule{{
+			Name: name, File: name, Model: name, Version: name, Kind: name, Condition: name, Timing: name, Severity: name, State: "firing", Since: day(1),
+			EvaluatedAt: day(2), Signal: "drifted", Reason: name, Error: name,
+		}, {Name: "fresh", File: "built in", Condition: "lag above 5", State: "inactive"}}
+	}
 	return s
 }
 
@@ -151,7 +158,7 @@ func everyPage(model string) []string {
 	return []string{
 		"/ui/", m, m + "?feature=" + url.QueryEscape(model) + "&from=2013-07-01&to=2013-07-31&step=1d", "/ui/predictions",
 		"/ui/predictions?where=" + url.QueryEscape(model) + "&from=2013-07-01&model=" + url.QueryEscape(model), "/ui/predictions/one", "/ui/predictions/one/report",
-		"/ui/alerts", "/ui/alerts?rule=" + url.QueryEscape(model) + "&model=" + url.QueryEscape(model),
+		"/ui/alerts", "/ui/rules", "/ui/alerts?rule=" + url.QueryEscape(model) + "&model=" + url.QueryEscape(model),
 	}
 }
 
@@ -644,5 +651,33 @@ func TestExplanationsSayWhatTheirNumbersAre(t *testing.T) {
 				t.Errorf("%s in %s: %q: page %t, report %t", c.method, c.space, w, strings.Contains(part, w), strings.Contains(whole, w))
 			}
 		}
+	}
+}
+
+// TestRulesAreListed with what makes them fire, where they stand and why they are not
+// judged.
+func TestRulesAreListed(t *testing.T) {
+	src := empty()
+	src.Rules = func() []api.Rule {
+		return []api.Rule{{
+			Name: "late flights", File: "rules.yaml", Model: "m", Version: "2", Kind: "drift", Condition: "psi above 0.2 for origin", Timing: "over 7d, every 1d", Severity: "page",
+			State: "firing", Since: day(3), EvaluatedAt: day(4), Signal: "no_data", Reason: "10 rows",
+		}, {Name: "PellucidLagging", File: "built in", Kind: "self", Condition: "lag above 300", State: "inactive", Error: "no numbers here"}}
+	}
+	e := pages(t, src)
+	body := get(e, "/ui/rules").Body.String()
+	for _, want := range []string{
+		`data-rule="late flights" data-state="firing"`, "since 2013-07-03 00:00:00", "rules.yaml", `href="/ui/models/m"`, "psi above 0.2 for origin", "over 7d, every 1d", "2013-07-04 00:00:00",
+		"no data: 10 rows", `href="/ui/alerts?rule=late&#43;flights#history"`, "Pellucid itself", "never", "no numbers here", `aria-current="page">Alerts`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if w := get(e, "/ui/rules?x=1"); w.Code != http.StatusBadRequest {
+		t.Errorf("an unknown parameter: %d", w.Code)
+	}
+	if body := get(e, "/ui/alerts").Body.String(); !strings.Contains(body, `href="/ui/rules"`) {
+		t.Error("alerts do not lead to their rules")
 	}
 }

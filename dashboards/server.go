@@ -77,6 +77,7 @@ func Register(e *echo.Echo, cfg Config) error {
 	ui.POST("/predictions/:id/explain", s.explain, s.takes("model"))
 	ui.GET("/predictions/:id/report", s.report, s.takes("method", "model"))
 	ui.GET("/alerts", s.alerts)
+	ui.GET("/rules", s.rules, s.takes())
 	s.registerHealth(ui)
 	ui.GET("/static/:name", s.static)
 	// Browsers ask for it wherever a page names no icon: a report, JSON.
@@ -162,7 +163,7 @@ func (s *server) loadPages() error {
 	if err != nil {
 		return fmt.Errorf("parse templates: %w", err)
 	}
-	for _, name := range []string{"overview", "model", "predictions", "prediction", "alerts", "health", "deadletter", "problem"} {
+	for _, name := range []string{"overview", "model", "predictions", "prediction", "alerts", "rules", "health", "deadletter", "problem"} {
 		t, err := shared.Clone()
 		if err != nil {
 			return fmt.Errorf("parse templates: %w", err)

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/dashboards/api"
 )
 
 // TestAnIdInSeveralModels: an id made elsewhere is one prediction in each model, waiting or
@@ -161,5 +163,54 @@ func TestSealedPageLeadsToItsValues(t *testing.T) {
 	}
 	if status, b, _ := r.call(t, "POST", "/ui/predictions/"+id+"/explain?unseal=true", ""); status != http.StatusOK || !strings.Contains(string(b), "log-odds") {
 		t.Errorf("explained from the unsealed page: %d", status)
+	}
+}
+
+// TestRulesTellWhereTheyStand, over an edit of one under its name and a restart.
+func TestRulesTellWhereTheyStand(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	cfg := testConfig(t, models)
+	cfg.Alerts.Rules = filepath.Join(t.TempDir(), "rules.yaml")
+	write := func(above string) {
+		place(t, filepath.Dir(cfg.Alerts.Rules), "rules.yaml", "rules:\n"+
+			"  - {name: slow, model: xgb, kind: latency, above: "+above+", window: 1d, every: 1h, min_rows: 1}\n"+
+			"  - {name: nobody, model: gone, kind: errors, above: 0.5}\n"+
+			"  - {name: blind, model: xgb, kind: drift, features: [nothing]}\n")
+	}
+	states := func(r *rig) map[string]api.Rule {
+		var got struct{ Rules []api.Rule }
+		r.get(t, "/api/v1/rules", &got)
+		out := map[string]api.Rule{}
+		for _, one := range got.Rules {
+			out[one.Name] = one
+		}
+		return out
+	}
+	write("1000000")
+	r := startRig(t, cfg)
+	for h := range 3 {
+		r.post(t, "/v2/models/xgb/infer", c.body(fmt.Sprintf(`{"event_time":"2026-05-01T%02d:30:00Z"}`, 10+h)), nil)
+	}
+	r.stored(t)
+	until(t, "the rule is judged", func() bool { return states(r)["slow"].EvaluatedAt.Hour() == 12 })
+	all := states(r)
+	slow, blind, nobody, self := all["slow"], all["blind"], all["nobody"], all["PellucidLagging"]
+	if slow.State != "inactive" || slow.Signal != "ok" || slow.File != cfg.Alerts.Rules || slow.Condition != "p99 above 1e+06 ms" || slow.Error != "" {
+		t.Errorf("%+v", slow)
+	}
+	if !strings.Contains(blind.Error, "nothing") || !strings.Contains(nobody.Error, "no such model") || self.File != "built in" || !nobody.EvaluatedAt.IsZero() {
+		t.Errorf("%+v %+v %+v", blind, nobody, self)
+	}
+	r.halt(t)
+	write("0.0000001") // event time stands still: what is judged is the same window
+	r = startRig(t, cfg)
+	until(t, "the edited rule is judged", func() bool { return states(r)["slow"].State == "firing" })
+	if again := states(r)["slow"]; !again.EvaluatedAt.Equal(slow.EvaluatedAt) || !again.Since.Equal(slow.EvaluatedAt) {
+		t.Errorf("%+v after %+v", again, slow)
+	}
+	_, b, _ := r.call(t, "GET", "/ui/rules", "")
+	if page := string(b); !strings.Contains(page, `data-rule="slow" data-state="firing"`) || !strings.Contains(page, "PellucidSpoolFull") {
+		t.Errorf("the page: %s", page)
 	}
 }

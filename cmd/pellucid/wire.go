@@ -502,7 +502,7 @@ func (s *server) sources() *api.Sources {
 			first, last, _, err := s.store.TrafficExtent(ctx, tenant, model, version)
 			return first, last, err
 		},
-		Alerts: s.alerts, PastAlerts: s.pastAlerts, Receivers: receivers, Dead: s.deadLetters(), Status: s.status, Now: time.Now,
+		Alerts: s.alerts, PastAlerts: s.pastAlerts, Receivers: receivers, Rules: s.rules, Dead: s.deadLetters(), Status: s.status, Now: time.Now,
 	}
 }
 

@@ -36,6 +36,7 @@ func Register(e *echo.Echo, s *Sources) {
 	e.GET("/api/v1/models/:model/traffic", h.traffic)
 	e.GET("/api/v1/predictions", h.predictions)
 	e.GET("/api/v1/alerts", h.pastAlerts)
+	e.GET("/api/v1/rules", h.rules)
 	e.GET("/api/v2/alerts", h.alerts)
 	registerDead(e, h)
 }
@@ -136,6 +137,13 @@ func (h handlers) pastAlerts(c echo.Context) error {
 	}
 	p, err := h.PastAlerts(c.Request().Context(), q)
 	return answer(c, p, err)
+}
+
+func (h handlers) rules(c echo.Context) error {
+	if err := Known(c); err != nil {
+		return answer(c, nil, err)
+	}
+	return answer(c, map[string]any{"rules": h.Rules()}, nil)
 }
 
 func (h handlers) alerts(c echo.Context) error {

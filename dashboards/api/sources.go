@@ -136,6 +136,8 @@ type Sources struct {
 	// PastAlerts is what fired and what became of it, the newest first; the
 	// alerts that fire now are among it.
 	PastAlerts func(ctx context.Context, q AlertQuery) (PastAlerts, error)
+	// Rules are the alert rules in force, the built-in ones last.
+	Rules func() []Rule
 	// Receivers are the names of the channels that alerts are sent to.
 	Receivers []string
 	// Dead are the dead letters; nil where there are none to be kept.
@@ -163,6 +165,32 @@ type Bins struct {
 	Labels    []string   `json:"labels"`
 	Reference []float64  `json:"reference"`
 	Current   []float64  `json:"current"`
+}
+
+// Rule is an alert rule and where it stands. Times are event time.
+type Rule struct {
+	Name string `json:"name"`
+	// File is where it stands, "built in" for a rule about Pellucid itself.
+	File    string `json:"file"`
+	Model   string `json:"model,omitempty"`
+	Version string `json:"version,omitempty"`
+	Kind    string `json:"kind"`
+	// Condition and Timing are the rule in words.
+	Condition   string            `json:"condition"`
+	Timing      string            `json:"timing"`
+	Severity    string            `json:"severity"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	State       string            `json:"state"`
+	// Since is when the state began, for one that is pending, firing or resolved.
+	Since time.Time `json:"since,omitzero"`
+	// EvaluatedAt is the end of the window that was judged last, Signal what was found in
+	// it (ok, drifted, no_data, no_reference, error), Reason why.
+	EvaluatedAt time.Time `json:"evaluated_at,omitzero"`
+	Signal      string    `json:"signal,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	// Error says why the rule cannot be judged.
+	Error string `json:"error,omitempty"`
 }
 
 // AlertQuery asks for alerts by what became of them. A zero field means any.
