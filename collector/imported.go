@@ -40,6 +40,12 @@ type ImportResult struct {
 	ID     string `json:"id,omitempty"`
 	Status string `json:"status"` // one of the constants below
 	Error  string `json:"error,omitempty"`
+	// Row is the number of a refused row in its request, from 1. Field is the feature or
+	// output at fault, Value the beginning of what it was, where it is not private: both are
+	// for whoever sent it, and in no log.
+	Row   int    `json:"row,omitempty"`
+	Field string `json:"field,omitempty"`
+	Value string `json:"value,omitempty"`
 }
 
 // What becomes of an imported prediction.

@@ -113,7 +113,7 @@ func presets(f spanForm, first, end time.Time) []preset {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // version finds the version a page is about.
-func (s *server) version(_ context.Context, name, version string) (*collector.ModelVersion, []string, error) {
+func (s *server) version(ctx context.Context, name, version string) (*collector.ModelVersion, []string, error) {
 	var versions []string
 	var found *collector.ModelVersion
 	for _, v := range s.Sources.Models() {
@@ -126,6 +126,11 @@ func (s *server) version(_ context.Context, name, version string) (*collector.Mo
 		}
 	}
 	if found == nil {
+		for _, st := range s.Sources.States(ctx) {
+			if st.Name == name && (version == "" || st.Version == version) && st.Reason != "" {
+				return nil, nil, api.Conflict(fmt.Errorf("model %q version %q does not answer: %s", name, st.Version, st.Reason))
+			}
+		}
 		return nil, nil, fmt.Errorf("model %q version %q: %w", name, version, collector.ErrNotFound)
 	}
 	return found, versions, nil

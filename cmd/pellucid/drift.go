@@ -92,6 +92,9 @@ var driftFormats = map[string]func(io.Writer, stats.Report) error{
 // compareTables holds the current rows against the reference, whole and chunk by
 // chunk. Text columns are categorical, numbers numeric.
 func compareTables(ref, cur *table.Table, o driftOptions, opt stats.Options) (stats.Report, error) {
+	if o.timestamp != "" && cur.Column(o.timestamp) == nil {
+		return stats.Report{}, usage(fmt.Errorf("%s has no column %q for --timestamp", cur.Path, o.timestamp))
+	}
 	refCols, curCols, err := pairColumns(ref, cur, o.timestamp)
 	if err != nil || o.chunk == "" {
 		if err != nil {
@@ -105,11 +108,7 @@ func compareTables(ref, cur *table.Table, o driftOptions, opt stats.Options) (st
 	}
 	var times []time.Time
 	if o.timestamp != "" {
-		c := cur.Column(o.timestamp)
-		if c == nil {
-			return stats.Report{}, fmt.Errorf("%s has no column %q for --timestamp", cur.Path, o.timestamp)
-		}
-		if times, err = c.TimeValues(); err != nil {
+		if times, err = cur.Column(o.timestamp).TimeValues(); err != nil {
 			return stats.Report{}, err
 		}
 	}

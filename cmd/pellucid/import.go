@@ -108,8 +108,12 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 			continue
 		}
 		times, err := t.Column(name).TimeValues()
+		var wrong *table.TimeError
+		if errors.As(err, &wrong) && wrong.Text != "" {
+			err = fmt.Errorf("%w (it is %s)", err, quoted(wrong.Text))
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", t.Path, err)
 		}
 		im.times[name] = times
 	}
@@ -124,6 +128,15 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 		}
 	}
 	return im, nil
+}
+
+// quoted is the beginning of a cell, for whoever's file it is of.
+func quoted(s string) string {
+	const limit = 40
+	if runes := []rune(s); len(runes) > limit {
+		s = string(runes[:limit]) + "..."
+	}
+	return strconv.Quote(s)
 }
 
 // run sends every row and prints what became of them. Rows that are refused do
@@ -147,17 +160,21 @@ func (im *importer) run(ctx context.Context, out io.Writer, bar *progress) error
 		body.WriteByte(']')
 		var answer struct {
 			Accepted, Duplicate, Refused int
-			Results                      []struct{ Status, Error string }
+			Results                      []struct{ Status, Error, Field, Value string }
 		}
 		if err := im.to.post(ctx, path, body.Bytes(), &answer); err != nil {
 			return fmt.Errorf("%w (%d rows before are recorded)", err, accepted+duplicate)
 		}
 		for i, r := range answer.Results {
-			if r.Status == "refused" && refused < 5 {
-				refused++
-				fmt.Fprintf(bar.w, "row %d is refused: %s\n", from+i+1, r.Error)
-			} else if r.Status == "refused" {
-				refused++
+			if r.Status != "refused" {
+				continue
+			}
+			if refused++; refused <= 5 {
+				value := ""
+				if r.Value != "" {
+					value = " (it is " + r.Value + ")"
+				}
+				fmt.Fprintf(bar.w, "row %d is refused: %s%s\n", from+i+1, r.Error, value)
 			}
 		}
 		accepted, duplicate = accepted+answer.Accepted, duplicate+answer.Duplicate

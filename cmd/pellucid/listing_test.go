@@ -214,3 +214,54 @@ func TestRulesTellWhereTheyStand(t *testing.T) {
 		t.Errorf("the page: %s", page)
 	}
 }
+
+// TestImportErrorsTellWhere: row, field and the value where it is not private; what is
+// refused goes into nothing that is kept.
+func TestImportErrorsTellWhere(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "loans/1/model.yaml", "features: [{name: who, private: hash}]\n")
+	place(t, models, "waits/1/model.yaml", "task: binary\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	row := func(id, who, age, score string) string {
+		return fmt.Sprintf(`{"id":%q,"model":"loans","features":{"who":%s,"age":%s},"outputs":{"score":%s}}`, id, who, age, score)
+	}
+	r.post(t, "/api/v1/predictions", row("a", `"x"`, "41", "0.5"), nil)
+	var got struct{ Results []collector.ImportResult }
+	long := strings.Repeat("y", 50)
+	r.post(t, "/api/v1/predictions", "["+strings.Join([]string{
+		row("b", `"x"`, "42", "0.5"), row("c", `"x"`, `"`+long+`"`, "0.5"), row("d", "["+`"`+canaryText+`"`+"]", "1", "0.5"), row("e", `"x"`, "1", `"high"`), `{"id":"f","model":"loans","features":{"zip":1},"outputs":{"score":1}}`,
+	}, ",")+"]", &got)
+	for i, want := range []collector.ImportResult{
+		{}, {Row: 2, Field: "age", Value: `"` + long[:39] + "..."}, {Row: 3, Field: "who"}, {Row: 4, Field: "score", Value: `"high"`}, {Row: 5, Field: "zip"},
+	} {
+		x := got.Results[i]
+		if x.Row != want.Row || x.Field != want.Field || x.Value != want.Value || (x.Error == "") != (i == 0) || strings.Contains(x.Error, canaryText) {
+			t.Errorf("row %d: %+v", i+1, x)
+		}
+	}
+	dir := t.TempDir()
+	place(t, dir, "rows.csv", "id,at,who,age,score\na,2024-01-01,x,1,0.5\nb,noon,x,2,0.5\n")
+	args := []string{"import", dir + "/rows.csv", "--url", r.url, "--model", "loans", "--id", "id", "--outputs", "score"}
+	if status, _, stderr := command(t, append(args, "--time", "at")...); status == 0 || !strings.Contains(stderr, `column "at" row 2`) || !strings.Contains(stderr, `it is "noon"`) {
+		t.Errorf("a time: %d %s", status, stderr)
+	}
+	place(t, dir, "rows.csv", "id,who,age,score\nz,x,1,0.5\ny,x,old,0.5\n")
+	if status, _, stderr := command(t, args...); status == 0 || !strings.Contains(stderr, "row 1 is refused") && !strings.Contains(stderr, "row 1: ") || !strings.Contains(stderr, "age") {
+		t.Errorf("a value: %d %s", status, stderr)
+	}
+	for _, path := range []string{"/api/v1/models/waits/drift", "/api/v1/models/waits/performance", "/api/v1/models/waits/traffic", "/ui/models/waits"} {
+		if status, b, _ := r.call(t, "GET", path, ""); status != http.StatusConflict || !strings.Contains(string(b), "pellucid import") {
+			t.Errorf("%s: %d %s", path, status, b)
+		}
+	}
+	if status, _, stderr := command(t, "drift", "--reference", dir+"/rows.csv", "--current", dir+"/rows.csv", "--timestamp", "tiem"); status != 2 || !strings.Contains(stderr, `no column "tiem"`) {
+		t.Errorf("a misspelt column of times: %d %s", status, stderr)
+	}
+	r.stored(t)
+	r.halt(t)
+	searchFolder(t, cfg.Data)
+	if leaks([]byte(r.log.String())) != "" {
+		t.Error("the log has the value")
+	}
+}

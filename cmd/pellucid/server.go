@@ -410,7 +410,7 @@ func (s *server) startEvents() error {
 	}
 	s.events, err = events.Open(events.Config{
 		Dir: dir, Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.featureNames,
-		Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
+		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 	})
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -46,6 +47,9 @@ func (s *server) find(w *api.Window) (*collector.ModelVersion, error) {
 		return nil, fmt.Errorf("segment is known but not built yet: %w", collector.ErrBadQuery)
 	}
 	v, err := s.models.Find(w.Model, w.Version)
+	if errors.Is(err, collector.ErrNotReady) {
+		return nil, api.Conflict(err) // it takes somebody to load, mend or import it
+	}
 	if err != nil {
 		return nil, err
 	}

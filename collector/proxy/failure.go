@@ -30,6 +30,9 @@ type failure struct {
 	retryAfter int
 	// cause is logged; it is set for our own faults only.
 	cause error
+	// field and value are those of an imported row that the message is about, for its
+	// sender. The value is empty where it may be private.
+	field, value string
 	// noRow says that no failed row is captured.
 	noRow bool
 }

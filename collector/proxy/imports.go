@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -70,7 +71,7 @@ func (s *Server) importPredictions(c echo.Context) error {
 		}
 	}
 	if out.Refused == len(items) {
-		out.Error = out.Results[0].Error
+		out.Error = fmt.Sprintf("row 1: %s", out.Results[0].Error)
 		return c.JSON(http.StatusBadRequest, out)
 	}
 	return s.reply(c, out)
@@ -98,7 +99,7 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 	}
 	for i, row := range rows {
 		if row == nil {
-			out[i].Status = collector.ImportRefused
+			out[i] = collector.ImportResult{Status: collector.ImportRefused, Row: i + 1}
 			continue
 		}
 		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen)
@@ -111,6 +112,7 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 			return nil, err
 		}
 		out[i].Status, out[i].Error = collector.ImportRefused, f.message
+		out[i].Row, out[i].Field, out[i].Value = i+1, f.field, f.value
 	}
 	return out, nil
 }
@@ -376,7 +378,7 @@ func importedValues(v *collector.ModelVersion, row *collector.Imported) (in, out
 		if len(v.Info.Features) == 0 {
 			return nil, nil, fail(http.StatusBadRequest, "model %q takes tensors, which cannot be imported as features", clip(v.Name))
 		}
-		columns, err := importedColumns(v.Info, declared(v.Info, row))
+		columns, err := importedColumns(v, declared(v.Info, row))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -389,18 +391,18 @@ func importedValues(v *collector.ModelVersion, row *collector.Imported) (in, out
 	}
 	for name := range row.Outputs {
 		if specOf(v.Info.Outputs, name) == nil {
-			return nil, nil, fail(http.StatusBadRequest, "the model has no output %q", clip(name))
+			return nil, nil, ofField(nil, name, nil, "the model has no output %q", clip(name))
 		}
 	}
 	for i := range v.Info.Outputs {
 		spec := &v.Info.Outputs[i]
 		raw, ok := row.Outputs[spec.Name]
 		if !ok {
-			return nil, nil, fail(http.StatusBadRequest, "output %q is absent", clip(spec.Name))
+			return nil, nil, ofField(nil, spec.Name, nil, "output %q is absent", clip(spec.Name))
 		}
 		t, err := importedOutput(spec, raw)
 		if err != nil {
-			return nil, nil, fail(http.StatusBadRequest, "output %q: %s", clip(spec.Name), err)
+			return nil, nil, ofField(v.Schema.Outputs, spec.Name, raw, "output %q: %s", clip(spec.Name), err)
 		}
 		out = append(out, engine.Named{Name: spec.Name, Tensor: t})
 	}
@@ -422,9 +424,29 @@ func declared(info *engine.Info, row *collector.Imported) map[string]json.RawMes
 	return out
 }
 
+// maxSaid bounds how much of a value is said again to its sender.
+const maxSaid = 40
+
+// ofField is a failure of one field of an imported row. What its value was is said again
+// where fields, those of the version, say that it is not private.
+func ofField(fields []collector.Field, name string, raw json.RawMessage, format string, args ...any) *failure {
+	f := fail(http.StatusBadRequest, format, args...)
+	f.field = clip(name)
+	i := slices.IndexFunc(fields, func(f collector.Field) bool { return f.Name == name })
+	if i < 0 || fields[i].Private != collector.PrivacyNone {
+		return f
+	}
+	f.value = string(raw)
+	if runes := []rune(f.value); len(runes) > maxSaid {
+		f.value = string(runes[:maxSaid]) + "..."
+	}
+	return f
+}
+
 // importedColumns makes one tensor a feature. A feature that is null or absent is
 // missing.
-func importedColumns(info *engine.Info, features map[string]json.RawMessage) (engine.Values, error) {
+func importedColumns(v *collector.ModelVersion, features map[string]json.RawMessage) (engine.Values, error) {
+	info := v.Info
 	out := make(engine.Values, 0, len(info.Features))
 	known := 0
 	for i, f := range info.Features {
@@ -433,22 +455,25 @@ func importedColumns(info *engine.Info, features map[string]json.RawMessage) (en
 		if ok {
 			known++
 		}
-		var v any
+		var is any
 		if ok {
-			if err := json.Unmarshal(raw, &v); err != nil {
-				return nil, fail(http.StatusBadRequest, "feature %q: %s", clip(f.Name), err)
+			if err := json.Unmarshal(raw, &is); err != nil {
+				return nil, ofField(v.Schema.Features, f.Name, raw, "feature %q: %s", clip(f.Name), err)
 			}
 		}
-		t, err := featureTensor(v, dtype)
+		t, err := featureTensor(is, dtype)
+		if _, text := is.(string); text && err == nil && dtype != engine.String && !f.Categorical && f.Categories == nil {
+			err = errors.New("is text, it takes numbers")
+		}
 		if err != nil {
-			return nil, fail(http.StatusBadRequest, "feature %q %s", clip(f.Name), err)
+			return nil, ofField(v.Schema.Features, f.Name, raw, "feature %q %s", clip(f.Name), err)
 		}
 		out = append(out, engine.Named{Name: f.Name, Tensor: t})
 	}
 	if known < len(features) {
 		for name := range features {
 			if !slices.ContainsFunc(info.Features, func(f engine.Feature) bool { return f.Name == name }) {
-				return nil, fail(http.StatusBadRequest, "this version has no feature %q: import it under another version", clip(name))
+				return nil, ofField(nil, name, nil, "this version has no feature %q: import it under another version", clip(name))
 			}
 		}
 	}

@@ -178,7 +178,7 @@ func (r *Repository) declare(s source) {
 	case live:
 		r.put(s, nil, "")
 	default:
-		r.put(s, nil, "nothing has been imported yet")
+		r.put(s, nil, "nothing has been imported yet: send predictions with pellucid import or POST /api/v1/predictions")
 	}
 	r.mu.Unlock()
 	if err != nil || !live {

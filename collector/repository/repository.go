@@ -294,7 +294,11 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 	if version != "" {
 		return nil, fmt.Errorf("model %q version %q: %w", name, version, collector.ErrNotFound)
 	}
-	return nil, fmt.Errorf("model %q has no version that loaded: %w", name, collector.ErrNotReady)
+	reason := ""
+	if len(m.versions) > 0 {
+		reason = ": version " + m.versions[0].source.version + ": " + m.versions[0].reason
+	}
+	return nil, fmt.Errorf("model %q has no version that answers%s: %w", name, reason, collector.ErrNotReady)
 }
 
 // ByDigest returns a version that is live or was, reading it back from the

@@ -23,7 +23,7 @@ func (s *Spool) Observe(p metric.MeterProvider) error {
 	disk, errs[2] = m.Int64ObservableGauge("ml.spool.disk.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Bytes the spool takes on disk."))
 	age, errs[3] = m.Float64ObservableGauge("ml.spool.oldest.age", metric.WithUnit("s"),
-		metric.WithDescription("How long the oldest record that no batch has taken has waited."))
+		metric.WithDescription("How long the oldest record has waited that is not acknowledged by ClickHouse: the same as ml.spool.lag, by its earlier name."))
 	full, errs[4] = m.Int64ObservableGauge("ml.spool.full", metric.WithUnit("{flag}"),
 		metric.WithDescription("1 when the last record found no room, else 0."))
 	lost, errs[5] = m.Int64ObservableCounter("ml.spool.lost", metric.WithUnit("{record}"),
@@ -48,7 +48,7 @@ func (s *Spool) Observe(p metric.MeterProvider) error {
 		o.ObserveInt64(records, int64(st.Appended-st.Acked))
 		o.ObserveInt64(size, st.Pending)
 		o.ObserveInt64(disk, st.Bytes)
-		o.ObserveFloat64(age, st.OldestAge.Seconds())
+		o.ObserveFloat64(age, st.Lag.Seconds())
 		o.ObserveFloat64(lag, st.Lag.Seconds())
 		o.ObserveFloat64(fill, st.Fill)
 		o.ObserveInt64(full, isFull)

@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,16 @@ func (s *Spool) Next(ctx context.Context) (*collector.Batch, error) {
 			return nil, err
 		}
 	}
+}
+
+// lastReceived is when the last record that says so was received.
+func lastReceived(records []collector.Record) int64 {
+	for i := range slices.Backward(records) {
+		if at := collector.PayloadReceived(records[i].Kind, records[i].Payload); !at.IsZero() {
+			return at.UnixMilli()
+		}
+	}
+	return 0
 }
 
 // firstReceived is when the first record that says so was received.
@@ -111,7 +122,14 @@ func (s *Spool) finish(b *collector.Batch) error {
 		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
 	}
 	s.current = nil
-	s.received.Store(0)
+	s.mu.Lock()
+	left := s.unread.bytes > 0
+	s.mu.Unlock()
+	if last := lastReceived(b.Records); left && last > 0 {
+		s.received.Store(last)
+	} else {
+		s.received.Store(0)
+	}
 	s.acked.Add(uint64(len(b.Records)))
 	s.mu.Lock()
 	s.acknowledge(b.To, time.Now())

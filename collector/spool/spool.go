@@ -61,8 +61,9 @@ type Spool struct {
 	boot       string         // this run of the machine; set by Open
 	remembers  bool           // Open has found a ledger
 	readAt     collector.Position
-	// received is when the oldest record of the current batch came, 0 where there is no
-	// batch or it does not say; Unix milliseconds. Read without readMu.
+	// received is when the oldest record of the current batch came, or between two batches
+	// the newest of the one before, which came no later than what is left; 0 where nothing
+	// is left or it does not say. Unix milliseconds, read without readMu.
 	received atomic.Int64
 
 	wake  chan struct{} // capacity 1: there is enough to read, or Flush, or Close
@@ -98,9 +99,6 @@ type Stats struct {
 	// Fill is the share that is taken of what the spool may take, by its bound or by
 	// what the disk has.
 	Fill float64
-	// OldestAge is how long the oldest record that no batch has taken has
-	// waited, by this process's clock.
-	OldestAge time.Duration
 	// Full says that the last Append found no room.
 	Full bool
 	// Appended and Acked count records: those found waiting by Open (counted as
@@ -268,10 +266,9 @@ func (s *Spool) count(st *Stats) (used int64) {
 		st.Acked = max(st.Appended, 1) - 1
 	}
 	if s.unread.bytes > 0 {
-		st.OldestAge = time.Since(s.oldest)
+		st.Lag = time.Since(s.oldest)
 	}
-	st.Lag = st.OldestAge
-	if ms := s.received.Load(); ms > 0 {
+	if ms := s.received.Load(); ms > 0 && st.Pending > 0 {
 		st.Lag = max(st.Lag, time.Since(time.UnixMilli(ms)))
 	}
 	return used

@@ -409,3 +409,29 @@ func benchmarkAppend(b *testing.B, level Level, writers int) {
 	cancel()
 	reader.Wait()
 }
+
+// TestAgeGoesOnOverBatches: how long the oldest record has waited is not forgotten when the
+// batch before it is acknowledged, and is nothing when nothing waits.
+func TestAgeGoesOnOverBatches(t *testing.T) {
+	cfg := realConfig(t)
+	cfg.BatchRows, cfg.BatchAge = 1, time.Hour
+	s := mustOpen(t, cfg)
+	for i := range 3 {
+		p := &collector.Prediction{ID: "p", Rows: 1, ReceivedAt: time.Now().Add(-time.Duration(3-i) * time.Hour)}
+		if err := s.Append(t.Context(), collector.Record{Kind: collector.KindPrediction, Version: 1, Payload: collector.AppendPrediction(nil, p)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		b := next(t, s)
+		if lag := s.Stats().Lag; lag < time.Duration(3-i)*time.Hour {
+			t.Errorf("batch %d: %s", i, lag)
+		}
+		if err := s.Ack(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if lag := s.Stats().Lag; (i < 2) != (lag >= time.Duration(2-i)*time.Hour && lag > 0) {
+			t.Errorf("after batch %d: %s", i, lag)
+		}
+	}
+}

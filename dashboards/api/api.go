@@ -57,10 +57,22 @@ type badRequest struct{ error }
 // BadRequest marks err as the caller's mistake, so that it is answered as 400.
 func BadRequest(err error) error { return badRequest{err} }
 
+// conflict marks an error as one of the server's state, which waiting does not mend.
+type conflict struct{ error }
+
+func (c conflict) Unwrap() error { return c.error }
+
+// Conflict marks err as one that the server's state has to be changed for, so that it is
+// answered as 409.
+func Conflict(err error) error { return conflict{err} }
+
 // StatusOf returns the HTTP status that an error deserves.
 func StatusOf(err error) int {
 	var bad badRequest
+	var state conflict
 	switch {
+	case errors.As(err, &state):
+		return http.StatusConflict
 	case errors.As(err, &bad):
 		return http.StatusBadRequest
 	case errors.Is(err, collector.ErrNotFound):

@@ -143,6 +143,7 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 		{collector.ErrNotReady, http.StatusServiceUnavailable},
 		{fmt.Errorf("%w: cursor", collector.ErrBadQuery), http.StatusBadRequest},
 		{BadRequest(errors.New("no")), http.StatusBadRequest},
+		{Conflict(fmt.Errorf("nothing imported: %w", collector.ErrNotReady)), http.StatusConflict},
 		{errors.New("trouble"), http.StatusInternalServerError},
 	} {
 		for _, path := range []string{"/api/v1/models/nobody/drift", "/api/v1/models/nobody/performance", "/api/v1/models/nobody/traffic", "/api/v1/predictions", "/api/v1/predictions?count=true", "/api/v1/alerts"} {

@@ -261,7 +261,7 @@ func (c *Column) TimeValues() ([]time.Time, error) {
 	case Time:
 		for i, t := range c.Times {
 			if t.IsZero() {
-				return nil, fmt.Errorf("column %q row %d: the time is missing", c.Name, i)
+				return nil, &TimeError{Column: c.Name, Row: i + 1}
 			}
 		}
 		return c.Times, nil
@@ -270,13 +270,29 @@ func (c *Column) TimeValues() ([]time.Time, error) {
 		for i, s := range c.Str {
 			t, ok := parseTime(s)
 			if !ok {
-				return nil, fmt.Errorf("column %q row %d: not a time in RFC 3339", c.Name, i)
+				return nil, &TimeError{Column: c.Name, Row: i + 1, Text: s}
 			}
 			out[i] = t
 		}
 		return out, nil
 	}
 	return nil, fmt.Errorf("column %q is %s, not a time", c.Name, c.Type)
+}
+
+// TimeError is a cell that is no time. Row counts from 1, as people do. Text is what the
+// cell has, empty where it is missing; the message is without it, as it may be private.
+type TimeError struct {
+	Column string
+	Row    int
+	Text   string
+}
+
+// Error says where the cell is.
+func (e *TimeError) Error() string {
+	if e.Text == "" {
+		return fmt.Sprintf("column %q row %d: the time is missing", e.Column, e.Row)
+	}
+	return fmt.Sprintf("column %q row %d: not a time in RFC 3339", e.Column, e.Row)
 }
 
 var timeLayouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"}

@@ -325,9 +325,24 @@ func TestAloneAfterItsTime(t *testing.T) {
 		b.Status != 0 || b.Features != nil || !strings.Contains(b.Error, "no request") {
 		t.Errorf("%d wait, %+v %+v", n, a, b)
 	}
+	var log bytes.Buffer
+	r.cfg.Logger, r.cfg.LogID = slog.New(slog.NewTextHandler(&log, nil)), strings.ToUpper
+	long := strings.Repeat("é", 200)
 	r.must(t, event(request, "c", "unknown", `{"instances":[1]}`), Waiting)
+	r.must(t, event(request, long, "unknown", `{"instances":[17]}`), Waiting)
+	r.clock.forward(time.Minute)
+	r.sweep(t.Context())
 	r.clock.forward(time.Hour)
 	r.sweep(t.Context())
+	for _, want := range []string{"cannot be recorded alone yet", "given up", "model=unknown", "id=C", "half=request"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q: %s", want, log.String())
+		}
+	}
+	if strings.Contains(log.String(), "17") || strings.Contains(log.String(), strings.ToUpper(long)) {
+		t.Errorf("the log has too much: %s", log.String())
+	}
+	r.cfg.Logger = slog.New(slog.DiscardHandler)
 	if n, _ := r.Waiting(); n != 0 || r.files(t) != 0 {
 		t.Errorf("%d wait for ever", n)
 	}

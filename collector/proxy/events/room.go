@@ -49,7 +49,9 @@ type Config struct {
 	// time.Now.
 	MeterProvider metric.MeterProvider
 	Logger        *slog.Logger
-	Now           func() time.Time
+	// LogID is an event's id as it may be logged; nil takes it as it is.
+	LogID func(id string) string
+	Now   func() time.Time
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -73,6 +75,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.LogID == nil {
+		c.LogID = func(id string) string { return id }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -482,27 +487,41 @@ func (r *Room) alone(ctx context.Context, p place) {
 		return // its other half has come, or it is about to be erased
 	}
 	// What is wrong may repeat names out of the event, and is not for the log.
-	switch refused, err := r.recordAlone(ctx, p); {
+	// The model, the version and the id are the sender's to find it by.
+	k, refused, err := r.recordAlone(ctx, p)
+	what := []any{"half", p.half}
+	if k != nil {
+		what = append(what, "model", cut(k.Model), "version", cut(k.Version), "id", cut(r.cfg.LogID(k.ID)))
+	}
+	switch {
 	case err == nil && !refused:
 		r.drop(p)
 	case refused && r.cfg.Now().Sub(e.since) >= r.cfg.GiveUp:
-		r.cfg.Logger.Error("an event is given up: it fits no version that is known", "half", p.half, "waited", r.cfg.GiveUp)
+		r.cfg.Logger.Error("an event is given up: it fits no version that is known", append(what, "waited", r.cfg.GiveUp)...)
 		r.drop(p)
 	default:
 		if !e.told {
-			r.cfg.Logger.Warn("an event whose other half has not come cannot be recorded alone yet, and is kept", "half", p.half, "fits", !refused)
+			r.cfg.Logger.Warn("an event whose other half has not come cannot be recorded alone yet, and is kept", append(what, "fits", !refused)...)
 		}
 		e.told, e.due = true, r.cfg.Now().Add(r.cfg.Wait)
 		r.waiting[p] = e
 	}
 }
 
-// recordAlone records a half without the other. refused says that its rows fit no
-// version, so far.
-func (r *Room) recordAlone(ctx context.Context, p place) (refused bool, err error) {
-	k, err := r.load(p)
-	if err != nil {
-		return false, err
+// cut bounds a name out of an event in a line of the log.
+func cut(s string) string {
+	const limit = 100
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "..."
+}
+
+// recordAlone records a half, which it returns, without the other. refused says that its
+// rows fit no version, so far.
+func (r *Room) recordAlone(ctx context.Context, p place) (k *kept, refused bool, err error) {
+	if k, err = r.load(p); err != nil {
+		return nil, false, err
 	}
 	req, res := k, (*kept)(nil)
 	if k.Half == response {
@@ -511,11 +530,11 @@ func (r *Room) recordAlone(ctx context.Context, p place) (refused bool, err erro
 	var wrong *Refusal
 	rows, err := r.rows(req, res)
 	if errors.As(err, &wrong) {
-		return true, nil
+		return k, true, nil
 	}
 	if err != nil {
-		return false, err
+		return k, false, err
 	}
 	reason, err := r.record(ctx, rows)
-	return reason != "", err
+	return k, reason != "", err
 }
