@@ -21,14 +21,14 @@ func TestAnIdInSeveralModels(t *testing.T) {
 	r := startRig(t, cfg)
 	send := func(model string, score float64) {
 		t.Helper()
-		r.post(t, "/api/v1/predictions", fmt.Sprintf(`{"id":"order-1.0","model":%q,"features":{"x":1},"outputs":{"score":%g}}`, model, score), nil)
+		r.post(t, "/api/v1/predictions", fmt.Sprintf(`{"id":"order-1.0","model":%q,"features":{"x":1},"outputs":{"score":%g},"label":%q}`, model, score, model), nil)
 	}
 	check := func(when string) {
 		t.Helper()
 		for model, score := range map[string]float64{"credit": 0.25, "fraud": 0.75} {
 			var p collector.StoredPrediction
 			r.get(t, "/api/v1/predictions/order-1.0?model="+model, &p)
-			if p.Model != model || p.Outputs["score"] != score {
+			if p.Model != model || p.Outputs["score"] != score || len(p.Labels) != 1 || p.Labels[0].Label != model {
 				t.Errorf("%s: %s is %+v", when, model, p)
 			}
 			status, b, _ := r.call(t, "GET", "/ui/predictions/order-1.0?model="+model, "")

@@ -46,6 +46,9 @@ func (s *server) ruleOf(r *alerts.Rule, st *alerts.Status, file string) api.Rule
 	if st.Signal.State == stats.StateError {
 		out.Error = cmp.Or(st.Signal.Reason, "it could not be evaluated")
 	}
+	if st.EvaluatedAt.IsZero() {
+		out.Reason = "not due yet: windows are judged " + stats.FormatDuration(lateness) + " behind the newest prediction"
+	}
 	if r.Kind != alerts.KindSelf {
 		out.Error = cmp.Or(s.unjudged(r), out.Error)
 	}

@@ -408,9 +408,9 @@ func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 		}
 	}
 	add := func(i int, l collector.StoredLabel) { rows[i].Labels = append(rows[i].Labels, l) }
-	err := s.labels(ctx, "target_id", tenant, keys(byID), func(id string, row uint32, _ string, l collector.StoredLabel) {
+	err := s.labels(ctx, "target_id", tenant, keys(byID), func(id string, row uint32, model string, l collector.StoredLabel) {
 		for _, i := range byID[id] {
-			if rows[i].Row == int(row) {
+			if rows[i].Row == int(row) && (model == "" || model == rows[i].Model) {
 				add(i, l)
 			}
 		}

@@ -18,7 +18,7 @@
       var colour = colours[i % colours.length];
       series.push({
         label: s.name, stroke: colour, width: 1.6, spanGaps: false,
-        points: { show: data.times.length < 60, size: 4, fill: colour },
+        points: { show: data.times.length < 60, size: data.times.length === 1 ? 7 : 4, fill: colour },
         value: function (_, v) { return v == null ? "–" : (+v.toPrecision(4)).toString(); }
       });
     });
@@ -31,12 +31,20 @@
     };
     var plot = new uPlot({
       width: node.clientWidth, height: 220,
+      padding: [null, 40, null, null], // half a date: the last one is not cut off
       tzDate: function (ts) { return uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC"); },
-      scales: { y: { range: function (_, lo, hi) { return data.zero ? [0, hi > 0 ? hi * 1.05 : 1] : pad(lo, hi); } } },
+      scales: { x: { range: function (_, lo, hi) { return span(data.times, lo, hi); } }, y: { range: function (_, lo, hi) { return data.zero ? [0, hi > 0 ? hi * 1.05 : 1] : pad(lo, hi); } } },
       axes: [Object.assign({ values: dates, space: 90 }, axis), Object.assign({ size: 56 }, axis)],
       series: series
     }, [data.times].concat(data.series.map(function (s) { return s.values; })), node);
     node._plot = plot;
+  }
+
+  // span is the axis of time. Of a single point there is no span: a day and a bit around it,
+  // so that the point stands in the middle and its date is written.
+  function span(times, lo, hi) {
+    if (times.length === 1) { return [times[0] - 129600, times[0] + 129600]; }
+    return lo == null ? [0, 1] : [lo, hi];
   }
 
   function pad(lo, hi) {

@@ -49,6 +49,8 @@ func TestPagesInEveryLight(t *testing.T) {
 		{"explained", one, `#explanation svg`},
 		{"report", one + "/report", `figure svg`},
 		{"alerts", "/ui/alerts", `#past tr[data-past]`},
+		{"rules", "/ui/rules", `#rules tr[data-rule=PellucidLagging]`},
+		{"one point", "/ui/models/flights_gbm?from=2013-07-01&to=2013-07-02&step=1d", `.plot canvas`},
 		{"health", "/ui/health", `#spool [data-figure=lag]`},
 		{"problem", "/ui/predictions/nothing", `[role=alert]`},
 	} {
@@ -83,6 +85,26 @@ func TestPagesInEveryLight(t *testing.T) {
 	}
 	if b.requests == 0 {
 		t.Error("no request was seen: the watch is blind")
+	}
+}
+
+// TestOnePointIsShown: a chart of one point has it in the middle, and room for half a date
+// beyond the last.
+func TestOnePointIsShown(t *testing.T) {
+	b := open(t, setting(t, "PELLUCID_URL"))
+	for _, width := range []int64{1440, 390} {
+		b.as(t, width, "light")
+		b.look(t, "/ui/models/flights_gbm?from=2013-07-01&to=2013-07-02&step=1d")
+		const js = `[...document.querySelectorAll(".plot")].map(n => n._plot).filter(p => {
+			const wide = p.bbox.width / devicePixelRatio, right = p.width - p.bbox.left / devicePixelRatio - wide;
+			return p.data[0].length !== 1 || Math.abs(p.valToPos(p.data[0][0], "x") - wide / 2) > 2 || right < 35;
+		}).length`
+		if n := eval[int](t, b, `document.querySelectorAll(".plot").length`); n < 3 {
+			t.Errorf("at %d there are %d charts", width, n)
+		}
+		if n := eval[int](t, b, js); n > 0 {
+			t.Errorf("at %d %d charts do not show their one point", width, n)
+		}
 	}
 }
 
