@@ -255,7 +255,7 @@ func TestImportErrorsTellWhere(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, b)
 		}
 	}
-	if status, _, stderr := command(t, "drift", "--reference", dir+"/rows.csv", "--current", dir+"/rows.csv", "--timestamp", "tiem"); status != 2 || !strings.Contains(stderr, `no column "tiem"`) {
+	if status, _, stderr := command(t, "drift", "--reference", dir+"/rows.csv", "--current", dir+"/rows.csv", "--timestamp", "noted"); status != 2 || !strings.Contains(stderr, `no column "noted"`) {
 		t.Errorf("a misspelt column of times: %d %s", status, stderr)
 	}
 	r.stored(t)
