@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
 )
@@ -226,4 +227,42 @@ func TestImportCommand(t *testing.T) {
 			t.Errorf("%v: %d %s, want %q", args[1:], status, stderr, want)
 		}
 	}
+}
+
+// TestAReferenceThatCountedNothingYet: a server that dies between keeping a reference and
+// counting the rows older than it counts them when it is there again.
+func TestAReferenceThatCountedNothingYet(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	r := startRig(t, cfg)
+	r.post(t, "/api/v1/predictions", strings.ReplaceAll(importList(0, 600), `"note":null`, `"note":"x"`), nil) // too few for one of their own
+	r.stored(t)
+	v, err := r.models.Find("elsewhere", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []collector.RawRow
+	err = r.store.Each(t.Context(), collector.Query{Tenant: collector.DefaultTenant, Model: "elsewhere"}, func(p *collector.StoredPrediction) error {
+		list = append(list, p.Raw)
+		return nil
+	})
+	if err != nil || len(list) != 600 {
+		t.Fatal(len(list), err)
+	}
+	ref, err := repository.StoredReference(v, collector.DefaultTenant, list, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.store.SaveReference(t.Context(), collector.DefaultTenant, v.Name, v.Version, v.Digest, ref); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.models.SetReference(v.Digest, ref); err != nil {
+		t.Fatal(err)
+	}
+	r.halt(t)
+	r = startRig(t, cfg)
+	var d stats.Report
+	until(t, "the rows are counted", func() bool {
+		r.get(t, "/api/v1/models/elsewhere/drift", &d)
+		return d.Rows.Current == 600
+	})
 }

@@ -25,6 +25,9 @@ const (
 	// at least, whichever comes later.
 	provisionalRows = 1000
 	provisionalSpan = 24 * time.Hour
+	// settleEvery is the time between two looks for rows that a new reference has not
+	// counted.
+	settleEvery = 3 * time.Second
 	// referenceRetry is how long a file that could not be made a reference is left
 	// alone.
 	referenceRetry = 30 * time.Second
@@ -43,6 +46,8 @@ type monitor struct {
 	waiting map[string]error
 	// first is, by model, the event time of its first data; only the loop has it.
 	first map[string]time.Time
+	// settled is by digest; only the loop has it.
+	settled map[string]*settled
 
 	mu sync.Mutex
 	// judged is, by model, up to which event time rules were evaluated.
@@ -54,7 +59,7 @@ type monitor struct {
 func startMonitor(s *server) *monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &monitor{
-		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{}, first: map[string]time.Time{},
+		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{}, first: map[string]time.Time{}, settled: map[string]*settled{},
 		judged: map[string]time.Time{}, failing: map[string]string{},
 	}
 	go m.loop(ctx)
@@ -107,6 +112,7 @@ func (m *monitor) round(ctx context.Context) {
 		if v.Reference() == nil && v.Config.Reference == "" {
 			m.report("make a reference for "+v.Name+" "+v.Version, m.provisional(ctx, v))
 		}
+		m.report("count the rows of "+v.Name+" "+v.Version+" that are older than its reference", m.settle(ctx, v))
 	}
 	for name, mark := range marks {
 		at := mark.Add(-lateness)
@@ -245,7 +251,37 @@ func (m *monitor) adopt(ctx context.Context, v *collector.ModelVersion, ref *sta
 		return err
 	}
 	m.server.log.Info("reference made", "model", v.Name, "version", v.Version, "rows", ref.Rows, "source", ref.Source)
+	return nil // settle counts what was stored before it
+}
+
+// settled is how far the rows stored without a reference are counted under it.
+type settled struct {
+	ref      string
+	appended uint64 // to the spool when it came into force
+	done     bool
+	next     time.Time
+}
+
+// settle counts a version's rows that were stored before its reference was in force.
+// Some were on their way then, with no bins or with another's: it goes on until all that
+// the spool had by then is stored, however long ClickHouse is away, and begins again with
+// the process.
+func (m *monitor) settle(ctx context.Context, v *collector.ModelVersion) error {
+	ref := v.Reference()
+	if ref == nil {
+		return nil
+	}
+	s := m.settled[v.Digest]
+	if s == nil || s.ref != ref.ID {
+		s = &settled{ref: ref.ID, appended: m.server.spool.Stats().Appended}
+		m.settled[v.Digest] = s
+	}
+	if s.done || time.Now().Before(s.next) {
+		return nil
+	}
+	all := m.server.spool.Stats().Acked >= s.appended
 	_, err := m.server.store.Backfill(ctx, collector.DefaultTenant, v.Name, v.Version, v.Digest, ref)
+	s.done, s.next = all && err == nil, time.Now().Add(settleEvery)
 	return err
 }
 
