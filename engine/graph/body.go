@@ -216,7 +216,7 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	if left <= 0 {
 		return nil, fmt.Errorf("run an inner graph: %w", engine.ErrTooLarge)
 	}
-	r, err := p.Run(ctx, Options{MaxBytes: left, inner: x.inner}, in, p.graph.Outputs)
+	r, err := p.Run(ctx, Options{MaxBytes: left, Threads: x.threads, inner: x.inner}, in, p.graph.Outputs)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ type Conv struct {
 	Batch, Groups, Inner, Outer int
 	// Result is the output's shape.
 	Result []int
+	// threads bounds those of a product.
+	threads int
 }
 
 // NewConv works out the geometry of node n for an input and weights of these
@@ -159,7 +161,7 @@ func Gather[T float](c *Conv, small, large, weights []T) {
 		from := large[b*c.Inner*plane:][:c.Inner*plane]
 		columnsOfWindows(c, columns, from)
 		to := small[b*c.Outer*positions:][:c.Outer*positions]
-		Matmul(to, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], columns, c.Outer, positions, depth, false, false)
+		matmul(c.threads, to, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], columns, c.Outer, positions, depth, false, false)
 	}
 }
 
@@ -187,7 +189,7 @@ func Scatter[T float](c *Conv, large, small, weights []T) {
 	for b := range c.Batch * c.Groups {
 		clear(columns)
 		from := small[b*c.Outer*positions:][:c.Outer*positions]
-		Matmul(columns, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], from, depth, positions, c.Outer, true, false)
+		matmul(c.threads, columns, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], from, depth, positions, c.Outer, true, false)
 		windowsOfColumns(c, large[b*c.Inner*plane:][:c.Inner*plane], columns)
 	}
 }
@@ -221,6 +223,7 @@ func buildConv(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
+		c.threads = x.threads
 		// The windows' table and one group's columns.
 		if err := x.reserve(engine.Float64, len(c.Index)/2+c.Inner*c.Taps*c.Positions()); err != nil {
 			return nil, err

@@ -19,6 +19,8 @@ type Exec struct {
 	ctx   context.Context //nolint:containedctx // lives for one Run
 	limit int64
 	live  int64
+	// threads bounds those of one kernel.
+	threads int
 	// owned is the bytes held by each slot.
 	owned []int64
 	inner *int

@@ -5,80 +5,78 @@ import (
 	"math"
 
 	"github.com/pellucid/pellucid/engine"
-	"gonum.org/v1/gonum/blas"
-	"gonum.org/v1/gonum/blas/blas32"
-	"gonum.org/v1/gonum/blas/blas64"
+	"github.com/pellucid/pellucid/engine/blas"
 )
 
 // Matmul adds op(a) op(b) to c, where op transposes on demand: c is m x n, the
-// inner dimension is k, and all are row-major without gaps. It goes through
-// gonum's BLAS interface, so that faster kernels can be registered there.
-//
-// gonum skips products with an element of a that is 0; where b holds NaN or
-// infinities the plain loop is used, so that 0 x Inf is NaN as it must be.
+// inner dimension is k, and all are row-major without gaps.
 func Matmul[T float](c, a, b []T, m, n, k int, transA, transB bool) {
-	if m == 0 || n == 0 || k == 0 {
-		return
-	}
-	if !allFinite(b[:k*n]) {
-		matmulPlain(c, a, b, m, n, k, transA, transB)
-		return
-	}
-	ta, ra, ca := trans(transA, m, k)
-	tb, rb, cb := trans(transB, k, n)
-	switch cc := any(c).(type) {
-	case []float32:
-		blas32.Gemm(ta, tb, 1,
-			blas32.General{Rows: ra, Cols: ca, Stride: ca, Data: any(a).([]float32)},
-			blas32.General{Rows: rb, Cols: cb, Stride: cb, Data: any(b).([]float32)},
-			1, blas32.General{Rows: m, Cols: n, Stride: n, Data: cc})
-	case []float64:
-		blas64.Gemm(ta, tb, 1,
-			blas64.General{Rows: ra, Cols: ca, Stride: ca, Data: any(a).([]float64)},
-			blas64.General{Rows: rb, Cols: cb, Stride: cb, Data: any(b).([]float64)},
-			1, blas64.General{Rows: m, Cols: n, Stride: n, Data: cc})
-	}
+	matmul(1, c, a, b, m, n, k, transA, transB)
 }
 
-func trans(t bool, rows, cols int) (blas.Transpose, int, int) {
-	if t {
-		return blas.Trans, cols, rows
-	}
-	return blas.NoTrans, rows, cols
-}
-
-func allFinite[T float](v []T) bool {
-	var s T
-	for _, e := range v {
-		s += e * 0 // NaN once any element is NaN or infinite
-	}
-	return s == 0
-}
-
-func matmulPlain[T float](c, a, b []T, m, n, k int, transA, transB bool) {
-	ai, ak := k, 1
+func matmul[T float](threads int, c, a, b []T, m, n, k int, transA, transB bool) {
+	lda, ldb := k, n
 	if transA {
-		ai, ak = 1, m
+		lda = m
 	}
-	bk, bj := n, 1
 	if transB {
-		bk, bj = 1, k
+		ldb = k
 	}
-	for i := range m {
-		for j := range n {
-			sum := c[i*n+j]
-			for l := range k {
-				sum += a[i*ai+l*ak] * b[l*bk+j*bj]
-			}
-			c[i*n+j] = sum
-		}
+	blas.Gemm(threads, transA, transB, m, n, k, 1, a, max(lda, 1), b, max(ldb, 1), 1, c, max(n, 1))
+}
+
+// weights is the right operand of a product that is a constant, laid out for it
+// once. A nil one is none.
+type weights struct {
+	tensor *engine.Tensor
+	packed any // *blas.Packed of the tensor's type
+}
+
+// Weights are padded to panels of at most 32 columns. Where that could more than
+// double them they are laid out only while small, and a single column never: its
+// product is faster without.
+const (
+	panelColumns = 32
+	smallWeights = 1 << 20 // bytes
+)
+
+// weightsOf lays out input i, of which op takes the transpose where trans says so.
+func weightsOf(b *builder, i int, trans bool) *weights {
+	if i >= len(b.constants) || b.constants[i] == nil || len(b.constants[i].Shape()) != 2 {
+		return nil
 	}
+	t := b.constants[i]
+	k, n := t.Shape()[0], t.Shape()[1]
+	if trans {
+		k, n = n, k
+	}
+	if k == 0 || n < 2 || n < panelColumns/2 && k*panelColumns*t.DType().Size() > smallWeights {
+		return nil
+	}
+	switch t.DType() {
+	case engine.Float32:
+		return &weights{t, blas.Pack(trans, k, n, engine.Data[float32](t), t.Shape()[1])}
+	case engine.Float64:
+		return &weights{t, blas.Pack(trans, k, n, engine.Data[float64](t), t.Shape()[1])}
+	}
+	return nil
+}
+
+// packedOf returns w's layout where it is one of t, else nil: operators that
+// compute in another type than the weights' give a copy.
+func packedOf[T float](w *weights, t *engine.Tensor) *blas.Packed[T] {
+	if w == nil || w.tensor != t {
+		return nil
+	}
+	p, _ := w.packed.(*blas.Packed[T])
+	return p
 }
 
 // gemm is alpha op(a) op(b) + beta c.
 type gemm struct {
 	alpha, beta    float64
 	transA, transB bool
+	weights        *weights
 }
 
 func buildGemm(b *builder) (Kernel, error) {
@@ -86,6 +84,7 @@ func buildGemm(b *builder) (Kernel, error) {
 		alpha: b.attrs.float("alpha", 1), beta: b.attrs.float("beta", 1),
 		transA: b.attrs.int("transA", 0) != 0, transB: b.attrs.int("transB", 0) != 0,
 	}
+	g.weights = weightsOf(b, 1, g.transB)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		for _, t := range in {
 			if t != nil && t.DType() != in[0].DType() {
@@ -137,7 +136,11 @@ func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, err
 	if err != nil {
 		return nil, err
 	}
-	Matmul(out, engine.Data[T](in[0]), engine.Data[T](in[1]), m, n, k, g.transA, g.transB)
+	if p := packedOf[T](g.weights, in[1]); p != nil {
+		p.Gemm(x.threads, g.transA, m, 1, engine.Data[T](in[0]), max(sa[1], 1), 1, out, max(n, 1))
+	} else {
+		matmul(x.threads, out, engine.Data[T](in[0]), engine.Data[T](in[1]), m, n, k, g.transA, g.transB)
+	}
 	if g.alpha != 1 {
 		for i := range out {
 			out[i] *= T(g.alpha)
@@ -209,7 +212,7 @@ func (s *MatMulShape) Each(f func(o, a, b int)) {
 	})
 }
 
-func runMatMul[T float](x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
+func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tensor, error) {
 	s, err := NewMatMulShape(a.Shape(), b.Shape())
 	if err != nil {
 		return nil, err
@@ -225,26 +228,31 @@ func runMatMul[T float](x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
 		for _, d := range s.A {
 			rows *= d
 		}
-		Matmul(out, da, db, rows, s.N, s.K, false, false)
+		if p := packedOf[T](w, b); p != nil {
+			p.Gemm(x.threads, false, rows, 1, da, max(s.K, 1), 1, out, max(s.N, 1))
+		} else {
+			matmul(x.threads, out, da, db, rows, s.N, s.K, false, false)
+		}
 		return t, nil
 	}
 	mk, kn, mn := s.M*s.K, s.K*s.N, s.M*s.N
 	s.Each(func(o, ia, ib int) {
-		Matmul(out[o*mn:(o+1)*mn], da[ia*mk:(ia+1)*mk], db[ib*kn:(ib+1)*kn], s.M, s.N, s.K, false, false)
+		matmul(x.threads, out[o*mn:(o+1)*mn], da[ia*mk:(ia+1)*mk], db[ib*kn:(ib+1)*kn], s.M, s.N, s.K, false, false)
 	})
 	return t, nil
 }
 
-func buildMatMul(*builder) (Kernel, error) {
+func buildMatMul(b *builder) (Kernel, error) {
+	w := weightsOf(b, 1, false)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if in[0].DType() != in[1].DType() {
 			return nil, fmt.Errorf("operands of types %s and %s", in[0].DType(), in[1].DType())
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(runMatMul[float32](x, in[0], in[1]))
+			return one(runMatMul[float32](x, w, in[0], in[1]))
 		case engine.Float64:
-			return one(runMatMul[float64](x, in[0], in[1]))
+			return one(runMatMul[float64](x, w, in[0], in[1]))
 		}
 		a, err := castTensor(x, in[0], engine.Float64, true)
 		if err != nil {
@@ -254,7 +262,7 @@ func buildMatMul(*builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		out, err := runMatMul[float64](x, a, b)
+		out, err := runMatMul[float64](x, nil, a, b)
 		if err != nil {
 			return nil, err
 		}

@@ -273,6 +273,9 @@ type Options struct {
 	// MaxInner bounds the nodes run in inner graphs, such as a loop's turns; 0 means
 	// 8 million.
 	MaxInner int
+	// Threads bounds the threads of one operator; 0 means 1. They change no bit of
+	// what is computed.
+	Threads int
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
 	// inner counts the nodes run in inner graphs, for the whole of a run.
@@ -322,7 +325,7 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	if err != nil {
 		return nil, err
 	}
-	x := &Exec{ctx: ctx, limit: opt.MaxBytes, owned: make([]int64, len(p.names)), inner: opt.inner}
+	x := &Exec{ctx: ctx, limit: opt.MaxBytes, threads: opt.Threads, owned: make([]int64, len(p.names)), inner: opt.inner}
 	if x.inner == nil {
 		x.inner = new(int)
 		if opt.MaxInner > 0 {

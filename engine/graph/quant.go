@@ -270,7 +270,7 @@ func integerMatMul(x *Exec, a, za, b, zb *engine.Tensor) (*engine.Tensor, error)
 	if err != nil {
 		return nil, err
 	}
-	return runMatMul[float64](x, wa, wb)
+	return runMatMul[float64](x, nil, wa, wb)
 }
 
 func buildMatMulInteger(b *builder) (Kernel, error) {
