@@ -95,7 +95,7 @@ func checkMatrix(name string, trans bool, rows, cols, length, stride int) {
 
 // Implementation is gonum's BLAS with our products of matrices, and of transposed
 // matrices with vectors, where the processor has kernels for them. The zero value
-// runs on one thread. Its bits are those of Gemm.
+// runs on one thread.
 type Implementation struct {
 	gonum.Implementation
 	// Threads bounds the threads of one call.
