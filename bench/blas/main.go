@@ -15,6 +15,8 @@ package main
 
 import (
 	"context"
+	_ "embed"
+	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -26,10 +28,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pellucid/pellucid/bench/internal/rival"
 	"github.com/pellucid/pellucid/engine/blas"
 	gonumblas "gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/gonum"
 )
+
+//go:embed rival.py
+var rivalScript []byte
+
+// requirements are what the virtual environment is made of.
+var requirements = []string{"onnxruntime==1.32.0", "onnx==1.23.2", "numpy"}
 
 func main() {
 	python := flag.String("python", "", "a Python with onnxruntime and onnx; empty makes a virtual environment in the user's cache folder")
@@ -58,6 +67,14 @@ func (w work) String() string {
 	return fmt.Sprintf("%dx%dx%d %s", w.m, w.n, w.k, kind)
 }
 
+// constant says to the rival whether the right operand is a weight.
+func (w work) constant() int {
+	if w.weight {
+		return 1
+	}
+	return 0
+}
+
 func (w work) flops() float64 { return 2 * float64(w.m) * float64(w.n) * float64(w.k) }
 
 func works() []work {
@@ -77,16 +94,16 @@ func works() []work {
 const least = 0.01
 
 func run(ctx context.Context, python, threads, only string, rounds int) (err error) {
-	r, err := startRival(ctx, python)
+	env, err := rival.New(ctx, rival.Config{Name: "blas", Script: rivalScript, Requirements: requirements, Python: python})
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if e := r.stop(); err == nil {
-			err = e
-		}
-	}()
-	fmt.Printf("rival: %s; medians of %d rounds; m x n x k\n", r.version, rounds)
+	r, err := env.Start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Stop()) }()
+	fmt.Printf("rival: %s; medians of %d rounds; m x n x k\n", r.Ready, rounds)
 	for _, text := range strings.Split(threads, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
@@ -99,7 +116,7 @@ func run(ctx context.Context, python, threads, only string, rounds int) (err err
 	return nil
 }
 
-func table(r *rival, threads int, only string, rounds int) error {
+func table(r *rival.Process, threads int, only string, rounds int) error {
 	was := runtime.GOMAXPROCS(threads) // bounds gonum, which asks nobody
 	defer runtime.GOMAXPROCS(was)
 	fmt.Printf("\n%d thread(s); GFLOPS\n%-24s %8s %12s %8s %14s %14s %8s\n", threads,
@@ -127,7 +144,7 @@ func table(r *rival, threads int, only string, rounds int) error {
 // times is seconds a product, by round; peak is GFLOPS of one thread.
 type times struct{ ours, rival, gonum, ratio, gonumRatio, peak []float64 }
 
-func measure(r *rival, w work, threads, rounds int) (times, error) {
+func measure(r *rival.Process, w work, threads, rounds int) (times, error) {
 	source := rand.New(rand.NewPCG(1, 2))
 	a, b, c := random(source, w.m*w.k), random(source, w.k*w.n), make([]float32, w.m*w.n)
 	ours := func() {
@@ -143,7 +160,7 @@ func measure(r *rival, w work, threads, rounds int) (times, error) {
 	var t times
 	for range rounds {
 		t.ours = append(t.ours, seconds(ours))
-		rival, err := r.time(w, threads)
+		rival, err := r.Seconds(w.m, w.n, w.k, w.constant(), threads, least)
 		if err != nil {
 			return t, err
 		}

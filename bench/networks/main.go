@@ -10,7 +10,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	_ "embed"
@@ -18,16 +17,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/pellucid/pellucid/bench/internal/rival"
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/modelfile"
 )
@@ -59,28 +57,20 @@ var networks = []string{"dense", "silero", "ocr_class", "magika", "bert", "ocr_d
 var batches = []int{1, 32}
 
 func run(ctx context.Context, python, only string, rounds, threads int) (err error) {
-	dir, err := folder()
+	env, err := rival.New(ctx, rival.Config{Name: "networks", Script: rivalScript, Requirements: requirements, Python: python})
 	if err != nil {
 		return err
 	}
-	script := filepath.Join(dir, "rival.py")
-	if err := os.WriteFile(script, rivalScript, 0o600); err != nil {
-		return fmt.Errorf("write the rival's script: %w", err)
+	dir := env.Dir
+	if err := env.Run(ctx, "make", dir); err != nil {
+		return err
 	}
-	if python == "" {
-		if python, err = environment(ctx, dir); err != nil {
-			return err
-		}
-	}
-	if err := command(ctx, python, script, "make", dir).Run(); err != nil {
-		return fmt.Errorf("fetch the networks: %w", err)
-	}
-	r, err := startRival(ctx, python, script, dir)
+	r, err := env.Start(ctx, "serve", dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.stop()) }()
-	fmt.Printf("rival: onnxruntime %s; %d thread(s) each; medians of %d rounds\n", r.version, threads, rounds)
+	defer func() { err = errors.Join(err, r.Stop()) }()
+	fmt.Printf("rival: onnxruntime, %s; %d thread(s) each; medians of %d rounds\n", r.Ready, threads, rounds)
 	fmt.Printf("%-12s %6s %12s %12s %7s %11s\n", "network", "batch", "ours ms", "rival ms", "ratio", "difference")
 	product, n, wrong := 0.0, 0, []string(nil)
 	for _, name := range networks {
@@ -120,8 +110,8 @@ func run(ctx context.Context, python, only string, rounds, threads int) (err err
 }
 
 // measure returns the median ratio of the times and the worst relative difference.
-func measure(ctx context.Context, session engine.Session, r *rival, name string, batch, threads, rounds int) (ratio, off float64, err error) {
-	path, err := r.ask("want", name, batch)
+func measure(ctx context.Context, session engine.Session, r *rival.Process, name string, batch, threads, rounds int) (ratio, off float64, err error) {
+	path, err := r.Ask("want", name, batch)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -155,13 +145,9 @@ func measure(ctx context.Context, session engine.Session, r *rival, name string,
 				repeats = min(1000, 1+int(0.2/mine))
 			}
 		}
-		text, err := r.ask("run", name, batch, threads, repeats)
+		least, err := r.Seconds("run", name, batch, threads, repeats)
 		if err != nil {
 			return 0, 0, err
-		}
-		least, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("the rival says %q", text)
 		}
 		ours, theirs, ratios = append(ours, mine), append(theirs, least), append(ratios, mine/least)
 	}
@@ -246,91 +232,6 @@ func tensor[T float32 | int32 | int64](data []byte, n int, shape []int) (*engine
 	}
 	t, err := engine.Of(values, shape...)
 	return t, data[read:], err
-}
-
-// folder is where networks, tensors and the environment are kept between runs.
-func folder() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find the user's cache folder: %w", err)
-	}
-	dir := filepath.Join(cache, "pellucid", "bench-networks")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make %s: %w", dir, err)
-	}
-	return dir, nil
-}
-
-func environment(ctx context.Context, dir string) (string, error) {
-	python := filepath.Join(dir, "venv", "bin", "python")
-	if _, err := os.Stat(filepath.Join(dir, "venv", "complete")); err == nil {
-		return python, nil
-	}
-	fmt.Println("making a virtual environment, once")
-	steps := []*exec.Cmd{
-		command(ctx, "python3", "-m", "venv", filepath.Join(dir, "venv")),
-		command(ctx, python, append([]string{"-m", "pip", "install", "--quiet"}, requirements...)...),
-	}
-	for _, c := range steps {
-		if err := c.Run(); err != nil {
-			return "", fmt.Errorf("run %v: %w", c.Args, err)
-		}
-	}
-	return python, os.WriteFile(filepath.Join(dir, "venv", "complete"), nil, 0o600)
-}
-
-// command is one without the settings that slow a current numpy down.
-func command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, name, args...)
-	c.Stderr = os.Stderr
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "OPENBLAS_") {
-			c.Env = append(c.Env, v)
-		}
-	}
-	return c
-}
-
-// rival is the Python process that runs the rival.
-type rival struct {
-	process *exec.Cmd
-	in      io.WriteCloser
-	out     *bufio.Scanner
-	version string
-}
-
-func startRival(ctx context.Context, python, script, dir string) (*rival, error) {
-	r := &rival{process: command(ctx, python, script, "serve", dir)}
-	in, err := r.process.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := r.process.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	r.in, r.out = in, bufio.NewScanner(out)
-	if err := r.process.Start(); err != nil {
-		return nil, fmt.Errorf("start the rival: %w", err)
-	}
-	if !r.out.Scan() || !strings.HasPrefix(r.out.Text(), "ready ") {
-		return nil, errors.Join(errors.New("the rival did not start"), r.stop())
-	}
-	r.version = strings.TrimPrefix(r.out.Text(), "ready ")
-	return r, nil
-}
-
-func (r *rival) stop() error {
-	return errors.Join(r.in.Close(), r.process.Wait())
-}
-
-// ask sends a line of words and returns the answer's.
-func (r *rival) ask(words ...any) (string, error) {
-	fmt.Fprintln(r.in, words...)
-	if !r.out.Scan() {
-		return "", errors.New("the rival has ended")
-	}
-	return r.out.Text(), nil
 }
 
 func median(v []float64) float64 {

@@ -11,22 +11,20 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	_ "embed"
 	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/pellucid/pellucid/bench/internal/rival"
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/modelfile"
 	"github.com/pellucid/pellucid/engine/tree"
@@ -80,35 +78,27 @@ var works = []work{
 }
 
 func run(ctx context.Context, python, only string, rounds int) (err error) {
-	dir, err := folder()
+	env, err := rival.New(ctx, rival.Config{Name: "trees", Script: rivalScript, Requirements: requirements, Python: python})
 	if err != nil {
 		return err
 	}
-	script := filepath.Join(dir, "rival.py")
-	if err := os.WriteFile(script, rivalScript, 0o600); err != nil {
-		return fmt.Errorf("write the rival's script: %w", err)
-	}
-	if python == "" {
-		if python, err = environment(ctx, dir); err != nil {
+	dir := env.Dir
+	if _, err := os.Stat(filepath.Join(dir, "lightgbm.txt")); err != nil {
+		fmt.Println("training the models, once")
+		if err := env.Run(ctx, "make", dir); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "lightgbm.txt")); err != nil {
-		fmt.Println("training the models, once")
-		if err := command(ctx, python, script, "make", dir).Run(); err != nil {
-			return fmt.Errorf("train the models: %w", err)
-		}
-	}
-	r, err := startRival(ctx, python, script, dir)
+	r, err := env.Start(ctx, "serve", dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.stop()) }()
+	defer func() { err = errors.Join(err, r.Stop()) }()
 	x, err := readRows(filepath.Join(dir, "rows.f32"))
 	if err != nil {
 		return err
 	}
-	fmt.Printf("rival: %s; one thread each; medians of %d rounds\n", r.versions, rounds)
+	fmt.Printf("rival: %s; one thread each; medians of %d rounds\n", versions(r.Ready), rounds)
 	fmt.Printf("%-30s %12s %12s %7s %6s  %s\n", "work", "ours us/row", "rival us/row", "ratio", "goal", "rival's call")
 	subjects := map[string]*subject{}
 	for _, w := range works {
@@ -129,111 +119,13 @@ func run(ctx context.Context, python, only string, rounds int) (err error) {
 	return nil
 }
 
-// folder is where models, rows and the environment are kept between runs.
-func folder() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find the user's cache folder: %w", err)
+// versions are those that the rival says it has.
+func versions(ready string) string {
+	words := strings.Fields(ready)
+	if len(words) != 3 {
+		return ready
 	}
-	dir := filepath.Join(cache, "pellucid", "bench-trees")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make %s: %w", dir, err)
-	}
-	return dir, nil
-}
-
-func environment(ctx context.Context, dir string) (string, error) {
-	python := filepath.Join(dir, "venv", "bin", "python")
-	if _, err := os.Stat(filepath.Join(dir, "venv", "complete")); err == nil {
-		return python, nil
-	}
-	fmt.Println("making a virtual environment, once")
-	base, err := newPython(ctx)
-	if err != nil {
-		return "", err
-	}
-	steps := []*exec.Cmd{
-		command(ctx, base, "-m", "venv", filepath.Join(dir, "venv")),
-		command(ctx, python, append([]string{"-m", "pip", "install", "--quiet"}, requirements...)...),
-	}
-	for _, c := range steps {
-		if err := c.Run(); err != nil {
-			return "", fmt.Errorf("run %v: %w", c.Args, err)
-		}
-	}
-	return python, os.WriteFile(filepath.Join(dir, "venv", "complete"), nil, 0o600)
-}
-
-// newPython finds a Python that XGBoost 3.4 installs on.
-func newPython(ctx context.Context) (string, error) {
-	for _, name := range []string{"python3", "python3.14", "python3.13", "python3.12"} {
-		if exec.CommandContext(ctx, name, "-c", "import sys; sys.exit(sys.version_info < (3, 12))").Run() == nil {
-			return name, nil
-		}
-	}
-	return "", errors.New("no Python of 3.12 or newer on the path: give one with -python")
-}
-
-// command is one without the settings that slow a current numpy down.
-func command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, name, args...)
-	c.Stderr = os.Stderr
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "OPENBLAS_") {
-			c.Env = append(c.Env, v)
-		}
-	}
-	return c
-}
-
-// rival is the Python process that times the rivals' calls.
-type rival struct {
-	process  *exec.Cmd
-	in       io.WriteCloser
-	out      *bufio.Scanner
-	versions string
-}
-
-func startRival(ctx context.Context, python, script, dir string) (*rival, error) {
-	r := &rival{process: command(ctx, python, script, "serve", dir)}
-	in, err := r.process.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := r.process.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	r.in, r.out = in, bufio.NewScanner(out)
-	if err := r.process.Start(); err != nil {
-		return nil, fmt.Errorf("start the rival: %w", err)
-	}
-	if !r.out.Scan() {
-		return nil, errors.Join(errors.New("the rival did not start"), r.stop())
-	}
-	v := strings.Fields(r.out.Text())
-	if len(v) != 3 {
-		return nil, errors.Join(fmt.Errorf("the rival says %q", r.out.Text()), r.stop())
-	}
-	r.versions = "XGBoost " + v[1] + ", LightGBM " + v[2]
-	return r, nil
-}
-
-func (r *rival) stop() error {
-	return errors.Join(r.in.Close(), r.process.Wait())
-}
-
-// time returns the seconds of a call.
-func (r *rival) time(w work, call string) (float64, error) {
-	fmt.Fprintln(r.in, w.model, call, w.rows, w.repeats)
-	if !r.out.Scan() {
-		return 0, errors.New("the rival has ended")
-	}
-	var s float64
-	if _, err := fmt.Sscan(r.out.Text(), &s); err != nil {
-		return 0, fmt.Errorf("the rival says %q", r.out.Text())
-	}
-	return s, nil
+	return "XGBoost " + words[1] + ", LightGBM " + words[2]
 }
 
 func readRows(path string) ([]float32, error) {
@@ -303,7 +195,7 @@ func (s *subject) call(ctx context.Context, w work) (func() error, error) {
 	}, nil
 }
 
-func measure(ctx context.Context, s *subject, r *rival, w work, rounds int) error {
+func measure(ctx context.Context, s *subject, r *rival.Process, w work, rounds int) error {
 	f, err := s.call(ctx, w)
 	if err != nil {
 		return err
@@ -321,7 +213,7 @@ func measure(ctx context.Context, s *subject, r *rival, w work, rounds int) erro
 		}
 		least, which := math.Inf(1), ""
 		for _, call := range w.calls {
-			t, err := r.time(w, call)
+			t, err := r.Seconds(w.model, call, w.rows, w.repeats)
 			if err != nil {
 				return err
 			}
