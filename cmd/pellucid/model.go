@@ -17,12 +17,12 @@ import (
 
 func modelCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "model", Short: "Look at model files and test them",
-		Example: "  pellucid model inspect model.ubj\n  pellucid model test cases/",
+		Use: "model", Short: "Look at model files, test and compress them",
+		Example: "  pellucid model inspect model.ubj\n  pellucid model test cases/\n  pellucid model compress model.onnx --to fp16 --out small.onnx",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(inspectCommand(), modelTestCommand())
+	cmd.AddCommand(inspectCommand(), modelTestCommand(), compressCommand())
 	return cmd
 }
 

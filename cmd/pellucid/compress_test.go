@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/explain/audit"
+)
+
+// TestCompress compresses the demo's network, reads the audit and the model back.
+func TestCompress(t *testing.T) {
+	dir := t.TempDir()
+	out, page, figures := filepath.Join(dir, "small.onnx"), filepath.Join(dir, "audit.html"), filepath.Join(dir, "audit.json")
+	args := []string{
+		"model", "compress", mlp + "model.onnx", "--to", "structured:0.2,fp16", "--out", out, "--input", mlp + "reference.parquet",
+		"--explain-rows", "10", "--rounds", "1", "--max-score-diff", "0.9", "--max-disagreement", "0.2",
+	}
+	for _, file := range []string{page, figures} {
+		status, stdout, stderr := command(t, append(args, "--audit", file)...)
+		if status != 0 || !strings.Contains(stdout, "units dropped") || !strings.Contains(stdout, "Spearman") {
+			t.Fatalf("status %d, %s%s", status, stdout, stderr)
+		}
+	}
+	text, err := os.ReadFile(figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r audit.Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(out)
+	if err != nil || info.Size() != r.File.Compressed || r.File.Compressed >= r.File.Original || len(r.Applied) < 3 || len(r.Verdict.Checks) != 2 || !r.Verdict.Passed {
+		t.Errorf("report %+v (%v)", r, err)
+	}
+	if _, err := modelfile.Open(out); err != nil {
+		t.Error(err)
+	}
+	if html, err := os.ReadFile(page); err != nil || !strings.Contains(string(html), "Within every limit") || strings.Contains(string(html), "<script") {
+		t.Errorf("the page is not as it should be (%v)", err)
+	}
+}
+
+// TestCompressOutsideLimits writes the audit but no model.
+func TestCompressOutsideLimits(t *testing.T) {
+	dir := t.TempDir()
+	out, figures := filepath.Join(dir, "small.onnx"), filepath.Join(dir, "audit.json")
+	status, _, stderr := command(t, "model", "compress", mlp+"model.onnx", "--to", "prune:0.9", "--out", out, "--input", mlp+"reference.parquet",
+		"--audit", figures, "--explain-rows", "0", "--rounds", "0", "--max-disagreement", "0")
+	if status != 1 || !strings.Contains(stderr, "max-disagreement is 0.") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "audit.json" {
+		t.Errorf("the folder holds %v (%v)", left, err)
+	}
+}
+
+func TestCompressUsage(t *testing.T) {
+	dir := t.TempDir()
+	model := mlp + "model.onnx"
+	for _, c := range []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{}, 2, "one model file"},
+		{[]string{model}, 2, "needs --to"},
+		{[]string{model, "--to", "fp8", "--out", dir + "/x.onnx"}, 2, "fp8"},
+		{[]string{model, "--to", "fp16", "--out", dir + "/x.ubj"}, 2, "the format stays"},
+		{[]string{model, "--to", "fp16", "--out", model}, 2, "never written over"},
+		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--max-psi", "0"}, 2, "needs --input"},
+		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--audit", "x.html"}, 2, "needs --input"},
+		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--input", mlp + "reference.parquet", "--audit", "x.pdf"}, 2, ".html or .json"},
+		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--input", mlp + "reference.parquet", "--labels", "nope"}, 2, "no column"},
+		{[]string{gbm + "model.ubj", "--to", "fp16", "--out", dir + "/x.ubj"}, 1, "holds trees"},
+		{[]string{dir + "/none.onnx", "--to", "fp16", "--out", dir + "/x.onnx"}, 1, "none.onnx"},
+	} {
+		status, _, stderr := command(t, append([]string{"model", "compress"}, c.args...)...)
+		if status != c.status || !strings.Contains(stderr, c.say) {
+			t.Errorf("%v: status %d, %q; want %d, %q", c.args, status, stderr, c.status, c.say)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("the folder holds %v (%v)", left, err)
+	}
+}

@@ -1,0 +1,384 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/explain"
+)
+
+// topFeatures is how many of a row's strongest features are held against each other.
+const topFeatures = 5
+
+// backgroundRows is how many of the rows Shapley values are taken against where a
+// model's file has nothing of the kind.
+const backgroundRows = 100
+
+// Explanations compares what both models say mattered, row by row.
+type Explanations struct {
+	// Method explained both sides; empty where there is none, with the Reason.
+	Method string `json:"method,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Background says against which rows, where the method needs some.
+	Background string `json:"background,omitempty"`
+	Rows       int    `json:"rows"`
+	// Compared counts explanations, one a row and output.
+	Compared int `json:"compared"`
+	// Features is how many numbers each has.
+	Features int `json:"features"`
+	// Spearman and Kendall (tau-b) are rank correlations of the effects, over the
+	// features of one explanation; the mean and the lowest of all.
+	Spearman       float64 `json:"mean_spearman"`
+	LowestSpearman float64 `json:"lowest_spearman"`
+	Kendall        float64 `json:"mean_kendall"`
+	LowestKendall  float64 `json:"lowest_kendall"`
+	// Top is how many features TopOverlap looks at: the mean share of the
+	// strongest features that are among the strongest of both.
+	Top        int     `json:"top"`
+	TopOverlap float64 `json:"top_overlap"`
+	// Change is the mean over explanations of sum|a-b| / sum|a|.
+	Change float64 `json:"mean_relative_change"`
+}
+
+// explanations explains a sample of the rows by both models and compares.
+func explanations(ctx context.Context, c Config, n int) (*Explanations, error) {
+	out := &Explanations{Top: topFeatures}
+	a, b := *c.Original.Version, *c.Compressed.Version
+	pick, err := spread(c.Rows, n, c.ExplainRows)
+	if err != nil {
+		return nil, fmt.Errorf("audit: choose rows to explain: %w", err)
+	}
+	method := common(&a, &b)
+	if method == "" {
+		// Shapley values of trees without covers stand against rows.
+		rows, err := spread(c.Rows, n, backgroundRows)
+		if err != nil {
+			return nil, fmt.Errorf("audit: choose background rows: %w", err)
+		}
+		ground := func() (engine.Values, string, bool) { return rows, "rows of the audit", true }
+		if a.Background == nil {
+			a.Background = ground
+		}
+		if b.Background == nil {
+			b.Background = ground
+		}
+		if method = common(&a, &b); method != "" {
+			out.Background = fmt.Sprintf("%d of the audit's rows", rows[0].Tensor.Rows())
+		}
+	}
+	if method == "" {
+		out.Reason = "no method explains both models"
+		return out, nil
+	}
+	req := collector.ExplainRequest{Method: method}
+	if out.Background != "" {
+		req.Background = []byte(`"default"`)
+	}
+	x, err := explain.New(explain.Config{Engine: "pellucid", Deadline: time.Hour, MaxCost: 1 << 60, MaxValues: 1 << 26})
+	if err != nil {
+		return nil, err
+	}
+	was, err := x.Explain(ctx, &a, pick, req)
+	if err == nil {
+		// A network's default output is the one decided for; both sides explain
+		// the original's.
+		is, e := again(ctx, x, &b, pick, req, was)
+		if err = e; err == nil {
+			out.Method, out.Rows = method, pick[0].Tensor.Rows()
+			return out, out.compare(was, is)
+		}
+	}
+	if errors.Is(err, collector.ErrRefused) {
+		out.Reason = err.Error()
+		return out, nil
+	}
+	return nil, fmt.Errorf("audit: %w", err)
+}
+
+// again explains by the second model the outputs that were explained by the first.
+func again(ctx context.Context, x *explain.Explainer, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest, was []collector.Explanation) ([]collector.Explanation, error) {
+	is, err := x.Explain(ctx, v, rows, req)
+	if err != nil || len(is) != len(was) {
+		return is, err
+	}
+	per := len(was) / max(rows[0].Tensor.Rows(), 1)
+	for i := range was {
+		if was[i].Output == is[i].Output || per != 1 {
+			continue
+		}
+		one, err := rows.Slice(i, i+1)
+		if err != nil {
+			return nil, err
+		}
+		req.Output = was[i].Output
+		e, err := x.Explain(ctx, v, one, req)
+		if err != nil {
+			return nil, err
+		}
+		if len(e) == 1 {
+			is[i] = e[0]
+		}
+	}
+	return is, nil
+}
+
+// common is the first method that explains both.
+func common(a, b *collector.ModelVersion) string {
+	other := explain.Methods(b)
+	for _, m := range explain.Methods(a) {
+		if slices.Contains(other, m) {
+			return m
+		}
+	}
+	return ""
+}
+
+// spread returns k rows at even distances, or all.
+func spread(rows engine.Values, n, k int) (engine.Values, error) {
+	if k >= n {
+		return rows, nil
+	}
+	out := make(engine.Values, len(rows))
+	for i, v := range rows {
+		t, err := pickRows(v.Tensor, n, k)
+		if err != nil {
+			return nil, fmt.Errorf("input %q: %w", v.Name, err)
+		}
+		out[i] = engine.Named{Name: v.Name, Tensor: t}
+	}
+	return out, nil
+}
+
+func pickRows(t *engine.Tensor, n, k int) (*engine.Tensor, error) {
+	switch t.DType() {
+	case engine.Float32:
+		return picked(engine.Data[float32](t), t, n, k)
+	case engine.Float64:
+		return picked(engine.Data[float64](t), t, n, k)
+	case engine.Int64:
+		return picked(engine.Data[int64](t), t, n, k)
+	case engine.Int32:
+		return picked(engine.Data[int32](t), t, n, k)
+	case engine.Uint8:
+		return picked(engine.Data[uint8](t), t, n, k)
+	case engine.Bool:
+		return picked(engine.Data[bool](t), t, n, k)
+	case engine.String:
+		return picked(engine.Data[string](t), t, n, k)
+	}
+	return t.Slice(0, k) // of rarer types the first rows
+}
+
+func picked[T engine.Element](d []T, t *engine.Tensor, n, k int) (*engine.Tensor, error) {
+	width := t.RowLen()
+	out := make([]T, 0, k*width)
+	for i := range k {
+		r := i * n / k
+		out = append(out, d[r*width:(r+1)*width]...)
+	}
+	shape := slices.Clone(t.Shape())
+	shape[0] = k
+	return engine.Of(out, shape...)
+}
+
+// compare fills in the figures.
+func (e *Explanations) compare(was, is []collector.Explanation) error {
+	if len(was) != len(is) || len(was) == 0 {
+		return fmt.Errorf("audit: %d and %d explanations of the same rows", len(was), len(is))
+	}
+	e.LowestSpearman, e.LowestKendall = 1, 1
+	for i := range was {
+		a, b := phis(&was[i]), phis(&is[i])
+		if was[i].Output != is[i].Output || len(a) != len(b) {
+			return fmt.Errorf("audit: explanations of %q and %q, of %d and %d features", was[i].Output, is[i].Output, len(a), len(b))
+		}
+		e.Features = len(a)
+		rho, tau := Spearman(a, b), Kendall(a, b)
+		e.Spearman += rho
+		e.Kendall += tau
+		e.LowestSpearman, e.LowestKendall = min(e.LowestSpearman, rho), min(e.LowestKendall, tau)
+		e.TopOverlap += overlap(a, b, topFeatures)
+		e.Change += relativeChange(a, b)
+	}
+	n := float64(len(was))
+	e.Compared = len(was)
+	e.Spearman, e.Kendall, e.TopOverlap, e.Change = e.Spearman/n, e.Kendall/n, e.TopOverlap/n, e.Change/n
+	e.Top = min(topFeatures, e.Features)
+	return nil
+}
+
+func phis(e *collector.Explanation) []float64 {
+	out := make([]float64, len(e.Attributions))
+	for i := range e.Attributions {
+		out[i] = e.Attributions[i].Phi
+	}
+	return out
+}
+
+// relativeChange is sum|a-b| / sum|a|; 1 where all of a is zero and b is not.
+func relativeChange(a, b []float64) float64 {
+	var d, s float64
+	for i := range a {
+		d += math.Abs(a[i] - b[i])
+		s += math.Abs(a[i])
+	}
+	switch {
+	case d == 0:
+		return 0
+	case s == 0:
+		return 1
+	}
+	return d / s
+}
+
+// overlap is the share of the k strongest features of a that are among the k
+// strongest of b. Where features are tied for the last places, those that come first.
+func overlap(a, b []float64, k int) float64 {
+	k = min(k, len(a))
+	if k == 0 {
+		return 1
+	}
+	strongest := func(v []float64) []int {
+		at := make([]int, len(v))
+		for i := range at {
+			at[i] = i
+		}
+		slices.SortStableFunc(at, func(i, j int) int { return cmp.Compare(math.Abs(v[j]), math.Abs(v[i])) })
+		return at[:k]
+	}
+	both := 0
+	other := strongest(b)
+	for _, i := range strongest(a) {
+		if slices.Contains(other, i) {
+			both++
+		}
+	}
+	return float64(both) / float64(k)
+}
+
+// Spearman is the rank correlation of a and b, tied values sharing their mean rank.
+// Where all of one side is tied there is no order to agree on: 1 where all of the
+// other is too, else 0.
+func Spearman(a, b []float64) float64 {
+	x, y := ranks(a), ranks(b)
+	n := float64(len(x))
+	mean := (n + 1) / 2
+	var xy, xx, yy float64
+	for i := range x {
+		dx, dy := x[i]-mean, y[i]-mean
+		xy += dx * dy
+		xx += dx * dx
+		yy += dy * dy
+	}
+	if xx == 0 || yy == 0 {
+		return tied(xx, yy)
+	}
+	return max(-1, min(1, xy/math.Sqrt(xx*yy)))
+}
+
+func tied(x, y float64) float64 {
+	if x == 0 && y == 0 {
+		return 1
+	}
+	return 0
+}
+
+// ranks numbers values from 1, equal ones by the mean of their places.
+func ranks(v []float64) []float64 {
+	at := ordered(v)
+	out := make([]float64, len(v))
+	for i := 0; i < len(at); {
+		j := i
+		for j < len(at) && v[at[j]] == v[at[i]] {
+			j++
+		}
+		for k := i; k < j; k++ {
+			out[at[k]] = float64(i+j+1) / 2
+		}
+		i = j
+	}
+	return out
+}
+
+func ordered(v []float64) []int {
+	at := make([]int, len(v))
+	for i := range at {
+		at[i] = i
+	}
+	slices.SortStableFunc(at, func(i, j int) int { return cmp.Compare(v[i], v[j]) })
+	return at
+}
+
+// Kendall is tau-b of a and b, by Knight's method in n log n. Of all-tied sides as
+// Spearman.
+func Kendall(a, b []float64) float64 {
+	n := len(a)
+	at := make([]int, n)
+	for i := range at {
+		at[i] = i
+	}
+	slices.SortStableFunc(at, func(i, j int) int {
+		if c := cmp.Compare(a[i], a[j]); c != 0 {
+			return c
+		}
+		return cmp.Compare(b[i], b[j])
+	})
+	y := make([]float64, n)
+	for i, j := range at {
+		y[i] = b[j]
+	}
+	tiesA := runs(n, func(i, j int) bool { return a[at[i]] == a[at[j]] })
+	tiesBoth := runs(n, func(i, j int) bool { return a[at[i]] == a[at[j]] && b[at[i]] == b[at[j]] })
+	swaps := inversions(y, make([]float64, n))
+	tiesB := runs(n, func(i, j int) bool { return y[i] == y[j] }) // y is sorted now
+	pairs := float64(n) * float64(n-1) / 2
+	x0, y0 := pairs-tiesA, pairs-tiesB
+	if x0 == 0 || y0 == 0 {
+		return tied(x0, y0)
+	}
+	return max(-1, min(1, (pairs-tiesA-tiesB+tiesBoth-2*swaps)/math.Sqrt(x0*y0)))
+}
+
+// runs counts the pairs within runs of neighbours that are alike.
+func runs(n int, alike func(i, j int) bool) float64 {
+	total, from := 0.0, 0
+	for i := 1; i <= n; i++ {
+		if i < n && alike(from, i) {
+			continue
+		}
+		k := float64(i - from)
+		total += k * (k - 1) / 2
+		from = i
+	}
+	return total
+}
+
+// inversions sorts v and counts the pairs that stood in the wrong order.
+func inversions(v, spare []float64) float64 {
+	n := len(v)
+	if n < 2 {
+		return 0
+	}
+	half := n / 2
+	count := inversions(v[:half], spare[:half]) + inversions(v[half:], spare[half:])
+	i, j := 0, half
+	for k := range n {
+		if j == n || i < half && v[i] <= v[j] {
+			spare[k] = v[i]
+			i++
+			continue
+		}
+		count += float64(half - i)
+		spare[k] = v[j]
+		j++
+	}
+	copy(v, spare)
+	return count
+}
