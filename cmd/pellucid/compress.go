@@ -47,8 +47,12 @@ command, and the compressed model is then not written.
 HOW is one of these, or several by commas:
   fp16               weights in half precision, cast back where they are read (ONNX)
   structured:SHARE   drop that share of each hidden layer's units (ONNX)
-  prune:SHARE        set that share of each weight matrix to zero (ONNX)`,
+  prune:SHARE        set that share of each weight matrix to zero (ONNX)
+  trees:N            keep the first N boosting rounds (XGBoost, LightGBM, ONNX)
+  least:SHARE        make single leaves of the share of trees that vary least
+  leaves:EPSILON     join leaves of a split that differ by less, in the margin's unit`,
 		Example: `  pellucid model compress model.onnx --to fp16 --out small.onnx
+  pellucid model compress model.ubj --to trees:200,leaves:0.001 --out small.ubj --input rows.csv --max-score-diff 0.02
   pellucid model compress model.onnx --to structured:0.3,fp16 --out small.onnx \
     --input rows.parquet --labels late --audit audit.html --max-disagreement 0.01 --min-rank-correlation 0.95`,
 		Args: oneArg("model file"),

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/engine/tree"
 	"github.com/pellucid/pellucid/explain/audit"
 )
 
@@ -86,5 +87,32 @@ func TestCompressUsage(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("the folder holds %v (%v)", left, err)
+	}
+}
+
+// TestCompressTrees trims the demo's boosted trees and lets an earlier version's rows
+// judge them.
+func TestCompressTrees(t *testing.T) {
+	dir := t.TempDir()
+	out, figures := filepath.Join(dir, "small.ubj"), filepath.Join(dir, "audit.json")
+	status, stdout, stderr := command(t, "model", "compress", gbm+"model.ubj", "--to", "leaves:0.01,trees:60", "--out", out, "--input", gbm+"reference.parquet",
+		"--audit", figures, "--explain-rows", "20", "--rounds", "1", "--min-rank-correlation", "0.5", "--max-size-ratio", "0.7")
+	if status != 0 || !strings.Contains(stdout, "the first 60 of 100 kept") {
+		t.Fatalf("status %d, %s%s", status, stdout, stderr)
+	}
+	m, err := modelfile.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := tree.Held(m); !ok || len(e.Trees) != 60 {
+		t.Error("not 60 trees")
+	}
+	text, err := os.ReadFile(figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r audit.Report
+	if err := json.Unmarshal(text, &r); err != nil || r.Explanations.Method != "tree_shap" || r.Explanations.Rows != 20 {
+		t.Errorf("explanations %+v (%v)", r.Explanations, err)
 	}
 }

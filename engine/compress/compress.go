@@ -1,5 +1,5 @@
 // Package compress makes model files smaller and faster: half-precision and pruned
-// weights, hidden units dropped. A model file goes in, a file of the same
+// weights, hidden units dropped, trees trimmed. A model file goes in, a file of the same
 // format comes out, which the library or runtime that reads the first reads too.
 //
 // It owns the transformations and what each does to a file. It judges nothing:
@@ -37,6 +37,13 @@ type Kind string
 
 // The transformations, in the order they are applied.
 const (
+	// Trees keeps the first Step.Amount boosting rounds.
+	Trees Kind = "trees"
+	// Least makes single leaves of the share Step.Amount of the trees that
+	// contribute least.
+	Least Kind = "least"
+	// Leaves joins pairs of leaves that differ by less than Step.Amount.
+	Leaves Kind = "leaves"
 	// Structured drops the share Step.Amount of each hidden layer's units.
 	Structured Kind = "structured"
 	// Prune sets the share Step.Amount of each weight matrix's elements to zero.
@@ -46,7 +53,7 @@ const (
 )
 
 // order is how steps are applied: what removes parts comes before what rounds them.
-var order = []Kind{Structured, Prune, FP16}
+var order = []Kind{Trees, Least, Leaves, Structured, Prune, FP16}
 
 // Step is one transformation with its amount.
 type Step struct {
@@ -84,7 +91,7 @@ func parseStep(text string) (Step, error) {
 	name, amount, given := strings.Cut(text, ":")
 	s := Step{Kind: Kind(name)}
 	if !slices.Contains(order, s.Kind) {
-		return s, fmt.Errorf("%q is none of fp16, prune:SHARE, structured:SHARE", clip(text))
+		return s, fmt.Errorf("%q is none of fp16, prune:SHARE, structured:SHARE, trees:N, least:SHARE, leaves:EPSILON", clip(text))
 	}
 	if s.Kind == FP16 {
 		if given {
@@ -96,14 +103,18 @@ func parseStep(text string) (Step, error) {
 	switch {
 	case err != nil:
 		return s, fmt.Errorf("%s needs a number behind a colon, such as %s", s.Kind, examples[s.Kind])
-	case !(v > 0 && v < 1):
+	case s.Kind == Trees && (v < 1 || v != float64(int(v)) || v > 1<<22):
+		return s, fmt.Errorf("trees:%s is not a number of boosting rounds", clip(amount))
+	case s.Kind == Leaves && !(v > 0 && v < 1e30):
+		return s, fmt.Errorf("leaves:%s is not a difference above 0", clip(amount))
+	case s.Kind != Trees && s.Kind != Leaves && !(v > 0 && v < 1):
 		return s, fmt.Errorf("%s:%s is not a share between 0 and 1", s.Kind, clip(amount))
 	}
 	s.Amount = v
 	return s, nil
 }
 
-var examples = map[Kind]string{Structured: "structured:0.5", Prune: "prune:0.5"}
+var examples = map[Kind]string{Trees: "trees:100", Least: "least:0.5", Leaves: "leaves:0.001", Structured: "structured:0.5", Prune: "prune:0.5"}
 
 func clip(s string) string {
 	if len(s) > 40 {
@@ -179,9 +190,11 @@ func Apply(ctx context.Context, in Input, steps []Step) (*Result, error) {
 func apply(ctx context.Context, in Input, s Step) (*Result, error) {
 	onnx := strings.EqualFold(filepath.Ext(in.Name), ".onnx")
 	switch s.Kind {
+	case Trees, Least, Leaves:
+		return trim(ctx, in, s)
 	case FP16, Prune, Structured:
 		if !onnx {
-			return nil, refuse("%s concerns the weights of a network, and this file holds trees", s.Kind)
+			return nil, refuse("%s concerns the weights of a network, and this file holds trees: use trees:N, least:SHARE or leaves:EPSILON", s.Kind)
 		}
 	}
 	switch s.Kind {

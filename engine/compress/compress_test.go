@@ -161,7 +161,11 @@ func TestParse(t *testing.T) {
 	if err != nil || len(steps) != 2 || steps[0].String() != "structured:0.25" || steps[1].String() != "fp16" {
 		t.Errorf("steps %v (%v)", steps, err)
 	}
-	for _, bad := range []string{"", "fp8", "fp16:2", "prune", "prune:x", "prune:0", "prune:1", "prune:NaN", "fp16,fp16", "structured:-1", "prune:0.5,"} {
+	steps, err = Parse("leaves:0.001,least:0.5,trees:100")
+	if err != nil || len(steps) != 3 || steps[0].String() != "trees:100" || steps[2].String() != "leaves:0.001" {
+		t.Errorf("steps %v (%v)", steps, err)
+	}
+	for _, bad := range []string{"trees:0", "trees:1.5", "trees:-1", "trees:1e30", "leaves:0", "leaves:Inf", "least:1", "", "fp8", "fp16:2", "prune", "prune:x", "prune:0", "prune:1", "prune:NaN", "fp16,fp16", "structured:-1", "prune:0.5,"} {
 		if steps, err := Parse(bad); err == nil {
 			t.Errorf("%q was read as %v", bad, steps)
 		}

@@ -452,6 +452,25 @@ func (n *FileNode) Attr(name string) (ints []int64, floats []float32, texts []st
 	return nil, nil, nil, false
 }
 
+// Text returns an attribute of one text, "" where the node has none of that name.
+func (n *FileNode) Text(name string) string {
+	for _, a := range n.proto.attrs {
+		if a.name == name {
+			return a.s
+		}
+	}
+	return ""
+}
+
+// AttrNames lists the attributes of a node, in the file's order.
+func (n *FileNode) AttrNames() []string {
+	var out []string
+	for _, a := range n.proto.attrs {
+		out = append(out, a.name)
+	}
+	return out
+}
+
 // AttrTensor returns a tensor attribute of a node, or nil.
 func (n *FileNode) AttrTensor(name string) (*engine.Tensor, error) {
 	for _, a := range n.proto.attrs {
