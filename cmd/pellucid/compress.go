@@ -46,6 +46,7 @@ command, and the compressed model is then not written.
 
 HOW is one of these, or several by commas:
   fp16               weights in half precision, cast back where they are read (ONNX)
+  int8               weight matrices as 8-bit integers with a scale a channel (ONNX)
   structured:SHARE   drop that share of each hidden layer's units (ONNX)
   prune:SHARE        set that share of each weight matrix to zero (ONNX)
   trees:N            keep the first N boosting rounds (XGBoost, LightGBM, ONNX)

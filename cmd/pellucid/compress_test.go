@@ -95,7 +95,7 @@ func TestCompressUsage(t *testing.T) {
 func TestCompressTrees(t *testing.T) {
 	dir := t.TempDir()
 	out, figures := filepath.Join(dir, "small.ubj"), filepath.Join(dir, "audit.json")
-	status, stdout, stderr := command(t, "model", "compress", gbm+"model.ubj", "--to", "leaves:0.01,trees:60", "--out", out, "--input", gbm+"reference.parquet",
+	status, stdout, stderr := command(t, "model", "compress", gbm+"model.ubj", "--to", "leaves:0.03,trees:60", "--out", out, "--input", gbm+"reference.parquet",
 		"--audit", figures, "--explain-rows", "20", "--rounds", "1", "--min-rank-correlation", "0.5", "--max-size-ratio", "0.7")
 	if status != 0 || !strings.Contains(stdout, "the first 60 of 100 kept") {
 		t.Fatalf("status %d, %s%s", status, stdout, stderr)

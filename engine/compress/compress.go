@@ -1,5 +1,5 @@
-// Package compress makes model files smaller and faster: half-precision and pruned
-// weights, hidden units dropped, trees trimmed. A model file goes in, a file of the same
+// Package compress makes model files smaller and faster: half-precision, 8-bit
+// and pruned weights, hidden units dropped, trees trimmed. A model file goes in, a file of the same
 // format comes out, which the library or runtime that reads the first reads too.
 //
 // It owns the transformations and what each does to a file. It judges nothing:
@@ -48,12 +48,14 @@ const (
 	Structured Kind = "structured"
 	// Prune sets the share Step.Amount of each weight matrix's elements to zero.
 	Prune Kind = "prune"
+	// INT8 keeps weight matrices as 8-bit integers with a scale a channel.
+	INT8 Kind = "int8"
 	// FP16 keeps weights in half precision.
 	FP16 Kind = "fp16"
 )
 
 // order is how steps are applied: what removes parts comes before what rounds them.
-var order = []Kind{Trees, Least, Leaves, Structured, Prune, FP16}
+var order = []Kind{Trees, Least, Leaves, Structured, Prune, INT8, FP16}
 
 // Step is one transformation with its amount.
 type Step struct {
@@ -63,7 +65,7 @@ type Step struct {
 
 // String returns the step as Parse reads it.
 func (s Step) String() string {
-	if s.Kind == FP16 {
+	if s.Kind == FP16 || s.Kind == INT8 {
 		return string(s.Kind)
 	}
 	return string(s.Kind) + ":" + strconv.FormatFloat(s.Amount, 'g', -1, 64)
@@ -91,11 +93,11 @@ func parseStep(text string) (Step, error) {
 	name, amount, given := strings.Cut(text, ":")
 	s := Step{Kind: Kind(name)}
 	if !slices.Contains(order, s.Kind) {
-		return s, fmt.Errorf("%q is none of fp16, prune:SHARE, structured:SHARE, trees:N, least:SHARE, leaves:EPSILON", clip(text))
+		return s, fmt.Errorf("%q is none of fp16, int8, prune:SHARE, structured:SHARE, trees:N, least:SHARE, leaves:EPSILON", clip(text))
 	}
-	if s.Kind == FP16 {
+	if s.Kind == FP16 || s.Kind == INT8 {
 		if given {
-			return s, errors.New("fp16 takes no amount")
+			return s, fmt.Errorf("%s takes no amount", s.Kind)
 		}
 		return s, nil
 	}
@@ -192,7 +194,7 @@ func apply(ctx context.Context, in Input, s Step) (*Result, error) {
 	switch s.Kind {
 	case Trees, Least, Leaves:
 		return trim(ctx, in, s)
-	case FP16, Prune, Structured:
+	case FP16, INT8, Prune, Structured:
 		if !onnx {
 			return nil, refuse("%s concerns the weights of a network, and this file holds trees: use trees:N, least:SHARE or leaves:EPSILON", s.Kind)
 		}
@@ -200,6 +202,8 @@ func apply(ctx context.Context, in Input, s Step) (*Result, error) {
 	switch s.Kind {
 	case FP16:
 		return fp16(in)
+	case INT8:
+		return int8Weights(in)
 	case Prune:
 		return prune(in, s.Amount)
 	}

@@ -278,6 +278,91 @@ func rounded(t *testing.T, data []byte) []byte {
 	return out
 }
 
+// TestINT8 quantises the weights of every network of the zoo: each is off by half a
+// step of its channel at most, and the outputs are those of a model with such weights.
+func TestINT8(t *testing.T) {
+	smaller := 0
+	for name, data := range zoo(t) {
+		r, err := Apply(t.Context(), Input{Name: "m.onnx", Data: data}, []Step{{Kind: INT8}})
+		if errors.Is(err, ErrRefused) {
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if len(r.Data) >= len(data) {
+			t.Errorf("%s: %d bytes became %d", name, len(data), len(r.Data))
+		}
+		before, after := edit(t, data), edit(t, r.Data)
+		axes := channels(before)
+		for _, c := range r.Changes {
+			if err := before.Replace(before.Weight(c.Part), restored(t, name, before.Weight(c.Part), after, axes[c.Part])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		plain, err := before.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := load(t, "m.onnx", r.Data)
+		rows := made(t, m.Info(), 7)
+		if rows == nil {
+			continue
+		}
+		smaller++
+		if d := furthest(t, run(t, load(t, "m.onnx", plain), rows), run(t, m, rows)); d > 1e-6 {
+			t.Errorf("%s: outputs differ by %g from those of the same weights", name, d)
+		}
+	}
+	if smaller < 15 {
+		t.Errorf("%d models became smaller", smaller)
+	}
+}
+
+// restored multiplies a weight's integers by their scales.
+func restored(t *testing.T, name string, w *onnx.Weight, after *onnx.File, axis int) *engine.Tensor {
+	t.Helper()
+	x, q, s := floats(t, w), floats(t, after.Weight(w.Name+"/int8")), floats(t, after.Weight(w.Name+"/scale"))
+	inner := 1
+	for _, d := range w.Shape[axis+1:] {
+		inner *= d
+	}
+	out := make([]float64, len(x))
+	for i := range x {
+		scale := s[i/inner%len(s)]
+		out[i] = q[i] * scale
+		if math.Abs(out[i]-x[i]) > scale*0.5000001 {
+			t.Errorf("%s: %s[%d] is %v, was %v, a step is %v", name, w.Name, i, out[i], x[i], scale)
+		}
+	}
+	o, err := floatsLike(must(engine.New(engine.Float32, 1)), out, w.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestQuantise(t *testing.T) {
+	v := []float32{1, -127, 0, 0, 0.5, 254}
+	q, s, ok := quantise(v, []int{3, 2}, 0)
+	if !ok || s[0] != 1 || s[1] != 1 || s[2] != 2 || q[1] != -127 || q[4] != 0 || q[5] != 127 {
+		t.Errorf("by row: %v %v", q, s)
+	}
+	if q, s, ok = quantise(v, []int{3, 2}, 1); !ok || len(s) != 2 || q[5] != 127 || q[1] != -64 {
+		t.Errorf("by column: %v %v", q, s)
+	}
+	if q, s, ok = quantise(v, []int{3, 2}, -1); !ok || len(s) != 1 || q[5] != 127 || q[0] != 0 {
+		t.Errorf("as one: %v %v", q, s)
+	}
+	if _, _, ok = quantise([]float32{float32(math.NaN()), 1}, []int{1, 2}, 0); ok {
+		t.Error("what is no number was rounded")
+	}
+	if q, _, ok = quantise([]float32{1e-45, 0}, []int{1, 2}, 0); !ok || q[0] != 0 {
+		t.Errorf("what has no step is %v", q)
+	}
+}
+
 // TestFP16LeavesLargeNumbers keeps a weight that half precision cannot hold.
 func TestFP16LeavesLargeNumbers(t *testing.T) {
 	f, err := onnx.Edit(file(t, mlp), "")
@@ -497,7 +582,7 @@ func FuzzONNX(f *testing.F) {
 		if _, err := modelfile.Read("m.onnx", data, ""); err != nil {
 			return
 		}
-		for _, s := range []Step{{Kind: FP16}, {Prune, 0.5}, {Structured, 0.5}} {
+		for _, s := range []Step{{Kind: FP16}, {Kind: INT8}, {Prune, 0.5}, {Structured, 0.5}} {
 			r, err := Apply(context.Background(), Input{Name: "m.onnx", Data: data}, []Step{s})
 			if err != nil {
 				continue

@@ -33,8 +33,9 @@ func fp16(in Input) (*Result, error) {
 	}
 	r := &Result{}
 	floats, large := 0, 0
+	scales := scalesOf(f)
 	for _, w := range f.Weights() {
-		if w.DType != engine.Float32 && w.DType != engine.Float64 {
+		if w.DType != engine.Float32 && w.DType != engine.Float64 || scales[w.Name] {
 			continue
 		}
 		floats++
@@ -68,6 +69,18 @@ func fp16(in Input) (*Result, error) {
 	}
 	r.Data, err = f.Bytes()
 	return r, err
+}
+
+// scalesOf names the scales of quantised tensors: often too small for half precision,
+// and multiplied with many numbers.
+func scalesOf(f *onnx.File) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range f.Nodes() {
+		if n.Domain == "" && (n.Op == "DequantizeLinear" || n.Op == "QuantizeLinear") && len(n.Inputs) > 1 {
+			out[n.Inputs[1]] = true
+		}
+	}
+	return out
 }
 
 func lostText(lost int) string {

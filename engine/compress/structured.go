@@ -62,8 +62,9 @@ type structurer struct {
 }
 
 // structured drops, of every hidden layer between two linear nodes, the share of
-// units that matter least, with their rows and columns. What a dropped unit gave on
-// average goes into the next layer's bias where there is one and rows are given.
+// units that matter least, with their rows and columns. Where rows are given, what the
+// dropped units gave is predicted from those that stay, and the next layer's weights
+// and bias take that over.
 func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 	f, err := onnx.Edit(in.Data, in.Dir)
 	if err != nil {
@@ -86,7 +87,7 @@ func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 	if len(layers) == 0 {
 		return nil, refuse("no hidden layer stands between two MatMul or Gemm nodes with nothing but elementwise operators between them%s", first(r.Notes))
 	}
-	units, err := measure(ctx, in, layers)
+	measured, err := measure(ctx, in, layers)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +98,7 @@ func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 			r.note("%s keeps its %d units: the share is less than one", label(l.makes), l.units)
 			continue
 		}
-		moved, err := s.drop(l, units[i], drop)
+		moved, err := s.drop(l, measured[i], drop)
 		if err != nil {
 			return nil, err
 		}
@@ -274,18 +275,21 @@ func (s *structurer) take(l *layer, w *onnx.Weight, axis int) (why string) {
 	return ""
 }
 
-// unit is what is known of one hidden unit: how much it matters, and what it gives on
-// average.
-type unit struct{ weight, mean float64 }
+// measured is what is known of a hidden layer.
+type measured struct {
+	// weight tells how much each unit matters.
+	weight []float64
+	// given is what the units give, row by row, and mean their means; nil where it
+	// was not seen.
+	given, mean []float64
+}
 
 // measure runs the rows through the model and weighs each unit by the spread of what
 // it gives times the size of the weights that take it in. Without rows, and where
 // several values are taken in, the size of its own weights stands for the spread.
-func measure(ctx context.Context, in Input, layers []*layer) ([][]unit, error) {
-	out := make([][]unit, len(layers))
+func measure(ctx context.Context, in Input, layers []*layer) ([]*measured, error) {
 	var names []string
-	for i, l := range layers {
-		out[i] = make([]unit, l.units)
+	for _, l := range layers {
 		if l.last != "" && len(in.Rows) > 0 {
 			names = append(names, l.last)
 		}
@@ -300,7 +304,7 @@ func measure(ctx context.Context, in Input, layers []*layer) ([][]unit, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows, err := few(in.Rows)
+		rows, err := in.Rows.Spread(maxRows)
 		if err != nil {
 			return nil, err
 		}
@@ -308,59 +312,65 @@ func measure(ctx context.Context, in Input, layers []*layer) ([][]unit, error) {
 			return nil, fmt.Errorf("measure hidden units: %w", err)
 		}
 	}
+	out := make([]*measured, len(layers))
 	for i, l := range layers {
-		spread, err := l.spread(run, out[i])
+		m, err := l.look(run)
 		if err != nil {
 			return nil, err
-		}
-		for u := range out[i] {
-			out[i][u].weight = spread[u]
 		}
 		for _, r := range l.reads {
 			size, err := norms(r.slice)
 			if err != nil {
 				return nil, err
 			}
-			for u := range out[i] {
-				out[i][u].weight *= size[u]
+			for u := range m.weight {
+				m.weight[u] *= size[u]
 			}
 		}
+		out[i] = m
 	}
 	return out, nil
 }
 
-// few returns the first rows, as many as are measured.
-func few(rows engine.Values) (engine.Values, error) {
-	n := rows[0].Tensor.Rows()
-	if n <= maxRows {
-		return rows, nil
-	}
-	return rows.Slice(0, maxRows)
-}
-
-// spread returns how much each unit varies, and notes its mean.
-func (l *layer) spread(run engine.Values, units []unit) ([]float64, error) {
+// look returns how much each unit varies, and what it gives.
+func (l *layer) look(run engine.Values) (*measured, error) {
 	t := run.Get(l.last)
 	if l.last == "" || t == nil || t.Len() == 0 || t.Len()%l.units != 0 || t.Shape()[len(t.Shape())-1] != l.units {
-		return norms(l.slices[0])
+		size, err := norms(l.slices[0])
+		return &measured{weight: size}, err
 	}
 	v, _ := t.Float64s()
-	n := float64(len(v) / l.units)
-	for i, x := range v {
-		units[i%l.units].mean += x / n
+	m := &measured{given: thin(v, l.units), mean: make([]float64, l.units), weight: make([]float64, l.units)}
+	n := float64(len(m.given) / l.units)
+	for i, x := range m.given {
+		m.mean[i%l.units] += x / n
 	}
-	out := make([]float64, l.units)
-	for i, x := range v {
-		d := x - units[i%l.units].mean
-		out[i%l.units] += d * d / n
+	for i, x := range m.given {
+		d := x - m.mean[i%l.units]
+		m.weight[i%l.units] += d * d / n
 	}
-	for u := range out {
-		out[u] = math.Sqrt(out[u])
-		if math.IsNaN(out[u]) || math.IsInf(out[u], 0) {
+	for u := range m.weight {
+		m.weight[u] = math.Sqrt(m.weight[u])
+		if math.IsNaN(m.weight[u]) || math.IsInf(m.weight[u], 0) {
 			return nil, refuse("a hidden unit is no finite number on these rows")
 		}
 	}
-	return out, nil
+	return m, nil
+}
+
+// thin keeps at most maxRows of the rows of v, at even distances: a row of input can
+// be many of a layer, one a word.
+func thin(v []float64, width int) []float64 {
+	n := len(v) / width
+	if n <= maxRows {
+		return v
+	}
+	out := make([]float64, 0, maxRows*width)
+	for i := range maxRows {
+		r := i * n / maxRows
+		out = append(out, v[r*width:(r+1)*width]...)
+	}
+	return out
 }
 
 // norms returns the size of a weight's part of each unit.
@@ -385,23 +395,22 @@ func norms(s slice) ([]float64, error) {
 }
 
 // drop removes the units of least weight.
-func (s *structurer) drop(l *layer, units []unit, n int) (moved string, err error) {
-	at := make([]int, len(units))
+func (s *structurer) drop(l *layer, m *measured, n int) (moved string, err error) {
+	at := make([]int, l.units)
 	for i := range at {
 		at[i] = i
 	}
-	slices.SortStableFunc(at, func(a, b int) int { return cmp.Compare(units[a].weight, units[b].weight) })
+	slices.SortStableFunc(at, func(a, b int) int { return cmp.Compare(m.weight[a], m.weight[b]) })
 	gone, keep := at[:n], at[n:]
+	slices.Sort(gone)
 	slices.Sort(keep)
-	biased := 0
-	for _, r := range l.reads {
-		did, err := s.shift(r, units, gone)
-		if err != nil {
-			return "", err
+	if m.given != nil {
+		for _, r := range l.reads {
+			if err := s.takeOver(r, m, gone, keep); err != nil {
+				return "", err
+			}
 		}
-		if did {
-			biased++
-		}
+		moved = "; the next weights take over what they gave, as far as the others tell it"
 	}
 	cut := slices.Clone(l.slices)
 	for _, r := range l.reads {
@@ -415,9 +424,6 @@ func (s *structurer) drop(l *layer, units []unit, n int) (moved string, err erro
 		names = append(names, c.w.Name)
 	}
 	s.file.Reshaped(names...)
-	if biased > 0 && biased == len(l.reads) {
-		moved = "; what they gave on average is in the next bias"
-	}
 	return moved, nil
 }
 
@@ -445,48 +451,6 @@ func (s *structurer) cut(c slice, keep []int) error {
 		return err
 	}
 	return s.file.Replace(c.w, o)
-}
-
-// shift adds what the units that go gave on average to the bias behind a reader: its
-// own, or that of the Add which alone takes what it makes.
-func (s *structurer) shift(r reader, units []unit, gone []int) (bool, error) {
-	any := false
-	for _, u := range gone {
-		any = any || units[u].mean != 0
-	}
-	b, scale := s.bias(r.node)
-	if !any || b == nil {
-		return false, nil
-	}
-	w, err := r.w.Value()
-	if err != nil {
-		return false, err
-	}
-	v, _ := w.Float64s()
-	t, err := b.Value()
-	if err != nil {
-		return false, err
-	}
-	bias, _ := t.Float64s()
-	bias = slices.Clone(bias)
-	outs := len(bias)
-	if len(v) != outs*r.w.Shape[r.axis] {
-		return false, nil
-	}
-	for k := range bias {
-		for _, u := range gone {
-			at := u*outs + k
-			if r.axis == 1 {
-				at = k*r.w.Shape[1] + u
-			}
-			bias[k] += scale * units[u].mean * v[at]
-		}
-	}
-	o, err := floatsLike(t, bias, b.Shape)
-	if err != nil {
-		return false, err
-	}
-	return true, s.file.Replace(b, o)
 }
 
 // bias finds the bias behind a linear node, and what a change of the node's product

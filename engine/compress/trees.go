@@ -345,7 +345,7 @@ func leafOf(t *tree.Tree, row []float64) int32 {
 
 // matrix returns the columns the trees read, of some rows.
 func (f *forest) matrix(ctx context.Context) ([]float64, int, error) {
-	in, err := few(f.in.Rows)
+	in, err := f.in.Rows.Spread(maxRows)
 	if err != nil {
 		return nil, 0, err
 	}

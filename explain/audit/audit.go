@@ -221,7 +221,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	}
 	step()
 	if c.ExplainRows > 0 {
-		if r.Explanations, err = explanations(ctx, c, n); err != nil {
+		if r.Explanations, err = explanations(ctx, c); err != nil {
 			return nil, err
 		}
 	}

@@ -48,17 +48,17 @@ type Explanations struct {
 }
 
 // explanations explains a sample of the rows by both models and compares.
-func explanations(ctx context.Context, c Config, n int) (*Explanations, error) {
+func explanations(ctx context.Context, c Config) (*Explanations, error) {
 	out := &Explanations{Top: topFeatures}
 	a, b := *c.Original.Version, *c.Compressed.Version
-	pick, err := spread(c.Rows, n, c.ExplainRows)
+	pick, err := c.Rows.Spread(c.ExplainRows)
 	if err != nil {
 		return nil, fmt.Errorf("audit: choose rows to explain: %w", err)
 	}
 	method := common(&a, &b)
 	if method == "" {
 		// Shapley values of trees without covers stand against rows.
-		rows, err := spread(c.Rows, n, backgroundRows)
+		rows, err := c.Rows.Spread(backgroundRows)
 		if err != nil {
 			return nil, fmt.Errorf("audit: choose background rows: %w", err)
 		}
@@ -138,54 +138,6 @@ func common(a, b *collector.ModelVersion) string {
 		}
 	}
 	return ""
-}
-
-// spread returns k rows at even distances, or all.
-func spread(rows engine.Values, n, k int) (engine.Values, error) {
-	if k >= n {
-		return rows, nil
-	}
-	out := make(engine.Values, len(rows))
-	for i, v := range rows {
-		t, err := pickRows(v.Tensor, n, k)
-		if err != nil {
-			return nil, fmt.Errorf("input %q: %w", v.Name, err)
-		}
-		out[i] = engine.Named{Name: v.Name, Tensor: t}
-	}
-	return out, nil
-}
-
-func pickRows(t *engine.Tensor, n, k int) (*engine.Tensor, error) {
-	switch t.DType() {
-	case engine.Float32:
-		return picked(engine.Data[float32](t), t, n, k)
-	case engine.Float64:
-		return picked(engine.Data[float64](t), t, n, k)
-	case engine.Int64:
-		return picked(engine.Data[int64](t), t, n, k)
-	case engine.Int32:
-		return picked(engine.Data[int32](t), t, n, k)
-	case engine.Uint8:
-		return picked(engine.Data[uint8](t), t, n, k)
-	case engine.Bool:
-		return picked(engine.Data[bool](t), t, n, k)
-	case engine.String:
-		return picked(engine.Data[string](t), t, n, k)
-	}
-	return t.Slice(0, k) // of rarer types the first rows
-}
-
-func picked[T engine.Element](d []T, t *engine.Tensor, n, k int) (*engine.Tensor, error) {
-	width := t.RowLen()
-	out := make([]T, 0, k*width)
-	for i := range k {
-		r := i * n / k
-		out = append(out, d[r*width:(r+1)*width]...)
-	}
-	shape := slices.Clone(t.Shape())
-	shape[0] = k
-	return engine.Of(out, shape...)
 }
 
 // compare fills in the figures.

@@ -31,7 +31,7 @@ ENGINE = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = sys.argv[1]
 WORK = pathlib.Path(tempfile.mkdtemp())
 TREES = ["trees:1", "trees:2", "least:0.5", "leaves:0.05", "leaves:1e9"]
-NETWORKS = ["fp16", "prune:0.5", "structured:0.3", "structured:0.3,fp16"]
+NETWORKS = ["fp16", "int8", "int8,fp16", "prune:0.5", "structured:0.3", "structured:0.3,fp16"]
 if onnxruntime:
     onnxruntime.set_default_logger_severity(3)
 
