@@ -12,7 +12,7 @@ import (
 const (
 	// ridge keeps the prediction of units apart from what is noise in the rows, as a
 	// share of the mean variance of the units that predict.
-	ridge = 1e-3
+	ridge = 3e-2
 	// maxPredicted bounds the work of one layer's prediction (rows times units
 	// squared); beyond it only means are taken over.
 	maxPredicted = 4e10
