@@ -90,8 +90,8 @@ func TestCompressUsage(t *testing.T) {
 	}
 }
 
-// TestCompressTrees trims the demo's boosted trees and lets an earlier version's rows
-// judge them.
+// TestCompressTrees trims the demo's boosted trees and reads the audit and the model
+// back.
 func TestCompressTrees(t *testing.T) {
 	dir := t.TempDir()
 	out, figures := filepath.Join(dir, "small.ubj"), filepath.Join(dir, "audit.json")

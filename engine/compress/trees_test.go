@@ -251,8 +251,8 @@ func TestTrimONNX(t *testing.T) {
 	}
 }
 
-// TestTrimKeepsTheRest looks that a tree file without change is written as it was.
-func TestLeavesOfOneTree(t *testing.T) {
+// TestTrimRefusals tells why trees cannot be trimmed.
+func TestTrimRefusals(t *testing.T) {
 	data := file(t, "../lightgbm/testdata/binary_sigmoid.txt")
 	if _, err := Apply(t.Context(), Input{Name: "m.txt", Data: data}, []Step{{Leaves, 1e-12}}); !errors.Is(err, ErrRefused) {
 		t.Errorf("nothing to join: %v", err)
