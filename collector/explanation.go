@@ -70,7 +70,9 @@ type Certificate struct {
 	Space string `json:"space"`
 	// BaseDefinition says in words what Base is.
 	BaseDefinition string `json:"base_definition"`
-	// Cover is what the trees' covers count ("hessian", "count").
+	// Players says where the players of the Shapley values are not the features.
+	Players string `json:"players,omitempty"`
+	// Cover is what the trees' covers count ("hessian", "count", "weight").
 	Cover            string `json:"cover,omitempty"`
 	BackgroundDigest string `json:"background_digest,omitempty"`
 	BackgroundRows   int    `json:"background_rows,omitempty"`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 )
 
 // Bind checks a caller's tensors against what the model takes and returns them
@@ -21,7 +22,8 @@ import (
 // Bool or float to FP32 and FP64 (rounded to nearest), integers to other
 // integers and whole floats to integers only where no digit is lost. A category
 // code that the target type would change, and a finite value that FP32 cannot
-// hold, are refused. NaN is refused unless info.Missing.
+// hold, are refused. NaN is refused unless info.Missing. CatBoost takes categories
+// as text, and integers for the text they are written as.
 //
 // rows is the number of predictions the request asks for: the common first
 // dimension where every input's first dimension varies and they are equal, else
@@ -206,6 +208,9 @@ func convertInput(info *Info, spec *Spec, input int, t *Tensor) (*Tensor, error)
 		}
 		return nil
 	}
+	if f := feature(0); f != nil && f.Categorical && spec.DType == String && info.Format == "catboost" {
+		t = categoryTexts(t)
+	}
 	out, at, reason := convert(t, spec.DType, func(i int) bool {
 		f := feature(i)
 		return f != nil && f.Categorical
@@ -339,6 +344,48 @@ func categoryCodes(info *Info, feature *Feature, names []string) ([]float64, str
 		}
 	}
 	return out, ""
+}
+
+// categoryTexts writes integers as the text CatBoost hashes for them; anything
+// else is returned as it is. A real number is no category to CatBoost either.
+func categoryTexts(t *Tensor) *Tensor {
+	var out []string
+	switch d := t.data.(type) {
+	case []int8:
+		out = texts(d)
+	case []int16:
+		out = texts(d)
+	case []int32:
+		out = texts(d)
+	case []int64:
+		out = texts(d)
+	case []uint8:
+		out = texts(d)
+	case []uint32:
+		out = texts(d)
+	case []uint64:
+		out = texts(d)
+	case []uint16:
+		if t.dtype == Uint16 {
+			out = texts(d)
+		}
+	}
+	if out == nil {
+		return t
+	}
+	return &Tensor{dtype: String, shape: t.shape, data: out}
+}
+
+func texts[I integer](d []I) []string {
+	out := make([]string, len(d))
+	for i, v := range d {
+		if v < 0 {
+			out[i] = strconv.FormatInt(int64(v), 10)
+		} else {
+			out[i] = strconv.FormatUint(uint64(v), 10)
+		}
+	}
+	return out
 }
 
 // convert returns t with the given element type. Where it cannot, reason says

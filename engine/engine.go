@@ -4,7 +4,7 @@
 //
 // It never reads a clock, a network or a configuration, and it knows nothing of
 // requests, storage or users. Readers of model files live in engine/xgboost,
-// engine/lightgbm and engine/onnx; the two kinds of model inside them in
+// engine/lightgbm, engine/catboost and engine/onnx; the two kinds of model inside them in
 // engine/tree and engine/graph.
 //
 // Invariants: a Model is immutable after it was read and safe for concurrent
@@ -51,7 +51,7 @@ type Feature struct {
 
 // Info is what a model says of itself.
 type Info struct {
-	// Format is "xgboost", "lightgbm", "onnx" or "upstream".
+	// Format is "xgboost", "lightgbm", "catboost", "onnx" or "upstream".
 	Format  string
 	Task    Task
 	Classes []string

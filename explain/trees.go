@@ -39,6 +39,8 @@ type forest struct {
 	// columns; "" and nil where that is the input itself.
 	prepared string
 	features []int32
+	// shares are the features of each column where one is made of several; else nil.
+	shares [][]int32
 	treeExplainer
 	certificate collector.Certificate
 }
@@ -146,7 +148,13 @@ func (x *Explainer) forest(ctx context.Context, v *collector.ModelVersion, req c
 	if p, ok := v.Model.(tree.Preparer); ok {
 		f.prepared, f.features = p.Columns()
 	}
+	if s, ok := v.Model.(tree.Sharer); ok {
+		f.shares = s.Shares()
+	}
 	f.certificate = collector.Certificate{Method: TreeSHAP, Space: f.space(), ModelDigest: v.Digest, Exact: true}
+	if f.shares != nil {
+		f.certificate.Players = "a combination of features is one player, whose part they share equally"
+	}
 	bg, err := x.background(v, req, !f.ensemble.HasCovers())
 	if err != nil {
 		return nil, err
@@ -287,14 +295,21 @@ func (f *forest) explanation(value func(i int) any, phi []float64, margin float6
 	return e, nil
 }
 
-// byFeature adds up what the columns of one feature are given.
+// byFeature adds up what the columns of one feature are given, and divides what
+// those of several are.
 func (f *forest) byFeature(phi []float64) []float64 {
 	if f.features == nil {
 		return phi
 	}
 	out := make([]float64, len(f.version.Info.Features))
 	for i, v := range phi {
-		out[f.features[i]] += v
+		if f.shares == nil {
+			out[f.features[i]] += v
+			continue
+		}
+		for _, to := range f.shares[i] {
+			out[to] += v / float64(len(f.shares[i]))
+		}
 	}
 	return out
 }

@@ -1,8 +1,9 @@
 // Package modelfile opens a model file of any kind the engine reads.
 //
-// It owns the choice of a reader by the file's extension, the bound on a file's
-// size, and errors that name the file. It never looks into a model's meaning:
-// that is the readers' business (engine/xgboost, engine/lightgbm, engine/onnx).
+// It owns the choice of a reader by the file's extension (and, of JSON, by the
+// file's first key), the bound on a file's size, and errors that name the file. It
+// never looks into a model's meaning: that is the readers' business
+// (engine/xgboost, engine/lightgbm, engine/catboost, engine/onnx).
 package modelfile
 
 import (
@@ -15,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/catboost"
 	"github.com/pellucid/pellucid/engine/lightgbm"
 	"github.com/pellucid/pellucid/engine/xgboost"
 )
@@ -26,10 +28,18 @@ const MaxBytes = 2 << 30
 type reader func(data []byte, dir string) (engine.Model, error)
 
 var readers = map[string]reader{
-	".json": func(data []byte, _ string) (engine.Model, error) { return xgboost.ReadJSON(data) },
+	".json": readJSON,
 	".ubj":  func(data []byte, _ string) (engine.Model, error) { return xgboost.ReadUBJ(data) },
 	".onnx": readONNX,
 	".txt":  func(data []byte, _ string) (engine.Model, error) { return lightgbm.Read(data) },
+}
+
+// readJSON reads what XGBoost or CatBoost saves as JSON.
+func readJSON(data []byte, _ string) (engine.Model, error) {
+	if catboost.Is(data) {
+		return catboost.Read(data)
+	}
+	return xgboost.ReadJSON(data)
 }
 
 // Extensions returns the file name extensions that Open knows, sorted.

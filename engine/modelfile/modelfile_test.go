@@ -16,6 +16,7 @@ func TestOpen(t *testing.T) {
 		"../xgboost/testdata/categorical.json": "xgboost",
 		"../xgboost/testdata/dart.ubj":         "xgboost",
 		"../lightgbm/testdata/rf.txt":          "lightgbm",
+		"../catboost/testdata/onehot.json":     "catboost",
 	} {
 		m, err := Open(path)
 		if err != nil {

@@ -107,6 +107,7 @@ type Cover string
 const (
 	CoverHessian Cover = "hessian" // XGBoost: sum of hessians
 	CoverCount   Cover = "count"   // LightGBM, scikit-learn: rows
+	CoverWeight  Cover = "weight"  // CatBoost: sum of the rows' weights
 	CoverNone    Cover = "none"    // ONNX exports carry none
 )
 
@@ -139,6 +140,9 @@ const (
 	// LinkSoftplusSum adds to each prediction the softplus of the next margin
 	// and StepFloor (XGBoost's reg:expectileerror with more than one alpha).
 	LinkSoftplusSum Link = "softplus_sum"
+	// LinkMeanVariance is for two margins, a mean and the logarithm of a standard
+	// deviation, which becomes the variance (CatBoost's RMSEWithUncertainty).
+	LinkMeanVariance Link = "mean_variance"
 )
 
 // StepFloor is the least step between neighbours under LinkSoftplusSum.
@@ -219,4 +223,13 @@ type Preparer interface {
 	// computes on request, and tells the feature of each of its columns. The name is
 	// "" where the trees read the input itself.
 	Columns() (name string, features []int32)
+}
+
+// Sharer is a Preparer that has columns made of several features together (a
+// statistic of combined categories). What is attributed to such a column is one
+// player's, whose part its features share.
+type Sharer interface {
+	Preparer
+	// Shares tells the features of each column; nil where each has but one.
+	Shares() [][]int32
 }

@@ -10,7 +10,7 @@ type float interface{ float32 | float64 }
 func (l Link) known() bool {
 	switch l {
 	case LinkIdentity, LinkSigmoid, LinkSoftmax, LinkExp, LinkProbit, LinkArgmax,
-		LinkStep, LinkLog1pExp, LinkSquare, LinkSigmoidEach, LinkSorted, LinkSoftplusSum:
+		LinkStep, LinkLog1pExp, LinkSquare, LinkSigmoidEach, LinkSorted, LinkSoftplusSum, LinkMeanVariance:
 		return true
 	}
 	return false
@@ -62,6 +62,10 @@ func Apply[T float32 | float64](l Link, scale float64, margins []T, k int) []T {
 	case LinkSoftplusSum:
 		for i := 0; i+k <= len(margins); i += k {
 			softplusSum(margins[i : i+k])
+		}
+	case LinkMeanVariance:
+		for i := 1; i < len(margins); i += 2 {
+			margins[i] = exp(2 * margins[i])
 		}
 	case LinkArgmax:
 		rows := len(margins) / k

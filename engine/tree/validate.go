@@ -49,6 +49,8 @@ func (e *Ensemble) validateHead() error {
 		return fmt.Errorf("%d base values for %d outputs", len(e.Base), e.Outputs)
 	case !e.Link.known():
 		return fmt.Errorf("unknown link %q", e.Link)
+	case e.Link == LinkMeanVariance && e.Outputs != 2:
+		return fmt.Errorf("%d outputs for a mean and a variance", e.Outputs)
 	case e.Groups != nil && len(e.Groups) != e.Features:
 		return fmt.Errorf("%d groups for %d features", len(e.Groups), e.Features)
 	}
