@@ -27,14 +27,18 @@ const smallCategories = `{"ctr_data":{"a":{"counter_denominator":0,"hash_map":["
 // TestBorderInFloat32: a float64 goes the way its float32 does, ties to even
 // included, at every kind of border.
 func TestBorderInFloat32(t *testing.T) {
-	borders := []float32{0, float32(math.Copysign(0, -1)), 1, -1, 0.1, 16777216, 16777217, math.SmallestNonzeroFloat32, -math.SmallestNonzeroFloat32,
-		1.1754944e-38, math.MaxFloat32, -math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1))}
+	borders := []float32{
+		0, float32(math.Copysign(0, -1)), 1, -1, 0.1, 16777216, 16777217, math.SmallestNonzeroFloat32, -math.SmallestNonzeroFloat32,
+		1.1754944e-38, math.MaxFloat32, -math.MaxFloat32, float32(math.Inf(1)), float32(math.Inf(-1)),
+	}
 	for _, b := range borders {
 		rule, threshold := above(b)
 		n := &tree.Node{Rule: rule, Threshold: threshold}
 		up, down := math.Nextafter32(b, float32(math.Inf(1))), math.Nextafter32(b, float32(math.Inf(-1)))
-		for _, v := range []float64{float64(b), float64(up), float64(down), (float64(b) + float64(up)) / 2, (float64(b) + float64(down)) / 2,
-			0, 1e-46, 1e300, -1e300, math.MaxFloat32, 0x1.ffffffp127, -0x1.ffffffp127, math.Inf(1), math.Inf(-1)} {
+		for _, v := range []float64{
+			float64(b), float64(up), float64(down), (float64(b) + float64(up)) / 2, (float64(b) + float64(down)) / 2,
+			0, 1e-46, 1e300, -1e300, math.MaxFloat32, 0x1.ffffffp127, -0x1.ffffffp127, math.Inf(1), math.Inf(-1),
+		} {
 			for _, x := range []float64{v, math.Nextafter(v, math.Inf(1)), math.Nextafter(v, math.Inf(-1))} {
 				if x != x {
 					continue
@@ -208,7 +212,7 @@ func TestRefusals(t *testing.T) {
 // TestIs tells CatBoost's JSON from XGBoost's by the first key.
 func TestIs(t *testing.T) {
 	for text, want := range map[string]bool{
-		small: true, smallCategories: true, " {\n \"model_info\" : {}}": true, `{"learner":{}}`: false, `{"version":[3]}`: false,
+		small: true, smallCategories: true, "{\n \"model_info\" : {}}": true, `{"learner":{}}`: false, `{"version":[3]}`: false,
 		`{"treeship":1}`: false, `[`: false, ``: false, `{`: false,
 	} {
 		if got := Is([]byte(text)); got != want {
