@@ -7,7 +7,7 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// FuzzRead: whatever is read runs, and explains what its trees read.
+// FuzzRead: whatever is read runs.
 func FuzzRead(f *testing.F) {
 	paths, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(paths) == 0 {
