@@ -18,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -53,7 +54,7 @@ func main() {
 	flag.IntVar(&o.kills, "kills", 20, "how many times to kill")
 	flag.IntVar(&o.workers, "workers", 8, "clients sending inference requests at a time; four more send what was predicted elsewhere")
 	flag.DurationVar(&o.every, "every", 700*time.Millisecond, "mean time between kills, once the server answers")
-	flag.BoolVar(&o.keep, "keep", false, "keep the data folder")
+	flag.BoolVar(&o.keep, "keep", false, "keep the data folder where all is well, too")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of the choices")
 	flag.StringVar(&o.binary, "binary", "", "a pellucid binary; empty builds one")
 	flag.Parse()
@@ -64,14 +65,18 @@ func main() {
 }
 
 // run is the whole test: traffic and kills, then the reckoning.
-func run(o options) error {
+func run(o options) (err error) {
 	dir, err := os.MkdirTemp("", "pellucid-crash-")
 	if err != nil {
 		return err
 	}
-	if !o.keep {
-		defer os.RemoveAll(dir)
-	}
+	defer func() {
+		if err != nil || o.keep {
+			fmt.Println("kept:", dir)
+			return
+		}
+		err = os.RemoveAll(dir)
+	}()
 	if o.binary == "" {
 		o.binary = filepath.Join(dir, "pellucid")
 		build := exec.Command("go", "build", "-o", o.binary, "./cmd/pellucid")
@@ -326,12 +331,20 @@ func (t *trial) reckon() error {
 	}
 	defer conn.Close() //nolint:errcheck // the process ends
 	ctx := context.Background()
+	began := time.Now()
+	behind, err := t.waiting()
+	if err == nil {
+		err = t.drained()
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%g records were waiting after the last kill, for %.1f s\n", behind, time.Since(began).Seconds())
+	// The last batch is in the tables a moment before it is acknowledged, and after that
+	// all of it is: only a connection that breaks is a reason to look again.
 	var stored map[string]int
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		if stored, err = storedIDs(ctx, conn); err == nil && t.missing(stored) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		if stored, err = storedIDs(ctx, conn); err == nil || time.Now().After(deadline) {
 			break
 		}
 	}
@@ -367,6 +380,43 @@ func (t *trial) reckon() error {
 		return errors.New("nothing was acknowledged: the trial proves nothing")
 	}
 	return nil
+}
+
+// drained waits until the spool is empty, as long as it becomes less.
+func (t *trial) drained() error {
+	least, since := math.Inf(1), time.Now()
+	for {
+		left, err := t.waiting()
+		if err == nil && left == 0 {
+			return nil
+		}
+		if err == nil && left < least {
+			least, since = left, time.Now()
+		}
+		if time.Since(since) > 2*time.Minute {
+			return fmt.Errorf("the spool does not drain: %g records have been waiting for two minutes (%w)", least, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// waiting is how many records are in the spool.
+func (t *trial) waiting() (float64, error) {
+	resp, err := http.Get(t.url + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(body)) {
+		if rest, ok := strings.CutPrefix(line, "ml_spool_pending_records "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		}
+	}
+	return 0, errors.New("no ml_spool_pending_records among the metrics")
 }
 
 func (t *trial) missing(stored map[string]int) int {
