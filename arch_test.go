@@ -41,6 +41,7 @@ var owners = map[string][]string{
 	"github.com/schollz/progressbar/v3":      {"cmd", "collector/clickhouse/embedded"},
 	"google.golang.org/protobuf":             {"engine/onnx", "collector/proxy/rpc", "collector/telemetry"},
 	"google.golang.org/grpc":                 {"collector/proxy/rpc", "collector/telemetry"},
+	"github.com/go-faster/city":              {"engine/catboost"},
 	"google.golang.org/genproto":             {"collector/proxy/rpc", "collector/telemetry"},
 	"net/http":                               {"collector/proxy", "collector/telemetry", "collector/clickhouse", "alerts/notify", "dashboards", "cmd", "bench", "e2e"},
 	"database/sql":                           {"collector/clickhouse"},

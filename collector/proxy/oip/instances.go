@@ -256,6 +256,14 @@ func (in *instances) read(cols []column) ([]Item, error) {
 	return out, nil
 }
 
+// codes reports whether a column's cells are all bare numbers.
+func (in *instances) codes(c *column) bool {
+	return !slices.ContainsFunc(c.cells, func(cell span) bool {
+		b := in.body[cell.from]
+		return b != '-' && (b < '0' || b > '9')
+	})
+}
+
 // text reports whether a cell is a string.
 func (in *instances) text(cols []column) bool {
 	for i := range cols {
@@ -296,7 +304,9 @@ func (in *instances) column(c *column) (*engine.Tensor, error) {
 	d := engine.Float64
 	shape := []int{len(in.rows)}
 	if c.spec != nil {
-		d = c.spec.DType
+		if d = c.spec.DType; d == engine.String && in.codes(c) {
+			d = engine.Int64 // which stands for its digits, as in a tensor
+		}
 		row, err := in.measure(c.cells[0])
 		if err != nil {
 			return nil, err

@@ -224,3 +224,27 @@ func FuzzInstances(f *testing.F) {
 		}
 	})
 }
+
+// TestCodesInATextColumn: bare integers are a tensor of integers, as a model that takes
+// categories by their codes wants them; a mixture is a mistake.
+func TestCodesInATextColumn(t *testing.T) {
+	info := &engine.Info{
+		Inputs:   []engine.Spec{{Name: "a", DType: engine.Int64, Shape: []int{-1, 1}}, {Name: "b", DType: engine.String, Shape: []int{-1, 1}}},
+		Features: []engine.Feature{{Name: "a"}, {Name: "b", Categorical: true}},
+	}
+	for _, body := range []string{`{"instances":[{"a":1,"b":4},{"a":2,"b":-7}]}`, `{"instances":[[1,4],[2,-7]]}`} {
+		req, err := DecodeInstances([]byte(body), info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := req.Inputs[1].Tensor
+		if got := engine.Data[int64](b); len(got) != 2 || got[0] != 4 || got[1] != -7 {
+			t.Errorf("%s: %v", body, b)
+		}
+	}
+	for _, body := range []string{`{"instances":[[1,"x"],[2,4]]}`, `{"instances":[[1,4],[2,"x"]]}`, `{"instances":[[1,4.5]]}`} {
+		if req, err := DecodeInstances([]byte(body), info); err == nil {
+			t.Errorf("%s: %v", body, req.Inputs)
+		}
+	}
+}
