@@ -26,6 +26,7 @@ const importBatch = 1000
 type importOptions struct {
 	url, model, version                     string
 	id, externalID, time, label, observedAt string
+	weight                                  string
 	outputs                                 []string
 	labels                                  bool
 }
@@ -73,6 +74,7 @@ export wrote can be imported: its own columns are no features.`,
 	f.StringVar(&o.id, "id", "", "column of ids, unique for a model")
 	f.StringVar(&o.externalID, "external-id", "", "column of the caller's own ids, which need not be unique")
 	f.StringVar(&o.time, "time", "", "column of event times (RFC 3339, a date, or a Parquet timestamp)")
+	f.StringVar(&o.weight, "weight", "", "column of the numbers of predictions that rows stand for")
 	f.StringVar(&o.label, "label", "", "column of labels")
 	f.StringVar(&o.observedAt, "observed-at", "", "column of the times labels were observed at")
 	f.BoolVar(&o.labels, "labels", false, "the rows are labels for predictions that are known")
@@ -97,7 +99,7 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 	}
 	// What export wrote beside features and outputs is neither.
 	own := slices.IndexFunc(exported, func(name string) bool { return t.Column(name) == nil }) < 0
-	taken := slices.Concat([]string{o.id, o.externalID, o.time, o.label, o.observedAt}, o.outputs)
+	taken := slices.Concat([]string{o.id, o.externalID, o.time, o.label, o.observedAt, o.weight}, o.outputs)
 	for _, name := range taken {
 		if name != "" && t.Column(name) == nil {
 			return nil, fmt.Errorf("%s has no column %q", t.Path, name)
@@ -142,6 +144,9 @@ func quoted(s string) string {
 // run sends every row and prints what became of them. Rows that are refused do
 // not keep others from being sent, but make the command fail.
 func (im *importer) run(ctx context.Context, out io.Writer, bar *progress) error {
+	if im.weight == "" && !im.labels && slices.ContainsFunc(im.features, func(c *table.Column) bool { return c.Name == "weight" }) {
+		fmt.Fprintln(bar.w, `the column "weight" is taken for a feature: --weight weight makes it the rows' weight`)
+	}
 	bar.start("import", im.table.Rows)
 	path, row := "/api/v1/predictions", im.prediction
 	if im.labels {
@@ -182,6 +187,9 @@ func (im *importer) run(ctx context.Context, out io.Writer, bar *progress) error
 	}
 	bar.finish()
 	fmt.Fprintf(out, "%d accepted, %d duplicate, %d refused\n", accepted, duplicate, refused)
+	if im.id != "" && !im.labels {
+		fmt.Fprintln(bar.w, "an id that is stored already stays as it is, also where it was accepted here: only recent ids are known at once")
+	}
 	if refused > 0 {
 		return fmt.Errorf("%d of %d rows were refused", refused, im.table.Rows)
 	}
@@ -228,6 +236,13 @@ func (im *importer) prediction(b *bytes.Buffer, i int) error {
 	}
 	if im.time != "" {
 		f.put("time", strconv.Quote(im.times[im.time][i].UTC().Format(time.RFC3339Nano)))
+	}
+	if im.weight != "" {
+		v, err := finiteCell(im.table.Column(im.weight), i)
+		if err != nil {
+			return err
+		}
+		f.put("weight", v)
 	}
 	inner := &bytes.Buffer{}
 	g := &fields{b: inner}

@@ -25,6 +25,10 @@ const (
 	// at least, whichever comes later.
 	provisionalRows = 1000
 	provisionalSpan = 24 * time.Hour
+	// windowQuiet is how long a window of a reference must have got no row once event time
+	// is past it, windowOpen before that.
+	windowQuiet = 5 * time.Second
+	windowOpen  = time.Minute
 	// settleEvery is the time between two looks for rows that a new reference has not
 	// counted.
 	settleEvery = 3 * time.Second
@@ -48,6 +52,8 @@ type monitor struct {
 	first map[string]time.Time
 	// settled is by digest; only the loop has it.
 	settled map[string]*settled
+	// windows are by digest; only the loop has them.
+	windows map[string]*filling
 
 	mu sync.Mutex
 	// judged is, by model, up to which event time rules were evaluated.
@@ -59,7 +65,7 @@ type monitor struct {
 func startMonitor(s *server) *monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &monitor{
-		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{}, first: map[string]time.Time{}, settled: map[string]*settled{},
+		server: s, cancel: cancel, done: make(chan struct{}), retry: map[string]time.Time{}, waiting: map[string]error{}, first: map[string]time.Time{}, settled: map[string]*settled{}, windows: map[string]*filling{},
 		judged: map[string]time.Time{}, failing: map[string]string{},
 	}
 	go m.loop(ctx)
@@ -110,7 +116,7 @@ func (m *monitor) round(ctx context.Context) {
 			marks[v.Name] = mark
 		}
 		if v.Reference() == nil && v.Config.Reference == "" {
-			m.report("make a reference for "+v.Name+" "+v.Version, m.provisional(ctx, v))
+			m.report("make a reference for "+v.Name+" "+v.Version, m.provisional(ctx, v, mark))
 		}
 		m.report("count the rows of "+v.Name+" "+v.Version+" that are older than its reference", m.settle(ctx, v))
 	}
@@ -183,10 +189,15 @@ func (m *monitor) fileReference(ctx context.Context, v *collector.ModelVersion) 
 // provisional makes a version's reference of its own first rows, once there are
 // enough of them and they span long enough; or of the window of stored
 // predictions that model.yaml names.
-func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion) error {
+func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion, mark time.Time) error {
 	q, err := m.referenceQuery(ctx, v)
 	if err != nil || q == nil {
 		return err
+	}
+	if v.Config.ReferenceFrom != "" {
+		if whole, err := m.wholeWindow(ctx, v, q, mark); err != nil || !whole {
+			return err
+		}
 	}
 	var list []collector.RawRow
 	err = m.server.store.Each(ctx, *q, func(p *collector.StoredPrediction) error {
@@ -240,6 +251,35 @@ func (m *monitor) referenceQuery(ctx context.Context, v *collector.ModelVersion)
 		q.To = q.To.Add(provisionalSpan)
 	}
 	return q, nil
+}
+
+// filling is what has come of the window that a reference is to be made of.
+type filling struct {
+	rows     int64
+	appended uint64 // to the spool when its number was new
+	since    time.Time
+}
+
+// wholeWindow reports whether all of a window that model.yaml names seems to have come:
+// no row more for a while, which is short once event time, at mark, is past it and long
+// where it may just be the end of a file that is still being sent. A reference of a part
+// would stay for good.
+func (m *monitor) wholeWindow(ctx context.Context, v *collector.ModelVersion, q *collector.Query, mark time.Time) (bool, error) {
+	n, err := m.server.store.Count(ctx, *q)
+	if err != nil {
+		return false, err
+	}
+	now, st := time.Now(), m.server.spool.Stats()
+	w := m.windows[v.Digest]
+	if w == nil || w.rows != int64(n) {
+		w = &filling{rows: int64(n), appended: st.Appended, since: now}
+		m.windows[v.Digest] = w
+	}
+	quiet := windowQuiet
+	if mark.Before(q.To.Add(lateness)) {
+		quiet = windowOpen
+	}
+	return !now.Before(q.To) && now.Sub(w.since) >= quiet && st.Acked >= w.appended, nil
 }
 
 // adopt puts a reference in force and counts the rows stored before it.

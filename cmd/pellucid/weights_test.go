@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
@@ -71,4 +72,38 @@ func TestWeightsOfImports(t *testing.T) {
 	both(6)
 	r.stored(t)
 	compare(1200) // and counted as it came
+}
+
+// TestAWindowedReferenceWaits for all of its window: what is still being sent is not
+// frozen at what has come so far. The rows come by the command, with their weights.
+func TestAWindowedReferenceWaits(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "m/1/model.yaml", "task: regression\nreference: {from: 2024-04-01T00:00:00Z, to: 2024-05-01T00:00:00Z}\n")
+	r := startRig(t, testConfig(t, models))
+	dir := t.TempDir()
+	send := func(month, from, to int) {
+		t.Helper()
+		var b strings.Builder
+		b.WriteString("id,at,x,w,y\n")
+		for i := from; i < to; i++ {
+			fmt.Fprintf(&b, "%d-%d,2024-%02d-%02dT%02d:00:00Z,%d,%d,%d\n", month, i, month, 1+i%28, i%24, i%40, 1+i%3, i%7)
+		}
+		place(t, dir, "rows.csv", b.String())
+		if status, out, stderr := command(t, "import", dir+"/rows.csv", "--url", r.url, "--model", "m", "--version", "1", "--id", "id", "--time", "at", "--outputs", "y", "--weight", "w"); status != 0 || !strings.Contains(out, fmt.Sprint(to-from, " accepted")) {
+			t.Fatalf("%d %s %s", status, out, stderr)
+		}
+	}
+	send(4, 0, 1200)
+	send(5, 0, 300)
+	r.stored(t)
+	time.Sleep(2500 * time.Millisecond) // some looks of the monitor
+	send(4, 1200, 1500)
+	var d stats.Report
+	until(t, "the reference", func() bool {
+		r.get(t, "/api/v1/models/m/drift?from=2024-05-01T00:00:00Z&to=2024-06-01T00:00:00Z", &d)
+		return d.Rows.Current > 0
+	})
+	if d.Rows.Reference != 1500 || d.Rows.Current != 600 {
+		t.Errorf("%+v", d.Rows)
+	}
 }
