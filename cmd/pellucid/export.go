@@ -168,7 +168,7 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 				return err
 			}
 		}
-		if p.Status < 400 && p.Capture == collector.CaptureFull && (len(p.Features) != len(features) || len(p.Outputs) != len(outputs)) {
+		if p.Status < 400 && p.Capture == collector.CaptureFull && (other(p.Features, features) || other(p.Outputs, outputs)) {
 			return fmt.Errorf("prediction %s has other columns than the first: choose one --version", p.ID)
 		}
 		record := []string{
@@ -197,6 +197,12 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 // exported are the columns of an export that are neither feature nor output, in
 // their order.
 var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id", "capture", "label"}
+
+// other reports whether a row has other columns than names. One that has none, as a span
+// that tells no outcome, has no others.
+func other(values map[string]any, names []string) bool {
+	return len(values) > 0 && len(values) != len(names)
+}
 
 // storedNames are the names of fields that have values, in order.
 func storedNames(fields []collector.Field) []string {

@@ -266,3 +266,23 @@ func TestAReferenceThatCountedNothingYet(t *testing.T) {
 		return d.Rows.Current == 600
 	})
 }
+
+// TestExportOfRowsWithoutOutputs: a span that tells no outcome is a row with empty cells.
+func TestExportOfRowsWithoutOutputs(t *testing.T) {
+	r := startRig(t, testConfig(t, t.TempDir()))
+	span := func(id int, more string) string {
+		return fmt.Sprintf(`{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000",
+			"attributes":[{"key":"ml.model.name","value":{"stringValue":"far"}},{"key":"ml.features.x","value":{"doubleValue":%d.5}}%s]}`, id, id, more)
+	}
+	outcome := `,{"key":"ml.prediction.score","value":{"doubleValue":0.25}}`
+	for _, s := range []string{span(1, outcome), span(2, "")} {
+		if code, b, _ := r.call(t, "POST", "/v1/traces", `{"resourceSpans":[{"scopeSpans":[{"spans":[`+s+`]}]}]}`); code != 200 {
+			t.Fatalf("%d %s", code, b)
+		}
+		r.stored(t)
+	}
+	status, out, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "far")
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); status != 0 || len(lines) != 3 || !strings.Contains(out, ",1.5,0.25") || !strings.Contains(out, ",2.5,\n") {
+		t.Errorf("%d %s %s", status, out, stderr)
+	}
+}

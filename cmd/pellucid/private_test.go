@@ -99,7 +99,7 @@ func checkPrivate(t *testing.T, text, number string) {
 			t.Errorf("a bad request: %d", status)
 		}
 	}
-	otherRoads(t, r)
+	spans := otherRoads(t, r)
 	// An explanation would tell the value or its part.
 	for path, b := range map[string]string{
 		"/v2/models/flights/explain":             request(""),
@@ -112,6 +112,9 @@ func checkPrivate(t *testing.T, text, number string) {
 	}
 	searchFolder(t, cfg.Data)
 	f.open(t)
+	if code, b, _ := r.call(t, "POST", "/v1/traces", spans); code != 200 {
+		t.Errorf("spans: %d %s", code, b)
+	}
 	r.stored(t)
 	searchFolder(t, cfg.Data)
 
@@ -171,7 +174,7 @@ func checkPrivate(t *testing.T, text, number string) {
 
 // otherRoads sends the canaries by every road there is beside HTTP inference, whole
 // and in forms that are refused.
-func otherRoads(t *testing.T, r *rig) {
+func otherRoads(t *testing.T, r *rig) (spans string) {
 	t.Helper()
 	req := &inference.ModelInferRequest{ModelName: "flights"}
 	values := map[string]float64{"temp": canaryNumber, "day_of_week": 1, "hour": 8, "minute": 30, "distance": 500, "dewp": 40, "humid": 50, "wind_dir": 200, "wind_speed": 10, "wind_gust": 12, "precip": 0, "pressure": 1010, "visib": 10}
@@ -211,8 +214,9 @@ func otherRoads(t *testing.T, r *rig) {
 	if _, err := client.ModelInfer(t.Context(), req); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a bad request by gRPC: %v", err)
 	}
-	span := `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[` + attributes + `%s]}`
-	spans := `{"resourceSpans":[{"scopeSpans":[{"spans":[` + fmt.Sprintf(span, 1, `,{"key":"error.type","value":{"stringValue":"no such `+canaryText+`"}}`) + "," + fmt.Sprintf(span, 2, `,{"key":"ml.features.`+canaryText+`","value":{"intValue":1}}`) + `]}]}]}`
+	span := `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score ` + canaryText + `","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[` + attributes + `%s],
+		"status":{"code":2,"message":"bad ` + canaryText + ` of 123456.703125"},"events":[{"name":"exception","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no ` + canaryText + `"}}]}]}`
+	spans = `{"resourceSpans":[{"scopeSpans":[{"spans":[` + fmt.Sprintf(span, 1, `,{"key":"error.type","value":{"stringValue":"no such `+canaryText+`"}}`) + "," + fmt.Sprintf(span, 2, `,{"key":"ml.features.`+canaryText+`","value":{"intValue":1}}`) + `]}]}]}`
 	// The store is away: the predictions are recorded, the spans are to come again.
 	if code, b, _ := r.call(t, "POST", "/v1/traces", spans); code != 503 {
 		t.Errorf("spans while the store is away: %d %s", code, b)
@@ -222,9 +226,10 @@ func otherRoads(t *testing.T, r *rig) {
 			t.Errorf("an event: %d %s", code, b)
 		}
 	}
-	if code, b, _ := r.call(t, "POST", "/api/v1/predictions", `{"model":"flights","id":"imported","features":{`+features+`}}`); code != 200 {
+	if code, b, _ := r.call(t, "POST", "/api/v1/predictions", `{"model":"flights","id":"imported","status":500,"error":"`+canaryText+` at 123456.703125","features":{`+features+`}}`); code != 200 {
 		t.Errorf("an import: %d %s", code, b)
 	}
+	return spans
 }
 
 func column(name string, v float64) string {

@@ -128,6 +128,7 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 		return "", err
 	}
 	p.Version, p.Digest = v.Version, v.Digest
+	p.Error = withoutPrivate(v, row).Text(p.Error)
 	key := v.Name + "\x00" + row.ID
 	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
 		return collector.ImportDuplicate, nil
@@ -153,6 +154,21 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 	}
 	seen[key] = true
 	return collector.ImportAccepted, nil
+}
+
+// withoutPrivate takes out of a text of the row's sender what the row has in private
+// features.
+func withoutPrivate(v *collector.ModelVersion, row *collector.Imported) collector.Scrubber {
+	if row.Error == "" {
+		return collector.Scrubber{}
+	}
+	var private []json.RawMessage
+	for i := range v.Schema.Features {
+		if f := &v.Schema.Features[i]; f.Private != collector.PrivacyNone {
+			private = append(private, row.Features[f.Name], row.Content[f.Name])
+		}
+	}
+	return collector.NewScrubber(private, nil)
 }
 
 // importedPrediction checks what a row says beside its values.

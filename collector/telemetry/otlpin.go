@@ -3,6 +3,7 @@ package telemetry
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -107,6 +109,7 @@ func (e *intakeError) Error() string { return e.message }
 func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptraceotlp.ExportResponse, *intakeError) {
 	res := ptraceotlp.NewExportResponse()
 	spans, rejected := spansOf(req.Traces())
+	scrub(spans, req.Traces())
 	if n, d := len(spans), days(spans); n > maxOTLPSpans || d > maxOTLPDays {
 		return res, &intakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("%d spans of %d days in one request, the limits are %d and %d", n, d, maxOTLPSpans, maxOTLPDays)}
 	}
@@ -255,6 +258,83 @@ func spansOf(traces ptrace.Traces) (spans []Span, rejected int64) {
 		}
 	}
 	return spans, rejected
+}
+
+// scrub takes the values of predictions out of what else is said in their traces: a name,
+// an error's message, the attributes of an event.
+func scrub(spans []Span, traces ptrace.Traces) {
+	values := map[string][]json.RawMessage{}
+	for _, rs := range traces.ResourceSpans().All() {
+		for _, ss := range rs.ScopeSpans().All() {
+			for _, s := range ss.Spans().All() {
+				id := s.TraceID().String()
+				values[id] = appendValues(values[id], s.Attributes())
+			}
+		}
+	}
+	by := make(map[string]collector.Scrubber, len(values))
+	for id, list := range values {
+		by[id] = collector.NewScrubber(list, nil)
+	}
+	for i := range spans {
+		if x, ok := by[spans[i].TraceID]; ok {
+			spans[i].scrub(x)
+		}
+	}
+}
+
+func appendValues(to []json.RawMessage, attributes pcommon.Map) []json.RawMessage {
+	for k, v := range attributes.All() {
+		if value(k) && len(to) < maxSpanValues {
+			to = append(to, rawValues(v)...)
+		}
+	}
+	return to
+}
+
+// rawValues are an attribute's values as JSON, also where it is a string that holds it.
+func rawValues(v pcommon.Value) []json.RawMessage {
+	switch v.Type() {
+	case pcommon.ValueTypeMap:
+		var out []json.RawMessage
+		for _, one := range v.Map().All() {
+			out = append(out, rawValues(one)...)
+		}
+		return out
+	case pcommon.ValueTypeStr:
+		var all map[string]json.RawMessage
+		if len(v.Str()) <= maxSpanJSON && json.Unmarshal([]byte(v.Str()), &all) == nil {
+			return slices.Collect(maps.Values(all))
+		}
+	}
+	raw, err := rawOf(v, true)
+	if err != nil {
+		return nil // no prediction has it
+	}
+	return []json.RawMessage{raw}
+}
+
+func (s *Span) scrub(x collector.Scrubber) {
+	s.SpanName, s.StatusMessage = x.Text(s.SpanName), x.Text(s.StatusMessage)
+	clean := func(m map[string]string) {
+		for k, v := range m {
+			switch {
+			case strings.HasPrefix(k, "ml."), strings.HasPrefix(k, "gen_ai."):
+			case strings.HasPrefix(k, "exception."), strings.HasPrefix(k, "error."):
+				m[k] = x.Text(v)
+			default:
+				m[k] = x.Long(v)
+			}
+		}
+	}
+	clean(s.SpanAttributes)
+	for i := range s.Events {
+		s.Events[i].Name = x.Text(s.Events[i].Name)
+		clean(s.Events[i].Attributes)
+	}
+	for i := range s.Links {
+		clean(s.Links[i].Attributes)
+	}
 }
 
 // storable reports whether a span can be a row of the table.
