@@ -85,7 +85,11 @@ func verifySpool(w io.Writer, dir string) error {
 		return fmt.Errorf("verify %q: it holds no spool", dir)
 	}
 	for _, s := range r.Segments {
-		fmt.Fprintf(w, "segment %d: %d records, %d bytes, %d damaged, tail of %d\n", s.Number, s.Records, s.Bytes, s.Damaged, s.Tail)
+		fmt.Fprintf(w, "segment %d: %d records, %d bytes, %d damaged, tail of %d", s.Number, s.Records, s.Bytes, s.Damaged, s.Tail)
+		if s.HeaderDamaged {
+			fmt.Fprint(w, ", its header is damaged")
+		}
+		fmt.Fprintln(w)
 	}
 	if !r.OK() {
 		return fmt.Errorf("verify %q: damaged frames; they are kept, nothing was deleted", dir)
