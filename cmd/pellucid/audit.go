@@ -106,8 +106,17 @@ func (s *server) audited() audited { return audited{s} }
 // told records that something was read.
 func (a audited) told(ctx context.Context, action, model, object string, rows int) error {
 	return a.s.audit.Append(ctx, audit.Entry{
-		Action: action, Tenant: collector.DefaultTenant, Model: model, Object: object, Counts: map[string]int64{"rows": int64(rows)},
+		Action: action, Tenant: collector.DefaultTenant, Model: a.known(model, "", model), Object: object, Counts: map[string]int64{"rows": int64(rows)},
 	}, false)
+}
+
+// known is a model's name or version where there is such a one. What somebody made up
+// may be anything, and is kept as a hash.
+func (a audited) known(model, version, text string) string {
+	if _, err := a.s.models.Find(model, version); text == "" || !errors.Is(err, collector.ErrNotFound) {
+		return text
+	}
+	return a.s.audit.Hash(text)
 }
 
 // named is an id as it may be kept: ours and trace ids say nothing about anybody, an
@@ -155,13 +164,13 @@ func (a audited) Explain(ctx context.Context, ref collector.Ref, req collector.E
 
 // query describes a question without the values in it.
 func (a audited) query(q collector.Query) string {
-	return a.question(q.Version, q.From, q.To, q.Where)
+	return a.question(q.Model, q.Version, q.From, q.To, q.Where)
 }
 
-func (a audited) question(version string, from, to time.Time, where string) string {
+func (a audited) question(model, version string, from, to time.Time, where string) string {
 	parts := []string{"predictions"}
 	if version != "" {
-		parts = append(parts, "version "+version)
+		parts = append(parts, "version "+a.known(model, version, version))
 	}
 	if !from.IsZero() {
 		parts = append(parts, "from "+from.UTC().Format(time.RFC3339))
@@ -222,7 +231,7 @@ func segment[T []api.TrafficPoint | api.Performance | stats.Report](a audited, a
 		if err != nil || w.Segment == "" {
 			return got, err
 		}
-		return got, a.told(ctx, "count", w.Model, a.question(w.Version, w.From, w.To, w.Segment), 0)
+		return got, a.told(ctx, "count", w.Model, a.question(w.Model, w.Version, w.From, w.To, w.Segment), 0)
 	}
 }
 

@@ -86,12 +86,15 @@ func TestWhoReadWhatIsRecorded(t *testing.T) {
 	r.post(t, "/api/v1/predictions/"+id+"/explain", `{}`, nil)
 	r.post(t, "/v2/repository/models/xgb/unload", "", nil)
 	r.post(t, "/v2/repository/models/xgb/load", "", nil)
+	for _, made := range []string{"?model=" + canaryText, "?model=xgb&version=" + canaryText} {
+		r.call(t, "GET", "/api/v1/predictions"+made, "")
+	}
 	if status, _, _ := r.call(t, "GET", "/api/v1/predictions/"+canaryText, ""); status != http.StatusNotFound {
 		t.Fatalf("an id that is not: %d", status)
 	}
 
 	list := auditEntries(t, cfg.Data)
-	want := []string{"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb"}
+	want := []string{"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb", "read " + r.audit.Hash(canaryText), "read xgb"}
 	if got := actions(list); !slices.Equal(got, want) {
 		t.Errorf("recorded %q, want %q", got, want)
 	}
