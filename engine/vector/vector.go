@@ -1,0 +1,399 @@
+// Package vector computes on slices of float32: arithmetic, activations and the
+// loops of normalisations and of convolutions without a sum over channels, by
+// AVX-512 or AVX2 where the processor has them and in plain Go elsewhere (other
+// processors, and the build tags noasm and purego).
+//
+// Arithmetic, Max, Min, Relu and Clip are exact: as Go has them, whatever the
+// processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
+// the right value (of Erf's and Gelu's terms, which may cancel: 2^-22 of their
+// magnitude), where that, and the sigmoid in Silu, is no denormal number; NaN gives NaN. The kernels for
+// AVX-512 and AVX2 give the same bits but for sums, and an element's bits depend
+// on that element only: a slice may be computed in any parts.
+//
+// dst may be one of the sources. Slices have the same length, or the functions
+// panic.
+package vector
+
+import (
+	"math"
+	"sync"
+)
+
+// Op is an operation on two operands.
+type Op int
+
+// The operations. Max and Min are NaN where either is, and tell zeros apart.
+const (
+	Add Op = iota
+	Sub
+	Mul
+	Div
+	Max
+	Min
+)
+
+func binaryGo(op Op, dst, a, b []float32, stepA, stepB int) {
+	ia, ib := 0, 0
+	for i := range dst {
+		x, y := a[ia], b[ib]
+		switch op {
+		case Add:
+			dst[i] = x + y
+		case Sub:
+			dst[i] = x - y
+		case Mul:
+			dst[i] = x * y
+		case Div:
+			dst[i] = x / y
+		case Max:
+			dst[i] = max(x, y)
+		default:
+			dst[i] = min(x, y)
+		}
+		ia += stepA
+		ib += stepB
+	}
+}
+
+// Binary is dst = a op b, where a slice of one element stands for any number.
+func Binary(op Op, dst, a, b []float32) {
+	n := len(dst)
+	if len(a) != n && len(a) != 1 || len(b) != n && len(b) != 1 {
+		panic("vector: operands of different lengths")
+	}
+	if n == 0 {
+		return
+	}
+	if kernels == nil || n < fewElements {
+		binaryGo(op, dst, a, b, min(len(a)-1, 1), min(len(b)-1, 1))
+		return
+	}
+	repeated := len(a) != n || len(b) != n
+	if !repeated {
+		kernels.binary[op](&dst[0], &a[0], &b[0], n, kernels.bytes(), kernels.bytes())
+		return
+	}
+	sc := borrow()
+	defer sc.release()
+	all := &sc.all
+	one, many := a, b
+	if len(a) == n {
+		one, many = b, a
+	}
+	for i := range all[:kernels.lanes] {
+		all[i] = one[0]
+	}
+	switch {
+	case len(many) != n: // both are of one element
+		binaryGo(op, dst, a, b, 0, 0)
+	case len(a) == n:
+		kernels.binary[op](&dst[0], &a[0], &all[0], n, kernels.bytes(), 0)
+	default:
+		kernels.binary[op](&dst[0], &all[0], &b[0], n, 0, kernels.bytes())
+	}
+}
+
+const maxLanes = 16
+
+// fewElements are faster without kernels, to the same bits.
+const fewElements = 4
+
+// scratch is what kernels read from or write to beside the slices. They are called
+// through variables, which would move it from the stack to the heap each time.
+type scratch struct {
+	all      [maxLanes]float32
+	parts    [maxLanes / 2]float64
+	function Function
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func borrow() *scratch { return scratches.Get().(*scratch) }
+
+func (s *scratch) release() { scratches.Put(s) }
+
+func (k *machine) bytes() int { return 4 * k.lanes }
+
+// machine is what a processor has.
+type machine struct {
+	lanes  int
+	binary [6]func(dst, a, b *float32, n, stepA, stepB int)
+	unary  [unaries]func(dst, src, p *float32, n int)
+	norm   func(dst, src, scale, bias, p *float32, n int)
+	sum    func(src *float32, n int, mean float64, to *float64)
+	// squares is the sum of (v - mean)^2.
+	squares         func(src *float32, n int, mean float64, to *float64)
+	largest         func(src *float32, n int, to *float32)
+	tapSum, tapMost func(dst, src, weights *float32, offsets *int, taps, n int, start *float32)
+}
+
+// Function is a function of one element, with its parameters.
+type Function struct {
+	kind   unary
+	params [5]float32
+}
+
+type unary int
+
+const (
+	relu unary = iota
+	clip
+	affine
+	affineClip
+	gate
+	exp
+	sigmoid
+	silu
+	tanh
+	erf
+	gelu
+	unaries
+)
+
+// The functions without parameters.
+var (
+	// Relu is 0 for what is below 0.
+	Relu = &Function{kind: relu}
+	// Exponential is exp(v).
+	Exponential = &Function{kind: exp}
+	// Sigmoid is 1/(1+exp(-v)).
+	Sigmoid = &Function{kind: sigmoid}
+	// Silu is v sigmoid(v).
+	Silu = &Function{kind: silu}
+	// Tanh is the hyperbolic tangent.
+	Tanh = &Function{kind: tanh}
+	// Erf is the error function.
+	Erf = &Function{kind: erf}
+	// Gelu is v/2 (1 + erf(v/sqrt(2))).
+	Gelu = &Function{kind: gelu}
+)
+
+// Clip is v between low and high, neither of which is NaN.
+func Clip(low, high float32) *Function { return &Function{clip, [5]float32{low, high}} }
+
+// Affine is v scale + shift, rounded once.
+func Affine(scale, shift float32) *Function { return &Function{affine, [5]float32{scale, shift}} }
+
+// AffineClip is v scale + shift between low and high.
+func AffineClip(scale, shift, low, high float32) *Function {
+	return &Function{affineClip, [5]float32{scale, shift, low, high}}
+}
+
+// Gate is v times what AffineClip is, times factor.
+func Gate(scale, shift, low, high, factor float32) *Function {
+	return &Function{gate, [5]float32{scale, shift, low, high, factor}}
+}
+
+// Exp is dst = exp(src - top), element by element.
+func Exp(dst, src []float32, top float32) {
+	s := borrow()
+	s.function = Function{exp, [5]float32{top}}
+	s.function.Apply(dst, src)
+	s.release()
+}
+
+// Scale is dst = src factor + shift, element by element, each rounded once.
+func Scale(dst, src []float32, factor, shift float32) {
+	s := borrow()
+	s.function = Function{affine, [5]float32{factor, shift}}
+	s.function.Apply(dst, src)
+	s.release()
+}
+
+// Apply is dst = f(src), element by element.
+func (f *Function) Apply(dst, src []float32) {
+	if len(dst) != len(src) {
+		panic("vector: slices of different lengths")
+	}
+	if len(dst) == 0 {
+		return
+	}
+	if kernels != nil {
+		kernels.unary[f.kind](&dst[0], &src[0], &f.params[0], len(dst))
+		return
+	}
+	for i, v := range src {
+		dst[i] = float32(f.of(float64(v)))
+	}
+}
+
+// of is the function in plain Go.
+func (f *Function) of(v float64) float64 {
+	var p [5]float64
+	for i, e := range f.params {
+		p[i] = float64(e)
+	}
+	switch f.kind {
+	case relu:
+		if v < 0 {
+			return 0
+		}
+		return v
+	case clip:
+		return min(max(v, p[0]), p[1])
+	case affine:
+		return v*p[0] + p[1]
+	case affineClip:
+		return min(max(v*p[0]+p[1], p[2]), p[3])
+	case gate:
+		return v * min(max(v*p[0]+p[1], p[2]), p[3]) * p[4]
+	case exp:
+		return math.Exp(v - p[0])
+	case sigmoid:
+		return 1 / (1 + math.Exp(-v))
+	case silu:
+		return v / (1 + math.Exp(-v))
+	case tanh:
+		return math.Tanh(v)
+	case erf:
+		return math.Erf(v)
+	default:
+		return v / 2 * (1 + math.Erf(v/math.Sqrt2))
+	}
+}
+
+// Norm is dst = (src - mean) inv scale + bias.
+func Norm(dst, src, scale, bias []float32, mean, inv float32) {
+	n := len(dst)
+	if len(src) != n || len(scale) != n || len(bias) != n {
+		panic("vector: slices of different lengths")
+	}
+	if n == 0 {
+		return
+	}
+	if kernels != nil {
+		s := borrow()
+		s.all[0], s.all[1] = mean, inv
+		kernels.norm(&dst[0], &src[0], &scale[0], &bias[0], &s.all[0], n)
+		s.release()
+		return
+	}
+	for i, v := range src {
+		dst[i] = float32((float64(v)-float64(mean))*float64(inv)*float64(scale[i]) + float64(bias[i]))
+	}
+}
+
+// Sum returns the sum of v, computed in float64.
+func Sum(v []float32) float64 {
+	whole, sum := 0, 0.0
+	if kernels != nil {
+		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
+			s := borrow()
+			kernels.sum(&v[0], whole, 0, &s.parts[0])
+			for _, p := range s.parts[:kernels.lanes/2] {
+				sum += p
+			}
+			s.release()
+		}
+	}
+	for _, e := range v[whole:] {
+		sum += float64(e)
+	}
+	return sum
+}
+
+// Squares returns the sum of the squared distances from mean, computed in float64.
+func Squares(v []float32, mean float64) float64 {
+	whole, sum := 0, 0.0
+	if kernels != nil {
+		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
+			s := borrow()
+			kernels.squares(&v[0], whole, mean, &s.parts[0])
+			for _, p := range s.parts[:kernels.lanes/2] {
+				sum += p
+			}
+			s.release()
+		}
+	}
+	for _, e := range v[whole:] {
+		sum += (float64(e) - mean) * (float64(e) - mean)
+	}
+	return sum
+}
+
+// Largest returns the largest element but for NaN, which may be passed over; -Inf
+// of nothing.
+func Largest(v []float32) float32 {
+	whole, top := 0, float32(math.Inf(-1))
+	if kernels != nil {
+		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
+			s := borrow()
+			kernels.largest(&v[0], whole, &s.all[0])
+			for _, p := range s.all[:kernels.lanes] {
+				if p > top {
+					top = p
+				}
+			}
+			s.release()
+		}
+	}
+	for _, e := range v[whole:] {
+		if e > top {
+			top = e
+		}
+	}
+	return top
+}
+
+// Taps is dst[i] = start + the sum of weights[t] src[i+offsets[t]], in the order of
+// the taps.
+func Taps(dst, src, weights []float32, offsets []int, start float32) {
+	if len(weights) != len(offsets) {
+		panic("vector: weights and offsets of different lengths")
+	}
+	if !fits(dst, src, offsets) {
+		return
+	}
+	if kernels != nil {
+		s := borrow()
+		s.all[0] = start
+		kernels.tapSum(&dst[0], &src[0], &weights[0], &offsets[0], len(offsets), len(dst), &s.all[0])
+		s.release()
+		return
+	}
+	for i := range dst {
+		sum := start
+		for t, o := range offsets {
+			sum += weights[t] * src[i+o]
+		}
+		dst[i] = sum
+	}
+}
+
+// Most is dst[i] = the largest of start and src[i+offsets[t]], NaN where one is.
+func Most(dst, src []float32, offsets []int, start float32) {
+	if !fits(dst, src, offsets) {
+		return
+	}
+	if kernels != nil {
+		s := borrow()
+		s.all[0] = start
+		kernels.tapMost(&dst[0], &src[0], &s.all[0], &offsets[0], len(offsets), len(dst), &s.all[0])
+		s.release()
+		return
+	}
+	for i := range dst {
+		top := start
+		for _, o := range offsets {
+			top = max(top, src[i+o])
+		}
+		dst[i] = top
+	}
+}
+
+// fits reports whether there is something to do, and panics where taps would lie
+// outside of src.
+func fits(dst, src []float32, offsets []int) bool {
+	if len(dst) == 0 {
+		return false
+	}
+	if len(offsets) == 0 {
+		panic("vector: no taps")
+	}
+	for _, o := range offsets {
+		if o < 0 || o > len(src)-len(dst) {
+			panic("vector: a tap outside of the source")
+		}
+	}
+	return true
+}
