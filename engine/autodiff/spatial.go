@@ -79,14 +79,14 @@ func pool[T float](b *back[T], n *graph.Node) error {
 		}
 		p, from := i%positions, i/positions*plane
 		if lp > 0 {
-			lpShare(g[from:], x[from:], w.Index[p*w.Taps:(p+1)*w.Taps], float64(v), float64(y[i]), lp)
+			lpShare(g[from:], x[from:], w.Index()[p*w.Taps:(p+1)*w.Taps], float64(v), float64(y[i]), lp)
 			continue
 		}
 		share := T(0)
 		if !largest {
 			share = v * T(w.AverageWeight(n, p))
 		}
-		for _, at := range w.Index[p*w.Taps : (p+1)*w.Taps] {
+		for _, at := range w.Index()[p*w.Taps : (p+1)*w.Taps] {
 			if at < 0 {
 				continue
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // Conv is the geometry of a Conv or ConvTranspose node. A transposed convolution
@@ -167,12 +168,13 @@ func Gather[T float](c *Conv, small, large, weights []T) {
 
 func columnsOfWindows[T float](c *Conv, columns, from []T) {
 	plane, positions := c.Plane(), c.Positions()
+	index := c.Index()
 	for ch := range c.Inner {
 		for k := range c.Taps {
 			row := columns[(ch*c.Taps+k)*positions:][:positions]
 			for p := range positions {
 				row[p] = 0
-				if at := c.Index[p*c.Taps+k]; at >= 0 {
+				if at := index[p*c.Taps+k]; at >= 0 {
 					row[p] = from[ch*plane+int(at)]
 				}
 			}
@@ -196,11 +198,12 @@ func Scatter[T float](c *Conv, large, small, weights []T) {
 
 func windowsOfColumns[T float](c *Conv, to, columns []T) {
 	plane, positions := c.Plane(), c.Positions()
+	index := c.Index()
 	for ch := range c.Inner {
 		for k := range c.Taps {
 			row := columns[(ch*c.Taps+k)*positions:][:positions]
 			for p, v := range row {
-				if at := c.Index[p*c.Taps+k]; at >= 0 {
+				if at := index[p*c.Taps+k]; at >= 0 {
 					to[ch*plane+int(at)] += v
 				}
 			}
@@ -224,10 +227,6 @@ func buildConv(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		c.threads = x.threads
-		// The windows' table and one group's columns.
-		if err := x.reserve(engine.Float64, len(c.Index)/2+c.Inner*c.Taps*c.Positions()); err != nil {
-			return nil, err
-		}
 		switch in[0].DType() {
 		case engine.Float32:
 			return one(conv[float32](x, n, c, in))
@@ -239,24 +238,43 @@ func buildConv(b *builder) (Kernel, error) {
 }
 
 func conv[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor) (*engine.Tensor, error) {
+	return convThen[T](x, n, c, in, nil)
+}
+
+// convThen is a convolution and the function that follows it.
+func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vector.Function) (*engine.Tensor, error) {
 	t, out, err := newOf[T](x, c.Result...)
 	if err != nil {
 		return nil, err
 	}
-	if bias := arg(in, 2); bias != nil {
-		v := engine.Data[T](bias)
-		if len(v) != c.Result[1] {
-			return nil, fmt.Errorf("bias of %d elements for %d channels", len(v), c.Result[1])
+	var bias []T
+	if b := arg(in, 2); b != nil {
+		if bias = engine.Data[T](b); len(bias) != c.Result[1] {
+			return nil, fmt.Errorf("bias of %d elements for %d channels", b.Len(), c.Result[1])
 		}
-		plane := volume(c.Result[2:])
-		for i := range out {
-			out[i] = v[i/plane%len(v)]
+	}
+	if l := newLayout(c.Windows); l != nil && n.Op == "Conv" && len(out) > 0 && c.Inner > 0 {
+		d := &direct[T]{Conv: c, layout: l, finish: finish[T]{bias, then}, out: out, in: engine.Data[T](in[0]), weights: engine.Data[T](in[1])}
+		planes, columns, flat := d.needs()
+		if err := x.reserve(t.DType(), planes+columns+flat); err != nil {
+			return nil, err
 		}
+		d.run(max(x.threads, 1))
+		return t, nil
+	}
+	// The windows' table and one group's columns.
+	if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2+c.Inner*c.Taps*c.Positions()); err != nil {
+		return nil, err
 	}
 	if n.Op == "ConvTranspose" {
 		Scatter(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]))
 	} else {
 		Gather(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]))
+	}
+	f := finish[T]{bias, then}
+	plane := volume(c.Result[2:])
+	for i := range len(out) / max(plane, 1) {
+		f.apply(out[i*plane:(i+1)*plane], i%c.Result[1])
 	}
 	return t, nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 type signed interface {
@@ -174,9 +175,33 @@ func floatMap(f func(float64) float64) Kernel {
 	}
 }
 
+// quickMap is floatMap whose float32 elements go through a kernel.
+func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
+	plain := floatMap(f)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Float32 {
+			return plain(x, in)
+		}
+		t, out, err := newOf[float32](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		src := engine.Data[float32](in[0])
+		x.parts(len(src), func(from, to int) { quick.Apply(out[from:to], src[from:to]) })
+		return one(t, nil)
+	}
+}
+
 func unary(f func(float64) float64) opDef {
 	return opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(*builder) (Kernel, error) {
 		return floatMap(f), nil
+	}}
+}
+
+// quickUnary is unary with a kernel for float32.
+func quickUnary(f func(float64) float64, quick *vector.Function) opDef {
+	return opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(*builder) (Kernel, error) {
+		return quickMap(f, quick), nil
 	}}
 }
 
@@ -255,6 +280,9 @@ func zipInt[T signed | unsigned](x *Exec, a, b *engine.Tensor, op arithmetic) (*
 func zipArithmetic(x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor, error) {
 	switch a.DType() {
 	case engine.Float32:
+		if op <= opMin && b.DType() == engine.Float32 {
+			return zipVector(x, a, b, vectorOps[op])
+		}
 		return zip(x, a, b, arithmeticFloat[float32](op))
 	case engine.Float64:
 		return zip(x, a, b, arithmeticFloat[float64](op))
@@ -276,6 +304,50 @@ func zipArithmetic(x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor,
 		return zipInt[uint8](x, a, b, op)
 	}
 	return nil, typeError(a)
+}
+
+// vectorOps are the kernels' names of what they have.
+var vectorOps = [...]vector.Op{opAdd: vector.Add, opSub: vector.Sub, opMul: vector.Mul, opDiv: vector.Div, opMax: vector.Max, opMin: vector.Min}
+
+// zipVector is zip by the kernels, run by run.
+func zipVector(x *Exec, a, b *engine.Tensor, op vector.Op) (*engine.Tensor, error) {
+	shape, err := BroadcastShape(a.Shape(), b.Shape())
+	if err != nil {
+		return nil, err
+	}
+	t, out, err := newOf[float32](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	da, db := engine.Data[float32](a), engine.Data[float32](b)
+	pairWalk(shape, a.Shape(), b.Shape(), func(o, ia, ib, n, sa, sb int) {
+		// Along the last dimension either operand is dense or repeated.
+		x.parts(n, func(from, to int) {
+			vector.Binary(op, out[o+from:o+to], runOf(da, ia, from, to, sa), runOf(db, ib, from, to, sb))
+		})
+	})
+	return t, nil
+}
+
+// runOf is elements from to to of the run at v[at], or the one that is repeated.
+func runOf(v []float32, at, from, to, step int) []float32 {
+	if step == 0 {
+		return v[at : at+1]
+	}
+	return v[at+from : at+to]
+}
+
+// leastPart is how many elements a thread should have to be worth waking.
+const leastPart = 1 << 15
+
+// parts cuts n elements for the threads. It must not matter to the bits where.
+func (x *Exec) parts(n int, f func(from, to int)) {
+	count := min(x.threads, n/leastPart)
+	if count < 2 {
+		f(0, n)
+		return
+	}
+	shared(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
 }
 
 func binary(op arithmetic) opDef {
@@ -332,6 +404,9 @@ func buildPow(*builder) (Kernel, error) {
 		a, b := in[0], in[1]
 		if a.DType().IsInteger() && b.DType().IsInteger() {
 			return powInt(x, a, b)
+		}
+		if v := engine.Data[float32](b); a.DType() == engine.Float32 && len(v) == 1 && v[0] == 2 && len(b.Shape()) <= len(a.Shape()) {
+			return one(zipVector(x, a, a, vector.Mul)) // to the same bits
 		}
 		wa, err := castTensor(x, a, engine.Float64, true)
 		if err != nil {
@@ -472,7 +547,7 @@ func geluTanh(v float64) float64 {
 func buildGelu(b *builder) (Kernel, error) {
 	switch a := b.attrs.string("approximate", "none"); a {
 	case "none":
-		return floatMap(geluExact), nil
+		return quickMap(geluExact, vector.Gelu), nil
 	case "tanh":
 		return floatMap(geluTanh), nil
 	default:
@@ -513,7 +588,7 @@ func buildRelu(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(relu[float32](x, in[0]))
+			return quickMap(nil, vector.Relu)(x, in)
 		case engine.Float64:
 			return one(relu[float64](x, in[0]))
 		case engine.Int64:
@@ -534,6 +609,9 @@ func buildClip(b *builder) (Kernel, error) {
 	if b.version() >= 11 {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			t := in[0]
+			if f := clipFunction(in); f != nil {
+				return quickMap(nil, f)(x, in)
+			}
 			var err error
 			for i, op := range []arithmetic{opMax, opMin} {
 				bound := arg(in, i+1)
@@ -550,6 +628,26 @@ func buildClip(b *builder) (Kernel, error) {
 	lo := b.attrs.float("min", math.Inf(-1))
 	hi := b.attrs.float("max", math.Inf(1))
 	return floatMap(func(v float64) float64 { return min(max(v, lo), hi) }), nil
+}
+
+// clipFunction is the kernel of Clip for float32 bounds that are there, else nil.
+func clipFunction(in []*engine.Tensor) *vector.Function {
+	bounds := [2]float32{float32(math.Inf(-1)), float32(math.Inf(1))}
+	for i := range bounds {
+		b := arg(in, i+1)
+		if b == nil {
+			continue
+		}
+		v := engine.Data[float32](b)
+		if len(v) != 1 || len(b.Shape()) != 0 || v[0] != v[0] {
+			return nil
+		}
+		bounds[i] = v[0]
+	}
+	if in[0].DType() != engine.Float32 {
+		return nil
+	}
+	return vector.Clip(bounds[0], bounds[1])
 }
 
 func compareFunc[T number](op string) func(a, b T) bool {
@@ -687,8 +785,8 @@ func init() {
 		"Pow": {since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildPow},
 		"Neg": signOp("Neg", func(v float64) float64 { return -v }, signedTypes),
 		"Abs": signOp("Abs", math.Abs, numericTypes), "Sign": signOp("Sign", sign, numericTypes),
-		"Sqrt": unary(math.Sqrt), "Exp": unary(math.Exp), "Log": unary(math.Log),
-		"Sigmoid": unary(sigmoid), "Tanh": unary(math.Tanh), "Erf": unary(math.Erf),
+		"Sqrt": unary(math.Sqrt), "Exp": quickUnary(math.Exp, vector.Exponential), "Log": unary(math.Log),
+		"Sigmoid": quickUnary(sigmoid, vector.Sigmoid), "Tanh": quickUnary(math.Tanh, vector.Tanh), "Erf": quickUnary(math.Erf, vector.Erf),
 		"Softplus": unary(softplus), "Softsign": unary(func(v float64) float64 { return v / (1 + math.Abs(v)) }),
 		"Reciprocal": unary(func(v float64) float64 { return 1 / v }),
 		"Floor":      unary(math.Floor), "Ceil": unary(math.Ceil), "Round": unary(math.RoundToEven),
@@ -696,7 +794,7 @@ func init() {
 		"Acos": unary(math.Acos), "Atan": unary(math.Atan), "Sinh": unary(math.Sinh), "Cosh": unary(math.Cosh),
 		"Asinh": unary(math.Asinh), "Acosh": unary(math.Acosh), "Atanh": unary(math.Atanh),
 		"Mish":      unary(func(v float64) float64 { return v * math.Tanh(softplus(v)) }),
-		"HardSwish": unary(func(v float64) float64 { return v * min(max(v/6+0.5, 0), 1) }),
+		"HardSwish": quickUnary(func(v float64) float64 { return v * min(max(v/6+0.5, 0), 1) }, vector.Gate(1.0/6, 0.5, 0, 1, 1)),
 		"LeakyRelu": withAlpha(func(r *attrReader) func(float64) float64 {
 			alpha := r.float("alpha", 0.01)
 			return func(v float64) float64 {
@@ -737,10 +835,11 @@ func init() {
 				return 0
 			}
 		}),
-		"HardSigmoid": withAlpha(func(r *attrReader) func(float64) float64 {
-			alpha, beta := r.float("alpha", 0.2), r.float("beta", 0.5)
-			return func(v float64) float64 { return min(max(alpha*v+beta, 0), 1) }
-		}),
+		"HardSigmoid": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(b *builder) (Kernel, error) {
+			alpha, beta := b.attrs.float("alpha", 0.2), b.attrs.float("beta", 0.5)
+			plain := func(v float64) float64 { return min(max(alpha*v+beta, 0), 1) }
+			return quickMap(plain, vector.AffineClip(float32(alpha), float32(beta), 0, 1)), nil
+		}},
 		"Swish": withAlpha(func(r *attrReader) func(float64) float64 {
 			alpha := r.float("alpha", 1)
 			return func(v float64) float64 { return v * sigmoid(alpha*v) }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // Matmul adds op(a) op(b) to c, where op transposes on demand: c is m x n, the
@@ -324,12 +325,25 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 		return nil, err
 	}
 	src := engine.Data[T](t)
+	if v, ok := any(src).([]float32); ok && inner == 1 && !logs {
+		to := any(out).([]float32)
+		for i := range outer {
+			softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
+		}
+		return o, nil
+	}
 	for i := range outer {
 		for j := range inner {
 			softmaxLine(out[i*n*inner+j:], src[i*n*inner+j:], n, inner, logs)
 		}
 	}
 	return o, nil
+}
+
+// softmaxRow is softmaxLine by the kernels.
+func softmaxRow(out, src []float32) {
+	vector.Exp(out, src, vector.Largest(src))
+	vector.Scale(out, out, float32(1/vector.Sum(out)), 0)
 }
 
 func softmaxLine[T float](out, src []T, n, step int, logs bool) {
@@ -400,6 +414,10 @@ func batchNorm[T float](x *Exec, in []*engine.Tensor, eps float64) (*engine.Tens
 	for at := 0; at < len(src); at += inner {
 		c := at / inner % channels
 		scale := p[0][c] / math.Sqrt(p[3][c]+eps)
+		if v, ok := any(src).([]float32); ok {
+			vector.Scale(any(out).([]float32)[at:at+inner], v[at:at+inner], float32(scale), float32(p[1][c]-p[2][c]*scale))
+			continue
+		}
 		for i, v := range src[at : at+inner] {
 			out[at+i] = T((float64(v)-p[2][c])*scale + p[1][c])
 		}
@@ -458,10 +476,17 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 		}
 	}
 	src := engine.Data[T](in[0])
+	if _, ok := any(src).([]float32); ok && bias == nil {
+		bias = make([]T, n)
+	}
 	for r := range means {
 		row := src[r*n : (r+1)*n]
 		mean, inv := moments(row, eps)
 		means[r], invs[r] = T(mean), T(inv)
+		if v, ok := any(row).([]float32); ok {
+			vector.Norm(any(out).([]float32)[r*n:(r+1)*n], v, any(scale).([]float32), any(bias).([]float32), float32(mean), float32(inv))
+			continue
+		}
 		for i, v := range row {
 			y := (float64(v) - mean) * inv * float64(scale[i])
 			if bias != nil {
@@ -490,6 +515,10 @@ func normScale[T float](t *engine.Tensor, n int) ([]T, error) {
 }
 
 func moments[T float](row []T, eps float64) (mean, inv float64) {
+	if v, ok := any(row).([]float32); ok {
+		mean = vector.Sum(v) / float64(len(v))
+		return mean, 1 / math.Sqrt(vector.Squares(v, mean)/float64(len(v))+eps)
+	}
 	for _, v := range row {
 		mean += float64(v)
 	}

@@ -417,7 +417,7 @@ func col2Im(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 		for c := range shape[0] * channels {
 			for k := range w.Taps {
 				for p := range positions {
-					if at := w.Index[p*w.Taps+k]; at >= 0 {
+					if at := w.Index()[p*w.Taps+k]; at >= 0 {
 						f(c*plane+int(at), (c*w.Taps+k)*positions+p, 1)
 					}
 				}

@@ -367,7 +367,7 @@ func integerConv(x *Exec, n *Node, in []*engine.Tensor, zx, zw, bias *engine.Ten
 	if err != nil {
 		return nil, err
 	}
-	if err := x.reserve(engine.Float64, len(c.Index)/2+c.Inner*c.Taps*c.Positions()); err != nil {
+	if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2+c.Inner*c.Taps*c.Positions()); err != nil {
 		return nil, err
 	}
 	if bias != nil {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // reduction folds one group of elements.
@@ -112,6 +113,16 @@ func buildReduce(b *builder) (Kernel, error) {
 		if none && (n.Op == "ReduceSum" || n.Op == "ReduceMean" || n.Op == "ReduceMax" || n.Op == "ReduceMin" || n.Op == "ReduceProd") {
 			return in[:1], nil
 		}
+		if v, r := engine.Data[float32](in[0]), reductions[n.Op]; v != nil && r.step != nil {
+			if outer, span, inner, ok := foldedBlock(in[0].Shape(), fold); ok {
+				t, out, err := newOf[float32](x, reducedShape(in[0].Shape(), fold, keep)...)
+				if err != nil {
+					return nil, err
+				}
+				reduceBlock(n.Op, r, out, v, outer, span, inner)
+				return one(t, nil)
+			}
+		}
 		if err := x.reserve(engine.Int64, 2*in[0].Len()); err != nil {
 			return nil, err
 		}
@@ -138,6 +149,70 @@ func buildReduce(b *builder) (Kernel, error) {
 		}
 		return one(o, storeFloats(o, reduceFloats(n.Op, v, group, o.Len())))
 	}, nil
+}
+
+// foldedBlock is how a reduction of neighbouring axes sees its input: outer x span x
+// inner, folded over span. ok is false for other axes.
+func foldedBlock(shape []int, fold []bool) (outer, span, inner int, ok bool) {
+	outer, span, inner = 1, 1, 1
+	folded := false
+	for i, d := range shape {
+		switch {
+		case fold[i] && inner != 1:
+			return 0, 0, 0, false
+		case fold[i]:
+			span, folded = span*d, true
+		case folded:
+			inner *= d
+		default:
+			outer *= d
+		}
+	}
+	return outer, span, inner, true
+}
+
+func reducedShape(shape []int, fold []bool, keep bool) []int {
+	out := make([]int, 0, len(shape))
+	for i, d := range shape {
+		switch {
+		case !fold[i]:
+			out = append(out, d)
+		case keep:
+			out = append(out, 1)
+		}
+	}
+	return out
+}
+
+// reduceBlock folds in float64.
+func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner int) {
+	sums := op == "ReduceSum" || op == "ReduceMean"
+	acc := make([]float64, inner)
+	for o := range outer {
+		block := v[o*span*inner:][:span*inner]
+		if inner == 1 && sums {
+			out[o] = float32(r.end(vector.Sum(block), span))
+			continue
+		}
+		for i := range acc {
+			acc[i] = r.start
+		}
+		for k := range span {
+			row := block[k*inner:][:inner]
+			if sums {
+				for i, e := range row {
+					acc[i] += float64(e)
+				}
+				continue
+			}
+			for i, e := range row {
+				acc[i] = r.step(acc[i], float64(e))
+			}
+		}
+		for i, a := range acc {
+			out[o*inner+i] = float32(r.end(a, span))
+		}
+	}
 }
 
 func reduceFloats(op string, v []float64, group []int, n int) []float64 {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // Windows is the geometry of a node that slides a window over the spatial
@@ -13,15 +14,15 @@ import (
 type Windows struct {
 	// In and Out are the spatial shapes, Kernel that of the window.
 	In, Out, Kernel []int
-	// Index has for every output position and window element the offset in the
-	// input's plane, or -1 for padding; Taps is the number of window elements.
-	Index []int32
-	Taps  int
+	// Taps is the number of window elements.
+	Taps int
+	// index is what Index returns, once it was asked for.
+	index []int32
 
 	strides, dilations, before, after []int
 }
 
-// maxIndex bounds the elements of Windows.Index.
+// maxIndex bounds the elements of what Windows.Index returns.
 const maxIndex = 1 << 24
 
 // windowAttrs reads a node's strides, dilations and pads for d dimensions.
@@ -97,7 +98,6 @@ func NewWindows(n *Node, shape, kernel []int) (*Windows, error) {
 	if total > maxIndex/w.Taps {
 		return nil, fmt.Errorf("%d windows of %d: %w", total, w.Taps, engine.ErrTooLarge)
 	}
-	w.fill(total)
 	return w, nil
 }
 
@@ -120,9 +120,14 @@ func (w *Windows) autoPad(n *Node, i, reach int) error {
 	return nil
 }
 
-// fill computes Index.
-func (w *Windows) fill(total int) {
-	w.Index = make([]int32, total*w.Taps)
+// Index returns for every output position and window element the offset in the
+// input's plane, or -1 for padding.
+func (w *Windows) Index() []int32 {
+	if w.index != nil {
+		return w.index
+	}
+	total := w.Positions()
+	w.index = make([]int32, total*w.Taps)
 	plane, outs, taps := rowMajor(w.In), rowMajor(w.Out), rowMajor(w.Kernel)
 	for o := range total {
 		for k := range w.Taps {
@@ -135,9 +140,10 @@ func (w *Windows) fill(total int) {
 				}
 				at += p * plane[i]
 			}
-			w.Index[o*w.Taps+k] = int32(at)
+			w.index[o*w.Taps+k] = int32(at)
 		}
 	}
+	return w.index
 }
 
 // padded returns how many of a window's elements stand in the input or its
@@ -191,7 +197,7 @@ func (w *Windows) AverageWeight(n *Node, o int) float64 {
 		return 1 / float64(w.padded(o))
 	}
 	count := 0
-	for _, at := range w.Index[o*w.Taps : (o+1)*w.Taps] {
+	for _, at := range w.Index()[o*w.Taps : (o+1)*w.Taps] {
 		if at >= 0 {
 			count++
 		}
@@ -261,6 +267,12 @@ func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Te
 	}
 	src := engine.Data[T](t)
 	plane, positions := w.Plane(), w.Positions()
+	if v, ok := any(src).([]float32); ok && n.Op == "GlobalAveragePool" {
+		for c := range t.Shape()[0] * t.Shape()[1] {
+			out[c] = T(vector.Sum(v[c*plane:(c+1)*plane]) / float64(max(plane, 1)))
+		}
+		return []*engine.Tensor{o}, nil
+	}
 	weights := make([]float64, positions)
 	for i := range weights {
 		weights[i] = w.AverageWeight(n, i)
@@ -268,7 +280,7 @@ func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Te
 	for c := range t.Shape()[0] * t.Shape()[1] {
 		from, to := src[c*plane:(c+1)*plane], out[c*positions:(c+1)*positions]
 		for i := range positions {
-			to[i] = T(meanOf(from, w.Index[i*w.Taps:(i+1)*w.Taps], weights[i], p))
+			to[i] = T(meanOf(from, w.Index()[i*w.Taps:(i+1)*w.Taps], weights[i], p))
 		}
 	}
 	return []*engine.Tensor{o}, nil
@@ -314,9 +326,14 @@ func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tenso
 		}
 	}
 	columns := n.Attrs["storage_order"].Int == 1
+	if index == nil && len(out) > 0 {
+		if l := newLayout(w); l != nil {
+			return []*engine.Tensor{o, nil}, mostOfWindows(x, l, out, src)
+		}
+	}
 	for i := range out {
 		c, p := i/positions, i%positions
-		at := largestOf(src[c*size:(c+1)*size], w.Index[p*w.Taps:(p+1)*w.Taps])
+		at := largestOf(src[c*size:(c+1)*size], w.Index()[p*w.Taps:(p+1)*w.Taps])
 		if out[i] = T(math.Inf(-1)); at >= 0 {
 			out[i] = src[c*size+at]
 		}
@@ -329,6 +346,33 @@ func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tenso
 		index[i] = int64(c*size + at)
 	}
 	return []*engine.Tensor{o, places}, nil
+}
+
+// mostOfWindows takes the largest element of every window, plane by plane.
+func mostOfWindows[T float](x *Exec, l *layout, out, src []T) error {
+	size, positions, plane, flat := l.size(), l.outs*l.width, l.height*l.wide, l.flat(l.outs)
+	if err := x.reserve(dtypeOf[T](), size+flat); err != nil {
+		return err
+	}
+	bottom := T(math.Inf(-1))
+	borrowed(size+flat, func(v []T) {
+		phases, most := v[:size], v[size:]
+		for c := range len(out) / positions {
+			fill(l, phases, src[c*plane:][:plane], bottom)
+			if from, ok := any(phases).([]float32); ok {
+				vector.Most(any(most).([]float32), from, l.offsets, float32(bottom))
+			} else {
+				pad(most, bottom)
+				for _, o := range l.offsets {
+					for i, e := range phases[o:][:flat] {
+						most[i] = max(most[i], e)
+					}
+				}
+			}
+			unpadded(l, out[c*positions:], most, l.outs)
+		}
+	})
+	return nil
 }
 
 // largestOf is the place of a window's largest element, or of a NaN in it; below 0
