@@ -198,6 +198,12 @@ func Scatter[T float](c *Conv, large, small, weights []T) {
 
 func windowsOfColumns[T float](c *Conv, to, columns []T) {
 	plane, positions := c.Plane(), c.Positions()
+	if len(c.In) <= 2 {
+		for ch := range c.Inner {
+			rowsOfColumns(c.Windows, to[ch*plane:][:plane], columns[ch*c.Taps*positions:][:c.Taps*positions])
+		}
+		return
+	}
 	index := c.Index()
 	for ch := range c.Inner {
 		for k := range c.Taps {
@@ -206,6 +212,31 @@ func windowsOfColumns[T float](c *Conv, to, columns []T) {
 				if at := index[p*c.Taps+k]; at >= 0 {
 					to[ch*plane+int(at)] += v
 				}
+			}
+		}
+	}
+}
+
+// rowsOfColumns is windowsOfColumns for one plane of at most two dimensions, without
+// the table of windows.
+func rowsOfColumns[T float](w *Windows, plane, columns []T) {
+	in, out, kernel, strides := two(w.In, 1), two(w.Out, 1), two(w.Kernel, 1), two(w.strides, 1)
+	dilations, before := two(w.dilations, 1), two(w.before, 0)
+	for k := range w.Taps {
+		ky, kx := k/kernel[1]*dilations[0]-before[0], k%kernel[1]*dilations[1]-before[1]
+		// The windows whose element k is in the plane.
+		first := min(max(0, (strides[1]-1-kx)/strides[1]), out[1])
+		end := min(max(first, (in[1]-kx+strides[1]-1)/strides[1]), out[1])
+		for y := range out[0] {
+			at := y*strides[0] + ky
+			if at < 0 || at >= in[0] || first == end {
+				continue
+			}
+			row, to := columns[(k*out[0]+y)*out[1]:][first:end], plane[at*in[1]:][:in[1]]
+			x := first*strides[1] + kx
+			for _, v := range row {
+				to[x] += v
+				x += strides[1]
 			}
 		}
 	}
@@ -243,7 +274,15 @@ func conv[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor) (*engine.Tens
 
 // convThen is a convolution and the function that follows it.
 func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vector.Function) (*engine.Tensor, error) {
-	t, out, err := newOf[T](x, c.Result...)
+	l := newLayout(c.Windows)
+	if n.Op != "Conv" || c.Inner == 0 {
+		l = nil
+	}
+	build := newOf[T]
+	if l != nil {
+		build = rawOf[T]
+	}
+	t, out, err := build(x, c.Result...)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +292,7 @@ func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vec
 			return nil, fmt.Errorf("bias of %d elements for %d channels", b.Len(), c.Result[1])
 		}
 	}
-	if l := newLayout(c.Windows); l != nil && n.Op == "Conv" && len(out) > 0 && c.Inner > 0 {
+	if l != nil && len(out) > 0 {
 		d := &direct[T]{Conv: c, layout: l, finish: finish[T]{bias, then}, out: out, in: engine.Data[T](in[0]), weights: engine.Data[T](in[1])}
 		planes, columns, flat := d.needs()
 		if err := x.reserve(t.DType(), planes+columns+flat); err != nil {

@@ -28,17 +28,11 @@ type layout struct {
 // newLayout returns the layout of w, nil where it has more than two dimensions or
 // would need many times the plane's room.
 func newLayout(w *Windows) *layout {
-	d := len(w.In)
-	if d > 2 {
+	if len(w.In) > 2 {
 		return nil
 	}
-	in, out, kernel, strides, dilations, before := [2]int{1, 1}, [2]int{1, 1}, [2]int{1, 1}, [2]int{1, 1}, [2]int{1, 1}, [2]int{}
-	copy(in[2-d:], w.In)
-	copy(out[2-d:], w.Out)
-	copy(kernel[2-d:], w.Kernel)
-	copy(strides[2-d:], w.strides)
-	copy(dilations[2-d:], w.dilations)
-	copy(before[2-d:], w.before)
+	in, out, kernel, strides := two(w.In, 1), two(w.Out, 1), two(w.Kernel, 1), two(w.strides, 1)
+	dilations, before := two(w.dilations, 1), two(w.before, 0)
 	l := &layout{
 		outs: out[0], width: out[1], height: in[0], wide: in[1], strides: strides, before: before,
 		rows:  out[0] + (kernel[0]-1)*dilations[0]/strides[0],
@@ -63,6 +57,14 @@ func newLayout(w *Windows) *layout {
 	}
 	l.plain = strides == [2]int{1, 1} && before == [2]int{} && l.rows == in[0] && l.pitch == in[1]
 	return l
+}
+
+// two is a list of one or two dimensions as one of two.
+func two(v []int, first int) [2]int {
+	if len(v) == 1 {
+		return [2]int{first, v[0]}
+	}
+	return [2]int{v[0], v[1]}
 }
 
 // mostPadding bounds what the phases of a plane take, relative to it and the

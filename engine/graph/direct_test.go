@@ -93,3 +93,46 @@ func convolved(t *testing.T, n *Node, threads int, in ...*engine.Tensor) []float
 	}
 	return engine.Data[float32](run.Value(n.Outputs[0]))
 }
+
+// TestScatterIsTheTranspose holds what goes back through a convolution against its
+// definition by the table of windows.
+func TestScatterIsTheTranspose(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 4))
+	for range 200 {
+		d := 1 + r.IntN(3)
+		x, w := []int{1, 2}, []int{3, 2}
+		n := &Node{Op: "Conv", Attrs: Attrs{}}
+		var strides, dilations, pads []int64
+		for range d {
+			x, w = append(x, 7+r.IntN(6)), append(w, 1+r.IntN(3))
+			strides, dilations = append(strides, int64(1+r.IntN(3))), append(dilations, int64(1+r.IntN(3)))
+		}
+		for range 2 * d {
+			pads = append(pads, int64(r.IntN(3)))
+		}
+		for name, v := range map[string][]int64{"strides": strides, "dilations": dilations, "pads": pads} {
+			n.Attrs[name] = Attr{Kind: AttrInts, Ints: v}
+		}
+		c, err := NewConv(n, x, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		small, weights := engine.Data[float32](noise(t, r, c.Result...)), engine.Data[float32](noise(t, r, w...))
+		got, want := make([]float32, volume(x)), make([]float64, volume(x))
+		Scatter(c, got, small, weights)
+		for o := range c.Outer {
+			for p := range c.Positions() {
+				for i := range c.Inner * c.Taps {
+					if at := c.Index()[p*c.Taps+i%c.Taps]; at >= 0 {
+						want[i/c.Taps*c.Plane()+int(at)] += float64(small[o*c.Positions()+p]) * float64(weights[o*c.Inner*c.Taps+i])
+					}
+				}
+			}
+		}
+		for i, v := range want {
+			if math.Abs(float64(got[i])-v) > 1e-4 {
+				t.Fatalf("%v %v %v: element %d is %v, want %v", x, w, pads, i, got[i], v)
+			}
+		}
+	}
+}

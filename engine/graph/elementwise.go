@@ -182,7 +182,7 @@ func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
 		if in[0].DType() != engine.Float32 {
 			return plain(x, in)
 		}
-		t, out, err := newOf[float32](x, in[0].Shape()...)
+		t, out, err := overOf(x, in[0])
 		if err != nil {
 			return nil, err
 		}
@@ -315,7 +315,16 @@ func zipVector(x *Exec, a, b *engine.Tensor, op vector.Op) (*engine.Tensor, erro
 	if err != nil {
 		return nil, err
 	}
-	t, out, err := newOf[float32](x, shape...)
+	var t *engine.Tensor
+	var out []float32
+	switch {
+	case slices.Equal(shape, a.Shape()) && x.memory.ours(a):
+		t, out, err = overOf(x, a)
+	case slices.Equal(shape, b.Shape()) && x.memory.ours(b):
+		t, out, err = overOf(x, b)
+	default:
+		t, out, err = rawOf[float32](x, shape...)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,8 @@ type Exec struct {
 	// owned is the bytes held by each slot.
 	owned []int64
 	inner *int
+	// memory is nil where the run has no arena.
+	memory *buffers
 }
 
 // stringBytes is the memory of one string element without its text.
@@ -46,6 +48,11 @@ func (x *Exec) reserve(d engine.DType, n int) error {
 
 // New returns a zeroed tensor, or an error wrapping engine.ErrTooLarge.
 func (x *Exec) New(d engine.DType, shape ...int) (*engine.Tensor, error) {
+	return x.make(d, shape, true)
+}
+
+// make is New; where zero is false, the elements may be whatever they are.
+func (x *Exec) make(d engine.DType, shape []int, zero bool) (*engine.Tensor, error) {
 	if len(shape) > maxRank {
 		return nil, fmt.Errorf("a tensor of %d dimensions: %w", len(shape), engine.ErrTooLarge)
 	}
@@ -56,6 +63,11 @@ func (x *Exec) New(d engine.DType, shape ...int) (*engine.Tensor, error) {
 	if err := x.reserve(d, n); err != nil {
 		return nil, err
 	}
+	if d == engine.Float32 {
+		if t := x.memory.tensor(n, shape, zero); t != nil {
+			return t, nil
+		}
+	}
 	return engine.New(d, shape...)
 }
 
@@ -65,6 +77,7 @@ const maxRank = 64
 // free gives up dead slots.
 func (x *Exec) free(values []*engine.Tensor, slots []int) {
 	for _, s := range slots {
+		x.memory.dead(values[s])
 		values[s] = nil
 		x.live -= x.owned[s]
 		x.owned[s] = 0
@@ -78,6 +91,28 @@ func newOf[T engine.Element](x *Exec, shape ...int) (*engine.Tensor, []T, error)
 		return nil, nil, err
 	}
 	return t, engine.Data[T](t), nil
+}
+
+// rawOf is newOf for a kernel that writes every element.
+func rawOf[T engine.Element](x *Exec, shape ...int) (*engine.Tensor, []T, error) {
+	t, err := x.make(dtypeOf[T](), shape, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t, engine.Data[T](t), nil
+}
+
+// overOf is rawOf for a result of t's shape that may be written over it where t is an
+// input of the node that nobody needs any more: each element depends on t's in the
+// same place only, and the kernel does not look at t again.
+func overOf(x *Exec, t *engine.Tensor) (*engine.Tensor, []float32, error) {
+	if x.memory.ours(t) {
+		if err := x.reserve(engine.Float32, t.Len()); err != nil {
+			return nil, nil, err
+		}
+		return t, engine.Data[float32](t), nil
+	}
+	return rawOf[float32](x, t.Shape()...)
 }
 
 func dtypeOf[T engine.Element]() engine.DType {

@@ -16,6 +16,11 @@ func Matmul[T float](c, a, b []T, m, n, k int, transA, transB bool) {
 }
 
 func matmul[T float](threads int, c, a, b []T, m, n, k int, transA, transB bool) {
+	scaledMatmul(threads, 1, c, a, b, m, n, k, transA, transB)
+}
+
+// scaledMatmul multiplies c by beta before it adds; with 0, c is not read.
+func scaledMatmul[T float](threads int, beta T, c, a, b []T, m, n, k int, transA, transB bool) {
 	lda, ldb := k, n
 	if transA {
 		lda = m
@@ -23,7 +28,7 @@ func matmul[T float](threads int, c, a, b []T, m, n, k int, transA, transB bool)
 	if transB {
 		ldb = k
 	}
-	blas.Gemm(threads, transA, transB, m, n, k, 1, a, max(lda, 1), b, max(ldb, 1), 1, c, max(n, 1))
+	blas.Gemm(threads, transA, transB, m, n, k, 1, a, max(lda, 1), b, max(ldb, 1), beta, c, max(n, 1))
 }
 
 // weights is the right operand of a product that is a constant, laid out for it
@@ -133,14 +138,14 @@ func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, err
 	if k != kb {
 		return nil, fmt.Errorf("operands of shapes %v and %v", sa, sb)
 	}
-	t, out, err := newOf[T](x, m, n)
+	t, out, err := rawOf[T](x, m, n)
 	if err != nil {
 		return nil, err
 	}
 	if p := packedOf[T](g.weights, in[1]); p != nil {
-		p.Gemm(x.threads, g.transA, m, 1, engine.Data[T](in[0]), max(sa[1], 1), 1, out, max(n, 1))
+		p.Gemm(x.threads, g.transA, m, 1, engine.Data[T](in[0]), max(sa[1], 1), 0, out, max(n, 1))
 	} else {
-		matmul(x.threads, out, engine.Data[T](in[0]), engine.Data[T](in[1]), m, n, k, g.transA, g.transB)
+		scaledMatmul(x.threads, 0, out, engine.Data[T](in[0]), engine.Data[T](in[1]), m, n, k, g.transA, g.transB)
 	}
 	if g.alpha != 1 {
 		for i := range out {
@@ -156,6 +161,13 @@ func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, err
 		return nil, fmt.Errorf("bias of shape %v for a result of shape %v", c.Shape(), t.Shape())
 	}
 	bias, beta := engine.Data[T](c), T(g.beta)
+	if v, ok := any(out).([]float32); ok && beta == 1 {
+		b := any(bias).([]float32)
+		pairWalk(shape, t.Shape(), c.Shape(), func(o, _, ic, n, _, sc int) {
+			vector.Binary(vector.Add, v[o:o+n], v[o:o+n], runOf(b, ic, 0, n, sc))
+		})
+		return t, nil
+	}
 	pairWalk(shape, t.Shape(), c.Shape(), func(o, _, ic, n, _, sc int) {
 		for i := range n {
 			out[o+i] += beta * bias[ic+i*sc]
@@ -218,7 +230,7 @@ func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tenso
 	if err != nil {
 		return nil, err
 	}
-	t, out, err := newOf[T](x, s.Out...)
+	t, out, err := rawOf[T](x, s.Out...)
 	if err != nil {
 		return nil, err
 	}
@@ -230,15 +242,15 @@ func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tenso
 			rows *= d
 		}
 		if p := packedOf[T](w, b); p != nil {
-			p.Gemm(x.threads, false, rows, 1, da, max(s.K, 1), 1, out, max(s.N, 1))
+			p.Gemm(x.threads, false, rows, 1, da, max(s.K, 1), 0, out, max(s.N, 1))
 		} else {
-			matmul(x.threads, out, da, db, rows, s.N, s.K, false, false)
+			scaledMatmul(x.threads, 0, out, da, db, rows, s.N, s.K, false, false)
 		}
 		return t, nil
 	}
 	mk, kn, mn := s.M*s.K, s.K*s.N, s.M*s.N
 	s.Each(func(o, ia, ib int) {
-		matmul(x.threads, out[o*mn:(o+1)*mn], da[ia*mk:(ia+1)*mk], db[ib*kn:(ib+1)*kn], s.M, s.N, s.K, false, false)
+		scaledMatmul(x.threads, 0, out[o*mn:(o+1)*mn], da[ia*mk:(ia+1)*mk], db[ib*kn:(ib+1)*kn], s.M, s.N, s.K, false, false)
 	})
 	return t, nil
 }
@@ -320,7 +332,7 @@ func buildSoftmax(b *builder) (Kernel, error) {
 }
 
 func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool) (*engine.Tensor, error) {
-	o, out, err := newOf[T](x, t.Shape()...)
+	o, out, err := rawOf[T](x, t.Shape()...)
 	if err != nil {
 		return nil, err
 	}
@@ -330,6 +342,18 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 		for i := range outer {
 			softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
 		}
+		return o, nil
+	}
+	if v, ok := any(src).([]float32); ok && !logs && inner >= 8 && n > 0 && n <= shortSums {
+		if err := x.reserve(engine.Float32, 2*inner); err != nil {
+			return nil, err
+		}
+		to := any(out).([]float32)
+		borrowed(2*inner, func(room []float32) {
+			for i := range outer {
+				softmaxBlock(to[i*n*inner:][:n*inner], v[i*n*inner:][:n*inner], room[:inner], room[inner:])
+			}
+		})
 		return o, nil
 	}
 	for i := range outer {
@@ -344,6 +368,29 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 func softmaxRow(out, src []float32) {
 	vector.Exp(out, src, vector.Largest(src))
 	vector.Scale(out, out, float32(1/vector.Sum(out)), 0)
+}
+
+// shortSums is up to how many terms float32 sums well.
+const shortSums = 256
+
+// softmaxBlock is softmaxLine for all of the lines side by side, as many as top and
+// sum have elements.
+func softmaxBlock(out, src, top, sum []float32) {
+	inner := len(top)
+	copy(top, src)
+	for at := inner; at < len(src); at += inner {
+		vector.Binary(vector.Max, top, top, src[at:at+inner])
+	}
+	clear(sum)
+	for at := 0; at < len(src); at += inner {
+		row := out[at : at+inner]
+		vector.Binary(vector.Sub, row, src[at:at+inner], top)
+		vector.Exponential.Apply(row, row)
+		vector.Binary(vector.Add, sum, sum, row)
+	}
+	for at := 0; at < len(src); at += inner {
+		vector.Binary(vector.Div, out[at:at+inner], out[at:at+inner], sum)
+	}
 }
 
 func softmaxLine[T float](out, src []T, n, step int, logs bool) {
@@ -406,7 +453,7 @@ func batchNorm[T float](x *Exec, in []*engine.Tensor, eps float64) (*engine.Tens
 		}
 		p[i] = v
 	}
-	t, out, err := newOf[T](x, shape...)
+	t, out, err := rawOf[T](x, shape...)
 	if err != nil {
 		return nil, err
 	}
@@ -453,7 +500,7 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	for i := axis; i < len(stats); i++ {
 		stats[i] = 1
 	}
-	t, out, err := newOf[T](x, shape...)
+	t, out, err := rawOf[T](x, shape...)
 	if err != nil {
 		return nil, err
 	}

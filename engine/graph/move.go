@@ -52,7 +52,7 @@ func copierOf[T engine.Element](dst, src *engine.Tensor) func(d, s, n int) {
 
 // strided copies out of src the view with the given offset, shape and strides.
 func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*engine.Tensor, error) {
-	out, err := x.New(src.DType(), shape...)
+	out, err := x.make(src.DType(), shape, false)
 	if err != nil {
 		return nil, err
 	}
@@ -320,7 +320,7 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 		}
 		shape[a] += t.Shape()[a]
 	}
-	out, err := x.New(in[0].DType(), shape...)
+	out, err := x.make(in[0].DType(), shape, false)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -21,6 +23,13 @@ type Program struct {
 	types     []engine.DType
 	// producer is the step that makes a slot, -1 for inputs and constants.
 	producer []int
+	// fused is the same program in fewer steps, nil where there is none; hidden are
+	// the slots that such a program does not make.
+	fused  *Program
+	hidden []bool
+	// plans are by the wanted values.
+	mu    sync.Mutex
+	plans map[string]*plan
 }
 
 // step is one node with its kernel; in and out are slots, -1 where left out.
@@ -71,6 +80,7 @@ func Compile(g *Graph) (*Program, error) {
 			return nil, fmt.Errorf("output %q is made by no node: %w", name, engine.ErrCorrupt)
 		}
 	}
+	p.fused = fuse(p)
 	return p, nil
 }
 
@@ -276,6 +286,9 @@ type Options struct {
 	// Threads bounds the threads of one operator; 0 means 1. They change no bit of
 	// what is computed.
 	Threads int
+	// Arena, where there is one, keeps memory for the next run. It has no effect with
+	// Keep.
+	Arena *Arena
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
 	// inner counts the nodes run in inner graphs, for the whole of a run.
@@ -317,11 +330,18 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = defaultMaxBytes
 	}
+	if p.fused != nil && !opt.Keep && p.fused.makes(want) {
+		r, err := p.runFused(ctx, opt, in, want)
+		if err == nil || errors.Is(err, engine.ErrTooLarge) || ctx.Err() != nil {
+			return r, err
+		}
+		// What fails is told by the nodes of the file.
+	}
 	r := &Run{program: p, values: slices.Clone(p.constants)}
 	if err := p.bindInputs(r, in); err != nil {
 		return nil, err
 	}
-	pl, err := p.plan(want)
+	pl, err := p.planned(want)
 	if err != nil {
 		return nil, err
 	}
@@ -332,11 +352,14 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 			*x.inner = maxInner - min(opt.MaxInner, maxInner)
 		}
 	}
+	if opt.Arena != nil && !opt.Keep {
+		x.memory = &buffers{arena: opt.Arena, limit: opt.MaxBytes, held: map[*float32]*buffer{}}
+	}
 	for _, i := range pl.steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := p.exec(x, r, &p.steps[i]); err != nil {
+		if err := p.exec(x, r, &p.steps[i], pl.dead[i]); err != nil {
 			return nil, err
 		}
 		r.steps = append(r.steps, i)
@@ -345,6 +368,35 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 		}
 	}
 	r.Live = x.live
+	return r, nil
+}
+
+// makes reports whether none of the values is hidden.
+func (p *Program) makes(want []string) bool {
+	for _, name := range want {
+		if slot, ok := p.slots[name]; ok && p.hidden[slot] {
+			return false
+		}
+	}
+	return true
+}
+
+// runFused runs the program in fewer steps.
+func (p *Program) runFused(ctx context.Context, opt Options, in engine.Values, want []string) (*Run, error) {
+	r, err := p.fused.Run(ctx, opt, in, want)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range want {
+		slot := p.slots[name]
+		if p.constants[slot] != nil || p.fused.constants[slot] == nil {
+			continue
+		}
+		// Here it is a constant, which belongs to the model; in the file a node makes it.
+		if r.values[slot], err = Clone(r.values[slot]); err != nil {
+			return nil, err
+		}
+	}
 	return r, nil
 }
 
@@ -377,6 +429,28 @@ func (p *Program) bindInputs(r *Run, in engine.Values) error {
 type plan struct {
 	steps []int
 	dead  map[int][]int
+}
+
+// maxPlans bounds the plans that a program remembers.
+const maxPlans = 16
+
+// planned is plan, remembered. A plan is read only.
+func (p *Program) planned(want []string) (*plan, error) {
+	key := strings.Join(want, "\x00")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pl := p.plans[key]; pl != nil {
+		return pl, nil
+	}
+	pl, err := p.plan(want)
+	if err != nil {
+		return nil, err
+	}
+	if p.plans == nil || len(p.plans) >= maxPlans {
+		p.plans = map[string]*plan{}
+	}
+	p.plans[key] = pl
+	return pl, nil
 }
 
 func (p *Program) plan(want []string) (*plan, error) {
@@ -415,8 +489,8 @@ func (p *Program) plan(want []string) (*plan, error) {
 	return pl, nil
 }
 
-// exec runs one step.
-func (p *Program) exec(x *Exec, r *Run, s *step) error {
+// exec runs one step, after which nobody reads the slots of dying.
+func (p *Program) exec(x *Exec, r *Run, s *step, dying []int) error {
 	in := make([]*engine.Tensor, len(s.in))
 	for i, slot := range s.in {
 		if slot < 0 {
@@ -425,6 +499,7 @@ func (p *Program) exec(x *Exec, r *Run, s *step) error {
 		in[i] = r.values[slot]
 	}
 	before := x.live
+	x.memory.begin(s, in, dying)
 	out, err := s.call(x, in)
 	if err != nil {
 		return wrapNode(s.node, err)
@@ -443,6 +518,7 @@ func (p *Program) exec(x *Exec, r *Run, s *step) error {
 			x.live += x.owned[slot]
 		}
 	}
+	x.memory.end(s, out)
 	return nil
 }
 

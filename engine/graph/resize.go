@@ -407,13 +407,27 @@ func resized[T float](x *Exec, t *engine.Tensor, r *Resize) (*engine.Tensor, err
 	for a, list := range r.Lines {
 		shape := slices.Clone(t.Shape())
 		n := shape[a]
+		places, same := placesOf(list, n)
+		if same && a > 0 {
+			continue // the first axis makes the result another tensor than the input
+		}
 		outer, inner := split(shape, a)
 		shape[a] = len(list)
-		o, out, err := newOf[T](x, shape...)
+		o, out, err := rawOf[T](x, shape...)
 		if err != nil {
 			return nil, err
 		}
 		src := engine.Data[T](t)
+		if inner == 1 && places != nil {
+			for i := range outer {
+				from, to := src[i*n:(i+1)*n], out[i*len(list):(i+1)*len(list)]
+				for j, at := range places {
+					to[j] = from[at]
+				}
+			}
+			t = o
+			continue
+		}
 		for i := range outer {
 			for j, l := range list {
 				from, to := src[i*n*inner:], out[(i*len(list)+j)*inner:][:inner]
@@ -423,6 +437,20 @@ func resized[T float](x *Exec, t *engine.Tensor, r *Resize) (*engine.Tensor, err
 		t = o
 	}
 	return t, nil
+}
+
+// placesOf returns the elements that lines of one each show, nil where there are
+// others, and whether they are all of n in their order.
+func placesOf(list []Line, n int) (places []int, same bool) {
+	same = len(list) == n
+	for j, l := range list {
+		if len(l.At) != 1 || l.Weight[0] != 1 {
+			return nil, false
+		}
+		places = append(places, l.At[0])
+		same = same && l.At[0] == j
+	}
+	return places, same
 }
 
 // mix writes the line's blend of runs of n elements.

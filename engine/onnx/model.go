@@ -41,7 +41,7 @@ func (m *treeModel) Trees() (*tree.Ensemble, string) { return m.ensemble, m.outp
 func (m *model) Info() *engine.Info { return m.info }
 
 func (m *model) NewSession(opt engine.SessionOptions) (engine.Session, error) {
-	return &session{model: m, opt: graph.Options{MaxBytes: opt.MaxBytes, Threads: opt.Threads}}, nil
+	return &session{model: m, opt: graph.Options{MaxBytes: opt.MaxBytes, Threads: opt.Threads, Arena: &graph.Arena{}}}, nil
 }
 
 type session struct {

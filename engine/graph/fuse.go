@@ -1,0 +1,582 @@
+package graph
+
+import (
+	"errors"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+// fuser rewrites a program's steps into fewer ones that compute the same outputs:
+// what follows from constants is computed once, what scales and shifts the channels
+// of a convolution becomes part of its weights, activations that exporters spell in
+// several nodes become one function, which is part of the convolution before it.
+//
+// Values keep their slots; those that are no longer made are hidden, and a run that
+// wants one, or keeps all for a gradient, takes the program as it was written.
+type fuser struct {
+	p *Program
+	// readers are the steps that read a slot, once for each time; outputs are the
+	// slots that the graph gives.
+	readers [][]int
+	outputs []bool
+	gone    []bool
+	// functions are of steps that are one.
+	functions []*vector.Function
+	changed   bool
+}
+
+// fuse returns the rewritten program, nil where there is nothing to rewrite.
+func fuse(p *Program) *Program {
+	f := &fuser{
+		p: &Program{
+			graph: p.graph, steps: slices.Clone(p.steps), slots: p.slots, names: slices.Clone(p.names), constants: slices.Clone(p.constants),
+			types: slices.Clone(p.types), producer: slices.Clone(p.producer),
+		},
+		readers: make([][]int, len(p.names)), outputs: make([]bool, len(p.names)),
+		gone: make([]bool, len(p.steps)), functions: make([]*vector.Function, len(p.steps)),
+	}
+	for i := range f.p.steps {
+		s := &f.p.steps[i]
+		for _, slot := range s.in {
+			if slot >= 0 {
+				f.readers[slot] = append(f.readers[slot], i)
+			}
+		}
+	}
+	for _, name := range p.graph.Outputs {
+		f.outputs[p.slots[name]] = true
+	}
+	f.fold()
+	for i := range f.p.steps {
+		f.functions[i] = f.functionOf(&f.p.steps[i])
+	}
+	for i := range f.p.steps {
+		f.activation(i)
+	}
+	for i := range f.p.steps {
+		f.convolution(i)
+	}
+	if !f.changed {
+		return nil
+	}
+	return f.finish()
+}
+
+// finish drops the steps that are gone.
+func (f *fuser) finish() *Program {
+	p := f.p
+	p.hidden = make([]bool, len(p.names))
+	var steps []step
+	for i, s := range p.steps {
+		if f.gone[i] {
+			continue
+		}
+		for _, slot := range s.out {
+			if slot >= 0 {
+				p.producer[slot] = len(steps)
+			}
+		}
+		steps = append(steps, s)
+	}
+	made := make([]bool, len(p.names))
+	for _, s := range steps {
+		for _, slot := range s.out {
+			if slot >= 0 {
+				made[slot] = true
+			}
+		}
+	}
+	for slot, by := range p.producer {
+		p.hidden[slot] = by >= 0 && !made[slot] && p.constants[slot] == nil
+	}
+	p.steps = steps
+	return p
+}
+
+// foldable are the operators that are computed once where all they read is constant:
+// such as put shapes and scales together.
+var foldable = map[string]bool{
+	"Add": true, "Sub": true, "Mul": true, "Div": true, "Neg": true, "Sqrt": true, "Reciprocal": true, "Floor": true, "Ceil": true, "Exp": true,
+	"Cast": true, "Slice": true, "Concat": true, "Reshape": true, "Transpose": true, "Squeeze": true, "Unsqueeze": true, "Gather": true,
+	"Identity": true, "Flatten": true, "Shape": true, "Expand": true, "Equal": true, "Not": true, "Where": true, "Pow": true,
+}
+
+// foldedBytes is what folding may need beyond twice the graph's own constants.
+const foldedBytes = 1 << 20
+
+func (f *fuser) fold() {
+	budget := int64(foldedBytes)
+	for _, c := range f.p.constants {
+		if c != nil {
+			budget += 2 * tensorBytes(c)
+		}
+	}
+	for i := range f.p.steps {
+		s := &f.p.steps[i]
+		if s.node.Domain != DomainONNX || !foldable[s.node.Op] || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
+			continue
+		}
+		in := make([]*engine.Tensor, len(s.in))
+		known := len(in) > 0
+		for k, slot := range s.in {
+			if slot >= 0 {
+				in[k] = f.p.constants[slot]
+				known = known && in[k] != nil
+			}
+		}
+		if !known {
+			continue
+		}
+		// What cannot be computed fails when it is run, as it would have.
+		out, err := s.call(&Exec{limit: budget}, in)
+		if err != nil || len(out) != 1 || out[0] == nil || out[0].DType().IsList() {
+			continue
+		}
+		budget -= tensorBytes(out[0])
+		f.p.constants[s.out[0]] = out[0]
+		f.gone[i], f.changed = true, true
+	}
+}
+
+// only returns the one step that reads a slot nobody else may ask for, or -1.
+func (f *fuser) only(slot int) int {
+	if f.outputs[slot] || len(f.readers[slot]) != 1 || f.gone[f.readers[slot][0]] {
+		return -1
+	}
+	return f.readers[slot][0]
+}
+
+// number returns a constant of one float32 element.
+func (f *fuser) number(slot int) (float32, bool) {
+	if slot < 0 || f.p.constants[slot] == nil {
+		return 0, false
+	}
+	v := engine.Data[float32](f.p.constants[slot])
+	if len(v) != 1 || len(f.p.constants[slot].Shape()) > 1 {
+		return 0, false
+	}
+	return v[0], true
+}
+
+// is reports whether step i, where there is one, is that operator over float32.
+func (f *fuser) is(i int, op string) bool {
+	if i < 0 || f.gone[i] {
+		return false
+	}
+	s := &f.p.steps[i]
+	return s.node.Domain == DomainONNX && s.node.Op == op && len(s.out) > 0 && s.out[0] >= 0 && s.in[0] >= 0 && f.p.types[s.in[0]] == engine.Float32
+}
+
+// functionOf returns the function that a step is, or nil.
+func (f *fuser) functionOf(s *step) *vector.Function {
+	n := s.node
+	if n.Domain != DomainONNX || len(s.in) == 0 || s.in[0] < 0 || f.p.types[s.in[0]] != engine.Float32 {
+		return nil
+	}
+	attr := func(name string, def float32) float32 {
+		if a, ok := n.Attrs[name]; ok {
+			return a.Float
+		}
+		return def
+	}
+	switch n.Op {
+	case "Relu":
+		return vector.Relu
+	case "Sigmoid":
+		return vector.Sigmoid
+	case "Tanh":
+		return vector.Tanh
+	case "HardSwish":
+		return vector.Gate(1.0/6, 0.5, 0, 1, 1)
+	case "HardSigmoid":
+		return vector.AffineClip(attr("alpha", 0.2), attr("beta", 0.5), 0, 1)
+	case "Clip":
+		if low, high, ok := f.bounds(s); ok {
+			return vector.Clip(low, high)
+		}
+	}
+	return nil
+}
+
+// bounds are a Clip's, where they are constants.
+func (f *fuser) bounds(s *step) (low, high float32, ok bool) {
+	b := [2]float32{float32(math.Inf(-1)), float32(math.Inf(1))}
+	if s.node.Version < 11 {
+		for i, name := range []string{"min", "max"} {
+			if a, ok := s.node.Attrs[name]; ok {
+				b[i] = a.Float
+			}
+		}
+		return b[0], b[1], b[0] == b[0] && b[1] == b[1]
+	}
+	for i := range b {
+		if i+1 >= len(s.in) || s.in[i+1] < 0 {
+			continue
+		}
+		v, ok := f.number(s.in[i+1])
+		if !ok || v != v {
+			return 0, 0, false
+		}
+		b[i] = v
+	}
+	return b[0], b[1], true
+}
+
+// other returns what step i joins slot with, and whether slot is one operand only.
+func (f *fuser) other(i, slot int) (int, bool) {
+	in := f.p.steps[i].in
+	switch {
+	case len(in) != 2 || in[0] == in[1]:
+		return -1, false
+	case in[0] == slot:
+		return in[1], true
+	case in[1] == slot:
+		return in[0], true
+	}
+	return -1, false
+}
+
+// by returns the number that step i, a division or a product, multiplies slot by.
+func (f *fuser) by(i, slot int) (float32, bool) {
+	switch {
+	case i >= 0 && len(f.p.steps[i].in) != 2:
+	case f.is(i, "Div") && f.p.steps[i].in[0] == slot:
+		if v, ok := f.number(f.p.steps[i].in[1]); ok && v != 0 {
+			return 1 / v, true
+		}
+	case f.is(i, "Mul"):
+		if o, ok := f.other(i, slot); ok {
+			return f.number(o)
+		}
+	}
+	return 0, false
+}
+
+// activation looks for one whose last node but scales is a product of x with what
+// step i, a function of x, gives.
+func (f *fuser) activation(i int) {
+	s := &f.p.steps[i]
+	if f.gone[i] {
+		return
+	}
+	switch {
+	case f.is(i, "Sigmoid"):
+		if f.product(i, s.in[0], vector.Silu, i) {
+			return
+		}
+	case f.is(i, "HardSigmoid"):
+		n := s.node
+		alpha, beta := float32(0.2), float32(0.5)
+		if a, ok := n.Attrs["alpha"]; ok {
+			alpha = a.Float
+		}
+		if a, ok := n.Attrs["beta"]; ok {
+			beta = a.Float
+		}
+		f.product(i, s.in[0], vector.Gate(alpha, beta, 0, 1, 1), i)
+	case f.is(i, "Clip"):
+		f.hardSwish(i)
+	case f.is(i, "Erf"):
+		f.gelu(i)
+	}
+}
+
+// product makes the product of x and step i's result, where nobody else reads that,
+// the function of x; steps are gone with it.
+func (f *fuser) product(i, x int, fn *vector.Function, steps ...int) bool {
+	m := f.only(f.p.steps[i].out[0])
+	if !f.is(m, "Mul") {
+		return false
+	}
+	if o, ok := f.other(m, f.p.steps[i].out[0]); !ok || o != x {
+		return false
+	}
+	f.replace(m, x, fn, steps...)
+	return true
+}
+
+// replace makes step m the function of x.
+func (f *fuser) replace(m, x int, fn *vector.Function, steps ...int) {
+	for _, i := range append(steps, m) {
+		for _, slot := range f.p.steps[i].in {
+			if slot >= 0 {
+				f.readers[slot] = slices.DeleteFunc(f.readers[slot], func(r int) bool { return r == i })
+			}
+		}
+		f.gone[i] = i != m
+	}
+	s := &f.p.steps[m]
+	f.p.steps[m] = step{node: s.node, op: functionOp, kernel: functionKernel(fn), in: []int{x}, out: s.out}
+	f.readers[x] = append(f.readers[x], m)
+	f.functions[m], f.changed = fn, true
+}
+
+// errUnfused sends a run back to the program as it was written.
+var errUnfused = errors.New("not as fused steps take it")
+
+// functionKernel is a function where several nodes were. A constant of one dimension
+// among them gives a number one, which the function does not.
+func functionKernel(fn *vector.Function) Kernel {
+	quick := quickMap(nil, fn)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Float32 || len(in[0].Shape()) == 0 {
+			return nil, errUnfused
+		}
+		return quick(x, in)
+	}
+}
+
+// functionOp is what a function is to a run.
+var functionOp = &opDef{minIn: 1, maxIn: 1, maxOut: 1}
+
+// hardSwish is x Clip(x + a, low, high), maybe scaled.
+func (f *fuser) hardSwish(clip int) {
+	s := &f.p.steps[clip]
+	low, high, ok := f.bounds(s)
+	add := f.p.producer[s.in[0]]
+	if !ok || !f.is(add, "Add") || f.only(s.in[0]) != clip {
+		return
+	}
+	x := f.p.steps[add].in[0]
+	shift, ok := f.number(f.p.steps[add].in[1])
+	if !ok {
+		x = f.p.steps[add].in[1]
+		if shift, ok = f.number(f.p.steps[add].in[0]); !ok {
+			return
+		}
+	}
+	m := f.only(s.out[0])
+	if !f.product(clip, x, vector.Gate(1, shift, low, high, 1), clip, add) {
+		return
+	}
+	f.scaled(m, x, func(factor float32) *vector.Function { return vector.Gate(1, shift, low, high, factor) })
+}
+
+// scaled takes what scales step m, a function of x, into it.
+func (f *fuser) scaled(m, x int, fn func(factor float32) *vector.Function) bool {
+	next := f.only(f.p.steps[m].out[0])
+	factor, ok := f.by(next, f.p.steps[m].out[0])
+	if !ok {
+		return false
+	}
+	f.replace(next, x, fn(factor), m)
+	return true
+}
+
+// gelu is x (1 + erf(x / sqrt(2))), scaled by a half before or after.
+func (f *fuser) gelu(erf int) {
+	s := &f.p.steps[erf]
+	scale := f.p.producer[s.in[0]]
+	if !f.is(scale, "Div") && !f.is(scale, "Mul") || f.only(s.in[0]) != erf {
+		return
+	}
+	x := f.p.steps[scale].in[0]
+	if factor, ok := f.by(scale, x); !ok || math.Abs(float64(factor)-math.Sqrt2/2) > 1e-6 {
+		return
+	}
+	add := f.only(s.out[0])
+	if !f.is(add, "Add") {
+		return
+	}
+	o, ok := f.other(add, s.out[0])
+	if one, number := f.number(o); !ok || !number || one != 1 {
+		return
+	}
+	// Without the half it is twice the function, which nothing else needs.
+	m := f.only(f.p.steps[add].out[0])
+	if !f.is(m, "Mul") {
+		return
+	}
+	if o, ok = f.other(m, f.p.steps[add].out[0]); !ok || o != x {
+		return
+	}
+	half := f.only(f.p.steps[m].out[0])
+	if factor, ok := f.by(half, f.p.steps[m].out[0]); !ok || factor != 0.5 {
+		return
+	}
+	f.replace(half, x, vector.Gelu, scale, erf, add, m)
+}
+
+// affine is what step i does to each of n channels of a value of the given rank: a
+// scale and a shift, ok where it does only that.
+func (f *fuser) affine(i, slot, n, rank int) (scale, shift []float64, ok bool) {
+	s := &f.p.steps[i]
+	scale, shift = slices.Repeat([]float64{1}, n), make([]float64, n)
+	if f.is(i, "BatchNormalization") && s.in[0] == slot {
+		if a, ok := s.node.Attrs["training_mode"]; ok && a.Int != 0 || len(s.out) != 1 {
+			return nil, nil, false
+		}
+		var v [4][]float64
+		for k := range v {
+			if v[k], ok = f.perChannel(s.in[k+1], n, 2, true); !ok {
+				return nil, nil, false
+			}
+		}
+		eps := 1e-5
+		if a, ok := s.node.Attrs["epsilon"]; ok {
+			eps = float64(a.Float)
+		}
+		for c := range n {
+			scale[c] = v[0][c] / math.Sqrt(v[3][c]+eps)
+			shift[c] = v[1][c] - v[2][c]*scale[c]
+		}
+		return scale, shift, true
+	}
+	o, ok := f.other(i, slot)
+	if !ok {
+		return nil, nil, false
+	}
+	v, ok := f.perChannel(o, n, rank, false)
+	if !ok {
+		return nil, nil, false
+	}
+	switch first := s.in[0] == slot; {
+	case f.is(i, "Add"):
+		shift = v
+	case f.is(i, "Mul"):
+		scale = v
+	case f.is(i, "Sub") && first:
+		for c := range v {
+			shift[c] = -v[c]
+		}
+	case f.is(i, "Div") && first:
+		for c := range v {
+			scale[c] = 1 / v[c]
+		}
+	default:
+		return nil, nil, false
+	}
+	return scale, shift, true
+}
+
+// perChannel returns a constant's value for each channel of a value of that rank, or
+// of a plain list.
+func (f *fuser) perChannel(slot, n, rank int, list bool) ([]float64, bool) {
+	if slot < 0 || f.p.constants[slot] == nil || f.p.types[slot] != engine.Float32 {
+		return nil, false
+	}
+	t := f.p.constants[slot]
+	v, ok := t.Float64s()
+	shape := t.Shape()
+	switch {
+	case !ok || len(shape) > rank:
+		return nil, false
+	case list:
+		return v, len(shape) == 1 && len(v) == n
+	case len(v) == 1:
+		return slices.Repeat(v, n), true
+	case len(v) != n || len(shape) < rank-1 || shape[len(shape)-rank+1] != n:
+		return nil, false
+	}
+	return v, true
+}
+
+// convolution takes what follows a convolution into it.
+func (f *fuser) convolution(i int) {
+	s := &f.p.steps[i]
+	if !f.is(i, "Conv") || s.in[1] < 0 || f.p.constants[s.in[1]] == nil || f.p.types[s.in[1]] != engine.Float32 {
+		return
+	}
+	weights := f.p.constants[s.in[1]]
+	shape := weights.Shape()
+	if len(shape) < 3 || shape[0] == 0 || weights.Len() == 0 {
+		return
+	}
+	n, rank := shape[0], len(shape)
+	bias := make([]float64, n)
+	if len(s.in) > 2 && s.in[2] >= 0 {
+		var ok bool
+		if bias, ok = f.perChannel(s.in[2], n, rank, true); !ok {
+			return
+		}
+		bias = slices.Clone(bias)
+	}
+	scales := slices.Repeat([]float64{1}, n)
+	out, taken := s.out[0], []int(nil)
+	var then *vector.Function
+	for next := f.only(out); next >= 0 && then == nil; next = f.only(out) {
+		scale, shift, ok := f.affine(next, out, n, rank)
+		switch {
+		case ok:
+			for c := range n {
+				scales[c] *= scale[c]
+				bias[c] = bias[c]*scale[c] + shift[c]
+			}
+		case f.functions[next] != nil && f.p.steps[next].in[0] == out:
+			then = f.functions[next]
+		default:
+			next = -1
+		}
+		if next < 0 {
+			break
+		}
+		taken = append(taken, next)
+		out = f.p.steps[next].out[0]
+	}
+	if len(taken) == 0 {
+		return
+	}
+	if f.weigh(i, scales, bias, then, out) {
+		for _, t := range taken {
+			f.gone[t] = true
+		}
+		f.changed = true
+	}
+}
+
+// weigh gives convolution i other weights and what follows; it reports false where a
+// weight would be no number.
+func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out int) bool {
+	s := &f.p.steps[i]
+	old := f.p.constants[s.in[1]]
+	v := engine.Data[float32](old)
+	w, b := make([]float32, len(v)), make([]float32, len(bias))
+	per, sum := len(v)/len(bias), 0.0
+	for k, e := range v {
+		w[k] = float32(float64(e) * scales[k/per])
+		sum += math.Abs(float64(w[k]))
+	}
+	for k, e := range bias {
+		b[k] = float32(e)
+		sum += math.Abs(float64(b[k]))
+	}
+	if math.IsNaN(sum) || math.IsInf(sum, 0) {
+		return false
+	}
+	weights, err := engine.Of(w, old.Shape()...)
+	if err != nil {
+		return false
+	}
+	biases, err := engine.Of(b, len(b))
+	if err != nil {
+		return false
+	}
+	n := s.node
+	kernel := func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Float32 {
+			return nil, errUnfused
+		}
+		c, err := NewConv(n, in[0].Shape(), in[1].Shape())
+		if err != nil {
+			return nil, err
+		}
+		c.threads = x.threads
+		return one(convThen[float32](x, n, c, in, then))
+	}
+	f.p.steps[i] = step{node: n, op: functionOp, kernel: kernel, in: []int{s.in[0], f.constant(weights), f.constant(biases)}, out: []int{out}}
+	return true
+}
+
+// constant adds a constant without a name.
+func (f *fuser) constant(t *engine.Tensor) int {
+	f.p.names = append(f.p.names, "")
+	f.p.constants = append(f.p.constants, t)
+	f.p.types = append(f.p.types, t.DType())
+	f.p.producer = append(f.p.producer, -1)
+	f.readers = append(f.readers, nil)
+	f.outputs = append(f.outputs, false)
+	return len(f.p.names) - 1
+}

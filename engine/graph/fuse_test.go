@@ -1,0 +1,197 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// network is a random chain of convolutions, scales and activations as exporters
+// spell them.
+type network struct {
+	*Graph
+	t     *testing.T
+	r     *rand.Rand
+	names []string
+}
+
+func (n *network) op(op string, attrs Attrs, in ...string) string {
+	if attrs == nil {
+		attrs = Attrs{}
+	}
+	name := fmt.Sprintf("v%d", len(n.Nodes))
+	n.Nodes = append(n.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{name}, Attrs: attrs})
+	n.names = append(n.names, name)
+	return name
+}
+
+func (n *network) constant(v *engine.Tensor) string {
+	name := fmt.Sprintf("c%d", len(n.Constants))
+	n.Constants[name] = v
+	return name
+}
+
+func (n *network) number(v float32) string {
+	shape := [][]int{{}, {1}}[n.r.IntN(2)]
+	t, err := engine.Of([]float32{v}, shape...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return n.constant(t)
+}
+
+func (n *network) positive(shape ...int) string {
+	v := noise(n.t, n.r, shape...)
+	d := engine.Data[float32](v)
+	for i := range d {
+		d[i] = float32(math.Abs(float64(d[i]))) + 0.5
+	}
+	return n.constant(v)
+}
+
+const fusedChannels = 6
+
+func (n *network) grow(x string) string {
+	c := fusedChannels
+	random := func(shape ...int) string { return n.constant(noise(n.t, n.r, shape...)) }
+	switch n.r.IntN(13) {
+	case 0, 1:
+		pads := Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}}
+		in := []string{x, random(c, c, 3, 3), random(c)}
+		return n.op("Conv", pads, in[:2+n.r.IntN(2)]...)
+	case 2:
+		group := Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}, "group": {Kind: AttrInt, Int: int64(c)}}
+		return n.op("Conv", group, x, random(c, 1, 3, 3))
+	case 3:
+		return n.op("BatchNormalization", nil, x, random(c), random(c), random(c), n.positive(c))
+	case 4:
+		return n.op([]string{"Add", "Mul", "Sub"}[n.r.IntN(3)], nil, x, random([][]int{{1, c, 1, 1}, {c, 1, 1}, {1}}[n.r.IntN(3)]...))
+	case 5:
+		return n.op("Sub", nil, random(c, 1, 1), x)
+	case 6:
+		return n.op("Mul", nil, x, n.op("Sigmoid", nil, x))
+	case 7:
+		return n.op("Mul", nil, n.op("HardSigmoid", nil, x), x)
+	case 8:
+		y := n.op("Mul", nil, x, n.op("Clip", nil, n.op("Add", nil, x, n.number(3)), n.number(0), n.number(6)))
+		return n.op([]string{"Div", "Mul"}[n.r.IntN(2)], nil, y, n.number(6))
+	case 9:
+		e := n.op("Add", nil, n.op("Erf", nil, n.op("Div", nil, x, n.number(math.Sqrt2))), n.number(1))
+		return n.op("Mul", nil, n.op("Mul", nil, x, e), n.number(0.5))
+	case 10:
+		// Another reader of an inner value.
+		y := n.op("Sigmoid", nil, x)
+		return n.op("Add", nil, n.op("Mul", nil, x, y), y)
+	case 11:
+		return n.op("Mul", nil, x, n.op("Mul", nil, n.number(2), n.number(0.25)))
+	default:
+		return n.op([]string{"Relu", "Tanh", "HardSwish"}[n.r.IntN(3)], nil, x)
+	}
+}
+
+// TestFusedComputesTheSame holds the outputs and every inner value of random networks
+// against a run that keeps everything, which is not fused.
+func TestFusedComputesTheSame(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 1))
+	fewer := 0
+	for range 200 {
+		n := &network{Graph: &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Constants: map[string]*engine.Tensor{}}, t: t, r: r}
+		x := "x"
+		for range 6 {
+			x = n.grow(x)
+			// Values that stay small, so that differences do.
+			if n.Nodes[len(n.Nodes)-1].Op != "Conv" && r.IntN(2) == 0 {
+				x = n.op("Tanh", nil, x)
+			}
+		}
+		n.Outputs = []string{x, n.names[r.IntN(len(n.names))]}
+		p, err := Compile(n.Graph)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.fused != nil {
+			fewer += len(p.steps) - len(p.fused.steps)
+		}
+		in := engine.Values{{Name: "x", Tensor: noise(t, r, 2, fusedChannels, 5, 7)}}
+		kept, err := p.Run(t.Context(), Options{Keep: true}, in, n.Outputs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range append([][]string{n.Outputs}, each(n.names)...) {
+			run, err := p.Run(t.Context(), Options{Arena: &Arena{}}, in, want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range want {
+				whole := kept.Value(name)
+				if whole == nil {
+					continue
+				}
+				near(t, name, engine.Data[float32](run.Value(name)), engine.Data[float32](whole))
+			}
+		}
+	}
+	if fewer < 400 {
+		t.Errorf("only %d steps were spared", fewer)
+	}
+}
+
+func each(names []string) [][]string {
+	out := make([][]string, len(names))
+	for i, n := range names {
+		out[i] = []string{n}
+	}
+	return out
+}
+
+func near(t *testing.T, name string, got, want []float32) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s has %d elements, want %d", name, len(got), len(want))
+	}
+	size := 1.0
+	for _, v := range want {
+		size = max(size, math.Abs(float64(v)))
+	}
+	for i, v := range want {
+		if math.Abs(float64(got[i])-float64(v)) > 2e-5*size {
+			t.Fatalf("element %d of %s is %v, want %v", i, name, got[i], v)
+		}
+	}
+}
+
+// TestFusedKeepsShapes: a number that meets a constant of one dimension becomes one,
+// which only the nodes as they are written tell.
+func TestFusedKeepsShapes(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	n := &network{Graph: &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Constants: map[string]*engine.Tensor{}}, t: t, r: r}
+	one := func(v float32) string { return n.constant(mustOf(t, []float32{v}, 1)) }
+	y := n.op("Mul", nil, "x", n.op("Clip", nil, n.op("Add", nil, "x", one(3)), n.constant(mustOf(t, []float32{0})), n.constant(mustOf(t, []float32{6}))))
+	n.Outputs = []string{n.op("Div", nil, y, one(6))}
+	p, err := Compile(n.Graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.fused == nil {
+		t.Fatal("is not fused")
+	}
+	run, err := p.Run(t.Context(), Options{}, engine.Values{{Name: "x", Tensor: mustOf(t, []float32{1})}}, n.Outputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := run.Value(n.Outputs[0]); len(got.Shape()) != 1 {
+		t.Errorf("the result has shape %v, want [1]", got.Shape())
+	}
+}
+
+func mustOf(t *testing.T, v []float32, shape ...int) *engine.Tensor {
+	t.Helper()
+	x, err := engine.Of(v, shape...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
