@@ -2,6 +2,7 @@ package graph
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -97,4 +98,55 @@ func computed(t *testing.T, p *Program, opt Options, in engine.Values, name stri
 		t.Fatal(err)
 	}
 	return engine.Data[float32](run.Value(name))
+}
+
+// TestRunsUseTheirMemoryAgain holds that after the first run a session allocates
+// nothing for inner values, and that results are the same bits on any number of
+// threads where values are large enough to be shared among them.
+func TestRunsUseTheirMemoryAgain(t *testing.T) {
+	const side, channels = 128, 8
+	r := rand.New(rand.NewPCG(4, 4))
+	g := &Graph{
+		Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Outputs: []string{"y"},
+		Constants: map[string]*engine.Tensor{"w": noise(t, r, channels, channels, 3, 3), "d": noise(t, r, channels, 1, 3, 3), "s": noise(t, r, channels, 1, 1)},
+	}
+	pads := Attr{Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}
+	add := func(op, out string, attrs Attrs, in ...string) {
+		if attrs == nil {
+			attrs = Attrs{}
+		}
+		g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+	}
+	add("Conv", "a", Attrs{"pads": pads}, "x", "w")
+	add("Conv", "b", Attrs{"pads": pads, "group": {Kind: AttrInt, Int: channels}}, "a", "d")
+	add("Exp", "c", nil, "b")
+	add("Mul", "e", nil, "c", "s")
+	add("Add", "f", nil, "e", "x")
+	add("Tanh", "g", nil, "f")
+	add("Transpose", "h", Attrs{"perm": {Kind: AttrInts, Ints: []int64{0, 2, 3, 1}}}, "g")
+	add("Softmax", "i", Attrs{"axis": {Kind: AttrInt, Int: -1}}, "h")
+	add("ReduceMean", "y", Attrs{"axes": {Kind: AttrInts, Ints: []int64{1, 2}}}, "i")
+	p, err := Compile(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := engine.Values{{Name: "x", Tensor: noise(t, r, 1, channels, side, side)}}
+	arena := &Arena{}
+	want := computed(t, p, Options{Arena: arena}, in, "y")
+	const runs = 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		computed(t, p, Options{Arena: arena}, in, "y")
+	}
+	runtime.ReadMemStats(&after)
+	// One inner value has 512 KiB.
+	if got := (after.TotalAlloc - before.TotalAlloc) / runs; got > 64<<10 {
+		t.Errorf("%d bytes a run", got)
+	}
+	for _, threads := range []int{2, 3, 7} {
+		if !slices.Equal(want, computed(t, p, Options{Arena: arena, Threads: threads}, in, "y")) {
+			t.Errorf("other bits on %d threads", threads)
+		}
+	}
 }

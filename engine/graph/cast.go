@@ -212,8 +212,13 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 	if d == engine.String {
 		return o, formatStrings(engine.Data[string](o), t)
 	}
-	if v := integers(t); v != nil && d.IsInteger() {
-		storeInts(o, v)
+	if d.IsInteger() {
+		if v := integers(t); v != nil {
+			storeInts(o, v)
+			return o, nil
+		}
+	}
+	if d == engine.Float32 && castSingle(engine.Data[float32](o), t) {
 		return o, nil
 	}
 	// The temporary float64 copy is counted, since it may be the largest.
@@ -227,6 +232,37 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 		return nil, typeError(t)
 	}
 	return o, storeFloats(o, v)
+}
+
+// castSingle casts what models make numbers of most, without a copy in float64, to
+// the same bits; it reports whether t is such.
+func castSingle(o []float32, t *engine.Tensor) bool {
+	switch t.DType() {
+	case engine.Bool:
+		for i, v := range engine.Data[bool](t) {
+			o[i] = 0
+			if v {
+				o[i] = 1
+			}
+		}
+	case engine.Uint8:
+		singles(o, engine.Data[uint8](t))
+	case engine.Int32:
+		singles(o, engine.Data[int32](t))
+	case engine.Int64:
+		singles(o, engine.Data[int64](t))
+	case engine.Float64:
+		singles(o, engine.Data[float64](t))
+	default:
+		return false
+	}
+	return true
+}
+
+func singles[T uint8 | int32 | int64 | float64](o []float32, v []T) {
+	for i, e := range v {
+		o[i] = float32(float64(e))
+	}
 }
 
 func parseStrings(o *engine.Tensor, text []string) error {

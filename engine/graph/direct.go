@@ -128,6 +128,10 @@ type finish[T float] struct {
 
 func (f *finish[T]) apply(v []T, channel int) {
 	w, ok := any(v).([]float32)
+	if ok && f.bias != nil && f.function != nil {
+		f.function.Add(w, w, any(f.bias).([]float32)[channel])
+		return
+	}
 	if f.bias != nil {
 		if ok {
 			vector.Binary(vector.Add, w, w, any(f.bias[channel:channel+1]).([]float32))
@@ -171,7 +175,7 @@ func (d *direct[T]) needs() (planes, columns, flat int) {
 	if !d.plain {
 		planes = d.Inner * d.size()
 	}
-	if d.Inner == 1 && single[T]() {
+	if d.single() {
 		return planes, 0, d.layout.flat(d.outs)
 	}
 	d.strip = d.stripRows(d.Inner*d.Taps, 4)
@@ -187,7 +191,7 @@ func (d *direct[T]) needs() (planes, columns, flat int) {
 	return planes, columns, flat
 }
 
-func single[T float]() bool {
+func isSingle[T float]() bool {
 	_, ok := any([]T(nil)).([]float32)
 	return ok
 }
@@ -205,8 +209,8 @@ func (d *direct[T]) group(b int) {
 			fill(d.layout, planes[c*size:][:size], from[c*plane:][:plane], 0)
 		}
 	}
-	if v, ok := any(planes).([]float32); ok && d.Inner == 1 {
-		d.alone(any(to).([]float32), v, first)
+	if d.single() {
+		d.alone(any(to).([]float32), any(planes).([]float32), first)
 		return
 	}
 	depth := d.Inner * d.Taps
@@ -239,6 +243,13 @@ func (d *direct[T]) group(b int) {
 	}
 }
 
+// fewOuter is up to how many channels made of one are summed each by itself.
+const fewOuter = 4
+
+// single reports whether there is one channel a group, for which sums over its windows
+// are faster than a product.
+func (d *direct[T]) single() bool { return d.Inner == 1 && d.Outer <= fewOuter && isSingle[T]() }
+
 // alone is a group of one channel: sums over the windows only.
 func (d *direct[T]) alone(to, planes []float32, first int) {
 	flat, _ := any(d.flat).([]float32)
@@ -268,7 +279,7 @@ const mostRoom = 16 << 20
 
 // borrowed calls f with n elements, whatever they are.
 func borrowed[T float](n int, f func(v []T)) {
-	if !single[T]() || n > mostRoom {
+	if !isSingle[T]() || n > mostRoom {
 		f(make([]T, n))
 		return
 	}

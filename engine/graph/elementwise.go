@@ -331,6 +331,10 @@ func zipVector(x *Exec, a, b *engine.Tensor, op vector.Op) (*engine.Tensor, erro
 	da, db := engine.Data[float32](a), engine.Data[float32](b)
 	pairWalk(shape, a.Shape(), b.Shape(), func(o, ia, ib, n, sa, sb int) {
 		// Along the last dimension either operand is dense or repeated.
+		if x.threads < 2 || n < 2*leastPart {
+			vector.Binary(op, out[o:o+n], runOf(da, ia, 0, n, sa), runOf(db, ib, 0, n, sb))
+			return
+		}
 		x.parts(n, func(from, to int) {
 			vector.Binary(op, out[o+from:o+to], runOf(da, ia, from, to, sa), runOf(db, ib, from, to, sb))
 		})
@@ -659,6 +663,43 @@ func clipFunction(in []*engine.Tensor) *vector.Function {
 	return vector.Clip(bounds[0], bounds[1])
 }
 
+// zipEqual is Equal without a call for each element: one-hot vectors are made by it.
+func zipEqual[T int32 | int64](x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
+	shape, err := BroadcastShape(a.Shape(), b.Shape())
+	if err != nil {
+		return nil, err
+	}
+	t, out, err := newOf[bool](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	da, db := engine.Data[T](a), engine.Data[T](b)
+	pairWalk(shape, a.Shape(), b.Shape(), func(o, ia, ib, n, sa, sb int) {
+		dst := out[o : o+n]
+		if sa == 0 {
+			ia, ib, sa, sb = ib, ia, sb, sa
+			equalRun(dst, db[ia:], da[ib:], sa, sb)
+			return
+		}
+		equalRun(dst, da[ia:], db[ib:], sa, sb)
+	})
+	return t, nil
+}
+
+// equalRun compares a run of a with one of b, or with its only element.
+func equalRun[T int32 | int64](dst []bool, a, b []T, sa, sb int) {
+	if sb == 0 && sa == 1 {
+		one := b[0]
+		for i, v := range a[:len(dst)] {
+			dst[i] = v == one
+		}
+		return
+	}
+	for i := range dst {
+		dst[i] = a[i*sa] == b[i*sb]
+	}
+}
+
 func compareFunc[T number](op string) func(a, b T) bool {
 	switch op {
 	case "Less":
@@ -681,6 +722,14 @@ func compare(op string, since int) opDef {
 	return opDef{since: since, minIn: 2, maxIn: 2, maxOut: 1, accept: accept, result: isBool, half: true, build: func(*builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			a, b := in[0], in[1]
+			if op == "Equal" && a.DType() == b.DType() {
+				switch a.DType() {
+				case engine.Int64:
+					return one(zipEqual[int64](x, a, b))
+				case engine.Int32:
+					return one(zipEqual[int32](x, a, b))
+				}
+			}
 			switch a.DType() {
 			case engine.Float32:
 				return one(zip(x, a, b, compareFunc[float32](op)))

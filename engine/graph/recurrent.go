@@ -119,6 +119,20 @@ func readSquashes(n *Node, directions int) ([][]squash, error) {
 
 // NewRecurrent works out the geometry of a node for its inputs.
 func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
+	r, err := recurrentShape(n, in)
+	if err != nil {
+		return nil, err
+	}
+	for i := range r.data {
+		if t := arg(in, i); t != nil && i != 4 {
+			r.data[i], _ = t.Float64s()
+		}
+	}
+	return r, nil
+}
+
+// recurrentShape is NewRecurrent without the inputs' elements.
+func recurrentShape(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 	x, w := in[0].Shape(), in[1].Shape()
 	r, err := readRecurrent(n)
 	if err != nil {
@@ -146,11 +160,6 @@ func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 		}
 		if len(r.lengths) != r.Batch || slices.ContainsFunc(r.lengths, func(n int) bool { return n < 0 || n > r.Steps }) {
 			return nil, fmt.Errorf("sequence_lens %v for %d rows of %d steps", t.Shape(), r.Batch, r.Steps)
-		}
-	}
-	for i := range r.data {
-		if t := arg(in, i); t != nil && i != 4 {
-			r.data[i], _ = t.Float64s()
 		}
 	}
 	return r, nil
@@ -502,6 +511,9 @@ func buildRecurrent(b *builder) (Kernel, error) {
 		return nil, err
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if quickLSTM(n, in) {
+			return runLSTM(x, n, in)
+		}
 		r, err := NewRecurrent(n, in)
 		if err != nil {
 			return nil, err

@@ -200,6 +200,24 @@ func Scale(dst, src []float32, factor, shift float32) {
 	s.release()
 }
 
+// Add is dst = f(src + shift), element by element.
+func (f *Function) Add(dst, src []float32, shift float32) {
+	s := borrow()
+	defer s.release()
+	switch f.kind {
+	case relu:
+		s.function = Function{affineClip, [5]float32{1, shift, 0, float32(math.Inf(1))}}
+	case clip:
+		s.function = Function{affineClip, [5]float32{1, shift, f.params[0], f.params[1]}}
+	default:
+		s.function = Function{affine, [5]float32{1, shift}}
+		s.function.Apply(dst, src)
+		f.Apply(dst, dst)
+		return
+	}
+	s.function.Apply(dst, src)
+}
+
 // Apply is dst = f(src), element by element.
 func (f *Function) Apply(dst, src []float32) {
 	if len(dst) != len(src) {

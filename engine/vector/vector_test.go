@@ -117,6 +117,15 @@ func TestFunctions(t *testing.T) {
 						t.Fatalf("of %v is %v, want %v: %.1f ulp", v, g, want, off/math.Ldexp(1, e-24))
 					}
 				}
+				shifted, want := make([]float32, len(src)), make([]float32, len(src))
+				Binary(Add, want, src, []float32{0.75})
+				c.f.Apply(want, want)
+				c.f.Add(shifted, src, 0.75)
+				for i, v := range want {
+					if !same(shifted[i], v) && shifted[i] != v {
+						t.Fatalf("of %v + 0.75 is %v, want %v", src[i], shifted[i], v)
+					}
+				}
 				for _, n := range lengths {
 					part := guarded(n)
 					c.f.Apply(part[guard:guard+n], src[3:3+n])
