@@ -41,13 +41,15 @@ func (a *Arena) take(n int) []float32 {
 	return v[:n]
 }
 
-// give takes a buffer back, unless more than limit bytes would wait: then the
-// oldest, which nobody has needed, go.
-func (a *Arena) give(v []float32, limit int64) {
+func (a *Arena) give(v []float32) {
 	a.free = append(a.free, v[:cap(v)])
 	a.kept += 4 * int64(cap(v))
+}
+
+// trim lets at most limit bytes wait: the oldest, which nobody has needed, go.
+func (a *Arena) trim(limit int64) {
 	drop := 0
-	for ; len(a.free)-drop > maxFree || a.kept > limit; drop++ {
+	for ; drop < len(a.free) && (len(a.free)-drop > maxFree || a.kept > limit); drop++ {
 		a.kept -= 4 * int64(cap(a.free[drop]))
 	}
 	if drop > 0 {
@@ -67,7 +69,7 @@ type buffer struct {
 // buffers are those of one run, by their first element.
 type buffers struct {
 	arena *Arena
-	limit int64
+	exec  *Exec
 	held  map[*float32]*buffer
 	// fresh are those of the step that runs; off says that it may hide what it makes.
 	fresh []*buffer
@@ -105,6 +107,7 @@ func (b *buffers) tensor(n int, shape []int, zero bool) *engine.Tensor {
 	}
 	v := b.arena.take(n)
 	if v == nil {
+		b.trim()
 		v = make([]float32, n)
 	} else if zero {
 		clear(v)
@@ -157,8 +160,12 @@ func (b *buffers) end(s *step, out []*engine.Tensor) {
 
 func (b *buffers) release(f *buffer) {
 	delete(b.held, &f.v[0])
-	b.arena.give(f.v, b.limit)
+	b.arena.give(f.v)
+	b.trim()
 }
+
+// trim holds what waits and what is in use within the run's limit.
+func (b *buffers) trim() { b.arena.trim(b.exec.limit - b.exec.live) }
 
 // dead gives up a slot's value.
 func (b *buffers) dead(t *engine.Tensor) {

@@ -25,10 +25,10 @@ type layout struct {
 	plain bool
 }
 
-// newLayout returns the layout of w, nil where it has more than two dimensions or
-// would need many times the plane's room.
+// newLayout returns the layout of w, nil where it has more than two dimensions or very
+// many elements, or would need many times the plane's room.
 func newLayout(w *Windows) *layout {
-	if len(w.In) > 2 {
+	if len(w.In) > 2 || w.Taps > mostTaps {
 		return nil
 	}
 	in, out, kernel, strides := two(w.In, 1), two(w.Out, 1), two(w.Kernel, 1), two(w.strides, 1)
@@ -66,6 +66,10 @@ func two(v []int, first int) [2]int {
 	}
 	return [2]int{v[0], v[1]}
 }
+
+// mostTaps is up to how many elements a window has a layout: no longer one are those
+// of global pools.
+const mostTaps = 1 << 12
 
 // mostPadding bounds what the phases of a plane take, relative to it and the
 // windows; windows of few elements far apart are rare.

@@ -286,8 +286,8 @@ type Options struct {
 	// Threads bounds the threads of one operator; 0 means 1. They change no bit of
 	// what is computed.
 	Threads int
-	// Arena, where there is one, keeps memory for the next run. It has no effect with
-	// Keep.
+	// Arena, where there is one, keeps memory for the next run, within MaxBytes. It has
+	// no effect with Keep.
 	Arena *Arena
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
@@ -353,7 +353,7 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 		}
 	}
 	if opt.Arena != nil && !opt.Keep {
-		x.memory = &buffers{arena: opt.Arena, limit: opt.MaxBytes, held: map[*float32]*buffer{}}
+		x.memory = &buffers{arena: opt.Arena, exec: x, held: map[*float32]*buffer{}}
 	}
 	for _, i := range pl.steps {
 		if err := ctx.Err(); err != nil {
