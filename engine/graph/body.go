@@ -216,7 +216,11 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	if left <= 0 {
 		return nil, fmt.Errorf("run an inner graph: %w", engine.ErrTooLarge)
 	}
-	r, err := p.Run(ctx, Options{MaxBytes: left, Threads: x.threads, inner: x.inner}, in, p.graph.Outputs)
+	opt := Options{MaxBytes: left, Threads: x.threads, inner: x.inner}
+	if x.memory != nil {
+		opt.Arena = x.memory.arena // what the run gives leaves it, what it is given never was in it
+	}
+	r, err := p.Run(ctx, opt, in, p.graph.Outputs)
 	if err != nil {
 		return nil, err
 	}
