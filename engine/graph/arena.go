@@ -16,8 +16,9 @@ import (
 // garbage collector.
 type Arena struct {
 	free [][]float32
-	// kept is the bytes in free.
+	// kept is the bytes in free, made how many buffers none of them did for.
 	kept int64
+	made int
 }
 
 // maxFree bounds the buffers that wait.
@@ -108,6 +109,7 @@ func (b *buffers) tensor(n int, shape []int, zero bool) *engine.Tensor {
 	v := b.arena.take(n)
 	if v == nil {
 		b.trim()
+		b.arena.made++
 		v = make([]float32, n)
 	} else if zero {
 		clear(v)
