@@ -111,8 +111,11 @@ func (r *Rule) summary(a *Alert) string {
 	if len(a.Findings) == 0 {
 		return ""
 	}
-	f := a.Findings[0]
-	return fmt.Sprintf("%s: %s is %s over %s, the limit is %s", r.Model, f.Test, number(f.Value), stats.FormatDuration(r.Window), number(f.Threshold))
+	f, over := a.Findings[0], stats.FormatDuration(r.Window)
+	if r.Delay > 0 {
+		over += " that ended " + stats.FormatDuration(r.Delay) + " before"
+	}
+	return fmt.Sprintf("%s: %s is %s over %s, the limit is %s", r.Model, f.Test, number(f.Value), over, number(f.Threshold))
 }
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }

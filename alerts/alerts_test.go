@@ -43,25 +43,30 @@ rules:
 
 func TestRulesRefused(t *testing.T) {
 	for body, want := range map[string]string{
-		"model: m, kind: drift":                                             "name and model",
-		"name: a, model: m, kind: magic":                                    "magic",
-		"name: a, model: m, kind: drift, test: pis":                         "pis",
-		"name: a, model: m, kind: drift, wndow: 1d":                         "wndow",
-		"name: a, model: m, kind: drift, window: 1y":                        "window",
-		"name: a, model: m, kind: drift, every: 1ms":                        "second",
-		"name: a, model: m, kind: drift, for: 0":                            "for",
-		"name: a, model: m, kind: drift, features: []":                      "features",
-		"name: a, model: m, kind: drift, features: [x], k_of_n: 2":          "k_of_n",
-		"name: a, model: m, kind: drift, above: .nan":                       "finite",
-		"name: a, model: m, kind: performance, metric: auc":                 "above and below",
-		"name: a, model: m, kind: performance, metric: acu, below: 1":       "acu",
-		"name: a, model: m, kind: errors":                                   "above",
-		"name: a, model: m, kind: latency, metric: p42, above: 1":           "p42",
-		"name: a, model: m, kind: errors, above: 1, test: psi":              "drift",
-		"name: a, model: m, kind: drift, labels: {model: x}":                "label",
-		`name: a, model: m, kind: drift, labels: {x: "{{ value }}"}`:        "annotation",
-		`name: a, model: m, kind: drift, annotations: {x: "{{ nothing }}"}`: "nothing",
-		"name: a, model: m, kind: drift, min_rows: -1":                      "min_rows",
+		"model: m, kind: drift":                                                    "name and model",
+		"name: a, model: m, kind: magic":                                           "magic",
+		"name: a, model: m, kind: drift, test: pis":                                "pis",
+		"name: a, model: m, kind: drift, wndow: 1d":                                "wndow",
+		"name: a, model: m, kind: drift, window: 1y":                               "window",
+		"name: a, model: m, kind: drift, every: 1ms":                               "second",
+		"name: a, model: m, kind: drift, for: 0":                                   "for",
+		"name: a, model: m, kind: drift, features: []":                             "features",
+		"name: a, model: m, kind: drift, features: [x], k_of_n: 2":                 "k_of_n",
+		"name: a, model: m, kind: drift, above: .nan":                              "finite",
+		"name: a, model: m, kind: performance, metric: auc":                        "above and below",
+		"name: a, model: m, kind: performance, metric: acu, below: 1":              "acu",
+		"name: a, model: m, kind: errors":                                          "above",
+		"name: a, model: m, kind: latency, metric: p42, above: 1":                  "p42",
+		"name: a, model: m, kind: errors, above: 1, test: psi":                     "drift",
+		"name: a, model: m, kind: drift, labels: {model: x}":                       "label",
+		`name: a, model: m, kind: drift, labels: {x: "{{ value }}"}`:               "annotation",
+		`name: a, model: m, kind: drift, annotations: {x: "{{ nothing }}"}`:        "nothing",
+		"name: a, model: m, kind: drift, min_rows: -1":                             "min_rows",
+		"name: a, model: m, kind: drift, delay: 30d":                               "delay belongs to kind performance",
+		"name: a, model: m, kind: errors, above: 1, delay: 30d":                    "delay belongs to kind performance",
+		"name: a, model: m, kind: latency, above: 1, delay: 30d":                   "delay belongs to kind performance",
+		"name: a, model: m, kind: performance, metric: auc, below: 1, delay: 1y":   "delay",
+		"name: a, model: m, kind: performance, metric: auc, below: 1, delay: 400d": "366 days",
 	} {
 		_, err := ParseRules([]byte("rules:\n  - {"+body+"}\n"), "rules.yaml")
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "rules.yaml") {
@@ -508,12 +513,116 @@ func TestAnEditedRuleFiresAtOnce(t *testing.T) {
 	}
 }
 
+const lateRule = `
+rules:
+  - {name: auc, model: loans, kind: performance, metric: auc, below: 0.7, window: 1d, every: 1d, delay: 3d}
+`
+
+// lateSource has labels that come three days after their predictions; those of the
+// first day are poor. now is how far event time has come.
+func lateSource(now *time.Time) Source {
+	return Source{Performance: func(_ context.Context, q Query) (Labelled, error) {
+		if q.From.Before(day(0)) || now.Before(q.To.AddDate(0, 0, 3)) {
+			return Labelled{Version: "1"}, nil
+		}
+		auc := 0.9
+		if q.From.Equal(day(0)) {
+			auc = 0.5
+		}
+		return Labelled{Version: "1", Performance: stats.Performance{Rows: 1000, Metrics: map[stats.Metric]float64{stats.MetricAUC: auc}}}, nil
+	}}
+}
+
+// TestLabelsThatComeLate: without a delay a window is judged while nothing in it is
+// labelled, and never again; with one it is judged once its labels are there.
+func TestLabelsThatComeLate(t *testing.T) {
+	for _, c := range []struct {
+		name, rule, sent string
+		evaluated        int
+	}{
+		{"no delay", strings.Replace(lateRule, ", delay: 3d", "", 1), "", 6},
+		{"a delay", lateRule, "firing 04-05 of 04-01 to 04-02, resolved 04-06 of 04-01 to 04-02", 6},
+		{"too long a delay", strings.Replace(lateRule, "3d", "9d", 1), "", -1},
+	} {
+		var now time.Time
+		var sent []string
+		m, err := New(Config{Rules: rules(t, c.rule), Source: lateSource(&now), Notify: func(_ context.Context, list []Alert) error {
+			for _, a := range list {
+				at := a.StartsAt
+				if a.State == Resolved {
+					at = a.EndsAt
+				}
+				sent = append(sent, string(a.State)+at.Format(" 01-02 of ")+a.From.Format("01-02 to ")+a.To.Format("01-02"))
+			}
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for hour := range 24*6 + 1 {
+			now = day(0).Add(time.Duration(hour) * time.Hour)
+			if err := m.Evaluate(t.Context(), "loans", day(0), now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := m.Statuses()[0]
+		if got := strings.Join(sent, ", "); got != c.sent {
+			t.Errorf("%s: sent %q", c.name, got)
+		}
+		if c.evaluated < 0 && !s.EvaluatedAt.IsZero() || c.evaluated >= 0 && !s.EvaluatedAt.Equal(day(c.evaluated)) {
+			t.Errorf("%s: judged last at %s", c.name, s.EvaluatedAt)
+		}
+		if hinted := strings.Contains(s.Signal.Reason, "delay"); hinted != (c.name == "no delay") {
+			t.Errorf("%s: %q", c.name, s.Signal.Reason)
+		}
+	}
+}
+
+// TestAnEditedDelayIsJudgedAnew as every other edit is.
+func TestAnEditedDelayIsJudgedAnew(t *testing.T) {
+	var now time.Time
+	var sent []Alert
+	cfg := Config{
+		Source: lateSource(&now), StatePath: filepath.Join(t.TempDir(), "alerts.log"),
+		Notify: func(_ context.Context, list []Alert) error { sent = append(sent, list...); return nil },
+	}
+	for _, text := range []string{strings.Replace(lateRule, ", delay: 3d", "", 1), lateRule} {
+		cfg.Rules = rules(t, text)
+		m, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for d := range 4 { // each day as it comes; of the second rule only the last is new
+			now = day(max(d+1, int(m.Statuses()[0].EvaluatedAt.Sub(day0)/(24*time.Hour))))
+			if err := m.Evaluate(t.Context(), "loans", day(0), now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(sent) != 1 || sent[0].State != Firing || !sent[0].StartsAt.Equal(day(4)) || !sent[0].To.Equal(day(1)) {
+		t.Errorf("sent %+v", sent)
+	}
+}
+
+// TestDefinitionsOutliveARelease: a field that a rule does not use leaves its digest as
+// it was, or every rule would be judged anew after an update.
+func TestDefinitionsOutliveARelease(t *testing.T) {
+	r := rules(t, oneRule)[0]
+	if got := r.definition(); got != "e14a5e150165b946" {
+		t.Errorf("the definition is %s", got)
+	}
+}
+
 func TestRulesInWords(t *testing.T) {
 	for body, want := range map[string]string{
 		"kind: drift": "psi above its own threshold for at least 1 of all features; over 1d, every 1h, of at least 500 rows",
 		"kind: drift, features: [a, b], k_of_n: 2, above: 0.2, window: 7d, every: 1d, for: 2": "psi above 0.2 for at least 2 of a, b; over 7d, every 1d, for 2 evaluations in a row, of at least 500 rows",
 		"kind: drift, features: [a], test: kolmogorov_smirnov":                                "kolmogorov_smirnov above its own threshold for a; over 1d, every 1h, of at least 500 rows",
 		"kind: performance, metric: auc, below: 0.65, min_rows: 9":                            "auc below 0.65; over 1d, every 1h, of at least 9 rows",
+		"kind: performance, metric: auc, below: 0.65, window: 7d, every: 1d, delay: 30d":      "auc below 0.65; over 7d that ended 30d before, every 1d, of at least 500 rows",
 		"kind: errors, above: 0.05, for: 2h":                                                  "share of failed requests above 0.05; over 1d, every 1h, for 2h, of at least 500 rows",
 		"kind: latency, above: 250":                                                           "p99 above 250 ms; over 1d, every 1h, of at least 500 rows",
 	} {

@@ -21,12 +21,18 @@
 //	    above: 0.2                   # threshold; of a drift test: the effect that matters
 //	    below: 0.7                   # performance only
 //	    window: 7d                   # of event time, ending at the evaluation
+//	    delay: 30d                   # performance; it ends that long before (0), for
+//	                                 # labels that come late
 //	    every: 1d                    # evaluations are at whole multiples since 1970
 //	    for: 2                       # evaluations in a row, or a duration (1)
 //	    min_rows: 500                # fewer are no_data
 //	    severity: warning
 //	    labels: {team: risk}
 //	    annotations: {summary: "{{ features }} of {{ model }} drifted"}
+//
+// A window is judged once. A performance rule without a delay judges it when its
+// predictions are there, by the labels they have by then; those that come later count
+// for nothing, so the delay is how long most labels take.
 //
 // A rule that is edited under its name is another: it is judged anew, and the alert of
 // the earlier one goes on or is resolved by what it finds.
@@ -89,6 +95,9 @@ type Rule struct {
 	// Above and Below are thresholds; nil where not given.
 	Above, Below  *float64
 	Window, Every time.Duration
+	// Delay is how long before its evaluation a window ends. Left out of a definition
+	// where there is none, which is then what it was before there were delays.
+	Delay time.Duration `json:",omitzero"`
 	// ForEvaluations and ForDuration say how long the condition must hold.
 	ForEvaluations int
 	ForDuration    time.Duration
@@ -151,7 +160,11 @@ func (r *Rule) Timing() string {
 	if r.Kind == KindSelf {
 		return "every " + stats.FormatDuration(r.Every)
 	}
-	s := "over " + stats.FormatDuration(r.Window) + ", every " + stats.FormatDuration(r.Every)
+	s := "over " + stats.FormatDuration(r.Window)
+	if r.Delay > 0 {
+		s += " that ended " + stats.FormatDuration(r.Delay) + " before"
+	}
+	s += ", every " + stats.FormatDuration(r.Every)
 	switch {
 	case r.ForDuration > 0:
 		s += ", for " + stats.FormatDuration(r.ForDuration)
@@ -178,6 +191,7 @@ type ruleFile struct {
 	Below       *float64          `yaml:"below"`
 	Window      string            `yaml:"window"`
 	Every       string            `yaml:"every"`
+	Delay       string            `yaml:"delay"`
 	For         string            `yaml:"for"`
 	MinRows     int               `yaml:"min_rows"`
 	KOfN        int               `yaml:"k_of_n"`
@@ -273,6 +287,14 @@ func (r *Rule) setTimes(f *ruleFile) error {
 	if r.Every < time.Second || r.Window < time.Second {
 		return errors.New("window and every are at least a second")
 	}
+	if f.Delay != "" && f.Delay != "0" {
+		if r.Delay, err = stats.ParseDuration(f.Delay); err != nil {
+			return fmt.Errorf("delay: %w", err)
+		}
+		if r.Delay > maxWindow {
+			return errors.New("delay is at most 366 days")
+		}
+	}
 	r.ForEvaluations = 1
 	if f.For == "" {
 		return nil
@@ -298,6 +320,9 @@ func (r *Rule) checkKind() error {
 	}
 	if r.Kind != KindPerformance && r.Below != nil {
 		return errors.New("below belongs to kind performance")
+	}
+	if r.Kind != KindPerformance && r.Delay != 0 {
+		return errors.New("delay belongs to kind performance: the others wait for no labels")
 	}
 	switch r.Kind {
 	case KindDrift:

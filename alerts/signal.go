@@ -77,8 +77,10 @@ type Source struct {
 	Samples func(ctx context.Context, q Query, findings []Finding) ([]string, error)
 }
 
-// Check evaluates the rule over the window that ends at to.
-func (r *Rule) Check(ctx context.Context, src Source, to time.Time) Signal {
+// Check evaluates the rule at event time at: over the window that ends then, or the
+// rule's delay before.
+func (r *Rule) Check(ctx context.Context, src Source, at time.Time) Signal {
+	to := at.Add(-r.Delay)
 	q := Query{Model: r.Model, Version: r.Version, From: to.Add(-r.Window), To: to}
 	var s Signal
 	var err error
@@ -185,6 +187,9 @@ func (r *Rule) checkLabelled(ctx context.Context, src Source, q Query) (Signal, 
 	s := Signal{State: stats.StateNoData, Version: l.Version, Rows: p.Rows}
 	if p.Rows < r.MinRows {
 		s.Reason = fmt.Sprintf("%d labelled rows, a verdict needs %d", p.Rows, r.MinRows)
+		if r.Delay == 0 {
+			s.Reason += " (labels that come later count only in a rule with a delay)"
+		}
 		return s, nil
 	}
 	v, ok := p.Metrics[stats.Metric(r.Metric)]

@@ -101,14 +101,15 @@ func (s Status) ended(at time.Time) (Status, bool) {
 
 // due returns the evaluation times of a rule after its last one up to now: whole
 // multiples of Every since 1970. A rule never evaluated begins after first, the
-// model's first data, or with the newest where first is zero; one that fell behind
-// by more than limit steps has only the newest limit.
+// model's first data, and its delay, or with the newest where first is zero; one that
+// fell behind by more than limit steps has only the newest limit.
 func (r *Rule) due(last, first, now time.Time, limit int) []time.Time {
 	newest := floorTo(now, r.Every)
 	if last.IsZero() {
-		if last = first; first.IsZero() {
+		if first.IsZero() {
 			return []time.Time{newest}
 		}
+		last = first.Add(r.Delay)
 	}
 	var out []time.Time
 	for t := newest; t.After(last) && len(out) < limit; t = t.Add(-r.Every) {

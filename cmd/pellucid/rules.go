@@ -47,7 +47,11 @@ func (s *server) ruleOf(r *alerts.Rule, st *alerts.Status, file string) api.Rule
 		out.Error = cmp.Or(st.Signal.Reason, "it could not be evaluated")
 	}
 	if st.EvaluatedAt.IsZero() {
-		out.Reason = "not due yet: windows are judged " + stats.FormatDuration(lateness) + " behind the newest prediction"
+		behind := stats.FormatDuration(lateness)
+		if r.Delay > 0 {
+			behind = stats.FormatDuration(r.Delay) + " and " + behind
+		}
+		out.Reason = "not due yet: windows are judged " + behind + " behind the newest prediction"
 	}
 	if r.Kind != alerts.KindSelf {
 		out.Error = cmp.Or(s.unjudged(r), out.Error)

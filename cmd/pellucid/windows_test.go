@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/collector"
@@ -126,5 +127,67 @@ func TestFailuresAfterTheLastAnswerAreTraffic(t *testing.T) {
 	}
 	if requests != 3 || errors != 2 {
 		t.Errorf("%g requests, %g errors: %+v", requests, errors, traffic.Chunks)
+	}
+}
+
+// TestPerformanceOfLabelsThatComeLate: labels come ten days after their predictions. A rule
+// without a delay finds none in the windows that it judges; one with it fires.
+func TestPerformanceOfLabelsThatComeLate(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "loans/1/model.yaml", "task: binary\n")
+	place(t, models, "rules.yaml", "rules:\n  - {name: at once, model: loans, kind: performance, metric: accuracy, below: 0.8, window: 5d, every: 1d, min_rows: 50}\n"+
+		"  - {name: later, model: loans, kind: performance, metric: accuracy, below: 0.8, window: 5d, every: 1d, min_rows: 50, delay: 10d}\n")
+	cfg := testConfig(t, models)
+	cfg.Alerts.Rules = models + "/rules.yaml"
+	r := startRig(t, cfg)
+	rule := func(name string) api.Rule {
+		t.Helper()
+		var list struct{ Rules []api.Rule }
+		r.get(t, "/api/v1/rules", &list)
+		for _, one := range list.Rules {
+			if one.Name == name {
+				return one
+			}
+		}
+		t.Fatalf("no rule %q", name)
+		return api.Rule{}
+	}
+	first := time.Date(2024, 5, 1, 6, 0, 0, 0, time.UTC)
+	send := func(from, to int) {
+		t.Helper()
+		var rows []string
+		for d := from; d < to; d++ {
+			for i := range 20 {
+				rows = append(rows, fmt.Sprintf(`{"id":"d%d-%d","model":"loans","version":"1","time":%q,"features":{"x":1},"outputs":{"score":0.9}}`,
+					d, i, first.AddDate(0, 0, d).Add(time.Duration(i)*time.Minute).Format(time.RFC3339)))
+			}
+		}
+		r.post(t, "/api/v1/predictions", "["+strings.Join(rows, ",")+"]", nil)
+		r.stored(t)
+	}
+	send(0, 9)
+	until(t, "the windows are judged as they come", func() bool {
+		return rule("at once").EvaluatedAt.Equal(time.Date(2024, 5, 9, 0, 0, 0, 0, time.UTC))
+	})
+	if got := rule("later"); !got.EvaluatedAt.IsZero() || !strings.Contains(got.Reason, "10d and 15m behind") || !strings.Contains(got.Timing, "5d that ended 10d before") {
+		t.Errorf("not due yet: %+v", got)
+	}
+	var labels []string
+	for d := range 4 { // what the rule without a delay has judged already
+		for i := range 20 {
+			labels = append(labels, fmt.Sprintf(`{"model":"loans","prediction_id":"d%d-%d","label":"%d"}`, d, i, i%2))
+		}
+	}
+	r.post(t, "/api/v1/feedback", "["+strings.Join(labels, ",")+"]", nil)
+	r.stored(t)
+	send(15, 18)
+	until(t, "the windows are judged with their labels", func() bool {
+		return rule("later").EvaluatedAt.Equal(time.Date(2024, 5, 18, 0, 0, 0, 0, time.UTC))
+	})
+	if got := rule("later"); got.State != string(alerts.Firing) || !got.Since.Equal(time.Date(2024, 5, 14, 0, 0, 0, 0, time.UTC)) {
+		t.Errorf("with a delay: %+v", got)
+	}
+	if got := rule("at once"); !got.Since.IsZero() || !strings.Contains(got.Reason, "with a delay") {
+		t.Errorf("without a delay: %+v", got)
 	}
 }
