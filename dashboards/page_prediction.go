@@ -81,8 +81,11 @@ type predictionPage struct {
 	// Shared says that several models have a prediction of this id.
 	Shared bool
 	// P is the one prediction. Its pages are shown with sealed values where this one is.
-	P                      *collector.StoredPrediction
-	ExplainURL, ReportURL  string
+	P          *collector.StoredPrediction
+	ExplainURL string
+	// ReportURL is empty where the report would show what the caller may not see, and
+	// ReportShows says what it shows that the page may not.
+	ReportURL, ReportShows string
 	SealedURL, UnsealedURL string
 	Outputs, Features      []fieldRow
 	// NoFeatures says why none are stored, Unexplained why it cannot be explained.
@@ -192,8 +195,15 @@ func (p *predictionPage) setURLs(ref collector.Ref) {
 		}
 		return u
 	}
-	p.ExplainURL, p.ReportURL = at("/explain", p.Privacy.Unsealed), at("/report", p.Privacy.Unsealed)
+	p.ExplainURL = at("/explain", p.Privacy.Unsealed)
 	p.SealedURL, p.UnsealedURL = at("", false), at("", true)
+	switch {
+	case !p.Privacy.Sealed:
+		p.ReportURL = at("/report", false)
+	case p.Privacy.MayUnseal:
+		// There is none without the values that the explanation is of.
+		p.ReportURL, p.ReportShows = at("/report", true), "shows sealed values; the audit log records it"
+	}
 }
 
 // noFeatures says why a prediction has none.

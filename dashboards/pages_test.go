@@ -607,13 +607,13 @@ func TestPrivateFieldsAreMarked(t *testing.T) {
 		}
 	}
 	marks := []string{`<td>a <span class="mark seal"`, `<td>c <span class="mark hash"`, `<td>d <span class="mark drop"`, "not stored", `<td>b</td>`, `<dt>said <span class="mark pattern"`}
-	show("who may not", append(marks, "machine only", "!unseal=true")...)
+	show("who may not", append(marks, "machine only", "!unseal=true", "!/report", `title="The report would show sealed values`)...)
 	private.MayUnseal = true
-	show("who may", append(marks, `href="/ui/predictions/one?unseal=true"`, `action="/ui/predictions/one/explain"`)...)
+	show("who may", append(marks, `href="/ui/predictions/one?unseal=true"`, `action="/ui/predictions/one/explain"`, `href="/ui/predictions/one/report?unseal=true"`)...)
 	private.Unsealed = true
 	show("who does", `action="/ui/predictions/one/explain?unseal=true"`, `href="/ui/predictions/one/report?unseal=true"`, `href="/ui/predictions/one">Hide them`)
 	private = api.Privacy{}
-	show("nothing is private", "!class=\"mark", "!unseal")
+	show("nothing is private", "!class=\"mark", "!unseal", `href="/ui/predictions/one/report"`)
 	for capture, want := range map[string][]string{
 		"sampled": {"capture.sample left them out", "It cannot be explained", "!/explain"}, "cut": {"larger than", "!/explain"}, "none": {"(none)", "!/explain"}, "full": {"brought no features"},
 	} {

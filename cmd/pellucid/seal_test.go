@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -156,6 +158,15 @@ func checkShown(t *testing.T, r *rig, id string) {
 		if err != nil || resp.StatusCode == 200 || leaks(b) != "" {
 			t.Errorf("%s shows what is sealed to others: %d %v", page, resp.StatusCode, err)
 		}
+	}
+	// The page's own link to the report is one that answers, for whom there is one.
+	_, b, _ := r.call(t, "GET", "/ui/predictions/"+id, "")
+	link := regexp.MustCompile(`href="(/ui/predictions/[^/"]+/report[^"]*)"`).FindSubmatch(b)
+	if link == nil {
+		t.Fatalf("no link to a report: %s", b)
+	}
+	if status, b, _ := r.call(t, "GET", html.UnescapeString(string(link[1])), ""); status != 200 {
+		t.Errorf("%s: %d %.300s", link[1], status, b)
 	}
 	for _, wrong := range []string{"?unseal=1", "?unseal=true&unseal=true", "?unseal="} {
 		if status, _, _ := r.call(t, "GET", "/api/v1/predictions/"+id+wrong, ""); status != 400 {
