@@ -47,6 +47,14 @@ func known(v float64) *float64 {
 	return &v
 }
 
+// orNaN is the other way round: NaN where there is no number.
+func orNaN(v *float64) float64 {
+	if v == nil {
+		return math.NaN()
+	}
+	return *v
+}
+
 func trafficCharts(points []api.TrafficPoint) []chart {
 	var times []time.Time
 	rows, errs := series{Name: "rows"}, series{Name: "errors"}
@@ -55,8 +63,8 @@ func trafficCharts(points []api.TrafficPoint) []chart {
 		times = append(times, p.Start)
 		rows.Values = append(rows.Values, known(p.Rows))
 		errs.Values = append(errs.Values, known(p.Errors))
-		p50.Values = append(p50.Values, known(p.P50MS))
-		p99.Values = append(p99.Values, known(p.P99MS))
+		p50.Values = append(p50.Values, known(orNaN(p.P50MS)))
+		p99.Values = append(p99.Values, known(orNaN(p.P99MS)))
 	}
 	return []chart{
 		{Title: "Rows", Unit: "per step", Times: times, Series: []series{rows}, Zero: true},

@@ -17,7 +17,7 @@ import (
 func formats() template.FuncMap {
 	return template.FuncMap{
 		"number": number, "ms": ms, "when": when, "metric": metric, "short": short, "tail": tail,
-		"outputs": outputs, "link": link, "linkIn": linkIn, "label": label, "cell": cell, "share": share, "raw": raw,
+		"outputs": outputs, "link": link, "linkIn": linkIn, "label": label, "cell": cell, "share": share, "raw": raw, "orNaN": orNaN,
 		"stateWord": func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
 	}
 }

@@ -41,6 +41,7 @@ type modelPage struct {
 	Bins                          *api.Bins
 	BinsPlot                      figureView
 	Performance                   api.Performance
+	PerformanceState              string
 	PerformanceChart              *chart
 	Metrics                       []figure
 	Charts                        []chart
@@ -97,11 +98,20 @@ func (s *server) model(c echo.Context) error {
 	if p.Performance, err = s.Sources.Performance(ctx, w); err != nil {
 		return s.problem(c, err)
 	}
-	p.PerformanceChart = performanceChart(p.Performance)
+	p.PerformanceState, p.PerformanceChart = measured(p.Performance.State), performanceChart(p.Performance)
 	for _, name := range slices.Sorted(maps.Keys(p.Performance.Metrics)) {
 		p.Metrics = append(p.Metrics, figure{name, p.Performance.Metrics[name]})
 	}
 	return s.render(c, http.StatusOK, "model", p)
+}
+
+// measured is the state of a performance in words: that it could be computed says nothing
+// of whether it is good.
+func measured(s stats.State) string {
+	if s == stats.StateOK {
+		return "measured"
+	}
+	return string(s)
 }
 
 // total asks for the whole window at once: quantiles of steps do not add up.
@@ -302,7 +312,7 @@ func (s *server) card(c echo.Context, v *collector.ModelVersion) (card, error) {
 	if err != nil {
 		return k, err
 	}
-	k.Rows, k.Errors, k.P50, k.P99 = t.Rows, t.Errors, t.P50MS, t.P99MS
+	k.Rows, k.Errors, k.P50, k.P99 = t.Rows, t.Errors, orNaN(t.P50MS), orNaN(t.P99MS)
 	r, err := s.Sources.Drift(ctx, w)
 	if err != nil {
 		return k, err

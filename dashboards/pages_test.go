@@ -72,7 +72,7 @@ func filled(name string) *api.Sources {
 		return day(1), day(31), nil
 	}
 	s.Traffic = func(_ context.Context, w api.Window) ([]api.TrafficPoint, error) {
-		return []api.TrafficPoint{{Start: w.From, End: w.To, Requests: 10, Rows: 1234567, Errors: 1, P50MS: 0.5, P99MS: 12.5}}, nil
+		return []api.TrafficPoint{{Start: w.From, End: w.To, Requests: 10, Rows: 1234567, Errors: 1, P50MS: new(0.5), P99MS: new(12.5)}}, nil
 	}
 	s.Drift = func(context.Context, api.Window) (stats.Report, error) {
 		f := []stats.FieldDrift{{Name: name, State: stats.StateDrifted, Tests: map[stats.Test]stats.TestResult{stats.PSI: {Value: 0.25, Threshold: 0.11, Drifted: true}}}}
@@ -225,13 +225,36 @@ func TestNamesAreNeverMarkup(t *testing.T) {
 	}
 }
 
+// TestMeasuredIsNotGood: that performance could be computed is no verdict, and a step
+// without a request is a gap in the chart of latency and nought in that of rows.
+func TestMeasuredIsNotGood(t *testing.T) {
+	src := filled("m")
+	src.Traffic = func(_ context.Context, w api.Window) ([]api.TrafficPoint, error) {
+		return []api.TrafficPoint{{Start: day(1), End: day(2), Requests: 1, Rows: 1, P50MS: new(0.5), P99MS: new(12.5)}, {Start: day(2), End: day(3)}}, nil
+	}
+	body := html.UnescapeString(get(pages(t, src), "/ui/models/m").Body.String())
+	for _, want := range []string{
+		`<h2>Performance <span class="state measured">measured</span></h2>`, `{"name":"p50","values":[0.5,null]}`, `{"name":"p99","values":[12.5,null]}`, `{"name":"rows","values":[1,0]}`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	src.Performance = func(context.Context, api.Window) (api.Performance, error) {
+		return api.Performance{Task: "binary", State: stats.StateNoData}, nil
+	}
+	if got := get(pages(t, src), "/ui/models/m").Body.String(); !strings.Contains(got, `<h2>Performance <span class="state no_data">no data</span>`) {
+		t.Error("without labels it is not said that there is no data")
+	}
+}
+
 var chartData = regexp.MustCompile(`data-chart="([^"]*)"`)
 
 func TestValuesThatAreNoNumbers(t *testing.T) {
 	src := filled("m")
 	nan, inf := math.NaN(), math.Inf(1)
 	src.Traffic = func(_ context.Context, w api.Window) ([]api.TrafficPoint, error) {
-		return []api.TrafficPoint{{Start: w.From, End: w.To, Requests: nan, Rows: nan, Errors: inf, P50MS: nan, P99MS: inf}}, nil
+		return []api.TrafficPoint{{Start: w.From, End: w.To, Requests: nan, Rows: nan, Errors: inf, P50MS: &nan, P99MS: &inf}}, nil
 	}
 	src.Performance = func(context.Context, api.Window) (api.Performance, error) {
 		m := map[string]float64{"auc": nan, "log_loss": inf}

@@ -182,18 +182,19 @@ func (s *server) traffic(ctx context.Context, w api.Window) ([]api.TrafficPoint,
 	for i, t := range list {
 		out[i] = api.TrafficPoint{
 			Start: t.Start, End: t.End, Requests: float64(t.Requests), Rows: float64(t.Rows), Errors: float64(t.Errors),
-			P50MS: finite(t.P50 * 1000), P99MS: finite(t.P99 * 1000),
+			P50MS: milliseconds(t.P50), P99MS: milliseconds(t.P99),
 		}
 	}
 	return out, nil
 }
 
-// finite makes a number that JSON can hold: no quantile is 0.
-func finite(v float64) float64 {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
-		return 0
+// milliseconds of a quantile in seconds: nil of no request, and of requests that were
+// answered elsewhere, which have no time here.
+func milliseconds(q float64) *float64 {
+	if ms := q * 1000; ms > 0 && !math.IsInf(ms, 0) {
+		return &ms
 	}
-	return v
+	return nil
 }
 
 func (s *server) performance(ctx context.Context, w api.Window) (api.Performance, error) {

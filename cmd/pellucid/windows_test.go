@@ -130,6 +130,39 @@ func TestFailuresAfterTheLastAnswerAreTraffic(t *testing.T) {
 	}
 }
 
+// TestNoRequestHasNoLatency: a step without a request, or with none that was served here,
+// has null for its latency and not the best there could be.
+func TestNoRequestHasNoLatency(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "m", xgboostData, "base_binary_logistic")
+	r := startRig(t, testConfig(t, models))
+	for _, at := range []string{"12:10", "14:10"} {
+		r.post(t, "/v2/models/m/infer", c.body(`{"event_time":"2024-05-01T`+at+`:00Z"}`), nil)
+	}
+	r.post(t, "/api/v1/predictions", `{"model":"elsewhere","id":"a","time":"2024-05-01T12:10:00Z","features":{"x":1},"outputs":{"y":2}}`, nil)
+	r.stored(t)
+	for model, want := range map[string]string{"m": "some null some ", "elsewhere": "null null null "} {
+		_, b, _ := r.call(t, "GET", "/api/v1/models/"+model+"/traffic?from=2024-05-01T12:00:00Z&to=2024-05-01T15:00:00Z&step=1h", "")
+		var traffic struct{ Chunks []map[string]any }
+		if err := json.Unmarshal(b, &traffic); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, p := range traffic.Chunks {
+			for _, name := range []string{"p50_ms", "p99_ms"} {
+				v, there := p[name]
+				if ms, is := v.(float64); !there || is && ms <= 0 || (v == nil) != (p["p50_ms"] == nil) {
+					t.Errorf("%s: %s is %v", model, name, v)
+				}
+			}
+			got += map[bool]string{true: "null ", false: "some "}[p["p50_ms"] == nil]
+		}
+		if got != want {
+			t.Errorf("%s: latencies %s: %s", model, got, b)
+		}
+	}
+}
+
 // TestPerformanceOfLabelsThatComeLate: labels come ten days after their predictions. A rule
 // without a delay finds none in the windows that it judges; one with it fires.
 func TestPerformanceOfLabelsThatComeLate(t *testing.T) {

@@ -31,15 +31,15 @@ type Window struct {
 }
 
 // TrafficPoint is what happened in one step: requests, rows, and how long they
-// took.
+// took, which is nil (in JSON null) where no request was timed.
 type TrafficPoint struct {
 	Start    time.Time `json:"start"`
 	End      time.Time `json:"end"`
 	Requests float64   `json:"requests"`
 	Rows     float64   `json:"rows"`
 	Errors   float64   `json:"errors"`
-	P50MS    float64   `json:"p50_ms"`
-	P99MS    float64   `json:"p99_ms"`
+	P50MS    *float64  `json:"p50_ms"`
+	P99MS    *float64  `json:"p99_ms"`
 }
 
 // Performance is how well a version did where labels have come, whole and by

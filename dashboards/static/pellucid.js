@@ -18,7 +18,7 @@
       var colour = colours[i % colours.length];
       series.push({
         label: s.name, stroke: colour, width: 1.6, spanGaps: false,
-        points: { show: data.times.length < 60, size: data.times.length === 1 ? 7 : 4, fill: colour },
+        points: { show: data.times.length < 60, filter: alone, size: data.times.length === 1 ? 7 : 4, fill: colour },
         value: function (_, v) { return v == null ? "–" : (+v.toPrecision(4)).toString(); }
       });
     });
@@ -38,6 +38,17 @@
       series: series
     }, [data.times].concat(data.series.map(function (s) { return s.values; })), node);
     node._plot = plot;
+  }
+
+  // alone are the values between two gaps, where only points are drawn for want of room:
+  // no line leads to them.
+  function alone(plot, series, all) {
+    var v = plot.data[series], out = [];
+    if (all) { return null; }
+    for (var i = 0; i < v.length; i++) {
+      if (v[i] != null && v[i - 1] == null && v[i + 1] == null) { out.push(i); }
+    }
+    return out.length ? out : null;
   }
 
   // span is the axis of time. Of a single point there is no span: a day and a bit around it,
