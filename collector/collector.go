@@ -201,9 +201,11 @@ type RawRow struct {
 type Query struct {
 	Tenant, Model, Version string
 	From, To               time.Time
-	Where                  string
-	Limit                  int
-	Cursor                 string
+	// ExternalID is the caller's own id of the rows; empty means any.
+	ExternalID string
+	Where      string
+	Limit      int
+	Cursor     string
 	// Routes to include; empty means every route.
 	Routes []Route
 }

@@ -124,6 +124,12 @@ func linkIn(p collector.StoredPrediction, model bool) string {
 
 func (s *server) prediction(c echo.Context) error {
 	p, err := s.loadPrediction(c)
+	if errors.Is(err, collector.ErrNotFound) {
+		var list string
+		if list, err = s.ofExternalID(c, err); list != "" {
+			return c.Redirect(http.StatusSeeOther, list)
+		}
+	}
 	if err != nil {
 		return s.problem(c, err)
 	}
@@ -176,6 +182,30 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 func refOf(c echo.Context) (collector.Ref, error) {
 	id, err := api.Param(c, "id")
 	return collector.Ref{Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), ID: id}, err
+}
+
+// ofExternalID leads from an id that no prediction has to those of which it is the
+// caller's own; without any it returns the error it was given.
+func (s *server) ofExternalID(c echo.Context, missing error) (string, error) {
+	ref, err := refOf(c)
+	if err != nil {
+		return "", err
+	}
+	if len(ref.ID) > api.MaxExternalID {
+		return "", missing
+	}
+	n, err := s.Sources.Count(c.Request().Context(), collector.Query{Tenant: ref.Tenant, Model: ref.Model, ExternalID: ref.ID})
+	switch {
+	case err != nil:
+		return "", err
+	case n == 0:
+		return "", missing
+	}
+	q := url.Values{"external_id": {ref.ID}}
+	if ref.Model != "" {
+		q.Set("model", ref.Model)
+	}
+	return "/ui/predictions?" + q.Encode(), nil
 }
 
 // setURLs leads from a prediction's page to what is of the same prediction, shown in the

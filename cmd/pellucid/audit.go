@@ -164,7 +164,11 @@ func (a audited) Explain(ctx context.Context, ref collector.Ref, req collector.E
 
 // query describes a question without the values in it.
 func (a audited) query(q collector.Query) string {
-	return a.question(q.Model, q.Version, q.From, q.To, q.Where)
+	of := a.question(q.Model, q.Version, q.From, q.To, q.Where)
+	if q.ExternalID != "" {
+		of += " of external_id " + a.s.audit.Hash(q.ExternalID)
+	}
+	return of
 }
 
 func (a audited) question(model, version string, from, to time.Time, where string) string {
@@ -206,7 +210,7 @@ func (a audited) sources(src *api.Sources) *api.Sources {
 	}
 	src.Count = func(ctx context.Context, q collector.Query) (int64, error) {
 		n, err := count(ctx, q)
-		if err != nil || q.Where == "" {
+		if err != nil || q.Where == "" && q.ExternalID == "" {
 			return n, err
 		}
 		return n, a.told(ctx, "count", q.Model, a.query(q), int(n))

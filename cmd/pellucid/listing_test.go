@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -263,5 +265,71 @@ func TestImportErrorsTellWhere(t *testing.T) {
 	searchFolder(t, cfg.Data)
 	if leaks([]byte(r.log.String())) != "" {
 		t.Error("the log has the value")
+	}
+}
+
+// TestRowsOfAnExternalId are listed by it as it is, in all models or one, and the search box
+// of the page leads to them; the audit log has that somebody looked, and not for whom.
+func TestRowsOfAnExternalId(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	r := startRig(t, cfg)
+	const who = "o'Neil & \"7\" 100%"
+	for i, model := range []string{"credit", "credit", "fraud"} {
+		quoted, err := json.Marshal(who)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.post(t, "/api/v1/predictions", fmt.Sprintf(`[{"id":"n%d","model":%q,"external_id":%s,"features":{"x":1},"outputs":{"score":0.5}},{"id":"other-%d","model":%q,"external_id":"o","features":{"x":1},"outputs":{"score":0.5}}]`,
+			i, model, quoted, i, model), nil)
+	}
+	r.stored(t)
+	id := url.QueryEscape(who)
+	for query, want := range map[string]string{
+		"external_id=" + id: "n0 n1 n2", "model=credit&external_id=" + id: "n0 n1", "external_id=" + id + "&model=fraud&where=x%3E1": "", "external_id=" + id[:4]: "",
+		"external_id=": "n0 n1 n2 other-0 other-1 other-2",
+	} {
+		var page collector.Page
+		r.get(t, "/api/v1/predictions?"+query, &page)
+		var got []string
+		for _, p := range page.Predictions {
+			got = append(got, p.ID)
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, not %q", query, got, want)
+		}
+		var n struct{ Count int }
+		if r.get(t, "/api/v1/predictions?count=true&"+query, &n); n.Count != len(got) {
+			t.Errorf("%s: counts %d", query, n.Count)
+		}
+	}
+	for path, wants := range map[string][]string{
+		"/ui/find?id=" + id: {`data-id="n0"`, `data-id="n2"`, "3</span> in all", "!other-", `name="external_id" value="o&#39;Neil`}, "/ui/find?id=n1": {"One prediction", "/ui/predictions?external_id=o%27Neil"},
+		"/ui/predictions?model=fraud&external_id=" + id: {`data-id="n2"`, `!data-id="n0"`},
+	} {
+		status, b, _ := r.call(t, "GET", path, "")
+		for _, want := range wants {
+			if bare, no := strings.CutPrefix(want, "!"); status != http.StatusOK || strings.Contains(string(b), bare) == no {
+				t.Errorf("%s: %d, about %q", path, status, want)
+			}
+		}
+	}
+	if status, _, _ := r.call(t, "GET", "/ui/find?id=nobody", ""); status != http.StatusNotFound {
+		t.Errorf("nobody: %d", status)
+	}
+	if status, b, _ := r.call(t, "GET", "/api/v1/predictions?external_id="+strings.Repeat("x", 1025), ""); status != http.StatusBadRequest || !strings.Contains(string(b), "external_id") {
+		t.Errorf("a longer id than there can be: %d %s", status, b)
+	}
+	counted := 0
+	for _, e := range auditEntries(t, cfg.Data) {
+		if strings.Contains(e.Object, "Neil") {
+			t.Errorf("the audit log says who: %+v", e)
+		}
+		if e.Action == "count" && strings.HasSuffix(e.Object, "of external_id "+r.audit.Hash(who)) {
+			counted++
+		}
+	}
+	if counted < 2 {
+		t.Errorf("%d counts are in the audit log", counted)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,6 +39,11 @@ func TestRulesAndPatterns(t *testing.T) {
 	}
 	if len(p.Labels) != 1 || p.Labels[0].Label != "ask [email]" {
 		t.Errorf("labels by an external id: %+v", p.Labels)
+	}
+	// On this machine the clear id finds what patterns made of it.
+	var page collector.Page
+	if r.get(t, "/api/v1/predictions?external_id="+url.QueryEscape("of "+mail+" 1"), &page); len(page.Predictions) != 1 || page.Predictions[0].ID != "n1" {
+		t.Errorf("by an external id: %+v", page.Predictions)
 	}
 	r.get(t, "/api/v1/predictions/n1?unseal=true", &p)
 	if p.Features["note"] != "order 4111111111111112 of 2026-05-01" || fmt.Sprint(p.Features["email"]) != email || fmt.Sprint(p.Features["income"]) != plain || p.Capture != "full" {

@@ -208,14 +208,24 @@ func (s *Store) conditions(ctx context.Context, q collector.Query) (string, []an
 		}
 		add("route IN (?)", names)
 	}
+	clear := &clearForms{}
+	if s.clear != nil {
+		clear.field, clear.id = s.clear(ctx)
+	}
+	if q.ExternalID != "" {
+		forms := []string{q.ExternalID}
+		if clear.id != nil {
+			var err error
+			if forms, err = clear.id(q.ExternalID); err != nil {
+				return "", nil, err
+			}
+		}
+		add("external_id IN (?)", forms)
+	}
 	if strings.TrimSpace(q.Where) != "" {
 		schemas, err := s.modelSchemas(ctx, q.Tenant, q.Model)
 		if err != nil {
 			return "", nil, err
-		}
-		clear := &clearForms{}
-		if s.clear != nil {
-			clear.field, clear.id = s.clear(ctx)
 		}
 		p, err := compileClear(q.Where, schemas, clear)
 		if err != nil {

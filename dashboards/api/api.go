@@ -27,6 +27,10 @@ const (
 	maxStep      = 10_000 * 24 * time.Hour
 )
 
+// MaxExternalID is how many bytes a caller's own id of a row may have: none is recorded
+// with more.
+const MaxExternalID = 1024
+
 // Register puts the routes on e. Errors are answered as {"error": "..."}.
 func Register(e *echo.Echo, s *Sources) {
 	h := handlers{s}
@@ -241,14 +245,17 @@ func ParseStep(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// ParseQuery reads model, version, from, to, where, limit and cursor.
+// ParseQuery reads model, version, from, to, external_id, where, limit and cursor.
 func ParseQuery(c echo.Context) (collector.Query, error) {
 	q := collector.Query{
 		Tenant: collector.DefaultTenant, Model: c.QueryParam("model"), Version: c.QueryParam("version"),
-		Where: c.QueryParam("where"), Cursor: c.QueryParam("cursor"), Limit: defaultLimit,
+		ExternalID: c.QueryParam("external_id"), Where: c.QueryParam("where"), Cursor: c.QueryParam("cursor"), Limit: defaultLimit,
 	}
-	if err := Known(c, "model", "version", "from", "to", "where", "limit", "cursor", "count"); err != nil {
+	if err := Known(c, "model", "version", "from", "to", "external_id", "where", "limit", "cursor", "count"); err != nil {
 		return q, err
+	}
+	if len(q.ExternalID) > MaxExternalID {
+		return q, badRequest{fmt.Errorf("external_id is longer than %d bytes, which none is", MaxExternalID)}
 	}
 	var err error
 	if q.From, q.To, err = ParseSpan(c); err != nil {

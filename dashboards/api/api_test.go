@@ -116,8 +116,8 @@ func TestParametersReachTheQuestion(t *testing.T) {
 	if !reflect.DeepEqual(r.window, want) {
 		t.Errorf("drift asked for %+v, want %+v", r.window, want)
 	}
-	get(t, r, "/api/v1/predictions?model=m&version=1&from=2013-07-01&where="+url.QueryEscape("score > 0.5")+"&limit=1000&cursor=c")
-	if want := (collector.Query{Tenant: collector.DefaultTenant, Model: "m", Version: "1", From: day(1), Where: "score > 0.5", Limit: 1000, Cursor: "c"}); !reflect.DeepEqual(r.query, want) {
+	get(t, r, "/api/v1/predictions?model=m&version=1&external_id=o%267&from=2013-07-01&where="+url.QueryEscape("score > 0.5")+"&limit=1000&cursor=c")
+	if want := (collector.Query{Tenant: collector.DefaultTenant, Model: "m", Version: "1", ExternalID: "o&7", From: day(1), Where: "score > 0.5", Limit: 1000, Cursor: "c"}); !reflect.DeepEqual(r.query, want) {
 		t.Errorf("predictions asked for %+v, want %+v", r.query, want)
 	}
 	if w := get(t, r, "/api/v1/predictions?count=true"); strings.TrimSpace(w.Body.String()) != `{"count":7}` || r.query.Limit != defaultLimit {
