@@ -210,7 +210,10 @@ func (s *Store) checkTables(ctx context.Context) error {
 			}
 		}
 	}
-	return rows.Err()
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("read table settings: %w", unavailable(err))
+	}
+	return nil
 }
 
 // syncSettings are what makes an insert be on the disk when it is confirmed.
@@ -291,14 +294,35 @@ func checkEngine(table, full string) error {
 	return nil
 }
 
-// unavailable marks errors of the connection, as opposed to the server's own
-// answers, with collector.ErrUnavailable.
+// unavailable marks errors of the connection, and the server's answers that it may not
+// give another time, with collector.ErrUnavailable.
 func unavailable(err error) error {
 	var ex *ch.Exception
-	if err == nil || errors.As(err, &ex) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, &ex) && !busy(ex.Code) && !marred(ex.Code) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", collector.ErrUnavailable, err)
+}
+
+// busy reports whether a code is of a server that is short of something or cannot reach
+// another: time, queries, connections, memory, readonly, space, parts, locks, keeper.
+func busy(code int32) bool {
+	switch code {
+	case 159, 202, 203, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 473, 499, 999:
+		return true
+	}
+	return false
+}
+
+// marred reports whether a code is of a disk that takes no more, or of a part that was
+// not written whole on one, which a server sets aside when it is started again:
+// CANNOT_READ_ALL_DATA, CHECKSUM_DOESNT_MATCH, CANNOT_WRITE_TO_FILE_DESCRIPTOR, CORRUPTED_DATA.
+func marred(code int32) bool {
+	switch code {
+	case 33, 40, 75, 246:
+		return true
+	}
+	return false
 }
 
 // Version returns the server's version.

@@ -341,15 +341,7 @@ func permanent(err error) bool {
 		return true
 	}
 	var ex *ch.Exception
-	if !errors.As(err, &ex) {
-		return false
-	}
-	switch ex.Code {
-	case 159, 202, 203, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 473, 499, 999:
-		// time, queries, connections, memory, readonly, space, parts, locks, keeper
-		return false
-	}
-	return true
+	return errors.As(err, &ex) && !busy(ex.Code)
 }
 
 // plan is a batch sorted by what its records are.
