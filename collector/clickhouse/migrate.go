@@ -29,7 +29,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	}
 	for _, column := range []string{featureWeight, attemptStatus, attemptMS} {
 		if err := s.addColumn(ctx, column); err != nil {
-			return fmt.Errorf("migrate: add the column %s: %w", column, unavailable(err))
+			return fmt.Errorf("migrate: add the column %s: %w", column, err)
 		}
 	}
 	return s.checkTables(ctx)
@@ -63,7 +63,7 @@ func (s *Store) addColumn(ctx context.Context, column string) error {
 			return fmt.Errorf("table %s is of an earlier version, and the server has %.0f MiB free of the %d that changing it needs", table, free/(1<<20), roomToAlter>>20)
 		}
 		if err := s.migrateStep(ctx, "ALTER TABLE `"+table+"`"+s.cluster.on()+" ADD COLUMN IF NOT EXISTS "+column); err != nil {
-			return err
+			return unavailable(err)
 		}
 	}
 	return nil

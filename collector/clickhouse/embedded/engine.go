@@ -26,6 +26,13 @@ const (
 	backoffReset = time.Second
 )
 
+// startTries is how many lives the first may take, fullEvery how often it is told that
+// the disk has no room for it.
+const (
+	startTries = 3
+	fullEvery  = 10 * time.Second
+)
+
 // Engine is a running, supervised ClickHouse.
 type Engine struct {
 	cfg     Config
@@ -81,17 +88,7 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, path: path, unlock: unlock, stop: make(chan struct{}), done: make(chan struct{})}
-	// Between choosing a port and binding it someone else may take it: then the
-	// first life ends, and others are tried.
-	var c *child
-	for try := range 3 {
-		if e.env, err = loadEnv(cfg.Dir, try > 0); err != nil {
-			break
-		}
-		if c, err = e.startChild(ctx); err == nil || ctx.Err() != nil {
-			break
-		}
-	}
+	c, err := e.firstLife(ctx)
 	if err != nil {
 		unlock()
 		return nil, fmt.Errorf("start embedded clickhouse in %q: %w", cfg.Dir, err)
@@ -99,6 +96,39 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	e.tellBroken()
 	go e.supervise(c) // ends on Stop
 	return e, nil
+}
+
+// firstLife starts the child for the first time. Between choosing a port and binding it
+// someone else may take it: then that life ends, and others are tried. On a full disk it
+// waits for room until ctx ends: a server that is started there goes on when there is some.
+func (e *Engine) firstLife(ctx context.Context) (*child, error) {
+	var told time.Time
+	for try := 0; ; {
+		var err error
+		if e.env, err = loadEnv(e.cfg.Dir, try > 0); err == nil {
+			var c *child
+			if c, err = e.startChild(ctx); err == nil {
+				return c, nil
+			}
+			try++
+		}
+		full := errors.Is(err, syscall.ENOSPC)
+		if ctx.Err() != nil || !full && (try == 0 || try == startTries) {
+			return nil, err
+		}
+		if !full {
+			continue
+		}
+		if time.Since(told) >= fullEvery {
+			told = time.Now()
+			e.cfg.Log.Warn("the disk is full: clickhouse starts as soon as it has room", "folder", e.cfg.Dir, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(pressureEvery):
+		}
+	}
 }
 
 // tellBroken says which parts the server has set aside as damaged: their rows are

@@ -136,17 +136,33 @@ func freePorts() (tcp, http int, err error) {
 	return ports[0], ports[1], nil
 }
 
-// writePrivate replaces a file atomically with mode 0600.
+// writePrivate replaces a file atomically with mode 0600. One that has that content
+// already stays as it is: a start on a full disk has no room for another.
 func writePrivate(path string, data []byte) error {
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
+		if err := os.Chmod(path, 0o600); err != nil {
+			return fmt.Errorf("write %q: %w", path, err)
+		}
+		return nil
+	}
 	temp := path + ".new"
 	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return fmt.Errorf("write %q: %w", path, err)
+		// What was written of it is not to take the little room that may be left.
+		return errors.Join(fmt.Errorf("write %q: %w", path, err), removed(temp))
 	}
 	if err := os.Chmod(temp, 0o600); err != nil {
 		return fmt.Errorf("write %q: %w", path, err)
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return fmt.Errorf("write %q: %w", path, err)
+	}
+	return nil
+}
+
+// removed deletes a file that may not be there.
+func removed(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %q: %w", path, err)
 	}
 	return nil
 }
