@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -138,8 +139,26 @@ func (s *server) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// portWait is how long a start waits for a port that is taken: the kernel closes the
+// sockets of a server that was killed a little after it is gone.
+const portWait = time.Second
+
+func takePort(ctx context.Context, address string) (net.Listener, error) {
+	for began := time.Now(); ; {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Since(began) > portWait {
+			return l, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 func (s *server) listen(ctx context.Context) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.HTTP)
+	l, err := takePort(ctx, s.cfg.HTTP)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w (another program has the port? choose one with --http)", s.cfg.HTTP, err)
 	}
@@ -160,7 +179,7 @@ func (s *server) listenGRPC(ctx context.Context) error {
 	if s.cfg.GRPC == "" {
 		return nil
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.cfg.GRPC)
+	l, err := takePort(ctx, s.cfg.GRPC)
 	switch {
 	case err != nil && s.cfg.GRPC == defaults().GRPC:
 		s.log.Warn("gRPC is not answered, since its default port is taken: choose one with --grpc", "error", err)
@@ -196,13 +215,49 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		dsn = s.engine.Env().DSN()
 	}
 	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
-	store, err := clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.Capture.Durability == string(spool.LevelMachine)})
-	if err != nil {
-		return err
+	return s.openStore(ctx, clickhouse.Config{
+		DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.Capture.Durability == string(spool.LevelMachine),
+	})
+}
+
+// How long a start waits for a ClickHouse that is away: the embedded one, which is
+// started again when it dies, and one named, whose address may as well be wrong.
+const (
+	engineWait = time.Minute
+	serverWait = 10 * time.Second
+)
+
+// openStore opens the store and brings its tables to the present schema, from the
+// beginning where it goes away meanwhile: every step of it may be done twice.
+func (s *server) openStore(ctx context.Context, cfg clickhouse.Config) error {
+	most, wait := serverWait, 50*time.Millisecond
+	if s.engine != nil {
+		most = engineWait
 	}
-	s.store = store
-	s.onStop("clickhouse connection", func(context.Context) error { return store.Close() })
-	return store.Migrate(ctx)
+	for began, told := time.Now(), false; ; {
+		store, err := clickhouse.Open(ctx, cfg)
+		if err == nil {
+			if err = store.Migrate(ctx); err == nil {
+				s.store = store
+				s.onStop("clickhouse connection", func(context.Context) error { return store.Close() })
+				return nil
+			}
+			err = errors.Join(err, store.Close())
+		}
+		if !errors.Is(err, collector.ErrUnavailable) || time.Since(began)+wait > most {
+			return err
+		}
+		if !told {
+			told = true
+			s.log.Warn("clickhouse is away: the start goes on when it is back", "error", err, "waits", most)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 2*time.Second)
+	}
 }
 
 func (s *server) startSpool(context.Context) error {
