@@ -27,6 +27,21 @@ func TestScrubber(t *testing.T) {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 	}
+	forms := NewScrubber([]json.RawMessage{json.RawMessage(`"Zoë \"Q\" O'Hara & Co"`), json.RawMessage(`"[{\"role\":\"user\",\"content\":\"my secret\"}]"`), json.RawMessage(`"  Smith, Ann "`)}, nil)
+	for in, want := range map[string]string{
+		`bad Zo\u00eb \"Q\" O'Hara & Co!`:                   "bad ***!",
+		"bad Zoë &#34;Q&#34; O&#39;Hara &amp; Co":           "bad ***",
+		"GET /x?n=Zo%C3%AB+%22Q%22+O%27Hara+%26+Co HTTP/1":  "GET /x?n=*** HTTP/1",
+		"content filter: my secret":                         "content filter: ***",
+		"no Smith, Ann here, no SMITH, ANN; and no Smith,x": "no *** here, no ***; and no ***x",
+	} {
+		if got := forms.Text(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+	if got := NewScrubber(nil, []string{strings.Repeat("x", maxScrubbed)}).Text("anything"); got != Masked {
+		t.Errorf("too much to look for: %q", got)
+	}
 	if got := x.Long("NO SSN-920"); got != "NO ***" {
 		t.Errorf("long ones only: %q", got)
 	}

@@ -286,3 +286,32 @@ func TestExportOfRowsWithoutOutputs(t *testing.T) {
 		t.Errorf("%d %s %s", status, out, stderr)
 	}
 }
+
+// TestANewVersionKeepsPrivate: a version that nobody configured brings nothing into the
+// open that is private in another of its model.
+func TestANewVersionKeepsPrivate(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}, {name: amount, private: mask}, {name: gone, private: bucket}]\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	row := strings.NewReplacer(`"note":null`, `"note":"`+canaryText+`"`, `"version":"7"`, `"version":"8"`, `"amount":1.5`, fmt.Sprintf(`"amount":%v`, canaryNumber)).Replace(importRow(1))
+	var got imports
+	r.post(t, "/api/v1/predictions", row, &got)
+	r.post(t, "/api/v1/predictions", strings.NewReplacer(`"version":"8",`, "", "order-1.1", "order-2.2").Replace(row), &got)
+	if got.Accepted != 1 {
+		t.Fatalf("%+v", got)
+	}
+	r.stored(t)
+	for _, id := range []string{"order-1.1", "order-2.2"} {
+		var p collector.StoredPrediction
+		r.get(t, "/api/v1/predictions/"+id, &p)
+		if p.Version != "8" || p.Features["amount"] != "***" || p.Features["country"] != "SE" || p.Features["note"] != nil {
+			t.Errorf("%s: %+v", id, p)
+		}
+	}
+	if rows := sql(t, r.database(t), "SELECT * FROM predictions FORMAT TSV"); leaks([]byte(rows)) != "" {
+		t.Errorf("stored: %s", rows)
+	}
+	r.halt(t)
+	searchFolder(t, cfg.Data)
+}

@@ -116,7 +116,10 @@ func (u *Upstream) exchange(ctx context.Context, v *collector.ModelVersion, x ex
 		return nil, &UpstreamError{Upstream: u.cfg.Name, Status: http.StatusBadGateway, Reason: "its answer is not valid", Message: err.Error()}
 	}
 	if sv.pinned && res.Version != "" && res.Version != v.Version {
-		return nil, u.broken(fmt.Sprintf("version %q was asked and version %q answered", clip(v.Version), clip(res.Version)))
+		return nil, &UpstreamError{
+			Upstream: u.cfg.Name, Status: http.StatusBadGateway,
+			Reason: fmt.Sprintf("version %q was asked and another one answered", clip(v.Version)), Message: "it says that it is " + strconv.Quote(clip(res.Version)),
+		}
 	}
 	return u.check(v.Info, res, x.want)
 }

@@ -89,6 +89,16 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	out := make([]collector.ImportResult, len(rows))
 	seen := map[string]bool{}
+	// An error may repeat the values of another row.
+	scrubbers := map[string]collector.Scrubber{}
+	scrub := func(v *collector.ModelVersion) collector.Scrubber {
+		x, ok := scrubbers[v.Digest]
+		if !ok {
+			x = withoutPrivate(v, rows)
+			scrubbers[v.Digest] = x
+		}
+		return x
+	}
 	// The rows of each version, by which it is known if it is new.
 	of := map[[2]string][]*collector.Imported{}
 	for _, row := range rows {
@@ -102,7 +112,7 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 			out[i] = collector.ImportResult{Status: collector.ImportRefused, Row: i + 1}
 			continue
 		}
-		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen)
+		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen, scrub)
 		out[i] = collector.ImportResult{ID: row.ID, Status: status}
 		if err == nil {
 			continue
@@ -118,7 +128,7 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 }
 
 // importRow records one prediction and says whether it is accepted or a duplicate.
-func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool) (string, error) {
+func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber) (string, error) {
 	p, label, err := s.importedPrediction(row, now)
 	if err != nil {
 		return "", err
@@ -128,7 +138,9 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 		return "", err
 	}
 	p.Version, p.Digest = v.Version, v.Digest
-	p.Error = withoutPrivate(v, row).Text(p.Error)
+	if p.Error != "" {
+		p.Error = scrub(v).Text(p.Error)
+	}
 	key := v.Name + "\x00" + row.ID
 	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
 		return collector.ImportDuplicate, nil
@@ -156,16 +168,19 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 	return collector.ImportAccepted, nil
 }
 
-// withoutPrivate takes out of a text of the row's sender what the row has in private
+// withoutPrivate takes out of a text of the rows' sender what they have in private
 // features.
-func withoutPrivate(v *collector.ModelVersion, row *collector.Imported) collector.Scrubber {
-	if row.Error == "" {
-		return collector.Scrubber{}
-	}
+func withoutPrivate(v *collector.ModelVersion, rows []*collector.Imported) collector.Scrubber {
 	var private []json.RawMessage
 	for i := range v.Schema.Features {
-		if f := &v.Schema.Features[i]; f.Private != collector.PrivacyNone {
-			private = append(private, row.Features[f.Name], row.Content[f.Name])
+		f := &v.Schema.Features[i]
+		if f.Private == collector.PrivacyNone {
+			continue
+		}
+		for _, row := range rows {
+			if row != nil && row.Model == v.Name {
+				private = append(private, row.Features[f.Name], row.Content[f.Name])
+			}
 		}
 	}
 	return collector.NewScrubber(private, nil)

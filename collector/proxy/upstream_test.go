@@ -176,10 +176,13 @@ func TestUpstreamMustAnswerAsTheVersionAsked(t *testing.T) {
 	for _, c := range []struct {
 		version string
 		status  int
-	}{{"3", 200}, {"2", 502}, {"", 200}} {
+	}{{"3", 200}, {"2 of 4711", 502}, {"", 200}} {
 		answers = c.version
 		if w := r.do("POST", "/v2/models/front/infer", goodBody); w.Code != c.status {
 			t.Errorf("version %q: %d %s", c.version, w.Code, w.Body)
+		}
+		if p := r.tape.last(t); c.status != 200 && (p.Error == "" || strings.Contains(p.Error, c.version)) {
+			t.Errorf("recorded is what the upstream said: %q", p.Error)
 		}
 	}
 }

@@ -315,10 +315,16 @@ func rawValues(v pcommon.Value) []json.RawMessage {
 }
 
 func (s *Span) scrub(x collector.Scrubber) {
-	s.SpanName, s.StatusMessage = x.Text(s.SpanName), x.Text(s.StatusMessage)
+	s.SpanName, s.StatusMessage, s.TraceState = x.Text(s.SpanName), x.Text(s.StatusMessage), x.Long(s.TraceState)
 	clean := func(m map[string]string) {
 		for k, v := range m {
+			if clean := x.Long(k); clean != k {
+				delete(m, k)
+				k = clean
+				m[k] = x.Long(v)
+			}
 			switch {
+			case strings.HasPrefix(k, "service."), strings.HasPrefix(k, "telemetry."):
 			case strings.HasPrefix(k, "ml."), strings.HasPrefix(k, "gen_ai."):
 			case strings.HasPrefix(k, "exception."), strings.HasPrefix(k, "error."):
 				m[k] = x.Text(v)
@@ -328,6 +334,7 @@ func (s *Span) scrub(x collector.Scrubber) {
 		}
 	}
 	clean(s.SpanAttributes)
+	clean(s.ResourceAttributes)
 	for i := range s.Events {
 		s.Events[i].Name = x.Text(s.Events[i].Name)
 		clean(s.Events[i].Attributes)
