@@ -70,7 +70,7 @@ func run(ctx context.Context, python, only string, rounds, threads int) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
-	fmt.Printf("rival: onnxruntime, %s; %d thread(s) each; medians of %d rounds\n", r.Ready, threads, rounds)
+	fmt.Printf("rival: onnxruntime %s; %d thread(s) each; medians of %d rounds\n", strings.TrimPrefix(r.Ready, "ready "), threads, rounds)
 	fmt.Printf("%-12s %6s %12s %12s %7s %11s\n", "network", "batch", "ours ms", "rival ms", "ratio", "difference")
 	product, n, wrong := 0.0, 0, []string(nil)
 	for _, name := range networks {
