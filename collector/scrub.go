@@ -77,7 +77,7 @@ func scalars(raw json.RawMessage) []string {
 		case string:
 			out = append(out, v)
 			// What was said to a model is JSON in a string.
-			if inner := []byte(v); len(v) > 1 && (v[0] == '[' || v[0] == '{') && json.Unmarshal(inner, &raw) == nil && depth < 4 {
+			if inner := []byte(v); len(v) > 1 && (v[0] == '[' || v[0] == '{') && depth < 4 && json.Valid(inner) {
 				depth++
 				walk(decoded(inner))
 				depth--
