@@ -105,12 +105,17 @@ func (s *server) rollupsLoop(ctx context.Context) {
 	for {
 		wait := asideEvery
 		_, open, err := damaged(ctx, s.store, s.cfg.Data)
+		if err == nil && s.engine != nil {
+			var unreadable []string
+			unreadable, err = s.store.DamagedParts(ctx)
+			open = append(open, unreadable...)
+		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("look for damaged parts of rollups", "error", err)
 		}
 		if list := strings.Join(open, " "); list != "" && list != told {
 			told = list
-			s.log.Error("clickhouse has set damaged parts of rollups aside, which count less than there is until they are counted again from the rows",
+			s.log.Error("parts of rollups are damaged: these count less than there is, or cannot be read, until they are counted again from the rows",
 				"parts", len(open), "first", open[0], "by hand", "pellucid rollups repair --url "+s.url, "by itself", s.engine != nil)
 		}
 		// Into another's ClickHouse other servers may write, whose rows on their way would
@@ -166,6 +171,12 @@ func (s *server) recount(ctx context.Context, cfg clickhouse.Recounting) (*click
 	if err != nil || !cfg.Repair {
 		return out, err
 	}
+	// Those it has taken out are set aside now.
+	if len(out.Damaged) > 0 {
+		if all, _, err = damaged(ctx, s.store, s.cfg.Data); err != nil {
+			return out, err
+		}
+	}
 	for _, sh := range out.Short {
 		s.log.Warn("a rollup was counted again from the rows", "rollup", sh.Rollup, "model", sh.Model, "version", sh.Version,
 			"from", sh.From, "to", sh.To, "minutes", sh.Minutes)
@@ -187,7 +198,7 @@ func (s *server) recountRollups(ctx context.Context, r api.RecountRequest, tell 
 	if err != nil {
 		return err
 	}
-	last := api.Recount{Days: out.Days, Of: out.Days, Done: true, Repaired: r.Repair, Unread: out.Unread}
+	last := api.Recount{Days: out.Days, Of: out.Days, Done: true, Repaired: r.Repair, Damaged: out.Damaged, Unread: out.Unread}
 	for _, sh := range out.Short {
 		last.Short = append(last.Short, api.Shortage(sh))
 	}
@@ -214,7 +225,8 @@ func rollupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rollups", Short: "Hold the sums by minute against the rows that are stored, and count them again",
 		Long: `Drift, traffic and latency are read from sums by minute (bins_1m, traffic_1m). Where
-ClickHouse has set a damaged part of them aside they count less than there is. The
+ClickHouse has set a damaged part of them aside they count less than there is; where
+bits of a part have flipped, pages that read it fail, until repair sets it aside. The
 running server holds them against the rows, between two batches, a day of a version
 at a time; predictions go on. What an erasure or retention has taken from the rows
 stays in the sums: these are never made smaller.
@@ -266,7 +278,7 @@ func recountOf(cmd *cobra.Command, url string, repair bool, format string) error
 	} else {
 		_, err = io.WriteString(out, recountText(last))
 	}
-	if err == nil && (len(last.Short) > 0 && !repair || len(last.Unread) > 0) {
+	if err == nil && (len(last.Short)+len(last.Damaged) > 0 && !repair || len(last.Unread) > 0) {
 		err = silentError{errors.New("the rollups are short")}
 	}
 	return err
@@ -298,6 +310,9 @@ func followRecount(body io.Reader, p *progress) (*api.Recount, error) {
 
 func recountText(r *api.Recount) string {
 	var b strings.Builder
+	for _, part := range r.Damaged {
+		fmt.Fprintf(&b, "%s is damaged%s\n", part, map[bool]string{true: " and was set aside", false: ": its bytes are not those that were written"}[r.Repaired])
+	}
 	for _, sh := range r.Short {
 		what := "short of"
 		if r.Repaired {
@@ -310,6 +325,8 @@ func recountText(r *api.Recount) string {
 		fmt.Fprintf(&b, "bins_1m: rows under reference %s cannot all be counted: it, or a schema of theirs, is not stored\n", id)
 	}
 	switch {
+	case len(r.Damaged) > 0 && !r.Repaired:
+		b.WriteString("nothing else was looked at; set them aside and count again with: pellucid rollups repair\n")
 	case len(r.Short) == 0:
 		fmt.Fprintf(&b, "the rollups count every row of %d days\n", r.Days)
 	case !r.Repaired:

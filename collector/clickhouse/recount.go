@@ -54,6 +54,9 @@ type Recounting struct {
 
 // Recount is what came of it.
 type Recount struct {
+	// Damaged are the parts of rollups with a flipped bit, as "table/part". Unless they
+	// were taken out, to be counted again, nothing else was looked at.
+	Damaged []string
 	// Short is what the rollups counted less, in order of their rows.
 	Short []Shortage
 	// Unread are the references under which not all rows could be counted, since they,
@@ -150,7 +153,10 @@ func (w *Writer) Recount(ctx context.Context, cfg Recounting) (*Recount, error) 
 		return nil, err
 	}
 	r := &recount{w: w, s: w.store, cfg: cfg, id: id, out: &Recount{}, short: map[shortKey]*Shortage{}}
-	err = r.run(ctx)
+	goOn, err := r.takeOut(ctx)
+	if err == nil && goOn {
+		err = r.run(ctx)
+	}
 	for _, k := range r.order {
 		r.out.Short = append(r.out.Short, *r.short[k])
 	}
@@ -316,12 +322,9 @@ func (r *recount) mend(ctx context.Context, x *daySpan, look func(context.Contex
 		if !r.cfg.Repair {
 			return nil
 		}
-		if !r.begun && r.cfg.Begin != nil {
-			if err := r.cfg.Begin(); err != nil {
-				return err
-			}
+		if err := r.begin(); err != nil {
+			return err
 		}
-		r.begun = true
 		r.steps++
 		if err := fill(ctx, x, l); err != nil {
 			return err
@@ -335,6 +338,77 @@ func (r *recount) mend(ctx context.Context, x *daySpan, look func(context.Contex
 		return nil
 	})
 }
+
+// begin is called before each change.
+func (r *recount) begin() error {
+	if r.begun || r.cfg.Begin == nil {
+		return nil
+	}
+	r.begun = true
+	return r.cfg.Begin()
+}
+
+// takeOut takes parts out that cannot be read; goOn is false where they stay.
+func (r *recount) takeOut(ctx context.Context) (goOn bool, err error) {
+	if r.out.Damaged, err = r.s.DamagedParts(ctx); err != nil || len(r.out.Damaged) == 0 {
+		return true, err
+	}
+	if !r.cfg.Repair {
+		return false, nil
+	}
+	return true, r.w.between(ctx, func() error {
+		if err := r.begin(); err != nil {
+			return err
+		}
+		for _, name := range r.out.Damaged {
+			table, part, _ := strings.Cut(name, "/")
+			// Set aside as the server does it with parts that it cannot load.
+			if err := r.s.conn.Exec(ctx, "ALTER TABLE "+table+" DETACH PART '"+part+"'"); err != nil {
+				return fmt.Errorf("take damaged part %s out: %w", name, unavailable(err))
+			}
+		}
+		return nil
+	})
+}
+
+// DamagedParts reads the rollups whole and returns the parts whose bytes are not those
+// that were written, as "table/part". A server keeps such a part: only what reads it
+// fails. Replicated tables look after themselves; a server that does not let us ask has
+// none.
+func (s *Store) DamagedParts(ctx context.Context) ([]string, error) {
+	if s.cluster.name != "" {
+		return nil, nil
+	}
+	var out []string
+	for _, table := range []string{binsRollup.table, trafficRollup.table} {
+		rows, err := s.conn.Query(ctx, "CHECK TABLE "+table+" SETTINGS check_query_single_value_result = 0")
+		var ex *ch.Exception
+		if errors.As(err, &ex) && ex.Code == notAllowed {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("check the parts of %s: %w", table, unavailable(err))
+		}
+		err = scanAll(rows, func() error {
+			var part, message string
+			var whole bool
+			if err := rows.Scan(&part, &whole, &message); err != nil {
+				return fmt.Errorf("scan: %w", err)
+			}
+			if !whole {
+				out = append(out, table+"/"+part)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("check the parts of %s: %w", table, err)
+		}
+	}
+	return out, nil
+}
+
+// notAllowed is the server's code for a statement that a user has no right to.
+const notAllowed = 497
 
 // lacking is what a rollup is short of in a span.
 type lacking struct {
@@ -677,15 +751,15 @@ func (s *Store) syncReplicas(ctx context.Context, table string) error {
 	return nil
 }
 
-// SetAside returns the parts of rollups that a server has found damaged and set aside,
-// as "table/part". Nobody takes them away, so each is named at every start. A server
+// SetAside returns the parts of rollups that a server, or a recount, has found damaged
+// and set aside, as "table/part". Nobody takes them away, so each is named at every start. A server
 // that does not let us ask has none.
 func (s *Store) SetAside(ctx context.Context) ([]string, error) {
 	names := []string{s.cluster.local(binsRollup.table), s.cluster.local(trafficRollup.table)}
 	out, err := s.strings(ctx, "SELECT DISTINCT concat(table, '/', name) AS n FROM "+s.cluster.system("detached_parts")+" WHERE database = "+s.cluster.current()+
-		" AND table IN (?) AND startsWith(name, 'broken') ORDER BY n", names)
+		" AND table IN (?) AND (startsWith(name, 'broken') OR reason = '') ORDER BY n", names)
 	var ex *ch.Exception
-	if errors.As(err, &ex) && ex.Code == 497 {
+	if errors.As(err, &ex) && ex.Code == notAllowed {
 		return nil, nil
 	}
 	if err != nil {

@@ -216,6 +216,63 @@ func TestDamagedPartOfARollup(t *testing.T) {
 	}
 }
 
+// TestFlippedBitInARollup flips a bit in a part of each rollup of a running server, which
+// keeps it: it is told, set aside and counted again.
+func TestFlippedBitInARollup(t *testing.T) {
+	server := &shard{cfg: embedded.Config{Dir: t.TempDir(), ChildCommand: embeddedtest.ChildCommand(t), Log: quiet()}}
+	server.start(t)
+	t.Cleanup(func() { server.stop(t) })
+	x := newSummed(t, openDSN(t, server.engine.Env().DSN()))
+	for i := range 4 {
+		x.batch(t, fmt.Sprint("b", i), 60)
+	}
+	want := cells(t, x.s)
+	if out := x.recount(t, false); len(out.Damaged)+len(out.Short) > 0 {
+		t.Fatalf("nothing is damaged: %+v", out)
+	}
+	for _, table := range []string{"traffic_1m", "bins_1m"} {
+		exec(t, x.s, "OPTIMIZE TABLE "+table+" FINAL")
+		parts := activeParts(t, x.s, table)
+		files, err := filepath.Glob(filepath.Join(parts[0], "*.bin"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%v: %v, %v", parts, files, err)
+		}
+		flipBit(t, files[0])
+	}
+	out := x.recount(t, false)
+	if len(out.Damaged) != 2 || !strings.HasPrefix(out.Damaged[0], "bins_1m/all_") || !strings.HasPrefix(out.Damaged[1], "traffic_1m/all_") || len(out.Short) > 0 {
+		t.Fatalf("told: %+v", out)
+	}
+	if again := x.recount(t, true); fmt.Sprint(again.Damaged) != fmt.Sprint(out.Damaged) || len(again.Short) < 2 {
+		t.Errorf("repaired: %+v", again)
+	}
+	sameCells(t, "counted again", cells(t, x.s), want)
+	if out := x.recount(t, true); len(out.Damaged)+len(out.Short) > 0 {
+		t.Errorf("and then: %+v", out)
+	}
+	if aside, err := x.s.SetAside(t.Context()); err != nil || fmt.Sprint(aside) != fmt.Sprint(out.Damaged) {
+		t.Errorf("set aside: %v, %v", aside, err)
+	}
+}
+
+func flipBit(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 4
+	// In place, as a disk would do it: the server has the file open.
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(b[len(b)/2:len(b)/2+1], int64(len(b)/2))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestRecountAfterAnything takes parts and single rows out of the rollups, and rows out
 // of the table as an erasure does: what is short is counted again, what counts more than
 // there is stays, and a second run finds nothing.

@@ -39,6 +39,9 @@ type Recount struct {
 	Done     bool       `json:"done,omitempty"`
 	Repaired bool       `json:"repaired,omitempty"`
 	Short    []Shortage `json:"short,omitempty"`
+	// Damaged are the parts of rollups that cannot be read, as "table/part", set aside
+	// where Repaired is set; else nothing but them was looked at.
+	Damaged []string `json:"damaged,omitempty"`
 	// Unread are the references under which not all rows could be counted.
 	Unread []string `json:"unread,omitempty"`
 	Error  string   `json:"error,omitempty"`
