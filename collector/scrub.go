@@ -2,9 +2,9 @@ package collector
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"html"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -16,55 +16,119 @@ import (
 
 // Scrubber takes values out of texts in which somebody may have repeated them: the
 // message of an error, the name of a span. The zero value takes out nothing.
+//
+// A value is looked for as it is and in the forms in which messages repeat it, within
+// what base64 and hexadecimal stand for, and a number however it is rounded and grouped.
 type Scrubber struct {
-	long  *strings.Replacer // those of wholeFrom bytes and more, wherever they are
-	words map[string]bool   // shorter ones, as words
-	whole bool              // there are too many to look for: nothing is left of a text
+	long    forms           // those of wholeFrom bytes and more, wherever they are
+	words   map[string]bool // shorter ones, as words
+	numbers []float64       // magnitudes, in order
+	size    int             // bytes that all this takes, about
+	whole   bool            // there are too many to look for: nothing is left of a text
 }
 
-// maxScrubbed bounds the bytes of all forms of the values of one Scrubber.
-const maxScrubbed = 16 << 20
+// maxScrubbed bounds the memory of one Scrubber, formCost is what a form costs beside
+// its bytes.
+const (
+	maxScrubbed = 32 << 20
+	formCost    = 32
+)
 
 // longText is from which length a value is looked for as it is and as JSON only.
 const longText = 1 << 10
 
 // wholeFrom is the length from which a value is taken out of the middle of a word, too:
-// a shorter one would be found in what has nothing to do with it.
-const wholeFrom = 4
+// a shorter one would be found in what has nothing to do with it. sureFrom is the one
+// from which it is taken out of names that programs bear.
+const (
+	wholeFrom = 4
+	sureFrom  = 8
+)
 
 // NewScrubber takes out these values, given as JSON or as text. Booleans, missing values
 // and single characters are left: what would be taken for them says nothing.
 func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
-	for _, r := range raw {
-		texts = append(texts, scalars(r)...)
-	}
-	size := 0
-	for _, t := range texts {
-		for _, form := range asRepeated(t) {
-			texts = append(texts, form)
-			size += len(form)
+	s := Scrubber{words: map[string]bool{}}
+	seen, done := map[string]bool{}, map[string]bool{}
+	var list []string
+	add := func(t string) bool {
+		if !seen[t] {
+			seen[t] = true
+			s.size += len(t) + formCost
+			list = append(list, t)
 		}
-		if size += len(t); size > maxScrubbed {
+		return s.size <= maxScrubbed
+	}
+	value := func(t string) bool {
+		if done[t] {
+			return true
+		}
+		done[t] = true
+		if f, err := strconv.ParseFloat(t, 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+			s.numbers = append(s.numbers, math.Abs(f))
+		}
+		for _, form := range asRepeated(t) {
+			if !add(form) {
+				return false
+			}
+		}
+		return add(t)
+	}
+	for _, r := range raw {
+		for _, t := range scalars(r) {
+			if !value(t) {
+				return Scrubber{whole: true}
+			}
+		}
+	}
+	for _, t := range texts {
+		if !value(t) {
 			return Scrubber{whole: true}
 		}
 	}
-	var pairs []string
-	s := Scrubber{words: map[string]bool{}}
-	// The longest first: a value may be the beginning of another.
-	slices.SortFunc(texts, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
-	for _, t := range slices.Compact(texts) {
-		switch {
-		case len(t) >= wholeFrom:
-			pairs = append(pairs, t, Masked)
-		case utf8.RuneCountInString(t) > 1:
+	list = slices.DeleteFunc(list, func(t string) bool {
+		if len(t) < wholeFrom && utf8.RuneCountInString(t) > 1 {
 			s.words[t] = true
 		}
-	}
-	if len(pairs) > 0 {
-		s.long = strings.NewReplacer(pairs...)
-	}
+		return len(t) < wholeFrom
+	})
+	s.long = newForms(list)
+	slices.Sort(s.numbers)
+	s.numbers = slices.Compact(s.numbers)
 	return s
 }
+
+// Join takes out what either of two takes out.
+func (x Scrubber) Join(y Scrubber) Scrubber {
+	switch {
+	case x.whole || y.whole || x.size+y.size > maxScrubbed:
+		return Scrubber{whole: true}
+	case x.Empty():
+		return y
+	case y.Empty():
+		return x
+	}
+	list := append(slices.Clone(x.long.list), y.long.list...)
+	slices.Sort(list)
+	out := Scrubber{long: newForms(slices.Compact(list)), words: maps.Clone(x.words), numbers: append(slices.Clone(x.numbers), y.numbers...)}
+	maps.Copy(out.words, y.words)
+	slices.Sort(out.numbers)
+	out.numbers = slices.Compact(out.numbers)
+	for _, t := range out.long.list {
+		out.size += len(t) + formCost
+	}
+	out.size += len(out.words)*2*formCost + len(out.numbers)*8
+	return out
+}
+
+// Empty reports whether it takes out nothing, Full whether it leaves nothing.
+func (x Scrubber) Empty() bool { return !x.whole && len(x.long.list)+len(x.words) == 0 }
+
+// Full reports whether there is too much to look for, so that nothing is left of a text.
+func (x Scrubber) Full() bool { return x.whole }
+
+// Size is about how many bytes of memory it takes.
+func (x Scrubber) Size() int { return x.size }
 
 // scalars are the texts of a JSON value, numbers as they are written and as float32 and
 // float64 print.
@@ -142,14 +206,62 @@ func asRepeated(t string) []string {
 
 // Long is s without the longer values: for what is written by programs, where a short
 // one (a status, a port) is most likely something else.
-func (x Scrubber) Long(s string) string {
+func (x Scrubber) Long(s string) string { return x.without(s, wholeFrom) }
+
+// Sure is s without values of some length: for names that programs bear, parts of which
+// may be what a category is called.
+func (x Scrubber) Sure(s string) string { return x.without(s, sureFrom) }
+
+func (x Scrubber) without(s string, least int) string {
 	switch {
 	case x.whole && s != "":
 		return Masked
-	case x.long == nil:
+	case len(s) < wholeFrom || len(x.long.list) == 0:
 		return s
 	}
-	return x.long.Replace(s)
+	s = x.encoded(s, least)
+	s = masked(s, func(s string, i int) (from, to int) { return i, i + x.long.at(s[i:], least) })
+	if len(x.numbers) == 0 {
+		return s
+	}
+	return masked(s, func(s string, i int) (from, to int) {
+		if from, to = x.number(s, i); to-from < least {
+			from = to
+		}
+		return from, to
+	})
+}
+
+// Bytes reports whether bytes may hold a value: one of them, or what is no text, so that
+// nobody can tell.
+func (x Scrubber) Bytes(b []byte) bool {
+	if x.Empty() || len(b) == 0 {
+		return false
+	}
+	s := string(b)
+	return x.whole || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) }) || x.Text(s) != s
+}
+
+// masked is s with what find finds from a place on masked. find returns an empty range
+// where there is nothing, and may skip ahead by where it begins.
+func masked(s string, find func(s string, i int) (from, to int)) string {
+	var b strings.Builder
+	done := 0
+	for i := 0; i < len(s); {
+		from, to := find(s, i)
+		if to <= from {
+			i = max(i+1, from)
+			continue
+		}
+		b.WriteString(s[done:from])
+		b.WriteString(Masked)
+		done, i = to, to
+	}
+	if done == 0 {
+		return s
+	}
+	b.WriteString(s[done:])
+	return b.String()
 }
 
 // Text is s without the values: for what is written to be read.

@@ -1,7 +1,11 @@
 package collector
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -47,6 +51,78 @@ func TestScrubber(t *testing.T) {
 	}
 	if got := (Scrubber{}).Text("a 41"); got != "a 41" {
 		t.Errorf("nothing to take out: %q", got)
+	}
+}
+
+// TestScrubberFindsWhatIsWrittenAnotherWay: encoded, grouped and rounded values.
+func TestScrubberFindsWhatIsWrittenAnotherWay(t *testing.T) {
+	x := NewScrubber([]json.RawMessage{json.RawMessage(`"SSN-920-11"`), json.RawMessage(`1234567.5`), json.RawMessage(`-1234.56789`), json.RawMessage(`0.000123456`), json.RawMessage(`52000`), json.RawMessage(`"a1b2"`), json.RawMessage(`2026.31`)}, nil)
+	for _, in := range []string{
+		base64.StdEncoding.EncodeToString([]byte("SSN-920-11")), base64.RawURLEncoding.EncodeToString([]byte("SSN-920-11")), base64.RawStdEncoding.EncodeToString([]byte("a1b2")),
+		base64.StdEncoding.EncodeToString([]byte(`{"n":"SSN-920-11"}`)), base64.URLEncoding.EncodeToString([]byte("\xff\xfe\xfdx SSN-920-11 of 1,234,567.5")),
+		"/x" + base64.StdEncoding.EncodeToString([]byte("SSN-920-11")), "ab/" + base64.StdEncoding.EncodeToString([]byte("SSN-920-11")),
+		hex.EncodeToString([]byte("SSN-920-11")), strings.ToUpper(hex.EncodeToString([]byte("id SSN-920-11 x"))), "0x" + hex.EncodeToString([]byte("SSN-920-11")), "f" + hex.EncodeToString([]byte("SSN-920-11")),
+		"1,234,567.5", "1_234_567.5", "1'234'567.5", "1.234.567,5", "1,234,567.50", "1234567.50", "1234567.500", "1234567.5000", "1234567.500000", "1.234568e+06", "1.2345675e+06", "1.2345675E6", "1.23457e+06", "1234568",
+		"-1234.57", "1234.568", "1234.5679", "1234.567890", "1,234.57", "-1.234568e+03", "1234.57", "1.235e3", "1.234560e-04", "0.00012346", "1.23456e-4", "52,000", "52_000.00", "52000.00",
+		"[9,1234.57,8]", "(1234.57)", "x=1234.57;", "2026.3",
+	} {
+		got := x.Long("the " + in + " of")
+		if rest := strings.Trim(strings.TrimSuffix(strings.TrimPrefix(got, "the "), " of"), "*-[](),;=x890."); rest != "" || got == "the "+in+" of" {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+	for _, in := range []string{
+		"at 2026-05-01T12:00:00.123Z", "year 2026, port 1235, 1234 rows", "10.0.0.1:8080", "1,235 rows", "0.00 of 0.0001", "12.34 ms", "1.2.3", "v1.23", "1234.5.67", "1233.57", "1234.561", "1,234,568.5", "52,001", "520,00", "5,2000",
+		"da39a3ee5e6b4b0d3255bfef95601890afd80709", "5b8efff798038103d269b633813fc60c", "transaction authorization", "c29tZXRoaW5nIGVsc2UgZW50aXJlbHk=", "https://example.org/path/to/things?x=1", "a1b", "A1B_2", "SSN-921-11",
+	} {
+		if got := x.Text(in); got != in {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+	for in, want := range map[string]bool{"": false, "hello\n": false, "no SSN-920-11": true, "\x00\x01": true, "\xff": true, "é": false} {
+		if x.Bytes([]byte(in)) != want || (Scrubber{}).Bytes([]byte(in)) {
+			t.Errorf("bytes %q", in)
+		}
+	}
+	if got := NewScrubber(nil, []string{"shop", "QXCANARYQX"}).Sure("webshop QXCANARYQX"); got != "webshop ***" {
+		t.Errorf("a program's name: %q", got)
+	}
+}
+
+// TestScrubberPrecision: what is no value stays, of thousands of numbers and hashes.
+func TestScrubberPrecision(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var raw []json.RawMessage
+	for i := range 15 {
+		raw = append(raw, json.RawMessage(fmt.Sprint(r.Float64()*1e6)), json.RawMessage(fmt.Sprintf(`"name %x"`, r.Uint32()+uint32(i))))
+	}
+	x := NewScrubber(raw, nil)
+	const n = 20000
+	wrong := 0
+	for range n {
+		for _, s := range []string{fmt.Sprintf("took %.2f ms", r.Float64()*1e4), fmt.Sprint(r.Uint64()), fmt.Sprintf("%032x", r.Uint64()), fmt.Sprintf("%d rows", r.IntN(1e6)), fmt.Sprintf("%.6g", r.Float64()*1e6), base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%d", r.Uint64()))} {
+			if got := x.Text(s); got != s {
+				wrong++
+			}
+		}
+	}
+	// A number of six digits is near one of fifteen values by chance.
+	if wrong > n/1000 {
+		t.Errorf("%d of %d are taken for values", wrong, 6*n)
+	}
+}
+
+func TestScrubbersJoin(t *testing.T) {
+	a, b := NewScrubber([]json.RawMessage{json.RawMessage(`"first one"`), json.RawMessage(`"NO"`)}, nil), NewScrubber([]json.RawMessage{json.RawMessage(`1234.5678`), json.RawMessage(`"first"`)}, nil)
+	both := a.Join(b)
+	if got := both.Text("the first one of NO at 1,234.57, first"); got != "the *** of *** at ***, ***" {
+		t.Errorf("joined: %q", got)
+	}
+	if a.Text("1234.57") != "1234.57" || b.Text("NO") != "NO" || !(Scrubber{}).Empty() || (Scrubber{}).Join(a).Text("first one") != Masked || both.Size() < a.Size()/2 {
+		t.Error("the parts have changed")
+	}
+	if full := NewScrubber(nil, []string{strings.Repeat("x", maxScrubbed)}); !full.Join(a).Full() || !a.Join(full).Full() {
+		t.Error("too much is not too much with more")
 	}
 }
 
