@@ -84,38 +84,17 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 // inherited is what a version without a folder takes over from those of its model that
 // have one: which features are private. A new version must not bring them into the open.
 func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelConfig, error) {
-	out := collector.ModelConfig{}
 	var sources []source
 	r.mu.RLock()
 	if m := r.models[name]; m != nil {
 		for _, s := range slices.Backward(m.versions) {
-			sources = append(sources, s.source)
+			if s.source.dir != "" {
+				sources = append(sources, s.source)
+			}
 		}
 	}
 	r.mu.RUnlock()
-	has := func(feature string) bool {
-		return slices.ContainsFunc(info.Features, func(f engine.Feature) bool { return f.Name == feature }) ||
-			info.Features == nil && slices.ContainsFunc(info.Inputs, func(s engine.Spec) bool { return s.Name == feature })
-	}
-	for _, s := range sources {
-		if s.dir == "" {
-			continue
-		}
-		cfg, err := r.readConfig(s)
-		if err != nil {
-			return out, err
-		}
-		for _, f := range cfg.Features {
-			known := slices.ContainsFunc(out.Features, func(o collector.FeatureConfig) bool { return o.Name == f.Name })
-			if f.Private != collector.PrivacyNone && has(f.Name) && !known {
-				out.Features = append(out.Features, collector.FeatureConfig{Name: f.Name, Private: f.Private})
-			}
-		}
-		if out.Subject == "" && has(cfg.Subject) {
-			out.Subject = cfg.Subject
-		}
-	}
-	return out, nil
+	return r.privateIn(sources, info)
 }
 
 // slotOf returns the slot of a version, or nil. The caller holds mu.

@@ -27,7 +27,9 @@ import (
 type held struct {
 	version *collector.ModelVersion
 	// manifest is what the version's digest is of; nil for an upstream's.
-	manifest  []string
+	manifest []string
+	// inherited is the model.yaml that stands for what it took over, if anything.
+	inherited []byte
 	reference atomic.Pointer[stats.Reference]
 }
 
@@ -38,7 +40,11 @@ func (r *Repository) load(ctx context.Context, s source) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := r.assemble(s, cfg)
+	inherit := func(info *engine.Info) (collector.ModelConfig, error) { return r.takeOver(s, info) }
+	if declared(s) {
+		inherit = nil
+	}
+	h, err := r.assemble(s, cfg, inherit)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +108,9 @@ func (r *Repository) Protect(model string, info *engine.Info, cfg *collector.Mod
 	return r.WithKey(cfg)
 }
 
-// assemble reads the model and fits the parts of a version together.
-func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error) {
+// assemble reads the model and fits the parts of a version together. inherit, if any,
+// says what is private in it where no model.yaml does.
+func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(*engine.Info) (collector.ModelConfig, error)) (*held, error) {
 	m, err := modelfile.Open(filepath.Join(s.dir, s.file))
 	if err != nil {
 		return nil, err
@@ -111,6 +118,17 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 	info, err := applyConfig(m.Info(), cfg)
 	if err != nil {
 		return nil, err
+	}
+	var inherited []byte
+	if inherit != nil {
+		from, err := inherit(info)
+		if err != nil {
+			return nil, err
+		}
+		if inherited, err = inheritedYAML(from); err != nil {
+			return nil, err
+		}
+		cfg.Features, cfg.Subject = from.Features, from.Subject
 	}
 	if err := r.Protect(s.name, info, &cfg); err != nil {
 		return nil, err
@@ -123,7 +141,12 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig) (*held, error
 	if err != nil {
 		return nil, fmt.Errorf("digest the version: %w", err)
 	}
-	h := &held{manifest: lines}
+	if inherited != nil {
+		sum := sha256.Sum256(inherited)
+		lines = append(lines, "model.yaml "+hex.EncodeToString(sum[:]))
+		slices.Sort(lines)
+	}
+	h := &held{manifest: lines, inherited: inherited}
 	v := &collector.ModelVersion{
 		Name: s.name, Version: s.version, Digest: digestOf(lines),
 		Info: info, Schema: schema, Config: cfg, Model: m,

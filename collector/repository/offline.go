@@ -15,7 +15,7 @@ func Offline(path, background string, threads int) (*collector.ModelVersion, err
 	file := filepath.Base(path)
 	s := source{name: strings.TrimSuffix(file, filepath.Ext(file)), version: "1", dir: filepath.Dir(path), file: file, bare: true}
 	r := &Repository{cfg: Config{Threads: threads}}
-	h, err := r.assemble(s, collector.ModelConfig{})
+	h, err := r.assemble(s, collector.ModelConfig{}, nil)
 	if err != nil || background == "" {
 		return versionOf(h), err
 	}

@@ -54,6 +54,10 @@ func scan(dir string) (found []source, bad map[[2]string]string, err error) {
 	}
 	for i := range found {
 		found[i].stamp = stamp(found[i])
+		if !declared(found[i]) {
+			// What is private in the others is private in it.
+			found[i].stamp += stampOfConfigs(filepath.Join(dir, found[i].name))
+		}
 	}
 	return found, bad, nil
 }

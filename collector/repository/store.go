@@ -47,6 +47,12 @@ func (r *Repository) keep(s source, h *held) error {
 	meta := keptVersion{Name: v.Name, Version: v.Version, File: "model" + filepath.Ext(s.file), Manifest: h.manifest}
 	for _, line := range h.manifest {
 		rel := fileOf(line)
+		if rel == "model.yaml" && h.inherited != nil {
+			if err := writeWhole(filepath.Join(tmp, rel), h.inherited); err != nil {
+				return fmt.Errorf("keep version: %w", err)
+			}
+			continue
+		}
 		from := filepath.Join(s.dir, filepath.FromSlash(rel))
 		if s.bare {
 			from = filepath.Join(s.dir, s.file)
@@ -115,7 +121,7 @@ func (r *Repository) fromStore(digest string) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := r.assemble(s, cfg)
+	h, err := r.assemble(s, cfg, nil)
 	if err != nil {
 		return nil, err
 	}

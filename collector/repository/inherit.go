@@ -1,0 +1,142 @@
+package repository
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// declared reports whether a version has a model.yaml.
+func declared(s source) bool { return !s.bare && exists(filepath.Join(s.dir, "model.yaml")) }
+
+// configs are the model.yaml files of a model's versions, also of those that cannot be
+// served: what they say is private is meant.
+func configs(folder string) ([]string, error) {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // there is only a bare file
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range slices.Backward(entries) {
+		if dir := filepath.Join(folder, e.Name()); !strings.HasPrefix(e.Name(), ".") && exists(filepath.Join(dir, "model.yaml")) {
+			out = append(out, dir)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b string) int { return compareVersions(filepath.Base(b), filepath.Base(a)) })
+	return out, nil
+}
+
+// stampOfConfigs changes when any of those files does.
+func stampOfConfigs(folder string) string {
+	var b strings.Builder
+	dirs, err := configs(folder)
+	if err != nil {
+		return "private " + err.Error()
+	}
+	for _, dir := range dirs {
+		if info, err := os.Stat(filepath.Join(dir, "model.yaml")); err == nil {
+			fmt.Fprintf(&b, "private %s %d %d\n", filepath.Base(dir), info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return b.String()
+}
+
+// takeOver is what is private in a served version without a model.yaml: what is in any
+// of the versions beside it. It is not served where one of those cannot be read.
+func (r *Repository) takeOver(s source, info *engine.Info) (collector.ModelConfig, error) {
+	var sources []source
+	dirs, err := configs(filepath.Join(r.cfg.Dir, s.name))
+	for _, dir := range dirs {
+		sources = append(sources, source{name: s.name, version: filepath.Base(dir), dir: dir})
+	}
+	cfg := collector.ModelConfig{}
+	if err == nil {
+		cfg, err = r.privateIn(sources, info)
+	}
+	if err != nil {
+		return cfg, fmt.Errorf("it has no model.yaml, and what is private in its model's other versions cannot be read: %w", err)
+	}
+	if len(cfg.Features) > 0 {
+		names := make([]string, len(cfg.Features))
+		for i, f := range cfg.Features {
+			names[i] = f.Name
+		}
+		r.cfg.Log.Warn("a version without a model.yaml takes over what is private in its model's other versions; a model.yaml of its own would say what is",
+			"model", s.name, "version", s.version, "features", names)
+	}
+	return cfg, nil
+}
+
+// privateIn is what the configurations of other versions say is private of the features
+// of one that has none; the first one that speaks of a feature counts.
+func (r *Repository) privateIn(sources []source, info *engine.Info) (collector.ModelConfig, error) {
+	out := collector.ModelConfig{}
+	for _, s := range sources {
+		cfg, err := r.readConfig(s)
+		if err != nil {
+			return out, fmt.Errorf("version %q: %w", s.version, err)
+		}
+		for _, f := range cfg.Features {
+			name, ok := featureHere(f.Name, cfg, info)
+			known := slices.ContainsFunc(out.Features, func(o collector.FeatureConfig) bool { return o.Name == name })
+			if f.Private != collector.PrivacyNone && ok && !known {
+				out.Features = append(out.Features, collector.FeatureConfig{Name: name, Private: f.Private})
+			}
+		}
+		if name, ok := featureHere(cfg.Subject, cfg, info); ok && out.Subject == "" {
+			out.Subject = name
+		}
+	}
+	return out, nil
+}
+
+// featureHere is what a feature of a configuration is called in a version: the same, or,
+// where the configuration names the columns of a matrix, what is in its place.
+func featureHere(name string, cfg collector.ModelConfig, info *engine.Info) (string, bool) {
+	if slices.ContainsFunc(info.Features, func(f engine.Feature) bool { return f.Name == name }) ||
+		info.Features == nil && slices.ContainsFunc(info.Inputs, func(s engine.Spec) bool { return s.Name == name }) {
+		return name, true
+	}
+	if i := slices.Index(cfg.FeatureNames, name); i >= 0 && len(cfg.FeatureNames) == len(info.Features) {
+		return info.Features[i].Name, true
+	}
+	return name, false
+}
+
+// inheritedYAML is the model.yaml that a version would have that says what it took over:
+// the store keeps it beside the model, so that its digest tells it from the same model
+// with nothing private, and its past predictions are read by it when the others have gone.
+func inheritedYAML(took collector.ModelConfig) ([]byte, error) {
+	if len(took.Features) == 0 && took.Subject == "" {
+		return nil, nil
+	}
+	quoted := func(s string) string {
+		b, _ := json.Marshal(s) // text always marshals
+		return string(b)
+	}
+	var b bytes.Buffer
+	b.WriteString("# Made by Pellucid: taken over from the other versions of the model.\nfeatures:\n")
+	for _, f := range took.Features {
+		fmt.Fprintf(&b, "  - {name: %s, private: %s}\n", quoted(f.Name), f.Private)
+	}
+	if took.Subject != "" {
+		fmt.Fprintf(&b, "subject: %s\n", quoted(took.Subject))
+	}
+	again, err := ParseConfig(b.Bytes(), "model.yaml")
+	if err != nil || !slices.Equal(again.Features, took.Features) || again.Subject != took.Subject {
+		return nil, errors.Join(errors.New("what is private in the model's other versions cannot be written down"), err)
+	}
+	return b.Bytes(), nil
+}
