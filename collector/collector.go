@@ -167,6 +167,8 @@ type StoredPrediction struct {
 	SpanID     string `json:"span_id,omitempty"`
 	ExternalID string `json:"external_id,omitempty"`
 	Capture    string `json:"capture,omitempty"`
+	// Weight is the number of predictions that it stands for; 0 means 1.
+	Weight float64 `json:"weight,omitempty"`
 	// Attempts are those of the prediction.
 	Attempts []Attempt `json:"attempts,omitempty"`
 	// Raw is the row in its own types, for whoever must compute with it again.

@@ -36,6 +36,9 @@ func StoredRows(p *Prediction, s *Schema) []StoredPrediction {
 			Digest: p.Digest, Route: p.Route, SpanID: p.SpanID,
 			ExternalID: oneOrEach(p.ExternalIDs, r), Capture: p.Capture, Attempts: p.Attempts, Raw: raw,
 		}
+		if p.Weight != 1 {
+			out[r].Weight = p.Weight
+		}
 		if len(p.Times) == 0 {
 			out[r].Time = p.ReceivedAt
 		}

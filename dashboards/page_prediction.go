@@ -162,7 +162,7 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 	if len(page.P.Features) == 0 && (len(page.Features) == 0 || page.P.Capture != collector.CaptureFull) {
 		page.Features, page.NoFeatures = nil, noFeatures(page.P)
 	}
-	page.Unexplained = unexplained(page.P)
+	page.Unexplained = unexplained(page.P, page.Privacy)
 	page.setURLs(ref)
 	page.Stages = stagesOf(page.P.LatencyMS)
 	for _, v := range s.Sources.Models() {
@@ -225,7 +225,8 @@ func (p *predictionPage) setURLs(ref collector.Ref) {
 		}
 		return u
 	}
-	p.ExplainURL = at("/explain", p.Privacy.Unsealed)
+	// An explanation has the values in it: with sealed ones there is none without them.
+	p.ExplainURL = at("/explain", p.Privacy.Sealed && p.Privacy.MayUnseal)
 	p.SealedURL, p.UnsealedURL = at("", false), at("", true)
 	switch {
 	case !p.Privacy.Sealed:
@@ -252,7 +253,13 @@ func noFeatures(p *collector.StoredPrediction) string {
 }
 
 // unexplained says why a prediction cannot be explained from what is stored of it.
-func unexplained(p *collector.StoredPrediction) string {
+func unexplained(p *collector.StoredPrediction, private api.Privacy) string {
+	for _, name := range slices.Sorted(maps.Keys(private.Features)) {
+		switch how := private.Features[name]; how {
+		case "drop", "mask", "hash", "bucket":
+			return "It cannot be explained: feature " + strconv.Quote(name) + " is private (" + how + "), so what the model saw is not stored."
+		}
+	}
 	switch {
 	case p.Status >= http.StatusBadRequest:
 		return "It failed, so there is nothing to explain."
@@ -260,6 +267,8 @@ func unexplained(p *collector.StoredPrediction) string {
 		return "It cannot be explained: capture.patterns took something out of its features, so what the model saw is not stored."
 	case p.Capture == collector.CaptureSampled, p.Capture == collector.CaptureCut, p.Capture == collector.CaptureNone:
 		return "It cannot be explained: what the model saw is not stored. Send its features to be explained, or keep them with a rule of capture.sample."
+	case private.Sealed && !private.MayUnseal:
+		return "Its explanation would show sealed values, which are shown to callers on the server's own machine only."
 	}
 	return ""
 }

@@ -630,9 +630,14 @@ func TestPrivateFieldsAreMarked(t *testing.T) {
 		}
 	}
 	marks := []string{`<td>a <span class="mark seal"`, `<td>c <span class="mark hash"`, `<td>d <span class="mark drop"`, "not stored", `<td>b</td>`, `<dt>said <span class="mark pattern"`}
-	show("who may not", append(marks, "machine only", "!unseal=true", "!/report", `title="The report would show sealed values`)...)
+	show("who may not", append(marks, "machine only", "!unseal=true", "!/report", "!/explain", `feature &#34;c&#34; is private (hash)`)...)
 	private.MayUnseal = true
-	show("who may", append(marks, `href="/ui/predictions/one?unseal=true"`, `action="/ui/predictions/one/explain"`, `href="/ui/predictions/one/report?unseal=true"`)...)
+	show("who may see what does not explain", append(marks, `href="/ui/predictions/one?unseal=true"`, "!/explain")...)
+	private.Features = map[string]string{"a": "seal"}
+	show("who may", `href="/ui/predictions/one?unseal=true"`, `action="/ui/predictions/one/explain?unseal=true"`, `href="/ui/predictions/one/report?unseal=true"`)
+	private.MayUnseal = false
+	show("who may not have it explained", "Its explanation would show sealed values", "!/explain", "!/report")
+	private.MayUnseal = true
 	private.Unsealed = true
 	show("who does", `action="/ui/predictions/one/explain?unseal=true"`, `href="/ui/predictions/one/report?unseal=true"`, `href="/ui/predictions/one">Hide them`)
 	private = api.Privacy{}

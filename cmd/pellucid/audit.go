@@ -254,12 +254,12 @@ type auditedModels struct {
 
 // Load makes a model's newest versions answer.
 func (m auditedModels) Load(ctx context.Context, name string) error {
-	return m.s.act(ctx, audit.Entry{Action: "model.load", Model: name}, func() error { return m.Repository.Load(ctx, name) })
+	return m.s.act(ctx, audit.Entry{Action: "model.load", Model: m.s.audited().known(name, "", name)}, func() error { return m.Repository.Load(ctx, name) })
 }
 
 // Unload makes a model stop answering.
 func (m auditedModels) Unload(ctx context.Context, name string) error {
-	return m.s.act(ctx, audit.Entry{Action: "model.unload", Model: name}, func() error { return m.Repository.Unload(ctx, name) })
+	return m.s.act(ctx, audit.Entry{Action: "model.unload", Model: m.s.audited().known(name, "", name)}, func() error { return m.Repository.Unload(ctx, name) })
 }
 
 // act records an act before it is done, and again where it failed.

@@ -86,6 +86,12 @@ func TestWhoReadWhatIsRecorded(t *testing.T) {
 	r.post(t, "/api/v1/predictions/"+id+"/explain", `{}`, nil)
 	r.post(t, "/v2/repository/models/xgb/unload", "", nil)
 	r.post(t, "/v2/repository/models/xgb/load", "", nil)
+	for _, act := range []string{"load", "unload"} {
+		if status, b, _ := r.call(t, "POST", "/v2/repository/models/"+canaryText+"/"+act, ""); status < 400 {
+			t.Errorf("%s of no model: %d %s", act, status, b)
+		}
+	}
+	r.call(t, "POST", "/api/v1/subjects/erase", `{"model":"`+canaryText+`","external_id":"`+canaryText+`","dry_run":true}`)
 	for _, made := range []string{"?model=" + canaryText, "?model=xgb&version=" + canaryText} {
 		r.call(t, "GET", "/api/v1/predictions"+made, "")
 	}
@@ -94,7 +100,9 @@ func TestWhoReadWhatIsRecorded(t *testing.T) {
 	}
 
 	list := auditEntries(t, cfg.Data)
-	want := []string{"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb", "read " + r.audit.Hash(canaryText), "read xgb"}
+	want := []string{"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb",
+		"model.load " + r.audit.Hash(canaryText), "model.load " + r.audit.Hash(canaryText) + " failed", "model.unload " + r.audit.Hash(canaryText), "model.unload " + r.audit.Hash(canaryText) + " failed",
+		"erase " + r.audit.Hash(canaryText) + " dry run", "read " + r.audit.Hash(canaryText), "read xgb"}
 	if got := actions(list); !slices.Equal(got, want) {
 		t.Errorf("recorded %q, want %q", got, want)
 	}

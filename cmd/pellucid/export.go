@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -157,9 +158,11 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 			if err != nil {
 				return err
 			}
-			features = storedNames(schema.Features)
+			features, outputs = storedNames(schema.Features), storedNames(schema.Outputs)
 			head := append(slices.Clone(exported), features...)
-			outputs = storedNames(schema.Outputs)
+			if slices.Contains(features, head[weightAt]) || slices.Contains(outputs, head[weightAt]) {
+				head[weightAt] = otherWeight
+			}
 			for _, name := range outputs {
 				widths[name] = outputWidth(schema, name)
 				head = append(head, outputColumns(name, widths[name])...)
@@ -173,7 +176,7 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 		}
 		record := []string{
 			p.ID, p.ExternalID, p.Time.Format(time.RFC3339Nano), p.ReceivedAt.Format(time.RFC3339Nano),
-			p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID, p.Capture, "",
+			p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID, p.Capture, plain(cmp.Or(p.Weight, 1)), "",
 		}
 		if len(p.Labels) > 0 {
 			record[len(record)-1] = p.Labels[0].Label
@@ -195,8 +198,14 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 }
 
 // exported are the columns of an export that are neither feature nor output, in
-// their order.
-var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id", "capture", "label"}
+// their order. That of weights has another name where a feature or an output is called
+// so, as a person's weight is.
+var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id", "capture", "weight", "label"}
+
+const (
+	weightAt    = 9
+	otherWeight = "_weight"
+)
 
 // other reports whether a row has other columns than names. One that has none, as a span
 // that tells no outcome, has no others.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,7 +42,8 @@ column is a feature. With --labels each row is a label instead, for a prediction
 named by --id or --external-id.
 
 Rows with an id may be sent again: a prediction is recorded once an id. What
-export wrote can be imported: its own columns are no features.`,
+export wrote can be imported: its own columns are no features, and its weights are
+read back.`,
 		Example: `  pellucid import --model risk --id id --time at --outputs score history.parquet
   pellucid import --model risk --labels --external-id order --label outcome labels.csv`,
 		Args: oneArg("file of rows"),
@@ -98,7 +100,13 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 		to: poster{url: strings.TrimRight(o.url, "/"), client: &http.Client{Timeout: time.Minute}},
 	}
 	// What export wrote beside features and outputs is neither.
-	own := slices.IndexFunc(exported, func(name string) bool { return t.Column(name) == nil }) < 0
+	own := slices.IndexFunc(exported, func(name string) bool { return name != exported[weightAt] && t.Column(name) == nil }) < 0
+	weights := ""
+	if own {
+		weights = exportedWeight(t)
+		o.weight = cmp.Or(o.weight, weights)
+		im.weight = o.weight
+	}
 	taken := slices.Concat([]string{o.id, o.externalID, o.time, o.label, o.observedAt, o.weight}, o.outputs)
 	for _, name := range taken {
 		if name != "" && t.Column(name) == nil {
@@ -125,11 +133,23 @@ func newImporter(t *table.Table, o importOptions) (*importer, error) {
 		}
 	}
 	for i := range t.Columns {
-		if name := t.Columns[i].Name; !slices.Contains(taken, name) && !(own && slices.Contains(exported, name)) {
+		if name := t.Columns[i].Name; !slices.Contains(taken, name) && (!own || name != weights && (name == exported[weightAt] || !slices.Contains(exported, name))) {
 			im.features = append(im.features, &t.Columns[i])
 		}
 	}
 	return im, nil
+}
+
+// exportedWeight is the column in which export wrote the weights: beside the label,
+// where no feature can be. Files of an earlier Pellucid have none.
+func exportedWeight(t *table.Table) string {
+	if len(t.Columns) <= weightAt+1 || t.Columns[weightAt+1].Name != exported[weightAt+1] {
+		return ""
+	}
+	if name := t.Columns[weightAt].Name; name == exported[weightAt] || name == otherWeight {
+		return name
+	}
+	return ""
 }
 
 // quoted is the beginning of a cell, for whoever's file it is of.

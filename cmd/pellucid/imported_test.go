@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,6 +169,42 @@ func TestImportsThatAreRefused(t *testing.T) {
 	}
 }
 
+// checkWeightsExported takes weights out and back in, also of a model with a feature
+// that is called so.
+func checkWeightsExported(t *testing.T, r *rig) {
+	t.Helper()
+	dir := t.TempDir()
+	r.post(t, "/api/v1/predictions", `[{"model":"heavy","id":"a","weight":2.5,"features":{"weight":70,"x":1},"outputs":{"y":1}},{"model":"heavy","id":"b","features":{"weight":80,"x":2},"outputs":{"y":0}},
+		{"model":"light","id":"c","weight":10,"features":{"x":1},"outputs":{"y":1}}]`, nil)
+	r.stored(t)
+	for model, column := range map[string]string{"heavy": "_weight", "light": "weight"} {
+		path := filepath.Join(dir, model+".csv")
+		if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", model, "--output", path); status != 0 {
+			t.Fatal(stderr)
+		}
+		if head, _, _ := strings.Cut(readFile(t, path), "\n"); !strings.Contains(head, ",capture,"+column+",label,") {
+			t.Errorf("%s: %s", model, head)
+		}
+		if status, _, stderr := command(t, "import", path, "--url", r.url, "--model", model+"_again", "--id", "id", "--outputs", "y"); status != 0 || strings.Contains(stderr, "taken for a feature") {
+			t.Fatal(stderr)
+		}
+		r.stored(t)
+		var was, now collector.Page
+		r.get(t, "/api/v1/predictions?model="+model, &was)
+		r.get(t, "/api/v1/predictions?model="+model+"_again", &now)
+		if len(was.Predictions) != len(now.Predictions) {
+			t.Fatalf("%s: %d predictions, were %d", model, len(now.Predictions), len(was.Predictions))
+		}
+		for _, p := range now.Predictions {
+			i := slices.IndexFunc(was.Predictions, func(q collector.StoredPrediction) bool { return q.ID == p.ID })
+			want := map[string]float64{"a": 2.5, "b": 0, "c": 10}[p.ID]
+			if i < 0 || p.Weight != want || was.Predictions[i].Weight != want || !reflect.DeepEqual(p.Features, was.Predictions[i].Features) {
+				t.Errorf("%s: %+v", model, p)
+			}
+		}
+	}
+}
+
 // TestImportCommand takes what export wrote into another server, and the labels of
 // a file after it; sent again it changes nothing.
 func TestImportCommand(t *testing.T) {
@@ -215,6 +253,7 @@ func TestImportCommand(t *testing.T) {
 	if len(copied.Predictions) != 3 {
 		t.Errorf("%d copies", len(copied.Predictions))
 	}
+	checkWeightsExported(t, r)
 	for want, args := range map[string][]string{
 		"no column":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk", "--outputs", "q"},
 		"--outputs":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk"},

@@ -178,7 +178,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending)) {
 		return out, waiting
 	}
-	entry := audit.Entry{Action: "erase", Tenant: x.Tenant, Model: x.Model, Object: s.audited().about(r.Subject)}
+	entry := audit.Entry{Action: "erase", Tenant: x.Tenant, Model: s.audited().known(x.Model, "", x.Model), Object: s.audited().about(r.Subject)}
 	if r.DryRun || waiting != nil {
 		e, err := s.countSubject(ctx, &x, o)
 		if err != nil {
@@ -273,7 +273,7 @@ func (s *server) exportSubject(ctx context.Context, r api.Subject, w io.Writer) 
 			return err
 		}
 		err := s.audit.Append(ctx, audit.Entry{
-			Action: "export", Tenant: x.Tenant, Model: x.Model, Object: s.audited().about(r), Counts: e.Before,
+			Action: "export", Tenant: x.Tenant, Model: s.audited().known(x.Model, "", x.Model), Object: s.audited().about(r), Counts: e.Before,
 		}, true)
 		if err != nil {
 			return err

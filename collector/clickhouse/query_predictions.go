@@ -21,7 +21,7 @@ import (
 // scanPrediction.
 const storedColumns = "id, row, rows, received_at, time, model, version, digest, route, trace_id, span_id, external_id, " +
 	"status, error, capture, decode_ns, model_ns, encode_ns, capture_ns, total_ns, schema_id, " +
-	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, attempt_status, attempt_ms"
+	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, attempt_status, attempt_ms, weight"
 
 // Limits of a listing.
 const (
@@ -334,17 +334,21 @@ func scanPrediction(rows driver.Rows) (Row, error) {
 		l         collector.Stages
 		answers   []uint16
 		took      []float64
+		weight    float64
 		p         = &r.StoredPrediction
 		fin, fout = &p.Raw.Features, &p.Raw.Outputs
 	)
 	err := rows.Scan(&r.RequestID, &row, &n, &p.ReceivedAt, &p.Time, &p.Model, &p.Version, &p.Digest, &route, &p.TraceID, &p.SpanID, &p.ExternalID,
 		&status, &p.Error, &p.Capture, &l.Decode, &l.Model, &l.Encode, &l.Capture, &l.Total, &p.Raw.SchemaID,
-		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str, &p.Raw.Score, &p.Raw.Decided, &answers, &took)
+		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str, &p.Raw.Score, &p.Raw.Decided, &answers, &took, &weight)
 	if err != nil {
 		return r, fmt.Errorf("scan a prediction: %w", err)
 	}
 	for i := range min(len(answers), len(took)) {
 		p.Attempts = append(p.Attempts, collector.Attempt{Status: int(answers[i]), MS: took[i]})
+	}
+	if weight != 1 {
+		p.Weight = weight
 	}
 	r.Row, r.Rows = int(row), int(n)
 	p.ID = collector.RowID(r.RequestID, r.Row, r.Rows)
