@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/pellucid/pellucid/collector/capture"
 	"github.com/pellucid/pellucid/collector/telemetry"
@@ -81,11 +83,15 @@ func cleanSpan(p *capture.Patterns, sp telemetry.Span) telemetry.Span {
 	return sp
 }
 
-// cleanMap copies a map with what patterns find in its values taken out.
+// cleanMap copies a map with what patterns find in its keys and values taken out.
 func cleanMap(p *capture.Patterns, m map[string]string) map[string]string {
 	out := make(map[string]string, len(m))
-	for k, v := range m {
-		out[k] = p.Text(v)
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		clean := p.Text(k)
+		for _, twice := out[clean]; twice; _, twice = out[clean] {
+			clean += "'" // two keys may differ in nothing else
+		}
+		out[clean] = p.Text(m[k])
 	}
 	return out
 }

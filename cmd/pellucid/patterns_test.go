@@ -29,7 +29,8 @@ func TestRulesAndPatterns(t *testing.T) {
 	r.post(t, "/api/v1/predictions", `{"model":"notes","id":"n9","features":{"note":"","email":"","income":null},"outputs":{"said":"","score":0},"status":500,"error":"no `+card+` of `+mail+`"}`, nil)
 	r.post(t, "/api/v1/feedback", `{"external_id":"of `+mail+` 0","label":"ask `+mail+`"}`, nil)
 	r.post(t, "/v1/traces", `{"resourceSpans":[{"resource":{"attributes":[{"key":"owner","value":{"stringValue":"`+mail+`"}},{"key":"service.name","value":{"stringValue":"of `+mail+`"}}]},"scopeSpans":[{"scope":{"name":"lib `+mail+`","version":"`+card+`"},"spans":[{"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","name":"mail `+mail+`","kind":1,`+
-		`"startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564801000000000","attributes":[{"key":"to","value":{"stringValue":"`+mail+`"}}],"events":[{"timeUnixNano":"1714564800500000000","name":"e","attributes":[{"key":"card","value":{"stringValue":"`+card+`"}}]}],"status":{"message":"no `+mail+`","code":2}}]}]}]}`, nil)
+		`"startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564801000000000","attributes":[{"key":"to","value":{"stringValue":"`+mail+`"}},{"key":"of `+mail+`","value":{"intValue":"1"}},{"key":"of bob@example.org","value":{"intValue":"2"}},`+
+		`{"key":"url.full","value":{"stringValue":"https://x.example/?to=ann%40example.org&x=1"}},{"key":"map","value":{"kvlistValue":{"values":[{"key":"`+mail+`","value":{"stringValue":"ann%40example.org"}}]}}}],"events":[{"timeUnixNano":"1714564800500000000","name":"e","attributes":[{"key":"card","value":{"stringValue":"`+card+`"}}]}],"status":{"message":"no `+mail+`","code":2}}]}]}]}`, nil)
 	r.stored(t)
 	var p collector.StoredPrediction
 	r.get(t, "/api/v1/predictions/n0", &p)
@@ -55,6 +56,9 @@ func TestRulesAndPatterns(t *testing.T) {
 	}
 	secrets := []string{mail, "example.org", card, plain}
 	db := r.database(t)
+	until(t, "keys are kept apart", func() bool {
+		return sql(t, db, "SELECT mapKeys(SpanAttributes) FROM otel_traces WHERE SpanName = 'mail [email]' FORMAT TSV") == `['map','of [email]','of [email]\\'','to','url.full']`
+	})
 	until(t, "the spans are stored", func() bool {
 		return sql(t, db, "SELECT countIf(SpanName = 'mail [email]') = 1 AND count() > 2 FROM otel_traces") == "1"
 	})

@@ -83,11 +83,11 @@ func NewPatterns(use map[string]PatternAction, key []byte) (*Patterns, error) {
 }
 
 // Text returns s with what the patterns find replaced.
-func (p *Patterns) Text(s string) string { return p.replace(s, false) }
+func (p *Patterns) Text(s string) string { return p.inside(s, false, maxEscapes) }
 
 // ID is Text for an id that joins rows: what is found is hashed, so that it still
 // does.
-func (p *Patterns) ID(s string) string { return p.replace(s, true) }
+func (p *Patterns) ID(s string) string { return p.inside(s, true, maxEscapes) }
 
 func (p *Patterns) replace(s string, id bool) string {
 	if p == nil {

@@ -195,11 +195,36 @@ func TestPatternHashes(t *testing.T) {
 	}
 }
 
+// TestPatternsFindWhatIsEscaped: in addresses, once or twice.
+func TestPatternsFindWhatIsEscaped(t *testing.T) {
+	p := allPatterns(t, PatternMask)
+	for in, want := range map[string]string{
+		"a%40b.example": "[email]",
+		"GET /users/ann%40example.org/orders?x=1 HTTP/1.1":        "GET /users/[email]/orders?x=1 HTTP/1.1",
+		"https://x.example/p?to=ann%40example.org&n=a%20b#top":    "https://x.example/p?to=[email]&n=a%20b#top",
+		"q=write%20to%20ann%40example.org%20now&b=%zz%":           "q=write to [email] now&b=%zz%",
+		"card=4111%201111%201111%201111&x=1":                      "card=[card]&x=1",
+		"card=4111+1111+1111+1111;tel=%2B4930901820":              "card=[card];tel=[phone]",
+		"iban=DE89%203704%200044%200532%200130%2000":              "iban=[iban]",
+		"u=https%3A%2F%2Fx.example%2F%3Fto%3Dann%2540example.org": "u=https://x.example/?to=[email]",
+		"%41nn%40example.org":                                     "[email]",
+		`{"u":"/x?a=ann%40example.org","ann@example.org":"100%"}`: `{"u":"/x?a=[email]","[email]":"100%"}`,
+		"100% of 50%20 a%40b 1+1=2+2 50%":                         "100% of 50%20 a%40b 1+1=2+2 50%",
+	} {
+		if got := p.Text(in); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+	if p.ID("a%40b.example") != p.ID("a@b.example") {
+		t.Error("an id that is escaped is another")
+	}
+}
+
 // TestPatternsOnHostileTexts: texts of a mebibyte that are made to be looked at again and
 // again; a form that did would not end within the test's own time.
 func TestPatternsOnHostileTexts(t *testing.T) {
 	p := allPatterns(t, PatternMask)
-	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa."} {
+	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa.", "%40", "%25", "%", "=+", "a%40b.io&", "=1+%2B"} {
 		s := strings.Repeat(unit, 1<<20/len(unit))
 		if got := p.Text(s); len(got) > 2*len(s) {
 			t.Errorf("%q grows to %d", unit, len(got))
