@@ -31,7 +31,7 @@ type Scrubber struct {
 // its bytes.
 const (
 	maxScrubbed = 32 << 20
-	formCost    = 32
+	formCost    = 64
 )
 
 // longText is from which length a value is looked for as it is and as JSON only.
@@ -66,6 +66,9 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 		done[t] = true
 		if f, err := strconv.ParseFloat(t, 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
 			s.numbers = append(s.numbers, math.Abs(f))
+			if strings.Trim(t, "0123456789.eE+-") == "" {
+				return add(t) && add(strings.ToUpper(t)) // nothing in it is ever escaped
+			}
 		}
 		for _, form := range asRepeated(t) {
 			if !add(form) {
@@ -184,16 +187,21 @@ const fewWords = 4
 // HTML and addresses, in one case, and each of a few words.
 func asRepeated(t string) []string {
 	quoted, _ := json.Marshal(t) // text always marshals
+	bare := &bytes.Buffer{}
+	enc := json.NewEncoder(bare)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(t) // as above
+	asJSON := []string{string(quoted[1 : len(quoted)-1]), strings.TrimSuffix(bare.String(), "\"\n")[1:]}
 	if len(t) > longText {
-		return []string{string(quoted[1 : len(quoted)-1])}
+		return asJSON
 	}
 	trimmed := strings.TrimSpace(t)
 	ascii := strconv.QuoteToASCII(t)
 	python := strings.NewReplacer(`\"`, `"`).Replace(ascii)
-	out := []string{
-		trimmed, string(quoted[1 : len(quoted)-1]), ascii[1 : len(ascii)-1], python[1 : len(python)-1], html.EscapeString(t), url.QueryEscape(t), url.PathEscape(t),
+	out := append(asJSON,
+		trimmed, ascii[1:len(ascii)-1], python[1:len(python)-1], html.EscapeString(t), url.QueryEscape(t), url.PathEscape(t),
 		strings.ToUpper(trimmed), strings.ToLower(trimmed),
-	}
+	)
 	if words := strings.Fields(t); len(words) > 1 && len(words) <= fewWords {
 		for _, w := range words {
 			if len(w) >= wholeFrom {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -30,7 +31,7 @@ const (
 	canaryNumber = 123456.703125 // a float32 whose digits are its own
 )
 
-var canaryDigits = []string{"123456.7", "1.23456703125e+05", "1.234567e+05"}
+var canaryDigits = []string{"123456.7", "1.23456703125e+05", "1.234567e+05", "123,456.7"}
 
 // leaks returns what of the canaries is in b.
 func leaks(b []byte) string {
@@ -45,6 +46,11 @@ func leaks(b []byte) string {
 	} {
 		if bytes.Contains(b, raw) {
 			return name
+		}
+	}
+	for offset := range 3 { // in base64, wherever it begins
+		if text := base64.StdEncoding.EncodeToString([]byte("xyz"[:offset] + canaryText))[4:12]; bytes.Contains(b, []byte(text)) {
+			return "base64 " + text
 		}
 	}
 	return ""
@@ -214,8 +220,8 @@ func otherRoads(t *testing.T, r *rig) (spans string) {
 	if _, err := client.ModelInfer(t.Context(), req); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a bad request by gRPC: %v", err)
 	}
-	span := `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score ` + canaryText + `","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[` + attributes + `%s],
-		"status":{"code":2,"message":"bad ` + canaryText + ` of 123456.703125"},"events":[{"name":"exception","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no ` + canaryText + `"}}]}]}`
+	span := `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score ` + canaryText + `","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[{"key":"raw","value":{"bytesValue":"` + base64.StdEncoding.EncodeToString([]byte("a "+canaryText)) + `"}},` + attributes + `%s],
+		"status":{"code":2,"message":"bad ` + canaryText + ` of 123456.703125, 123,456.70 and 1.234567e+05"},"events":[{"name":"exception","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no ` + canaryText + `"}}]}]}`
 	spans = `{"resourceSpans":[{"scopeSpans":[{"spans":[` + fmt.Sprintf(span, 1, `,{"key":"error.type","value":{"stringValue":"no such `+canaryText+`"}}`) + "," + fmt.Sprintf(span, 2, `,{"key":"ml.features.`+canaryText+`","value":{"intValue":1}}`) + `]}]}]}`
 	// The store is away: the predictions are recorded, the spans are to come again.
 	if code, b, _ := r.call(t, "POST", "/v1/traces", spans); code != 503 {

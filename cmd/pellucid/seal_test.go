@@ -168,6 +168,14 @@ func checkShown(t *testing.T, r *rig, id string) {
 	if status, b, _ := r.call(t, "GET", html.UnescapeString(string(link[1])), ""); status != 200 {
 		t.Errorf("%s: %d %.300s", link[1], status, b)
 	}
+	// So is its button.
+	button := regexp.MustCompile(`action="(/ui/predictions/[^/"]+/explain[^"]*)"`).FindSubmatch(b)
+	if button == nil {
+		t.Fatalf("no button that explains: %s", b)
+	}
+	if status, b, _ := r.call(t, "POST", html.UnescapeString(string(button[1])), ""); status != 200 || !strings.Contains(string(b), "carrier") {
+		t.Errorf("%s: %d %.300s", button[1], status, b)
+	}
 	for _, wrong := range []string{"?unseal=1", "?unseal=true&unseal=true", "?unseal="} {
 		if status, _, _ := r.call(t, "GET", "/api/v1/predictions/"+id+wrong, ""); status != 400 {
 			t.Errorf("%s: %d", wrong, status)

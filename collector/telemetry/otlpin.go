@@ -3,20 +3,16 @@ package telemetry
 import (
 	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"mime"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"go.opentelemetry.io/otel/metric"
@@ -59,11 +55,14 @@ type IntakeConfig struct {
 // Intake takes traces from other programs by OTLP, over HTTP (Handler) and gRPC
 // (Register). It answers when they are stored, and nothing of them is sent on.
 type Intake struct {
-	cfg     IntakeConfig
-	refused metric.Int64Counter
+	cfg                IntakeConfig
+	refused, forgotten metric.Int64Counter
+	said               traceValues
+	// building bounds how many requests' values are made ready to be looked for at a time.
+	building chan struct{}
 
-	mu   sync.Mutex // guards said
-	said time.Time
+	mu   sync.Mutex // guards told
+	told time.Time
 }
 
 // NewIntake returns an Intake.
@@ -74,12 +73,18 @@ func NewIntake(cfg IntakeConfig) *Intake {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	in := &Intake{cfg: cfg}
+	in := &Intake{cfg: cfg, building: make(chan struct{}, 2)}
+	in.said.limit(maxSaid, saidFor)
 	var err error
 	in.refused, err = cfg.Meter.Meter("github.com/pellucid/pellucid/collector/telemetry").Int64Counter("ml.intake.spans.refused",
 		metric.WithUnit("{span}"), metric.WithDescription("Spans taken in by OTLP that were left out, or are no predictions as they mean to be."))
 	if err != nil {
 		cfg.Log.Warn("refused spans are not counted", "error", err)
+	}
+	in.forgotten, err = cfg.Meter.Meter("github.com/pellucid/pellucid/collector/telemetry").Int64Counter("ml.intake.traces.forgotten",
+		metric.WithUnit("{trace}"), metric.WithDescription("Traces of predictions taken in by OTLP whose values were forgotten before their time, so that later spans of them are stored as they come."))
+	if err != nil {
+		cfg.Log.Warn("forgotten traces are not counted", "error", err)
 	}
 	return in
 }
@@ -90,8 +95,8 @@ func (in *Intake) tell(ctx context.Context, n int64) {
 	in.refused.Add(ctx, n)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if now := time.Now(); now.Sub(in.said) >= logEvery {
-		in.said = now
+	if now := time.Now(); now.Sub(in.told) >= logEvery {
+		in.told = now
 		in.cfg.Log.WarnContext(ctx, "spans sent by OTLP were refused; why is in the answer's partial_success, which most SDKs do not show", "spans", n)
 	}
 }
@@ -108,8 +113,7 @@ func (e *intakeError) Error() string { return e.message }
 // durable as the spool makes them, and do not wait for the store.
 func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptraceotlp.ExportResponse, *intakeError) {
 	res := ptraceotlp.NewExportResponse()
-	spans, rejected := spansOf(req.Traces())
-	scrub(spans, req.Traces())
+	spans, rejected := spansOf(req.Traces(), in.scrubbers(ctx, req.Traces()))
 	if n, d := len(spans), days(spans); n > maxOTLPSpans || d > maxOTLPDays {
 		return res, &intakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("%d spans of %d days in one request, the limits are %d and %d", n, d, maxOTLPSpans, maxOTLPDays)}
 	}
@@ -243,107 +247,6 @@ func readOTLP(w http.ResponseWriter, r *http.Request, kind string, req ptraceotl
 	return http.StatusOK, nil
 }
 
-// spansOf turns traces into rows, and counts the spans that can be none.
-func spansOf(traces ptrace.Traces) (spans []Span, rejected int64) {
-	for _, rs := range traces.ResourceSpans().All() {
-		resource := attributeTexts(rs.Resource().Attributes())
-		for _, ss := range rs.ScopeSpans().All() {
-			for _, s := range ss.Spans().All() {
-				if !storable(s) {
-					rejected++
-					continue
-				}
-				spans = append(spans, spanOf(s, resource, ss.Scope()))
-			}
-		}
-	}
-	return spans, rejected
-}
-
-// scrub takes the values of predictions out of what else is said in their traces: a name,
-// an error's message, the attributes of an event.
-func scrub(spans []Span, traces ptrace.Traces) {
-	values := map[string][]json.RawMessage{}
-	for _, rs := range traces.ResourceSpans().All() {
-		for _, ss := range rs.ScopeSpans().All() {
-			for _, s := range ss.Spans().All() {
-				id := s.TraceID().String()
-				values[id] = appendValues(values[id], s.Attributes())
-			}
-		}
-	}
-	by := make(map[string]collector.Scrubber, len(values))
-	for id, list := range values {
-		by[id] = collector.NewScrubber(list, nil)
-	}
-	for i := range spans {
-		if x, ok := by[spans[i].TraceID]; ok {
-			spans[i].scrub(x)
-		}
-	}
-}
-
-func appendValues(to []json.RawMessage, attributes pcommon.Map) []json.RawMessage {
-	for k, v := range attributes.All() {
-		if value(k) && len(to) < maxSpanValues {
-			to = append(to, rawValues(v)...)
-		}
-	}
-	return to
-}
-
-// rawValues are an attribute's values as JSON, also where it is a string that holds it.
-func rawValues(v pcommon.Value) []json.RawMessage {
-	switch v.Type() {
-	case pcommon.ValueTypeMap:
-		var out []json.RawMessage
-		for _, one := range v.Map().All() {
-			out = append(out, rawValues(one)...)
-		}
-		return out
-	case pcommon.ValueTypeStr:
-		var all map[string]json.RawMessage
-		if len(v.Str()) <= maxSpanJSON && json.Unmarshal([]byte(v.Str()), &all) == nil {
-			return slices.Collect(maps.Values(all))
-		}
-	}
-	raw, err := rawOf(v, true)
-	if err != nil {
-		return nil // no prediction has it
-	}
-	return []json.RawMessage{raw}
-}
-
-func (s *Span) scrub(x collector.Scrubber) {
-	s.SpanName, s.StatusMessage, s.TraceState = x.Text(s.SpanName), x.Text(s.StatusMessage), x.Long(s.TraceState)
-	clean := func(m map[string]string) {
-		for k, v := range m {
-			if clean := x.Long(k); clean != k {
-				delete(m, k)
-				k = clean
-				m[k] = x.Long(v)
-			}
-			switch {
-			case strings.HasPrefix(k, "service."), strings.HasPrefix(k, "telemetry."):
-			case strings.HasPrefix(k, "ml."), strings.HasPrefix(k, "gen_ai."):
-			case strings.HasPrefix(k, "exception."), strings.HasPrefix(k, "error."):
-				m[k] = x.Text(v)
-			default:
-				m[k] = x.Long(v)
-			}
-		}
-	}
-	clean(s.SpanAttributes)
-	clean(s.ResourceAttributes)
-	for i := range s.Events {
-		s.Events[i].Name = x.Text(s.Events[i].Name)
-		clean(s.Events[i].Attributes)
-	}
-	for i := range s.Links {
-		clean(s.Links[i].Attributes)
-	}
-}
-
 // storable reports whether a span can be a row of the table.
 func storable(s ptrace.Span) bool {
 	start := s.StartTimestamp().AsTime()
@@ -356,44 +259,4 @@ func days(spans []Span) int {
 		seen[spans[i].Timestamp.Unix()/86400] = true
 	}
 	return len(seen)
-}
-
-func spanOf(s ptrace.Span, resource map[string]string, scope pcommon.InstrumentationScope) Span {
-	row := Span{
-		Timestamp: s.StartTimestamp().AsTime(), TraceID: s.TraceID().String(), SpanID: s.SpanID().String(), ParentSpanID: s.ParentSpanID().String(),
-		TraceState: s.TraceState().AsRaw(), SpanName: s.Name(), SpanKind: s.Kind().String(),
-		ServiceName: resource["service.name"], ResourceAttributes: resource, ScopeName: scope.Name(), ScopeVersion: scope.Version(),
-		SpanAttributes: attributeTexts(s.Attributes()), StatusCode: s.Status().Code().String(), StatusMessage: s.Status().Message(),
-	}
-	if end := s.EndTimestamp(); end > s.StartTimestamp() {
-		row.Duration = uint64(end - s.StartTimestamp())
-	}
-	for _, e := range s.Events().All() {
-		at := e.Timestamp().AsTime()
-		if at.Before(earliestSpan) || !at.Before(latestSpan) {
-			at = row.Timestamp
-		}
-		attributes := attributeTexts(e.Attributes())
-		if strings.HasPrefix(e.Name(), "gen_ai.") {
-			// What was said is in attributes of such an event that have plain names.
-			maps.DeleteFunc(attributes, func(key, _ string) bool { return !strings.HasPrefix(key, "gen_ai.") && key != errorType })
-		}
-		row.Events = append(row.Events, SpanEvent{Timestamp: at, Name: e.Name(), Attributes: attributes})
-	}
-	for _, l := range s.Links().All() {
-		row.Links = append(row.Links, SpanLink{TraceID: l.TraceID().String(), SpanID: l.SpanID().String(), TraceState: l.TraceState().AsRaw(), Attributes: attributeTexts(l.Attributes())})
-	}
-	return row
-}
-
-// attributeTexts renders attributes as the collector's exporter does, but for the
-// values of predictions; never nil.
-func attributeTexts(m pcommon.Map) map[string]string {
-	out := make(map[string]string, m.Len())
-	for k, v := range m.All() {
-		if !value(k) {
-			out[k] = v.AsString()
-		}
-	}
-	return out
 }

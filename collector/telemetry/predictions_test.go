@@ -151,7 +151,7 @@ func TestValuesAreNotKeptWithSpans(t *testing.T) {
 	e.SetName("gen_ai.user.message")
 	e.Attributes().PutStr("content", "secret")
 	e.Attributes().PutStr("gen_ai.system", "openai")
-	spans, _ := spansOf(traces)
+	spans, _ := spansOf(traces, nil)
 	if text := fmt.Sprintf("%+v", spans); strings.Contains(text, "secret") {
 		t.Error(text)
 	}
