@@ -198,7 +198,7 @@ func asRepeated(t string) []string {
 	trimmed := strings.TrimSpace(t)
 	ascii := strconv.QuoteToASCII(t)
 	python := strings.NewReplacer(`\"`, `"`).Replace(ascii)
-	out := append(asJSON,
+	out := append(slices.Clone(asJSON),
 		trimmed, ascii[1:len(ascii)-1], python[1:len(python)-1], html.EscapeString(t), url.QueryEscape(t), url.PathEscape(t),
 		strings.ToUpper(trimmed), strings.ToLower(trimmed),
 	)

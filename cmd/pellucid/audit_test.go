@@ -100,9 +100,11 @@ func TestWhoReadWhatIsRecorded(t *testing.T) {
 	}
 
 	list := auditEntries(t, cfg.Data)
-	want := []string{"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb",
+	want := []string{
+		"read xgb", "read xgb", "count xgb", "explain xgb", "model.unload xgb", "model.load xgb",
 		"model.load " + r.audit.Hash(canaryText), "model.load " + r.audit.Hash(canaryText) + " failed", "model.unload " + r.audit.Hash(canaryText), "model.unload " + r.audit.Hash(canaryText) + " failed",
-		"erase " + r.audit.Hash(canaryText) + " dry run", "read " + r.audit.Hash(canaryText), "read xgb"}
+		"erase " + r.audit.Hash(canaryText) + " dry run", "read " + r.audit.Hash(canaryText), "read xgb",
+	}
 	if got := actions(list); !slices.Equal(got, want) {
 		t.Errorf("recorded %q, want %q", got, want)
 	}

@@ -89,7 +89,7 @@ func TestTracesAreForgotten(t *testing.T) {
 	value := func(i int) collector.Scrubber {
 		return collector.NewScrubber([]json.RawMessage{json.RawMessage(fmt.Sprintf(`"value %04d"`, i))}, nil)
 	}
-	each := int(value(0).Size()) + traceCost
+	each := value(0).Size() + traceCost
 	m.limit(10*each, time.Minute)
 	at := func(i int) (id pcommon.TraceID) {
 		binary.LittleEndian.PutUint32(id[:], uint32(i))
