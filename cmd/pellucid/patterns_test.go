@@ -113,6 +113,48 @@ func TestRulesHoldForUpstreams(t *testing.T) {
 	searchFolder(t, cfg.Data)
 }
 
+// TestRulesOfOneFile: two models of the same file have rules of their own, while they are
+// served and afterwards.
+func TestRulesOfOneFile(t *testing.T) {
+	models := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		place(t, models, name+"/1/model.ubj", readFile(t, gbm+"model.ubj"))
+	}
+	cfg := testConfig(t, models)
+	cfg.Capture.Private = map[string]string{"a.temp": "mask", "c.temp": "drop"}
+	r := startRig(t, cfg)
+	ids := map[string]string{}
+	for _, name := range []string{"a", "b", "c"} {
+		ids[name] = r.post(t, "/v2/models/"+name+"/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,123456.703125,4,5,6,7,8,9,10,11,12,13,14,15]}]}`, nil).Get("Pellucid-Prediction-Id")
+	}
+	r.stored(t)
+	explain := func(name string) (int, string) {
+		status, b, _ := r.call(t, "POST", "/api/v1/predictions/"+ids[name]+"/explain", `{"method":"tree_shap"}`)
+		return status, string(b)
+	}
+	for _, name := range []string{"a", "c"} {
+		if status, b := explain(name); status != 422 || !strings.Contains(b, "temp") {
+			t.Errorf("%s: %d %s", name, status, b)
+		}
+	}
+	if status, b := explain("b"); status != 200 {
+		t.Errorf("without a rule: %d %s", status, b)
+	}
+	r.halt(t)
+	// None is served any more, and the rules are gone: what was recorded is not what
+	// the model saw.
+	cfg.Models, cfg.Capture.Private = t.TempDir(), nil
+	r = startRig(t, cfg)
+	for _, name := range []string{"a", "c"} {
+		if status, b := explain(name); status != 422 || !strings.Contains(b, "temp") {
+			t.Errorf("%s, not served: %d %s", name, status, b)
+		}
+	}
+	if status, b := explain("b"); status != 200 {
+		t.Errorf("without a rule, not served: %d %s", status, b)
+	}
+}
+
 // TestPrivateConfigurationFailsClosed: what cannot be meant is refused at start.
 func TestPrivateConfigurationFailsClosed(t *testing.T) {
 	for text, want := range map[string]string{

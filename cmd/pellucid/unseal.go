@@ -99,7 +99,7 @@ func (s *server) shown(ctx context.Context, tenant string, rows []collector.Stor
 	}
 	for i := range rows {
 		p := &rows[i]
-		v, err := s.models.ByDigest(p.Digest)
+		v, err := s.versionOf(p)
 		if errors.Is(err, collector.ErrNotFound) {
 			continue // nothing of a version that is not known can be sealed here
 		}

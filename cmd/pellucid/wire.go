@@ -328,8 +328,11 @@ func (s *server) explainRow(ctx context.Context, tenant string, p *collector.Sto
 	if p.Status >= 400 {
 		return nil, fmt.Errorf("it failed with status %d, there is nothing to explain: %w", p.Status, collector.ErrRefused)
 	}
-	v, err := s.models.ByDigest(p.Digest)
+	v, err := s.versionOf(p)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.sameRules(ctx, p, v); err != nil {
 		return nil, err
 	}
 	row := p.Raw
@@ -348,6 +351,40 @@ func (s *server) explainRow(ctx context.Context, tenant string, p *collector.Sto
 		list[i].PredictionID, list[i].Sealed = p.ID, sealed
 	}
 	return list, err
+}
+
+// versionOf is the version that made a row. The store keeps files once, whatever models
+// they are of, and rules of capture.private go by the model's name: the live version of
+// that name goes first.
+func (s *server) versionOf(p *collector.StoredPrediction) (*collector.ModelVersion, error) {
+	for _, v := range s.models.Live() {
+		if v.Name == p.Model && v.Digest == p.Digest {
+			return v, nil
+		}
+	}
+	return s.models.ByDigest(p.Digest)
+}
+
+// sameRules refuses a row in which something is private that is not so in v: what is
+// recorded of it is not what the model saw.
+func (s *server) sameRules(ctx context.Context, p *collector.StoredPrediction, v *collector.ModelVersion) error {
+	if p.Raw.SchemaID == v.Schema.ID {
+		return nil
+	}
+	schema := s.schemaOf(p.Raw.SchemaID)
+	if schema == nil {
+		var err error
+		if schema, err = s.store.Schema(ctx, p.Raw.SchemaID); err != nil {
+			return err
+		}
+	}
+	for i := range schema.Features {
+		f := &schema.Features[i]
+		if f.Private != collector.PrivacyNone && (i >= len(v.Schema.Features) || v.Schema.Features[i].Private != f.Private) {
+			return fmt.Errorf("feature %q was private when it was recorded: %w", f.Name, collector.ErrRefused)
+		}
+	}
+	return nil
 }
 
 // openRow opens a row's sealed values to explain it, for who may have that.
