@@ -26,7 +26,7 @@ const (
 // Path is an ensemble prepared for path-dependent Shapley values. It is
 // immutable and safe for concurrent use.
 //
-// Besides the ensemble it keeps about 200 bytes a node, at most 128 more for each
+// Besides the ensemble it keeps about 200 bytes a node, at most 256 more for each
 // that tests a feature again (7 MB for 500 trees of depth 6), and the router's
 // tables.
 type Path struct {
@@ -269,10 +269,14 @@ func (p *Path) newWalk() *walk {
 		slots = max(slots, t.program.slots*t.n)
 	}
 	stride := max(1, min(lanes, slotBytes/8/slots))
+	kernels := bestKernels()
+	if stride != lanes {
+		kernels = nil
+	}
 	return &walk{
 		machine: machine{
 			stride: stride, slots: make([]float64, slots*stride), planes: make([]tree.Plane, planes),
-			rates: make([]float64, 2*p.points), one: make([]float64, slots), kernels: hasKernels && stride == lanes,
+			rates: make([]float64, 2*p.points), one: make([]float64, slots), kernels: kernels,
 		},
 		in: p.router.NewInput(),
 	}

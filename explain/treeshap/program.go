@@ -63,8 +63,9 @@ const (
 	// planeBytes and columnBytes are what a plane and a column of phi take.
 	planeBytes  = tree.RouterRows / 8
 	columnBytes = lanes * 8
-	// keptPoints is the number of points up to which tau and kappa are kept.
-	keptPoints = 8
+	// keptPoints is the number of points up to which tau and kappa are kept, and for
+	// which there are kernels; unrolledPoints that up to which those have no loop.
+	keptPoints, unrolledPoints = 16, 8
 	// maxPlanes, maxColumns and maxProducts keep an op's offsets in 32 bits.
 	maxPlanes, maxColumns, maxProducts = 1 << 26, 1 << 23, 1 << 24
 )
@@ -135,9 +136,10 @@ func (t *pathTree) compile(columns map[int32]uint32) error {
 		}
 	}
 	if t.n <= keptPoints {
-		p.rates = make([]float64, len(p.products)*2*t.n)
+		wide := t.kappaAt()
+		p.rates = make([]float64, len(p.products)*2*wide)
 		for i, r := range p.products {
-			t.computeRates(r, p.rates[i*2*t.n:])
+			t.computeRates(r, p.rates[i*2*wide:])
 		}
 	}
 	return nil
@@ -223,7 +225,7 @@ func (c *compiler) product(r float64) uint32 {
 		p.products = append(p.products, r)
 	}
 	if c.t.n <= keptPoints {
-		return i * uint32(2*c.t.n*8)
+		return i * uint32(2*c.t.kappaAt()*8)
 	}
 	return i
 }
@@ -243,11 +245,21 @@ func (c *compiler) column(feature int32) uint32 {
 	return column
 }
 
+// kappaAt is where the kappas begin after the taus of a product: a kernel that loops
+// over the points has them at one place.
+func (t *pathTree) kappaAt() int {
+	if t.n > unrolledPoints && t.n <= keptPoints {
+		return keptPoints
+	}
+	return t.n
+}
+
 // computeRates fills in the taus and kappas of r.
 func (t *pathTree) computeRates(r float64, dst []float64) {
+	at := t.kappaAt()
 	for q, x := range t.rule.t {
 		f := float64(r*(1-x)) + x
-		dst[q], dst[t.n+q] = x/f, r/(f*f)
+		dst[q], dst[at+q] = x/f, r/(f*f)
 	}
 }
 
@@ -259,8 +271,8 @@ type machine struct {
 	planes []tree.Plane
 	// points is the number whose weights the first slot has, for weighed rows.
 	points, weighed int
-	// kernels says that the processor's own form is taken.
-	kernels bool
+	// kernels are the processor's own form, nil for the plain one.
+	kernels *kernelSet
 	// rates has room for those that are not kept, one for the slots of one row.
 	rates, one []float64
 }
@@ -270,9 +282,9 @@ type machine struct {
 func (m *machine) run(t *pathTree, value, word, rows int, phi []float64) {
 	p := &t.program
 	leaves := p.leaves[value*t.layout.leaves:][:t.layout.leaves]
-	if m.kernels && t.n <= maxKernelPoints {
+	if m.kernels != nil && t.n <= keptPoints {
 		m.weigh(t, min(m.stride, (rows+7)/8*8))
-		runKernel(t.n, p, m.slots, m.planes, word, phi, leaves, rows)
+		m.kernels.run(t.n, p, m.slots, m.planes, word, phi, leaves, rows)
 		return
 	}
 	if rows == 1 {
@@ -335,7 +347,8 @@ func (f *place) rates(o *op) (tau, kappa []float64) {
 	} else {
 		f.t.computeRates(p.products[o.rates], rates)
 	}
-	return rates[:f.n], rates[f.n : 2*f.n]
+	at := f.t.kappaAt()
+	return rates[:f.n], rates[at : at+f.n]
 }
 
 func (f *frame) fork(o *[3]op) {

@@ -4,9 +4,355 @@
 
 #include "textflag.h"
 
-// func run1AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func runAVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run1AVX512(SB), NOSPLIT, $0-64
+TEXT ·runAVX512(SB), NOSPLIT, $0-72
+	MOVQ         ops+0(FP), AX
+	MOVQ         $0x3ff0000000000000, CX
+	VPBROADCASTQ CX, Z31
+
+op:
+	MOVWQZX          2(AX), CX
+	IMULQ            points+64(FP), CX
+	SHLQ             $0x06, CX
+	ADDQ             slots+24(FP), CX
+	MOVWQZX          4(AX), DX
+	IMULQ            points+64(FP), DX
+	SHLQ             $0x06, DX
+	ADDQ             slots+24(FP), DX
+	MOVL             16(AX), BX
+	MOVL             20(AX), SI
+	MOVL             28(AX), DI
+	ADDQ             rates+16(FP), DI
+	MOVQ             masks+32(FP), R8
+	XORQ             R9, R9
+	MOVWLZX          (AX), R10
+	CMPL             R10, $0x00
+	JE               down
+	CMPL             R10, $0x01
+	JE               up1
+	CMPL             R10, $0x02
+	JE               up2
+	CMPL             R10, $0x03
+	JE               up3
+	CMPL             R10, $0x04
+	JE               bottom
+	VBROADCASTSD     32(AX), Z0
+	VBROADCASTSD     40(AX), Z1
+	MOVQ             leaves+48(FP), R11
+	MOVL             56(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z2
+	MOVQ             leaves+48(FP), R11
+	MOVL             60(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z3
+	VMULPD.BCST      80(AX), Z2, Z4
+	VFMADD231PD.BCST 88(AX), Z3, Z4
+	VSUBPD           Z4, Z2, Z2
+	VSUBPD           Z4, Z3, Z3
+	MOVQ             leaves+48(FP), R11
+	MOVL             104(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z5
+	MOVQ             leaves+48(FP), R11
+	MOVL             108(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z6
+	VMULPD.BCST      128(AX), Z5, Z7
+	VFMADD231PD.BCST 136(AX), Z6, Z7
+	VSUBPD           Z7, Z5, Z5
+	VSUBPD           Z7, Z6, Z6
+	MOVL             76(AX), R12
+	ADDQ             rates+16(FP), R12
+	MOVL             124(AX), R13
+	ADDQ             rates+16(FP), R13
+	MOVQ             phi+40(FP), R14
+
+forkrows:
+	KMOVB     (BX)(R8*1), K1
+	KMOVB     (SI)(R8*1), K2
+	MOVL      64(AX), R10
+	KMOVB     (R10)(R8*1), K3
+	MOVL      68(AX), R10
+	KMOVB     (R10)(R8*1), K4
+	MOVL      112(AX), R10
+	KMOVB     (R10)(R8*1), K5
+	MOVL      116(AX), R10
+	KMOVB     (R10)(R8*1), K6
+	VMOVAPD.Z Z31, K1, Z8
+	VSUBPD    Z8, Z31, Z9
+	VSUBPD.Z  Z0, Z8, K2, Z8
+	VSUBPD.Z  Z1, Z9, K2, Z9
+	VBLENDMPD Z2, Z3, K3, Z10
+	VMOVAPD.Z Z10, K4, Z10
+	VBLENDMPD Z5, Z6, K5, Z11
+	VMOVAPD.Z Z11, K6, Z11
+	VXORPD    Z12, Z12, Z12
+	VXORPD    Z13, Z13, Z13
+	VXORPD    Z14, Z14, Z14
+	MOVQ      R9, R10
+	XORQ      R11, R11
+
+forkpoints:
+	VMOVUPD          (CX)(R10*1), Z15
+	VMOVAPD          Z0, Z16
+	VFMADD231PD.BCST (DI)(R11*1), Z8, Z16
+	VMULPD           Z15, Z16, Z16
+	VMOVAPD          Z1, Z17
+	VFMADD231PD.BCST (DI)(R11*1), Z9, Z17
+	VMULPD           Z15, Z17, Z17
+	VMOVAPD          Z4, Z18
+	VFMADD231PD.BCST (R12)(R11*1), Z10, Z18
+	VMOVAPD          Z7, Z19
+	VFMADD231PD.BCST (R13)(R11*1), Z11, Z19
+	VFMADD231PD.BCST 128(R12)(R11*1), Z16, Z12
+	VFMADD231PD.BCST 128(R13)(R11*1), Z17, Z13
+	VMULPD           Z0, Z18, Z20
+	VFMADD231PD      Z1, Z19, Z20
+	VBLENDMPD        Z18, Z19, K1, Z18
+	VSUBPD.Z         Z20, Z18, K2, Z18
+	VFMADD231PD.BCST (DI)(R11*1), Z18, Z20
+	VMOVUPD          Z20, (DX)(R10*1)
+	VMULPD.BCST      128(DI)(R11*1), Z15, Z15
+	VFMADD231PD      Z15, Z18, Z14
+	ADDQ             $0x00000200, R10
+	ADDQ             $0x08, R11
+	CMPQ             R11, points+64(FP)
+	JLT              forkpoints
+	MOVL             72(AX), R10
+	VMOVUPD          (R10)(R14*1), Z15
+	VFMADD231PD      Z10, Z12, Z15
+	VMOVUPD          Z15, (R10)(R14*1)
+	MOVL             120(AX), R10
+	VMOVUPD          (R10)(R14*1), Z15
+	VFMADD231PD      Z11, Z13, Z15
+	VMOVUPD          Z15, (R10)(R14*1)
+	MOVL             24(AX), R10
+	VADDPD           (R10)(R14*1), Z14, Z14
+	VMOVUPD          Z14, (R10)(R14*1)
+	ADDQ             $0x40, R14
+	INCQ             R8
+	ADDQ             $0x40, R9
+	CMPQ             R9, bytes+56(FP)
+	JLT              forkrows
+	ADDQ             $0x60, AX
+	SUBQ             $0x02, count+8(FP)
+	JMP              next
+
+bottom:
+	MOVQ             leaves+48(FP), R11
+	MOVL             8(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z0
+	MOVQ             leaves+48(FP), R11
+	MOVL             12(AX), R10
+	VBROADCASTSD     (R11)(R10*8), Z1
+	VMULPD.BCST      32(AX), Z0, Z2
+	VFMADD231PD.BCST 40(AX), Z1, Z2
+	VSUBPD           Z2, Z0, Z0
+	VSUBPD           Z2, Z1, Z1
+	MOVL             24(AX), R12
+	ADDQ             phi+40(FP), R12
+
+bottomrows:
+	KMOVB     (BX)(R8*1), K1
+	KMOVB     (SI)(R8*1), K2
+	VBLENDMPD Z0, Z1, K1, Z3
+	VMOVAPD.Z Z3, K2, Z3
+	VXORPD    Z4, Z4, Z4
+	MOVQ      R9, R10
+	XORQ      R11, R11
+
+bottompoints:
+	VMOVAPD      Z2, Z5
+	VBROADCASTSD (DI)(R11*1), Z6
+	VFMADD231PD  Z6, Z3, Z5
+	VMOVUPD      Z5, (DX)(R10*1)
+	VBROADCASTSD 128(DI)(R11*1), Z7
+	VFMADD231PD  (CX)(R10*1), Z7, Z4
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          bottompoints
+	VMOVUPD      (R12)(R9*1), Z5
+	VFMADD231PD  Z3, Z4, Z5
+	VMOVUPD      Z5, (R12)(R9*1)
+	INCQ         R8
+	ADDQ         $0x40, R9
+	CMPQ         R9, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
+
+downrows:
+	KMOVB     (BX)(R8*1), K1
+	KMOVB     (SI)(R8*1), K2
+	VBLENDMPD Z1, Z2, K1, Z3
+	VMOVAPD.Z Z3, K2, Z3
+	MOVQ      R9, R10
+	XORQ      R11, R11
+
+downpoints:
+	VMOVAPD      Z0, Z4
+	VBROADCASTSD (DI)(R11*1), Z5
+	VFMADD231PD  Z5, Z3, Z4
+	VMULPD       (CX)(R10*1), Z4, Z4
+	VMOVUPD      Z4, (DX)(R10*1)
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          downpoints
+	INCQ         R8
+	ADDQ         $0x40, R9
+	CMPQ         R9, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	MOVL         8(AX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVL         12(AX), R13
+	IMULQ        points+64(FP), R13
+	SHLQ         $0x06, R13
+	ADDQ         slots+24(FP), R13
+	MOVL         24(AX), R14
+	ADDQ         phi+40(FP), R14
+
+up1rows:
+	KMOVB  (BX)(R8*1), K1
+	KMOVB  (SI)(R8*1), K2
+	VXORPD Z2, Z2, Z2
+	MOVQ   R9, R10
+	XORQ   R11, R11
+
+up1points:
+	VMOVUPD      (R12)(R10*1), Z3
+	VMOVUPD      (R13)(R10*1), Z4
+	VMULPD       Z0, Z3, Z5
+	VFMADD231PD  Z1, Z4, Z5
+	VBLENDMPD    Z3, Z4, K1, Z6
+	VSUBPD.Z     Z5, Z6, K2, Z6
+	VBROADCASTSD (DI)(R11*1), Z8
+	VFMADD231PD  Z8, Z6, Z5
+	VMOVUPD      Z5, (DX)(R10*1)
+	VBROADCASTSD 128(DI)(R11*1), Z9
+	VMULPD       (CX)(R10*1), Z9, Z7
+	VFMADD231PD  Z7, Z6, Z2
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          up1points
+	VADDPD       (R14)(R9*1), Z2, Z2
+	VMOVUPD      Z2, (R14)(R9*1)
+	INCQ         R8
+	ADDQ         $0x40, R9
+	CMPQ         R9, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	MOVQ         leaves+48(FP), R11
+	MOVL         8(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z2
+	MOVL         12(AX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVL         24(AX), R13
+	ADDQ         phi+40(FP), R13
+
+up2rows:
+	KMOVB  (BX)(R8*1), K1
+	KMOVB  (SI)(R8*1), K2
+	VXORPD Z3, Z3, Z3
+	MOVQ   R9, R10
+	XORQ   R11, R11
+
+up2points:
+	VMOVUPD      (R12)(R10*1), Z4
+	VMULPD       Z0, Z2, Z5
+	VFMADD231PD  Z1, Z4, Z5
+	VBLENDMPD    Z2, Z4, K1, Z6
+	VSUBPD.Z     Z5, Z6, K2, Z6
+	VBROADCASTSD (DI)(R11*1), Z8
+	VFMADD231PD  Z8, Z6, Z5
+	VMOVUPD      Z5, (DX)(R10*1)
+	VBROADCASTSD 128(DI)(R11*1), Z9
+	VMULPD       (CX)(R10*1), Z9, Z7
+	VFMADD231PD  Z7, Z6, Z3
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          up2points
+	VADDPD       (R13)(R9*1), Z3, Z3
+	VMOVUPD      Z3, (R13)(R9*1)
+	INCQ         R8
+	ADDQ         $0x40, R9
+	CMPQ         R9, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Z0
+	VBROADCASTSD 40(AX), Z1
+	MOVL         8(AX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Z2
+	MOVL         24(AX), R13
+	ADDQ         phi+40(FP), R13
+
+up3rows:
+	KMOVB  (BX)(R8*1), K1
+	KMOVB  (SI)(R8*1), K2
+	VXORPD Z3, Z3, Z3
+	MOVQ   R9, R10
+	XORQ   R11, R11
+
+up3points:
+	VMOVUPD      (R12)(R10*1), Z4
+	VMULPD       Z0, Z4, Z5
+	VFMADD231PD  Z1, Z2, Z5
+	VBLENDMPD    Z4, Z2, K1, Z6
+	VSUBPD.Z     Z5, Z6, K2, Z6
+	VBROADCASTSD (DI)(R11*1), Z8
+	VFMADD231PD  Z8, Z6, Z5
+	VMOVUPD      Z5, (DX)(R10*1)
+	VBROADCASTSD 128(DI)(R11*1), Z9
+	VMULPD       (CX)(R10*1), Z9, Z7
+	VFMADD231PD  Z7, Z6, Z3
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          up3points
+	VADDPD       (R13)(R9*1), Z3, Z3
+	VMOVUPD      Z3, (R13)(R9*1)
+	INCQ         R8
+	ADDQ         $0x40, R9
+	CMPQ         R9, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run1AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·run1AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -289,9 +635,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run2AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run2AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run2AVX512(SB), NOSPLIT, $0-64
+TEXT ·run2AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -640,9 +986,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run3AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run3AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run3AVX512(SB), NOSPLIT, $0-64
+TEXT ·run3AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -1057,9 +1403,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run4AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run4AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run4AVX512(SB), NOSPLIT, $0-64
+TEXT ·run4AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -1540,9 +1886,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run5AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run5AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run5AVX512(SB), NOSPLIT, $0-64
+TEXT ·run5AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -2089,9 +2435,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run6AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run6AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run6AVX512(SB), NOSPLIT, $0-64
+TEXT ·run6AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -2704,9 +3050,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run7AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run7AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run7AVX512(SB), NOSPLIT, $0-64
+TEXT ·run7AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -3385,9 +3731,9 @@ next:
 	VZEROUPPER
 	RET
 
-// func run8AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int)
+// func run8AVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
 // Requires: AVX, AVX512DQ, AVX512F
-TEXT ·run8AVX512(SB), NOSPLIT, $0-64
+TEXT ·run8AVX512(SB), NOSPLIT, $0-72
 	MOVQ         ops+0(FP), AX
 	MOVQ         $0x3ff0000000000000, CX
 	VPBROADCASTQ CX, Z31
@@ -4124,6 +4470,5548 @@ up3rows:
 	ADDQ        $0x40, R9
 	CMPQ        R9, bytes+56(FP)
 	JLT         up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+DATA masks<>+0(SB)/8, $0x0000000000000000
+DATA masks<>+8(SB)/8, $0x0000000000000000
+DATA masks<>+16(SB)/8, $0x0000000000000000
+DATA masks<>+24(SB)/8, $0x0000000000000000
+DATA masks<>+32(SB)/8, $0xffffffffffffffff
+DATA masks<>+40(SB)/8, $0x0000000000000000
+DATA masks<>+48(SB)/8, $0x0000000000000000
+DATA masks<>+56(SB)/8, $0x0000000000000000
+DATA masks<>+64(SB)/8, $0x0000000000000000
+DATA masks<>+72(SB)/8, $0xffffffffffffffff
+DATA masks<>+80(SB)/8, $0x0000000000000000
+DATA masks<>+88(SB)/8, $0x0000000000000000
+DATA masks<>+96(SB)/8, $0xffffffffffffffff
+DATA masks<>+104(SB)/8, $0xffffffffffffffff
+DATA masks<>+112(SB)/8, $0x0000000000000000
+DATA masks<>+120(SB)/8, $0x0000000000000000
+DATA masks<>+128(SB)/8, $0x0000000000000000
+DATA masks<>+136(SB)/8, $0x0000000000000000
+DATA masks<>+144(SB)/8, $0xffffffffffffffff
+DATA masks<>+152(SB)/8, $0x0000000000000000
+DATA masks<>+160(SB)/8, $0xffffffffffffffff
+DATA masks<>+168(SB)/8, $0x0000000000000000
+DATA masks<>+176(SB)/8, $0xffffffffffffffff
+DATA masks<>+184(SB)/8, $0x0000000000000000
+DATA masks<>+192(SB)/8, $0x0000000000000000
+DATA masks<>+200(SB)/8, $0xffffffffffffffff
+DATA masks<>+208(SB)/8, $0xffffffffffffffff
+DATA masks<>+216(SB)/8, $0x0000000000000000
+DATA masks<>+224(SB)/8, $0xffffffffffffffff
+DATA masks<>+232(SB)/8, $0xffffffffffffffff
+DATA masks<>+240(SB)/8, $0xffffffffffffffff
+DATA masks<>+248(SB)/8, $0x0000000000000000
+DATA masks<>+256(SB)/8, $0x0000000000000000
+DATA masks<>+264(SB)/8, $0x0000000000000000
+DATA masks<>+272(SB)/8, $0x0000000000000000
+DATA masks<>+280(SB)/8, $0xffffffffffffffff
+DATA masks<>+288(SB)/8, $0xffffffffffffffff
+DATA masks<>+296(SB)/8, $0x0000000000000000
+DATA masks<>+304(SB)/8, $0x0000000000000000
+DATA masks<>+312(SB)/8, $0xffffffffffffffff
+DATA masks<>+320(SB)/8, $0x0000000000000000
+DATA masks<>+328(SB)/8, $0xffffffffffffffff
+DATA masks<>+336(SB)/8, $0x0000000000000000
+DATA masks<>+344(SB)/8, $0xffffffffffffffff
+DATA masks<>+352(SB)/8, $0xffffffffffffffff
+DATA masks<>+360(SB)/8, $0xffffffffffffffff
+DATA masks<>+368(SB)/8, $0x0000000000000000
+DATA masks<>+376(SB)/8, $0xffffffffffffffff
+DATA masks<>+384(SB)/8, $0x0000000000000000
+DATA masks<>+392(SB)/8, $0x0000000000000000
+DATA masks<>+400(SB)/8, $0xffffffffffffffff
+DATA masks<>+408(SB)/8, $0xffffffffffffffff
+DATA masks<>+416(SB)/8, $0xffffffffffffffff
+DATA masks<>+424(SB)/8, $0x0000000000000000
+DATA masks<>+432(SB)/8, $0xffffffffffffffff
+DATA masks<>+440(SB)/8, $0xffffffffffffffff
+DATA masks<>+448(SB)/8, $0x0000000000000000
+DATA masks<>+456(SB)/8, $0xffffffffffffffff
+DATA masks<>+464(SB)/8, $0xffffffffffffffff
+DATA masks<>+472(SB)/8, $0xffffffffffffffff
+DATA masks<>+480(SB)/8, $0xffffffffffffffff
+DATA masks<>+488(SB)/8, $0xffffffffffffffff
+DATA masks<>+496(SB)/8, $0xffffffffffffffff
+DATA masks<>+504(SB)/8, $0xffffffffffffffff
+GLOBL masks<>(SB), RODATA|NOPTR, $512
+
+DATA ones<>+0(SB)/8, $0x3ff0000000000000
+DATA ones<>+8(SB)/8, $0x3ff0000000000000
+DATA ones<>+16(SB)/8, $0x3ff0000000000000
+DATA ones<>+24(SB)/8, $0x3ff0000000000000
+GLOBL ones<>(SB), RODATA|NOPTR, $32
+
+// func runAVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·runAVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMULQ        points+64(FP), CX
+	SHLQ         $0x06, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMULQ        points+64(FP), DX
+	SHLQ         $0x06, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R11
+	ADDQ         rates+16(FP), R11
+	MOVL         124(AX), R12
+	ADDQ         rates+16(FP), R12
+
+forkrows:
+	MOVL      64(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VMOVUPD   (R8)(R9*1), Y4
+	VMOVUPD   64(SP), Y5
+	VBLENDVPD Y4, 32(SP), Y5, Y5
+	MOVL      68(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VANDPD    (R8)(R9*1), Y5, Y5
+	MOVL      112(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VMOVUPD   (R8)(R9*1), Y4
+	VMOVUPD   160(SP), Y6
+	VBLENDVPD Y4, 128(SP), Y6, Y6
+	MOVL      116(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VANDPD    (R8)(R9*1), Y6, Y6
+	MOVL      16(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VMOVUPD   (R8)(R9*1), Y4
+	VMOVUPD   ones<>+0(SB), Y3
+	VANDPD    Y4, Y3, Y2
+	VSUBPD    Y2, Y3, Y3
+	VSUBPD    Y0, Y2, Y2
+	VSUBPD    Y1, Y3, Y3
+	MOVL      20(AX), R13
+	MOVQ      masks+32(FP), R9
+	SHRXQ     SI, (R9)(R13*1), R13
+	ANDL      $0x0f, R13
+	SHLL      $0x05, R13
+	VANDPD    (R8)(R13*1), Y2, Y2
+	VANDPD    (R8)(R13*1), Y3, Y3
+	VXORPD    Y7, Y7, Y7
+	VXORPD    Y8, Y8, Y8
+	VXORPD    Y9, Y9, Y9
+	MOVQ      DI, R9
+	XORQ      R10, R10
+
+forkpoints:
+	VMOVUPD      (CX)(R9*1), Y14
+	VBROADCASTSD (BX)(R10*1), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 128(R11)(R10*1), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 128(R12)(R10*1), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD (R11)(R10*1), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R12)(R10*1), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R13*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(R9*1)
+	VBROADCASTSD 128(BX)(R10*1), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	ADDQ         $0x00000200, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, points+64(FP)
+	JLT          forkpoints
+	MOVQ         phi+40(FP), R9
+	ADDQ         DI, R9
+	MOVL         72(AX), R10
+	VMOVUPD      (R9)(R10*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R9)(R10*1)
+	MOVL         120(AX), R10
+	VMOVUPD      (R9)(R10*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R9)(R10*1)
+	MOVL         24(AX), R10
+	VADDPD       (R9)(R10*1), Y9, Y9
+	VMOVUPD      Y9, (R9)(R10*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+bottomrows:
+	MOVL      16(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VMOVUPD   (R8)(R9*1), Y3
+	VBLENDVPD Y3, Y1, Y2, Y3
+	MOVL      20(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VANDPD    (R8)(R9*1), Y3, Y3
+	VXORPD    Y4, Y4, Y4
+	MOVQ      DI, R9
+	XORQ      R10, R10
+
+bottompoints:
+	VBROADCASTSD (BX)(R10*1), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(R9*1)
+	VBROADCASTSD 128(BX)(R10*1), Y5
+	VFMADD231PD  (CX)(R9*1), Y5, Y4
+	ADDQ         $0x00000200, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, points+64(FP)
+	JLT          bottompoints
+	VMOVUPD      (R11)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL      16(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VMOVUPD   (R8)(R9*1), Y3
+	VBLENDVPD Y3, Y1, Y2, Y3
+	MOVL      20(AX), R9
+	MOVQ      masks+32(FP), R10
+	SHRXQ     SI, (R10)(R9*1), R9
+	ANDL      $0x0f, R9
+	SHLL      $0x05, R9
+	VANDPD    (R8)(R9*1), Y3, Y3
+	MOVQ      DI, R9
+	XORQ      R10, R10
+
+downpoints:
+	VBROADCASTSD (BX)(R10*1), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(R9*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(R9*1)
+	ADDQ         $0x00000200, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, points+64(FP)
+	JLT          downpoints
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R11
+	IMULQ        points+64(FP), R11
+	SHLQ         $0x06, R11
+	ADDQ         slots+24(FP), R11
+	MOVL         12(AX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVL         24(AX), R13
+	ADDQ         phi+40(FP), R13
+
+up1rows:
+	MOVL    16(AX), R9
+	MOVQ    masks+32(FP), R10
+	SHRXQ   SI, (R10)(R9*1), R9
+	ANDL    $0x0f, R9
+	SHLL    $0x05, R9
+	VMOVUPD (R8)(R9*1), Y4
+	MOVL    20(AX), R9
+	MOVQ    masks+32(FP), R10
+	SHRXQ   SI, (R10)(R9*1), R9
+	ANDL    $0x0f, R9
+	SHLL    $0x05, R9
+	VMOVUPD (R8)(R9*1), Y5
+	VXORPD  Y3, Y3, Y3
+	MOVQ    DI, R9
+	XORQ    R10, R10
+
+up1points:
+	VMOVUPD      (R11)(R9*1), Y6
+	VMOVUPD      (R12)(R9*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX)(R10*1), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(R9*1)
+	VBROADCASTSD 128(BX)(R10*1), Y10
+	VMULPD       (CX)(R9*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	ADDQ         $0x00000200, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, points+64(FP)
+	JLT          up1points
+	VADDPD       (R13)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R13)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R11
+	IMULQ        points+64(FP), R11
+	SHLQ         $0x06, R11
+	ADDQ         slots+24(FP), R11
+	MOVL         24(AX), R12
+	ADDQ         phi+40(FP), R12
+
+up2rows:
+	MOVL    16(AX), R9
+	MOVQ    masks+32(FP), R10
+	SHRXQ   SI, (R10)(R9*1), R9
+	ANDL    $0x0f, R9
+	SHLL    $0x05, R9
+	VMOVUPD (R8)(R9*1), Y4
+	MOVL    20(AX), R9
+	MOVQ    masks+32(FP), R10
+	SHRXQ   SI, (R10)(R9*1), R9
+	ANDL    $0x0f, R9
+	SHLL    $0x05, R9
+	VMOVUPD (R8)(R9*1), Y5
+	VXORPD  Y3, Y3, Y3
+	MOVQ    DI, R9
+	XORQ    R10, R10
+
+up2points:
+	VMOVUPD      (R11)(R9*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX)(R10*1), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(R9*1)
+	VBROADCASTSD 128(BX)(R10*1), Y10
+	VMULPD       (CX)(R9*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	ADDQ         $0x00000200, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, points+64(FP)
+	JLT          up2points
+	VADDPD       (R12)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R12)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R11
+	IMULQ        points+64(FP), R11
+	SHLQ         $0x06, R11
+	ADDQ         slots+24(FP), R11
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         24(AX), R12
+	ADDQ         phi+40(FP), R12
+
+up3rows:
+	MOVL    16(AX), R9
+	MOVQ    masks+32(FP), R10
+	SHRXQ   SI, (R10)(R9*1), R9
+	ANDL    $0x0f, R9
+	SHLL    $0x05, R9
+	VMOVUPD (R8)(R9*1), Y4
+	MOVL    20(AX), R9
+	MOVQ    masks+32(FP), R10
+	SHRXQ   SI, (R10)(R9*1), R9
+	ANDL    $0x0f, R9
+	SHLL    $0x05, R9
+	VMOVUPD (R8)(R9*1), Y5
+	VXORPD  Y3, Y3, Y3
+	MOVQ    DI, R9
+	XORQ    R10, R10
+
+up3points:
+	VMOVUPD      (R11)(R9*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX)(R10*1), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(R9*1)
+	VBROADCASTSD 128(BX)(R10*1), Y10
+	VMULPD       (CX)(R9*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	ADDQ         $0x00000200, R9
+	ADDQ         $0x08, R10
+	CMPQ         R10, points+64(FP)
+	JLT          up3points
+	VADDPD       (R12)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R12)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run1AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run1AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000200, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000200, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 8(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 8(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000200, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000200, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000200, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000200, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run2AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run2AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000400, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000400, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 16(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 16(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 16(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 24(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 24(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 16(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000400, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000400, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 16(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000400, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 16(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000400, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 16(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run3AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run3AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000600, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000600, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 24(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 24(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 32(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 32(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1024(CX)(DI*1), Y14
+	VBROADCASTSD 16(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 40(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 40(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 16(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 16(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1024(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 24(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 16(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1024(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y5
+	VFMADD231PD  1024(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	VBROADCASTSD 16(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1024(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1024(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000600, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000600, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMOVUPD      1024(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000600, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000600, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 24(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run4AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run4AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000800, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000800, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 32(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 32(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 40(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 40(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1024(CX)(DI*1), Y14
+	VBROADCASTSD 16(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 48(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 48(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 16(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 16(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1024(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1536(CX)(DI*1), Y14
+	VBROADCASTSD 24(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 24(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 24(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1536(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 32(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 16(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1024(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y5
+	VFMADD231PD  1024(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 24(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1536(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y5
+	VFMADD231PD  1536(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	VBROADCASTSD 16(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1024(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1024(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1536(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1536(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000800, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000800, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMOVUPD      1024(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMOVUPD      1536(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000800, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000800, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 32(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run5AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run5AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000a00, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000a00, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 40(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 40(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 48(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 48(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1024(CX)(DI*1), Y14
+	VBROADCASTSD 16(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 16(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 16(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1024(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1536(CX)(DI*1), Y14
+	VBROADCASTSD 24(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 24(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 24(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1536(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2048(CX)(DI*1), Y14
+	VBROADCASTSD 32(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 32(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 32(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2048(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 40(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 16(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1024(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y5
+	VFMADD231PD  1024(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 24(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1536(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y5
+	VFMADD231PD  1536(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 32(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2048(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y5
+	VFMADD231PD  2048(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	VBROADCASTSD 16(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1024(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1024(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1536(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1536(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2048(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2048(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000a00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000a00, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMOVUPD      1024(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMOVUPD      1536(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMOVUPD      2048(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000a00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000a00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 40(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run6AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run6AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000c00, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000c00, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 48(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 48(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1024(CX)(DI*1), Y14
+	VBROADCASTSD 16(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 16(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 16(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1024(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1536(CX)(DI*1), Y14
+	VBROADCASTSD 24(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 24(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 24(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1536(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2048(CX)(DI*1), Y14
+	VBROADCASTSD 32(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 80(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 80(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 32(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 32(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2048(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2560(CX)(DI*1), Y14
+	VBROADCASTSD 40(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 88(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 88(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 40(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 40(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2560(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 48(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 16(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1024(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y5
+	VFMADD231PD  1024(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 24(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1536(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y5
+	VFMADD231PD  1536(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 32(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2048(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y5
+	VFMADD231PD  2048(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 40(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2560(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y5
+	VFMADD231PD  2560(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	VBROADCASTSD 16(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1024(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1024(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1536(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1536(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2048(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2048(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2560(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2560(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000c00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000c00, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMOVUPD      1024(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMOVUPD      1536(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMOVUPD      2048(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y6
+	VMOVUPD      2560(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000c00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000c00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 48(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run7AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run7AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00000e00, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00000e00, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 56(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1024(CX)(DI*1), Y14
+	VBROADCASTSD 16(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 16(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 16(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1024(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1536(CX)(DI*1), Y14
+	VBROADCASTSD 24(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 80(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 80(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 24(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 24(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1536(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2048(CX)(DI*1), Y14
+	VBROADCASTSD 32(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 88(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 88(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 32(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 32(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2048(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2560(CX)(DI*1), Y14
+	VBROADCASTSD 40(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 96(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 96(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 40(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 40(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2560(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      3072(CX)(DI*1), Y14
+	VBROADCASTSD 48(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 104(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 104(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 48(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 48(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 3072(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 56(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 16(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1024(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y5
+	VFMADD231PD  1024(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 24(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1536(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y5
+	VFMADD231PD  1536(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 32(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2048(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y5
+	VFMADD231PD  2048(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 40(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2560(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y5
+	VFMADD231PD  2560(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 48(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 3072(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y5
+	VFMADD231PD  3072(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	VBROADCASTSD 16(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1024(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1024(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1536(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1536(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2048(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2048(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2560(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2560(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       3072(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 3072(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000e00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00000e00, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMOVUPD      1024(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMOVUPD      1536(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMOVUPD      2048(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y6
+	VMOVUPD      2560(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3072(R9)(DI*1), Y6
+	VMOVUPD      3072(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 48(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3072(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       3072(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00000e00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3072(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 48(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3072(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       3072(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00000e00, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 56(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3072(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 48(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3072(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       3072(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, AX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func run8AVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·run8AVX2(SB), NOSPLIT, $192-72
+	MOVQ ops+0(FP), AX
+	LEAQ masks<>+0(SB), R8
+
+op:
+	MOVWQZX      2(AX), CX
+	IMUL3Q       $0x00001000, CX, CX
+	ADDQ         slots+24(FP), CX
+	MOVWQZX      4(AX), DX
+	IMUL3Q       $0x00001000, DX, DX
+	ADDQ         slots+24(FP), DX
+	MOVL         28(AX), BX
+	ADDQ         rates+16(FP), BX
+	XORQ         SI, SI
+	XORQ         DI, DI
+	MOVWLZX      (AX), R9
+	CMPL         R9, $0x00
+	JE           down
+	CMPL         R9, $0x01
+	JE           up1
+	CMPL         R9, $0x02
+	JE           up2
+	CMPL         R9, $0x03
+	JE           up3
+	CMPL         R9, $0x04
+	JE           bottom
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         56(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         60(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 80(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 88(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, (SP)
+	VMOVUPD      Y3, 32(SP)
+	VMOVUPD      Y4, 64(SP)
+	MOVQ         leaves+48(FP), R10
+	MOVL         104(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y3
+	MOVQ         leaves+48(FP), R10
+	MOVL         108(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y4
+	VBROADCASTSD 128(AX), Y5
+	VMULPD       Y5, Y3, Y2
+	VBROADCASTSD 136(AX), Y5
+	VFMADD231PD  Y5, Y4, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y2, Y4, Y4
+	VMOVUPD      Y2, 96(SP)
+	VMOVUPD      Y3, 128(SP)
+	VMOVUPD      Y4, 160(SP)
+	MOVL         76(AX), R9
+	ADDQ         rates+16(FP), R9
+	MOVL         124(AX), R10
+	ADDQ         rates+16(FP), R10
+
+forkrows:
+	MOVL         64(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      64(SP), Y5
+	VBLENDVPD    Y4, 32(SP), Y5, Y5
+	MOVL         68(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y5, Y5
+	MOVL         112(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      160(SP), Y6
+	VBLENDVPD    Y4, 128(SP), Y6, Y6
+	MOVL         116(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y6, Y6
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	VMOVUPD      ones<>+0(SB), Y3
+	VANDPD       Y4, Y3, Y2
+	VSUBPD       Y2, Y3, Y3
+	VSUBPD       Y0, Y2, Y2
+	VSUBPD       Y1, Y3, Y3
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VANDPD       (R8)(R11*1), Y2, Y2
+	VANDPD       (R8)(R11*1), Y3, Y3
+	VMOVUPD      (CX)(DI*1), Y14
+	VBROADCASTSD (BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R9), Y13
+	VMULPD       Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 64(R10), Y13
+	VMULPD       Y13, Y10, Y8
+	VBROADCASTSD (R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD (R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, (DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VMULPD       Y10, Y13, Y9
+	VMOVUPD      512(CX)(DI*1), Y14
+	VBROADCASTSD 8(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 72(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 8(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 8(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 512(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1024(CX)(DI*1), Y14
+	VBROADCASTSD 16(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 80(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 80(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 16(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 16(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1024(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      1536(CX)(DI*1), Y14
+	VBROADCASTSD 24(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 88(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 88(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 24(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 24(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 1536(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2048(CX)(DI*1), Y14
+	VBROADCASTSD 32(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 96(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 96(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 32(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 32(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2048(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      2560(CX)(DI*1), Y14
+	VBROADCASTSD 40(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 104(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 104(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 40(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 40(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 2560(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      3072(CX)(DI*1), Y14
+	VBROADCASTSD 48(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 112(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 112(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 48(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 48(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 3072(DX)(DI*1)
+	VBROADCASTSD 112(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	VMOVUPD      3584(CX)(DI*1), Y14
+	VBROADCASTSD 56(BX), Y15
+	VMOVAPD      Y0, Y10
+	VFMADD231PD  Y15, Y2, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 120(R9), Y13
+	VFMADD231PD  Y13, Y10, Y7
+	VMOVAPD      Y1, Y10
+	VFMADD231PD  Y15, Y3, Y10
+	VMULPD       Y14, Y10, Y10
+	VBROADCASTSD 120(R10), Y13
+	VFMADD231PD  Y13, Y10, Y8
+	VBROADCASTSD 56(R9), Y10
+	VFMADD213PD  (SP), Y5, Y10
+	VBROADCASTSD 56(R10), Y11
+	VFMADD213PD  96(SP), Y6, Y11
+	VMULPD       Y0, Y10, Y12
+	VFMADD231PD  Y1, Y11, Y12
+	VBLENDVPD    Y4, Y10, Y11, Y13
+	VSUBPD       Y12, Y13, Y13
+	VANDPD       (R8)(R11*1), Y13, Y13
+	VFMADD231PD  Y15, Y13, Y12
+	VMOVUPD      Y12, 3584(DX)(DI*1)
+	VBROADCASTSD 120(BX), Y10
+	VMULPD       Y14, Y10, Y10
+	VFMADD231PD  Y10, Y13, Y9
+	MOVQ         phi+40(FP), R11
+	ADDQ         DI, R11
+	MOVL         72(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y5, Y7, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         120(AX), R12
+	VMOVUPD      (R11)(R12*1), Y10
+	VFMADD231PD  Y6, Y8, Y10
+	VMOVUPD      Y10, (R11)(R12*1)
+	MOVL         24(AX), R12
+	VADDPD       (R11)(R12*1), Y9, Y9
+	VMOVUPD      Y9, (R11)(R12*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          forkrows
+	ADDQ         $0x60, AX
+	SUBQ         $0x02, count+8(FP)
+	JMP          next
+
+bottom:
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         12(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	VBROADCASTSD 32(AX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(AX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(AX), R9
+	ADDQ         phi+40(FP), R9
+
+bottomrows:
+	MOVL         16(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VMOVUPD      (R8)(R10*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R10
+	MOVQ         masks+32(FP), R11
+	SHRXQ        SI, (R11)(R10*1), R10
+	ANDL         $0x0f, R10
+	SHLL         $0x05, R10
+	VANDPD       (R8)(R10*1), Y3, Y3
+	VBROADCASTSD (BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (DX)(DI*1)
+	VBROADCASTSD 64(BX), Y5
+	VMULPD       (CX)(DI*1), Y5, Y4
+	VBROADCASTSD 8(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 512(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y5
+	VFMADD231PD  512(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 16(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1024(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y5
+	VFMADD231PD  1024(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 24(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 1536(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y5
+	VFMADD231PD  1536(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 32(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2048(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y5
+	VFMADD231PD  2048(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 40(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 2560(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y5
+	VFMADD231PD  2560(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 48(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 3072(DX)(DI*1)
+	VBROADCASTSD 112(BX), Y5
+	VFMADD231PD  3072(CX)(DI*1), Y5, Y4
+	VBROADCASTSD 56(BX), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, 3584(DX)(DI*1)
+	VBROADCASTSD 120(BX), Y5
+	VFMADD231PD  3584(CX)(DI*1), Y5, Y4
+	VMOVUPD      (R9)(DI*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R9)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL         16(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VMOVUPD      (R8)(R9*1), Y3
+	VBLENDVPD    Y3, Y1, Y2, Y3
+	MOVL         20(AX), R9
+	MOVQ         masks+32(FP), R10
+	SHRXQ        SI, (R10)(R9*1), R9
+	ANDL         $0x0f, R9
+	SHLL         $0x05, R9
+	VANDPD       (R8)(R9*1), Y3, Y3
+	VBROADCASTSD (BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, (DX)(DI*1)
+	VBROADCASTSD 8(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       512(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 512(DX)(DI*1)
+	VBROADCASTSD 16(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1024(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1024(DX)(DI*1)
+	VBROADCASTSD 24(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       1536(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 1536(DX)(DI*1)
+	VBROADCASTSD 32(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2048(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2048(DX)(DI*1)
+	VBROADCASTSD 40(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       2560(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 2560(DX)(DI*1)
+	VBROADCASTSD 48(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       3072(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 3072(DX)(DI*1)
+	VBROADCASTSD 56(BX), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       3584(CX)(DI*1), Y4, Y4
+	VMOVUPD      Y4, 3584(DX)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00001000, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         12(AX), R10
+	IMUL3Q       $0x00001000, R10, R10
+	ADDQ         slots+24(FP), R10
+	MOVL         24(AX), R11
+	ADDQ         phi+40(FP), R11
+
+up1rows:
+	MOVL         16(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y4
+	MOVL         20(AX), R12
+	MOVQ         masks+32(FP), R13
+	SHRXQ        SI, (R13)(R12*1), R12
+	ANDL         $0x0f, R12
+	SHLL         $0x05, R12
+	VMOVUPD      (R8)(R12*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMOVUPD      (R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMOVUPD      512(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMOVUPD      1024(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMOVUPD      1536(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMOVUPD      2048(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y6
+	VMOVUPD      2560(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3072(R9)(DI*1), Y6
+	VMOVUPD      3072(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 48(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3072(DX)(DI*1)
+	VBROADCASTSD 112(BX), Y10
+	VMULPD       3072(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3584(R9)(DI*1), Y6
+	VMOVUPD      3584(R10)(DI*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 56(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3584(DX)(DI*1)
+	VBROADCASTSD 120(BX), Y10
+	VMULPD       3584(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R11)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R11)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVQ         leaves+48(FP), R10
+	MOVL         8(AX), R9
+	VBROADCASTSD (R10)(R9*8), Y2
+	MOVL         12(AX), R9
+	IMUL3Q       $0x00001000, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up2rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3072(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 48(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3072(DX)(DI*1)
+	VBROADCASTSD 112(BX), Y10
+	VMULPD       3072(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3584(R9)(DI*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 56(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3584(DX)(DI*1)
+	VBROADCASTSD 120(BX), Y10
+	VMULPD       3584(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(AX), Y0
+	VBROADCASTSD 40(AX), Y1
+	MOVL         8(AX), R9
+	IMUL3Q       $0x00001000, R9, R9
+	ADDQ         slots+24(FP), R9
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(AX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(AX), R10
+	ADDQ         phi+40(FP), R10
+
+up3rows:
+	MOVL         16(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y4
+	MOVL         20(AX), R11
+	MOVQ         masks+32(FP), R12
+	SHRXQ        SI, (R12)(R11*1), R11
+	ANDL         $0x0f, R11
+	SHLL         $0x05, R11
+	VMOVUPD      (R8)(R11*1), Y5
+	VMOVUPD      (R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (DX)(DI*1)
+	VBROADCASTSD 64(BX), Y10
+	VMULPD       (CX)(DI*1), Y10, Y10
+	VMULPD       Y10, Y9, Y3
+	VMOVUPD      512(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 8(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 512(DX)(DI*1)
+	VBROADCASTSD 72(BX), Y10
+	VMULPD       512(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1024(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 16(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1024(DX)(DI*1)
+	VBROADCASTSD 80(BX), Y10
+	VMULPD       1024(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      1536(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 24(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 1536(DX)(DI*1)
+	VBROADCASTSD 88(BX), Y10
+	VMULPD       1536(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2048(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 32(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2048(DX)(DI*1)
+	VBROADCASTSD 96(BX), Y10
+	VMULPD       2048(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      2560(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 40(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 2560(DX)(DI*1)
+	VBROADCASTSD 104(BX), Y10
+	VMULPD       2560(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3072(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 48(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3072(DX)(DI*1)
+	VBROADCASTSD 112(BX), Y10
+	VMULPD       3072(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMOVUPD      3584(R9)(DI*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD 56(BX), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, 3584(DX)(DI*1)
+	VBROADCASTSD 120(BX), Y10
+	VMULPD       3584(CX)(DI*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VADDPD       (R10)(DI*1), Y3, Y3
+	VMOVUPD      Y3, (R10)(DI*1)
+	ADDQ         $0x04, SI
+	ADDQ         $0x20, DI
+	CMPQ         DI, bytes+56(FP)
+	JLT          up3rows
 
 next:
 	ADDQ $0x30, AX

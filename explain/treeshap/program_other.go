@@ -4,9 +4,9 @@ package treeshap
 
 import "github.com/pellucid/pellucid/engine/tree"
 
-const (
-	maxKernelPoints = 0
-	hasKernels      = false
-)
+// kernelSet has no values: there are no kernels for this processor.
+type kernelSet struct{}
 
-func runKernel(int, *program, []float64, []tree.Plane, int, []float64, []float64, int) {}
+func bestKernels() *kernelSet { return nil }
+
+func (*kernelSet) run(int, *program, []float64, []tree.Plane, int, []float64, []float64, int) {}

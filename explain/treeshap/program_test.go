@@ -9,23 +9,27 @@ import (
 	"github.com/pellucid/pellucid/explain/explaintest"
 )
 
-// forms are the ways a machine may run, which give the same bits.
-var forms = []struct {
-	name   string
-	stride int
-	plain  bool
-}{
-	{"plain", lanes, true},
-	{"plain, five rows at once", 5, true},
-	{"plain, one row", 1, true},
+// form is one of the ways a machine may run, which give the same bits.
+type form struct {
+	name    string
+	stride  int
+	kernels *kernelSet
+}
+
+func forms() []form {
+	out := []form{{"plain", lanes, nil}, {"plain, five rows at once", 5, nil}, {"plain, one row", 1, nil}}
+	for name, set := range kernelSets() {
+		out = append(out, form{name, lanes, set})
+	}
+	return out
 }
 
 // explainAs explains rows in a given form.
-func explainAs(t *testing.T, p *Path, rows []float64, stride int, plain bool) []float64 {
+func explainAs(t *testing.T, p *Path, rows []float64, f form) []float64 {
 	t.Helper()
 	q := &Path{ensemble: p.ensemble, router: p.router, trees: append([]pathTree(nil), p.trees...), columns: p.columns, block: p.block, points: p.points}
 	w := q.newWalk()
-	w.machine.stride, w.machine.kernels = stride, w.machine.kernels && !plain
+	w.machine.stride, w.machine.kernels = f.stride, f.kernels
 	q.scratch.New = func() any { return w }
 	phi := make([]float64, len(rows)/p.ensemble.Features*p.ensemble.Features*p.ensemble.Outputs)
 	if err := q.Explain(rows, phi); err != nil {
@@ -36,7 +40,7 @@ func explainAs(t *testing.T, p *Path, rows []float64, stride int, plain bool) []
 
 // TestForms holds all forms of the machine, and rows alone, to the same bits.
 func TestForms(t *testing.T) {
-	if !hasKernels {
+	if len(kernelSets()) == 0 {
 		t.Log("this machine has the plain form only")
 	}
 	shapes := []explaintest.Options{
@@ -49,29 +53,26 @@ func TestForms(t *testing.T) {
 		{Features: 1, Depth: 3, Trees: 9},
 	}
 	for i, o := range shapes {
-		for seed := range 6 {
+		for seed := range 7 {
 			rng := rand.New(rand.NewPCG(uint64(i), uint64(seed)))
 			e := explaintest.Ensemble(rng, o)
 			p, err := Prepare(e)
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := []int{1, 7, 9, 64, 65, 600}[seed]
+			n := []int{1, 3, 7, 9, 64, 65, 600}[seed]
 			rows := explaintest.Rows(rng, n, e.Features, 0.1)
-			want := make([]float64, n*e.Features*e.Outputs)
-			if err := p.Explain(rows, want); err != nil {
+			want := explainAs(t, p, rows, forms()[0])
+			for _, f := range forms() {
+				same(t, f.name, explainAs(t, p, rows, f), want)
+				alone := explainAs(t, p, rows[(n-1)*e.Features:], f)
+				same(t, "a row alone, "+f.name, alone, want[(n-1)*len(alone):])
+			}
+			got := make([]float64, n*e.Features*e.Outputs)
+			if err := p.Explain(rows, got); err != nil {
 				t.Fatal(err)
 			}
-			for _, f := range forms {
-				same(t, f.name, explainAs(t, p, rows, f.stride, f.plain), want)
-			}
-			alone := explainAs(t, p, rows[(n-1)*e.Features:], lanes, true)
-			same(t, "a row alone, plain", alone, want[(n-1)*len(alone):])
-			last := make([]float64, e.Features*e.Outputs)
-			if err := p.Explain(rows[(n-1)*e.Features:], last); err != nil {
-				t.Fatal(err)
-			}
-			same(t, "a row alone", last, want[(n-1)*len(last):])
+			same(t, "as it chooses", got, want)
 		}
 	}
 }
@@ -103,12 +104,12 @@ func same(t *testing.T, what string, got, want []float64) {
 	}
 }
 
-// TestPoints tries each number of quadrature points that has a kernel, and one
-// more, on chains of distinct features; the values are held to efficiency and to
+// TestPoints tries each number of quadrature points that has a kernel, and
+// more, on chains of distinct features with small trees beside them; the values are held to efficiency and to
 // the plain form.
 func TestPoints(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
-	for d := 1; d <= 18; d++ {
+	for d := 1; d <= 35; d++ {
 		e := chainOf(rng, d)
 		p, err := Prepare(e)
 		if err != nil {
@@ -125,7 +126,9 @@ func TestPoints(t *testing.T) {
 		if err := p.Explain(rows, phi); err != nil {
 			t.Fatal(err)
 		}
-		same(t, "plain", explainAs(t, p, rows, lanes, true), phi)
+		for _, f := range forms() {
+			same(t, f.name, explainAs(t, p, rows, f), phi)
+		}
 		for r := range 70 {
 			sum := p.base[0]
 			for _, v := range phi[r*d : (r+1)*d] {
@@ -138,21 +141,37 @@ func TestPoints(t *testing.T) {
 	}
 }
 
-// chainOf is a tree of one path with d distinct features, leaves on both sides.
+// chainOf is a tree of one path with d distinct features. Beside it are leaves, and
+// splits on features of the path.
 func chainOf(rng *rand.Rand, d int) *tree.Ensemble {
 	e := &tree.Ensemble{Features: d, Outputs: 1, Base: []float64{0.5}, Covers: tree.CoverCount, Link: tree.LinkIdentity}
 	tr := tree.Tree{}
+	add := func(n tree.Node, value float64) int32 {
+		tr.Nodes, tr.Values = append(tr.Nodes, n), append(tr.Values, value)
+		return int32(len(tr.Nodes) - 1)
+	}
+	var grow func(cover float64, depth int, from int)
+	grow = func(cover float64, depth, from int) {
+		if depth == 0 || rng.IntN(4) == 0 {
+			add(tree.Node{Cover: cover}, rng.NormFloat64())
+			return
+		}
+		share := 0.1 + 0.8*rng.Float64()
+		at := add(tree.Node{Feature: int32(rng.IntN(from + 1)), Rule: tree.Less, Cover: cover, Threshold: rng.NormFloat64()}, 0)
+		tr.Nodes[at].Left = at + 1
+		grow(cover*share, depth-1, from)
+		tr.Nodes[at].Right = int32(len(tr.Nodes))
+		grow(cover*(1-share), depth-1, from)
+	}
 	cover := 1e6
 	for f := range d {
-		at := int32(len(tr.Nodes))
-		n := tree.Node{Feature: int32(f), Rule: tree.Less, Left: at + 1, Right: at + 2, Cover: cover}
+		at := add(tree.Node{Feature: int32(f), Rule: tree.Less, Left: int32(len(tr.Nodes)) + 1, Cover: cover}, 0)
 		share := 0.1 + 0.2*rng.Float64()
-		tr.Nodes = append(tr.Nodes, n, tree.Node{Cover: cover * share})
-		tr.Values = append(tr.Values, 0, rng.NormFloat64())
+		grow(cover*share, 2, f)
+		tr.Nodes[at].Right = int32(len(tr.Nodes))
 		cover *= 1 - share
 	}
-	tr.Nodes = append(tr.Nodes, tree.Node{Cover: cover})
-	tr.Values = append(tr.Values, 3)
+	add(tree.Node{Cover: cover}, 3)
 	e.Trees = []tree.Tree{tr}
 	return e
 }

@@ -1,5 +1,6 @@
-// Command gen writes program_amd64.s, the AVX-512 forms of runGo in package
-// treeshap, one for each number of quadrature points up to 8:
+// Command gen writes program_amd64.s, the AVX-512 and AVX2 forms of machine.run in
+// package treeshap: one for each number of quadrature points up to 8, and one that
+// loops over up to 16 points:
 //
 //	cd explain/treeshap/gen && go run . -out ../program_amd64.s -pkg treeshap
 package main
@@ -14,7 +15,9 @@ import (
 )
 
 const (
-	maxPoints = 8
+	// maxPoints is the number of points up to which they are unrolled, loopPoints
+	// that of the form that loops over them.
+	maxPoints, loopPoints = 8, 16
 	// rowBytes is what one point of a slot takes: 64 rows.
 	rowBytes = 512
 	// opBytes and the offsets of an op's fields.
@@ -23,7 +26,8 @@ const (
 	testAt, beforeAt, featureAt, ratesAt = 16, 20, 24, 28
 	firstAt, secondAt                    = 32, 40
 	countParam, ratesParam, slotsParam   = 8, 16, 24
-	masksParam, phiParam, bytesParam     = 32, 40, 56
+	masksParam, phiParam, leavesParam    = 32, 40, 48
+	bytesParam, pointsParam              = 56, 64
 )
 
 // one is 1 throughout.
@@ -31,25 +35,43 @@ var one = reg.Z31
 
 func main() {
 	ConstraintExpr("amd64")
-	for n := 1; n <= maxPoints; n++ {
+	for n := range maxPoints + 1 {
 		generate(n)
+	}
+	tables()
+	for n := range maxPoints + 1 {
+		generateNarrow(n)
 	}
 	Generate()
 }
 
+// signature is what all forms are called with. points is 8 times their number.
+const signature = "func(ops *byte, count int, rates, slots, masks, phi, leaves *byte, bytes, points int)"
+
 // kernel is the state of one function.
 type kernel struct {
-	n    int
+	n    int // points, or 0 where the function loops over them
 	used int // registers
 	// mask and row go through the rows: the planes' bytes, and 64 times as much.
 	op, c, to, test, before, rates, mask, row reg.GPVirtual
+	// point and q are the row and the point of a loop over points, in bytes.
+	point, q reg.GPVirtual
+}
+
+// name is that of a form of n points.
+func name(n int, set string) string {
+	if n == 0 {
+		return "run" + set
+	}
+	return fmt.Sprintf("run%d%s", n, set)
 }
 
 func generate(n int) {
-	TEXT(fmt.Sprintf("run%dAVX512", n), NOSPLIT, "func(ops *byte, count int, rates, slots, masks, phi, leaves *byte, bytes int)")
+	TEXT(name(n, "AVX512"), NOSPLIT, signature)
 	k := &kernel{n: n}
 	k.op = Load(Param("ops"), GP64()).(reg.GPVirtual)
 	k.c, k.to, k.test, k.before, k.rates, k.mask, k.row = GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
+	k.point, k.q = GP64(), GP64()
 	bits := GP64()
 	MOVQ(U64(math.Float64bits(1)), bits)
 	VPBROADCASTQ(bits, one)
@@ -101,7 +123,12 @@ func (k *kernel) field(after, at int) Mem {
 
 // slot turns a slot into its address.
 func (k *kernel) slot(r reg.GPVirtual) {
-	IMUL3Q(U32(k.n*rowBytes), r, r)
+	if k.n > 0 {
+		IMUL3Q(U32(k.n*rowBytes), r, r)
+	} else {
+		IMULQ(param("points", pointsParam), r)
+		SHLQ(U8(6), r)
+	}
 	ADDQ(param("slots", slotsParam), r)
 }
 
@@ -138,8 +165,36 @@ func (k *kernel) loop(name string, body func()) {
 	JLT(LabelRef(name))
 }
 
+// each runs body for every point, which knows that it is the first one only where
+// they are unrolled.
+func (k *kernel) each(name string, body func(q int)) {
+	if k.n > 0 {
+		for q := range k.n {
+			body(q)
+		}
+		return
+	}
+	MOVQ(k.row, k.point)
+	XORQ(k.q, k.q)
+	Label(name)
+	body(0)
+	ADDQ(U32(rowBytes), k.point)
+	ADDQ(U8(8), k.q)
+	CMPQ(k.q, param("points", pointsParam))
+	JLT(LabelRef(name))
+}
+
+// at is a point of a slot, and of the rows of the turn.
 func (k *kernel) at(base reg.GPVirtual, q int) Mem {
+	if k.n == 0 {
+		return Mem{Base: base, Index: k.point, Scale: 1}
+	}
 	return Mem{Base: base, Index: k.row, Scale: 1, Disp: q * rowBytes}
+}
+
+// here is at where there are no points.
+func (k *kernel) here(base reg.GPVirtual) Mem {
+	return Mem{Base: base, Index: k.row, Scale: 1}
 }
 
 // constant broadcasts a field of the op.
@@ -150,18 +205,46 @@ func (k *kernel) constant(at int) reg.VecPhysical {
 }
 
 // tau and kappa are in the op's rates.
-func tau(rates reg.GPVirtual, q int) Mem { return Mem{Base: rates, Disp: 8 * q} }
+func (k *kernel) tau(rates reg.GPVirtual, q int) Mem { return k.rate(rates, q) }
 
-func (k *kernel) kappa(rates reg.GPVirtual, q int) Mem { return tau(rates, k.n+q) }
-
-// points keeps them in registers.
-func (k *kernel) points(second int) []reg.VecPhysical {
-	out := make([]reg.VecPhysical, k.n)
-	for q := range out {
-		out[q] = k.zmm()
-		VBROADCASTSD(tau(k.rates, second*k.n+q), out[q])
+func (k *kernel) kappa(rates reg.GPVirtual, q int) Mem {
+	if k.n == 0 {
+		return k.rate(rates, loopPoints)
 	}
-	return out
+	return k.rate(rates, k.n+q)
+}
+
+func (k *kernel) rate(rates reg.GPVirtual, i int) Mem {
+	if k.n == 0 {
+		return Mem{Base: rates, Index: k.q, Scale: 1, Disp: 8 * i}
+	}
+	return Mem{Base: rates, Disp: 8 * i}
+}
+
+// points are rates of which those that are unrolled are in registers.
+func (k *kernel) points(rate func(reg.GPVirtual, int) Mem) func(q int) reg.VecPhysical {
+	kept := make([]reg.VecPhysical, k.n)
+	for q := range kept {
+		kept[q] = k.zmm()
+		VBROADCASTSD(rate(k.rates, q), kept[q])
+	}
+	return func(q int) reg.VecPhysical {
+		if k.n > 0 {
+			return kept[q]
+		}
+		z := k.zmm()
+		VBROADCASTSD(rate(k.rates, q), z)
+		return z
+	}
+}
+
+// zero begins a sum that a loop adds to.
+func (k *kernel) zero(sums ...reg.VecPhysical) {
+	for _, z := range sums {
+		if k.n == 0 {
+			VXORPD(z, z, z)
+		}
+	}
 }
 
 func (k *kernel) leaf(after, at int) reg.VecPhysical {
@@ -174,7 +257,7 @@ func (k *kernel) leaf(after, at int) reg.VecPhysical {
 
 func (k *kernel) down() {
 	k.used = 0
-	rho, d1, d0, taus := k.constant(firstAt), k.constant(secondAt), k.zmm(), k.points(0)
+	rho, d1, d0, taus := k.constant(firstAt), k.constant(secondAt), k.zmm(), k.points(k.tau)
 	VSUBPD(d1, one, d0)
 	VSUBPD(rho, d1, d1)
 	VSUBPD(rho, d0, d0)
@@ -183,12 +266,14 @@ func (k *kernel) down() {
 		VBLENDMPD(d1, d0, reg.K1, d)
 		VMOVAPD_Z(d, reg.K2, d)
 		f := k.zmm()
-		for q := range k.n {
+		mark := k.used
+		k.each("downpoints", func(q int) {
+			k.used = mark
 			VMOVAPD(rho, f)
-			VFMADD231PD(taus[q], d, f)
+			VFMADD231PD(taus(q), d, f)
 			VMULPD(k.at(k.c, q), f, f)
 			VMOVUPD(f, k.at(k.to, q))
-		}
+		})
 	})
 }
 
@@ -196,7 +281,7 @@ func (k *kernel) down() {
 // leaf, 3 where the right one is.
 func (k *kernel) up(kind int) {
 	k.used = 0
-	rhoL, rhoR, taus, kappas := k.constant(firstAt), k.constant(secondAt), k.points(0), k.points(1)
+	rhoL, rhoR, taus, kappas := k.constant(firstAt), k.constant(secondAt), k.points(k.tau), k.points(k.kappa)
 	left, right := GP64(), GP64()
 	var vL, vR reg.VecPhysical
 	if kind == 2 {
@@ -215,8 +300,9 @@ func (k *kernel) up(kind int) {
 	k.find(phi, 0, featureAt, phiParam)
 	k.loop(fmt.Sprintf("up%drows", kind), func() {
 		sum := k.zmm()
+		k.zero(sum)
 		mark := k.used
-		for q := range k.n {
+		k.each(fmt.Sprintf("up%dpoints", kind), func(q int) {
 			k.used = mark
 			hL, hR := vL, vR
 			if kind != 2 {
@@ -232,17 +318,17 @@ func (k *kernel) up(kind int) {
 			VFMADD231PD(rhoR, hR, m)
 			VBLENDMPD(hL, hR, reg.K1, g)
 			VSUBPD_Z(m, g, reg.K2, g)
-			VFMADD231PD(taus[q], g, m)
+			VFMADD231PD(taus(q), g, m)
 			VMOVUPD(m, k.at(k.to, q))
-			VMULPD(k.at(k.c, q), kappas[q], t)
-			if q == 0 {
+			VMULPD(k.at(k.c, q), kappas(q), t)
+			if q == 0 && k.n > 0 {
 				VMULPD(t, g, sum)
 			} else {
 				VFMADD231PD(t, g, sum)
 			}
-		}
-		VADDPD(k.at(phi, 0), sum, sum)
-		VMOVUPD(sum, k.at(phi, 0))
+		})
+		VADDPD(k.here(phi), sum, sum)
+		VMOVUPD(sum, k.here(phi))
 	})
 }
 
@@ -285,19 +371,20 @@ func (k *kernel) fork() {
 		VBLENDMPD(upR, downR, reg.K5, gR)
 		VMOVAPD_Z(gR, reg.K6, gR)
 		c, cL, cR, hL, hR, m := k.zmm(), k.zmm(), k.zmm(), k.zmm(), k.zmm(), k.zmm()
-		for q := range k.n {
+		k.zero(sumL, sumR, sum)
+		k.each("forkpoints", func(q int) {
 			VMOVUPD(k.at(k.c, q), c)
 			VMOVAPD(rhoL, cL)
-			VFMADD231PD_BCST(tau(k.rates, q), dL, cL)
+			VFMADD231PD_BCST(k.tau(k.rates, q), dL, cL)
 			VMULPD(c, cL, cL)
 			VMOVAPD(rhoR, cR)
-			VFMADD231PD_BCST(tau(k.rates, q), dR, cR)
+			VFMADD231PD_BCST(k.tau(k.rates, q), dR, cR)
 			VMULPD(c, cR, cR)
 			VMOVAPD(meanL, hL)
-			VFMADD231PD_BCST(tau(left, q), gL, hL)
+			VFMADD231PD_BCST(k.tau(left, q), gL, hL)
 			VMOVAPD(meanR, hR)
-			VFMADD231PD_BCST(tau(right, q), gR, hR)
-			if q == 0 {
+			VFMADD231PD_BCST(k.tau(right, q), gR, hR)
+			if q == 0 && k.n > 0 {
 				VMULPD_BCST(k.kappa(left, q), cL, sumL)
 				VMULPD_BCST(k.kappa(right, q), cR, sumR)
 			} else {
@@ -308,15 +395,15 @@ func (k *kernel) fork() {
 			VFMADD231PD(rhoR, hR, m)
 			VBLENDMPD(hL, hR, reg.K1, hL)
 			VSUBPD_Z(m, hL, reg.K2, hL)
-			VFMADD231PD_BCST(tau(k.rates, q), hL, m)
+			VFMADD231PD_BCST(k.tau(k.rates, q), hL, m)
 			VMOVUPD(m, k.at(k.to, q))
 			VMULPD_BCST(k.kappa(k.rates, q), c, c)
-			if q == 0 {
+			if q == 0 && k.n > 0 {
 				VMULPD(c, hL, sum)
 			} else {
 				VFMADD231PD(c, hL, sum)
 			}
-		}
+		})
 		value := Mem{Base: offset, Index: phi, Scale: 1}
 		for i, g := range []reg.VecPhysical{gL, gR} {
 			MOVL(k.field(i+1, featureAt), offset.As32())
@@ -337,7 +424,7 @@ func (k *kernel) fork() {
 // bottom is up where both children are leaves.
 func (k *kernel) bottom() {
 	k.used = 0
-	taus, kappas := k.points(0), k.points(1)
+	taus, kappas := k.points(k.tau), k.points(k.kappa)
 	mean, g1, g0 := k.bottomValues(0)
 	phi := GP64()
 	k.find(phi, 0, featureAt, phiParam)
@@ -345,18 +432,21 @@ func (k *kernel) bottom() {
 		g, sum, h := k.zmm(), k.zmm(), k.zmm()
 		VBLENDMPD(g1, g0, reg.K1, g)
 		VMOVAPD_Z(g, reg.K2, g)
-		for q := range k.n {
+		k.zero(sum)
+		mark := k.used
+		k.each("bottompoints", func(q int) {
+			k.used = mark
 			VMOVAPD(mean, h)
-			VFMADD231PD(taus[q], g, h)
+			VFMADD231PD(taus(q), g, h)
 			VMOVUPD(h, k.at(k.to, q))
-			if q == 0 {
-				VMULPD(k.at(k.c, q), kappas[q], sum)
+			if q == 0 && k.n > 0 {
+				VMULPD(k.at(k.c, q), kappas(q), sum)
 			} else {
-				VFMADD231PD(k.at(k.c, q), kappas[q], sum)
+				VFMADD231PD(k.at(k.c, q), kappas(q), sum)
 			}
-		}
-		VMOVUPD(k.at(phi, 0), h)
+		})
+		VMOVUPD(k.here(phi), h)
 		VFMADD231PD(g, sum, h)
-		VMOVUPD(h, k.at(phi, 0))
+		VMOVUPD(h, k.here(phi))
 	})
 }

@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package treeshap
+
+func kernelSets() map[string]*kernelSet { return nil }
