@@ -73,9 +73,12 @@ func Cut(data []byte, cut tree.Cut) ([]byte, error) {
 }
 
 // split takes a file apart: up to the first tree, each tree with what is behind it,
-// and from "end of trees" on.
+// and from "end of trees" on. It goes from block to block as the reader does, for
+// which "Tree=" within a block begins none.
 func split(data []byte) (head []byte, blocks [][]byte, tail []byte, err error) {
 	p := &parser{data: data}
+	p.line()
+	p.block(nil)
 	from, in := 0, false
 	for !p.done() {
 		at := p.pos
@@ -93,6 +96,7 @@ func split(data []byte) (head []byte, blocks [][]byte, tail []byte, err error) {
 		if end {
 			return head, blocks, data[at:], nil
 		}
+		p.block(nil)
 	}
 	return nil, nil, nil, corruptf("the file ends before \"end of trees\"")
 }

@@ -1,8 +1,11 @@
 package xgboost
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -91,14 +94,31 @@ func FuzzDecodeJSON(f *testing.F) {
 		if json.Unmarshal(data, &any) != nil || v != nil {
 			return
 		}
+		if again, err := json.Marshal(any); err != nil || tokens(t, data) != tokens(t, again) {
+			return // a key that was given twice is once in the map
+		}
 		if simple(any, 0) {
 			t.Errorf("valid JSON was refused: %v", err)
 		}
 	})
 }
 
-// simple reports whether v is an object of text and flat objects, whose keys
-// cannot have been repeated because there is at most one.
+// tokens counts what valid JSON is made of.
+func tokens(t *testing.T, data []byte) int {
+	d, n := json.NewDecoder(bytes.NewReader(data)), 0
+	for {
+		_, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+}
+
+// simple reports whether v is an object of text and flat objects of one key.
 func simple(v map[string]any, depth int) bool {
 	if len(v) > 1 || depth > 5 {
 		return false
