@@ -14,6 +14,21 @@ func (p *Path) Interactions(rows, dst []float64) error {
 		return err
 	}
 	clear(dst)
+	if plan := p.pairPlan(); plan != nil {
+		plan.interactions(p, rows, dst, n)
+	} else {
+		p.walkInteractions(rows, dst, n)
+	}
+	for i := 0; i < len(dst); i += m * m {
+		shareInteractions(dst[i:][:m*m], m)
+	}
+	return nil
+}
+
+// walkInteractions adds the raw matrices a row at a time, for ensembles without a
+// plan.
+func (p *Path) walkInteractions(rows, dst []float64, n int) {
+	m, k := p.ensemble.Features, p.ensemble.Outputs
 	w := newPairWalk(p)
 	for row := range n {
 		round(w.x, rows[row*m:(row+1)*m], p.ensemble.Float32)
@@ -25,11 +40,7 @@ func (p *Path) Interactions(rows, dst []float64) error {
 				w.start(v, own[out*m*m:(out+1)*m*m])
 			}
 		}
-		for out := range k {
-			shareInteractions(own[out*m*m:(out+1)*m*m], m)
-		}
 	}
-	return nil
 }
 
 // pairWalk is the state of one row's walk with interactions.

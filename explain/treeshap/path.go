@@ -43,6 +43,9 @@ type Path struct {
 	cost     int64
 	errBound float64
 	scratch  sync.Pool
+	// pairs is what interactions need, made when they are first asked for.
+	pairs     *pairPlan
+	pairsOnce sync.Once
 }
 
 // pathTree is one tree with its quadrature.
@@ -58,6 +61,8 @@ type pathTree struct {
 	rho, before, after []float64
 	rule               *rule
 	program            program
+	// looped says that only kernels that loop over the points run the program.
+	looped bool
 }
 
 // rule is a Gauss-Legendre rule on [0, 1].

@@ -100,12 +100,21 @@ type compiler struct {
 	ones     uint32
 	columns  map[int32]uint32
 	products map[float64]uint32
+	// pairs makes a program of interactions, which has no opFork; else it is nil.
+	pairs *pairCompiler
 }
 
 // compile makes t's program; columns has the place of each feature's values, and
 // gets those that it lacks.
 func (t *pathTree) compile(columns map[int32]uint32) error {
-	c := &compiler{t: t, tests: make([]int32, len(t.tree.Nodes)), sats: map[int32]uint32{}, columns: columns, products: map[float64]uint32{}}
+	return t.compileFor(columns, nil)
+}
+
+func (t *pathTree) compileFor(columns map[int32]uint32, pairs *pairCompiler) error {
+	c := &compiler{
+		t: t, tests: make([]int32, len(t.tree.Nodes)), sats: map[int32]uint32{}, columns: columns, products: map[float64]uint32{},
+		pairs: pairs,
+	}
 	p := &t.program
 	for i := range t.tree.Nodes {
 		if !t.tree.Nodes[i].IsLeaf() {
@@ -116,6 +125,9 @@ func (t *pathTree) compile(columns map[int32]uint32) error {
 	for i := range t.nodes {
 		if prev := t.nodes[i].prev; prev >= 0 && c.sats[prev] == 0 {
 			c.sats[prev] = 1
+		}
+		if pairs != nil && i > 0 && !t.nodes[i].leaf {
+			c.sats[int32(i)] = 1
 		}
 	}
 	c.ones = uint32(p.tests + len(c.sats))
@@ -184,11 +196,14 @@ func (c *compiler) visit(i int32, depth, to uint16) {
 	at := [2]uint32{uint32(t.depth) + uint32(depth) + 1, uint32(2 * t.depth)}
 	up := op{
 		kind: opUp, c: depth, to: to, test: c.test(i) * planeBytes, before: c.before(i+1) * planeBytes,
-		feature: c.column(t.nodes[i+1].feature) * columnBytes, rates: c.product(t.before[i+1]),
+		rates: c.product(t.before[i+1]),
 		first: t.rho[i+1], second: t.rho[right], left: at[0], right: at[1],
 	}
+	if c.pairs == nil {
+		up.feature = c.column(t.nodes[i+1].feature) * columnBytes
+	}
 	p := &t.program
-	if c.isBottom(i+1) && c.isBottom(right) {
+	if c.pairs == nil && c.isBottom(i+1) && c.isBottom(right) {
 		up.kind = opFork
 		p.ops = append(p.ops, up)
 		c.visit(i+1, depth+1, uint16(at[0]))
@@ -201,7 +216,7 @@ func (c *compiler) visit(i int32, depth, to uint16) {
 			down := up
 			down.kind, down.to, down.first, down.second = opDown, depth+1, t.rho[j], float64(1-side)
 			p.ops = append(p.ops, down)
-			c.visit(j, depth+1, uint16(at[side]))
+			c.descend(j, depth+1, uint16(at[side]))
 			continue
 		}
 		at[side] = uint32(t.nodes[j].leafIndex)
@@ -213,6 +228,23 @@ func (c *compiler) visit(i int32, depth, to uint16) {
 	}
 	up.left, up.right = at[0], at[1]
 	p.ops = append(p.ops, up)
+	if c.pairs != nil {
+		up := &p.ops[len(p.ops)-1]
+		up.feature = c.pairs.node(c, i) * columnBytes
+	}
+}
+
+// descend is visit of a node whose edge interactions have to know of.
+func (c *compiler) descend(j int32, depth, to uint16) {
+	if c.pairs == nil {
+		c.visit(j, depth, to)
+		return
+	}
+	edge := &c.pairs.edges[c.t.nodes[j].pos]
+	above := *edge
+	*edge = j
+	c.visit(j, depth, to)
+	*edge = above
 }
 
 // product returns where the rates of r are found.
@@ -248,7 +280,7 @@ func (c *compiler) column(feature int32) uint32 {
 // kappaAt is where the kappas begin after the taus of a product: a kernel that loops
 // over the points has them at one place.
 func (t *pathTree) kappaAt() int {
-	if t.n > unrolledPoints && t.n <= keptPoints {
+	if t.n <= keptPoints && (t.n > unrolledPoints || t.looped) {
 		return keptPoints
 	}
 	return t.n

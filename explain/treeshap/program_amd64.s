@@ -4478,6 +4478,353 @@ next:
 	VZEROUPPER
 	RET
 
+// func gainsAVX512(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int, gains *byte)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·gainsAVX512(SB), NOSPLIT, $0-80
+	MOVQ         gains+72(FP), AX
+	MOVQ         ops+0(FP), CX
+	MOVQ         $0x3ff0000000000000, DX
+	VPBROADCASTQ DX, Z31
+
+op:
+	MOVWQZX 2(CX), DX
+	IMULQ   points+64(FP), DX
+	SHLQ    $0x06, DX
+	ADDQ    slots+24(FP), DX
+	MOVWQZX 4(CX), BX
+	IMULQ   points+64(FP), BX
+	SHLQ    $0x06, BX
+	ADDQ    slots+24(FP), BX
+	MOVL    16(CX), SI
+	MOVL    20(CX), DI
+	MOVL    28(CX), R8
+	ADDQ    rates+16(FP), R8
+	MOVQ    masks+32(FP), R9
+	XORQ    R10, R10
+	MOVWLZX (CX), R11
+	CMPL    R11, $0x00
+	JE      down
+	CMPL    R11, $0x01
+	JE      up1
+	CMPL    R11, $0x02
+	JE      up2
+	CMPL    R11, $0x03
+	JE      up3
+	CMPL    R11, $0x04
+	JE      bottom
+
+bottom:
+	MOVQ             leaves+48(FP), R12
+	MOVL             8(CX), R11
+	VBROADCASTSD     (R12)(R11*8), Z0
+	MOVQ             leaves+48(FP), R12
+	MOVL             12(CX), R11
+	VBROADCASTSD     (R12)(R11*8), Z1
+	VMULPD.BCST      32(CX), Z0, Z2
+	VFMADD231PD.BCST 40(CX), Z1, Z2
+	VSUBPD           Z2, Z0, Z0
+	VSUBPD           Z2, Z1, Z1
+	MOVL             24(CX), R13
+	ADDQ             phi+40(FP), R13
+
+bottomrows:
+	KMOVB     (SI)(R9*1), K1
+	KMOVB     (DI)(R9*1), K2
+	VBLENDMPD Z0, Z1, K1, Z3
+	VMOVAPD.Z Z3, K2, Z3
+	VXORPD    Z4, Z4, Z4
+	MOVQ      R10, R11
+	XORQ      R12, R12
+
+bottompoints:
+	VMOVAPD      Z2, Z5
+	VBROADCASTSD (R8)(R12*1), Z6
+	VFMADD231PD  Z6, Z3, Z5
+	VMOVUPD      Z5, (BX)(R11*1)
+	VBROADCASTSD 128(R8)(R12*1), Z7
+	VFMADD231PD  (DX)(R11*1), Z7, Z4
+	VBROADCASTSD 128(R8)(R12*1), Z8
+	VMULPD       (DX)(R11*1), Z8, Z5
+	VMULPD       Z3, Z5, Z5
+	VMOVUPD      Z5, (AX)(R11*1)
+	ADDQ         $0x00000200, R11
+	ADDQ         $0x08, R12
+	CMPQ         R12, points+64(FP)
+	JLT          bottompoints
+	VMOVUPD      (R13)(R10*1), Z5
+	VFMADD231PD  Z3, Z4, Z5
+	VMOVUPD      Z5, (R13)(R10*1)
+	INCQ         R9
+	ADDQ         $0x40, R10
+	CMPQ         R10, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(CX), Z0
+	VBROADCASTSD 40(CX), Z1
+	VSUBPD       Z1, Z31, Z2
+	VSUBPD       Z0, Z1, Z1
+	VSUBPD       Z0, Z2, Z2
+
+downrows:
+	KMOVB     (SI)(R9*1), K1
+	KMOVB     (DI)(R9*1), K2
+	VBLENDMPD Z1, Z2, K1, Z3
+	VMOVAPD.Z Z3, K2, Z3
+	MOVQ      R10, R11
+	XORQ      R12, R12
+
+downpoints:
+	VMOVAPD      Z0, Z4
+	VBROADCASTSD (R8)(R12*1), Z5
+	VFMADD231PD  Z5, Z3, Z4
+	VMULPD       (DX)(R11*1), Z4, Z4
+	VMOVUPD      Z4, (BX)(R11*1)
+	ADDQ         $0x00000200, R11
+	ADDQ         $0x08, R12
+	CMPQ         R12, points+64(FP)
+	JLT          downpoints
+	INCQ         R9
+	ADDQ         $0x40, R10
+	CMPQ         R10, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(CX), Z0
+	VBROADCASTSD 40(CX), Z1
+	MOVL         8(CX), R13
+	IMULQ        points+64(FP), R13
+	SHLQ         $0x06, R13
+	ADDQ         slots+24(FP), R13
+	MOVL         12(CX), R14
+	IMULQ        points+64(FP), R14
+	SHLQ         $0x06, R14
+	ADDQ         slots+24(FP), R14
+	MOVL         24(CX), R15
+	ADDQ         phi+40(FP), R15
+
+up1rows:
+	KMOVB  (SI)(R9*1), K1
+	KMOVB  (DI)(R9*1), K2
+	VXORPD Z2, Z2, Z2
+	MOVQ   R10, R11
+	XORQ   R12, R12
+
+up1points:
+	VMOVUPD      (R13)(R11*1), Z3
+	VMOVUPD      (R14)(R11*1), Z4
+	VMULPD       Z0, Z3, Z5
+	VFMADD231PD  Z1, Z4, Z5
+	VBLENDMPD    Z3, Z4, K1, Z6
+	VSUBPD.Z     Z5, Z6, K2, Z6
+	VBROADCASTSD (R8)(R12*1), Z8
+	VFMADD231PD  Z8, Z6, Z5
+	VMOVUPD      Z5, (BX)(R11*1)
+	VBROADCASTSD 128(R8)(R12*1), Z9
+	VMULPD       (DX)(R11*1), Z9, Z7
+	VFMADD231PD  Z7, Z6, Z2
+	VMULPD       Z7, Z6, Z7
+	VMOVUPD      Z7, (AX)(R11*1)
+	ADDQ         $0x00000200, R11
+	ADDQ         $0x08, R12
+	CMPQ         R12, points+64(FP)
+	JLT          up1points
+	VADDPD       (R15)(R10*1), Z2, Z2
+	VMOVUPD      Z2, (R15)(R10*1)
+	INCQ         R9
+	ADDQ         $0x40, R10
+	CMPQ         R10, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(CX), Z0
+	VBROADCASTSD 40(CX), Z1
+	MOVQ         leaves+48(FP), R12
+	MOVL         8(CX), R11
+	VBROADCASTSD (R12)(R11*8), Z2
+	MOVL         12(CX), R13
+	IMULQ        points+64(FP), R13
+	SHLQ         $0x06, R13
+	ADDQ         slots+24(FP), R13
+	MOVL         24(CX), R14
+	ADDQ         phi+40(FP), R14
+
+up2rows:
+	KMOVB  (SI)(R9*1), K1
+	KMOVB  (DI)(R9*1), K2
+	VXORPD Z3, Z3, Z3
+	MOVQ   R10, R11
+	XORQ   R12, R12
+
+up2points:
+	VMOVUPD      (R13)(R11*1), Z4
+	VMULPD       Z0, Z2, Z5
+	VFMADD231PD  Z1, Z4, Z5
+	VBLENDMPD    Z2, Z4, K1, Z6
+	VSUBPD.Z     Z5, Z6, K2, Z6
+	VBROADCASTSD (R8)(R12*1), Z8
+	VFMADD231PD  Z8, Z6, Z5
+	VMOVUPD      Z5, (BX)(R11*1)
+	VBROADCASTSD 128(R8)(R12*1), Z9
+	VMULPD       (DX)(R11*1), Z9, Z7
+	VFMADD231PD  Z7, Z6, Z3
+	VMULPD       Z7, Z6, Z7
+	VMOVUPD      Z7, (AX)(R11*1)
+	ADDQ         $0x00000200, R11
+	ADDQ         $0x08, R12
+	CMPQ         R12, points+64(FP)
+	JLT          up2points
+	VADDPD       (R14)(R10*1), Z3, Z3
+	VMOVUPD      Z3, (R14)(R10*1)
+	INCQ         R9
+	ADDQ         $0x40, R10
+	CMPQ         R10, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(CX), Z0
+	VBROADCASTSD 40(CX), Z1
+	MOVL         8(CX), R13
+	IMULQ        points+64(FP), R13
+	SHLQ         $0x06, R13
+	ADDQ         slots+24(FP), R13
+	MOVQ         leaves+48(FP), R12
+	MOVL         12(CX), R11
+	VBROADCASTSD (R12)(R11*8), Z2
+	MOVL         24(CX), R14
+	ADDQ         phi+40(FP), R14
+
+up3rows:
+	KMOVB  (SI)(R9*1), K1
+	KMOVB  (DI)(R9*1), K2
+	VXORPD Z3, Z3, Z3
+	MOVQ   R10, R11
+	XORQ   R12, R12
+
+up3points:
+	VMOVUPD      (R13)(R11*1), Z4
+	VMULPD       Z0, Z4, Z5
+	VFMADD231PD  Z1, Z2, Z5
+	VBLENDMPD    Z4, Z2, K1, Z6
+	VSUBPD.Z     Z5, Z6, K2, Z6
+	VBROADCASTSD (R8)(R12*1), Z8
+	VFMADD231PD  Z8, Z6, Z5
+	VMOVUPD      Z5, (BX)(R11*1)
+	VBROADCASTSD 128(R8)(R12*1), Z9
+	VMULPD       (DX)(R11*1), Z9, Z7
+	VFMADD231PD  Z7, Z6, Z3
+	VMULPD       Z7, Z6, Z7
+	VMOVUPD      Z7, (AX)(R11*1)
+	ADDQ         $0x00000200, R11
+	ADDQ         $0x08, R12
+	CMPQ         R12, points+64(FP)
+	JLT          up3points
+	VADDPD       (R14)(R10*1), Z3, Z3
+	VMOVUPD      Z3, (R14)(R10*1)
+	INCQ         R9
+	ADDQ         $0x40, R10
+	CMPQ         R10, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, CX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func pairsAVX512(s *byte, gains *byte, entries *byte, count int, masks *byte, sums *byte, bytes int, points int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·pairsAVX512(SB), NOSPLIT, $0-64
+	MOVQ s+0(FP), AX
+	MOVQ gains+8(FP), CX
+	MOVQ masks+32(FP), DX
+	MOVQ sums+40(FP), BX
+	MOVQ points+56(FP), SI
+	XORQ DI, DI
+
+rows:
+	VXORPD Z4, Z4, Z4
+	VXORPD Z5, Z5, Z5
+	VXORPD Z6, Z6, Z6
+	VXORPD Z7, Z7, Z7
+	LEAQ   (AX)(DI*1), R8
+	XORQ   R12, R12
+
+not:
+	VBROADCASTSD (CX)(R12*1), Z8
+	VFMADD231PD  (R8), Z8, Z4
+	VFMADD231PD  64(R8), Z8, Z5
+	VFMADD231PD  128(R8), Z8, Z6
+	VFMADD231PD  192(R8), Z8, Z7
+	ADDQ         $0x00000200, R8
+	ADDQ         $0x08, R12
+	CMPQ         R12, SI
+	JLT          not
+	MOVQ         entries+16(FP), R9
+	MOVQ         count+24(FP), R10
+
+entry:
+	MOVL   4(R9), R11
+	ADDQ   CX, R11
+	VXORPD Z0, Z0, Z0
+	VXORPD Z1, Z1, Z1
+	VXORPD Z2, Z2, Z2
+	VXORPD Z3, Z3, Z3
+	LEAQ   (AX)(DI*1), R8
+	XORQ   R12, R12
+
+points:
+	VBROADCASTSD (R11)(R12*1), Z8
+	VFMADD231PD  (R8), Z8, Z0
+	VFMADD231PD  64(R8), Z8, Z1
+	VFMADD231PD  128(R8), Z8, Z2
+	VFMADD231PD  192(R8), Z8, Z3
+	ADDQ         $0x00000200, R8
+	ADDQ         $0x08, R12
+	CMPQ         R12, SI
+	JLT          points
+	MOVL         (R9), R8
+	MOVQ         (DX)(R8*1), R8
+	MOVQ         DI, R12
+	SHRQ         $0x03, R12
+	SHRXQ        R12, R8, R8
+	MOVL         8(R9), R11
+	ADDQ         BX, R11
+	ADDQ         DI, R11
+	KMOVB        R8, K1
+	VBLENDMPD    Z0, Z4, K1, Z0
+	SHRQ         $0x08, R8
+	VADDPD       (R11), Z0, Z0
+	VMOVUPD      Z0, (R11)
+	KMOVB        R8, K1
+	VBLENDMPD    Z1, Z5, K1, Z1
+	SHRQ         $0x08, R8
+	VADDPD       64(R11), Z1, Z1
+	VMOVUPD      Z1, 64(R11)
+	KMOVB        R8, K1
+	VBLENDMPD    Z2, Z6, K1, Z2
+	SHRQ         $0x08, R8
+	VADDPD       128(R11), Z2, Z2
+	VMOVUPD      Z2, 128(R11)
+	KMOVB        R8, K1
+	VBLENDMPD    Z3, Z7, K1, Z3
+	SHRQ         $0x08, R8
+	VADDPD       192(R11), Z3, Z3
+	VMOVUPD      Z3, 192(R11)
+	ADDQ         $0x0c, R9
+	DECQ         R10
+	JNZ          entry
+	ADDQ         $0x00000100, DI
+	CMPQ         DI, bytes+48(FP)
+	JLT          rows
+	VZEROUPPER
+	RET
+
 DATA masks<>+0(SB)/8, $0x0000000000000000
 DATA masks<>+8(SB)/8, $0x0000000000000000
 DATA masks<>+16(SB)/8, $0x0000000000000000
@@ -10017,5 +10364,413 @@ next:
 	ADDQ $0x30, AX
 	DECQ count+8(FP)
 	JNZ  op
+	VZEROUPPER
+	RET
+
+// func gainsAVX2(ops *byte, count int, rates *byte, slots *byte, masks *byte, phi *byte, leaves *byte, bytes int, points int, gains *byte)
+// Requires: AVX, BMI2, FMA3
+TEXT ·gainsAVX2(SB), NOSPLIT, $0-80
+	MOVQ gains+72(FP), AX
+	MOVQ ops+0(FP), CX
+	LEAQ masks<>+0(SB), R9
+
+op:
+	MOVWQZX 2(CX), DX
+	IMULQ   points+64(FP), DX
+	SHLQ    $0x06, DX
+	ADDQ    slots+24(FP), DX
+	MOVWQZX 4(CX), BX
+	IMULQ   points+64(FP), BX
+	SHLQ    $0x06, BX
+	ADDQ    slots+24(FP), BX
+	MOVL    28(CX), SI
+	ADDQ    rates+16(FP), SI
+	XORQ    DI, DI
+	XORQ    R8, R8
+	MOVWLZX (CX), R10
+	CMPL    R10, $0x00
+	JE      down
+	CMPL    R10, $0x01
+	JE      up1
+	CMPL    R10, $0x02
+	JE      up2
+	CMPL    R10, $0x03
+	JE      up3
+	CMPL    R10, $0x04
+	JE      bottom
+
+bottom:
+	MOVQ         leaves+48(FP), R11
+	MOVL         8(CX), R10
+	VBROADCASTSD (R11)(R10*8), Y1
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(CX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	VBROADCASTSD 32(CX), Y3
+	VMULPD       Y3, Y1, Y0
+	VBROADCASTSD 40(CX), Y3
+	VFMADD231PD  Y3, Y2, Y0
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+	MOVL         24(CX), R12
+	ADDQ         phi+40(FP), R12
+
+bottomrows:
+	MOVL      16(CX), R10
+	MOVQ      masks+32(FP), R11
+	SHRXQ     DI, (R11)(R10*1), R10
+	ANDL      $0x0f, R10
+	SHLL      $0x05, R10
+	VMOVUPD   (R9)(R10*1), Y3
+	VBLENDVPD Y3, Y1, Y2, Y3
+	MOVL      20(CX), R10
+	MOVQ      masks+32(FP), R11
+	SHRXQ     DI, (R11)(R10*1), R10
+	ANDL      $0x0f, R10
+	SHLL      $0x05, R10
+	VANDPD    (R9)(R10*1), Y3, Y3
+	VXORPD    Y4, Y4, Y4
+	MOVQ      R8, R10
+	XORQ      R11, R11
+
+bottompoints:
+	VBROADCASTSD (SI)(R11*1), Y5
+	VFMADD213PD  Y0, Y3, Y5
+	VMOVUPD      Y5, (BX)(R10*1)
+	VBROADCASTSD 128(SI)(R11*1), Y5
+	VFMADD231PD  (DX)(R10*1), Y5, Y4
+	VMULPD       (DX)(R10*1), Y5, Y5
+	VMULPD       Y3, Y5, Y5
+	VMOVUPD      Y5, (AX)(R10*1)
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          bottompoints
+	VMOVUPD      (R12)(R8*1), Y5
+	VFMADD231PD  Y3, Y4, Y5
+	VMOVUPD      Y5, (R12)(R8*1)
+	ADDQ         $0x04, DI
+	ADDQ         $0x20, R8
+	CMPQ         R8, bytes+56(FP)
+	JLT          bottomrows
+	JMP          next
+
+down:
+	VBROADCASTSD 32(CX), Y0
+	VBROADCASTSD 40(CX), Y1
+	VMOVUPD      ones<>+0(SB), Y2
+	VSUBPD       Y1, Y2, Y2
+	VSUBPD       Y0, Y1, Y1
+	VSUBPD       Y0, Y2, Y2
+
+downrows:
+	MOVL      16(CX), R10
+	MOVQ      masks+32(FP), R11
+	SHRXQ     DI, (R11)(R10*1), R10
+	ANDL      $0x0f, R10
+	SHLL      $0x05, R10
+	VMOVUPD   (R9)(R10*1), Y3
+	VBLENDVPD Y3, Y1, Y2, Y3
+	MOVL      20(CX), R10
+	MOVQ      masks+32(FP), R11
+	SHRXQ     DI, (R11)(R10*1), R10
+	ANDL      $0x0f, R10
+	SHLL      $0x05, R10
+	VANDPD    (R9)(R10*1), Y3, Y3
+	MOVQ      R8, R10
+	XORQ      R11, R11
+
+downpoints:
+	VBROADCASTSD (SI)(R11*1), Y4
+	VFMADD213PD  Y0, Y3, Y4
+	VMULPD       (DX)(R10*1), Y4, Y4
+	VMOVUPD      Y4, (BX)(R10*1)
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          downpoints
+	ADDQ         $0x04, DI
+	ADDQ         $0x20, R8
+	CMPQ         R8, bytes+56(FP)
+	JLT          downrows
+	JMP          next
+
+up1:
+	VBROADCASTSD 32(CX), Y0
+	VBROADCASTSD 40(CX), Y1
+	MOVL         8(CX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVL         12(CX), R13
+	IMULQ        points+64(FP), R13
+	SHLQ         $0x06, R13
+	ADDQ         slots+24(FP), R13
+	MOVL         24(CX), R14
+	ADDQ         phi+40(FP), R14
+
+up1rows:
+	MOVL    16(CX), R10
+	MOVQ    masks+32(FP), R11
+	SHRXQ   DI, (R11)(R10*1), R10
+	ANDL    $0x0f, R10
+	SHLL    $0x05, R10
+	VMOVUPD (R9)(R10*1), Y4
+	MOVL    20(CX), R10
+	MOVQ    masks+32(FP), R11
+	SHRXQ   DI, (R11)(R10*1), R10
+	ANDL    $0x0f, R10
+	SHLL    $0x05, R10
+	VMOVUPD (R9)(R10*1), Y5
+	VXORPD  Y3, Y3, Y3
+	MOVQ    R8, R10
+	XORQ    R11, R11
+
+up1points:
+	VMOVUPD      (R12)(R10*1), Y6
+	VMOVUPD      (R13)(R10*1), Y7
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y6, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (SI)(R11*1), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (BX)(R10*1)
+	VBROADCASTSD 128(SI)(R11*1), Y10
+	VMULPD       (DX)(R10*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMULPD       Y10, Y9, Y9
+	VMOVUPD      Y9, (AX)(R10*1)
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          up1points
+	VADDPD       (R14)(R8*1), Y3, Y3
+	VMOVUPD      Y3, (R14)(R8*1)
+	ADDQ         $0x04, DI
+	ADDQ         $0x20, R8
+	CMPQ         R8, bytes+56(FP)
+	JLT          up1rows
+	JMP          next
+
+up2:
+	VBROADCASTSD 32(CX), Y0
+	VBROADCASTSD 40(CX), Y1
+	MOVQ         leaves+48(FP), R11
+	MOVL         8(CX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         12(CX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVL         24(CX), R13
+	ADDQ         phi+40(FP), R13
+
+up2rows:
+	MOVL    16(CX), R10
+	MOVQ    masks+32(FP), R11
+	SHRXQ   DI, (R11)(R10*1), R10
+	ANDL    $0x0f, R10
+	SHLL    $0x05, R10
+	VMOVUPD (R9)(R10*1), Y4
+	MOVL    20(CX), R10
+	MOVQ    masks+32(FP), R11
+	SHRXQ   DI, (R11)(R10*1), R10
+	ANDL    $0x0f, R10
+	SHLL    $0x05, R10
+	VMOVUPD (R9)(R10*1), Y5
+	VXORPD  Y3, Y3, Y3
+	MOVQ    R8, R10
+	XORQ    R11, R11
+
+up2points:
+	VMOVUPD      (R12)(R10*1), Y7
+	VMULPD       Y0, Y2, Y8
+	VFMADD231PD  Y1, Y7, Y8
+	VBLENDVPD    Y4, Y2, Y7, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (SI)(R11*1), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (BX)(R10*1)
+	VBROADCASTSD 128(SI)(R11*1), Y10
+	VMULPD       (DX)(R10*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMULPD       Y10, Y9, Y9
+	VMOVUPD      Y9, (AX)(R10*1)
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          up2points
+	VADDPD       (R13)(R8*1), Y3, Y3
+	VMOVUPD      Y3, (R13)(R8*1)
+	ADDQ         $0x04, DI
+	ADDQ         $0x20, R8
+	CMPQ         R8, bytes+56(FP)
+	JLT          up2rows
+	JMP          next
+
+up3:
+	VBROADCASTSD 32(CX), Y0
+	VBROADCASTSD 40(CX), Y1
+	MOVL         8(CX), R12
+	IMULQ        points+64(FP), R12
+	SHLQ         $0x06, R12
+	ADDQ         slots+24(FP), R12
+	MOVQ         leaves+48(FP), R11
+	MOVL         12(CX), R10
+	VBROADCASTSD (R11)(R10*8), Y2
+	MOVL         24(CX), R13
+	ADDQ         phi+40(FP), R13
+
+up3rows:
+	MOVL    16(CX), R10
+	MOVQ    masks+32(FP), R11
+	SHRXQ   DI, (R11)(R10*1), R10
+	ANDL    $0x0f, R10
+	SHLL    $0x05, R10
+	VMOVUPD (R9)(R10*1), Y4
+	MOVL    20(CX), R10
+	MOVQ    masks+32(FP), R11
+	SHRXQ   DI, (R11)(R10*1), R10
+	ANDL    $0x0f, R10
+	SHLL    $0x05, R10
+	VMOVUPD (R9)(R10*1), Y5
+	VXORPD  Y3, Y3, Y3
+	MOVQ    R8, R10
+	XORQ    R11, R11
+
+up3points:
+	VMOVUPD      (R12)(R10*1), Y6
+	VMULPD       Y0, Y6, Y8
+	VFMADD231PD  Y1, Y2, Y8
+	VBLENDVPD    Y4, Y6, Y2, Y9
+	VSUBPD       Y8, Y9, Y9
+	VANDPD       Y5, Y9, Y9
+	VBROADCASTSD (SI)(R11*1), Y10
+	VFMADD231PD  Y10, Y9, Y8
+	VMOVUPD      Y8, (BX)(R10*1)
+	VBROADCASTSD 128(SI)(R11*1), Y10
+	VMULPD       (DX)(R10*1), Y10, Y10
+	VFMADD231PD  Y10, Y9, Y3
+	VMULPD       Y10, Y9, Y9
+	VMOVUPD      Y9, (AX)(R10*1)
+	ADDQ         $0x00000200, R10
+	ADDQ         $0x08, R11
+	CMPQ         R11, points+64(FP)
+	JLT          up3points
+	VADDPD       (R13)(R8*1), Y3, Y3
+	VMOVUPD      Y3, (R13)(R8*1)
+	ADDQ         $0x04, DI
+	ADDQ         $0x20, R8
+	CMPQ         R8, bytes+56(FP)
+	JLT          up3rows
+
+next:
+	ADDQ $0x30, CX
+	DECQ count+8(FP)
+	JNZ  op
+	VZEROUPPER
+	RET
+
+// func pairsAVX2(s *byte, gains *byte, entries *byte, count int, masks *byte, sums *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·pairsAVX2(SB), NOSPLIT, $0-64
+	MOVQ s+0(FP), AX
+	MOVQ gains+8(FP), CX
+	MOVQ masks+32(FP), DX
+	MOVQ sums+40(FP), BX
+	MOVQ points+56(FP), SI
+	XORQ DI, DI
+
+rows:
+	VXORPD Y4, Y4, Y4
+	VXORPD Y5, Y5, Y5
+	VXORPD Y6, Y6, Y6
+	VXORPD Y7, Y7, Y7
+	LEAQ   (AX)(DI*1), R12
+	XORQ   R13, R13
+
+not:
+	VBROADCASTSD (CX)(R13*1), Y8
+	VFMADD231PD  (R12), Y8, Y4
+	VFMADD231PD  32(R12), Y8, Y5
+	VFMADD231PD  64(R12), Y8, Y6
+	VFMADD231PD  96(R12), Y8, Y7
+	ADDQ         $0x00000200, R12
+	ADDQ         $0x08, R13
+	CMPQ         R13, SI
+	JLT          not
+	MOVQ         entries+16(FP), R9
+	MOVQ         count+24(FP), R10
+
+entry:
+	MOVL   4(R9), R11
+	ADDQ   CX, R11
+	VXORPD Y0, Y0, Y0
+	VXORPD Y1, Y1, Y1
+	VXORPD Y2, Y2, Y2
+	VXORPD Y3, Y3, Y3
+	LEAQ   (AX)(DI*1), R12
+	XORQ   R13, R13
+
+points:
+	VBROADCASTSD (R11)(R13*1), Y8
+	VFMADD231PD  (R12), Y8, Y0
+	VFMADD231PD  32(R12), Y8, Y1
+	VFMADD231PD  64(R12), Y8, Y2
+	VFMADD231PD  96(R12), Y8, Y3
+	ADDQ         $0x00000200, R12
+	ADDQ         $0x08, R13
+	CMPQ         R13, SI
+	JLT          points
+	MOVL         (R9), R8
+	MOVQ         (DX)(R8*1), R8
+	MOVQ         DI, R13
+	SHRQ         $0x03, R13
+	SHRXQ        R13, R8, R8
+	MOVL         8(R9), R11
+	ADDQ         BX, R11
+	ADDQ         DI, R11
+	LEAQ         masks<>+0(SB), R12
+	MOVL         R8, R13
+	ANDL         $0x0f, R13
+	SHLL         $0x05, R13
+	VMOVUPD      (R12)(R13*1), Y9
+	VBLENDVPD    Y9, Y0, Y4, Y0
+	SHRQ         $0x04, R8
+	VADDPD       (R11), Y0, Y0
+	VMOVUPD      Y0, (R11)
+	MOVL         R8, R13
+	ANDL         $0x0f, R13
+	SHLL         $0x05, R13
+	VMOVUPD      (R12)(R13*1), Y9
+	VBLENDVPD    Y9, Y1, Y5, Y1
+	SHRQ         $0x04, R8
+	VADDPD       32(R11), Y1, Y1
+	VMOVUPD      Y1, 32(R11)
+	MOVL         R8, R13
+	ANDL         $0x0f, R13
+	SHLL         $0x05, R13
+	VMOVUPD      (R12)(R13*1), Y9
+	VBLENDVPD    Y9, Y2, Y6, Y2
+	SHRQ         $0x04, R8
+	VADDPD       64(R11), Y2, Y2
+	VMOVUPD      Y2, 64(R11)
+	MOVL         R8, R13
+	ANDL         $0x0f, R13
+	SHLL         $0x05, R13
+	VMOVUPD      (R12)(R13*1), Y9
+	VBLENDVPD    Y9, Y3, Y7, Y3
+	SHRQ         $0x04, R8
+	VADDPD       96(R11), Y3, Y3
+	VMOVUPD      Y3, 96(R11)
+	ADDQ         $0x0c, R9
+	DECQ         R10
+	JNZ          entry
+	ADDQ         $0x00000080, DI
+	CMPQ         DI, bytes+48(FP)
+	JLT          rows
 	VZEROUPPER
 	RET

@@ -77,6 +77,96 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// pairsAs computes interactions in a given form.
+func pairsAs(p *Path, rows []float64, f form) []float64 {
+	plan := p.pairPlan()
+	w := plan.newWalk(p)
+	w.machine.stride, w.machine.kernels = f.stride, f.kernels
+	q := &pairPlan{trees: plan.trees, pairs: plan.pairs}
+	q.scratch.New = func() any { return w }
+	m := p.ensemble.Features
+	dst := make([]float64, len(rows)*m*p.ensemble.Outputs)
+	q.interactions(p, rows, dst, len(rows)/m)
+	return dst
+}
+
+// TestPairForms holds all forms to the same bits, and those to the walk row by row
+// of ensembles that are too large for a plan.
+func TestPairForms(t *testing.T) {
+	shapes := []explaintest.Options{
+		{Plain: true, Features: 30, Depth: 6, Trees: 8, Float32: true},
+		{Features: 6, Outputs: 3, Trees: 7, Depth: 6, ZeroCovers: true},
+		{Features: 7, Outputs: 2, Trees: 3, Depth: 8, Vector: true},
+		{Features: 40, Depth: 10, Trees: 2},
+		{Features: 1, Depth: 3, Trees: 9},
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	ensembles := []*tree.Ensemble{chainOf(rng, 13), chainOf(rng, 18), chainOf(rng, 32)}
+	for _, o := range shapes {
+		ensembles = append(ensembles, explaintest.Ensemble(rng, o))
+	}
+	for i, e := range ensembles {
+		p, err := Prepare(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := e.Features
+		for _, n := range []int{1, 3, 9, 64, 70} {
+			rows := explaintest.Rows(rng, n, m, 0.1)
+			want := pairsAs(p, rows, forms()[0])
+			for _, f := range forms() {
+				same(t, f.name, pairsAs(p, rows, f), want)
+			}
+			alone := pairsAs(p, rows[(n-1)*m:], forms()[len(forms())-1])
+			same(t, "a row alone", alone, want[(n-1)*len(alone):])
+			got, walked := want, make([]float64, len(want))
+			p.walkInteractions(rows, walked, n)
+			for at := 0; at < len(got); at += m * m {
+				shareInteractions(got[at:][:m*m], m)
+				shareInteractions(walked[at:][:m*m], m)
+			}
+			largest := 0.0
+			for _, v := range walked {
+				largest = max(largest, math.Abs(v))
+			}
+			for j, v := range got {
+				if math.Abs(v-walked[j]) > 1e-9*largest {
+					t.Fatalf("ensemble %d: value %d is %v, walked %v", i, j, v, walked[j])
+				}
+			}
+		}
+	}
+}
+
+// TestManyPairs has more points than a plan takes.
+func TestManyPairs(t *testing.T) {
+	e := chainOf(rand.New(rand.NewPCG(6, 6)), 35)
+	p, err := Prepare(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.pairPlan() != nil {
+		t.Fatal("a plan beyond its bounds")
+	}
+	x := explaintest.Rows(rand.New(rand.NewPCG(7, 7)), 1, 35, 0)
+	phi, pairs := make([]float64, 35), make([]float64, 35*35)
+	if err := p.Explain(x, phi); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Interactions(x, pairs); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range phi {
+		sum := 0.0
+		for _, v := range pairs[i*35:][:35] {
+			sum += v
+		}
+		if math.Abs(sum-want) > 1e-12 {
+			t.Errorf("feature %d: a row of interactions sums to %v, phi is %v", i, sum, want)
+		}
+	}
+}
+
 // TestLeavesOnly has no split to share out.
 func TestLeavesOnly(t *testing.T) {
 	e := &tree.Ensemble{Features: 2, Outputs: 1, Base: []float64{1}, Covers: tree.CoverCount, Link: tree.LinkIdentity}

@@ -27,7 +27,7 @@ const (
 	firstAt, secondAt                    = 32, 40
 	countParam, ratesParam, slotsParam   = 8, 16, 24
 	masksParam, phiParam, leavesParam    = 32, 40, 48
-	bytesParam, pointsParam              = 56, 64
+	bytesParam, pointsParam, gainsParam  = 56, 64, 72
 )
 
 // one is 1 throughout.
@@ -36,17 +36,24 @@ var one = reg.Z31
 func main() {
 	ConstraintExpr("amd64")
 	for n := range maxPoints + 1 {
-		generate(n)
+		generate(n, false)
 	}
+	generate(0, true)
+	pairs("AVX512")
 	tables()
 	for n := range maxPoints + 1 {
-		generateNarrow(n)
+		generateNarrow(n, false)
 	}
+	generateNarrow(0, true)
+	pairs("AVX2")
 	Generate()
 }
 
 // signature is what all forms are called with. points is 8 times their number.
 const signature = "func(ops *byte, count int, rates, slots, masks, phi, leaves *byte, bytes, points int)"
+
+// pairsSignature has gains beside, where c kappa g of the last op goes.
+const pairsSignature = "func(ops *byte, count int, rates, slots, masks, phi, leaves *byte, bytes, points int, gains *byte)"
 
 // kernel is the state of one function.
 type kernel struct {
@@ -56,19 +63,29 @@ type kernel struct {
 	op, c, to, test, before, rates, mask, row reg.GPVirtual
 	// point and q are the row and the point of a loop over points, in bytes.
 	point, q reg.GPVirtual
+	// pairs makes the form for interactions, which knows no forks.
+	pairs bool
+	gains reg.GPVirtual
 }
 
-// name is that of a form of n points.
-func name(n int, set string) string {
-	if n == 0 {
-		return "run" + set
+// begin begins the form of n points for a set.
+func begin(n int, set string, pairs bool) {
+	switch {
+	case pairs:
+		TEXT("gains"+set, NOSPLIT, pairsSignature)
+	case n == 0:
+		TEXT("run"+set, NOSPLIT, signature)
+	default:
+		TEXT(fmt.Sprintf("run%d%s", n, set), NOSPLIT, signature)
 	}
-	return fmt.Sprintf("run%d%s", n, set)
 }
 
-func generate(n int) {
-	TEXT(name(n, "AVX512"), NOSPLIT, signature)
-	k := &kernel{n: n}
+func generate(n int, pairs bool) {
+	begin(n, "AVX512", pairs)
+	k := &kernel{n: n, pairs: pairs}
+	if pairs {
+		k.gains = Load(Param("gains"), GP64()).(reg.GPVirtual)
+	}
 	k.op = Load(Param("ops"), GP64()).(reg.GPVirtual)
 	k.c, k.to, k.test, k.before, k.rates, k.mask, k.row = GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
 	k.point, k.q = GP64(), GP64()
@@ -91,8 +108,10 @@ func generate(n int) {
 		CMPL(kind, U8(i))
 		JE(LabelRef(name))
 	}
-	k.fork()
-	JMP(LabelRef("next"))
+	if !pairs {
+		k.fork()
+		JMP(LabelRef("next"))
+	}
 	Label("bottom")
 	k.bottom()
 	JMP(LabelRef("next"))
@@ -326,6 +345,10 @@ func (k *kernel) up(kind int) {
 			} else {
 				VFMADD231PD(t, g, sum)
 			}
+			if k.pairs {
+				VMULPD(t, g, t)
+				VMOVUPD(t, k.at(k.gains, q))
+			}
 		})
 		VADDPD(k.here(phi), sum, sum)
 		VMOVUPD(sum, k.here(phi))
@@ -443,6 +466,11 @@ func (k *kernel) bottom() {
 				VMULPD(k.at(k.c, q), kappas(q), sum)
 			} else {
 				VFMADD231PD(k.at(k.c, q), kappas(q), sum)
+			}
+			if k.pairs {
+				VMULPD(k.at(k.c, q), kappas(q), h)
+				VMULPD(g, h, h)
+				VMOVUPD(h, k.at(k.gains, q))
 			}
 		})
 		VMOVUPD(k.here(phi), h)

@@ -45,11 +45,15 @@ type narrow struct {
 	kept [6]Mem
 }
 
-func generateNarrow(n int) {
-	TEXT(name(n, "AVX2"), NOSPLIT, signature)
-	k := &narrow{kernel: kernel{n: n}}
-	for i := range k.kept {
-		k.kept[i] = AllocLocal(groupBytes)
+func generateNarrow(n int, pairs bool) {
+	begin(n, "AVX2", pairs)
+	k := &narrow{kernel: kernel{n: n, pairs: pairs}}
+	if pairs {
+		k.gains = Load(Param("gains"), GP64()).(reg.GPVirtual)
+	} else {
+		for i := range k.kept {
+			k.kept[i] = AllocLocal(groupBytes)
+		}
 	}
 	k.op = Load(Param("ops"), GP64()).(reg.GPVirtual)
 	k.c, k.to, k.rates, k.mask, k.row, k.table = GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
@@ -69,8 +73,10 @@ func generateNarrow(n int) {
 		CMPL(kind, U8(i))
 		JE(LabelRef(name))
 	}
-	k.fork()
-	JMP(LabelRef("next"))
+	if !pairs {
+		k.fork()
+		JMP(LabelRef("next"))
+	}
 	Label("bottom")
 	k.bottom()
 	JMP(LabelRef("next"))
@@ -226,6 +232,10 @@ func (k *narrow) up(kind int) {
 			VBROADCASTSD(k.kappa(k.rates, q), other)
 			VMULPD(k.at(k.c, q), other, other)
 			k.add(q, other, t, sum)
+			if k.pairs {
+				VMULPD(other, t, t)
+				VMOVUPD(t, k.at(k.gains, q))
+			}
 		})
 		VADDPD(k.here(phi), sum, sum)
 		VMOVUPD(sum, k.here(phi))
@@ -348,6 +358,11 @@ func (k *narrow) bottom() {
 				VMULPD(k.at(k.c, q), t, sum)
 			} else {
 				VFMADD231PD(k.at(k.c, q), t, sum)
+			}
+			if k.pairs {
+				VMULPD(k.at(k.c, q), t, t)
+				VMULPD(g, t, t)
+				VMOVUPD(t, k.at(k.gains, q))
 			}
 		})
 		VMOVUPD(k.here(phi), t)
