@@ -71,6 +71,10 @@ func readParquetColumn(pf *parquet.File, leaf *parquet.Column, rows int) (Column
 	if !leaf.Leaf() || leaf.MaxRepetitionLevel() > 0 {
 		return c, errors.New("nested and repeated columns are not supported")
 	}
+	// The library doubles its room until LZ4 data fits, which what is damaged never does.
+	if codec := leaf.Compression(); codec != nil && codec.CompressionCodec() == format.Lz4Raw {
+		return c, errors.New("LZ4 compression is not supported: write it with zstd, snappy or gzip")
+	}
 	conv, err := converter(&c, leaf.Type())
 	if err != nil {
 		return c, err

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parquet-go/parquet-go"
+
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -245,6 +247,20 @@ func FuzzParquet(f *testing.F) {
 		f.Add(data)
 	}
 	fuzz(f, ".parquet")
+}
+
+// TestLZ4IsRefused: fuzzing found a file of 6 KB that took all memory there was.
+func TestLZ4IsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lz4.parquet")
+	type row struct {
+		A float64 `parquet:"a"`
+	}
+	if err := parquet.WriteFile(path, []row{{1}, {2}}, parquet.Compression(&parquet.Lz4Raw)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "LZ4") {
+		t.Fatalf("error %v", err)
+	}
 }
 
 func FuzzNPY(f *testing.F) {
