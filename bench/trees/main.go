@@ -1,6 +1,8 @@
-// Command trees measures predictions and path-dependent Shapley values of tree
-// ensembles against XGBoost and LightGBM, one thread each: 500 trees of depth 6
-// (LightGBM: 31 leaves) over 30 float32 features, and 100 trees of depth 9. Ours
+// Command trees measures predictions, path-dependent Shapley values and interactions
+// of tree ensembles against XGBoost, LightGBM, lleaves (which compiles LightGBM's
+// models) and onnxruntime, one thread each: 500 trees of depth 6 (LightGBM and ONNX:
+// 31 leaves) over 30 float32 features, 100 trees of depth 9, and a forest of 50 trees
+// of depth 14 that nobody pruned. Ours
 // and the rival's calls alternate in every round; it prints the medians a row and
 // the median of the rounds' ratios. Where Python has a call of its own for
 // bigger and smaller batches, the faster one counts.
@@ -35,12 +37,12 @@ import (
 var rivalScript []byte
 
 // requirements are what the virtual environment is made of.
-var requirements = []string{"xgboost-cpu==3.4.1", "lightgbm==4.6.0", "numpy", "scipy"}
+var requirements = []string{"xgboost-cpu==3.4.1", "lightgbm==4.6.0", "lleaves==1.3.0", "llvmlite==0.44.0", "onnxruntime", "onnxmltools", "onnx", "numpy", "scipy"}
 
 const features = 30
 
 func main() {
-	python := flag.String("python", "", "a Python with xgboost and lightgbm; empty makes a virtual environment in the user's cache folder")
+	python := flag.String("python", "", "a Python with what rival.py names; empty makes a virtual environment in the user's cache folder")
 	rounds := flag.Int("rounds", 7, "rounds of every measurement")
 	only := flag.String("only", "", "measure only what has this in its name")
 	flag.Parse()
@@ -50,12 +52,21 @@ func main() {
 	}
 }
 
+// kind is what is computed.
+type kind int
+
+const (
+	predict kind = iota
+	shap
+	pairs
+)
+
 // work is one line of the table.
 type work struct {
 	name, model string
 	// calls are the rival's names of the same work.
 	calls []string
-	shap  bool
+	kind  kind
 	rows  int
 	// repeats of a call in a round; the least time counts.
 	repeats int
@@ -63,18 +74,28 @@ type work struct {
 }
 
 var works = []work{
-	{"predict xgboost 100,000 rows", "xgboost", []string{"inplace", "predict"}, false, 100_000, 1, 0.5},
-	{"predict xgboost 100 rows", "xgboost", []string{"inplace", "predict"}, false, 100, 50, 0.5},
-	{"predict xgboost 1 row", "xgboost", []string{"inplace", "predict"}, false, 1, 200, 0.5},
-	{"predict lightgbm 20,000 rows", "lightgbm", []string{"predict"}, false, 20_000, 1, 0.5},
-	{"predict lightgbm 100 rows", "lightgbm", []string{"predict"}, false, 100, 50, 0.5},
-	{"predict lightgbm 1 row", "lightgbm", []string{"predict"}, false, 1, 200, 0.5},
-	{"predict deep 100,000 rows", "deep", []string{"inplace", "predict"}, false, 100_000, 1, 0.5},
-	{"shap xgboost 2,000 rows", "xgboost", []string{"contribs"}, true, 2_000, 1, 0.025},
-	{"shap xgboost 1 row", "xgboost", []string{"contribs"}, true, 1, 20, 0.2},
-	{"shap lightgbm 500 rows", "lightgbm", []string{"contribs"}, true, 500, 1, 0.02},
-	{"shap lightgbm 1 row", "lightgbm", []string{"contribs"}, true, 1, 20, 0.2},
-	{"shap deep 500 rows", "deep", []string{"contribs"}, true, 500, 1, 0.025},
+	{"predict xgboost 100,000 rows", "xgboost", []string{"inplace", "predict"}, predict, 100_000, 1, 0.5},
+	{"predict xgboost 100 rows", "xgboost", []string{"inplace", "predict"}, predict, 100, 50, 0.5},
+	{"predict xgboost 1 row", "xgboost", []string{"inplace", "predict"}, predict, 1, 200, 0.5},
+	{"predict lightgbm 100,000 rows", "lightgbm", []string{"predict"}, predict, 100_000, 1, 0.5},
+	{"predict lightgbm 100 rows", "lightgbm", []string{"predict"}, predict, 100, 50, 0.5},
+	{"predict lightgbm 1 row", "lightgbm", []string{"predict"}, predict, 1, 200, 0.5},
+	{"predict lleaves 100,000 rows", "lightgbm", []string{"lleaves"}, predict, 100_000, 1, 0.5},
+	{"predict lleaves 100 rows", "lightgbm", []string{"lleaves"}, predict, 100, 50, 0.5},
+	{"predict lleaves 1 row", "lightgbm", []string{"lleaves"}, predict, 1, 200, 0.5},
+	{"predict onnx 100,000 rows", "onnx", []string{"predict"}, predict, 100_000, 1, 0.5},
+	{"predict onnx 100 rows", "onnx", []string{"predict"}, predict, 100, 50, 0.5},
+	{"predict onnx 1 row", "onnx", []string{"predict"}, predict, 1, 200, 0.5},
+	{"predict deep 100,000 rows", "deep", []string{"inplace", "predict"}, predict, 100_000, 1, 0.5},
+	{"predict forest 20,000 rows", "forest", []string{"inplace", "predict"}, predict, 20_000, 1, 0.5},
+	{"shap xgboost 2,000 rows", "xgboost", []string{"contribs"}, shap, 2_000, 1, 0.025},
+	{"shap xgboost 1 row", "xgboost", []string{"contribs"}, shap, 1, 20, 0.2},
+	{"shap lightgbm 500 rows", "lightgbm", []string{"contribs"}, shap, 500, 1, 0.02},
+	{"shap lightgbm 1 row", "lightgbm", []string{"contribs"}, shap, 1, 20, 0.2},
+	{"shap deep 500 rows", "deep", []string{"contribs"}, shap, 500, 1, 0.025},
+	{"shap forest 64 rows", "forest", []string{"contribs"}, shap, 64, 1, 0.025},
+	{"pairs xgboost 64 rows", "xgboost", []string{"interactions"}, pairs, 64, 1, 0.025},
+	{"pairs xgboost 1 row", "xgboost", []string{"interactions"}, pairs, 1, 1, 0.2},
 }
 
 func run(ctx context.Context, python, only string, rounds int) (err error) {
@@ -83,7 +104,7 @@ func run(ctx context.Context, python, only string, rounds int) (err error) {
 		return err
 	}
 	dir := env.Dir
-	if _, err := os.Stat(filepath.Join(dir, "lightgbm.txt")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "lightgbm.onnx")); err != nil {
 		fmt.Println("training the models, once")
 		if err := env.Run(ctx, "make", dir); err != nil {
 			return err
@@ -122,10 +143,10 @@ func run(ctx context.Context, python, only string, rounds int) (err error) {
 // versions are those that the rival says it has.
 func versions(ready string) string {
 	words := strings.Fields(ready)
-	if len(words) != 3 {
+	if len(words) != 5 {
 		return ready
 	}
-	return "XGBoost " + words[1] + ", LightGBM " + words[2]
+	return fmt.Sprintf("XGBoost %s, LightGBM %s, lleaves %s, onnxruntime %s", words[1], words[2], words[3], words[4])
 }
 
 func readRows(path string) ([]float32, error) {
@@ -143,6 +164,7 @@ func readRows(path string) ([]float32, error) {
 // subject is one of our models, ready for both kinds of work.
 type subject struct {
 	session engine.Session
+	input   string
 	double  bool
 	path    *treeshap.Path
 	narrow  []float32
@@ -151,19 +173,26 @@ type subject struct {
 
 func load(dir, name string, x []float32) (*subject, error) {
 	file := name + ".json"
-	if name == "lightgbm" {
+	switch name {
+	case "lightgbm":
 		file = name + ".txt"
+	case "onnx":
+		file = "lightgbm.onnx"
 	}
 	m, err := modelfile.Open(filepath.Join(dir, file))
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{narrow: x, wide: make([]float64, len(x)), double: m.Info().Inputs[0].DType == engine.Float64}
+	in := m.Info().Inputs[0]
+	s := &subject{narrow: x, wide: make([]float64, len(x)), input: in.Name, double: in.DType == engine.Float64}
 	for i, v := range x {
 		s.wide[i] = float64(v)
 	}
 	if s.session, err = m.NewSession(engine.SessionOptions{Threads: 1}); err != nil {
 		return nil, err
+	}
+	if name == "onnx" {
+		return s, nil // such files have no covers to explain by
 	}
 	holder, ok := m.(tree.Holder)
 	if !ok {
@@ -177,9 +206,13 @@ func load(dir, name string, x []float32) (*subject, error) {
 // call returns the work as a function.
 func (s *subject) call(ctx context.Context, w work) (func() error, error) {
 	n := w.rows * features
-	if w.shap {
+	switch w.kind {
+	case shap:
 		phi := make([]float64, n)
 		return func() error { return s.path.Explain(s.wide[:n], phi) }, nil
+	case pairs:
+		dst := make([]float64, n*features)
+		return func() error { return s.path.Interactions(s.wide[:n], dst) }, nil
 	}
 	t, err := engine.Of(s.narrow[:n], w.rows, features)
 	if s.double {
@@ -188,7 +221,7 @@ func (s *subject) call(ctx context.Context, w work) (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := engine.Values{{Name: tree.InputName, Tensor: t}}
+	in := engine.Values{{Name: s.input, Tensor: t}}
 	return func() error {
 		_, err := s.session.Run(ctx, in, nil)
 		return err

@@ -1,11 +1,13 @@
 """The rivals of bench/trees: makes the models and rows, then times what it is asked to, one thread.
 
-xgboost-cpu==3.4.1 lightgbm==4.6.0 numpy==2.5.5 scipy==1.17.1 (any newer works; see main.go)
+xgboost-cpu==3.4.1 lightgbm==4.6.0 lleaves==1.3.0 llvmlite==0.44.0 onnxruntime onnxmltools onnx numpy scipy
+(see main.go; a newer llvmlite lacks what lleaves calls)
 
-    rival.py make DIR       writes xgboost.json, lightgbm.txt, deep.json and rows.f32
+    rival.py make DIR       writes xgboost.json, deep.json, forest.json, lightgbm.txt, lightgbm.onnx and rows.f32
     rival.py serve DIR      answers lines "LIBRARY WORK ROWS REPEATS" with seconds a call, the least of the repeats
 """
 
+import importlib.metadata
 import os
 import sys
 import time
@@ -14,7 +16,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
 
 import lightgbm
+import lleaves
 import numpy as np
+import onnxruntime
 import xgboost
 
 FEATURES, ROWS, TREES = 30, 100_000, 500
@@ -32,8 +36,19 @@ def make(folder):
     common = {"objective": "binary:logistic", "eta": 0.05, "tree_method": "hist", "nthread": 2}
     xgboost.train(common | {"max_depth": 6}, data, TREES).save_model(os.path.join(folder, "xgboost.json"))
     xgboost.train(common | {"max_depth": 9}, data, 100).save_model(os.path.join(folder, "deep.json"))
+    forest = {"max_depth": 14, "eta": 1, "num_parallel_tree": 50, "subsample": 0.6, "colsample_bynode": 0.3, "lambda": 0, "min_child_weight": 0}
+    xgboost.train(common | forest, data, 1).save_model(os.path.join(folder, "forest.json"))
     params = {"objective": "binary", "num_leaves": 31, "learning_rate": 0.05, "verbose": -1, "num_threads": 2, "seed": 1}
-    lightgbm.train(params, lightgbm.Dataset(x[few], y[few]), TREES).save_model(os.path.join(folder, "lightgbm.txt"))
+    model = lightgbm.train(params, lightgbm.Dataset(x[few], y[few]), TREES)
+    model.save_model(os.path.join(folder, "lightgbm.txt"))
+    if os.path.exists(compiled := os.path.join(folder, "lightgbm.txt.lleaves")):
+        os.remove(compiled)
+    from onnxmltools.convert import convert_lightgbm
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    made = convert_lightgbm(model, initial_types=[("x", FloatTensorType([None, FEATURES]))], zipmap=False, target_opset=15)
+    with open(os.path.join(folder, "lightgbm.onnx"), "wb") as f:
+        f.write(made.SerializeToString())
 
 
 class XGBoost:
@@ -50,10 +65,18 @@ class XGBoost:
     def contribs(self, x):
         return self.model.predict(xgboost.DMatrix(x, nthread=1), pred_contribs=True)
 
+    def interactions(self, x):
+        return self.model.predict(xgboost.DMatrix(x, nthread=1), pred_interactions=True)
+
 
 class LightGBM:
     def __init__(self, path):
         self.model = lightgbm.Booster(model_file=path)
+        self.compiled = lleaves.Model(model_file=path)
+        self.compiled.compile(cache=path + ".lleaves")
+
+    def lleaves(self, x):
+        return self.compiled.predict(x, n_jobs=1)
 
     def predict(self, x):
         return self.model.predict(x, num_threads=1)
@@ -62,14 +85,27 @@ class LightGBM:
         return self.model.predict(x, num_threads=1, pred_contrib=True)
 
 
+class ONNX:
+    def __init__(self, path):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def predict(self, x):
+        return self.session.run(None, {"x": x})
+
+
 def serve(folder):
     x = np.fromfile(os.path.join(folder, "rows.f32"), dtype=np.float32).reshape(-1, FEATURES)
     rivals = {
         "xgboost": XGBoost(os.path.join(folder, "xgboost.json")),
         "deep": XGBoost(os.path.join(folder, "deep.json")),
+        "forest": XGBoost(os.path.join(folder, "forest.json")),
+        "onnx": ONNX(os.path.join(folder, "lightgbm.onnx")),
         "lightgbm": LightGBM(os.path.join(folder, "lightgbm.txt")),
     }
-    print("ready", xgboost.__version__, lightgbm.__version__, flush=True)
+    print("ready", xgboost.__version__, lightgbm.__version__, importlib.metadata.version("lleaves"), onnxruntime.__version__, flush=True)
     for line in sys.stdin:
         library, work, rows, repeats = line.split()
         call, rows, least = getattr(rivals[library], work), x[: int(rows)], float("inf")

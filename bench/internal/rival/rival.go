@@ -126,7 +126,8 @@ func (r *Rival) command(ctx context.Context, args []string) *exec.Cmd {
 
 func environment(ctx context.Context, venv string, requirements []string) (string, error) {
 	python, complete := filepath.Join(venv, "bin", "python"), filepath.Join(venv, "complete")
-	if _, err := os.Stat(complete); err == nil {
+	wanted := strings.Join(requirements, "\n")
+	if has, err := os.ReadFile(complete); err == nil && string(has) == wanted {
 		return python, nil
 	}
 	fmt.Println("making a virtual environment, once")
@@ -142,7 +143,7 @@ func environment(ctx context.Context, venv string, requirements []string) (strin
 			return "", fmt.Errorf("run %v: %w", c.Args, err)
 		}
 	}
-	return python, os.WriteFile(complete, nil, 0o600)
+	return python, os.WriteFile(complete, []byte(wanted), 0o600)
 }
 
 // newPython finds a Python that the rivals' newest versions install on.
