@@ -22,21 +22,22 @@ type kernelSet struct {
 	// loop takes up to keptPoints points.
 	loop kernel
 	// gains is loop without forks, which leaves c kappa g of the last op; pairs adds
-	// those to the node's pairs, for bytes/8 rows, four times as many at a time.
-	gains func(ops *op, count int, rates, slots *float64, masks *uint64, phi, leaves *float64, bytes, points int, gains *float64)
-	pairs func(s, gains *float64, entries *pairEntry, count int, masks *uint64, sums *float64, bytes, points int)
+	// those to the node's pairs, for bytes/8 rows, four times as many at a time; and
+	// fewPairs, where there are no more, as many.
+	gains           func(ops *op, count int, rates, slots *float64, masks *uint64, phi, leaves *float64, bytes, points int, gains *float64)
+	pairs, fewPairs func(s, gains *float64, entries *pairEntry, count int, masks *uint64, sums *float64, bytes, points int)
 }
 
 var avx512 = kernelSet{
 	rows:     8,
 	unrolled: [...]kernel{run1AVX512, run2AVX512, run3AVX512, run4AVX512, run5AVX512, run6AVX512, run7AVX512, run8AVX512},
-	loop:     runAVX512, gains: gainsAVX512, pairs: pairsAVX512,
+	loop:     runAVX512, gains: gainsAVX512, pairs: pairsAVX512, fewPairs: fewPairsAVX512,
 }
 
 var avx2 = kernelSet{
 	rows:     4,
 	unrolled: [...]kernel{run1AVX2, run2AVX2, run3AVX2, run4AVX2, run5AVX2, run6AVX2, run7AVX2, run8AVX2},
-	loop:     runAVX2, gains: gainsAVX2, pairs: pairsAVX2,
+	loop:     runAVX2, gains: gainsAVX2, pairs: pairsAVX2, fewPairs: fewPairsAVX2,
 }
 
 // bestKernels returns nil where there are none for the processor.
@@ -67,6 +68,10 @@ func upTo(rows, n int) int { return (rows + n - 1) / n * n }
 func (s *kernelSet) runPairs(w *pairRun, t *pairTree, sums, leaves []float64, rows int) {
 	p, m := &t.program, &w.machine
 	at, from := 0, int32(0)
+	pairs, wide := s.pairs, 4*s.rows
+	if rows <= s.rows {
+		pairs, wide = s.fewPairs, s.rows
+	}
 	step := func(to int) {
 		s.gains(&p.ops[at], to-at, &p.rates[0], &m.slots[0], &m.planes[0][0], &sums[0], &leaves[0], upTo(rows, s.rows)*8, t.n*8, &w.gains[0])
 		at = to
@@ -76,7 +81,7 @@ func (s *kernelSet) runPairs(w *pairRun, t *pairTree, sums, leaves []float64, ro
 			continue
 		}
 		step(i + 1)
-		s.pairs(&w.gains[0], &t.gains[0], &t.entries[from], int(end-from), &m.planes[0][0], &sums[0], upTo(rows, 4*s.rows)*8, t.n*8)
+		pairs(&w.gains[0], &t.gains[0], &t.entries[from], int(end-from), &m.planes[0][0], &sums[0], upTo(rows, wide)*8, t.n*8)
 		from = end
 	}
 	if at < len(p.ops) {
@@ -149,3 +154,9 @@ func gainsAVX2(ops *op, count int, rates, slots *float64, masks *uint64, phi, le
 
 //go:noescape
 func pairsAVX2(s, gains *float64, entries *pairEntry, count int, masks *uint64, sums *float64, bytes, points int)
+
+//go:noescape
+func fewPairsAVX512(s, gains *float64, entries *pairEntry, count int, masks *uint64, sums *float64, bytes, points int)
+
+//go:noescape
+func fewPairsAVX2(s, gains *float64, entries *pairEntry, count int, masks *uint64, sums *float64, bytes, points int)

@@ -4825,6 +4825,67 @@ points:
 	VZEROUPPER
 	RET
 
+// func fewPairsAVX512(s *byte, gains *byte, entries *byte, count int, masks *byte, sums *byte, bytes int, points int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·fewPairsAVX512(SB), NOSPLIT, $0-64
+	MOVQ s+0(FP), AX
+	MOVQ gains+8(FP), CX
+	MOVQ masks+32(FP), DX
+	MOVQ sums+40(FP), BX
+	MOVQ points+56(FP), SI
+	XORQ DI, DI
+
+rows:
+	VXORPD Z1, Z1, Z1
+	LEAQ   (AX)(DI*1), R8
+	XORQ   R12, R12
+
+not:
+	VBROADCASTSD (CX)(R12*1), Z2
+	VFMADD231PD  (R8), Z2, Z1
+	ADDQ         $0x00000200, R8
+	ADDQ         $0x08, R12
+	CMPQ         R12, SI
+	JLT          not
+	MOVQ         entries+16(FP), R9
+	MOVQ         count+24(FP), R10
+
+entry:
+	MOVL   4(R9), R11
+	ADDQ   CX, R11
+	VXORPD Z0, Z0, Z0
+	LEAQ   (AX)(DI*1), R8
+	XORQ   R12, R12
+
+points:
+	VBROADCASTSD (R11)(R12*1), Z2
+	VFMADD231PD  (R8), Z2, Z0
+	ADDQ         $0x00000200, R8
+	ADDQ         $0x08, R12
+	CMPQ         R12, SI
+	JLT          points
+	MOVL         (R9), R8
+	MOVQ         (DX)(R8*1), R8
+	MOVQ         DI, R12
+	SHRQ         $0x03, R12
+	SHRXQ        R12, R8, R8
+	MOVL         8(R9), R11
+	ADDQ         BX, R11
+	ADDQ         DI, R11
+	KMOVB        R8, K1
+	VBLENDMPD    Z0, Z1, K1, Z0
+	SHRQ         $0x08, R8
+	VADDPD       (R11), Z0, Z0
+	VMOVUPD      Z0, (R11)
+	ADDQ         $0x0c, R9
+	DECQ         R10
+	JNZ          entry
+	ADDQ         $0x00000040, DI
+	CMPQ         DI, bytes+48(FP)
+	JLT          rows
+	VZEROUPPER
+	RET
+
 DATA masks<>+0(SB)/8, $0x0000000000000000
 DATA masks<>+8(SB)/8, $0x0000000000000000
 DATA masks<>+16(SB)/8, $0x0000000000000000
@@ -10770,6 +10831,71 @@ points:
 	DECQ         R10
 	JNZ          entry
 	ADDQ         $0x00000080, DI
+	CMPQ         DI, bytes+48(FP)
+	JLT          rows
+	VZEROUPPER
+	RET
+
+// func fewPairsAVX2(s *byte, gains *byte, entries *byte, count int, masks *byte, sums *byte, bytes int, points int)
+// Requires: AVX, BMI2, FMA3
+TEXT ·fewPairsAVX2(SB), NOSPLIT, $0-64
+	MOVQ s+0(FP), AX
+	MOVQ gains+8(FP), CX
+	MOVQ masks+32(FP), DX
+	MOVQ sums+40(FP), BX
+	MOVQ points+56(FP), SI
+	XORQ DI, DI
+
+rows:
+	VXORPD Y1, Y1, Y1
+	LEAQ   (AX)(DI*1), R12
+	XORQ   R13, R13
+
+not:
+	VBROADCASTSD (CX)(R13*1), Y2
+	VFMADD231PD  (R12), Y2, Y1
+	ADDQ         $0x00000200, R12
+	ADDQ         $0x08, R13
+	CMPQ         R13, SI
+	JLT          not
+	MOVQ         entries+16(FP), R9
+	MOVQ         count+24(FP), R10
+
+entry:
+	MOVL   4(R9), R11
+	ADDQ   CX, R11
+	VXORPD Y0, Y0, Y0
+	LEAQ   (AX)(DI*1), R12
+	XORQ   R13, R13
+
+points:
+	VBROADCASTSD (R11)(R13*1), Y2
+	VFMADD231PD  (R12), Y2, Y0
+	ADDQ         $0x00000200, R12
+	ADDQ         $0x08, R13
+	CMPQ         R13, SI
+	JLT          points
+	MOVL         (R9), R8
+	MOVQ         (DX)(R8*1), R8
+	MOVQ         DI, R13
+	SHRQ         $0x03, R13
+	SHRXQ        R13, R8, R8
+	MOVL         8(R9), R11
+	ADDQ         BX, R11
+	ADDQ         DI, R11
+	LEAQ         masks<>+0(SB), R12
+	MOVL         R8, R13
+	ANDL         $0x0f, R13
+	SHLL         $0x05, R13
+	VMOVUPD      (R12)(R13*1), Y3
+	VBLENDVPD    Y3, Y0, Y1, Y0
+	SHRQ         $0x04, R8
+	VADDPD       (R11), Y0, Y0
+	VMOVUPD      Y0, (R11)
+	ADDQ         $0x0c, R9
+	DECQ         R10
+	JNZ          entry
+	ADDQ         $0x00000020, DI
 	CMPQ         DI, bytes+48(FP)
 	JLT          rows
 	VZEROUPPER

@@ -39,13 +39,15 @@ func main() {
 		generate(n, false)
 	}
 	generate(0, true)
-	pairs("AVX512")
+	pairs("pairs", "AVX512", 4)
+	pairs("fewPairs", "AVX512", 1)
 	tables()
 	for n := range maxPoints + 1 {
 		generateNarrow(n, false)
 	}
 	generateNarrow(0, true)
-	pairs("AVX2")
+	pairs("pairs", "AVX2", 4)
+	pairs("fewPairs", "AVX2", 1)
 	Generate()
 }
 

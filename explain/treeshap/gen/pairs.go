@@ -10,18 +10,17 @@ const (
 	// entryBytes and the offsets of a pairEntry's fields.
 	entryBytes                = 12
 	planeAt, gainAt, columnAt = 0, 4, 8
-	// chunk is how many vectors of rows are summed at a time.
-	chunk = 4
 )
 
-// pairs writes what adds a node's s to its pairs, for bytes/8 rows in chunks.
-func pairs(set string) {
+// pairs writes what adds a node's s to its pairs, for bytes/8 rows of which chunk
+// vectors are summed at a time.
+func pairs(name, set string, chunk int) {
 	wide := set == "AVX512"
 	vector, vectors, rows := 32, narrowRegisters, uint8(4)
 	if wide {
 		vector, vectors, rows = 64, registers, 8
 	}
-	TEXT("pairs"+set, NOSPLIT, "func(s, gains, entries *byte, count int, masks, sums *byte, bytes, points int)")
+	TEXT(name+set, NOSPLIT, "func(s, gains, entries *byte, count int, masks, sums *byte, bytes, points int)")
 	s, gains := Load(Param("s"), GP64()), Load(Param("gains"), GP64())
 	masks, sums, points := Load(Param("masks"), GP64()), Load(Param("sums"), GP64()), Load(Param("points"), GP64())
 	row, at, entry, left, gain, from, q := GP64(), GP64(), GP64(), GP64(), GP64(), GP64(), GP64()
@@ -81,7 +80,7 @@ func pairs(set string) {
 	ADDQ(U8(entryBytes), entry)
 	DECQ(left)
 	JNZ(LabelRef("entry"))
-	ADDQ(U32(chunk*uint32(vector)), row)
+	ADDQ(U32(uint32(chunk*vector)), row)
 	CMPQ(row, NewParamAddr("bytes", 48))
 	JLT(LabelRef("rows"))
 	VZEROUPPER()
