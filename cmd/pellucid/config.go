@@ -105,6 +105,8 @@ type telemetryConfig struct {
 	Sample *float64 `yaml:"sample"`
 	// KeepSlower keeps the spans of slower requests, sampled or not.
 	KeepSlower duration `yaml:"keep_slower"`
+	// KeepRefused is how many refused requests of one status have a span a second.
+	KeepRefused int `yaml:"keep_refused"`
 }
 
 type alertsConfig struct {
@@ -188,6 +190,7 @@ telemetry:
   otlp: ""                    # an OTLP endpoint takes the spans instead of ClickHouse, and metrics and log lines
   sample: 0.05                # share of traces kept when the caller did not decide; failures and explanations always are,
   keep_slower: 1s             # and requests that take longer
+  keep_refused: 10            # and of refused ones (4xx) so many a second for each status
 
 alerts:
   rules: ""                   # a rules file; see README
@@ -225,7 +228,7 @@ func defaults() config {
 		Capture: captureConfig{
 			Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, DeadBytes: 256 << 20, Body: 1 << 20, PairTimeout: duration(5 * time.Minute),
 		},
-		Telemetry: telemetryConfig{Sample: &sample, KeepSlower: duration(time.Second)},
+		Telemetry: telemetryConfig{Sample: &sample, KeepSlower: duration(time.Second), KeepRefused: 10},
 		Alerts:    alertsConfig{Lag: duration(5 * time.Minute)},
 		Audit:     auditConfig{Bytes: 1 << 30},
 		Retention: retentionConfig{Models: map[string]keepFor{}, Tenants: map[string]keepFor{}},
@@ -372,6 +375,8 @@ func (c *config) validateLimits() error {
 		return bad("limits.in_flight", "%d is negative", c.Limits.InFlight)
 	case c.Telemetry.KeepSlower < 0:
 		return bad("telemetry.keep_slower", "is negative")
+	case c.Telemetry.KeepRefused < 0:
+		return bad("telemetry.keep_refused", "%d is negative", c.Telemetry.KeepRefused)
 	case s != nil && !(*s >= 0 && *s <= 1):
 		return bad("telemetry.sample", "%g is not between 0 and 1", *s)
 	}

@@ -424,8 +424,8 @@ func (s *server) startHTTP(context.Context) error {
 	if err := s.startEvents(); err != nil {
 		return err
 	}
-	e.Use(identify)
 	p.Register(e)
+	e.Use(identify)
 	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
 		Write: s.writeSpans, Predict: p.Import, Instance: s.telemetry.Instance(),
 		Meter: s.telemetry.MeterProvider(), Log: s.log,

@@ -116,10 +116,18 @@ func (s *server) proxyConfig() proxy.Config {
 		Explain: s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
-		Keep: s.keepSpan, KeepSlower: time.Duration(s.cfg.Telemetry.KeepSlower),
+		Keep: s.keepSpan, KeepSlower: time.Duration(s.cfg.Telemetry.KeepSlower), KeepRefused: noneAs(s.cfg.Telemetry.KeepRefused),
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
 		AllowNonLoopback: s.cfg.AllowUnauthenticated, UI: "/ui/", Version: build(),
 	}
+}
+
+// noneAs is a limit whose zero means none, where a negative one does.
+func noneAs(limit int) int {
+	if limit == 0 {
+		return -1
+	}
+	return limit
 }
 
 // featureNames are the features of a version that is known, in their order.
@@ -319,14 +327,14 @@ func (s *server) explainStored(ctx context.Context, ref collector.Ref, req colle
 }
 
 func (s *server) explainRow(ctx context.Context, tenant string, p *collector.StoredPrediction, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	if p.Status >= 400 {
+		return nil, fmt.Errorf("it failed with status %d, there is nothing to explain: %w", p.Status, collector.ErrRefused)
+	}
 	if p.Capture == collector.CaptureRedacted {
 		return nil, fmt.Errorf("capture.patterns took something out of its features: %w", collector.ErrRefused)
 	}
 	if p.Capture != collector.CaptureFull {
 		return nil, fmt.Errorf("its features are not stored (capture: %s): %w", p.Capture, collector.ErrRefused)
-	}
-	if p.Status >= 400 {
-		return nil, fmt.Errorf("it failed with status %d, there is nothing to explain: %w", p.Status, collector.ErrRefused)
 	}
 	v, err := s.versionOf(p)
 	if err != nil {

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -53,9 +54,10 @@ type stretch struct {
 	upTo  uint64
 }
 
-// isRefused reports whether p is a request that was refused before its model saw it.
+// isRefused reports whether p is a request that was refused before its model saw it:
+// as the caller's fault, or because too many were under way.
 func isRefused(p *collector.Prediction) bool {
-	return p.Status/100 == 4 &&
+	return (p.Status/100 == 4 || p.Status == http.StatusServiceUnavailable) &&
 		p.Latency.Decode == 0 && p.Route != collector.RouteImported
 }
 

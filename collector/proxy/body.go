@@ -63,7 +63,7 @@ func (s *Server) readBody(c echo.Context) (*bytes.Buffer, error) {
 		s.drain(c)
 		return nil, err
 	case cut:
-		err = &failure{status: http.StatusRequestTimeout, message: "the body came too slowly while many were being sent", noRow: true}
+		err = &failure{status: http.StatusRequestTimeout, message: "the body came too slowly while many were being sent"}
 	}
 	c.Response().Header().Set("Connection", "close")
 	return nil, err

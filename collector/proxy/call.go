@@ -38,6 +38,7 @@ type call struct {
 	received time.Time
 	body     *bytes.Buffer           // nil once it is decoded
 	v        *collector.ModelVersion // nil until it is found
+	bound    engine.Values           // nil until the inputs are known to fit the model
 
 	rows        int
 	times       []time.Time
@@ -96,7 +97,7 @@ func (s *Server) call(c echo.Context, route collector.Route, model, version stri
 	r := c.Request()
 	k.trace(r.Context(), propagation.HeaderCarrier(r.Header))
 	if k.span.IsRecording() {
-		k.span.SetAttributes(attrHTTPMethod.String(r.Method), attrHTTPRoute.String(c.Path()), attrURLPath.String(r.URL.Path))
+		k.span.SetAttributes(k.httpAttributes()...)
 	}
 	if err == nil {
 		// The body is read before a place is taken: who sends slowly holds up
@@ -109,6 +110,17 @@ func (s *Server) call(c echo.Context, route collector.Route, model, version stri
 	k.drop()
 	k.end(err)
 	return nil
+}
+
+// httpAttributes describe the request. A path with a model that nobody knows may be
+// anything, and is left out; its route is there.
+func (k *call) httpAttributes() []attribute.KeyValue {
+	r := k.c.Request()
+	list := []attribute.KeyValue{attrHTTPMethod.String(method(r)), attrHTTPRoute.String(k.c.Path())}
+	if k.v != nil {
+		list = append(list, attrURLPath.String(r.URL.Path))
+	}
+	return list
 }
 
 // drop gives the body's buffer back once its bytes are not needed any more.
@@ -221,7 +233,7 @@ func (k *call) admit(answer handler) error {
 	if k.s.inFlight.Add(1) > int64(k.s.cfg.MaxInFlight) {
 		k.s.inFlight.Add(-1)
 		return &failure{
-			status: http.StatusServiceUnavailable, message: "too many requests are under way", retryAfter: 1, noRow: true,
+			status: http.StatusServiceUnavailable, message: "too many requests are under way", retryAfter: 1,
 		}
 	}
 	defer k.s.inFlight.Add(-1)
@@ -264,15 +276,25 @@ func (k *call) end(err error) {
 	if k.v != nil {
 		l.model, l.version = k.v.Name, k.v.Version
 	}
-	k.s.metrics.request(k.ctx, l, time.Since(k.start).Seconds(), k.in, k.out)
+	took := time.Since(k.start)
+	// Decided before the measurement, so that its exemplar names what will be found,
+	// and before the span ends, after which it says of itself that it is not recorded.
+	late, ctx := k.keepsLate(status, took), k.ctx
+	if late {
+		ctx = trace.ContextWithSpanContext(ctx, k.sc.WithTraceFlags(k.sc.TraceFlags().WithSampled(true)))
+	}
+	k.s.metrics.request(ctx, l, took.Seconds(), k.in, k.out)
 	if k.span.IsRecording() {
 		k.span.SetAttributes(attrHTTPStatus.Int(status))
 	}
 	k.span.End()
-	k.keepLate(status, f)
+	if late {
+		k.keepLate(status, took, f)
+	}
 }
 
-// refuse records a failed call as one failed row, then answers it.
+// refuse records a failed call, then answers it: row by row with what was asked
+// where that fits the model, else as one row without values.
 func (k *call) refuse(f *failure) {
 	if f.cause != nil {
 		name, version := "", ""
@@ -283,17 +305,34 @@ func (k *call) refuse(f *failure) {
 			"prediction_id", k.id, "status", f.status, "error", f.cause)
 	}
 	if k.v != nil && !f.noRow && k.captured == "none" && k.s.cfg.Capture != nil {
-		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
-		p := k.prediction(f.status)
-		p.Error, p.Capture = f.recorded(), "none"
-		if err := k.s.cfg.Capture(k.traced(), p, k.v, nil, nil); err != nil {
-			k.s.metrics.captureFailures.Add(k.ctx, 1)
-			k.s.log.ErrorContext(k.ctx, "capture of a failed prediction failed", "prediction_id", k.id, "error", err)
-		}
+		k.recordFailed(f)
 	}
 	k.header(2, "Pellucid-Capture", k.captured)
 	if k.c != nil {
 		writeFailure(k.c, f)
+	}
+}
+
+// recordFailed records what was asked, as far as it is known, and why there is no
+// answer.
+func (k *call) recordFailed(f *failure) {
+	if k.bound == nil {
+		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
+	}
+	p := k.prediction(f.status)
+	p.Error = f.recorded()
+	if k.bound == nil {
+		p.Capture = collector.CaptureNone
+	}
+	if err := k.s.cfg.Capture(k.traced(), p, k.v, k.bound, nil); err != nil {
+		k.s.metrics.captureFailures.Add(k.ctx, 1)
+		k.s.log.ErrorContext(k.ctx, "capture of a failed prediction failed", "prediction_id", k.id, "error", err)
+		return
+	}
+	k.captured = p.Capture
+	k.stages.Capture = p.Latency.Capture
+	if k.rows > 1 {
+		k.s.batches.add(k.id, k.rows)
 	}
 }
 

@@ -39,8 +39,8 @@ type Config struct {
 
 	// Capture returns once the prediction is as durable as configured. It may set
 	// the prediction's Capture field, which the answer reports. in holds the
-	// model's canonical inputs and out its declared outputs; both are nil for a
-	// failed prediction. An error wrapping collector.ErrFull refuses the request.
+	// model's canonical inputs and out its declared outputs; out is nil for a failed
+	// prediction, and in where it did not get as far as inputs that fit the model. An error wrapping collector.ErrFull refuses the request.
 	// When the field is nil nothing is captured and every answer says so.
 	Capture func(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error
 	// External finds the version that predictions made elsewhere are recorded
@@ -73,11 +73,14 @@ type Config struct {
 	// ready.
 	Ready func() error
 
-	// Keep keeps a span that TracerProvider's sampler did not choose: of a call that
-	// failed by a fault of the server's or took longer than KeepSlower (0: none for
-	// that).
-	Keep       func(LateSpan)
-	KeepSlower time.Duration
+	// Keep keeps a span that TracerProvider's sampler did not choose: of any request
+	// that failed by a fault of the server's, of one that was refused, of a call that
+	// took longer than KeepSlower (0: none for that). Of refused ones it is KeepRefused
+	// a second for each status, so that a flood of nonsense fills no store; 0 means 10,
+	// negative none.
+	Keep        func(LateSpan)
+	KeepSlower  time.Duration
+	KeepRefused int
 
 	// TracerProvider and MeterProvider default to the global ones, Logger to
 	// slog.Default.
@@ -145,6 +148,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Version == "" {
 		c.Version = "dev"
 	}
+	c.KeepRefused = or(c.KeepRefused, 10)
 	c.MaxBody = or(c.MaxBody, 64<<20)
 	c.MaxRows = or(c.MaxRows, 100_000)
 	c.MaxInFlight = or(c.MaxInFlight, 1024)

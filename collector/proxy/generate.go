@@ -183,7 +183,10 @@ func (k *call) stream(res *http.Response, in engine.Values) error {
 	}
 	if err != nil {
 		f := asFailure(err)
-		k.recordBroken(in, f)
+		if k.s.cfg.Capture != nil {
+			k.recordFailed(f)
+			f.noRow = true // it has one
+		}
 		// The status has gone out as 200: the last event says what became of it.
 		_, _ = w.Write(append(append([]byte("data: "), oip.AppendError(nil, f.message)...), "\n\n"...))
 		return f
@@ -198,23 +201,6 @@ func (k *call) stream(res *http.Response, in engine.Values) error {
 
 // modelDone notes how long the upstream took.
 func (k *call) modelDone() { k.stages.Model = int64(time.Since(k.start)) - k.stages.Decode }
-
-// recordBroken records a stream that broke off: what was asked, and why there is no
-// whole answer.
-func (k *call) recordBroken(in engine.Values, f *failure) {
-	if k.s.cfg.Capture == nil {
-		return
-	}
-	p := k.prediction(f.status)
-	p.Error = f.recorded()
-	if err := k.s.cfg.Capture(k.traced(), p, k.v, in, nil); err != nil {
-		k.s.metrics.captureFailures.Add(k.ctx, 1)
-		k.s.log.ErrorContext(k.ctx, "capture of a stream that broke off failed", "prediction_id", k.id, "error", err)
-		return
-	}
-	k.captured = p.Capture
-	f.noRow = true // it has one
-}
 
 // pass copies lines from an upstream to the client, event by event, and has what they say
 // collected.

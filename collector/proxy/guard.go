@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 )
@@ -19,6 +20,8 @@ import (
 // turns a panic of any handler of the shared server into a 500.
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
+		start := time.Now()
+		defer func() { s.keepRequest(c, start, err) }()
 		defer func() {
 			if p := recover(); p != nil {
 				err = s.Panicked(c.Request().Context(), p)

@@ -106,6 +106,7 @@ func (k *call) bind(req *oip.Request) (engine.Values, error) {
 		k.span.SetAttributes(attrBatchSize.Int(rows), attrFeatureCount.Int(len(k.v.Info.Features)))
 	}
 	k.stages.Decode = int64(time.Since(k.start))
+	k.bound = in
 	return in, nil
 }
 

@@ -1,14 +1,19 @@
 package proxy
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/time/rate"
 )
 
 // LateSpan is a span that is made when it is over: whether a call failed or was slow
@@ -24,31 +29,50 @@ type LateSpan struct {
 	Description string
 }
 
-// keepLate has the spans of a call kept that the sampler did not choose but that
-// failed by a fault of the server's or took too long. Their stages are where the
-// record of the call has them.
-func (k *call) keepLate(status int, f *failure) {
-	took := time.Since(k.start)
-	if k.s.cfg.Keep == nil || k.span.IsRecording() || status < http.StatusInternalServerError && (k.s.cfg.KeepSlower <= 0 || took <= k.s.cfg.KeepSlower) {
-		return
+// refusals bounds the spans kept of refused requests, for each status from 400 to 499
+// alone: what many do wrong does not hide what one does.
+type refusals [100]*rate.Limiter
+
+func (r *refusals) limit(perSecond int) {
+	for i := range r {
+		if perSecond > 0 {
+			r[i] = rate.NewLimiter(rate.Limit(perSecond), perSecond)
+		}
 	}
+}
+
+// keepsFailed reports whether a request that ended with that status is one whose spans
+// are kept.
+func (s *Server) keepsFailed(status int) bool {
+	if status < http.StatusBadRequest || status >= http.StatusInternalServerError {
+		return status >= http.StatusInternalServerError
+	}
+	l := s.refusals[status-http.StatusBadRequest]
+	return l != nil && l.Allow()
+}
+
+// keepsLate reports whether the spans of a call are kept that the sampler did not
+// choose. It is asked once, while the call's span is still open.
+func (k *call) keepsLate(status int, took time.Duration) bool {
+	if k.s.cfg.Keep == nil || k.span.IsRecording() {
+		return false
+	}
+	return k.s.cfg.KeepSlower > 0 && took > k.s.cfg.KeepSlower || k.s.keepsFailed(status)
+}
+
+// keepLate keeps the spans of a call. Its stages are where its record has them.
+func (k *call) keepLate(status int, took time.Duration, f *failure) {
 	root := LateSpan{
 		Own: k.sc, Parent: k.caller, Name: k.name(), Kind: trace.SpanKindServer, Start: k.start, End: k.start.Add(took),
 		Attributes: []attribute.KeyValue{attrPredictionID.String(k.id), attrHTTPStatus.Int(status)},
 	}
 	if k.c != nil {
-		r := k.c.Request()
-		root.Attributes = append(root.Attributes, attrHTTPMethod.String(r.Method), attrHTTPRoute.String(k.c.Path()), attrURLPath.String(r.URL.Path))
+		root.Attributes = append(root.Attributes, k.httpAttributes()...)
 	}
 	if k.v != nil {
 		root.Attributes = append(root.Attributes, k.modelAttributes()...)
 	}
-	if f != nil {
-		root.Attributes = append(root.Attributes, attrErrorType.String(strconv.Itoa(status)))
-		if status >= http.StatusInternalServerError {
-			root.Code, root.Description = codes.Error, f.recorded()
-		}
-	}
+	root.failed(status, f)
 	k.s.cfg.Keep(root)
 	if k.v == nil {
 		return
@@ -67,6 +91,88 @@ func (k *call) keepLate(status int, f *failure) {
 		})
 		at = end.Add(time.Duration(k.stages.Encode))
 	}
+}
+
+// failed notes how a span's request failed; f may be nil where nothing but the status
+// is known.
+func (l *LateSpan) failed(status int, f *failure) {
+	if status < http.StatusBadRequest {
+		return
+	}
+	l.Attributes = append(l.Attributes, attrErrorType.String(strconv.Itoa(status)))
+	if status < http.StatusInternalServerError {
+		return
+	}
+	l.Code, l.Description = codes.Error, http.StatusText(status)
+	if f != nil {
+		l.Description = f.recorded()
+	}
+}
+
+// keepRequest keeps a span of a request that failed and has none, whatever route of the
+// shared server it came by. Where the answer is still to be written it names the trace.
+func (s *Server) keepRequest(c echo.Context, start time.Time, err error) {
+	res := c.Response()
+	if s.cfg.Keep == nil || err == nil && res.Status < http.StatusBadRequest || res.Header()["Traceparent"] != nil {
+		return // who has told a trace has seen to its spans
+	}
+	r := c.Request()
+	f, status := (*failure)(nil), res.Status
+	var he *echo.HTTPError
+	switch {
+	case err == nil || res.Committed:
+	case ours(r.URL.Path):
+		f = asFailure(err)
+		status = f.status
+	case errors.As(err, &he):
+		status = he.Code
+	default:
+		status = http.StatusInternalServerError
+	}
+	name := method(r)
+	attributes := []attribute.KeyValue{attrHTTPMethod.String(name)}
+	if route := c.Path(); route != "" {
+		name += " " + route
+		attributes = append(attributes, attrHTTPRoute.String(route))
+	}
+	own := s.keepFailed(extract(context.Background(), propagation.HeaderCarrier(r.Header)), name, start, status, f, attributes)
+	if own.IsValid() && !res.Committed {
+		res.Header().Set("Traceparent", traceparent(own))
+	}
+}
+
+// KeepFailed keeps a span of a request that did not come by HTTP, is no inference and
+// failed with what is that status in HTTP.
+func (s *Server) KeepFailed(carrier propagation.TextMapCarrier, name string, start time.Time, status int) {
+	if s.cfg.Keep != nil {
+		s.keepFailed(extract(context.Background(), carrier), name, start, status, nil, nil)
+	}
+}
+
+// keepFailed keeps a failed request's span and returns its ids, which are not valid
+// where it is not kept.
+func (s *Server) keepFailed(ctx context.Context, name string, start time.Time, status int, f *failure, attributes []attribute.KeyValue) trace.SpanContext {
+	if !s.keepsFailed(status) {
+		return trace.SpanContext{}
+	}
+	caller := trace.SpanContextFromContext(ctx)
+	l := LateSpan{
+		Own: ownSpanContext(caller), Parent: caller, Name: name, Kind: trace.SpanKindServer, Start: start, End: time.Now(),
+		Attributes: append(attributes, attrHTTPStatus.Int(status)),
+	}
+	l.failed(status, f)
+	s.cfg.Keep(l)
+	return l.Own
+}
+
+// method is a request's method as it may be written down: one that is not HTTP's own
+// may be anything.
+func method(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:
+		return r.Method
+	}
+	return "_OTHER"
 }
 
 func newSpanID() (id trace.SpanID) {

@@ -25,6 +25,7 @@ type Server struct {
 	inFlight  atomic.Int64
 	batches   batchIDs
 	reading   reading
+	refusals  refusals
 }
 
 // New returns a Server. Register makes it answer.
@@ -40,6 +41,7 @@ func New(cfg Config) (*Server, error) {
 		upstreams: make(map[string]*Upstream, len(cfg.Upstreams)),
 		reading:   reading{maxBodies: cfg.MaxReading, maxBytes: cfg.MaxReadingBytes},
 	}
+	s.refusals.limit(s.cfg.KeepRefused)
 	if s.metrics, err = newInstruments(cfg.MeterProvider); err != nil {
 		return nil, err
 	}

@@ -409,8 +409,8 @@ func checkRow(t *testing.T, p collector.Prediction, w *httptest.ResponseRecorder
 		t.Errorf("traceparent %q of trace %s span %s", tp, p.TraceID, p.SpanID)
 	}
 	want := "full"
-	if w.Code != 200 {
-		want = "none"
+	if w.Code != 200 && p.Latency.Decode == 0 {
+		want = "none" // what was asked did not fit the model
 	}
 	if got := w.Header().Get("Pellucid-Capture"); got != want || p.Capture != want {
 		t.Errorf("capture %q, row says %q", got, p.Capture)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -175,9 +176,14 @@ func (s *Server) guardStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 // guard holds every call to the loopback rule, as proxy does for HTTP, and turns a
 // panic into INTERNAL.
 func (s *Server) guard(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
+	start, answered := time.Now(), false
 	defer func() {
 		if p := recover(); p != nil {
 			res, err = nil, failed(s.cfg.Proxy.Panicked(ctx, p))
+		}
+		// Inference that got as far as proxy has seen to its spans.
+		if err != nil && !(answered && info.FullMethod == inference.GRPCInferenceService_ModelInfer_FullMethodName) {
+			s.keep(ctx, info.FullMethod, start, err)
 		}
 	}()
 	if req != nil { // of a stream they are still to come
@@ -186,7 +192,15 @@ func (s *Server) guard(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	if !s.cfg.AllowNonLoopback && info.FullMethod != grpc_health_v1.Health_Check_FullMethodName && !local(ctx) {
 		return nil, errorOf(http.StatusForbidden, "the authority is not a loopback address, and no authentication is configured", 0)
 	}
-	return next(ctx, req)
+	res, err = next(ctx, req)
+	answered = true
+	return res, err
+}
+
+// keep keeps a span of a call that failed.
+func (s *Server) keep(ctx context.Context, method string, start time.Time, err error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	s.cfg.Proxy.KeepFailed(carrier(md), strings.TrimPrefix(method, "/"), start, httpOf(status.Code(err)))
 }
 
 func local(ctx context.Context) bool {
@@ -254,6 +268,37 @@ func codeOf(httpStatus int) codes.Code {
 		return codes.InvalidArgument
 	}
 	return codes.Internal
+}
+
+// httpOf is the status that a code has in HTTP.
+func httpOf(c codes.Code) int {
+	switch c {
+	case codes.OK:
+		return http.StatusOK
+	case codes.Canceled:
+		return 499
+	case codes.InvalidArgument, codes.OutOfRange:
+		return http.StatusBadRequest
+	case codes.FailedPrecondition:
+		return http.StatusUnprocessableEntity
+	case codes.NotFound:
+		return http.StatusNotFound
+	case codes.AlreadyExists, codes.Aborted:
+		return http.StatusConflict
+	case codes.PermissionDenied:
+		return http.StatusForbidden
+	case codes.Unauthenticated:
+		return http.StatusUnauthorized
+	case codes.ResourceExhausted:
+		return http.StatusTooManyRequests
+	case codes.Unimplemented:
+		return http.StatusNotImplemented
+	case codes.Unavailable:
+		return http.StatusServiceUnavailable
+	case codes.DeadlineExceeded:
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusInternalServerError
 }
 
 // health answers grpc.health.v1.
