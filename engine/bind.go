@@ -282,29 +282,105 @@ func bindColumns(info *Info, in Values) (Values, int, error) {
 
 func fillColumn(info *Info, matrix *Tensor, f int, t *Tensor) error {
 	feature := &info.Features[f]
-	if t.DType() == String {
-		codes, reason := categoryCodes(info, feature, Data[string](t))
-		if reason != "" {
-			return inputError(feature.Name, "%s", reason)
-		}
-		t = &Tensor{dtype: Float64, shape: []int{len(codes)}, data: codes}
-	}
-	col, _, reason := convert(t, matrix.DType(), func(int) bool { return feature.Categorical })
-	if reason == "" && !info.Missing && firstNaN(col) >= 0 {
-		reason = "is missing (NaN), and the model takes no missing values"
+	var reason string
+	switch dst := matrix.data.(type) {
+	case []float32:
+		reason = fillFrom(dst, info, f, t)
+	case []float64:
+		reason = fillFrom(dst, info, f, t)
+	default:
+		reason = fmt.Sprintf("a matrix of %s takes no columns", matrix.DType())
 	}
 	if reason != "" {
 		return inputError(feature.Name, "%s", reason)
 	}
-	switch dst := matrix.data.(type) {
-	case []float32:
-		scatter(dst, Data[float32](col), f, len(info.Features))
-	case []float64:
-		scatter(dst, Data[float64](col), f, len(info.Features))
-	default:
-		return inputError(feature.Name, "a matrix of %s takes no columns", matrix.DType())
-	}
 	return nil
+}
+
+// fillFrom converts a column into its place in the rows of a matrix, as convert does.
+// The usual types need no memory of their own.
+func fillFrom[F float32 | float64](dst []F, info *Info, f int, t *Tensor) (reason string) {
+	feature, width := &info.Features[f], len(info.Features)
+	switch d := t.data.(type) {
+	case []float32:
+		reason = fillFloats(dst, d, f, width)
+	case []float64:
+		reason = fillFloats(dst, d, f, width)
+	case []int64:
+		reason = fillIntegers(dst, d, f, width, feature.Categorical)
+	case []int32:
+		reason = fillIntegers(dst, d, f, width, feature.Categorical)
+	case []string:
+		reason = fillCodes(dst, d, info, f)
+	default:
+		var col *Tensor
+		if col, _, reason = convert(t, dtypeOf[F](), func(int) bool { return feature.Categorical }); reason == "" {
+			scatter(dst, Data[F](col), f, width)
+		}
+	}
+	for at := f; reason == "" && !info.Missing && at < len(dst); at += width {
+		if dst[at] != dst[at] {
+			reason = "is missing (NaN), and the model takes no missing values"
+		}
+	}
+	return reason
+}
+
+func fillFloats[F, G float32 | float64](dst []F, col []G, f, width int) string {
+	for r, v := range col {
+		x := F(v)
+		if math.IsInf(float64(x), 0) && !math.IsInf(float64(v), 0) {
+			return "a value is too large for FP32"
+		}
+		dst[r*width+f] = x
+	}
+	return ""
+}
+
+func fillIntegers[F float32 | float64, I int32 | int64](dst []F, col []I, f, width int, exact bool) string {
+	for r, v := range col {
+		x := F(v)
+		if exact && !keepsInteger(x, v) {
+			return "a category code is too large to be kept exactly"
+		}
+		dst[r*width+f] = x
+	}
+	return ""
+}
+
+// fewNames are so many that looking for each among the categories costs less than
+// a map of them.
+const fewNames = 16
+
+func fillCodes[F float32 | float64](dst []F, names []string, info *Info, f int) string {
+	width := len(info.Features)
+	if len(names) > fewNames {
+		codes, reason := categoryCodes(info, &info.Features[f], names)
+		if reason == "" {
+			reason = fillFloats(dst, codes, f, width)
+		}
+		return reason
+	}
+	if reason := noCategories(&info.Features[f]); reason != "" {
+		return reason
+	}
+	for r, name := range names {
+		dst[r*width+f] = F(codeOf(info, &info.Features[f], name))
+	}
+	return ""
+}
+
+// codeOf is the code of one category's name.
+func codeOf(info *Info, feature *Feature, name string) float64 {
+	for i := len(feature.Categories) - 1; i >= 0; i-- {
+		if feature.Categories[i] == name {
+			return float64(i)
+		}
+	}
+	if name != "" && info.Format == "xgboost" {
+		return float64(len(feature.Categories))
+	}
+	return math.NaN()
 }
 
 func scatter[T float32 | float64](dst, col []T, f, width int) {
@@ -313,15 +389,23 @@ func scatter[T float32 | float64](dst, col []T, f, width int) {
 	}
 }
 
+// noCategories says why a feature takes no text.
+func noCategories(feature *Feature) string {
+	switch {
+	case len(feature.Categories) > 0:
+		return ""
+	case feature.Categorical:
+		return "text is not accepted: the model file does not name this feature's categories; send their codes"
+	}
+	return "text is not accepted: the feature is numeric"
+}
+
 // categoryCodes maps the names of categories to codes. LightGBM's reader makes
 // a name it does not know a missing value; XGBoost compares codes with sets of
 // known codes, so a code beyond them is in none.
 func categoryCodes(info *Info, feature *Feature, names []string) ([]float64, string) {
-	if len(feature.Categories) == 0 {
-		if feature.Categorical {
-			return nil, "text is not accepted: the model file does not name this feature's categories; send their codes"
-		}
-		return nil, "text is not accepted: the feature is numeric"
+	if reason := noCategories(feature); reason != "" {
+		return nil, reason
 	}
 	code := make(map[string]float64, len(feature.Categories))
 	for i, name := range feature.Categories {

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"net/http"
 	"sync"
 	"time"
 
@@ -19,6 +18,8 @@ const (
 	refusedShare = 100
 	// maxRefusedWeight bounds what one row stands for.
 	maxRefusedWeight = 100_000
+	// tooMany is the status of what was refused because too many were under way.
+	tooMany = 503
 	// maxCauses bounds the causes told apart; models are ours to name, so they are
 	// few.
 	maxCauses = 10_000
@@ -57,7 +58,7 @@ type stretch struct {
 // isRefused reports whether p is a request that was refused before its model saw it:
 // as the caller's fault, or because too many were under way.
 func isRefused(p *collector.Prediction) bool {
-	return (p.Status/100 == 4 || p.Status == http.StatusServiceUnavailable) &&
+	return (p.Status/100 == 4 || p.Status == tooMany) &&
 		p.Latency.Decode == 0 && p.Route != collector.RouteImported
 }
 

@@ -79,7 +79,7 @@ func (k *call) decodeInfer(body []byte) (*oip.Request, error) {
 	if header == 0 {
 		return oip.DecodeRaw(body, k.v.Info.Inputs)
 	}
-	return oip.DecodeRequest(body, header)
+	return oip.DecodeRequestFor(body, header, k.v.Info)
 }
 
 // bind checks the inputs against the model, counts rows and reads what the

@@ -152,7 +152,7 @@ type column struct {
 // columns lists the names rows go by: the features of a tabular model, else its
 // inputs.
 func (in *instances) columns() []column {
-	var out []column
+	out := make([]column, 0, max(len(in.info.Features), len(in.info.Inputs)))
 	if in.info.Features != nil {
 		for _, f := range in.info.Features {
 			out = append(out, column{name: f.Name})
@@ -162,11 +162,12 @@ func (in *instances) columns() []column {
 			out = append(out, column{name: s.Name})
 		}
 	}
+	cells := make([]span, len(out)*len(in.rows))
 	for i := range out {
 		if k := slices.IndexFunc(in.info.Inputs, func(s engine.Spec) bool { return s.Name == out[i].name }); k >= 0 {
 			out[i].spec = &in.info.Inputs[k]
 		}
-		out[i].cells = make([]span, len(in.rows))
+		out[i].cells = cells[i*len(in.rows) : (i+1)*len(in.rows)]
 	}
 	return out
 }
@@ -184,13 +185,13 @@ func (in *instances) objects() ([]Item, error) {
 		}
 		s := scanner{b: in.body, i: row.from}
 		found := 0
-		err := s.object(func(key string) error {
-			k, ok := place[key]
+		err := s.members(func(key []byte) error {
+			k, ok := place[string(key)]
 			if !ok {
-				return refuse("instance %d: the model has no feature %q", Number(r), clip(key))
+				return refuse("instance %d: the model has no feature %q", Number(r), clip(string(key)))
 			}
 			if cols[k].cells[r].to != 0 {
-				return refuse("instance %d: %q is there twice", Number(r), clip(key))
+				return refuse("instance %d: %q is there twice", Number(r), clip(string(key)))
 			}
 			s.peek()
 			from := s.i
@@ -245,6 +246,9 @@ func (in *instances) read(cols []column) ([]Item, error) {
 	if in.info.Features != nil && len(in.info.Inputs) == 1 && len(in.info.Inputs[0].Shape) == 2 && !in.text(cols) {
 		return in.gather(cols)
 	}
+	if matrix := in.categories(cols); matrix != nil {
+		return []Item{{Name: in.info.Inputs[0].Name, Tensor: matrix}}, nil
+	}
 	out := make([]Item, len(cols))
 	for i := range cols {
 		t, err := in.column(&cols[i])
@@ -274,6 +278,46 @@ func (in *instances) text(cols []column) bool {
 		}
 	}
 	return false
+}
+
+// categories reads columns of which some are names of categories into the model's
+// matrix, without memory for each. It returns nil where that is not to be had: the cells
+// are then read column by column, which tells what is wrong with them.
+func (in *instances) categories(cols []column) *engine.Tensor {
+	if len(in.rows) > fewRows || slices.ContainsFunc(cols, func(c column) bool { return c.spec != nil }) {
+		return nil
+	}
+	g := engine.NewGather(in.info, len(in.rows))
+	t, err := engine.New(engine.Float64, len(in.rows))
+	if g == nil || err != nil {
+		return nil
+	}
+	s := scanner{b: in.body}
+	rd := &reader{s: &s, n: t.Len()}
+	rd.elem = rd.into(t)
+	for f := range cols {
+		text := in.text(cols[f : f+1])
+		rd.at = 0
+		for r, cell := range cols[f].cells {
+			s.i = cell.from
+			if text {
+				name, ok := s.plain()
+				if !ok || !g.Name(f, r, name) {
+					return nil
+				}
+				continue
+			}
+			if rd.elem() != nil {
+				return nil
+			}
+			rd.at++
+		}
+		if !text && !g.Fill(f, t) {
+			return nil
+		}
+	}
+	matrix, _ := g.Matrix() // every feature has a column
+	return matrix
 }
 
 // gather reads the cells of all columns into the model's one matrix.

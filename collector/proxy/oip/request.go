@@ -86,6 +86,12 @@ const NoHeader = -1
 // JSON before the binary tensors (the Inference-Header-Content-Length), or
 // NoHeader. A body that is one raw tensor (length 0) is DecodeRaw's.
 func DecodeRequest(body []byte, header int) (*Request, error) {
+	return DecodeRequestFor(body, header, nil)
+}
+
+// DecodeRequestFor is DecodeRequest for a model: where it takes a matrix and the
+// request has a column a feature, the request decodes to that matrix.
+func DecodeRequestFor(body []byte, header int, info *engine.Info) (*Request, error) {
 	d, err := newDecoder(body, header)
 	if err != nil {
 		return nil, err
@@ -107,7 +113,13 @@ func DecodeRequest(body []byte, header int) (*Request, error) {
 			})
 		case "inputs":
 			return d.once(&seen, 4, key, func() (err error) {
-				req.Inputs, err = d.items("inputs")
+				var ok bool
+				if info != nil {
+					req.Inputs, ok = d.columns(info)
+				}
+				if !ok {
+					req.Inputs, err = d.items("inputs")
+				}
 				return err
 			})
 		case "outputs":

@@ -111,6 +111,11 @@ func badToken(c byte) string {
 
 // object calls field with each key; field must consume the value.
 func (s *scanner) object(field func(key string) error) error {
+	return s.members(func(key []byte) error { return field(known(key)) })
+}
+
+// members is object with the bytes of the keys, which may be those of the body.
+func (s *scanner) members(field func(key []byte) error) error {
 	if err := s.expect('{'); err != nil {
 		return err
 	}
@@ -119,7 +124,7 @@ func (s *scanner) object(field func(key string) error) error {
 		return nil
 	}
 	for {
-		key, err := s.str()
+		key, err := s.key()
 		if err != nil {
 			return err
 		}
@@ -319,11 +324,11 @@ func (s *scanner) skip(depth int) error {
 	}
 	switch s.peek() {
 	case '{':
-		return s.object(func(string) error { return s.skip(depth + 1) })
+		return s.members(func([]byte) error { return s.skip(depth + 1) })
 	case '[':
 		return s.list(func(int) error { return s.skip(depth + 1) })
 	case '"':
-		_, err := s.str()
+		_, err := s.key()
 		return err
 	case 't':
 		return s.literal("true")
