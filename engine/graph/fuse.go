@@ -59,6 +59,7 @@ func fuse(p *Program) *Program {
 	for i := range f.p.steps {
 		f.convolution(i)
 	}
+	channelsLast(f)
 	if !f.changed {
 		return nil
 	}
@@ -93,7 +94,25 @@ func (f *fuser) finish() *Program {
 		p.hidden[slot] = by >= 0 && !made[slot] && p.constants[slot] == nil
 	}
 	p.steps = steps
+	f.forget()
 	return p
+}
+
+// forget drops what no step reads any more of the constants that were made here.
+func (f *fuser) forget() {
+	read := make([]bool, len(f.p.names))
+	for _, s := range f.p.steps {
+		for _, slot := range s.in {
+			if slot >= 0 {
+				read[slot] = true
+			}
+		}
+	}
+	for slot, name := range f.p.names {
+		if name == "" && !read[slot] {
+			f.p.constants[slot] = nil
+		}
+	}
 }
 
 // foldable are the operators that are computed once where all they read is constant:
@@ -309,7 +328,7 @@ func (f *fuser) replace(m, x int, fn *vector.Function, steps ...int) {
 		f.gone[i] = i != m
 	}
 	s := &f.p.steps[m]
-	f.p.steps[m] = step{node: s.node, op: functionOp, kernel: functionKernel(fn), in: []int{x}, out: s.out}
+	f.p.steps[m] = step{node: s.node, op: functionOp, kernel: functionKernel(fn), in: []int{x}, out: s.out, function: fn}
 	f.readers[x] = append(f.readers[x], m)
 	f.functions[m], f.changed = fn, true
 }
@@ -566,7 +585,9 @@ func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out 
 		c.threads = x.threads
 		return one(convThen[float32](x, n, c, in, then))
 	}
-	f.p.steps[i] = step{node: n, op: functionOp, kernel: kernel, in: []int{s.in[0], f.constant(weights), f.constant(biases)}, out: []int{out}}
+	f.p.steps[i] = step{
+		node: n, op: functionOp, kernel: kernel, in: []int{s.in[0], f.constant(weights), f.constant(biases)}, out: []int{out}, function: then,
+	}
 	return true
 }
 

@@ -16,6 +16,8 @@ type network struct {
 	t     *testing.T
 	r     *rand.Rand
 	names []string
+	// same are the values of the input's shape.
+	same []string
 }
 
 func (n *network) op(op string, attrs Attrs, in ...string) string {
@@ -57,7 +59,52 @@ const fusedChannels = 6
 func (n *network) grow(x string) string {
 	c := fusedChannels
 	random := func(shape ...int) string { return n.constant(noise(n.t, n.r, shape...)) }
-	switch n.r.IntN(13) {
+	ints := func(name string, v ...int64) Attrs { return Attrs{name: {Kind: AttrInts, Ints: v}} }
+	pointwise := func(in int, x string) string { return n.op("Conv", nil, x, random(c, in, 1, 1), random(c)) }
+	switch n.r.IntN(22) {
+	case 13:
+		p := ints("pads", 1, 1, 1, 1)
+		p["kernel_shape"] = Attr{Kind: AttrInts, Ints: []int64{3, 3}}
+		return n.op("MaxPool", p, x)
+	case 14:
+		// Squeeze and excitation.
+		y := pointwise(c, n.op("Relu", nil, pointwise(c, n.op("GlobalAveragePool", nil, x))))
+		pair := []string{x, n.op("HardSigmoid", nil, y)}
+		n.r.Shuffle(2, func(i, j int) { pair[i], pair[j] = pair[j], pair[i] })
+		return n.op("Mul", nil, pair...)
+	case 15:
+		return pointwise(2*c, n.op("Concat", Attrs{"axis": {Kind: AttrInt, Int: []int64{1, -3}[n.r.IntN(2)]}}, x, n.same[n.r.IntN(len(n.same))]))
+	case 16:
+		// Halves that change places.
+		n.Nodes = append(n.Nodes, &Node{Op: "Split", Version: 17, Inputs: []string{x}, Outputs: []string{x + "a", x + "b"}, Attrs: Attrs{"axis": {Kind: AttrInt, Int: 1}}})
+		n.names = append(n.names, x+"a", x+"b")
+		return n.op("Concat", Attrs{"axis": {Kind: AttrInt, Int: 1}}, x+"b", x+"a")
+	case 17:
+		up := Attrs{"mode": {Kind: AttrString, String: "nearest"}}
+		if n.r.IntN(2) == 0 {
+			up["coordinate_transformation_mode"], up["nearest_mode"] = Attr{Kind: AttrString, String: "asymmetric"}, Attr{Kind: AttrString, String: "floor"}
+		}
+		y := n.op("Resize", up, x, "", n.constant(mustOf(n.t, []float32{1, 1, 2, 2}, 4)))
+		p := ints("strides", 2, 2)
+		p["pads"] = Attr{Kind: AttrInts, Ints: []int64{1, 1, 0, 0}}
+		return n.op("Conv", p, y, random(c, c, 3, 3))
+	case 18:
+		y := n.op("ConvTranspose", ints("strides", 2, 2), x, random(c, c, 2, 2), random(c))
+		p := ints("strides", 2, 2)
+		p["kernel_shape"] = Attr{Kind: AttrInts, Ints: []int64{2, 2}}
+		return n.op([]string{"MaxPool", "AveragePool"}[n.r.IntN(2)], p, y)
+	case 19, 20:
+		// A residual, from either side; sometimes one that is repeated.
+		y := n.op("Conv", ints("pads", 1, 1, 1, 1), x, random(c, c, 3, 3))
+		other := n.same[n.r.IntN(len(n.same))]
+		if n.r.IntN(4) == 0 {
+			other = pointwise(c, n.op("GlobalAveragePool", nil, x))
+		}
+		pair := []string{y, other}
+		n.r.Shuffle(2, func(i, j int) { pair[i], pair[j] = pair[j], pair[i] })
+		return n.op("Add", nil, pair...)
+	case 21:
+		return n.op("AveragePool", Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}, "kernel_shape": {Kind: AttrInts, Ints: []int64{3, 3}}}, x)
 	case 0, 1:
 		pads := Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}}
 		in := []string{x, random(c, c, 3, 3), random(c)}
@@ -97,11 +144,13 @@ func (n *network) grow(x string) string {
 func TestFusedComputesTheSame(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 1))
 	fewer := 0
-	for range 200 {
+	for range 400 {
 		n := &network{Graph: &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Constants: map[string]*engine.Tensor{}}, t: t, r: r}
 		x := "x"
-		for range 6 {
+		n.same = []string{x}
+		for range 8 {
 			x = n.grow(x)
+			n.same = append(n.same, x)
 			// Values that stay small, so that differences do.
 			if n.Nodes[len(n.Nodes)-1].Op != "Conv" && r.IntN(2) == 0 {
 				x = n.op("Tanh", nil, x)
@@ -130,9 +179,14 @@ func TestFusedComputesTheSame(t *testing.T) {
 			}
 		}
 		for _, want := range append([][]string{n.Outputs}, each(n.names)...) {
-			run, err := p.Run(t.Context(), Options{Arena: &Arena{}}, in, want)
+			run, err := p.Run(t.Context(), Options{Arena: &Arena{}, Threads: 1 + len(want)%2}, in, want)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if len(want) > 1 && p.fused != nil && p.fused.makes(want) {
+				if _, err := p.runFused(t.Context(), Options{}, in, want); err != nil {
+					t.Fatalf("%v: the fused program gave up: %v", nodesOf(n), err)
+				}
 			}
 			for _, name := range want {
 				whole := kept.Value(name)
@@ -146,6 +200,13 @@ func TestFusedComputesTheSame(t *testing.T) {
 	if fewer < 400 {
 		t.Errorf("only %d steps were spared", fewer)
 	}
+}
+
+func nodesOf(n *network) (ops []string) {
+	for _, node := range n.Nodes {
+		ops = append(ops, node.Op)
+	}
+	return ops
 }
 
 func each(names []string) [][]string {

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // Program is a compiled graph: checked, ordered, with a kernel for every node.
@@ -38,6 +39,9 @@ type step struct {
 	op      *opDef
 	kernel  Kernel
 	in, out []int
+	// function is what a step of a fused program is of one value, or what follows a
+	// convolution there; nil where it is nothing of the kind.
+	function *vector.Function
 }
 
 // Compile checks g, orders its nodes and builds their kernels. What it refuses

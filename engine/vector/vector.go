@@ -184,6 +184,18 @@ func Gate(scale, shift, low, high, factor float32) *Function {
 	return &Function{gate, [5]float32{scale, shift, low, high, factor}}
 }
 
+// Bounds returns what the function keeps its argument between, ok where it does only
+// that.
+func (f *Function) Bounds() (low, high float32, ok bool) {
+	switch f.kind {
+	case relu:
+		return 0, float32(math.Inf(1)), true
+	case clip:
+		return f.params[0], f.params[1], true
+	}
+	return 0, 0, false
+}
+
 // Exp is dst = exp(src - top), element by element.
 func Exp(dst, src []float32, top float32) {
 	s := borrow()

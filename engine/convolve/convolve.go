@@ -1,0 +1,247 @@
+// Package convolve slides windows over images whose channels lie side by side, [N, H,
+// W, C] of float32: convolutions, depthwise ones and pools, by AVX-512 or AVX2 where
+// the processor has them and in plain Go elsewhere (other processors, and the build
+// tags noasm and purego).
+//
+// In that layout a row of a window is one run of elements, so that a convolution is a
+// product of matrices whose left side is read where it lies: only images that need
+// padding are copied, some lines at a time. Filters are laid out once.
+//
+// Invariants: an element of a convolution is its bias and then the products of the
+// window's elements in their order, by rows, columns and channels, each a fused
+// multiply-add where there are kernels; then what is added to it, then its bounds. So its
+// bits depend on its window only: not on the batch, the threads or the kernels, of
+// which AVX-512 and AVX2 give the same.
+package convolve
+
+import (
+	"sync"
+	"unsafe"
+
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+// Window is the geometry: of Batch images of Height x Width x Channels elements, and of
+// Lines x Across windows over each. The first window begins Before elements before the
+// image.
+type Window struct {
+	Batch, Height, Width, Channels     int
+	Lines, Across                      int
+	Kernel, Strides, Dilations, Before [2]int
+}
+
+// reach is how many elements the windows meet in a dimension, padding included.
+func (w *Window) reach(d, windows int) int {
+	return (windows-1)*w.Strides[d] + (w.Kernel[d]-1)*w.Dilations[d] + 1
+}
+
+// inside says that no window meets padding.
+func (w *Window) inside() bool {
+	return w.Before == [2]int{} && w.reach(0, w.Lines) <= w.Height && w.reach(1, w.Across) <= w.Width
+}
+
+func (w *Window) taps() int { return w.Kernel[0] * w.Kernel[1] }
+
+// upright is w, or w turned where images are one element wide: their elements lie the
+// same, and its lines are the ones that have windows side by side.
+func (w *Window) upright() Window {
+	t := *w
+	if w.Width == 1 && w.Across == 1 && w.Kernel[1] == 1 && w.Before[1] == 0 {
+		t.Height, t.Width, t.Lines, t.Across = 1, w.Height, 1, w.Lines
+		for _, d := range []*[2]int{&t.Kernel, &t.Strides, &t.Dilations, &t.Before} {
+			d[0], d[1] = d[1], d[0]
+		}
+	}
+	return t
+}
+
+// flattened is w with all windows on one line, where each is one element and they
+// follow each other as the images' elements do.
+func (w *Window) flattened() Window {
+	one := [2]int{1, 1}
+	if w.Kernel != one || w.Strides != one || w.Before != [2]int{} || w.Lines != w.Height || w.Across != w.Width {
+		return *w
+	}
+	n := w.Batch * w.Height * w.Width
+	return Window{Batch: 1, Height: 1, Width: n, Channels: w.Channels, Lines: 1, Across: n, Kernel: one, Strides: one, Dilations: one}
+}
+
+// check panics where src and dst are not of the images and windows, of so many channels.
+func (w *Window) check(dst, src []float32, channels int) {
+	ok := w.Batch > 0 && w.Channels > 0 && w.Lines > 0 && w.Across > 0 && channels > 0
+	for d := range 2 {
+		ok = ok && w.Kernel[d] > 0 && w.Strides[d] > 0 && w.Dilations[d] > 0 && w.Before[d] >= 0
+	}
+	if !ok || len(src) != w.Batch*w.Height*w.Width*w.Channels || len(dst) != w.Batch*w.Lines*w.Across*channels {
+		panic("convolve: images or windows of another size")
+	}
+}
+
+// stripBytes is how much of the images is worked on at once: it should stay in the
+// second level of cache beside a panel of weights.
+const stripBytes = 256 << 10
+
+// cut says how many lines of windows, or whole images, a strip has.
+func (w *Window) cut(threads int) (images, lines int) {
+	line := 4 * w.Strides[0] * w.reach(1, w.Across) * w.Channels
+	lines = min(max(stripBytes/line, 1), w.Lines)
+	if threads > 1 && w.Batch < threads {
+		lines = min(lines, max(1, w.Lines/(2*threads)))
+	}
+	images = 1
+	if lines == w.Lines {
+		images = min(max(stripBytes/(line*lines), 1), (w.Batch+threads-1)/threads)
+	}
+	return images, lines
+}
+
+// Scratch is how many elements a run on so many threads needs beside the images.
+func (w *Window) Scratch(threads int) int {
+	if w.inside() {
+		return 0
+	}
+	u := w.upright()
+	w = &u
+	images, lines := w.cut(threads)
+	return threads * images * w.reach(0, lines) * w.reach(1, w.Across) * w.Channels
+}
+
+// strip is some lines of windows over some images.
+type strip struct {
+	image, images, line, lines int
+	// src begins where the first window does; the other elements are its distances from
+	// one image and one line of elements to the next.
+	src               []float32
+	perImage, perLine int
+}
+
+// strips calls f for all strips, on up to threads goroutines.
+func (w *Window) strips(threads int, src []float32, padding float32, f func(s *strip)) {
+	images, lines := w.cut(threads)
+	perImage := (w.Lines + lines - 1) / lines
+	count := (w.Batch + images - 1) / images * perImage
+	threads = max(1, min(threads, count))
+	parallel(threads, func(part int) {
+		r := rooms.Get().(*room)
+		for i := count * part / threads; i < count*(part+1)/threads; i++ {
+			s := strip{image: i / perImage * images, line: i % perImage * lines}
+			s.images, s.lines = min(images, w.Batch-s.image), min(lines, w.Lines-s.line)
+			w.find(&s, r, src, padding)
+			f(&s)
+		}
+		r.release()
+	})
+}
+
+// find sets where a strip's elements are: in the images, or copied with padding.
+func (w *Window) find(s *strip, r *room, src []float32, padding float32) {
+	c := w.Channels
+	if w.inside() {
+		s.perLine, s.perImage = w.Width*c, w.Height*w.Width*c
+		s.src = src[s.image*s.perImage+s.line*w.Strides[0]*s.perLine:]
+		return
+	}
+	high := w.reach(0, s.lines)
+	s.perLine = w.reach(1, w.Across) * c
+	s.perImage = high * s.perLine
+	s.src = r.of(s.images * s.perImage)
+	first := min(w.Before[1]*c, s.perLine)
+	end := max(first, min(first+w.Width*c, s.perLine))
+	for i := range s.images * high {
+		row := s.src[i*s.perLine:][:s.perLine]
+		y := s.line*w.Strides[0] - w.Before[0] + i%high
+		if y < 0 || y >= w.Height {
+			fill(row, padding)
+			continue
+		}
+		fill(row[:first], padding)
+		copy(row[first:end], src[((s.image+i/high)*w.Height+y)*w.Width*c:])
+		fill(row[end:], padding)
+	}
+}
+
+func fill(row []float32, v float32) {
+	if v == 0 {
+		clear(row)
+		return
+	}
+	for i := range row {
+		row[i] = v
+	}
+}
+
+// room is scratch memory that is used again.
+type room struct {
+	v       []float32
+	offsets []int
+	tile    tile
+	line    line
+}
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// mostRoom bounds the elements that are kept for the next time.
+const mostRoom = 1 << 20
+
+func (r *room) of(n int) []float32 {
+	if cap(r.v) < n {
+		r.v = make([]float32, n)
+	}
+	return r.v[:n]
+}
+
+// release gives the room back without holding on to anybody's images.
+func (r *room) release() {
+	if cap(r.v) > mostRoom {
+		r.v = nil
+	}
+	r.tile, r.line = tile{}, line{}
+	rooms.Put(r)
+}
+
+// parallel calls f for each of n parts, each on a goroutine of its own. A panic in one
+// is the caller's.
+func parallel(n int, f func(part int)) {
+	if n < 2 {
+		f(0)
+		return
+	}
+	var wait sync.WaitGroup
+	failed := make([]any, n)
+	for i := range n {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			defer func() { failed[i] = recover() }()
+			f(i)
+		}()
+	}
+	wait.Wait()
+	for _, e := range failed {
+		if e != nil {
+			panic(e)
+		}
+	}
+}
+
+// Finish is what becomes of a sum: Add, where there is one, has an element for each and
+// is added; then the sum is kept between Low and High, and is given to Then.
+type Finish struct {
+	Add       []float32
+	Low, High float32
+	Then      *vector.Function
+}
+
+// apply does what is not done in the kernel, for whole lines of windows.
+func (f *Finish) apply(w *Window, s *strip, dst []float32, channels int) {
+	if f.Then == nil {
+		return
+	}
+	line := w.Across * channels
+	for i := range s.images {
+		v := dst[((s.image+i)*w.Lines+s.line)*line:][:s.lines*line]
+		f.Then.Apply(v, v)
+	}
+}
+
+func pointer(v []float32, at int) unsafe.Pointer { return unsafe.Pointer(&v[at]) }

@@ -1,0 +1,321 @@
+package convolve
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+func noise(r *rand.Rand, n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(r.NormFloat64())
+	}
+	return v
+}
+
+// geometry is random, with dimensions around the tiles'.
+func geometry(r *rand.Rand) Window {
+	w := Window{Batch: 1 + r.IntN(3), Height: 1 + r.IntN(20), Width: 1 + r.IntN(40), Channels: 1 + r.IntN(40)}
+	if r.IntN(5) == 0 {
+		w.Width = 1
+	}
+	for d, size := range []int{w.Height, w.Width} {
+		w.Kernel[d], w.Strides[d], w.Dilations[d] = 1+r.IntN(4), 1+r.IntN(3), 1+r.IntN(2)
+		w.Before[d] = r.IntN(w.Kernel[d])
+		if r.IntN(3) == 0 {
+			w.Kernel[d], w.Strides[d], w.Before[d] = 1, 1, 0
+		}
+		reach := (w.Kernel[d]-1)*w.Dilations[d] + 1
+		windows := max(1, (size+2*w.Before[d]-reach)/w.Strides[d]+1)
+		if d == 0 {
+			w.Lines = windows
+		} else {
+			w.Across = windows
+		}
+	}
+	return w
+}
+
+// element is window (n, y, x)'s element of tap (ky, kx) and channel c.
+func (w *Window) element(src []float32, n, y, x, ky, kx, c int, padding float64) float64 {
+	at := [2]int{y*w.Strides[0] + ky*w.Dilations[0] - w.Before[0], x*w.Strides[1] + kx*w.Dilations[1] - w.Before[1]}
+	if at[0] < 0 || at[0] >= w.Height || at[1] < 0 || at[1] >= w.Width {
+		return padding
+	}
+	return float64(src[((n*w.Height+at[0])*w.Width+at[1])*w.Channels+c])
+}
+
+// windows calls f for each.
+func (w *Window) windows(f func(i, n, y, x int)) {
+	for i := range w.Batch * w.Lines * w.Across {
+		f(i, i/w.Across/w.Lines, i/w.Across%w.Lines, i%w.Across)
+	}
+}
+
+func ends(r *rand.Rand, n int) Finish {
+	f := Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+	if r.IntN(2) == 0 {
+		f.Low, f.High = 0, 3
+	}
+	if r.IntN(3) == 0 {
+		f.Then = vector.Tanh
+	}
+	if n > 0 && r.IntN(2) == 0 {
+		f.Add = noise(r, n)
+	}
+	return f
+}
+
+func (f *Finish) of(v float64, i int) float64 {
+	if f.Add != nil {
+		v += float64(f.Add[i])
+	}
+	v = min(max(v, float64(f.Low)), float64(f.High))
+	if f.Then != nil {
+		v = math.Tanh(v)
+	}
+	return v
+}
+
+// guarded is a slice amid others, in which nothing may be written.
+func guarded(n int) (all, v []float32) {
+	all = make([]float32, n+128)
+	for i := range all {
+		all[i] = 12345
+	}
+	return all, all[64 : 64+n : 64+n]
+}
+
+func held(t *testing.T, all []float32) {
+	t.Helper()
+	for i := range 64 {
+		if all[i] != 12345 || all[len(all)-1-i] != 12345 {
+			t.Fatal("written outside of dst")
+		}
+	}
+}
+
+// TestFilter holds random convolutions against their definition, with each set of
+// kernels, with the same bits by AVX2 and AVX-512, on three threads, and for an image
+// alone.
+func TestFilter(t *testing.T) {
+	results := map[string][][]float32{}
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		var all [][]float32
+		for i := range 300 {
+			w, out := geometry(r), 1+r.IntN(90)
+			src, weights := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, out*w.Channels*w.taps())
+			var bias []float32
+			if i%3 > 0 {
+				bias = noise(r, out)
+			}
+			guard, dst := guarded(w.Batch * w.Lines * w.Across * out)
+			end := ends(r, len(dst))
+			f := NewFilter(out, w.Channels, w.taps(), weights, bias)
+			f.Convolve(1, &w, dst, src, end)
+			held(t, guard)
+			w.windows(func(i, n, y, x int) {
+				for o := range out {
+					sum := 0.0
+					if bias != nil {
+						sum = float64(bias[o])
+					}
+					for tap := range w.taps() {
+						for c := range w.Channels {
+							sum += w.element(src, n, y, x, tap/w.Kernel[1], tap%w.Kernel[1], c, 0) * float64(weights[(o*w.Channels+c)*w.taps()+tap])
+						}
+					}
+					near(t, &w, dst[i*out+o], end.of(sum, i*out+o))
+				}
+			})
+			three := make([]float32, len(dst))
+			f.Convolve(3, &w, three, src, end)
+			if !slices.Equal(dst, three) {
+				t.Fatalf("%+v: other bits on three threads", w)
+			}
+			one := w
+			one.Batch = 1
+			per := len(dst) / w.Batch
+			if end.Add != nil {
+				end.Add = end.Add[len(dst)-per:]
+			}
+			f.Convolve(1, &one, three[:per], src[len(src)-len(src)/w.Batch:], end)
+			if !slices.Equal(dst[len(dst)-per:], three[:per]) {
+				t.Fatalf("%+v: other bits for an image alone", w)
+			}
+			all = append(all, dst)
+		}
+		results[t.Name()] = all
+	})
+	sameByKernels(t, results)
+}
+
+func near(t *testing.T, w *Window, got float32, want float64) {
+	t.Helper()
+	if math.Abs(float64(got)-want) > 1e-4 {
+		t.Fatalf("%+v: %v, want %v", *w, got, want)
+	}
+}
+
+// sameByKernels holds the results of AVX2 against those of AVX-512.
+func sameByKernels(t *testing.T, results map[string][][]float32) {
+	t.Helper()
+	best, avx2 := results[t.Name()+"/best"], results[t.Name()+"/avx2"]
+	for i := range avx2 {
+		if !slices.Equal(best[i], avx2[i]) {
+			t.Fatalf("case %d: AVX2 and the best kernels give other bits", i)
+		}
+	}
+}
+
+// TestEach is TestFilter for convolutions of each channel by itself and for the largest
+// elements of windows.
+func TestEach(t *testing.T) {
+	results := map[string][][]float32{}
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(3, 4))
+		var all [][]float32
+		for i := range 300 {
+			w := geometry(r)
+			src, weights, bias := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, w.Channels*w.taps()), noise(r, w.Channels)
+			guard, dst := guarded(w.Batch * w.Lines * w.Across * w.Channels)
+			end := ends(r, 0)
+			largest := i%2 == 0
+			e := NewEach(w.Channels, w.taps(), weights, bias)
+			if largest {
+				e = Largest(w.Channels, w.taps())
+			}
+			e.Convolve(1, &w, dst, src, end)
+			held(t, guard)
+			w.windows(func(i, n, y, x int) {
+				for c := range w.Channels {
+					sum, most := float64(bias[c]), math.Inf(-1)
+					for tap := range w.taps() {
+						v := w.element(src, n, y, x, tap/w.Kernel[1], tap%w.Kernel[1], c, math.Inf(-1))
+						if most = max(most, v); !math.IsInf(v, 0) {
+							sum += v * float64(weights[c*w.taps()+tap])
+						}
+					}
+					if largest {
+						sum = most
+					}
+					if want := end.of(sum, 0); !math.IsInf(want, 0) {
+						near(t, &w, dst[i*w.Channels+c], want)
+					}
+				}
+			})
+			three := make([]float32, len(dst))
+			e.Convolve(3, &w, three, src, end)
+			if !slices.Equal(dst, three) {
+				t.Fatalf("%+v: other bits on three threads", w)
+			}
+			all = append(all, dst)
+		}
+		results[t.Name()] = all
+	})
+	sameByKernels(t, results)
+}
+
+// TestNotNumbersStay: windows that meet one give one, bounds or not; others do not.
+func TestNotNumbersStay(t *testing.T) {
+	onEach(t, func(t *testing.T) {
+		nan := float32(math.NaN())
+		w := Window{Batch: 1, Height: 1, Width: 40, Channels: 19, Lines: 1, Across: 38, Kernel: [2]int{1, 3}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}}
+		src := make([]float32, w.Width*w.Channels)
+		src[20*w.Channels+18] = nan
+		ones := make([]float32, 33*19*3)
+		fill(ones, 1)
+		dst := make([]float32, w.Across*33)
+		NewFilter(33, 19, 3, ones, nil).Convolve(1, &w, dst, src, Finish{High: 6})
+		for i, v := range dst {
+			if met := i/33 >= 18 && i/33 <= 20; (v != v) != met {
+				t.Fatalf("element %d of the convolution is %v", i, v)
+			}
+		}
+		for _, e := range []*Each{Largest(19, 3), NewEach(19, 3, ones[:19*3], nil)} {
+			dst := make([]float32, w.Across*19)
+			e.Convolve(1, &w, dst, src, Finish{Low: -1, High: 6})
+			for i, v := range dst {
+				if met := i%19 == 18 && i/19 >= 18 && i/19 <= 20; (v != v) != met {
+					t.Fatalf("element %d, channel by channel, is %v", i, v)
+				}
+			}
+		}
+	})
+}
+
+func TestRows(t *testing.T) {
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(5, 6))
+		for n := 1; n < 40; n++ {
+			src, scale, shift := noise(r, 5*n), noise(r, n), noise(r, n)
+			for form := range 3 {
+				guard, dst := guarded(len(src))
+				a, b := scale, shift
+				switch form {
+				case 1:
+					a = nil
+				case 2:
+					b = nil
+				}
+				Rows(dst, src, a, b)
+				held(t, guard)
+				for i, v := range src {
+					want := float64(v)
+					if a != nil {
+						want *= float64(a[i%n])
+					}
+					if b != nil {
+						want += float64(b[i%n])
+					}
+					if math.Abs(float64(dst[i])-want) > 1e-6 {
+						t.Fatalf("element %d of rows of %d is %v, want %v", i, n, dst[i], want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestSizesAreChecked: what contradicts itself panics before anything is read.
+func TestSizesAreChecked(t *testing.T) {
+	good := Window{Batch: 1, Height: 4, Width: 4, Channels: 2, Lines: 4, Across: 4, Kernel: [2]int{3, 3}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{1, 1}}
+	f := NewFilter(3, 2, 9, make([]float32, 54), nil)
+	for i, change := range []func(w *Window){
+		func(w *Window) { w.Batch = 0 }, func(w *Window) { w.Height = 5 }, func(w *Window) { w.Lines = 5 },
+		func(w *Window) { w.Kernel[0] = 2 }, func(w *Window) { w.Strides[1] = 0 }, func(w *Window) { w.Before[0] = -1 },
+	} {
+		w := good
+		change(&w)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("change %d is taken", i)
+				}
+			}()
+			f.Convolve(1, &w, make([]float32, 48), make([]float32, 32), Finish{})
+		}()
+	}
+	f.Convolve(1, &good, make([]float32, 48), make([]float32, 32), Finish{})
+}
+
+func BenchmarkFilter(b *testing.B) {
+	for _, s := range [][4]int{{56, 64, 64, 3}, {28, 128, 128, 3}, {14, 256, 256, 3}, {7, 512, 512, 3}, {80, 32, 32, 3}, {160, 16, 16, 3}, {40, 64, 128, 1}, {20, 256, 128, 1}} {
+		b.Run(fmt.Sprint(s), func(b *testing.B) {
+			w := Window{Batch: 1, Height: s[0], Width: s[0], Channels: s[1], Lines: s[0], Across: s[0], Kernel: [2]int{s[3], s[3]}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{s[3] / 2, s[3] / 2}}
+			f := NewFilter(s[2], s[1], s[3]*s[3], make([]float32, s[1]*s[2]*s[3]*s[3]), nil)
+			dst, src := make([]float32, s[0]*s[0]*s[2]), make([]float32, s[0]*s[0]*s[1])
+			for b.Loop() {
+				f.Convolve(1, &w, dst, src, Finish{})
+			}
+			flops := 2 * float64(len(dst)) * float64(s[1]*s[3]*s[3])
+			b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+		})
+	}
+}

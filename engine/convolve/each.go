@@ -1,0 +1,193 @@
+package convolve
+
+import (
+	"math"
+	"unsafe"
+)
+
+// Each has weights for each channel by itself: those of the taps one after the other,
+// a channel's number of elements each; a bias for each channel.
+type Each struct {
+	channels, taps int
+	weights, bias  []float32
+	// largest says that windows' largest elements are wanted.
+	largest bool
+}
+
+// NewEach lays out weights [channels, taps] and, unless it is nil, a bias for each.
+func NewEach(channels, taps int, weights, bias []float32) *Each {
+	if channels < 1 || taps < 1 || len(weights) != channels*taps || bias != nil && len(bias) != channels {
+		panic("convolve: weights or biases of another size")
+	}
+	e := &Each{channels: channels, taps: taps, weights: make([]float32, channels*taps), bias: make([]float32, channels)}
+	copy(e.bias, bias)
+	for c := range channels {
+		for t := range taps {
+			e.weights[t*channels+c] = weights[c*taps+t]
+		}
+	}
+	return e
+}
+
+// Largest takes the largest element of each channel's windows, NaN where one is.
+func Largest(channels, taps int) *Each {
+	e := &Each{channels: channels, taps: taps, bias: make([]float32, channels), largest: true}
+	fill(e.bias, float32(math.Inf(-1)))
+	return e
+}
+
+// line is what a kernel is called with: windows on one line. The generator knows the
+// offsets.
+type line struct {
+	dst      unsafe.Pointer
+	dstStep  uintptr
+	src      unsafe.Pointer
+	srcStep  uintptr
+	weights  unsafe.Pointer
+	wStep    uintptr
+	offsets  unsafe.Pointer
+	taps     uintptr
+	windows  uintptr
+	channels uintptr // the kernel counts them down
+	bias     unsafe.Pointer
+	low      float32
+	high     float32
+	table    unsafe.Pointer // the mask of AVX2 for the last channels
+}
+
+// Convolve joins each channel's windows in dst, which has an element for each window
+// and channel, on up to threads threads. It panics where sizes contradict each other.
+// Finish.Add must be nil.
+func (e *Each) Convolve(threads int, w *Window, dst, src []float32, end Finish) {
+	w.check(dst, src, e.channels)
+	if w.Channels != e.channels || w.taps() != e.taps || end.Add != nil {
+		panic("convolve: weights for other windows")
+	}
+	padding := float32(0)
+	if e.largest {
+		padding = float32(math.Inf(-1))
+	}
+	u := w.upright()
+	u.strips(threads, src, padding, func(s *strip) { e.strip(&u, s, dst, end) })
+}
+
+// strip computes a strip of windows, line by line.
+func (e *Each) strip(w *Window, s *strip, dst []float32, end Finish) {
+	r := rooms.Get().(*room)
+	defer r.release()
+	at, last := r.offsets[:0], 0
+	for y := range w.Kernel[0] {
+		for x := range w.Kernel[1] {
+			last = y*w.Dilations[0]*s.perLine + x*w.Dilations[1]*w.Channels
+			at = append(at, 4*last)
+		}
+	}
+	r.offsets = at
+	// Nothing is read beyond the strip's last window.
+	_ = s.src[(s.images-1)*s.perImage+(s.lines-1)*w.Strides[0]*s.perLine+(w.Across-1)*w.Strides[1]*w.Channels+last+w.Channels-1]
+	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*e.channels-1]
+	l := &r.line
+	for i := range s.images {
+		for y := range s.lines {
+			*l = line{
+				dst: pointer(dst, ((s.image+i)*w.Lines+s.line+y)*w.Across*e.channels), dstStep: uintptr(4 * e.channels),
+				src: pointer(s.src, i*s.perImage+y*w.Strides[0]*s.perLine), srcStep: uintptr(4 * w.Strides[1] * w.Channels),
+				wStep: uintptr(4 * e.channels), offsets: unsafe.Pointer(&at[0]), taps: uintptr(e.taps), windows: uintptr(w.Across),
+				channels: uintptr(e.channels), bias: pointer(e.bias, 0), low: end.Low, high: end.High,
+			}
+			if !e.largest {
+				l.weights = pointer(e.weights, 0)
+			}
+			l.run(e.largest)
+		}
+	}
+	end.apply(w, s, dst, e.channels)
+}
+
+// run computes a line.
+func (l *line) run(largest bool) {
+	switch {
+	case kernels == nil:
+		l.plain(largest)
+	case largest:
+		l.table = unsafe.Pointer(&masks[16-l.channels%8])
+		kernels.most((*byte)(unsafe.Pointer(l)))
+	default:
+		l.table = unsafe.Pointer(&masks[16-l.channels%8])
+		kernels.sum((*byte)(unsafe.Pointer(l)))
+	}
+}
+
+// plain is run in plain Go.
+func (l *line) plain(largest bool) {
+	offsets := unsafe.Slice((*int)(l.offsets), l.taps)
+	for c := range l.channels {
+		for i := range l.windows {
+			sum := *(*float32)(unsafe.Add(l.bias, 4*c))
+			for t, o := range offsets {
+				v := *(*float32)(unsafe.Add(l.src, int(i*l.srcStep+4*c)+o))
+				if largest {
+					sum = max(sum, v)
+				} else {
+					sum += v * *(*float32)(unsafe.Add(l.weights, uintptr(t)*l.wStep+4*c))
+				}
+			}
+			*(*float32)(unsafe.Add(l.dst, i*l.dstStep+4*c)) = bounded(sum, l.low, l.high)
+		}
+	}
+}
+
+// Rows is dst = src scale + shift for rows of so many channels, all with the same
+// channels' scales and shifts; a nil scale is ones, a nil shift zeros.
+func Rows(dst, src, scale, shift []float32) {
+	n := max(len(scale), len(shift))
+	if n == 0 || len(dst) != len(src) || len(src)%n != 0 || scale != nil && len(scale) != n || shift != nil && len(shift) != n {
+		panic("convolve: rows of another size")
+	}
+	if len(src) == 0 {
+		return
+	}
+	r := rooms.Get().(*room)
+	defer r.release()
+	fixed := r.of(2 * n)
+	if scale == nil {
+		scale = fixed[:n]
+		fill(scale, 1)
+	}
+	if shift == nil {
+		shift = fixed[n:]
+		clear(shift)
+	}
+	r.offsets = append(r.offsets[:0], 0)
+	r.line = line{
+		dst: pointer(dst, 0), dstStep: uintptr(4 * n), src: pointer(src, 0), srcStep: uintptr(4 * n), weights: pointer(scale, 0),
+		offsets: unsafe.Pointer(&r.offsets[0]), taps: 1, windows: uintptr(len(src) / n), channels: uintptr(n), bias: pointer(shift, 0),
+		low: float32(math.Inf(-1)), high: float32(math.Inf(1)),
+	}
+	r.line.run(false)
+}
+
+// Means writes to dst, of rows of so many channels, the means of every n rows of src.
+func Means(dst, src []float32, n, channels int) {
+	if n < 1 || channels < 1 || len(dst)%channels != 0 || len(src) != n*len(dst) {
+		panic("convolve: rows of another size")
+	}
+	if len(dst) == 0 {
+		return
+	}
+	r := rooms.Get().(*room)
+	defer r.release()
+	fixed := r.of(2 * channels)
+	fill(fixed[:channels], 1/float32(n))
+	clear(fixed[channels:])
+	r.offsets = r.offsets[:0]
+	for i := range n {
+		r.offsets = append(r.offsets, 4*i*channels)
+	}
+	r.line = line{
+		dst: pointer(dst, 0), dstStep: uintptr(4 * channels), src: pointer(src, 0), srcStep: uintptr(4 * n * channels),
+		weights: pointer(fixed, 0), offsets: unsafe.Pointer(&r.offsets[0]), taps: uintptr(n), windows: uintptr(len(dst) / channels),
+		channels: uintptr(channels), bias: pointer(fixed, channels), low: float32(math.Inf(-1)), high: float32(math.Inf(1)),
+	}
+	r.line.run(false)
+}

@@ -1,0 +1,298 @@
+package convolve
+
+import "unsafe"
+
+// Filter is a convolution's weights and biases, laid out once for many runs. It is
+// immutable and safe for concurrent use.
+type Filter struct {
+	in, out, taps int
+	// panels are of width channels each: for every tap and input channel their weights,
+	// zeros beyond the last channel.
+	width        int
+	panels, bias []float32
+}
+
+// plainWidth is the width of panels where there are no kernels.
+const plainWidth = 16
+
+// NewFilter lays out weights [out, in, taps] and, unless it is nil, a bias for each
+// output channel.
+func NewFilter(out, in, taps int, weights, bias []float32) *Filter {
+	if out < 1 || in < 1 || taps < 1 || len(weights) != out*in*taps || bias != nil && len(bias) != out {
+		panic("convolve: weights or biases of another size")
+	}
+	f := &Filter{in: in, out: out, taps: taps, width: panelWidth()}
+	count := (out + f.width - 1) / f.width
+	depth := taps * in
+	f.panels, f.bias = make([]float32, count*depth*f.width), make([]float32, count*f.width)
+	copy(f.bias, bias)
+	for o := range out {
+		panel := f.panels[o/f.width*depth*f.width+o%f.width:]
+		for c := range in {
+			for t := range taps {
+				panel[(t*in+c)*f.width] = weights[(o*in+c)*taps+t]
+			}
+		}
+	}
+	return f
+}
+
+// panelWidth is how many channels a panel has.
+func panelWidth() int {
+	if kernels != nil {
+		return 2 * kernels.lanes
+	}
+	return plainWidth
+}
+
+// FilterLen is how many elements a filter takes in memory that has depth weights for
+// each output channel.
+func FilterLen(out, depth int) int {
+	width := panelWidth()
+	return (out + width - 1) / width * width * (depth + 1)
+}
+
+// Len is how many elements the filter takes in memory.
+func (f *Filter) Len() int { return FilterLen(f.out, f.taps*f.in) }
+
+// tile is what a kernel is called with; the generator knows the offsets.
+type tile struct {
+	a  unsafe.Pointer
+	rs uintptr // bytes between windows
+	// deltas are from behind each run of k elements to the next.
+	deltas unsafe.Pointer
+	taps   uintptr
+	k      uintptr
+	b      unsafe.Pointer
+	bp     uintptr // bytes between panels
+	c      unsafe.Pointer
+	cs     uintptr
+	bias   unsafe.Pointer
+	add    unsafe.Pointer
+	as     uintptr
+	// mask has a bit for each channel; table is the same for AVX2.
+	mask  uint64
+	table unsafe.Pointer
+	// next is what the loop fetches into the second level, ns bytes at a time.
+	next      unsafe.Pointer
+	ns        uintptr
+	low, high float32
+}
+
+// kernelRows bounds the rows of a tile, kernelVectors its vectors.
+const kernelRows, kernelVectors = 14, 8
+
+// tileKernels are by rows and vectors; where there is none there is nil.
+type tileKernels [kernelRows + 1][kernelVectors + 1]func(*byte)
+
+// masks are as many ones as zeros: from somewhere on, they are a mask of AVX2.
+var masks = func() (m [32]int32) {
+	for i := range 16 {
+		m[i] = -1
+	}
+	return m
+}()
+
+// Convolve writes the windows' products with a filter to dst, which has an element for
+// each window and output channel, on up to threads threads. It panics where sizes
+// contradict each other.
+func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish) {
+	w.check(dst, src, f.out)
+	if w.Channels != f.in || w.taps() != f.taps || end.Add != nil && len(end.Add) != len(dst) {
+		panic("convolve: a filter for other windows")
+	}
+	u := w.upright()
+	if flat := u.flattened(); flat.Across > u.Across {
+		f.flat(threads, &flat, dst, src, end)
+		return
+	}
+	u.strips(threads, src, 0, func(s *strip) { f.strip(&u, s, dst, end) })
+}
+
+// flat is Convolve for windows of one element, in parts as long as strips.
+func (f *Filter) flat(threads int, w *Window, dst, src []float32, end Finish) {
+	step := max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows * kernelRows
+	if threads > 1 {
+		step = min(step, (w.Across+threads-1)/threads)
+	}
+	count := (w.Across + step - 1) / step
+	threads = max(1, min(threads, count))
+	parallel(threads, func(part int) {
+		for i := count * part / threads; i < count*(part+1)/threads; i++ {
+			from, to := i*step, min((i+1)*step, w.Across)
+			some, finish := *w, end
+			some.Width, some.Across = to-from, to-from
+			if end.Add != nil {
+				finish.Add = end.Add[from*f.out : to*f.out]
+			}
+			part := src[from*f.in : to*f.in]
+			s := strip{images: 1, lines: 1, src: part, perLine: len(part), perImage: len(part)}
+			f.strip(&some, &s, dst[from*f.out:to*f.out], finish)
+		}
+	})
+}
+
+// runs are the pieces of a window that lie side by side: how many elements each has,
+// and where they begin.
+func (w *Window) runs(s *strip, offsets []int) (k int, at []int) {
+	at, k = offsets[:0], w.Channels
+	across := w.Kernel[1]
+	if w.Dilations[1] == 1 {
+		k, across = k*across, 1
+	}
+	for y := range w.Kernel[0] {
+		for x := range across {
+			at = append(at, y*w.Dilations[0]*s.perLine+x*w.Dilations[1]*w.Channels)
+		}
+	}
+	return k, at
+}
+
+// strip computes a strip of windows, panel by panel.
+func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
+	r := rooms.Get().(*room)
+	defer r.release()
+	t := &r.tile
+	k, at := w.runs(s, r.offsets)
+	last := at[len(at)-1] + k
+	for i := range at {
+		if i+1 < len(at) {
+			at[i] = 4 * (at[i+1] - at[i] - k)
+		}
+	}
+	r.offsets = at
+	*t = tile{
+		rs: uintptr(4 * w.Strides[1] * w.Channels), deltas: unsafe.Pointer(&at[0]), taps: uintptr(len(at)), k: uintptr(k),
+		bp: uintptr(4 * f.taps * f.in * f.width), cs: uintptr(4 * f.out), as: uintptr(4 * f.out), low: end.Low, high: end.High,
+	}
+	// Nothing is read beyond the strip's last window.
+	_ = s.src[(s.images-1)*s.perImage+(s.lines-1)*w.Strides[0]*s.perLine+(w.Across-1)*w.Strides[1]*w.Channels+last-1]
+	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*f.out-1]
+	height := tileRows(w.Across, t.rs)
+	panels := (f.out + f.width - 1) / f.width
+	for q := 0; q < panels; {
+		vecs, wide := f.vectors(height, q)
+		t.b, t.bias = pointer(f.panels, q*f.taps*f.in*f.width), pointer(f.bias, q*f.width)
+		channels := min(wide*f.width, f.out-q*f.width)
+		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
+		f.ahead(w, s, t, q+wide, height)
+		f.panel(w, s, t, dst, end, q*f.width, height, vecs)
+		q += wide
+	}
+	end.apply(w, s, dst, f.out)
+}
+
+// tileRows is how many windows each tile gets: as even as can be. Windows that are a
+// whole number of 4 KiB apart fight for the same few lines of the first level.
+func tileRows(windows int, step uintptr) int {
+	most := 1
+	if kernels != nil {
+		most = kernels.rows
+	}
+	if step%4096 == 0 {
+		most = (most + 1) / 2
+	}
+	calls := (windows + most - 1) / most
+	return (windows + calls - 1) / calls
+}
+
+// vectors is how many vectors the tiles at panel q have, and how many panels those are.
+func (f *Filter) vectors(height, q int) (vecs, wide int) {
+	left := f.out - q*f.width
+	if kernels == nil {
+		return 2, 1
+	}
+	switch of := &kernels.tiles[height]; {
+	case left >= 4*f.width && of[8] != nil:
+		return 8, 4
+	case left >= 2*f.width && of[4] != nil:
+		return 4, 2
+	case left <= f.width/2:
+		return 1, 1
+	}
+	return 2, 1
+}
+
+// ahead has the tiles fetch the panel that comes next, each a part of it.
+func (f *Filter) ahead(w *Window, s *strip, t *tile, q, height int) {
+	size := f.taps * f.in * f.width
+	t.next, t.ns = t.b, 0
+	if q*f.width >= f.out {
+		return
+	}
+	const cacheLine = 64
+	steps := s.images * s.lines * ((w.Across + height - 1) / height) * f.taps * f.in
+	t.next = pointer(f.panels, q*size)
+	t.ns = uintptr((4*size/cacheLine+steps-1)/steps) * cacheLine
+}
+
+// panel computes a panel's channels of all windows of a strip.
+func (f *Filter) panel(w *Window, s *strip, t *tile, dst []float32, end Finish, channel, height, vecs int) {
+	first, per := t.next, t.ns*t.k*t.taps
+	limit := 4 * uintptr(f.taps*f.in*f.width)
+	done := uintptr(0)
+	for i := range s.images {
+		for y := range s.lines {
+			from := s.src[i*s.perImage+y*w.Strides[0]*s.perLine:]
+			to := ((s.image+i)*w.Lines + s.line + y) * w.Across
+			for x := 0; x < w.Across; x += height {
+				rows := min(height, w.Across-x)
+				t.a = pointer(from, x*w.Strides[1]*w.Channels)
+				t.c = pointer(dst, (to+x)*f.out+channel)
+				if end.Add != nil {
+					t.add = pointer(end.Add, (to+x)*f.out+channel)
+				}
+				if kernels == nil {
+					tileGo(t, rows, min(f.out-channel, f.width), f.width)
+					continue
+				}
+				kernels.tiles[rows][vecs]((*byte)(unsafe.Pointer(t)))
+				if done += per; done < limit {
+					t.next = unsafe.Add(first, done)
+				} else {
+					t.next, t.ns = t.b, 0
+				}
+			}
+		}
+	}
+}
+
+// tileGo is a kernel in plain Go.
+func tileGo(t *tile, rows, channels, width int) {
+	var sums [plainWidth]float32
+	deltas := unsafe.Slice((*int)(t.deltas), t.taps)
+	for r := range uintptr(rows) {
+		copy(sums[:], unsafe.Slice((*float32)(t.bias), width))
+		a, b := unsafe.Add(t.a, r*t.rs), t.b
+		for i, d := range deltas {
+			for _, x := range unsafe.Slice((*float32)(a), t.k) {
+				for j, v := range unsafe.Slice((*float32)(b), width) {
+					sums[j] += x * v
+				}
+				b = unsafe.Add(b, 4*width)
+			}
+			if i+1 < len(deltas) {
+				a = unsafe.Add(a, 4*int(t.k)+d)
+			}
+		}
+		c := unsafe.Slice((*float32)(unsafe.Add(t.c, r*t.cs)), channels)
+		for j := range c {
+			v := sums[j]
+			if t.add != nil {
+				v += *(*float32)(unsafe.Add(t.add, r*t.as+uintptr(4*j)))
+			}
+			c[j] = bounded(v, t.low, t.high)
+		}
+	}
+}
+
+// bounded is v between low and high, NaN where it is.
+func bounded(v, low, high float32) float32 {
+	if v < low {
+		return low
+	}
+	if v > high {
+		return high
+	}
+	return v
+}

@@ -1,0 +1,10 @@
+package convolve
+
+// machine is what a processor has.
+type machine struct {
+	// lanes are the elements of a vector, rows the most windows of a tile.
+	lanes, rows int
+	tiles       *tileKernels
+	// sum and most join windows channel by channel.
+	sum, most func(*byte)
+}

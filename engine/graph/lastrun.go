@@ -1,0 +1,310 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/convolve"
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+// fileShape is the shape that the file gives a value whose channels lie last.
+func fileShape(shape []int) []int { return []int{shape[0], shape[3], shape[1], shape[2]} }
+
+// lastOf lays a value of four dimensions out with its channels last.
+func lastOf(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	s := in[0].Shape()
+	if len(s) != 4 || in[0].DType() != engine.Float32 {
+		return nil, errUnfused
+	}
+	t, out, err := rawOf[float32](x, s[0], s[2], s[3], s[1])
+	if err != nil {
+		return nil, err
+	}
+	turned(x, out, engine.Data[float32](in[0]), s[0], s[1], s[2]*s[3])
+	return one(t, nil)
+}
+
+// channelsFirst lays a value out as the file has it.
+func channelsFirst(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	s := in[0].Shape()
+	t, out, err := rawOf[float32](x, fileShape(s)...)
+	if err != nil {
+		return nil, err
+	}
+	turned(x, out, engine.Data[float32](in[0]), s[0], s[1]*s[2], s[3])
+	return one(t, nil)
+}
+
+// turned transposes n matrices.
+func turned(x *Exec, to, from []float32, n, rows, cols int) {
+	if rows == 1 || cols == 1 {
+		copy(to, from)
+		return
+	}
+	threads := 1
+	if rows*cols >= leastPart {
+		threads = max(1, min(x.threads, n))
+	}
+	shared(threads, threads, func(part int) {
+		for i := n * part / threads; i < n*(part+1)/threads; i++ {
+			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
+		}
+	})
+}
+
+// windowOf is the windows of a node over a value of a shape with its channels last.
+func windowOf(w *Windows, shape []int) *convolve.Window {
+	return &convolve.Window{
+		Batch: shape[0], Height: shape[1], Width: shape[2], Channels: shape[3], Lines: w.Out[0], Across: w.Out[1],
+		Kernel: [2]int(w.Kernel), Strides: [2]int(w.strides), Dilations: [2]int(w.dilations), Before: [2]int(w.before),
+	}
+}
+
+// run is the kernel of a convolution.
+func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	s := in[0].Shape()
+	g, err := NewConv(c.node, fileShape(s), c.shape)
+	if err != nil {
+		return nil, err
+	}
+	if volume(g.Result) == 0 || in[0].Len() == 0 {
+		return nil, errUnfused
+	}
+	threads := max(x.threads, 1)
+	if c.node.Op == "ConvTranspose" {
+		return c.transposed(x, in[0], g.Result)
+	}
+	w := windowOf(g.Windows, s)
+	t, out, err := rawOf[float32](x, g.Result[0], g.Result[2], g.Result[3], g.Result[1])
+	if err != nil {
+		return nil, err
+	}
+	if err := x.reserve(engine.Float32, w.Scratch(threads)); err != nil {
+		return nil, err
+	}
+	end := convolve.Finish{Low: c.low, High: c.high, Then: c.then}
+	apart := c.added && !slices.Equal(in[1].Shape(), t.Shape())
+	switch {
+	case apart:
+		end = convolve.Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+	case c.added:
+		end.Add = engine.Data[float32](in[1])
+	}
+	if c.each != nil {
+		c.each.Convolve(threads, w, out, engine.Data[float32](in[0]), end)
+	} else {
+		c.filter.Convolve(threads, w, out, engine.Data[float32](in[0]), end)
+	}
+	if apart {
+		return one(c.broadcast(x, t, in[1]))
+	}
+	return one(t, nil)
+}
+
+// broadcast is what follows the sums where one of them and what is added to it is
+// repeated.
+func (c *convolution) broadcast(x *Exec, sums, add *engine.Tensor) (*engine.Tensor, error) {
+	t, err := zipVector(x, sums, add, vector.Add)
+	if err != nil {
+		return nil, err
+	}
+	v := engine.Data[float32](t)
+	if c.bounded {
+		vector.Clip(c.low, c.high).Apply(v, v)
+	}
+	if c.then != nil {
+		c.then.Apply(v, v)
+	}
+	return t, nil
+}
+
+// splitLast cuts the channels.
+func splitLast(x *Exec, t *engine.Tensor, parts []int, outs int) ([]*engine.Tensor, error) {
+	s := t.Shape()
+	sum := 0
+	for _, p := range parts {
+		if p < 0 || p > s[3] {
+			return nil, fmt.Errorf("split %v of dimension %d", parts, s[3])
+		}
+		sum += p
+	}
+	if sum != s[3] || len(parts) != outs {
+		return nil, fmt.Errorf("split %v of dimension %d into %d outputs", parts, s[3], outs)
+	}
+	var list []*engine.Tensor
+	src, pixels := engine.Data[float32](t), s[0]*s[1]*s[2]
+	at := 0
+	for _, p := range parts {
+		o, out, err := rawOf[float32](x, s[0], s[1], s[2], p)
+		if err != nil {
+			return nil, err
+		}
+		for i := range pixels {
+			copy(out[i*p:][:p], src[i*s[3]+at:])
+		}
+		list, at = append(list, o), at+p
+	}
+	return list, nil
+}
+
+// transposed makes each element's window and puts it where it belongs.
+func (c *convolution) transposed(x *Exec, in *engine.Tensor, result []int) ([]*engine.Tensor, error) {
+	s, channels := in.Shape(), result[1]
+	high, wide := c.shape[2], c.shape[3]
+	t, out, err := rawOf[float32](x, s[0], result[2], result[3], channels)
+	if err != nil {
+		return nil, err
+	}
+	_, made, err := rawOf[float32](x, s[0], s[1], s[2], high*wide*channels)
+	if err != nil {
+		return nil, err
+	}
+	point := [2]int{1, 1}
+	w := &convolve.Window{Batch: s[0], Height: s[1], Width: s[2], Channels: s[3], Lines: s[1], Across: s[2], Kernel: point, Strides: point, Dilations: point}
+	end := convolve.Finish{Low: c.low, High: c.high, Then: c.then}
+	c.filter.Convolve(max(x.threads, 1), w, made, engine.Data[float32](in), end)
+	run := wide * channels
+	for row := range s[0] * s[1] {
+		for y := range high {
+			line := out[(row*high+y)*s[2]*run:][:s[2]*run]
+			for i := range s[2] {
+				copy(line[i*run:][:run], made[((row*s[2]+i)*high+y)*run:])
+			}
+		}
+	}
+	return one(t, nil)
+}
+
+// poolLast is the kernel of a pool.
+func poolLast(n *Node) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		g, err := PoolWindows(n, fileShape(s))
+		if err != nil {
+			return nil, err
+		}
+		if in[0].Len() == 0 || volume(g.Out) == 0 {
+			return nil, errUnfused
+		}
+		w, src := windowOf(g, s), engine.Data[float32](in[0])
+		t, out, err := rawOf[float32](x, s[0], w.Lines, w.Across, s[3])
+		if err != nil {
+			return nil, err
+		}
+		threads := max(x.threads, 1)
+		if err := x.reserve(engine.Float32, w.Scratch(threads)+s[3]*(1+g.Taps)); err != nil {
+			return nil, err
+		}
+		open := convolve.Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+		switch n.Op {
+		case "MaxPool":
+			convolve.Largest(s[3], g.Taps).Convolve(threads, w, out, src, open)
+		case "GlobalAveragePool":
+			return one(t, meansOf(x, out, src, s))
+		default:
+			weights := slices.Repeat([]float32{1 / float32(g.Taps)}, s[3]*g.Taps)
+			convolve.NewEach(s[3], g.Taps, weights, nil).Convolve(threads, w, out, src, open)
+		}
+		return one(t, nil)
+	}
+}
+
+// meansOf writes the mean of every channel of every image: those of lines first, so
+// that no sum is long.
+func meansOf(x *Exec, out, src []float32, s []int) error {
+	n, c := s[0]*s[1], s[3]
+	if err := x.reserve(engine.Float32, n*c); err != nil {
+		return err
+	}
+	lines := make([]float32, n*c)
+	convolve.Means(lines, src, s[2], c)
+	convolve.Means(out, lines, s[1], c)
+	return nil
+}
+
+// resizeLast is the kernel of a Resize that takes the nearest element.
+func resizeLast(n *Node) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		view, err := in[0].Reshape(fileShape(s)...)
+		if err != nil {
+			return nil, err
+		}
+		as := append([]*engine.Tensor{view}, in[1:]...)
+		if err := reserveLines(x, n, as); err != nil {
+			return nil, err
+		}
+		r, err := NewResize(n, as)
+		if err != nil {
+			return nil, err
+		}
+		if len(r.Lines[0]) != s[0] || len(r.Lines[1]) != s[3] || slices.ContainsFunc(slices.Concat(r.Lines...), func(l Line) bool { return len(l.At) != 1 }) {
+			return nil, errUnfused
+		}
+		c, ys, xs := s[3], r.Lines[2], r.Lines[3]
+		t, out, err := rawOf[float32](x, s[0], len(ys), len(xs), c)
+		if err != nil {
+			return nil, err
+		}
+		src, line := engine.Data[float32](in[0]), len(xs)*c
+		for i := range s[0] {
+			for y, from := range ys {
+				row := out[(i*len(ys)+y)*line:][:line]
+				if y > 0 && ys[y-1].At[0] == from.At[0] {
+					copy(row, out[(i*len(ys)+y-1)*line:])
+					continue
+				}
+				above := src[(i*s[1]+from.At[0])*s[2]*c:][:s[2]*c]
+				for k := range xs {
+					copy(row[k*c:][:c], above[xs[k].At[0]*c:])
+				}
+			}
+		}
+		return one(t, nil)
+	}
+}
+
+// arithmeticLast is the kernel of s over two values with their channels last. A
+// product with a value of one element a channel, as squeeze and excitation has it, goes
+// image by image.
+func arithmeticLast(s *step) Kernel {
+	kernel, product := s.kernel, s.node.Op == "Mul"
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		a, b := in[0], in[1]
+		if product && len(a.Shape()) == 4 && len(b.Shape()) == 4 {
+			if perChannel(b.Shape(), a.Shape()) {
+				a, b = b, a
+			}
+			if perChannel(a.Shape(), b.Shape()) {
+				return scaled(x, b, a)
+			}
+		}
+		return kernel(x, in)
+	}
+}
+
+// perChannel reports whether a has one element for each channel of each image of b.
+func perChannel(a, b []int) bool {
+	return a[0] == b[0] && a[1] == 1 && a[2] == 1 && a[3] == b[3] && b[1]*b[2] > 1
+}
+
+func scaled(x *Exec, t, by *engine.Tensor) ([]*engine.Tensor, error) {
+	s := t.Shape()
+	o, out, err := overOf(x, t)
+	if err != nil {
+		return nil, err
+	}
+	src, factors, c := engine.Data[float32](t), engine.Data[float32](by), s[3]
+	pixels := s[1] * s[2]
+	for i := range s[0] {
+		x.parts(pixels, func(from, to int) {
+			from, to = (i*pixels+from)*c, (i*pixels+to)*c
+			convolve.Rows(out[from:to], src[from:to], factors[i*c:(i+1)*c], nil)
+		})
+	}
+	return one(o, nil)
+}
