@@ -174,6 +174,76 @@ func sameByKernels(t *testing.T, results map[string][][]float32) {
 	}
 }
 
+// TestWinograd holds Winograd's algorithm against sums, with the same bits by AVX2 and
+// AVX-512, on three threads, and for an image alone; an element that is no number
+// reaches the windows that meet it only.
+func TestWinograd(t *testing.T) {
+	results := map[string][][]float32{}
+	onEach(t, func(t *testing.T) {
+		if kernels == nil {
+			if NewWinograd(NewFilter(32, 32, 9, make([]float32, 32*32*9), nil), make([]float32, 32*32*9), nil) != nil {
+				t.Fatal("there are no kernels for it")
+			}
+			return
+		}
+		r := rand.New(rand.NewPCG(7, 8))
+		var all [][]float32
+		for range 60 {
+			w := Window{
+				Batch: 1 + r.IntN(3), Height: 12 + r.IntN(22), Width: 12 + r.IntN(22), Channels: 16 * (2 + r.IntN(3)),
+				Kernel: [2]int{3, 3}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{r.IntN(3), r.IntN(3)},
+			}
+			w.Lines, w.Across = w.Height+w.Before[0]+r.IntN(2)-2, w.Width+w.Before[1]+r.IntN(2)-2
+			out := 16 * (2 + r.IntN(5))
+			src, weights, bias := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, 9*out*w.Channels), noise(r, out)
+			plain := NewFilter(out, w.Channels, 9, weights, bias)
+			f := NewWinograd(plain, weights, bias)
+			if !f.Suits(&w) {
+				continue
+			}
+			guard, dst := guarded(w.Batch * w.Lines * w.Across * out)
+			want := make([]float32, len(dst))
+			end := ends(r, len(dst))
+			f.Convolve(1, &w, dst, src, end)
+			held(t, guard)
+			plain.Convolve(1, &w, want, src, end)
+			for i, v := range want {
+				if math.Abs(float64(v)-float64(dst[i])) > 5e-5*math.Sqrt(float64(9*w.Channels)) {
+					t.Fatalf("%+v: element %d is %v, want %v", w, i, dst[i], v)
+				}
+			}
+			got := make([]float32, len(dst))
+			f.Convolve(3, &w, got, src, end)
+			if !slices.Equal(dst, got) {
+				t.Fatalf("%+v: other bits on three threads", w)
+			}
+			one, per, finish := w, len(dst)/w.Batch, end
+			one.Batch = 1
+			if end.Add != nil {
+				finish.Add = end.Add[len(dst)-per:]
+			}
+			f.Convolve(1, &one, got[:per], src[len(src)-len(src)/w.Batch:], finish)
+			if !slices.Equal(dst[len(dst)-per:], got[:per]) {
+				t.Fatalf("%+v: other bits for an image alone", w)
+			}
+			all = append(all, dst)
+			src[r.IntN(len(src))] = float32(math.Inf(1))
+			f.Convolve(1, &w, got, src, Finish{Low: -9, High: 9})
+			plain.Convolve(1, &w, want, src, Finish{Low: -9, High: 9})
+			for i, v := range want {
+				if v != v || math.Abs(float64(v)-float64(got[i])) > 5e-5*math.Sqrt(float64(9*w.Channels)) {
+					t.Fatalf("%+v: element %d is %v with an infinity, want %v", w, i, got[i], v)
+				}
+			}
+		}
+		if len(all) < 40 {
+			t.Fatalf("only %d cases", len(all))
+		}
+		results[t.Name()] = all
+	})
+	sameByKernels(t, results)
+}
+
 // TestEach is TestFilter for convolutions of each channel by itself and for the largest
 // elements of windows.
 func TestEach(t *testing.T) {
@@ -306,13 +376,21 @@ func TestSizesAreChecked(t *testing.T) {
 }
 
 func BenchmarkFilter(b *testing.B) {
-	for _, s := range [][4]int{{56, 64, 64, 3}, {28, 128, 128, 3}, {14, 256, 256, 3}, {7, 512, 512, 3}, {80, 32, 32, 3}, {160, 16, 16, 3}, {40, 64, 128, 1}, {20, 256, 128, 1}} {
+	for _, s := range [][4]int{{56, 64, 64, -3}, {28, 128, 128, -3}, {14, 256, 256, -3}, {160, 16, 16, -3}, {80, 32, 32, -3}, {40, 64, 64, -3}, {20, 128, 128, -3}, {56, 64, 64, 3}, {28, 128, 128, 3}, {14, 256, 256, 3}, {7, 512, 512, 3}, {80, 32, 32, 3}, {160, 16, 16, 3}, {40, 64, 128, 1}, {20, 256, 128, 1}} {
 		b.Run(fmt.Sprint(s), func(b *testing.B) {
+			fast := s[3] < 0
+			s[3] = max(s[3], -s[3])
 			w := Window{Batch: 1, Height: s[0], Width: s[0], Channels: s[1], Lines: s[0], Across: s[0], Kernel: [2]int{s[3], s[3]}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{s[3] / 2, s[3] / 2}}
-			f := NewFilter(s[2], s[1], s[3]*s[3], make([]float32, s[1]*s[2]*s[3]*s[3]), nil)
+			weights := make([]float32, s[1]*s[2]*s[3]*s[3])
+			f := NewFilter(s[2], s[1], s[3]*s[3], weights, nil)
+			winograd := NewWinograd(f, weights, nil)
 			dst, src := make([]float32, s[0]*s[0]*s[2]), make([]float32, s[0]*s[0]*s[1])
 			for b.Loop() {
-				f.Convolve(1, &w, dst, src, Finish{})
+				if fast && winograd != nil {
+					winograd.Convolve(1, &w, dst, src, Finish{})
+				} else {
+					f.Convolve(1, &w, dst, src, Finish{})
+				}
 			}
 			flops := 2 * float64(len(dst)) * float64(s[1]*s[3]*s[3])
 			b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")

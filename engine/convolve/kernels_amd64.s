@@ -4610,6 +4610,912 @@ end1:
 	VZEROUPPER
 	RET
 
+// func enter512(s *byte)
+// Requires: AVX, AVX512F
+TEXT ·enter512(SB), NOSPLIT, $0-8
+	MOVQ s+0(FP), AX
+	MOVQ 72(AX), DX
+	XORQ CX, CX
+
+channels:
+	VBROADCASTSS factors<>+0(SB), Z0
+	VBROADCASTSS factors<>+4(SB), Z1
+	VBROADCASTSS factors<>+8(SB), Z2
+	MOVQ         (AX), BX
+	ADDQ         CX, BX
+	MOVQ         16(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	LEAQ         (SI)(SI*4), R8
+	MOVQ         8(AX), R9
+	VMOVUPS      (BX), Z3
+	VMOVUPS      (BX)(SI*1), Z4
+	VMOVUPS      (BX)(SI*2), Z5
+	VMOVUPS      (BX)(DI*1), Z6
+	VMOVUPS      (BX)(SI*4), Z7
+	VMOVUPS      (BX)(R8*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (DX)
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, 384(DX)
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, 768(DX)
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, 1152(DX)
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, 1536(DX)
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, 1920(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Z3
+	VMOVUPS      (BX)(SI*1), Z4
+	VMOVUPS      (BX)(SI*2), Z5
+	VMOVUPS      (BX)(DI*1), Z6
+	VMOVUPS      (BX)(SI*4), Z7
+	VMOVUPS      (BX)(R8*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, 64(DX)
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, 448(DX)
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, 832(DX)
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, 1216(DX)
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, 1600(DX)
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, 1984(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Z3
+	VMOVUPS      (BX)(SI*1), Z4
+	VMOVUPS      (BX)(SI*2), Z5
+	VMOVUPS      (BX)(DI*1), Z6
+	VMOVUPS      (BX)(SI*4), Z7
+	VMOVUPS      (BX)(R8*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, 128(DX)
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, 512(DX)
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, 896(DX)
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, 1280(DX)
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, 1664(DX)
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, 2048(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Z3
+	VMOVUPS      (BX)(SI*1), Z4
+	VMOVUPS      (BX)(SI*2), Z5
+	VMOVUPS      (BX)(DI*1), Z6
+	VMOVUPS      (BX)(SI*4), Z7
+	VMOVUPS      (BX)(R8*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, 192(DX)
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, 576(DX)
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, 960(DX)
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, 1344(DX)
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, 1728(DX)
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, 2112(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Z3
+	VMOVUPS      (BX)(SI*1), Z4
+	VMOVUPS      (BX)(SI*2), Z5
+	VMOVUPS      (BX)(DI*1), Z6
+	VMOVUPS      (BX)(SI*4), Z7
+	VMOVUPS      (BX)(R8*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, 256(DX)
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, 640(DX)
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, 1024(DX)
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, 1408(DX)
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, 1792(DX)
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, 2176(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Z3
+	VMOVUPS      (BX)(SI*1), Z4
+	VMOVUPS      (BX)(SI*2), Z5
+	VMOVUPS      (BX)(DI*1), Z6
+	VMOVUPS      (BX)(SI*4), Z7
+	VMOVUPS      (BX)(R8*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, 320(DX)
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, 704(DX)
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, 1088(DX)
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, 1472(DX)
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, 1856(DX)
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, 2240(DX)
+	ADDQ         R9, BX
+	MOVQ         24(AX), BX
+	ADDQ         CX, BX
+	MOVQ         32(AX), SI
+	VMOVUPS      (DX), Z3
+	VMOVUPS      64(DX), Z4
+	VMOVUPS      128(DX), Z5
+	VMOVUPS      192(DX), Z6
+	VMOVUPS      256(DX), Z7
+	VMOVUPS      320(DX), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      384(DX), Z3
+	VMOVUPS      448(DX), Z4
+	VMOVUPS      512(DX), Z5
+	VMOVUPS      576(DX), Z6
+	VMOVUPS      640(DX), Z7
+	VMOVUPS      704(DX), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      768(DX), Z3
+	VMOVUPS      832(DX), Z4
+	VMOVUPS      896(DX), Z5
+	VMOVUPS      960(DX), Z6
+	VMOVUPS      1024(DX), Z7
+	VMOVUPS      1088(DX), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      1152(DX), Z3
+	VMOVUPS      1216(DX), Z4
+	VMOVUPS      1280(DX), Z5
+	VMOVUPS      1344(DX), Z6
+	VMOVUPS      1408(DX), Z7
+	VMOVUPS      1472(DX), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      1536(DX), Z3
+	VMOVUPS      1600(DX), Z4
+	VMOVUPS      1664(DX), Z5
+	VMOVUPS      1728(DX), Z6
+	VMOVUPS      1792(DX), Z7
+	VMOVUPS      1856(DX), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      1920(DX), Z3
+	VMOVUPS      1984(DX), Z4
+	VMOVUPS      2048(DX), Z5
+	VMOVUPS      2112(DX), Z6
+	VMOVUPS      2176(DX), Z7
+	VMOVUPS      2240(DX), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z2, Z5, Z9
+	VFMADD231PS  Z1, Z3, Z9
+	VMOVUPS      Z9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Z7, Z3
+	VMOVAPS      Z6, Z9
+	VFNMADD231PS Z1, Z5, Z3
+	VFNMADD231PS Z1, Z4, Z9
+	VADDPS       Z9, Z3, Z10
+	VMOVUPS      Z10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z9, Z3, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Z5, Z7, Z3
+	VSUBPS       Z4, Z6, Z5
+	VMOVAPS      Z3, Z7
+	VFMADD231PS  Z0, Z5, Z7
+	VMOVUPS      Z7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z0, Z5, Z3
+	VMOVUPS      Z3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Z2, Z6, Z8
+	VFMADD231PS  Z1, Z4, Z8
+	VMOVUPS      Z8, (BX)
+	ADDQ         SI, BX
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, 64(AX)
+	JGT          channels
+	VZEROUPPER
+	RET
+
+// func leave512(s *byte)
+// Requires: AVX, AVX512F
+TEXT ·leave512(SB), NOSPLIT, $0-8
+	MOVQ s+0(FP), AX
+	MOVQ 72(AX), DX
+	XORQ CX, CX
+
+channels:
+	VBROADCASTSS factors<>+0(SB), Z0
+	VBROADCASTSS factors<>+4(SB), Z1
+	VBROADCASTSS factors<>+12(SB), Z2
+	MOVQ         (AX), BX
+	ADDQ         CX, BX
+	MOVQ         8(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	ADDQ         DI, DI
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Z3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z8
+	ADDQ         DI, R8
+	VADDPS       Z5, Z4, Z9
+	VSUBPS       Z5, Z4, Z4
+	VADDPS       Z7, Z6, Z5
+	VSUBPS       Z7, Z6, Z6
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      Z3, (DX)
+	VMOVAPS      Z4, Z3
+	VFMADD231PS  Z0, Z6, Z3
+	VMOVUPS      Z3, 384(DX)
+	VFMADD231PS  Z1, Z5, Z9
+	VMOVUPS      Z9, 768(DX)
+	VFMADD231PS  Z2, Z6, Z4
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      Z4, 1152(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Z3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z8
+	ADDQ         DI, R8
+	VADDPS       Z5, Z4, Z9
+	VSUBPS       Z5, Z4, Z4
+	VADDPS       Z7, Z6, Z5
+	VSUBPS       Z7, Z6, Z6
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      Z3, 64(DX)
+	VMOVAPS      Z4, Z3
+	VFMADD231PS  Z0, Z6, Z3
+	VMOVUPS      Z3, 448(DX)
+	VFMADD231PS  Z1, Z5, Z9
+	VMOVUPS      Z9, 832(DX)
+	VFMADD231PS  Z2, Z6, Z4
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      Z4, 1216(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Z3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z8
+	ADDQ         DI, R8
+	VADDPS       Z5, Z4, Z9
+	VSUBPS       Z5, Z4, Z4
+	VADDPS       Z7, Z6, Z5
+	VSUBPS       Z7, Z6, Z6
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      Z3, 128(DX)
+	VMOVAPS      Z4, Z3
+	VFMADD231PS  Z0, Z6, Z3
+	VMOVUPS      Z3, 512(DX)
+	VFMADD231PS  Z1, Z5, Z9
+	VMOVUPS      Z9, 896(DX)
+	VFMADD231PS  Z2, Z6, Z4
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      Z4, 1280(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Z3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z8
+	ADDQ         DI, R8
+	VADDPS       Z5, Z4, Z9
+	VSUBPS       Z5, Z4, Z4
+	VADDPS       Z7, Z6, Z5
+	VSUBPS       Z7, Z6, Z6
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      Z3, 192(DX)
+	VMOVAPS      Z4, Z3
+	VFMADD231PS  Z0, Z6, Z3
+	VMOVUPS      Z3, 576(DX)
+	VFMADD231PS  Z1, Z5, Z9
+	VMOVUPS      Z9, 960(DX)
+	VFMADD231PS  Z2, Z6, Z4
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      Z4, 1344(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Z3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Z8
+	ADDQ         DI, R8
+	VADDPS       Z5, Z4, Z9
+	VSUBPS       Z5, Z4, Z4
+	VADDPS       Z7, Z6, Z5
+	VSUBPS       Z7, Z6, Z6
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      Z3, 256(DX)
+	VMOVAPS      Z4, Z3
+	VFMADD231PS  Z0, Z6, Z3
+	VMOVUPS      Z3, 640(DX)
+	VFMADD231PS  Z1, Z5, Z9
+	VMOVUPS      Z9, 1024(DX)
+	VFMADD231PS  Z2, Z6, Z4
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      Z4, 1408(DX)
+	ADDQ         SI, BX
+	VMOVUPS      (BX), Z3
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Z4
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Z5
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Z6
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Z7
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Z8
+	ADDQ         DI, BX
+	VADDPS       Z5, Z4, Z9
+	VSUBPS       Z5, Z4, Z4
+	VADDPS       Z7, Z6, Z5
+	VSUBPS       Z7, Z6, Z6
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z5, Z3, Z3
+	VMOVUPS      Z3, 320(DX)
+	VMOVAPS      Z4, Z3
+	VFMADD231PS  Z0, Z6, Z3
+	VMOVUPS      Z3, 704(DX)
+	VFMADD231PS  Z1, Z5, Z9
+	VMOVUPS      Z9, 1088(DX)
+	VFMADD231PS  Z2, Z6, Z4
+	VADDPS       Z8, Z4, Z4
+	VMOVUPS      Z4, 1472(DX)
+	MOVQ         48(AX), BX
+	ADDQ         CX, BX
+	VMOVUPS      (BX), Z3
+	VBROADCASTSS 80(AX), Z4
+	VBROADCASTSS 84(AX), Z5
+	MOVQ         24(AX), BX
+	ADDQ         CX, BX
+	MOVQ         32(AX), SI
+	MOVQ         40(AX), DI
+	MOVQ         56(AX), R8
+	LEAQ         (SI)(SI*2), R9
+	TESTQ        R8, R8
+	JZ           alone
+	ADDQ         CX, R8
+	VMOVUPS      (DX), Z6
+	VMOVUPS      64(DX), Z7
+	VMOVUPS      128(DX), Z8
+	VMOVUPS      192(DX), Z9
+	VMOVUPS      256(DX), Z10
+	VMOVUPS      320(DX), Z11
+	VADDPS       Z8, Z7, Z12
+	VSUBPS       Z8, Z7, Z7
+	VADDPS       Z10, Z9, Z8
+	VSUBPS       Z10, Z9, Z9
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z8, Z6, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)
+	VMOVAPS      Z7, Z6
+	VFMADD231PS  Z0, Z9, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8)(SI*1), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)(SI*1)
+	VFMADD231PS  Z1, Z8, Z12
+	VADDPS       Z3, Z12, Z12
+	VADDPS       (R8)(SI*2), Z12, Z12
+	VMAXPS       Z12, Z4, Z12
+	VMINPS       Z12, Z5, Z12
+	VMOVUPS      Z12, (BX)(SI*2)
+	VFMADD231PS  Z2, Z9, Z7
+	VADDPS       Z11, Z7, Z7
+	VADDPS       Z3, Z7, Z7
+	VADDPS       (R8)(R9*1), Z7, Z7
+	VMAXPS       Z7, Z4, Z7
+	VMINPS       Z7, Z5, Z7
+	VMOVUPS      Z7, (BX)(R9*1)
+	ADDQ         DI, BX
+	ADDQ         DI, R8
+	VMOVUPS      384(DX), Z6
+	VMOVUPS      448(DX), Z7
+	VMOVUPS      512(DX), Z8
+	VMOVUPS      576(DX), Z9
+	VMOVUPS      640(DX), Z10
+	VMOVUPS      704(DX), Z11
+	VADDPS       Z8, Z7, Z12
+	VSUBPS       Z8, Z7, Z7
+	VADDPS       Z10, Z9, Z8
+	VSUBPS       Z10, Z9, Z9
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z8, Z6, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)
+	VMOVAPS      Z7, Z6
+	VFMADD231PS  Z0, Z9, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8)(SI*1), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)(SI*1)
+	VFMADD231PS  Z1, Z8, Z12
+	VADDPS       Z3, Z12, Z12
+	VADDPS       (R8)(SI*2), Z12, Z12
+	VMAXPS       Z12, Z4, Z12
+	VMINPS       Z12, Z5, Z12
+	VMOVUPS      Z12, (BX)(SI*2)
+	VFMADD231PS  Z2, Z9, Z7
+	VADDPS       Z11, Z7, Z7
+	VADDPS       Z3, Z7, Z7
+	VADDPS       (R8)(R9*1), Z7, Z7
+	VMAXPS       Z7, Z4, Z7
+	VMINPS       Z7, Z5, Z7
+	VMOVUPS      Z7, (BX)(R9*1)
+	ADDQ         DI, BX
+	ADDQ         DI, R8
+	VMOVUPS      768(DX), Z6
+	VMOVUPS      832(DX), Z7
+	VMOVUPS      896(DX), Z8
+	VMOVUPS      960(DX), Z9
+	VMOVUPS      1024(DX), Z10
+	VMOVUPS      1088(DX), Z11
+	VADDPS       Z8, Z7, Z12
+	VSUBPS       Z8, Z7, Z7
+	VADDPS       Z10, Z9, Z8
+	VSUBPS       Z10, Z9, Z9
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z8, Z6, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)
+	VMOVAPS      Z7, Z6
+	VFMADD231PS  Z0, Z9, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8)(SI*1), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)(SI*1)
+	VFMADD231PS  Z1, Z8, Z12
+	VADDPS       Z3, Z12, Z12
+	VADDPS       (R8)(SI*2), Z12, Z12
+	VMAXPS       Z12, Z4, Z12
+	VMINPS       Z12, Z5, Z12
+	VMOVUPS      Z12, (BX)(SI*2)
+	VFMADD231PS  Z2, Z9, Z7
+	VADDPS       Z11, Z7, Z7
+	VADDPS       Z3, Z7, Z7
+	VADDPS       (R8)(R9*1), Z7, Z7
+	VMAXPS       Z7, Z4, Z7
+	VMINPS       Z7, Z5, Z7
+	VMOVUPS      Z7, (BX)(R9*1)
+	ADDQ         DI, BX
+	ADDQ         DI, R8
+	VMOVUPS      1152(DX), Z6
+	VMOVUPS      1216(DX), Z7
+	VMOVUPS      1280(DX), Z8
+	VMOVUPS      1344(DX), Z9
+	VMOVUPS      1408(DX), Z10
+	VMOVUPS      1472(DX), Z11
+	VADDPS       Z8, Z7, Z12
+	VSUBPS       Z8, Z7, Z7
+	VADDPS       Z10, Z9, Z8
+	VSUBPS       Z10, Z9, Z9
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z8, Z6, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)
+	VMOVAPS      Z7, Z6
+	VFMADD231PS  Z0, Z9, Z6
+	VADDPS       Z3, Z6, Z6
+	VADDPS       (R8)(SI*1), Z6, Z6
+	VMAXPS       Z6, Z4, Z6
+	VMINPS       Z6, Z5, Z6
+	VMOVUPS      Z6, (BX)(SI*1)
+	VFMADD231PS  Z1, Z8, Z12
+	VADDPS       Z3, Z12, Z12
+	VADDPS       (R8)(SI*2), Z12, Z12
+	VMAXPS       Z12, Z4, Z12
+	VMINPS       Z12, Z5, Z12
+	VMOVUPS      Z12, (BX)(SI*2)
+	VFMADD231PS  Z2, Z9, Z7
+	VADDPS       Z11, Z7, Z7
+	VADDPS       Z3, Z7, Z7
+	VADDPS       (R8)(R9*1), Z7, Z7
+	VMAXPS       Z7, Z4, Z7
+	VMINPS       Z7, Z5, Z7
+	VMOVUPS      Z7, (BX)(R9*1)
+	JMP          next
+
+alone:
+	VMOVUPS     (DX), Z6
+	VMOVUPS     64(DX), Z7
+	VMOVUPS     128(DX), Z8
+	VMOVUPS     192(DX), Z9
+	VMOVUPS     256(DX), Z10
+	VMOVUPS     320(DX), Z11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)
+	VMOVAPS     Z7, Z6
+	VFMADD231PS Z0, Z9, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)(SI*1)
+	VFMADD231PS Z1, Z8, Z12
+	VADDPS      Z3, Z12, Z12
+	VMAXPS      Z12, Z4, Z12
+	VMINPS      Z12, Z5, Z12
+	VMOVUPS     Z12, (BX)(SI*2)
+	VFMADD231PS Z2, Z9, Z7
+	VADDPS      Z11, Z7, Z7
+	VADDPS      Z3, Z7, Z7
+	VMAXPS      Z7, Z4, Z7
+	VMINPS      Z7, Z5, Z7
+	VMOVUPS     Z7, (BX)(R9*1)
+	ADDQ        DI, BX
+	VMOVUPS     384(DX), Z6
+	VMOVUPS     448(DX), Z7
+	VMOVUPS     512(DX), Z8
+	VMOVUPS     576(DX), Z9
+	VMOVUPS     640(DX), Z10
+	VMOVUPS     704(DX), Z11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)
+	VMOVAPS     Z7, Z6
+	VFMADD231PS Z0, Z9, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)(SI*1)
+	VFMADD231PS Z1, Z8, Z12
+	VADDPS      Z3, Z12, Z12
+	VMAXPS      Z12, Z4, Z12
+	VMINPS      Z12, Z5, Z12
+	VMOVUPS     Z12, (BX)(SI*2)
+	VFMADD231PS Z2, Z9, Z7
+	VADDPS      Z11, Z7, Z7
+	VADDPS      Z3, Z7, Z7
+	VMAXPS      Z7, Z4, Z7
+	VMINPS      Z7, Z5, Z7
+	VMOVUPS     Z7, (BX)(R9*1)
+	ADDQ        DI, BX
+	VMOVUPS     768(DX), Z6
+	VMOVUPS     832(DX), Z7
+	VMOVUPS     896(DX), Z8
+	VMOVUPS     960(DX), Z9
+	VMOVUPS     1024(DX), Z10
+	VMOVUPS     1088(DX), Z11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)
+	VMOVAPS     Z7, Z6
+	VFMADD231PS Z0, Z9, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)(SI*1)
+	VFMADD231PS Z1, Z8, Z12
+	VADDPS      Z3, Z12, Z12
+	VMAXPS      Z12, Z4, Z12
+	VMINPS      Z12, Z5, Z12
+	VMOVUPS     Z12, (BX)(SI*2)
+	VFMADD231PS Z2, Z9, Z7
+	VADDPS      Z11, Z7, Z7
+	VADDPS      Z3, Z7, Z7
+	VMAXPS      Z7, Z4, Z7
+	VMINPS      Z7, Z5, Z7
+	VMOVUPS     Z7, (BX)(R9*1)
+	ADDQ        DI, BX
+	VMOVUPS     1152(DX), Z6
+	VMOVUPS     1216(DX), Z7
+	VMOVUPS     1280(DX), Z8
+	VMOVUPS     1344(DX), Z9
+	VMOVUPS     1408(DX), Z10
+	VMOVUPS     1472(DX), Z11
+	VADDPS      Z8, Z7, Z12
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z8
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z12, Z6, Z6
+	VADDPS      Z8, Z6, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)
+	VMOVAPS     Z7, Z6
+	VFMADD231PS Z0, Z9, Z6
+	VADDPS      Z3, Z6, Z6
+	VMAXPS      Z6, Z4, Z6
+	VMINPS      Z6, Z5, Z6
+	VMOVUPS     Z6, (BX)(SI*1)
+	VFMADD231PS Z1, Z8, Z12
+	VADDPS      Z3, Z12, Z12
+	VMAXPS      Z12, Z4, Z12
+	VMINPS      Z12, Z5, Z12
+	VMOVUPS     Z12, (BX)(SI*2)
+	VFMADD231PS Z2, Z9, Z7
+	VADDPS      Z11, Z7, Z7
+	VADDPS      Z3, Z7, Z7
+	VMAXPS      Z7, Z4, Z7
+	VMINPS      Z7, Z5, Z7
+	VMOVUPS     Z7, (BX)(R9*1)
+
+next:
+	ADDQ $0x40, CX
+	SUBQ $0x10, 64(AX)
+	JGT  channels
+	VZEROUPPER
+	RET
+
 // func tile256r1v8(t *byte)
 // Requires: AVX, FMA3
 TEXT ·tile256r1v8(SB), NOSPLIT, $0-8
@@ -6820,3 +7726,915 @@ restend1:
 end:
 	VZEROUPPER
 	RET
+
+// func enter256(s *byte)
+// Requires: AVX, FMA3
+TEXT ·enter256(SB), NOSPLIT, $0-8
+	MOVQ s+0(FP), AX
+	MOVQ 72(AX), DX
+	XORQ CX, CX
+
+channels:
+	VBROADCASTSS factors<>+0(SB), Y0
+	VBROADCASTSS factors<>+4(SB), Y1
+	VBROADCASTSS factors<>+8(SB), Y2
+	MOVQ         (AX), BX
+	ADDQ         CX, BX
+	MOVQ         16(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	LEAQ         (SI)(SI*4), R8
+	MOVQ         8(AX), R9
+	VMOVUPS      (BX), Y3
+	VMOVUPS      (BX)(SI*1), Y4
+	VMOVUPS      (BX)(SI*2), Y5
+	VMOVUPS      (BX)(DI*1), Y6
+	VMOVUPS      (BX)(SI*4), Y7
+	VMOVUPS      (BX)(R8*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (DX)
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, 192(DX)
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 384(DX)
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, 576(DX)
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, 768(DX)
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, 960(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Y3
+	VMOVUPS      (BX)(SI*1), Y4
+	VMOVUPS      (BX)(SI*2), Y5
+	VMOVUPS      (BX)(DI*1), Y6
+	VMOVUPS      (BX)(SI*4), Y7
+	VMOVUPS      (BX)(R8*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, 32(DX)
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, 224(DX)
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 416(DX)
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, 608(DX)
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, 800(DX)
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, 992(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Y3
+	VMOVUPS      (BX)(SI*1), Y4
+	VMOVUPS      (BX)(SI*2), Y5
+	VMOVUPS      (BX)(DI*1), Y6
+	VMOVUPS      (BX)(SI*4), Y7
+	VMOVUPS      (BX)(R8*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, 64(DX)
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, 256(DX)
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 448(DX)
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, 640(DX)
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, 832(DX)
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, 1024(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Y3
+	VMOVUPS      (BX)(SI*1), Y4
+	VMOVUPS      (BX)(SI*2), Y5
+	VMOVUPS      (BX)(DI*1), Y6
+	VMOVUPS      (BX)(SI*4), Y7
+	VMOVUPS      (BX)(R8*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, 96(DX)
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, 288(DX)
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 480(DX)
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, 672(DX)
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, 864(DX)
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, 1056(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Y3
+	VMOVUPS      (BX)(SI*1), Y4
+	VMOVUPS      (BX)(SI*2), Y5
+	VMOVUPS      (BX)(DI*1), Y6
+	VMOVUPS      (BX)(SI*4), Y7
+	VMOVUPS      (BX)(R8*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, 128(DX)
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, 320(DX)
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 512(DX)
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, 704(DX)
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, 896(DX)
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, 1088(DX)
+	ADDQ         R9, BX
+	VMOVUPS      (BX), Y3
+	VMOVUPS      (BX)(SI*1), Y4
+	VMOVUPS      (BX)(SI*2), Y5
+	VMOVUPS      (BX)(DI*1), Y6
+	VMOVUPS      (BX)(SI*4), Y7
+	VMOVUPS      (BX)(R8*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, 160(DX)
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, 352(DX)
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 544(DX)
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, 736(DX)
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, 928(DX)
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, 1120(DX)
+	ADDQ         R9, BX
+	MOVQ         24(AX), BX
+	ADDQ         CX, BX
+	MOVQ         32(AX), SI
+	VMOVUPS      (DX), Y3
+	VMOVUPS      32(DX), Y4
+	VMOVUPS      64(DX), Y5
+	VMOVUPS      96(DX), Y6
+	VMOVUPS      128(DX), Y7
+	VMOVUPS      160(DX), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      192(DX), Y3
+	VMOVUPS      224(DX), Y4
+	VMOVUPS      256(DX), Y5
+	VMOVUPS      288(DX), Y6
+	VMOVUPS      320(DX), Y7
+	VMOVUPS      352(DX), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      384(DX), Y3
+	VMOVUPS      416(DX), Y4
+	VMOVUPS      448(DX), Y5
+	VMOVUPS      480(DX), Y6
+	VMOVUPS      512(DX), Y7
+	VMOVUPS      544(DX), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      576(DX), Y3
+	VMOVUPS      608(DX), Y4
+	VMOVUPS      640(DX), Y5
+	VMOVUPS      672(DX), Y6
+	VMOVUPS      704(DX), Y7
+	VMOVUPS      736(DX), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      768(DX), Y3
+	VMOVUPS      800(DX), Y4
+	VMOVUPS      832(DX), Y5
+	VMOVUPS      864(DX), Y6
+	VMOVUPS      896(DX), Y7
+	VMOVUPS      928(DX), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, (BX)
+	ADDQ         SI, BX
+	VMOVUPS      960(DX), Y3
+	VMOVUPS      992(DX), Y4
+	VMOVUPS      1024(DX), Y5
+	VMOVUPS      1056(DX), Y6
+	VMOVUPS      1088(DX), Y7
+	VMOVUPS      1120(DX), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y2, Y5, Y9
+	VFMADD231PS  Y1, Y3, Y9
+	VMOVUPS      Y9, (BX)
+	ADDQ         SI, BX
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y9
+	VFNMADD231PS Y1, Y5, Y3
+	VFNMADD231PS Y1, Y4, Y9
+	VADDPS       Y9, Y3, Y10
+	VMOVUPS      Y10, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y9, Y3, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VSUBPS       Y5, Y7, Y3
+	VSUBPS       Y4, Y6, Y5
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y0, Y5, Y7
+	VMOVUPS      Y7, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y0, Y5, Y3
+	VMOVUPS      Y3, (BX)
+	ADDQ         SI, BX
+	VFNMADD231PS Y2, Y6, Y8
+	VFMADD231PS  Y1, Y4, Y8
+	VMOVUPS      Y8, (BX)
+	ADDQ         SI, BX
+	ADDQ         $0x20, CX
+	SUBQ         $0x08, 64(AX)
+	JGT          channels
+	VZEROUPPER
+	RET
+
+// func leave256(s *byte)
+// Requires: AVX, FMA3
+TEXT ·leave256(SB), NOSPLIT, $0-8
+	MOVQ s+0(FP), AX
+	MOVQ 72(AX), DX
+	XORQ CX, CX
+
+channels:
+	VBROADCASTSS factors<>+0(SB), Y0
+	VBROADCASTSS factors<>+4(SB), Y1
+	VBROADCASTSS factors<>+12(SB), Y2
+	MOVQ         (AX), BX
+	ADDQ         CX, BX
+	MOVQ         8(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	ADDQ         DI, DI
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Y3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y8
+	ADDQ         DI, R8
+	VADDPS       Y5, Y4, Y9
+	VSUBPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y5
+	VSUBPS       Y7, Y6, Y6
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, (DX)
+	VMOVAPS      Y4, Y3
+	VFMADD231PS  Y0, Y6, Y3
+	VMOVUPS      Y3, 192(DX)
+	VFMADD231PS  Y1, Y5, Y9
+	VMOVUPS      Y9, 384(DX)
+	VFMADD231PS  Y2, Y6, Y4
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      Y4, 576(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Y3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y8
+	ADDQ         DI, R8
+	VADDPS       Y5, Y4, Y9
+	VSUBPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y5
+	VSUBPS       Y7, Y6, Y6
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 32(DX)
+	VMOVAPS      Y4, Y3
+	VFMADD231PS  Y0, Y6, Y3
+	VMOVUPS      Y3, 224(DX)
+	VFMADD231PS  Y1, Y5, Y9
+	VMOVUPS      Y9, 416(DX)
+	VFMADD231PS  Y2, Y6, Y4
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      Y4, 608(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Y3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y8
+	ADDQ         DI, R8
+	VADDPS       Y5, Y4, Y9
+	VSUBPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y5
+	VSUBPS       Y7, Y6, Y6
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 64(DX)
+	VMOVAPS      Y4, Y3
+	VFMADD231PS  Y0, Y6, Y3
+	VMOVUPS      Y3, 256(DX)
+	VFMADD231PS  Y1, Y5, Y9
+	VMOVUPS      Y9, 448(DX)
+	VFMADD231PS  Y2, Y6, Y4
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      Y4, 640(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Y3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y8
+	ADDQ         DI, R8
+	VADDPS       Y5, Y4, Y9
+	VSUBPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y5
+	VSUBPS       Y7, Y6, Y6
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 96(DX)
+	VMOVAPS      Y4, Y3
+	VFMADD231PS  Y0, Y6, Y3
+	VMOVUPS      Y3, 288(DX)
+	VFMADD231PS  Y1, Y5, Y9
+	VMOVUPS      Y9, 480(DX)
+	VFMADD231PS  Y2, Y6, Y4
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      Y4, 672(DX)
+	ADDQ         SI, BX
+	MOVQ         BX, R8
+	VMOVUPS      (R8), Y3
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y4
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y5
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y6
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y7
+	ADDQ         DI, R8
+	VMOVUPS      (R8), Y8
+	ADDQ         DI, R8
+	VADDPS       Y5, Y4, Y9
+	VSUBPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y5
+	VSUBPS       Y7, Y6, Y6
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 128(DX)
+	VMOVAPS      Y4, Y3
+	VFMADD231PS  Y0, Y6, Y3
+	VMOVUPS      Y3, 320(DX)
+	VFMADD231PS  Y1, Y5, Y9
+	VMOVUPS      Y9, 512(DX)
+	VFMADD231PS  Y2, Y6, Y4
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      Y4, 704(DX)
+	ADDQ         SI, BX
+	VMOVUPS      (BX), Y3
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Y4
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Y5
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Y6
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Y7
+	ADDQ         DI, BX
+	VMOVUPS      (BX), Y8
+	ADDQ         DI, BX
+	VADDPS       Y5, Y4, Y9
+	VSUBPS       Y5, Y4, Y4
+	VADDPS       Y7, Y6, Y5
+	VSUBPS       Y7, Y6, Y6
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 160(DX)
+	VMOVAPS      Y4, Y3
+	VFMADD231PS  Y0, Y6, Y3
+	VMOVUPS      Y3, 352(DX)
+	VFMADD231PS  Y1, Y5, Y9
+	VMOVUPS      Y9, 544(DX)
+	VFMADD231PS  Y2, Y6, Y4
+	VADDPS       Y8, Y4, Y4
+	VMOVUPS      Y4, 736(DX)
+	MOVQ         48(AX), BX
+	ADDQ         CX, BX
+	VMOVUPS      (BX), Y3
+	VBROADCASTSS 80(AX), Y4
+	VBROADCASTSS 84(AX), Y5
+	MOVQ         24(AX), BX
+	ADDQ         CX, BX
+	MOVQ         32(AX), SI
+	MOVQ         40(AX), DI
+	MOVQ         56(AX), R8
+	LEAQ         (SI)(SI*2), R9
+	TESTQ        R8, R8
+	JZ           alone
+	ADDQ         CX, R8
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	VMOVUPS      64(DX), Y8
+	VMOVUPS      96(DX), Y9
+	VMOVUPS      128(DX), Y10
+	VMOVUPS      160(DX), Y11
+	VADDPS       Y8, Y7, Y12
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y8
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)
+	VMOVAPS      Y7, Y6
+	VFMADD231PS  Y0, Y9, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8)(SI*1), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)(SI*1)
+	VFMADD231PS  Y1, Y8, Y12
+	VADDPS       Y3, Y12, Y12
+	VADDPS       (R8)(SI*2), Y12, Y12
+	VMAXPS       Y12, Y4, Y12
+	VMINPS       Y12, Y5, Y12
+	VMOVUPS      Y12, (BX)(SI*2)
+	VFMADD231PS  Y2, Y9, Y7
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VADDPS       (R8)(R9*1), Y7, Y7
+	VMAXPS       Y7, Y4, Y7
+	VMINPS       Y7, Y5, Y7
+	VMOVUPS      Y7, (BX)(R9*1)
+	ADDQ         DI, BX
+	ADDQ         DI, R8
+	VMOVUPS      192(DX), Y6
+	VMOVUPS      224(DX), Y7
+	VMOVUPS      256(DX), Y8
+	VMOVUPS      288(DX), Y9
+	VMOVUPS      320(DX), Y10
+	VMOVUPS      352(DX), Y11
+	VADDPS       Y8, Y7, Y12
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y8
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)
+	VMOVAPS      Y7, Y6
+	VFMADD231PS  Y0, Y9, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8)(SI*1), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)(SI*1)
+	VFMADD231PS  Y1, Y8, Y12
+	VADDPS       Y3, Y12, Y12
+	VADDPS       (R8)(SI*2), Y12, Y12
+	VMAXPS       Y12, Y4, Y12
+	VMINPS       Y12, Y5, Y12
+	VMOVUPS      Y12, (BX)(SI*2)
+	VFMADD231PS  Y2, Y9, Y7
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VADDPS       (R8)(R9*1), Y7, Y7
+	VMAXPS       Y7, Y4, Y7
+	VMINPS       Y7, Y5, Y7
+	VMOVUPS      Y7, (BX)(R9*1)
+	ADDQ         DI, BX
+	ADDQ         DI, R8
+	VMOVUPS      384(DX), Y6
+	VMOVUPS      416(DX), Y7
+	VMOVUPS      448(DX), Y8
+	VMOVUPS      480(DX), Y9
+	VMOVUPS      512(DX), Y10
+	VMOVUPS      544(DX), Y11
+	VADDPS       Y8, Y7, Y12
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y8
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)
+	VMOVAPS      Y7, Y6
+	VFMADD231PS  Y0, Y9, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8)(SI*1), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)(SI*1)
+	VFMADD231PS  Y1, Y8, Y12
+	VADDPS       Y3, Y12, Y12
+	VADDPS       (R8)(SI*2), Y12, Y12
+	VMAXPS       Y12, Y4, Y12
+	VMINPS       Y12, Y5, Y12
+	VMOVUPS      Y12, (BX)(SI*2)
+	VFMADD231PS  Y2, Y9, Y7
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VADDPS       (R8)(R9*1), Y7, Y7
+	VMAXPS       Y7, Y4, Y7
+	VMINPS       Y7, Y5, Y7
+	VMOVUPS      Y7, (BX)(R9*1)
+	ADDQ         DI, BX
+	ADDQ         DI, R8
+	VMOVUPS      576(DX), Y6
+	VMOVUPS      608(DX), Y7
+	VMOVUPS      640(DX), Y8
+	VMOVUPS      672(DX), Y9
+	VMOVUPS      704(DX), Y10
+	VMOVUPS      736(DX), Y11
+	VADDPS       Y8, Y7, Y12
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y8
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)
+	VMOVAPS      Y7, Y6
+	VFMADD231PS  Y0, Y9, Y6
+	VADDPS       Y3, Y6, Y6
+	VADDPS       (R8)(SI*1), Y6, Y6
+	VMAXPS       Y6, Y4, Y6
+	VMINPS       Y6, Y5, Y6
+	VMOVUPS      Y6, (BX)(SI*1)
+	VFMADD231PS  Y1, Y8, Y12
+	VADDPS       Y3, Y12, Y12
+	VADDPS       (R8)(SI*2), Y12, Y12
+	VMAXPS       Y12, Y4, Y12
+	VMINPS       Y12, Y5, Y12
+	VMOVUPS      Y12, (BX)(SI*2)
+	VFMADD231PS  Y2, Y9, Y7
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y3, Y7, Y7
+	VADDPS       (R8)(R9*1), Y7, Y7
+	VMAXPS       Y7, Y4, Y7
+	VMINPS       Y7, Y5, Y7
+	VMOVUPS      Y7, (BX)(R9*1)
+	JMP          next
+
+alone:
+	VMOVUPS     (DX), Y6
+	VMOVUPS     32(DX), Y7
+	VMOVUPS     64(DX), Y8
+	VMOVUPS     96(DX), Y9
+	VMOVUPS     128(DX), Y10
+	VMOVUPS     160(DX), Y11
+	VADDPS      Y8, Y7, Y12
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y10, Y9, Y8
+	VSUBPS      Y10, Y9, Y9
+	VADDPS      Y12, Y6, Y6
+	VADDPS      Y8, Y6, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)
+	VMOVAPS     Y7, Y6
+	VFMADD231PS Y0, Y9, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)(SI*1)
+	VFMADD231PS Y1, Y8, Y12
+	VADDPS      Y3, Y12, Y12
+	VMAXPS      Y12, Y4, Y12
+	VMINPS      Y12, Y5, Y12
+	VMOVUPS     Y12, (BX)(SI*2)
+	VFMADD231PS Y2, Y9, Y7
+	VADDPS      Y11, Y7, Y7
+	VADDPS      Y3, Y7, Y7
+	VMAXPS      Y7, Y4, Y7
+	VMINPS      Y7, Y5, Y7
+	VMOVUPS     Y7, (BX)(R9*1)
+	ADDQ        DI, BX
+	VMOVUPS     192(DX), Y6
+	VMOVUPS     224(DX), Y7
+	VMOVUPS     256(DX), Y8
+	VMOVUPS     288(DX), Y9
+	VMOVUPS     320(DX), Y10
+	VMOVUPS     352(DX), Y11
+	VADDPS      Y8, Y7, Y12
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y10, Y9, Y8
+	VSUBPS      Y10, Y9, Y9
+	VADDPS      Y12, Y6, Y6
+	VADDPS      Y8, Y6, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)
+	VMOVAPS     Y7, Y6
+	VFMADD231PS Y0, Y9, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)(SI*1)
+	VFMADD231PS Y1, Y8, Y12
+	VADDPS      Y3, Y12, Y12
+	VMAXPS      Y12, Y4, Y12
+	VMINPS      Y12, Y5, Y12
+	VMOVUPS     Y12, (BX)(SI*2)
+	VFMADD231PS Y2, Y9, Y7
+	VADDPS      Y11, Y7, Y7
+	VADDPS      Y3, Y7, Y7
+	VMAXPS      Y7, Y4, Y7
+	VMINPS      Y7, Y5, Y7
+	VMOVUPS     Y7, (BX)(R9*1)
+	ADDQ        DI, BX
+	VMOVUPS     384(DX), Y6
+	VMOVUPS     416(DX), Y7
+	VMOVUPS     448(DX), Y8
+	VMOVUPS     480(DX), Y9
+	VMOVUPS     512(DX), Y10
+	VMOVUPS     544(DX), Y11
+	VADDPS      Y8, Y7, Y12
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y10, Y9, Y8
+	VSUBPS      Y10, Y9, Y9
+	VADDPS      Y12, Y6, Y6
+	VADDPS      Y8, Y6, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)
+	VMOVAPS     Y7, Y6
+	VFMADD231PS Y0, Y9, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)(SI*1)
+	VFMADD231PS Y1, Y8, Y12
+	VADDPS      Y3, Y12, Y12
+	VMAXPS      Y12, Y4, Y12
+	VMINPS      Y12, Y5, Y12
+	VMOVUPS     Y12, (BX)(SI*2)
+	VFMADD231PS Y2, Y9, Y7
+	VADDPS      Y11, Y7, Y7
+	VADDPS      Y3, Y7, Y7
+	VMAXPS      Y7, Y4, Y7
+	VMINPS      Y7, Y5, Y7
+	VMOVUPS     Y7, (BX)(R9*1)
+	ADDQ        DI, BX
+	VMOVUPS     576(DX), Y6
+	VMOVUPS     608(DX), Y7
+	VMOVUPS     640(DX), Y8
+	VMOVUPS     672(DX), Y9
+	VMOVUPS     704(DX), Y10
+	VMOVUPS     736(DX), Y11
+	VADDPS      Y8, Y7, Y12
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y10, Y9, Y8
+	VSUBPS      Y10, Y9, Y9
+	VADDPS      Y12, Y6, Y6
+	VADDPS      Y8, Y6, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)
+	VMOVAPS     Y7, Y6
+	VFMADD231PS Y0, Y9, Y6
+	VADDPS      Y3, Y6, Y6
+	VMAXPS      Y6, Y4, Y6
+	VMINPS      Y6, Y5, Y6
+	VMOVUPS     Y6, (BX)(SI*1)
+	VFMADD231PS Y1, Y8, Y12
+	VADDPS      Y3, Y12, Y12
+	VMAXPS      Y12, Y4, Y12
+	VMINPS      Y12, Y5, Y12
+	VMOVUPS     Y12, (BX)(SI*2)
+	VFMADD231PS Y2, Y9, Y7
+	VADDPS      Y11, Y7, Y7
+	VADDPS      Y3, Y7, Y7
+	VMAXPS      Y7, Y4, Y7
+	VMINPS      Y7, Y5, Y7
+	VMOVUPS     Y7, (BX)(R9*1)
+
+next:
+	ADDQ $0x20, CX
+	SUBQ $0x08, 64(AX)
+	JGT  channels
+	VZEROUPPER
+	RET
+
+DATA factors<>+0(SB)/4, $0x40000000
+DATA factors<>+4(SB)/4, $0x40800000
+DATA factors<>+8(SB)/4, $0x40a00000
+DATA factors<>+12(SB)/4, $0x41000000
+GLOBL factors<>(SB), RODATA|NOPTR, $16

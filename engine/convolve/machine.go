@@ -7,4 +7,6 @@ type machine struct {
 	tiles       *tileKernels
 	// sum and most join windows channel by channel.
 	sum, most func(*byte)
+	// enter and leave are the transformations of squares.
+	enter, leave func(*byte)
 }

@@ -70,6 +70,10 @@ func sum512(s *byte)
 
 func most512(s *byte)
 
+func enter512(s *byte)
+
+func leave512(s *byte)
+
 func tile256r1v8(t *byte)
 
 func tile256r2v4(t *byte)
@@ -101,3 +105,7 @@ func tile256r6v1(t *byte)
 func sum256(s *byte)
 
 func most256(s *byte)
+
+func enter256(s *byte)
+
+func leave256(s *byte)

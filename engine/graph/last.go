@@ -81,7 +81,7 @@ func channelsLast(f *fuser) {
 // mostPadded is how many times the constants' elements all filters may take, beside
 // leastRoom.
 const (
-	mostPadded = 3
+	mostPadded = 6
 	leastRoom  = 1 << 20
 )
 
@@ -430,8 +430,10 @@ type convolution struct {
 	step   int
 	node   *Node
 	filter *convolve.Filter
-	each   *convolve.Each
-	shape  []int // of the weights
+	// quick, where there is one, is for windows that it suits.
+	quick *convolve.Winograd
+	each  *convolve.Each
+	shape []int // of the weights
 	// added is the slot of what is added to the sums, bounded and then are what follows.
 	added     bool
 	bounded   bool
@@ -490,10 +492,21 @@ func (l *laster) convolution(s *step) {
 	if c.filter != nil {
 		l.room -= c.filter.Len()
 	}
+	if more := convolve.WinogradLen(shape[0], shape[1]); c.filter != nil && more <= l.room && adjacent(s.node) {
+		if c.quick = convolve.NewWinograd(c.filter, weights, l.bias(s)); c.quick != nil {
+			l.room -= more
+		}
+	}
 	in := l.of(s.in[0], s.node)
 	c.step = len(l.steps)
 	l.add(s, c.run, in)
 	l.open[s.out[0]] = c
+}
+
+// adjacent reports whether n is a convolution whose windows are a step of one apart.
+func adjacent(n *Node) bool {
+	w, err := windowAttrs(n, 2)
+	return err == nil && n.Op == "Conv" && slices.Max(append(w.strides, w.dilations...)) == 1
 }
 
 // transposedFilter makes of each element the window of a transposed convolution: its

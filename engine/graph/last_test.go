@@ -1,6 +1,9 @@
 package graph
 
 import (
+	"math"
+	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
@@ -26,6 +29,58 @@ func TestPaddedFiltersAreBounded(t *testing.T) {
 		}
 		if last := p.fused != nil; last != c.last {
 			t.Errorf("%d channels of %d: channels last is %v, want %v", c.out, c.in, last, c.last)
+		}
+	}
+}
+
+// TestConvolutionsInAllForms holds chains of convolutions of many channels, which take
+// every road of engine/convolve, against the program as it was written, with the same
+// bits on three threads and for an image alone.
+func TestConvolutionsInAllForms(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 3))
+	for _, c := range []struct{ in, out, high, wide int }{{32, 32, 20, 17}, {32, 48, 13, 40}, {3, 32, 19, 21}, {24, 40, 9, 1}, {48, 16, 5, 6}} {
+		g := &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Constants: map[string]*engine.Tensor{}, Outputs: []string{"y"}}
+		weigh := func(name string, shape ...int) string {
+			w := noise(t, r, shape...)
+			d := engine.Data[float32](w)
+			for i := range d {
+				d[i] /= float32(math.Sqrt(float64(volume(shape[1:]))))
+			}
+			g.Constants[name] = w
+			return name
+		}
+		pads := Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}}
+		node := func(op, out string, attrs Attrs, in ...string) {
+			g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+		}
+		node("Conv", "a", pads, "x", weigh("w1", c.out, c.in, 3, 3), weigh("b1", c.out))
+		node("Relu", "b", Attrs{}, "a")
+		node("Conv", "c", pads, "b", weigh("w2", c.out, c.out, 3, 3))
+		node("Add", "d", Attrs{}, "b", "c")
+		node("Relu", "e", Attrs{}, "d")
+		node("Conv", "f", Attrs{"group": {Kind: AttrInt, Int: int64(c.out)}}, "e", weigh("w3", c.out, 1, 1, 1))
+		node("Conv", "y", Attrs{}, "f", weigh("w4", 7, c.out, 1, 1), weigh("b4", 7))
+		p, err := Compile(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := noise(t, r, 3, c.in, c.high, c.wide)
+		run := func(opt Options, x *engine.Tensor) []float32 {
+			got, err := p.Run(t.Context(), opt, engine.Values{{Name: "x", Tensor: x}}, g.Outputs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return engine.Data[float32](got.Value("y"))
+		}
+		got := run(Options{}, x)
+		near(t, "y", got, run(Options{Keep: true}, x), 3)
+		if !slices.Equal(got, run(Options{Threads: 3}, x)) {
+			t.Errorf("%+v: other bits on three threads", c)
+		}
+		v := engine.Data[float32](x)
+		alone := run(Options{}, mustOf(t, v[len(v)/3*2:], 1, c.in, c.high, c.wide))
+		if !slices.Equal(got[len(got)/3*2:], alone) {
+			t.Errorf("%+v: other bits for an image alone", c)
 		}
 	}
 }

@@ -83,7 +83,12 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 	if err != nil {
 		return nil, err
 	}
-	if err := x.reserve(engine.Float32, w.Scratch(threads)); err != nil {
+	quick := c.quick != nil && c.quick.Suits(w)
+	scratch := w.Scratch(threads)
+	if quick {
+		scratch = c.quick.Scratch(threads, w)
+	}
+	if err := x.reserve(engine.Float32, scratch); err != nil {
 		return nil, err
 	}
 	end := convolve.Finish{Low: c.low, High: c.high, Then: c.then}
@@ -94,10 +99,14 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 	case c.added:
 		end.Add = engine.Data[float32](in[1])
 	}
-	if c.each != nil {
-		c.each.Convolve(threads, w, out, engine.Data[float32](in[0]), end)
-	} else {
-		c.filter.Convolve(threads, w, out, engine.Data[float32](in[0]), end)
+	src := engine.Data[float32](in[0])
+	switch {
+	case c.each != nil:
+		c.each.Convolve(threads, w, out, src, end)
+	case quick:
+		c.quick.Convolve(threads, w, out, src, end)
+	default:
+		c.filter.Convolve(threads, w, out, src, end)
 	}
 	if apart {
 		return one(c.broadcast(x, t, in[1]))

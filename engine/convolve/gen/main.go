@@ -287,11 +287,14 @@ func main() {
 		}
 		g.each("sum", false)
 		g.each("most", true)
+		g.enter()
+		g.leave()
 	}
 	if err := tables("../tables_amd64.go", machines); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
+	factorTable()
 	Generate()
 }
 

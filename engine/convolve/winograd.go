@@ -1,0 +1,265 @@
+package convolve
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+// Winograd is a filter of 3 x 3 taps for windows a step of one apart, by Winograd's
+// algorithm F(4x4, 3x3): squares of 6 x 6 elements become as many planes, whose products
+// with transformed weights, a quarter of the multiplications, become squares of 4 x 4
+// windows. Its error is some ten times that of a sum, relative to the largest elements
+// of a square. It is immutable and safe for concurrent use.
+type Winograd struct {
+	in, out int
+	planes  [squareElements]*Filter
+	bias    []float32
+	// plain is for strips with elements that are no numbers, which would reach windows
+	// that do not meet them.
+	plain *Filter
+}
+
+const (
+	squareSide     = 6
+	squareElements = squareSide * squareSide
+	squareWindows  = 4
+)
+
+// winogradChannels is what channels must be a multiple of, as the kernels of squares have
+// no masks, and leastWinograd how many there must be for fewer products to outweigh
+// the transformations.
+const winogradChannels, leastWinograd = 16, 32
+
+// mostWinograd bounds the products of channels whose transformed weights are kept; with
+// more, reading them takes longer than what they spare.
+const mostWinograd = 1 << 16
+
+// fewSquares is from how many squares an image has on that products with the planes'
+// weights are worth their reading; it must not depend on the batch, as bits would.
+const fewSquares = 12
+
+// NewWinograd lays out what f holds for Winograd's algorithm, nil where it would not
+// serve: other filters than of 3 x 3 taps and many, but not too many channels, or no
+// kernels.
+func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
+	if !Winogradable(f.out, f.in, f.taps) {
+		return nil
+	}
+	if len(weights) != f.out*f.in*f.taps || bias != nil && len(bias) != f.out {
+		panic("convolve: weights or biases of another size")
+	}
+	w := &Winograd{in: f.in, out: f.out, bias: make([]float32, f.out), plain: f}
+	copy(w.bias, bias)
+	u := make([]float32, squareElements*f.out*f.in)
+	for i := range f.out * f.in {
+		for k, v := range transformed(weights[9*i:]) {
+			u[k*f.out*f.in+i] = v
+		}
+	}
+	for k := range w.planes {
+		w.planes[k] = NewFilter(f.out, f.in, 1, u[k*f.out*f.in:][:f.out*f.in], nil)
+	}
+	return w
+}
+
+// Winogradable reports whether NewWinograd serves a filter.
+func Winogradable(out, in, taps int) bool {
+	return kernels != nil && taps == 9 && in%winogradChannels == 0 && out%winogradChannels == 0 && min(in, out) >= leastWinograd && in*out <= mostWinograd
+}
+
+// WinogradLen is how many elements a Winograd filter takes in memory.
+func WinogradLen(out, in int) int { return squareElements*FilterLen(out, in) + out }
+
+// transformed is G g G' for the taps g.
+func transformed(g []float32) (u [squareElements]float32) {
+	points := [squareSide][3]float64{{1. / 4}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6}, {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}}
+	for i, a := range points {
+		for j, b := range points {
+			sum := 0.0
+			for y := range 3 {
+				for x := range 3 {
+					sum += a[y] * float64(g[3*y+x]) * b[x]
+				}
+			}
+			u[squareSide*i+j] = float32(sum)
+		}
+	}
+	return u
+}
+
+// Suits reports whether the algorithm serves these windows: a step of one apart, and
+// enough of them that squares are many and mostly full.
+func (f *Winograd) Suits(w *Window) bool {
+	one := [2]int{1, 1}
+	high, across := squaresOf(w.Lines), squaresOf(w.Across)
+	return kernels != nil && w.Kernel == [2]int{3, 3} && w.Strides == one && w.Dilations == one && high*across >= fewSquares &&
+		3*w.Lines*w.Across >= 2*squareWindows*squareWindows*high*across
+}
+
+func squaresOf(windows int) int { return (windows + squareWindows - 1) / squareWindows }
+
+// square is what a kernel is called with; the generator knows the offsets.
+type square struct {
+	src               unsafe.Pointer
+	srcPixel, srcLine uintptr
+	dst               unsafe.Pointer
+	dstPixel, dstLine uintptr
+	bias, add         unsafe.Pointer
+	channels          uintptr // the kernel counts them down
+	scratch           unsafe.Pointer
+	low, high         float32
+}
+
+// planeBytes is how much of the planes there should be at once, at least fewPlanes
+// squares of them.
+const (
+	planeBytes = 512 << 10
+	fewPlanes  = 28
+)
+
+// cut says how many lines of squares, or whole images, a strip has.
+func (f *Winograd) cut(w *Window, threads int) (images, lines int) {
+	high, across := squaresOf(w.Lines), squaresOf(w.Across)
+	want := max(planeBytes/(4*squareElements*(f.in+f.out)), fewPlanes)
+	lines = min(max((want+across-1)/across, 1), high)
+	if threads > 1 && w.Batch < threads {
+		lines = min(lines, (high+threads-1)/threads)
+	}
+	images = 1
+	if lines == high {
+		images = min(max(want/(high*across), 1), (w.Batch+threads-1)/threads)
+	}
+	return images, lines
+}
+
+// padded is w with whole squares of windows.
+func padded(w *Window) Window {
+	p := *w
+	p.Lines, p.Across = squareWindows*squaresOf(w.Lines), squareWindows*squaresOf(w.Across)
+	return p
+}
+
+// room is how many elements one strip's squares, planes and products have, and what
+// the kernels need beside them.
+func (f *Winograd) room(w *Window, images, lines int) (elements, planes, products, rest int) {
+	squares := images * lines * squaresOf(w.Across)
+	elements = images * (squareWindows*lines + 2) * (squareWindows*squaresOf(w.Across) + 2) * f.in
+	return elements, squareElements * squares * f.in, squareElements * squares * f.out, squareElements*winogradChannels + 2*squareWindows*squareWindows*f.out
+}
+
+// Scratch is how many elements a run on so many threads needs beside the images.
+func (f *Winograd) Scratch(threads int, w *Window) int {
+	images, lines := f.cut(w, threads)
+	elements, planes, products, rest := f.room(w, images, lines)
+	return threads * (elements + planes + products + rest)
+}
+
+// Convolve is Filter.Convolve, for windows that it suits.
+func (f *Winograd) Convolve(threads int, w *Window, dst, src []float32, end Finish) {
+	w.check(dst, src, f.out)
+	if w.Channels != f.in || !f.Suits(w) || end.Add != nil && len(end.Add) != len(dst) {
+		panic("convolve: a filter for other windows")
+	}
+	images, lines := f.cut(w, threads)
+	perImage := (squaresOf(w.Lines) + lines - 1) / lines
+	count := (w.Batch + images - 1) / images * perImage
+	elements, planes, products, rest := f.room(w, images, lines)
+	p := padded(w)
+	threads = max(1, min(threads, count))
+	parallel(threads, func(part int) {
+		r := rooms.Get().(*room)
+		defer r.release()
+		v := r.of(elements + planes + products + rest)
+		t := &turn{Winograd: f, w: w, dst: dst, end: end, planes: v[elements:][:planes], products: v[elements+planes:][:products], rest: v[elements+planes+products:]}
+		for i := count * part / threads; i < count*(part+1)/threads; i++ {
+			s := strip{image: i / perImage * images, line: i % perImage * lines * squareWindows}
+			s.images, s.lines = min(images, w.Batch-s.image), min(lines*squareWindows, p.Lines-s.line)
+			p.find(&s, r, src, 0)
+			t.strip(&s)
+		}
+	})
+}
+
+// turn is what one thread works with.
+type turn struct {
+	*Winograd
+	w                      *Window
+	dst                    []float32
+	end                    Finish
+	planes, products, rest []float32
+	square                 square
+}
+
+// strip computes the windows of some lines of squares.
+func (t *turn) strip(s *strip) {
+	across, high := squaresOf(t.w.Across), s.lines/squareWindows
+	squares := s.images * high * across
+	real := *s
+	real.lines = min(s.lines, t.w.Lines-s.line)
+	if sum := vector.Sum(s.src[:t.needed(s)]); math.IsNaN(sum) || math.IsInf(sum, 0) {
+		t.plain.strip(t.w, &real, t.dst, t.end)
+		return
+	}
+	q := &t.square
+	*q = square{
+		srcPixel: uintptr(4 * t.in), srcLine: uintptr(4 * s.perLine), dstPixel: uintptr(4 * squares * t.in),
+		scratch: pointer(t.rest, 0),
+	}
+	for i := range squares {
+		q.src = pointer(s.src, i/(high*across)*s.perImage+i/across%high*squareWindows*s.perLine+i%across*squareWindows*t.in)
+		q.dst, q.channels = pointer(t.planes, i*t.in), uintptr(t.in)
+		kernels.enter((*byte)(unsafe.Pointer(q)))
+	}
+	one := [2]int{1, 1}
+	flat := Window{Batch: 1, Height: 1, Width: squares, Channels: t.in, Lines: 1, Across: squares, Kernel: one, Strides: one, Dilations: one}
+	open := Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+	for k, f := range t.Winograd.planes {
+		plane := t.planes[k*squares*t.in:][:squares*t.in]
+		f.strip(&flat, &strip{images: 1, lines: 1, src: plane, perLine: len(plane), perImage: len(plane)}, t.products[k*squares*t.out:][:squares*t.out], open)
+	}
+	for i := range squares {
+		t.leave(s, i, squares, i/(high*across), i/across%high*squareWindows, i%across*squareWindows)
+	}
+	t.end.apply(t.w, &real, t.dst, t.out)
+}
+
+// needed is how many elements the squares of a strip meet, from the first on.
+func (t *turn) needed(s *strip) int {
+	high, across := s.lines+2, squareWindows*squaresOf(t.w.Across)+2
+	return (s.images-1)*s.perImage + (high-1)*s.perLine + across*t.in
+}
+
+// leave writes the windows of square i, the first of which is line y and column x of
+// an image of the strip. Those that are not there are written beside.
+func (t *turn) leave(s *strip, i, squares, image, y, x int) {
+	q, w := &t.square, t.w
+	at := (((s.image+image)*w.Lines+s.line+y)*w.Across + x) * t.out
+	rows, cols := min(squareWindows, w.Lines-s.line-y), min(squareWindows, w.Across-x)
+	*q = square{
+		src: pointer(t.products, i*t.out), srcPixel: uintptr(4 * squares * t.out), bias: pointer(t.bias, 0), channels: uintptr(t.out),
+		scratch: pointer(t.rest, 0), low: t.end.Low, high: t.end.High,
+	}
+	if rows == squareWindows && cols == squareWindows {
+		q.dst, q.dstPixel, q.dstLine = pointer(t.dst, at), uintptr(4*t.out), uintptr(4*w.Across*t.out)
+		if t.end.Add != nil {
+			q.add = pointer(t.end.Add, at)
+		}
+		kernels.leave((*byte)(unsafe.Pointer(q)))
+		return
+	}
+	line := squareWindows * t.out
+	to, add := t.rest[squareElements*winogradChannels:][:squareWindows*line], t.rest[squareElements*winogradChannels+squareWindows*line:][:squareWindows*line]
+	q.dst, q.dstPixel, q.dstLine = pointer(to, 0), uintptr(4*t.out), uintptr(4*line)
+	if t.end.Add != nil {
+		for r := range rows {
+			copy(add[r*line:][:cols*t.out], t.end.Add[at+r*w.Across*t.out:])
+		}
+		q.add = pointer(add, 0)
+	}
+	kernels.leave((*byte)(unsafe.Pointer(q)))
+	for r := range rows {
+		copy(t.dst[at+r*w.Across*t.out:][:cols*t.out], to[r*line:])
+	}
+}
