@@ -86,7 +86,8 @@ func (w *Window) cut(threads int) (images, lines int) {
 	line := 4 * w.Strides[0] * w.reach(1, w.Across) * w.Channels
 	lines = min(max(stripBytes/line, 1), w.Lines)
 	if threads > 1 && w.Batch < threads {
-		lines = min(lines, max(1, w.Lines/(2*threads)))
+		// Few strips, as each reads all weights.
+		lines = min(lines, (w.Lines+threads-1)/threads)
 	}
 	images = 1
 	if lines == w.Lines {

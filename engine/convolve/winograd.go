@@ -75,26 +75,31 @@ func WinogradLen(out, in int) int { return squareElements*FilterLen(out, in) + o
 // transformed is G g G' for the taps g.
 func transformed(g []float32) (u [squareElements]float32) {
 	points := [squareSide][3]float64{{1. / 4}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6}, {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}}
+	var half [squareSide][3]float64
 	for i, a := range points {
+		for x := range 3 {
+			half[i][x] = a[0]*float64(g[x]) + a[1]*float64(g[3+x]) + a[2]*float64(g[6+x])
+		}
+	}
+	for i, h := range half {
 		for j, b := range points {
-			sum := 0.0
-			for y := range 3 {
-				for x := range 3 {
-					sum += a[y] * float64(g[3*y+x]) * b[x]
-				}
-			}
-			u[squareSide*i+j] = float32(sum)
+			u[squareSide*i+j] = float32(h[0]*b[0] + h[1]*b[1] + h[2]*b[2])
 		}
 	}
 	return u
 }
 
+// mostLine bounds the elements of the planes and products of a line of squares, of which
+// there is one at least at a time.
+const mostLine = 1 << 22
+
 // Suits reports whether the algorithm serves these windows: a step of one apart, and
-// enough of them that squares are many and mostly full.
+// enough of them, but not too many on a line, that squares are many and mostly full.
 func (f *Winograd) Suits(w *Window) bool {
 	one := [2]int{1, 1}
 	high, across := squaresOf(w.Lines), squaresOf(w.Across)
 	return kernels != nil && w.Kernel == [2]int{3, 3} && w.Strides == one && w.Dilations == one && high*across >= fewSquares &&
+		across <= mostLine/(squareElements*(f.in+f.out)) &&
 		3*w.Lines*w.Across >= 2*squareWindows*squareWindows*high*across
 }
 

@@ -89,7 +89,7 @@ const (
 // weights constant, one group or each channel by itself.
 func (l *laster) suits(s *step) bool {
 	n := s.node
-	if n.Domain != DomainONNX || n.Op != "Conv" && n.Op != "ConvTranspose" || len(s.in) < 2 || s.in[0] < 0 || s.in[1] < 0 || l.f.p.types[s.in[0]] != engine.Float32 {
+	if n.Domain != DomainONNX || n.Op != "Conv" && n.Op != "ConvTranspose" || len(s.in) < 2 || s.in[0] < 0 || s.in[1] < 0 || s.out[0] < 0 || l.f.p.types[s.in[0]] != engine.Float32 {
 		return false
 	}
 	w := l.f.p.constants[s.in[1]]
@@ -222,7 +222,7 @@ func (l *laster) step(s *step) bool {
 		l.convolution(s)
 		return true
 	}
-	if s.node.Domain != DomainONNX || !slices.ContainsFunc(s.in, l.is) || len(s.out) == 0 {
+	if s.node.Domain != DomainONNX || !slices.ContainsFunc(s.in, l.is) || len(s.out) == 0 || s.out[0] < 0 {
 		return false
 	}
 	if fn := l.function(s); fn != nil {
@@ -237,7 +237,7 @@ func (l *laster) step(s *step) bool {
 		return l.arithmetic(s)
 	case "Concat":
 		axis := s.node.Attrs["axis"].Int
-		if axis != 1 && axis != -3 {
+		if axis != 1 && axis != -3 || slices.Contains(s.in, -1) {
 			return false
 		}
 		in := make([]int, len(s.in))
@@ -257,15 +257,21 @@ func (l *laster) step(s *step) bool {
 	case "BatchNormalization":
 		return l.affine(s, s.in[0], constantLen(l.f.p.constants, s.in[1]))
 	case "Resize", "Upsample":
-		if s.node.Attrs["mode"].String != "" && s.node.Attrs["mode"].String != "nearest" || !l.is(s.in[0]) || slices.ContainsFunc(s.in[1:], l.is) {
-			return false
-		}
-		in := slices.Clone(s.in)
-		in[0] = l.of(s.in[0], s.node)
-		l.add(s, resizeLast(s.node), in...)
-		return true
+		return l.resize(s)
 	}
 	return false
+}
+
+// resize is s where it takes the nearest elements of all.
+func (l *laster) resize(s *step) bool {
+	r := readResize(s.node)
+	if r.mode != "nearest" || r.coordinates == "tf_crop_and_resize" || !l.is(s.in[0]) || slices.ContainsFunc(s.in[1:], l.is) {
+		return false
+	}
+	in := slices.Clone(s.in)
+	in[0] = l.of(s.in[0], s.node)
+	l.add(s, resizeLast(s.node), in...)
+	return true
 }
 
 func constantLen(constants []*engine.Tensor, slot int) int {
