@@ -397,3 +397,18 @@ func BenchmarkFilter(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkEach(b *testing.B) {
+	for _, s := range [][3]int{{48, 64, 3}, {48, 24, 3}, {24, 96, 5}, {10, 480, 5}} {
+		b.Run(fmt.Sprint(s), func(b *testing.B) {
+			w := Window{Batch: 1, Height: s[0], Width: s[0], Channels: s[1], Lines: s[0], Across: s[0], Kernel: [2]int{s[2], s[2]}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{s[2] / 2, s[2] / 2}}
+			e := NewEach(s[1], s[2]*s[2], make([]float32, s[1]*s[2]*s[2]), nil)
+			dst, src := make([]float32, s[0]*s[0]*s[1]), make([]float32, s[0]*s[0]*s[1])
+			for b.Loop() {
+				e.Convolve(1, &w, dst, src, Finish{})
+			}
+			flops := 2 * float64(len(dst)*s[2]*s[2])
+			b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+		})
+	}
+}
