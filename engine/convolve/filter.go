@@ -263,13 +263,13 @@ func tileGo(t *tile, rows, channels, width int) {
 	deltas := unsafe.Slice((*int)(t.deltas), t.taps)
 	for r := range uintptr(rows) {
 		copy(sums[:], unsafe.Slice((*float32)(t.bias), width))
-		a, b := unsafe.Add(t.a, r*t.rs), t.b
+		a, b := unsafe.Add(t.a, r*t.rs), unsafe.Slice((*float32)(t.b), int(t.taps*t.k)*width)
 		for i, d := range deltas {
 			for _, x := range unsafe.Slice((*float32)(a), t.k) {
-				for j, v := range unsafe.Slice((*float32)(b), width) {
+				for j, v := range b[:width] {
 					sums[j] += x * v
 				}
-				b = unsafe.Add(b, 4*width)
+				b = b[width:]
 			}
 			if i+1 < len(deltas) {
 				a = unsafe.Add(a, 4*int(t.k)+d)
