@@ -55,6 +55,10 @@ type Config struct {
 	// /proc/sys/kernel/random/boot_id by default. Where it cannot be read every start
 	// counts as one after a power cut.
 	BootIDPath string
+	// Now is the clock on the wall, time.Now by default: of what is written down, and of
+	// what is compared with that. It may be set at any time, so what is measured inside
+	// one process does not rest on it.
+	Now func() time.Time
 	// IndexRecords bounds the index of records that are not yet acknowledged, at
 	// 24 bytes each: 1,048,576 by default. Find reads segments beyond it.
 	IndexRecords int
@@ -88,6 +92,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	c.BootIDPath = cmp.Or(c.BootIDPath, "/proc/sys/kernel/random/boot_id")
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	switch {
 	case c.SegmentBytes < minSegment || c.SegmentBytes > 1<<31:

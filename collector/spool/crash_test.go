@@ -47,6 +47,7 @@ type world struct {
 	next      int
 	order     []string // tokens as they were first stored
 	sentAgain int
+	what      string // the case at hand, for messages
 }
 
 func newWorld(t *testing.T) *world {
@@ -114,12 +115,12 @@ func (w *world) check() {
 	}
 	for id := range w.acked {
 		if seen[id] == 0 {
-			w.t.Fatalf("%s was acknowledged and is lost (%d acknowledged, %d stored)", id, len(w.acked), len(seen))
+			w.t.Fatalf("%s %s was acknowledged and is lost (%d acknowledged, %d stored)", w.what, id, len(w.acked), len(seen))
 		}
 	}
 	for id, n := range seen {
 		if n > 1 {
-			w.t.Fatalf("%s is stored %d times", id, n)
+			w.t.Fatalf("%s %s is stored %d times", w.what, id, n)
 		}
 		if !w.attempted[id] {
 			w.t.Fatalf("%s was never sent", id)

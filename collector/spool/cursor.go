@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 
 	"github.com/pellucid/pellucid/collector"
@@ -99,13 +100,15 @@ func decodeCursor(b []byte) (*cursor, error) {
 	return c, nil
 }
 
-// readCursor returns the newest valid slot, nil where the folder has no cursor,
-// and damaged where a slot that was written cannot be read.
+// readCursor returns the newest valid slot, nil where the file holds none, and damaged
+// where a slot that was written is not valid. A disk that does not give the bytes is an
+// error and not damage: they may be there the next time, and a folder that is taken for
+// one without a cursor delivers what it keeps under new tokens.
 func readCursor(f file) (c *cursor, damaged bool, err error) {
 	b := make([]byte, cursorFileSize)
 	n, err := f.ReadAt(b, 0)
-	if n == 0 && err != nil {
-		n = 0
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, err
 	}
 	b = b[:n]
 	for slot := range 2 {

@@ -41,9 +41,10 @@ type Dead struct {
 	file    file       // nil until something is written
 	batch   string     // the drain is at it, and may still come to store or bury its records
 	number  uint64
+	newest  uint64 // the highest number that a file may have, where it could not be put in use
 	end     int64
 	seq     uint64
-	broken  bool // a write or sync of file has failed: it is never written again
+	broken  bool // a write or sync of file has failed, or it may have been replaced: it is never written again
 	letters map[string]*buried
 	live    int64 // bytes of frames of letters
 	// splits are the tokens of divided inserts, home the letters that a batch has
@@ -476,11 +477,11 @@ func (d *Dead) Erase(ids []string) (int, error) {
 	if d.file == nil || d.end-headerSize == d.live {
 		return n, nil
 	}
-	old := join(d.cfg.Dir, deadName(d.number))
+	old := d.number
 	if err := d.rewrite(); err != nil {
 		return n, err
 	}
-	if err := d.fs.Remove(old); err != nil && !notExist(err) {
+	if err := d.removeFiles(old, d.number); err != nil {
 		return n, fmt.Errorf("erase dead letters: %w", err)
 	}
 	if err := d.fs.SyncDir(d.cfg.Dir); err != nil {
@@ -644,7 +645,7 @@ func (d *Dead) rewrite() error {
 	if err != nil {
 		return fmt.Errorf("rewrite dead letters: %w", err)
 	}
-	h := header{segment: d.number + 1}
+	h := header{segment: max(d.number, d.newest) + 1}
 	_, err = f.WriteAt(h.encode(), 0)
 	moved := map[string]*buried{}
 	end, seq := int64(headerSize), uint64(0)
@@ -655,6 +656,9 @@ func (d *Dead) rewrite() error {
 		err = f.Sync()
 	}
 	if err == nil {
+		// From here on the next start may take the new file for the newest, whatever is
+		// answered: nothing may be added to the one before any more.
+		d.newest, d.broken = h.segment, true
 		err = d.fs.Rename(fresh, join(d.cfg.Dir, deadName(h.segment)))
 	}
 	if err == nil {
@@ -666,14 +670,24 @@ func (d *Dead) rewrite() error {
 	}
 	if d.file != nil {
 		_ = d.file.Close() // everything in it that counts is in the new one
-		if err := d.fs.Remove(join(d.cfg.Dir, deadName(d.number))); err != nil && !notExist(err) {
-			d.cfg.Logger.Warn("a file of dead letters that was replaced could not be removed", "dir", d.cfg.Dir, "file", deadName(d.number), "error", err)
-		}
+	}
+	if err := d.removeFiles(d.number, h.segment); err != nil {
+		d.cfg.Logger.Warn("a file of dead letters that was replaced could not be removed", "dir", d.cfg.Dir, "error", err)
 	}
 	d.file, d.number, d.end, d.seq, d.broken = f, h.segment, end, seq, false
 	d.letters, d.live = moved, 0
 	for _, l := range moved {
 		d.live += l.size
+	}
+	return nil
+}
+
+// removeFiles removes the files from number first to the one before end.
+func (d *Dead) removeFiles(first, end uint64) error {
+	for n := max(first, 1); n < end; n++ {
+		if err := d.fs.Remove(join(d.cfg.Dir, deadName(n))); err != nil && !notExist(err) {
+			return err
+		}
 	}
 	return nil
 }

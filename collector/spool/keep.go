@@ -42,7 +42,7 @@ func (s *Spool) openLedger(exists bool) error {
 		return nil
 	}
 	_ = f.Close()
-	aside := fmt.Sprintf("%s.%d.bad", name, time.Now().UnixNano())
+	aside := fmt.Sprintf("%s.%d.bad", name, s.cfg.Now().UnixNano())
 	if err := s.fs.Rename(name, aside); err != nil {
 		return fmt.Errorf("set ledger aside: %w", err)
 	}
@@ -85,8 +85,9 @@ func (s *Spool) startKeeping() error {
 		if seg == nil {
 			continue
 		}
-		// The clock may have been set since; what lies in the future is of now.
-		age := max(0, now.Sub(time.UnixMilli(l.ackedAt(&l.entries[i]))))
+		// The clock may have been set since; what lies in the future is of now, and
+		// what seems old goes early, but not before it was looked for.
+		age := max(0, s.cfg.Now().Sub(time.UnixMilli(l.ackedAt(&l.entries[i]))))
 		seg.ackedAt = now.Add(-age)
 		if seg.doubt = changed; changed {
 			s.unchecked = append(s.unchecked, l.entries[i])
@@ -148,7 +149,7 @@ func (s *Spool) remember(b *collector.Batch) error {
 	if s.cfg.Level != LevelMachine || p == nil || len(b.Records) == 0 {
 		return nil
 	}
-	l, now := s.ledger, time.Now()
+	l, now := s.ledger, s.cfg.Now()
 	if k := len(l.entries); k > 0 && l.entries[k-1].plan == *p {
 		return nil // the cursor failed after it
 	}
@@ -223,7 +224,7 @@ func (s *Spool) Checked() error {
 	}
 	now := time.Now()
 	h := s.ledger.head
-	h.boot, h.looked, h.lookedAt = s.boot, s.ledger.next, now.UnixMilli()
+	h.boot, h.looked, h.lookedAt = s.boot, s.ledger.next, s.cfg.Now().UnixMilli()
 	if err := s.saveLedger(h); err != nil {
 		return fmt.Errorf("note what was looked for: %w", err)
 	}

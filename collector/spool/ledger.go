@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"slices"
 	"time"
 
@@ -147,12 +148,13 @@ func decodeAcknowledged(b []byte) (acknowledged, error) {
 func entryAt(number uint64) int64 { return ledgerEntriesAt + int64(number%ledgerEntries)*ledgerEntry }
 
 // readLedger returns what a ledger's file says. found is false where no head can be
-// read: then nothing is known of what was forgotten, and no entry may count.
+// valid: then nothing is known of what was forgotten, and no entry may count. As with
+// the cursor a disk that does not give the bytes is an error.
 func readLedger(f file) (l *ledger, found bool, damaged int, err error) {
 	b := make([]byte, ledgerFileSize)
-	n, rerr := f.ReadAt(b, 0)
-	if n == 0 && rerr != nil {
-		n = 0
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, 0, err
 	}
 	b = b[:n]
 	l = &ledger{file: f}

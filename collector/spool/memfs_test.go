@@ -31,8 +31,10 @@ type memFS struct {
 	ops     int
 	crashAt int // 0: never
 	rng     *rand.Rand
-	// fail may return an error for an operation on a name instead of doing it.
-	fail func(op, name string) error
+	// fail may return an error for an operation on a name instead of doing it: for
+	// those that only read, and for locking and closing, as well.
+	fail   func(op, name string) error
+	failed string // the operation and name that failAt had fail
 	// capacity bounds the bytes of all files; 0 for none.
 	capacity int64
 	// afterFailure lists names that were written or synced after a failed sync.
@@ -60,6 +62,18 @@ func (m *memFS) step(op, name string) (crash bool, err error) {
 	return false, nil
 }
 
+// look asks for the error of an operation that changes nothing: nothing can be told
+// apart by a crash in the middle of it, so it is not counted.
+func (m *memFS) look(op, name string) error {
+	if m.down {
+		return errCrashed
+	}
+	if m.fail != nil {
+		return m.fail(op, filepath.Base(name))
+	}
+	return nil
+}
+
 func (m *memFS) used() int64 {
 	n := int64(0)
 	for _, i := range m.now {
@@ -68,7 +82,11 @@ func (m *memFS) used() int64 {
 	return n
 }
 
-func (m *memFS) MkdirAll(string) error { return nil }
+func (m *memFS) MkdirAll(string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.look("mkdir", "")
+}
 
 func (m *memFS) Create(name string) (file, error) {
 	m.mu.Lock()
@@ -88,8 +106,8 @@ func (m *memFS) Create(name string) (file, error) {
 func (m *memFS) Open(name string, readOnly bool) (file, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.down {
-		return nil, errCrashed
+	if err := m.look("open", name); err != nil {
+		return nil, err
 	}
 	i, ok := m.now[name]
 	if !ok {
@@ -98,11 +116,11 @@ func (m *memFS) Open(name string, readOnly bool) (file, error) {
 	return &memFile{m, i, name, readOnly}, nil
 }
 
-func (m *memFS) List(string) ([]string, error) {
+func (m *memFS) List(dir string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.down {
-		return nil, errCrashed
+	if err := m.look("list", dir); err != nil {
+		return nil, err
 	}
 	var names []string
 	for n := range m.now {
@@ -154,11 +172,11 @@ func (m *memFS) SyncDir(string) error {
 	return nil
 }
 
-func (m *memFS) Free(string) (uint64, error) {
+func (m *memFS) Free(dir string) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.down {
-		return 0, errCrashed
+	if err := m.look("free", dir); err != nil {
+		return 0, err
 	}
 	if m.capacity == 0 {
 		return 1 << 40, nil
@@ -175,11 +193,11 @@ func (l memLock) Close() error {
 	return nil
 }
 
-func (m *memFS) Lock(string) (io.Closer, error) {
+func (m *memFS) Lock(name string) (io.Closer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.down {
-		return nil, errCrashed
+	if err := m.look("lock", name); err != nil {
+		return nil, err
 	}
 	if m.locked {
 		return nil, ErrLocked
@@ -256,8 +274,13 @@ type memFile struct {
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if f.m.down {
-		return 0, errCrashed
+	if err := f.m.look("read", f.name); err != nil {
+		// What was read before the bad block is there, as read(2) of several pages may say.
+		n := 0
+		if off < int64(len(f.i.data)) && len(p) > 0 && f.m.rng.IntN(2) == 0 {
+			n = copy(p[:f.m.rng.IntN(len(p))], f.i.data[off:])
+		}
+		return n, err
 	}
 	if off >= int64(len(f.i.data)) {
 		return 0, io.EOF
@@ -334,10 +357,14 @@ func (f *memFile) Reserve(int64) error {
 func (f *memFile) Size() (int64, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if f.m.down {
-		return 0, errCrashed
+	if err := f.m.look("size", f.name); err != nil {
+		return 0, err
 	}
 	return int64(len(f.i.data)), nil
 }
 
-func (f *memFile) Close() error { return nil }
+func (f *memFile) Close() error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	return f.m.look("close", f.name)
+}

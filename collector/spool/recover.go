@@ -70,7 +70,7 @@ func (s *Spool) openCursor(exists, segments bool) error {
 		}
 		_ = f.Close()
 		if damaged {
-			aside := fmt.Sprintf("%s.%d.bad", name, time.Now().UnixNano())
+			aside := fmt.Sprintf("%s.%d.bad", name, s.cfg.Now().UnixNano())
 			if err := s.fs.Rename(name, aside); err != nil {
 				return fmt.Errorf("set cursor aside: %w", err)
 			}
@@ -332,7 +332,7 @@ func (s *Spool) setAside(number uint64, at int64, kind string, b []byte) error {
 	name := join(s.cfg.Dir, fmt.Sprintf("%016d.%d%s.bad", number, at, kind))
 	f, err := s.fs.Create(name)
 	if errors.Is(err, errExist) {
-		name = fmt.Sprintf("%s.%d.bad", strings.TrimSuffix(name, ".bad"), time.Now().UnixNano())
+		name = fmt.Sprintf("%s.%d.bad", strings.TrimSuffix(name, ".bad"), s.cfg.Now().UnixNano())
 		f, err = s.fs.Create(name)
 	}
 	if err != nil {

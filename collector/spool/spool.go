@@ -269,7 +269,7 @@ func (s *Spool) count(st *Stats) (used int64) {
 		st.Lag = time.Since(s.oldest)
 	}
 	if ms := s.received.Load(); ms > 0 && st.Pending > 0 {
-		st.Lag = max(st.Lag, time.Since(time.UnixMilli(ms)))
+		st.Lag = max(st.Lag, s.cfg.Now().Sub(time.UnixMilli(ms)))
 	}
 	return used
 }

@@ -1,0 +1,252 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// persevere is a workload on a disk with errors: whatever fails is answered with an
+// error or tried again, and the rest goes on.
+func (w *world) persevere(s *Spool, rng *rand.Rand, steps int) {
+	for range steps {
+		_ = w.append(s, 500+rng.IntN(12_000)) // answered with 503
+		if rng.IntN(3) != 0 {
+			continue
+		}
+		s.Flush()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		b, err := s.Next(ctx)
+		cancel()
+		if err != nil {
+			continue
+		}
+		if rng.IntN(3) != 0 {
+			w.insert(b)
+			_ = s.Ack(context.Background(), b) // offered again, and known to the store
+		}
+		_, _ = s.Find("id-1")
+		_ = s.Stats()
+	}
+}
+
+// failAt makes the k-th operation of a disk fail, or it and all that follow. came reports
+// whether there was one.
+func (m *memFS) failAt(k int, forGood bool, err error) (came func() bool) {
+	n := 0
+	m.fail = func(op, name string) error {
+		n++
+		if n == k {
+			m.failed = op + " " + name
+		}
+		if n == k || n > k && forGood {
+			return err
+		}
+		return nil
+	}
+	return func() bool { return n >= k }
+}
+
+// failOnce has the k-th operation on a folder in use fail and looks at what a later start
+// makes of it. It reports whether there were that many operations.
+func failOnce(t *testing.T, level Level, power, forGood bool, k int, seed uint64) (came, refused bool) {
+	t.Helper()
+	w, disk := newWorld(t), newMemFS(seed)
+	cfg := keepConfig()
+	cfg.Level = level
+	disk.boot("boot-0")
+	rng := rand.New(rand.NewPCG(seed, 3))
+	first, err := open(cfg, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.persevere(first, rng, 12)
+	node := first.cursor.node
+	disk = disk.afterCrash(power)
+	boot := "boot-0"
+	if power {
+		boot = "boot-1"
+	}
+	disk.boot(boot)
+
+	// On a full disk what is merely kept gives way, and with it what a power cut takes then.
+	fault := []error{syscall.EIO, syscall.ENOSPC}[k%2]
+	if power {
+		fault = syscall.EIO
+	}
+	reached := disk.failAt(k, forGood, fault)
+	s, err := open(cfg, disk)
+	if err == nil {
+		if s.cursor.node != node {
+			t.Fatalf("seed %d, operation %d: the folder was taken for a new one", seed, k)
+		}
+		if err := w.look(s); err == nil {
+			w.persevere(s, rng, 12)
+		}
+		_ = s.Close()
+	}
+	came, refused = reached(), err != nil
+	w.what = fmt.Sprintf("seed %d, operation %d (%s):", seed, k, disk.failed)
+	if refused && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("seed %d, operation %d: the start is refused without the reason: %v", seed, k, err)
+	}
+	if refused && disk.locked {
+		t.Fatalf("seed %d, operation %d: the folder stays locked after %v", seed, k, err)
+	}
+	if len(disk.afterFailure) > 0 {
+		t.Fatalf("seed %d, operation %d: written or synced again after a failed sync: %v", seed, k, disk.afterFailure)
+	}
+	disk = disk.afterCrash(power)
+	if power {
+		w.lose(rng.IntN(3))
+		boot = "boot-2"
+	}
+	disk.boot(boot)
+	s, err = open(cfg, disk)
+	if err != nil {
+		t.Fatalf("seed %d, operation %d: open once the disk is well: %v", seed, k, err)
+	}
+	if s.cursor.node != node {
+		t.Fatalf("seed %d, operation %d: the folder was taken for a new one", seed, k)
+	}
+	if err := errors.Join(w.look(s), w.drain(s)); err != nil {
+		t.Fatalf("seed %d, operation %d: %v", seed, k, err)
+	}
+	w.check()
+	if err := s.Close(); err != nil {
+		t.Fatalf("seed %d, operation %d: close: %v", seed, k, err)
+	}
+	return came, refused
+}
+
+// TestErrorAtEveryOperation has every operation fail, reads, lists and closes among them,
+// once and from then on: nothing acknowledged is lost or stored twice, and a folder that
+// cannot be read keeps the server from starting instead of passing for a new one.
+func TestErrorAtEveryOperation(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	for _, c := range []struct {
+		level          Level
+		power, forGood bool
+	}{
+		{LevelProcess, false, false}, {LevelProcess, false, true},
+		{LevelMachine, false, false}, {LevelMachine, true, false}, {LevelMachine, true, true},
+	} {
+		t.Run(fmt.Sprintf("%s/power=%t/forGood=%t", c.level, c.power, c.forGood), func(t *testing.T) {
+			runs, starts := 0, 0
+			for round := range uint64(3) {
+				for k := 1; ; k++ {
+					came, refused := failOnce(t, c.level, c.power, c.forGood, k, seed+round)
+					if !came {
+						break
+					}
+					runs++
+					if refused {
+						starts++
+					}
+				}
+			}
+			if runs < 200 || starts < 20 {
+				t.Fatalf("only %d errors were tried, of them %d at a start", runs, starts)
+			}
+			t.Logf("%d errors, %d starts refused", runs, starts)
+		})
+	}
+}
+
+// TestUnreadableCursorAndLedger names the files whose error was once taken for a folder
+// without them, after which each kept batch went out under a new token.
+func TestUnreadableCursorAndLedger(t *testing.T) {
+	for _, name := range []string{cursorName, ledgerName} {
+		for _, op := range []string{"open", "read"} {
+			w, disk := newWorld(t), newMemFS(1)
+			disk.boot("boot-0")
+			s, err := open(keepConfig(), disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(w.append(s, 100), w.drain(s), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			disk.fail = func(o, n string) error {
+				if o == op && n == name {
+					return syscall.EIO
+				}
+				return nil
+			}
+			if s, err := open(keepConfig(), disk); !errors.Is(err, syscall.EIO) {
+				t.Fatalf("%s of %s fails: opened %v, error %v", op, name, s != nil, err)
+			}
+			disk.fail = nil
+			if s, err = open(keepConfig(), disk); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(w.append(s, 100), w.drain(s), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			w.check()
+			if k := len(w.store); k != 2 {
+				t.Fatalf("%s of %s: %d batches are stored, not 2", op, name, k)
+			}
+		}
+	}
+}
+
+// TestDeadLettersSurviveEveryError: whatever operation fails, once or from then on, what a
+// method had said is there is there for the next start, and a folder that cannot be read
+// does not pass for one without letters.
+func TestDeadLettersSurviveEveryError(t *testing.T) {
+	for _, forGood := range []bool{false, true} {
+		refused := 0
+		for k := 1; ; k++ {
+			disk := newMemFS(uint64(k))
+			buried, split := map[string]bool{}, map[string]bool{}
+			add := func(d *Dead, from, n int) {
+				for i := from; i < from+n; i++ {
+					if l := aLetter("b", i); d.Bury([]collector.DeadLetter{l}) == nil {
+						buried[l.ID] = true
+					}
+					if token := fmt.Sprint("t", i); d.Divide("b", token) == nil {
+						split[token] = true
+					}
+				}
+			}
+			add(deadAt(t, disk), 0, 3)
+			came := disk.failAt(k, forGood, syscall.EIO)
+			d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, disk)
+			if err == nil {
+				add(d, 3, 3)
+				d.mu.Lock()
+				_ = d.rewrite() // what it says is held below
+				d.mu.Unlock()
+				add(d, 6, 2)
+			} else if refused++; !errors.Is(err, syscall.EIO) {
+				t.Fatalf("operation %d: refused without the reason: %v", k, err)
+			}
+			what := disk.failed
+			d = deadAt(t, disk.afterCrash(false))
+			for id := range buried {
+				if l, err := d.Get(id); err != nil || len(l.Payload) == 0 {
+					t.Fatalf("operation %d fails (%s): letter lost: %v", k, what, err)
+				}
+			}
+			for token := range split {
+				if !d.Divided("b", token) {
+					t.Fatalf("operation %d fails: that %s was divided is forgotten", k, token)
+				}
+			}
+			if !came() {
+				break
+			}
+		}
+		if refused < 3 {
+			t.Fatalf("only %d errors at a start", refused)
+		}
+	}
+}
