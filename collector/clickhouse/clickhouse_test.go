@@ -363,7 +363,10 @@ func TestFourMigratorsAtOnce(t *testing.T) {
 }
 
 func TestBreakingTableSettingsAreRefused(t *testing.T) {
-	for setting, want := range map[string]string{"async_insert = 1": "async_insert", "non_replicated_deduplication_window = 0": "deduplication window"} {
+	for setting, want := range map[string]string{
+		"async_insert = 1": "async_insert", "non_replicated_deduplication_window = 0": "no deduplication window",
+		"non_replicated_deduplication_window = 999": "deduplication window of 999 blocks",
+	} {
 		dsn := embeddedtest.DSN(t)
 		s := openDSN(t, dsn)
 		if err := s.conn.Exec(t.Context(), "ALTER TABLE predictions MODIFY SETTING "+setting); err != nil {
@@ -373,6 +376,65 @@ func TestBreakingTableSettingsAreRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "predictions") {
 			t.Errorf("%s: %v", setting, err)
 		}
+	}
+}
+
+// TestDeduplicationWindows: a window is refused where retried inserts may outlive it, and
+// the error says how to mend that.
+func TestDeduplicationWindows(t *testing.T) {
+	const day = "replicated_deduplication_window_seconds = 86400"
+	for settings, want := range map[string]string{
+		"MergeTree ORDER BY a": "no deduplication window",
+		"MergeTree ORDER BY a SETTINGS index_granularity = 8192":                                                                                             "no deduplication window",
+		"MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 1":                                                                              "window of 1 blocks",
+		"MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 999, index_granularity = 8192":                                                  "window of 999 blocks",
+		"MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 1000":                                                                           "",
+		"MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = '10000'":                                                                        "",
+		"MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = -1":                                                                             "no deduplication window",
+		"MergeTree ORDER BY a SETTINGS replicated_deduplication_window = 10000, " + day:                                                                      "no deduplication window",
+		"ReplicatedMergeTree('/x', '{replica}') ORDER BY a SETTINGS " + day:                                                                                  "no deduplication window",
+		"ReplicatedMergeTree('/x', '{replica}') ORDER BY a SETTINGS replicated_deduplication_window = 100, " + day:                                           "window of 100 blocks",
+		"ReplicatedMergeTree('/x', '{replica}') ORDER BY a SETTINGS replicated_deduplication_window = 1000, " + day:                                          "",
+		"ReplicatedMergeTree('/x', '{replica}') ORDER BY a SETTINGS replicated_deduplication_window = 10000":                                                 "sooner than a day",
+		"ReplicatedMergeTree('/x', '{replica}') ORDER BY a SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 3600": "sooner than a day",
+	} {
+		err := checkEngine("bins_1m", settings)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "ALTER TABLE bins_1m MODIFY SETTING")) {
+			t.Errorf("%s: %v, want %q", settings, err, want)
+		}
+	}
+}
+
+// TestClockJumps: a batch received by a clock that jumped over a hundred years and back is
+// stored once, whatever months that makes of it.
+func TestClockJumps(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	ref := m.reference(t, 100)
+	cfg := WriterConfig{Reference: func(string) *stats.Reference { return ref }}
+	records, rows := []collector.Record{m.schemaRecord(t)}, 0
+	for i := range 240 {
+		at := base.AddDate(0, -m.rng.Intn(12*40), -m.rng.Intn(31))
+		switch i % 8 {
+		case 0:
+			at = time.Unix(int64(i), 0) // a machine without a battery
+		case 1:
+			at = base.AddDate(60+i%5, 0, 0)
+		case 2:
+			at = base.Add(time.Duration(i) * time.Hour)
+		}
+		p := m.prediction(t, 1+i%3, at)
+		rows += p.Rows
+		records = append(records, record(p), feedback(&collector.Feedback{Tenant: "default", PredictionID: p.ID, Label: "1", ObservedAt: at, ReceivedAt: at}))
+	}
+	for range 2 { // and again by a process that does not know of the first
+		write(t, writer(t, s, cfg), "jumps", records...)
+	}
+	m.consistent(t, s, rows)
+	if n := number(t, s, "SELECT count() FROM feedback"); n != 240 {
+		t.Errorf("%v labels, not 240", n)
+	}
+	if n := number(t, s, "SELECT uniqExact(toYYYYMM(received_at)) FROM predictions"); n < 100 {
+		t.Errorf("only %v months", n)
 	}
 }
 

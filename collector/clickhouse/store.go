@@ -273,8 +273,17 @@ func tableSettings(full string) map[string]string {
 	return have
 }
 
-// leastReplicatedWindow is a day, in seconds: the server's own default is an hour.
-const leastReplicatedWindow = 24 * 60 * 60
+// A table forgets the token of an insert when window more blocks have come. Between the
+// first attempt of an insert and the last there come, of the same server, the other inserts
+// of its batch into the table: one a month of its rows, or a version and reference, and
+// where the insert is divided two a halving, 2 * 17 for a letter among 50,000 records. Of
+// each other server that drains into the same tables there come as many. leastWindow is
+// eight letters a batch and four servers (1,088), rounded; tables are made with ten times
+// that. leastReplicatedWindow is a day, in seconds: the server's own default is an hour.
+const (
+	leastWindow           = 1000
+	leastReplicatedWindow = 24 * 60 * 60
+)
 
 func checkEngine(table, full string) error {
 	have := tableSettings(full)
@@ -282,14 +291,27 @@ func checkEngine(table, full string) error {
 		return fmt.Errorf("table %s has async_insert = %s, under which acknowledged rows can be lost or doubled: ALTER TABLE %s RESET SETTING async_insert", table, v, table)
 	}
 	if strings.HasPrefix(full, "Replicated") {
-		if n, err := strconv.Atoi(have["replicated_deduplication_window_seconds"]); err != nil || n < leastReplicatedWindow {
-			return fmt.Errorf("table %s forgets what was inserted sooner than a day ago, so an insert retried after an outage would double its rows: ALTER TABLE %s MODIFY SETTING "+
-				replicatedWindow, table, table, dedupWindow)
+		mend := fmt.Sprintf("ALTER TABLE %s MODIFY SETTING "+replicatedWindow, table, dedupWindow)
+		if n, err := strconv.ParseUint(have["replicated_deduplication_window_seconds"], 10, 64); err != nil || n < leastReplicatedWindow {
+			return fmt.Errorf("table %s forgets what was inserted sooner than a day ago, so an insert retried after an outage would double its rows: %s", table, mend)
 		}
-		return nil
+		return checkWindow(table, "replicated_deduplication_window", have, mend)
 	}
-	if v := have["non_replicated_deduplication_window"]; v == "" || v == "0" {
-		return fmt.Errorf("table %s has no deduplication window, so a retried insert would double its rows: ALTER TABLE %s MODIFY SETTING non_replicated_deduplication_window = %d", table, table, dedupWindow)
+	const window = "non_replicated_deduplication_window"
+	return checkWindow(table, window, have, fmt.Sprintf("ALTER TABLE %s MODIFY SETTING %s = %d", table, window, dedupWindow))
+}
+
+// checkWindow refuses a deduplication window that retried inserts may outlive. What a
+// table does not say itself is the server's default, which differs and may change.
+func checkWindow(table, name string, have map[string]string, mend string) error {
+	v, ok := have[name]
+	n, err := strconv.ParseUint(v, 10, 64)
+	switch {
+	case !ok || err != nil || n == 0:
+		return fmt.Errorf("table %s has no deduplication window of its own (%s), so a retried insert would double its rows: %s", table, name, mend)
+	case n < leastWindow:
+		return fmt.Errorf("table %s has a deduplication window of %d blocks (%s), less than the %d that retried inserts need, so they could double their rows: %s",
+			table, n, name, leastWindow, mend)
 	}
 	return nil
 }
