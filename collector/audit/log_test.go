@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -438,4 +440,102 @@ func TestHashIsKeyed(t *testing.T) {
 	if la.Hash("x") == la.Hash("y") || la.Hash("x") == lb.Hash("x") || la.Hash("x") != HashWith(testKey, "x") {
 		t.Error("the hash is not one of value and key")
 	}
+}
+
+// TestClockJumps: the chain is one of numbers and MACs, whatever the times of its entries.
+func TestClockJumps(t *testing.T) {
+	cfg := config(t)
+	cfg.fileBytes = 1500
+	at := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
+	cfg.Now = func() time.Time { return at }
+	cfg.HeadFile = filepath.Join(t.TempDir(), "heads")
+	for i, d := range []time.Duration{0, -time.Hour, 24 * time.Hour, -5 * 365 * 24 * time.Hour, 70 * 365 * 24 * time.Hour, -56 * 365 * 24 * time.Hour} {
+		at = at.Add(d)
+		l := openLog(t, cfg)
+		add(t, l, 3)
+		at = at.Add(-d / 2) // and while it is open
+		add(t, l, 3)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r := verify(t, cfg, cfg.HeadFile)
+		wantOK(t, r)
+		if got := l.Head().Seq; got < uint64(6*(i+1)) {
+			t.Errorf("the chain ends at %d", got)
+		}
+	}
+}
+
+// TestHeadInTheLog: every export is a line of the log, from which the chain can be
+// verified as from the file.
+func TestHeadInTheLog(t *testing.T) {
+	cfg := config(t)
+	var out lines
+	cfg.Log, cfg.HeadEvery = slog.New(slog.NewJSONHandler(&out, nil)), 10*time.Millisecond
+	l := openLog(t, cfg)
+	add(t, l, 4)
+	want := l.Head()
+	heads := func() (list []Head) {
+		for line := range strings.Lines(out.String()) {
+			var h struct {
+				Msg string `json:"msg"`
+				Head
+			}
+			if err := json.Unmarshal([]byte(line), &h); err != nil {
+				t.Fatal(err)
+			}
+			if h.Msg == "audit head" {
+				list = append(list, h.Head)
+			}
+		}
+		return list
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		list := heads()
+		if len(list) > 1 && list[len(list)-1].Seq == want.Seq && list[len(list)-1].MAC == want.MAC {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the log tells of %+v, not of %+v", list, want)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The lines, put in a file, are heads; and they tell of a tail that was cut.
+	path := filepath.Join(t.TempDir(), "heads")
+	for _, h := range heads() {
+		if err := appendHead(path, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantOK(t, verify(t, cfg, path))
+	name := filepath.Join(cfg.Dir, fileName(1))
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := bytes.LastIndexByte(b[:len(b)-1], '\n') + 1
+	put(t, cfg, fileName(1), b[:cut])
+	if r := verify(t, cfg, path); r.OK() {
+		t.Error("a cut tail fits the heads of the log")
+	}
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -40,7 +41,12 @@ func scan(dir string) (found []source, bad map[[2]string]string, err error) {
 		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		if !isDir(filepath.Join(dir, e.Name())) {
+		folder, err := isDir(filepath.Join(dir, e.Name()))
+		if err != nil {
+			bad[[2]string{e.Name(), ""}] = err.Error()
+			continue
+		}
+		if !folder {
 			if s, ok := bareModel(dir, e.Name()); ok {
 				found = append(found, s)
 			}
@@ -79,10 +85,17 @@ func versions(dir, name string, bad map[[2]string]string) (found []source) {
 	}
 	for _, e := range entries {
 		vdir := filepath.Join(dir, name, e.Name())
-		if strings.HasPrefix(e.Name(), ".") || !isDir(vdir) {
+		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		key := [2]string{name, e.Name()}
+		folder, err := isDir(vdir)
+		if err != nil {
+			bad[key] = err.Error()
+		}
+		if err != nil || !folder {
+			continue
+		}
 		if !nameRule.MatchString(e.Name()) {
 			bad[key] = "a version's name has letters, digits, '.', '_' and '-' only"
 			continue
@@ -104,7 +117,11 @@ func versions(dir, name string, bad map[[2]string]string) (found []source) {
 func modelFile(dir string) (string, error) {
 	var got []string
 	for _, ext := range extensions {
-		if _, err := os.Stat(filepath.Join(dir, "model"+ext)); err == nil {
+		_, err := os.Stat(filepath.Join(dir, "model"+ext))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err == nil {
 			got = append(got, "model"+ext)
 		}
 	}
@@ -122,9 +139,14 @@ func exists(path string) bool {
 	return err == nil
 }
 
-func isDir(path string) bool {
+// isDir reports whether path is a folder. An error of the disk is one: a version that
+// cannot be looked at has not gone.
+func isDir(path string) (bool, error) {
 	st, err := os.Stat(path)
-	return err == nil && st.IsDir()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && st.IsDir(), err
 }
 
 // stamp joins name, size and time of every file of a version.
