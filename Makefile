@@ -1,5 +1,5 @@
 # A convenience, never a need: every target is one command you can type.
-.PHONY: help build static test race lint fuzz crash bench release image clean
+.PHONY: help build static test race lint fuzz crash full bench release image clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,8 @@ fuzz: ## every fuzz target for a minute
 	.ci/fuzz 60s
 crash: ## 200 kill -9 of the server and of its ClickHouse during traffic
 	go run ./bench/crash -kills 200
+full: ## 20 kills while the disk is filled and freed
+	go run ./bench/crash -kills 20 -every 4s -disk 1200
 bench: ## requests, rows a second, bytes a row, start to ready
 	go run ./bench/serving
 release: ## dist/: archives for linux, darwin and windows

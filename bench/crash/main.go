@@ -1,19 +1,23 @@
 // Command crash kills the real server, or its ClickHouse, with SIGKILL again and
-// again while clients send predictions (inference requests, spans by OTLP, a payload
-// logger's CloudEvents), and then holds what is stored against what was sent:
+// again while clients send predictions and labels by every road there is (inference by
+// HTTP, gRPC and gRPC streams; predictions made elsewhere by JSON and by gRPC, with
+// weights and some ids twice on purpose; spans by OTLP; a payload logger's CloudEvents;
+// labels by our id and by the caller's), and then holds what is stored against what was sent:
 //
-//   - every acknowledged prediction is stored (nothing lost),
-//   - every stored prediction was attempted (nothing made up),
-//   - none is stored twice.
+//   - every acknowledged prediction and label is stored (nothing lost),
+//   - every stored one was attempted (nothing made up),
+//   - none is stored twice,
+//   - the rollups are the sums of the rows.
+//
+// With -disk the data lies on a file system of that many MiB in memory, which is filled
+// to the last byte and freed meanwhile. Where that may not be mounted it says so and exits 0.
 //
 // It builds the binary, makes its own data folder and model, and exits 1 when
 // any of that does not hold.
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,6 +29,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,24 +46,33 @@ import (
 const model = `{"learner":{"attributes":{},"feature_names":["a","b"],"feature_types":["float","float"],"gradient_booster":{"model":{"cats":{"enc":[],"feature_segments":[],"sorted_idx":[]},"gbtree_model_param":{"num_parallel_tree":"1","num_trees":"1"},"iteration_indptr":[0,1],"tree_info":[0],"trees":[{"base_weights":[0,-0.4,0.4],"categories":[],"categories_nodes":[],"categories_segments":[],"categories_sizes":[],"default_left":[0,0,0],"id":0,"left_children":[1,-1,-1],"loss_changes":[1,0,0],"parents":[2147483647,0,0],"right_children":[2,-1,-1],"split_conditions":[0.5,-0.4,0.4],"split_indices":[0,0,0],"split_type":[0,0,0],"sum_hessian":[10,5,5],"tree_param":{"num_deleted":"0","num_feature":"2","num_nodes":"3","size_leaf_vector":"1"}}]},"name":"gbtree"},"learner_model_param":{"base_score":"5E-1","boost_from_average":"1","num_class":"0","num_feature":"2","num_target":"1"},"objective":{"name":"binary:logistic","reg_loss_param":{"scale_pos_weight":"1"}}},"version":[2,1,4]}`
 
 type options struct {
-	kills   int
-	workers int
-	every   time.Duration
-	keep    bool
-	seed    uint64
-	binary  string
+	kills      int
+	durability string
+	disk       int
+	workers    int
+	every      time.Duration
+	keep       bool
+	seed       uint64
+	binary     string
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.kills, "kills", 20, "how many times to kill")
-	flag.IntVar(&o.workers, "workers", 8, "clients sending inference requests at a time; four more send what was predicted elsewhere")
+	flag.StringVar(&o.durability, "durability", "alternate", "process, machine, or alternate: each start takes the other")
+	flag.IntVar(&o.disk, "disk", 0, "MiB of a disk for the data that is filled and freed meanwhile; 0 for none")
+	flag.IntVar(&o.workers, "workers", 8, "clients sending inference requests at a time; two a road send all else")
 	flag.DurationVar(&o.every, "every", 700*time.Millisecond, "mean time between kills, once the server answers")
 	flag.BoolVar(&o.keep, "keep", false, "keep the data folder where all is well, too")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of the choices")
 	flag.StringVar(&o.binary, "binary", "", "a pellucid binary; empty builds one")
 	flag.Parse()
-	if err := run(o); err != nil {
+	err := run(o)
+	if errors.Is(err, errNoMount) {
+		fmt.Println("skipped:", err)
+		return
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "crash:", err)
 		os.Exit(1)
 	}
@@ -66,6 +80,14 @@ func main() {
 
 // run is the whole test: traffic and kills, then the reckoning.
 func run(o options) (err error) {
+	if !slices.Contains([]string{"process", "machine", "alternate"}, o.durability) {
+		return fmt.Errorf("durability %q is not process, machine or alternate", o.durability)
+	}
+	if o.disk > 0 {
+		if ended, err := mayMount(); ended || err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp("", "pellucid-crash-")
 	if err != nil {
 		return err
@@ -77,6 +99,45 @@ func run(o options) (err error) {
 		}
 		err = os.RemoveAll(dir)
 	}()
+	if err := prepare(dir, &o); err != nil {
+		return err
+	}
+	if o.disk > 0 {
+		data := filepath.Join(dir, "data")
+		if err := mount(data, o.disk); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, unmount(data)) }()
+	}
+	t := &trial{options: o, dir: dir, random: rand.New(rand.NewPCG(o.seed, 1)), acked: map[string]bool{}, ackedLabels: map[int64]bool{}}
+	if t.addr, err = freeAddress(); err != nil {
+		return err
+	}
+	if t.rpc, err = freeAddress(); err != nil {
+		return err
+	}
+	t.url = "http://" + t.addr
+	fmt.Printf("seed %d, folder %s\n", o.seed, dir)
+	defer t.stop()
+	if err := t.start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	clients := t.clients(ctx)
+	if o.disk > 0 {
+		clients.Go(func() { t.fillAndFree(ctx) })
+	}
+	err = t.killLoop()
+	cancel()
+	clients.Wait()
+	if err != nil {
+		return err
+	}
+	return t.reckon()
+}
+
+// prepare makes the binary, the model and a configuration for each durability.
+func prepare(dir string, o *options) error {
 	if o.binary == "" {
 		o.binary = filepath.Join(dir, "pellucid")
 		build := exec.Command("go", "build", "-o", o.binary, "./cmd/pellucid")
@@ -86,31 +147,17 @@ func run(o options) (err error) {
 			return fmt.Errorf("build the server: %w", err)
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "models"), 0o700); err != nil {
-		return err
+	for _, d := range []string{"models", "data"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return err
+		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "models", "m.json"), []byte(model), 0o600); err != nil {
-		return err
+	for _, level := range []string{"process", "machine"} {
+		if err := os.WriteFile(filepath.Join(dir, level+".yaml"), []byte("capture: {durability: "+level+"}\n"), 0o600); err != nil {
+			return err
+		}
 	}
-	addr, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	fmt.Printf("seed %d, folder %s\n", o.seed, dir)
-	t := &trial{options: o, dir: dir, url: "http://" + addr, addr: addr, random: rand.New(rand.NewPCG(o.seed, 1))}
-	defer t.stop()
-	if err := t.start(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	clients := t.clients(ctx)
-	err = t.killLoop()
-	cancel()
-	clients.Wait()
-	if err != nil {
-		return err
-	}
-	return t.reckon()
+	return os.WriteFile(filepath.Join(dir, "models", "m.json"), []byte(model), 0o600)
 }
 
 func freeAddress() (string, error) {
@@ -125,15 +172,28 @@ func freeAddress() (string, error) {
 // trial is one server over its many lives, and what was sent to it.
 type trial struct {
 	options
-	dir, url, addr string
-	random         *rand.Rand
-	server         *exec.Cmd
-	log            *os.File
+	dir, url, addr, rpc string
+	random              *rand.Rand
+	server              *exec.Cmd
+	log                 *os.File
+	starts              int
 
-	attempted atomic.Int64
-	mu        sync.Mutex
-	acked     []string
-	killed    map[string]int
+	attempted, labels atomic.Int64
+	refused           atomic.Int64 // requests that were not acknowledged
+	fills             atomic.Int64
+	mu                sync.Mutex
+	acked             map[string]bool
+	ackedLabels       map[int64]bool
+	killed            map[string]int
+}
+
+// level is the durability of the next start. Tables made at machine serve process as
+// well, so that comes first.
+func (t *trial) level() string {
+	if t.durability != "alternate" {
+		return t.durability
+	}
+	return []string{"machine", "process"}[t.starts%2]
 }
 
 func (t *trial) start() error {
@@ -144,7 +204,9 @@ func (t *trial) start() error {
 		}
 		t.log = f
 	}
-	t.server = exec.Command(t.binary, "serve", "--http", t.addr, "--grpc", "", "--models", filepath.Join(t.dir, "models"), "--data", filepath.Join(t.dir, "data"))
+	t.server = exec.Command(t.binary, "serve", "--config", filepath.Join(t.dir, t.level()+".yaml"), "--http", t.addr, "--grpc", t.rpc,
+		"--models", filepath.Join(t.dir, "models"), "--data", filepath.Join(t.dir, "data"))
+	t.starts++
 	t.server.Stdout, t.server.Stderr = t.log, t.log
 	if err := t.server.Start(); err != nil {
 		return err
@@ -179,29 +241,31 @@ func (t *trial) stop() {
 	}
 }
 
-// clients send single rows and batches until ctx ends, and some predictions made
-// elsewhere, each row with an id of its own; what was answered 200 is acknowledged.
+// clients send by every road until ctx ends, each row with an id of its own; what was
+// answered as recorded is acknowledged. A client goes on without waiting for the others.
 func (t *trial) clients(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
-	for w := range t.workers + 2*len(roads) {
+	for w := range t.workers + 2*(len(roads)-1) {
+		r := roads[0]
+		if w >= t.workers {
+			r = roads[1+(w-t.workers)/2]
+		}
 		wg.Go(func() {
-			client := &http.Client{Timeout: 10 * time.Second}
+			c := &client{trial: t, web: &http.Client{Timeout: 10 * time.Second}}
+			if err := c.dial(t.rpc); err != nil {
+				panic(err) // an address of our own
+			}
+			defer c.close()
 			for n := 0; ctx.Err() == nil; n++ {
-				if w >= t.workers {
-					t.elsewhere(ctx, client, w, fmt.Sprintf("w%d-%d", w, n))
-					continue
-				}
-				rows := 1 + (n%5)*(n%2)
-				ids := make([]string, rows)
+				ids := make([]string, 1+(n%r.rows)*(n%2))
 				for i := range ids {
 					ids[i] = fmt.Sprintf("w%d-%d-%d", w, n, i)
 				}
-				t.attempted.Add(int64(rows))
-				if send(ctx, client, t.url, ids) {
-					t.mu.Lock()
-					t.acked = append(t.acked, ids...)
-					t.mu.Unlock()
+				t.attempted.Add(int64(len(ids)))
+				if r.send(ctx, c, ids) {
+					t.acknowledge(ids)
 				} else {
+					t.refused.Add(1)
 					time.Sleep(5 * time.Millisecond)
 				}
 			}
@@ -210,48 +274,12 @@ func (t *trial) clients(ctx context.Context) *sync.WaitGroup {
 	return &wg
 }
 
-// elsewhere sends predictions made elsewhere; w chooses their road.
-func (t *trial) elsewhere(ctx context.Context, client *http.Client, w int, name string) {
-	r := roads[w%len(roads)]
-	ids := make([]string, r.rows)
-	for i := range ids {
-		ids[i] = fmt.Sprintf("%s-%d", name, i)
+func (t *trial) acknowledge(ids []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		t.acked[id] = true
 	}
-	t.attempted.Add(int64(len(ids)))
-	if r.send(ctx, client, t.url, ids) {
-		t.mu.Lock()
-		t.acked = append(t.acked, ids...)
-		t.mu.Unlock()
-	}
-}
-
-func send(ctx context.Context, client *http.Client, url string, ids []string) bool {
-	data := make([]float64, 2*len(ids))
-	for i := range data {
-		data[i] = float64(i%7) / 7
-	}
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return false
-	}
-	body, err := json.Marshal(map[string]any{
-		"parameters": map[string]any{"external_ids": string(list)},
-		"inputs":     []any{map[string]any{"name": "input", "datatype": "FP32", "shape": []int{len(ids), 2}, "data": data}},
-	})
-	if err != nil {
-		return false
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v2/models/m/infer", bytes.NewReader(body))
-	if err != nil {
-		return false
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err == nil && resp.StatusCode == http.StatusOK
 }
 
 // killLoop kills the server or its ClickHouse, in turn at random, and starts the
@@ -323,65 +351,6 @@ func engineOf(server int) (int, error) {
 	return 0, errors.New("the server has no child process")
 }
 
-// reckon waits until the spool is drained and compares.
-func (t *trial) reckon() error {
-	conn, err := t.connect()
-	if err != nil {
-		return err
-	}
-	defer conn.Close() //nolint:errcheck // the process ends
-	ctx := context.Background()
-	began := time.Now()
-	behind, err := t.waiting()
-	if err == nil {
-		err = t.drained()
-	}
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%g records were waiting after the last kill, for %.1f s\n", behind, time.Since(began).Seconds())
-	// The last batch is in the tables a moment before it is acknowledged, and after that
-	// all of it is: only a connection that breaks is a reason to look again.
-	var stored map[string]int
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
-		if stored, err = storedIDs(ctx, conn); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
-	if err != nil {
-		return err
-	}
-	lost, doubled := t.missing(stored), 0
-	for _, n := range stored {
-		if n > 1 {
-			doubled++
-		}
-	}
-	var count, unique uint64
-	if err := conn.QueryRow(ctx, "SELECT count(), uniqExact(id, row) FROM predictions").Scan(&count, &unique); err != nil {
-		return err
-	}
-	var rolled uint64
-	if err := conn.QueryRow(ctx, "SELECT sum(rows) FROM traffic_1m").Scan(&rolled); err != nil {
-		return err
-	}
-	fmt.Printf("kills: %d server, %d clickhouse\nattempted %d, acknowledged %d, stored %d, lost %d, doubled %d\n",
-		t.killed["server"], t.killed["clickhouse"], t.attempted.Load(), len(t.acked), count, lost, doubled)
-	switch {
-	case lost > 0:
-		return fmt.Errorf("%d acknowledged predictions are not stored", lost)
-	case rolled != count:
-		return fmt.Errorf("the rollup counts %d rows, the table %d", rolled, count)
-	case doubled > 0 || count != unique:
-		return fmt.Errorf("%d predictions are stored more than once (count %d, unique %d)", doubled, count, unique)
-	case int64(len(stored)) > t.attempted.Load():
-		return fmt.Errorf("%d stored of %d attempted", len(stored), t.attempted.Load())
-	case len(t.acked) == 0:
-		return errors.New("nothing was acknowledged: the trial proves nothing")
-	}
-	return nil
-}
-
 // drained waits until the spool is empty, as long as it becomes less.
 func (t *trial) drained() error {
 	least, since := math.Inf(1), time.Now()
@@ -419,16 +388,6 @@ func (t *trial) waiting() (float64, error) {
 	return 0, errors.New("no ml_spool_pending_records among the metrics")
 }
 
-func (t *trial) missing(stored map[string]int) int {
-	n := 0
-	for _, id := range t.acked {
-		if stored[id] == 0 {
-			n++
-		}
-	}
-	return n
-}
-
 func (t *trial) connect() (driver.Conn, error) {
 	out, err := exec.Command(t.binary, "clickhouse", "env", "--data", filepath.Join(t.dir, "data")).Output()
 	if err != nil {
@@ -444,23 +403,4 @@ func (t *trial) connect() (driver.Conn, error) {
 		}
 	}
 	return nil, fmt.Errorf("no PELLUCID_CLICKHOUSE in %q", out)
-}
-
-// storedIDs returns how often each of the clients' ids is stored as answered.
-func storedIDs(ctx context.Context, conn driver.Conn) (map[string]int, error) {
-	rows, err := conn.Query(ctx, "SELECT if(external_id = '', id, external_id) AS sent, count() FROM predictions WHERE status = 200 GROUP BY sent")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	ids := map[string]int{}
-	for rows.Next() {
-		var id string
-		var n uint64
-		if err := rows.Scan(&id, &n); err != nil {
-			return nil, err
-		}
-		ids[id] = int(n)
-	}
-	return ids, rows.Err()
 }
