@@ -26,7 +26,7 @@ func mayMount() (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer os.Remove(dir) //nolint:errcheck // an empty folder
+	defer os.Remove(dir)
 	if err := mount(dir, 1); err == nil {
 		return false, unmount(dir)
 	} else if os.Getenv(inNamespace) != "" || !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.EACCES) {

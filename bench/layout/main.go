@@ -30,6 +30,8 @@ func main() {
 
 func run() (err error) {
 	rows := flag.Int("rows", 1_000_000, "rows in each layout")
+	ratioRows := flag.Int("ratio-rows", 500_000, "rows of the made data whose bytes are held against ZSTD(1) over each column alone; 0 leaves that out")
+	flights := flag.String("flights", "cmd/pellucid/demo/data/flights.parquet", "a table whose numbers are held against it too; empty for none")
 	dsn := flag.String("dsn", "", "address of a ClickHouse; empty starts the embedded one in a temporary folder")
 	flag.Parse()
 	if *dsn == "" {
@@ -60,6 +62,9 @@ func run() (err error) {
 			return fmt.Errorf("measure %s: %w", l.name, err)
 		}
 	}
+	if *ratioRows > 0 {
+		return ratios(context.Background(), conn, *dsn, *flights, *ratioRows)
+	}
 	return nil
 }
 
@@ -70,7 +75,7 @@ type layout struct {
 	append               func(b driver.Batch, block [][]float32) error
 }
 
-const table = "layout_bench"
+const benchTable = "layout_bench"
 
 func layouts() []layout {
 	var names, wide, reads []string
@@ -88,12 +93,12 @@ func layouts() []layout {
 	return []layout{
 		{
 			name: "arrays", columns: "v Array(Float32) CODEC(ZSTD(1))", insert: "(id, v)",
-			drift:  "SELECT sum(n) FROM (SELECT i, " + binOf("x") + " AS bin, count() AS n FROM " + table + " ARRAY JOIN v AS x, arrayEnumerate(v) AS i GROUP BY i, bin)",
+			drift:  "SELECT sum(n) FROM (SELECT i, " + binOf("x") + " AS bin, count() AS n FROM " + benchTable + " ARRAY JOIN v AS x, arrayEnumerate(v) AS i GROUP BY i, bin)",
 			append: func(b driver.Batch, block [][]float32) error { return b.Column(1).Append(block) },
 		},
 		{
 			name: "wide", columns: strings.Join(wide, ", "), insert: "(id, " + strings.Join(names, ", ") + ")",
-			drift: "SELECT " + strings.Join(wideDrift, ", ") + " FROM " + table,
+			drift: "SELECT " + strings.Join(wideDrift, ", ") + " FROM " + benchTable,
 			append: func(b driver.Batch, block [][]float32) error {
 				column := make([]float32, len(block))
 				for f := range features {
@@ -109,7 +114,7 @@ func layouts() []layout {
 		},
 		{
 			name: "map", columns: "v Map(LowCardinality(String), Float32) CODEC(ZSTD(1))", insert: "(id, v)",
-			drift: "SELECT sum(n) FROM (SELECT k, " + binOf("x") + " AS bin, count() AS n FROM " + table + " ARRAY JOIN mapKeys(v) AS k, mapValues(v) AS x GROUP BY k, bin)",
+			drift: "SELECT sum(n) FROM (SELECT k, " + binOf("x") + " AS bin, count() AS n FROM " + benchTable + " ARRAY JOIN mapKeys(v) AS k, mapValues(v) AS x GROUP BY k, bin)",
 			append: func(b driver.Batch, block [][]float32) error {
 				for _, row := range block {
 					m := make(map[string]float32, features)
@@ -127,7 +132,7 @@ func layouts() []layout {
 }
 
 func measure(ctx context.Context, conn driver.Conn, l layout, rows int) error {
-	for _, sql := range []string{"DROP TABLE IF EXISTS " + table, "CREATE TABLE " + table + " (id UInt64 CODEC(Delta, ZSTD(1)), " + l.columns + ") ENGINE = MergeTree ORDER BY id"} {
+	for _, sql := range []string{"DROP TABLE IF EXISTS " + benchTable, "CREATE TABLE " + benchTable + " (id UInt64 CODEC(Delta, ZSTD(1)), " + l.columns + ") ENGINE = MergeTree ORDER BY id"} {
 		if err := conn.Exec(ctx, sql); err != nil {
 			return err
 		}
@@ -138,7 +143,7 @@ func measure(ctx context.Context, conn driver.Conn, l layout, rows int) error {
 	for done := 0; done < rows; done += size {
 		block, ids := makeBlock(rng, done, min(size, rows-done))
 		began := time.Now()
-		b, err := conn.PrepareBatch(ctx, "INSERT INTO "+table+" "+l.insert)
+		b, err := conn.PrepareBatch(ctx, "INSERT INTO "+benchTable+" "+l.insert)
 		if err != nil {
 			return err
 		}
@@ -150,11 +155,11 @@ func measure(ctx context.Context, conn driver.Conn, l layout, rows int) error {
 		}
 		took += time.Since(began)
 	}
-	if err := conn.Exec(ctx, "OPTIMIZE TABLE "+table+" FINAL"); err != nil {
+	if err := conn.Exec(ctx, "OPTIMIZE TABLE "+benchTable+" FINAL"); err != nil {
 		return err
 	}
 	var bytes uint64
-	if err := conn.QueryRow(ctx, "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() AND table = '"+table+"'").Scan(&bytes); err != nil {
+	if err := conn.QueryRow(ctx, "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() AND table = '"+benchTable+"'").Scan(&bytes); err != nil {
 		return err
 	}
 	best := time.Hour
@@ -166,7 +171,7 @@ func measure(ctx context.Context, conn driver.Conn, l layout, rows int) error {
 		best = min(best, time.Since(began))
 	}
 	fmt.Printf("%-8s %12.0f %12.1f %14.0f\n", l.name, float64(rows)/took.Seconds(), float64(bytes)/float64(rows), float64(best.Microseconds())/1000)
-	return conn.Exec(ctx, "DROP TABLE "+table)
+	return conn.Exec(ctx, "DROP TABLE "+benchTable)
 }
 
 func makeBlock(rng *rand.Rand, from, n int) ([][]float32, []uint64) {

@@ -135,8 +135,11 @@ func TestErrorAtEveryOperation(t *testing.T) {
 		level          Level
 		power, forGood bool
 	}{
-		{LevelProcess, false, false}, {LevelProcess, false, true},
-		{LevelMachine, false, false}, {LevelMachine, true, false}, {LevelMachine, true, true},
+		{LevelProcess, false, false},
+		{LevelProcess, false, true},
+		{LevelMachine, false, false},
+		{LevelMachine, true, false},
+		{LevelMachine, true, true},
 	} {
 		t.Run(fmt.Sprintf("%s/power=%t/forGood=%t", c.level, c.power, c.forGood), func(t *testing.T) {
 			runs, starts := 0, 0
