@@ -227,10 +227,11 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	out := make([]*engine.Tensor, len(p.graph.Outputs))
 	for i, name := range p.graph.Outputs {
 		out[i] = r.Value(name)
-		if p.Constant(name) == nil {
+		if !p.Owns(out[i]) {
 			continue
 		}
-		// A constant belongs to the model; what a node makes may be its caller's.
+		// A constant belongs to the model, a view of one too; what a node makes may be
+		// its caller's.
 		if out[i], err = Clone(out[i]); err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -181,37 +182,48 @@ func SameMemory(a, b *engine.Tensor) bool {
 	if a == nil || b == nil || a.DType() != b.DType() || a.Len() == 0 || b.Len() == 0 {
 		return false
 	}
-	switch a.DType().Storage() {
-	case engine.Sequence:
+	if a.DType().Storage() == engine.Sequence {
 		return true // its elements may be anyone's
-	case engine.Bool:
-		return sameData[bool](a, b)
-	case engine.Uint8:
-		return sameData[uint8](a, b)
-	case engine.Uint16:
-		return sameData[uint16](a, b)
-	case engine.Uint32:
-		return sameData[uint32](a, b)
-	case engine.Uint64:
-		return sameData[uint64](a, b)
-	case engine.Int8:
-		return sameData[int8](a, b)
-	case engine.Int16:
-		return sameData[int16](a, b)
-	case engine.Int32:
-		return sameData[int32](a, b)
-	case engine.Int64:
-		return sameData[int64](a, b)
-	case engine.Float32:
-		return sameData[float32](a, b)
-	case engine.Float64:
-		return sameData[float64](a, b)
 	}
-	return sameData[string](a, b)
+	return firstOf(a) == firstOf(b)
 }
 
-func sameData[T engine.Element](a, b *engine.Tensor) bool {
-	return &engine.Data[T](a)[0] == &engine.Data[T](b)[0]
+// firstOf is where a tensor's elements begin, nil where it has none or is a list.
+func firstOf(t *engine.Tensor) unsafe.Pointer {
+	if t == nil || t.Len() == 0 {
+		return nil
+	}
+	switch t.DType().Storage() {
+	case engine.Bool:
+		return dataAt[bool](t)
+	case engine.Uint8:
+		return dataAt[uint8](t)
+	case engine.Uint16:
+		return dataAt[uint16](t)
+	case engine.Uint32:
+		return dataAt[uint32](t)
+	case engine.Uint64:
+		return dataAt[uint64](t)
+	case engine.Int8:
+		return dataAt[int8](t)
+	case engine.Int16:
+		return dataAt[int16](t)
+	case engine.Int32:
+		return dataAt[int32](t)
+	case engine.Int64:
+		return dataAt[int64](t)
+	case engine.Float32:
+		return dataAt[float32](t)
+	case engine.Float64:
+		return dataAt[float64](t)
+	case engine.String:
+		return dataAt[string](t)
+	}
+	return nil
+}
+
+func dataAt[T engine.Element](t *engine.Tensor) unsafe.Pointer {
+	return unsafe.Pointer(unsafe.SliceData(engine.Data[T](t)))
 }
 
 // Clone returns a copy of t.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
@@ -28,6 +29,8 @@ type Program struct {
 	// the slots that such a program does not make.
 	fused  *Program
 	hidden []bool
+	// own are the first elements of the constants, and of those of fused.
+	own map[unsafe.Pointer]bool
 	// plans are by the wanted values.
 	mu    sync.Mutex
 	plans map[string]*plan
@@ -85,7 +88,29 @@ func Compile(g *Graph) (*Program, error) {
 		}
 	}
 	p.fused = fuse(p)
+	p.own = map[unsafe.Pointer]bool{}
+	for _, c := range p.constants {
+		p.claim(c)
+	}
+	if p.fused != nil {
+		for _, c := range p.fused.constants {
+			p.claim(c)
+		}
+	}
 	return p, nil
+}
+
+func (p *Program) claim(t *engine.Tensor) {
+	if at := firstOf(t); at != nil {
+		p.own[at] = true
+	}
+}
+
+// Owns reports whether t's elements are those of a constant of the program, or of a
+// view of one: no kernel makes a view that begins elsewhere than what it is of.
+func (p *Program) Owns(t *engine.Tensor) bool {
+	at := firstOf(t)
+	return at != nil && p.own[at]
 }
 
 func (p *Program) define(name string, d engine.DType, producer int) error {

@@ -135,3 +135,47 @@ func TestLoopsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestResultsAreTheCallersToKeep writes over what a model gave, which may be a view of
+// an initialiser or of an input, at the top or out of a branch.
+func TestResultsAreTheCallersToKeep(t *testing.T) {
+	ints := func(name string, v ...byte) []byte {
+		return message(1, len(v), 2, 7, 8, name, 7, v)
+	}
+	weights := message(1, 2, 2, 1, 8, "w", 9, []byte{0, 0, 128, 63, 0, 0, 0, 64}) // 1 and 2
+	branch := func(name, from, out string) []byte {
+		return message(1, name, 20, 5, 6, message(1, plain("Reshape", []string{from, "s"}, out), 12, message(1, out)))
+	}
+	cond := message(1, "c", 2, message(1, message(1, 9, 2, nil)))
+	shape := message(1, "s", 2, message(1, message(1, 7, 2, message(1, message(1, 2))))) // known to a run only
+	graph := message(5, weights, 5, ints("flat", 2), 11, floatValue("x", 2), 11, cond, 11, shape,
+		1, plain("Reshape", []string{"w", "s"}, "v"), 1, plain("Reshape", []string{"v", "flat"}, "vv"), 1, plain("Reshape", []string{"x", "s"}, "u"),
+		1, plain("If", []string{"c"}, "i", branch("then_branch", "w", "a"), branch("else_branch", "x", "b")),
+		12, message(1, "v"), 12, message(1, "vv"), 12, message(1, "u"), 12, message(1, "i"))
+	m, err := Read(withFunctions(graph), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.NewSession(engine.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		in := engine.Values{{Name: "x", Tensor: must(engine.Of([]float32{1, 2}, 2))}, {Name: "c", Tensor: must(engine.Of([]bool{true}))},
+			{Name: "s", Tensor: must(engine.Of([]int64{2, 1}, 2))}}
+		out, err := s.Run(t.Context(), in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range out {
+			v := engine.Data[float32](o.Tensor)
+			if !slices.Equal(v, []float32{1, 2}) {
+				t.Errorf("%s: %v, want 1 and 2", o.Name, v)
+			}
+			clear(v)
+		}
+		if v := engine.Data[float32](in[0].Tensor); v[0] != 1 {
+			t.Error("an input was given back as a result")
+		}
+	}
+}

@@ -60,7 +60,7 @@ func (s *session) Run(ctx context.Context, in engine.Values, want []string) (eng
 	}
 	out := make(engine.Values, len(want))
 	for i, name := range want {
-		t, err := owned(r.Value(name), in, s.model.program.Constant(name))
+		t, err := owned(r.Value(name), in, s.model.program)
 		if err != nil {
 			return nil, err
 		}
@@ -79,10 +79,10 @@ func (s *session) Logit(out engine.Target) engine.Target {
 	return autodiff.Logit(s.model.program, out)
 }
 
-// owned copies a result that shares the memory of an input or of a constant,
-// because results are the caller's to keep.
-func owned(t *engine.Tensor, in engine.Values, constant *engine.Tensor) (*engine.Tensor, error) {
-	shared := constant != nil || t.DType() == engine.Sequence // whose values may be anyone's
+// owned copies a result that shares the memory of an input or of the model, whole or as
+// a view, because results are the caller's to keep.
+func owned(t *engine.Tensor, in engine.Values, program *graph.Program) (*engine.Tensor, error) {
+	shared := t.DType() == engine.Sequence || program.Owns(t) // a list's values may be anyone's
 	for i := range in {
 		shared = shared || in[i].Tensor == t || graph.SameMemory(in[i].Tensor, t)
 	}
