@@ -127,7 +127,7 @@ var foldable = map[string]bool{
 const foldedBytes = 1 << 20
 
 func (f *fuser) fold() {
-	budget := int64(foldedBytes)
+	budget, found := int64(foldedBytes), map[int]bool{}
 	for _, c := range f.p.constants {
 		if c != nil {
 			budget += 2 * tensorBytes(c)
@@ -136,6 +136,7 @@ func (f *fuser) fold() {
 	for i := range f.p.steps {
 		s := &f.p.steps[i]
 		if s.node.Domain != DomainONNX || !foldable[s.node.Op] || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
+			f.rebuild(s, found)
 			continue
 		}
 		in := make([]*engine.Tensor, len(s.in))
@@ -155,8 +156,26 @@ func (f *fuser) fold() {
 			continue
 		}
 		budget -= tensorBytes(out[0])
+		found[s.out[0]] = true
 		f.p.constants[s.out[0]] = out[0]
 		f.gone[i], f.changed = true, true
+	}
+}
+
+// rebuild makes a step's kernel anew where some of what it reads was found to be
+// constant: weights are laid out once, and what an inner graph makes of them is computed
+// once. Graphs are not nested deep enough for the doubling at each level to matter.
+func (f *fuser) rebuild(s *step, found map[int]bool) {
+	if !slices.ContainsFunc(s.in, func(slot int) bool { return found[slot] }) {
+		return
+	}
+	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}}
+	for _, slot := range s.in {
+		b.inputs = append(b.inputs, f.p.typeOf(slot))
+		b.constants = append(b.constants, f.p.constantOf(slot))
+	}
+	if kernel, err := s.op.build(b); err == nil { // it was built before, from less
+		s.kernel, f.changed = kernel, true
 	}
 }
 

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -20,16 +21,57 @@ func quickLSTM(n *Node, in []*engine.Tensor) bool {
 	return !clips && n.Attrs["input_forget"].Int == 0 && n.Attrs["layout"].Int == 0 && len(n.Attrs["activations"].Strings) == 0
 }
 
+// lstmWeights are a node's weights where they are constants: laid out once, for each
+// direction. A nil one is none.
+type lstmWeights struct {
+	w, r       *engine.Tensor
+	inputs     []*blas.Packed[float32]
+	recurrents []*blas.Packed[float32]
+}
+
+// lstmWeightsOf lays out what an LSTM node multiplies by.
+func lstmWeightsOf(b *builder) *lstmWeights {
+	if b.node.Op != "LSTM" || b.constants[1] == nil || b.constants[2] == nil {
+		return nil
+	}
+	l := &lstmWeights{w: b.constants[1], r: b.constants[2]}
+	for _, m := range []struct {
+		t  *engine.Tensor
+		to *[]*blas.Packed[float32]
+	}{{l.w, &l.inputs}, {l.r, &l.recurrents}} {
+		shape := m.t.Shape()
+		if m.t.DType() != engine.Float32 || len(shape) != 3 || m.t.Len() == 0 {
+			return nil
+		}
+		for d := range shape[0] {
+			*m.to = append(*m.to, blas.Pack(true, shape[2], shape[1], engine.Data[float32](m.t)[d*shape[1]*shape[2]:][:shape[1]*shape[2]], shape[2]))
+		}
+	}
+	return l
+}
+
 // lstm is one direction of such a node, for all rows at once.
 type lstm struct {
 	*Recurrent
 	threads int
-	// gates has a step's sums for each row, of the gates input, output, forget and
-	// cell; h and c are the state, h and c of all rows.
-	gates, h, c []float32
+	// weights are of a gate's input, or of the state before; packed are those laid out.
+	weights [2][]float32
+	packed  [2]*blas.Packed[float32]
+	// sums has for each step and row those of the gates input, output, forget and cell;
+	// h and c are the state of all rows.
+	sums, h, c []float32
 }
 
-func runLSTM(x *Exec, n *Node, in []*engine.Tensor) ([]*engine.Tensor, error) {
+// add adds the product of rows of a with the weights i to c.
+func (l *lstm) add(i int, c, a []float32, rows, width, depth int) {
+	if p := l.packed[i]; p != nil {
+		p.Gemm(l.threads, false, rows, 1, a, max(depth, 1), 1, c, width)
+		return
+	}
+	matmul(l.threads, c, a, l.weights[i], rows, width, depth, false, true)
+}
+
+func runLSTM(x *Exec, n *Node, weights *lstmWeights, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	r, err := recurrentShape(n, in)
 	if err != nil {
 		return nil, err
@@ -47,7 +89,8 @@ func runLSTM(x *Exec, n *Node, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return nil, err
 	}
 	width, rows := 4*r.Hidden, r.Steps*r.Batch
-	if err := x.reserve(engine.Float32, rows*width+width); err != nil {
+	_, sums, err := rawOf[float32](x, rows, width)
+	if err != nil {
 		return nil, err
 	}
 	for i, state := range [][]float32{h, c} {
@@ -55,46 +98,46 @@ func runLSTM(x *Exec, n *Node, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			copy(state, engine.Data[float32](t))
 		}
 	}
-	sums, bias := make([]float32, rows*width), make([]float32, width)
 	part := r.Batch * r.Hidden
 	for d := range r.Directions {
-		if t := arg(in, 3); t != nil {
-			b := engine.Data[float32](t)[d*2*width:][:2*width]
-			vector.Binary(vector.Add, bias, b[:width], b[width:])
+		l := &lstm{Recurrent: r, threads: x.threads, sums: sums, h: h[d*part:][:part], c: c[d*part:][:part]}
+		l.weights[0] = engine.Data[float32](in[1])[d*width*r.Inputs:][:width*r.Inputs]
+		l.weights[1] = engine.Data[float32](in[2])[d*width*r.Hidden:][:width*r.Hidden]
+		if weights != nil && weights.w == in[1] && weights.r == in[2] {
+			l.packed = [2]*blas.Packed[float32]{weights.inputs[d], weights.recurrents[d]}
 		}
-		for i := range rows {
-			copy(sums[i*width:], bias)
-		}
-		w := engine.Data[float32](in[1])[d*width*r.Inputs:][:width*r.Inputs]
-		matmul(x.threads, sums, engine.Data[float32](in[0]), w, rows, width, r.Inputs, false, true)
-		l := &lstm{Recurrent: r, threads: x.threads, h: h[d*part:][:part], c: c[d*part:][:part]}
-		rec := engine.Data[float32](in[2])[d*width*r.Hidden:][:width*r.Hidden]
+		l.begin(arg(in, 3), d)
+		l.add(0, sums, engine.Data[float32](in[0]), rows, width, r.Inputs)
 		for k := range r.Steps {
 			if x.ctx != nil && x.ctx.Err() != nil {
 				return nil, x.ctx.Err()
 			}
 			step := r.at(d, k, r.Steps)
-			l.gates = sums[step*r.Batch*width:][:r.Batch*width]
-			l.step(rec)
+			l.step(sums[step*r.Batch*width:][:r.Batch*width])
 			copy(y[r.YAt(step, d, 0):], l.h)
 		}
 	}
 	return []*engine.Tensor{all, last, cell}, nil
 }
 
+// begin sets the sums to both biases of direction d.
+func (l *lstm) begin(t *engine.Tensor, d int) {
+	width := 4 * l.Hidden
+	if t == nil {
+		clear(l.sums)
+		return
+	}
+	bias := engine.Data[float32](t)[d*2*width:][:2*width]
+	for at := 0; at < len(l.sums); at += width {
+		vector.Binary(vector.Add, l.sums[at:at+width], bias[:width], bias[width:])
+	}
+}
+
 // step goes from one state to the next.
-func (l *lstm) step(rec []float32) {
+func (l *lstm) step(gates []float32) {
 	n := l.Hidden
-	matmul(l.threads, l.gates, l.h, rec, l.Batch, 4*n, n, false, true)
+	l.add(1, gates, l.h, l.Batch, 4*n, n)
 	for b := range l.Batch {
-		g, h, c := l.gates[b*4*n:][:4*n], l.h[b*n:][:n], l.c[b*n:][:n]
-		vector.Sigmoid.Apply(g[:3*n], g[:3*n])
-		in, out, forget, candidate := g[:n], g[n:2*n], g[2*n:3*n], g[3*n:]
-		vector.Tanh.Apply(candidate, candidate)
-		vector.Binary(vector.Mul, c, c, forget)
-		vector.Binary(vector.Mul, in, in, candidate)
-		vector.Binary(vector.Add, c, c, in)
-		vector.Tanh.Apply(h, c)
-		vector.Binary(vector.Mul, h, h, out)
+		vector.LSTM(gates[b*4*n:][:4*n], l.c[b*n:][:n], l.h[b*n:][:n])
 	}
 }

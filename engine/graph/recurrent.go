@@ -510,9 +510,10 @@ func buildRecurrent(b *builder) (Kernel, error) {
 	if _, err := readRecurrent(n); err != nil {
 		return nil, err
 	}
+	weights := lstmWeightsOf(b)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if quickLSTM(n, in) {
-			return runLSTM(x, n, in)
+			return runLSTM(x, n, weights, in)
 		}
 		r, err := NewRecurrent(n, in)
 		if err != nil {

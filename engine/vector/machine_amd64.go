@@ -16,7 +16,7 @@ func choose(avx2, avx512 bool) *machine {
 			unary: [...]func(dst, src, p *float32, n int){
 				relu512, clip512, affine512, affineClip512, gate512, exp512, sigmoid512, silu512, tanh512, erf512, gelu512,
 			},
-			norm: norm512, sum: sum512, squares: squares512, largest: largest512, tapSum: tapsSum512, tapMost: tapsMax512,
+			norm: norm512, lstm: lstm512, sum: sum512, squares: squares512, largest: largest512, tapSum: tapsSum512, tapMost: tapsMax512,
 		}
 	case avx2:
 		return &machine{
@@ -25,7 +25,7 @@ func choose(avx2, avx512 bool) *machine {
 			unary: [...]func(dst, src, p *float32, n int){
 				relu256, clip256, affine256, affineClip256, gate256, exp256, sigmoid256, silu256, tanh256, erf256, gelu256,
 			},
-			norm: norm256, sum: sum256, squares: squares256, largest: largest256, tapSum: tapsSum256, tapMost: tapsMax256,
+			norm: norm256, lstm: lstm256, sum: sum256, squares: squares256, largest: largest256, tapSum: tapsSum256, tapMost: tapsMax256,
 		}
 	}
 	return nil

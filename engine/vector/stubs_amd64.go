@@ -40,6 +40,8 @@ func gelu512(dst *float32, src *float32, p *float32, n int)
 
 func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 
+func lstm512(gates *float32, c *float32, h *float32, n int)
+
 func tapsSum512(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 
 func tapsMax512(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
@@ -85,6 +87,8 @@ func erf256(dst *float32, src *float32, p *float32, n int)
 func gelu256(dst *float32, src *float32, p *float32, n int)
 
 func norm256(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
+
+func lstm256(gates *float32, c *float32, h *float32, n int)
 
 func tapsSum256(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 

@@ -120,6 +120,7 @@ type machine struct {
 	binary [6]func(dst, a, b *float32, n, stepA, stepB int)
 	unary  [unaries]func(dst, src, p *float32, n int)
 	norm   func(dst, src, scale, bias, p *float32, n int)
+	lstm   func(gates, c, h *float32, n int)
 	sum    func(src *float32, n int, mean float64, to *float64)
 	// squares is the sum of (v - mean)^2.
 	squares         func(src *float32, n int, mean float64, to *float64)
@@ -300,6 +301,27 @@ func Norm(dst, src, scale, bias []float32, mean, inv float32) {
 	}
 	for i, v := range src {
 		dst[i] = float32((float64(v)-float64(mean))*float64(inv)*float64(scale[i]) + float64(bias[i]))
+	}
+}
+
+// LSTM takes a step of n cells: gates holds what goes into the input, the output and the
+// forget gate and into the candidate, n of each; c is the state and h what is shown of it.
+func LSTM(gates, c, h []float32) {
+	n := len(c)
+	if len(gates) != 4*n || len(h) != n {
+		panic("vector: slices of different lengths")
+	}
+	if n == 0 {
+		return
+	}
+	if kernels != nil {
+		kernels.lstm(&gates[0], &c[0], &h[0], n)
+		return
+	}
+	gate := func(i, at int) float32 { return float32(Sigmoid.of(float64(gates[at*n+i]))) }
+	for i := range c {
+		c[i] = c[i]*gate(i, 2) + gate(i, 0)*float32(math.Tanh(float64(gates[3*n+i])))
+		h[i] = gate(i, 1) * float32(math.Tanh(float64(c[i])))
 	}
 }
 

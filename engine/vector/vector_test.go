@@ -226,3 +226,30 @@ func TestNothingIsAllocated(t *testing.T) {
 		}
 	})
 }
+
+func TestLSTM(t *testing.T) {
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(3, 1))
+		for _, n := range lengths {
+			gates, c, h := make([]float32, 4*n), guarded(n), guarded(n)
+			for i := range gates {
+				gates[i] = float32(4 * r.NormFloat64())
+			}
+			before := make([]float32, n)
+			for i := range before {
+				before[i] = float32(r.NormFloat64())
+			}
+			copy(c[guard:], before)
+			LSTM(gates, c[guard:guard+n], h[guard:guard+n])
+			held(t, c)
+			held(t, h)
+			squash := func(v float32) float64 { return 1 / (1 + math.Exp(-float64(v))) }
+			for i, old := range before {
+				state := squash(gates[2*n+i])*float64(old) + squash(gates[i])*math.Tanh(float64(gates[3*n+i]))
+				if math.Abs(state-float64(c[guard+i])) > 1e-6*max(1, math.Abs(state)) || math.Abs(squash(gates[n+i])*math.Tanh(state)-float64(h[guard+i])) > 1e-6 {
+					t.Fatalf("cell %d of %d: %v and %v", i, n, c[guard+i], h[guard+i])
+				}
+			}
+		}
+	})
+}

@@ -387,6 +387,7 @@ func (g *machine) all() {
 		return e
 	})
 	g.norm()
+	g.lstm()
 	g.taps("tapsSum", func(acc, v, w vec) { VFMADD231PS(v, w, acc) }, true)
 	g.taps("tapsMax", func(acc, v, _ vec) {
 		r := g.pick(unordered, v, v, v, acc)
@@ -412,6 +413,32 @@ func (g *machine) norm() {
 		VFMADD213PS(b, s, v)
 		g.store(v, Mem{Base: dst}, masked)
 		for _, r := range []reg.Register{dst, src, scale, bias} {
+			ADDQ(U8(g.bytes()), r)
+		}
+	})
+}
+
+// lstm is a step of n cells, whose gates lie n apart: input, output, forget, candidate.
+func (g *machine) lstm() {
+	TEXT("lstm"+g.name, NOSPLIT, "func(gates, c, h *float32, n int)")
+	in, c, h := Load(Param("gates"), GP64()), Load(Param("c"), GP64()), Load(Param("h"), GP64())
+	n := Load(Param("n"), GP64()).(reg.GPVirtual)
+	out, forget, candidate := GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: in, Index: n, Scale: 4}, out)
+	LEAQ(Mem{Base: in, Index: n, Scale: 8}, forget)
+	LEAQ(Mem{Base: out, Index: n, Scale: 8}, candidate)
+	g.keep(expConstants...)
+	g.loop(n, func(masked bool) {
+		added := g.sigmoid(g.load(Mem{Base: in}, masked))
+		VMULPS(g.tanh(g.load(Mem{Base: candidate}, masked)), added, added)
+		state := g.sigmoid(g.load(Mem{Base: forget}, masked))
+		VMULPS(g.load(Mem{Base: c}, masked), state, state)
+		VADDPS(added, state, state)
+		g.store(state, Mem{Base: c}, masked)
+		shown := g.tanh(state)
+		VMULPS(g.sigmoid(g.load(Mem{Base: out}, masked)), shown, shown)
+		g.store(shown, Mem{Base: h}, masked)
+		for _, r := range []reg.Register{in, out, forget, candidate, c, h} {
 			ADDQ(U8(g.bytes()), r)
 		}
 	})
