@@ -64,12 +64,19 @@ func Pack[T Float](transB bool, k, n int, b []T, ldb int) *Packed[T] {
 // Gemm computes c = alpha op(a) b + beta c for op(a) of m rows, to the bits that
 // the function Gemm computes.
 func (p *Packed[T]) Gemm(threads int, transA bool, m int, alpha T, a []T, lda int, beta T, c []T, ldc int) {
+	p.GemmThen(threads, transA, m, alpha, a, lda, beta, c, ldc, nil)
+}
+
+// GemmThen is Gemm, and calls then, where it is not nil, once for each element of the
+// result, by pieces of rows: for the elements from col on of a row, which then may
+// change. It does so while they are in a cache, on the thread that has computed them.
+func (p *Packed[T]) GemmThen(threads int, transA bool, m int, alpha T, a []T, lda int, beta T, c []T, ldc int, then func(row, col int, c []T)) {
 	checkSize(m, p.n, p.k)
 	checkMatrix("A", transA, m, p.k, len(a), lda)
 	checkMatrix("C", false, m, p.n, len(c), ldc)
 	gemm(threads, product[T]{
 		m: m, n: p.n, k: p.k, alpha: alpha, beta: beta,
-		a: a, lda: lda, transA: transA, b: p.b, ldb: p.ldb, transB: p.trans, panels: p.panels, c: c, ldc: ldc,
+		a: a, lda: lda, transA: transA, b: p.b, ldb: p.ldb, transB: p.trans, panels: p.panels, c: c, ldc: ldc, then: then,
 	})
 }
 

@@ -18,6 +18,9 @@ const (
 	// directTiles is up to how many tiles of rows b is read where it lies: laying it
 	// out would take longer than it saves.
 	directTiles = 12
+	// thenColumns is how many columns are finished at once: calls for fewer would cost
+	// more than the second level of the cache does.
+	thenColumns = 256
 	// rowPad keeps copied rows of a in different sets of the first level.
 	rowPad = 16
 	// kernelRows bounds the rows of a kernel, kernelVectors its vectors.
@@ -35,6 +38,15 @@ type product[T Float] struct {
 	transA, transB bool
 	// panels is b laid out by packAll; b is nil then.
 	panels []T
+	// then is called for each piece of a row of c that is done, nil for nobody.
+	then func(row, col int, c []T)
+}
+
+// finish calls then for a part of c that is done, which is in the caches still.
+func (p *product[T]) finish(rows, cols span) {
+	for i := rows.from; p.then != nil && i < rows.to; i++ {
+		p.then(i, cols.from, p.c[i*p.ldc+cols.from:i*p.ldc+cols.to])
+	}
 }
 
 // kernels are by rows and vectors; where there is none there is nil.
@@ -116,17 +128,19 @@ func gemm[T Float](threads int, p product[T]) {
 	}
 	if p.k == 0 || p.alpha == 0 {
 		scale(&p)
+		p.finish(span{0, p.m}, span{0, p.n})
 		return
 	}
 	s := machine[T]()
 	if s == nil {
 		gemmGonum(&p)
+		p.finish(span{0, p.m}, span{0, p.n})
 		return
 	}
 	if p.n == 1 && p.transB && p.panels == nil {
 		p.transB, p.ldb = false, 1
 	}
-	if p.n == 1 && p.ldc == 1 && p.panels == nil && p.m > 1 {
+	if p.n == 1 && p.ldc == 1 && p.panels == nil && p.then == nil && p.m > 1 {
 		// A column is a row of the transposed product, which has vectors.
 		p.m, p.n, p.ldc = 1, p.m, p.m
 		p.a, p.b, p.lda, p.ldb = p.b, p.a, p.ldb, p.lda
@@ -309,7 +323,7 @@ func (w *workspace[T]) tiles(s *arch, p *product[T], b *panels, rows span, heigh
 	t, size, width := &w.tile, uintptr(size[T]()), s.width()
 	t.cs, t.bp = uintptr(p.ldc)*size, b.panel
 	whole, count := b.cols.len()/width, (b.cols.len()+width-1)/width
-	first := t.a
+	first, done := t.a, b.cols.from
 	for q := 0; q < count; {
 		vecs, columns := 2, width
 		t.b, t.bs, t.mask, t.table = unsafe.Add(b.first, uintptr(q)*b.panel), b.stride, 1<<width-1, nil
@@ -342,6 +356,10 @@ func (w *workspace[T]) tiles(s *arch, p *product[T], b *panels, rows span, heigh
 			}
 		}
 		q = end
+		if after := column + columns; b.block.to == p.k && (after-done >= thenColumns || q >= count) {
+			p.finish(rows, span{done, after})
+			done = after
+		}
 	}
 	t.a = first
 }

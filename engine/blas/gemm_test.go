@@ -83,10 +83,25 @@ func (x *matrix[T]) clone() *matrix[T] {
 // call runs the product into c, from the packed matrix too, and holds one to the
 // bits of the other.
 func call[T Float](t testing.TB, threads int, alpha T, a, b *matrix[T], beta T, c *matrix[T]) {
-	packed := c.clone()
+	packed, then := c.clone(), c.clone()
 	Gemm(threads, a.trans, b.trans, a.rows, b.cols, a.cols, alpha, a.data, a.stride, b.data, b.stride, beta, c.data, c.stride)
 	Pack(b.trans, b.rows, b.cols, b.data, b.stride).Gemm(threads, a.trans, a.rows, alpha, a.data, a.stride, beta, packed.data, c.stride)
 	same(t, "packed", c.data, packed.data)
+	// What follows is done once to each element, and to nothing else.
+	Pack(b.trans, b.rows, b.cols, b.data, b.stride).GemmThen(threads, a.trans, a.rows, alpha, a.data, a.stride, beta, then.data, c.stride, func(row, col int, v []T) {
+		if at := row*c.stride + col; len(v) > 0 && &v[0] != &then.data[at] || col+len(v) > c.cols {
+			panic("another place than it says")
+		}
+		for i := range v {
+			v[i] = 3 - v[i]
+		}
+	})
+	for i := range c.rows {
+		for j := range c.cols {
+			packed.data[c.at(i, j)] = 3 - packed.data[c.at(i, j)]
+		}
+	}
+	same(t, "then", then.data, packed.data)
 }
 
 func same[T Float](t testing.TB, what string, got, want []T) {

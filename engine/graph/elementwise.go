@@ -363,6 +363,17 @@ func (x *Exec) parts(n int, f func(from, to int)) {
 	shared(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
 }
 
+// rows cuts n rows of size elements for the threads, where each row is computed alone and
+// costs several times what its elements do in a loop of arithmetic.
+func (x *Exec) rows(n, size int, f func(from, to int)) {
+	count := int(min(float64(x.threads), float64(n), float64(n)*float64(size)/(leastPart/4)))
+	if count < 2 {
+		f(0, n)
+		return
+	}
+	shared(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
+}
+
 func binary(op arithmetic) opDef {
 	return opDef{since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: func(b *builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {

@@ -32,7 +32,7 @@ type fuser struct {
 func fuse(p *Program) *Program {
 	f := &fuser{
 		p: &Program{
-			graph: p.graph, steps: slices.Clone(p.steps), slots: p.slots, names: slices.Clone(p.names), constants: slices.Clone(p.constants),
+			packs: p.packs, graph: p.graph, steps: slices.Clone(p.steps), slots: p.slots, names: slices.Clone(p.names), constants: slices.Clone(p.constants),
 			types: slices.Clone(p.types), producer: slices.Clone(p.producer),
 		},
 		readers: make([][]int, len(p.names)), outputs: make([]bool, len(p.names)),
@@ -57,7 +57,11 @@ func fuse(p *Program) *Program {
 		f.activation(i)
 	}
 	for i := range f.p.steps {
+		f.attention(i)
+	}
+	for i := range f.p.steps {
 		f.convolution(i)
+		f.product(i)
 	}
 	channelsLast(f)
 	if !f.changed {
@@ -169,7 +173,7 @@ func (f *fuser) rebuild(s *step, found map[int]bool) {
 	if !slices.ContainsFunc(s.in, func(slot int) bool { return found[slot] }) {
 		return
 	}
-	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}}
+	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, packs: f.p.packs}
 	for _, slot := range s.in {
 		b.inputs = append(b.inputs, f.p.typeOf(slot))
 		b.constants = append(b.constants, f.p.constantOf(slot))
@@ -302,7 +306,7 @@ func (f *fuser) activation(i int) {
 	}
 	switch {
 	case f.is(i, "Sigmoid"):
-		if f.product(i, s.in[0], vector.Silu, i) {
+		if f.gated(i, s.in[0], vector.Silu, i) {
 			return
 		}
 	case f.is(i, "HardSigmoid"):
@@ -314,7 +318,7 @@ func (f *fuser) activation(i int) {
 		if a, ok := n.Attrs["beta"]; ok {
 			beta = a.Float
 		}
-		f.product(i, s.in[0], vector.Gate(alpha, beta, 0, 1, 1), i)
+		f.gated(i, s.in[0], vector.Gate(alpha, beta, 0, 1, 1), i)
 	case f.is(i, "Clip"):
 		f.hardSwish(i)
 	case f.is(i, "Erf"):
@@ -322,9 +326,9 @@ func (f *fuser) activation(i int) {
 	}
 }
 
-// product makes the product of x and step i's result, where nobody else reads that,
+// gated makes the product of x and step i's result, where nobody else reads that,
 // the function of x; steps are gone with it.
-func (f *fuser) product(i, x int, fn *vector.Function, steps ...int) bool {
+func (f *fuser) gated(i, x int, fn *vector.Function, steps ...int) bool {
 	m := f.only(f.p.steps[i].out[0])
 	if !f.is(m, "Mul") {
 		return false
@@ -387,7 +391,7 @@ func (f *fuser) hardSwish(clip int) {
 		}
 	}
 	m := f.only(s.out[0])
-	if !f.product(clip, x, vector.Gate(1, shift, low, high, 1), clip, add) {
+	if !f.gated(clip, x, vector.Gate(1, shift, low, high, 1), clip, add) {
 		return
 	}
 	f.scaled(m, x, func(factor float32) *vector.Function { return vector.Gate(1, shift, low, high, factor) })

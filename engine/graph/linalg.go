@@ -38,6 +38,15 @@ type weights struct {
 	packed any // *blas.Packed of the tensor's type
 }
 
+// packs are a model's weights that were laid out, so that each is only once, whatever
+// number of programs and nodes multiply by it.
+type packs map[packed]*weights
+
+type packed struct {
+	tensor *engine.Tensor
+	trans  bool
+}
+
 // Weights are padded to panels of at most 32 columns. Where that could more than
 // double them they are laid out only while small, and a single column never: its
 // product is faster without.
@@ -59,13 +68,23 @@ func weightsOf(b *builder, i int, trans bool) *weights {
 	if k == 0 || n < 2 || n < panelColumns/2 && k*panelColumns*t.DType().Size() > smallWeights {
 		return nil
 	}
+	laid := packed{t, trans}
+	if w := b.packs[laid]; w != nil {
+		return w
+	}
+	w := &weights{tensor: t}
 	switch t.DType() {
 	case engine.Float32:
-		return &weights{t, blas.Pack(trans, k, n, engine.Data[float32](t), t.Shape()[1])}
+		w.packed = blas.Pack(trans, k, n, engine.Data[float32](t), t.Shape()[1])
 	case engine.Float64:
-		return &weights{t, blas.Pack(trans, k, n, engine.Data[float64](t), t.Shape()[1])}
+		w.packed = blas.Pack(trans, k, n, engine.Data[float64](t), t.Shape()[1])
+	default:
+		return nil
 	}
-	return nil
+	if b.packs != nil {
+		b.packs[laid] = w
+	}
+	return w
 }
 
 // packedOf returns w's layout where it is one of t, else nil: operators that
@@ -85,11 +104,16 @@ type gemm struct {
 	weights        *weights
 }
 
-func buildGemm(b *builder) (Kernel, error) {
-	g := gemm{
+// gemmOf reads the attributes of a Gemm; a MatMul has none.
+func gemmOf(b *builder) gemm {
+	return gemm{
 		alpha: b.attrs.float("alpha", 1), beta: b.attrs.float("beta", 1),
 		transA: b.attrs.int("transA", 0) != 0, transB: b.attrs.int("transB", 0) != 0,
 	}
+}
+
+func buildGemm(b *builder) (Kernel, error) {
+	g := gemmOf(b)
 	g.weights = weightsOf(b, 1, g.transB)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		for _, t := range in {
@@ -339,28 +363,34 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 	src := engine.Data[T](t)
 	if v, ok := any(src).([]float32); ok && inner == 1 && !logs {
 		to := any(out).([]float32)
-		for i := range outer {
-			softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
-		}
-		return o, nil
-	}
-	if v, ok := any(src).([]float32); ok && !logs && inner >= 8 && n > 0 && n <= shortSums {
-		if err := x.reserve(engine.Float32, 2*inner); err != nil {
-			return nil, err
-		}
-		to := any(out).([]float32)
-		borrowed(2*inner, func(room []float32) {
-			for i := range outer {
-				softmaxBlock(to[i*n*inner:][:n*inner], v[i*n*inner:][:n*inner], room[:inner], room[inner:])
+		x.rows(outer, n, func(from, end int) {
+			for i := from; i < end; i++ {
+				softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
 			}
 		})
 		return o, nil
 	}
-	for i := range outer {
-		for j := range inner {
-			softmaxLine(out[i*n*inner+j:], src[i*n*inner+j:], n, inner, logs)
+	if v, ok := any(src).([]float32); ok && !logs && inner >= 8 && n > 0 && n <= shortSums {
+		if err := x.reserve(engine.Float32, max(1, x.threads)*2*inner); err != nil {
+			return nil, err
 		}
+		to := any(out).([]float32)
+		x.rows(outer, n*inner, func(from, end int) {
+			borrowed(2*inner, func(room []float32) {
+				for i := from; i < end; i++ {
+					softmaxBlock(to[i*n*inner:][:n*inner], v[i*n*inner:][:n*inner], room[:inner], room[inner:])
+				}
+			})
+		})
+		return o, nil
 	}
+	x.rows(outer, n*inner, func(from, end int) {
+		for i := from; i < end; i++ {
+			for j := range inner {
+				softmaxLine(out[i*n*inner+j:], src[i*n*inner+j:], n, inner, logs)
+			}
+		}
+	})
 	return o, nil
 }
 
@@ -526,22 +556,24 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	if _, ok := any(src).([]float32); ok && bias == nil {
 		bias = make([]T, n)
 	}
-	for r := range means {
-		row := src[r*n : (r+1)*n]
-		mean, inv := moments(row, eps)
-		means[r], invs[r] = T(mean), T(inv)
-		if v, ok := any(row).([]float32); ok {
-			vector.Norm(any(out).([]float32)[r*n:(r+1)*n], v, any(scale).([]float32), any(bias).([]float32), float32(mean), float32(inv))
-			continue
-		}
-		for i, v := range row {
-			y := (float64(v) - mean) * inv * float64(scale[i])
-			if bias != nil {
-				y += float64(bias[i])
+	x.rows(len(means), n, func(from, end int) {
+		for r := from; r < end; r++ {
+			row := src[r*n : (r+1)*n]
+			mean, inv := moments(row, eps)
+			means[r], invs[r] = T(mean), T(inv)
+			if v, ok := any(row).([]float32); ok {
+				vector.Norm(any(out).([]float32)[r*n:(r+1)*n], v, any(scale).([]float32), any(bias).([]float32), float32(mean), float32(inv))
+				continue
 			}
-			out[r*n+i] = T(y)
+			for i, v := range row {
+				y := (float64(v) - mean) * inv * float64(scale[i])
+				if bias != nil {
+					y += float64(bias[i])
+				}
+				out[r*n+i] = T(y)
+			}
 		}
-	}
+	})
 	return []*engine.Tensor{t, tm, ti}, nil
 }
 

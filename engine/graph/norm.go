@@ -71,14 +71,19 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 		return nil, err
 	}
 	src, scale, bias := engine.Data[T](in[0]), engine.Data[T](in[1]), engine.Data[T](in[2])
-	for r := 0; l.Span > 0 && (r+1)*l.Span <= len(src); r++ {
-		row := src[r*l.Span : (r+1)*l.Span]
-		mean, inv := moments(row, eps)
-		for i, v := range row {
-			p := l.Scale(r, i)
-			out[r*l.Span+i] = T((float64(v)-mean)*inv*float64(scale[p]) + float64(bias[p]))
-		}
+	if l.Span == 0 {
+		return t, nil
 	}
+	x.rows(len(src)/l.Span, l.Span, func(from, to int) {
+		for r := from; r < to; r++ {
+			row := src[r*l.Span : (r+1)*l.Span]
+			mean, inv := moments(row, eps)
+			for i, v := range row {
+				p := l.Scale(r, i)
+				out[r*l.Span+i] = T((float64(v)-mean)*inv*float64(scale[p]) + float64(bias[p]))
+			}
+		}
+	})
 	return t, nil
 }
 

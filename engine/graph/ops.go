@@ -92,6 +92,8 @@ type builder struct {
 	constants []*engine.Tensor
 	// result holds the outputs' types for fromBuilder.
 	result []engine.DType
+	// packs are shared by all kernels of a model, nil where they need not be.
+	packs packs
 }
 
 func (b *builder) version() int { return b.node.Version }

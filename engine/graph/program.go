@@ -29,6 +29,8 @@ type Program struct {
 	// the slots that such a program does not make.
 	fused  *Program
 	hidden []bool
+	// packs are the weights that were laid out, of inner programs too.
+	packs packs
 	// own are the first elements of the constants, and of those of fused.
 	own map[unsafe.Pointer]bool
 	// plans are by the wanted values.
@@ -51,8 +53,10 @@ type step struct {
 // it refuses by name: an *engine.UnsupportedError for an operator, a version, an
 // attribute or an element type, an error wrapping engine.ErrCorrupt for a graph
 // that contradicts itself.
-func Compile(g *Graph) (*Program, error) {
-	p := &Program{graph: g, slots: map[string]int{}}
+func Compile(g *Graph) (*Program, error) { return compile(g, packs{}) }
+
+func compile(g *Graph, laid packs) (*Program, error) {
+	p := &Program{graph: g, slots: map[string]int{}, packs: laid}
 	for _, in := range g.Inputs {
 		d := in.DType
 		if d == engine.Nothing {
@@ -185,7 +189,7 @@ func (p *Program) add(n *Node) error {
 		return err
 	}
 	s := step{node: n, op: op}
-	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}}
+	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}, packs: p.packs}
 	for _, name := range n.Inputs {
 		slot := -1
 		if name != "" {

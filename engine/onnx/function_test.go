@@ -161,8 +161,11 @@ func TestResultsAreTheCallersToKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		in := engine.Values{{Name: "x", Tensor: must(engine.Of([]float32{1, 2}, 2))}, {Name: "c", Tensor: must(engine.Of([]bool{true}))},
-			{Name: "s", Tensor: must(engine.Of([]int64{2, 1}, 2))}}
+		in := engine.Values{
+			{Name: "x", Tensor: must(engine.Of([]float32{1, 2}, 2))},
+			{Name: "c", Tensor: must(engine.Of([]bool{true}))},
+			{Name: "s", Tensor: must(engine.Of([]int64{2, 1}, 2))},
+		}
 		out, err := s.Run(t.Context(), in, nil)
 		if err != nil {
 			t.Fatal(err)

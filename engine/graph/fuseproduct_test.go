@@ -1,0 +1,164 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// alike runs a graph as it was written and in fewer steps, on one thread and on several,
+// and holds the results against each other.
+func alike(t *testing.T, g *Graph, in engine.Values, steps int) {
+	t.Helper()
+	p, err := Compile(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if steps > 0 && (p.fused == nil || len(p.fused.steps) != steps) {
+		t.Fatalf("fused to %d steps, not to %d", len(p.fused.steps), steps)
+	}
+	name := g.Outputs[0]
+	plain := computed(t, p, Options{Keep: true}, in, name)
+	quick := computed(t, p, Options{Arena: &Arena{}}, in, name)
+	if len(plain) != len(quick) {
+		t.Fatalf("%d elements, want %d", len(quick), len(plain))
+	}
+	for i, v := range plain {
+		if d := math.Abs(float64(quick[i] - v)); !(d <= 1e-5*max(1, math.Abs(float64(v)))) {
+			t.Fatalf("element %d is %v, want %v", i, quick[i], v)
+		}
+	}
+	for _, threads := range []int{2, 5} {
+		if !slices.Equal(quick, computed(t, p, Options{Arena: &Arena{}, Threads: threads}, in, name)) {
+			t.Errorf("other bits on %d threads", threads)
+		}
+	}
+}
+
+func attrInts(v ...int64) Attr { return Attr{Kind: AttrInts, Ints: v} }
+
+// TestAttentionInOneStep: with and without a mask, a scale and the transposes, of few
+// and of many keys.
+func TestAttentionInOneStep(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 7))
+	for _, c := range []struct{ batch, heads, rows, keys, depth, size int }{{2, 3, 5, 5, 8, 8}, {1, 1, 1, 1, 1, 1}, {3, 2, 1, 9, 4, 6}, {2, 4, 70, 300, 16, 24}, {1, 2, 130, 1, 5, 1}} {
+		for form := range 16 {
+			t.Run(fmt.Sprint(c, form), func(t *testing.T) {
+				g := &Graph{
+					Inputs:  []engine.Spec{{Name: "q", DType: engine.Float32}, {Name: "k", DType: engine.Float32}, {Name: "v", DType: engine.Float32}, {Name: "m", DType: engine.Float32}},
+					Outputs: []string{"y"}, Constants: map[string]*engine.Tensor{},
+				}
+				add := func(op, out string, attrs Attrs, in ...string) {
+					g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+				}
+				q, k, v, masks := []int{c.batch, c.heads, c.rows, c.depth}, []int{c.batch, c.heads, c.depth, c.keys}, []int{c.batch, c.heads, c.keys, c.size}, []int{c.batch, 1, 1, c.keys}
+				names := []string{"q", "k", "v"}
+				if form&1 != 0 {
+					perm := attrInts(0, 2, 1, 3)
+					q, v, names = []int{c.batch, c.rows, c.heads, c.depth}, []int{c.batch, c.keys, c.heads, c.size}, []string{"qt", "kt", "vt"}
+					add("Transpose", "qt", Attrs{"perm": perm}, "q")
+					add("Transpose", "vt", Attrs{"perm": perm}, "v")
+					switch form & 2 {
+					case 0:
+						k = []int{c.batch, c.keys, c.heads, c.depth}
+						add("Transpose", "kt", Attrs{"perm": attrInts(0, 2, 3, 1)}, "k")
+					default:
+						k = []int{c.batch, c.heads, c.keys, c.depth}
+						add("Transpose", "kt", Attrs{"perm": attrInts(0, 1, 3, 2)}, "k")
+					}
+				}
+				last := "s"
+				add("MatMul", "s", Attrs{}, names[0], names[1])
+				if form&4 != 0 {
+					g.Constants["root"] = noise(t, r)
+					add([]string{"Div", "Mul"}[form&1], "scaled", Attrs{}, "s", "root")
+					last = "scaled"
+				}
+				if form&8 != 0 {
+					if form&2 != 0 {
+						masks = []int{c.heads, c.rows, 1}
+					}
+					add("Add", "masked", Attrs{}, last, "m")
+					last = "masked"
+				}
+				add("Softmax", "p", Attrs{"axis": {Kind: AttrInt, Int: -1}}, last)
+				add("MatMul", "o", Attrs{}, "p", names[2])
+				add("Transpose", "y", Attrs{"perm": attrInts(0, 2, 1, 3)}, "o")
+				in := engine.Values{{Name: "q", Tensor: noise(t, r, q...)}, {Name: "k", Tensor: noise(t, r, k...)}, {Name: "v", Tensor: noise(t, r, v...)}, {Name: "m", Tensor: noise(t, r, masks...)}}
+				alike(t, g, in, 1)
+			})
+		}
+	}
+}
+
+// TestWhatFollowsAProduct: biases, another value, a function, in the orders exporters
+// write them in.
+func TestWhatFollowsAProduct(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 7))
+	for _, rows := range []int{1, 3, 200} {
+		for form := range 16 {
+			t.Run(fmt.Sprint(rows, form), func(t *testing.T) {
+				const depth, width = 70, 300
+				g := &Graph{
+					Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}, {Name: "z", DType: engine.Float32}}, Outputs: []string{"y"},
+					Constants: map[string]*engine.Tensor{"w": noise(t, r, depth, width), "wt": noise(t, r, width, depth), "b": noise(t, r, width), "c": noise(t, r, 1, width)},
+				}
+				last, n := "", 0
+				add := func(op string, attrs Attrs, in ...string) {
+					last = fmt.Sprint("v", n)
+					n++
+					g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{last}, Attrs: attrs})
+				}
+				switch form & 3 {
+				case 0:
+					add("MatMul", Attrs{}, "x", "w")
+					add("Add", Attrs{}, "b", last)
+				case 1:
+					add("Gemm", Attrs{}, "x", "w", "c")
+				case 2:
+					add("Gemm", Attrs{"transB": {Kind: AttrInt, Int: 1}}, "x", "wt", "b")
+				default:
+					add("Gemm", Attrs{"transB": {Kind: AttrInt, Int: 1}, "beta": {Kind: AttrFloat, Float: 0}}, "x", "wt", "b")
+				}
+				if form&4 != 0 {
+					add("Add", Attrs{}, "z", last)
+				}
+				if form&8 != 0 {
+					add("Relu", Attrs{}, last)
+				} else {
+					add("Tanh", Attrs{}, last)
+				}
+				g.Outputs[0] = last
+				alike(t, g, engine.Values{{Name: "x", Tensor: noise(t, r, rows, depth)}, {Name: "z", Tensor: noise(t, r, rows, width)}}, 1)
+				// A value that is added to each row is not one that fits.
+				alike(t, g, engine.Values{{Name: "x", Tensor: noise(t, r, rows, depth)}, {Name: "z", Tensor: noise(t, r, 1, width)}}, 1)
+			})
+		}
+	}
+}
+
+// TestNormsOnThreads holds that rows computed on several threads are the same bits.
+func TestNormsOnThreads(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 7))
+	axis := Attrs{"axis": {Kind: AttrInt, Int: -1}}
+	for op, inputs := range map[string][]string{
+		"LayerNormalization": {"x", "s", "b"}, "InstanceNormalization": {"x", "c", "c"}, "Softmax": {"x"}, "LogSoftmax": {"x"},
+	} {
+		t.Run(op, func(t *testing.T) {
+			attrs := axis
+			if op == "InstanceNormalization" {
+				attrs = Attrs{}
+			}
+			g := &Graph{
+				Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Outputs: []string{"y"},
+				Nodes:     []*Node{{Op: op, Version: 17, Inputs: inputs, Outputs: []string{"y"}, Attrs: attrs}},
+				Constants: map[string]*engine.Tensor{"s": noise(t, r, 130), "b": noise(t, r, 130), "c": noise(t, r, 11)},
+			}
+			alike(t, g, engine.Values{{Name: "x", Tensor: noise(t, r, 7, 11, 50, 130)}}, 0)
+		})
+	}
+}
