@@ -43,6 +43,7 @@ func Gemm[T Float](threads int, transA, transB bool, m, n, k int, alpha T, a []T
 type Packed[T Float] struct {
 	k, n   int
 	panels []T
+	bytes  *bytePanels
 	// b is kept where there are no kernels to lay it out for.
 	b     []T
 	ldb   int
@@ -76,7 +77,7 @@ func (p *Packed[T]) GemmThen(threads int, transA bool, m int, alpha T, a []T, ld
 	checkMatrix("C", false, m, p.n, len(c), ldc)
 	gemm(threads, product[T]{
 		m: m, n: p.n, k: p.k, alpha: alpha, beta: beta,
-		a: a, lda: lda, transA: transA, b: p.b, ldb: p.ldb, transB: p.trans, panels: p.panels, c: c, ldc: ldc, then: then,
+		a: a, lda: lda, transA: transA, b: p.b, ldb: p.ldb, transB: p.trans, panels: p.panels, bytes: p.bytes, c: c, ldc: ldc, then: then,
 	})
 }
 

@@ -38,6 +38,8 @@ type product[T Float] struct {
 	transA, transB bool
 	// panels is b laid out by packAll; b is nil then.
 	panels []T
+	// bytes is b in 8 bits; b and panels are nil then.
+	bytes *bytePanels
 	// then is called for each piece of a row of c that is done, nil for nobody.
 	then func(row, col int, c []T)
 }
@@ -63,6 +65,8 @@ type arch struct {
 	copyRows func(to, from *byte, stride, k int)
 	// transpose turns vector rows, stride apart, into columns.
 	transpose func(to, from *byte, columns, stride, blocks int)
+	// widen makes rows of a panel out of bytes; of float32 only.
+	widen func(to, from, scale, zero *byte, k int)
 }
 
 // width is how many columns of b a panel has.
@@ -137,10 +141,10 @@ func gemm[T Float](threads int, p product[T]) {
 		p.finish(span{0, p.m}, span{0, p.n})
 		return
 	}
-	if p.n == 1 && p.transB && p.panels == nil {
+	if p.n == 1 && p.transB && p.panels == nil && p.bytes == nil {
 		p.transB, p.ldb = false, 1
 	}
-	if p.n == 1 && p.ldc == 1 && p.panels == nil && p.then == nil && p.m > 1 {
+	if p.n == 1 && p.ldc == 1 && p.panels == nil && p.bytes == nil && p.then == nil && p.m > 1 {
 		// A column is a row of the transposed product, which has vectors.
 		p.m, p.n, p.ldc = 1, p.m, p.m
 		p.a, p.b, p.lda, p.ldb = p.b, p.a, p.ldb, p.lda
@@ -250,14 +254,14 @@ func (w *workspace[T]) panelsOf(s *arch, p *product[T], block, cols span, pack b
 		all := (p.n + width - 1) / width * width
 		b.first = unsafe.Pointer(&p.panels[block.from*all+cols.from*block.len()])
 		b.source, b.sourcePanel, b.sourceStride = b.first, b.panel, b.stride
-	case pack || p.transB:
+	case pack || p.transB || p.bytes != nil:
 		w.b = grown(w.b, count*width*block.len())
 		b.first, b.pack = unsafe.Pointer(&w.b[0]), true
 	default:
 		b.first = unsafe.Pointer(&p.b[block.from*p.ldb+cols.from])
 		b.panel, b.stride, direct = step, uintptr(p.ldb)*size, true
 	}
-	if p.panels == nil && !p.transB {
+	if p.panels == nil && !p.transB && p.bytes == nil {
 		b.source = unsafe.Pointer(&p.b[block.from*p.ldb+cols.from])
 		b.sourcePanel, b.sourceStride = step, uintptr(p.ldb)*size
 	}
@@ -339,7 +343,12 @@ func (w *workspace[T]) tiles(s *arch, p *product[T], b *panels, rows span, heigh
 		}
 		column, end := b.cols.from+q*width, q+(columns+width-1)/width
 		for ; b.pack && q < end; q++ {
-			packPanel(s, p, &w.square, w.b[q*width*b.block.len():], b.block, b.columns(q, width))
+			to := w.b[q*width*b.block.len():]
+			if p.bytes != nil {
+				p.bytes.widen(s.widen, bytes(to), p.n, b.block, b.cols.from+q*width)
+				continue
+			}
+			packPanel(s, p, &w.square, to, b.block, b.columns(q, width))
 		}
 		t.next, t.ns = t.b, t.bs
 		if b.source != nil && end < whole {

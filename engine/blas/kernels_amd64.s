@@ -12598,6 +12598,68 @@ block:
 	VZEROUPPER
 	RET
 
+// func widen512(to *byte, from *byte, scale *byte, zero *byte, k int)
+// Requires: AVX, AVX512F
+TEXT ·widen512(SB), NOSPLIT, $0-40
+	MOVQ    to+0(FP), AX
+	MOVQ    from+8(FP), CX
+	MOVQ    k+32(FP), DX
+	MOVQ    scale+16(FP), BX
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	MOVQ    zero+24(FP), BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+
+row:
+	VPMOVSXBD (CX), Z4
+	VCVTDQ2PS Z4, Z4
+	VSUBPS    Z2, Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VMOVUPS   Z4, (AX)
+	VPMOVSXBD 16(CX), Z4
+	VCVTDQ2PS Z4, Z4
+	VSUBPS    Z3, Z4, Z4
+	VMULPS    Z1, Z4, Z4
+	VMOVUPS   Z4, 64(AX)
+	ADDQ      $+32, CX
+	ADDQ      $+128, AX
+	DECQ      DX
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func widen256(to *byte, from *byte, scale *byte, zero *byte, k int)
+// Requires: AVX, AVX2
+TEXT ·widen256(SB), NOSPLIT, $0-40
+	MOVQ    to+0(FP), AX
+	MOVQ    from+8(FP), CX
+	MOVQ    k+32(FP), DX
+	MOVQ    scale+16(FP), BX
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	MOVQ    zero+24(FP), BX
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+
+row:
+	VPMOVSXBD (CX), Y4
+	VCVTDQ2PS Y4, Y4
+	VSUBPS    Y2, Y4, Y4
+	VMULPS    Y0, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	VPMOVSXBD 8(CX), Y4
+	VCVTDQ2PS Y4, Y4
+	VSUBPS    Y3, Y4, Y4
+	VMULPS    Y1, Y4, Y4
+	VMOVUPS   Y4, 32(AX)
+	ADDQ      $+16, CX
+	ADDQ      $+64, AX
+	DECQ      DX
+	JNZ       row
+	VZEROUPPER
+	RET
+
 // func peak512(n int)
 // Requires: AVX, AVX512F
 TEXT ·peak512(SB), NOSPLIT, $0-8

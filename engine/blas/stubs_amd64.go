@@ -196,6 +196,10 @@ func transpose256x32(to *byte, from *byte, columns int, stride int, blocks int)
 
 func transpose256x64(to *byte, from *byte, columns int, stride int, blocks int)
 
+func widen512(to *byte, from *byte, scale *byte, zero *byte, k int)
+
+func widen256(to *byte, from *byte, scale *byte, zero *byte, k int)
+
 func peak512(n int)
 
 func peak256(n int)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -23,8 +24,13 @@ func (f *fuser) product(i int) {
 	if !gemm && !f.is(i, "MatMul") {
 		return
 	}
-	w := f.p.constantOf(s.in[1])
-	if w == nil || w.DType() != engine.Float32 || len(w.Shape()) != 2 {
+	in := []int{s.in[0], s.in[1]}
+	from := f.dequantised(s.in[1])
+	if from != nil {
+		in[1] = from.in[0]
+	}
+	w := f.p.constantOf(in[1])
+	if w == nil || from == nil && w.DType() != engine.Float32 || len(w.Shape()) != 2 {
 		return
 	}
 	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, constants: []*engine.Tensor{nil, w}, packs: f.p.packs}
@@ -33,7 +39,7 @@ func (f *fuser) product(i int) {
 	if gemm && g.transB {
 		n = w.Shape()[0]
 	}
-	then, in := follows{}, []int{s.in[0], s.in[1]}
+	then := follows{}
 	if gemm && (g.alpha != 1 || !f.gemmBias(s, g, n, &then)) {
 		return
 	}
@@ -58,17 +64,111 @@ func (f *fuser) product(i int) {
 		}
 		last, taken = next, append(taken, next)
 	}
-	if last == i {
+	if from != nil {
+		g.weights = f.bytesOf(from, g.transB)
+	} else if last > i {
+		g.weights = weightsOf(b, 1, g.transB)
+	}
+	if g.weights == nil {
 		return
 	}
-	if g.weights = weightsOf(b, 1, g.transB); g.weights == nil {
-		return
+	if from != nil && f.only(s.in[1]) == i {
+		f.gone[f.p.producer[s.in[1]]] = true
 	}
 	for _, k := range taken {
 		f.gone[k] = k != last
 	}
 	f.changed = true
 	f.p.steps[last] = step{node: s.node, op: functionOp, kernel: productKernel(g, gemm, then), in: in, out: f.p.steps[last].out}
+}
+
+// dequantised returns the step that makes a value from a constant matrix of 8 bits, or
+// nil.
+func (f *fuser) dequantised(slot int) *step {
+	i := f.p.producer[slot]
+	if i < 0 || f.p.constantOf(slot) != nil || f.p.typeOf(slot) != engine.Float32 {
+		return nil
+	}
+	s := &f.p.steps[i]
+	if s.node.Op != "DequantizeLinear" || s.node.Domain != DomainONNX || s.node.Attrs["block_size"].Int != 0 {
+		return nil
+	}
+	if w := f.p.constantOf(s.in[0]); w == nil || w.DType() != engine.Int8 && w.DType() != engine.Uint8 || len(w.Shape()) != 2 {
+		return nil
+	}
+	return s
+}
+
+// leastBytes is from how many columns on a matrix is smaller in panels of bytes than
+// it would be in floats.
+const leastBytes = 8
+
+// bytesOf lays out the matrix in 8 bits that a step makes floats of, nil where its
+// scales are not one for all or one for each column.
+func (f *fuser) bytesOf(s *step, trans bool) *weights {
+	w := f.p.constantOf(s.in[0])
+	laid := packed{w, trans}
+	of := [2]*engine.Tensor{f.p.constantOf(s.in[1]), nil}
+	if len(s.in) > 2 {
+		of[1] = f.p.constantOf(s.in[2])
+	}
+	if known := f.p.packs[laid]; known != nil && known.of == of {
+		return known
+	}
+	k, n, axis := w.Shape()[0], w.Shape()[1], 1
+	if trans {
+		k, n, axis = n, k, 0
+	}
+	if k == 0 || n < leastBytes {
+		return nil
+	}
+	at := 1
+	if a, ok := s.node.Attrs["axis"]; ok {
+		at = int(a.Int)
+	}
+	if at < 0 {
+		at += 2
+	}
+	scale, zero := eachColumn(of[0], n, at == axis), make([]float32, n)
+	if len(s.in) > 2 && s.in[2] >= 0 {
+		zero = eachColumn(of[1], n, at == axis)
+	}
+	if scale == nil || zero == nil || of[0].DType() != engine.Float32 {
+		return nil
+	}
+	q := engine.Data[int8](w)
+	if u := engine.Data[uint8](w); u != nil {
+		// Bytes and zeros both less 128 are as far from each other.
+		q = make([]int8, len(u))
+		for i, v := range u {
+			q[i] = int8(v ^ 0x80)
+		}
+		for j := range zero {
+			zero[j] -= 128
+		}
+	}
+	out := &weights{tensor: w, of: of, packed: blas.PackBytes(trans, k, n, q, w.Shape()[1], scale, zero)}
+	f.p.packs[laid] = out
+	return out
+}
+
+// eachColumn returns a copy of a constant of n elements, or of one n times, where it may
+// have one for each column; else nil.
+func eachColumn(t *engine.Tensor, n int, columns bool) []float32 {
+	if t == nil {
+		return nil
+	}
+	v, ok := t.Float64s()
+	if ok && len(v) == 1 {
+		v = slices.Repeat(v, n)
+	} else if !ok || !columns || len(v) != n || len(t.Shape()) != 1 {
+		return nil
+	}
+	out := make([]float32, n)
+	for i, e := range v {
+		out[i] = float32(e)
+	}
+	return out
 }
 
 // gemmBias reads what a Gemm adds, where that is a constant for each column or nothing.

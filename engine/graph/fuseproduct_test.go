@@ -162,3 +162,65 @@ func TestNormsOnThreads(t *testing.T) {
 		})
 	}
 }
+
+// TestProductsOfBytes: weights in 8 bits, with every form of scales and zeros, are
+// multiplied by without the matrix of floats that they stand for.
+func TestProductsOfBytes(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 7))
+	const depth, width = 90, 70
+	for form := range 16 {
+		t.Run(fmt.Sprint(form), func(t *testing.T) {
+			trans, columns, unsigned, zeros := form&1 != 0, form&2 != 0, form&4 != 0, form&8 != 0
+			shape, axis := []int{depth, width}, int64(1)
+			if trans {
+				shape, axis = []int{width, depth}, 0
+			}
+			d, scales := engine.Int8, []int(nil)
+			if unsigned {
+				d = engine.Uint8
+			}
+			if columns {
+				scales = []int{width}
+			}
+			random := func(shape ...int) *engine.Tensor {
+				q, err := engine.New(d, shape...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range q.Len() {
+					if unsigned {
+						engine.Data[uint8](q)[i] = uint8(r.IntN(256))
+					} else {
+						engine.Data[int8](q)[i] = int8(r.IntN(256) - 128)
+					}
+				}
+				return q
+			}
+			g := &Graph{
+				Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Outputs: []string{"y"},
+				Constants: map[string]*engine.Tensor{"q": random(shape...), "s": noise(t, r, scales...), "b": noise(t, r, width)},
+			}
+			from := &Node{Op: "DequantizeLinear", Version: 17, Inputs: []string{"q", "s"}, Outputs: []string{"w"}, Attrs: Attrs{"axis": {Kind: AttrInt, Int: axis}}}
+			if zeros {
+				g.Constants["z"] = random(scales...)
+				from.Inputs = append(from.Inputs, "z")
+			}
+			g.Nodes = []*Node{from, {Op: "MatMul", Version: 17, Inputs: []string{"x", "w"}, Outputs: []string{"y"}, Attrs: Attrs{}}}
+			if trans {
+				g.Nodes[1] = &Node{Op: "Gemm", Version: 17, Inputs: []string{"x", "w", "b"}, Outputs: []string{"y"}, Attrs: Attrs{"transB": {Kind: AttrInt, Int: 1}}}
+			}
+			for _, rows := range []int{1, 5, 230} {
+				alike(t, g, engine.Values{{Name: "x", Tensor: noise(t, r, rows, depth)}}, 1)
+			}
+			p, err := Compile(g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Less memory than the floats would take is enough.
+			in := engine.Values{{Name: "x", Tensor: noise(t, r, 1, depth)}}
+			if _, err := p.Run(t.Context(), Options{MaxBytes: 4 * width}, in, g.Outputs); err != nil {
+				t.Errorf("in the memory of the result: %v", err)
+			}
+		})
+	}
+}

@@ -35,7 +35,9 @@ func scaledMatmul[T float](threads int, beta T, c, a, b []T, m, n, k int, transA
 // once. A nil one is none.
 type weights struct {
 	tensor *engine.Tensor
-	packed any // *blas.Packed of the tensor's type
+	packed any // *blas.Packed of the tensor's type, of float32 where that has 8 bits
+	// of are the scales and zeros of a tensor of 8 bits.
+	of [2]*engine.Tensor
 }
 
 // packs are a model's weights that were laid out, so that each is only once, whatever
@@ -69,7 +71,7 @@ func weightsOf(b *builder, i int, trans bool) *weights {
 		return nil
 	}
 	laid := packed{t, trans}
-	if w := b.packs[laid]; w != nil {
+	if w := b.packs[laid]; w != nil && w.of[0] == nil {
 		return w
 	}
 	w := &weights{tensor: t}

@@ -33,6 +33,8 @@ func main() {
 	transpose512x64()
 	transpose256x32()
 	transpose256x64()
+	widen512()
+	widen256()
 	peak512()
 	peak256()
 	if err := tables("../tables_amd64.go"); err != nil {

@@ -264,3 +264,37 @@ func peak(name string, vectors int, register func() reg.VecVirtual, madd func(re
 	VZEROUPPER()
 	RET()
 }
+
+func widen512() { widen("widen512", ZMM) }
+func widen256() { widen("widen256", YMM) }
+
+// widen makes k rows of two vectors out of as many bytes: less the zero, times the scale
+// of each column.
+func widen(name string, register func() reg.VecVirtual) {
+	TEXT(name, NOSPLIT, "func(to, from, scale, zero *byte, k int)")
+	to, from, k := Load(Param("to"), GP64()), Load(Param("from"), GP64()), Load(Param("k"), GP64())
+	vector := int(register().Size())
+	factors := [2][2]reg.VecVirtual{}
+	for i, name := range []string{"scale", "zero"} {
+		p := Load(Param(name), GP64())
+		for v := range 2 {
+			factors[i][v] = register()
+			VMOVUPS(Mem{Base: p, Disp: v * vector}, factors[i][v])
+		}
+	}
+	Label("row")
+	for v := range 2 {
+		x := register()
+		VPMOVSXBD(Mem{Base: from, Disp: v * vector / 4}, x)
+		VCVTDQ2PS(x, x)
+		VSUBPS(factors[1][v], x, x)
+		VMULPS(factors[0][v], x, x)
+		VMOVUPS(x, Mem{Base: to, Disp: v * vector})
+	}
+	ADDQ(I32(2*vector/4), from)
+	ADDQ(I32(2*vector), to)
+	DECQ(k)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
