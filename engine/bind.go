@@ -67,10 +67,10 @@ func checkNames(in Values) error {
 	return nil
 }
 
-// matrixInput reports whether info takes one float matrix with a column a
-// feature.
+// matrixInput reports whether info takes one matrix of numbers with a column a
+// feature. One column of text is no matrix: it is bound as it comes.
 func matrixInput(info *Info) bool {
-	if len(info.Inputs) != 1 || len(info.Features) == 0 {
+	if len(info.Inputs) != 1 || len(info.Features) == 0 || info.Inputs[0].DType == String {
 		return false
 	}
 	s := info.Inputs[0].Shape

@@ -48,6 +48,7 @@ func TestBindAccepts(t *testing.T) {
 		{Name: "age", DType: engine.Float32, Shape: []int{-1, 1}},
 		{Name: "name", DType: engine.String, Shape: []int{-1, 1}},
 	}, Features: []engine.Feature{{Name: "age"}, {Name: "name", Categorical: true}}}
+	text := &engine.Info{Inputs: []engine.Spec{{Name: "city", DType: engine.String, Shape: []int{-1, 1}}}, Features: []engine.Feature{{Name: "city", Categorical: true}}}
 	named := func(colour *engine.Tensor) engine.Values {
 		return engine.Values{
 			{Name: "shop", Tensor: tensor(t, []int64{7, 16777216}, 2, 1)},
@@ -75,6 +76,7 @@ func TestBindAccepts(t *testing.T) {
 		{"one row where a dimension is fixed", plain, engine.Values{{Name: "scale", Tensor: tensor(t, []float32{2})}, {Name: "ids", Tensor: tensor(t, []int32{1, 2, 3, 4}, 2, 2)}}, 1, []any{[]int64{1, 2, 3, 4}, []float32{2}}},
 		{"whole floats are integers", plain, engine.Values{{Name: "ids", Tensor: tensor(t, []float64{1, -2}, 1, 2)}, {Name: "scale", Tensor: tensor(t, []float32{2})}}, 1, []any{[]int64{1, -2}, []float32{2}}},
 		{"unequal lengths are one row", sequences, engine.Values{{Name: "a", Tensor: tensor(t, []float32{1}, 1)}, {Name: "b", Tensor: tensor(t, []float32{1, 2}, 2)}}, 1, []any{[]float32{1}, []float32{1, 2}}},
+		{"one column of text", text, engine.Values{{Name: "city", Tensor: tensor(t, []string{"x", "y"}, 2)}}, 2, []any{[]string{"x", "y"}}},
 		{"column inputs of rank 1", columns, engine.Values{{Name: "name", Tensor: tensor(t, []string{"x", "y"}, 2)}, {Name: "age", Tensor: tensor(t, []float32{1, 2}, 2, 1)}}, 2, []any{[]float32{1, 2}, []string{"x", "y"}}},
 	}
 	for _, tt := range tests {

@@ -25,17 +25,7 @@ const (
 // What the engine cannot run exactly is refused: an *engine.UnsupportedError
 // names the operator, the operator set and the node.
 func Read(data []byte, dir string) (engine.Model, error) {
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("a model of %d bytes: %w", len(data), engine.ErrTooLarge)
-	}
-	p, err := decodeModel(data)
-	if err != nil {
-		return nil, fmt.Errorf("decode ONNX model: %w", err)
-	}
-	if err := p.checkOpsets(); err != nil {
-		return nil, err
-	}
-	g, err := p.convert(dir)
+	p, g, err := readGraph(data, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +34,28 @@ func Read(data []byte, dir string) (engine.Model, error) {
 		return nil, fmt.Errorf("compile ONNX graph: %w", err)
 	}
 	return newModel(p, g, program)
+}
+
+// ReadGraph decodes an ONNX model into a graph that is not compiled yet, so that it
+// can be changed first: engine/train makes inputs of its weights.
+func ReadGraph(data []byte, dir string) (*graph.Graph, error) {
+	_, g, err := readGraph(data, dir)
+	return g, err
+}
+
+func readGraph(data []byte, dir string) (*modelProto, *graph.Graph, error) {
+	if len(data) > maxFile {
+		return nil, nil, fmt.Errorf("a model of %d bytes: %w", len(data), engine.ErrTooLarge)
+	}
+	p, err := decodeModel(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("decode ONNX model: %w", err)
+	}
+	if err := p.checkOpsets(); err != nil {
+		return nil, nil, err
+	}
+	g, err := p.convert(dir)
+	return p, g, err
 }
 
 func (p *modelProto) checkOpsets() error {
