@@ -26,7 +26,8 @@ type Fitted struct {
 	// Weights is how many numbers were fitted, Layers names them.
 	Weights int
 	Layers  []string
-	// Epochs were run; Best is the one whose weights were kept.
+	// Epochs were run; Best is the one whose weights were kept, 0 where none was better
+	// than the beginning.
 	Epochs, Best int
 	// TrainingLoss and HeldLoss are the mean losses of the weights kept, without the L2
 	// penalty; HeldLoss is NaN where nothing was held out.

@@ -35,6 +35,8 @@ func (l *Labels) check(rows int) error {
 		return fmt.Errorf("%d labels for %d rows", n, rows)
 	case l.Weights != nil && len(l.Weights) != n || l.Order != nil && len(l.Order) != n:
 		return fmt.Errorf("%d weights and %d places in order for %d rows", len(l.Weights), len(l.Order), n)
+	case l.Class != nil && len(l.Classes) < 2:
+		return errors.New("the labels are all of one class: there is nothing to tell apart")
 	case len(l.Classes) > maxClasses:
 		return fmt.Errorf("the labels are of %d classes, more than %d: is it a number that was meant?", len(l.Classes), maxClasses)
 	}
@@ -154,9 +156,6 @@ func (l *Labels) learnable(training []int) error {
 		if l.weight(i) > 0 {
 			seen[l.Class[i]]++
 		}
-	}
-	if len(l.Classes) < 2 {
-		return errors.New("the labels are all of one class: there is nothing to tell apart")
 	}
 	for c, n := range seen {
 		if n == 0 {

@@ -13,8 +13,11 @@ const (
 	// memory is how many steps the curvature is taken from.
 	memory = 10
 	// flat is a gradient (of a mean over standardised columns) by which weights would
-	// move in their eighth digit.
-	flat = 1e-8
+	// move in their seventh digit.
+	flat = 1e-7
+	// slow is a share of the loss: after stalled steps in a row that gain less, columns
+	// say the same and weights only move among themselves.
+	slow, stalled = 1e-9, 10
 	// arrived is a gradient at which a search that finds nothing better has arrived,
 	// for the loss does not differ in its last bits any more.
 	arrived = 1e-5
@@ -46,7 +49,9 @@ func minimise(ctx context.Context, o *objective, c Config, x []float64, training
 		return outcome{}, err
 	}
 	var out outcome
-	for out.epochs < c.Epochs && largest(m.grad) > flat {
+	idle := 0
+	for out.epochs < c.Epochs && largest(m.grad) > flat && idle < stalled {
+		from := m.f
 		moved, err := m.step()
 		if err != nil {
 			return out, inEpoch(out.epochs+1, err)
@@ -56,8 +61,11 @@ func minimise(ctx context.Context, o *objective, c Config, x []float64, training
 		}
 		out.epochs++
 		tell(c, out.epochs, m.f*unit, math.NaN())
+		if idle++; from-m.f > slow*math.Abs(m.f) {
+			idle = 0
+		}
 	}
-	if g := largest(m.grad); g > arrived && out.epochs < c.Epochs {
+	if g := largest(m.grad); g > arrived && out.epochs < c.Epochs && idle < stalled {
 		return out, fmt.Errorf("minimise the loss: no smaller one is found where its gradient is still %.2g", g)
 	}
 	out.best = out.epochs

@@ -89,7 +89,7 @@ func (s *stepper) adam(x, grad []float64, rate float64) {
 
 // outcome is how a fit went.
 type outcome struct {
-	// epochs were run, best is the one whose weights were kept.
+	// epochs were run, best is the one whose weights were kept; 0 is the beginning.
 	epochs, best   int
 	training, held float64
 }
@@ -122,7 +122,12 @@ func batches(ctx context.Context, o *objective, c Config, x []float64, training,
 	grad := make([]float64, o.size)
 	s := newStepper(c, &o.layout)
 	steps := (len(training) + c.Batch - 1) / c.Batch
-	best := outcome{held: math.Inf(1)}
+	// What it begins with counts too: a fit is never worse than none.
+	first, err := measure(ctx, o, x, held)
+	if err != nil {
+		return outcome{}, inEpoch(0, err)
+	}
+	best := outcome{held: first}
 	kept := slices.Clone(x)
 	for epoch := 1; epoch <= c.Epochs; epoch++ {
 		shuffle(training, c.Seed, epoch)

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// modelFile and modelYAML are the names of a version's files.
+const (
+	modelFile = "model.onnx"
+	modelYAML = "model.yaml"
+)
+
+// toFolder reports whether --output is a version's folder, not a file.
+func (o *fitOptions) toFolder() bool { return !strings.EqualFold(filepath.Ext(o.output), ".onnx") }
+
+// checkOutput refuses to write over what was there.
+func (o *fitOptions) checkOutput() error {
+	if o.toFolder() {
+		if ext := filepath.Ext(o.output); ext != "" && strings.Trim(ext[1:], "0123456789") != "" {
+			return usage(fmt.Errorf("--output %q is neither an .onnx file nor a folder models/NAME/VERSION", filepath.Base(o.output)))
+		}
+		entries, err := os.ReadDir(o.output)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("--output: %w", err)
+		}
+		return usageIf(len(entries) > 0, "--output is a folder that is not empty: a version is never written over")
+	}
+	for flag, path := range map[string]string{"from": o.from, "input": o.input} {
+		if path == "" {
+			continue
+		}
+		if same, err := sameFile(path, o.output); err != nil || same {
+			return errors.Join(err, usageIf(same, "--output is the file of --"+flag+": it is never written over"))
+		}
+	}
+	return nil
+}
+
+// write puts the model where it is to be, and returns its path. A folder appears whole,
+// so that a server that watches does not take half a version.
+func (o *fitOptions) write(model []byte, info *engine.Info) (string, error) {
+	if !o.toFolder() {
+		if err := writeWhole(o.output, model); err != nil {
+			return "", fmt.Errorf("write %s: %w", o.output, err)
+		}
+		return o.output, nil
+	}
+	above := filepath.Dir(filepath.Clean(o.output))
+	if err := os.MkdirAll(above, 0o755); err != nil {
+		return "", fmt.Errorf("write %s: %w", o.output, err)
+	}
+	dir, err := os.MkdirTemp(above, ".pellucid-*") // what begins with a dot is no version
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", o.output, err)
+	}
+	err = o.fill(dir, model, info)
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.Rename(dir, o.output))
+	}
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("write %s: %w", o.output, err), os.RemoveAll(dir))
+	}
+	return filepath.Join(o.output, modelFile), nil
+}
+
+// fill writes the files of a version. What was said of the network of --from holds for
+// the one made of it, above all which features are private.
+func (o *fitOptions) fill(dir string, model []byte, info *engine.Info) error {
+	if err := writeWhole(filepath.Join(dir, modelFile), model); err != nil {
+		return err
+	}
+	if o.from == "" {
+		text, err := modelYAMLOf(info)
+		if err != nil {
+			return err
+		}
+		return writeWhole(filepath.Join(dir, modelYAML), text)
+	}
+	beside := filepath.Dir(o.from)
+	text, err := os.ReadFile(filepath.Join(beside, modelYAML))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cfg, err := repository.ParseConfig(text, modelYAML)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{cfg.Reference, cfg.Background} {
+		if name == "" {
+			continue
+		}
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("%s names %q, which is outside its folder", modelYAML, name)
+		}
+		if err := copyFile(filepath.Join(beside, name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return writeWhole(filepath.Join(dir, modelYAML), text)
+}
+
+func copyFile(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, f)
+	return errors.Join(err, out.Sync(), out.Close())
+}
+
+// modelYAMLOf is what people would write about a model that was fitted here. Texts are
+// written as JSON's, which YAML reads.
+func modelYAMLOf(info *engine.Info) ([]byte, error) {
+	var b strings.Builder
+	text := func(s string) string {
+		out, _ := json.Marshal(s) // a string has a JSON form, whatever it holds
+		return string(out)
+	}
+	fmt.Fprintf(&b, "task: %s\n", info.Task)
+	if len(info.Classes) > 0 {
+		b.WriteString("classes:\n")
+		for _, c := range info.Classes {
+			fmt.Fprintf(&b, "  - %s\n", text(c))
+		}
+	}
+	b.WriteString("features:\n")
+	for _, f := range info.Features {
+		kind := "numeric"
+		if f.Categorical {
+			kind = "categorical"
+		}
+		fmt.Fprintf(&b, "  - name: %s\n    kind: %s\n", text(f.Name), kind)
+	}
+	out := []byte(b.String())
+	if _, err := repository.ParseConfig(out, modelYAML); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
