@@ -60,7 +60,7 @@ text, or 0 and 1 only, is a class, any other a number (but for --loss).`,
   pellucid model fit --input claims.csv --label claims --loss poisson --time day --output model.onnx
 
   pellucid export --model flights_mlp --from 2013-07-01 --output july.csv
-  pellucid model fit --from models/flights_mlp/1/model.onnx --input july.csv --label label --time time --output models/flights_mlp/2`,
+  pellucid model fit --from models/flights_mlp/1/model.onnx --input july.csv --label label --weight weight --time time --output models/flights_mlp/2`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "input", "label", "output"); err != nil {
@@ -130,8 +130,12 @@ func activationNames() []string {
 // check refuses what cannot work before any work is done.
 func (o *fitOptions) check(cmd *cobra.Command) error {
 	for _, x := range []struct{ flag, value, known string }{
-		{"kind", o.kind, "linear, mlp"}, {"loss", o.loss, list(train.Losses)}, {"optimizer", o.optimiser, list(train.Optimisers)},
-		{"schedule", o.sched, list(train.Schedules)}, {"activation", o.activation, strings.Join(activationNames(), ", ")}, {"class-weight", o.classWeight, "balanced"},
+		{"kind", o.kind, "linear, mlp"},
+		{"loss", o.loss, list(train.Losses)},
+		{"optimizer", o.optimiser, list(train.Optimisers)},
+		{"schedule", o.sched, list(train.Schedules)},
+		{"activation", o.activation, strings.Join(activationNames(), ", ")},
+		{"class-weight", o.classWeight, "balanced"},
 	} {
 		if x.value != "" && !slices.Contains(strings.Split(x.known, ", "), x.value) {
 			return usage(fmt.Errorf("--%s %q is none of %s", x.flag, x.value, x.known))

@@ -118,8 +118,12 @@ func exportOf(t *testing.T, path string) string {
 		if i >= 195 {
 			capture = "sampled"
 		}
-		line("id", "", "2013-07-0"+day+"T0"+hour+":00:00Z", "2013-07-09T00:00:00Z", "flights_mlp", "1", "200", "", capture, label,
-			day, hour, "30", "500", "60", "50", hour, "9", "0", "10", "0.5", "0.5")
+		values := map[string]string{"id": "id", "time": "2013-07-0" + day + "T0" + hour + ":00:00Z", "status": "200", "capture": capture, "label": label}
+		var cells []string
+		for _, name := range exported {
+			cells = append(cells, values[name])
+		}
+		line(append(cells, day, hour, "30", "500", "60", "50", hour, "9", "0", "10", "0.5", "0.5")...)
 	}
 	w.Flush()
 	if err := w.Error(); err != nil {

@@ -67,8 +67,8 @@ func (o *fitOptions) rows(t *table.Table) (*fitRows, error) {
 
 // exportedTable reports whether a table is what `pellucid export` writes.
 func exportedTable(t *table.Table) bool {
-	for _, name := range exported {
-		if t.Column(name) == nil {
+	for i, name := range exported {
+		if i != weightAt && t.Column(name) == nil { // that of weights may have another name
 			return false
 		}
 	}
