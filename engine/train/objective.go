@@ -72,7 +72,7 @@ type objective struct {
 // The rows of a part. Parts depend on the number of rows alone: with them, so do the
 // sums, and no number of threads changes a bit.
 const (
-	leastPart = 32
+	leastPart = 128
 	mostPart  = 1024
 	// partsOfBatch is how many parts a small batch is cut into, at most.
 	partsOfBatch = 8

@@ -171,16 +171,27 @@ func TestWhatTheFileSays(t *testing.T) {
 // TestSameBits fits with one, two and three threads.
 func TestSameBits(t *testing.T) {
 	rows := readRows(t)
+	// Each row four times: two parts could be added in any order, these are five.
+	var many []int
+	for i := range 4 * rows.Rows {
+		many = append(many, i%rows.Rows)
+	}
+	columns := columnsOf(t, rows, "age", "gaps", "city")
+	for i := range columns {
+		columns[i].Numbers, columns[i].Texts = repeat(columns[i].Numbers, many), repeat(columns[i].Texts, many)
+	}
+	labels := labelsOf(t, rows, "label", true)
+	labels.Class, labels.Weights = repeat(labels.Class, many), repeat(labels.Weights, many)
 	for _, c := range []Config{
-		{Hidden: []int{16}, Epochs: 8, Batch: 150, Hold: 0.1, Seed: 3},
+		{Hidden: []int{16}, Epochs: 8, Batch: 600, Hold: 0.1, Seed: 3},
 		{L2: 1e-3},
-		{Hidden: []int{8}, Epochs: 4, Batch: 50, Optimiser: SGD, Momentum: 0.9, Seed: 4},
+		{Hidden: []int{8}, Epochs: 4, Batch: 400, Optimiser: SGD, Momentum: 0.9, Seed: 4},
 	} {
 		var files [][]byte
 		var tuned [][]byte
 		for _, threads := range []int{1, 2, 3, 1} {
 			c.Threads = threads
-			f, err := Fit(t.Context(), columnsOf(t, rows, "age", "gaps", "city"), labelsOf(t, rows, "label", true), c)
+			f, err := Fit(t.Context(), columns, labels, c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,7 +200,11 @@ func TestSameBits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f, err = n.Tune(t.Context(), inputs(t, n.Info, rows), labelsOf(t, rows, "label", false), Config{Layers: -1, Epochs: 3, Threads: threads, Hold: 0.2, L2: 0.1})
+			in, err := take(inputs(t, n.Info, rows), many)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err = n.Tune(t.Context(), in, labels, Config{Layers: -1, Epochs: 3, Batch: 512, Threads: threads, Hold: 0.2, L2: 0.1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -201,7 +216,7 @@ func TestSameBits(t *testing.T) {
 			}
 		}
 		c.Seed++
-		f, err := Fit(t.Context(), columnsOf(t, rows, "age", "gaps", "city"), labelsOf(t, rows, "label", true), c)
+		f, err := Fit(t.Context(), columns, labels, c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,4 +224,14 @@ func TestSameBits(t *testing.T) {
 			t.Error("another seed gives the same bits")
 		}
 	}
+}
+
+func repeat[T any](v []T, rows []int) []T {
+	var out []T
+	for _, i := range rows {
+		if v != nil {
+			out = append(out, v[i])
+		}
+	}
+	return out
 }
