@@ -231,3 +231,43 @@ func TestConstantColumn(t *testing.T) {
 		t.Fatalf("loss %v (%v)", f.TrainingLoss, err)
 	}
 }
+
+// TestPartsAreAddedInOrder compares a loss and its gradient in all their bits, over more
+// parts than are held at a time: the 32 bits of a file would hide most of a difference.
+func TestPartsAreAddedInOrder(t *testing.T) {
+	rows := readRows(t)
+	var many []int
+	for i := range 20 * mostPart {
+		many = append(many, i*7%rows.Rows)
+	}
+	e, err := encode(columnsOf(t, rows, numbers...), many[:rows.Rows])
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := labelsOf(t, rows, "value", true)
+	var first []float64
+	for _, threads := range []int{1, 2, 3, 8} {
+		c, err := Config{Loss: Squared, Threads: threads}.check()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := newNetwork(e.width, 1, &c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := n.objective(e, labels, labels.scaleOf(Squared, many), &c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		grad := make([]float64, n.size)
+		l, err := o.value(t.Context(), make([]float64, n.size), many, grad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all := slices.Concat(grad, []float64{l}); first == nil {
+			first = all
+		} else if !slices.Equal(all, first) {
+			t.Errorf("%d threads: %v, one thread has %v", threads, all, first)
+		}
+	}
+}
