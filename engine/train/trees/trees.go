@@ -102,8 +102,9 @@ type Options struct {
 	// OneVsRest has a split of categories hold one against all others; otherwise it
 	// holds a set of them, which ONNX cannot say.
 	OneVsRest bool
-	// Valid is held-out data. Fitting stops when its loss has not fallen for Patience
-	// rounds (0: never), and the model keeps the trees up to the least loss.
+	// Valid is held-out data, whose loss is reported. With Patience, fitting stops when
+	// that has not fallen for as many rounds, and the model keeps the trees up to the
+	// least.
 	Valid    *Data
 	Patience int
 	// Threads at most; 0 means 1. They change no bit.
