@@ -1,5 +1,5 @@
 # A convenience, never a need: every target is one command you can type.
-.PHONY: help build static test race lint fuzz crash full bench release image clean
+.PHONY: help build static test race lint fuzz crash full bench table release image clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -22,6 +22,8 @@ full: ## 20 kills while the disk is filled and freed
 	go run ./bench/crash -kills 20 -every 4s -disk 1200
 bench: ## requests, rows a second, bytes a row, start to ready
 	go run ./bench/serving
+table: ## every benchmark beside its rival, as README.md's table
+	go run ./bench/table -write README.md
 release: ## dist/: archives for linux, darwin and windows
 	deploy/release.sh
 image: ## a container image

@@ -133,6 +133,11 @@ func table(r *rival.Process, threads int, only string, rounds int) error {
 		flops := w.flops() / 1e9
 		fmt.Printf("%-24s %8.1f %12.1f %8.1f %14.3f %14.3f %8.2f\n", w, flops/median(m.ours), flops/median(m.rival), flops/median(m.gonum),
 			median(m.ratio), median(m.gonumRatio), flops/median(m.ours)/median(m.peak)/float64(threads))
+		if err := (rival.Note{
+			Against: strings.TrimPrefix(r.Ready, "ready "), Work: "product " + w.String(), Ours: median(m.ours), Rival: median(m.rival), Ratio: median(m.ratio), Threads: threads,
+		}).Write(); err != nil {
+			return err
+		}
 		ratios, gonums = append(ratios, median(m.ratio)), append(gonums, median(m.gonumRatio))
 	}
 	if len(ratios) > 0 {

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pellucid/pellucid/bench/internal/rival"
@@ -99,7 +100,10 @@ func measure(ctx context.Context, r *rival.Process, d *trees.Data, threads, coun
 		ours, theirs, ratios = append(ours, mine), append(theirs, s), append(ratios, mine/s)
 	}
 	fmt.Printf("%-10d %8.2f %8.2f %7.3f\n", threads, median(ours), median(theirs), median(ratios))
-	return nil
+	return rival.Note{
+		Against: "XGBoost " + strings.TrimPrefix(r.Ready, "ready "), Work: fmt.Sprintf("fit %d trees of depth 6 to %d rows of %d features", count, len(d.Labels), features),
+		Ours: median(ours), Rival: median(theirs), Ratio: median(ratios), Threads: threads,
+	}.Write()
 }
 
 // makeData is what bench/trees fits its models on, with less noise.

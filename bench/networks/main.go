@@ -153,7 +153,10 @@ func measure(ctx context.Context, session engine.Session, r *rival.Process, name
 	}
 	ratio = median(ratios)
 	fmt.Printf("%-12s %6d %12.3f %12.3f %7.2f %11.1e\n", name, batch, 1e3*median(ours), 1e3*median(theirs), ratio, off)
-	return ratio, off, nil
+	return ratio, off, rival.Note{
+		Against: "onnxruntime " + strings.TrimPrefix(r.Ready, "ready "), Work: fmt.Sprintf("%s, batch %d", name, batch),
+		Ours: median(ours), Rival: median(theirs), Ratio: ratio, Threads: threads,
+	}.Write()
 }
 
 // difference is the largest of any output's elements, relative to the output's largest

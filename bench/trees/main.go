@@ -265,7 +265,19 @@ func measure(ctx context.Context, s *subject, r *rival.Process, w work, rounds i
 	}
 	row := 1e6 / float64(w.rows)
 	fmt.Printf("%-30s %12.2f %12.2f %7.3f %6.3f  %s\n", w.name, median(ours)*row, median(theirs)*row, median(ratios), w.goal, which)
-	return nil
+	return rival.Note{Against: against(r.Ready, w), Work: w.name, Ours: median(ours), Rival: median(theirs), Ratio: median(ratios), Threads: 1}.Write()
+}
+
+// against is the library that a work is measured against, with its version.
+func against(ready string, w work) string {
+	for _, one := range strings.Split(versions(ready), ", ") {
+		name, _, _ := strings.Cut(strings.ToLower(one), " ")
+		if w.calls[0] == "lleaves" && name == "lleaves" || w.calls[0] != "lleaves" && (w.model == name || w.model == "onnx" && name == "onnxruntime") {
+			return one
+		}
+	}
+	first, _, _ := strings.Cut(versions(ready), ", ") // deep trees are XGBoost's, too
+	return first
 }
 
 func median(v []float64) float64 {
