@@ -38,4 +38,7 @@ type Batch struct {
 	From, To Position
 	Token    string
 	Records  []Record
+	// Again says that records of it may be stored already, under tokens that nobody
+	// knows any more: predictions are looked for by their ids first.
+	Again bool
 }

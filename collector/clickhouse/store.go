@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
@@ -65,6 +66,9 @@ type Store struct {
 	bins    func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 	clear   func(ctx context.Context) (field func(f *collector.Field, value string) ([]string, error), id func(value string) ([]string, error))
 
+	// spansUnsure is when an insert of spans last failed, or the start.
+	spansUnsure atomic.Int64
+
 	mu         sync.Mutex // guards everything declared below
 	schemas    map[string]*collector.Schema
 	references map[string]*stats.Reference
@@ -109,6 +113,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		conn: conn, bins: cfg.Bins, clear: cfg.Clear, synced: cfg.Synced, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
 		modelIDs: map[string]modelSchemas{}, inUse: map[string]bool{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 	}
+	s.spansUnsure.Store(time.Now().UnixNano())
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

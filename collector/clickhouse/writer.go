@@ -347,6 +347,8 @@ func permanent(err error) bool {
 // plan is a batch sorted by what its records are.
 type plan struct {
 	token string
+	// again says that predictions may be stored under other tokens.
+	again bool
 	// kept says that the batch was acknowledged before: it is looked for, not stored.
 	kept    bool
 	decoder *collector.Decoder
@@ -411,7 +413,7 @@ func (w *Writer) sort(b *collector.Batch) *plan { return w.sortAs(b, false) }
 
 func (w *Writer) sortAs(b *collector.Batch, kept bool) *plan {
 	p := &plan{
-		kept:  kept,
+		kept: kept, again: b.Again,
 		token: b.Token, decoder: &w.decoder, records: b.Records, months: map[int][]decoded{}, schemas: map[string][]byte{}, schemaAt: map[string]int{},
 		parsed: map[string]*collector.Schema{}, buried: map[burial]bool{}, home: map[string]bool{},
 	}
@@ -534,8 +536,9 @@ func (p *plan) take(position int, r *collector.Record, driven string) error {
 			p.addFeedback(labelOf(v), position, labelKey(position))
 			return nil
 		}
-		// A letter may have been stored after all, like an id made elsewhere.
-		imported := r.Kind == collector.KindImported || driven != ""
+		// A letter may have been stored after all, like an id made elsewhere, or what was
+		// delivered before the spool lost its cursor.
+		imported := r.Kind == collector.KindImported || driven != "" || p.again
 		if imported && !p.first(v) {
 			return nil
 		}

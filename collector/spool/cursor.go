@@ -21,16 +21,18 @@ import (
 // counts.
 //
 //	 0       4   5       8              16             24            32             40              48          56             60
-//	| "PLCU" | 1 | flags | generation u64 | acked seg u64 | acked off u64 | plan seg u64 | plan from u64 | plan to u64 | plan crc u32 | 0 |
+//	| "PLCU" | 1 | flags | generation u64 | acked seg u64 | acked off u64 | plan seg u64 | plan from u64 | plan to u64 | plan crc u32 | again u32 |
 //	 64         72                88
 //	| next seq u64 | node id, 16 bytes | crc32c of bytes 0 to 87, u32 |   = 92 bytes
 //
-// Bit 0 of the flags at byte 5 says that there is a plan.
+// Bit 0 of the flags at byte 5 says that there is a plan. Segments up to the number again
+// were there when a cursor was lost: what is in them may have been delivered before.
 type cursor struct {
 	generation uint64
 	acked      collector.Position
 	plan       *plan
 	nextSeq    uint64
+	again      uint32
 	node       [16]byte
 }
 
@@ -68,6 +70,7 @@ func (c *cursor) encode() []byte {
 		le.PutUint64(b[48:], uint64(p.to))
 		le.PutUint32(b[56:], p.sum)
 	}
+	le.PutUint32(b[60:], c.again)
 	le.PutUint64(b[64:], c.nextSeq)
 	copy(b[72:], c.node[:])
 	le.PutUint32(b[cursorSumAt:], crc32.Checksum(b[:cursorSumAt], castagnoli))
@@ -89,6 +92,7 @@ func decodeCursor(b []byte) (*cursor, error) {
 		generation: le.Uint64(b[8:]),
 		acked:      collector.Position{Segment: le.Uint64(b[16:]), Offset: int64(le.Uint64(b[24:]))},
 		nextSeq:    le.Uint64(b[64:]),
+		again:      le.Uint32(b[60:]),
 	}
 	copy(c.node[:], b[72:])
 	if b[5]&cursorHasPlan != 0 {

@@ -327,3 +327,52 @@ func TestRemovedUnderARunningServer(t *testing.T) {
 		_ = s.Close()
 	}
 }
+
+// TestLostCursorIsToldOn: what is in the folder when a cursor is lost may have been
+// delivered under a node id that nobody knows any more, and that is said of each batch of
+// it, also after further starts, and of nothing that comes later.
+func TestLostCursorIsToldOn(t *testing.T) {
+	disk, _, _ := smallFolder(t, 3)
+	lost := folderWith(disk, cursorName, []byte("no cursor at all"))
+	s, err := open(smallConfig(LevelProcess), lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := next(t, s); !b.Again || len(b.Records) != 3 {
+		t.Errorf("%+v", b)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = open(smallConfig(LevelProcess), lost); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Append(t.Context(), prediction("later", 20)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		b := next(t, s)
+		if b.Again != want {
+			t.Errorf("again %t, want %t: %+v", b.Again, want, b)
+		}
+		if err := s.Ack(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fresh := newMemFS(1)
+	if s, err = open(smallConfig(LevelProcess), fresh); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Append(t.Context(), prediction("first", 20)); err != nil {
+		t.Fatal(err)
+	}
+	if b := next(t, s); b.Again {
+		t.Error("a new folder has lost nothing")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

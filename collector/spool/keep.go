@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -52,10 +53,11 @@ func (s *Spool) openLedger(exists bool) error {
 }
 
 // lostCursor is what the cursor is taken for when it cannot be read. The ledger is
-// written before it, so all that is there was confirmed by the store.
-func (s *Spool) lostCursor() cursor {
+// written before it, so all that is there was confirmed by the store. Without one the
+// segments up to number last may hold what was delivered under the lost node id.
+func (s *Spool) lostCursor(last uint64) cursor {
 	if !s.remembers {
-		return cursor{node: newNode()}
+		return cursor{node: newNode(), again: uint32(min(last, math.MaxUint32))}
 	}
 	return cursor{node: s.ledger.head.node, acked: s.ledger.last()}
 }

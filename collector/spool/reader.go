@@ -425,6 +425,7 @@ func (s *Spool) load(p *plan) (*collector.Batch, error) {
 		From:  collector.Position{Segment: p.segment, Offset: p.from},
 		To:    collector.Position{Segment: p.segment, Offset: p.to},
 		Token: s.token(p),
+		Again: p.segment <= uint64(s.cursor.again),
 	}
 	seg := s.segmentNumbered(p.segment)
 	if seg == nil {

@@ -29,7 +29,11 @@ func (s *Spool) recover() error {
 	if err := s.openLedger(slices.Contains(names, ledgerName)); err != nil {
 		return err
 	}
-	if err := s.openCursor(slices.Contains(names, cursorName), len(numbers) > 0); err != nil {
+	last := uint64(0)
+	if len(numbers) > 0 {
+		last = numbers[len(numbers)-1]
+	}
+	if err := s.openCursor(slices.Contains(names, cursorName), last); err != nil {
 		return err
 	}
 	s.nextSeq = max(s.cursor.nextSeq, 1)
@@ -37,9 +41,7 @@ func (s *Spool) recover() error {
 	if p := s.cursor.plan; p != nil {
 		s.nextNumber = max(s.nextNumber, p.segment)
 	}
-	if len(numbers) > 0 {
-		s.nextNumber = max(s.nextNumber, numbers[len(numbers)-1])
-	}
+	s.nextNumber = max(s.nextNumber, last)
 	if err := s.recoverSegments(numbers, names); err != nil {
 		return err
 	}
@@ -49,10 +51,11 @@ func (s *Spool) recover() error {
 	return s.startReader()
 }
 
-// openCursor reads the cursor, or makes one. A cursor of which nothing can be
-// read is set aside and everything on disk is delivered again, but for what the ledger
-// knows to be acknowledged: twice is mended downstream, never is not.
-func (s *Spool) openCursor(exists, segments bool) error {
+// openCursor reads the cursor, or makes one; last is the number of the newest segment, 0
+// where there is none. A cursor of which nothing can be read is set aside and everything
+// on disk is delivered again, but for what the ledger knows to be acknowledged: twice is
+// mended downstream, never is not.
+func (s *Spool) openCursor(exists bool, last uint64) error {
 	name := join(s.cfg.Dir, cursorName)
 	if exists {
 		f, err := s.fs.Open(name, false)
@@ -78,10 +81,10 @@ func (s *Spool) openCursor(exists, segments bool) error {
 			s.badCut.Add(1)
 			s.cfg.Logger.Error("spool cursor is damaged: all segments will be delivered again", "dir", s.cfg.Dir, "kept", aside)
 		}
-	} else if segments {
+	} else if last > 0 {
 		s.cfg.Logger.Warn("spool has segments but no cursor: all of them will be delivered", "dir", s.cfg.Dir)
 	}
-	s.cursor = s.lostCursor()
+	s.cursor = s.lostCursor(last)
 	return s.replaceCursor()
 }
 
@@ -293,7 +296,7 @@ func (s *Spool) removeEmpty(seg *segment, b []byte, headerOK bool) error {
 // cuts it off. Where there is no room to keep it, it stays where it is: the next
 // segment's header says that it does not count.
 func (s *Spool) cutTail(seg *segment, f file, b []byte) error {
-	tail := b[min(seg.end, int64(len(b))):]
+	keep, tail := false, b[min(seg.end, int64(len(b))):]
 	if len(tail) > 0 {
 		s.badBytes.Add(uint64(len(tail)))
 		s.badCut.Add(1)
@@ -302,10 +305,13 @@ func (s *Spool) cutTail(seg *segment, f file, b []byte) error {
 		if err != nil && !isFull(err) {
 			return err
 		}
-		if err == nil {
-			if err := f.Truncate(seg.end); err != nil {
-				return err
-			}
+		keep = err != nil
+	}
+	// What was reserved behind the end goes back to the disk, too: a process that was
+	// killed did not give it back.
+	if !keep {
+		if err := f.Truncate(seg.end); err != nil {
+			return err
 		}
 	}
 	if s.cfg.Level != LevelMachine {

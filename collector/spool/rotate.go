@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -8,17 +9,22 @@ import (
 // Rotate ends the active segment and returns the number of the next: every record
 // that Append took before is in a segment of a lower number, and goes from the disk
 // when those are acknowledged: none is kept for a power cut, and the ledger forgets
-// them first, so that what is erased afterwards is never sent again. It wants room for a
-// segment, like Append.
+// them first, so that what is erased afterwards is never sent again. Where the disk has no
+// room for the next segment there is none until it has: what Rotate is for frees some.
 func (s *Spool) Rotate() (uint64, error) {
 	if err := s.takeLead(); err != nil {
 		return 0, fmt.Errorf("rotate spool %q: %w", s.cfg.Dir, err)
 	}
 	var err error
-	if s.active == nil || s.active.end > headerSize {
-		err = s.roll(0)
-	}
 	number := s.nextNumber
+	if s.active == nil || s.active.end > headerSize {
+		if err = s.roll(0); errors.Is(err, errNoRoom) || isFull(err) {
+			s.endActive()
+			number, err = s.nextNumber+1, nil
+		} else {
+			number = s.nextNumber
+		}
+	}
 	if err == nil {
 		s.mu.Lock()
 		s.forget = number
@@ -32,6 +38,19 @@ func (s *Spool) Rotate() (uint64, error) {
 		return 0, fmt.Errorf("rotate spool %q: %w", s.cfg.Dir, err)
 	}
 	return number, nil
+}
+
+// endActive ends the active segment without another: the next Append begins one.
+func (s *Spool) endActive() {
+	if s.active == nil {
+		return
+	}
+	s.mu.Lock()
+	s.active.capacity = 0
+	s.mu.Unlock()
+	s.wg.Add(1)
+	go s.seal(s.active, s.activeFile)
+	s.active, s.activeFile = nil, nil
 }
 
 // takeLead makes the caller the leader, when everything that was handed in before is

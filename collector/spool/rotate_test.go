@@ -114,3 +114,59 @@ func TestRotateAmongAppends(t *testing.T) {
 		t.Errorf("%d records read, %+v", got, st)
 	}
 }
+
+// TestRotateOnAFullDisk: what an erasure waits for goes from the disk although there is
+// no room for another segment, and appending goes on when there is.
+func TestRotateOnAFullDisk(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		disk := newMemFS(1)
+		cfg := smallConfig(LevelProcess)
+		s, err := open(cfg, disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t)
+		if err := w.append(s, 3); err != nil {
+			t.Fatal(err)
+		}
+		if restarted {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = open(cfg, disk); err != nil {
+				t.Fatal(err)
+			}
+		}
+		disk.capacity = disk.used() + 100
+		mark, err := s.Rotate()
+		if err != nil {
+			t.Fatalf("restarted %t: %v", restarted, err)
+		}
+		if !s.Before(mark) {
+			t.Fatal("records that nobody acknowledged are said to be gone")
+		}
+		if err := s.Append(t.Context(), prediction("none", 20)); err == nil {
+			t.Fatal("there is room for a segment: nothing is tested")
+		}
+		for s.Before(mark) {
+			if err := s.Ack(t.Context(), next(t, s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		disk.capacity = 0
+		for _, id := range []string{"later", "last"} {
+			if err := s.Append(t.Context(), prediction(id, 20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b := next(t, s); b.From.Segment < mark {
+			t.Errorf("restarted %t: segment %d, the mark is %d", restarted, b.From.Segment, mark)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if ids, _, err := drainIDs(disk); err != nil || len(ids) != 2 {
+			t.Errorf("restarted %t: %v, %v", restarted, ids, err)
+		}
+	}
+}
