@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +33,11 @@ func run() (err error) {
 	rows := flag.Int("rows", 1_000_000, "rows in each layout")
 	ratioRows := flag.Int("ratio-rows", 500_000, "rows of the made data whose bytes are held against ZSTD(1) over each column alone; 0 leaves that out")
 	flights := flag.String("flights", "cmd/pellucid/demo/data/flights.parquet", "a table whose numbers are held against it too; empty for none")
+	only := flag.String("only", "", "the only data whose bytes are measured; empty for all")
+	cost := flag.Bool("cost", true, "measure ClickHouse's CPU by form (Linux, its own ClickHouse)")
 	dsn := flag.String("dsn", "", "address of a ClickHouse; empty starts the embedded one in a temporary folder")
 	flag.Parse()
+	pid := 0
 	if *dsn == "" {
 		dir, err := os.MkdirTemp("", "layout-")
 		if err != nil {
@@ -45,7 +49,7 @@ func run() (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, e.Stop(context.Background())) }()
-		*dsn = e.Env().DSN()
+		*dsn, pid = e.Env().DSN(), e.PID()
 	}
 	opts, err := ch.ParseDSN(*dsn)
 	if err != nil {
@@ -62,8 +66,23 @@ func run() (err error) {
 			return fmt.Errorf("measure %s: %w", l.name, err)
 		}
 	}
+	if err := migrate(context.Background(), *dsn); err != nil {
+		return err
+	}
 	if *ratioRows > 0 {
-		return ratios(context.Background(), conn, *dsn, *flights, *ratioRows)
+		all, err := sets(*flights, *ratioRows)
+		if err != nil {
+			return err
+		}
+		if *only != "" {
+			all = slices.DeleteFunc(all, func(d set) bool { return d.name != *only })
+		}
+		if err := ratios(context.Background(), conn, all); err != nil {
+			return err
+		}
+	}
+	if *cost && pid != 0 {
+		return costs(context.Background(), conn, pid)
 	}
 	return nil
 }

@@ -35,8 +35,10 @@ func migrations() []string {
 // old and has a minmax index instead. id is a UUIDv7 where it is ours, so the
 // sort key is nearly the order of arrival and a point query by id reads a
 // granule or two of each model. Features lie row by row, where ZSTD finds less than in
-// a column of one feature; level 3 looks far enough back to make up for it: on the
-// flights 1.11 times the bytes that ZSTD(1) makes of each column alone, 1.28 at level 1.
+// a column of one feature; level 3 looks far enough back to make up for much of it: of the
+// features of the demo's models 1.03 and 1.24 times the bytes that ZSTD(1) makes of each
+// column alone, 1.20 and 1.50 at level 1. What a column a place would cost is in
+// ARCHITECTURE.md ("What recording costs").
 // Columns that a table of an earlier Pellucid lacks and gets (addColumns). featureWeight
 // is how many predictions a row's features stand for: 0 where a rule sampled them out,
 // more than the row's weight where it kept them by chance. The others are the answers of
