@@ -24,6 +24,9 @@ func geometry(r *rand.Rand) Window {
 	if r.IntN(5) == 0 {
 		w.Width = 1
 	}
+	if r.IntN(6) == 0 { // more images than windows on a line
+		w.Batch, w.Height, w.Width = 2+r.IntN(30), 1+r.IntN(3), 1+r.IntN(6)
+	}
 	for d, size := range []int{w.Height, w.Width} {
 		w.Kernel[d], w.Strides[d], w.Dilations[d] = 1+r.IntN(4), 1+r.IntN(3), 1+r.IntN(2)
 		w.Before[d] = r.IntN(w.Kernel[d])

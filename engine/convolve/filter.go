@@ -148,6 +148,25 @@ func (w *Window) runs(s *strip, offsets []int) (k int, at []int) {
 	return k, at
 }
 
+// dimension is one that a strip's windows lie in: how many there are, and how many
+// elements apart they read and write.
+type dimension struct{ n, src, dst int }
+
+// order is how a strip's windows are gone through, the last dimension by tiles: windows
+// side by side, or those of all images at one place where that is more.
+func (f *Filter) order(w *Window, s *strip) [3]dimension {
+	images := dimension{s.images, s.perImage, w.Lines * w.Across * f.out}
+	lines := dimension{s.lines, w.Strides[0] * s.perLine, w.Across * f.out}
+	across := dimension{w.Across, w.Strides[1] * w.Channels, f.out}
+	if s.images > w.Across && w.Across < fewAcross {
+		return [3]dimension{lines, across, images}
+	}
+	return [3]dimension{images, lines, across}
+}
+
+// fewAcross is from how many windows on a line on they fill tiles well.
+const fewAcross = 7
+
 // strip computes a strip of windows, panel by panel.
 func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 	r := rooms.Get().(*room)
@@ -161,22 +180,23 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 		}
 	}
 	r.offsets = at
+	by := f.order(w, s)
 	*t = tile{
-		rs: uintptr(4 * w.Strides[1] * w.Channels), deltas: unsafe.Pointer(&at[0]), taps: uintptr(len(at)), k: uintptr(k),
-		bp: uintptr(4 * f.taps * f.in * f.width), cs: uintptr(4 * f.out), as: uintptr(4 * f.out), low: end.Low, high: end.High,
+		rs: uintptr(4 * by[2].src), deltas: unsafe.Pointer(&at[0]), taps: uintptr(len(at)), k: uintptr(k),
+		bp: uintptr(4 * f.taps * f.in * f.width), cs: uintptr(4 * by[2].dst), as: uintptr(4 * by[2].dst), low: end.Low, high: end.High,
 	}
 	// Nothing is read beyond the strip's last window.
 	_ = s.src[(s.images-1)*s.perImage+(s.lines-1)*w.Strides[0]*s.perLine+(w.Across-1)*w.Strides[1]*w.Channels+last-1]
 	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*f.out-1]
-	height := tileRows(w.Across, t.rs)
+	height := tileRows(by[2].n, t.rs)
 	panels := (f.out + f.width - 1) / f.width
 	for q := 0; q < panels; {
 		vecs, wide := f.vectors(height, q)
 		t.b, t.bias = pointer(f.panels, q*f.taps*f.in*f.width), pointer(f.bias, q*f.width)
 		channels := min(wide*f.width, f.out-q*f.width)
 		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
-		f.ahead(w, s, t, q+wide, height)
-		f.panel(w, s, t, dst, end, q*f.width, height, vecs)
+		f.ahead(&by, t, q+wide, height)
+		f.panel(&by, s.src, t, dst, end, (s.image*w.Lines+s.line)*w.Across*f.out+q*f.width, min(f.out-q*f.width, f.width), height, vecs)
 		q += wide
 	}
 	end.apply(w, s, dst, f.out)
@@ -214,36 +234,36 @@ func (f *Filter) vectors(height, q int) (vecs, wide int) {
 }
 
 // ahead has the tiles fetch the panel that comes next, each a part of it.
-func (f *Filter) ahead(w *Window, s *strip, t *tile, q, height int) {
+func (f *Filter) ahead(by *[3]dimension, t *tile, q, height int) {
 	size := f.taps * f.in * f.width
 	t.next, t.ns = t.b, 0
 	if q*f.width >= f.out {
 		return
 	}
 	const cacheLine = 64
-	steps := s.images * s.lines * ((w.Across + height - 1) / height) * f.taps * f.in
+	steps := by[0].n * by[1].n * ((by[2].n + height - 1) / height) * f.taps * f.in
 	t.next = pointer(f.panels, q*size)
 	t.ns = uintptr((4*size/cacheLine+steps-1)/steps) * cacheLine
 }
 
-// panel computes a panel's channels of all windows of a strip.
-func (f *Filter) panel(w *Window, s *strip, t *tile, dst []float32, end Finish, channel, height, vecs int) {
+// panel computes a panel's channels of all windows of a strip, the first of which is
+// written at dst[at].
+func (f *Filter) panel(by *[3]dimension, src []float32, t *tile, dst []float32, end Finish, at, channels, height, vecs int) {
 	first, per := t.next, t.ns*t.k*t.taps
 	limit := 4 * uintptr(f.taps*f.in*f.width)
 	done := uintptr(0)
-	for i := range s.images {
-		for y := range s.lines {
-			from := s.src[i*s.perImage+y*w.Strides[0]*s.perLine:]
-			to := ((s.image+i)*w.Lines + s.line + y) * w.Across
-			for x := 0; x < w.Across; x += height {
-				rows := min(height, w.Across-x)
-				t.a = pointer(from, x*w.Strides[1]*w.Channels)
-				t.c = pointer(dst, (to+x)*f.out+channel)
+	for i := range by[0].n {
+		for k := range by[1].n {
+			from, to := i*by[0].src+k*by[1].src, at+i*by[0].dst+k*by[1].dst
+			for x := 0; x < by[2].n; x += height {
+				rows := min(height, by[2].n-x)
+				t.a = pointer(src, from+x*by[2].src)
+				t.c = pointer(dst, to+x*by[2].dst)
 				if end.Add != nil {
-					t.add = pointer(end.Add, (to+x)*f.out+channel)
+					t.add = pointer(end.Add, to+x*by[2].dst)
 				}
 				if kernels == nil {
-					tileGo(t, rows, min(f.out-channel, f.width), f.width)
+					tileGo(t, rows, channels, f.width)
 					continue
 				}
 				kernels.tiles[rows][vecs]((*byte)(unsafe.Pointer(t)))

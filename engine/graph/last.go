@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"maps"
 	"math"
 	"slices"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // laster has the images between convolutions lie with their channels side by side,
-// [N, H, W, C], as engine/convolve takes them. From the first convolution on, what is
+// [N, H, W, C], as engine/convolve takes them; lines, of one dimension, are images one
+// element high. From the first convolution on, what is
 // computed of such a value is computed in that layout where its operator is known
 // here; what others, or the caller, want of it is laid out as the file says.
 //
@@ -24,6 +26,8 @@ type laster struct {
 	// are those that steps compute, the rest are laid out for them.
 	last map[int]int
 	made map[int]bool
+	// ranks are of the values in last: 4 of images, 3 of lines.
+	ranks map[int]int
 	// room is how many elements filters may still take: those of few channels are
 	// padded with zeros.
 	room int
@@ -37,7 +41,7 @@ type laster struct {
 
 // channelsLast rewrites the steps of a fused program.
 func channelsLast(f *fuser) {
-	l := &laster{f: f, last: map[int]int{}, made: map[int]bool{}, readers: make([]int, len(f.p.names)), open: map[int]*convolution{}}
+	l := &laster{f: f, last: map[int]int{}, made: map[int]bool{}, ranks: map[int]int{}, readers: make([]int, len(f.p.names)), open: map[int]*convolution{}}
 	l.room = leastRoom
 	for _, c := range f.p.constants {
 		if c != nil && c.DType() == engine.Float32 {
@@ -85,15 +89,15 @@ const (
 	leastRoom  = 1 << 20
 )
 
-// suits reports whether s is a convolution for engine/convolve: of two dimensions, its
-// weights constant, one group or each channel by itself.
+// suits reports whether s is a convolution for engine/convolve: of one or two
+// dimensions, its weights constant, one group or each channel by itself.
 func (l *laster) suits(s *step) bool {
 	n := s.node
 	if n.Domain != DomainONNX || n.Op != "Conv" && n.Op != "ConvTranspose" || len(s.in) < 2 || s.in[0] < 0 || s.in[1] < 0 || s.out[0] < 0 || l.f.p.types[s.in[0]] != engine.Float32 {
 		return false
 	}
 	w := l.f.p.constants[s.in[1]]
-	if w == nil || w.DType() != engine.Float32 || len(w.Shape()) != 4 || w.Len() == 0 {
+	if w == nil || w.DType() != engine.Float32 || w.Len() == 0 || !l.fits(s.in[0], len(w.Shape())) {
 		return false
 	}
 	shape := w.Shape()
@@ -112,9 +116,51 @@ func (l *laster) suits(s *step) bool {
 		groups = a.Int
 	}
 	if n.Op == "ConvTranspose" {
-		return groups == 1 && besides(n, shape[2:])
+		return groups == 1 && len(shape) == 4 && besides(n, shape[2:])
 	}
 	return groups == 1 || groups == int64(shape[0]) && shape[1] == 1
+}
+
+// fits reports whether a value may be one of that many dimensions with its channels last.
+func (l *laster) fits(slot, rank int) bool {
+	known, ok := l.ranks[slot]
+	return (rank == 3 || rank == 4) && (!ok || known == rank)
+}
+
+// rankOf is how many dimensions a step's values have, of those that are known, 0 where
+// they have not all the same.
+func (l *laster) rankOf(in []int) int {
+	rank := 0
+	for _, slot := range in {
+		switch r, ok := l.ranks[slot]; {
+		case !ok || r == rank:
+		case rank > 0:
+			return 0
+		default:
+			rank = r
+		}
+	}
+	return rank
+}
+
+// wide is a node over lines as one over images.
+func wide(n *Node, rank int) *Node {
+	if rank == 4 {
+		return n
+	}
+	w := *n
+	w.Attrs = maps.Clone(n.Attrs)
+	for name, first := range map[string]int64{"kernel_shape": 1, "strides": 1, "dilations": 1} {
+		if a, ok := w.Attrs[name]; ok && len(a.Ints) > 0 {
+			a.Ints = append([]int64{first}, a.Ints...)
+			w.Attrs[name] = a
+		}
+	}
+	if a := w.Attrs["pads"]; len(a.Ints) == 2 {
+		a.Ints = []int64{0, a.Ints[0], 0, a.Ints[1]}
+		w.Attrs["pads"] = a
+	}
+	return &w
 }
 
 // besides reports whether the windows of a transposed convolution lie side by side.
@@ -167,7 +213,7 @@ func (l *laster) first(slot int) {
 		return
 	}
 	delete(l.open, slot)
-	l.steps = append(l.steps, step{node: l.maker(from), op: functionOp, kernel: channelsFirst, in: []int{from}, out: []int{slot}})
+	l.steps = append(l.steps, step{node: l.maker(from), op: functionOp, kernel: channelsFirst(l.ranks[slot]), in: []int{from}, out: []int{slot}})
 }
 
 // maker is the node of the step that gives a slot, for errors.
@@ -180,15 +226,16 @@ func (l *laster) maker(slot int) *Node {
 	return nil
 }
 
-// of returns the slot of a value with its channels last, for node n.
-func (l *laster) of(slot int, n *Node) int {
+// of returns the slot of a value of that many dimensions with its channels last, for
+// node n.
+func (l *laster) of(slot int, n *Node, rank int) int {
 	if at, ok := l.last[slot]; ok {
 		delete(l.open, slot)
 		return at
 	}
 	at := l.slot()
-	l.last[slot] = at
-	l.steps = append(l.steps, step{node: n, op: functionOp, kernel: lastOf, in: []int{slot}, out: []int{at}})
+	l.last[slot], l.ranks[slot] = at, rank
+	l.steps = append(l.steps, step{node: n, op: functionOp, kernel: lastOf(rank), in: []int{slot}, out: []int{at}})
 	return at
 }
 
@@ -204,12 +251,12 @@ func (l *laster) slot() int {
 func (l *laster) is(slot int) bool { return slot >= 0 && l.made[slot] }
 
 // add appends a step whose inputs are of the new layout; its outputs are put there.
-func (l *laster) add(s *step, kernel Kernel, in ...int) {
+func (l *laster) add(s *step, rank int, kernel Kernel, in ...int) {
 	out := slices.Clone(s.out)
 	for i, slot := range s.out {
 		if slot >= 0 {
 			out[i] = l.slot()
-			l.last[slot], l.made[slot] = out[i], true
+			l.last[slot], l.made[slot], l.ranks[slot] = out[i], true, rank
 		}
 	}
 	l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: kernel, in: in, out: out})
@@ -225,39 +272,53 @@ func (l *laster) step(s *step) bool {
 	if s.node.Domain != DomainONNX || !slices.ContainsFunc(s.in, l.is) || len(s.out) == 0 || s.out[0] < 0 {
 		return false
 	}
+	rank := l.rankOf(s.in)
+	if rank == 0 {
+		return false
+	}
 	if fn := l.function(s); fn != nil {
 		if l.after(s.in[0], s.out[0], func(c *convolution) bool { return c.follow(fn) }) {
 			return true
 		}
-		l.add(s, functionKernel(fn), l.of(s.in[0], s.node))
+		l.add(s, rank, functionKernel(fn), l.of(s.in[0], s.node, rank))
 		return true
 	}
 	switch s.node.Op {
-	case "Add", "Sub", "Mul", "Div":
-		return l.arithmetic(s)
+	case "Add", "Sub", "Mul", "Div", "Pow":
+		return l.arithmetic(s, rank)
+	case "Identity", "Cast":
+		if l.f.p.typeOf(s.out[0]) != engine.Float32 {
+			return false
+		}
+		l.add(s, rank, func(_ *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return one(in[0], nil) }, l.of(s.in[0], s.node, rank))
+		return true
+	case "Sqrt":
+		l.add(s, rank, s.kernel, l.of(s.in[0], s.node, rank))
+		return true
 	case "Concat":
-		axis := s.node.Attrs["axis"].Int
-		if axis != 1 && axis != -3 || slices.Contains(s.in, -1) {
+		if axis := s.node.Attrs["axis"].Int; axis != 1 && axis != int64(1-rank) || slices.Contains(s.in, -1) {
 			return false
 		}
 		in := make([]int, len(s.in))
 		for i, slot := range s.in {
-			in[i] = l.of(slot, s.node)
+			in[i] = l.of(slot, s.node, rank)
 		}
-		l.add(s, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return concatAll(x, in, 3) }, in...)
+		l.add(s, rank, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return concatAll(x, in, 3) }, in...)
 		return true
 	case "Split":
-		return l.split(s)
+		return l.split(s, rank)
+	case "Slice":
+		return l.slice(s, rank)
 	case "MaxPool", "AveragePool", "GlobalAveragePool":
 		if len(s.out) > 1 || s.node.Op == "AveragePool" && !whole(s.node) {
 			return false
 		}
-		l.add(s, poolLast(s.node), l.of(s.in[0], s.node))
+		l.add(s, rank, poolLast(wide(s.node, rank)), l.of(s.in[0], s.node, rank))
 		return true
 	case "BatchNormalization":
-		return l.affine(s, s.in[0], constantLen(l.f.p.constants, s.in[1]))
+		return l.affine(s, s.in[0], constantLen(l.f.p.constants, s.in[1]), rank)
 	case "Resize", "Upsample":
-		return l.resize(s)
+		return rank == 4 && l.resize(s)
 	}
 	return false
 }
@@ -269,8 +330,8 @@ func (l *laster) resize(s *step) bool {
 		return false
 	}
 	in := slices.Clone(s.in)
-	in[0] = l.of(s.in[0], s.node)
-	l.add(s, resizeLast(s.node), in...)
+	in[0] = l.of(s.in[0], s.node, 4)
+	l.add(s, 4, resizeLast(s.node), in...)
 	return true
 }
 
@@ -299,7 +360,7 @@ func (l *laster) after(slot, out int, take func(c *convolution) bool) bool {
 	if c == nil || l.readers[slot] != 1 || !take(c) {
 		return false
 	}
-	l.last[out], l.made[out] = l.last[slot], true
+	l.last[out], l.made[out], l.ranks[out] = l.last[slot], true, l.ranks[slot]
 	delete(l.open, slot)
 	delete(l.made, slot)
 	delete(l.last, slot)
@@ -308,16 +369,16 @@ func (l *laster) after(slot, out int, take func(c *convolution) bool) bool {
 }
 
 // affine is s where it scales and shifts the channels, of which there are n.
-func (l *laster) affine(s *step, slot, n int) bool {
+func (l *laster) affine(s *step, slot, n, rank int) bool {
 	if n < 1 || !l.is(slot) {
 		return false
 	}
-	scale, shift, ok := l.f.affine(l.at, slot, n, 4)
+	scale, shift, ok := l.f.affine(l.at, slot, n, rank)
 	if !ok {
 		return false
 	}
 	a, b := single32(scale), single32(shift)
-	l.add(s, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	l.add(s, rank, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if shape := in[0].Shape(); len(shape) != 4 || shape[3] != n {
 			return nil, errUnfused
 		}
@@ -328,7 +389,7 @@ func (l *laster) affine(s *step, slot, n int) bool {
 		src := engine.Data[float32](in[0])
 		x.parts(len(src)/n, func(from, to int) { convolve.Rows(out[from*n:to*n], src[from*n:to*n], a, b) })
 		return one(t, nil)
-	}, l.of(slot, s.node))
+	}, l.of(slot, s.node, rank))
 	return true
 }
 
@@ -341,7 +402,7 @@ func single32(v []float64) []float32 {
 }
 
 // arithmetic is s of two such values, or of one and a constant.
-func (l *laster) arithmetic(s *step) bool {
+func (l *laster) arithmetic(s *step, rank int) bool {
 	if len(s.in) != 2 {
 		return false
 	}
@@ -354,10 +415,10 @@ func (l *laster) arithmetic(s *step) bool {
 		case l.f.p.constants[slot] == nil:
 			return false
 		default:
-			if n := l.f.p.constants[slot].Len(); n > 1 && l.affine(s, s.in[1-i], n) {
+			if n := l.f.p.constants[slot].Len(); n > 1 && l.affine(s, s.in[1-i], n, rank) {
 				return true
 			}
-			at, ok := l.constant(slot)
+			at, ok := l.constant(slot, rank)
 			if !ok {
 				return false
 			}
@@ -375,29 +436,29 @@ func (l *laster) arithmetic(s *step) bool {
 	}
 	for i, slot := range s.in {
 		if in[i] < 0 {
-			in[i] = l.of(slot, s.node)
+			in[i] = l.of(slot, s.node, rank)
 		}
 	}
-	l.add(s, arithmeticLast(s), in...)
+	l.add(s, rank, arithmeticLast(s), in...)
 	return true
 }
 
-// constant is one that is broadcast over images, with its channels last.
-func (l *laster) constant(slot int) (int, bool) {
+// constant is one that is broadcast over values of that rank, with its channels last.
+func (l *laster) constant(slot, rank int) (int, bool) {
 	t := l.f.p.constants[slot]
 	shape := t.Shape()
-	if len(shape) > 4 || t.DType() != engine.Float32 {
+	if len(shape) > rank || t.DType() != engine.Float32 {
 		return 0, false
 	}
-	wide := append(slices.Repeat([]int{1}, 4-len(shape)), shape...)
-	if slices.Max(wide[1:]) == 1 {
+	full := append(slices.Repeat([]int{1}, rank-len(shape)), shape...)
+	if slices.Max(full) == 1 {
 		return slot, true
 	}
-	view, err := t.Reshape(wide...)
+	view, err := t.Reshape(full...)
 	if err != nil {
 		return 0, false
 	}
-	out, err := lastOf(&Exec{limit: defaultMaxBytes}, []*engine.Tensor{view})
+	out, err := lastOf(rank)(&Exec{limit: defaultMaxBytes}, []*engine.Tensor{view})
 	if err != nil {
 		return 0, false
 	}
@@ -405,9 +466,9 @@ func (l *laster) constant(slot int) (int, bool) {
 }
 
 // split is a Split of the channels.
-func (l *laster) split(s *step) bool {
+func (l *laster) split(s *step, rank int) bool {
 	axis := s.node.Attrs["axis"].Int
-	if axis != 1 && axis != -3 || !l.is(s.in[0]) || slices.Contains(s.out, -1) {
+	if axis != 1 && axis != int64(1-rank) || !l.is(s.in[0]) || slices.Contains(s.out, -1) {
 		return false
 	}
 	given, outs := toInts(s.node.Attrs["split"].Ints), len(s.out)
@@ -421,13 +482,52 @@ func (l *laster) split(s *step) bool {
 			return false
 		}
 	}
-	l.add(s, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	l.add(s, rank, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		parts := given
 		if len(parts) == 0 {
 			parts = evenParts(in[0].Shape()[3], outs)
 		}
 		return splitLast(x, in[0], parts, outs)
-	}, l.of(s.in[0], s.node))
+	}, l.of(s.in[0], s.node, rank))
+	return true
+}
+
+// lastAxes are where the dimensions of a value are once its channels lie last, by its
+// rank.
+var lastAxes = map[int][]int64{3: {0, 3, 2}, 4: {0, 3, 1, 2}}
+
+// slice is a Slice by constants. The last dimensions are told by their place, which
+// differs.
+func (l *laster) slice(s *step, rank int) bool {
+	if s.node.Version < 10 || !l.is(s.in[0]) || len(s.in) < 4 {
+		return false
+	}
+	for i, slot := range s.in[1:] {
+		if slot >= 0 && l.f.p.constants[slot] == nil || slot < 0 && i < 3 {
+			return false
+		}
+	}
+	axes, err := intsOf(l.f.p.constants[s.in[3]])
+	if err != nil {
+		return false
+	}
+	moved := make([]int64, len(axes))
+	for i, a := range axes {
+		if a < 0 {
+			a += rank
+		}
+		if a < 0 || a >= rank {
+			return false
+		}
+		moved[i] = lastAxes[rank][a]
+	}
+	t, err := engine.Of(moved, len(moved))
+	if err != nil {
+		return false
+	}
+	in := slices.Clone(s.in)
+	in[0], in[3] = l.of(s.in[0], s.node, rank), l.f.constant(t)
+	l.add(s, rank, s.kernel, in...)
 	return true
 }
 
@@ -481,9 +581,12 @@ func (c *convolution) join(l *laster, slot int) bool {
 
 func (l *laster) convolution(s *step) {
 	w := l.f.p.constants[s.in[1]]
-	shape, weights := w.Shape(), engine.Data[float32](w)
+	rank, shape, weights := len(w.Shape()), w.Shape(), engine.Data[float32](w)
+	if rank == 3 {
+		shape = []int{shape[0], shape[1], 1, shape[2]}
+	}
 	taps := shape[2] * shape[3]
-	c := &convolution{node: s.node, shape: shape, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
+	c := &convolution{node: wide(s.node, rank), shape: shape, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
 	switch groups := s.node.Attrs["group"].Int; {
 	case s.node.Op == "ConvTranspose":
 		c.filter = transposedFilter(shape, weights, l.bias(s))
@@ -498,14 +601,14 @@ func (l *laster) convolution(s *step) {
 	if c.filter != nil {
 		l.room -= c.filter.Len()
 	}
-	if more := convolve.WinogradLen(shape[0], shape[1]); c.filter != nil && more <= l.room && adjacent(s.node) {
+	if more := convolve.WinogradLen(shape[0], shape[1]); c.filter != nil && rank == 4 && more <= l.room && adjacent(s.node) {
 		if c.quick = convolve.NewWinograd(c.filter, weights, l.bias(s)); c.quick != nil {
 			l.room -= more
 		}
 	}
-	in := l.of(s.in[0], s.node)
+	in := l.of(s.in[0], s.node, rank)
 	c.step = len(l.steps)
-	l.add(s, c.run, in)
+	l.add(s, rank, c.run, in)
 	l.open[s.out[0]] = c
 }
 

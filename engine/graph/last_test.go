@@ -84,3 +84,76 @@ func TestConvolutionsInAllForms(t *testing.T) {
 		}
 	}
 }
+
+// TestLinesInAllForms holds chains over lines, of one dimension, against the program as
+// it was written, with the same bits on three threads and for a line alone.
+func TestLinesInAllForms(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 4))
+	ints := func(v ...int64) Attr { return Attr{Kind: AttrInts, Ints: v} }
+	for _, c := range []struct{ batch, in, out, wide, stride, step int }{{1, 1, 8, 40, 3, 1}, {5, 4, 6, 9, 1, 2}, {40, 3, 32, 5, 2, 1}, {17, 2, 40, 4, 1, 1}} {
+		g := &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Constants: map[string]*engine.Tensor{}, Outputs: []string{"y", "m"}}
+		weigh := func(name string, shape ...int) string {
+			g.Constants[name] = noise(t, r, shape...)
+			return name
+		}
+		whole := func(name string, v ...int64) string {
+			e, err := engine.Of(v, len(v))
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.Constants[name] = e
+			return name
+		}
+		node := func(op, out string, attrs Attrs, in ...string) {
+			if attrs == nil {
+				attrs = Attrs{}
+			}
+			g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+		}
+		half := int64(c.out / 2)
+		node("Conv", "a", Attrs{"pads": ints(2, 1), "strides": ints(int64(c.stride)), "dilations": ints(int64(c.step))}, "x", weigh("w1", c.out, c.in, 3), weigh("b1", c.out))
+		node("Slice", "b", nil, "a", whole("s", 0, 0), whole("e", half, 1<<40), whole("axes", 1, -1))
+		node("Slice", "c", nil, "a", whole("s2", half), whole("e2", 2*half), whole("axes2", -2), whole("steps2", 1))
+		g.Constants["two"] = mustOf(t, []float32{2})
+		node("Pow", "d", nil, "b", "two")
+		node("Cast", "f", Attrs{"to": {Kind: AttrInt, Int: 1}}, "c")
+		node("Add", "h", nil, "d", "f")
+		node("Sigmoid", "h2", nil, "h")
+		node("Sqrt", "i", nil, "h2")
+		node("Concat", "j", Attrs{"axis": {Kind: AttrInt, Int: -2}}, "i", "b")
+		node("Mul", "j2", nil, "j", weigh("row", 1, c.out, 1))
+		node("Conv", "k", Attrs{"group": {Kind: AttrInt, Int: int64(c.out)}, "pads": ints(1, 1)}, "j2", weigh("w2", c.out, 1, 3))
+		node("MaxPool", "l", Attrs{"kernel_shape": ints(2), "pads": ints(1, 0)}, "k")
+		node("Conv", "l2", nil, "l", weigh("w3", c.out, c.out, 1))
+		node("Add", "l3", nil, "l", "l2")
+		node("Relu", "y", nil, "l3")
+		node("GlobalAveragePool", "m", nil, "y")
+		p, err := Compile(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.fused == nil || slices.ContainsFunc(p.fused.steps[1:len(p.fused.steps)-2], func(s step) bool { return s.node.Op != "Slice" && s.op != functionOp }) {
+			t.Fatal("not with the channels last")
+		}
+		x := noise(t, r, c.batch, c.in, c.wide)
+		run := func(p *Program, opt Options, x *engine.Tensor) []float32 {
+			got, err := p.Run(t.Context(), opt, engine.Values{{Name: "x", Tensor: x}}, g.Outputs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return append(slices.Clone(engine.Data[float32](got.Value("y"))), engine.Data[float32](got.Value("m"))...)
+		}
+		got := run(p.fused, Options{}, x)
+		near(t, "y and m", got, run(p, Options{Keep: true}, x), 3)
+		if !slices.Equal(got, run(p, Options{Threads: 3}, x)) {
+			t.Errorf("%+v: other bits on three threads", c)
+		}
+		v := engine.Data[float32](x)
+		line := len(v) / c.batch
+		alone := run(p, Options{}, mustOf(t, v[len(v)-line:], 1, c.in, c.wide))
+		ys := (len(got) - c.batch*c.out) / c.batch
+		if last := got[ys*(c.batch-1) : ys*c.batch]; !slices.Equal(last, alone[:ys]) {
+			t.Errorf("%+v: other bits for a line alone", c)
+		}
+	}
+}

@@ -14,29 +14,45 @@ import (
 // fileShape is the shape that the file gives a value whose channels lie last.
 func fileShape(shape []int) []int { return []int{shape[0], shape[3], shape[1], shape[2]} }
 
-// lastOf lays a value of four dimensions out with its channels last.
-func lastOf(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	s := in[0].Shape()
-	if len(s) != 4 || in[0].DType() != engine.Float32 {
-		return nil, errUnfused
+// lastOf lays a value of that many dimensions out with its channels last; one of three
+// is an image one element high.
+func lastOf(rank int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		if len(s) != rank || in[0].DType() != engine.Float32 {
+			return nil, errUnfused
+		}
+		high, across := 1, s[rank-1]
+		if rank == 4 {
+			high = s[2]
+		}
+		t, out, err := rawOf[float32](x, s[0], high, across, s[1])
+		if err != nil {
+			return nil, err
+		}
+		turned(x, out, engine.Data[float32](in[0]), s[0], s[1], high*across)
+		return one(t, nil)
 	}
-	t, out, err := rawOf[float32](x, s[0], s[2], s[3], s[1])
-	if err != nil {
-		return nil, err
-	}
-	turned(x, out, engine.Data[float32](in[0]), s[0], s[1], s[2]*s[3])
-	return one(t, nil)
 }
 
-// channelsFirst lays a value out as the file has it.
-func channelsFirst(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	s := in[0].Shape()
-	t, out, err := rawOf[float32](x, fileShape(s)...)
-	if err != nil {
-		return nil, err
+// channelsFirst lays a value of that many dimensions out as the file has it.
+func channelsFirst(rank int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		shape := fileShape(s)
+		if rank == 3 {
+			if s[1] != 1 {
+				return nil, errUnfused
+			}
+			shape = slices.Delete(shape, 2, 3)
+		}
+		t, out, err := rawOf[float32](x, shape...)
+		if err != nil {
+			return nil, err
+		}
+		turned(x, out, engine.Data[float32](in[0]), s[0], s[1]*s[2], s[3])
+		return one(t, nil)
 	}
-	turned(x, out, engine.Data[float32](in[0]), s[0], s[1]*s[2], s[3])
-	return one(t, nil)
 }
 
 // turned transposes n matrices.
