@@ -55,13 +55,16 @@ func (w *Window) upright() Window {
 	return t
 }
 
-// flattened is w with all windows on one line, where each is one element and they
-// follow each other as the images' elements do.
+// isFlat says that each window is one element, and that they follow each other as the
+// images' elements do.
+func (w *Window) isFlat() bool {
+	one := [2]int{1, 1}
+	return w.Kernel == one && w.Strides == one && w.Before == [2]int{} && w.Lines == w.Height && w.Across == w.Width
+}
+
+// flattened is w, which is flat, with all windows on one line.
 func (w *Window) flattened() Window {
 	one := [2]int{1, 1}
-	if w.Kernel != one || w.Strides != one || w.Before != [2]int{} || w.Lines != w.Height || w.Across != w.Width {
-		return *w
-	}
 	n := w.Batch * w.Height * w.Width
 	return Window{Batch: 1, Height: 1, Width: n, Channels: w.Channels, Lines: 1, Across: n, Kernel: one, Strides: one, Dilations: one}
 }
@@ -125,10 +128,11 @@ func (w *Window) strips(threads int, src []float32, padding float32, f func(s *s
 	parallel(threads, func(part int) {
 		r := rooms.Get().(*room)
 		for i := count * part / threads; i < count*(part+1)/threads; i++ {
-			s := strip{image: i / perImage * images, line: i % perImage * lines}
+			s := &r.strip
+			*s = strip{image: i / perImage * images, line: i % perImage * lines}
 			s.images, s.lines = min(images, w.Batch-s.image), min(lines, w.Lines-s.line)
-			w.find(&s, r, src, padding)
-			f(&s)
+			w.find(s, r, src, padding)
+			f(s)
 		}
 		r.release()
 	})
@@ -177,6 +181,7 @@ type room struct {
 	offsets []int
 	tile    tile
 	line    line
+	strip   strip
 }
 
 var rooms = sync.Pool{New: func() any { return new(room) }}
@@ -196,7 +201,7 @@ func (r *room) release() {
 	if cap(r.v) > mostRoom {
 		r.v = nil
 	}
-	r.tile, r.line = tile{}, line{}
+	r.tile, r.line, r.strip = tile{}, line{}, strip{}
 	rooms.Put(r)
 }
 

@@ -101,16 +101,16 @@ func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish
 	if w.Channels != f.in || w.taps() != f.taps || end.Add != nil && len(end.Add) != len(dst) {
 		panic("convolve: a filter for other windows")
 	}
-	u := w.upright()
-	if flat := u.flattened(); flat.Across > u.Across {
-		f.flat(threads, &flat, dst, src, end)
+	if w.isFlat() {
+		f.flat(threads, w.flattened(), dst, src, end)
 		return
 	}
+	u := w.upright()
 	u.strips(threads, src, 0, func(s *strip) { f.strip(&u, s, dst, end) })
 }
 
 // flat is Convolve for windows of one element, in parts as long as strips.
-func (f *Filter) flat(threads int, w *Window, dst, src []float32, end Finish) {
+func (f *Filter) flat(threads int, w Window, dst, src []float32, end Finish) {
 	step := max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows * kernelRows
 	if threads > 1 {
 		step = min(step, (w.Across+threads-1)/threads)
@@ -120,7 +120,7 @@ func (f *Filter) flat(threads int, w *Window, dst, src []float32, end Finish) {
 	parallel(threads, func(part int) {
 		for i := count * part / threads; i < count*(part+1)/threads; i++ {
 			from, to := i*step, min((i+1)*step, w.Across)
-			some, finish := *w, end
+			some, finish := w, end
 			some.Width, some.Across = to-from, to-from
 			if end.Add != nil {
 				finish.Add = end.Add[from*f.out : to*f.out]

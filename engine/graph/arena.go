@@ -7,18 +7,61 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// Arena keeps the memory of a session's intermediate float32 values from one run to
-// the next. It belongs to one run at a time. What a run returns leaves it: results
-// are the caller's to keep.
+// Arena keeps the memory of a session's intermediate values from one run to the next,
+// with the tensors that were made over it, and what a run itself needs. It belongs to
+// one run at a time. What a run returns leaves it: results are the caller's to keep.
 //
 // A buffer goes back when the last value that has it is dead. Values that share
 // memory share a buffer's beginning; those that lists may hold are left to the
 // garbage collector.
 type Arena struct {
-	free [][]float32
+	free []*buffer
+	// small are those of few elements or of other types than float32.
+	small []*buffer
 	// kept is the bytes in free, made how many buffers none of them did for.
 	kept int64
 	made int
+	// frames are of the runs within each other, depth of which go on.
+	frames []*frame
+	depth  int
+}
+
+// frame is what a run needs beside its values.
+type frame struct {
+	run     Run
+	exec    Exec
+	buffers buffers
+	values  []*engine.Tensor
+	owned   []int64
+	// in are the inputs of the step that runs.
+	in    []*engine.Tensor
+	inner int
+}
+
+// frame returns the one of a run that begins; a is nil where there is no arena.
+func (a *Arena) frame() *frame {
+	if a == nil {
+		return &frame{}
+	}
+	if a.depth == len(a.frames) {
+		a.frames = append(a.frames, &frame{})
+	}
+	a.depth++
+	return a.frames[a.depth-1]
+}
+
+// done ends the run that began last: nothing of what it had is held on to.
+func (a *Arena) done(f *frame) {
+	if a == nil {
+		return
+	}
+	clear(f.values)
+	clear(f.in)
+	clear(f.buffers.held)
+	clear(f.buffers.fresh[:cap(f.buffers.fresh)])
+	f.run, f.exec = Run{}, Exec{}
+	f.buffers.given, f.buffers.fresh, f.buffers.exec = nil, f.buffers.fresh[:0], nil
+	a.depth--
 }
 
 // maxFree bounds the buffers that wait.
@@ -26,32 +69,49 @@ const maxFree = 256
 
 // take returns a buffer of n elements, whatever they are, or nil where there is
 // none that fits well: the smallest that fits, of those the last one used.
-func (a *Arena) take(n int) []float32 {
+func (a *Arena) take(n int) *buffer {
 	best := -1
-	for i, v := range a.free {
-		if cap(v) >= n && cap(v)/4 <= n && (best < 0 || cap(v) <= cap(a.free[best])) {
+	for i, f := range a.free {
+		if size := cap(f.v); size >= n && size/4 <= n && (best < 0 || size <= cap(a.free[best].v)) {
 			best = i
 		}
 	}
 	if best < 0 {
 		return nil
 	}
-	v := a.free[best]
+	f := a.free[best]
 	a.free = append(a.free[:best], a.free[best+1:]...)
-	a.kept -= 4 * int64(cap(v))
-	return v[:n]
+	a.kept -= 4 * int64(cap(f.v))
+	return f
 }
 
-func (a *Arena) give(v []float32) {
-	a.free = append(a.free, v[:cap(v)])
-	a.kept += 4 * int64(cap(v))
+// few returns a buffer that was a tensor of this type and shape, or nil.
+func (a *Arena) few(d engine.DType, shape []int) *buffer {
+	for i := len(a.small) - 1; i >= 0; i-- {
+		if f := a.small[i]; f.heads[0].DType() == d && slices.Equal(f.heads[0].Shape(), shape) {
+			a.small = slices.Delete(a.small, i, i+1)
+			return f
+		}
+	}
+	return nil
+}
+
+func (a *Arena) give(f *buffer) {
+	f.values = 0
+	switch {
+	case f.v != nil:
+		a.free = append(a.free, f)
+		a.kept += 4 * int64(cap(f.v))
+	case len(a.small) < maxFree:
+		a.small = append(a.small, f)
+	}
 }
 
 // trim lets at most limit bytes wait: the oldest, which nobody has needed, go.
 func (a *Arena) trim(limit int64) {
 	drop := 0
 	for ; drop < len(a.free) && (len(a.free)-drop > maxFree || a.kept > limit); drop++ {
-		a.kept -= 4 * int64(cap(a.free[drop]))
+		a.kept -= 4 * int64(cap(a.free[drop].v))
 	}
 	if drop > 0 {
 		n := copy(a.free, a.free[drop:])
@@ -60,21 +120,49 @@ func (a *Arena) trim(limit int64) {
 	}
 }
 
-// buffer is memory of an arena during a run.
+// buffer is memory of an arena.
 type buffer struct {
+	// v is nil where heads[0] is the only one to have the memory, which is small.
 	v []float32
 	// values counts the slots that have it.
 	values int
+	// heads are the tensors that were made over it. They are immutable as all are, and
+	// serve again where one of their shape is asked for.
+	heads []*engine.Tensor
+}
+
+// mostHeads bounds the tensors that a buffer remembers.
+const mostHeads = 8
+
+// head returns a tensor of a shape over the buffer, or nil.
+func (f *buffer) head(shape []int) *engine.Tensor {
+	for _, t := range f.heads {
+		if slices.Equal(t.Shape(), shape) {
+			return t
+		}
+	}
+	return nil
+}
+
+// keep remembers a tensor.
+func (f *buffer) keep(t *engine.Tensor) {
+	if len(f.heads) == mostHeads {
+		clear(f.heads[1:])
+		f.heads = f.heads[:1]
+	}
+	f.heads = append(f.heads, t)
 }
 
 // buffers are those of one run, by their first element.
 type buffers struct {
 	arena *Arena
 	exec  *Exec
-	held  map[*float32]*buffer
-	// fresh are those of the step that runs; off says that it may hide what it makes.
-	fresh []*buffer
-	off   bool
+	held  map[unsafe.Pointer]*buffer
+	// fresh are those of the step that runs; off says that it may hide what it makes,
+	// adopts that the results of its inner runs are buffers of this one.
+	fresh  []*buffer
+	off    bool
+	adopts bool
 	// dying are the slots that nobody reads after the step.
 	dying []int
 	// in and given are the step's inputs, by slot and by value.
@@ -82,46 +170,119 @@ type buffers struct {
 	given []*engine.Tensor
 }
 
-func first(t *engine.Tensor) *float32 {
-	if t == nil || t.DType() != engine.Float32 {
-		return nil
-	}
-	return unsafe.SliceData(engine.Data[float32](t))
-}
-
 // of returns t's buffer, nil where it is not one of the arena's.
 func (b *buffers) of(t *engine.Tensor) *buffer {
-	p := first(t)
-	if p == nil || t.Len() == 0 {
-		return nil
+	if p := firstOf(t); p != nil {
+		return b.held[p]
 	}
-	return b.held[p]
+	return nil
 }
 
-// smallest is from where on a buffer is worth keeping.
+// smallest is from where on a buffer may be of another size than what it is lent for.
 const smallest = 64
 
+// small are the types whose tensors of few elements are kept.
+func small(d engine.DType, n int) bool {
+	switch d {
+	case engine.Float32, engine.Int64, engine.Int32, engine.Bool:
+		return n > 0 && n <= smallest
+	}
+	return false
+}
+
+func wipe(t *engine.Tensor) {
+	switch t.DType() {
+	case engine.Float32:
+		clear(engine.Data[float32](t))
+	case engine.Int64:
+		clear(engine.Data[int64](t))
+	case engine.Int32:
+		clear(engine.Data[int32](t))
+	case engine.Bool:
+		clear(engine.Data[bool](t))
+	}
+}
+
 // tensor returns a tensor of the run's memory, nil where it should be made anew.
-func (b *buffers) tensor(n int, shape []int, zero bool) *engine.Tensor {
-	if b == nil || b.off || n < smallest {
+func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.Tensor {
+	if b == nil || b.off {
 		return nil
 	}
-	v := b.arena.take(n)
-	if v == nil {
+	if d != engine.Float32 || n < smallest {
+		return b.few(d, n, shape, zero)
+	}
+	f := b.arena.take(n)
+	if f == nil {
 		b.trim()
 		b.arena.made++
-		v = make([]float32, n)
+		f = &buffer{v: make([]float32, n)}
 	} else if zero {
-		clear(v)
+		clear(f.v[:n])
 	}
-	t, err := engine.Of(v, shape...)
-	if err != nil {
+	t := f.head(shape)
+	if t == nil {
+		var err error
+		if t, err = engine.Of(f.v[:n], shape...); err != nil {
+			return nil
+		}
+		f.keep(t)
+	}
+	return b.lend(f, t)
+}
+
+// few is tensor for few elements, or those of another type.
+func (b *buffers) few(d engine.DType, n int, shape []int, zero bool) *engine.Tensor {
+	if !small(d, n) {
 		return nil
 	}
-	f := &buffer{v: v}
-	b.held[&v[0]] = f
+	f := b.arena.few(d, shape)
+	if f == nil {
+		t, err := engine.New(d, shape...)
+		if err != nil {
+			return nil
+		}
+		f = &buffer{heads: []*engine.Tensor{t}}
+	} else if zero {
+		wipe(f.heads[0])
+	}
+	return b.lend(f, f.heads[0])
+}
+
+func (b *buffers) lend(f *buffer, t *engine.Tensor) *engine.Tensor {
+	b.held[firstOf(t)] = f
 	b.fresh = append(b.fresh, f)
 	return t
+}
+
+// view returns t in another shape.
+func (b *buffers) view(t *engine.Tensor, shape []int) (*engine.Tensor, error) {
+	var f *buffer
+	if b != nil {
+		f = b.of(t)
+	}
+	if f == nil {
+		return t.Reshape(shape...)
+	}
+	if known := f.head(shape); known != nil && known.DType() == t.DType() && known.Len() == t.Len() {
+		return known, nil
+	}
+	v, err := t.Reshape(shape...)
+	if err == nil && v.DType() == f.heads[0].DType() {
+		f.keep(v)
+	}
+	return v, err
+}
+
+// adopt takes what a run within the step gives, where that was the run's own: it goes
+// on as a buffer of this one.
+func (b *buffers) adopt(of *buffers, t *engine.Tensor) {
+	f := of.of(t)
+	if f == nil || !b.adopts {
+		return
+	}
+	delete(of.held, firstOf(t))
+	f.values = 0
+	b.lend(f, t)
 }
 
 // begin prepares for a step.
@@ -129,13 +290,18 @@ func (b *buffers) begin(s *step, in []*engine.Tensor, dying []int) {
 	if b == nil {
 		return
 	}
-	b.dying, b.in, b.given, b.off = dying, s.in, in, s.op.lists
-	if !b.off {
-		return
+	b.dying, b.in, b.given = dying, s.in, in
+	b.off, b.adopts = s.op.lists && !s.op.branches, s.op.branches || s.op.compose != nil
+	if b.off {
+		b.leave(in)
 	}
-	for _, t := range in {
-		if f := b.of(t); f != nil {
-			delete(b.held, &f.v[0])
+}
+
+// leave gives values to the garbage collector.
+func (b *buffers) leave(values []*engine.Tensor) {
+	for _, t := range values {
+		if b.of(t) != nil {
+			delete(b.held, firstOf(t))
 		}
 	}
 }
@@ -144,6 +310,12 @@ func (b *buffers) begin(s *step, in []*engine.Tensor, dying []int) {
 func (b *buffers) end(s *step, out []*engine.Tensor) {
 	if b == nil {
 		return
+	}
+	if s.op.branches && slices.ContainsFunc(out, func(t *engine.Tensor) bool { return t != nil && t.DType().IsList() }) {
+		// A list may hold what the branch was given, or made.
+		b.leave(b.given)
+		b.leave(out)
+		b.fresh = slices.DeleteFunc(b.fresh, func(f *buffer) bool { return b.of(f.heads[0]) == nil })
 	}
 	for i, slot := range s.out {
 		if slot >= 0 {
@@ -161,8 +333,8 @@ func (b *buffers) end(s *step, out []*engine.Tensor) {
 }
 
 func (b *buffers) release(f *buffer) {
-	delete(b.held, &f.v[0])
-	b.arena.give(f.v)
+	delete(b.held, firstOf(f.heads[0]))
+	b.arena.give(f)
 	b.trim()
 }
 

@@ -224,10 +224,14 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer r.release()
 	out := make([]*engine.Tensor, len(p.graph.Outputs))
 	for i, name := range p.graph.Outputs {
 		out[i] = r.Value(name)
 		if !p.Owns(out[i]) {
+			if r.frame != nil {
+				x.memory.adopt(&r.frame.buffers, out[i])
+			}
 			continue
 		}
 		// A constant belongs to the model, a view of one too; what a node makes may be

@@ -64,10 +64,8 @@ func (x *Exec) make(d engine.DType, shape []int, zero bool) (*engine.Tensor, err
 	if err := x.reserve(d, n); err != nil {
 		return nil, err
 	}
-	if d == engine.Float32 {
-		if t := x.memory.tensor(n, shape, zero); t != nil {
-			return t, nil
-		}
+	if t := x.memory.tensor(d, n, shape, zero); t != nil {
+		return t, nil
 	}
 	return engine.New(d, shape...)
 }
@@ -117,11 +115,32 @@ func overOf(x *Exec, t *engine.Tensor) (*engine.Tensor, []float32, error) {
 }
 
 func dtypeOf[T engine.Element]() engine.DType {
-	t, err := engine.Of([]T(nil), 0)
-	if err != nil {
-		return engine.Invalid
+	var zero T
+	switch any(zero).(type) {
+	case bool:
+		return engine.Bool
+	case uint8:
+		return engine.Uint8
+	case uint16:
+		return engine.Uint16
+	case uint32:
+		return engine.Uint32
+	case uint64:
+		return engine.Uint64
+	case int8:
+		return engine.Int8
+	case int16:
+		return engine.Int16
+	case int32:
+		return engine.Int32
+	case int64:
+		return engine.Int64
+	case float32:
+		return engine.Float32
+	case float64:
+		return engine.Float64
 	}
-	return t.DType()
+	return engine.String
 }
 
 // call runs the step's kernel, in float32 where the operator computes and the

@@ -335,7 +335,7 @@ func stack(x *Exec, list []*engine.Tensor, axis int) (*engine.Tensor, error) {
 
 func init() {
 	register(DomainONNX, map[string]opDef{
-		"If":   {since: 1, minIn: 1, maxIn: 1, maxOut: 1 << 16, accept: boolType, lists: true, result: fromBuilder, build: buildIf},
+		"If":   {since: 1, minIn: 1, maxIn: 1, maxOut: 1 << 16, accept: boolType, lists: true, branches: true, result: fromBuilder, build: buildIf},
 		"Scan": {since: 9, minIn: 1, maxIn: 1 << 16, maxOut: 1 << 16, result: fromBuilder, build: buildScan},
 	})
 }

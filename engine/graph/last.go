@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/convolve"
@@ -545,6 +546,8 @@ type convolution struct {
 	bounded   bool
 	low, high float32
 	then      *vector.Function
+	// seen is the geometry over images of the shape that was last met.
+	seen atomic.Pointer[overImages]
 }
 
 // follow takes in a function.

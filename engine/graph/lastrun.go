@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
@@ -80,22 +81,45 @@ func windowOf(w *Windows, shape []int) *convolve.Window {
 	}
 }
 
-// run is the kernel of a convolution.
-func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	s := in[0].Shape()
-	g, err := NewConv(c.node, fileShape(s), c.shape)
+// overImages is the geometry of a convolution or a pool over images of a shape. It is read only.
+type overImages struct {
+	shape  []int
+	window *convolve.Window
+	// result is the shape of a convolution's output in the file, taps the elements of a
+	// pool's window.
+	result []int
+	taps   int
+}
+
+// over returns the geometry over images of a shape.
+func (c *convolution) over(s []int) (*overImages, error) {
+	if g := c.seen.Load(); g != nil && slices.Equal(g.shape, s) {
+		return g, nil
+	}
+	n, err := NewConv(c.node, fileShape(s), c.shape)
 	if err != nil {
 		return nil, err
 	}
-	if volume(g.Result) == 0 || in[0].Len() == 0 {
+	if volume(n.Result) == 0 || volume(s) == 0 {
 		return nil, errUnfused
+	}
+	g := &overImages{shape: slices.Clone(s), window: windowOf(n.Windows, s), result: n.Result}
+	c.seen.Store(g)
+	return g, nil
+}
+
+// run is the kernel of a convolution.
+func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	g, err := c.over(in[0].Shape())
+	if err != nil {
+		return nil, err
 	}
 	threads := max(x.threads, 1)
 	if c.node.Op == "ConvTranspose" {
-		return c.transposed(x, in[0], g.Result)
+		return c.transposed(x, in[0], g.result)
 	}
-	w := windowOf(g.Windows, s)
-	t, out, err := rawOf[float32](x, g.Result[0], g.Result[2], g.Result[3], g.Result[1])
+	w := g.window
+	t, out, err := rawOf[float32](x, g.result[0], g.result[2], g.result[3], g.result[1])
 	if err != nil {
 		return nil, err
 	}
@@ -206,33 +230,39 @@ func (c *convolution) transposed(x *Exec, in *engine.Tensor, result []int) ([]*e
 
 // poolLast is the kernel of a pool.
 func poolLast(n *Node) Kernel {
+	var seen atomic.Pointer[overImages]
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		s := in[0].Shape()
-		g, err := PoolWindows(n, fileShape(s))
-		if err != nil {
-			return nil, err
+		g := seen.Load()
+		if g == nil || !slices.Equal(g.shape, s) {
+			p, err := PoolWindows(n, fileShape(s))
+			if err != nil {
+				return nil, err
+			}
+			if in[0].Len() == 0 || volume(p.Out) == 0 {
+				return nil, errUnfused
+			}
+			g = &overImages{shape: slices.Clone(s), window: windowOf(p, s), taps: p.Taps}
+			seen.Store(g)
 		}
-		if in[0].Len() == 0 || volume(g.Out) == 0 {
-			return nil, errUnfused
-		}
-		w, src := windowOf(g, s), engine.Data[float32](in[0])
+		w, src := g.window, engine.Data[float32](in[0])
 		t, out, err := rawOf[float32](x, s[0], w.Lines, w.Across, s[3])
 		if err != nil {
 			return nil, err
 		}
 		threads := max(x.threads, 1)
-		if err := x.reserve(engine.Float32, w.Scratch(threads)+s[3]*(1+g.Taps)); err != nil {
+		if err := x.reserve(engine.Float32, w.Scratch(threads)+s[3]*(1+g.taps)); err != nil {
 			return nil, err
 		}
 		open := convolve.Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
 		switch n.Op {
 		case "MaxPool":
-			convolve.Largest(s[3], g.Taps).Convolve(threads, w, out, src, open)
+			convolve.Largest(s[3], g.taps).Convolve(threads, w, out, src, open)
 		case "GlobalAveragePool":
 			return one(t, meansOf(x, out, src, s))
 		default:
-			weights := slices.Repeat([]float32{1 / float32(g.Taps)}, s[3]*g.Taps)
-			convolve.NewEach(s[3], g.Taps, weights, nil).Convolve(threads, w, out, src, open)
+			weights := slices.Repeat([]float32{1 / float32(g.taps)}, s[3]*g.taps)
+			convolve.NewEach(s[3], g.taps, weights, nil).Convolve(threads, w, out, src, open)
 		}
 		return one(t, nil)
 	}

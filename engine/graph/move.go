@@ -94,8 +94,8 @@ func walkStrided(shape, strides []int, offset int, cp func(d, s, n int)) {
 	}
 }
 
-func view(t *engine.Tensor, shape []int) ([]*engine.Tensor, error) {
-	return one(t.Reshape(shape...))
+func view(x *Exec, t *engine.Tensor, shape []int) ([]*engine.Tensor, error) {
+	return one(x.memory.view(t, shape))
 }
 
 func buildReshape(b *builder) (Kernel, error) {
@@ -134,7 +134,7 @@ func buildReshape(b *builder) (Kernel, error) {
 			}
 			shape[hole] = in[0].Len() / known
 		}
-		return view(in[0], shape)
+		return view(x, in[0], shape)
 	}, nil
 }
 
@@ -167,7 +167,7 @@ func buildFlatten(b *builder) (Kernel, error) {
 				cols *= d
 			}
 		}
-		return view(in[0], []int{rows, cols})
+		return view(x, in[0], []int{rows, cols})
 	}, nil
 }
 
@@ -213,7 +213,7 @@ func buildSqueeze(b *builder) (Kernel, error) {
 				out = append(out, d)
 			}
 		}
-		return view(in[0], out)
+		return view(x, in[0], out)
 	}, nil
 }
 
@@ -247,7 +247,7 @@ func buildUnsqueeze(b *builder) (Kernel, error) {
 				next++
 			}
 		}
-		return view(in[0], out)
+		return view(x, in[0], out)
 	}, nil
 }
 

@@ -23,7 +23,9 @@ type opDef struct {
 	view bool
 	// lists marks an operator that takes sequences and optional values too.
 	lists bool
-	build func(b *builder) (Kernel, error)
+	// branches marks one of those that runs one inner graph once, and gives its results.
+	branches bool
+	build    func(b *builder) (Kernel, error)
 	// compose is set where the operator is one that others define.
 	compose func(b *builder) (composer, error)
 }

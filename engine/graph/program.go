@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
@@ -33,9 +33,13 @@ type Program struct {
 	packs packs
 	// own are the first elements of the constants, and of those of fused.
 	own map[unsafe.Pointer]bool
-	// plans are by the wanted values.
+	// plans are those of what was wanted before.
 	mu    sync.Mutex
-	plans map[string]*plan
+	plans []*plan
+	// odd are shapes of the inputs that fused did not take: their runs take the program
+	// as it was written at once.
+	odd     [][]int
+	someOdd atomic.Bool
 }
 
 // step is one node with its kernel; in and out are slots, -1 where left out.
@@ -336,6 +340,9 @@ type Run struct {
 	program *Program
 	values  []*engine.Tensor
 	steps   []int
+	// frame is an inner run's, until it is released.
+	frame *frame
+	arena *Arena
 	// Live is the bytes held at the end of the run, by intermediate values.
 	Live int64
 }
@@ -363,14 +370,41 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = defaultMaxBytes
 	}
-	if p.fused != nil && !opt.Keep && p.fused.makes(want) {
+	if p.fused != nil && !opt.Keep && p.fused.makes(want) && !p.isOdd(in) {
 		r, err := p.runFused(ctx, opt, in, want)
 		if err == nil || errors.Is(err, engine.ErrTooLarge) || ctx.Err() != nil {
 			return r, err
 		}
+		if errors.Is(err, errUnfused) {
+			p.addOdd(in)
+		}
 		// What fails is told by the nodes of the file.
 	}
-	r := &Run{program: p, values: slices.Clone(p.constants)}
+	if opt.Keep {
+		opt.Arena = nil
+	}
+	if opt.Arena != nil && opt.inner == nil {
+		opt.Arena.depth = 0 // whatever a run before ended with
+	}
+	f := opt.Arena.frame()
+	r, err := p.run(ctx, opt, in, want, f)
+	if err != nil || r.frame == nil {
+		opt.Arena.done(f)
+	}
+	return r, err
+}
+
+// run is Run in a frame, which an inner run with an arena keeps until its results were
+// taken.
+func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want []string, f *frame) (*Run, error) {
+	var r *Run
+	if opt.inner == nil || opt.Arena == nil {
+		r = &Run{program: p, values: slices.Clone(p.constants)}
+	} else {
+		f.values = append(f.values[:0], p.constants...)
+		f.run = Run{program: p, values: f.values, frame: f, arena: opt.Arena}
+		r = &f.run
+	}
 	if err := p.bindInputs(r, in); err != nil {
 		return nil, err
 	}
@@ -378,30 +412,88 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	if err != nil {
 		return nil, err
 	}
-	x := &Exec{ctx: ctx, limit: opt.MaxBytes, threads: opt.Threads, owned: make([]int64, len(p.names)), inner: opt.inner}
-	if x.inner == nil {
-		x.inner = new(int)
-		if opt.MaxInner > 0 {
-			*x.inner = maxInner - min(opt.MaxInner, maxInner)
-		}
-	}
-	if opt.Arena != nil && !opt.Keep {
-		x.memory = &buffers{arena: opt.Arena, exec: x, held: map[*float32]*buffer{}}
-	}
-	for _, i := range pl.steps {
+	x := f.begin(ctx, opt, len(p.names))
+	for k, i := range pl.steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := p.exec(x, r, &p.steps[i], pl.dead[i]); err != nil {
+		if err := p.exec(f, r, &p.steps[i], pl.dead[k]); err != nil {
 			return nil, err
 		}
-		r.steps = append(r.steps, i)
 		if !opt.Keep {
-			x.free(r.values, pl.dead[i])
+			x.free(r.values, pl.dead[k])
 		}
 	}
-	r.Live = x.live
+	r.steps, r.Live = pl.steps, x.live
 	return r, nil
+}
+
+// begin sets up a frame for a run over so many slots.
+func (f *frame) begin(ctx context.Context, opt Options, slots int) *Exec {
+	f.owned = slices.Grow(f.owned[:0], slots)[:slots]
+	clear(f.owned)
+	x := &f.exec
+	*x = Exec{ctx: ctx, limit: opt.MaxBytes, threads: opt.Threads, owned: f.owned, inner: opt.inner}
+	if x.inner == nil {
+		f.inner = 0
+		if opt.MaxInner > 0 {
+			f.inner = maxInner - min(opt.MaxInner, maxInner)
+		}
+		x.inner = &f.inner
+	}
+	if opt.Arena != nil {
+		if f.buffers.held == nil {
+			f.buffers.held = map[unsafe.Pointer]*buffer{}
+		}
+		f.buffers.arena, f.buffers.exec = opt.Arena, x
+		x.memory = &f.buffers
+	}
+	return x
+}
+
+// release ends an inner run, whose results were taken.
+func (r *Run) release() {
+	if r.frame != nil {
+		r.arena.done(r.frame)
+	}
+}
+
+// maxOdd bounds the shapes that a program remembers.
+const maxOdd = 32
+
+// shapesOf are the shapes of a run's inputs, one after the other.
+func (p *Program) shapesOf(in engine.Values) []int {
+	var all []int
+	for _, spec := range p.graph.Inputs {
+		t := in.Get(spec.Name)
+		if t == nil {
+			all = append(all, -1)
+			continue
+		}
+		all = append(append(all, int(t.DType()), len(t.Shape())), t.Shape()...)
+	}
+	return all
+}
+
+// isOdd reports whether a run over inputs of these shapes was sent back before.
+func (p *Program) isOdd(in engine.Values) bool {
+	if !p.someOdd.Load() {
+		return false
+	}
+	shapes := p.shapesOf(in)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.odd, func(s []int) bool { return slices.Equal(s, shapes) })
+}
+
+func (p *Program) addOdd(in engine.Values) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.odd) == maxOdd {
+		p.odd = slices.Delete(p.odd, 0, 1)
+	}
+	p.odd = append(p.odd, p.shapesOf(in))
+	p.someOdd.Store(true)
 }
 
 // makes reports whether none of the values is hidden.
@@ -457,32 +549,34 @@ func (p *Program) bindInputs(r *Run, in engine.Values) error {
 	return nil
 }
 
-// plan lists the steps that the wanted values need, and for each step the slots
-// that no later step reads.
+// plan lists the steps that the wanted values need, and for each of them the slots that
+// no later step reads. It is read only.
 type plan struct {
+	want  []string
 	steps []int
-	dead  map[int][]int
+	dead  [][]int
 }
 
 // maxPlans bounds the plans that a program remembers.
 const maxPlans = 16
 
-// planned is plan, remembered. A plan is read only.
+// planned is plan, remembered.
 func (p *Program) planned(want []string) (*plan, error) {
-	key := strings.Join(want, "\x00")
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if pl := p.plans[key]; pl != nil {
-		return pl, nil
+	for _, pl := range p.plans {
+		if slices.Equal(pl.want, want) {
+			return pl, nil
+		}
 	}
 	pl, err := p.plan(want)
 	if err != nil {
 		return nil, err
 	}
-	if p.plans == nil || len(p.plans) >= maxPlans {
-		p.plans = map[string]*plan{}
+	if len(p.plans) >= maxPlans {
+		p.plans = nil
 	}
-	p.plans[key] = pl
+	p.plans = append(p.plans, pl)
 	return pl, nil
 }
 
@@ -496,14 +590,14 @@ func (p *Program) plan(want []string) (*plan, error) {
 		}
 		needed[slot], wanted[slot] = true, true
 	}
-	pl := &plan{dead: map[int][]int{}}
+	pl := &plan{want: slices.Clone(want)}
 	seen := make([]bool, len(p.names))
 	for i := len(p.steps) - 1; i >= 0; i-- {
 		s := &p.steps[i]
 		if !slices.ContainsFunc(s.out, func(o int) bool { return o >= 0 && needed[o] && p.constants[o] == nil }) {
 			continue
 		}
-		pl.steps = append(pl.steps, i)
+		var dead []int
 		for _, slot := range append(slices.Clone(s.in), s.out...) {
 			if slot < 0 {
 				continue
@@ -514,22 +608,29 @@ func (p *Program) plan(want []string) (*plan, error) {
 			}
 			seen[slot] = true
 			if !wanted[slot] && p.producer[slot] >= 0 && p.constants[slot] == nil {
-				pl.dead[i] = append(pl.dead[i], slot)
+				dead = append(dead, slot)
 			}
 		}
+		pl.steps, pl.dead = append(pl.steps, i), append(pl.dead, dead)
 	}
 	slices.Reverse(pl.steps)
+	slices.Reverse(pl.dead)
 	return pl, nil
 }
 
 // exec runs one step, after which nobody reads the slots of dying.
-func (p *Program) exec(x *Exec, r *Run, s *step, dying []int) error {
-	in := make([]*engine.Tensor, len(s.in))
+func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
+	x := &f.exec
+	f.in = slices.Grow(f.in[:0], len(s.in))[:len(s.in)]
+	in := f.in
+	if s.op.lists {
+		in = make([]*engine.Tensor, len(s.in)) // a list may keep it
+	}
 	for i, slot := range s.in {
-		if slot < 0 {
-			continue
+		in[i] = nil
+		if slot >= 0 {
+			in[i] = r.values[slot]
 		}
-		in[i] = r.values[slot]
 	}
 	before := x.live
 	x.memory.begin(s, in, dying)

@@ -1,0 +1,71 @@
+//go:build !race
+
+// The race detector has pools forget at random, and counts what it needs itself.
+
+package graph
+
+import (
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// allocationGraphs are the kinds of networks whose runs are counted.
+func allocationGraphs(t *testing.T) map[string]*plainGraph {
+	dense := newPlainGraph(t)
+	dense.node("Gemm", "a", nil, "x", dense.weigh("w1", 32, 64), dense.weigh("b1", 64))
+	dense.node("Relu", "b", nil, "a")
+	dense.node("Gemm", "c", nil, "b", dense.weigh("w2", 64, 80), dense.weigh("b2", 80))
+	dense.node("Softmax", "y", nil, "c")
+	conv := newPlainGraph(t)
+	pads := Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1}}}
+	conv.node("Unsqueeze", "u", nil, "x", wholeOf(conv, "one", 1))
+	conv.node("Conv", "a", pads, "u", conv.weigh("w1", 8, 1, 3))
+	conv.node("Relu", "b", nil, "a")
+	for i, name := range []string{"c", "d", "e"} {
+		conv.node("Conv", name, pads, []string{"b", "c", "d"}[i], conv.weigh("w"+name, 8, 8, 3))
+	}
+	conv.node("GlobalAveragePool", "y", nil, "e")
+	branch := newPlainGraph(t)
+	branch.Inputs = append(branch.Inputs, engine.Spec{Name: "which", DType: engine.Bool})
+	then := newPlainGraph(t)
+	then.Inputs = nil
+	then.node("Exp", "t1", nil, "x")
+	then.node("Tanh", "y", nil, "t1")
+	branch.node("If", "a", Attrs{"then_branch": {Kind: AttrGraph, Graph: then.Graph}, "else_branch": {Kind: AttrGraph, Graph: then.Graph}}, "which")
+	Capture(branch.Nodes[0])
+	branch.node("Sigmoid", "y", nil, "a")
+	attention := newPlainGraph(t)
+	attention.node("Reshape", "h", nil, "x", wholeOf(attention, "heads", 1, -1, 4, 8))
+	attention.node("Transpose", "q", Attrs{"perm": {Kind: AttrInts, Ints: []int64{0, 2, 1, 3}}}, "h")
+	attention.node("Transpose", "k", Attrs{"perm": {Kind: AttrInts, Ints: []int64{0, 2, 3, 1}}}, "h")
+	attention.node("MatMul", "s", nil, "q", "k")
+	attention.node("Softmax", "p", Attrs{"axis": {Kind: AttrInt, Int: -1}}, "s")
+	attention.node("MatMul", "y", nil, "p", "q")
+	lstm := newPlainGraph(t)
+	lstm.node("Unsqueeze", "u", nil, "x", wholeOf(lstm, "zero", 0))
+	lstm.node("LSTM", "y", Attrs{"hidden_size": {Kind: AttrInt, Int: 16}}, "u", lstm.weigh("w", 1, 64, 32), lstm.weigh("r", 1, 64, 16))
+	return map[string]*plainGraph{"dense": dense, "conv": conv, "branch": branch, "attention": attention, "lstm": lstm}
+}
+
+// TestRunsAllocateLittle bounds the objects of a run after the first, of each kind of
+// network: what is left are the outputs, the run, and a few small lists a node.
+func TestRunsAllocateLittle(t *testing.T) {
+	most := map[string]float64{"dense": 24, "conv": 48, "branch": 18, "attention": 27, "lstm": 36}
+	for name, g := range allocationGraphs(t) {
+		p, err := Compile(g.Graph)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		in := engine.Values{{Name: "x", Tensor: noise(t, g.r, 16, 32)}, {Name: "which", Tensor: mustBool(t, true)}}
+		opt := Options{Arena: &Arena{}}
+		count := testing.AllocsPerRun(20, func() {
+			if _, err := p.Run(t.Context(), opt, in, g.Outputs); err != nil {
+				t.Fatal(name, err)
+			}
+		})
+		if count > most[name] {
+			t.Errorf("%s: %v objects a run, at most %v", name, count, most[name])
+		}
+	}
+}
