@@ -52,6 +52,25 @@ type Column struct {
 	Null []bool
 }
 
+// Take returns the column of some rows, in their order.
+func (c *Column) Take(rows []int) Column {
+	return Column{
+		Name: c.Name, Type: c.Type, F64: take(c.F64, rows), F32: take(c.F32, rows), I64: take(c.I64, rows),
+		Str: take(c.Str, rows), Times: take(c.Times, rows), Null: take(c.Null, rows),
+	}
+}
+
+func take[T any](v []T, rows []int) []T {
+	if v == nil {
+		return nil
+	}
+	out := make([]T, len(rows))
+	for at, i := range rows {
+		out[at] = v[i]
+	}
+	return out
+}
+
 // Table is a set of columns of equal length.
 type Table struct {
 	Columns []Column

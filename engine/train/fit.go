@@ -16,7 +16,7 @@ import (
 
 // Fitted is a model that was fitted, and how that went.
 type Fitted struct {
-	// Model is the ONNX file.
+	// Model is the file, ONNX where Fit or Tune made it.
 	Model []byte
 	// Loss and Optimiser are those that were used.
 	Loss      Loss
@@ -325,7 +325,7 @@ func writeClasses(m *maker, made *onnx.Made, margins, label, probabilities strin
 	m.call(probabilities)
 	best := m.op("ArgMax", graph.Attrs{"axis": integer(1), "keepdims": integer(0)}, margins)
 	d, list := engine.String, ""
-	if numbers := wholes(classes); numbers != nil {
+	if numbers := Wholes(classes); numbers != nil {
 		d, list = engine.Int64, m.constant(engine.Of(numbers, len(numbers)))
 	} else {
 		list = m.constant(engine.Of(classes, len(classes)))
@@ -336,8 +336,8 @@ func writeClasses(m *maker, made *onnx.Made, margins, label, probabilities strin
 	made.Outputs = []engine.Spec{{Name: label, DType: d, Shape: []int{-1}}, {Name: probabilities, DType: engine.Float32, Shape: []int{-1, len(classes)}}}
 }
 
-// wholes returns classes as whole numbers, nil where one is not written as one.
-func wholes(classes []string) []int64 {
+// Wholes returns classes as whole numbers, nil where one is not written as one.
+func Wholes(classes []string) []int64 {
 	out := make([]int64, len(classes))
 	for i, s := range classes {
 		v, err := strconv.ParseInt(s, 10, 64)

@@ -93,6 +93,29 @@ func (l *Labels) lossOf(asked Loss) (Loss, error) {
 	return asked, nil
 }
 
+// Split checks columns and their labels and divides the rows into those to learn from
+// and those held out, as Fit does.
+func Split(columns []Column, labels *Labels, share float64, seed uint64) (training, held []int, err error) {
+	rows := 0
+	if len(columns) > 0 {
+		rows = columns[0].len()
+	}
+	if err := checkColumns(columns, rows); err != nil {
+		return nil, nil, err
+	}
+	if err := labels.check(rows); err != nil {
+		return nil, nil, err
+	}
+	if !(share >= 0 && share < 1) {
+		return nil, nil, fmt.Errorf("a share held out of %v is out of range", share)
+	}
+	training, held, err = labels.split(share, seed)
+	if err == nil {
+		err = labels.learnable(training)
+	}
+	return training, held, err
+}
+
 // split divides the rows into those that move weights, in order, and those held out.
 // Classes are divided each for itself, so that a rare one is on both sides.
 func (l *Labels) split(share float64, seed uint64) (training, held []int, err error) {
@@ -117,6 +140,32 @@ func (l *Labels) split(share float64, seed uint64) (training, held []int, err er
 		return nil, nil, fmt.Errorf("hold out %v of %d rows: one part would have none", share, n)
 	}
 	return training, held, nil
+}
+
+// Halves divides rows, those held out for one, in two: by order the first and the last,
+// else alternately within each class.
+func (l *Labels) Halves(rows []int) (a, b []int) {
+	rows = slices.Clone(rows)
+	if l.Order != nil {
+		slices.SortStableFunc(rows, func(i, j int) int { return cmp.Compare(l.Order[i], l.Order[j]) })
+		a, b = rows[:len(rows)/2], rows[len(rows)/2:]
+		slices.Sort(a)
+		slices.Sort(b)
+		return a, b
+	}
+	seen := make([]int, max(len(l.Classes), 1))
+	for _, i := range rows {
+		class := 0
+		if l.Class != nil {
+			class = l.Class[i]
+		}
+		if seen[class]++; seen[class]%2 == 1 {
+			a = append(a, i)
+		} else {
+			b = append(b, i)
+		}
+	}
+	return a, b
 }
 
 func (l *Labels) draw(all []int, share float64, r *rand.Rand) (training, held []int) {

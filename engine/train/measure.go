@@ -15,7 +15,7 @@ const measured = 1024
 // Measure returns how well a model, read from Model, predicts some rows of in, by their
 // labels and their weights.
 func (f *Fitted) Measure(ctx context.Context, m engine.Model, in engine.Values, labels *Labels, rows []int) (stats.Performance, error) {
-	scores, width, err := f.scores(ctx, m, in, rows)
+	scores, width, err := f.Scores(ctx, m, in, rows)
 	if err != nil {
 		return stats.Performance{}, err
 	}
@@ -60,8 +60,9 @@ func (f *Fitted) Measure(ctx context.Context, m engine.Model, in engine.Values, 
 	return p, err
 }
 
-// scores runs the model over rows: probabilities of classes, or values.
-func (f *Fitted) scores(ctx context.Context, m engine.Model, in engine.Values, rows []int) ([]float64, int, error) {
+// Scores runs the model over rows and returns probabilities of classes, or values, and
+// how many each row has.
+func (f *Fitted) Scores(ctx context.Context, m engine.Model, in engine.Values, rows []int) ([]float64, int, error) {
 	s, err := m.NewSession(engine.SessionOptions{})
 	if err != nil {
 		return nil, 0, err

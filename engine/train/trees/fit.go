@@ -173,11 +173,7 @@ func (f *fitter) pick(round, out int) []int {
 	if f.opt.FeatureShare >= 1 {
 		return picked
 	}
-	random := rand.New(rand.NewPCG(f.opt.Seed, uint64(round)<<20|uint64(out)))
-	random.Shuffle(n, func(i, j int) { picked[i], picked[j] = picked[j], picked[i] })
-	picked = picked[:max(int(math.Ceil(f.opt.FeatureShare*float64(n))), 1)]
-	slices.Sort(picked)
-	return picked
+	return pick(picked, f.opt.FeatureShare, rand.New(rand.NewPCG(f.opt.Seed, uint64(round)<<20|uint64(out))))
 }
 
 // tree fits a tree to the gradients of one output and adds it to the margins.
@@ -188,6 +184,7 @@ func (f *fitter) tree(ctx context.Context, round, out int) error {
 	}
 	t.rows = append(t.rows[:0], f.sample...)
 	t.features = f.pick(round, out)
+	t.stream = mix(f.opt.Seed ^ mix(uint64(round)<<20|uint64(out)))
 	if err := t.grow(ctx); err != nil {
 		return err
 	}

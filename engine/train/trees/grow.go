@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -72,10 +74,13 @@ type grower struct {
 	// them have any.
 	features []int
 	blocks   []bool
-	nodes    []node
-	free     [][]sum // histograms not in use
-	made     int     // histograms there are
-	most     int     // histograms there may be
+	// levels are those that each depth may use, drawn from stream as it is reached.
+	levels [][]int
+	stream uint64
+	nodes  []node
+	free   [][]sum // histograms not in use
+	made   int     // histograms there are
+	most   int     // histograms there may be
 }
 
 func newGrower(o *Options, b *binned, most int) *grower {
@@ -101,7 +106,7 @@ func (t *grower) histogram() []sum {
 		return nil
 	}
 	t.made++
-	return make([]sum, t.bins.total)
+	return make([]sum, t.bins.width(t.opt))
 }
 
 func (t *grower) release(h []sum) {
@@ -113,6 +118,7 @@ func (t *grower) release(h []sum) {
 // grow grows a tree over t.rows with the features t.features.
 func (t *grower) grow(ctx context.Context) error {
 	clear(t.blocks)
+	t.levels = t.levels[:0]
 	for _, f := range t.features {
 		t.blocks[f/block] = true
 	}
@@ -143,6 +149,26 @@ func (t *grower) grow(ctx context.Context) error {
 		t.descend(queue, &c)
 	}
 	return nil
+}
+
+// level returns the features that splits of leaves at a depth may use.
+func (t *grower) level(depth int) []int {
+	if t.opt.LevelShare >= 1 {
+		return t.features
+	}
+	for d := len(t.levels); d <= depth; d++ {
+		t.levels = append(t.levels, pick(t.features, t.opt.LevelShare, rand.New(rand.NewPCG(t.stream, uint64(d)))))
+	}
+	return t.levels[depth]
+}
+
+// pick draws a share of features, at least one, and keeps their order.
+func pick(features []int, share float64, random *rand.Rand) []int {
+	picked := slices.Clone(features)
+	random.Shuffle(len(picked), func(i, j int) { picked[i], picked[j] = picked[j], picked[i] })
+	picked = picked[:max(int(math.Ceil(share*float64(len(picked)))), 1)]
+	slices.Sort(picked)
+	return picked
 }
 
 // offer puts a leaf into the queue where it has a split. It takes hist.
@@ -271,7 +297,7 @@ func leafOf(nodes []node, bins []uint8) *node {
 // histograms is how many there may be within bytes.
 func histograms(o *Options, b *binned, bytes int64) (int, error) {
 	const least = 4
-	each := int64(b.total) * 16
+	each := int64(b.width(o)) * 16
 	n := (bytes - int64(o.Threads)*(each+int64(b.stride)*256*8)) / each
 	if n < least {
 		return 0, fmt.Errorf("histograms of %d bins: %w", b.total, engine.ErrTooLarge)

@@ -61,7 +61,7 @@ func (t *grower) build(hist []sum, rows []int32) {
 		l, into := t.locals[part], hist
 		if part > 0 {
 			if l.part == nil {
-				l.part = make([]sum, t.bins.total)
+				l.part = make([]sum, len(hist))
 			}
 			into = l.part
 			parts[part] = true
@@ -70,6 +70,9 @@ func (t *grower) build(hist []sum, rows []int32) {
 		for at := from; at < to; at += packRows {
 			l.add(t, into, rows[at:min(at+packRows, to)])
 		}
+		if counted := into[t.bins.total:]; len(counted) > 0 {
+			t.count(counted, rows[from:to])
+		}
 	})
 	for p, used := range parts {
 		if !used {
@@ -77,6 +80,26 @@ func (t *grower) build(hist []sum, rows []int32) {
 		}
 		for i, v := range t.locals[p].part {
 			hist[i] = hist[i].plus(v)
+		}
+	}
+}
+
+// width is the length of a histogram: the sums of all bins, and where a side of a split
+// has a least number of rows their numbers behind, as hessians of sums.
+func (b *binned) width(o *Options) int {
+	if o.MinChildRows > 1 {
+		return 2 * b.total
+	}
+	return b.total
+}
+
+// count adds the numbers of rows by bin.
+func (t *grower) count(into []sum, rows []int32) {
+	b := t.bins
+	for _, f := range t.features {
+		column, first := b.byColumn[f*b.rows:(f+1)*b.rows], b.cut[f].first
+		for _, r := range rows {
+			into[first+int(column[r])].h++
 		}
 	}
 }

@@ -25,6 +25,8 @@ type Model struct {
 	features    int
 	names       []string
 	categorical []bool
+	categories  [][]string // names, nil of features without
+	classes     []string
 	// stored is the base behind the link, margins before it.
 	stored, margins []float32
 	trees           [][]fitted // outputs after each other, then rounds
@@ -32,11 +34,12 @@ type Model struct {
 }
 
 func newModel(d *Data, o *Options, stored, margins []float32) *Model {
-	m := &Model{opt: *o, features: d.Features, stored: stored, margins: margins}
+	m := &Model{opt: *o, features: d.Features, stored: stored, margins: margins, classes: d.ClassNames}
 	m.opt.Valid, m.opt.Progress = nil, nil
 	for f := range d.Features {
 		m.names = append(m.names, d.name(f))
 		m.categorical = append(m.categorical, d.categorical(f))
+		m.categories = append(m.categories, d.names(f))
 	}
 	return m
 }
@@ -82,6 +85,15 @@ func (m *Model) Outputs() int { return m.opt.outputs() }
 
 // Rounds returns the number of trees of each output.
 func (m *Model) Rounds() int { return len(m.trees) / m.Outputs() }
+
+// Nodes returns the number of nodes of all trees.
+func (m *Model) Nodes() int {
+	n := 0
+	for _, t := range m.trees {
+		n += len(t)
+	}
+	return n
+}
 
 // Ensemble returns the model in the form that engine/tree predicts with.
 func (m *Model) Ensemble() *tree.Ensemble {

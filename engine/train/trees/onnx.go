@@ -3,10 +3,13 @@ package trees
 import (
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
 	"github.com/pellucid/pellucid/engine/onnx"
+	"github.com/pellucid/pellucid/engine/train"
 )
 
 // The names of an ONNX file's input and outputs. A classifier has a label and the
@@ -62,19 +65,27 @@ func (m *Model) ONNX() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write feature names: %w", err)
 	}
-	g := &graph.Graph{Inputs: []engine.Spec{{Name: InputName, DType: engine.Float32, Shape: []int{-1, m.features}}}}
-	made := &onnx.Made{Graph: g, Producer: "pellucid", Metadata: map[string]string{"feature_names": string(names)}}
-	n := &graph.Node{Name: "trees", Domain: graph.DomainML, Inputs: []string{InputName}, Attrs: e.attrs(base)}
-	g.Nodes = []*graph.Node{n}
+	g := &graph.Graph{}
+	made := &onnx.Made{Graph: g, Producer: "pellucid", Metadata: map[string]string{}}
+	n := &graph.Node{Name: "trees", Domain: graph.DomainML, Attrs: e.attrs(base)}
+	name, err := m.inputs(g)
+	if err != nil {
+		return nil, err
+	}
+	if len(g.Nodes) == 0 {
+		made.Metadata["feature_names"] = string(names)
+	}
+	n.Inputs = []string{name}
+	g.Nodes = append(g.Nodes, n)
 	if classes > 0 {
-		e.classifier(n, classes)
+		d := m.classifier(n, classes)
 		made.Outputs = []engine.Spec{
-			{Name: LabelName, DType: engine.Int64, Shape: []int{-1}},
-			{Name: ProbabilitiesName, DType: engine.Float32, Shape: []int{-1, classes}},
+			{Name: n.Outputs[0], DType: d, Shape: []int{-1}},
+			{Name: n.Outputs[1], DType: engine.Float32, Shape: []int{-1, classes}},
 		}
 	} else {
 		m.regressor(g, n)
-		made.Outputs = []engine.Spec{{Name: PredictionName, DType: engine.Float32, Shape: []int{-1, 1}}}
+		made.Outputs = []engine.Spec{{Name: m.output(PredictionName), DType: engine.Float32, Shape: []int{-1, 1}}}
 	}
 	for _, s := range made.Outputs {
 		g.Outputs = append(g.Outputs, s.Name)
@@ -82,25 +93,98 @@ func (m *Model) ONNX() ([]byte, error) {
 	return onnx.Encode(made)
 }
 
-func (e *ensemble) classifier(n *graph.Node, classes int) {
+// inputs gives a graph its inputs and returns the name of the matrix that they make:
+// they are one matrix, or where categories have names one column a feature, since
+// those are text. What is no name that was learnt becomes -1, which is in no set.
+func (m *Model) inputs(g *graph.Graph) (string, error) {
+	if !m.named() {
+		g.Inputs = []engine.Spec{{Name: InputName, DType: engine.Float32, Shape: []int{-1, m.features}}}
+		return InputName, nil
+	}
+	taken := func(s string) bool { return slices.Contains(m.names, s) }
+	parts := make([]string, m.features)
+	for f, name := range m.names {
+		d, names := engine.Float32, m.categories[f]
+		if parts[f] = name; names != nil {
+			d = engine.String
+			keys, codes := append(slices.Clone(names), ""), make([]float32, len(names)+1)
+			for i := range names {
+				codes[i] = float32(i)
+			}
+			codes[len(names)] = float32(math.NaN()) // no text is a missing value
+			parts[f] = fresh(fmt.Sprintf("code_%d", f), taken)
+			g.Nodes = append(g.Nodes, &graph.Node{
+				Name: parts[f], Domain: graph.DomainML, Op: "LabelEncoder", Inputs: []string{name}, Outputs: []string{parts[f]},
+				Attrs: graph.Attrs{
+					"keys_strings":  {Kind: graph.AttrStrings, Strings: keys},
+					"values_floats": {Kind: graph.AttrFloats, Floats: codes},
+					"default_float": {Kind: graph.AttrFloat, Float: -1},
+				},
+			})
+		}
+		g.Inputs = append(g.Inputs, engine.Spec{Name: name, DType: d, Shape: []int{-1, 1}})
+	}
+	if len(parts) == 1 {
+		return parts[0], nil
+	}
+	all := fresh("features", taken)
+	g.Nodes = append(g.Nodes, &graph.Node{
+		Name: all, Op: "Concat", Inputs: parts, Outputs: []string{all}, Attrs: graph.Attrs{"axis": {Kind: graph.AttrInt, Int: 1}},
+	})
+	return all, nil
+}
+
+// fresh lengthens a name until it is not taken.
+func fresh(name string, taken func(string) bool) string {
+	for taken(name) {
+		name += "_"
+	}
+	return name
+}
+
+// output is the name of an output, which no input of a column may have.
+func (m *Model) output(name string) string {
+	if !m.named() {
+		return name
+	}
+	return fresh(name, func(s string) bool { return slices.Contains(m.names, s) })
+}
+
+// Output is the name of the ONNX file's output of probabilities, or of predictions.
+func (m *Model) Output() string {
+	if m.opt.Loss == Logistic || m.opt.Loss == Softmax {
+		return m.output(ProbabilitiesName)
+	}
+	return m.output(PredictionName)
+}
+
+// classifier makes the label, whose type it returns, and the probabilities.
+func (m *Model) classifier(n *graph.Node, classes int) engine.DType {
+	n.Op = "TreeEnsembleClassifier"
+	n.Outputs = []string{m.output(LabelName), m.output(ProbabilitiesName)}
+	n.Attrs["post_transform"] = graph.Attr{Kind: graph.AttrString, String: "SOFTMAX"}
 	labels := make([]int64, classes)
 	for i := range labels {
 		labels[i] = int64(i)
 	}
-	n.Op = "TreeEnsembleClassifier"
-	n.Outputs = []string{LabelName, ProbabilitiesName}
+	if m.classes != nil {
+		if labels = train.Wholes(m.classes); labels == nil {
+			n.Attrs["classlabels_strings"] = graph.Attr{Kind: graph.AttrStrings, Strings: m.classes}
+			return engine.String
+		}
+	}
 	n.Attrs["classlabels_int64s"] = graph.Attr{Kind: graph.AttrInts, Ints: labels}
-	n.Attrs["post_transform"] = graph.Attr{Kind: graph.AttrString, String: "SOFTMAX"}
+	return engine.Int64
 }
 
 // regressor makes the prediction of the margin.
 func (m *Model) regressor(g *graph.Graph, n *graph.Node) {
 	n.Op = "TreeEnsembleRegressor"
-	n.Outputs = []string{PredictionName}
+	n.Outputs = []string{m.output(PredictionName)}
 	n.Attrs["n_targets"] = graph.Attr{Kind: graph.AttrInt, Int: 1}
 	if m.opt.Loss == Poisson {
-		n.Outputs = []string{"margin"}
-		g.Nodes = append(g.Nodes, &graph.Node{Name: "mean", Op: "Exp", Inputs: n.Outputs, Outputs: []string{PredictionName}})
+		n.Outputs = []string{m.output("margin")}
+		g.Nodes = append(g.Nodes, &graph.Node{Name: "mean", Op: "Exp", Inputs: n.Outputs, Outputs: []string{m.output(PredictionName)}})
 	}
 }
 

@@ -18,6 +18,7 @@ type split struct {
 	set         []uint8 // bins that go right, of categories
 	missingLeft bool
 	left, right sum
+	rows        int // that go left, where they are counted
 }
 
 // bounds keep the values of the leaves below a node within what monotone constraints
@@ -56,6 +57,7 @@ func (t *grower) gain(g, h float64, b bounds) float64 {
 type scan struct {
 	*grower
 	hist   []sum
+	rows   int // of the node
 	total  sum
 	bounds bounds
 	parent float64
@@ -63,13 +65,14 @@ type scan struct {
 
 // find returns the best split of a node, whose gain is 0 where there is none.
 func (t *grower) find(hist []sum, n *node) split {
-	s := scan{grower: t, hist: hist, total: n.sum, bounds: n.bounds}
+	s := scan{grower: t, hist: hist, rows: n.to - n.from, total: n.sum, bounds: n.bounds}
 	g, h := t.scale.values(n.sum)
 	s.parent = t.gain(g, h, n.bounds)
-	found := make([]split, len(t.features))
-	spread(len(t.features), len(t.locals), 8, func(_, from, to int) {
+	features := t.level(n.depth)
+	found := make([]split, len(features))
+	spread(len(features), len(t.locals), 8, func(_, from, to int) {
 		for i := from; i < to; i++ {
-			found[i] = s.feature(t.features[i])
+			found[i] = s.feature(features[i])
 		}
 	})
 	best := split{}
@@ -84,14 +87,35 @@ func (t *grower) find(hist []sum, n *node) split {
 	return best
 }
 
+// few reports whether a side has fewer rows than it must have, left of them on the left.
+func (s *scan) few(left int) bool {
+	return s.opt.MinChildRows > 1 && min(left, s.rows-left) < s.opt.MinChildRows
+}
+
+// counts are the numbers of rows of a feature's bins, nil where they do not matter.
+func (s *scan) counts(c *feature) []sum {
+	if s.opt.MinChildRows <= 1 {
+		return nil
+	}
+	return s.hist[s.bins.total+c.first:][:c.values+1]
+}
+
+func countOf(counts []sum, bin int) int {
+	if counts == nil {
+		return 0
+	}
+	return int(counts[bin].h)
+}
+
 func (s *scan) feature(f int) split {
 	c := &s.bins.cut[f]
 	hist := s.hist[c.first : c.first+c.values+1]
 	if c.categorical {
 		return s.categories(f, c, hist)
 	}
-	missing := hist[c.values]
-	best := s.numbers(f, hist[:c.values], sum{}, false)
+	missing, counts := hist[c.values], s.counts(c)
+	gone := countOf(counts, c.values)
+	best := s.numbers(f, hist[:c.values], counts, split{})
 	if missing == (sum{}) {
 		return best
 	}
@@ -101,21 +125,23 @@ func (s *scan) feature(f int) split {
 	for first < c.values-1 && hist[first] == (sum{}) {
 		first++
 	}
-	s.try(&best, split{feature: f, bin: c.values, left: s.total.minus(missing)})
-	if o := s.numbers(f, hist[:c.values], missing, true); o.gain > best.gain {
+	s.try(&best, split{feature: f, bin: c.values, left: s.total.minus(missing), rows: s.rows - gone})
+	if o := s.numbers(f, hist[:c.values], counts, split{left: missing, missingLeft: true, rows: gone}); o.gain > best.gain {
 		best = o
 	}
-	s.try(&best, split{feature: f, bin: first, left: missing, missingLeft: true})
+	s.try(&best, split{feature: f, bin: first, left: missing, missingLeft: true, rows: gone})
 	return best
 }
 
-// numbers tries the places between the bins of hist, where left is what goes left of
+// numbers tries the places between the bins of hist, where begin is what goes left of
 // the first. Of places of equal gain it takes the first, or with missing values on the
 // left the last, as XGBoost does, which comes from the other side.
-func (s *scan) numbers(f int, hist []sum, left sum, missingLeft bool) split {
+func (s *scan) numbers(f int, hist, counts []sum, begin split) split {
+	left, rows, missingLeft := begin.left, begin.rows, begin.missingLeft
 	best := split{feature: f, missingLeft: missingLeft}
 	least := max(s.opt.MinChildWeight, math.SmallestNonzeroFloat64)
 	for b, v := range hist[:len(hist)-1] {
+		rows += countOf(counts, b)
 		if v == (sum{}) {
 			if missingLeft && best.gain > 0 && best.bin == b {
 				best.bin = b + 1
@@ -128,7 +154,7 @@ func (s *scan) numbers(f int, hist []sum, left sum, missingLeft bool) split {
 		if hr < least {
 			break
 		}
-		if hl < least {
+		if hl < least || s.few(rows) {
 			continue
 		}
 		if gain := s.pair(f, gl, hl, gr, hr); gain > best.gain || missingLeft && gain == best.gain {
@@ -158,7 +184,7 @@ func (s *scan) try(best *split, c split) {
 	c.right = s.total.minus(c.left)
 	gl, hl := s.scale.values(c.left)
 	gr, hr := s.scale.values(c.right)
-	if hl <= 0 || hr <= 0 || hl < s.opt.MinChildWeight || hr < s.opt.MinChildWeight {
+	if hl <= 0 || hr <= 0 || hl < s.opt.MinChildWeight || hr < s.opt.MinChildWeight || s.few(c.rows) {
 		return
 	}
 	if c.gain = s.pair(c.feature, gl, hl, gr, hr); c.gain > best.gain {
@@ -181,12 +207,15 @@ func (s *scan) categories(f int, c *feature, hist []sum) split {
 			order = append(order, uint8(b))
 		}
 	}
-	missing := hist[c.values]
+	missing, counts := hist[c.values], s.counts(c)
 	try := func(right sum, set []uint8) {
-		n := len(set)
-		s.try(&best, split{feature: f, left: s.total.minus(right), missingLeft: true, set: set[:n:n]})
+		n, rows := len(set), s.rows
+		for _, b := range set {
+			rows -= countOf(counts, int(b))
+		}
+		s.try(&best, split{feature: f, left: s.total.minus(right), missingLeft: true, set: set[:n:n], rows: rows})
 		if missing != (sum{}) {
-			s.try(&best, split{feature: f, left: s.total.minus(right).minus(missing), set: set[:n:n]})
+			s.try(&best, split{feature: f, left: s.total.minus(right).minus(missing), set: set[:n:n], rows: rows - countOf(counts, c.values)})
 		}
 	}
 	if s.opt.OneVsRest {

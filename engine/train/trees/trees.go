@@ -73,6 +73,11 @@ type Data struct {
 	// Categorical says which features are codes of categories: 0, 1, and so on, where
 	// what is negative is missing. nil means none.
 	Categorical []bool
+	// Categories are the names of codes, of features that have them; nil means none.
+	// Files then take those for the codes.
+	Categories [][]string
+	// ClassNames are what the classes are called; nil makes them 0, 1, and so on.
+	ClassNames []string
 }
 
 // Options say how to fit. Zero means the default where one is named, else none.
@@ -99,6 +104,12 @@ type Options struct {
 	// Monotone has an element a feature: 1 where predictions may not fall as it
 	// rises, -1 where they may not rise. nil means neither.
 	Monotone []int8
+	// LevelShare is the share of a tree's features that each of its levels sees, drawn
+	// by Seed; 0 means all.
+	LevelShare float64
+	// MinChildRows is the least number of drawn rows on each side of a split, whatever
+	// they weigh.
+	MinChildRows int
 	// OneVsRest has a split of categories hold one against all others; otherwise it
 	// holds a set of them, which ONNX cannot say.
 	OneVsRest bool
@@ -159,6 +170,9 @@ func (o Options) withDefaults() Options {
 	if o.FeatureShare == 0 {
 		o.FeatureShare = 1
 	}
+	if o.LevelShare == 0 {
+		o.LevelShare = 1
+	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 4 << 30
 	}
@@ -198,8 +212,10 @@ func (o *Options) check(features int) error {
 		return fmt.Errorf("%d bins, want 2 to %d", o.Bins, MaxBins)
 	case !finite(o.Lambda) || !finite(o.Gamma) || !finite(o.MinChildWeight):
 		return errors.New("lambda, gamma or the least weight of a child is negative or not finite")
-	case !share(o.Subsample) || !share(o.FeatureShare):
+	case !share(o.Subsample) || !share(o.FeatureShare) || !share(o.LevelShare):
 		return errors.New("the share of rows or features is not above 0 and at most 1")
+	case o.MinChildRows < 0:
+		return errors.New("the least number of rows of a child is negative")
 	case o.Patience < 0 || o.Patience > 0 && o.Valid == nil:
 		return errors.New("patience without held-out data")
 	case o.Monotone != nil && len(o.Monotone) != features:
@@ -233,6 +249,10 @@ func (d *Data) check(o *Options) error {
 		return fmt.Errorf("%d names for %d features", len(d.Names), d.Features)
 	case d.Categorical != nil && len(d.Categorical) != d.Features:
 		return fmt.Errorf("%d kinds for %d features", len(d.Categorical), d.Features)
+	case d.Categories != nil && len(d.Categories) != d.Features:
+		return fmt.Errorf("names of categories of %d features for %d", len(d.Categories), d.Features)
+	case d.ClassNames != nil && (o.Loss == Softmax && len(d.ClassNames) != o.Classes || o.Loss == Logistic && len(d.ClassNames) != 2):
+		return fmt.Errorf("%d names of classes", len(d.ClassNames))
 	}
 	if err := d.checkTruth(o); err != nil {
 		return err
@@ -244,6 +264,9 @@ func (d *Data) check(o *Options) error {
 		}
 		if d.categorical(f) && (v > MaxCategory || v >= 0 && v != float32(int32(v))) {
 			return &engine.InputError{Feature: d.name(f), Reason: fmt.Sprintf("a category is no whole number up to %d", MaxCategory)}
+		}
+		if n := d.names(f); n != nil && v >= float32(len(n)) {
+			return &engine.InputError{Feature: d.name(f), Reason: "a category has no name"}
 		}
 	}
 	for f := range d.Features {
@@ -294,6 +317,14 @@ func (d *Data) weight(i int) float64 {
 		return 1
 	}
 	return d.Weights[i]
+}
+
+// names are those of a feature's categories, nil where they have none.
+func (d *Data) names(f int) []string {
+	if d.Categories == nil || !d.categorical(f) {
+		return nil
+	}
+	return d.Categories[f]
 }
 
 func (d *Data) name(f int) string {

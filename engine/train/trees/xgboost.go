@@ -1,15 +1,18 @@
 package trees
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
 // noParent is the parent of a root in XGBoost's files.
 const noParent = 1<<31 - 1
 
-// XGBoost writes the model as XGBoost 3.2 saves its own as JSON.
+// XGBoost writes the model as XGBoost saves its own as JSON: 3.2, or 3.4 where
+// categories have names, which earlier ones cut in the wrong places.
 func (m *Model) XGBoost() ([]byte, error) {
 	kinds := make([]string, m.features)
 	for f := range kinds {
@@ -28,7 +31,9 @@ func (m *Model) XGBoost() ([]byte, error) {
 	}
 	b := append([]byte(`{"learner":{"attributes":{},"feature_names":`), names...)
 	b = append(append(b, `,"feature_types":`...), types...)
-	b = append(b, `,"gradient_booster":{"model":{"cats":{"enc":[],"feature_segments":[],"sorted_idx":[]},"gbtree_model_param":{"num_parallel_tree":"1","num_trees":`...)
+	b = append(b, `,"gradient_booster":{"model":{"cats":`...)
+	b = m.encodings(b)
+	b = append(b, `,"gbtree_model_param":{"num_parallel_tree":"1","num_trees":`...)
 	b = append(strconv.AppendQuote(b, strconv.Itoa(len(m.trees))), `},"iteration_indptr":`...)
 	b = numbers(b, m.Rounds()+1, func(b []byte, i int) []byte { return strconv.AppendInt(b, int64(i*m.Outputs()), 10) })
 	b = append(b, `,"tree_info":`...)
@@ -47,7 +52,55 @@ func (m *Model) XGBoost() ([]byte, error) {
 	b = strconv.AppendQuote(b, strconv.Itoa(m.features))
 	b = append(b, `,"num_target":"1"},"objective":`...)
 	b = append(b, m.objective()...)
+	if m.named() {
+		return append(b, `},"version":[3,4,0]}`...), nil
+	}
 	return append(b, `},"version":[3,2,0]}`...), nil
+}
+
+// named reports whether categories have names.
+func (m *Model) named() bool {
+	return slices.ContainsFunc(m.categories, func(names []string) bool { return names != nil })
+}
+
+// encodings writes the names of categories: of each feature their bytes after each
+// other and where each begins, then where features begin among all names, and the
+// order of each one's names.
+func (m *Model) encodings(b []byte) []byte {
+	if !m.named() {
+		return append(b, `{"enc":[],"feature_segments":[],"sorted_idx":[]}`...)
+	}
+	var order []int
+	segments := []int{0}
+	integer := func(v []int) func([]byte, int) []byte {
+		return func(b []byte, i int) []byte { return strconv.AppendInt(b, int64(v[i]), 10) }
+	}
+	b = append(b, `{"enc":`...)
+	b = numbers(b, m.features, func(b []byte, f int) []byte {
+		names := m.categories[f]
+		var offsets, bytes []int
+		for _, s := range names {
+			if len(offsets) == 0 {
+				offsets = append(offsets, 0)
+			}
+			for i := range len(s) {
+				bytes = append(bytes, int(int8(s[i])))
+			}
+			offsets = append(offsets, len(bytes))
+		}
+		places := make([]int, len(names))
+		for i := range places {
+			places[i] = i
+		}
+		slices.SortStableFunc(places, func(i, j int) int { return cmp.Compare(names[i], names[j]) })
+		order, segments = append(order, places...), append(segments, len(order)+len(places))
+		b = numbers(append(b, `{"offsets":`...), len(offsets), integer(offsets))
+		b = numbers(append(b, `,"values":`...), len(bytes), integer(bytes))
+		return append(b, '}')
+	})
+	b = numbers(append(b, `,"feature_segments":`...), len(segments), integer(segments))
+	b = numbers(append(b, `,"sorted_idx":`...), len(order), integer(order))
+	return append(b, '}')
 }
 
 func (m *Model) objective() string {
