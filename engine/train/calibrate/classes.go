@@ -17,6 +17,7 @@ type Calibrator struct {
 	curves  []*Curve // of isotonic regression, else
 	slopes  []Sigmoid
 	inverse float64 // of a temperature, where neither is set
+	odds    odds    // taken of scores first
 }
 
 // Fit fits a calibrator. scores holds rows of classes scores each, labels the class of
@@ -159,6 +160,13 @@ func (c *Calibrator) at(i int, x float64) float64 {
 
 // Apply maps the scores of one row; out has as many elements.
 func (c *Calibrator) Apply(out, scores []float64) {
+	if c.odds != asIs {
+		taken := make([]float64, len(scores))
+		for k, p := range scores {
+			taken[k] = c.odds.of(p)
+		}
+		scores = taken
+	}
 	switch {
 	case c.inverse != 0:
 		softmax(out, scores, c.inverse)

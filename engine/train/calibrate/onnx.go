@@ -124,7 +124,7 @@ func integer(name string, v int64) graph.Attrs {
 }
 
 func (w *writer) write(c *Calibrator, from, to string) error {
-	x := w.op("Cast", integer("to", doubleONNX), from)
+	x := c.odds.write(w, w.op("Cast", integer("to", doubleONNX), from))
 	switch {
 	case c.inverse != 0:
 		x = w.op("Softmax", integer("axis", 1), w.op("Mul", nil, x, constant(w, []float64{c.inverse})))
