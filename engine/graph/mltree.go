@@ -127,6 +127,10 @@ func (a *treeAttrs) secondClass(s *TreeScores) error {
 	positive := true
 	for i, id := range a.leafID {
 		if id != a.leafID[0] {
+			if a.outputs == 2 && len(a.base) == 2 {
+				// onnxruntime drops the second class's sum here, or the first base value.
+				return a.n.unsupported("two base values for two classes, which runtimes add in different ways")
+			}
 			return nil
 		}
 		positive = positive && a.leafWeight[i] >= 0
