@@ -24,6 +24,9 @@ func TestFit(t *testing.T) {
 		{"linear", []string{"--label", "label", "--features", "age,gaps,city,plan", "--weight", "weight", "--class-weight", "balanced"}, "logistic"},
 		{"mlp", []string{"--kind", "mlp", "--hidden", "16", "--label", "group", "--loss", "cross_entropy", "--features", "age,visits", "--categorical", "visits", "--epochs", "5", "--threads", "2"}, "macro_f1"},
 		{"regression", []string{"--label", "value", "--features", "age,income,score", "--time", "age", "--holdout", "0.1"}, "the last 16 by age held out"},
+		{"trees", []string{"--kind", "trees", "--label", "label", "--features", "age,gaps,city,plan", "--monotone", "age=-1", "--rounds", "20", "--min-child-rows", "4", "--level-share", "0.5", "--class-weight", "yes=2"}, "rounds of trees"},
+		{"calibrated", []string{"--kind", "trees", "--label", "label", "--features", "age,gaps,city,plan", "--rounds", "20", "--holdout", "0.5", "--calibrate", "isotonic"}, "isotonic, fitted to 41 of the rows held out; over the other 40: log loss"},
+		{"temperature", []string{"--label", "label", "--features", "age,gaps,city", "--holdout", "0.5", "--calibrate", "temperature"}, "temperature, fitted to 41"},
 		{"all", []string{"--label", "count", "--loss", "poisson", "--holdout", "0"}, "none held out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -40,14 +43,26 @@ func TestFit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := modelfile.Open(filepath.Join(version, "model.onnx"))
+			path := filepath.Join(version, "model.onnx")
+			if c.name == "trees" {
+				path = filepath.Join(version, "model.json")
+			}
+			m, err := modelfile.Open(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if info := m.Info(); cfg.Task != info.Task || !slices.Equal(cfg.Classes, info.Classes) || len(cfg.Features) != len(info.Features) || len(info.Features) < 2 {
+			v, err := repository.Offline(path, "", 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ref, err := repository.ReferenceOf(t.Context(), v, filepath.Join(version, cfg.Reference))
+			if err != nil || ref.Rows < 70 || ref.Rows > 160 {
+				t.Errorf("the reference: %+v, %v", ref, err)
+			}
+			if info := m.Info(); cfg.Task != info.Task || len(info.Classes) > 0 && !slices.Equal(cfg.Classes, info.Classes) || len(cfg.Features) != len(info.Features) || len(info.Features) < 2 {
 				t.Errorf("%s\n%+v", text, info)
 			}
-			if status, out, stderr = command(t, "predict", "--model", filepath.Join(version, "model.onnx"), "--input", fitted); status != 0 || strings.Count(out, "\n") != 161 {
+			if status, out, stderr = command(t, "predict", "--model", path, "--input", fitted); status != 0 || strings.Count(out, "\n") != 161 {
 				t.Errorf("status %d: %s", status, stderr)
 			}
 			if status, _, stderr = command(t, append([]string{"model", "fit", "--input", fitted, "--output", version}, c.args...)...); status != 2 || !strings.Contains(stderr, "not empty") {
@@ -84,6 +99,29 @@ func TestFitFrom(t *testing.T) {
 	if status, out, stderr = command(t, "model", "fit", "--from", mlp+"model.onnx", "--layers", "all", "--input", rows, "--label", "label", "--output", all, "--epochs", "2"); status != 0 || !strings.Contains(out, "by adam") {
 		t.Fatalf("status %d: %s%s", status, out, stderr)
 	}
+	hidden := filepath.Join(dir, "hidden")
+	if err := os.MkdirAll(hidden, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"model.onnx": readFile(t, mlp+"model.onnx"), "model.yaml": "features: [{name: temp, private: hash}]\n"} {
+		if err := os.WriteFile(filepath.Join(hidden, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, _, stderr = command(t, "model", "fit", "--from", filepath.Join(hidden, "model.onnx"), "--input", rows, "--label", "label", "--output", filepath.Join(dir, "never"))
+	if status != 2 || !strings.Contains(stderr, `feature "temp", private`) {
+		t.Errorf("hashes were learnt from: status %d: %s", status, stderr)
+	}
+	masked := filepath.Join(dir, "masked.csv")
+	if err := os.WriteFile(masked, []byte(strings.ReplaceAll(readFile(t, rows), ",500,", ",***,")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for features, want := range map[string]int{"hour,distance": 2, "hour,temp": 0} {
+		status, out, stderr = command(t, "model", "fit", "--input", masked, "--label", "label", "--features", features, "--output", filepath.Join(dir, features, "1"))
+		if status != want || want == 2 && !strings.Contains(stderr, `"distance" are masked`) || want == 0 && !strings.Contains(out, "the export's own, column weight") {
+			t.Errorf("features %s: status %d: %s%s", features, status, out, stderr)
+		}
+	}
 	status, _, stderr = command(t, "model", "fit", "--input", rows, "--label", "label", "--output", all)
 	if status != 2 || !strings.Contains(stderr, "--features") {
 		t.Errorf("an export was learnt from whole: status %d: %s", status, stderr)
@@ -118,7 +156,7 @@ func exportOf(t *testing.T, path string) string {
 		if i >= 195 {
 			capture = "sampled"
 		}
-		values := map[string]string{"id": "id", "time": "2013-07-0" + day + "T0" + hour + ":00:00Z", "status": "200", "capture": capture, "label": label}
+		values := map[string]string{"id": "id", "time": "2013-07-0" + day + "T0" + hour + ":00:00Z", "status": "200", "capture": capture, "label": label, "weight": "1"}
 		var cells []string
 		for _, name := range exported {
 			cells = append(cells, values[name])
@@ -150,9 +188,18 @@ func TestFitUsage(t *testing.T) {
 	}{
 		{nil, 2, "needs --input"},
 		{[]string{"--input", fitted, "--label", "nope", "--output", out}, 2, "no column"},
-		{[]string{"--input", fitted, "--label", "value", "--output", out, "--kind", "forest"}, 2, "linear, mlp"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--kind", "forest"}, 2, "linear, mlp, trees"},
 		{[]string{"--input", fitted, "--label", "value", "--output", out, "--hidden", "3"}, 2, "no effect"},
 		{[]string{"--input", fitted, "--label", "value", "--output", out, "--layers", "2"}, 2, "no effect"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--rounds", "2"}, 2, "no effect"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--kind", "trees", "--epochs", "2"}, 2, "no effect"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--kind", "trees", "--monotone", "city=+1"}, 2, "no order"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--kind", "trees", "--monotone", "age=2"}, 2, "COLUMN=+1"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--kind", "trees", "--loss", "huber"}, 2, "huber"},
+		{[]string{"--input", fitted, "--label", "value", "--output", out, "--calibrate", "platt"}, 2, "not classes"},
+		{[]string{"--input", fitted, "--label", "label", "--output", out, "--calibrate", "platt", "--holdout", "0"}, 2, "--holdout is 0"},
+		{[]string{"--input", fitted, "--label", "label", "--kind", "trees", "--output", filepath.Join(dir, "x.json"), "--calibrate", "platt"}, 2, "no place"},
+		{[]string{"--input", fitted, "--label", "label", "--output", out, "--class-weight", "maybe=2"}, 2, "none of the classes"},
 		{[]string{"--input", fitted, "--label", "value", "--output", out, "--loss", "hinge"}, 2, "hinge"},
 		{[]string{"--input", fitted, "--label", "value", "--output", out, "--features", "value"}, 2, "is the label"},
 		{[]string{"--input", fitted, "--label", "value", "--output", out, "--features", "height"}, 2, "no column"},

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pellucid/pellucid/engine/table"
@@ -14,9 +15,12 @@ import (
 
 // fitRows are the rows of a fit, with their labels.
 type fitRows struct {
-	table   *table.Table
-	labels  *train.Labels
-	network *train.Network // of --from
+	table    *table.Table
+	labels   *train.Labels
+	network  *train.Network // of --from
+	features []string       // names, of a new model
+	// weighed says that rows weigh what the export's own column says, unasked.
+	weighed bool
 	// notes say what was left out.
 	notes []string
 }
@@ -37,6 +41,12 @@ func (o *fitOptions) rows(t *table.Table) (*fitRows, error) {
 	} else if exportedTable(t) && len(o.features) == 0 {
 		return nil, usage(fmt.Errorf("%s is an export, whose columns are ids and outputs too: name those to learn from by --features", o.input))
 	}
+	if err := o.checkPrivate(t); err != nil {
+		return nil, err
+	}
+	if name := exportWeights(t); o.weight == "" && name != "" && !slices.Contains(o.features, name) {
+		o.weight, r.weighed = name, true
+	}
 	r.table = r.keep(t, t.Column(o.label))
 	if r.table.Rows == 0 {
 		return nil, fmt.Errorf("%s has no row with a label in column %q", o.input, o.label)
@@ -53,17 +63,59 @@ func (o *fitOptions) rows(t *table.Table) (*fitRows, error) {
 		}
 		labels.Weights = w
 	}
-	if o.classWeight != "" {
+	if len(o.classWeight) > 0 {
 		if labels.Class == nil {
 			return nil, usage(fmt.Errorf("--class-weight: the labels of column %q are numbers, not classes", o.label))
 		}
-		labels.Weights = labels.Balanced()
+		if labels.Weights, err = o.classWeights(labels); err != nil {
+			return nil, err
+		}
 	}
 	if o.time != "" {
 		labels.Order, err = order(r.table.Column(o.time))
 	}
 	return r, err
 }
+
+// classWeights are the rows' weights under --class-weight: balanced, or CLASS=NUMBER for
+// some classes, which multiply.
+func (o *fitOptions) classWeights(l *train.Labels) ([]float64, error) {
+	if len(o.classWeight) == 1 && o.classWeight[0] == balanced {
+		return l.Balanced(), nil
+	}
+	of := map[string]float64{}
+	for _, text := range o.classWeight {
+		at := strings.LastIndex(text, "=")
+		if at < 0 {
+			return nil, usage(fmt.Errorf("--class-weight %q is neither %s nor CLASS=NUMBER", text, balanced))
+		}
+		v, err := strconv.ParseFloat(text[at+1:], 64)
+		name := text[:at]
+		_, twice := of[name]
+		switch {
+		case err != nil || !(v >= 0 && v <= math.MaxFloat32):
+			return nil, usage(fmt.Errorf("--class-weight %q is neither %s nor CLASS=NUMBER", text, balanced))
+		case !slices.Contains(l.Classes, name):
+			return nil, usage(fmt.Errorf("--class-weight: %q is none of the classes of column %q", name, o.label))
+		case twice:
+			return nil, usage(fmt.Errorf("--class-weight: class %q is named twice", name))
+		}
+		of[name] = v
+	}
+	out := make([]float64, len(l.Class))
+	for i, c := range l.Class {
+		out[i] = 1
+		if l.Weights != nil {
+			out[i] = l.Weights[i]
+		}
+		if v, ok := of[l.Classes[c]]; ok {
+			out[i] *= v
+		}
+	}
+	return out, nil
+}
+
+const balanced = "balanced"
 
 // exportedTable reports whether a table is what `pellucid export` writes.
 func exportedTable(t *table.Table) bool {
@@ -106,22 +158,7 @@ func (r *fitRows) keep(t *table.Table, label *table.Column) *table.Table {
 	}
 	out := &table.Table{Rows: len(rows), Named: t.Named, Path: t.Path}
 	for i := range t.Columns {
-		c := &t.Columns[i]
-		out.Columns = append(out.Columns, table.Column{
-			Name: c.Name, Type: c.Type, F64: some(c.F64, rows), F32: some(c.F32, rows), I64: some(c.I64, rows),
-			Str: some(c.Str, rows), Times: some(c.Times, rows), Null: some(c.Null, rows),
-		})
-	}
-	return out
-}
-
-func some[T any](v []T, rows []int) []T {
-	if v == nil {
-		return nil
-	}
-	out := make([]T, len(rows))
-	for at, i := range rows {
-		out[at] = v[i]
+		out.Columns = append(out.Columns, t.Columns[i].Take(rows))
 	}
 	return out
 }
@@ -227,6 +264,7 @@ func (o *fitOptions) columns(r *fitRows) ([]train.Column, error) {
 			return nil, usage(fmt.Errorf("--categorical: %q is none of the features", name))
 		}
 	}
+	r.features = names
 	out := make([]train.Column, 0, len(names))
 	for _, name := range names {
 		c := r.table.Column(name)

@@ -12,16 +12,32 @@ import (
 
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/train"
 )
 
 // modelFile and modelYAML are the names of a version's files.
 const (
-	modelFile = "model.onnx"
-	modelYAML = "model.yaml"
+	modelFile   = "model.onnx"
+	xgboostFile = "model.json"
+	modelYAML   = "model.yaml"
 )
 
+// fileName is the name of the model's file, without a folder.
+func (o *fitOptions) fileName() string {
+	switch {
+	case !o.toFolder():
+		return filepath.Base(o.output)
+	case o.xgboost():
+		return xgboostFile
+	}
+	return modelFile
+}
+
 // toFolder reports whether --output is a version's folder, not a file.
-func (o *fitOptions) toFolder() bool { return !strings.EqualFold(filepath.Ext(o.output), ".onnx") }
+func (o *fitOptions) toFolder() bool {
+	ext := filepath.Ext(o.output)
+	return !strings.EqualFold(ext, ".onnx") && !(o.kind == treesKind && strings.EqualFold(ext, ".json"))
+}
 
 // checkOutput refuses to write over what was there.
 func (o *fitOptions) checkOutput() error {
@@ -48,9 +64,9 @@ func (o *fitOptions) checkOutput() error {
 
 // write puts the model where it is to be, and returns its path. A folder appears whole,
 // so that a server that watches does not take half a version.
-func (o *fitOptions) write(model []byte, info *engine.Info) (string, error) {
+func (o *fitOptions) write(f *train.Fitted, info *engine.Info, rows *fitRows) (string, error) {
 	if !o.toFolder() {
-		if err := writeWhole(o.output, model); err != nil {
+		if err := writeWhole(o.output, f.Model); err != nil {
 			return "", fmt.Errorf("write %s: %w", o.output, err)
 		}
 		return o.output, nil
@@ -63,39 +79,39 @@ func (o *fitOptions) write(model []byte, info *engine.Info) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write %s: %w", o.output, err)
 	}
-	err = o.fill(dir, model, info)
+	err = o.fill(dir, f, info, rows)
 	if err == nil {
 		err = errors.Join(os.Chmod(dir, 0o755), os.Rename(dir, o.output))
 	}
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("write %s: %w", o.output, err), os.RemoveAll(dir))
 	}
-	return filepath.Join(o.output, modelFile), nil
+	return filepath.Join(o.output, o.fileName()), nil
 }
 
 // fill writes the files of a version. What was said of the network of --from holds for
 // the one made of it, above all which features are private.
-func (o *fitOptions) fill(dir string, model []byte, info *engine.Info) error {
-	if err := writeWhole(filepath.Join(dir, modelFile), model); err != nil {
+func (o *fitOptions) fill(dir string, f *train.Fitted, info *engine.Info, rows *fitRows) error {
+	if err := writeWhole(filepath.Join(dir, o.fileName()), f.Model); err != nil {
 		return err
 	}
 	if o.from == "" {
-		text, err := modelYAMLOf(info)
+		reference, err := rows.reference(rows.features, f.Training)
+		if err == nil {
+			err = writeWhole(filepath.Join(dir, referenceFile), reference)
+		}
+		if err != nil {
+			return err
+		}
+		text, err := modelYAMLOf(info, rows.labels.Classes)
 		if err != nil {
 			return err
 		}
 		return writeWhole(filepath.Join(dir, modelYAML), text)
 	}
 	beside := filepath.Dir(o.from)
-	text, err := os.ReadFile(filepath.Join(beside, modelYAML))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	cfg, err := repository.ParseConfig(text, modelYAML)
-	if err != nil {
+	text, cfg, err := o.configBeside()
+	if err != nil || text == nil {
 		return err
 	}
 	for _, name := range []string{cfg.Reference, cfg.Background} {
@@ -131,16 +147,16 @@ func copyFile(from, to string) error {
 
 // modelYAMLOf is what people would write about a model that was fitted here. Texts are
 // written as JSON's, which YAML reads.
-func modelYAMLOf(info *engine.Info) ([]byte, error) {
+func modelYAMLOf(info *engine.Info, classes []string) ([]byte, error) {
 	var b strings.Builder
 	text := func(s string) string {
 		out, _ := json.Marshal(s) // a string has a JSON form, whatever it holds
 		return string(out)
 	}
 	fmt.Fprintf(&b, "task: %s\n", info.Task)
-	if len(info.Classes) > 0 {
+	if len(classes) > 0 {
 		b.WriteString("classes:\n")
-		for _, c := range info.Classes {
+		for _, c := range classes {
 			fmt.Fprintf(&b, "  - %s\n", text(c))
 		}
 	}
@@ -152,6 +168,7 @@ func modelYAMLOf(info *engine.Info) ([]byte, error) {
 		}
 		fmt.Fprintf(&b, "  - name: %s\n    kind: %s\n", text(f.Name), kind)
 	}
+	fmt.Fprintf(&b, "reference: %s\n", referenceFile)
 	out := []byte(b.String())
 	if _, err := repository.ParseConfig(out, modelYAML); err != nil {
 		return nil, err
