@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
 	"github.com/parquet-go/parquet-go/format"
 )
 
@@ -28,6 +29,11 @@ func readParquet(f source, size int64, path string, limits Limits) (t *Table, er
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
+	for _, g := range pf.Metadata().RowGroups {
+		if len(g.Columns) != len(pf.Root().Columns()) {
+			return nil, fmt.Errorf("read %s: a row group of %d columns where the file has %d", path, len(g.Columns), len(pf.Root().Columns()))
+		}
+	}
 	leaves := pf.Root().Columns()
 	if err := limits.check(path, pf.NumRows(), int64(len(leaves))); err != nil {
 		return nil, err
@@ -36,8 +42,13 @@ func readParquet(f source, size int64, path string, limits Limits) (t *Table, er
 		return nil, fmt.Errorf("read %s: %d rows", path, pf.NumRows())
 	}
 	t = &Table{Rows: int(pf.NumRows()), Named: true}
+	left := limits.Memory
+	if left == 0 {
+		left = defaultMemory(size)
+	}
+	room := &room{most: left, left: left}
 	for _, leaf := range leaves {
-		c, err := readParquetColumn(pf, leaf, t.Rows)
+		c, err := readParquetColumn(pf, leaf, t.Rows, &pageCheck{f: f, size: size, leaf: leaf, rows: t.Rows}, room)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: column %q: %w", path, leaf.Name(), err)
 		}
@@ -46,8 +57,9 @@ func readParquet(f source, size int64, path string, limits Limits) (t *Table, er
 	return t, nil
 }
 
-// checkFooter refuses a footer longer than the file before the library makes
-// room for it.
+// checkFooter refuses a footer longer than the file, or one that claims more than it
+// holds, before the library makes room for it, and columns within columns before it
+// follows them.
 func checkFooter(f io.ReaderAt, size int64) error {
 	if size < 12 {
 		return errors.New("not a Parquet file")
@@ -60,13 +72,49 @@ func checkFooter(f io.ReaderAt, size int64) error {
 	if string(tail[4:]) != "PAR1" || n > size-12 {
 		return errors.New("not a Parquet file, or cut off")
 	}
+	if n > maxFooter {
+		return fmt.Errorf("metadata of %d bytes, more than %d", n, maxFooter)
+	}
+	footer := make([]byte, n)
+	if _, err := f.ReadAt(footer, size-8-n); err != nil {
+		return fmt.Errorf("read footer: %w", err)
+	}
+	k, err := skimStruct(footer)
+	if err != nil {
+		return err
+	}
+	var schema struct {
+		Elements []format.SchemaElement `thrift:"2,required"`
+	}
+	if err := thrift.Unmarshal(new(thrift.CompactProtocol), footer[:k], &schema); err != nil {
+		return fmt.Errorf("read footer: %w", err)
+	}
+	for i, e := range schema.Elements {
+		if i > 0 && e.NumChildren.V != 0 {
+			return fmt.Errorf("column %q: nested and repeated columns are not supported", e.Name)
+		}
+	}
+	return nil
+}
+
+// maxFooter bounds a file's metadata.
+const maxFooter = 64 << 20
+
+// room is the memory that a table's values may still take.
+type room struct{ most, left int64 }
+
+func (r *room) take(n int64) error {
+	if n > r.left {
+		return fmt.Errorf("the table takes more than %d MiB in memory, the limit for a file of its size: split it, or write it less compressed", r.most>>20)
+	}
+	r.left -= n
 	return nil
 }
 
 // convert appends a value to a column.
 type convert func(c *Column, v parquet.Value)
 
-func readParquetColumn(pf *parquet.File, leaf *parquet.Column, rows int) (Column, error) {
+func readParquetColumn(pf *parquet.File, leaf *parquet.Column, rows int, check *pageCheck, room *room) (Column, error) {
 	c := Column{Name: leaf.Name()}
 	if !leaf.Leaf() || leaf.MaxRepetitionLevel() > 0 {
 		return c, errors.New("nested and repeated columns are not supported")
@@ -79,11 +127,19 @@ func readParquetColumn(pf *parquet.File, leaf *parquet.Column, rows int) (Column
 	if err != nil {
 		return c, err
 	}
-	// Not more than a first guess: the row count of a damaged file is a claim.
+	if err := room.take(int64(rows) * c.Type.size()); err != nil {
+		return c, err
+	}
+	for i := range pf.RowGroups() {
+		if err := check.chunk(&pf.Metadata().RowGroups[i].Columns[leaf.Index()].MetaData); err != nil {
+			return c, err
+		}
+	}
+	// A guess: the row count of a damaged file is a claim.
 	c.reserve(min(rows, 1<<20))
-	buf := make([]parquet.Value, 1024)
+	r := &columnReader{c: &c, conv: conv, buf: make([]parquet.Value, 1024), rows: rows, room: room}
 	for _, group := range pf.RowGroups() {
-		if err := readChunk(&c, group.ColumnChunks()[leaf.Index()], conv, buf, rows); err != nil {
+		if err := r.chunk(group.ColumnChunks()[leaf.Index()]); err != nil {
 			return c, err
 		}
 	}
@@ -113,7 +169,16 @@ func (c *Column) reserve(n int) {
 	}
 }
 
-func readChunk(c *Column, chunk parquet.ColumnChunk, conv convert, buf []parquet.Value, rows int) error {
+// columnReader appends the values of pages to a column.
+type columnReader struct {
+	c    *Column
+	conv convert
+	buf  []parquet.Value
+	rows int
+	room *room
+}
+
+func (r *columnReader) chunk(chunk parquet.ColumnChunk) error {
 	pages := chunk.Pages()
 	defer pages.Close()
 	for {
@@ -124,7 +189,7 @@ func readChunk(c *Column, chunk parquet.ColumnChunk, conv convert, buf []parquet
 		if err != nil {
 			return err
 		}
-		err = readPage(c, page, conv, buf, rows)
+		err = r.page(page)
 		parquet.Release(page)
 		if err != nil {
 			return err
@@ -132,22 +197,28 @@ func readChunk(c *Column, chunk parquet.ColumnChunk, conv convert, buf []parquet
 	}
 }
 
-func readPage(c *Column, page parquet.Page, conv convert, buf []parquet.Value, rows int) error {
-	if int64(c.Len())+page.NumValues() > int64(rows) {
-		return fmt.Errorf("more values than the %d rows the file says", rows)
+func (r *columnReader) page(page parquet.Page) error {
+	c := r.c
+	if int64(c.Len())+page.NumValues() > int64(r.rows) {
+		return fmt.Errorf("more values than the %d rows the file says", r.rows)
 	}
 	if done, err := readPlain(c, page); done || err != nil {
 		return err
 	}
 	values := page.Values()
 	for {
-		n, err := values.ReadValues(buf)
-		for _, v := range buf[:n] {
+		n, err := values.ReadValues(r.buf)
+		for _, v := range r.buf[:n] {
 			if v.IsNull() {
 				c.appendMissing()
 				continue
 			}
-			conv(c, v)
+			if c.Type == String { // one text of a dictionary may stand in every row
+				if err := r.room.take(int64(len(v.ByteArray()))); err != nil {
+					return err
+				}
+			}
+			r.conv(c, v)
 		}
 		if errors.Is(err, io.EOF) {
 			return nil

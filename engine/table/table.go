@@ -38,6 +38,9 @@ func (t Type) String() string {
 	return [...]string{"float64", "float32", "int64", "string", "time"}[t]
 }
 
+// size is the bytes of an element, text not counted.
+func (t Type) size() int64 { return [...]int64{8, 4, 8, 16, 24}[t] }
+
 // Column is one column. The slice of its Type holds the values; NaN, the empty
 // string, the zero time and, for Int64, Null mark missing ones.
 type Column struct {
@@ -85,7 +88,12 @@ type Table struct {
 type Limits struct {
 	Bytes int64 // of the file; 0 means 8 GiB
 	Cells int64 // rows times columns; 0 means 500 million
+	// Memory bounds what the values of a compressed file take; 0 means 64 times the
+	// file's bytes, and 512 MiB at least.
+	Memory int64
 }
+
+func defaultMemory(size int64) int64 { return max(512<<20, 64*size) }
 
 func (l Limits) withDefaults() Limits {
 	if l.Bytes == 0 {
