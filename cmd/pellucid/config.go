@@ -60,6 +60,7 @@ type limitsConfig struct {
 	InFlight int      `yaml:"in_flight"`
 	Timeout  duration `yaml:"timeout"`
 	Memory   byteSize `yaml:"memory"`
+	Model    byteSize `yaml:"model"`
 }
 
 type captureConfig struct {
@@ -165,6 +166,7 @@ limits:
   in_flight: 1024             # more are answered 503 with Retry-After
   timeout: 30s                # of one prediction, from the first byte of its body
   memory: 1GiB                # of one model run
+  model: 8GiB                 # that one model holds: its weights, and what is laid out of them for kernels
 
 capture:
   durability: process         # process | machine | none: what an answer waits for
@@ -224,7 +226,7 @@ func defaults() config {
 	sample := 0.05
 	return config{
 		HTTP: "127.0.0.1:8080", GRPC: "127.0.0.1:8081", Models: "models", Data: "pellucid-data", EngineMemory: 1 << 30,
-		Limits: limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30},
+		Limits: limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30, Model: 8 << 30},
 		Capture: captureConfig{
 			Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, DeadBytes: 256 << 20, Body: 1 << 20, PairTimeout: duration(5 * time.Minute),
 		},

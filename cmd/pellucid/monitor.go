@@ -325,8 +325,19 @@ func (m *monitor) settle(ctx context.Context, v *collector.ModelVersion) error {
 	return err
 }
 
+// maxRules bounds a file of rules.
+const maxRules = 16 << 20
+
 // readRules reads the rules file.
 func readRules(path string) ([]alerts.Rule, error) {
+	// Asked before opening: opening a pipe would wait for its writer.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the alert rules: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxRules {
+		return nil, fmt.Errorf("read the alert rules: %s is not a regular file, or one of more than %d bytes", path, maxRules)
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the alert rules: %w", err)

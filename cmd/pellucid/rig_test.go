@@ -29,7 +29,10 @@ import (
 	"github.com/pellucid/pellucid/engine/table"
 )
 
-func TestMain(m *testing.M) { embeddedtest.Main(m) }
+func TestMain(m *testing.M) {
+	runHostileIfAsked()
+	embeddedtest.Main(m)
+}
 
 // rig is a whole server in this process, on the shared embedded ClickHouse.
 type rig struct {

@@ -331,7 +331,7 @@ func (s *server) startModels(ctx context.Context) error {
 		return usage(bad("capture.private", "%w", err))
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), Remote: remote, HashKey: s.cfg.hashKey(),
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: remote, HashKey: s.cfg.hashKey(),
 		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {

@@ -60,15 +60,26 @@ func (r *Repository) load(ctx context.Context, s source) (*held, error) {
 	return h, r.storedReference(h)
 }
 
+// maxConfig bounds a model.yaml.
+const maxConfig = 4 << 20
+
 func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
 	if s.bare {
 		return collector.ModelConfig{}, nil
 	}
 	path := filepath.Join(s.dir, "model.yaml")
-	data, err := os.ReadFile(path)
+	// Asked before opening: opening a pipe would wait for its writer.
+	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return collector.ModelConfig{}, nil
 	}
+	if err != nil {
+		return collector.ModelConfig{}, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxConfig {
+		return collector.ModelConfig{}, fmt.Errorf("read model.yaml: not a regular file, or one of more than %d bytes", maxConfig)
+	}
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return collector.ModelConfig{}, err
 	}
@@ -111,7 +122,10 @@ func (r *Repository) Protect(model string, info *engine.Info, cfg *collector.Mod
 // assemble reads the model and fits the parts of a version together. inherit, if any,
 // says what is private in it where no model.yaml does.
 func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(*engine.Info) (collector.ModelConfig, error)) (*held, error) {
-	m, err := modelfile.Open(filepath.Join(s.dir, s.file))
+	m, err := modelfile.OpenWithin(filepath.Join(s.dir, s.file), r.cfg.MaxModel)
+	if errors.Is(err, engine.ErrTooLarge) {
+		return nil, fmt.Errorf("%w (limits.model raises what a model may hold)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,8 @@ type Config struct {
 	Threads int
 	// MaxBytes bounds the memory of one run; 0 means the engine's default.
 	MaxBytes int64
+	// MaxModel bounds the memory that one model holds; 0 means the engine's default.
+	MaxModel int64
 	// Poll is how often Dir is looked at; 0 means 2 seconds.
 	Poll time.Duration
 	// HashKey returns the secret of fields that are private by hash, making one the

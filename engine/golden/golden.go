@@ -97,6 +97,9 @@ func readSeries(set, kind string, specs []engine.Spec) (engine.Values, error) {
 		if err != nil {
 			return nil, err
 		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is not a regular file", filepath.Base(path))
+		}
 		if info.Size() > maxFile {
 			return nil, fmt.Errorf("%s is over the limit of %d bytes", filepath.Base(path), maxFile)
 		}

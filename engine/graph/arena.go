@@ -68,11 +68,12 @@ func (a *Arena) done(f *frame) {
 const maxFree = 256
 
 // take returns a buffer of n elements, whatever they are, or nil where there is
-// none that fits well: the smallest that fits, of those the last one used.
-func (a *Arena) take(n int) *buffer {
+// none that fits well, with at most spare bytes more: the smallest that fits, of those
+// the last one used.
+func (a *Arena) take(n int, spare int64) *buffer {
 	best := -1
 	for i, f := range a.free {
-		if size := cap(f.v); size >= n && size/4 <= n && (best < 0 || size <= cap(a.free[best].v)) {
+		if size := cap(f.v); size >= n && size/4 <= n && 4*int64(size-n) <= spare && (best < 0 || size <= cap(a.free[best].v)) {
 			best = i
 		}
 	}
@@ -124,6 +125,8 @@ func (a *Arena) trim(limit int64) {
 type buffer struct {
 	// v is nil where heads[0] is the only one to have the memory, which is small.
 	v []float32
+	// lent is how many of them the run has that uses it.
+	lent int
 	// values counts the slots that have it.
 	values int
 	// heads are the tensors that were made over it. They are immutable as all are, and
@@ -151,6 +154,14 @@ func (f *buffer) keep(t *engine.Tensor) {
 		f.heads = f.heads[:1]
 	}
 	f.heads = append(f.heads, t)
+}
+
+// slack is the bytes that it has beyond its value.
+func (f *buffer) slack() int64 {
+	if f.v == nil {
+		return 0
+	}
+	return 4 * int64(cap(f.v)-f.lent)
 }
 
 // buffers are those of one run, by their first element.
@@ -211,7 +222,7 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	if d != engine.Float32 || n < smallest {
 		return b.few(d, n, shape, zero)
 	}
-	f := b.arena.take(n)
+	f := b.arena.take(n, b.exec.limit-b.exec.live-b.exec.slack)
 	if f == nil {
 		b.trim()
 		b.arena.made++
@@ -219,6 +230,7 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	} else if zero {
 		clear(f.v[:n])
 	}
+	f.lent = n
 	t := f.head(shape)
 	if t == nil {
 		var err error
@@ -250,6 +262,7 @@ func (b *buffers) few(d engine.DType, n int, shape []int, zero bool) *engine.Ten
 
 func (b *buffers) lend(f *buffer, t *engine.Tensor) *engine.Tensor {
 	b.held[firstOf(t)] = f
+	b.exec.slack += f.slack()
 	b.fresh = append(b.fresh, f)
 	return t
 }
@@ -281,6 +294,7 @@ func (b *buffers) adopt(of *buffers, t *engine.Tensor) {
 		return
 	}
 	delete(of.held, firstOf(t))
+	of.exec.slack -= f.slack()
 	f.values = 0
 	b.lend(f, t)
 }
@@ -334,12 +348,13 @@ func (b *buffers) end(s *step, out []*engine.Tensor) {
 
 func (b *buffers) release(f *buffer) {
 	delete(b.held, firstOf(f.heads[0]))
+	b.exec.slack -= f.slack()
 	b.arena.give(f)
 	b.trim()
 }
 
 // trim holds what waits and what is in use within the run's limit.
-func (b *buffers) trim() { b.arena.trim(b.exec.limit - b.exec.live) }
+func (b *buffers) trim() { b.arena.trim(b.exec.limit - b.exec.live - b.exec.slack) }
 
 // dead gives up a slot's value.
 func (b *buffers) dead(t *engine.Tensor) {

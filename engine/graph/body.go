@@ -212,7 +212,7 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	left := x.limit - x.live
+	left := x.limit - x.live - x.slack
 	if left <= 0 {
 		return nil, fmt.Errorf("run an inner graph: %w", engine.ErrTooLarge)
 	}
@@ -294,5 +294,5 @@ func written(c composer, in []*engine.Tensor) (*Program, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	return Compile(f.graph)
+	return compileIn(f.graph, nil, packs{})
 }

@@ -20,6 +20,8 @@ type Exec struct {
 	ctx   context.Context //nolint:containedctx // lives for one Run
 	limit int64
 	live  int64
+	// slack is what buffers of the arena that are in use have beyond their values.
+	slack int64
 	// threads bounds those of one kernel.
 	threads int
 	// owned is the bytes held by each slot.
@@ -40,8 +42,8 @@ func (x *Exec) reserve(d engine.DType, n int) error {
 	if d == engine.String {
 		size = stringBytes
 	}
-	if size > 0 && int64(n) > (x.limit-x.live)/size {
-		return fmt.Errorf("allocate %d elements of %s with %d of %d bytes in use: %w", n, d, x.live, x.limit, engine.ErrTooLarge)
+	if size > 0 && int64(n) > (x.limit-x.live-x.slack)/size {
+		return fmt.Errorf("allocate %d elements of %s with %d of %d bytes in use, the limit of a run (limits.memory of a server): %w", n, d, x.live+x.slack, x.limit, engine.ErrTooLarge)
 	}
 	x.live += int64(n) * size
 	return nil

@@ -33,7 +33,7 @@ func fuse(p *Program) *Program {
 	f := &fuser{
 		p: &Program{
 			packs: p.packs, graph: p.graph, steps: slices.Clone(p.steps), slots: p.slots, names: slices.Clone(p.names), constants: slices.Clone(p.constants),
-			types: slices.Clone(p.types), producer: slices.Clone(p.producer),
+			types: slices.Clone(p.types), producer: slices.Clone(p.producer), held: p.held,
 		},
 		readers: make([][]int, len(p.names)), outputs: make([]bool, len(p.names)),
 		gone: make([]bool, len(p.steps)), functions: make([]*vector.Function, len(p.steps)),
@@ -113,7 +113,8 @@ func (f *fuser) forget() {
 		}
 	}
 	for slot, name := range f.p.names {
-		if name == "" && !read[slot] {
+		if name == "" && !read[slot] && f.p.constants[slot] != nil {
+			f.p.held.give(tensorBytes(f.p.constants[slot]))
 			f.p.constants[slot] = nil
 		}
 	}
@@ -155,8 +156,8 @@ func (f *fuser) fold() {
 			continue
 		}
 		// What cannot be computed fails when it is run, as it would have.
-		out, err := s.call(&Exec{limit: budget}, in)
-		if err != nil || len(out) != 1 || out[0] == nil || out[0].DType().IsList() {
+		out, err := s.call(&Exec{limit: min(budget, f.p.held.left())}, in)
+		if err != nil || len(out) != 1 || out[0] == nil || out[0].DType().IsList() || !f.p.held.lay(tensorBytes(out[0])) {
 			continue
 		}
 		budget -= tensorBytes(out[0])
@@ -173,7 +174,7 @@ func (f *fuser) rebuild(s *step, found map[int]bool) {
 	if !slices.ContainsFunc(s.in, func(slot int) bool { return found[slot] }) {
 		return
 	}
-	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, packs: f.p.packs}
+	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, packs: f.p.packs, held: f.p.held}
 	for _, slot := range s.in {
 		b.inputs = append(b.inputs, f.p.typeOf(slot))
 		b.constants = append(b.constants, f.p.constantOf(slot))
@@ -575,6 +576,9 @@ func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out 
 	s := &f.p.steps[i]
 	old := f.p.constants[s.in[1]]
 	v := engine.Data[float32](old)
+	if !f.p.held.lay(4 * int64(len(v)+len(bias))) {
+		return false
+	}
 	w, b := make([]float32, len(v)), make([]float32, len(bias))
 	per, sum := len(v)/len(bias), 0.0
 	for k, e := range v {

@@ -33,7 +33,7 @@ func (f *fuser) product(i int) {
 	if w == nil || from == nil && w.DType() != engine.Float32 || len(w.Shape()) != 2 {
 		return
 	}
-	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, constants: []*engine.Tensor{nil, w}, packs: f.p.packs}
+	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, constants: []*engine.Tensor{nil, w}, packs: f.p.packs, held: f.p.held}
 	g := gemmOf(b)
 	n := w.Shape()[1]
 	if gemm && g.transB {
@@ -134,6 +134,9 @@ func (f *fuser) bytesOf(s *step, trans bool) *weights {
 		zero = eachColumn(of[1], n, at == axis)
 	}
 	if scale == nil || zero == nil || of[0].DType() != engine.Float32 {
+		return nil
+	}
+	if !f.p.held.lay(packedBytes(k, n, engine.Int8) + 8*int64(n)) {
 		return nil
 	}
 	q := engine.Data[int8](w)

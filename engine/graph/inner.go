@@ -110,7 +110,7 @@ func (b *builder) compileInner(g *Graph, types []engine.DType) (*inner, error) {
 		body.Inputs = append(body.Inputs, engine.Spec{Name: name, DType: b.inType(at)})
 	}
 	var err error
-	in.program, err = compile(body, b.packs)
+	in.program, err = compileIn(body, b.held, b.packs)
 	return in, err
 }
 

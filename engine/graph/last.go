@@ -49,6 +49,11 @@ func channelsLast(f *fuser) {
 			l.room += mostPadded * c.Len()
 		}
 	}
+	// Of what a model may hold a part is left for copies of weights and their images.
+	const share = 16
+	l.room = int(min(int64(l.room), f.p.held.left()/share))
+	room := l.room
+	defer func() { f.p.held.lay(4 * int64(max(room-l.room, 0))) }()
 	live := false
 	for i := range f.p.steps {
 		if f.gone[i] {
@@ -459,8 +464,12 @@ func (l *laster) constant(slot, rank int) (int, bool) {
 	if err != nil {
 		return 0, false
 	}
+	if !l.f.p.held.lay(tensorBytes(view)) {
+		return 0, false
+	}
 	out, err := lastOf(rank)(&Exec{limit: defaultMaxBytes}, []*engine.Tensor{view})
 	if err != nil {
+		l.f.p.held.give(tensorBytes(view))
 		return 0, false
 	}
 	return l.f.constant(out[0]), true
@@ -595,6 +604,7 @@ func (l *laster) convolution(s *step) {
 		c.filter = transposedFilter(shape, weights, l.bias(s))
 	case groups > 1:
 		c.each = convolve.NewEach(shape[0], taps, weights, l.bias(s))
+		l.room -= shape[0] * (taps + 1)
 	default:
 		c.filter = convolve.NewFilter(shape[0], shape[1], taps, weights, l.bias(s))
 	}

@@ -67,12 +67,18 @@ func weightsOf(b *builder, i int, trans bool) *weights {
 	if trans {
 		k, n = n, k
 	}
+	if t.DType() != engine.Float32 && t.DType() != engine.Float64 {
+		return nil
+	}
 	if k == 0 || n < 2 || n < panelColumns/2 && k*panelColumns*t.DType().Size() > smallWeights {
 		return nil
 	}
 	laid := packed{t, trans}
 	if w := b.packs[laid]; w != nil && w.of[0] == nil {
 		return w
+	}
+	if !b.held.lay(packedBytes(k, n, t.DType())) {
+		return nil // where it does not fit it is read as it is
 	}
 	w := &weights{tensor: t}
 	switch t.DType() {
@@ -87,6 +93,11 @@ func weightsOf(b *builder, i int, trans bool) *weights {
 		b.packs[laid] = w
 	}
 	return w
+}
+
+// packedBytes is what a matrix of k rows and n columns takes at most where it is laid out.
+func packedBytes(k, n int, d engine.DType) int64 {
+	return int64(k) * ((int64(n) + panelColumns - 1) / panelColumns * panelColumns) * int64(d.Size())
 }
 
 // packedOf returns w's layout where it is one of t, else nil: operators that

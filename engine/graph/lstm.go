@@ -43,6 +43,9 @@ func lstmWeightsOf(b *builder) *lstmWeights {
 		if m.t.DType() != engine.Float32 || len(shape) != 3 || m.t.Len() == 0 {
 			return nil
 		}
+		if !b.held.lay(int64(shape[0]) * packedBytes(shape[2], shape[1], engine.Float32)) {
+			return nil
+		}
 		for d := range shape[0] {
 			*m.to = append(*m.to, blas.Pack(true, shape[2], shape[1], engine.Data[float32](m.t)[d*shape[1]*shape[2]:][:shape[1]*shape[2]], shape[2]))
 		}

@@ -92,6 +92,8 @@ type builder struct {
 	// constants the inputs that are constants.
 	inputs    []engine.DType
 	constants []*engine.Tensor
+	// held counts what kernels keep, nil in a run.
+	held *held
 	// result holds the outputs' types for fromBuilder.
 	result []engine.DType
 	// packs are shared by all kernels of a model, nil where they need not be.

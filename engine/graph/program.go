@@ -23,6 +23,7 @@ type Program struct {
 	// constants and types are by slot.
 	constants []*engine.Tensor
 	types     []engine.DType
+	held      *held
 	// producer is the step that makes a slot, -1 for inputs and constants.
 	producer []int
 	// fused is the same program in fewer steps, nil where there is none; hidden are
@@ -57,10 +58,20 @@ type step struct {
 // it refuses by name: an *engine.UnsupportedError for an operator, a version, an
 // attribute or an element type, an error wrapping engine.ErrCorrupt for a graph
 // that contradicts itself.
-func Compile(g *Graph) (*Program, error) { return compile(g, packs{}) }
+//
+// The program holds DefaultHeld bytes at most.
+func Compile(g *Graph) (*Program, error) { return CompileWithin(g, DefaultHeld) }
 
-func compile(g *Graph, laid packs) (*Program, error) {
-	p := &Program{graph: g, slots: map[string]int{}, packs: laid}
+// CompileWithin is Compile for a program that may hold so many bytes: its constants,
+// which it is refused for where they are more, with an error that wraps
+// engine.ErrTooLarge, and weights that are laid out for their kernels, which stay as
+// they are where they do not fit.
+func CompileWithin(g *Graph, limit int64) (*Program, error) {
+	return compileIn(g, &held{limit: limit}, packs{})
+}
+
+func compileIn(g *Graph, h *held, laid packs) (*Program, error) {
+	p := &Program{graph: g, slots: map[string]int{}, held: h, packs: laid}
 	for _, in := range g.Inputs {
 		d := in.DType
 		if d == engine.Nothing {
@@ -77,6 +88,9 @@ func compile(g *Graph, laid packs) (*Program, error) {
 	slices.Sort(names)
 	for _, name := range names {
 		if err := p.define(name, g.Constants[name].DType(), -1); err != nil {
+			return nil, err
+		}
+		if err := h.constant(name, g.Constants[name]); err != nil {
 			return nil, err
 		}
 		p.constants[p.slots[name]] = g.Constants[name]
@@ -193,7 +207,7 @@ func (p *Program) add(n *Node) error {
 		return err
 	}
 	s := step{node: n, op: op}
-	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}, packs: p.packs}
+	b := &builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}, packs: p.packs, held: p.held}
 	for _, name := range n.Inputs {
 		slot := -1
 		if name != "" {
@@ -241,6 +255,9 @@ func (p *Program) fold(n *Node) error {
 	s := &p.steps[len(p.steps)-1]
 	out, err := s.kernel(&Exec{limit: defaultMaxBytes}, nil)
 	if err != nil {
+		return err
+	}
+	if err := p.held.constant(n.Label(), out[0]); err != nil {
 		return err
 	}
 	p.constants[s.out[0]] = out[0]
@@ -390,6 +407,12 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	r, err := p.run(ctx, opt, in, want, f)
 	if err != nil || r.frame == nil {
 		opt.Arena.done(f)
+	}
+	if opt.Arena != nil && opt.inner == nil && errors.Is(err, engine.ErrTooLarge) {
+		// What other runs left must not decide whether this one has room.
+		*opt.Arena = Arena{}
+		opt.Arena = nil
+		return p.Run(ctx, opt, in, want)
 	}
 	return r, err
 }

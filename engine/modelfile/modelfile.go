@@ -24,18 +24,19 @@ import (
 // MaxBytes bounds the size of a model file.
 const MaxBytes = 2 << 30
 
-// reader reads a model from its bytes; dir is where data beside it may lie.
-type reader func(data []byte, dir string) (engine.Model, error)
+// reader reads a model from its bytes; dir is where data beside it may lie, and limit
+// what the model may hold beyond a small multiple of its file.
+type reader func(data []byte, dir string, limit int64) (engine.Model, error)
 
 var readers = map[string]reader{
 	".json": readJSON,
-	".ubj":  func(data []byte, _ string) (engine.Model, error) { return xgboost.ReadUBJ(data) },
+	".ubj":  func(data []byte, _ string, _ int64) (engine.Model, error) { return xgboost.ReadUBJ(data) },
 	".onnx": readONNX,
-	".txt":  func(data []byte, _ string) (engine.Model, error) { return lightgbm.Read(data) },
+	".txt":  func(data []byte, _ string, _ int64) (engine.Model, error) { return lightgbm.Read(data) },
 }
 
 // readJSON reads what XGBoost or CatBoost saves as JSON.
-func readJSON(data []byte, _ string) (engine.Model, error) {
+func readJSON(data []byte, _ string, _ int64) (engine.Model, error) {
 	if catboost.Is(data) {
 		return catboost.Read(data)
 	}
@@ -53,7 +54,12 @@ func Extensions() []string {
 }
 
 // Open reads the model in the file at path.
-func Open(path string) (engine.Model, error) {
+func Open(path string) (engine.Model, error) { return OpenWithin(path, 0) }
+
+// OpenWithin is Open for a model that may hold so many bytes in memory; 0 means 8 GiB.
+// It bounds graphs, whose weights are laid out in several forms and may be put together
+// when they are read: trees take a small multiple of their file.
+func OpenWithin(path string, limit int64) (engine.Model, error) {
 	if _, err := readerOf(path); err != nil {
 		return nil, fmt.Errorf("open model %q: %w", path, err)
 	}
@@ -61,12 +67,16 @@ func Open(path string) (engine.Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", path, err)
 	}
-	return Read(path, data, filepath.Dir(path))
+	return readWithin(path, data, filepath.Dir(path), limit)
 }
 
 // Read reads the model in data. The extension of name says what it is; dir is
 // the folder of files it may refer to (an ONNX model's external data).
 func Read(name string, data []byte, dir string) (engine.Model, error) {
+	return readWithin(name, data, dir, 0)
+}
+
+func readWithin(name string, data []byte, dir string, limit int64) (engine.Model, error) {
 	read, err := readerOf(name)
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", name, err)
@@ -74,7 +84,7 @@ func Read(name string, data []byte, dir string) (engine.Model, error) {
 	if len(data) == 0 {
 		return nil, fmt.Errorf("open model %q: %w: the file is empty", name, engine.ErrCorrupt)
 	}
-	m, err := read(data, dir)
+	m, err := read(data, dir, limit)
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", name, err)
 	}

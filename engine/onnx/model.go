@@ -131,7 +131,7 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 	info.Task = taskOf(info)
 	info.Features = features(info.Inputs, p.metadata)
 	info.Missing = w.missing(g, p.producer)
-	info.Details = details(p, g)
+	info.Details = append(details(p, g), memoryOf(program))
 	for _, n := range g.Nodes {
 		if n.Domain == graph.DomainLocal && strings.HasSuffix(n.Outputs[0], MarginSuffix) {
 			d, _ := program.Type(n.Outputs[0])
@@ -220,6 +220,12 @@ func featureNames(metadata map[string]string, m int) []string {
 		}
 	}
 	return nil
+}
+
+// memoryOf says what the program holds.
+func memoryOf(program *graph.Program) engine.Detail {
+	constants, laid := program.Held()
+	return engine.Detail{Name: "memory", Value: fmt.Sprintf("%d bytes: %d of constants, %d of them laid out for kernels", constants+laid, constants, laid)}
 }
 
 func details(p *modelProto, g *graph.Graph) []engine.Detail {

@@ -24,12 +24,20 @@ const (
 //
 // What the engine cannot run exactly is refused: an *engine.UnsupportedError
 // names the operator, the operator set and the node.
+//
+// The model holds graph.DefaultHeld bytes at most.
 func Read(data []byte, dir string) (engine.Model, error) {
+	return ReadWithin(data, dir, graph.DefaultHeld)
+}
+
+// ReadWithin is Read for a model that may hold so many bytes, its weights in the forms
+// that they are laid out in counted.
+func ReadWithin(data []byte, dir string, limit int64) (engine.Model, error) {
 	p, g, err := readGraph(data, dir)
 	if err != nil {
 		return nil, err
 	}
-	program, err := graph.Compile(g)
+	program, err := graph.CompileWithin(g, limit)
 	if err != nil {
 		return nil, fmt.Errorf("compile ONNX graph: %w", err)
 	}

@@ -9,11 +9,11 @@ import (
 )
 
 // The trial run that settles outputs' shapes: so many rows, so much memory, so many
-// nodes in loops.
+// nodes in loops: a turn of a few bytes may be a product of gigabytes.
 const (
 	trialRows  = 3
 	trialBytes = 1 << 26
-	trialInner = 1 << 14
+	trialInner = 64
 )
 
 // settleShapes corrects the shapes that a file declares for its outputs by one run

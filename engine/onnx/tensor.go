@@ -70,15 +70,24 @@ func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, e
 	if _, ok := t.external["length"]; ok && at[1] != want {
 		return nil, corrupt("tensor %q: external length %d, its shape needs %d", t.name, at[1], want)
 	}
-	f, err := os.OpenInRoot(dir, name)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
+	}
+	defer root.Close()
+	// Asked before opening: opening a pipe would wait for its writer.
+	st, err := root.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
+	}
+	if !st.Mode().IsRegular() {
+		return nil, corrupt("tensor %q: external data %q is not a regular file", t.name, name)
+	}
+	f, err := root.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
-	}
 	if at[0] > st.Size()-want {
 		return nil, corrupt("tensor %q: external data ends after %d bytes", t.name, st.Size())
 	}

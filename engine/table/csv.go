@@ -96,6 +96,9 @@ func csvPass(f source, path string, limits Limits, cols *[]csvColumn) (again boo
 	return false, t, nil
 }
 
+// maxColumns bounds the columns of a table.
+const maxColumns = 1 << 20
+
 func skipBOM(r *bufio.Reader) *bufio.Reader {
 	if b, err := r.Peek(3); err == nil && string(b) == "\xef\xbb\xbf" {
 		_, _ = r.Discard(3) // peeked: cannot fail
@@ -128,10 +131,15 @@ func readHeader(r *csv.Reader, path string) ([]string, error) {
 	if numbers == len(header) && fractions > 0 {
 		return nil, fmt.Errorf("read %s: line 1 holds numbers, a header with column names is needed", path)
 	}
-	for i, h := range header {
-		if slices.Contains(header[:i], h) {
+	if len(header) > maxColumns {
+		return nil, fmt.Errorf("read %s: %d columns, more than %d", path, len(header), maxColumns)
+	}
+	seen := make(map[string]bool, len(header))
+	for _, h := range header {
+		if seen[h] {
 			return nil, fmt.Errorf("read %s: line 1: two columns are called %q", path, h)
 		}
+		seen[h] = true
 	}
 	return header, nil
 }

@@ -57,7 +57,7 @@ func readNPY(f source, size int64, path string, limits Limits) (*Table, error) {
 	for _, d := range h.shape[1:] {
 		columns *= d
 	}
-	if columns > 1<<20 {
+	if columns > maxColumns || columns == 0 && rows > 0 {
 		return nil, fmt.Errorf("read %s: %d columns", path, columns)
 	}
 	data := make([]byte, cells*width)

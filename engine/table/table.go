@@ -123,18 +123,19 @@ func OpenLimited(path string, limits Limits) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Asked before opening: opening a pipe would wait for its writer.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open table: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("open table %s: not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open table: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("open table %s: %w", path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("open table %s: not a regular file", path)
-	}
 	if info.Size() > limits.Bytes {
 		return nil, fmt.Errorf("read %s: %d bytes are over the limit of %d", path, info.Size(), limits.Bytes)
 	}
