@@ -77,11 +77,10 @@ func (s *short) Write(p []byte) (int, error) {
 
 // hostileChild gives commands to one process after the other.
 type hostileChild struct {
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	out    chan string
-	errs   bytes.Buffer
-	served int
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  chan string
+	errs bytes.Buffer
 }
 
 func startHostile(t *testing.T) *hostileChild {

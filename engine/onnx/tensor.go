@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -48,7 +49,7 @@ func (t *tensorProto) tensor(dir string) (*engine.Tensor, error) {
 
 // readExternal reads the tensor's bytes from a file of the model's folder; a
 // name, or a link, that leads out of the folder is refused.
-func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, error) {
+func (t *tensorProto) readExternal(dir string, n int, d engine.DType) (b []byte, err error) {
 	name := filepath.FromSlash(t.external["location"])
 	if dir == "" || !filepath.IsLocal(name) {
 		return nil, corrupt("tensor %q: external data %q is not in the model's folder", t.name, name)
@@ -74,7 +75,7 @@ func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("open external data of tensor %q: %w", t.name, err)
 	}
-	defer root.Close()
+	defer func() { err = errors.Join(err, root.Close()) }()
 	// Asked before opening: opening a pipe would wait for its writer.
 	st, err := root.Stat(name)
 	if err != nil {
@@ -91,7 +92,7 @@ func (t *tensorProto) readExternal(dir string, n int, d engine.DType) ([]byte, e
 	if at[0] > st.Size()-want {
 		return nil, corrupt("tensor %q: external data ends after %d bytes", t.name, st.Size())
 	}
-	b := make([]byte, want)
+	b = make([]byte, want)
 	if _, err := io.ReadFull(io.NewSectionReader(f, at[0], want), b); err != nil {
 		return nil, fmt.Errorf("read external data of tensor %q: %w", t.name, err)
 	}
