@@ -53,6 +53,7 @@ func fuse(p *Program) *Program {
 	for i := range f.p.steps {
 		f.functions[i] = f.functionOf(&f.p.steps[i])
 	}
+	f.rounding()
 	for i := range f.p.steps {
 		f.activation(i)
 	}

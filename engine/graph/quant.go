@@ -45,6 +45,72 @@ func (s spread) index(shape []int, scales *engine.Tensor) (func(i int) int, erro
 	return func(i int) int { return (i/(inner*n)*want[a]+i/inner%n/s.block)*inner + i%inner }, nil
 }
 
+// ScaleIndex returns for element i of a value of the given shape, which QuantizeLinear
+// takes or DequantizeLinear makes, the place of its scale.
+func ScaleIndex(n *Node, shape []int, scales *engine.Tensor) (func(i int) int, error) {
+	s := spread{axis: 1}
+	if a, ok := n.Attrs["axis"]; ok {
+		s.axis = int(a.Int)
+	}
+	if a, ok := n.Attrs["block_size"]; ok {
+		s.block = int(a.Int)
+	}
+	return s.index(shape, scales)
+}
+
+// WholeRange is the smallest and largest number of an integer type that QuantizeLinear
+// makes.
+func WholeRange(d engine.DType) (low, high float64, ok bool) {
+	if !quantised(d) || !wholeNumbers(d) {
+		return 0, 0, false
+	}
+	low, high = rangeOf(d)
+	return low, high, true
+}
+
+// oneScale returns the scale and zero point of a value where they are one number each
+// and x is float32.
+func oneScale(scale, zero *engine.Tensor) (s float32, z float64, ok bool) {
+	if scale.DType() != engine.Float32 || scale.Len() != 1 {
+		return 0, 0, false
+	}
+	if zero != nil {
+		v, known := zero.Float64s()
+		if !known || len(v) != 1 {
+			return 0, 0, false
+		}
+		z = v[0]
+	}
+	return engine.Data[float32](scale)[0], z, true
+}
+
+// quickBytes rounds float32 to bytes of one scale: what is divided is cut to the range
+// before it is rounded, which gives the same.
+func quickBytes(x *Exec, v []float32, out []uint8, scale, zero float32) {
+	low, high := -zero, 255-zero
+	x.parts(len(v), func(from, to int) {
+		for i, f := range v[from:to] {
+			q := min(max(f/scale, low), high)
+			// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even.
+			q = (q + 0x1.8p23) - 0x1.8p23
+			out[from+i] = uint8(int32(q + zero))
+		}
+	})
+}
+
+// quickFloats is the way back.
+func quickFloats(x *Exec, q []uint8, out []float32, scale, zero float32) {
+	var of [256]float32
+	for i := range of {
+		of[i] = (float32(i) - zero) * scale
+	}
+	x.parts(len(q), func(from, to int) {
+		for i, b := range q[from:to] {
+			out[from+i] = of[b]
+		}
+	})
+}
+
 // points returns the zero points as numbers, nil where there are none.
 func points(zero, scales *engine.Tensor) ([]float64, error) {
 	if zero == nil {
@@ -91,6 +157,15 @@ func buildQuantize(b *builder) (Kernel, error) {
 		zero, err := points(arg(in, 2), in[1])
 		if err != nil {
 			return nil, err
+		}
+		if scale, z, ok := oneScale(in[1], arg(in, 2)); ok && d == engine.Uint8 && in[0].DType() == engine.Float32 && (arg(in, 2) == nil || in[2].DType() == d) &&
+			(precision == engine.Invalid || precision == engine.Float32) {
+			t, out, err := rawOf[uint8](x, in[0].Shape()...)
+			if err != nil {
+				return nil, err
+			}
+			quickBytes(x, engine.Data[float32](in[0]), out, scale, float32(z))
+			return one(t, nil)
 		}
 		v, err := floats(x, in[0])
 		if err != nil {
@@ -176,6 +251,14 @@ func buildDequantize(b *builder) (Kernel, error) {
 		to := d
 		if to == engine.Invalid {
 			to = in[1].DType()
+		}
+		if scale, z, ok := oneScale(in[1], arg(in, 2)); ok && to == engine.Float32 && in[0].DType() == engine.Uint8 {
+			t, out, err := rawOf[float32](x, in[0].Shape()...)
+			if err != nil {
+				return nil, err
+			}
+			quickFloats(x, engine.Data[uint8](in[0]), out, scale, float32(z))
+			return one(t, nil)
 		}
 		v, err := floats(x, in[0])
 		if err != nil {

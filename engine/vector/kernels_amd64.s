@@ -494,6 +494,56 @@ done:
 	VZEROUPPER
 	RET
 
+// func snap512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·snap512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), Z1
+	VBROADCASTSS 8(DX), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
+
+loop:
+	CMPQ    BX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z4
+	VDIVPS  Z0, Z4, Z4
+	VMAXPS  Z4, Z1, Z4
+	VMINPS  Z4, Z2, Z4
+	VADDPS  Z3, Z4, Z4
+	VSUBPS  Z3, Z4, Z4
+	VMULPS  Z0, Z4, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, BX
+	JMP     loop
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	MOVQ      $0x00000001, DX
+	SHLXQ     BX, DX, DX
+	DECQ      DX
+	KMOVW     DX, K1
+	VMOVUPS.Z (CX), K1, Z4
+	VDIVPS    Z0, Z4, Z4
+	VMAXPS    Z4, Z1, Z1
+	VMINPS    Z1, Z2, Z1
+	VADDPS    Z3, Z1, Z1
+	VSUBPS    Z3, Z1, Z1
+	VMULPS    Z0, Z1, Z1
+	VMOVUPS   Z1, K1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func exp512(dst *float32, src *float32, p *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·exp512(SB), NOSPLIT, $0-32
@@ -502,10 +552,10 @@ TEXT ·exp512(SB), NOSPLIT, $0-32
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), BX
 	VBROADCASTSS (DX), Z0
-	VBROADCASTSS constants<>+4(SB), Z1
-	VBROADCASTSS constants<>+8(SB), Z2
-	VBROADCASTSS constants<>+12(SB), Z3
-	VBROADCASTSS constants<>+16(SB), Z4
+	VBROADCASTSS constants<>+8(SB), Z1
+	VBROADCASTSS constants<>+12(SB), Z2
+	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+4(SB), Z4
 	VBROADCASTSS constants<>+20(SB), Z5
 	VBROADCASTSS constants<>+24(SB), Z6
 	VBROADCASTSS constants<>+28(SB), Z7
@@ -582,10 +632,10 @@ TEXT ·sigmoid512(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Z0
-	VBROADCASTSS constants<>+8(SB), Z1
-	VBROADCASTSS constants<>+12(SB), Z2
-	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
 	VBROADCASTSS constants<>+20(SB), Z4
 	VBROADCASTSS constants<>+24(SB), Z5
 	VBROADCASTSS constants<>+28(SB), Z6
@@ -668,10 +718,10 @@ TEXT ·silu512(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Z0
-	VBROADCASTSS constants<>+8(SB), Z1
-	VBROADCASTSS constants<>+12(SB), Z2
-	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
 	VBROADCASTSS constants<>+20(SB), Z4
 	VBROADCASTSS constants<>+24(SB), Z5
 	VBROADCASTSS constants<>+28(SB), Z6
@@ -756,10 +806,10 @@ TEXT ·tanh512(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Z0
-	VBROADCASTSS constants<>+8(SB), Z1
-	VBROADCASTSS constants<>+12(SB), Z2
-	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
 	VBROADCASTSS constants<>+20(SB), Z4
 	VBROADCASTSS constants<>+24(SB), Z5
 	VBROADCASTSS constants<>+28(SB), Z6
@@ -890,10 +940,10 @@ TEXT ·erf512(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Z0
-	VBROADCASTSS constants<>+8(SB), Z1
-	VBROADCASTSS constants<>+12(SB), Z2
-	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
 	VBROADCASTSS constants<>+20(SB), Z4
 	VBROADCASTSS constants<>+24(SB), Z5
 	VBROADCASTSS constants<>+28(SB), Z6
@@ -1054,10 +1104,10 @@ TEXT ·gelu512(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Z0
-	VBROADCASTSS constants<>+8(SB), Z1
-	VBROADCASTSS constants<>+12(SB), Z2
-	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
 	VBROADCASTSS constants<>+20(SB), Z4
 	VBROADCASTSS constants<>+24(SB), Z5
 	VBROADCASTSS constants<>+28(SB), Z6
@@ -1281,10 +1331,10 @@ TEXT ·lstm512(SB), NOSPLIT, $0-32
 	LEAQ         (AX)(BX*4), SI
 	LEAQ         (AX)(BX*8), DI
 	LEAQ         (SI)(BX*8), R8
-	VBROADCASTSS constants<>+4(SB), Z0
-	VBROADCASTSS constants<>+8(SB), Z1
-	VBROADCASTSS constants<>+12(SB), Z2
-	VBROADCASTSS constants<>+16(SB), Z3
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
 	VBROADCASTSS constants<>+20(SB), Z4
 	VBROADCASTSS constants<>+24(SB), Z5
 	VBROADCASTSS constants<>+28(SB), Z6
@@ -2400,6 +2450,56 @@ done:
 	VZEROUPPER
 	RET
 
+// func snap256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·snap256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS 4(DX), Y1
+	VBROADCASTSS 8(DX), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
+
+loop:
+	CMPQ    BX, $0x08
+	JLT     rest
+	VMOVUPS (CX), Y4
+	VDIVPS  Y0, Y4, Y4
+	VMAXPS  Y4, Y1, Y4
+	VMINPS  Y4, Y2, Y4
+	VADDPS  Y3, Y4, Y4
+	VSUBPS  Y3, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VMOVUPS Y4, (AX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, BX
+	JMP     loop
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	MOVQ       $0x00000008, DX
+	SUBQ       BX, DX
+	LEAQ       masks<>+0(SB), BX
+	VMOVUPS    (BX)(DX*4), Y4
+	VMASKMOVPS (CX), Y4, Y5
+	VDIVPS     Y0, Y5, Y5
+	VMAXPS     Y5, Y1, Y1
+	VMINPS     Y1, Y2, Y1
+	VADDPS     Y3, Y1, Y1
+	VSUBPS     Y3, Y1, Y1
+	VMULPS     Y0, Y1, Y1
+	VMASKMOVPS Y1, Y4, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func exp256(dst *float32, src *float32, p *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·exp256(SB), NOSPLIT, $0-32
@@ -2408,10 +2508,10 @@ TEXT ·exp256(SB), NOSPLIT, $0-32
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), BX
 	VBROADCASTSS (DX), Y0
-	VBROADCASTSS constants<>+4(SB), Y1
-	VBROADCASTSS constants<>+8(SB), Y2
-	VBROADCASTSS constants<>+12(SB), Y3
-	VBROADCASTSS constants<>+16(SB), Y4
+	VBROADCASTSS constants<>+8(SB), Y1
+	VBROADCASTSS constants<>+12(SB), Y2
+	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+4(SB), Y4
 	VBROADCASTSS constants<>+20(SB), Y5
 	VBROADCASTSS constants<>+24(SB), Y6
 
@@ -2514,10 +2614,10 @@ TEXT ·sigmoid256(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Y0
-	VBROADCASTSS constants<>+8(SB), Y1
-	VBROADCASTSS constants<>+12(SB), Y2
-	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
 	VBROADCASTSS constants<>+20(SB), Y4
 	VBROADCASTSS constants<>+24(SB), Y5
 
@@ -2628,10 +2728,10 @@ TEXT ·silu256(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Y0
-	VBROADCASTSS constants<>+8(SB), Y1
-	VBROADCASTSS constants<>+12(SB), Y2
-	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
 	VBROADCASTSS constants<>+20(SB), Y4
 	VBROADCASTSS constants<>+24(SB), Y5
 
@@ -2744,10 +2844,10 @@ TEXT ·tanh256(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Y0
-	VBROADCASTSS constants<>+8(SB), Y1
-	VBROADCASTSS constants<>+12(SB), Y2
-	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
 	VBROADCASTSS constants<>+20(SB), Y4
 	VBROADCASTSS constants<>+24(SB), Y5
 
@@ -2906,10 +3006,10 @@ TEXT ·erf256(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Y0
-	VBROADCASTSS constants<>+8(SB), Y1
-	VBROADCASTSS constants<>+12(SB), Y2
-	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
 	VBROADCASTSS constants<>+20(SB), Y4
 	VBROADCASTSS constants<>+24(SB), Y5
 
@@ -3096,10 +3196,10 @@ TEXT ·gelu256(SB), NOSPLIT, $0-32
 	MOVQ         src+8(FP), CX
 	MOVQ         p+16(FP), DX
 	MOVQ         n+24(FP), DX
-	VBROADCASTSS constants<>+4(SB), Y0
-	VBROADCASTSS constants<>+8(SB), Y1
-	VBROADCASTSS constants<>+12(SB), Y2
-	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
 	VBROADCASTSS constants<>+20(SB), Y4
 	VBROADCASTSS constants<>+24(SB), Y5
 
@@ -3351,10 +3451,10 @@ TEXT ·lstm256(SB), NOSPLIT, $0-32
 	LEAQ         (AX)(BX*4), SI
 	LEAQ         (AX)(BX*8), DI
 	LEAQ         (SI)(BX*8), R8
-	VBROADCASTSS constants<>+4(SB), Y0
-	VBROADCASTSS constants<>+8(SB), Y1
-	VBROADCASTSS constants<>+12(SB), Y2
-	VBROADCASTSS constants<>+16(SB), Y3
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
 	VBROADCASTSS constants<>+20(SB), Y4
 	VBROADCASTSS constants<>+24(SB), Y5
 
@@ -4143,10 +4243,10 @@ loop:
 	RET
 
 DATA constants<>+0(SB)/4, $0x00000000
-DATA constants<>+4(SB)/4, $0x42b20000
-DATA constants<>+8(SB)/4, $0xc2d20000
-DATA constants<>+12(SB)/4, $0x3fb8aa3b
-DATA constants<>+16(SB)/4, $0x4b400000
+DATA constants<>+4(SB)/4, $0x4b400000
+DATA constants<>+8(SB)/4, $0x42b20000
+DATA constants<>+12(SB)/4, $0xc2d20000
+DATA constants<>+16(SB)/4, $0x3fb8aa3b
 DATA constants<>+20(SB)/4, $0x3f317218
 DATA constants<>+24(SB)/4, $0xb102e308
 DATA constants<>+28(SB)/4, $0x3f800000

@@ -14,7 +14,7 @@ func choose(avx2, avx512 bool) *machine {
 			lanes:  16,
 			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add512, sub512, mul512, div512, max512, min512},
 			unary: [...]func(dst, src, p *float32, n int){
-				relu512, clip512, affine512, affineClip512, gate512, exp512, sigmoid512, silu512, tanh512, erf512, gelu512,
+				relu512, clip512, affine512, affineClip512, gate512, snap512, exp512, sigmoid512, silu512, tanh512, erf512, gelu512,
 			},
 			norm: norm512, lstm: lstm512, sum: sum512, squares: squares512, largest: largest512, tapSum: tapsSum512, tapMost: tapsMax512,
 		}
@@ -23,7 +23,7 @@ func choose(avx2, avx512 bool) *machine {
 			lanes:  8,
 			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add256, sub256, mul256, div256, max256, min256},
 			unary: [...]func(dst, src, p *float32, n int){
-				relu256, clip256, affine256, affineClip256, gate256, exp256, sigmoid256, silu256, tanh256, erf256, gelu256,
+				relu256, clip256, affine256, affineClip256, gate256, snap256, exp256, sigmoid256, silu256, tanh256, erf256, gelu256,
 			},
 			norm: norm256, lstm: lstm256, sum: sum256, squares: squares256, largest: largest256, tapSum: tapsSum256, tapMost: tapsMax256,
 		}

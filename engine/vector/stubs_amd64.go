@@ -26,6 +26,8 @@ func affineClip512(dst *float32, src *float32, p *float32, n int)
 
 func gate512(dst *float32, src *float32, p *float32, n int)
 
+func snap512(dst *float32, src *float32, p *float32, n int)
+
 func exp512(dst *float32, src *float32, p *float32, n int)
 
 func sigmoid512(dst *float32, src *float32, p *float32, n int)
@@ -73,6 +75,8 @@ func affine256(dst *float32, src *float32, p *float32, n int)
 func affineClip256(dst *float32, src *float32, p *float32, n int)
 
 func gate256(dst *float32, src *float32, p *float32, n int)
+
+func snap256(dst *float32, src *float32, p *float32, n int)
 
 func exp256(dst *float32, src *float32, p *float32, n int)
 

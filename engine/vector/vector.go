@@ -3,7 +3,7 @@
 // AVX-512 or AVX2 where the processor has them and in plain Go elsewhere (other
 // processors, and the build tags noasm and purego).
 //
-// Arithmetic, Max, Min, Relu and Clip are exact: as Go has them, whatever the
+// Arithmetic, Max, Min, Relu, Clip and Snap are exact: as Go has them, whatever the
 // processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
 // the right value (of Erf's and Gelu's terms, which may cancel: 2^-22 of their
 // magnitude), where that, and the sigmoid in Silu, is no denormal number; NaN gives NaN. The kernels for
@@ -142,6 +142,7 @@ const (
 	affine
 	affineClip
 	gate
+	snap
 	exp
 	sigmoid
 	silu
@@ -184,6 +185,13 @@ func AffineClip(scale, shift, low, high float32) *Function {
 func Gate(scale, shift, low, high, factor float32) *Function {
 	return &Function{gate, [5]float32{scale, shift, low, high, factor}}
 }
+
+// Snap is the multiple of scale next to v, ties to even, from low to high times scale:
+// what is left of v once it was kept in few bits.
+func Snap(scale, low, high float32) *Function { return &Function{snap, [5]float32{scale, low, high}} }
+
+// NotBelow reports whether f gives for what lies below 0 what it gives for 0.
+func (f *Function) NotBelow() bool { return f.kind == snap && f.params[1] == 0 }
 
 // Bounds returns what the function keeps its argument between, ok where it does only
 // that.
@@ -268,6 +276,12 @@ func (f *Function) of(v float64) float64 {
 		return min(max(v*p[0]+p[1], p[2]), p[3])
 	case gate:
 		return v * min(max(v*p[0]+p[1], p[2]), p[3]) * p[4]
+	case snap:
+		q := float32(v) / f.params[0]
+		if q == q {
+			q = min(max(q, f.params[1]), f.params[2])
+		}
+		return float64(((q + 3<<22) - 3<<22) * f.params[0])
 	case exp:
 		return math.Exp(v - p[0])
 	case sigmoid:

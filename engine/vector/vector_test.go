@@ -95,7 +95,8 @@ func TestFunctions(t *testing.T) {
 	}{
 		"relu": {Relu, 0, 0}, "clip": {Clip(-1, 6), 0, 0}, "affine": {Affine(1.5, -0.25), 1, 0},
 		"affineClip": {AffineClip(1.0/6, 0.5, 0, 1), 1, 0}, "gate": {Gate(1, 3, 0, 6, 1.0/6), 2, 0},
-		"exp": {&Function{kind: exp}, 3, 0}, "sigmoid": {Sigmoid, 3, 0}, "silu": {Silu, 3, 0}, "tanh": {Tanh, 3, 0}, "erf": {Erf, 3, 0}, "gelu": {Gelu, 3, 1.0 / (1 << 22)},
+		"snap": {Snap(0.0371, -117, 138), 0, 0},
+		"exp":  {&Function{kind: exp}, 3, 0}, "sigmoid": {Sigmoid, 3, 0}, "silu": {Silu, 3, 0}, "tanh": {Tanh, 3, 0}, "erf": {Erf, 3, 0}, "gelu": {Gelu, 3, 1.0 / (1 << 22)},
 	}
 	onEach(t, func(t *testing.T) {
 		src := values(20000)

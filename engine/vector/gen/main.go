@@ -365,6 +365,15 @@ func (g *machine) all() {
 		VMULPS(v, r, r)
 		return r
 	})
+	g.unary("snap", 3, []float32{3 << 22}, func(v vec, p []vec) vec {
+		r := g.reg()
+		VDIVPS(p[0], v, r)
+		r = g.bound(r, p[1], p[2])
+		VADDPS(g.c(3<<22), r, r) // rounds to the nearest integer, ties to even
+		VSUBPS(g.c(3<<22), r, r)
+		VMULPS(p[0], r, r)
+		return r
+	})
 	g.unary("exp", 1, expConstants, func(v vec, p []vec) vec {
 		VSUBPS(p[0], v, v)
 		return g.exp(v)
