@@ -4,6 +4,9 @@
 // It runs nothing by itself (graph.Program.Run computes the values) and gives no
 // meaning to a gradient (see explain/gradient).
 //
+// Rounding to 8 bits (QuantizeLinear) is seen straight through: as what it rounds,
+// within its range. Its own derivative is zero nearly everywhere, and says nothing.
+//
 // Invariants: rows do not influence each other, so one walk back gives every
 // row's own gradient; what cannot be differentiated on a path from the target to
 // an input that was asked for is a *engine.NotDifferentiableError that names the
@@ -111,7 +114,7 @@ func (b *back[T]) reach(n *graph.Node, blocked *graph.Node) *graph.Node {
 		if o == "" {
 			continue
 		}
-		if t := b.run.Value(o); t == nil || !t.DType().IsFloat() {
+		if t := b.run.Value(o); t == nil || !t.DType().IsFloat() && n.Op != "QuantizeLinear" {
 			if blocked == nil {
 				blocked = n
 			}

@@ -420,7 +420,7 @@ func TestEveryRuleIsChecked(t *testing.T) {
 	for _, c := range allChecks() {
 		checked[c.op] = true
 	}
-	for _, op := range append([]string{"If", "Loop", "Scan"}, narrowOps...) { // see TestBranch
+	for _, op := range append([]string{"If", "Loop", "Scan", "QuantizeLinear", "DequantizeLinear"}, narrowOps...) { // see TestBranch, TestStraightThrough
 		checked[op] = true
 	}
 	for _, domain := range []string{graph.DomainONNX, graph.DomainML, graph.DomainLocal} {

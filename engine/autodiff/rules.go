@@ -48,6 +48,10 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 		return dropout[T]
 	case "Cast", "CastLike":
 		return castRule[T]
+	case "QuantizeLinear":
+		return quantize[T]
+	case "DequantizeLinear":
+		return dequantize[T]
 	case "Softmax", "LogSoftmax":
 		return softmax[T]
 	case graph.OpPostTransform, graph.OpClassifierOutput:
