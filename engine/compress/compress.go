@@ -50,12 +50,14 @@ const (
 	Prune Kind = "prune"
 	// INT8 keeps weight matrices as 8-bit integers with a scale a channel.
 	INT8 Kind = "int8"
+	// Full keeps weights and what flows between layers as 8-bit integers.
+	Full Kind = "int8:full"
 	// FP16 keeps weights in half precision.
 	FP16 Kind = "fp16"
 )
 
 // order is how steps are applied: what removes parts comes before what rounds them.
-var order = []Kind{Trees, Least, Leaves, Structured, Prune, INT8, FP16}
+var order = []Kind{Trees, Least, Leaves, Structured, Prune, Full, INT8, FP16}
 
 // Step is one transformation with its amount.
 type Step struct {
@@ -65,11 +67,14 @@ type Step struct {
 
 // String returns the step as Parse reads it.
 func (s Step) String() string {
-	if s.Kind == FP16 || s.Kind == INT8 {
+	if s.Kind.plain() {
 		return string(s.Kind)
 	}
 	return string(s.Kind) + ":" + strconv.FormatFloat(s.Amount, 'g', -1, 64)
 }
+
+// plain reports whether a transformation takes no amount.
+func (k Kind) plain() bool { return k == FP16 || k == INT8 || k == Full }
 
 // Parse reads a list of steps, such as "structured:0.3,fp16". The result is in the
 // order in which Apply takes them.
@@ -90,12 +95,18 @@ func Parse(list string) ([]Step, error) {
 }
 
 func parseStep(text string) (Step, error) {
+	if Kind(text) == Full {
+		return Step{Kind: Full}, nil
+	}
 	name, amount, given := strings.Cut(text, ":")
 	s := Step{Kind: Kind(name)}
 	if !slices.Contains(order, s.Kind) {
-		return s, fmt.Errorf("%q is none of fp16, int8, prune:SHARE, structured:SHARE, trees:N, least:SHARE, leaves:EPSILON", clip(text))
+		return s, fmt.Errorf("%q is none of fp16, int8, int8:full, prune:SHARE, structured:SHARE, trees:N, least:SHARE, leaves:EPSILON", clip(text))
 	}
 	if s.Kind == FP16 || s.Kind == INT8 {
+		if given && s.Kind == INT8 {
+			return s, fmt.Errorf("int8:%s is neither int8 nor int8:full", clip(amount))
+		}
 		if given {
 			return s, fmt.Errorf("%s takes no amount", s.Kind)
 		}
@@ -134,6 +145,10 @@ type Input struct {
 	// Rows are canonical inputs of the model, or nil. With them the parts that
 	// matter least are measured, without they are guessed from the weights.
 	Rows engine.Values
+	// Calibration are the rows that Full finds ranges by; nil means Rows.
+	Calibration engine.Values
+	// Ranges says how Full takes them from what was seen; empty means MinMax.
+	Ranges Ranges
 }
 
 // Change is one thing that was done to a file.
@@ -194,7 +209,7 @@ func apply(ctx context.Context, in Input, s Step) (*Result, error) {
 	switch s.Kind {
 	case Trees, Least, Leaves:
 		return trim(ctx, in, s)
-	case FP16, INT8, Prune, Structured:
+	case FP16, INT8, Full, Prune, Structured:
 		if !onnx {
 			return nil, refuse("%s concerns the weights of a network, and this file holds trees: use trees:N, least:SHARE or leaves:EPSILON", s.Kind)
 		}
@@ -204,6 +219,8 @@ func apply(ctx context.Context, in Input, s Step) (*Result, error) {
 		return fp16(in)
 	case INT8:
 		return int8Weights(in)
+	case Full:
+		return int8Full(ctx, in)
 	case Prune:
 		return prune(in, s.Amount)
 	}

@@ -94,6 +94,9 @@ func made(t testing.TB, info *engine.Info, n int) engine.Values {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if count > 1<<20 {
+			return nil
+		}
 		v := make([]float64, count)
 		for i := range v {
 			v[i] = next()
@@ -165,7 +168,11 @@ func TestParse(t *testing.T) {
 	if err != nil || len(steps) != 3 || steps[0].String() != "trees:100" || steps[2].String() != "leaves:0.001" {
 		t.Errorf("steps %v (%v)", steps, err)
 	}
-	for _, bad := range []string{"trees:0", "trees:1.5", "trees:-1", "trees:1e30", "leaves:0", "leaves:Inf", "least:1", "", "fp8", "fp16:2", "prune", "prune:x", "prune:0", "prune:1", "prune:NaN", "fp16,fp16", "structured:-1", "prune:0.5,"} {
+	steps, err = Parse("fp16,int8:full")
+	if err != nil || len(steps) != 2 || steps[0].Kind != Full || steps[0].String() != "int8:full" {
+		t.Errorf("steps %v (%v)", steps, err)
+	}
+	for _, bad := range []string{"int8:half", "int8:", "trees:0", "trees:1.5", "trees:-1", "trees:1e30", "leaves:0", "leaves:Inf", "least:1", "", "fp8", "fp16:2", "prune", "prune:x", "prune:0", "prune:1", "prune:NaN", "fp16,fp16", "structured:-1", "prune:0.5,"} {
 		if steps, err := Parse(bad); err == nil {
 			t.Errorf("%q was read as %v", bad, steps)
 		}
@@ -559,6 +566,9 @@ func TestRefusals(t *testing.T) {
 		{"m.onnx", models["forest_binary"], Step{Kind: FP16}, "no float weights"},
 		{"m.onnx", models["forest_binary"], Step{Prune, 0.5}, "no MatMul"},
 		{"m.onnx", models["forest_binary"], Step{Structured, 0.5}, "hidden layer"},
+		{"m.ubj", []byte("{"), Step{Kind: Full}, "trees"},
+		{"m.onnx", models["forest_binary"], Step{Kind: Full}, "no MatMul, Gemm or Conv"},
+		{"m.onnx", file(t, mlp), Step{Kind: Full}, "none were given"},
 		{"m.onnx", models["linear"], Step{Structured, 0.5}, "hidden layer"},
 	} {
 		_, err := Apply(t.Context(), Input{Name: x.name, Data: x.data}, []Step{x.step})
@@ -579,11 +589,17 @@ func FuzzONNX(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := modelfile.Read("m.onnx", data, ""); err != nil {
+		m, err := modelfile.Read("m.onnx", data, "")
+		if err != nil {
 			return
 		}
-		for _, s := range []Step{{Kind: FP16}, {Kind: INT8}, {Prune, 0.5}, {Structured, 0.5}} {
-			r, err := Apply(context.Background(), Input{Name: "m.onnx", Data: data}, []Step{s})
+		rows := made(t, m.Info(), 2)
+		for _, s := range []Step{{Kind: FP16}, {Kind: INT8}, {Kind: Full}, {Prune, 0.5}, {Structured, 0.5}} {
+			in := Input{Name: "m.onnx", Data: data}
+			if s.Kind == Full {
+				in.Rows, in.Ranges = rows, Entropy
+			}
+			r, err := Apply(context.Background(), in, []Step{s})
 			if err != nil {
 				continue
 			}

@@ -59,7 +59,7 @@ func int8Weights(in Input) (*Result, error) {
 			continue
 		}
 		name := w.Name
-		if err := dequantised(f, w, q, scales, axis); err != nil {
+		if err := dequantised(f, w, q, scales, axis, ""); err != nil {
 			return nil, err
 		}
 		per := count(len(scales), "scale", "scales")
@@ -119,36 +119,61 @@ func channelAxis(n *onnx.FileNode, i, rank int) int {
 // quantise rounds v to 8 bits, symmetric around 0: the largest of each channel, or of
 // all where axis is -1, becomes 127. ok is false where a number is not finite.
 func quantise(v []float32, shape []int, axis int) (q []int8, scales []float32, ok bool) {
-	channel := func(int) int { return 0 }
-	n := 1
-	if axis >= 0 {
-		inner := 1
-		for _, d := range shape[axis+1:] {
-			inner *= d
-		}
-		n = shape[axis]
-		channel = func(i int) int { return i / inner % n }
-	}
-	scales = make([]float32, n)
-	for i, x := range v {
-		if a := math.Abs(float64(x)); !(a <= math.MaxFloat32) {
-			return nil, nil, false
-		}
-		scales[channel(i)] = max(scales[channel(i)], float32(math.Abs(float64(x))))
+	if scales, ok = symmetric(v, shape, axis); !ok {
+		return nil, nil, false
 	}
 	for k := range scales {
-		if scales[k] /= 127; scales[k] == 0 {
+		if scales[k] == 0 {
 			scales[k] = 1 // nothing but zeros, or less than can be told from them
 		}
 	}
-	q = make([]int8, len(v))
+	return toScale(v, shape, axis, scales), scales, true
+}
+
+// places returns the channel of element i along an axis, and how many there are; with
+// axis -1 all are of one.
+func places(shape []int, axis int) (channel func(i int) int, n int) {
+	if axis < 0 {
+		return func(int) int { return 0 }, 1
+	}
+	inner := 1
+	for _, d := range shape[axis+1:] {
+		inner *= d
+	}
+	n = shape[axis]
+	return func(i int) int { return i / inner % n }, n
+}
+
+// symmetric returns the scale of each channel, 0 where it holds nothing but zeros; ok is
+// false where a number is not finite.
+func symmetric(v []float32, shape []int, axis int) (scales []float32, ok bool) {
+	channel, n := places(shape, axis)
+	scales = make([]float32, n)
+	for i, x := range v {
+		a := math.Abs(float64(x))
+		if !(a <= math.MaxFloat32) {
+			return nil, false
+		}
+		scales[channel(i)] = max(scales[channel(i)], float32(a))
+	}
+	for k := range scales {
+		scales[k] /= 127
+	}
+	return scales, true
+}
+
+// toScale rounds v to multiples of its channel's scale.
+func toScale(v []float32, shape []int, axis int, scales []float32) []int8 {
+	channel, _ := places(shape, axis)
+	q := make([]int8, len(v))
 	for i, x := range v {
 		q[i] = int8(max(-127, min(127, math.RoundToEven(float64(x)/float64(scales[channel(i)])))))
 	}
-	return q, scales, true
+	return q
 }
 
-func dequantised(f *onnx.File, w *onnx.Weight, q []int8, scales []float32, axis int) error {
+// dequantised keeps a weight as q; zero, if any, names its zero points.
+func dequantised(f *onnx.File, w *onnx.Weight, q []int8, scales []float32, axis int, zero string) error {
 	t, err := engine.Of(q, w.Shape...)
 	if err != nil {
 		return err
@@ -166,6 +191,10 @@ func dequantised(f *onnx.File, w *onnx.Weight, q []int8, scales []float32, axis 
 		return err
 	}
 	return f.Derive(w, "/int8", t, func(from, name string) []onnx.NewNode {
-		return []onnx.NewNode{{Name: f.Fresh(name + "/dequantize"), Op: "DequantizeLinear", Inputs: []string{from, scale}, Outputs: []string{name}, Ints: attrs}}
+		in := []string{from, scale}
+		if zero != "" {
+			in = append(in, zero)
+		}
+		return []onnx.NewNode{{Name: f.Fresh(name + "/dequantize"), Op: "DequantizeLinear", Inputs: in, Outputs: []string{name}, Ints: attrs}}
 	})
 }
