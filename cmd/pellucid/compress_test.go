@@ -72,6 +72,9 @@ func TestCompressUsage(t *testing.T) {
 		{[]string{model}, 2, "needs --to"},
 		{[]string{model, "--to", "fp8", "--out", dir + "/x.onnx"}, 2, "fp8"},
 		{[]string{model, "--to", "fp16", "--out", dir + "/x.ubj"}, 2, "the format stays"},
+		{[]string{model, "--to", "int8:full", "--out", dir + "/x.onnx"}, 2, "--calibration"},
+		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--calibration", mlp + "reference.parquet"}, 2, "is for --to int8:full"},
+		{[]string{model, "--to", "int8:full", "--out", dir + "/x.onnx", "--calibration", mlp + "reference.parquet", "--ranges", "all"}, 2, "minmax"},
 		{[]string{model, "--to", "fp16", "--out", model}, 2, "never written over"},
 		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--max-psi", "0"}, 2, "needs --input"},
 		{[]string{model, "--to", "fp16", "--out", dir + "/x.onnx", "--audit", "x.html"}, 2, "needs --input"},
@@ -114,5 +117,60 @@ func TestCompressTrees(t *testing.T) {
 	var r audit.Report
 	if err := json.Unmarshal(text, &r); err != nil || r.Explanations.Method != "tree_shap" || r.Explanations.Rows != 20 {
 		t.Errorf("explanations %+v (%v)", r.Explanations, err)
+	}
+}
+
+// TestCompressFull keeps the demo's network in 8 bits, and holds it as a new version
+// against the old one.
+func TestCompressFull(t *testing.T) {
+	dir := t.TempDir()
+	out, page, figures := filepath.Join(dir, "small.onnx"), filepath.Join(dir, "audit.html"), filepath.Join(dir, "audit.json")
+	rows := mlp + "reference.parquet"
+	status, stdout, stderr := command(t, "model", "compress", mlp+"model.onnx", "--to", "int8:full", "--out", out, "--calibration", rows, "--ranges", "percentile")
+	if status != 0 || !strings.Contains(stdout, "weights INT8 with") || !strings.Contains(stdout, "(percentile)") {
+		t.Fatalf("status %d, %s%s", status, stdout, stderr)
+	}
+	for _, file := range []string{page, figures} {
+		status, stdout, stderr = command(t, "model", "audit", mlp+"model.onnx", out, "--input", rows, "--audit", file, "--explain-rows", "10", "--rounds", "1", "--max-disagreement", "0.05",
+			"--min-rank-correlation", "0.8")
+		if status != 0 || !strings.Contains(stdout, "Spearman") || !strings.Contains(stdout, "limits") {
+			t.Fatalf("status %d, %s%s", status, stdout, stderr)
+		}
+	}
+	text, err := os.ReadFile(figures)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r audit.Report
+	if err := json.Unmarshal(text, &r); err != nil || r.Verdict == nil || !r.Verdict.Passed || len(r.Worst) == 0 || r.Explanations == nil || r.Explanations.Rows != 10 || len(r.Applied) != 0 {
+		t.Errorf("report %+v (%v)", r, err)
+	}
+	if html, err := os.ReadFile(page); err != nil || !strings.Contains(string(html), "Within every limit") {
+		t.Errorf("the page is not as it should be (%v)", err)
+	}
+}
+
+func TestModelAuditRefuses(t *testing.T) {
+	rows := mlp + "reference.parquet"
+	figures := filepath.Join(t.TempDir(), "audit.json")
+	for _, c := range []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{mlp + "model.onnx"}, 2, "two model files"},
+		{[]string{mlp + "model.onnx", mlp + "model.onnx"}, 2, "needs --input"},
+		{[]string{mlp + "model.onnx", mlp + "model.onnx", "--input", rows, "--audit", "x.pdf"}, 2, ".html or .json"},
+		{[]string{mlp + "model.onnx", gbm + "model.ubj", "--input", rows}, 1, "10 and 1 inputs"},
+		{[]string{mlp + "model.onnx", mlp + "model.onnx", "--input", rows, "--explain-rows", "0", "--rounds", "0", "--audit", figures, "--max-size-ratio", "0.5"}, 1, "max-size-ratio is 1"},
+	} {
+		status, _, stderr := command(t, append([]string{"model", "audit"}, c.args...)...)
+		if status != c.status || !strings.Contains(stderr, c.say) {
+			t.Errorf("%v: status %d, %q; want %d, %q", c.args, status, stderr, c.status, c.say)
+		}
+	}
+	// What is outside of its limits is written down all the same.
+	if _, err := os.Stat(figures); err != nil {
+		t.Error(err)
 	}
 }
