@@ -227,8 +227,12 @@ func (x Scrubber) without(s string, least int) string {
 	case len(s) < wholeFrom || len(x.long.list) == 0:
 		return s
 	}
-	s = x.encoded(s, least)
-	s = masked(s, func(s string, i int) (from, to int) { return i, i + x.long.at(s[i:], least) })
+	w := stepsFor(s)
+	s = x.encoded(s, least, w)
+	s = masked(s, func(s string, i int) (from, to int) { return i, i + x.long.at(s[i:], least, w) })
+	if w.gone() {
+		return Masked // made to take long; what is in it is not known
+	}
 	if len(x.numbers) == 0 {
 		return s
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -123,6 +124,52 @@ func TestScrubbersJoin(t *testing.T) {
 	}
 	if full := NewScrubber(nil, []string{strings.Repeat("x", maxScrubbed)}); !full.Join(a).Full() || !a.Join(full).Full() {
 		t.Error("too much is not too much with more")
+	}
+}
+
+// TestScrubbingIsBounded: values and texts that share long beginnings take no more steps
+// than a text of that length may, and a text that would is masked whole.
+func TestScrubbingIsBounded(t *testing.T) {
+	long := strings.Repeat("ab", 32<<10)
+	var values, nested []string
+	for i := range 64 {
+		values = append(values, long[:len(long)-200+2*i]+fmt.Sprintf("x%d", i))
+	}
+	for i := range 2000 {
+		nested = append(nested, strings.Repeat("ab", 2+i))
+	}
+	for name, c := range map[string]struct {
+		values []string
+		text   string
+	}{
+		"common beginnings": {values, long + "y"},
+		"one beginning":     {values[:1], strings.Repeat("ab", 64<<10)},
+		"in base64":         {values, base64.StdEncoding.EncodeToString([]byte(long + "y"))},
+		"no value, shorter": {nested[1990:], strings.Repeat(strings.Repeat("ab", 1980)+"y", 16)},
+	} {
+		x := NewScrubber(nil, c.values)
+		w := stepsFor(c.text)
+		budget := w.left
+		x.encoded(c.text, wholeFrom, w)
+		for i := range c.text {
+			x.long.at(c.text[i:], wholeFrom, w)
+		}
+		// The last look may go beyond by itself, and no other does anything.
+		if used := budget - w.left; used > budget+8*len(long) {
+			t.Errorf("%s: %d steps of %d", name, used, budget)
+		}
+		if got := x.Long(c.text); got != Masked && name != "no value, shorter" {
+			t.Errorf("%s: %d bytes are left", name, len(got))
+		}
+	}
+	// What repeats a long value is found in it, as is a part of others'.
+	x := NewScrubber(nil, append(slices.Clone(values), nested...))
+	if got := x.Long("it said " + values[7] + "."); got != "it said ***." {
+		t.Errorf("a long value: %.100q", got)
+	}
+	w := stepsFor("")
+	if n := x.long.at(nested[100]+"z", wholeFrom, w); n != len(nested[100]) || stepsFor("").left-w.left > 8192 {
+		t.Errorf("%d bytes found, %d steps", n, stepsFor("").left-w.left)
 	}
 }
 

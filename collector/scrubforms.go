@@ -42,25 +42,63 @@ func newForms(list []string) forms {
 	return f
 }
 
-// at is the length of the longest form that s begins with, 0 where that is below least.
-func (f *forms) at(s string, least int) int {
+// steps bounds the work on one text: values that share long beginnings with each other
+// and with the text would have each of its bytes looked at as often as they are long.
+type steps struct{ left int }
+
+// Steps that a text may take, for each of its bytes and beside that. Ordinary texts take
+// one or two a byte.
+const (
+	stepsPerByte = 64
+	stepsBeside  = 1 << 20
+)
+
+func stepsFor(s string) *steps { return &steps{left: stepsPerByte*len(s) + stepsBeside} }
+
+// gone reports whether there are none left.
+func (w *steps) gone() bool { return w.left < 0 }
+
+// common is how many bytes a and b have in common, which they have up to from.
+func (w *steps) common(a, b string, from int) int {
+	n := from
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	w.left -= 1 + n - from
+	return n
+}
+
+// at is the length of the longest form that s begins with, 0 where that is below least
+// or no steps are left.
+func (f *forms) at(s string, least int, w *steps) int {
 	if len(s) < wholeFrom {
 		return 0
 	}
 	h, ok := f.heads[head(s)]
-	if !ok {
+	if !ok || w.gone() {
 		return 0
 	}
-	after := sort.Search(int(h[1]-h[0]), func(k int) bool { return f.list[int(h[0])+k] > s })
-	i := h[0] + int32(after) - 1
+	// The first after s is in (low, high]; both sides' common beginnings with s are known,
+	// and so is that of all between them.
+	low, high := h[0]-1, h[1]
+	ofLow, ofHigh := wholeFrom, wholeFrom
+	for high-low > 1 {
+		mid := low + (high-low)/2
+		t := f.list[mid]
+		n := w.common(t, s, min(ofLow, ofHigh))
+		if n == len(t) || n < len(s) && t[n] < s[n] {
+			low, ofLow = mid, n
+		} else {
+			high, ofHigh = mid, n
+		}
+	}
+	i := low
 	if i < h[0] {
 		return 0
 	}
-	common := 0
-	for t := f.list[i]; common < min(len(t), len(s)) && t[common] == s[common]; common++ {
-	}
-	for i >= 0 && len(f.list[i]) > common {
+	for i >= 0 && len(f.list[i]) > ofLow {
 		i = f.parent[i]
+		w.left--
 	}
 	if i < 0 || len(f.list[i]) < least {
 		return 0
@@ -94,7 +132,7 @@ var sixBits, fourBits = func() (six, four [256]byte) {
 }()
 
 // encoded is s without the runs of base64 or hexadecimal digits that hold a value.
-func (x Scrubber) encoded(s string, least int) string {
+func (x Scrubber) encoded(s string, least int, w *steps) string {
 	var buf []byte
 	// One of so many offsets is where a byte begins.
 	run := func(digits *[256]byte, bits, offsets, shortest, least int) func(s string, i int) (int, int) {
@@ -109,7 +147,7 @@ func (x Scrubber) encoded(s string, least int) string {
 			}
 			// Nobody knows where in the run what is encoded begins.
 			for from := i; from < i+offsets && end-from >= shortest; from++ {
-				if buf = decodeRun(buf[:0], s[from:end], digits, uint(bits)); x.holds(string(buf), least) {
+				if buf = decodeRun(buf[:0], s[from:end], digits, uint(bits)); x.holds(string(buf), least, w) {
 					for end < len(s) && s[end] == '=' {
 						end++
 					}
@@ -137,9 +175,9 @@ func decodeRun(to []byte, s string, digits *[256]byte, bits uint) []byte {
 }
 
 // holds reports whether one of the longer values is in what was decoded.
-func (x Scrubber) holds(s string, least int) bool {
+func (x Scrubber) holds(s string, least int, w *steps) bool {
 	for i := range len(s) {
-		if x.long.at(s[i:], least) > 0 {
+		if x.long.at(s[i:], least, w) > 0 {
 			return true
 		}
 	}

@@ -35,7 +35,7 @@ func TestRulesAndPatterns(t *testing.T) {
 	var p collector.StoredPrediction
 	r.get(t, "/api/v1/predictions/n0", &p)
 	email := fmt.Sprint(p.Features["email"])
-	if p.Features["note"] != "write to [email], paid by [card]" || len(email) != 32 || p.Features["income"] != "***" || p.Outputs["said"] != "to [email]" || p.Capture != "redacted" {
+	if p.Features["note"] != "write to [email], paid by [card]" || len(email) != 32 || p.Features["income"] != "***" || p.Outputs["said"] != "to ***" || p.Capture != "redacted" {
 		t.Errorf("%+v", p)
 	}
 	if len(p.Labels) != 1 || p.Labels[0].Label != "ask [email]" {

@@ -61,8 +61,9 @@ type server struct {
 	upstreams []*proxy.Upstream
 	listener  net.Listener
 	http      *http.Server
-	// rpcListener is nil where gRPC is not answered.
+	// rpcListener and rpc are nil where gRPC is not answered.
 	rpcListener net.Listener
+	rpc         *rpc.Server
 
 	// schemas are those that predictions of this process were recorded under, by
 	// id.
@@ -421,15 +422,15 @@ func (s *server) startHTTP(context.Context) error {
 		return err
 	}
 	s.proxy = p
+	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
+		Write: s.writeSpans, Predict: p.ImportSpans, Instance: s.telemetry.Instance(),
+		Meter: s.telemetry.MeterProvider(), Log: s.log,
+	})
 	if err := s.startEvents(); err != nil {
 		return err
 	}
 	p.Register(e)
 	e.Use(identify)
-	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
-		Write: s.writeSpans, Predict: p.Import, Instance: s.telemetry.Instance(),
-		Meter: s.telemetry.MeterProvider(), Log: s.log,
-	})
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
 	e.POST("/v1/traces", echo.WrapHandler(s.intake.Handler()))
 	s.registerKeys(e)
@@ -486,6 +487,7 @@ func (s *server) startGRPC(context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.rpc = r
 	go func() {
 		if err := r.Serve(s.rpcListener); err != nil {
 			s.log.Error("serve gRPC", "error", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -113,6 +114,7 @@ func (s *server) proxyConfig() proxy.Config {
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
 		Events:  func(ctx context.Context, e events.Event) (string, error) { return s.events.Take(ctx, e) },
 		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
+		Said:    func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
 		Explain: s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -54,6 +55,9 @@ type Config struct {
 	// Recorded reports whether a prediction of that id is known to be recorded, as
 	// far as can be told without asking the store.
 	Recorded func(model, id string) bool
+	// Said is told the private values of imported predictions that name a trace, by its
+	// id, before they are answered. nil means that nobody needs to know.
+	Said func(ctx context.Context, traces map[string][]json.RawMessage)
 	// BatchRows returns how many rows the request of that id has, where that is
 	// known without asking the store. Labels for rows it does not have are refused.
 	BatchRows func(id string) (rows int, known bool)

@@ -143,7 +143,7 @@ func (s *Server) explainStored(c echo.Context) error {
 	ctx = extract(ctx, propagation.HeaderCarrier(r.Header))
 	ctx, span := s.tracer.Start(ctx, "explain", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	span.SetAttributes(attrPredictionID.String(ref.ID), attrHTTPRoute.String(c.Path()), attrHTTPMethod.String(r.Method))
+	span.SetAttributes(attrHTTPRoute.String(c.Path()), attrHTTPMethod.String(r.Method))
 	if sc := span.SpanContext(); sc.IsValid() {
 		c.Response().Header().Set("Traceparent", traceparent(sc))
 	}
@@ -153,7 +153,8 @@ func (s *Server) explainStored(c echo.Context) error {
 		return err
 	}
 	if len(list) > 0 {
-		span.SetAttributes(attrExplainMethod.String(list[0].Method), attrModelName.String(list[0].Model), attrModelVersion.String(list[0].Version))
+		// An id that there is; another is whatever somebody wrote.
+		span.SetAttributes(attrPredictionID.String(ref.ID), attrExplainMethod.String(list[0].Method), attrModelName.String(list[0].Model), attrModelVersion.String(list[0].Version))
 	}
 	if err := s.record(ctx, list); err != nil {
 		return err

@@ -73,8 +73,10 @@ func asFailure(err error) *failure {
 		return up.failure()
 	}
 	switch {
-	case errors.Is(err, collector.ErrNotReady), errors.Is(err, collector.ErrUnavailable):
-		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), retryAfter: 1}
+	case errors.Is(err, collector.ErrNotReady):
+		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), record: collector.ErrNotReady.Error(), retryAfter: 1}
+	case errors.Is(err, collector.ErrUnavailable):
+		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), record: collector.ErrUnavailable.Error(), retryAfter: 1}
 	case errors.Is(err, collector.ErrFull):
 		return &failure{
 			status: http.StatusServiceUnavailable, message: "the prediction could not be recorded in time: " + collector.ErrFull.Error(),

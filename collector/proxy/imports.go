@@ -82,6 +82,16 @@ func (s *Server) importPredictions(c echo.Context) error {
 // is refused. After an error some are recorded: all may be sent again, and those
 // are then duplicates.
 func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error) {
+	return s.imported(ctx, rows, s.cfg.Said)
+}
+
+// ImportSpans is Import of predictions that spans told of, whose values are known to
+// whoever takes spans.
+func (s *Server) ImportSpans(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error) {
+	return s.imported(ctx, rows, nil)
+}
+
+func (s *Server) imported(ctx context.Context, rows []*collector.Imported, said func(context.Context, map[string][]json.RawMessage)) ([]collector.ImportResult, error) {
 	if s.cfg.Capture == nil || s.cfg.External == nil {
 		return nil, fail(http.StatusNotImplemented, "importing predictions is not configured")
 	}
@@ -89,6 +99,15 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	out := make([]collector.ImportResult, len(rows))
 	seen := map[string]bool{}
+	traces := map[string][]json.RawMessage{}
+	if said != nil {
+		// Before an answer: the spans that it is waited for with may come at once.
+		defer func() {
+			if len(traces) > 0 {
+				said(ctx, traces)
+			}
+		}()
+	}
 	// An error may repeat the values of another row.
 	scrubbers := map[string]collector.Scrubber{}
 	scrub := func(v *collector.ModelVersion) collector.Scrubber {
@@ -112,7 +131,7 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 			out[i] = collector.ImportResult{Status: collector.ImportRefused, Row: i + 1}
 			continue
 		}
-		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen, scrub)
+		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen, scrub, traces)
 		out[i] = collector.ImportResult{ID: row.ID, Status: status}
 		if err == nil {
 			continue
@@ -128,7 +147,7 @@ func (s *Server) Import(ctx context.Context, rows []*collector.Imported) ([]coll
 }
 
 // importRow records one prediction and says whether it is accepted or a duplicate.
-func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber) (string, error) {
+func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber, traces map[string][]json.RawMessage) (string, error) {
 	p, label, err := s.importedPrediction(row, now)
 	if err != nil {
 		return "", err
@@ -138,6 +157,11 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 		return "", err
 	}
 	p.Version, p.Digest = v.Version, v.Digest
+	if row.TraceID != "" {
+		if private := privateOf(v, row); len(private) > 0 {
+			traces[row.TraceID] = append(traces[row.TraceID], private...)
+		}
+	}
 	if p.Error != "" {
 		p.Error = scrub(v).Text(p.Error)
 	}
@@ -172,18 +196,26 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 // features.
 func withoutPrivate(v *collector.ModelVersion, rows []*collector.Imported) collector.Scrubber {
 	var private []json.RawMessage
-	for i := range v.Schema.Features {
-		f := &v.Schema.Features[i]
-		if f.Private == collector.PrivacyNone {
-			continue
-		}
-		for _, row := range rows {
-			if row != nil && row.Model == v.Name {
-				private = append(private, row.Features[f.Name], row.Content[f.Name])
-			}
+	for _, row := range rows {
+		if row != nil && row.Model == v.Name {
+			private = append(private, privateOf(v, row)...)
 		}
 	}
 	return collector.NewScrubber(private, nil)
+}
+
+// privateOf are what a row has in private features.
+func privateOf(v *collector.ModelVersion, row *collector.Imported) (private []json.RawMessage) {
+	for i := range v.Schema.Features {
+		if f := &v.Schema.Features[i]; f.Private != collector.PrivacyNone {
+			for _, raw := range []json.RawMessage{row.Features[f.Name], row.Content[f.Name]} {
+				if len(raw) > 0 {
+					private = append(private, raw)
+				}
+			}
+		}
+	}
+	return private
 }
 
 // importedPrediction checks what a row says beside its values.
@@ -373,8 +405,8 @@ func columnsOf(what string, rows []map[string]json.RawMessage) ([]engine.Spec, e
 // specOfValue is the type of one JSON value; nil for null.
 func specOfValue(raw json.RawMessage) (*engine.Spec, error) {
 	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, err
+	if json.Unmarshal(raw, &v) != nil { // which says the value
+		return nil, errors.New("a number that is too large")
 	}
 	spec := &engine.Spec{Shape: []int{-1}}
 	if list, ok := v.([]any); ok {
@@ -488,8 +520,8 @@ func importedColumns(v *collector.ModelVersion, features map[string]json.RawMess
 		}
 		var is any
 		if ok {
-			if err := json.Unmarshal(raw, &is); err != nil {
-				return nil, ofField(v.Schema.Features, f.Name, raw, "feature %q: %s", clip(f.Name), err)
+			if json.Unmarshal(raw, &is) != nil { // which says the value
+				return nil, ofField(v.Schema.Features, f.Name, raw, "feature %q is a number that is too large", clip(f.Name))
 			}
 		}
 		t, err := featureTensor(is, dtype)

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"container/list"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -119,6 +120,25 @@ func (in *Intake) scrubbers(ctx context.Context, traces ptrace.Traces) map[pcomm
 		in.forgotten.Add(ctx, forgotten)
 	}
 	return by
+}
+
+// Said notes private values of predictions that did not come as spans, by their trace's
+// id: what spans of those traces say of them later is taken out as well.
+func (in *Intake) Said(ctx context.Context, traces map[string][]json.RawMessage) {
+	in.building <- struct{}{}
+	defer func() { <-in.building }()
+	now, forgotten := time.Now(), int64(0)
+	for text, list := range traces {
+		var id pcommon.TraceID
+		if n, err := hex.Decode(id[:], []byte(text)); err != nil || n != len(id) {
+			continue // no span can have it
+		}
+		_, n := in.said.with(id, collector.NewScrubber(list, nil), now)
+		forgotten += n
+	}
+	if forgotten > 0 {
+		in.forgotten.Add(ctx, forgotten)
+	}
 }
 
 func appendValues(to []json.RawMessage, attributes pcommon.Map) []json.RawMessage {

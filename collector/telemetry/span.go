@@ -52,14 +52,14 @@ var kinds = map[trace.SpanKind]string{
 
 var statuses = map[codes.Code]string{codes.Unset: "Unset", codes.Ok: "Ok", codes.Error: "Error"}
 
-// newSpan copies an ended span into its row.
+// newSpan copies an ended span into its row, but for the trace state: that is the caller's,
+// who may have written anything into it.
 func newSpan(s sdktrace.ReadOnlySpan) Span {
 	c := s.SpanContext()
 	row := Span{
 		Timestamp:          s.StartTime(),
 		TraceID:            c.TraceID().String(),
 		SpanID:             c.SpanID().String(),
-		TraceState:         c.TraceState().String(),
 		SpanName:           s.Name(),
 		SpanKind:           kinds[s.SpanKind()],
 		ResourceAttributes: resourceTexts(s.Resource()),
@@ -80,7 +80,7 @@ func newSpan(s sdktrace.ReadOnlySpan) Span {
 	for _, l := range s.Links() {
 		row.Links = append(row.Links, SpanLink{
 			TraceID: l.SpanContext.TraceID().String(), SpanID: l.SpanContext.SpanID().String(),
-			TraceState: l.SpanContext.TraceState().String(), Attributes: texts(l.Attributes),
+			Attributes: texts(l.Attributes),
 		})
 	}
 	return row

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -101,6 +102,18 @@ func New(cfg Config) (*Server, error) {
 
 // Serve answers on l until Stop.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Methods are the full names of all methods that are answered, in order.
+func (s *Server) Methods() []string {
+	var out []string
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			out = append(out, "/"+service+"/"+m.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
 
 // Stop takes no more calls and waits for those under way, which are cut off when
 // ctx ends.
