@@ -211,7 +211,8 @@ func (f *fuser) is(i int, op string) bool {
 		return false
 	}
 	s := &f.p.steps[i]
-	return s.node.Domain == DomainONNX && s.node.Op == op && len(s.out) > 0 && s.out[0] >= 0 && s.in[0] >= 0 && f.p.types[s.in[0]] == engine.Float32
+	// A step that was made of several still bears the node of one of them.
+	return s.op != functionOp && s.node.Domain == DomainONNX && s.node.Op == op && len(s.out) > 0 && s.out[0] >= 0 && s.in[0] >= 0 && f.p.types[s.in[0]] == engine.Float32
 }
 
 // functionOf returns the function that a step is, or nil.

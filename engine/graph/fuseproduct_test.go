@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -223,4 +224,67 @@ func TestProductsOfBytes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestProductsAmongOthers: products, sums and functions in any order give the same in
+// fewer steps. Every value has one shape, so that any may be added to any.
+func TestProductsAmongOthers(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 7))
+	const width = 24
+	for range 400 {
+		rows := 1 + r.IntN(9)
+		g := &Graph{
+			Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}, {Name: "z", DType: engine.Float32}}, Outputs: []string{"y"},
+			Constants: map[string]*engine.Tensor{"w": shrunk(t, r, width, width), "u": shrunk(t, r, width, width), "b": noise(t, r, width), "c": noise(t, r, 1, width)},
+		}
+		names := []string{"x", "z"}
+		pick := func() string { // the late ones more often
+			return names[len(names)-1-min(r.IntN(len(names)), r.IntN(len(names)))]
+		}
+		for n := range 3 + r.IntN(12) {
+			op, in, attrs := "", []string(nil), Attrs{}
+			switch r.IntN(8) {
+			case 0, 1:
+				op, in = "MatMul", []string{pick(), []string{"w", "u"}[r.IntN(2)]}
+			case 2:
+				op, in = "Gemm", []string{pick(), []string{"w", "u"}[r.IntN(2)], []string{"b", "c"}[r.IntN(2)]}
+				attrs = Attrs{"transB": {Kind: AttrInt, Int: int64(r.IntN(2))}}
+			case 3:
+				op, in = "Add", []string{pick(), []string{"b", "c"}[r.IntN(2)]}
+			case 4, 5:
+				op, in = "Add", []string{pick(), pick()}
+			case 6:
+				op, in = []string{"Mul", "Sub"}[r.IntN(2)], []string{pick(), pick()}
+			default:
+				op, in = []string{"Relu", "Tanh", "Sigmoid"}[r.IntN(3)], []string{pick()}
+			}
+			if len(in) == 2 && op != "MatMul" && r.IntN(2) == 0 {
+				in[0], in[1] = in[1], in[0]
+			}
+			name := fmt.Sprint("v", n)
+			g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{name}, Attrs: attrs})
+			names = append(names, name)
+		}
+		last := names[len(names)-1]
+		g.Nodes = append(g.Nodes, &Node{Op: "Tanh", Version: 17, Inputs: []string{last}, Outputs: []string{"y"}, Attrs: Attrs{}})
+		alike(t, g, engine.Values{{Name: "x", Tensor: noise(t, r, rows, width)}, {Name: "z", Tensor: noise(t, r, rows, width)}}, 0)
+		if t.Failed() {
+			for _, n := range g.Nodes {
+				t.Logf("%s = %s%v", n.Outputs[0], n.Op, n.Inputs)
+			}
+			return
+		}
+	}
+}
+
+// shrunk is noise that a product keeps about as large as it is.
+func shrunk(t *testing.T, r *rand.Rand, shape ...int) *engine.Tensor {
+	t.Helper()
+	n := noise(t, r, shape...)
+	for i, v := range engine.Data[float32](n) {
+		engine.Data[float32](n)[i] = v / float32(math.Sqrt(float64(shape[0])))
+	}
+	return n
 }
