@@ -17,6 +17,8 @@ type objective struct {
 	link tree.Link
 	// margin is the inverse link that base_score was stored behind.
 	margin inverse
+	// bounded says that the version bounds probabilities before it takes the logit.
+	bounded bool
 }
 
 // inverse turns a stored base_score into a margin.
@@ -55,6 +57,13 @@ var objectives = map[string]objective{
 // sortedSince is the version whose quantiles are sorted on prediction.
 const sortedSince = 304
 
+// boundedSince is the version that keeps a probability probabilityFloor away from 0
+// and 1 before it takes its logit.
+const (
+	boundedSince     = 302
+	probabilityFloor = float32(1e-6)
+)
+
 func readObjective(top object, outputs, version int) (objective, error) {
 	param, err := top.object("objective")
 	if err != nil {
@@ -68,7 +77,7 @@ func readObjective(top object, outputs, version int) (objective, error) {
 	if !ok {
 		return objective{}, &engine.UnsupportedError{What: "objective " + strconv.Quote(short(name))}
 	}
-	o.name = name
+	o.name, o.bounded = name, version >= boundedSince
 	if outputs > 1 && o.link == tree.LinkSigmoid {
 		o.link = tree.LinkSigmoidEach
 	}
@@ -113,7 +122,7 @@ func readBase(param object, o objective, outputs int, raw bool) ([]float32, erro
 		if err != nil {
 			return nil, corruptf("base_score %s is not a number", strconv.Quote(short(text)))
 		}
-		if base[i], err = o.margin.apply(float32(v)); err != nil {
+		if base[i], err = o.margin.apply(float32(v), o.bounded); err != nil {
 			return nil, fmt.Errorf("base_score %v: %w", v, err)
 		}
 	}
@@ -132,11 +141,17 @@ func softplusSteps(base []float32) {
 	}
 }
 
-func (m inverse) apply(v float32) (float32, error) {
+// apply turns a prediction into its margin. All labels alike make a base_score of 0
+// or 1: versions before boundedSince save such a model and then cannot load it, later
+// ones bound what those saved too.
+func (m inverse) apply(v float32, bounded bool) (float32, error) {
 	switch m {
 	case inverseLogit:
-		if !(v > 0 && v < 1) {
+		if !(v >= 0 && v <= 1) {
 			return 0, corruptf("it is not between 0 and 1")
+		}
+		if bounded || v == 0 || v == 1 {
+			v = min(max(v, probabilityFloor), 1-probabilityFloor)
 		}
 		odds := 1/v - 1
 		return float32(-math.Log(float64(odds))), nil

@@ -89,8 +89,9 @@ func TestBaseScore(t *testing.T) {
 		}
 	}
 	for _, bad := range []struct{ objective, text string }{
-		{"binary:logistic", "0"},
-		{"binary:logistic", "[1]"},
+		{"binary:logistic", "-1E-7"},
+		{"binary:logistic", "[1.5]"},
+		{"reg:logistic", "NaN"},
 		{"count:poisson", "0"},
 		{"count:poisson", "-1"},
 		{"reg:squarederror", "NaN"},
@@ -100,6 +101,33 @@ func TestBaseScore(t *testing.T) {
 	} {
 		if got, err := readBase(object{"base_score": bad.text}, objectives[bad.objective], 1, false); !errors.Is(err, engine.ErrCorrupt) {
 			t.Errorf("%s %q: %v, %v, want ErrCorrupt", bad.objective, bad.text, got, err)
+		}
+	}
+}
+
+// TestBoundedBase: XGBoost 3.2 and later keep a probability from 0 and 1, earlier
+// versions refuse these two and take the logit of all between them. The margins are
+// what 2.1.4, 3.2.0 and 3.4.1 answer.
+func TestBoundedBase(t *testing.T) {
+	for _, tt := range []struct {
+		text    string
+		version int
+		want    float32
+	}{
+		{"[0E0]", 302, -13.81551},
+		{"[1E0]", 302, 13.74516},
+		{"[1E-7]", 302, -13.81551},
+		{"[9.9999994E-1]", 304, 13.74516},
+		{"1E-7", 201, -16.118095},
+		{"9.9999994E-1", 201, 15.942385},
+		{"0E0", 201, -13.81551},
+		{"[1E0]", 301, 13.74516},
+	} {
+		o := objectives["binary:logistic"]
+		o.bounded = tt.version >= boundedSince
+		got, err := readBase(object{"base_score": tt.text}, o, 1, false)
+		if err != nil || math.Abs(float64(got[0]-tt.want)) > 1e-6 {
+			t.Errorf("%s of version %d: %v, %v, want %v", tt.text, tt.version, got, err, tt.want)
 		}
 	}
 }

@@ -122,6 +122,16 @@ def multi_output():
     save("labels", train({"objective": "binary:logistic"}, labels, 3), X[:ROWS])
 
 
+def degenerate():
+    """All labels alike, of the one output or of one of several: base_score is 0 or 1, and XGBoost bounds it."""
+    p = {"objective": "binary:logistic", "max_depth": 2}
+    save("same_zero", train(p, np.zeros(N), 2), X[:ROWS])
+    save("same_one", train(p, np.ones(N), 2), X[:ROWS], "ubj")
+    labels = np.stack([binary, np.ones(N), np.zeros(N)], 1)
+    save("same_labels", train(p, labels, 2), X[:ROWS])
+    save("same_vector", train({**p, "multi_strategy": "multi_output_tree"}, labels, 2), X[:ROWS], contribs=False)
+
+
 def rounding():
     """Rows between a threshold and its float32 neighbours, in float64: they must be rounded first."""
     b = train({"max_depth": 3}, reg, 4)
@@ -193,3 +203,4 @@ else:
     multi_output()
     rounding()
     categorical()
+    degenerate()
