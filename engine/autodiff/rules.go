@@ -616,7 +616,7 @@ func postTransform[T float](b *back[T], n *graph.Node) error {
 	}
 	name := n.Outputs[len(n.Outputs)-1]
 	y, d := b.value(name), b.grads[name]
-	if d == nil || n.Attrs["second_class"].String != "" {
+	if d == nil || n.Attrs["second_class"].String == graph.SecondPositive || n.Attrs["second_class"].String == graph.SecondMixed {
 		return notDifferentiable(n)
 	}
 	k := lastDim(b.shape(name))

@@ -24,13 +24,18 @@ const (
 	OpClassifierOutput = "ClassifierOutput"
 )
 
-// The ways a classifier of two labels with a single score gets its second class
-// (attribute second_class of ClassifierOutput), as onnxruntime does it: with all
-// weights positive the score is a probability.
+// The ways a classifier of two labels gets its second class from a single score, and
+// its label (attribute second_class of ClassifierOutput), as onnxruntime does it: with
+// all weights positive the score is a probability, and the label is the second where it
+// is above a half, else where it is above 0, whatever follows. Of a single score only
+// LOGISTIC is taken. With SecondOwn and SecondOwnPositive the second class has a score
+// of its own, which the label is by in the same way; SecondNone takes the largest.
 const (
-	SecondNone     = ""
-	SecondPositive = "positive"
-	SecondMixed    = "mixed"
+	SecondNone        = ""
+	SecondPositive    = "positive"
+	SecondMixed       = "mixed"
+	SecondOwn         = "own"
+	SecondOwnPositive = "own positive"
 )
 
 // matrix returns the rows and columns of a [N, M] or [M] tensor.
@@ -267,7 +272,7 @@ func classify[T float](x *Exec, t *engine.Tensor, l *labels, kind, second string
 		return nil, err
 	}
 	n := l.len()
-	if second == SecondNone && k != n || second != SecondNone && (k != 1 || n != 2) {
+	if single := second == SecondPositive || second == SecondMixed; !single && k != n || single && k != 1 || second != SecondNone && n != 2 {
 		return nil, fmt.Errorf("%d scores for %d classes", k, n)
 	}
 	z, out, err := newOf[T](x, rows, n)
@@ -278,24 +283,41 @@ func classify[T float](x *Exec, t *engine.Tensor, l *labels, kind, second string
 	chosen := make([]int, rows)
 	for r := range rows {
 		row := out[r*n : (r+1)*n]
-		switch second {
-		case SecondNone:
-			copy(row, src[r*n:])
-			chosen[r] = largest(row)
-			transform(kind, row, n)
-		case SecondPositive:
-			s := src[r]
-			row[0], row[1] = 1-s, s
-			chosen[r] = above(s, 0.5)
-		default:
-			s := src[r]
-			row[0], row[1] = -s, s
-			chosen[r] = above(s, 0)
-			transform(kind, row, n)
-		}
+		chosen[r] = classifyRow(row, src[r*k:(r+1)*k], kind, second)
 	}
 	y, err := l.pick(x, chosen)
 	return []*engine.Tensor{y, z}, err
+}
+
+// classifyRow writes a row of class scores and returns its class.
+func classifyRow[T float](row, scores []T, kind, second string) int {
+	switch s := scores[len(scores)-1]; second {
+	case SecondPositive, SecondMixed:
+		chosen := above(s, 0)
+		row[0], row[1] = -s, s
+		if second == SecondPositive {
+			chosen = above(s, 0.5)
+		}
+		switch {
+		case kind == "LOGISTIC":
+			transform(kind, row, 2)
+		case second == SecondPositive:
+			row[0] = 1 - s
+		}
+		return chosen
+	case SecondOwn, SecondOwnPositive:
+		chosen := above(s, 0)
+		if second == SecondOwnPositive {
+			chosen = above(s, 0.5)
+		}
+		copy(row, scores)
+		transform(kind, row, 2)
+		return chosen
+	}
+	copy(row, scores)
+	chosen := largest(row)
+	transform(kind, row, len(row))
+	return chosen
 }
 
 func largest[T float](row []T) int {

@@ -94,6 +94,9 @@ func NewTreeScores(n *Node, d engine.DType) (*TreeScores, error) {
 	if err := a.secondClass(s); err != nil {
 		return nil, err
 	}
+	if err := a.settleVotes(s); err != nil {
+		return nil, err
+	}
 	e := &tree.Ensemble{Outputs: a.outputs, Base: make([]float64, a.outputs), Float32: a.float32, Covers: tree.CoverNone, Link: tree.LinkIdentity}
 	if len(a.base) != 0 && len(a.base) != a.outputs {
 		return nil, n.corrupt("%d base values for %d outputs", len(a.base), a.outputs)
@@ -118,35 +121,40 @@ func NewTreeScores(n *Node, d engine.DType) (*TreeScores, error) {
 	return s, e.Validate()
 }
 
-// secondClass folds a classifier of two labels whose leaves all vote for one
-// class into a single score.
+// secondClass folds a classifier of two labels whose leaves all vote for the first
+// class into a single score, and chooses how its label is found.
 func (a *treeAttrs) secondClass(s *TreeScores) error {
 	if a.n.Attrs["classifier"].Int != 1 || a.outputs > 2 || len(a.leafID) == 0 {
 		return nil
 	}
-	positive := true
-	for i, id := range a.leafID {
-		if id != a.leafID[0] {
-			if a.outputs == 2 && len(a.base) == 2 {
-				// onnxruntime drops the second class's sum here, or the first base value.
-				return a.n.unsupported("two base values for two classes, which runtimes add in different ways")
-			}
-			return nil
-		}
-		positive = positive && a.leafWeight[i] >= 0
-	}
 	if a.outputs == 1 {
+		return a.n.unsupported("a classifier of one label")
+	}
+	same := true
+	for _, id := range a.leafID {
+		same = same && id == a.leafID[0]
+	}
+	fold := same && a.leafID[0] == 0
+	if len(a.base) == 2 {
+		// onnxruntime drops the second class's sum here, or the first base value.
+		return a.n.unsupported("two base values for two classes, which runtimes add in different ways")
+	}
+	if len(a.base) == 1 && !fold {
+		// onnxruntime gives it to the first class, or to none.
+		return a.n.unsupported("one base value for two classes, which runtimes add in different ways")
+	}
+	s.Second = SecondOwn
+	if same && a.positive() {
+		s.Second = SecondOwnPositive
+	}
+	if !fold {
 		return nil
 	}
 	s.Second = SecondMixed
-	if positive {
+	if a.positive() {
 		s.Second = SecondPositive
 	}
-	if len(a.base) == 2 {
-		return a.n.unsupported("two base values for one score")
-	}
 	a.outputs = 1
-	a.leafID = make([]int64, len(a.leafID))
 	return nil
 }
 

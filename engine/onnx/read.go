@@ -297,6 +297,10 @@ func lower(n *graph.Node) ([]*graph.Node, error) {
 		op = graph.OpTreeScores
 	}
 	first := local(op, n.Inputs, []string{margin}, attrs)
+	if op == graph.OpTreeScores && attrs["n_targets"].Int == 1 && post.String != "PROBIT" {
+		// onnxruntime transforms the score of one target by PROBIT only.
+		post.String = "NONE"
+	}
 	if !classifier {
 		return []*graph.Node{first, local(graph.OpPostTransform, []string{margin}, n.Outputs, graph.Attrs{"post_transform": post})}, nil
 	}

@@ -72,6 +72,16 @@ func lowerTreeEnsemble(n *graph.Node) ([]*graph.Node, error) {
 		return nil, err
 	}
 	scores := &graph.Node{Name: n.Name, Domain: graph.DomainLocal, Op: graph.OpTreeScores, Version: n.Version, Inputs: n.Inputs, Outputs: n.Outputs, Attrs: attrs}
+	if targets, ok := n.Attrs["n_targets"]; (!ok || targets.Int == 1) && transform != "PROBIT" {
+		transform = "NONE" // as onnxruntime does it, here and in TreeEnsembleRegressor
+	}
+	if transform == "SOFTMAX" || transform == "LOGISTIC" {
+		// 1 is SOFTMAX and 2 LOGISTIC by the specification, the other way round in onnxruntime.
+		return nil, &engine.UnsupportedError{
+			What: "operator " + n.Title(), Version: fmt.Sprint(n.Version), Node: n.Label(),
+			Reason: fmt.Sprintf("post_transform %d of several targets, which runtimes read in different ways", n.Attrs["post_transform"].Int),
+		}
+	}
 	if transform == "NONE" {
 		return []*graph.Node{scores}, nil
 	}

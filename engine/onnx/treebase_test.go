@@ -21,8 +21,11 @@ func TestTwoBaseValues(t *testing.T) {
 	}{
 		{[]int64{0, 1}, []int64{0, 1}, []float32{0.3, -0.4}, true},
 		{[]int64{0, 1}, []int64{1, 1}, []float32{0.3, -0.4}, true},
-		{[]int64{0, 1}, []int64{0, 1}, nil, false},
+		{[]int64{0, 1}, []int64{0, 1}, nil, true}, // the second is voted for in one leaf only
+		{[]int64{0, 1}, []int64{1, 1}, nil, false},
 		{[]int64{0, 1, 2}, []int64{0, 1}, []float32{0.3, -0.4, 0.1}, false},
+		{[]int64{0, 1}, []int64{1, 1}, []float32{0.3}, true},
+		{[]int64{0, 1}, []int64{0, 0}, []float32{0.3}, false},
 	} {
 		n := &graph.Node{
 			Name: "trees", Domain: graph.DomainML, Op: "TreeEnsembleClassifier", Inputs: []string{"x"}, Outputs: []string{"label", "scores"},

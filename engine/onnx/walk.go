@@ -211,22 +211,23 @@ func (w *walker) nodeLink(n *graph.Node, name string) (tree.Link, bool) {
 		if name != n.Outputs[len(n.Outputs)-1] {
 			return "", false
 		}
-		if second == graph.SecondPositive {
-			return tree.LinkIdentity, true
-		}
 	} else if n.Op != graph.OpPostTransform {
 		return "", false
 	}
+	single := second == graph.SecondMixed || second == graph.SecondPositive
 	switch n.Attrs["post_transform"].String {
 	case "NONE":
 		return tree.LinkIdentity, true
 	case "LOGISTIC":
-		if second == graph.SecondMixed || n.Op == graph.OpPostTransform {
+		if single || n.Op == graph.OpPostTransform {
 			return tree.LinkSigmoid, true
 		}
 		return tree.LinkSigmoidEach, true
 	case "SOFTMAX":
-		return tree.LinkSoftmax, second == graph.SecondNone
+		if single { // it is not taken
+			return tree.LinkIdentity, true
+		}
+		return tree.LinkSoftmax, true
 	}
 	return "", false
 }

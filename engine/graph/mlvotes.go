@@ -1,0 +1,118 @@
+package graph
+
+// onnxruntime keeps for each output of a row whether a leaf voted for it: one that no
+// leaf voted for gets no base value, wins no label, and a second class is then made of
+// the first. A file in which that depends on the row is refused by name, since nobody
+// can mean it; what follows from the file alone is done as onnxruntime does it.
+
+// vote says which rows have a leaf that votes for an output.
+type vote uint8
+
+const (
+	voteNever vote = iota
+	voteSome
+	voteAlways
+)
+
+// votes tells for each output whether its leaves are reached: always, where all the
+// leaves of some tree vote for it. Ids out of range are reported elsewhere.
+func (a *treeAttrs) votes() []vote {
+	leaves := map[int64]int{}
+	for i, mode := range a.modes {
+		if mode == "LEAF" {
+			leaves[a.treeIDs[i]]++
+		}
+	}
+	type ballot struct {
+		tree int64
+		out  int64
+	}
+	seen := map[nodeKey]map[int64]bool{}
+	count := map[ballot]int{}
+	out := make([]vote, a.outputs)
+	for i, id := range a.leafID {
+		if id < 0 || id >= int64(a.outputs) {
+			continue
+		}
+		out[id] = max(out[id], voteSome)
+		key := nodeKey{a.leafTree[i], a.leafNode[i]}
+		if seen[key] == nil {
+			seen[key] = map[int64]bool{}
+		}
+		if seen[key][id] {
+			continue
+		}
+		seen[key][id] = true
+		b := ballot{a.leafTree[i], id}
+		if count[b]++; count[b] == leaves[b.tree] {
+			out[id] = voteAlways
+		}
+	}
+	return out
+}
+
+// settleVotes refuses what depends on the votes of a row, and takes the base value of
+// a target that none votes for.
+func (a *treeAttrs) settleVotes(s *TreeScores) error {
+	votes := a.votes()
+	if s.Aggregate == "MIN" || s.Aggregate == "MAX" {
+		if err := a.wholeBallots(); err != nil {
+			return err
+		}
+	}
+	if a.n.Attrs["classifier"].Int == 1 {
+		return a.settleClasses(votes)
+	}
+	for i, v := range votes {
+		if len(a.base) != a.outputs || a.outputs == 1 || a.base[i] == 0 || v == voteAlways {
+			continue
+		}
+		if v == voteSome {
+			return a.n.unsupported("a base value of target %d, for which only some leaves have a weight", i)
+		}
+		a.base[i] = 0
+	}
+	return nil
+}
+
+func (a *treeAttrs) settleClasses(votes []vote) error {
+	if a.outputs == 2 && votes[1] == voteSome {
+		return a.n.unsupported("two classes of which the second has weights in some leaves only")
+	}
+	if a.outputs < 3 || len(a.base) > 0 || a.positive() {
+		return nil
+	}
+	for i, v := range votes {
+		if v != voteAlways {
+			return a.n.unsupported("weights below 0 and a class %d for which not all leaves have a weight", i)
+		}
+	}
+	return nil
+}
+
+// wholeBallots refuses an extreme over trees whose leaves vote for different outputs.
+func (a *treeAttrs) wholeBallots() error {
+	single := a.singleOutputs()
+	votes := map[nodeKey]int{}
+	for i, id := range a.leafNode {
+		if key := (nodeKey{a.leafTree[i], id}); single[key.tree] < 0 {
+			votes[key]++
+		}
+	}
+	for _, n := range votes {
+		if n != a.outputs {
+			return a.n.unsupported("MIN or MAX of leaves that have weights for different outputs")
+		}
+	}
+	return nil
+}
+
+// positive reports whether no weight is below 0.
+func (a *treeAttrs) positive() bool {
+	for _, w := range a.leafWeight {
+		if w < 0 {
+			return false
+		}
+	}
+	return true
+}
