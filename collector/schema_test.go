@@ -80,6 +80,13 @@ func TestSchemaRefusals(t *testing.T) {
 	if _, err := NewSchema(matrixInfo("a", "a"), ModelConfig{}); err == nil || !strings.Contains(err.Error(), `"a" appears twice`) {
 		t.Errorf("doubled name: %v", err)
 	}
+	for d, what := range map[engine.DType]string{engine.Sequence: "is a sequence of tensors", engine.Nothing: "is an optional value", engine.Invalid: "has no element type"} {
+		info := matrixInfo("a")
+		info.Outputs = []engine.Spec{{Name: "probabilities", DType: d, Shape: []int{-1}}}
+		if _, err := NewSchema(info, ModelConfig{}); err == nil || !strings.Contains(err.Error(), `"probabilities" `+what) {
+			t.Errorf("an output of type %v: %v", d, err)
+		}
+	}
 }
 
 func TestMatrixLeavesDroppedColumnsOut(t *testing.T) {
