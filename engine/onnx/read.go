@@ -193,6 +193,8 @@ func (p *modelProto) nodeIn(n *nodeProto, at scope, dir string) ([]*graph.Node, 
 	}
 	graph.Capture(out)
 	switch {
+	case n.domain == domainContrib:
+		return lowerContrib(out)
 	case n.domain != graph.DomainML:
 		return []*graph.Node{out}, nil
 	case n.op == "SVMClassifier" || n.op == "SVMRegressor":

@@ -1,0 +1,159 @@
+package onnx
+
+import (
+	"fmt"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// domainContrib is the domain of onnxruntime's own operators, which its optimizer writes.
+const domainContrib = "com.microsoft"
+
+// contribForm is one of onnxruntime's operators and what it is made of here.
+type contribForm struct {
+	minIn, maxIn, maxOut int
+	attrs                []string
+	make                 func(c *contrib)
+}
+
+var contribForms = map[string]contribForm{
+	"Gelu":        {1, 1, 1, nil, func(c *contrib) { c.gelu(c.in(0), "none") }},
+	"BiasGelu":    {2, 2, 1, nil, func(c *contrib) { c.gelu(c.add(c.in(0), c.in(1)), "none") }},
+	"FastGelu":    {1, 2, 1, nil, func(c *contrib) { c.gelu(c.add(c.in(0), c.in(1)), "tanh") }},
+	"QuickGelu":   {1, 1, 1, []string{"alpha"}, (*contrib).quickGelu},
+	"FusedMatMul": {2, 2, 1, []string{"alpha", "transA", "transB", "transBatchA", "transBatchB"}, (*contrib).fusedMatMul},
+
+	"SkipLayerNormalization": {3, 5, 4, []string{"epsilon"}, (*contrib).skipNorm},
+}
+
+// contrib is an operator of onnxruntime on the way to ONNX's.
+type contrib struct {
+	n     *graph.Node
+	nodes []*graph.Node
+	err   error
+}
+
+// lowerContrib writes an operator of onnxruntime in ONNX's, or leaves it to be refused.
+func lowerContrib(n *graph.Node) ([]*graph.Node, error) {
+	form, ok := contribForms[n.Op]
+	if !ok {
+		return []*graph.Node{n}, nil
+	}
+	c := &contrib{n: n}
+	if len(n.Inputs) < form.minIn || len(n.Inputs) > form.maxIn || len(n.Outputs) == 0 || len(n.Outputs) > form.maxOut || n.Outputs[0] == "" {
+		return nil, corrupt("node %q (%s) has %d inputs and %d outputs", n.Label(), n.Title(), len(n.Inputs), len(n.Outputs))
+	}
+	for i := range form.minIn {
+		if n.Inputs[i] == "" {
+			return nil, corrupt("node %q (%s) has no input %d", n.Label(), n.Title(), i)
+		}
+	}
+	known := map[string]bool{}
+	for _, name := range form.attrs {
+		known[name] = true
+	}
+	for name := range n.Attrs {
+		if !known[name] {
+			c.refuse(fmt.Sprintf("attribute %q", name))
+		}
+	}
+	form.make(c)
+	return c.nodes, c.err
+}
+
+func (c *contrib) refuse(reason string) {
+	c.err = &engine.UnsupportedError{What: "operator " + c.n.Title(), Version: fmt.Sprint(c.n.Version), Node: c.n.Label(), Reason: reason}
+}
+
+// in is an input's name, "" where it is not given.
+func (c *contrib) in(i int) string {
+	if i < len(c.n.Inputs) {
+		return c.n.Inputs[i]
+	}
+	return ""
+}
+
+// node adds one that makes a value of the given name, or of one of its own.
+func (c *contrib) node(op string, version int, out string, attrs graph.Attrs, in ...string) string {
+	if out == "" {
+		out = fmt.Sprintf("%s/contrib%d", c.n.Outputs[0], len(c.nodes))
+	}
+	if attrs == nil {
+		attrs = graph.Attrs{}
+	}
+	c.nodes = append(c.nodes, &graph.Node{Name: c.n.Name, Op: op, Version: version, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+	return out
+}
+
+// add is the sum of a value and another that may not be there.
+func (c *contrib) add(a, b string) string {
+	if b == "" {
+		return a
+	}
+	return c.node("Add", 14, "", nil, a, b)
+}
+
+func (c *contrib) gelu(x, approximate string) {
+	c.node("Gelu", 20, c.n.Outputs[0], graph.Attrs{"approximate": {Kind: graph.AttrString, String: approximate}}, x)
+}
+
+func (c *contrib) quickGelu() {
+	alpha := graph.Attr{Kind: graph.AttrFloat, Float: 1.702}
+	if a, ok := c.n.Attrs["alpha"]; ok {
+		alpha = a
+	}
+	c.node("Swish", 24, c.n.Outputs[0], graph.Attrs{"alpha": alpha}, c.in(0))
+}
+
+func (c *contrib) fusedMatMul() {
+	if c.n.Attrs["transBatchA"].Int != 0 || c.n.Attrs["transBatchB"].Int != 0 {
+		c.refuse("transBatchA or transBatchB")
+		return
+	}
+	turned := func(i int, attr string) string {
+		if c.n.Attrs[attr].Int == 0 {
+			return c.in(i)
+		}
+		return c.node("Einsum", 12, "", graph.Attrs{"equation": {Kind: graph.AttrString, String: "...ij->...ji"}}, c.in(i))
+	}
+	a, b := turned(0, "transA"), turned(1, "transB")
+	alpha, ok := c.n.Attrs["alpha"]
+	if !ok || alpha.Float == 1 {
+		c.node("MatMul", 13, c.n.Outputs[0], nil, a, b)
+		return
+	}
+	product := c.node("MatMul", 13, "", nil, a, b)
+	t, err := engine.Of([]float32{alpha.Float})
+	if err != nil {
+		c.err = err
+		return
+	}
+	scale := c.node("Constant", 13, "", graph.Attrs{"value": {Kind: graph.AttrTensor, Tensor: t}})
+	c.node("Mul", 14, c.n.Outputs[0], nil, product, c.node("CastLike", 15, "", nil, scale, product))
+}
+
+// skipNorm normalises the sum of an input, another and a bias; the fourth output is the
+// sum. The second and third, means and deviations, are for training.
+func (c *contrib) skipNorm() {
+	for i := 1; i < min(3, len(c.n.Outputs)); i++ {
+		if c.n.Outputs[i] != "" {
+			c.refuse("the outputs mean and inv_std_var")
+			return
+		}
+	}
+	// The defaults of the two operators differ.
+	epsilon := graph.Attr{Kind: graph.AttrFloat, Float: 1e-12}
+	if a, ok := c.n.Attrs["epsilon"]; ok {
+		epsilon = a
+	}
+	sum := c.add(c.add(c.in(0), c.in(1)), c.in(4))
+	if len(c.n.Outputs) == 4 && c.n.Outputs[3] != "" {
+		sum = c.node("Identity", 14, c.n.Outputs[3], nil, sum)
+	}
+	in := []string{sum, c.in(2)}
+	if beta := c.in(3); beta != "" {
+		in = append(in, beta)
+	}
+	c.node("LayerNormalization", 17, c.n.Outputs[0], graph.Attrs{"axis": {Kind: graph.AttrInt, Int: -1}, "epsilon": epsilon}, in...)
+}
