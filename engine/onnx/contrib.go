@@ -25,6 +25,15 @@ var contribForms = map[string]contribForm{
 	"FusedMatMul": {2, 2, 1, []string{"alpha", "transA", "transB", "transBatchA", "transBatchB"}, (*contrib).fusedMatMul},
 
 	"SkipLayerNormalization": {3, 5, 4, []string{"epsilon"}, (*contrib).skipNorm},
+	"DynamicQuantizeMatMul":  {3, 5, 1, nil, (*contrib).dynamicMatMul},
+
+	"QLinearAdd":               {8, 8, 1, nil, func(c *contrib) { c.quantized("Add", 14, 2, nil) }},
+	"QLinearMul":               {8, 8, 1, nil, func(c *contrib) { c.quantized("Mul", 14, 2, nil) }},
+	"QLinearSigmoid":           {5, 5, 1, nil, func(c *contrib) { c.quantized("Sigmoid", 13, 1, nil) }},
+	"QLinearGlobalAveragePool": {5, 5, 1, []string{"channels_last"}, func(c *contrib) { c.quantizedPool("GlobalAveragePool", 1) }},
+	"QLinearAveragePool":       {5, 5, 1, []string{"channels_last", "auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"}, func(c *contrib) { c.quantizedPool("AveragePool", 11) }},
+	"QLinearConcat":            {5, 1 << 16, 1, []string{"axis"}, (*contrib).quantizedConcat},
+	"QLinearLeakyRelu":         {5, 5, 1, []string{"alpha"}, func(c *contrib) { c.quantized("LeakyRelu", 16, 1, c.n.Attrs) }},
 }
 
 // contrib is an operator of onnxruntime on the way to ONNX's.
@@ -46,7 +55,7 @@ func lowerContrib(n *graph.Node) ([]*graph.Node, error) {
 	}
 	for i := range form.minIn {
 		if n.Inputs[i] == "" {
-			return nil, corrupt("node %q (%s) has no input %d", n.Label(), n.Title(), i)
+			c.refuse(fmt.Sprintf("no input %d", i))
 		}
 	}
 	known := map[string]bool{}
@@ -57,6 +66,9 @@ func lowerContrib(n *graph.Node) ([]*graph.Node, error) {
 		if !known[name] {
 			c.refuse(fmt.Sprintf("attribute %q", name))
 		}
+	}
+	if c.err != nil {
+		return nil, c.err
 	}
 	form.make(c)
 	return c.nodes, c.err
@@ -156,4 +168,70 @@ func (c *contrib) skipNorm() {
 		in = append(in, beta)
 	}
 	c.node("LayerNormalization", 17, c.n.Outputs[0], graph.Attrs{"axis": {Kind: graph.AttrInt, Int: -1}, "epsilon": epsilon}, in...)
+}
+
+// quantized is an operator of floats between numbers of 8 bits: for each operand, and
+// then for the result, there are a scale and a zero point, which says the type.
+func (c *contrib) quantized(op string, version, operands int, attrs graph.Attrs) {
+	var in []string
+	for i := range operands {
+		in = append(in, c.node("DequantizeLinear", 13, "", nil, c.in(3*i), c.in(3*i+1), c.in(3*i+2)))
+	}
+	y := c.node(op, version, "", attrs, in...)
+	c.node("QuantizeLinear", 13, c.n.Outputs[0], nil, y, c.in(3*operands), c.in(3*operands+1))
+}
+
+// quantizedPool is a pool whose channels lie second.
+func (c *contrib) quantizedPool(op string, version int) {
+	attrs := graph.Attrs{}
+	for name, a := range c.n.Attrs {
+		switch {
+		case name != "channels_last":
+			attrs[name] = a
+		case a.Int != 0:
+			c.refuse("channels_last")
+			return
+		}
+	}
+	c.quantized(op, version, 1, attrs)
+}
+
+// quantizedConcat has the result's scale and zero point first.
+func (c *contrib) quantizedConcat() {
+	if len(c.n.Inputs)%3 != 2 {
+		c.err = corrupt("node %q (%s) has %d inputs", c.n.Label(), c.n.Title(), len(c.n.Inputs))
+		return
+	}
+	var in []string
+	for i := 2; i < len(c.n.Inputs); i += 3 {
+		if c.in(i) == "" || c.in(i+1) == "" || c.in(i+2) == "" {
+			c.refuse(fmt.Sprintf("no input %d, %d or %d", i, i+1, i+2))
+			return
+		}
+		in = append(in, c.node("DequantizeLinear", 13, "", nil, c.in(i), c.in(i+1), c.in(i+2)))
+	}
+	y := c.node("Concat", 13, "", c.n.Attrs, in...)
+	c.node("QuantizeLinear", 13, c.n.Outputs[0], nil, y, c.in(0), c.in(1))
+}
+
+// dynamicMatMul quantises a by itself and multiplies it by a b of 8 bits.
+func (c *contrib) dynamicMatMul() {
+	a := c.n.Outputs[0] + "/contribq"
+	scale, zero := a+"scale", a+"zero"
+	c.nodes = append(c.nodes, &graph.Node{
+		Name: c.n.Name, Op: "DynamicQuantizeLinear", Version: 11, Inputs: []string{c.in(0)}, Outputs: []string{a, scale, zero}, Attrs: graph.Attrs{},
+	})
+	in := []string{a, c.in(1), zero}
+	if z := c.in(3); z != "" {
+		in = append(in, z)
+	}
+	whole := c.node("MatMulInteger", 10, "", nil, in...)
+	real := c.node("Cast", 13, "", graph.Attrs{"to": {Kind: graph.AttrInt, Int: 1}}, whole)
+	out := c.n.Outputs[0]
+	if bias := c.in(4); bias != "" {
+		y := c.node("Mul", 14, "", nil, real, c.node("Mul", 14, "", nil, scale, c.in(2)))
+		c.node("Add", 14, out, nil, y, bias)
+		return
+	}
+	c.node("Mul", 14, out, nil, real, c.node("Mul", 14, "", nil, scale, c.in(2)))
 }

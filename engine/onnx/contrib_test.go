@@ -4,19 +4,40 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
 	"github.com/pellucid/pellucid/engine/onnx"
 )
 
-// flat is a float32 tensor of a case.
+// flat is a tensor of a case.
 type flat struct {
 	Name  string    `json:"name"`
+	Type  string    `json:"type"`
 	Shape []int     `json:"shape"`
-	Data  []float32 `json:"data"`
+	Data  []float64 `json:"data"`
+}
+
+func (f *flat) tensor() (*engine.Tensor, error) {
+	switch f.Type {
+	case "uint8":
+		return engine.Of(as[uint8](f.Data), f.Shape...)
+	case "int8":
+		return engine.Of(as[int8](f.Data), f.Shape...)
+	}
+	return engine.Of(as[float32](f.Data), f.Shape...)
+}
+
+func as[T uint8 | int8 | float32](v []float64) []T {
+	out := make([]T, len(v))
+	for i, e := range v {
+		out[i] = T(e)
+	}
+	return out
 }
 
 // TestContrib: onnxruntime's own operators answer as it does.
@@ -36,7 +57,7 @@ func TestContrib(t *testing.T) {
 		Inputs  []flat `json:"inputs"`
 		Outputs []flat `json:"outputs"`
 	}
-	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 16 {
+	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 38 {
 		t.Fatalf("%d cases, %v", len(cases), err)
 	}
 	for _, c := range cases {
@@ -51,7 +72,7 @@ func TestContrib(t *testing.T) {
 			}
 			var in engine.Values
 			for _, v := range c.Inputs {
-				x, err := engine.Of(v.Data, v.Shape...)
+				x, err := v.tensor()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -62,16 +83,53 @@ func TestContrib(t *testing.T) {
 				t.Fatalf("%d outputs, %v", len(out), err)
 			}
 			for i, want := range c.Outputs {
-				got := engine.Data[float32](out[i].Tensor)
+				got, _ := out[i].Tensor.Float64s()
 				if len(got) != len(want.Data) {
 					t.Fatalf("%s: %v, want %v", want.Name, out[i].Tensor.Shape(), want.Shape)
 				}
 				for k, v := range want.Data {
-					if d := math.Abs(float64(got[k] - v)); !(d <= 1e-5*max(1, math.Abs(float64(v)))) {
+					if d := math.Abs(got[k] - v); !(d <= 1e-5*max(1, math.Abs(v))) {
 						t.Errorf("%s[%d]: %v, want %v", want.Name, k, got[k], v)
 					}
 				}
 			}
 		})
+	}
+}
+
+// TestContribRefused: what is not done is refused by name, and a node that lacks what it
+// must have is corrupt.
+func TestContribRefused(t *testing.T) {
+	for _, c := range []struct {
+		op          string
+		inputs      []string
+		attrs       graph.Attrs
+		unsupported bool
+	}{
+		{"Attention", []string{"x"}, nil, true},
+		{"Gelu", []string{"x"}, graph.Attrs{"approximate": {Kind: graph.AttrString, String: "tanh"}}, true},
+		{"FusedMatMul", []string{"x", "x"}, graph.Attrs{"transBatchA": {Kind: graph.AttrInt, Int: 1}}, true},
+		{"QLinearSigmoid", []string{"x", "x", "", "x", "x"}, nil, true},
+		{"QLinearAveragePool", []string{"x", "x", "x", "x", "x"}, graph.Attrs{"channels_last": {Kind: graph.AttrInt, Int: 1}}, true},
+		{"QLinearConcat", []string{"x", "x", "x", "x", "x", "x"}, nil, false},
+		{"BiasGelu", []string{"x"}, nil, false},
+	} {
+		file, err := onnx.Encode(&onnx.Made{
+			Graph: &graph.Graph{
+				Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 1}}}, Outputs: []string{"y"},
+				Nodes: []*graph.Node{{Name: "n", Domain: "com.microsoft", Op: c.op, Version: 1, Inputs: c.inputs, Outputs: []string{"y"}, Attrs: c.attrs}},
+			},
+			Outputs: []engine.Spec{{Name: "y", DType: engine.Float32, Shape: []int{-1, 1}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The import of the operator set, which Encode does not write: field 8 of the model.
+		file = append(file, "\x42\x11\x0a\x0dcom.microsoft\x10\x01"...)
+		_, err = onnx.Read(file, "")
+		var unsupported *engine.UnsupportedError
+		if errors.As(err, &unsupported) != c.unsupported || errors.Is(err, engine.ErrCorrupt) == c.unsupported {
+			t.Errorf("%s: %v", c.op, err)
+		}
 	}
 }

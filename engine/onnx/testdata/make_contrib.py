@@ -17,17 +17,27 @@ from onnx import TensorProto, helper
 rng = np.random.default_rng(11)
 
 
-def case(name, op, shapes, outputs=("y",), **attrs):
-    """An input of each shape; None is an input that is not given."""
+def of(v, dtype):
+    return np.array(v, dtype=dtype)
+
+
+def quantized(shape, dtype):
+    """Numbers of 8 bits with a scale and a zero point."""
+    i = np.iinfo(dtype)
+    return [rng.integers(i.min, i.max, shape, dtype=dtype, endpoint=True), of(rng.uniform(0.01, 0.05), np.float32), of(rng.integers(i.min, i.max) // 4, dtype)]
+
+
+def case(name, op, shapes, outputs=("y",), result=TensorProto.FLOAT, **attrs):
+    """An input of each shape, or the array itself; None is an input that is not given."""
     names = ["" if s is None else f"x{i}" for i, s in enumerate(shapes)]
-    arrays = {n: rng.normal(size=s).astype(np.float32) * 2 for n, s in zip(names, shapes) if n}
+    arrays = {n: s if isinstance(s, np.ndarray) else rng.normal(size=s).astype(np.float32) * 2 for n, s in zip(names, shapes) if n}
     node = helper.make_node(op, names, list(outputs), domain="com.microsoft", **attrs)
-    ins = [helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in arrays.items()]
-    outs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs if n]
+    ins = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in arrays.items()]
+    outs = [helper.make_tensor_value_info(n, result, None) for n in outputs if n]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     data = helper.make_model(helper.make_graph([node], "g", ins, outs), opset_imports=opsets, ir_version=8).SerializeToString()
     got = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, arrays)
-    flat = lambda n, a: {"name": n, "shape": list(a.shape), "data": [float(v) for v in a.ravel()]}
+    flat = lambda n, a: {"name": n, "type": str(a.dtype), "shape": list(a.shape), "data": [float(v) for v in a.ravel()]}
     return {
         "name": name,
         "model": base64.b64encode(data).decode(),
@@ -55,6 +65,23 @@ def main(path):
         case("SkipLayerNormalization sum", "SkipLayerNormalization", [(2, 3, 8), (2, 3, 8), (8,), None, (8,)], outputs=("y", "", "", "sum")),
         case("SkipLayerNormalization broadcast", "SkipLayerNormalization", [(2, 3, 8), (1, 3, 8), (8,), (8,)]),
     ]
+    for dtype in (np.uint8, np.int8):
+        result = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        name, q = np.dtype(dtype).name, lambda *shape: quantized(shape, dtype)
+        to = lambda: q(1)[1:]
+        out += [
+            case("QLinearAdd " + name, "QLinearAdd", q(3, 40) + q(3, 40) + to(), result=result),
+            case("QLinearAdd broadcast " + name, "QLinearAdd", q(2, 3, 40) + q(40) + to(), result=result),
+            case("QLinearMul " + name, "QLinearMul", q(3, 40) + q(3, 40) + to(), result=result),
+            case("QLinearSigmoid " + name, "QLinearSigmoid", q(3, 40) + [of(1 / 256, np.float32), of(0, dtype)], result=result),
+            case("QLinearLeakyRelu " + name, "QLinearLeakyRelu", q(3, 40) + to(), result=result, alpha=0.1),
+            case("QLinearConcat " + name, "QLinearConcat", to() + q(3, 20) + q(3, 30), result=result, axis=1),
+            case("QLinearGlobalAveragePool " + name, "QLinearGlobalAveragePool", q(2, 3, 5, 7) + to(), result=result),
+            case("QLinearAveragePool " + name, "QLinearAveragePool", q(2, 3, 6, 7) + to(), result=result, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 0]),
+            case("DynamicQuantizeMatMul columns " + name, "DynamicQuantizeMatMul", [(3, 8), q(8, 5)[0], rng.uniform(0.01, 0.05, 5).astype(np.float32), q(5)[0]]),
+            case("DynamicQuantizeMatMul " + name, "DynamicQuantizeMatMul", [(3, 8)] + q(8, 5)),
+            case("DynamicQuantizeMatMul bias " + name, "DynamicQuantizeMatMul", [(3, 8)] + q(8, 5) + [(5,)]),
+        ]
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)
