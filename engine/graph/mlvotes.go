@@ -1,5 +1,7 @@
 package graph
 
+import "slices"
+
 // onnxruntime keeps for each output of a row whether a leaf voted for it: one that no
 // leaf voted for gets no base value, wins no label, and a second class is then made of
 // the first. A file in which that depends on the row is refused by name, since nobody
@@ -23,28 +25,19 @@ func (a *treeAttrs) votes() []vote {
 			leaves[a.treeIDs[i]]++
 		}
 	}
-	type ballot struct {
-		tree int64
-		out  int64
-	}
-	seen := map[nodeKey]map[int64]bool{}
-	count := map[ballot]int{}
+	type ballot struct{ tree, node, out int64 }
+	cast := make(map[ballot]bool, len(a.leafID))
+	count := map[nodeKey]int{} // by tree and output
 	out := make([]vote, a.outputs)
 	for i, id := range a.leafID {
-		if id < 0 || id >= int64(a.outputs) {
+		b := ballot{a.leafTree[i], a.leafNode[i], id}
+		if id < 0 || id >= int64(a.outputs) || cast[b] {
 			continue
 		}
+		cast[b] = true
 		out[id] = max(out[id], voteSome)
-		key := nodeKey{a.leafTree[i], a.leafNode[i]}
-		if seen[key] == nil {
-			seen[key] = map[int64]bool{}
-		}
-		if seen[key][id] {
-			continue
-		}
-		seen[key][id] = true
-		b := ballot{a.leafTree[i], id}
-		if count[b]++; count[b] == leaves[b.tree] {
+		key := nodeKey{b.tree, id}
+		if count[key]++; count[key] == leaves[b.tree] {
 			out[id] = voteAlways
 		}
 	}
@@ -54,35 +47,38 @@ func (a *treeAttrs) votes() []vote {
 // settleVotes refuses what depends on the votes of a row, and takes the base value of
 // a target that none votes for.
 func (a *treeAttrs) settleVotes(s *TreeScores) error {
-	votes := a.votes()
 	if s.Aggregate == "MIN" || s.Aggregate == "MAX" {
 		if err := a.wholeBallots(); err != nil {
 			return err
 		}
 	}
 	if a.n.Attrs["classifier"].Int == 1 {
-		return a.settleClasses(votes)
+		return a.settleClasses()
 	}
-	for i, v := range votes {
-		if len(a.base) != a.outputs || a.outputs == 1 || a.base[i] == 0 || v == voteAlways {
+	if len(a.base) != a.outputs || a.outputs == 1 {
+		return nil
+	}
+	for i, v := range a.votes() {
+		if a.base[i] == 0 || v == voteAlways {
 			continue
 		}
 		if v == voteSome {
 			return a.n.unsupported("a base value of target %d, for which only some leaves have a weight", i)
 		}
+		a.base = slices.Clone(a.base) // a tensor's may be the file's
 		a.base[i] = 0
 	}
 	return nil
 }
 
-func (a *treeAttrs) settleClasses(votes []vote) error {
-	if a.outputs == 2 && votes[1] == voteSome {
+func (a *treeAttrs) settleClasses() error {
+	if a.outputs == 2 && a.votes()[1] == voteSome {
 		return a.n.unsupported("two classes of which the second has weights in some leaves only")
 	}
 	if a.outputs < 3 || len(a.base) > 0 || a.positive() {
 		return nil
 	}
-	for i, v := range votes {
+	for i, v := range a.votes() {
 		if v != voteAlways {
 			return a.n.unsupported("weights below 0 and a class %d for which not all leaves have a weight", i)
 		}
