@@ -50,7 +50,7 @@ func positions(t *engine.Tensor, n int) ([]int, error) {
 			j += n
 		}
 		if j < 0 || j >= n {
-			return nil, fmt.Errorf("index %d is outside an axis of %d", index[i], n)
+			return nil, outsideAxis(n)
 		}
 		index[i] = j
 	}
@@ -218,7 +218,7 @@ func buildOneHot(b *builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		depths, ok := in[1].Float64s()
 		if !ok || len(depths) != 1 || depths[0] < 1 || depths[0] > math.MaxInt32 || in[2].Len() != 2 {
-			return nil, fmt.Errorf("depth of %d elements, values of %d", in[1].Len(), in[2].Len())
+			return nil, misfit("a depth that is not one number from 1 on, or values that are not two")
 		}
 		depth := int(depths[0])
 		shape := in[0].Shape()
@@ -284,7 +284,7 @@ func buildGatherND(b *builder) (Kernel, error) {
 					j += d
 				}
 				if j < 0 || j >= d {
-					return nil, fmt.Errorf("index %d is outside an axis of %d", index[i*depth+k], d)
+					return nil, outsideAxis(d)
 				}
 				at += j * strides[batch+k]
 			}
@@ -348,7 +348,7 @@ func slicePlaces(in []*engine.Tensor) (places []int, run int, err error) {
 				j += shape[k]
 			}
 			if j < 0 || j >= shape[k] {
-				return nil, 0, fmt.Errorf("index %d is outside an axis of %d", index[i*depth+k], shape[k])
+				return nil, 0, outsideAxis(shape[k])
 			}
 			places[i] += j * strides[k]
 		}

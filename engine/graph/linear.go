@@ -342,7 +342,7 @@ func roiAlign(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	total := 0
 	for i := range list {
 		if batch[i] < 0 || batch[i] >= shape[0] {
-			return nil, fmt.Errorf("index %d is outside an axis of %d", batch[i], shape[0])
+			return nil, outsideAxis(shape[0])
 		}
 		b := boxes[4*i:]
 		for k := range 2 {

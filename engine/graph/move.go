@@ -119,7 +119,7 @@ func buildReshape(b *builder) (Kernel, error) {
 			}
 			if d == -1 {
 				if hole >= 0 {
-					return nil, fmt.Errorf("shape %v has two dimensions to infer", want)
+					return nil, misfit("the shape has two dimensions to infer")
 				}
 				hole = i
 				continue
@@ -130,9 +130,12 @@ func buildReshape(b *builder) (Kernel, error) {
 		}
 		if hole >= 0 {
 			if known == 0 || in[0].Len()%known != 0 {
-				return nil, fmt.Errorf("reshape %v to %v: the number of elements differs", in[0].Shape(), want)
+				return nil, misfit("the number of elements differs from that of the shape %v", in[0].Shape())
 			}
 			shape[hole] = in[0].Len() / known
+		}
+		if volume(shape) != in[0].Len() {
+			return nil, misfit("the number of elements differs from that of the shape %v", in[0].Shape())
 		}
 		return view(x, in[0], shape)
 	}, nil
@@ -140,7 +143,7 @@ func buildReshape(b *builder) (Kernel, error) {
 
 func product(a, b int) (int, error) {
 	if b < 0 {
-		return 0, fmt.Errorf("a negative dimension %d", b)
+		return 0, misfit("a negative dimension")
 	}
 	if b != 0 && a > math.MaxInt/b {
 		return 0, engine.ErrTooLarge

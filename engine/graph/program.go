@@ -679,11 +679,26 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 	return nil
 }
 
+// misfitError is why a node cannot take values that depend on the caller's. Like
+// engine.InputError it holds none of them.
+type misfitError struct{ reason string }
+
+func (e *misfitError) Error() string { return e.reason }
+
+func misfit(format string, args ...any) error { return &misfitError{fmt.Sprintf(format, args...)} }
+
+// outsideAxis is the error of an index that an axis of n does not have.
+func outsideAxis(n int) error { return misfit("an index is outside an axis of %d", n) }
+
 // wrapNode adds the node to an error that does not name it yet.
 func wrapNode(n *Node, err error) error {
 	var u *engine.UnsupportedError
 	if errors.As(err, &u) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
+	}
+	var m *misfitError
+	if errors.As(err, &m) {
+		return &engine.InputError{Reason: fmt.Sprintf("the model cannot take these values: node %q (%s): %s", n.Label(), n.Title(), m.reason)}
 	}
 	return fmt.Errorf("run node %q (%s): %w", n.Label(), n.Title(), err)
 }

@@ -399,7 +399,7 @@ func buildTensorScatter(b *builder) (Kernel, error) {
 					to %= shape[a]
 				}
 				if to < 0 || to >= shape[a] {
-					return nil, fmt.Errorf("index %d is outside an axis of %d", to, shape[a])
+					return nil, outsideAxis(shape[a])
 				}
 				cp((o*shape[a]+to)*inner, (o*update[a]+k)*inner, inner)
 			}

@@ -1,0 +1,43 @@
+package graph
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// TestValuesThatDoNotFitAreTheCallers: what an operator cannot do with a caller's numbers
+// is an error of the input, which holds none of them.
+func TestValuesThatDoNotFitAreTheCallers(t *testing.T) {
+	for _, c := range []struct {
+		op    string
+		given []int64
+		say   string
+	}{
+		{"Gather", []int64{77777}, "outside an axis of 3"},
+		{"Gather", []int64{-77777}, "outside an axis of 3"},
+		{"Reshape", []int64{77777}, "number of elements"},
+		{"Reshape", []int64{77777, -1}, "number of elements"},
+		{"Reshape", []int64{-1, -1}, "two dimensions"},
+		{"Reshape", []int64{-77777, 1}, "negative dimension"},
+	} {
+		g := newPlainGraph(t)
+		g.Inputs = []engine.Spec{{Name: "i", DType: engine.Int64, Shape: []int{-1}}}
+		g.node(c.op, "y", nil, g.weigh("w", 3, 2), "i")
+		p, err := Compile(g.Graph)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given, err := engine.Of(c.given, len(c.given))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.Run(t.Context(), Options{}, engine.Values{{Name: "i", Tensor: given}}, []string{"y"})
+		var e *engine.InputError
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.say) || !strings.Contains(err.Error(), c.op) || strings.Contains(err.Error(), "77777") {
+			t.Errorf("%s %v: %v", c.op, c.given, err)
+		}
+	}
+}
