@@ -47,6 +47,9 @@ func (r *Repository) liveDigests() map[string]bool {
 			if s.live != nil {
 				out[s.live.version.Digest] = true
 			}
+			if s.unloaded != "" {
+				out[s.unloaded] = true
+			}
 		}
 	}
 	return out

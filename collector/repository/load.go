@@ -30,6 +30,8 @@ type held struct {
 	manifest []string
 	// inherited is the model.yaml that stands for what it took over, if anything.
 	inherited []byte
+	// bytes is the size of its model's files, by which memory is bounded.
+	bytes     int64
 	reference atomic.Pointer[stats.Reference]
 }
 
@@ -160,7 +162,7 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 		lines = append(lines, "model.yaml "+hex.EncodeToString(sum[:]))
 		slices.Sort(lines)
 	}
-	h := &held{manifest: lines, inherited: inherited}
+	h := &held{manifest: lines, inherited: inherited, bytes: sizeOf(s, lines)}
 	v := &collector.ModelVersion{
 		Name: s.name, Version: s.version, Digest: digestOf(lines),
 		Info: info, Schema: schema, Config: cfg, Model: m,
@@ -321,6 +323,21 @@ func manifest(s source, leave func(rel string) bool) ([]string, error) {
 	})
 	slices.Sort(lines)
 	return lines, err
+}
+
+// sizeOf adds up the files of a version. One that has gone meanwhile counts nothing:
+// the version is refused for it, or was read before.
+func sizeOf(s source, lines []string) (n int64) {
+	for _, line := range lines {
+		rel := fileOf(line)
+		if s.bare {
+			rel = s.file
+		}
+		if info, err := os.Stat(filepath.Join(s.dir, filepath.FromSlash(rel))); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // digestOf is the digest of a version whose files are lines.

@@ -35,6 +35,9 @@ type Config struct {
 	MaxBytes int64
 	// MaxModel bounds the memory that one model holds; 0 means the engine's default.
 	MaxModel int64
+	// MaxIdle bounds the model files, in bytes, of the versions kept in memory that are
+	// not live; 0 means 64 MiB. Others are read from the store again when asked for.
+	MaxIdle int64
 	// Poll is how often Dir is looked at; 0 means 2 seconds.
 	Poll time.Duration
 	// HashKey returns the secret of fields that are private by hash, making one the
@@ -61,9 +64,11 @@ type Repository struct {
 	// mu guards everything below.
 	mu     sync.RWMutex
 	models map[string]*model
-	// archive holds versions by digest: those live now and those that were
-	// asked for after they had gone.
+	// archive holds versions by digest: those live now and, within cfg.MaxIdle, those
+	// that were or were asked for after they had gone. Of these idle lists the digests,
+	// the latest used last.
 	archive map[string]*held
+	idle    []string
 
 	// loading is read-locked from before a version is kept in the store until it is in
 	// place, so that Drop takes none that is about to be.
@@ -87,6 +92,9 @@ type slot struct {
 	source source
 	live   *held
 	reason string
+	// unloaded is the digest of what Unload took out of memory, which is not for Drop:
+	// Load brings it back.
+	unloaded string
 	// remote is set for a version whose model is not here, which no scan removes.
 	remote bool
 }
@@ -96,6 +104,7 @@ type slot struct {
 func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	cfg.Poll = cmp.Or(cfg.Poll, 2*time.Second)
+	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 64<<20)
 	if cfg.Live == nil {
 		cfg.Live = func(*collector.ModelVersion) {}
 	}
@@ -180,6 +189,7 @@ func (r *Repository) refresh(ctx context.Context) error {
 			delete(r.models, name)
 		}
 	}
+	r.trim()
 	return nil
 }
 
@@ -221,8 +231,12 @@ func (r *Repository) install(ctx context.Context, s source) {
 		r.put(s, nil, err.Error())
 		return
 	}
+	if m := r.models[s.name]; m != nil && m.unloaded {
+		return // meanwhile: Load reads it again
+	}
 	r.put(s, h, "")
 	r.archive[h.version.Digest] = h
+	r.trim()
 	r.cfg.Live(h.version)
 	r.cfg.Log.Info("version live", "model", s.name, "version", s.version, "digest", h.version.Digest[:12], "took", time.Since(start).Round(time.Millisecond))
 }
@@ -239,7 +253,7 @@ func (r *Repository) put(s source, h *held, reason string) {
 		if have.source.version != s.version {
 			continue
 		}
-		have.source, have.reason = s, reason
+		have.source, have.reason, have.unloaded = s, reason, ""
 		if h != nil {
 			have.live = h
 		}
@@ -306,11 +320,22 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 // ByDigest returns a version that is live or was, reading it back from the
 // store where need be.
 func (r *Repository) ByDigest(digest string) (*collector.ModelVersion, error) {
+	h, err := r.byDigest(digest)
+	if err != nil {
+		return nil, err
+	}
+	return h.version, nil
+}
+
+func (r *Repository) byDigest(digest string) (*held, error) {
 	r.mu.RLock()
-	h := r.archive[digest]
+	h, idle := r.archive[digest], slices.Contains(r.idle, digest)
 	r.mu.RUnlock()
 	if h != nil {
-		return h.version, nil
+		if idle {
+			r.used(digest)
+		}
+		return h, nil
 	}
 	h, err := r.fromStore(digest)
 	if err != nil {
@@ -319,17 +344,69 @@ func (r *Repository) ByDigest(digest string) (*collector.ModelVersion, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if have := r.archive[digest]; have != nil {
-		return have.version, nil
+		return have, nil
 	}
 	r.archive[digest] = h
-	return h.version, nil
+	r.trim()
+	return h, nil
+}
+
+// used puts an idle version last among those to be forgotten.
+func (r *Repository) used(digest string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.idle, digest); i >= 0 {
+		r.idle = append(slices.Delete(r.idle, i, i+1), digest)
+	}
+}
+
+// trim forgets versions that are not live, the least lately used first, until the
+// rest are within cfg.MaxIdle. Those without a model of their own are few bytes, and
+// not in the store. The caller holds mu.
+func (r *Repository) trim() {
+	live := map[*held]bool{}
+	for _, m := range r.models {
+		for _, s := range m.versions {
+			if s.live != nil {
+				live[s.live] = true
+			}
+		}
+	}
+	for h := range live {
+		if have := r.archive[h.version.Digest]; !live[have] {
+			r.archive[h.version.Digest] = h // the same files under another name
+		}
+	}
+	idle := func(digest string) bool {
+		h := r.archive[digest]
+		return h != nil && h.version.Model != nil && !live[h]
+	}
+	r.idle = slices.DeleteFunc(r.idle, func(digest string) bool { return !idle(digest) })
+	total := int64(0)
+	for digest, h := range r.archive {
+		if !idle(digest) {
+			continue
+		}
+		total += h.bytes
+		if !slices.Contains(r.idle, digest) {
+			r.idle = append(r.idle, digest)
+		}
+	}
+	for len(r.idle) > 0 && total > r.cfg.MaxIdle {
+		total -= r.archive[r.idle[0]].bytes
+		delete(r.archive, r.idle[0])
+		r.idle = r.idle[1:]
+	}
 }
 
 // Reference returns the reference in force for a version, live or not, or nil. It
 // is known even of an upstream's version that this process has not met yet.
 func (r *Repository) Reference(digest string) *stats.Reference {
-	if v, err := r.ByDigest(digest); err == nil {
-		return v.Reference()
+	r.mu.RLock()
+	h := r.archive[digest]
+	r.mu.RUnlock()
+	if h != nil {
+		return h.reference.Load()
 	}
 	if !digestRule.MatchString(digest) {
 		return nil
@@ -419,18 +496,23 @@ func (r *Repository) Unload(_ context.Context, name string) error {
 		return fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
 	}
 	m.unloaded = true
+	for _, s := range m.versions {
+		if s.live != nil && s.live.version.Model != nil {
+			// Nothing of it may answer again but what Load reads.
+			s.unloaded, s.live, s.source.stamp = s.live.version.Digest, nil, ""
+		}
+	}
+	r.trim()
 	return nil
 }
 
 // SetReference puts a reference in force for the version of that digest and
 // keeps it in the store, so that it survives a restart.
 func (r *Repository) SetReference(digest string, ref *stats.Reference) error {
-	if _, err := r.ByDigest(digest); err != nil {
+	h, err := r.byDigest(digest)
+	if err != nil {
 		return err
 	}
-	r.mu.RLock()
-	h := r.archive[digest]
-	r.mu.RUnlock()
 	dir := filepath.Join(r.cfg.Store, digest)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keep the reference: %w", err)
