@@ -39,6 +39,7 @@ var (
 const (
 	CaptureFull     = "full"
 	CaptureRedacted = "redacted" // but for what patterns took out of its features
+	CaptureInputs   = "inputs"   // without outputs: their shapes were not the declared ones
 	CaptureCut      = "cut"      // without features: they were too large
 	CaptureSampled  = "sampled"  // without features, by a rule; with their bins
 	CaptureNone     = "none"     // without features, or not at all
@@ -79,7 +80,7 @@ type Prediction struct {
 	Status int
 	Error  string
 	// Capture says what of the request is stored: "full", "redacted" (but for what
-	// patterns took out of its features), "cut", "sampled" or "none" (features absent).
+	// patterns took out of its features), "inputs" (outputs absent), "cut", "sampled" or "none" (features absent).
 	Capture string
 	// Weight is the number of predictions that each row stands for, 1 but where whoever
 	// made it elsewhere said otherwise or refused requests were sampled; 0 means 1.

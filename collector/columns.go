@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -189,7 +190,7 @@ func rowOf[T any](v []T, r, rows int) []T {
 // Fields that are masked, hashed or bucketed are replaced first: no value of theirs
 // is in what is returned. Half floats become float32, booleans and integers int64,
 // all exactly. Where that leaves a tensor as it is, its memory is shared. Sealed fields
-// need FlattenFor.
+// need FlattenFor. The error wraps ErrShape where a tensor is not rows rows of its field.
 //
 // It allocates once an element type at most (a few words more where the model has
 // tensors whose size varies).
@@ -348,6 +349,14 @@ func gather[T any](dst []T, keep []int, n, rows int, at func(int) T) {
 	}
 }
 
+// ErrShape is wrapped by the error of values that are not shaped as their schema says,
+// which happens where a model declares other shapes than it answers with, or none.
+var ErrShape = errors.New("not of the declared shape")
+
+func misshapen(f *Field, t *engine.Tensor, rows int) error {
+	return fmt.Errorf("flatten: tensor %q has shape %v where %d rows of %v are declared: %w", f.Name, t.Shape(), rows, f.Shape, ErrShape)
+}
+
 // matchTensors finds each stored field's tensor and checks that it fits.
 func matchTensors(fields []Field, vals engine.Values, rows int) ([]*engine.Tensor, error) {
 	tensors := make([]*engine.Tensor, len(fields))
@@ -364,7 +373,7 @@ func matchTensors(fields []Field, vals engine.Values, rows int) ([]*engine.Tenso
 			return nil, fmt.Errorf("flatten: tensor %q is %s where %s is declared", f.Name, t.DType(), f.DType)
 		}
 		if !fits(f, t, rows) {
-			return nil, fmt.Errorf("flatten: tensor %q has shape %v where %d rows of %v are declared", f.Name, t.Shape(), rows, f.Shape)
+			return nil, misshapen(f, t, rows)
 		}
 		tensors[i] = t
 	}

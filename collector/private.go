@@ -74,6 +74,11 @@ func redact(at Scope, fields []Field, vals engine.Values, rows int) (engine.Valu
 	if !anyTransformed(fields) {
 		return vals, nil
 	}
+	for i := range fields {
+		if t := vals.Get(fields[i].Name); t != nil && transformed(&fields[i]) && !fits(&fields[i], t, rows) {
+			return nil, misshapen(&fields[i], t, rows)
+		}
+	}
 	seal, err := sealers(at, fields, rows, func(i int) (*engine.Tensor, error) { return vals.Get(fields[i].Name), nil })
 	if err != nil {
 		return nil, fmt.Errorf("flatten: %w", err)

@@ -159,7 +159,7 @@ func (s *server) loadPrediction(c echo.Context) (*predictionPage, error) {
 		return nil, err
 	}
 	page.Outputs, page.Features = fieldRows(page.P.Outputs, page.Privacy.Outputs), fieldRows(page.P.Features, page.Privacy.Features)
-	if len(page.P.Features) == 0 && (len(page.Features) == 0 || page.P.Capture != collector.CaptureFull) {
+	if len(page.P.Features) == 0 && (len(page.Features) == 0 || page.P.Capture != collector.CaptureFull && page.P.Capture != collector.CaptureInputs) {
 		page.Features, page.NoFeatures = nil, noFeatures(page.P)
 	}
 	page.Unexplained = unexplained(page.P, page.Privacy)

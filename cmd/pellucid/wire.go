@@ -335,7 +335,7 @@ func (s *server) explainRow(ctx context.Context, tenant string, p *collector.Sto
 	if p.Capture == collector.CaptureRedacted {
 		return nil, fmt.Errorf("capture.patterns took something out of its features: %w", collector.ErrRefused)
 	}
-	if p.Capture != collector.CaptureFull {
+	if p.Capture != collector.CaptureFull && p.Capture != collector.CaptureInputs {
 		return nil, fmt.Errorf("its features are not stored (capture: %s): %w", p.Capture, collector.ErrRefused)
 	}
 	v, err := s.versionOf(p)

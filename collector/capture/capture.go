@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+	"weak"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
@@ -137,7 +138,7 @@ type Capturer struct {
 	// versions holds the schemas in use by model and version.
 	versions sync.Map
 	// recent and appended are the last of both, to be told by their pointer.
-	recent   atomic.Pointer[collector.ModelVersion]
+	recent   atomic.Pointer[weak.Pointer[collector.ModelVersion]]
 	appended atomic.Pointer[collector.Schema]
 	// schemaMu lets one goroutine at a time append a schema.
 	schemaMu sync.Mutex
@@ -276,7 +277,11 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 		p.Capture = collector.CaptureCut
 	default:
 		// It leaves out what the schema drops: this is the choke point.
-		if p.Features, err = collector.FlattenFor(collector.Scope{Tenant: p.Tenant, Model: p.Model}, v.Schema.Features, in, p.Rows); err != nil {
+		if p.Features, err = collector.FlattenFor(collector.Scope{Tenant: p.Tenant, Model: p.Model}, v.Schema.Features, in, p.Rows); p.Rows == 1 && errors.Is(err, collector.ErrShape) {
+			// Inputs that are no rows of each other: the request was one prediction, and
+			// the schema has room for one row of each.
+			p.Features, p.Capture = collector.Columns{}, collector.CaptureNone
+		} else if err != nil {
 			return fmt.Errorf("features: %w", err)
 		}
 		if c.redactColumn(v.Schema.Features, p.Features.Str, p.Rows) {
@@ -286,7 +291,16 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	if out == nil {
 		return nil
 	}
-	if p.Outputs, err = collector.Flatten(v.Schema.Outputs, out, p.Rows); err != nil {
+	if p.Outputs, err = collector.Flatten(v.Schema.Outputs, out, p.Rows); errors.Is(err, collector.ErrShape) {
+		// The model answered, so the caller is answered: what cannot be laid out is
+		// left out, and said to be. No score can be told of such outputs either.
+		p.Outputs = collector.Columns{}
+		if p.Capture == collector.CaptureFull {
+			p.Capture = collector.CaptureInputs
+		}
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("outputs: %w", err)
 	}
 	if v.Info != nil {
@@ -416,13 +430,14 @@ func bounded(s string, n int) string {
 // know notes the schema that a version is recorded under. A version that comes again
 // and again is known by its pointer.
 func (c *Capturer) know(v *collector.ModelVersion) {
-	if c.recent.Load() == v {
+	if last := c.recent.Load(); last != nil && last.Value() == v {
 		return
 	}
 	if known, _ := c.versions.Load(versionKey{v.Name, v.Version}); known != v.Schema {
 		c.versions.Store(versionKey{v.Name, v.Version}, v.Schema)
 	}
-	c.recent.Store(v)
+	last := weak.Make(v) // an unloaded version is not to stay in memory for this
+	c.recent.Store(&last)
 }
 
 // ensureSchema appends the schema once a process, before the first prediction

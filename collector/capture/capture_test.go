@@ -266,6 +266,16 @@ func TestWhatIsStoredOfARequest(t *testing.T) {
 	f("no limit", -1, in(), answer(t, 1), "full", true, true)
 	f("failed before its inputs were read", 0, nil, nil, "none", false, false)
 	f("failed in the model", 0, in(), nil, "full", true, false)
+	f("outputs of another shape than the declared", 0, in(), answer(t, 1, 2, 3), "inputs", true, false)
+	f("no value where one is declared", 0, in(), answer(t), "inputs", true, false)
+	f("inputs that are no rows of each other", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1), "none", false, true)
+	f("neither", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1, 2), "none", false, false)
+	masked, err := collector.NewSchema(v.Info, collector.ModelConfig{Features: []collector.FeatureConfig{{Name: "age", Private: collector.PrivacyMask}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v = &collector.ModelVersion{Name: "m", Version: "1", Digest: v.Digest, Info: v.Info, Schema: masked}
+	f("masked inputs that are no rows of each other", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1), "none", false, true)
 }
 
 func TestErrorsAreBounded(t *testing.T) {

@@ -564,8 +564,8 @@ func TestVersionsAndRowsMustBeSaid(t *testing.T) {
 		t.Errorf("equal first dimensions: %d %s", w.Code, w.Body)
 	}
 	w := r.do("POST", "/v2/models/two/infer", inputs(tensor("a", "FP32", "[2,3]", "[1,2,3,4,5,6]"), one))
-	if w.Code != 400 || !strings.Contains(errorBody(t, w), `input "b" has a first dimension of 1 where "a" has 2`) {
-		t.Errorf("unequal first dimensions: %d %s", w.Code, w.Body)
+	if w.Code != 200 || r.tape.last(t).Rows != 1 {
+		t.Errorf("unequal first dimensions: %d %s, %d rows", w.Code, w.Body, r.tape.last(t).Rows)
 	}
 }
 

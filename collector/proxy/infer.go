@@ -96,9 +96,6 @@ func (k *call) bind(req *oip.Request) (engine.Values, error) {
 		return nil, fail(http.StatusRequestEntityTooLarge, "the request has %d rows, the limit is %d", rows, oip.Number(k.s.cfg.MaxRows))
 	}
 	k.rows = rows
-	if err := k.oneFirstDimension(in); err != nil {
-		return nil, err
-	}
 	if err := k.mark(req); err != nil {
 		return nil, err
 	}
@@ -108,22 +105,6 @@ func (k *call) bind(req *oip.Request) (engine.Values, error) {
 	k.stages.Decode = int64(time.Since(k.start))
 	k.bound = in
 	return in, nil
-}
-
-// oneFirstDimension refuses tensors of a batched model whose first dimensions
-// differ. They are one prediction, but a row of the record has room for one row of
-// each input only.
-func (k *call) oneFirstDimension(in engine.Values) error {
-	if !collector.Batched(k.v.Info) {
-		return nil
-	}
-	for _, x := range in {
-		if n := x.Tensor.Rows(); n != in[0].Tensor.Rows() {
-			return fail(http.StatusBadRequest, "input %q has a first dimension of %d where %q has %d: as rows they must be as many, and what is no rows cannot be recorded",
-				oip.Own(x.Name), n, oip.Own(in[0].Name), in[0].Tensor.Rows())
-		}
-	}
-	return nil
 }
 
 // answer is what a model gave: its declared outputs, in their order, and those

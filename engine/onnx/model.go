@@ -169,6 +169,9 @@ func features(in []engine.Spec, metadata map[string]string) []engine.Feature {
 		if s.DType > engine.String {
 			return nil // no type of a column
 		}
+		if len(s.Shape) > 0 && s.Shape[0] != -1 && s.Shape[0] != 1 {
+			return nil // a fixed batch is one request, so its columns have no one value
+		}
 	}
 	if len(in) == 1 && len(in[0].Shape) == 2 && in[0].DType.IsFloat() {
 		m := in[0].Shape[1]
