@@ -22,7 +22,7 @@ func buildNonMaxSuppression(b *builder) (Kernel, error) {
 		boxes, ok := in[0].Float64s()
 		scores, also := in[1].Float64s()
 		if !ok || !also || len(bs) != 3 || len(ss) != 3 || bs[2] != 4 || bs[0] != ss[0] || bs[1] != ss[2] {
-			return nil, fmt.Errorf("boxes of shape %v with scores of %v", bs, ss)
+			return nil, misfit("boxes of shape %v with scores of %v", bs, ss)
 		}
 		s := &suppression{centre: centre}
 		most, least := 0, math.Inf(-1)

@@ -35,7 +35,7 @@ func BroadcastShape(a, b []int) ([]int, error) {
 		case out[off+i] == 1:
 			out[off+i] = d
 		default:
-			return nil, fmt.Errorf("shapes %v and %v cannot be broadcast", a, b)
+			return nil, misfit("shapes %v and %v cannot be broadcast", a, b)
 		}
 	}
 	return out, nil

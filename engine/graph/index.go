@@ -66,11 +66,11 @@ func buildGatherElements(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		if len(want) != len(shape) {
-			return nil, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
+			return nil, misfit("indices of shape %v for data of shape %v", want, shape)
 		}
 		for i, d := range want {
 			if i != a && d > shape[i] {
-				return nil, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
+				return nil, misfit("indices of shape %v for data of shape %v", want, shape)
 			}
 		}
 		index, err := positions(in[1], shape[a])

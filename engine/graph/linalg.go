@@ -163,7 +163,7 @@ func buildGemm(b *builder) (Kernel, error) {
 func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, error) {
 	sa, sb := in[0].Shape(), in[1].Shape()
 	if len(sa) != 2 || len(sb) != 2 {
-		return nil, fmt.Errorf("operands of shapes %v and %v", sa, sb)
+		return nil, misfit("operands of shapes %v and %v", sa, sb)
 	}
 	m, k, kb, n := sa[0], sa[1], sb[0], sb[1]
 	if g.transA {
@@ -173,7 +173,7 @@ func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, err
 		kb, n = n, kb
 	}
 	if k != kb {
-		return nil, fmt.Errorf("operands of shapes %v and %v", sa, sb)
+		return nil, misfit("operands of shapes %v and %v", sa, sb)
 	}
 	t, out, err := rawOf[T](x, m, n)
 	if err != nil {
@@ -195,7 +195,7 @@ func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, err
 	}
 	shape, err := BroadcastShape(t.Shape(), c.Shape())
 	if err != nil || len(shape) != 2 || shape[0] != m || shape[1] != n {
-		return nil, fmt.Errorf("bias of shape %v for a result of shape %v", c.Shape(), t.Shape())
+		return nil, misfit("bias of shape %v for a result of shape %v", c.Shape(), t.Shape())
 	}
 	bias, beta := engine.Data[T](c), T(g.beta)
 	if v, ok := any(out).([]float32); ok && beta == 1 {
@@ -225,7 +225,7 @@ type MatMulShape struct {
 // NewMatMulShape works out MatMul's geometry under NumPy's rules.
 func NewMatMulShape(a, b []int) (*MatMulShape, error) {
 	if len(a) == 0 || len(b) == 0 {
-		return nil, fmt.Errorf("operands of shapes %v and %v", a, b)
+		return nil, misfit("operands of shapes %v and %v", a, b)
 	}
 	rowVec, colVec := len(a) == 1, len(b) == 1
 	if rowVec {
@@ -236,7 +236,7 @@ func NewMatMulShape(a, b []int) (*MatMulShape, error) {
 	}
 	s := &MatMulShape{M: a[len(a)-2], K: a[len(a)-1], N: b[len(b)-1], A: a[:len(a)-2], B: b[:len(b)-2]}
 	if s.K != b[len(b)-2] {
-		return nil, fmt.Errorf("operands of shapes %v and %v", a, b)
+		return nil, misfit("operands of shapes %v and %v", a, b)
 	}
 	var err error
 	if s.Batch, err = BroadcastShape(s.A, s.B); err != nil {

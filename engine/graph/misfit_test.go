@@ -41,3 +41,26 @@ func TestValuesThatDoNotFitAreTheCallers(t *testing.T) {
 		}
 	}
 }
+
+// TestShapesThatDoNotFitAreTheCallers: inputs whose shapes are fine alone and not together.
+func TestShapesThatDoNotFitAreTheCallers(t *testing.T) {
+	for _, op := range []string{"Add", "MatMul", "Concat"} {
+		g := newPlainGraph(t)
+		g.Inputs = []engine.Spec{{Name: "a", DType: engine.Float32, Shape: []int{-1, -1}}, {Name: "b", DType: engine.Float32, Shape: []int{-1, -1}}}
+		var attrs Attrs
+		if op == "Concat" {
+			attrs = Attrs{"axis": Attr{Kind: AttrInt, Int: 1}}
+		}
+		g.node(op, "y", attrs, "a", "b")
+		p, err := Compile(g.Graph)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := engine.Values{{Name: "a", Tensor: noise(t, g.r, 2, 3)}, {Name: "b", Tensor: noise(t, g.r, 5, 3)}}
+		_, err = p.Run(t.Context(), Options{}, in, []string{"y"})
+		var e *engine.InputError
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), op) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+}

@@ -318,7 +318,7 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 	for i, t := range in[1:] {
 		for k, d := range t.Shape() {
 			if k != a && d != shape[k] {
-				return nil, fmt.Errorf("input %d has shape %v, the first has %v", i+1, t.Shape(), in[0].Shape())
+				return nil, misfit("input %d has shape %v, the first has %v", i+1, t.Shape(), in[0].Shape())
 			}
 		}
 		shape[a] += t.Shape()[a]
