@@ -97,3 +97,44 @@ func TestIdleVersionsLeaveMemory(t *testing.T) {
 		t.Errorf("within the bound it is read twice: %v", err)
 	}
 }
+
+// TestTheLeastLatelyUsedIsForgotten: of two idle versions and room for one.
+func TestTheLeastLatelyUsedIsForgotten(t *testing.T) {
+	f := newFixture(t)
+	for _, name := range []string{"m/1", "m/2"} {
+		f.model(t, name)
+		f.write(t, name+"/notes.md", name)
+	}
+	r := f.open(t, time.Hour)
+	var digests []string
+	for _, version := range []string{"1", "2"} {
+		v, err := r.Find("m", version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, v.Digest)
+	}
+	if err := r.Unload(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	for _, first := range []int{0, 1} {
+		kept, err := r.ByDigest(digests[1-first])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.ByDigest(digests[first]); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := r.ByDigest(digests[1-first]); err != nil || again != kept {
+			t.Fatalf("two that fit: %v", err)
+		}
+		r.mu.Lock()
+		r.cfg.MaxIdle = r.archive[digests[0]].bytes
+		r.trim()
+		if r.archive[digests[first]] != nil || r.archive[digests[1-first]] == nil {
+			t.Errorf("the one used last is not the one kept")
+		}
+		r.cfg.MaxIdle = 1 << 30
+		r.mu.Unlock()
+	}
+}
