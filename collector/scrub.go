@@ -21,6 +21,7 @@ import (
 // what base64 and hexadecimal stand for, and a number however it is rounded and grouped.
 type Scrubber struct {
 	long    forms           // those of wholeFrom bytes and more, wherever they are
+	read    forms           // the same in one case, and their words, for what a text reads as
 	words   map[string]bool // shorter ones, as words
 	numbers []float64       // magnitudes, in order
 	size    int             // bytes that all this takes, about
@@ -50,7 +51,7 @@ const (
 func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 	s := Scrubber{words: map[string]bool{}}
 	seen, done := map[string]bool{}, map[string]bool{}
-	var list []string
+	var list, read []string
 	add := func(t string) bool {
 		if !seen[t] {
 			seen[t] = true
@@ -69,6 +70,10 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 			if strings.Trim(t, "0123456789.eE+-") == "" {
 				return add(t) && add(strings.ToUpper(t)) // nothing in it is ever escaped
 			}
+		}
+		for _, form := range readForms(t) {
+			s.size += len(form) + formCost
+			read = append(read, form)
 		}
 		for _, form := range asRepeated(t) {
 			if !add(form) {
@@ -95,7 +100,7 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 		}
 		return len(t) < wholeFrom
 	})
-	s.long = newForms(list)
+	s.long, s.read = newForms(list), newForms(slices.Compact(sorted(read)))
 	slices.Sort(s.numbers)
 	s.numbers = slices.Compact(s.numbers)
 	return s
@@ -111,17 +116,24 @@ func (x Scrubber) Join(y Scrubber) Scrubber {
 	case y.Empty():
 		return x
 	}
-	list := append(slices.Clone(x.long.list), y.long.list...)
-	slices.Sort(list)
-	out := Scrubber{long: newForms(slices.Compact(list)), words: maps.Clone(x.words), numbers: append(slices.Clone(x.numbers), y.numbers...)}
+	list := sorted(append(slices.Clone(x.long.list), y.long.list...))
+	read := sorted(append(slices.Clone(x.read.list), y.read.list...))
+	out := Scrubber{long: newForms(slices.Compact(list)), read: newForms(slices.Compact(read)), words: maps.Clone(x.words), numbers: append(slices.Clone(x.numbers), y.numbers...)}
 	maps.Copy(out.words, y.words)
 	slices.Sort(out.numbers)
 	out.numbers = slices.Compact(out.numbers)
-	for _, t := range out.long.list {
-		out.size += len(t) + formCost
+	for _, list := range [][]string{out.long.list, out.read.list} {
+		for _, t := range list {
+			out.size += len(t) + formCost
+		}
 	}
 	out.size += len(out.words)*2*formCost + len(out.numbers)*8
 	return out
+}
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
 }
 
 // Empty reports whether it takes out nothing, Full whether it leaves nothing.
@@ -230,6 +242,7 @@ func (x Scrubber) without(s string, least int) string {
 	w := stepsFor(s)
 	s = x.encoded(s, least, w)
 	s = masked(s, func(s string, i int) (from, to int) { return i, i + x.long.at(s[i:], least, w) })
+	s = x.unread(s, least, w)
 	if w.gone() {
 		return Masked // made to take long; what is in it is not known
 	}

@@ -91,6 +91,44 @@ func TestScrubberFindsWhatIsWrittenAnotherWay(t *testing.T) {
 }
 
 // TestScrubberPrecision: what is no value stays, of thousands of numbers and hashes.
+// TestScrubberReads: what a stranger found in clear, and its like.
+func TestScrubberReads(t *testing.T) {
+	long := "Lindenthalqx " + strings.Repeat("z", 1500)
+	s := NewScrubber([]json.RawMessage{json.RawMessage(`918273645.75`)}, []string{
+		"O'Brian Quux1", "d'Q4kqab", "Qtmnc/2", `Qone/x?y, Ulm; (z) & "N" <b>`, "‹Qangle›", long, "Gerda Weißkopf", "Anna Zimmerhagen", "Doro O'Tannhauser", "Emil d'Ambrosetti", "Zoë😀x",
+	})
+	for text, leak := range map[string]string{
+		`bad name O&#x27;Brian Quux1 given`: "Brian",
+		`bad name d&#x27;Q4kqab`:            "Q4kqab",
+		`bad name d&apos;Q4kqab`:            "Q4kqab",
+		`{"v":"Qtmnc\/2"}`:                  "Qtmnc",
+		`in /p/Qone/x%3Fy%2C%20Ulm%3B%20%28z%29%20%26%20%22N%22%20%3Cb%3E`: "Qone",
+		`in /p/Qone%2Fx%3Fy%2c%20Ulm%3b%20(z)%20%26%20%22N%22%20%3cb%3e`:   "Qone",
+		`in /p?v=Qone%2Fx%3Fy%2C+Ulm%3B+%28z%29+%26+%22N%22+%3Cb%3E`:       "Qone",
+		`%e2%80%b9Qangle%e2%80%ba`:                                         "Qangle",
+		`\u2039Qangle\u203A`:                                               "Qangle",
+		`no Lindenthalqx there`:                                            "Lindenthalqx",
+		`no GERDA WEISSKOPF there`:                                         "WEISSKOPF",
+		`no zimmerhagen there`:                                             "zimmerhagen",
+		`O&#39;Tannhauser`:                                                 "Tannhauser",
+		`WHERE name = 'd''Ambrosetti'`:                                     "Ambrosetti",
+		`'O\'Tannhauser'`:                                                  "Tannhauser",
+		`int 918273645 there`:                                              "918273645",
+		`{"a":"{\"b\":\"O\\u0027Brian Quux1\"}"}`:                          "Brian",
+		`"Zo\u00EB\ud83d\ude00X"`:                                          "ud83d",
+		`%25C3%259F gerda%2520wei%25C3%259Fkopf`:                           "gerda",
+	} {
+		if got := s.Text(text); strings.Contains(got, leak) {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+	for _, text := range []string{"a plain message, 12 % of it", "100%25 of &amp; and \\n", "SELECT 'x''y'", "brianson is not a name here", "port 8080, id 918273", "&;%zz\\u12\\x&#;"} {
+		if got := s.Text(text); got != text {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
+
 func TestScrubberPrecision(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var raw []json.RawMessage

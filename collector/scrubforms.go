@@ -283,9 +283,9 @@ func (x Scrubber) means(t string, n int, point, signs string) bool {
 	return x.near(f, unit)
 }
 
-// near reports whether a value is f, or is it when rounded to whole units.
+// near reports whether a value is f, or is it when rounded or cut to whole units.
 func (x Scrubber) near(f, unit float64) bool {
-	by := unit/2 + f*1e-14
-	i := sort.SearchFloat64s(x.numbers, f-by)
-	return i < len(x.numbers) && x.numbers[i] <= f+by
+	by := f * 1e-14
+	i := sort.SearchFloat64s(x.numbers, f-unit/2-by)
+	return i < len(x.numbers) && x.numbers[i] <= f+unit+by
 }
