@@ -24,6 +24,8 @@ type Arena struct {
 	// frames are of the runs within each other, depth of which go on.
 	frames []*frame
 	depth  int
+	// slack says that a run failed while buffers of earlier ones had more than it used.
+	slack bool
 }
 
 // frame is what a run needs beside its values.

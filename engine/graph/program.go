@@ -401,14 +401,14 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 		opt.Arena = nil
 	}
 	if opt.Arena != nil && opt.inner == nil {
-		opt.Arena.depth = 0 // whatever a run before ended with
+		opt.Arena.depth, opt.Arena.slack = 0, false // whatever a run before ended with
 	}
 	f := opt.Arena.frame()
 	r, err := p.run(ctx, opt, in, want, f)
 	if err != nil || r.frame == nil {
 		opt.Arena.done(f)
 	}
-	if opt.Arena != nil && opt.inner == nil && errors.Is(err, engine.ErrTooLarge) {
+	if opt.Arena != nil && opt.inner == nil && opt.Arena.slack && errors.Is(err, engine.ErrTooLarge) {
 		// What other runs left must not decide whether this one has room.
 		*opt.Arena = Arena{}
 		opt.Arena = nil
@@ -441,6 +441,9 @@ func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want [
 			return nil, err
 		}
 		if err := p.exec(f, r, &p.steps[i], pl.dead[k]); err != nil {
+			if opt.Arena != nil {
+				opt.Arena.slack = opt.Arena.slack || x.slack > 0
+			}
 			return nil, err
 		}
 		if !opt.Keep {
