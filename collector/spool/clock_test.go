@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 )
 
 // wallClock is a clock that is set from outside, back and forth.
 type wallClock struct {
+	mu  sync.Mutex
 	rng *rand.Rand
 	off time.Duration
 }
@@ -17,9 +19,15 @@ type wallClock struct {
 // jumps are those of leap seconds, summer time, dead batteries and mistyped years.
 var jumps = []time.Duration{time.Second, time.Hour, 24 * time.Hour, 40 * 24 * time.Hour, 5 * 365 * 24 * time.Hour, 70 * 365 * 24 * time.Hour}
 
-func (c *wallClock) now() time.Time { return time.Now().Round(0).Add(c.off) }
+func (c *wallClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Round(0).Add(c.off)
+}
 
 func (c *wallClock) jump() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if d := jumps[c.rng.IntN(len(jumps))]; c.rng.IntN(2) == 0 {
 		c.off += d
 	} else {
@@ -36,14 +44,16 @@ func TestClockJumps(t *testing.T) {
 	sent := 0
 	for round := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, round))
-		clock := &wallClock{rng: rng}
+		// The disk asks from several goroutines, under its lock.
+		when := rand.New(rand.NewPCG(seed+1, round))
+		clock := &wallClock{rng: rand.New(rand.NewPCG(seed+2, round))}
 		w, disk := newWorld(t), newMemFS(seed+round)
 		w.what = fmt.Sprintf("round %d:", round)
 		cfg, boot := keepConfig(), 0
 		cfg.Now = clock.now
 		disk.boot("boot-0")
 		disk.fail = func(string, string) error {
-			if rng.IntN(20) == 0 {
+			if when.IntN(20) == 0 {
 				clock.jump()
 			}
 			return nil
