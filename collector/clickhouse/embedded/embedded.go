@@ -51,7 +51,7 @@ type Config struct {
 	// CacheDir keeps the fetched engine; empty means the user's cache folder
 	// (os.UserCacheDir) and in it pellucid/engine.
 	CacheDir string
-	// MemoryBytes caps the engine's memory; 0 means 600 MiB.
+	// MemoryBytes caps the engine's memory; 0 means 1 GiB.
 	MemoryBytes int64
 	// Threads caps the cores of one query; 0 means 2.
 	Threads int
@@ -89,7 +89,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Dir = dir
 	if c.MemoryBytes == 0 {
-		c.MemoryBytes = 600 << 20
+		c.MemoryBytes = 1 << 30
 	}
 	if c.MemoryBytes < 150<<20 {
 		return c, fmt.Errorf("memory cap of %d bytes: the engine needs at least 150 MiB", c.MemoryBytes)
