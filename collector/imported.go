@@ -30,6 +30,8 @@ type Imported struct {
 	// Content are values that are a feature only where the version's model.yaml
 	// declares one of that name; else nothing of them is kept.
 	Content map[string]json.RawMessage `json:"-"`
+	// OwnError is set where Error is a text of Pellucid's own, which repeats nothing.
+	OwnError bool `json:"-"`
 	// Info, if set, is what a version that is not known yet is known by, in place
 	// of the values of its first rows.
 	Info *engine.Info `json:"-"`

@@ -15,6 +15,9 @@ import (
 // Masked stands for a value of a masked field that was there.
 const Masked = "***"
 
+// TextNotKept stands for a text of a sender's own that may repeat a private value.
+const TextNotKept = "not kept, since the model has private fields (capture.texts)"
+
 // transformed reports whether a field's values are stored as something else.
 func transformed(f *Field) bool {
 	return f.Private == PrivacyMask || f.Private == PrivacyHash || f.Private == PrivacyBucket || f.Private == PrivacySeal

@@ -111,6 +111,7 @@ func TestScrubberReads(t *testing.T) {
 		`no GERDA WEISSKOPF there`:                                         "WEISSKOPF",
 		`no zimmerhagen there`:                                             "zimmerhagen",
 		`O&#39;Tannhauser`:                                                 "Tannhauser",
+		`O&#39Tannhauser &lt;x&gt;`:                                        "Tannhauser",
 		`WHERE name = 'd''Ambrosetti'`:                                     "Ambrosetti",
 		`'O\'Tannhauser'`:                                                  "Tannhauser",
 		`int 918273645 there`:                                              "918273645",

@@ -77,17 +77,25 @@ func unescape(s string, plus bool) ([]byte, int) {
 			return []byte{'\''}, 2
 		}
 	case '&':
+		// It may lack its semicolon, and the next one is then another's.
 		const longest = 32
-		if end := strings.IndexByte(s[:min(len(s), longest)], ';'); end > 1 {
-			if t := html.UnescapeString(s[:end+1]); t != s[:end+1] {
-				return []byte(t), end + 1
-			}
+		n := 1
+		for n < min(len(s), longest) && (n == 1 && s[n] == '#' || isAlnum(s[n])) {
+			n++
+		}
+		if n < len(s) && s[n] == ';' {
+			n++
+		}
+		if t := html.UnescapeString(s[:n]); t != s[:n] {
+			return []byte(t), n
 		}
 	case '\\':
 		return unescapeBackslash(s)
 	}
 	return nil, 0
 }
+
+func isAlnum(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 func unescapeBackslash(s string) ([]byte, int) {
 	if len(s) < 2 {

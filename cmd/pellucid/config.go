@@ -78,9 +78,20 @@ type captureConfig struct {
 	Key keyConfig `yaml:"key"`
 	// Private makes features of any model private, by "model.feature".
 	Private map[string]string `yaml:"private"`
+	// Texts says what is kept of other programs' own words where fields are private.
+	Texts           string   `yaml:"texts"`
+	KnownTexts      []string `yaml:"known_texts"`
+	KnownAttributes []string `yaml:"known_attributes"`
 	// Patterns find what is private by its form, wherever it is.
 	Patterns []patternConfig `yaml:"patterns"`
 }
+
+// What is kept of other programs' own words where fields are private: what is known to
+// repeat none, or what a search for their values leaves.
+const (
+	textsKnown   = "known"
+	textsCleaned = "cleaned"
+)
 
 type sampleConfig struct {
 	Model string   `yaml:"model"`
@@ -181,6 +192,10 @@ capture:
     env: ""                   # or an environment variable,
     command: []               # or printed by a command, as in [/usr/local/bin/kms, decrypt, kek]; no shell reads it
   private: {}                 # features that are private in any model, as in {"*.email": hash, "loans.income": seal}
+  texts: known                # what other programs say in their own words (names, messages and attributes of spans, errors of imported
+                              # predictions) where a field of a model is private: known | cleaned; see Private data
+  known_texts: []             # names and messages that repeat nothing private, as in [predict, load features]
+  known_attributes: []        # attributes of spans that never do, as in [http.route, exception.type]
   patterns: []                # what is taken out of any text: card, email, iban, phone, token; or {name: email, action: hash}
   sample: []                  # which predictions keep their features; all where no rule says otherwise:
 # - model: flights            # or "*"
@@ -229,6 +244,7 @@ func defaults() config {
 		Limits: limitsConfig{Body: 64 << 20, InFlight: 1024, Timeout: duration(30 * time.Second), Memory: 1 << 30, Model: 8 << 30},
 		Capture: captureConfig{
 			Durability: "process", OnFull: "reject", SpoolBytes: 4 << 30, DeadBytes: 256 << 20, Body: 1 << 20, PairTimeout: duration(5 * time.Minute),
+			Texts: textsKnown, KnownTexts: []string{}, KnownAttributes: []string{},
 		},
 		Telemetry: telemetryConfig{Sample: &sample, KeepSlower: duration(time.Second), KeepRefused: 10},
 		Alerts:    alertsConfig{Lag: duration(5 * time.Minute)},
@@ -406,6 +422,8 @@ func (c *config) validateCapture() error {
 		return bad("capture.durability", "%q is not process, machine or none", c.Capture.Durability)
 	case !slices.Contains([]string{"reject", "serve"}, c.Capture.OnFull):
 		return bad("capture.on_full", "%q is not reject or serve", c.Capture.OnFull)
+	case c.Capture.Texts != textsKnown && c.Capture.Texts != textsCleaned:
+		return bad("capture.texts", "%q is not known or cleaned", c.Capture.Texts)
 	case c.Capture.SpoolBytes > 0 && c.Capture.SpoolBytes < leastSpool:
 		return bad("capture.spool_bytes", "is %d, and the spool needs at least 64 KiB", c.Capture.SpoolBytes)
 	case c.Audit.Bytes > 0 && c.Audit.Bytes < audit.MinBytes:

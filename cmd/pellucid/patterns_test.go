@@ -21,6 +21,7 @@ func TestRulesAndPatterns(t *testing.T) {
 	cfg.Capture.Key.File = writeKEK(t, "1")
 	cfg.Capture.Private = map[string]string{"*.email": "hash", "notes.in*": "seal"}
 	cfg.Capture.Patterns = []patternConfig{{Name: "email"}, {Name: "card"}, {Name: "token", Action: "hash"}}
+	cfg.Capture.Texts = textsCleaned
 	r := startRig(t, cfg)
 	for i, note := range []string{"write to " + mail + ", paid by " + card, "order 4111111111111112 of 2026-05-01"} {
 		body := fmt.Sprintf(`{"model":"notes","id":"n%d","external_id":"of %s %d","features":{"note":%q,"email":%q,"income":%s},"outputs":{"said":%q,"score":0.5}}`, i, mail, i, note, mail, plain, "to "+mail)

@@ -75,6 +75,8 @@ type server struct {
 	keyring    keyring
 	binner     *collector.Binner
 	binsFailed atomic.Int64
+	// privateUpstream is set where the configuration of an upstream has private fields.
+	privateUpstream bool
 	// patterns find what is private by its form in texts; nil finds nothing.
 	patterns *capture.Patterns
 
@@ -363,6 +365,7 @@ func (s *server) startUpstreams() error {
 		if err != nil {
 			return usage(fmt.Errorf("upstream %q: %w", u.Name, err))
 		}
+		s.privateUpstream = s.privateUpstream || cfg.PrivateFeature() != ""
 		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
 			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout), Retries: u.Retries,
 			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Protect: s.models.Protect, Live: s.models.AddRemote, Logger: s.log,
@@ -426,7 +429,9 @@ func (s *server) startHTTP(context.Context) error {
 	}
 	s.proxy = p
 	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
-		Write: s.writeSpans, Predict: p.ImportSpans, Instance: s.telemetry.Instance(),
+		Write: s.writeSpans, Predict: p.ImportSpans, Instance: s.telemetry.Instance(), Private: s.onlyKnown,
+		KnownTexts: s.cfg.Capture.KnownTexts, KnownAttributes: s.cfg.Capture.KnownAttributes,
+		Model: func(name string) bool { _, err := s.models.Find(name, ""); return err == nil },
 		Meter: s.telemetry.MeterProvider(), Log: s.log,
 	})
 	if err := s.startEvents(); err != nil {

@@ -114,13 +114,30 @@ func (s *server) proxyConfig() proxy.Config {
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
 		Events:  func(ctx context.Context, e events.Event) (string, error) { return s.events.Take(ctx, e) },
 		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
-		Said:    func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
-		Explain: s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
+		KnownError: s.knownError(),
+		Said:       func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
+		Explain:    s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 		Keep: s.keepSpan, KeepSlower: time.Duration(s.cfg.Telemetry.KeepSlower), KeepRefused: noneAs(s.cfg.Telemetry.KeepRefused),
 		MaxBody: int64(s.cfg.Limits.Body), Timeout: time.Duration(s.cfg.Limits.Timeout), MaxInFlight: s.cfg.Limits.InFlight,
 		AllowNonLoopback: s.cfg.AllowUnauthenticated, UI: "/ui/", Version: build(),
+	}
+}
+
+// onlyKnown reports whether only known texts of other programs are kept.
+func (s *server) onlyKnown() bool {
+	return s.cfg.Capture.Texts != textsCleaned && (s.models.Private() || s.privateUpstream)
+}
+
+// knownError says which errors of imported predictions repeat nothing; nil where all are
+// searched.
+func (s *server) knownError() func(string) bool {
+	if s.cfg.Capture.Texts == textsCleaned {
+		return nil
+	}
+	return func(text string) bool {
+		return telemetry.KnownError(text) || slices.Contains(s.cfg.Capture.KnownTexts, text)
 	}
 }
 

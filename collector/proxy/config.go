@@ -55,6 +55,10 @@ type Config struct {
 	// Recorded reports whether a prediction of that id is known to be recorded, as
 	// far as can be told without asking the store.
 	Recorded func(model, id string) bool
+	// KnownError reports whether the error of an imported prediction repeats nothing. Of a
+	// model with private fields no other is recorded; where this is nil, what it repeats of
+	// them is looked for and taken out of it.
+	KnownError func(text string) bool
 	// Said is told the private values of imported predictions that name a trace, by its
 	// id, before they are answered. nil means that nobody needs to know.
 	Said func(ctx context.Context, traces map[string][]json.RawMessage)

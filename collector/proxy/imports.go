@@ -162,8 +162,12 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 			traces[row.TraceID] = append(traces[row.TraceID], private...)
 		}
 	}
-	if p.Error != "" {
+	switch {
+	case p.Error == "" || row.OwnError:
+	case s.cfg.KnownError == nil:
 		p.Error = scrub(v).Text(p.Error)
+	case hasPrivate(v) && !s.cfg.KnownError(p.Error):
+		p.Error = collector.TextNotKept
 	}
 	key := v.Name + "\x00" + row.ID
 	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
@@ -202,6 +206,11 @@ func withoutPrivate(v *collector.ModelVersion, rows []*collector.Imported) colle
 		}
 	}
 	return collector.NewScrubber(private, nil)
+}
+
+// hasPrivate reports whether a feature of a version is private.
+func hasPrivate(v *collector.ModelVersion) bool {
+	return slices.ContainsFunc(v.Schema.Features, func(f collector.Field) bool { return f.Private != collector.PrivacyNone })
 }
 
 // privateOf are what a row has in private features.

@@ -65,7 +65,16 @@ func (r *Repository) load(ctx context.Context, s source) (*held, error) {
 // maxConfig bounds a model.yaml.
 const maxConfig = 4 << 20
 
+// readConfig reads a version's model.yaml, and notes whether anything is private.
 func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
+	cfg, err := r.parseConfig(s)
+	if err != nil || cfg.PrivateFeature() != "" {
+		r.private.Store(true) // what cannot be read may say so
+	}
+	return cfg, err
+}
+
+func (r *Repository) parseConfig(s source) (collector.ModelConfig, error) {
 	if s.bare {
 		return collector.ModelConfig{}, nil
 	}

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -60,6 +61,8 @@ type Config struct {
 // Repository is the set of versions. It is safe for concurrent use.
 type Repository struct {
 	cfg Config
+	// private is set for good once a field of any version was.
+	private atomic.Bool
 
 	// mu guards everything below.
 	mu     sync.RWMutex
@@ -126,6 +129,11 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	go r.watch()
 	return r, nil
 }
+
+// Private reports whether a field of any version is, or since Open was, private: of one
+// that is served, that imported predictions have, or that cannot be served but declares it.
+// A rule says so of models that may yet come.
+func (r *Repository) Private() bool { return len(r.cfg.Rules) > 0 || r.private.Load() }
 
 // Close stops watching. Versions already handed out go on working.
 func (r *Repository) Close() {
@@ -268,6 +276,9 @@ func (r *Repository) put(s source, h *held, reason string) {
 // found and watched like those on disk. v must not be in use yet.
 func (r *Repository) AddRemote(v *collector.ModelVersion) {
 	h := &held{version: v}
+	if v.Config.PrivateFeature() != "" {
+		r.private.Store(true)
+	}
 	v.Reference = h.reference.Load
 	if err := r.storedReference(h); err != nil {
 		r.cfg.Log.Error("read the reference of an upstream's version", "model", v.Name, "version", v.Version, "error", err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,15 @@ type IntakeConfig struct {
 	// became of each; an error is answered as one to try again after. nil takes
 	// spans only.
 	Predict func(ctx context.Context, predictions []*collector.Imported) ([]collector.ImportResult, error)
+	// Private reports whether a field of any model here is private: no text of another
+	// program is kept then that is not known, by conventions or by Known*, to repeat none.
+	// nil keeps all, but for what a trace's spans repeat of its predictions.
+	Private func() bool
+	// KnownTexts are names and messages, KnownAttributes keys of attributes of which the
+	// operator says that they repeat nothing private; Model reports whether there is a
+	// model of that name.
+	KnownTexts, KnownAttributes []string
+	Model                       func(name string) bool
 	// Instance is the service.instance.id of this process, whose own spans make no
 	// predictions; another Pellucid's are known by their tracers' names.
 	Instance string
@@ -58,11 +68,13 @@ type Intake struct {
 	cfg                IntakeConfig
 	refused, forgotten metric.Int64Counter
 	said               traceValues
+	known              knownTexts
 	// building bounds how many requests' values are made ready to be looked for at a time.
 	building chan struct{}
 
-	mu   sync.Mutex // guards told
-	told time.Time
+	mu       sync.Mutex // guards what follows
+	told     time.Time  // when spans were last said to be refused
+	withheld bool       // texts of spans were said to be left out
 }
 
 // NewIntake returns an Intake.
@@ -75,6 +87,7 @@ func NewIntake(cfg IntakeConfig) *Intake {
 	}
 	in := &Intake{cfg: cfg, building: make(chan struct{}, 2)}
 	in.said.limit(maxSaid, saidFor)
+	in.known = knownTexts{texts: cfg.KnownTexts, keys: cfg.KnownAttributes, model: cfg.Model}
 	var err error
 	in.refused, err = cfg.Meter.Meter("github.com/pellucid/pellucid/collector/telemetry").Int64Counter("ml.intake.spans.refused",
 		metric.WithUnit("{span}"), metric.WithDescription("Spans taken in by OTLP that were left out, or are no predictions as they mean to be."))
@@ -113,7 +126,7 @@ func (e *intakeError) Error() string { return e.message }
 // durable as the spool makes them, and do not wait for the store.
 func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptraceotlp.ExportResponse, *intakeError) {
 	res := ptraceotlp.NewExportResponse()
-	spans, rejected := spansOf(req.Traces(), in.scrubbers(ctx, req.Traces()))
+	spans, rejected := in.rows(ctx, req.Traces())
 	if n, d := len(spans), days(spans); n > maxOTLPSpans || d > maxOTLPDays {
 		return res, &intakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("%d spans of %d days in one request, the limits are %d and %d", n, d, maxOTLPSpans, maxOTLPDays)}
 	}
@@ -143,6 +156,24 @@ func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptrac
 	}
 	return res, nil
 }
+
+// rows are the spans of a request as they may be kept.
+func (in *Intake) rows(ctx context.Context, traces ptrace.Traces) (spans []Span, rejected int64) {
+	if !in.private() {
+		return spansOf(traces, in.scrubbers(ctx, traces))
+	}
+	spans, rejected = in.known.spans(traces)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.withheld && slices.ContainsFunc(spans, func(s Span) bool { return s.SpanAttributes[leftOut] != "" }) {
+		in.withheld = true
+		in.cfg.Log.WarnContext(ctx, "a model has private fields: of the spans of other programs names, messages and attributes are kept only where they are known to repeat none; capture.known_texts and capture.known_attributes say which else, capture.texts: cleaned keeps what a search leaves")
+	}
+	return spans, rejected
+}
+
+// private reports whether only known texts of spans are kept.
+func (in *Intake) private() bool { return in.cfg.Private != nil && in.cfg.Private() }
 
 // predict records the predictions among spans and counts those that are refused.
 func (in *Intake) predict(ctx context.Context, traces ptrace.Traces) (refused int64, first string, err error) {

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"maps"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -49,28 +50,20 @@ func spansOf(traces ptrace.Traces, by map[pcommon.TraceID]collector.Scrubber) (s
 
 // spanOf completes the row of a span that has what its resource and scope say.
 func spanOf(s ptrace.Span, row Span, x collector.Scrubber) Span {
-	row.Timestamp, row.TraceID, row.SpanID, row.ParentSpanID = s.StartTimestamp().AsTime(), s.TraceID().String(), s.SpanID().String(), s.ParentSpanID().String()
-	row.TraceState, row.SpanName, row.SpanKind = x.Long(s.TraceState().AsRaw()), x.Text(s.Name()), s.Kind().String()
-	row.StatusCode, row.StatusMessage = s.Status().Code().String(), x.Text(s.Status().Message())
+	placed(s, &row)
+	row.TraceState, row.SpanName, row.StatusMessage = x.Long(s.TraceState().AsRaw()), x.Text(s.Name()), x.Text(s.Status().Message())
 	by := []collector.Scrubber{x}
 	if x.Empty() {
 		by = nil
 	}
 	row.SpanAttributes = attributeTexts(s.Attributes(), by)
-	if end := s.EndTimestamp(); end > s.StartTimestamp() {
-		row.Duration = uint64(end - s.StartTimestamp())
-	}
 	for _, e := range s.Events().All() {
-		at := e.Timestamp().AsTime()
-		if at.Before(earliestSpan) || !at.Before(latestSpan) {
-			at = row.Timestamp
-		}
 		attributes := attributeTexts(e.Attributes(), by)
 		if strings.HasPrefix(e.Name(), "gen_ai.") {
 			// What was said is in attributes of such an event that have plain names.
 			maps.DeleteFunc(attributes, func(key, _ string) bool { return !strings.HasPrefix(key, "gen_ai.") && key != errorType })
 		}
-		row.Events = append(row.Events, SpanEvent{Timestamp: at, Name: x.Text(e.Name()), Attributes: attributes})
+		row.Events = append(row.Events, SpanEvent{Timestamp: eventTime(e, row.Timestamp), Name: x.Text(e.Name()), Attributes: attributes})
 	}
 	for _, l := range s.Links().All() {
 		row.Links = append(row.Links, SpanLink{
@@ -78,6 +71,23 @@ func spanOf(s ptrace.Span, row Span, x collector.Scrubber) Span {
 		})
 	}
 	return row
+}
+
+// placed says what is no text of a span: its place in the trace, its times and its kind.
+func placed(s ptrace.Span, row *Span) {
+	row.Timestamp, row.TraceID, row.SpanID, row.ParentSpanID = s.StartTimestamp().AsTime(), s.TraceID().String(), s.SpanID().String(), s.ParentSpanID().String()
+	row.SpanKind, row.StatusCode = s.Kind().String(), s.Status().Code().String()
+	if end := s.EndTimestamp(); end > s.StartTimestamp() {
+		row.Duration = uint64(end - s.StartTimestamp())
+	}
+}
+
+// eventTime is an event's time, its span's where the table cannot hold it.
+func eventTime(e ptrace.SpanEvent, span time.Time) time.Time {
+	if at := e.Timestamp().AsTime(); !at.Before(earliestSpan) && at.Before(latestSpan) {
+		return at
+	}
+	return span
 }
 
 // attributeTexts renders attributes as the collector's exporter does, but for the

@@ -168,6 +168,7 @@ func predictionOf(s ptrace.Span) (*collector.Imported, error) {
 	if s.Status().Code() == ptrace.StatusCodeError || text(a, errorType) != "" {
 		p.Outputs = nil
 		p.Status, p.Error = failureOf(a)
+		p.OwnError = p.Error == spanFailed
 	}
 	return p, nil
 }
@@ -353,10 +354,13 @@ func generativeValue(v pcommon.Value, dtype engine.DType) (json.RawMessage, erro
 	return nil, errors.New("is not a number")
 }
 
+// spanFailed is stored of a failed span that has no class of its failure.
+const spanFailed = "the span failed"
+
 // failureOf is the status of a failed span and the text that is stored of it: its
 // class, since what its message says may repeat a value.
 func failureOf(a pcommon.Map) (status int, message string) {
-	status, message = http.StatusInternalServerError, "the span failed"
+	status, message = http.StatusInternalServerError, spanFailed
 	kind := text(a, errorType)
 	known := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._:-/$", r)

@@ -396,12 +396,12 @@ func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 		if req != nil {
 			p.Features = features[i]
 		} else {
-			p.Error = "no request event came within " + r.cfg.Wait.String()
+			p.Error, p.OwnError = "no request event came within "+r.cfg.Wait.String(), true
 		}
 		if res != nil {
 			p.Outputs = outputs[i]
 		} else {
-			p.Status, p.Error = http.StatusGatewayTimeout, "no response event came within "+r.cfg.Wait.String()
+			p.Status, p.Error, p.OwnError = http.StatusGatewayTimeout, "no response event came within "+r.cfg.Wait.String(), true
 		}
 		rows[i] = p
 	}
