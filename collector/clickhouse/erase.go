@@ -151,6 +151,9 @@ func (s *Store) Erase(ctx context.Context, x Subject, settled func(ctx context.C
 const (
 	mutationTime  = 10 * time.Minute
 	mutationEvery = 50 * time.Millisecond
+	// mutationFails is how long one may fail: a server that was just started takes up its
+	// mutations before all tables are there that they read, and tries them again ever later.
+	mutationFails = time.Minute
 )
 
 // mutate deletes rows and waits until no part has them. mark is a part of the
@@ -173,7 +176,7 @@ func (s *Store) mutateArgs(ctx context.Context, table, partition string, where p
 	if err := s.everywhere(own, "ALTER TABLE "+s.cluster.stored(table)+" DELETE "+partition+"WHERE "+where.sql, where.args...); err != nil {
 		return fmt.Errorf("delete from %s: %w", table, unavailable(err))
 	}
-	for failed := 0; ; {
+	for failing := (time.Time{}); ; {
 		left, seen, reason, err := s.unfinished(ctx, mark)
 		if err != nil {
 			return fmt.Errorf("delete from %s: %w", table, err)
@@ -182,9 +185,12 @@ func (s *Store) mutateArgs(ctx context.Context, table, partition string, where p
 		if left == 0 && seen >= hosts {
 			return nil
 		}
-		if reason == "" {
-			failed = 0
-		} else if failed++; failed > 100 {
+		switch {
+		case reason == "":
+			failing = time.Time{}
+		case failing.IsZero():
+			failing = time.Now()
+		case time.Since(failing) > mutationFails:
 			kill := s.everywhere(ctx, "KILL MUTATION"+s.cluster.on()+" WHERE database = currentDatabase() AND position(command, ?) > 0", mark)
 			return errors.Join(fmt.Errorf("delete from %s: the server cannot: %s", table, reason), kill)
 		}
