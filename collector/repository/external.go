@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -56,8 +55,14 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	r.mu.RLock()
 	s := r.slotOf(name, version)
 	r.mu.RUnlock()
-	if s != nil && s.source.file != "" {
+	if s != nil && (s.source.file != "" || s.closed != "") {
 		return nil, err // it is on disk and did not load: that is to be mended first
+	}
+	if s == nil {
+		// Its folder may have come since the models were last looked at.
+		if s, err = r.newFolder(name, version); err != nil {
+			return nil, err
+		}
 	}
 	if len(r.Live()) >= maxVersions {
 		return nil, fmt.Errorf("there are %d versions already, which is the most that imports may bring about: %w", maxVersions, collector.ErrRefused)
@@ -84,17 +89,28 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 // inherited is what a version without a folder takes over from those of its model that
 // have one: which features are private. A new version must not bring them into the open.
 func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelConfig, error) {
-	var sources []source
-	r.mu.RLock()
-	if m := r.models[name]; m != nil {
-		for _, s := range slices.Backward(m.versions) {
-			if s.source.dir != "" {
-				sources = append(sources, s.source)
-			}
-		}
+	sources, err := r.beside(name)
+	if err != nil {
+		return collector.ModelConfig{}, err
 	}
-	r.mu.RUnlock()
 	return r.privateIn(sources, info)
+}
+
+// newFolder is the slot of a version whose folder has a model.yaml that was not seen yet,
+// nil where there is none. One with a model in it is about to be served.
+func (r *Repository) newFolder(name, version string) (*slot, error) {
+	dir := filepath.Join(r.cfg.Dir, name, version)
+	if r.cfg.Dir == "" || !exists(dir) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	file, err := modelFile(dir)
+	if err != nil || file != "" {
+		return nil, errors.Join(fmt.Errorf("model %q version %q is about to be loaded: %w", name, version, collector.ErrNotReady), err)
+	}
+	if !exists(filepath.Join(dir, "model.yaml")) {
+		return nil, nil //nolint:nilnil // it says nothing
+	}
+	return &slot{source: source{name: name, version: version, dir: dir}}, nil
 }
 
 // slotOf returns the slot of a version, or nil. The caller holds mu.
@@ -190,39 +206,40 @@ func (r *Repository) restoreExternals() error {
 // what imported predictions of it mean. An edited one holds for what is imported
 // from now on.
 func (r *Repository) declare(s source) {
-	cfg, err := r.readConfig(s)
-	r.mu.Lock()
+	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
 	live := have != nil && have.live != nil
-	switch {
-	case err != nil:
-		r.put(s, nil, err.Error())
-	case live:
-		r.put(s, nil, "")
-	default:
-		r.put(s, nil, "nothing has been imported yet: send predictions with pellucid import or POST /api/v1/predictions")
+	r.mu.RUnlock()
+	cfg, err := r.readConfig(s)
+	if err == nil && live {
+		err = r.redeclare(s, cfg)
 	}
-	r.mu.Unlock()
-	if err != nil || !live {
+	if err != nil {
+		r.failed(s, "a model.yaml is not in force", err)
 		return
 	}
-	if err := r.redeclare(s, cfg); err != nil {
-		r.cfg.Log.Error("an imported model keeps its old model.yaml", "model", s.name, "version", s.version, "error", err)
-		r.mu.Lock()
-		r.put(s, nil, err.Error())
-		r.mu.Unlock()
+	reason := ""
+	if !live {
+		reason = "nothing has been imported yet: send predictions with pellucid import or POST /api/v1/predictions"
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(s, nil, reason)
 }
 
 // redeclare puts a changed model.yaml in force for a version that is known.
 func (r *Repository) redeclare(s source, cfg collector.ModelConfig) error {
 	r.external.Lock()
 	defer r.external.Unlock()
-	v, err := r.Find(s.name, s.version)
-	if err != nil {
-		return err
+	r.mu.RLock()
+	have := r.slotOf(s.name, s.version)
+	if have == nil || have.live == nil {
+		r.mu.RUnlock()
+		return fmt.Errorf("model %q version %q: %w", s.name, s.version, collector.ErrNotFound)
 	}
-	data, err := os.ReadFile(filepath.Join(r.cfg.Store, v.Digest, externalFile))
+	digest := have.live.version.Digest
+	r.mu.RUnlock()
+	data, err := os.ReadFile(filepath.Join(r.cfg.Store, digest, externalFile))
 	if err != nil {
 		return fmt.Errorf("read what is known of it: %w", err)
 	}

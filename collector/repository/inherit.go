@@ -53,14 +53,23 @@ func stampOfConfigs(folder string) string {
 	return b.String()
 }
 
+// beside are the versions of a model that have a model.yaml, as they are on disk now.
+func (r *Repository) beside(name string) ([]source, error) {
+	if r.cfg.Dir == "" {
+		return nil, nil
+	}
+	dirs, err := configs(filepath.Join(r.cfg.Dir, name))
+	out := make([]source, len(dirs))
+	for i, dir := range dirs {
+		out[i] = source{name: name, version: filepath.Base(dir), dir: dir}
+	}
+	return out, err
+}
+
 // takeOver is what is private in a served version without a model.yaml: what is in any
 // of the versions beside it. It is not served where one of those cannot be read.
 func (r *Repository) takeOver(s source, info *engine.Info) (collector.ModelConfig, error) {
-	var sources []source
-	dirs, err := configs(filepath.Join(r.cfg.Dir, s.name))
-	for _, dir := range dirs {
-		sources = append(sources, source{name: s.name, version: filepath.Base(dir), dir: dir})
-	}
+	sources, err := r.beside(s.name)
 	cfg := collector.ModelConfig{}
 	if err == nil {
 		cfg, err = r.privateIn(sources, info)

@@ -11,6 +11,7 @@ package repository
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -100,6 +102,14 @@ type slot struct {
 	unloaded string
 	// remote is set for a version whose model is not here, which no scan removes.
 	remote bool
+	// tries counts how often the version could not be taken up for want of something that
+	// may come without a change of its files, such as room on the disk; again is when it is
+	// looked at next.
+	tries int
+	again time.Time
+	// closed says why nothing is to be recorded of the live version: its model.yaml on disk
+	// hides what this one does not, and is not in force.
+	closed string
 }
 
 // Open loads every version below cfg.Dir once, then watches it until Close.
@@ -216,7 +226,7 @@ func (r *Repository) current(s source) bool {
 	}
 	for _, have := range m.versions {
 		if have.source.version == s.version {
-			return have.source.stamp == s.stamp
+			return have.source.stamp == s.stamp && (have.again.IsZero() || time.Now().Before(have.again))
 		}
 	}
 	return false
@@ -232,13 +242,12 @@ func (r *Repository) install(ctx context.Context, s source) {
 	r.loading.RLock()
 	defer r.loading.RUnlock()
 	h, err := r.load(ctx, s)
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if err != nil {
-		r.cfg.Log.Error("load version", "model", s.name, "version", s.version, "error", err)
-		r.put(s, nil, err.Error())
+		r.failed(s, "load version", err)
 		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if m := r.models[s.name]; m != nil && m.unloaded {
 		return // meanwhile: Load reads it again
 	}
@@ -247,6 +256,41 @@ func (r *Repository) install(ctx context.Context, s source) {
 	r.trim()
 	r.cfg.Live(h.version)
 	r.cfg.Log.Info("version live", "model", s.name, "version", s.version, "digest", h.version.Digest[:12], "took", time.Since(start).Round(time.Millisecond))
+}
+
+// failed records that s could not be taken up. It is tried again where that may be for
+// want of something that comes back; and what its model.yaml hides and the live version
+// does not is not recorded meanwhile.
+func (r *Repository) failed(s source, what string, err error) {
+	cfg, unread := r.readConfig(s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have, tries := r.slotOf(s.name, s.version), 0
+	if have != nil && have.source.stamp == s.stamp {
+		tries = have.tries
+	}
+	if have == nil || have.reason != err.Error() {
+		r.cfg.Log.Error(what, "model", s.name, "version", s.version, "error", err)
+	}
+	r.put(s, nil, err.Error())
+	have = r.slotOf(s.name, s.version)
+	var of syscall.Errno
+	if errors.As(err, &of) {
+		const longest = 5 // doublings: a minute
+		have.tries, have.again = tries+1, time.Now().Add(r.cfg.Poll<<min(tries, longest))
+	}
+	// Imports can wait for a model.yaml that is mended; a model that answers goes on.
+	if have.live != nil && (unread != nil && s.file == "" || unread == nil && hidesMore(cfg, have.live.version)) {
+		have.closed = "its changed model.yaml is not in force: " + err.Error()
+	}
+}
+
+// hidesMore reports whether a configuration makes a feature private that is not so, or in
+// another way, in a version.
+func hidesMore(cfg collector.ModelConfig, v *collector.ModelVersion) bool {
+	return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool {
+		return f.Private != collector.PrivacyNone && !slices.ContainsFunc(v.Config.Features, func(o collector.FeatureConfig) bool { return o.Name == f.Name && o.Private == f.Private })
+	})
 }
 
 // put records the outcome of looking at s. A failed load keeps the version that
@@ -262,6 +306,7 @@ func (r *Repository) put(s source, h *held, reason string) {
 			continue
 		}
 		have.source, have.reason, have.unloaded = s, reason, ""
+		have.tries, have.again, have.closed = 0, time.Time{}, ""
 		if h != nil {
 			have.live = h
 		}
@@ -310,6 +355,9 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 	for _, s := range m.versions {
 		if version != "" && s.source.version != version {
 			continue
+		}
+		if s.closed != "" {
+			return nil, fmt.Errorf("model %q version %q: %s: %w", name, s.source.version, s.closed, collector.ErrNotReady)
 		}
 		if s.live != nil {
 			return s.live.version, nil
@@ -437,7 +485,7 @@ func (r *Repository) Index(context.Context) []collector.ModelState {
 	for name, m := range r.models {
 		for _, s := range slices.Backward(m.versions) {
 			st := collector.ModelState{Name: name, Version: s.source.version, State: "READY", Reason: s.reason}
-			if s.live == nil {
+			if s.live == nil || s.closed != "" {
 				st.State = "UNAVAILABLE"
 			}
 			if m.unloaded {

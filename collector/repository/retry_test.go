@@ -1,0 +1,113 @@
+package repository
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// withoutStore does something while the store takes nothing, as on a full disk.
+func (f *fixture) withoutStore(t *testing.T, do func()) {
+	t.Helper()
+	away := f.store + ".away"
+	if err := errors.Join(os.Rename(f.store, away), os.WriteFile(f.store, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	do()
+	if err := errors.Join(os.Remove(f.store), os.Rename(away, f.store)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+// TestWhatTheDiskRefusedIsTriedAgain: new and changed versions that came while there was
+// no room are taken up when there is, without a change of their files; meanwhile nothing
+// is recorded of what a changed model.yaml hides.
+func TestWhatTheDiskRefusedIsTriedAgain(t *testing.T) {
+	f := newFixture(t)
+	f.model(t, "m/1")
+	f.model(t, "plain/1")
+	r := f.open(t, 10*time.Millisecond)
+	served, err := r.Find("m", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	feature := served.Info.Features[0].Name
+	info := &engine.Info{
+		Features: []engine.Feature{{Name: "age"}, {Name: "income"}}, Inputs: []engine.Spec{{Name: "age", DType: engine.Float32, Shape: []int{-1}}, {Name: "income", DType: engine.Float32, Shape: []int{-1}}},
+		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
+	}
+	imports := func(name string) (*collector.ModelVersion, error) {
+		return r.External(name, "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+	}
+	if _, err := imports("made"); err != nil {
+		t.Fatal(err)
+	}
+	f.withoutStore(t, func() {
+		f.write(t, "m/1/model.yaml", "features: [{name: "+feature+", private: drop}]\n")
+		f.write(t, "plain/1/model.yaml", "task: regression\n")
+		f.write(t, "made/1/model.yaml", "features: [{name: income, private: drop}]\n")
+		f.model(t, "new/1")
+		within(t, "all is looked at", func() bool {
+			return state(r, "m", "1").Reason != "" && state(r, "plain", "1").Reason != "" && state(r, "made", "1").Reason != "" && state(r, "new", "1").Reason != ""
+		})
+		for _, name := range []string{"m", "made", "new"} {
+			if v, err := r.Find(name, ""); !errors.Is(err, collector.ErrNotReady) {
+				t.Errorf("%s answers meanwhile: %v %v", name, privateOf(v), err)
+			}
+			if s := state(r, name, "1"); s.State == "READY" {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+		if _, err := imports("made"); !errors.Is(err, collector.ErrNotReady) || !strings.Contains(err.Error(), "model.yaml is not in force") {
+			t.Errorf("an import meanwhile: %v", err)
+		}
+		if _, err := r.Find("plain", "1"); err != nil {
+			t.Errorf("a version whose change hides nothing answers no more: %v", err)
+		}
+	})
+	within(t, "all is taken up", func() bool {
+		m, e1 := r.Find("m", "1")
+		made, e2 := imports("made")
+		plain, e3 := r.Find("plain", "1")
+		_, e4 := r.Find("new", "1")
+		return errors.Join(e1, e2, e3, e4) == nil && len(privateOf(m)) == 1 && len(privateOf(made)) == 1 && plain.Config.Task == engine.TaskRegression
+	})
+	if !r.Private() {
+		t.Error("nothing is private")
+	}
+}
+
+// TestAnImportKnowsAFolderThatJustCame, before the next look at the models.
+func TestAnImportKnowsAFolderThatJustCame(t *testing.T) {
+	f := newFixture(t)
+	r := f.open(t, time.Hour)
+	f.write(t, "made/1/model.yaml", "features: [{name: age, private: mask}]\n")
+	f.model(t, "soon/1")
+	info := &engine.Info{
+		Features: []engine.Feature{{Name: "age"}}, Inputs: []engine.Spec{{Name: "age", DType: engine.Float32, Shape: []int{-1}}},
+		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
+	}
+	for _, version := range []string{"1", "2"} { // its own model.yaml, and its neighbour's
+		v, err := r.External("made", version, func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+		if err != nil || strings.Join(privateOf(v), "") != "age mask" {
+			t.Errorf("version %s: %v, %v", version, privateOf(v), err)
+		}
+	}
+	if _, err := r.External("soon", "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil }); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("an import of what is about to be served: %v", err)
+	}
+}
