@@ -1,0 +1,161 @@
+package qgemm
+
+import (
+	"math"
+	"unsafe"
+)
+
+// kept bounds v; what is no number becomes low.
+func kept(v, low, high float32) float32 {
+	if !(v > low) {
+		v = low
+	}
+	if !(v < high) {
+		v = high
+	}
+	return v
+}
+
+func nearest(v float32) int32 { return int32(math.RoundToEven(float64(v))) }
+
+// Scale says which numbers bytes stand for: (byte - Zero) Scale.
+type Scale struct {
+	Scale, Zero float32
+}
+
+// Range is how far from 0, in steps of the scale, numbers go that bytes stand for.
+func (s Scale) Range() (low, high float32) { return -s.Zero, math.MaxUint8 - s.Zero }
+
+func (s Scale) float(b uint8) float32 { return float32(float32(b)-s.Zero) * s.Scale }
+
+// byte rounds v, whose steps are kept between low and high.
+func (s Scale) byte(v, low, high float32) uint8 {
+	return uint8(nearest(kept(v/s.Scale, low, high)) + int32(s.Zero))
+}
+
+// vectors is how many of n elements kernels compute.
+func vectors(n int) int { return n / kernels.lanes * kernels.lanes }
+
+// ToBytes rounds numbers to bytes, halves to even.
+func ToBytes(dst []uint8, src []float32, to Scale) {
+	low, high := to.Range()
+	n, done := len(src), 0
+	_ = dst[:n]
+	if n = vectors(n); n > 0 && kernels.toBytes != nil {
+		s := borrow()
+		s.params = [8]float32{to.Scale, low, high, to.Zero}
+		kernels.toBytes(&dst[0], &src[0], &s.params[0], n)
+		s.release()
+		done = n
+	}
+	for i, v := range src[done:] {
+		dst[done+i] = to.byte(v, low, high)
+	}
+}
+
+// ToFloats is the way back.
+func ToFloats(dst []float32, src []uint8, from Scale) {
+	n, done := len(src), 0
+	_ = dst[:n]
+	if n = vectors(n); n > 0 && kernels.toFloats != nil {
+		s := borrow()
+		s.params = [8]float32{from.Scale, from.Zero}
+		kernels.toFloats(&dst[0], &src[0], &s.params[0], n)
+		s.release()
+		done = n
+	}
+	for i, b := range src[done:] {
+		dst[done+i] = from.float(b)
+	}
+}
+
+// Add is the sum of what two bytes stand for, rounded; it is not below low steps.
+func Add(dst, a, b []uint8, ofA, ofB, to Scale, low float32) {
+	pair(dst, a, b, ofA, ofB, to, low, false)
+}
+
+// Mul is their product.
+func Mul(dst, a, b []uint8, ofA, ofB, to Scale, low float32) {
+	pair(dst, a, b, ofA, ofB, to, low, true)
+}
+
+func pair(dst, a, b []uint8, ofA, ofB, to Scale, low float32, product bool) {
+	least, high := to.Range()
+	low = max(low, least)
+	n, done := len(dst), 0
+	_, _ = a[:n], b[:n]
+	kernel := kernels.add
+	if product {
+		kernel = kernels.mul
+	}
+	if n = vectors(n); n > 0 && kernel != nil {
+		s := borrow()
+		s.params = [8]float32{to.Scale, low, high, to.Zero, ofA.Scale, ofA.Zero, ofB.Scale, ofB.Zero}
+		kernel(&dst[0], &a[0], &b[0], &s.params[0], n)
+		s.release()
+		done = n
+	}
+	for i := done; i < len(dst); i++ {
+		v, w := ofA.float(a[i]), ofB.float(b[i])
+		if product {
+			v *= w
+		} else {
+			v += w
+		}
+		dst[i] = to.byte(v, low, high)
+	}
+}
+
+// Span is the smallest and the largest of the numbers and 0.
+func Span(v []float32) (low, high float32) {
+	done := 0
+	if n := vectors(len(v)); n > 0 && kernels.span != nil {
+		s := borrow()
+		kernels.span(&v[0], n, &s.ends[0])
+		for i := range kernels.lanes {
+			low, high = min(low, s.ends[i]), max(high, s.ends[kernels.lanes+i])
+		}
+		s.release()
+		done = n
+	}
+	for _, e := range v[done:] {
+		if e < low {
+			low = e
+		}
+		if e > high {
+			high = e
+		}
+	}
+	return low, high
+}
+
+// Largest is, for each of the bytes of dst, the largest of src at the offsets from it.
+func Largest(dst, src []uint8, offsets []int) {
+	n, done := len(dst), 0
+	for _, o := range offsets {
+		_ = src[o : o+n]
+	}
+	if n = n / 16 * 16; n > 0 && kernels.largest != nil && len(offsets) > 0 {
+		kernels.largest(&dst[0], &src[0], unsafe.SliceData(offsets), len(offsets), n)
+		done = n
+	}
+	for i := done; i < len(dst); i++ {
+		v := uint8(0)
+		for _, o := range offsets {
+			v = max(v, src[o+i])
+		}
+		dst[i] = v
+	}
+}
+
+// Table replaces each byte.
+func Table(dst, src []uint8, of *[256]uint8) {
+	dst = dst[:len(src)]
+	if n := len(src) / 64 * 64; n > 0 && kernels.table != nil {
+		kernels.table(&dst[0], &src[0], &of[0], n)
+		dst, src = dst[n:], src[n:]
+	}
+	for i, b := range src {
+		dst[i] = of[b]
+	}
+}

@@ -1,0 +1,19 @@
+//go:build amd64 && !noasm && !purego
+
+package qgemm
+
+import (
+	"testing"
+
+	"golang.org/x/sys/cpu"
+)
+
+// onEach runs f with each set of kernels that this processor has, and without.
+func onEach(t *testing.T, f func(t *testing.T)) {
+	was := kernels
+	defer func() { kernels = was }()
+	for name, k := range map[string]*machine{"go": plain, "avx2": choose(cpu.X86.HasAVX2, false), "best": was} {
+		kernels = k
+		t.Run(name, f)
+	}
+}
