@@ -16,7 +16,7 @@ import (
 // garbage collector.
 type Arena struct {
 	free []*buffer
-	// small are those of few elements or of other types than float32.
+	// small are those of few elements or of other types than float32 and uint8.
 	small []*buffer
 	// kept is the bytes in free, made how many buffers none of them did for.
 	kept int64
@@ -139,10 +139,10 @@ type buffer struct {
 // mostHeads bounds the tensors that a buffer remembers.
 const mostHeads = 8
 
-// head returns a tensor of a shape over the buffer, or nil.
-func (f *buffer) head(shape []int) *engine.Tensor {
+// head returns a tensor of a type and a shape over the buffer, or nil.
+func (f *buffer) head(d engine.DType, shape []int) *engine.Tensor {
 	for _, t := range f.heads {
-		if slices.Equal(t.Shape(), shape) {
+		if t.DType() == d && slices.Equal(t.Shape(), shape) {
 			return t
 		}
 	}
@@ -221,8 +221,12 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	if b == nil || b.off {
 		return nil
 	}
-	if d != engine.Float32 || n < smallest {
-		return b.few(d, n, shape, zero)
+	bytes := n
+	if d == engine.Uint8 {
+		n = (n + 3) / 4
+	}
+	if d != engine.Float32 && d != engine.Uint8 || n < smallest {
+		return b.few(d, bytes, shape, zero)
 	}
 	f := b.arena.take(n, b.exec.limit-b.exec.live-b.exec.slack)
 	if f == nil {
@@ -233,10 +237,15 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 		clear(f.v[:n])
 	}
 	f.lent = n
-	t := f.head(shape)
+	t := f.head(d, shape)
 	if t == nil {
 		var err error
-		if t, err = engine.Of(f.v[:n], shape...); err != nil {
+		if d == engine.Uint8 {
+			t, err = engine.Of(unsafe.Slice((*uint8)(unsafe.Pointer(&f.v[0])), bytes), shape...)
+		} else {
+			t, err = engine.Of(f.v[:n], shape...)
+		}
+		if err != nil {
 			return nil
 		}
 		f.keep(t)
@@ -278,7 +287,7 @@ func (b *buffers) view(t *engine.Tensor, shape []int) (*engine.Tensor, error) {
 	if f == nil {
 		return t.Reshape(shape...)
 	}
-	if known := f.head(shape); known != nil && known.DType() == t.DType() && known.Len() == t.Len() {
+	if known := f.head(t.DType(), shape); known != nil && known.Len() == t.Len() {
 		return known, nil
 	}
 	v, err := t.Reshape(shape...)

@@ -53,10 +53,11 @@ func fuse(p *Program) *Program {
 	for i := range f.p.steps {
 		f.functions[i] = f.functionOf(&f.p.steps[i])
 	}
-	f.rounding()
 	for i := range f.p.steps {
 		f.activation(i)
 	}
+	octets(f)
+	f.rounding()
 	for i := range f.p.steps {
 		f.attention(i)
 	}

@@ -64,7 +64,7 @@ func channelsLast(f *fuser) {
 				l.readers[slot]++
 			}
 		}
-		live = live || l.suits(&f.p.steps[i])
+		live = live || l.suits(&f.p.steps[i]) || f.p.steps[i].takesLast || f.p.steps[i].givesLast
 	}
 	if !live {
 		return
@@ -271,6 +271,10 @@ func (l *laster) add(s *step, rank int, kernel Kernel, in ...int) {
 // step adds s in the new layout; it reports false where s is not known there, or has
 // nothing to do with it.
 func (l *laster) step(s *step) bool {
+	if s.takesLast || s.givesLast {
+		l.octets(s)
+		return true
+	}
 	if l.suits(s) {
 		l.convolution(s)
 		return true
@@ -327,6 +331,24 @@ func (l *laster) step(s *step) bool {
 		return rank == 4 && l.resize(s)
 	}
 	return false
+}
+
+// octets is a step of bytes, whose floats lie as they are taken and given here.
+func (l *laster) octets(s *step) {
+	in := slices.Clone(s.in)
+	for i, slot := range s.in {
+		switch {
+		case i == 0 && s.takesLast:
+			in[0] = l.of(slot, s.node, 4)
+		case slot >= 0:
+			l.first(slot)
+		}
+	}
+	if s.givesLast {
+		l.add(s, 4, s.kernel, in...)
+		return
+	}
+	l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: s.kernel, in: in, out: s.out})
 }
 
 // resize is s where it takes the nearest elements of all.

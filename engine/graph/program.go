@@ -52,6 +52,9 @@ type step struct {
 	// function is what a step of a fused program is of one value, or what follows a
 	// convolution there; nil where it is nothing of the kind.
 	function *vector.Function
+	// takesLast says that the first input is an image with its channels last, givesLast
+	// that the outputs are: laster sees to it.
+	takesLast, givesLast bool
 }
 
 // Compile checks g, orders its nodes and builds their kernels. What it refuses

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/qgemm"
 )
 
 // spread tells which scale stands for each element of a tensor: one for all, one
@@ -87,28 +88,14 @@ func oneScale(scale, zero *engine.Tensor) (s float32, z float64, ok bool) {
 // quickBytes rounds float32 to bytes of one scale: what is divided is cut to the range
 // before it is rounded, which gives the same.
 func quickBytes(x *Exec, v []float32, out []uint8, scale, zero float32) {
-	low, high := -zero, 255-zero
-	x.parts(len(v), func(from, to int) {
-		for i, f := range v[from:to] {
-			q := min(max(f/scale, low), high)
-			// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even.
-			q = (q + 0x1.8p23) - 0x1.8p23
-			out[from+i] = uint8(int32(q + zero))
-		}
-	})
+	to := qgemm.Scale{Scale: scale, Zero: zero}
+	x.parts(len(v), func(from, end int) { qgemm.ToBytes(out[from:end], v[from:end], to) })
 }
 
 // quickFloats is the way back.
 func quickFloats(x *Exec, q []uint8, out []float32, scale, zero float32) {
-	var of [256]float32
-	for i := range of {
-		of[i] = (float32(i) - zero) * scale
-	}
-	x.parts(len(q), func(from, to int) {
-		for i, b := range q[from:to] {
-			out[from+i] = of[b]
-		}
-	})
+	of := qgemm.Scale{Scale: scale, Zero: zero}
+	x.parts(len(q), func(from, end int) { qgemm.ToFloats(out[from:end], q[from:end], of) })
 }
 
 // points returns the zero points as numbers, nil where there are none.
@@ -292,22 +279,18 @@ func buildDynamicQuantize(b *builder) (Kernel, error) {
 		if v == nil {
 			return nil, typeError(in[0])
 		}
-		var lo, hi float32
-		for _, f := range v {
-			lo, hi = min(lo, f), max(hi, f)
-		}
+		lo, hi := qgemm.Span(v)
 		scale := (hi - lo) / 255
 		if hi == lo {
 			scale = 1.0 / 255
 		}
 		zero := math.RoundToEven(min(max(float64(-lo/scale), 0), 255))
-		t, out, err := newOf[uint8](x, in[0].Shape()...)
+		t, out, err := rawOf[uint8](x, in[0].Shape()...)
 		if err != nil {
 			return nil, err
 		}
-		for i, f := range v {
-			out[i] = uint8(min(max(math.RoundToEven(float64(f/scale))+zero, 0), 255))
-		}
+		to := qgemm.Scale{Scale: scale, Zero: float32(zero)}
+		x.parts(len(v), func(from, end int) { qgemm.ToBytes(out[from:end], v[from:end], to) })
 		ts, err := engine.Of([]float32{scale})
 		if err != nil {
 			return nil, err
@@ -358,7 +341,21 @@ func integerMatMul(x *Exec, a, za, b, zb *engine.Tensor) (*engine.Tensor, error)
 
 func buildMatMulInteger(b *builder) (Kernel, error) {
 	b.result = []engine.DType{engine.Int32}
+	w := matrixOf(b, 1)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		shape, err := NewMatMulShape(in[0].Shape(), in[1].Shape())
+		if err != nil {
+			return nil, err
+		}
+		var t *engine.Tensor
+		ok, err := octetProduct(x, w, in[0], arg(in, 2), in[1], arg(in, 3), shape, func(_, n int) (*qgemm.Finish, error) {
+			f := &qgemm.Finish{Whole: make([]int32, n)}
+			t, f.Sums, err = rawOf[int32](x, shape.Out...)
+			return f, err
+		})
+		if err != nil || ok {
+			return one(t, err)
+		}
 		y, err := integerMatMul(x, in[0], arg(in, 2), in[1], arg(in, 3))
 		if err != nil {
 			return nil, err
@@ -400,7 +397,11 @@ func scalarOf(t *engine.Tensor) (float64, error) {
 // buildQLinearMatMul takes a, its scale and zero point, b, its, and the result's.
 func buildQLinearMatMul(b *builder) (Kernel, error) {
 	b.result = []engine.DType{b.inType(7)}
+	w := matrixOf(b, 3)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if t, ok, err := linearProduct(x, w, in); ok || err != nil {
+			return one(t, err)
+		}
 		y, err := integerMatMul(x, in[0], in[2], in[3], in[5])
 		if err != nil {
 			return nil, err
@@ -472,7 +473,14 @@ func convAttrs(b *builder) {
 func buildConvInteger(b *builder) (Kernel, error) {
 	convAttrs(b)
 	b.result = []engine.DType{engine.Int32}
+	held := filterOf(b, 1, 3)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if t, ok, err := convOctets(x, b.node, held, in[0], arg(in, 2), in[1], arg(in, 3), func(n int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
+			t, sums, err := rawOf[int32](x, shape...)
+			return t, &qgemm.Finish{Whole: make([]int32, n), Sums: sums}, err
+		}); ok || err != nil {
+			return one(t, err)
+		}
 		y, err := integerConv(x, b.node, in[:2], arg(in, 2), arg(in, 3), nil)
 		if err != nil {
 			return nil, err
@@ -486,7 +494,11 @@ func buildConvInteger(b *builder) (Kernel, error) {
 func buildQLinearConv(b *builder) (Kernel, error) {
 	convAttrs(b)
 	b.result = []engine.DType{b.inType(7)}
+	held := filterOf(b, 3, 5)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if t, ok, err := linearConv(x, b.node, held, in); ok || err != nil {
+			return one(t, err)
+		}
 		y, err := integerConv(x, b.node, []*engine.Tensor{in[0], in[3]}, in[2], in[5], arg(in, 8))
 		if err != nil {
 			return nil, err

@@ -27,6 +27,8 @@ var contribForms = map[string]contribForm{
 	"SkipLayerNormalization": {3, 5, 4, []string{"epsilon"}, (*contrib).skipNorm},
 	"DynamicQuantizeMatMul":  {3, 5, 1, nil, (*contrib).dynamicMatMul},
 
+	"QGemm":                    {6, 9, 1, []string{"alpha", "transA", "transB"}, (*contrib).quantizedGemm},
+	"QLinearSoftmax":           {5, 5, 1, []string{"axis", "opset"}, (*contrib).quantizedSoftmax},
 	"QLinearAdd":               {8, 8, 1, nil, func(c *contrib) { c.quantized("Add", 14, 2, nil) }},
 	"QLinearMul":               {8, 8, 1, nil, func(c *contrib) { c.quantized("Mul", 14, 2, nil) }},
 	"QLinearSigmoid":           {5, 5, 1, nil, func(c *contrib) { c.quantized("Sigmoid", 13, 1, nil) }},
@@ -212,6 +214,55 @@ func (c *contrib) quantizedConcat() {
 	}
 	y := c.node("Concat", 13, "", c.n.Attrs, in...)
 	c.node("QuantizeLinear", 13, c.n.Outputs[0], nil, y, c.in(0), c.in(1))
+}
+
+// quantizedGemm has a bias in units of the products, and gives floats where no scale of
+// the result is given.
+func (c *contrib) quantizedGemm() {
+	if a, ok := c.n.Attrs["alpha"]; ok && a.Float != 1 {
+		c.refuse("alpha")
+		return
+	}
+	axis := int64(1)
+	if c.n.Attrs["transB"].Int != 0 {
+		axis = 0
+	}
+	along := func(axis int64) graph.Attrs { return graph.Attrs{"axis": {Kind: graph.AttrInt, Int: axis}} }
+	in := []string{
+		c.node("DequantizeLinear", 13, "", nil, c.in(0), c.in(1), c.in(2)),
+		c.node("DequantizeLinear", 13, "", along(axis), c.in(3), c.in(4), c.in(5)),
+	}
+	if bias := c.in(6); bias != "" {
+		in = append(in, c.node("DequantizeLinear", 13, "", along(0), bias, c.node("Mul", 14, "", nil, c.in(1), c.in(4))))
+	}
+	attrs := graph.Attrs{}
+	for _, name := range []string{"transA", "transB"} {
+		if a, ok := c.n.Attrs[name]; ok {
+			attrs[name] = a
+		}
+	}
+	if c.in(7) == "" {
+		c.node("Gemm", 13, c.n.Outputs[0], attrs, in...)
+		return
+	}
+	to := []string{c.node("Gemm", 13, "", attrs, in...), c.in(7)}
+	if z := c.in(8); z != "" {
+		to = append(to, z)
+	}
+	c.node("QuantizeLinear", 13, c.n.Outputs[0], nil, to...)
+}
+
+// quantizedSoftmax is Softmax of the operator set that it names.
+func (c *contrib) quantizedSoftmax() {
+	attrs, version := graph.Attrs{}, 13
+	for name, a := range c.n.Attrs {
+		if name == "axis" {
+			attrs[name] = a
+		} else if a.Int > 0 && a.Int < 13 {
+			version = int(a.Int)
+		}
+	}
+	c.quantized("Softmax", version, 1, attrs)
 }
 
 // dynamicMatMul quantises a by itself and multiplies it by a b of 8 bits.

@@ -26,13 +26,15 @@ func (f *flat) tensor() (*engine.Tensor, error) {
 	switch f.Type {
 	case "uint8":
 		return engine.Of(as[uint8](f.Data), f.Shape...)
+	case "int32":
+		return engine.Of(as[int32](f.Data), f.Shape...)
 	case "int8":
 		return engine.Of(as[int8](f.Data), f.Shape...)
 	}
 	return engine.Of(as[float32](f.Data), f.Shape...)
 }
 
-func as[T uint8 | int8 | float32](v []float64) []T {
+func as[T uint8 | int8 | int32 | float32](v []float64) []T {
 	out := make([]T, len(v))
 	for i, e := range v {
 		out[i] = T(e)
@@ -57,7 +59,7 @@ func TestContrib(t *testing.T) {
 		Inputs  []flat `json:"inputs"`
 		Outputs []flat `json:"outputs"`
 	}
-	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 38 {
+	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 48 {
 		t.Fatalf("%d cases, %v", len(cases), err)
 	}
 	for _, c := range cases {
@@ -112,6 +114,8 @@ func TestContribRefused(t *testing.T) {
 		{"QLinearSigmoid", []string{"x", "x", "", "x", "x"}, nil, true},
 		{"QLinearAveragePool", []string{"x", "x", "x", "x", "x"}, graph.Attrs{"channels_last": {Kind: graph.AttrInt, Int: 1}}, true},
 		{"QLinearConcat", []string{"x", "x", "x", "x", "x", "x"}, nil, false},
+		{"QGemm", []string{"x", "x", "x", "x", "x", "x"}, graph.Attrs{"alpha": {Kind: graph.AttrFloat, Float: 2}}, true},
+		{"QGemm", []string{"x", "x", "x", "x", "x"}, nil, false},
 		{"BiasGelu", []string{"x"}, nil, false},
 	} {
 		file, err := onnx.Encode(&onnx.Made{

@@ -82,6 +82,21 @@ def main(path):
             case("DynamicQuantizeMatMul " + name, "DynamicQuantizeMatMul", [(3, 8)] + q(8, 5)),
             case("DynamicQuantizeMatMul bias " + name, "DynamicQuantizeMatMul", [(3, 8)] + q(8, 5) + [(5,)]),
         ]
+    bias = lambda n: rng.integers(-2000, 2000, n).astype(np.int32)
+    columns = lambda n: rng.uniform(0.01, 0.05, n).astype(np.float32)
+    zero = lambda t: of(t(0), t)
+    for dtype in (np.uint8, np.int8):
+        name, a = np.dtype(dtype).name, lambda *shape: quantized(shape, dtype)
+        to = [of(0.2, np.float32), of(100, np.uint8)] if dtype == np.uint8 else [of(0.2, np.float32), of(3, np.int8)]
+        b = lambda *shape: [quantized(shape, np.int8)[0], of(rng.uniform(0.01, 0.05), np.float32), zero(np.int8)]
+        result = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        out += [
+            case("QGemm " + name, "QGemm", a(3, 9) + b(9, 5) + [bias(5)] + to, result=result),
+            case("QGemm transB " + name, "QGemm", a(3, 9) + b(5, 9) + [None] + to, result=result, transB=1),
+            case("QGemm columns " + name, "QGemm", a(3, 9) + [b(9, 5)[0], columns(5), of([0] * 5, np.int8), bias(5)] + to, result=result),
+            case("QGemm floats " + name, "QGemm", a(3, 9) + b(9, 5) + [bias(5)]),
+            case("QLinearSoftmax " + name, "QLinearSoftmax", a(3, 9) + [of(1 / 256, np.float32), of(np.iinfo(dtype).min, dtype)], result=result, axis=-1, opset=13),
+        ]
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)

@@ -1,0 +1,345 @@
+package graph
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/qgemm"
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+// octetImages reports whether t is images of unsigned bytes, or may be.
+func octetImages(t *engine.Tensor) bool { return t.DType() == engine.Uint8 && len(t.Shape()) == 4 }
+
+// octetsLast lays images of bytes out with their channels last.
+func octetsLast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	if !octetImages(in[0]) {
+		return nil, errUnfused
+	}
+	s := in[0].Shape()
+	t, out, err := rawOf[uint8](x, s[0], s[2], s[3], s[1])
+	if err != nil {
+		return nil, err
+	}
+	turnedOf(out, engine.Data[uint8](in[0]), s[0], s[1], s[2]*s[3])
+	return one(t, nil)
+}
+
+// octetsFirst lays them out as the file has them.
+func octetsFirst(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	if !octetImages(in[0]) {
+		return nil, errUnfused
+	}
+	s := in[0].Shape()
+	t, out, err := rawOf[uint8](x, fileShape(s)...)
+	if err != nil {
+		return nil, err
+	}
+	turnedOf(out, engine.Data[uint8](in[0]), s[0], s[1]*s[2], s[3])
+	return one(t, nil)
+}
+
+// tableBytes gives for each byte another.
+func tableBytes(of []uint8) Kernel {
+	table := [256]uint8(of)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Uint8 {
+			return nil, errUnfused
+		}
+		t, out, err := rawOf[uint8](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		src := engine.Data[uint8](in[0])
+		x.parts(len(src), func(from, to int) { qgemm.Table(out[from:to], src[from:to], &table) })
+		return one(t, nil)
+	}
+}
+
+// octetFloats is a kernel that makes floats of bytes, of values of that many dimensions
+// where rank is not 0.
+func octetFloats(rank int, f func(out []float32, src []uint8)) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Uint8 || rank > 0 && len(in[0].Shape()) != rank || len(in[0].Shape()) == 0 {
+			return nil, errUnfused
+		}
+		t, out, err := rawOf[float32](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		src := engine.Data[uint8](in[0])
+		x.parts(len(src), func(from, to int) { f(out[from:to], src[from:to]) })
+		return one(t, nil)
+	}
+}
+
+func tableFloats(of []float32, rank int) Kernel {
+	table := [256]float32(of)
+	return octetFloats(rank, func(out []float32, src []uint8) {
+		for i, b := range src {
+			out[i] = table[b]
+		}
+	})
+}
+
+func floatsOf(scale qgemm.Scale, rank int) Kernel {
+	return octetFloats(rank, func(out []float32, src []uint8) { qgemm.ToFloats(out, src, scale) })
+}
+
+// roundOctets rounds floats.
+func roundOctets(scale qgemm.Scale) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Float32 {
+			return nil, errUnfused
+		}
+		t, out, err := rawOf[uint8](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		src := engine.Data[float32](in[0])
+		x.parts(len(src), func(from, to int) { qgemm.ToBytes(out[from:to], src[from:to], scale) })
+		return one(t, nil)
+	}
+}
+
+// dynamicEnd is what follows sums of bytes whose scale and zero point are in[1] and in[2],
+// where they are; else it is e and zero.
+func dynamicEnd(x *Exec, e *octetEnd, zero int32, in []*engine.Tensor) (*qgemm.Finish, int32, error) {
+	f := e.finish()
+	if len(in) == 1 {
+		return f, zero, nil
+	}
+	by := engine.Data[float32](in[1])
+	if len(by) != 1 {
+		return nil, 0, errUnfused
+	}
+	if len(in) > 2 {
+		z, ok := oneZero(in[2])
+		if !ok || in[2].DType() != engine.Uint8 {
+			return nil, 0, errUnfused
+		}
+		zero = z
+	}
+	_, scale, err := rawOf[float32](x, len(e.scale))
+	if err != nil {
+		return nil, 0, err
+	}
+	vector.Binary(vector.Mul, scale, e.scale, by)
+	f.Scale = scale
+	return f, zero, nil
+}
+
+// result makes the tensor that f is given, of bytes or of floats.
+func (e *octetEnd) result(x *Exec, f *qgemm.Finish, shape []int) (t *engine.Tensor, err error) {
+	if e.bytes {
+		t, f.Bytes, err = rawOf[uint8](x, shape...)
+		return t, err
+	}
+	t, f.Floats, err = rawOf[float32](x, shape...)
+	if fn := e.then; fn != nil {
+		f.Then = func(_, _ int, v []float32) { fn.Apply(v, v) }
+	}
+	return t, err
+}
+
+// octetConv is a convolution of images of bytes whose channels lie last.
+type octetConv struct {
+	node  *Node
+	f     *octetFilter
+	end   octetEnd
+	zero  int32
+	shape []int // of the weights
+	seen  atomic.Pointer[overImages]
+}
+
+func (k *octetConv) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	if !octetImages(in[0]) {
+		return nil, errUnfused
+	}
+	s := in[0].Shape()
+	g := k.seen.Load()
+	if g == nil || !slices.Equal(g.shape, s) {
+		c, w, ok, err := octetWindow(k.node, fileShape(s), k.shape)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, errUnfused
+		}
+		g = &overImages{shape: slices.Clone(s), window: w, result: c.Result}
+		k.seen.Store(g)
+	}
+	f, zero, err := dynamicEnd(x, &k.end, k.zero, in)
+	if err != nil {
+		return nil, err
+	}
+	t, err := k.end.result(x, f, []int{g.result[0], g.result[2], g.result[3], g.result[1]})
+	if err != nil {
+		return nil, err
+	}
+	return one(t, k.f.slide(x, g.window, engine.Data[uint8](in[0]), zero, f))
+}
+
+// octetMatMul is a product of bytes with a constant matrix.
+type octetMatMul struct {
+	m    *octetMatrix
+	end  octetEnd
+	zero int32
+	// flat says that it is of two matrices only.
+	flat bool
+}
+
+func (k *octetMatMul) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	a := in[0]
+	shape := slices.Clone(a.Shape())
+	last := len(shape) - 1
+	if a.DType() != engine.Uint8 || last < 1 || k.flat && last != 1 || shape[last] != k.m.k || a.Len() == 0 {
+		return nil, errUnfused
+	}
+	shape[last] = k.m.n
+	f, zero, err := dynamicEnd(x, &k.end, k.zero, in)
+	if err != nil {
+		return nil, err
+	}
+	t, err := k.end.result(x, f, shape)
+	if err != nil {
+		return nil, err
+	}
+	return one(t, multiplyOctets(x, a, zero, k.m, k.end.zeros, volume(shape[:last]), f))
+}
+
+// octetPair is a sum or a product of two values.
+type octetPair struct {
+	a, b, to qgemm.Scale
+	low      float32 // in steps of the result
+	product  bool
+}
+
+func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	a, b, ofA, ofB := in[0], in[1], k.a, k.b
+	if a.DType() != engine.Uint8 || b.DType() != engine.Uint8 || len(a.Shape()) == 0 || len(b.Shape()) == 0 {
+		return nil, errUnfused
+	}
+	join := qgemm.Add
+	if k.product {
+		join = qgemm.Mul
+	}
+	if len(a.Shape()) == 4 && len(b.Shape()) == 4 && perChannel(a.Shape(), b.Shape()) {
+		a, b, ofA, ofB = b, a, ofB, ofA
+	}
+	u, v := engine.Data[uint8](a), engine.Data[uint8](b)
+	switch {
+	case slices.Equal(a.Shape(), b.Shape()):
+		t, out, err := rawOf[uint8](x, a.Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		x.parts(len(out), func(from, to int) { join(out[from:to], u[from:to], v[from:to], ofA, ofB, k.to, k.low) })
+		return one(t, nil)
+	case len(a.Shape()) == 4 && len(b.Shape()) == 4 && perChannel(b.Shape(), a.Shape()):
+		t, out, err := rawOf[uint8](x, a.Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		s := a.Shape()
+		c, pixels := s[3], s[1]*s[2]
+		for i := range s[0] * pixels {
+			join(out[i*c:][:c], u[i*c:][:c], v[i/pixels*c:][:c], ofA, ofB, k.to, k.low)
+		}
+		return one(t, nil)
+	}
+	return k.broadcast(x, in)
+}
+
+// broadcast joins what is repeated as floats.
+func (k *octetPair) broadcast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	var wide [2]*engine.Tensor
+	for i, scale := range []qgemm.Scale{k.a, k.b} {
+		t, out, err := rawOf[float32](x, in[i].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		qgemm.ToFloats(out, engine.Data[uint8](in[i]), scale)
+		wide[i] = t
+	}
+	op := vector.Add
+	if k.product {
+		op = vector.Mul
+	}
+	joined, err := zipVector(x, wide[0], wide[1], op)
+	if err != nil {
+		return nil, err
+	}
+	t, out, err := rawOf[uint8](x, joined.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	qgemm.ToBytes(out, engine.Data[float32](joined), k.to)
+	if k.low > -k.to.Zero {
+		least := uint8(min(max(k.low+k.to.Zero, 0), 255))
+		for i, v := range out {
+			out[i] = max(v, least)
+		}
+	}
+	return one(t, nil)
+}
+
+// octetPool is the largest of windows over images whose channels lie last.
+func octetPool(n *Node) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if !octetImages(in[0]) {
+			return nil, errUnfused
+		}
+		s := in[0].Shape()
+		p, err := PoolWindows(n, fileShape(s))
+		if err != nil {
+			return nil, err
+		}
+		if in[0].Len() == 0 || volume(p.Out) == 0 {
+			return nil, errUnfused
+		}
+		w := windowOf(p, s)
+		t, out, err := rawOf[uint8](x, s[0], w.Lines, w.Across, s[3])
+		if err != nil {
+			return nil, err
+		}
+		_, scratch, err := rawOf[uint8](x, qgemm.PoolScratch(w))
+		if err != nil {
+			return nil, err
+		}
+		qgemm.Pool(max(x.threads, 1), w, out, engine.Data[uint8](in[0]), scratch)
+		return one(t, nil)
+	}
+}
+
+// octetMeans are those of the channels of whole images, as the file has them.
+func octetMeans(scale qgemm.Scale) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if !octetImages(in[0]) || in[0].Len() == 0 {
+			return nil, errUnfused
+		}
+		s := in[0].Shape()
+		n, c := s[1]*s[2], s[3]
+		t, out, err := rawOf[float32](x, s[0], c, 1, 1)
+		if err != nil {
+			return nil, err
+		}
+		if err := x.reserve(engine.Int64, c); err != nil {
+			return nil, err
+		}
+		src, sums := engine.Data[uint8](in[0]), make([]int64, c)
+		for i := range s[0] {
+			clear(sums)
+			for p := range n {
+				for j, v := range src[(i*n+p)*c:][:c] {
+					sums[j] += int64(v)
+				}
+			}
+			for j, sum := range sums {
+				out[i*c+j] = float32((float64(sum)/float64(n) - float64(scale.Zero)) * float64(scale.Scale))
+			}
+		}
+		return one(t, nil)
+	}
+}
