@@ -7,6 +7,7 @@
 //	go run ./bench/networks                           # makes a virtual environment, once
 //	go run ./bench/networks -python /path/to/python   # one that has onnxruntime and onnx
 //	go run ./bench/networks -only ocr -threads 2
+//	go run ./bench/networks -int8                     # networks in 8 bits, also against ourselves in FP32
 package main
 
 import (
@@ -44,8 +45,9 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds of every measurement")
 	threads := flag.Int("threads", 1, "threads of either")
 	only := flag.String("only", "", "measure only networks that have this in their name")
+	int8 := flag.Bool("int8", false, "measure networks that onnxruntime quantised to 8 bits, statically and dynamically, beside FP32; how far they differ is only told")
 	flag.Parse()
-	if err := run(context.Background(), *python, *only, *rounds, *threads); err != nil {
+	if err := run(context.Background(), *python, *only, *rounds, *threads, *int8); err != nil {
 		fmt.Fprintln(os.Stderr, "networks:", err)
 		os.Exit(1)
 	}
@@ -56,7 +58,10 @@ var networks = []string{"dense", "silero", "ocr_class", "magika", "bert", "ocr_d
 
 var batches = []int{1, 32}
 
-func run(ctx context.Context, python, only string, rounds, threads int) (err error) {
+// quantised are the networks that are measured in 8 bits too.
+var quantised = []string{"dense", "ocr_class", "bert", "resnet18"}
+
+func run(ctx context.Context, python, only string, rounds, threads int, int8 bool) (err error) {
 	env, err := rival.New(ctx, rival.Config{Name: "networks", Script: rivalScript, Requirements: requirements, Python: python})
 	if err != nil {
 		return err
@@ -65,21 +70,31 @@ func run(ctx context.Context, python, only string, rounds, threads int) (err err
 	if err := env.Run(ctx, "make", dir); err != nil {
 		return err
 	}
+	names := networks
+	if int8 {
+		if err := env.Run(ctx, "quantise", dir); err != nil {
+			return err
+		}
+		names = nil
+		for _, name := range quantised {
+			names = append(names, name, name+"_static", name+"_dynamic")
+		}
+	}
 	r, err := env.Start(ctx, "serve", dir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
 	fmt.Printf("rival: onnxruntime %s; %d thread(s) each; medians of %d rounds\n", strings.TrimPrefix(r.Ready, "ready "), threads, rounds)
-	fmt.Printf("%-12s %6s %12s %12s %7s %11s\n", "network", "batch", "ours ms", "rival ms", "ratio", "difference")
+	fmt.Printf("%-17s %6s %12s %12s %7s %11s\n", "network", "batch", "ours ms", "rival ms", "ratio", "difference")
 	product, n, wrong := 0.0, 0, []string(nil)
-	for _, name := range networks {
+	for _, name := range names {
 		if !strings.Contains(name, only) {
 			continue
 		}
 		model, err := modelfile.Open(filepath.Join(dir, name+".onnx"))
 		if err != nil {
-			fmt.Printf("%-12s not read: %v\n", name, err)
+			fmt.Printf("%-17s not read: %v\n", name, err)
 			wrong = append(wrong, name)
 			continue
 		}
@@ -90,12 +105,12 @@ func run(ctx context.Context, python, only string, rounds, threads int) (err err
 		for _, batch := range batches {
 			ratio, off, err := measure(ctx, session, r, name, batch, threads, rounds)
 			if err != nil {
-				fmt.Printf("%-12s %6d not run: %v\n", name, batch, err)
+				fmt.Printf("%-17s %6d not run: %v\n", name, batch, err)
 				wrong = append(wrong, name)
 				continue
 			}
 			product, n = product+math.Log(ratio), n+1
-			if off > tolerance {
+			if off > tolerance && !int8 {
 				wrong = append(wrong, fmt.Sprintf("%s differs by %.2g", name, off))
 			}
 		}
@@ -152,7 +167,7 @@ func measure(ctx context.Context, session engine.Session, r *rival.Process, name
 		ours, theirs, ratios = append(ours, mine), append(theirs, least), append(ratios, mine/least)
 	}
 	ratio = median(ratios)
-	fmt.Printf("%-12s %6d %12.3f %12.3f %7.2f %11.1e\n", name, batch, 1e3*median(ours), 1e3*median(theirs), ratio, off)
+	fmt.Printf("%-17s %6d %12.3f %12.3f %7.2f %11.1e\n", name, batch, 1e3*median(ours), 1e3*median(theirs), ratio, off)
 	return ratio, off, rival.Note{
 		Against: "onnxruntime " + strings.TrimPrefix(r.Ready, "ready "), Work: fmt.Sprintf("%s, batch %d", name, batch),
 		Ours: median(ours), Rival: median(theirs), Ratio: ratio, Threads: threads,

@@ -3,6 +3,7 @@
 onnxruntime==1.32.0 onnx==1.23.2 numpy (see main.go); the networks come out of the packages named in PACKAGES.
 
     rival.py make DIR      writes DIR/<network>.onnx and, for every work, its inputs
+    rival.py quantise DIR  writes DIR/<network>_static.onnx and _dynamic.onnx, in 8 bits by onnxruntime's quantiser, of QUANTISED
     rival.py serve DIR     answers lines "run NETWORK BATCH THREADS REPEATS" with the seconds of a run, the least of the repeats,
                            and "want NETWORK BATCH" with the path of a file of its outputs
 """
@@ -15,6 +16,7 @@ import zipfile
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
@@ -28,6 +30,8 @@ PACKAGES = {
     },
     "silero-vad==6.2.3": {"silero": "silero_vad/data/silero_vad.onnx"},
 }
+
+QUANTISED = ("dense", "ocr_class", "bert", "resnet18")
 
 
 class Net:
@@ -134,7 +138,7 @@ def inputs(network, batch):
             "state": (0.1 * rng.normal(size=(2, batch, 128))).astype(np.float32),
             "sr": np.array(16000, np.int64),
         },
-    }[network]()
+    }[network.removesuffix("_static").removesuffix("_dynamic")]()
 
 
 def make(folder):
@@ -151,6 +155,37 @@ def make(folder):
                     f.write(z.read(path))
     for build in (dense, resnet18, bert):
         build(os.path.join(folder, build.__name__ + ".onnx"))
+
+
+class Rows:
+    """The rows that ranges are taken from."""
+
+    def __init__(self, network):
+        self.rows = iter([inputs(network, batch) for batch in (1, 2, 3)])
+
+    def get_next(self):
+        return next(self.rows, None)
+
+
+def quantise(folder):
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    for network in QUANTISED:
+        path = lambda suffix: os.path.join(folder, network + suffix + ".onnx")
+        if os.path.exists(path("_static")) and os.path.exists(path("_dynamic")):
+            continue
+        quant_pre_process(path(""), path("_before"), skip_symbolic_shape=True)
+        model = onnx.load(path("_before"))
+        if model.opset_import[0].version < 13:  # which has scales for each channel
+            del model.opset_import[1:]
+            onnx.save(onnx.version_converter.convert_version(model, 13), path("_before"))
+        u8, s8 = quantization.QuantType.QUInt8, quantization.QuantType.QInt8
+        quantization.quantize_static(
+            path("_before"), path("_static"), Rows(network), quant_format=quantization.QuantFormat.QDQ, per_channel=True, activation_type=u8, weight_type=s8
+        )
+        quantization.quantize_dynamic(path("_before"), path("_dynamic"))
+        os.remove(path("_before"))
 
 
 def write(path, arrays):
@@ -193,4 +228,4 @@ def serve(folder):
 
 
 if __name__ == "__main__":
-    {"make": make, "serve": serve}[sys.argv[1]](sys.argv[2])
+    {"make": make, "quantise": quantise, "serve": serve}[sys.argv[1]](sys.argv[2])
