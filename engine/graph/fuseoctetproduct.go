@@ -131,7 +131,7 @@ func (o *octeter) conv(i int) bool {
 			return false
 		}
 	}
-	f := o.filter(s.node, w.t, w.zero)
+	f := layFilter(o.f.p.packs, o.f.p.held, s.node, w.t, w.zero)
 	if f == nil {
 		return false
 	}
@@ -142,20 +142,6 @@ func (o *octeter) conv(i int) bool {
 	e.round()
 	o.convolve(s.node, f, &e, int32(r.scale.Zero), []int{from}, last)
 	return true
-}
-
-// filter lays weights out, nil where that takes too much.
-func (o *octeter) filter(n *Node, t, zero *engine.Tensor) *octetFilter {
-	size := filterBytes(t.Shape())
-	if !o.f.p.held.lay(size) {
-		return nil
-	}
-	f, err := newOctetFilter(n, t, zero)
-	if f == nil || err != nil {
-		o.f.p.held.give(size)
-		return nil
-	}
-	return f
 }
 
 // convolve adds the step of a convolution, whose first input lies with its channels last.
@@ -179,7 +165,7 @@ func (o *octeter) linearConv(s *step) bool {
 	scale, ok := o.scaleOf(s.in[1], s.in[2])
 	to, ok2 := o.scaleOf(s.in[6], s.in[7])
 	w := o.octetWeights(s, s.in[3])
-	if !ok || !ok2 || w == nil || o.f.p.constants[s.in[0]] != nil || o.f.p.constantOf(s.in[3]) == nil || o.f.p.constantOf(s.in[4]) == nil || o.f.p.constantOf(s.in[5]) == nil {
+	if !ok || !ok2 || !o.octetsOf(s.in[0], s.in[2]) || !o.octetsOf(s.out[0], s.in[7]) || w == nil || o.f.p.constants[s.in[0]] != nil || o.f.p.constantOf(s.in[3]) == nil || o.f.p.constantOf(s.in[4]) == nil || o.f.p.constantOf(s.in[5]) == nil {
 		return false
 	}
 	n := w.Shape()[0]
@@ -196,12 +182,13 @@ func (o *octeter) linearConv(s *step) bool {
 		}
 		copy(e.whole, v)
 	}
-	f := o.filter(s.node, w, o.f.p.constants[s.in[5]])
+	f := layFilter(o.f.p.packs, o.f.p.held, s.node, w, o.f.p.constants[s.in[5]])
 	if f == nil {
 		return false
 	}
 	e.round()
-	o.convolve(s.node, f, &e, int32(scale.Zero), []int{o.needLast(s.in[0])}, s.out[0])
+	from := o.needLast(o.bytesOf(s.in[0]))
+	o.convolve(s.node, f, &e, int32(scale.Zero), []int{from}, o.unsigned(s.out[0]))
 	return true
 }
 
@@ -368,7 +355,7 @@ func (o *octeter) scaled(i int) bool {
 	var matrix *octetMatrix
 	var filter *octetFilter
 	if image {
-		filter = o.filter(s.node, w, zero)
+		filter = layFilter(o.f.p.packs, o.f.p.held, s.node, w, zero)
 	} else if matrix = o.matrix(w, false); matrix != nil {
 		var err error
 		if e.zeros, err = zerosOf(zero, n, matrix.shift); err != nil {

@@ -31,6 +31,8 @@ type octeter struct {
 	tables map[int]*octetTable
 	// last are where values of bytes lie with their channels last.
 	last map[int]int
+	// flipped are, of values of signed bytes, those of unsigned ones, which are 128 more.
+	flipped map[int]int
 	// any says that something was rewritten.
 	any bool
 }
@@ -63,7 +65,7 @@ func octets(f *fuser) {
 	}) {
 		return
 	}
-	o := &octeter{f: f, taken: slices.Clone(f.gone), there: make([]bool, len(f.p.names)), rounded: map[int]rounded8{}, tables: map[int]*octetTable{}, last: map[int]int{}}
+	o := &octeter{f: f, taken: slices.Clone(f.gone), there: make([]bool, len(f.p.names)), rounded: map[int]rounded8{}, tables: map[int]*octetTable{}, last: map[int]int{}, flipped: map[int]int{}}
 	for slot, by := range f.p.producer {
 		o.there[slot] = by < 0 || f.p.constants[slot] != nil
 	}
@@ -78,8 +80,64 @@ func octets(f *fuser) {
 		}
 	}
 	if o.any {
+		o.snap()
 		f.restart(o.steps)
+		for i := range f.p.steps {
+			f.cutBefore(i)
+		}
 	}
+}
+
+// snap makes one function of each two steps of which one rounds what the other alone makes
+// floats of again.
+func (o *octeter) snap() {
+	readers, makers := make([]int, len(o.f.p.names)), map[int]int{}
+	for i := range o.steps {
+		for _, slot := range o.steps[i].in {
+			if slot >= 0 {
+				readers[slot]++
+			}
+		}
+		if o.steps[i].rounds.Scale > 0 {
+			makers[o.steps[i].out[0]] = i
+		}
+	}
+	gone := make([]bool, len(o.steps))
+	for k := range o.steps {
+		s := &o.steps[k]
+		i, ok := makers[firstInput(s)]
+		if !ok || s.widens.Scale == 0 || s.widens != o.steps[i].rounds || readers[s.in[0]] != 1 || o.f.outputs[s.in[0]] {
+			continue
+		}
+		low, high := s.widens.Range()
+		fn := vector.Snap(s.widens.Scale, low, high)
+		gone[i] = true
+		*s = step{node: s.node, op: functionOp, kernel: functionKernel(fn), in: o.steps[i].in, out: s.out, function: fn}
+	}
+	at := 0
+	o.steps = slices.DeleteFunc(o.steps, func(step) bool {
+		at++
+		return gone[at-1]
+	})
+}
+
+// cutBefore takes a Relu into step i, where that rounds from 0 on.
+func (f *fuser) cutBefore(i int) {
+	s := &f.p.steps[i]
+	if s.function == nil || !s.function.NotBelow() || f.gone[i] {
+		return
+	}
+	x := s.in[0]
+	if r := f.p.producer[x]; f.is(r, "Relu") && f.only(x) == i {
+		f.replace(i, f.p.steps[r].in[0], s.function, r)
+	}
+}
+
+func firstInput(s *step) int {
+	if len(s.in) == 0 {
+		return -1
+	}
+	return s.in[0]
 }
 
 // restart has f go on with other steps.
@@ -165,7 +223,10 @@ func (o *octeter) own(slot int) int {
 		return slot
 	}
 	n, t := o.node(slot), o.tables[slot]
+	u, flipped := o.flipped[slot]
 	switch {
+	case flipped:
+		o.emit(octetStep(n, flip, []int{o.need(u)}, []int{slot}))
 	case t == nil:
 		o.emit(octetStep(n, octetsFirst, []int{o.last[slot]}, []int{slot}))
 	case t.floats == nil && o.lies(slot):
@@ -174,23 +235,33 @@ func (o *octeter) own(slot int) int {
 		o.emit(octetStep(n, tableBytes(t.bytes), []int{o.need(t.base)}, []int{slot}))
 	case o.lies(t.base):
 		s := octetStep(n, o.toFloats(slot, 4), []int{o.needLast(t.base)}, []int{slot})
-		s.givesLast = true
+		s.givesLast, s.widens = true, o.widens(slot)
 		o.emit(s)
 	default:
-		o.emit(octetStep(n, o.toFloats(slot, 0), []int{o.need(t.base)}, []int{slot}))
+		s := octetStep(n, o.toFloats(slot, 0), []int{o.need(t.base)}, []int{slot})
+		s.widens = o.widens(slot)
+		o.emit(s)
 	}
 	o.there[slot] = true
 	return slot
 }
 
+// widens is the scale of a value that stands for the bytes its table is of, no scale where
+// it is another function of them.
+func (o *octeter) widens(slot int) qgemm.Scale {
+	if r, ok := o.rounded[slot]; ok && r.bytes == o.tables[slot].base {
+		return r.scale
+	}
+	return qgemm.Scale{}
+}
+
 // toFloats is the kernel that makes a value of the bytes that its table is of, which have
 // that many dimensions where rank is not 0.
 func (o *octeter) toFloats(slot, rank int) Kernel {
-	t := o.tables[slot]
-	if r, ok := o.rounded[slot]; ok && r.bytes == t.base {
-		return floatsOf(r.scale, rank)
+	if scale := o.widens(slot); scale.Scale > 0 {
+		return floatsOf(scale, rank)
 	}
-	return tableFloats(t.floats, rank)
+	return tableFloats(o.tables[slot].floats, rank)
 }
 
 // lies reports whether a value of bytes is, or is made of one that is, with its channels
@@ -224,7 +295,7 @@ func (o *octeter) needLast(slot int) int {
 	return o.last[slot]
 }
 
-// scaleOf reads one scale and zero point of unsigned bytes.
+// scaleOf reads one scale and zero point of bytes, which are those of the unsigned ones.
 func (o *octeter) scaleOf(scale, zero int) (qgemm.Scale, bool) {
 	s, ok := o.f.number(scale)
 	if !ok || !(s > 0) || math.IsInf(float64(s), 0) {
@@ -234,10 +305,39 @@ func (o *octeter) scaleOf(scale, zero int) (qgemm.Scale, bool) {
 		return qgemm.Scale{Scale: s}, true
 	}
 	z := o.f.p.constants[zero]
-	if z == nil || z.DType() != engine.Uint8 || z.Len() != 1 {
+	v, one := oneZero(z)
+	if z == nil || !isOctet(z.DType()) || !one {
 		return qgemm.Scale{}, false
 	}
-	return qgemm.Scale{Scale: s, Zero: float32(engine.Data[uint8](z)[0])}, true
+	if z.DType() == engine.Int8 {
+		v += 128
+	}
+	return qgemm.Scale{Scale: s, Zero: float32(v)}, true
+}
+
+// unsigned returns the slot for the unsigned bytes of one that is to be made.
+func (o *octeter) unsigned(slot int) int {
+	if o.f.p.typeOf(slot) != engine.Int8 {
+		return slot
+	}
+	u := o.slot(engine.Uint8)
+	o.flipped[slot] = u
+	return u
+}
+
+// bytesOf returns the slot of the unsigned bytes of one that there is.
+func (o *octeter) bytesOf(slot int) int {
+	if u, ok := o.flipped[slot]; ok || o.f.p.typeOf(slot) != engine.Int8 {
+		if ok {
+			return u
+		}
+		return slot
+	}
+	from := o.need(slot)
+	u := o.unsigned(slot)
+	o.emit(octetStep(o.node(slot), flip, []int{from}, []int{u}))
+	o.there[u] = true
+	return u
 }
 
 // input returns input i of a step, -1 where it was left out.
@@ -263,10 +363,16 @@ func onlyAxis(n *Node) bool {
 func (o *octeter) quantises(i int) (qgemm.Scale, bool) {
 	s := &o.f.p.steps[i]
 	if s.node.Domain != DomainONNX || s.node.Op != "QuantizeLinear" || s.in[0] < 0 || o.f.p.types[s.in[0]] != engine.Float32 ||
-		o.f.p.typeOf(s.out[0]) != engine.Uint8 || !onlyAxis(s.node) || s.op == functionOp {
+		!o.octetsOf(s.out[0], s.input(2)) || !onlyAxis(s.node) || s.op == functionOp {
 		return qgemm.Scale{}, false
 	}
 	return o.scaleOf(s.in[1], s.input(2))
+}
+
+// octetsOf reports whether a value is of bytes, of the type of its zero point.
+func (o *octeter) octetsOf(slot, zero int) bool {
+	d := o.f.p.typeOf(slot)
+	return isOctet(d) && (zero < 0 && d == engine.Uint8 || zero >= 0 && o.f.p.typeOf(zero) == d)
 }
 
 // step rewrites step i; it reports false where it is to stay.
@@ -316,10 +422,10 @@ func (o *octeter) dequantise(s *step) bool {
 		return false
 	}
 	scale, ok := o.scaleOf(s.in[1], s.input(2))
-	if !ok || o.f.p.typeOf(b) != engine.Uint8 || o.f.p.typeOf(f) != engine.Float32 || !onlyAxis(s.node) {
+	if !ok || !o.octetsOf(b, s.input(2)) || o.f.p.typeOf(f) != engine.Float32 || !onlyAxis(s.node) {
 		return false
 	}
-	o.floats(f, b, scale)
+	o.floats(f, o.bytesOf(b), scale)
 	return true
 }
 
@@ -416,19 +522,21 @@ func (o *octeter) quantise(i int) bool {
 	if t := o.tables[s.in[0]]; t != nil && t.floats != nil {
 		b := make([]uint8, 256)
 		qgemm.ToBytes(b, t.floats, scale)
-		o.tables[s.out[0]] = &octetTable{base: t.base, bytes: b}
+		o.tables[o.unsigned(s.out[0])] = &octetTable{base: t.base, bytes: b}
 		return true
 	}
-	from := o.need(s.in[0])
+	from, out := o.need(s.in[0]), o.unsigned(s.out[0])
 	if !o.wantsLast(s.out[0]) {
-		o.emit(octetStep(s.node, roundOctets(scale), []int{from}, []int{s.out[0]}))
-		o.there[s.out[0]] = true
+		t := octetStep(s.node, roundOctets(scale), []int{from}, []int{out})
+		t.rounds = scale
+		o.emit(t)
+		o.there[out] = true
 		return true
 	}
 	at := o.slot(engine.Uint8)
-	o.last[s.out[0]] = at
+	o.last[out] = at
 	t := octetStep(s.node, roundOctets(scale), []int{from}, []int{at})
-	t.takesLast = true
+	t.takesLast, t.rounds = true, scale
 	o.emit(t)
 	return true
 }
@@ -552,7 +660,7 @@ func (o *octeter) follow(i int, e *octetEnd, anything bool) (last int) {
 		if scale, ok := o.quantises(next); ok && s.in[0] == last && e.then == nil {
 			e.to, e.bytes = scale, true
 			o.taken[next] = true
-			return s.out[0]
+			return o.unsigned(s.out[0])
 		}
 		fn := o.f.functions[next]
 		if fn == nil || s.in[0] != last || e.then != nil {

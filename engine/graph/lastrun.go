@@ -62,6 +62,12 @@ func turned(x *Exec, to, from []float32, n, rows, cols int) {
 		copy(to, from)
 		return
 	}
+	if rows == 3 {
+		for i := range n {
+			interleave(to[i*3*cols:][:3*cols], from[i*3*cols:][:3*cols])
+		}
+		return
+	}
 	threads := 1
 	if rows*cols >= leastPart {
 		threads = max(1, min(x.threads, n))
@@ -71,6 +77,17 @@ func turned(x *Exec, to, from []float32, n, rows, cols int) {
 			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
 		}
 	})
+}
+
+// interleave lays the three planes of an image out side by side, for which squares are too
+// flat.
+func interleave(to, from []float32) {
+	n := len(to) / 3
+	a, b, c := from[:n], from[n:2*n], from[2*n:3*n]
+	for i, v := range a {
+		pixel := to[3*i:][:3]
+		pixel[0], pixel[1], pixel[2] = v, b[i], c[i]
+	}
 }
 
 // windowOf is the windows of a node over a value of a shape with its channels last.

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/convolve"
@@ -14,6 +15,9 @@ type octetFilter struct {
 	filter *qgemm.Filter
 	// zeros are those of the weights' channels, nil where they are 0, or part of the filter.
 	zeros []int32
+	// dilations and each are what else the layout depends on.
+	dilations []int
+	each      bool
 	// per is how many elements a window has.
 	per int
 }
@@ -42,7 +46,7 @@ func newOctetFilter(n *Node, t, zero *engine.Tensor) (*octetFilter, error) {
 		return nil, err
 	}
 	v, shift := signedOctets(t)
-	f := &octetFilter{of: t, per: shape[1] * shape[2] * shape[3]}
+	f := &octetFilter{of: t, dilations: w.dilations, each: each, per: shape[1] * shape[2] * shape[3]}
 	if f.zeros, err = zerosOf(zero, shape[0], shift); err != nil {
 		return nil, err
 	}
@@ -71,14 +75,31 @@ func filterOf(b *builder, i, z int) *octetFilter {
 			return nil
 		}
 	}
-	size := filterBytes(b.constants[i].Shape())
-	if !b.held.lay(size) {
+	return layFilter(b.packs, b.held, b.node, b.constants[i], zero)
+}
+
+// layFilter is newOctetFilter, once for all nodes that convolve so with the same weights;
+// it is nil where that takes too much.
+func layFilter(laid packs, h *held, n *Node, t, zero *engine.Tensor) *octetFilter {
+	of, key := [2]*engine.Tensor{zero, t}, packed{t, false}
+	if known := laid[key]; known != nil && known.of == of {
+		f, ok := known.packed.(*octetFilter)
+		w, err := windowAttrs(n, 2)
+		if each, _ := octetGroups(n, t.Shape()); ok && err == nil && f.each == each && slices.Equal(f.dilations, w.dilations) {
+			return f
+		}
+	}
+	size := filterBytes(t.Shape())
+	if !h.lay(size) {
 		return nil
 	}
-	f, err := newOctetFilter(b.node, b.constants[i], zero)
-	if f == nil || err != nil { // it is told by a run
-		b.held.give(size)
+	f, err := newOctetFilter(n, t, zero)
+	if f == nil || err != nil { // which a run tells
+		h.give(size)
 		return nil
+	}
+	if laid != nil && laid[key] == nil {
+		laid[key] = &weights{tensor: t, of: of, packed: f}
 	}
 	return f
 }

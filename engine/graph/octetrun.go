@@ -40,6 +40,26 @@ func octetsFirst(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	return one(t, nil)
 }
 
+// flip makes unsigned bytes of signed ones, 128 more, or the other way round.
+func flip(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	if !isOctet(in[0].DType()) {
+		return nil, errUnfused
+	}
+	d := engine.Int8
+	if in[0].DType() == engine.Int8 {
+		d = engine.Uint8
+	}
+	t, err := x.make(d, in[0].Shape(), false)
+	if err != nil {
+		return nil, err
+	}
+	out := octetsOf(t)
+	for i, v := range octetsOf(in[0]) {
+		out[i] = v ^ 0x80
+	}
+	return one(t, nil)
+}
+
 // tableBytes gives for each byte another.
 func tableBytes(of []uint8) Kernel {
 	table := [256]uint8(of)

@@ -84,11 +84,10 @@ func oneZero(t *engine.Tensor) (int32, bool) {
 
 // octetMatrix is a right operand that was laid out.
 type octetMatrix struct {
-	of     *engine.Tensor
-	w      *qgemm.Weights
-	k, n   int
-	shift  int32
-	packed int64
+	of    *engine.Tensor
+	w     *qgemm.Weights
+	k, n  int
+	shift int32
 }
 
 // newOctetMatrix lays a matrix out, of which op takes the transpose where trans says so.

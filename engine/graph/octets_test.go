@@ -13,6 +13,8 @@ import (
 type octetGraph struct {
 	*plainGraph
 	n int
+	// signed has values be of signed bytes.
+	signed bool
 }
 
 func newOctetGraph(t *testing.T) *octetGraph { return &octetGraph{plainGraph: newPlainGraph(t)} }
@@ -41,6 +43,9 @@ func (g *octetGraph) op(op string, attrs Attrs, in ...string) string {
 // pair rounds a value and returns what its bytes stand for.
 func (g *octetGraph) pair(x string, scale float32, zero uint8) string {
 	s, z := put(g, []float32{scale}), put(g, []uint8{zero})
+	if g.signed {
+		z = put(g, []int8{int8(zero ^ 0x80)})
+	}
 	return g.op("DequantizeLinear", nil, g.op("QuantizeLinear", nil, x, s, z), s, z)
 }
 
@@ -138,8 +143,10 @@ func apart(t *testing.T, g *Graph, x *engine.Tensor, scale float64) (p *Program,
 // TestOctetConvolutions holds a network of images in 8 bits, in integers, against the
 // nodes as they are written.
 func TestOctetConvolutions(t *testing.T) {
-	for _, unsigned := range []bool{false, true} {
+	for i := range 4 {
+		unsigned := i%2 > 0
 		g := newOctetGraph(t)
+		g.signed = i/2 > 0
 		pads := Attrs{"pads": ints(1, 1, 1, 1)}
 		x := g.pair("x", 0.02, 120)
 		a := g.op("Relu", nil, g.op("Conv", Attrs{"pads": ints(1, 1, 1, 1), "strides": ints(2, 2)}, x, g.octets(0, unsigned, 20, 3, 3, 3), g.bias(20)))
@@ -191,8 +198,10 @@ func TestOneOctetConvolution(t *testing.T) {
 
 // TestOctetProducts: sums, moved values and functions around products in 8 bits.
 func TestOctetProducts(t *testing.T) {
-	for _, unsigned := range []bool{false, true} {
+	for i := range 4 {
+		unsigned := i%2 > 0
 		g := newOctetGraph(t)
+		g.signed = i/2 > 0
 		x := g.pair("x", 0.02, 120)
 		q := g.op("MatMul", nil, x, g.octets(1, unsigned, 24, 40))
 		q = g.op("Sigmoid", nil, g.op("Add", nil, q, g.bias(40))) // in float32
@@ -205,6 +214,25 @@ func TestOctetProducts(t *testing.T) {
 		if p, worst, share := apart(t, g.Graph, noise(t, g.r, 2, 5, 24), 0.01); worst > 3 || share > 0.1 {
 			t.Errorf("unsigned weights %t: %g steps apart, %g of the elements, %d steps", unsigned, worst, share, len(p.fused.steps))
 		}
+	}
+}
+
+// TestSnappedBesideOctets: what is rounded where nothing computes with bytes goes into the
+// convolution before it as it did, with a Relu.
+func TestSnappedBesideOctets(t *testing.T) {
+	g := newOctetGraph(t)
+	line := func(x string) string { // of one dimension, which stays in float32
+		return g.pair(g.op("Relu", nil, g.op("Conv", nil, x, g.octets(0, false, 6, 6, 3), g.bias(6))), 0.02, 0)
+	}
+	y := g.op("Flatten", nil, line(line("x")))
+	g.op("Identity", nil, g.pair(g.op("Gemm", nil, y, g.octets(1, false, 36, 7), g.bias(7)), 0.02, 100))
+	g.Nodes[len(g.Nodes)-1].Outputs[0] = "y"
+	p, worst, share := apart(t, g.Graph, noise(t, g.r, 2, 6, 10), 0.02)
+	if worst > 3 || share > 0.2 {
+		t.Errorf("%g steps apart, %g of the elements", worst, share)
+	}
+	if n := fusedSteps(p, "Relu"); n > 0 {
+		t.Errorf("%d Relus are steps", n)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/qgemm"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -55,6 +56,9 @@ type step struct {
 	// takesLast says that the first input is an image with its channels last, givesLast
 	// that the outputs are: laster sees to it.
 	takesLast, givesLast bool
+	// rounds is the scale of a step that makes bytes of floats, widens that of one that
+	// makes floats of bytes.
+	rounds, widens qgemm.Scale
 }
 
 // Compile checks g, orders its nodes and builds their kernels. What it refuses

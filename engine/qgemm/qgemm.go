@@ -115,6 +115,19 @@ func (a *Left) row(i int) int {
 	return i%a.Across*a.PerRow + line%a.Lines*a.PerLine + line/a.Lines*a.PerImage
 }
 
+// pointers are to the rows from one on.
+func (a *Left) pointers(to []unsafe.Pointer, from int) {
+	for i := 0; i < len(to); {
+		// Those of a line lie evenly.
+		at, n := a.row(from+i), min(a.Across-(from+i)%a.Across, len(to)-i)
+		first := unsafe.Pointer(unsafe.SliceData(a.Src[at : at+(n-1)*a.PerRow]))
+		for k := range n {
+			to[i+k] = unsafe.Add(first, k*a.PerRow)
+		}
+		i += n
+	}
+}
+
 // check panics where a row reaches out of the source.
 func (a *Left) check(w *Weights) {
 	if a.Rows < 0 || a.Across < 1 || a.Lines < 1 || len(a.Offsets) != w.runs || a.PerRow < 0 || a.PerLine < 0 || a.PerImage < 0 {
@@ -239,9 +252,7 @@ func (w *Weights) Multiply(threads int, a *Left, f *Finish) {
 		defer s.release()
 		from, p := part/across*most, part%across
 		rows := min(most, a.Rows-from)
-		for i := range rows {
-			s.rows[i] = unsafe.Pointer(unsafe.SliceData(a.Src[a.row(from+i):]))
-		}
+		a.pointers(s.rows[:rows], from)
 		for q := panels * p / across; q < panels*(p+1)/across; q++ {
 			for done := 0; done < rows; done += stripRows {
 				s.panel(w, a, f, from+done, s.rows[done:min(done+stripRows, rows)], q)

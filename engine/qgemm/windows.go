@@ -167,7 +167,8 @@ func surround(threads int, w *convolve.Window, to, src []uint8, padding uint8, h
 
 // fill has every pixel of c bytes be so many of v, and zeros.
 func fill(row []uint8, v uint8, channels, c int) {
-	if len(row) == 0 {
+	if v == 0 || len(row) == 0 {
+		clear(row)
 		return
 	}
 	for i := range channels {
