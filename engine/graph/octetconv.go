@@ -112,8 +112,19 @@ func octetWindow(n *Node, shape, weights []int) (c *Conv, w *convolve.Window, ok
 	if c, err = NewConv(&plain, shape, weights); err != nil {
 		return nil, nil, false, err
 	}
+	room := float64(shape[0]) * float64(qgemm.Rounded(shape[1]))
+	for i, d := range shape[2:] {
+		room *= float64(d) + float64(c.before[i]) + float64(c.after[i]) + float64(c.Kernel[i])*float64(c.dilations[i])
+	}
+	if room > mostSurrounded {
+		return nil, nil, false, fmt.Errorf("images of %v with pads of %v and %v: %w", shape, c.before, c.after, engine.ErrTooLarge)
+	}
 	return c, windowOf(c.Windows, []int{shape[0], shape[2], shape[3], shape[1]}), volume(c.Result) > 0 && volume(shape) > 0, nil
 }
+
+// mostSurrounded bounds the bytes of images with what is around them, so that their sizes
+// are numbers; how many a run may have is less.
+const mostSurrounded = 1 << 40
 
 // slide convolves images of bytes whose channels lie last. end is given what sums there
 // are.

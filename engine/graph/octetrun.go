@@ -236,6 +236,9 @@ type octetPair struct {
 	product  bool
 }
 
+// perPair is how many elements of a value that is repeated are laid side by side.
+const perPair = 4096
+
 func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	a, b, ofA, ofB := in[0], in[1], k.a, k.b
 	if a.DType() != engine.Uint8 || b.DType() != engine.Uint8 || len(a.Shape()) == 0 || len(b.Shape()) == 0 {
@@ -264,8 +267,20 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		}
 		s := a.Shape()
 		c, pixels := s[3], s[1]*s[2]
-		for i := range s[0] * pixels {
-			join(out[i*c:][:c], u[i*c:][:c], v[i/pixels*c:][:c], ofA, ofB, k.to, k.low)
+		// One image's channels for some pixels, so that loops are long.
+		some := max(1, min(pixels, perPair/c))
+		_, again, err := rawOf[uint8](x, some*c)
+		if err != nil {
+			return nil, err
+		}
+		for i := range s[0] {
+			for p := range some {
+				copy(again[p*c:], v[i*c:(i+1)*c])
+			}
+			for at := i * pixels * c; at < (i+1)*pixels*c; at += some * c {
+				end := min(at+some*c, (i+1)*pixels*c)
+				join(out[at:end], u[at:end], again[:end-at], ofA, ofB, k.to, k.low)
+			}
 		}
 		return one(t, nil)
 	}

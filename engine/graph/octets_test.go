@@ -160,6 +160,10 @@ func TestOctetConvolutions(t *testing.T) {
 		s := g.pair(g.op("Add", nil, a, put(g, []float32{3})), 0.05, 90)
 		s = g.pair(g.op("Clip", nil, s, put(g, []float32{0}), put(g, []float32{6})), 0.03, 0)
 		a = g.pair(g.op("Mul", nil, a, s), 0.08, 20)
+		// Squeeze and excitation.
+		one := g.pair(g.op("GlobalAveragePool", nil, a), 0.02, 100)
+		one = g.pair(g.op("Conv", nil, one, g.octets(0, unsigned, 20, 20, 1, 1)), 0.03, 128)
+		a = g.pair(g.op("Mul", nil, g.pair(g.op("HardSigmoid", nil, one), 1.0/255, 0), a), 0.04, 40)
 		a = g.pair(g.op("GlobalAveragePool", nil, a), 0.01, 60)
 		a = g.op("Flatten", nil, a)
 		a = g.op("Gemm", Attrs{"transB": Attr{Kind: AttrInt, Int: 1}}, a, g.octets(0, unsigned, 7, 20), g.bias(7))

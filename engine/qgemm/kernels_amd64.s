@@ -2432,7 +2432,7 @@ done:
 	RET
 
 // func finishBytes512(t *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, BMI2
 TEXT ·finishBytes512(SB), NOSPLIT, $0-8
 	MOVQ         t+0(FP), AX
 	MOVQ         (AX), CX
@@ -2468,7 +2468,8 @@ loop:
 	VMINPS    Z1, Z3, Z3
 	VCVTPS2DQ Z3, Z3
 	VPADDD    Z2, Z3, Z3
-	VPMOVDB   Z3, (DI)(R10*1)
+	VPMOVDB   Z3, X3
+	VMOVDQU   X3, (DI)(R10*1)
 	ADDQ      $0x10, R10
 	SUBQ      $0x10, R11
 	JMP       loop
@@ -2485,7 +2486,8 @@ rest:
 	VMINPS    Z1, Z3, Z3
 	VCVTPS2DQ Z3, Z3
 	VPADDD    Z2, Z3, Z3
-	VPMOVDB   Z3, K1, (DI)(R10*1)
+	VPMOVDB   Z3, X3
+	VMOVDQU8  X3, K1, (DI)(R10*1)
 
 done:
 	ADDQ 8(AX), CX
@@ -2515,7 +2517,8 @@ loop:
 	VMINPS    Z2, Z4, Z4
 	VCVTPS2DQ Z4, Z4
 	VPADDD    Z3, Z4, Z4
-	VPMOVDB   Z4, (AX)
+	VPMOVDB   Z4, X4
+	VMOVDQU   X4, (AX)
 	ADDQ      $0x10, AX
 	ADDQ      $0x40, CX
 	SUBQ      $0x10, BX
@@ -2579,7 +2582,8 @@ loop:
 	VMINPS    Z2, Z8, Z8
 	VCVTPS2DQ Z8, Z8
 	VPADDD    Z3, Z8, Z8
-	VPMOVDB   Z8, (AX)
+	VPMOVDB   Z8, X8
+	VMOVDQU   X8, (AX)
 	ADDQ      $0x10, AX
 	ADDQ      $0x10, CX
 	ADDQ      $0x10, DX
@@ -2621,7 +2625,8 @@ loop:
 	VMINPS    Z2, Z8, Z8
 	VCVTPS2DQ Z8, Z8
 	VPADDD    Z3, Z8, Z8
-	VPMOVDB   Z8, (AX)
+	VPMOVDB   Z8, X8
+	VMOVDQU   X8, (AX)
 	ADDQ      $0x10, AX
 	ADDQ      $0x10, CX
 	ADDQ      $0x10, DX

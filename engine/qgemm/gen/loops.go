@@ -41,11 +41,14 @@ func keep(v, low, high reg.VecVirtual) {
 
 // write stores the lowest bytes of v's double words.
 func (g *machine) write(v, pick reg.VecVirtual, to Mem, masked bool) {
+	low := XMM()
 	switch {
 	case g.wide && masked:
-		VPMOVDB(v, g.mask, to)
+		VPMOVDB(v, low)
+		VMOVDQU8(low, g.mask, to)
 	case g.wide:
-		VPMOVDB(v, to)
+		VPMOVDB(v, low)
+		VMOVDQU(low, to)
 	default:
 		high := XMM()
 		VPSHUFB(pick, v, v)
