@@ -39,7 +39,7 @@ var (
 const (
 	CaptureFull     = "full"
 	CaptureRedacted = "redacted" // but for what patterns took out of its features
-	CaptureInputs   = "inputs"   // without outputs: their shapes were not the declared ones
+	CaptureInputs   = "inputs"   // without outputs: not of the declared shapes, and too large or too many to be kept otherwise
 	CaptureCut      = "cut"      // without features: they were too large
 	CaptureSampled  = "sampled"  // without features, by a rule; with their bins
 	CaptureNone     = "none"     // without features, or not at all
@@ -197,6 +197,9 @@ type RawRow struct {
 	// Score and Decided as in Prediction, of this row.
 	Score   float64
 	Decided string
+	// Weight is how many predictions the row's features stand for, where it was read from
+	// the store; 0 means 1.
+	Weight float64
 }
 
 // Query selects stored predictions. From and To bound event time; zero means

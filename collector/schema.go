@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -41,6 +42,68 @@ func NewSchema(info *engine.Info, cfg ModelConfig) (*Schema, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// ForShapes returns the schema under which the values of a request are recorded that are
+// not shaped as s says, s itself where all are. A field whose tensor does not fit it
+// becomes one of as many dimensions as that has, which each row says: those of the
+// tensor's own rows, or all of it, for every row. Of a field that is private, what
+// is stored is made value by value of what was declared: it is dropped. ok is false
+// where the field that says whose a row is does not fit, since what cannot be found for
+// that person is not to be kept. in or out may be nil.
+func (s *Schema) ForShapes(in, out engine.Values, rows int) (shaped *Schema, ok bool, err error) {
+	shaped = &Schema{}
+	var changed [2]bool
+	if shaped.Features, changed[0], ok = fieldsFor(s.Features, in, rows); !ok {
+		return nil, false, nil
+	}
+	if shaped.Outputs, changed[1], ok = fieldsFor(s.Outputs, out, rows); !ok || !changed[0] && !changed[1] {
+		return s, ok, nil
+	}
+	shaped.ID, err = schemaID(shaped)
+	return shaped, err == nil, err
+}
+
+func fieldsFor(fields []Field, vals engine.Values, rows int) (out []Field, changed, ok bool) {
+	for i := range fields {
+		f := fields[i]
+		t := vals.Get(f.Name)
+		if t == nil || !stored(&f) || fits(&f, t, rows) {
+			continue
+		}
+		switch {
+		case f.Subject:
+			return nil, false, false
+		case f.Private != PrivacyNone:
+			f.Private, f.Elements, f.Shape = PrivacyDrop, 0, nil
+		default:
+			n := len(t.Shape())
+			if n > 0 && t.Rows() == rows {
+				n--
+			}
+			f.Elements, f.Shape = Variable, slices.Repeat([]int{-1}, n)
+			if n == 0 {
+				f.Elements = 1
+			}
+		}
+		if !changed {
+			out, changed = slices.Clone(fields), true
+		}
+		out[i] = f
+	}
+	if !changed {
+		out = fields
+	}
+	return out, changed, true
+}
+
+// SameFeatures reports whether rows of both schemas lie in the same way and mean the same,
+// whatever their outputs.
+func (s *Schema) SameFeatures(other *Schema) bool {
+	return slices.EqualFunc(s.Features, other.Features, func(a, b Field) bool {
+		return a.Name == b.Name && a.DType == b.DType && a.Elements == b.Elements && slices.Equal(a.Shape, b.Shape) &&
+			a.Private == b.Private && a.KeyID == b.KeyID && a.Subject == b.Subject
+	})
 }
 
 // Batched reports whether a request of this model is as many predictions as

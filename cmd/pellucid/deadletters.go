@@ -125,9 +125,9 @@ func (s *server) deadLetter(ctx context.Context, id string) (api.DeadLetter, err
 	return out, nil
 }
 
-// schemaOfLetter finds a schema wherever it is known; an empty one where it is not
+// schemaNamed finds a schema wherever it is known; an empty one where it is not
 // named.
-func (s *server) schemaOfLetter(ctx context.Context, id string) (*collector.Schema, error) {
+func (s *server) schemaNamed(ctx context.Context, id string) (*collector.Schema, error) {
 	if schema := s.schemaOf(id); schema != nil || id == "" {
 		return cmp.Or(schema, &collector.Schema{}), nil
 	}
@@ -141,7 +141,7 @@ func (s *server) openLetter(ctx context.Context, l *api.DeadLetter) error {
 		if err != nil {
 			return err
 		}
-		schema, err := s.schemaOfLetter(ctx, p.SchemaID)
+		schema, err := s.schemaNamed(ctx, p.SchemaID)
 		if err != nil {
 			return err
 		}

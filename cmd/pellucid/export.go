@@ -146,55 +146,109 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 			return fmt.Errorf("export model %q version %q: no prediction is stored", q.Model, q.Version)
 		}
 	}
+	schemas, err := store.Schemas(ctx, q)
+	if err != nil {
+		return err
+	}
 	bar.start("export", int(total))
 	defer bar.finish()
 	out := csv.NewWriter(w)
-	var features, outputs []string
-	widths := map[string]int{} // of outputs that are lists
+	var cols *columns
 	err = store.Each(ctx, q, func(p *collector.StoredPrediction) error {
-		if features == nil && outputs == nil {
+		if cols == nil {
 			// The first one may have failed, or have been sampled: it has no values then.
-			schema, err := store.Schema(ctx, p.Raw.SchemaID)
+			first, err := store.Schema(ctx, p.Raw.SchemaID)
 			if err != nil {
 				return err
 			}
-			features, outputs = storedNames(schema.Features), storedNames(schema.Outputs)
-			head := append(slices.Clone(exported), features...)
-			if slices.Contains(features, head[weightAt]) || slices.Contains(outputs, head[weightAt]) {
-				head[weightAt] = otherWeight
-			}
-			for _, name := range outputs {
-				widths[name] = outputWidth(schema, name)
-				head = append(head, outputColumns(name, widths[name])...)
-			}
-			if err := out.Write(head); err != nil {
+			cols = columnsOf(first, schemas)
+			if err := out.Write(cols.head()); err != nil {
 				return err
 			}
 		}
-		if p.Status < 400 && p.Capture == collector.CaptureFull && (other(p.Features, features) || other(p.Outputs, outputs)) {
+		if p.Status < 400 && p.Capture == collector.CaptureFull && cols.lacks(p) {
 			return fmt.Errorf("prediction %s has other columns than the first: choose one --version", p.ID)
 		}
-		record := []string{
-			p.ID, p.ExternalID, p.Time.Format(time.RFC3339Nano), p.ReceivedAt.Format(time.RFC3339Nano),
-			p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID, p.Capture, plain(cmp.Or(p.Weight, 1)), "",
-		}
-		if len(p.Labels) > 0 {
-			record[len(record)-1] = p.Labels[0].Label
-		}
-		for _, name := range features {
-			record = append(record, plain(p.Features[name]))
-		}
-		for _, name := range outputs {
-			record = append(record, outputCells(p.Outputs[name], widths[name])...)
-		}
 		bar.add(1)
-		return out.Write(record)
+		return out.Write(cols.record(p))
 	})
 	if err != nil {
 		return err
 	}
 	out.Flush()
 	return out.Error()
+}
+
+// columns are those of an export besides the ones that every export has.
+type columns struct {
+	features, outputs []string
+	widths            map[string]int // of outputs that are lists
+	// same has the ids of the schemas that have the first one's fields, of whatever shape:
+	// those of requests that were not shaped as the model declares.
+	same map[string]bool
+}
+
+func columnsOf(first *collector.Schema, all []*collector.Schema) *columns {
+	c := &columns{features: storedNames(first.Features), outputs: storedNames(first.Outputs), widths: map[string]int{}, same: map[string]bool{first.ID: true}}
+	for _, name := range c.outputs {
+		c.widths[name] = outputWidth(first, name)
+	}
+	for _, s := range all {
+		if !sameNames(s.Features, first.Features) || !sameNames(s.Outputs, first.Outputs) {
+			continue
+		}
+		c.same[s.ID] = true
+		c.features = append(c.features, storedNames(s.Features)...)
+		for _, name := range c.outputs {
+			if outputWidth(s, name) != c.widths[name] {
+				c.widths[name] = -1
+			}
+		}
+	}
+	slices.Sort(c.features)
+	c.features = slices.Compact(c.features)
+	return c
+}
+
+func sameNames(a, b []collector.Field) bool {
+	return slices.EqualFunc(a, b, func(x, y collector.Field) bool { return x.Name == y.Name })
+}
+
+func (c *columns) head() []string {
+	head := append(slices.Clone(exported), c.features...)
+	if slices.Contains(c.features, head[weightAt]) || slices.Contains(c.outputs, head[weightAt]) {
+		head[weightAt] = otherWeight
+	}
+	for _, name := range c.outputs {
+		head = append(head, outputColumns(name, c.widths[name])...)
+	}
+	return head
+}
+
+// lacks reports whether a row has other columns than these. One that has none, as a span
+// that tells no outcome, has no others.
+func (c *columns) lacks(p *collector.StoredPrediction) bool {
+	other := func(values map[string]any, names []string) bool {
+		return len(values) > 0 && len(values) != len(names)
+	}
+	return !c.same[p.Raw.SchemaID] && (other(p.Features, c.features) || other(p.Outputs, c.outputs))
+}
+
+func (c *columns) record(p *collector.StoredPrediction) []string {
+	record := []string{
+		p.ID, p.ExternalID, p.Time.Format(time.RFC3339Nano), p.ReceivedAt.Format(time.RFC3339Nano),
+		p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID, p.Capture, plain(cmp.Or(p.Weight, 1)), "",
+	}
+	if len(p.Labels) > 0 {
+		record[len(record)-1] = p.Labels[0].Label
+	}
+	for _, name := range c.features {
+		record = append(record, plain(p.Features[name]))
+	}
+	for _, name := range c.outputs {
+		record = append(record, outputCells(p.Outputs[name], c.widths[name])...)
+	}
+	return record
 }
 
 // exported are the columns of an export that are neither feature nor output, in
@@ -206,12 +260,6 @@ const (
 	weightAt    = 9
 	otherWeight = "_weight"
 )
-
-// other reports whether a row has other columns than names. One that has none, as a span
-// that tells no outcome, has no others.
-func other(values map[string]any, names []string) bool {
-	return len(values) > 0 && len(values) != len(names)
-}
 
 // storedNames are the names of fields that have values, in order.
 func storedNames(fields []collector.Field) []string {

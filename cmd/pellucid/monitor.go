@@ -201,10 +201,14 @@ func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion, ma
 	}
 	var list []collector.RawRow
 	err = m.server.store.Each(ctx, *q, func(p *collector.StoredPrediction) error {
-		if p.Digest == v.Digest && (p.Capture == collector.CaptureFull || p.Capture == collector.CaptureRedacted) && p.Status < 400 {
+		if p.Digest != v.Digest || p.Capture != collector.CaptureFull && p.Capture != collector.CaptureRedacted || p.Status >= 400 {
+			return nil
+		}
+		same, err := m.server.sameFeatures(ctx, p, v)
+		if err == nil && same {
 			list = append(list, p.Raw)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err

@@ -256,7 +256,7 @@ func (s *server) predictionOf(ctx context.Context, x *clickhouse.Subject, p *col
 	case x.Where == "":
 		return clickhouse.No, nil
 	}
-	schema, err := s.schemaOfLetter(ctx, p.SchemaID)
+	schema, err := s.schemaNamed(ctx, p.SchemaID)
 	if errors.Is(err, collector.ErrNotFound) {
 		schema, err = nil, nil // nobody knows what its values are
 	}

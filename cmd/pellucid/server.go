@@ -65,11 +65,6 @@ type server struct {
 	rpcListener net.Listener
 	rpc         *rpc.Server
 
-	// schemas are those that predictions of this process were recorded under, by
-	// id.
-	schemas sync.Map
-	// lastSchema is the one that was used last, which needs no look-up.
-	lastSchema atomic.Pointer[collector.Schema]
 	// keyring has the keys of sealed fields, and binsFailed the minute in which they
 	// were last missed.
 	keyring    keyring

@@ -106,8 +106,13 @@ func (s *server) shown(ctx context.Context, tenant string, rows []collector.Stor
 		if err != nil {
 			return err
 		}
-		if v.Schema.ID != p.Raw.SchemaID || len(v.Schema.Sealed()) == 0 {
+		if len(v.Schema.Sealed()) == 0 {
 			continue
+		}
+		if same, err := s.sameFeatures(ctx, p, v); errors.Is(err, collector.ErrNotFound) || err == nil && !same {
+			continue
+		} else if err != nil {
+			return err
 		}
 		row, err := collector.OpenRow(collector.Scope{Tenant: tenant, Model: p.Model}, v.Schema, p.Raw)
 		if errors.Is(err, collector.ErrForgotten) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,7 +23,6 @@ import (
 	"github.com/pellucid/pellucid/collector/telemetry"
 	"github.com/pellucid/pellucid/dashboards"
 	"github.com/pellucid/pellucid/dashboards/api"
-	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/explain"
 )
 
@@ -89,8 +89,8 @@ func (s *server) drain(ctx context.Context) {
 // that has answered in this process (an upstream's is known nowhere else), or of a
 // live one.
 func (s *server) schemaOf(id string) *collector.Schema {
-	if known, ok := s.schemas.Load(id); ok {
-		return known.(*collector.Schema) //nolint:forcetypeassert // only capture stores
+	if known := s.capturer.Schema(id); known != nil {
+		return known
 	}
 	for _, v := range s.models.Live() {
 		if v.Schema.ID == id {
@@ -100,20 +100,11 @@ func (s *server) schemaOf(id string) *collector.Schema {
 	return nil
 }
 
-// capture records a prediction and remembers the schema it is recorded under.
-func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
-	if s.lastSchema.Load() != v.Schema {
-		s.schemas.LoadOrStore(v.Schema.ID, v.Schema)
-		s.lastSchema.Store(v.Schema)
-	}
-	return s.capturer.Prediction(ctx, p, v, in, out)
-}
-
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
 		Events:  func(ctx context.Context, e events.Event) (string, error) { return s.events.Take(ctx, e) },
-		Capture: s.capture, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
+		Capture: s.capturer.Prediction, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
 		KnownError: s.knownError(),
 		Said:       func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
 		Explain:    s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
@@ -362,7 +353,11 @@ func (s *server) explainRow(ctx context.Context, tenant string, p *collector.Sto
 	if err := s.sameRules(ctx, p, v); err != nil {
 		return nil, err
 	}
+	if same, err := s.sameFeatures(ctx, p, v); err != nil || !same {
+		return nil, cmp.Or(err, fmt.Errorf("its features are not recorded as its model has them now (their shapes, or what is private of them): %w", collector.ErrRefused))
+	}
 	row := p.Raw
+	row.SchemaID = "" // that of other outputs, perhaps
 	open, sealed := v.Unsealed()
 	if len(sealed) > 0 {
 		if row, err = s.openRow(ctx, tenant, v, p); err != nil {
@@ -398,12 +393,9 @@ func (s *server) sameRules(ctx context.Context, p *collector.StoredPrediction, v
 	if p.Raw.SchemaID == v.Schema.ID {
 		return nil
 	}
-	schema := s.schemaOf(p.Raw.SchemaID)
-	if schema == nil {
-		var err error
-		if schema, err = s.store.Schema(ctx, p.Raw.SchemaID); err != nil {
-			return err
-		}
+	schema, err := s.schemaNamed(ctx, p.Raw.SchemaID)
+	if err != nil {
+		return err
 	}
 	for i := range schema.Features {
 		f := &schema.Features[i]
@@ -414,13 +406,26 @@ func (s *server) sameRules(ctx context.Context, p *collector.StoredPrediction, v
 	return nil
 }
 
+// sameFeatures reports whether a row's features lie as v's schema has them, whatever its
+// outputs.
+func (s *server) sameFeatures(ctx context.Context, p *collector.StoredPrediction, v *collector.ModelVersion) (bool, error) {
+	if p.Raw.SchemaID == v.Schema.ID {
+		return true, nil
+	}
+	schema, err := s.schemaNamed(ctx, p.Raw.SchemaID)
+	if err != nil {
+		return false, err
+	}
+	return schema.SameFeatures(v.Schema), nil
+}
+
 // openRow opens a row's sealed values to explain it, for who may have that.
 func (s *server) openRow(ctx context.Context, tenant string, v *collector.ModelVersion, p *collector.StoredPrediction) (collector.RawRow, error) {
 	if !mayUnseal(ctx) {
 		return collector.RawRow{}, fmt.Errorf("feature %q is sealed: %w", v.Schema.Sealed()[0], errMayNotUnseal)
 	}
-	if p.Raw.SchemaID != v.Schema.ID {
-		return collector.RawRow{}, fmt.Errorf("%w: what is private of its version has changed since", collector.ErrRefused)
+	if same, err := s.sameFeatures(ctx, p, v); err != nil || !same {
+		return collector.RawRow{}, cmp.Or(err, fmt.Errorf("%w: what is private of its version has changed since", collector.ErrRefused))
 	}
 	return collector.OpenRow(collector.Scope{Tenant: tenant, Model: p.Model}, v.Schema, p.Raw)
 }

@@ -135,6 +135,11 @@ type Capturer struct {
 
 	// schemas holds, by id, the schemas that are in the spool already.
 	schemas sync.Map
+	// made are the schemas for shapes that no model declares.
+	made struct {
+		sync.Mutex
+		byID map[string]*collector.Schema
+	}
 	// versions holds the schemas in use by model and version.
 	versions sync.Map
 	// recent and appended are the last of both, to be told by their pointer.
@@ -197,12 +202,14 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 		}
 		p.Weight = weight
 	}
-	if err := c.fill(p, v, in, out); err != nil {
+	schema, err := c.fill(p, v, in, out)
+	if err != nil {
 		p.Capture = collector.CaptureNone
 		c.metrics.lose(ctx, collector.KindPrediction)
 		return fmt.Errorf("capture prediction %s: %w", p.ID, err)
 	}
-	if err := c.ensureSchema(ctx, v.Schema); err != nil {
+	p.SchemaID = schema.ID
+	if err := c.ensureSchema(ctx, schema); err != nil {
 		return c.decide(ctx, p, fmt.Errorf("capture schema of prediction %s: %w", p.ID, err))
 	}
 	if p.Latency.Capture == 0 {
@@ -217,7 +224,7 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 	case isRefused:
 		kind = collector.KindRefused
 	}
-	err := c.append(ctx, collector.Record{
+	err = c.append(ctx, collector.Record{
 		Kind: kind, Version: (*buf)[0], Payload: *buf, ID: p.ID, TraceID: p.TraceID,
 	})
 	size := len(*buf)
@@ -256,9 +263,9 @@ func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err erro
 
 // fill redacts, bounds and flattens: after it p holds what may be written, and
 // nothing else.
-func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+// The schema is that by which it lies.
+func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) (*collector.Schema, error) {
 	c.know(v)
-	p.SchemaID = v.Schema.ID
 	p.Features, p.Outputs, p.Scores, p.Decided = collector.Columns{}, collector.Columns{}, nil, nil
 	p.Bins, p.BinsID = nil, ""
 	c.redactTexts(p)
@@ -266,51 +273,128 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 		p.Weight = 1
 	}
 	if p.Rows <= 0 || p.Rows > collector.MaxRows {
-		return fmt.Errorf("%d rows", p.Rows)
+		return nil, fmt.Errorf("%d rows", p.Rows)
 	}
 	p.Capture = collector.CaptureFull
-	var err error
+	schema, err := v.Schema, error(nil)
 	switch {
 	case in == nil:
 		p.Capture = collector.CaptureNone
 	case c.cfg.MaxBytes > 0 && requestBytes(in) > c.cfg.MaxBytes:
 		p.Capture = collector.CaptureCut
 	default:
-		// It leaves out what the schema drops: this is the choke point.
-		if p.Features, err = collector.FlattenFor(collector.Scope{Tenant: p.Tenant, Model: p.Model}, v.Schema.Features, in, p.Rows); p.Rows == 1 && errors.Is(err, collector.ErrShape) {
-			// Inputs that are no rows of each other: the request was one prediction, and
-			// the schema has room for one row of each.
-			p.Features, p.Capture = collector.Columns{}, collector.CaptureNone
-		} else if err != nil {
-			return fmt.Errorf("features: %w", err)
-		}
-		if c.redactColumn(v.Schema.Features, p.Features.Str, p.Rows) {
-			p.Capture = collector.CaptureRedacted
+		if schema, err = c.fillFeatures(p, schema, in); err != nil {
+			return nil, fmt.Errorf("features: %w", err)
 		}
 	}
 	if out == nil {
-		return nil
+		return schema, nil
 	}
-	if p.Outputs, err = collector.Flatten(v.Schema.Outputs, out, p.Rows); errors.Is(err, collector.ErrShape) {
-		// The model answered, so the caller is answered: what cannot be laid out is
-		// left out, and said to be. No score can be told of such outputs either.
-		p.Outputs = collector.Columns{}
+	declared := true
+	if schema, declared, err = c.fillOutputs(p, schema, out); err != nil {
+		return nil, fmt.Errorf("outputs: %w", err)
+	}
+	if v.Info != nil && declared {
+		// Values that lie as declared may still be cut into other rows: of those no number
+		// is this prediction's.
+		if scores, decided := collector.Scores(v.Info, out); max(len(scores), len(decided)) == p.Rows {
+			p.Scores, p.Decided = scores, decided
+		}
+	}
+	withoutInputs(v, in, p.Outputs.Str)
+	c.redactColumn(schema.Outputs, p.Outputs.Str, p.Rows)
+	c.redactColumn(nil, p.Decided, len(p.Decided))
+	c.sample(p, v, schema)
+	return schema, nil
+}
+
+// fillFeatures lays the inputs out, and returns the schema by which they lie. It leaves
+// out what the schema drops: this is the choke point.
+func (c *Capturer) fillFeatures(p *collector.Prediction, schema *collector.Schema, in engine.Values) (_ *collector.Schema, err error) {
+	at := collector.Scope{Tenant: p.Tenant, Model: p.Model}
+	p.Features, err = collector.FlattenFor(at, schema.Features, in, p.Rows)
+	if p.Rows == 1 && errors.Is(err, collector.ErrShape) {
+		// Inputs that are no rows of each other: the request was one prediction, and the
+		// model's schema has room for one row of each.
+		var shaped *collector.Schema
+		shaped, err = c.shaped(schema, in, nil, p.Rows)
+		if err != nil {
+			return nil, err
+		}
+		if shaped == nil {
+			p.Features, p.Capture = collector.Columns{}, collector.CaptureNone
+			return schema, nil
+		}
+		schema = shaped
+		p.Features, err = collector.FlattenFor(at, schema.Features, in, p.Rows)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.redactColumn(schema.Features, p.Features.Str, p.Rows) {
+		p.Capture = collector.CaptureRedacted
+	}
+	return schema, nil
+}
+
+// fillOutputs lays the outputs out, and returns the schema by which they lie. The model
+// answered, so the caller is answered and the answer kept, whatever shape it has; declared
+// is false for one that the model does not declare, of which no score can be told. What
+// would have to be kept once a row and is too large for that is left out, and said to be.
+func (c *Capturer) fillOutputs(p *collector.Prediction, schema *collector.Schema, out engine.Values) (_ *collector.Schema, declared bool, err error) {
+	p.Outputs, err = collector.Flatten(schema.Outputs, out, p.Rows)
+	if !errors.Is(err, collector.ErrShape) {
+		return schema, true, err
+	}
+	p.Outputs = collector.Columns{}
+	var shaped *collector.Schema
+	if c.cfg.MaxBytes < 0 || p.Rows == 1 || requestBytes(out) <= c.cfg.MaxBytes/p.Rows {
+		if shaped, err = c.shaped(schema, nil, out, p.Rows); err != nil {
+			return nil, false, err
+		}
+	}
+	if shaped == nil {
 		if p.Capture == collector.CaptureFull {
 			p.Capture = collector.CaptureInputs
 		}
-		return nil
+		return schema, false, nil
 	}
-	if err != nil {
-		return fmt.Errorf("outputs: %w", err)
+	p.Outputs, err = collector.Flatten(shaped.Outputs, out, p.Rows)
+	return shaped, false, err
+}
+
+// maxShaped is how many schemas a process makes besides those of its versions: each
+// is a row of the store, and a filter is compiled against all that a model has.
+const maxShaped = 256
+
+// shaped is the schema for values that are not shaped as s says, nil where there is none
+// that may be used.
+func (c *Capturer) shaped(s *collector.Schema, in, out engine.Values, rows int) (*collector.Schema, error) {
+	made, ok, err := s.ForShapes(in, out, rows)
+	if err != nil || !ok {
+		return nil, err
 	}
-	if v.Info != nil {
-		p.Scores, p.Decided = collector.Scores(v.Info, out)
+	c.made.Lock()
+	defer c.made.Unlock()
+	if known := c.made.byID[made.ID]; known != nil {
+		return known, nil
 	}
-	withoutInputs(v, in, p.Outputs.Str)
-	c.redactColumn(v.Schema.Outputs, p.Outputs.Str, p.Rows)
-	c.redactColumn(nil, p.Decided, len(p.Decided))
-	c.sample(p, v)
-	return nil
+	if len(c.made.byID) >= maxShaped {
+		return nil, nil
+	}
+	if c.made.byID == nil {
+		c.made.byID = map[string]*collector.Schema{}
+	}
+	c.made.byID[made.ID] = made
+	return made, nil
+}
+
+// Schema returns the schema of that id that this process has recorded predictions under,
+// nil for another.
+func (c *Capturer) Schema(id string) *collector.Schema {
+	s, _ := c.schemas.Load(id)
+	schema, _ := s.(*collector.Schema)
+	return schema
 }
 
 // redactTexts takes out of what was said beside the values what patterns find.
@@ -462,7 +546,7 @@ func (c *Capturer) ensureSchema(ctx context.Context, s *collector.Schema) error 
 	if err := c.append(ctx, collector.Record{Kind: collector.KindSchema, Version: collector.SchemaVersion, Payload: b}); err != nil {
 		return err
 	}
-	c.schemas.Store(s.ID, struct{}{})
+	c.schemas.Store(s.ID, s)
 	return nil
 }
 

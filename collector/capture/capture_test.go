@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -266,16 +267,92 @@ func TestWhatIsStoredOfARequest(t *testing.T) {
 	f("no limit", -1, in(), answer(t, 1), "full", true, true)
 	f("failed before its inputs were read", 0, nil, nil, "none", false, false)
 	f("failed in the model", 0, in(), nil, "full", true, false)
-	f("outputs of another shape than the declared", 0, in(), answer(t, 1, 2, 3), "inputs", true, false)
-	f("no value where one is declared", 0, in(), answer(t), "inputs", true, false)
-	f("inputs that are no rows of each other", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1), "none", false, true)
-	f("neither", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1, 2), "none", false, false)
+	f("outputs of another shape than the declared", 0, in(), answer(t, 1, 2, 3), "full", true, true)
+	f("no value where one is declared", 0, in(), answer(t), "full", true, true)
+	f("inputs that are no rows of each other", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1), "full", true, true)
+	f("neither", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1, 2), "full", true, true)
 	masked, err := collector.NewSchema(v.Info, collector.ModelConfig{Features: []collector.FeatureConfig{{Name: "age", Private: collector.PrivacyMask}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	v = &collector.ModelVersion{Name: "m", Version: "1", Digest: v.Digest, Info: v.Info, Schema: masked}
-	f("masked inputs that are no rows of each other", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1), "none", false, true)
+	f("masked inputs that are no rows of each other", 0, tensors(t, []float32{1, 2}, []string{long}), answer(t, 1), "full", true, true)
+}
+
+// TestOtherShapes: what is as many rows as were asked for is cut into them, and anything
+// else is kept with each.
+func TestOtherShapes(t *testing.T) {
+	r, v := newRig(t, nil), version(t)
+	for _, c := range []struct {
+		shape []int
+		want  [2]string
+	}{
+		{[]int{2, 3}, [2]string{"[0 1 2]", "[3 4 5]"}}, {[]int{3}, [2]string{"[0 1 2]", "[0 1 2]"}}, {[]int{1, 1, 4}, [2]string{"[0 1 2 3]", "[0 1 2 3]"}},
+		{[]int{0, 7}, [2]string{"[]", "[]"}}, {[]int{2, 0}, [2]string{"[]", "[]"}}, {nil, [2]string{"0", "0"}},
+	} {
+		x, err := engine.New(engine.Float32, c.shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range engine.Data[float32](x) {
+			engine.Data[float32](x)[i] = float32(i)
+		}
+		p := prediction(2)
+		if err := r.Prediction(t.Context(), p, v, tensors(t, []float32{1, 2}, []string{"a", "b"}), engine.Values{{Name: "prediction", Tensor: x}}); err != nil {
+			t.Fatal(err)
+		}
+		schema := r.Schema(p.SchemaID)
+		if p.Capture != "full" || schema == nil || !schema.SameFeatures(v.Schema) {
+			t.Fatalf("%v: capture %q, schema %+v", c.shape, p.Capture, schema)
+		}
+		rows := collector.StoredRows(p, schema)
+		for i := range rows {
+			if got := fmt.Sprint(rows[i].Outputs["prediction"]); got != c.want[i] || rows[i].Features["city"] != []string{"a", "b"}[i] {
+				t.Errorf("%v: row %d is %v -> %v, want %s", c.shape, i, rows[i].Features, got, c.want[i])
+			}
+		}
+	}
+}
+
+// TestOtherShapesAreBounded: what a model may have recorded by answering in ever other
+// shapes, and by answering many rows with one large thing, has an end.
+func TestOtherShapesAreBounded(t *testing.T) {
+	r, v := newRig(t, func(c *Config) { c.MaxBytes = 100 }), version(t)
+	v.Info.Outputs, v.Info.Task = nil, engine.TaskOther
+	for i := range 12 {
+		v.Info.Outputs = append(v.Info.Outputs, engine.Spec{Name: fmt.Sprint("o", i), DType: engine.Float32, Shape: []int{-1, 2}})
+	}
+	s, err := collector.NewSchema(v.Info, collector.ModelConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Schema = s
+	shaped := func(rows, bits int) string {
+		t.Helper()
+		var out engine.Values
+		for i := range 12 {
+			x, err := engine.New(engine.Float32, slices.Repeat([]int{3}, 1+bits>>i&1)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, engine.Named{Name: fmt.Sprint("o", i), Tensor: x})
+		}
+		p := prediction(rows)
+		if err := r.Prediction(t.Context(), p, v, tensors(t, make([]float32, rows), make([]string, rows)), out); err != nil {
+			t.Fatal(err)
+		}
+		return p.Capture
+	}
+	counts := map[string]int{}
+	for bits := range 300 {
+		counts[shaped(1, bits)]++
+	}
+	if counts["full"] != maxShaped || counts["inputs"] != 300-maxShaped || shaped(1, 0) != "full" || shaped(1, 299) != "inputs" {
+		t.Errorf("%v", counts)
+	}
+	if got := shaped(2, 0); got != "inputs" {
+		t.Errorf("144 bytes twice where 100 may be kept: %q", got)
+	}
 }
 
 func TestErrorsAreBounded(t *testing.T) {

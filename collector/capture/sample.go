@@ -61,7 +61,7 @@ func (c *Capturer) ruleOf(model string) *SampleRule {
 // sample takes the features out of a prediction that a rule does not keep, once its
 // bins are known: while there is no reference all are kept. A request is kept or not
 // as a whole, so that each of its rows is as likely kept as any other's.
-func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion) {
+func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion, schema *collector.Schema) {
 	if len(c.cfg.Sample) == 0 || p.Capture != collector.CaptureFull && p.Capture != collector.CaptureRedacted || p.Route == collector.RouteExplain || p.Status >= 400 || p.Label != "" {
 		return
 	}
@@ -76,11 +76,11 @@ func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion) {
 	if r.KeepSlower > 0 && time.Duration(p.Latency.Total) > r.KeepSlower {
 		return
 	}
-	bins := make([]uint16, 0, p.Rows*(len(v.Schema.Features)+1))
+	bins := make([]uint16, 0, p.Rows*(len(schema.Features)+1))
 	for row := range p.Rows {
 		from := len(bins)
-		bins = c.cfg.Bins(ref, v.Schema, p, row, bins)
-		if r.KeepOutliers && collector.Outlier(ref, v.Schema, p, row, bins[from:]) {
+		bins = c.cfg.Bins(ref, schema, p, row, bins)
+		if r.KeepOutliers && collector.Outlier(ref, schema, p, row, bins[from:]) {
 			return
 		}
 	}

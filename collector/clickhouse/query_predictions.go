@@ -21,7 +21,7 @@ import (
 // scanPrediction.
 const storedColumns = "id, row, rows, received_at, time, model, version, digest, route, trace_id, span_id, external_id, " +
 	"status, error, capture, decode_ns, model_ns, encode_ns, capture_ns, total_ns, schema_id, " +
-	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, attempt_status, attempt_ms, weight"
+	"f32, f64, i64, str, out_f32, out_f64, out_i64, out_str, score, decided, attempt_status, attempt_ms, weight, feature_weight"
 
 // Limits of a listing.
 const (
@@ -130,6 +130,36 @@ func (s *Store) Count(ctx context.Context, q collector.Query) (uint64, error) {
 		return 0, fmt.Errorf("count predictions: %w", unavailable(err))
 	}
 	return n, nil
+}
+
+// Schemas returns the schemas of the rows that q selects, those that are known.
+func (s *Store) Schemas(ctx context.Context, q collector.Query) ([]*collector.Schema, error) {
+	where, args, err := s.conditions(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := s.strings(ctx, "SELECT DISTINCT toString(schema_id) FROM predictions WHERE schema_id != '' AND "+where+" LIMIT 1000", args...)
+	if err != nil {
+		return nil, fmt.Errorf("find the schemas of predictions: %w", err)
+	}
+	return s.schemasOf(ctx, ids)
+}
+
+// schemasOf returns the schemas of those ids that are known, in the order of the ids.
+func (s *Store) schemasOf(ctx context.Context, ids []string) ([]*collector.Schema, error) {
+	slices.Sort(ids)
+	var out []*collector.Schema
+	for _, id := range ids {
+		schema, err := s.Schema(ctx, id)
+		if errors.Is(err, collector.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, schema)
+	}
+	return out, nil
 }
 
 // labelledAtOnce is how many rows of an export get their labels by one question.
@@ -259,17 +289,9 @@ func (s *Store) modelSchemas(ctx context.Context, tenant, model string) ([]*coll
 	if err != nil {
 		return nil, fmt.Errorf("find the schemas of model %q: %w", model, err)
 	}
-	slices.Sort(ids)
-	var out []*collector.Schema
-	for _, id := range ids {
-		schema, err := s.Schema(ctx, id)
-		if errors.Is(err, collector.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, schema)
+	out, err := s.schemasOf(ctx, ids)
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	s.modelIDs[key] = modelSchemas{time.Now(), out}
@@ -340,7 +362,7 @@ func scanPrediction(rows driver.Rows) (Row, error) {
 	)
 	err := rows.Scan(&r.RequestID, &row, &n, &p.ReceivedAt, &p.Time, &p.Model, &p.Version, &p.Digest, &route, &p.TraceID, &p.SpanID, &p.ExternalID,
 		&status, &p.Error, &p.Capture, &l.Decode, &l.Model, &l.Encode, &l.Capture, &l.Total, &p.Raw.SchemaID,
-		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str, &p.Raw.Score, &p.Raw.Decided, &answers, &took, &weight)
+		&fin.F32, &fin.F64, &fin.I64, &fin.Str, &fout.F32, &fout.F64, &fout.I64, &fout.Str, &p.Raw.Score, &p.Raw.Decided, &answers, &took, &weight, &p.Raw.Weight)
 	if err != nil {
 		return r, fmt.Errorf("scan a prediction: %w", err)
 	}
