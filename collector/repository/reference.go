@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/engine"
@@ -164,13 +166,17 @@ func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.
 	if err != nil {
 		return nil, err
 	}
-	return cut(v, open, cols, n, scores, decided, source)
+	return cut(v, open, cols, n, scores, decided, nil, source)
 }
 
 // cut makes the reference of v out of rows of open, which is v with its sealed fields
-// as they are.
-func cut(v, open *collector.ModelVersion, cols collector.Columns, n int, scores []float64, decided []string, source string) (*stats.Reference, error) {
-	ref, err := stats.NewReference(collector.StatColumns(open.Schema, v.Info.Task, cols, n, scores, decided), source)
+// as they are; weights say how many rows each stands for, nil 1.
+func cut(v, open *collector.ModelVersion, cols collector.Columns, n int, scores []float64, decided []string, weights []float64, source string) (*stats.Reference, error) {
+	columns := collector.StatColumns(open.Schema, v.Info.Task, cols, n, scores, decided)
+	for i := range columns {
+		columns[i].Weights = weights
+	}
+	ref, err := stats.NewReference(columns, source)
 	if err != nil {
 		return nil, err
 	}
@@ -178,14 +184,17 @@ func cut(v, open *collector.ModelVersion, cols collector.Columns, n int, scores 
 }
 
 // StoredReference cuts bins of a tenant's stored rows and what they were answered
-// with. Sealed rows whose key was deleted are left out.
+// with, each as many times as its weight says. Sealed rows whose key was deleted are left
+// out.
 func StoredReference(v *collector.ModelVersion, tenant string, rows []collector.RawRow, source string) (*stats.Reference, error) {
 	var cols collector.Columns
 	var first *collector.Columns
 	open, sealed := v.Unsealed()
 	scores, decided := make([]float64, 0, len(rows)), make([]string, 0, len(rows))
+	var weights []float64 // nil while all are 1
 	for i := range rows {
 		row := rows[i]
+		weight := cmp.Or(row.Weight, 1)
 		if len(sealed) > 0 {
 			var err error
 			row, err = collector.OpenRow(collector.Scope{Tenant: tenant, Model: v.Name}, v.Schema, row)
@@ -205,10 +214,16 @@ func StoredReference(v *collector.ModelVersion, tenant string, rows []collector.
 		}
 		cols.F32, cols.F64 = append(cols.F32, f.F32...), append(cols.F64, f.F64...)
 		cols.I64, cols.Str = append(cols.I64, f.I64...), append(cols.Str, f.Str...)
+		if weight != 1 && weights == nil {
+			weights = slices.Repeat([]float64{1}, len(scores))
+		}
+		if weights != nil {
+			weights = append(weights, weight)
+		}
 		scores, decided = append(scores, row.Score), append(decided, row.Decided)
 	}
 	if len(rows) > 0 && len(scores) == 0 {
 		return nil, fmt.Errorf("make a reference of stored rows: %w", collector.ErrForgotten)
 	}
-	return cut(v, open, cols, len(scores), scores, decided, source)
+	return cut(v, open, cols, len(scores), scores, decided, weights, source)
 }

@@ -11,6 +11,7 @@
 package stats
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -155,15 +156,36 @@ func CutNumeric(name string, values []float64) FieldBins {
 		}
 	}
 	slices.Sort(s)
-	return cutSorted(name, s)
+	return cutSorted(name, s, nil)
 }
 
-func cutSorted(name string, s []float64) FieldBins {
+// cutNumeric is CutNumeric where row i stands for weights[i] rows; nil is 1 each.
+func cutNumeric(name string, values, weights []float64) FieldBins {
+	if weights == nil {
+		return CutNumeric(name, values)
+	}
+	order := make([]int, 0, len(values))
+	for i, v := range values {
+		if !math.IsNaN(v) {
+			order = append(order, i)
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Or(cmp.Compare(values[a], values[b]), cmp.Compare(a, b)) })
+	s, before := make([]float64, len(order)), make([]float64, len(order)+1)
+	for k, i := range order {
+		s[k], before[k+1] = values[i], before[k]+weights[i]
+	}
+	return cutSorted(name, s, before)
+}
+
+// cutSorted cuts bins of sorted values; before[i] is the weight of the first i of them, nil
+// where each weighs 1.
+func cutSorted(name string, s, before []float64) FieldBins {
 	f := FieldBins{Name: name, Kind: KindNumeric}
 	if len(s) == 0 {
 		return f
 	}
-	f.Min, f.Max, f.Std = spread(s)
+	f.Min, f.Max, f.Std = spread(s, before)
 	bounds := distinctBounds(s, FineBins)
 	if len(bounds) == 0 {
 		f.Edges = aroundConstant(s[0])
@@ -172,11 +194,11 @@ func cutSorted(name string, s []float64) FieldBins {
 	}
 	fine := bounds
 	if len(bounds) >= FineBins {
-		fine = quantileBounds(s, FineBins)
+		fine = quantileBounds(s, before, FineBins)
 	}
 	coarse := bounds
 	if len(bounds) >= CoarseBins {
-		coarse = quantileBounds(s, CoarseBins)
+		coarse = quantileBounds(s, before, CoarseBins)
 	}
 	f.Edges = make([]float64, len(fine))
 	for i, b := range fine {
@@ -201,11 +223,16 @@ func distinctBounds(s []float64, limit int) []int {
 
 // quantileBounds returns, for k = 1..parts-1, the position of a change of value
 // that is nearest to k/parts of the rows, each once.
-func quantileBounds(s []float64, parts int) []int {
+func quantileBounds(s, before []float64, parts int) []int {
 	bounds := make([]int, 0, parts)
 	for k := 1; k < parts; k++ {
-		// In rows times parts, so that nested grids compare the same integers.
-		b := nearestBound(s, k*len(s), parts)
+		var b int
+		if before != nil {
+			b = nearestWeight(s, before, before[len(s)]*float64(k)/float64(parts))
+		} else {
+			// In rows times parts, so that nested grids compare the same integers.
+			b = nearestBound(s, k*len(s), parts)
+		}
 		if len(bounds) == 0 || b > bounds[len(bounds)-1] {
 			bounds = append(bounds, b)
 		}
@@ -225,6 +252,17 @@ func nearestBound(s []float64, num, den int) int {
 		return hi
 	}
 	if hi == len(s) || num-lo*den <= hi*den-num {
+		return lo
+	}
+	return hi
+}
+
+// nearestWeight returns the position of a change of value before which lies nearest to a
+// weight. The caller knows that there is one.
+func nearestWeight(s, before []float64, weight float64) int {
+	p := min(max(sort.SearchFloat64s(before, weight), 1), len(s))
+	lo, hi := lower(s, s[p-1]), upper(s, s[p-1])
+	if hi == len(s) || lo > 0 && weight-before[lo] <= before[hi]-weight {
 		return lo
 	}
 	return hi
@@ -264,10 +302,10 @@ func aroundConstant(c float64) []float64 {
 }
 
 // spread returns minimum, maximum and population standard deviation of the
-// finite values of sorted s.
-func spread(s []float64) (lo, hi, std float64) {
+// finite values of sorted s, weighted as in cutSorted.
+func spread(s, before []float64) (lo, hi, std float64) {
 	for len(s) > 0 && math.IsInf(s[0], -1) {
-		s = s[1:]
+		s, before = s[1:], before[min(1, len(before)):]
 	}
 	for len(s) > 0 && math.IsInf(s[len(s)-1], 1) {
 		s = s[:len(s)-1]
@@ -276,19 +314,34 @@ func spread(s []float64) (lo, hi, std float64) {
 		return 0, 0, 0
 	}
 	lo, hi = s[0], s[len(s)-1]
-	if std = populationStd(s); math.IsInf(std, 0) || math.IsNaN(std) {
+	if std = populationStd(s, before); math.IsInf(std, 0) || math.IsNaN(std) {
 		std = hi/2 - lo/2
 	}
 	return lo, hi, std
 }
 
-func populationStd(s []float64) float64 {
+func populationStd(s, before []float64) float64 {
+	if before != nil {
+		return weightedStd(s, before)
+	}
 	m := mean(s)
 	var ss float64
 	for _, v := range s {
 		ss += (v - m) * (v - m)
 	}
 	return math.Sqrt(ss / float64(len(s)))
+}
+
+func weightedStd(s, before []float64) float64 {
+	var sum, ss float64
+	total := before[len(s)] - before[0]
+	for i, v := range s {
+		sum += v * (before[i+1] - before[i])
+	}
+	for i, v := range s {
+		ss += (v - sum/total) * (v - sum/total) * (before[i+1] - before[i])
+	}
+	return math.Sqrt(ss / total)
 }
 
 func mean(s []float64) float64 {
@@ -303,14 +356,19 @@ func mean(s []float64) float64 {
 // the most frequent categories up to limit (0 means DefaultCategories), ties by
 // name. The empty string is missing and takes no part.
 func CutCategorical(name string, values []string, limit int) FieldBins {
+	return cutCategorical(name, values, nil, limit)
+}
+
+// cutCategorical is CutCategorical where row i stands for weights[i] rows; nil is 1 each.
+func cutCategorical(name string, values []string, weights []float64, limit int) FieldBins {
 	if limit <= 0 {
 		limit = DefaultCategories
 	}
 	limit = min(limit, maxOrdinaryBins)
-	n := map[string]int{}
-	for _, v := range values {
+	n := map[string]float64{}
+	for i, v := range values {
 		if v != "" {
-			n[v]++
+			n[v] += weightOf(weights, i)
 		}
 	}
 	names := make([]string, 0, len(n))
@@ -318,13 +376,7 @@ func CutCategorical(name string, values []string, limit int) FieldBins {
 		names = append(names, v)
 	}
 	slices.SortFunc(names, func(a, b string) int {
-		if n[a] != n[b] {
-			return n[b] - n[a]
-		}
-		if a < b {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(n[b], n[a]), cmp.Compare(a, b))
 	})
 	f := FieldBins{Name: name, Kind: KindCategorical, Categories: names}
 	if len(names) > limit {

@@ -131,6 +131,12 @@ func (c *Column) Take(rows []int) Column {
 			out.Numbers[i] = c.Numbers[r]
 		}
 	}
+	if c.Weights != nil {
+		out.Weights = make([]float64, len(rows))
+		for i, r := range rows {
+			out.Weights[i] = c.Weights[r]
+		}
+	}
 	if c.Strings != nil {
 		out.Strings = make([]string, len(rows))
 		for i, r := range rows {

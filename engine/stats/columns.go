@@ -216,16 +216,20 @@ func WassersteinOfSorted(a, b []float64) float64 {
 // newReference is NewReference on several threads.
 func newReference(columns []Column, source string, threads int) (*Reference, error) {
 	r := &Reference{Source: source, Fields: make([]FieldBins, len(columns)), Counts: make([]Counts, len(columns))}
-	first := ""
+	var first *Column
 	for i := range columns {
 		c := &columns[i]
 		if c.Kind == KindNone {
 			continue
 		}
-		if first != "" && c.Len() != r.Rows {
-			return nil, fmt.Errorf("make reference: column %q has %d rows, %q has %d", c.Name, c.Len(), first, r.Rows)
+		first = cmp.Or(first, c)
+		if c.Len() != first.Len() {
+			return nil, fmt.Errorf("make reference: column %q has %d rows, %q has %d", c.Name, c.Len(), first.Name, first.Len())
 		}
-		first, r.Rows = cmp.Or(first, c.Name), c.Len()
+		var err error
+		if r.Rows, err = c.rows(); err != nil {
+			return nil, fmt.Errorf("make reference: column %q: %w", c.Name, err)
+		}
 	}
 	errs := make([]error, len(columns))
 	forEach(len(columns), threads, func(i int) {

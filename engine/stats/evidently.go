@@ -133,7 +133,7 @@ func (e *evidentlyPair) run(t Test, opt Options) (TestResult, bool) {
 		}
 		r.Value, r.Bins = HellingerOfCounts(ref, cur), len(ref)
 	case t == Wasserstein && e.numeric:
-		r.Value = WassersteinOfSorted(e.ref, e.cur) / max(populationStd(e.ref), 0.001)
+		r.Value = WassersteinOfSorted(e.ref, e.cur) / max(populationStd(e.ref, nil), 0.001)
 	case t == KolmogorovSmirnov && e.numeric:
 		d, p := KSOfSorted(e.ref, e.cur)
 		return TestResult{Value: p, PValue: &p, Threshold: limit, Drifted: p <= limit, Statistic: &d}, true

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -38,6 +39,9 @@ type Column struct {
 	Kind    Kind
 	Numbers []float64
 	Strings []string
+	// Weights say how many rows each row stands for, above 0; nil is 1 each. Only
+	// references are made of weighted columns.
+	Weights []float64
 	// Integer says that the numbers are of an integer type, which numpy's
 	// histograms (profile evidently) take into account.
 	Integer bool
@@ -52,11 +56,11 @@ func (c *Column) Cut() (FieldBins, error) {
 	case c.Kind == KindNone:
 		return FieldBins{Name: c.Name, Kind: KindNone}, nil
 	case c.Kind == KindNumeric && c.Strings == nil:
-		return CutNumeric(c.Name, c.Numbers), nil
+		return cutNumeric(c.Name, c.Numbers, c.Weights), nil
 	case c.Kind == KindCategorical && c.Strings == nil:
-		return CutCodes(c.Name, c.Numbers, 0), nil
+		return cutCategorical(c.Name, codeNames(c.Numbers), c.Weights, 0), nil
 	case c.Kind == KindCategorical:
-		return CutCategorical(c.Name, c.Strings, 0), nil
+		return cutCategorical(c.Name, c.Strings, c.Weights, 0), nil
 	}
 	return FieldBins{}, fmt.Errorf("cut bins of %q: text cannot be %s", c.Name, cmp.Or(c.Kind, "of no kind"))
 }
@@ -66,6 +70,8 @@ func (c *Column) Count(f *FieldBins) Counts {
 	switch {
 	case f.Kind == KindNone:
 		return Counts{}
+	case c.Weights != nil:
+		return c.weigh(f)
 	case c.Strings != nil && f.Kind == KindNumeric:
 		// Text where the reference had numbers: nothing there is a number.
 		return Counts{BinMissing: float64(len(c.Strings))}
@@ -73,6 +79,39 @@ func (c *Column) Count(f *FieldBins) Counts {
 		return f.CountStrings(c.Strings)
 	}
 	return f.CountNumbers(c.Numbers)
+}
+
+// weigh is Count where rows have weights.
+func (c *Column) weigh(f *FieldBins) Counts {
+	out := Counts{}
+	for i, w := range c.Weights {
+		switch {
+		case c.Strings != nil && f.Kind == KindNumeric:
+			out[BinMissing] += w
+		case c.Strings != nil:
+			out[f.BinString(c.Strings[i])] += w
+		case f.Kind == KindNumeric:
+			out[f.Bin(c.Numbers[i])] += w
+		default:
+			out[f.BinCode(c.Numbers[i])] += w
+		}
+	}
+	return out
+}
+
+// rows is how many rows the column's stand for.
+func (c *Column) rows() (int, error) {
+	if c.Weights == nil {
+		return c.Len(), nil
+	}
+	if err := checkWeights(c.Weights, c.Len()); err != nil {
+		return 0, err
+	}
+	var sum float64
+	for _, w := range c.Weights {
+		sum += w
+	}
+	return int(min(math.Round(sum), 1<<53)), nil
 }
 
 // NewReference cuts bins from columns of equal length and counts them.
