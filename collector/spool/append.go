@@ -373,6 +373,7 @@ func (s *Spool) roll(n int64) error {
 	if err != nil {
 		return err
 	}
+	s.setHead(h.segment, 0)
 	old, oldFile := s.active, s.activeFile
 	s.active = &segment{number: h.segment, firstSeq: h.firstSeq, end: headerSize, capacity: capacity, whole: true}
 	s.activeFile = f

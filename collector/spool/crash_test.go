@@ -188,6 +188,9 @@ func crashOnce(t *testing.T, level Level, power bool, k, recoverAt int, seed uin
 	if err != nil {
 		t.Fatalf("seed %d, operation %d: open after the crash: %v", seed, k, err)
 	}
+	if n := s.Stats().Missing; n != 0 {
+		t.Fatalf("seed %d, operation %d, recovery %d: %d segments are missed that went by rights", seed, k, recoverAt, n)
+	}
 	if err := w.drain(s); err != nil {
 		t.Fatalf("seed %d, operation %d: drain after the crash: %v", seed, k, err)
 	}

@@ -12,9 +12,9 @@ import (
 // stored and for how long, whether there is room, and what was lost or damaged.
 func (s *Spool) Observe(p metric.MeterProvider) error {
 	m := p.Meter("github.com/pellucid/pellucid/collector/spool")
-	var errs [10]error
+	var errs [11]error
 	var records, size, disk, full metric.Int64ObservableGauge
-	var lost, failures, damaged metric.Int64ObservableCounter
+	var lost, failures, damaged, missing metric.Int64ObservableCounter
 	var age, lag, fill metric.Float64ObservableGauge
 	records, errs[0] = m.Int64ObservableGauge("ml.spool.pending.records", metric.WithUnit("{record}"),
 		metric.WithDescription("Records that are not in ClickHouse yet."))
@@ -36,6 +36,8 @@ func (s *Spool) Observe(p metric.MeterProvider) error {
 		metric.WithDescription("How long ago the oldest record came that is not in ClickHouse yet."))
 	fill, errs[9] = m.Float64ObservableGauge("ml.spool.fill", metric.WithUnit("1"),
 		metric.WithDescription("Share that is taken of what the spool may take."))
+	missing, errs[10] = m.Int64ObservableCounter("ml.spool.segments.missing", metric.WithUnit("{segment}"),
+		metric.WithDescription("Segments with records not in ClickHouse yet that a start found gone or cut short."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
@@ -55,8 +57,9 @@ func (s *Spool) Observe(p metric.MeterProvider) error {
 		o.ObserveInt64(lost, int64(st.Lost))
 		o.ObserveInt64(failures, int64(st.Failures))
 		o.ObserveInt64(damaged, int64(st.BadBytes))
+		o.ObserveInt64(missing, int64(st.Missing))
 		return nil
-	}, records, size, disk, age, lag, fill, full, lost, failures, damaged)
+	}, records, size, disk, age, lag, fill, full, lost, failures, damaged, missing)
 	return err
 }
 

@@ -188,6 +188,7 @@ func (s *Spool) finished() (out []*segment, forgotten uint64) {
 
 func (s *Spool) remove(seg *segment) bool {
 	var err error
+	s.retire(seg.number)
 	if seg.damaged {
 		err = s.fs.Rename(s.path(seg), s.path(seg)+".bad")
 	} else {

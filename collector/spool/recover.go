@@ -42,6 +42,10 @@ func (s *Spool) recover() error {
 		s.nextNumber = max(s.nextNumber, p.segment)
 	}
 	s.nextNumber = max(s.nextNumber, last)
+	s.openHead(slices.Contains(names, headName))
+	if err := s.miss(numbers); err != nil {
+		return fmt.Errorf("look for the newest segment: %w", err)
+	}
 	if err := s.recoverSegments(numbers, names); err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func (s *Spool) openCursor(exists bool, last uint64) error {
 	} else if last > 0 {
 		s.cfg.Logger.Warn("spool has segments but no cursor: all of them will be delivered", "dir", s.cfg.Dir)
 	}
-	s.cursor = s.lostCursor(last)
+	s.cursor, s.cursorLost = s.lostCursor(last), true
 	return s.replaceCursor()
 }
 
@@ -283,6 +287,7 @@ func (s *Spool) removeEmpty(seg *segment, b []byte, headerOK bool) error {
 	if headerOK {
 		rest = b[min(headerSize, len(b)):] // the header itself may be torn behind its checksum
 	}
+	s.retire(seg.number)
 	if len(rest) == 0 || allZero(rest) {
 		return s.fs.Remove(s.path(seg))
 	}

@@ -51,6 +51,11 @@ type Spool struct {
 	linkedAt   time.Time // when the active file's name was last looked at
 	fullSince  time.Time
 
+	// head has a lock of its own.
+	head head
+	// cursorLost says that Open found segments and no cursor.
+	cursorLost bool
+
 	// readMu guards the reader's state: the cursor and the batch handed out.
 	readMu     sync.Mutex
 	cursor     cursor
@@ -74,6 +79,7 @@ type Spool struct {
 
 	full                                              atomic.Bool
 	appended, acked, lost, failures, badBytes, badCut atomic.Uint64
+	missing                                           atomic.Uint64
 }
 
 // backlog is an amount of records.
@@ -108,6 +114,9 @@ type Stats struct {
 	Appended, Acked, Lost, Failures uint64
 	// BadBytes counts damaged bytes set aside, BadStretches how many runs of them.
 	BadBytes, BadStretches uint64
+	// Missing counts segments whose file Open found gone, or cut short, with records that
+	// were not acknowledged.
+	Missing uint64
 }
 
 // Open opens or creates the spool in cfg.Dir and recovers what is in it. The
@@ -195,6 +204,7 @@ func (s *Spool) finishActive() error {
 	s.active, s.activeFile = nil, nil
 	if seg.end == headerSize {
 		_ = f.Close()
+		s.retire(seg.number)
 		return s.fs.Remove(s.path(seg))
 	}
 	if err := f.Truncate(seg.end); err != nil {
@@ -203,6 +213,9 @@ func (s *Spool) finishActive() error {
 	err := f.Sync()
 	if cerr := f.Close(); err == nil {
 		err = cerr
+	}
+	if err == nil {
+		s.setHead(seg.number, seg.end)
 	}
 	return err
 }
@@ -225,6 +238,12 @@ func (s *Spool) closeFiles() error {
 		}
 		s.cursorFile = nil
 	}
+	if s.head.file != nil {
+		if cerr := s.head.file.Close(); err == nil {
+			err = cerr
+		}
+		s.head.file = nil
+	}
 	if cerr := s.lock.Close(); err == nil {
 		err = cerr
 	}
@@ -235,7 +254,7 @@ func (s *Spool) closeFiles() error {
 func (s *Spool) Stats() Stats {
 	st := Stats{
 		Full: s.full.Load(), Appended: s.appended.Load(), Acked: s.acked.Load(), Lost: s.lost.Load(),
-		Failures: s.failures.Load(), BadBytes: s.badBytes.Load(), BadStretches: s.badCut.Load(),
+		Failures: s.failures.Load(), BadBytes: s.badBytes.Load(), BadStretches: s.badCut.Load(), Missing: s.missing.Load(),
 	}
 	used := s.count(&st)
 	st.Fill = s.fill(used, st.Kept) // asks the disk, which nobody must wait for
