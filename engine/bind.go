@@ -310,6 +310,14 @@ func fillFrom[F float32 | float64](dst []F, info *Info, f int, t *Tensor) (reaso
 		reason = fillIntegers(dst, d, f, width, feature.Categorical)
 	case []int32:
 		reason = fillIntegers(dst, d, f, width, feature.Categorical)
+	case []int16:
+		reason = fillIntegers(dst, d, f, width, feature.Categorical)
+	case []int8:
+		reason = fillIntegers(dst, d, f, width, feature.Categorical)
+	case []uint8:
+		reason = fillIntegers(dst, d, f, width, feature.Categorical)
+	case []uint32:
+		reason = fillIntegers(dst, d, f, width, feature.Categorical)
 	case []string:
 		reason = fillCodes(dst, d, info, f)
 	default:
@@ -337,7 +345,7 @@ func fillFloats[F, G float32 | float64](dst []F, col []G, f, width int) string {
 	return ""
 }
 
-func fillIntegers[F float32 | float64, I int32 | int64](dst []F, col []I, f, width int, exact bool) string {
+func fillIntegers[F float32 | float64, I int8 | int16 | int32 | int64 | uint8 | uint32](dst []F, col []I, f, width int, exact bool) string {
 	for r, v := range col {
 		x := F(v)
 		if exact && !keepsInteger(x, v) {
@@ -377,7 +385,12 @@ func codeOf(info *Info, feature *Feature, name string) float64 {
 			return float64(i)
 		}
 	}
-	if name != "" && info.Format == "xgboost" {
+	return unknownCode(info, feature, name == "")
+}
+
+// unknownCode is the code of a name that is no category's.
+func unknownCode(info *Info, feature *Feature, empty bool) float64 {
+	if !empty && info.Format == "xgboost" {
 		return float64(len(feature.Categories))
 	}
 	return math.NaN()
@@ -541,7 +554,7 @@ func integersToFloat[F float32 | float64, I int32 | uint32 | int64 | uint64](d [
 	return out, -1, ""
 }
 
-func keepsInteger[F float32 | float64, I int32 | uint32 | int64 | uint64](f F, v I) bool {
+func keepsInteger[F float32 | float64, I int8 | int16 | int32 | int64 | uint8 | uint32 | uint64](f F, v I) bool {
 	// At the top of the range f may be rounded to 2^63 or 2^64, which no I
 	// holds, and converting it back is not defined.
 	return float64(f) < math.Ldexp(1, 62) && float64(f) > -math.Ldexp(1, 62) && I(f) == v

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -44,6 +46,31 @@ func wideModel(t *testing.T, n int, names bool) (*collector.ModelVersion, map[st
 	}
 }
 
+// binaryColumns is a request of a column a feature of rows rows, with their bytes behind the
+// JSON, and the length of that.
+func binaryColumns(n, rows int, names bool) (body string, header int) {
+	var columns []string
+	var tail []byte
+	for i := range n {
+		dtype, from := []string{"FP32", "FP64"}[i%2], len(tail)
+		for range rows {
+			switch {
+			case i%3 == 2 && names:
+				dtype, tail = "BYTES", append(binary.LittleEndian.AppendUint32(tail, 1), 'b')
+			case i%3 == 2:
+				dtype, tail = "INT64", binary.LittleEndian.AppendUint64(tail, 1)
+			case dtype == "FP32":
+				tail = binary.LittleEndian.AppendUint32(tail, math.Float32bits(float32(i)+0.25))
+			default:
+				tail = binary.LittleEndian.AppendUint64(tail, math.Float64bits(float64(i)+0.25))
+			}
+		}
+		columns = append(columns, fmt.Sprintf(`{"name":"feature_%d","shape":[%d],"datatype":%q,"parameters":{"binary_data_size":%d}}`, i, rows, dtype, len(tail)-from))
+	}
+	head := inputs(columns...)
+	return head + string(tail), len(head)
+}
+
 // TestNoAllocationPerFeature: a request takes as many allocations with 300 features as
 // with 10, in whatever form they come.
 func TestNoAllocationPerFeature(t *testing.T) {
@@ -58,10 +85,19 @@ func TestNoAllocationPerFeature(t *testing.T) {
 				}
 			})
 			r.shelf.models["m"], r.shelf.loaded["m"] = v, true
+			headers := map[string]string{}
+			for _, rows := range []int{1, 40} {
+				b, header := binaryColumns(n, rows, names)
+				form := fmt.Sprint("binary of ", rows)
+				bodies[form], headers[form] = [2]string{"/v2/models/m/infer", b}, fmt.Sprint(header)
+			}
 			for form, x := range bodies {
 				req, err := http.NewRequest("POST", x[0], nil)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if headers[form] != "" {
+					req.Header.Set("Inference-Header-Content-Length", headers[form])
 				}
 				req.Host, req.ContentLength = "127.0.0.1", int64(len(x[1]))
 				w := &discard{h: http.Header{}}
@@ -120,6 +156,32 @@ func TestColumnsAreTheMatrix(t *testing.T) {
 		}
 		if got != want || !strings.Contains(got, "[1 30] [0.25 1.25 1 3.25") {
 			t.Errorf("%s: %s, not %s", name, got, want)
+		}
+	}
+	for _, rows := range []int{1, 20} {
+		b, header := binaryColumns(30, rows, true)
+		if w := r.do("POST", "/v2/models/m/infer", b, "Inference-Header-Content-Length", fmt.Sprint(header)); w.Code != 200 {
+			t.Fatalf("binary: %d %s", w.Code, w.Body)
+		}
+		in := r.tape.in[r.tape.len()-1]
+		first, err := in.Slice(rows-1, rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(in[0].Name, first[0].Tensor.Shape(), engine.Data[float32](first[0].Tensor)); got != want {
+			t.Errorf("binary of %d rows: %s, not %s", rows, got, want)
+		}
+		for name, c := range map[string][2]string{
+			"too short": {b[:len(b)-1], "binary_data_size"}, "too long": {b + "x", "after the last binary tensor"},
+			"a size that is not the column's": {strings.Replace(b, fmt.Sprintf(`"binary_data_size":%d}`, 4*rows), fmt.Sprintf(`"binary_data_size":%d}`, 4*rows+1), 1), "does not fit"},
+		} {
+			n := fmt.Sprint(header + len(c[0]) - len(b))
+			if name != "a size that is not the column's" {
+				n = fmt.Sprint(header)
+			}
+			if w := r.do("POST", "/v2/models/m/infer", c[0], "Inference-Header-Content-Length", n); w.Code != 400 || !strings.Contains(w.Body.String(), c[1]) {
+				t.Errorf("binary, %s: %d %s", name, w.Code, w.Body)
+			}
 		}
 	}
 	for _, form := range []string{"objects", "lists"} {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/proxy/oip"
+	"github.com/pellucid/pellucid/engine"
 )
 
 // Inference is an inference request that did not come by HTTP.
@@ -15,8 +16,9 @@ type Inference struct {
 	Model, Version string
 	// Carrier has the caller's trace context.
 	Carrier propagation.TextMapCarrier
-	// Decode reads the request once its model is known; Bytes is its size.
-	Decode func() (*oip.Request, error)
+	// Decode reads the request once its model is known, whose description it is given;
+	// Bytes is its size.
+	Decode func(info *engine.Info) (*oip.Request, error)
 	Bytes  int64
 	// Encode makes the answer ready to be sent and returns its size.
 	Encode func(*oip.Response) (int64, error)
@@ -48,7 +50,7 @@ func (s *Server) Infer(ctx context.Context, x Inference) (Inferred, error) {
 }
 
 func (k *call) inferDirect(x *Inference) error {
-	req, err := x.Decode()
+	req, err := x.Decode(k.v.Info)
 	if err != nil {
 		return err
 	}

@@ -84,11 +84,51 @@ func numbersFrom(d engine.DType, shape []int, raw []byte) (*engine.Tensor, error
 	return engine.Of(each(raw, 8, func(b []byte) float64 { return math.Float64frombits(le.Uint64(b)) }), shape...)
 }
 
+// numbersInto is numbersFrom into a tensor that is there, of as many elements.
+func numbersInto(t *engine.Tensor, raw []byte) bool {
+	switch t.DType() {
+	case engine.Bool:
+		for i, b := range raw {
+			if b > 1 {
+				return false
+			}
+			engine.Data[bool](t)[i] = b == 1
+		}
+	case engine.Uint8:
+		copy(engine.Data[uint8](t), raw)
+	case engine.Int8:
+		into(engine.Data[int8](t), raw, 1, func(b []byte) int8 { return int8(b[0]) })
+	case engine.Uint16, engine.Float16, engine.BFloat16:
+		into(engine.Data[uint16](t), raw, 2, le.Uint16)
+	case engine.Int16:
+		into(engine.Data[int16](t), raw, 2, func(b []byte) int16 { return int16(le.Uint16(b)) })
+	case engine.Uint32:
+		into(engine.Data[uint32](t), raw, 4, le.Uint32)
+	case engine.Int32:
+		into(engine.Data[int32](t), raw, 4, func(b []byte) int32 { return int32(le.Uint32(b)) })
+	case engine.Float32:
+		into(engine.Data[float32](t), raw, 4, func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) })
+	case engine.Uint64:
+		into(engine.Data[uint64](t), raw, 8, le.Uint64)
+	case engine.Int64:
+		into(engine.Data[int64](t), raw, 8, func(b []byte) int64 { return int64(le.Uint64(b)) })
+	case engine.Float64:
+		into(engine.Data[float64](t), raw, 8, func(b []byte) float64 { return math.Float64frombits(le.Uint64(b)) })
+	default:
+		return false
+	}
+	return true
+}
+
+func into[T engine.Element](dst []T, raw []byte, size int, decode func([]byte) T) {
+	for i := range dst {
+		dst[i] = decode(raw[i*size:])
+	}
+}
+
 func each[T engine.Element](raw []byte, size int, decode func([]byte) T) []T {
 	out := make([]T, len(raw)/size)
-	for i := range out {
-		out[i] = decode(raw[i*size:])
-	}
+	into(out, raw, size, decode)
 	return out
 }
 

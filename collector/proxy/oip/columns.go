@@ -6,32 +6,85 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// fewRows are so many that the names of categories are looked up one by one.
-const fewRows = 16
-
 // columns reads inputs that are one column a feature straight into the model's matrix,
 // without memory for each. It takes what clients usually write (a name, a type and a
 // shape before the data, nothing else) and knows no errors: everything else is read
 // again as tensors, by the code that tells what is wrong with it.
 type columns struct {
-	s       *scanner
+	s      *scanner
+	tail   []byte // of which a column that says how long it is takes its bytes
+	shape  [2]int
+	lists  [engine.String]*reader // one a type
+	matrix gathered
+}
+
+// gathered is a matrix that columns are put into.
+type gathered struct {
 	info    *engine.Info
 	gather  *engine.Gather
 	rows    int
-	shape   [2]int
-	scratch [engine.String]*reader // one a type
-	tensors [engine.String]*engine.Tensor
+	tensors [engine.String]*engine.Tensor // one a type
+}
+
+// start makes the matrix with the first column; every other must have as many rows.
+func (g *gathered) start(rows, most int) bool {
+	if g.gather == nil {
+		if rows < 1 || rows > most/len(g.info.Features) {
+			return false // nothing is made for what came too short
+		}
+		g.rows, g.gather = rows, engine.NewGather(g.info, rows)
+	}
+	return g.gather != nil && rows == g.rows
+}
+
+// scratch is the one column of a type that numbers are read into.
+func (g *gathered) scratch(d engine.DType) *engine.Tensor {
+	if int(d) >= len(g.tensors) || d == engine.Invalid {
+		return nil
+	}
+	if g.tensors[d] == nil {
+		t, err := engine.New(d, g.rows)
+		if err != nil {
+			return nil
+		}
+		g.tensors[d] = t
+	}
+	return g.tensors[d]
+}
+
+// binary puts the bytes of a column into feature f.
+func (g *gathered) binary(f int, d engine.DType, raw []byte) bool {
+	if d == engine.String {
+		return g.names(f, raw)
+	}
+	t := g.scratch(d)
+	return t != nil && len(raw) == g.rows*d.Size() && numbersInto(t, raw) && g.gather.Fill(f, t)
+}
+
+// names puts names of categories, each behind its length, into feature f.
+func (g *gathered) names(f int, raw []byte) bool {
+	for r := range g.rows {
+		if len(raw) < 4 || uint64(le.Uint32(raw)) > uint64(len(raw)-4) {
+			return false
+		}
+		end := 4 + int(le.Uint32(raw))
+		if !g.gather.Name(f, r, raw[4:end]) {
+			return false
+		}
+		raw = raw[end:]
+	}
+	return len(raw) == 0
 }
 
 // columns returns the matrix as the only item. ok is false where it is not to be had,
 // and nothing has been read then.
 func (d *decoder) columns(info *engine.Info) (items []Item, ok bool) {
-	if !d.json || !engine.Gathers(info) || d.s.peek() != '[' {
+	if !engine.Gathers(info) || d.s.peek() != '[' {
 		return nil, false
 	}
 	s := d.s
 	s.i++
-	c := &columns{s: &s, info: info}
+	c := &columns{s: &s, tail: d.tail, matrix: gathered{info: info}}
 	for {
 		if !c.column() {
 			return nil, false
@@ -46,11 +99,11 @@ func (d *decoder) columns(info *engine.Info) (items []Item, ok bool) {
 		return nil, false
 	}
 	s.i++
-	matrix, ok := c.gather.Matrix()
+	matrix, ok := c.matrix.gather.Matrix()
 	if !ok {
 		return nil, false
 	}
-	d.s = s
+	d.s, d.tail = s, c.tail
 	return []Item{{Name: info.Inputs[0].Name, Tensor: matrix}}, true
 }
 
@@ -61,7 +114,7 @@ func (c *columns) column() bool {
 		return false
 	}
 	var name []byte
-	dtype, dims, done := engine.Invalid, 0, false
+	dtype, dims, done, size := engine.Invalid, 0, false, -1
 	for {
 		key, ok := s.plain()
 		if !ok || !s.take(':') {
@@ -95,14 +148,59 @@ func (c *columns) column() bool {
 				return false
 			}
 			done = true
+		case "parameters":
+			if size >= 0 {
+				return false
+			}
+			if size = c.size(); size < 0 {
+				return false
+			}
 		default:
 			return false
 		}
-		if s.peek() != ',' {
-			return s.take('}') && done
+		if s.peek() == ',' {
+			s.i++
+			continue
 		}
-		s.i++
+		if size >= 0 {
+			done = !done && name != nil && dims > 0 && c.bytes(name, dtype, dims, size)
+		}
+		return s.take('}') && done
 	}
+}
+
+// size reads parameters that say how many bytes a column has behind the JSON and nothing
+// else, -1 for others.
+func (c *columns) size() int {
+	s := c.s
+	if !s.take('{') {
+		return -1
+	}
+	if key, ok := s.plain(); !ok || string(key) != "binary_data_size" || !s.take(':') {
+		return -1
+	}
+	if b := s.peek(); b < '0' || b > '9' {
+		return -1
+	}
+	num, err := s.number()
+	if err != nil {
+		return -1
+	}
+	n, err := num.signed(32)
+	if err != nil || n < 0 || int(n) > len(c.tail) || !s.take('}') {
+		return -1
+	}
+	return int(n)
+}
+
+// bytes puts the next bytes behind the JSON into the place of a column.
+func (c *columns) bytes(name []byte, dtype engine.DType, dims, size int) bool {
+	f, ok := c.matrix.gather.Feature(name)
+	if !ok || dtype == engine.String && dims != 1 || !c.matrix.binary(f, dtype, c.tail[:size]) {
+		return false
+	}
+	c.tail = c.tail[size:]
+	return true
 }
 
 // dimensions reads [n] or [n,1] and returns how many dimensions there are, 0 for
@@ -135,16 +233,8 @@ func (c *columns) dimensions() int {
 	if !s.take(']') {
 		return 0
 	}
-	if c.gather == nil {
-		// An element takes at least two bytes, its own and a comma: nothing is made
-		// for what the body is too short for.
-		if c.shape[0] > (len(s.b)-s.i+1)/2/len(c.info.Features) {
-			return 0
-		}
-		c.rows = c.shape[0]
-		c.gather = engine.NewGather(c.info, c.rows)
-	}
-	if c.gather == nil || c.shape[0] != c.rows {
+	// An element takes at least two bytes in JSON, its own and a comma, and one behind it.
+	if !c.matrix.start(c.shape[0], max((len(s.b)-s.i+1)/2, len(c.tail))) {
 		return 0
 	}
 	return dims
@@ -152,28 +242,25 @@ func (c *columns) dimensions() int {
 
 // data reads the values of a column into its place.
 func (c *columns) data(name []byte, dtype engine.DType, dims int) bool {
-	f, ok := c.gather.Feature(name)
+	f, ok := c.matrix.gather.Feature(name)
 	if !ok {
 		return false
 	}
 	if dtype == engine.String {
-		return dims == 1 && c.rows <= fewRows && c.names(f)
+		return dims == 1 && c.names(f)
 	}
-	if int(dtype) >= len(c.scratch) || !JSONable(dtype) {
+	t := c.matrix.scratch(dtype)
+	if t == nil || !JSONable(dtype) {
 		return false
 	}
-	r := c.scratch[dtype]
+	r := c.lists[dtype]
 	if r == nil {
-		t, err := engine.New(dtype, c.rows)
-		if err != nil {
-			return false
-		}
-		r = &reader{s: c.s, n: c.rows}
+		r = &reader{s: c.s, n: c.matrix.rows}
 		r.elem = r.into(t)
-		c.scratch[dtype], c.tensors[dtype] = r, t
+		c.lists[dtype] = r
 	}
 	r.at = 0
-	return r.all(c.shape[:dims]) == nil && c.gather.Fill(f, c.tensors[dtype])
+	return r.all(c.shape[:dims]) == nil && c.matrix.gather.Fill(f, t)
 }
 
 // names reads a list of categories' names.
@@ -182,12 +269,12 @@ func (c *columns) names(f int) bool {
 	if !s.take('[') {
 		return false
 	}
-	for r := range c.rows {
+	for r := range c.matrix.rows {
 		if r > 0 && !s.take(',') {
 			return false
 		}
 		text, ok := s.plain()
-		if !ok || !c.gather.Name(f, r, text) {
+		if !ok || !c.matrix.gather.Name(f, r, text) {
 			return false
 		}
 	}

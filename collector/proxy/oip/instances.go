@@ -284,7 +284,7 @@ func (in *instances) text(cols []column) bool {
 // matrix, without memory for each. It returns nil where that is not to be had: the cells
 // are then read column by column, which tells what is wrong with them.
 func (in *instances) categories(cols []column) *engine.Tensor {
-	if len(in.rows) > fewRows || slices.ContainsFunc(cols, func(c column) bool { return c.spec != nil }) {
+	if slices.ContainsFunc(cols, func(c column) bool { return c.spec != nil }) {
 		return nil
 	}
 	g := engine.NewGather(in.info, len(in.rows))

@@ -25,6 +25,101 @@ type Wire struct {
 	Bytes   [][]byte
 }
 
+// Columns reads tensors that are one column a feature straight into the model's matrix, the
+// only item then, without memory for each; at sets w to the i-th of n and reports whether
+// it has no parameters. It knows no errors: what it does not take is for Item to read, or
+// to refuse.
+func Columns(info *engine.Info, n, size int, at func(i int, w *Wire) bool) (items []Item, ok bool) {
+	if !engine.Gathers(info) || n != len(info.Features) {
+		return nil, false
+	}
+	g, w, name := gathered{info: info}, Wire{}, make([]byte, 0, 64)
+	for i := range n {
+		w = Wire{}
+		d, known := engine.Invalid, false
+		if at(i, &w) {
+			d, known = engine.ParseDType(w.Datatype)
+		}
+		if dims := len(w.Shape); !known || dims < 1 || dims > 2 || dims == 2 && (w.Shape[1] != 1 || d == engine.String) ||
+			w.Shape[0] < 1 || w.Shape[0] > int64(size) || !g.start(int(w.Shape[0]), size) {
+			return nil, false
+		}
+		name = append(name[:0], w.Name...)
+		f, ok := g.gather.Feature(name)
+		if !ok || !g.wire(f, d, &w) {
+			return nil, false
+		}
+	}
+	matrix, ok := g.gather.Matrix()
+	return []Item{{Name: info.Inputs[0].Name, Tensor: matrix, Binary: w.IsRaw}}, ok
+}
+
+// wire puts a column into feature f.
+func (g *gathered) wire(f int, d engine.DType, w *Wire) bool {
+	if w.IsRaw {
+		return g.binary(f, d, w.Raw)
+	}
+	if w.elements() != g.rows {
+		return false
+	}
+	if d == engine.String {
+		for r, text := range w.Bytes {
+			if !g.gather.Name(f, r, text) {
+				return false
+			}
+		}
+		return len(w.Bytes) == g.rows
+	}
+	t := g.scratch(d)
+	return t != nil && w.into(t) && g.gather.Fill(f, t)
+}
+
+// into copies the elements from the list of the tensor's type, which must have all.
+func (w *Wire) into(t *engine.Tensor) bool {
+	switch t.DType() {
+	case engine.Bool:
+		return copy(engine.Data[bool](t), w.Bools) == t.Len()
+	case engine.Int8:
+		return narrowed(engine.Data[int8](t), w.Ints)
+	case engine.Int16:
+		return narrowed(engine.Data[int16](t), w.Ints)
+	case engine.Int32:
+		return copy(engine.Data[int32](t), w.Ints) == t.Len()
+	case engine.Int64:
+		return copy(engine.Data[int64](t), w.Longs) == t.Len()
+	case engine.Uint8:
+		return narrowed(engine.Data[uint8](t), w.Uints)
+	case engine.Uint16:
+		return narrowed(engine.Data[uint16](t), w.Uints)
+	case engine.Uint32:
+		return copy(engine.Data[uint32](t), w.Uints) == t.Len()
+	case engine.Uint64:
+		return copy(engine.Data[uint64](t), w.ULongs) == t.Len()
+	case engine.Float32:
+		return copy(engine.Data[float32](t), w.Floats) == t.Len()
+	case engine.Float64:
+		return copy(engine.Data[float64](t), w.Doubles) == t.Len()
+	}
+	return false
+}
+
+func narrowed[T int8 | int16 | uint8 | uint16, W int32 | uint32](dst []T, wide []W) bool {
+	if len(wide) != len(dst) {
+		return false
+	}
+	for i, v := range wide {
+		if dst[i] = T(v); W(dst[i]) != v {
+			return false
+		}
+	}
+	return true
+}
+
+// elements counts those of all lists.
+func (w *Wire) elements() int {
+	return len(w.Bools) + len(w.Ints) + len(w.Longs) + len(w.Uints) + len(w.ULongs) + len(w.Floats) + len(w.Doubles) + len(w.Bytes)
+}
+
 // Item reads the tensor of a request.
 func (w *Wire) Item(params Params) (Item, error) {
 	it := Item{Name: w.Name, Params: params, Binary: w.IsRaw}
@@ -59,7 +154,7 @@ func (w *Wire) Item(params Params) (Item, error) {
 // typed takes the elements from the list of the datatype; another list must be
 // empty, since its elements would be lost.
 func (w *Wire) typed(d engine.DType, shape []int) (*engine.Tensor, error) {
-	total := len(w.Bools) + len(w.Ints) + len(w.Longs) + len(w.Uints) + len(w.ULongs) + len(w.Floats) + len(w.Doubles) + len(w.Bytes)
+	total := w.elements()
 	if n, err := engine.Elements(shape); err != nil || n != total {
 		return nil, fmt.Errorf("%d elements: %w", total, engine.ErrTooLarge)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/pellucid/pellucid/collector/proxy"
 	"github.com/pellucid/pellucid/collector/proxy/oip"
 	"github.com/pellucid/pellucid/collector/proxy/rpc/inference"
+	"github.com/pellucid/pellucid/engine"
 )
 
 // paramPredictionID is the parameter of an answer that names its prediction, for
@@ -125,7 +126,7 @@ func (i *inferer) infer(ctx context.Context, req *inference.ModelInferRequest) (
 	var res *inference.ModelInferResponse
 	done, err := i.proxy.Infer(ctx, proxy.Inference{
 		Model: req.GetModelName(), Version: req.GetModelVersion(), Carrier: carrier(md), Bytes: int64(proto.Size(req)),
-		Decode: func() (*oip.Request, error) { return request(req) },
+		Decode: func(info *engine.Info) (*oip.Request, error) { return request(req, info) },
 		Encode: func(r *oip.Response) (int64, error) {
 			res = response(r, len(req.GetRawInputContents()) > 0)
 			return int64(proto.Size(res)), nil
@@ -158,25 +159,27 @@ func (c carrier) Set(key, value string) { metadata.MD(c).Set(key, value) }
 // Keys implements propagation.TextMapCarrier.
 func (c carrier) Keys() []string { return slices.Collect(maps.Keys(c)) }
 
-// request reads a message as a request of the protocol.
-func request(m *inference.ModelInferRequest) (*oip.Request, error) {
+// request reads a message as a request of the protocol for a model: where it takes a
+// matrix and the message has a column a feature, as that matrix.
+func request(m *inference.ModelInferRequest, info *engine.Info) (*oip.Request, error) {
 	raw := m.GetRawInputContents()
 	if len(raw) > 0 && len(raw) != len(m.GetInputs()) {
 		return nil, proxy.Refuse("raw_input_contents must have one entry for each input")
 	}
-	inputs := make([]oip.Item, len(m.GetInputs()))
+	inputs, ok := oip.Columns(info, len(m.GetInputs()), proto.Size(m), func(i int, w *oip.Wire) bool {
+		t := m.GetInputs()[i]
+		return wire(w, t, raw, i) && len(t.GetParameters()) == 0
+	})
+	if !ok {
+		inputs = make([]oip.Item, len(m.GetInputs()))
+	}
 	for i, t := range m.GetInputs() {
-		c := t.GetContents()
-		w := oip.Wire{
-			Name: t.GetName(), Datatype: t.GetDatatype(), Shape: t.GetShape(),
-			Bools: c.GetBoolContents(), Ints: c.GetIntContents(), Longs: c.GetInt64Contents(), Uints: c.GetUintContents(), ULongs: c.GetUint64Contents(),
-			Floats: c.GetFp32Contents(), Doubles: c.GetFp64Contents(), Bytes: c.GetBytesContents(),
+		if ok {
+			break
 		}
-		if len(raw) > 0 {
-			if c != nil && proto.Size(c) > 0 {
-				return nil, proxy.Refuse("raw_input_contents and contents exclude each other")
-			}
-			w.Raw, w.IsRaw = raw[i], true
+		var w oip.Wire
+		if !wire(&w, t, raw, i) {
+			return nil, proxy.Refuse("raw_input_contents and contents exclude each other")
 		}
 		var err error
 		if inputs[i], err = w.Item(params(t.GetParameters())); err != nil {
@@ -188,6 +191,21 @@ func request(m *inference.ModelInferRequest) (*oip.Request, error) {
 		outputs[i] = oip.OutputRequest{Name: o.GetName(), Params: params(o.GetParameters())}
 	}
 	return oip.NewRequest(m.GetId(), params(m.GetParameters()), inputs, outputs)
+}
+
+// wire reads a tensor; false says that it has contents besides its raw ones.
+func wire(w *oip.Wire, t *inference.ModelInferRequest_InferInputTensor, raw [][]byte, i int) bool {
+	c := t.GetContents()
+	*w = oip.Wire{
+		Name: t.GetName(), Datatype: t.GetDatatype(), Shape: t.GetShape(),
+		Bools: c.GetBoolContents(), Ints: c.GetIntContents(), Longs: c.GetInt64Contents(), Uints: c.GetUintContents(), ULongs: c.GetUint64Contents(),
+		Floats: c.GetFp32Contents(), Doubles: c.GetFp64Contents(), Bytes: c.GetBytesContents(),
+	}
+	if len(raw) == 0 {
+		return true
+	}
+	w.Raw, w.IsRaw = raw[i], true
+	return c == nil || proto.Size(c) == 0
 }
 
 // params are parameters in the order of their names.

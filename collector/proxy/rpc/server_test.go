@@ -214,11 +214,12 @@ func FuzzModelInfer(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		info, _ := wide(2, 1, false)
 		m := &inference.ModelInferRequest{}
 		if proto.Unmarshal(b, m) != nil {
 			return
 		}
-		req, err := request(m)
+		req, err := request(m, info)
 		if err != nil {
 			return
 		}
