@@ -290,7 +290,7 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	if out == nil {
 		return schema, nil
 	}
-	declared := true
+	var declared bool
 	if schema, declared, err = c.fillOutputs(p, schema, out); err != nil {
 		return nil, fmt.Errorf("outputs: %w", err)
 	}

@@ -287,8 +287,12 @@ func TestOtherShapes(t *testing.T) {
 		shape []int
 		want  [2]string
 	}{
-		{[]int{2, 3}, [2]string{"[0 1 2]", "[3 4 5]"}}, {[]int{3}, [2]string{"[0 1 2]", "[0 1 2]"}}, {[]int{1, 1, 4}, [2]string{"[0 1 2 3]", "[0 1 2 3]"}},
-		{[]int{0, 7}, [2]string{"[]", "[]"}}, {[]int{2, 0}, [2]string{"[]", "[]"}}, {nil, [2]string{"0", "0"}},
+		{[]int{2, 3}, [2]string{"[0 1 2]", "[3 4 5]"}},
+		{[]int{3}, [2]string{"[0 1 2]", "[0 1 2]"}},
+		{[]int{1, 1, 4}, [2]string{"[0 1 2 3]", "[0 1 2 3]"}},
+		{[]int{0, 7}, [2]string{"[]", "[]"}},
+		{[]int{2, 0}, [2]string{"[]", "[]"}},
+		{nil, [2]string{"0", "0"}},
 	} {
 		x, err := engine.New(engine.Float32, c.shape...)
 		if err != nil {
