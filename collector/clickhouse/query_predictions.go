@@ -369,6 +369,9 @@ func scanPrediction(rows driver.Rows) (Row, error) {
 	for i := range min(len(answers), len(took)) {
 		p.Attempts = append(p.Attempts, collector.Attempt{Status: int(answers[i]), MS: took[i]})
 	}
+	if p.Raw.Weight == 1 {
+		p.Raw.Weight = 0
+	}
 	if weight != 1 {
 		p.Weight = weight
 	}
