@@ -17,6 +17,9 @@ func bodyChecks() []check {
 		{op: "Attention", version: 23, in: qkv, whole: true, outs: 4},
 		{op: "Attention", version: 23, in: qkv, constants: []*engine.Tensor{mask}, whole: true, outs: 4, target: 3, attrs: graph.Attrs{"qk_matmul_output_mode": aInt(3), "softcap": aFloat(2)}},
 		{op: "Attention", version: 24, in: [][]int{{1, 3, 8}, {1, 5, 4}, {1, 5, 4}}, constants: []*engine.Tensor{nil, noise(1, 2, 2, 2), noise(1, 2, 2, 2)}, whole: true, attrs: graph.Attrs{"is_causal": aInt(1), "q_num_heads": aInt(4), "kv_num_heads": aInt(2)}},
+		{op: "MultiHeadAttention", domain: graph.DomainContrib, version: 1, in: [][]int{{1, 3, 8}, {1, 5, 8}, {1, 5, 4}, {20}}, constants: []*engine.Tensor{tensor([]int32{1, 1, 0, 1, 1}, 1, 5), noise(1, 2, 3, 5)}, whole: true, outs: 4, attrs: graph.Attrs{"num_heads": aInt(2), "unidirectional": aInt(1)}},
+		{op: "MatMulNBits", domain: graph.DomainContrib, version: 1, in: [][]int{{2, 20}}, constants: nbits(4, 20, 3), attrs: graph.Attrs{"K": aInt(20), "N": aInt(3), "block_size": aInt(16)}},
+		{op: "MatMulNBits", domain: graph.DomainContrib, version: 1, in: [][]int{{2, 2, 20}}, constants: append(nbits(8, 20, 70), nil, nil, noise(70)), attrs: graph.Attrs{"K": aInt(20), "N": aInt(70), "block_size": aInt(16), "bits": aInt(8)}},
 		{op: "FlexAttention", domain: graph.DomainPreview, version: 1, in: qkv, whole: true},
 		{op: "RotaryEmbedding", version: 23, in: [][]int{{1, 2, 3, 4}}, constants: []*engine.Tensor{noise(1, 3, 2), noise(1, 3, 2)}, whole: true},
 		{op: "RotaryEmbedding", version: 23, in: [][]int{{1, 3, 12}}, constants: []*engine.Tensor{noise(7, 2), noise(7, 2), tensor([]int64{4, 0, 2}, 1, 3)}, whole: true, attrs: graph.Attrs{"num_heads": aInt(2), "rotary_embedding_dim": aInt(4), "interleaved": aInt(1)}},
@@ -29,6 +32,20 @@ func bodyChecks() []check {
 		{op: "Shrink", in: m23, attrs: graph.Attrs{"bias": aFloat(0.2), "lambd": aFloat(0.7)}},
 		{op: "LRN", in: [][]int{{1, 5, 2, 2}}, whole: true, attrs: graph.Attrs{"size": aInt(3), "alpha": aFloat(0.5)}},
 	}
+}
+
+// nbits are codes and scales of a matrix of k x n in blocks of 16.
+func nbits(bits, k, n int) []*engine.Tensor {
+	blocks := (k + 15) / 16
+	codes := make([]uint8, n*blocks*2*bits)
+	for i := range codes {
+		codes[i] = uint8(i * 37)
+	}
+	scale := make([]float32, n*blocks)
+	for i := range scale {
+		scale[i] = float32(i%5+1) / 64
+	}
+	return []*engine.Tensor{tensor(codes, n, blocks, 2*bits), tensor(scale, n*blocks)}
 }
 
 // mapChecks are the operators that are linear in their first input.

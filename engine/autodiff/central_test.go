@@ -423,7 +423,7 @@ func TestEveryRuleIsChecked(t *testing.T) {
 	for _, op := range append([]string{"If", "Loop", "Scan", "QuantizeLinear", "DequantizeLinear"}, narrowOps...) { // see TestBranch, TestStraightThrough
 		checked[op] = true
 	}
-	for _, domain := range []string{graph.DomainONNX, graph.DomainML, graph.DomainLocal} {
+	for _, domain := range []string{graph.DomainONNX, graph.DomainML, graph.DomainLocal, graph.DomainContrib} {
 		for _, op := range graph.Operators(domain) {
 			if ruleOf[float64](&graph.Node{Op: op, Domain: domain}) != nil && !checked[op] {
 				t.Errorf("operator %s has a rule that no check holds", op)

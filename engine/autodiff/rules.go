@@ -36,6 +36,8 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 		return gemm[T]
 	case "MatMul":
 		return matmul[T]
+	case "MatMulNBits":
+		return matmulNBits[T]
 	case graph.OpLinearScores:
 		return linearScores[T]
 	case "Scaler":
@@ -485,6 +487,55 @@ func matmul[T float](b *back[T], n *graph.Node) error {
 			graph.Matmul(gb[ib*kn:(ib+1)*kn], va[ia*mk:(ia+1)*mk], d, s.K, s.N, s.M, true, false)
 		}
 	})
+	return nil
+}
+
+// matmulNBits makes floats of a part of the matrix at a time, as the product does.
+func matmulNBits[T float](b *back[T], n *graph.Node) error {
+	constants := make([]*engine.Tensor, len(n.Inputs))
+	for i, name := range n.Inputs {
+		if i > 0 && name != "" {
+			constants[i] = b.run.Value(name)
+		}
+	}
+	w, err := graph.NewNBits(n, constants)
+	if err != nil {
+		return err
+	}
+	out := b.grads[n.Outputs[0]]
+	if len(n.Inputs) > graph.NBitsBias {
+		gb, err := b.grad(n.Inputs[graph.NBitsBias])
+		if err != nil {
+			return err
+		}
+		for i, v := range out {
+			if gb == nil {
+				break
+			}
+			gb[i%w.N] += v
+		}
+	}
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	rows := len(out) / w.N
+	wide, err := b.alloc(graph.NBitsColumns * w.K)
+	if err != nil {
+		return err
+	}
+	some, err := b.alloc(graph.NBitsColumns * rows)
+	if err != nil {
+		return err
+	}
+	for from := 0; from < w.N; from += graph.NBitsColumns {
+		width := min(graph.NBitsColumns, w.N-from)
+		graph.WriteColumns(w, wide, from, from+width)
+		for i := range rows {
+			copy(some[i*width:(i+1)*width], out[i*w.N+from:])
+		}
+		graph.Matmul(g, some, wide, rows, w.K, width, false, false)
+	}
 	return nil
 }
 

@@ -11,6 +11,8 @@ type bytePanels struct {
 	// scale and zero are of each column, with zeros up to a whole panel.
 	scale, zero []float32
 	width       int
+	// groups is the matrix where its scales are of groups of rows; nothing else is set then.
+	groups *groupPanels
 }
 
 // PackBytes lays out op(b), which is k x n, of elements (b - zero) scale with a scale
@@ -57,7 +59,11 @@ func PackBytes(transB bool, k, n int, b []int8, ldb int, scale, zero []float32) 
 }
 
 // widen makes floats of the panel of a block that begins at a column.
-func (b *bytePanels) widen(kernel func(to, from, scale, zero *byte, k int), to *byte, n int, block span, column int) {
+func (b *bytePanels) widen(kernel func(to, from, scale, zero *byte, k int), to *byte, n int, block span, column int, room *[blockRowsAtOnce * 2 * maxVector]byte) {
+	if b.groups != nil {
+		b.groups.widen(kernel, to, block, column, room)
+		return
+	}
 	all := (n + b.width - 1) / b.width * b.width
 	from := b.panels[block.from*all+column*block.len():][:b.width*block.len()]
 	kernel(to, (*byte)(unsafe.Pointer(&from[0])), bytes(b.scale[column:]), bytes(b.zero[column:]), block.len())

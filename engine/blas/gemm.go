@@ -96,6 +96,8 @@ type workspace[T Float] struct {
 	tile   tile[T]
 	a, b   []T
 	square square[T]
+	// codes are bytes on the way to floats.
+	codes [blockRowsAtOnce * 2 * maxVector]byte
 	// As many ones as zeros: from somewhere on, they are a mask.
 	masks32 [2 * tableLanes]int32
 	masks64 [2 * tableLanes]int64
@@ -345,7 +347,7 @@ func (w *workspace[T]) tiles(s *arch, p *product[T], b *panels, rows span, heigh
 		for ; b.pack && q < end; q++ {
 			to := w.b[q*width*b.block.len():]
 			if p.bytes != nil {
-				p.bytes.widen(s.widen, bytes(to), p.n, b.block, b.cols.from+q*width)
+				p.bytes.widen(s.widen, bytes(to), p.n, b.block, b.cols.from+q*width, &w.codes)
 				continue
 			}
 			packPanel(s, p, &w.square, to, b.block, b.columns(q, width))

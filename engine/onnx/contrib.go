@@ -8,7 +8,7 @@ import (
 )
 
 // domainContrib is the domain of onnxruntime's own operators, which its optimizer writes.
-const domainContrib = "com.microsoft"
+const domainContrib = graph.DomainContrib
 
 // contribForm is one of onnxruntime's operators and what it is made of here.
 type contribForm struct {
@@ -23,6 +23,9 @@ var contribForms = map[string]contribForm{
 	"FastGelu":    {1, 2, 1, nil, func(c *contrib) { c.gelu(c.add(c.in(0), c.in(1)), "tanh") }},
 	"QuickGelu":   {1, 1, 1, []string{"alpha"}, (*contrib).quickGelu},
 	"FusedMatMul": {2, 2, 1, []string{"alpha", "transA", "transB", "transBatchA", "transBatchB"}, (*contrib).fusedMatMul},
+
+	"Attention":               {2, 7, 2, []string{"num_heads", "unidirectional", "qkv_hidden_sizes", "mask_filter_value", "scale", "do_rotary", "rotary_embedding_dim", "past_present_share_buffer"}, (*contrib).attention},
+	"EmbedLayerNormalization": {7, 9, 3, []string{"epsilon", "mask_index_type"}, (*contrib).embed},
 
 	"SkipLayerNormalization": {3, 5, 4, []string{"epsilon"}, (*contrib).skipNorm},
 	"DynamicQuantizeMatMul":  {3, 5, 1, nil, (*contrib).dynamicMatMul},
@@ -56,7 +59,7 @@ func lowerContrib(n *graph.Node) ([]*graph.Node, error) {
 		return nil, corrupt("node %q (%s) has %d inputs and %d outputs", n.Label(), n.Title(), len(n.Inputs), len(n.Outputs))
 	}
 	for i := range form.minIn {
-		if n.Inputs[i] == "" {
+		if n.Inputs[i] == "" && (n.Op != "EmbedLayerNormalization" || i != 1 && i != 4) {
 			c.refuse(fmt.Sprintf("no input %d", i))
 		}
 	}

@@ -26,10 +26,10 @@ func (f *flat) tensor() (*engine.Tensor, error) {
 	switch f.Type {
 	case "uint8":
 		return engine.Of(as[uint8](f.Data), f.Shape...)
-	case "int32":
-		return engine.Of(as[int32](f.Data), f.Shape...)
 	case "int8":
 		return engine.Of(as[int8](f.Data), f.Shape...)
+	case "int32":
+		return engine.Of(as[int32](f.Data), f.Shape...)
 	}
 	return engine.Of(as[float32](f.Data), f.Shape...)
 }
@@ -59,7 +59,7 @@ func TestContrib(t *testing.T) {
 		Inputs  []flat `json:"inputs"`
 		Outputs []flat `json:"outputs"`
 	}
-	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 48 {
+	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 90 {
 		t.Fatalf("%d cases, %v", len(cases), err)
 	}
 	for _, c := range cases {
@@ -108,7 +108,11 @@ func TestContribRefused(t *testing.T) {
 		attrs       graph.Attrs
 		unsupported bool
 	}{
-		{"Attention", []string{"x"}, nil, true},
+		{"GroupQueryAttention", []string{"x"}, nil, true},
+		{"Attention", []string{"x"}, nil, false},
+		{"Attention", []string{"x", "x"}, graph.Attrs{"do_rotary": {Kind: graph.AttrInt, Int: 1}}, true},
+		{"MultiHeadAttention", []string{"x", "x", "x"}, nil, false},
+		{"MatMulNBits", []string{"x", "x", "x"}, nil, true}, // no constants
 		{"Gelu", []string{"x"}, graph.Attrs{"approximate": {Kind: graph.AttrString, String: "tanh"}}, true},
 		{"FusedMatMul", []string{"x", "x"}, graph.Attrs{"transBatchA": {Kind: graph.AttrInt, Int: 1}}, true},
 		{"QLinearSigmoid", []string{"x", "x", "", "x", "x"}, nil, true},

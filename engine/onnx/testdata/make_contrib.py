@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 rng = np.random.default_rng(11)
 
@@ -27,15 +27,20 @@ def quantized(shape, dtype):
     return [rng.integers(i.min, i.max, shape, dtype=dtype, endpoint=True), of(rng.uniform(0.01, 0.05), np.float32), of(rng.integers(i.min, i.max) // 4, dtype)]
 
 
-def case(name, op, shapes, outputs=("y",), result=TensorProto.FLOAT, **attrs):
-    """An input of each shape, or the array itself; None is an input that is not given."""
+def case(name, op, shapes, outputs=("y",), result=TensorProto.FLOAT, weights=(), **attrs):
+    """An input of each shape, or the array itself; None is an input that is not given.
+
+    Those of the places in weights are initialisers; result may be a type for each output.
+    """
     names = ["" if s is None else f"x{i}" for i, s in enumerate(shapes)]
     arrays = {n: s if isinstance(s, np.ndarray) else rng.normal(size=s).astype(np.float32) * 2 for n, s in zip(names, shapes) if n}
     node = helper.make_node(op, names, list(outputs), domain="com.microsoft", **attrs)
+    initialisers = [numpy_helper.from_array(arrays.pop(names[i]), names[i]) for i in weights]
     ins = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in arrays.items()]
-    outs = [helper.make_tensor_value_info(n, result, None) for n in outputs if n]
+    results = result if isinstance(result, tuple) else (result,) * len(outputs)
+    outs = [helper.make_tensor_value_info(n, r, None) for n, r in zip(outputs, results) if n]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    data = helper.make_model(helper.make_graph([node], "g", ins, outs), opset_imports=opsets, ir_version=8).SerializeToString()
+    data = helper.make_model(helper.make_graph([node], "g", ins, outs, initialisers), opset_imports=opsets, ir_version=8).SerializeToString()
     got = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, arrays)
     flat = lambda n, a: {"name": n, "type": str(a.dtype), "shape": list(a.shape), "data": [float(v) for v in a.ravel()]}
     return {
@@ -44,6 +49,83 @@ def case(name, op, shapes, outputs=("y",), result=TensorProto.FLOAT, **attrs):
         "inputs": [flat(n, a) for n, a in arrays.items()],
         "outputs": [flat(o.name, a) for o, a in zip(outs, got)],
     }
+
+
+def attentions():
+    i32 = lambda v: of(v, np.int32)
+    padding = i32([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    cube = rng.integers(0, 2, (2, 5, 5)).astype(np.int32)
+    x, w, b = (2, 5, 8), (8, 24), (24,)
+    past = (2, 2, 4, 3, 2)
+    q, k, v = (2, 5, 8), (2, 7, 8), (2, 7, 12)
+    both = ("y", "present")
+    attention = lambda name, shapes, **kw: case("Attention " + name, "Attention", shapes, num_heads=kw.pop("num_heads", 4), weights=(1,) if len(shapes) < 3 else (1, 2), **kw)
+    heads = lambda name, shapes, **kw: case("MultiHeadAttention " + name, "MultiHeadAttention", shapes, num_heads=4, **kw)
+    return [
+        attention("plain", [x, w, b]),
+        attention("scale", [x, w, b], scale=0.3),
+        attention("mask", [x, w, b, padding]),
+        attention("mask filter", [x, w, b, padding], mask_filter_value=-3.0),
+        attention("lengths", [x, w, b, i32([3, 5])]),
+        attention("lengths and starts", [x, w, b, i32([4, 5, 1, 2])]),
+        attention("mask of each query", [x, w, b, cube]),
+        attention("unidirectional", [x, w, b], unidirectional=1),
+        attention("unidirectional mask", [x, w, b, padding], unidirectional=1),
+        attention("bias of scores", [x, w, b, padding, None, (2, 4, 5, 5)]),
+        attention("bias of scores for all", [x, w, b, None, None, (1, 1, 5, 5)], unidirectional=1),
+        attention("other sizes", [x, (8, 8 + 8 + 12), (28,)], qkv_hidden_sizes=[8, 8, 12]),
+        attention("past", [x, w, b, None, past], outputs=both),
+        attention("past unidirectional mask", [x, w, b, rng.integers(0, 2, (2, 8)).astype(np.int32), past], outputs=both, unidirectional=1),
+        attention("one step", [(2, 1, 8), w, b, None, past], outputs=both, unidirectional=1),
+        attention("present", [x, w, b], outputs=both),
+        heads("plain", [q, q, q]),
+        heads("other keys", [q, k, v]),
+        heads("bias", [q, k, v, (8 + 8 + 12,)]),
+        heads("scale", [q, k, v], scale=0.2),
+        heads("mask", [q, k, v, None, rng.integers(0, 2, (2, 7)).astype(np.int32)]),
+        heads("lengths", [q, k, v, None, i32([3, 7])]),
+        heads("mask of each query", [q, k, v, None, rng.integers(0, 2, (2, 5, 7)).astype(np.int32)]),
+        heads("bias of scores", [q, k, v, None, None, (1, 4, 5, 7)]),
+        heads("unidirectional", [q, q, q], unidirectional=1),
+        heads("keys in heads", [q, (2, 4, 7, 2), (2, 4, 7, 2)]),
+        heads("past", [q, q, q, (24,), None, None, (2, 4, 3, 2), (2, 4, 3, 2)], outputs=("y", "present_key", "present_value"), unidirectional=1),
+        heads("scores", [q, k, v, None, rng.integers(0, 2, (2, 7)).astype(np.int32)], outputs=("y", "pk", "pv", "qk")),
+    ]
+
+
+def embeddings():
+    ids = lambda n: rng.integers(0, n, (2, 5)).astype(np.int32)
+    words, places, kinds, d = (20, 8), (7, 8), (2, 8), (8,)
+    embed = lambda name, shapes, **kw: case("EmbedLayerNormalization " + name, "EmbedLayerNormalization", shapes, result=(TensorProto.FLOAT, TensorProto.INT32, TensorProto.FLOAT), **kw)
+    two = ("y", "mask_index")
+    return [
+        embed("plain", [ids(20), ids(2), words, places, kinds, d, d], outputs=two),
+        embed("mask", [ids(20), ids(2), words, places, kinds, d, d, of([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32)], outputs=two, epsilon=0.01),
+        embed("no segments", [ids(20), None, words, places, None, d, d], outputs=two),
+        embed("places", [ids(20), ids(2), words, places, kinds, d, d, None, ids(7)], outputs=two),
+        embed("sum", [ids(20), ids(2), words, places, kinds, d, d], outputs=("y", "mask_index", "sum")),
+    ]
+
+
+def blocks():
+    """MatMulNBits by bits, block, rows of the matrix and its columns, zero points and bias."""
+    out = []
+    for bits, block, k, n, zeros, bias in [
+        (4, 32, 64, 5, None, False), (4, 32, 64, 5, "codes", False), (4, 16, 100, 33, "codes", True), (4, 128, 300, 8, None, True), (4, 32, 96, 7, "floats", False),
+        (8, 32, 64, 5, None, False), (8, 16, 100, 33, "codes", True), (8, 256, 700, 3, "codes", False), (4, 64, 1100, 40, "codes", False),
+    ]:
+        count = (k + block - 1) // block
+        codes = rng.integers(0, 256, (n, count, block * bits // 8), dtype=np.uint8)
+        shapes = [(1, 2, k), codes, rng.uniform(0.001, 0.02, n * count).astype(np.float32)]
+        if zeros == "codes":
+            shapes.append(rng.integers(0, 256, n * ((count * bits + 7) // 8), dtype=np.uint8))
+        elif zeros == "floats":
+            shapes.append(rng.uniform(0, 15, n * count).astype(np.float32))
+        if bias:
+            shapes += [None] * (5 - len(shapes)) + [(n,)]
+        weights = [i for i in range(1, min(4, len(shapes))) if shapes[i] is not None]
+        out.append(case(f"MatMulNBits {bits} {block} {k}x{n} {zeros} {bias}", "MatMulNBits", shapes, weights=weights, bits=bits, block_size=block, K=k, N=n))
+    return out
 
 
 def main(path):
@@ -97,6 +179,7 @@ def main(path):
             case("QGemm floats " + name, "QGemm", a(3, 9) + b(9, 5) + [bias(5)]),
             case("QLinearSoftmax " + name, "QLinearSoftmax", a(3, 9) + [of(1 / 256, np.float32), of(np.iinfo(dtype).min, dtype)], result=result, axis=-1, opset=13),
         ]
+    out += attentions() + embeddings() + blocks()
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)
