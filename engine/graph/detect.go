@@ -117,7 +117,7 @@ func affineGrid(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	shape := in[0].Shape()
 	d := len(size) - 2
 	if d != 2 && d != 3 || len(shape) != 3 || shape[0] != size[0] || shape[1] != d || shape[2] != d+1 {
-		return nil, fmt.Errorf("matrices of shape %v for a grid of %v", shape, size)
+		return nil, misfit("matrices of shape %v for a grid of %d dimensions, or of another batch", shape, d)
 	}
 	spatial := size[2:]
 	m := &LinearMap{Shape: slices.Concat(size[:1], spatial, []int{d})}

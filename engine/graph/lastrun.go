@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -194,12 +193,12 @@ func splitLast(x *Exec, t *engine.Tensor, parts []int, outs int) ([]*engine.Tens
 	sum := 0
 	for _, p := range parts {
 		if p < 0 || p > s[3] {
-			return nil, fmt.Errorf("split %v of dimension %d", parts, s[3])
+			return nil, misfit("parts of a dimension of %d are not in its range", s[3])
 		}
 		sum += p
 	}
 	if sum != s[3] || len(parts) != outs {
-		return nil, fmt.Errorf("split %v of dimension %d into %d outputs", parts, s[3], outs)
+		return nil, misfit("%d parts of a dimension of %d for %d outputs, or their sum is another", len(parts), s[3], outs)
 	}
 	var list []*engine.Tensor
 	src, pixels := engine.Data[float32](t), s[0]*s[1]*s[2]

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -402,14 +403,17 @@ func col2Im(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	}
 	shape := in[0].Shape()
 	if _, err := engine.Elements(image); err != nil || len(shape) != 3 {
-		return nil, fmt.Errorf("columns of shape %v for an image of %v", shape, image)
+		return nil, misfit("columns of shape %v for an image of %d dimensions, or one of nothing", shape, len(image))
 	}
 	w, err := NewWindows(n, append([]int{1, 1}, image...), block)
-	if err != nil {
+	if errors.Is(err, engine.ErrTooLarge) {
 		return nil, err
 	}
+	if err != nil {
+		return nil, misfit("blocks of %d dimensions do not fit an image of %d", len(block), len(image)) // both may be values
+	}
 	if shape[1]%w.Taps != 0 || shape[2] != w.Positions() {
-		return nil, fmt.Errorf("columns of shape %v for %d windows of %d", shape, w.Positions(), w.Taps)
+		return nil, misfit("columns of shape %v for an image of other windows", shape)
 	}
 	channels, plane, positions := shape[1]/w.Taps, w.Plane(), w.Positions()
 	m := &LinearMap{Shape: append([]int{shape[0], channels}, image...)}
@@ -467,10 +471,12 @@ func maxUnpool(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 		if m.Shape, err = intsOf(t); err != nil {
 			return nil, err
 		}
-		for i, s := range m.Shape {
-			if len(m.Shape) != len(shape) || s < inferred[i] {
-				return nil, fmt.Errorf("an output of %v for an image of %v", m.Shape, inferred)
-			}
+		fits := len(m.Shape) == len(shape)
+		for i := 0; fits && i < len(shape); i++ {
+			fits = m.Shape[i] >= inferred[i]
+		}
+		if !fits {
+			return nil, misfit("an output of %d dimensions, or a smaller one, for an image of %v", len(m.Shape), inferred)
 		}
 	}
 	last := make(map[int]int, len(index)) // of several at one place the last stays

@@ -50,7 +50,7 @@ func place(t *engine.Tensor, n, most int) (int, error) {
 		at += n
 	}
 	if at < 0 || at > most {
-		return 0, fmt.Errorf("position %d of a sequence of %d", v[0], n)
+		return 0, misfit("a position outside of a sequence of %d", n)
 	}
 	return at, nil
 }
@@ -160,7 +160,7 @@ func buildSplitToSequence(b *builder) (Kernel, error) {
 		}
 		if even {
 			if lengths[0] < 1 || shape[a]/lengths[0] >= maxItems {
-				return nil, fmt.Errorf("dimension %d in pieces of %d", shape[a], lengths[0])
+				return nil, misfit("a dimension of %d in pieces that are too small, or too many", shape[a])
 			}
 			size := lengths[0]
 			lengths = nil

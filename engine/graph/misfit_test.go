@@ -59,8 +59,42 @@ func TestShapesThatDoNotFitAreTheCallers(t *testing.T) {
 		in := engine.Values{{Name: "a", Tensor: noise(t, g.r, 2, 3)}, {Name: "b", Tensor: noise(t, g.r, 5, 3)}}
 		_, err = p.Run(t.Context(), Options{}, in, []string{"y"})
 		var e *engine.InputError
-		if !errors.As(err, &e) || !strings.Contains(err.Error(), op) {
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), op) || e.Input != "a" || !strings.Contains(e.Reason, `"b"`) {
 			t.Errorf("%s: %v", op, err)
 		}
+	}
+}
+
+// TestWhoIsToBlame: an error within an inner graph is of the inputs of the outer one that
+// it works on; what follows from constants alone is the model's.
+func TestWhoIsToBlame(t *testing.T) {
+	g := newPlainGraph(t)
+	branch := &Graph{Outputs: []string{"s"}, Nodes: []*Node{{Name: "inside", Op: "Add", Version: 17, Inputs: []string{"x", "w"}, Outputs: []string{"s"}}}}
+	g.Inputs = []engine.Spec{{Name: "unused", DType: engine.Float32}, {Name: "x", DType: engine.Float32}, {Name: "c", DType: engine.Bool}}
+	g.weigh("w", 3)
+	choose := &Node{Name: "choose", Op: "If", Version: 17, Inputs: []string{"c"}, Outputs: []string{"y"}, Attrs: Attrs{
+		"then_branch": {Kind: AttrGraph, Graph: branch}, "else_branch": {Kind: AttrGraph, Graph: branch},
+	}}
+	Capture(choose)
+	g.Nodes = append(g.Nodes, choose)
+	g.node("Reshape", "z", nil, "w", wholeOf(g, "shape", 4))
+	g.Outputs = []string{"y", "z"}
+	p, err := Compile(g.Graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	yes, err := engine.Of([]bool{true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := engine.Values{{Name: "unused", Tensor: noise(t, g.r, 1)}, {Name: "x", Tensor: noise(t, g.r, 2)}, {Name: "c", Tensor: yes}}
+	_, err = p.Run(t.Context(), Options{}, in, []string{"y"})
+	var e *engine.InputError
+	if !errors.As(err, &e) || e.Input != "x" || !strings.Contains(e.Reason, `"c"`) || !strings.Contains(e.Reason, `node "inside"`) || strings.Contains(e.Reason, "unused") {
+		t.Errorf("within a branch: %v", err)
+	}
+	var none *engine.InputError
+	if _, err = p.Run(t.Context(), Options{}, in, []string{"z"}); err == nil || errors.As(err, &none) {
+		t.Errorf("of constants: %v", err)
 	}
 }

@@ -558,7 +558,7 @@ func buildArrayFeatureExtractor(*builder) (Kernel, error) {
 		cols := columnsOf(in[0])
 		for _, j := range index {
 			if j < 0 || j >= cols {
-				return nil, fmt.Errorf("index %d of %d columns", j, cols)
+				return nil, outsideAxis(cols)
 			}
 		}
 		shape := []int{1, len(index)}

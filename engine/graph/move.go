@@ -160,7 +160,7 @@ func buildFlatten(b *builder) (Kernel, error) {
 			a += len(shape)
 		}
 		if a < 0 || a > len(shape) {
-			return nil, fmt.Errorf("axis %d of a tensor of %d dimensions", axis, len(shape))
+			return nil, misfit("an axis that a tensor of %d dimensions does not have", len(shape))
 		}
 		rows, cols := 1, 1
 		for i, d := range shape {
@@ -206,7 +206,7 @@ func buildSqueeze(b *builder) (Kernel, error) {
 				return nil, err
 			}
 			if shape[a] != 1 {
-				return nil, fmt.Errorf("squeeze of dimension %d, which is %d", a, shape[a])
+				return nil, misfit("squeeze of a dimension of %d", shape[a])
 			}
 			drop[a] = true
 		}
@@ -237,7 +237,7 @@ func buildUnsqueeze(b *builder) (Kernel, error) {
 				return nil, err
 			}
 			if added[a] {
-				return nil, fmt.Errorf("axis %d is given twice", a)
+				return nil, misfit("an axis is given twice")
 			}
 			added[a] = true
 		}
@@ -393,12 +393,12 @@ func splitParts(x *Exec, t *engine.Tensor, axis int, parts []int, outs int) ([]*
 	sum := 0
 	for _, p := range parts {
 		if p < 0 || p > shape[axis] {
-			return nil, fmt.Errorf("split %v of dimension %d", parts, shape[axis])
+			return nil, misfit("parts of a dimension of %d are not in its range", shape[axis])
 		}
 		sum += p
 	}
 	if sum != shape[axis] || len(parts) != outs {
-		return nil, fmt.Errorf("split %v of dimension %d into %d outputs", parts, shape[axis], outs)
+		return nil, misfit("%d parts of a dimension of %d for %d outputs, or their sum is another", len(parts), shape[axis], outs)
 	}
 	strides := rowMajor(shape)
 	at := 0
@@ -470,7 +470,7 @@ func sliceView(shape, starts, ends, axes, steps []int) (offset int, out, strides
 			step = steps[i]
 		}
 		if step == 0 || step == math.MinInt || seen[a] {
-			return 0, nil, nil, fmt.Errorf("slice of axis %d with step %d", a, step)
+			return 0, nil, nil, misfit("slice of an axis in steps of 0, or twice")
 		}
 		seen[a] = true
 		start, n := sliceRange(shape[a], starts[i], ends[i], step)
@@ -526,7 +526,7 @@ func buildExpand(*builder) (Kernel, error) {
 		}
 		shape, err := BroadcastShape(in[0].Shape(), want)
 		if err != nil {
-			return nil, err
+			return nil, misfit("a tensor of shape %v cannot be broadcast to a shape of %d dimensions that differ", in[0].Shape(), len(want))
 		}
 		return one(strided(x, in[0], 0, shape, broadcastStrides(in[0].Shape(), shape)))
 	}, nil

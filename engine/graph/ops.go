@@ -190,7 +190,7 @@ func normAxis(axis, rank int) (int, error) {
 		a += rank
 	}
 	if a < 0 || a >= rank {
-		return 0, fmt.Errorf("axis %d of a tensor of %d dimensions", axis, rank)
+		return 0, misfit("an axis that a tensor of %d dimensions does not have", rank)
 	}
 	return a, nil
 }

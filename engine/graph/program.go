@@ -451,6 +451,9 @@ func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want [
 			if opt.Arena != nil {
 				opt.Arena.slack = opt.Arena.slack || x.slack > 0
 			}
+			if opt.inner == nil {
+				err = p.blame(i, err)
+			}
 			return nil, err
 		}
 		if !opt.Keep {
@@ -677,7 +680,7 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 			continue
 		}
 		if i >= len(out) || out[i] == nil {
-			return wrapNode(s.node, fmt.Errorf("made no output %d", i))
+			return fmt.Errorf("run node %q (%s): made no output %d", s.node.Label(), s.node.Title(), i)
 		}
 		r.values[slot] = out[i]
 		if !s.op.view {
@@ -687,28 +690,4 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 	}
 	x.memory.end(s, out)
 	return nil
-}
-
-// misfitError is why a node cannot take values that depend on the caller's. Like
-// engine.InputError it holds none of them.
-type misfitError struct{ reason string }
-
-func (e *misfitError) Error() string { return e.reason }
-
-func misfit(format string, args ...any) error { return &misfitError{fmt.Sprintf(format, args...)} }
-
-// outsideAxis is the error of an index that an axis of n does not have.
-func outsideAxis(n int) error { return misfit("an index is outside an axis of %d", n) }
-
-// wrapNode adds the node to an error that does not name it yet.
-func wrapNode(n *Node, err error) error {
-	var u *engine.UnsupportedError
-	if errors.As(err, &u) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	var m *misfitError
-	if errors.As(err, &m) {
-		return &engine.InputError{Reason: fmt.Sprintf("the model cannot take these values: node %q (%s): %s", n.Label(), n.Title(), m.reason)}
-	}
-	return fmt.Errorf("run node %q (%s): %w", n.Label(), n.Title(), err)
 }

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
@@ -101,7 +100,7 @@ func (d *dropout) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return d.inference(x, in)
 	}
 	if !(ratio > 0 && ratio < 1) {
-		return nil, fmt.Errorf("a ratio of %v", ratio)
+		return nil, misfit("a ratio that is not between 0 and 1")
 	}
 	o, err := x.New(in[0].DType(), in[0].Shape()...)
 	if err != nil {

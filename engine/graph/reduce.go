@@ -490,7 +490,7 @@ func buildTopK(b *builder) (Kernel, error) {
 		}
 		n := shape[a]
 		if k < 0 || k > n {
-			return nil, fmt.Errorf("top %d of %d", k, n)
+			return nil, misfit("more of the top, or fewer than none, than there are of %d", n)
 		}
 		outer, inner := split(shape, a)
 		shape[a] = k

@@ -231,7 +231,7 @@ func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
 			size = math.Floor(float64(a.n) * (a.end - a.start) * a.scale)
 		}
 		if !(size >= 1 && size <= maxIndex && a.scale > 0) {
-			return nil, fmt.Errorf("dimension %d of %d is resized by %v", at, a.n, a.scale)
+			return nil, misfit("dimension %d of %d is resized to nothing or too much", at, a.n)
 		}
 		a.out = int(size)
 	}
@@ -291,7 +291,7 @@ func keepAspect(list []*axisOf, policy string) error {
 		a.scale = scale
 		size := math.Floor(scale*float64(a.n) + 0.5)
 		if size < 1 || size > maxIndex {
-			return fmt.Errorf("a dimension of %d is resized by %v", a.n, scale)
+			return misfit("a dimension of %d is resized to nothing or too much", a.n)
 		}
 		a.out = int(size)
 	}

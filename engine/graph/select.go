@@ -155,7 +155,7 @@ func buildReverseSequence(b *builder) (Kernel, error) {
 		cp := copier(out, in[0])
 		for i, n := range lengths {
 			if n < 0 || n > shape[time] {
-				return nil, fmt.Errorf("a length of %d on an axis of %d", n, shape[time])
+				return nil, misfit("a length that an axis of %d does not have", shape[time])
 			}
 			for t := range shape[time] {
 				from := t
@@ -347,7 +347,7 @@ func buildCenterCropPad(b *builder) (Kernel, error) {
 				return nil, err
 			}
 			if want[i] < 0 || want[i] > 1<<31-1 {
-				return nil, fmt.Errorf("a size of %d", want[i])
+				return nil, misfit("a size that is negative or beyond 2^31")
 			}
 			extra := want[i] - shape[a]
 			before[a] = extra / 2

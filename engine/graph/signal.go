@@ -342,7 +342,7 @@ func shortFourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 		}
 	}
 	if step < 1 || length > shape[1] || window != nil && len(window) != length {
-		return nil, fmt.Errorf("windows of %d in steps of %d over %d", length, step, shape[1])
+		return nil, misfit("windows, or their steps, do not fit a signal of %d", shape[1])
 	}
 	onesided := true
 	if a, ok := n.Attrs["onesided"]; ok {
@@ -422,7 +422,7 @@ func buildMelWeights(b *builder) (Kernel, error) {
 		}
 		bins, length, rate := v[0], v[1], v[2]
 		if !(bins >= 1 && bins < 1<<16 && length >= 0 && length < 1<<24 && rate > 0) {
-			return nil, fmt.Errorf("%v bins of a transform of %v at %v a second", bins, length, rate)
+			return nil, misfit("bins, a length or a rate out of range")
 		}
 		rows, cols := int(length)/2+1, int(bins)
 		o, err := x.New(d, rows, cols)

@@ -61,10 +61,10 @@ func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *e
 	shape := make([]int, len(from))
 	for i, d := range from {
 		if before[i] > math.MaxInt32 || after[i] > math.MaxInt32 || before[i] < -d || after[i] < -d || d+before[i]+after[i] < 0 {
-			return nil, fmt.Errorf("pads %d and %d of a dimension of %d", before[i], after[i], d)
+			return nil, misfit("pads that cut more off a dimension of %d than it has, or are beyond 2^31", d)
 		}
 		if d == 0 && mode != "constant" || mode == "reflect" && max(before[i], after[i]) >= max(d, 1) {
-			return nil, fmt.Errorf("%s of %d and %d from a dimension of %d", mode, before[i], after[i], d)
+			return nil, misfit("%s further than a dimension of %d reaches", mode, d)
 		}
 		shape[i] = d + before[i] + after[i]
 	}
