@@ -57,9 +57,9 @@ type Config struct {
 	// MaxBackgroundRows bounds a background; 0 means 1,000,000 rows of a
 	// version's own, and requests may bring a thousandth of it.
 	MaxBackgroundRows int
-	// CacheEntries bounds the prepared ensembles and backgrounds kept; 0 means
-	// 32.
-	CacheEntries int
+	// CacheBytes bounds the prepared ensembles and backgrounds kept; 0 means
+	// 512 MiB. One that alone is larger is prepared for each request.
+	CacheBytes int64
 	// MaxValues bounds the numbers of one answer (rows x outputs x features,
 	// squared with interactions); 0 means 16 Mi.
 	MaxValues int64
@@ -72,12 +72,12 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxCost, 60e9)
 	setDefault(&c.Deadline, time.Minute)
 	setDefault(&c.MaxBackgroundRows, 1_000_000)
-	setDefault(&c.CacheEntries, 32)
+	setDefault(&c.CacheBytes, 512<<20)
 	setDefault(&c.MaxValues, 16<<20)
 	if c.Engine == "" {
 		c.Engine = buildVersion()
 	}
-	if c.MaxRows < 0 || c.MaxCost < 0 || c.Deadline < 0 || c.MaxBackgroundRows < 0 || c.CacheEntries < 0 || c.MaxValues < 0 {
+	if c.MaxRows < 0 || c.MaxCost < 0 || c.Deadline < 0 || c.MaxBackgroundRows < 0 || c.CacheBytes < 0 || c.MaxValues < 0 {
 		return c, errors.New("limits of explanations must not be negative")
 	}
 	return c, nil
@@ -108,14 +108,14 @@ func New(c Config) (*Explainer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure explanations: %w", err)
 	}
-	return &Explainer{config: c, cache: newCache(c.CacheEntries)}, nil
+	return &Explainer{config: c, cache: newCache(c.CacheBytes)}, nil
 }
 
 // standard is the Explainer of the package's own Explain. The zero Config is
 // always valid.
 var standard = func() *Explainer {
 	c, _ := Config{}.withDefaults()
-	return &Explainer{config: c, cache: newCache(c.CacheEntries)}
+	return &Explainer{config: c, cache: newCache(c.CacheBytes)}
 }()
 
 // Explain explains rows with an Explainer of default limits that the process

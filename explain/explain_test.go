@@ -318,7 +318,7 @@ func TestRefusals(t *testing.T) {
 // TestTogether explains several versions from several goroutines through a
 // cache too small for them, and wants the same bits every time.
 func TestTogether(t *testing.T) {
-	x, err := explain.New(explain.Config{CacheEntries: 2})
+	x, err := explain.New(explain.Config{CacheBytes: 100 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}

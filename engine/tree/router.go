@@ -1,6 +1,9 @@
 package tree
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // RouterRows is how many rows a Router decides at once.
 const RouterRows = wideRows
@@ -33,6 +36,16 @@ type RouterInput struct {
 	x    []float64
 	rows int
 	bins []byte
+}
+
+// Bytes is about what the router takes beside its ensemble.
+func (r *Router) Bytes() int64 {
+	n := int64(len(r.wide.segments)) * int64(unsafe.Sizeof(segment[uint64]{}))
+	for i := range r.trees {
+		t := &r.trees[i]
+		n += int64(unsafe.Sizeof(*t)) + int64(cap(t.tests))*int64(unsafe.Sizeof(test{})) + int64(cap(t.odd))*int64(unsafe.Sizeof(oddTest{})) + 4*int64(cap(t.flipped))
+	}
+	return n
 }
 
 // NewRouter compiles an ensemble.

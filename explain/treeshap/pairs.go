@@ -59,7 +59,11 @@ type pairCompiler struct {
 // pairPlan returns nil where the sums or tables would be too large: then rows are
 // walked one by one. What it returns depends on the ensemble only.
 func (p *Path) pairPlan() *pairPlan {
-	p.pairsOnce.Do(func() { p.pairs = p.compilePairs() })
+	p.pairsOnce.Do(func() {
+		if p.pairs = p.compilePairs(); p.pairs != nil {
+			p.held.Add(p.pairs.bytes())
+		}
+	})
 	return p.pairs
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"gonum.org/v1/gonum/integrate/quad"
 
@@ -46,6 +47,8 @@ type Path struct {
 	// pairs is what interactions need, made when they are first asked for.
 	pairs     *pairPlan
 	pairsOnce sync.Once
+	// held is what Bytes tells.
+	held atomic.Int64
 }
 
 // pathTree is one tree with its quadrature.
@@ -105,6 +108,7 @@ func Prepare(e *tree.Ensemble) (*Path, error) {
 	words := max(1, min(tree.RouterRows/lanes, phiFloats/(lanes*e.Outputs*max(1, len(columns)))))
 	p.block = words * lanes
 	p.scratch.New = func() any { return p.newWalk() }
+	p.count()
 	return p, nil
 }
 
