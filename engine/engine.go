@@ -135,6 +135,23 @@ type Session interface {
 	Run(ctx context.Context, in Values, want []string) (Values, error)
 }
 
+// Cost is what one run takes.
+type Cost struct {
+	// Outputs are what it makes.
+	Outputs Values
+	// Weights is what the model holds as its file has it, Laid what is made of that for
+	// kernels; Peak is the most that a run holds beside, its inputs aside. In bytes.
+	Weights, Laid, Peak int64
+	// Operations of floating point: two for each product that is summed.
+	Operations float64
+}
+
+// Coster is a Session that tells what a run over some inputs takes, by running it.
+type Coster interface {
+	Session
+	Cost(ctx context.Context, in Values) (*Cost, error)
+}
+
 // Target names the scalar that is differentiated for each row: element Index of
 // the row of the tensor called Name, which may be an output or any inner float
 // tensor of the graph (a logit before the softmax, say).

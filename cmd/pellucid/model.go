@@ -22,35 +22,52 @@ func modelCommand() *cobra.Command {
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(inspectCommand(), modelTestCommand(), compressCommand(), auditCommand(), fitCommand())
+	cmd.AddCommand(inspectCommand(), predictCommand(), modelTestCommand(), compressCommand(), auditCommand(), fitCommand())
 	return cmd
 }
 
 func inspectCommand() *cobra.Command {
 	var format string
+	var batch int
+	var shapes []string
 	cmd := &cobra.Command{
 		Use: "inspect PATH", Short: "Print a model's inputs, outputs, features and what it is",
-		Example: "  pellucid model inspect model.onnx\n  pellucid model inspect model.txt --format json",
-		Args:    oneArg("model file"),
+		Long: `Print a model's inputs, outputs, features and what it is.
+
+With --batch the model runs over so many rows of zeros, and what that takes is printed:
+shapes, memory, and floating-point operations (comparisons of trees). Where a model leaves
+dimensions open beside the first, --shape says which.`,
+		Example: `  pellucid model inspect model.onnx
+  pellucid model inspect model.txt --format json
+  pellucid model inspect bert.onnx --batch 8 --shape ids=8,128 --shape mask=8,128`,
+		Args: oneArg("model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := modelfile.Open(args[0])
 			if err != nil {
 				return err
 			}
-			switch format {
-			case "text":
-				return inspectText(cmd.OutOrStdout(), args[0], m.Info())
-			case "json":
-				return inspectJSON(cmd.OutOrStdout(), args[0], m.Info())
+			if format != "text" && format != "json" {
+				return usage(fmt.Errorf("format %q is not text or json", format))
 			}
-			return usage(fmt.Errorf("format %q is not text or json", format))
+			var run *runCost
+			if cmd.Flags().Changed("batch") || len(shapes) > 0 {
+				if run, err = costOf(cmd.Context(), m, batch, shapes); err != nil {
+					return err
+				}
+			}
+			if format == "json" {
+				return inspectJSON(cmd.OutOrStdout(), args[0], m.Info(), run)
+			}
+			return inspectText(cmd.OutOrStdout(), args[0], m.Info(), run)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	cmd.Flags().IntVar(&batch, "batch", 1, "run so many rows and tell what that takes")
+	cmd.Flags().StringArrayVar(&shapes, "shape", nil, "INPUT=N,N,... of an input whose shape the model leaves open")
 	return cmd
 }
 
-func inspectText(w io.Writer, path string, info *engine.Info) error {
+func inspectText(w io.Writer, path string, info *engine.Info, run *runCost) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(t, "file\t%s\nformat\t%s\ntask\t%s\n", filepath.Base(path), info.Format, info.Task)
 	for _, d := range info.Details {
@@ -81,6 +98,11 @@ func inspectText(w io.Writer, path string, info *engine.Info) error {
 		}
 		fmt.Fprintf(t, "feature %d\t%s %s\n", i, f.Name, kind)
 	}
+	if run != nil {
+		for _, line := range run.text() {
+			fmt.Fprintf(t, "%s\t%s\n", line[0], line[1])
+		}
+	}
 	return t.Flush()
 }
 
@@ -99,16 +121,20 @@ func specsJSON(specs []engine.Spec) []specJSON {
 	return out
 }
 
-func inspectJSON(w io.Writer, path string, info *engine.Info) error {
+func inspectJSON(w io.Writer, path string, info *engine.Info, run *runCost) error {
 	details := map[string]string{}
 	for _, d := range info.Details {
 		details[d.Name] = d.Value
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(map[string]any{
+	all := map[string]any{
 		"file": filepath.Base(path), "format": info.Format, "task": info.Task, "classes": info.Classes,
 		"inputs": specsJSON(info.Inputs), "outputs": specsJSON(info.Outputs), "extra": specsJSON(info.Extra),
 		"features": info.Features, "missing": info.Missing, "details": details,
-	})
+	}
+	if run != nil {
+		all["run"] = run
+	}
+	return e.Encode(all)
 }

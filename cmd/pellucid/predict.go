@@ -22,24 +22,36 @@ import (
 const blockRows = 10_000
 
 func predictCommand() *cobra.Command {
-	var model, input, output string
+	var model, output string
+	var inputs []string
 	var threads int
 	cmd := &cobra.Command{
 		Use: "predict --model FILE --input ROWS", Short: "Score rows of a file, offline",
+		Long: `Score rows of a file, offline, and write a CSV of the outputs.
+
+--input is a file of rows (.csv, .parquet, .npy). A .npy of as many dimensions as the
+model's only input is taken as it is, such as images [N, 3, 224, 224]. Several inputs are
+a folder that has NAME.npy for each, or --input NAME=FILE.npy for each.`,
 		Example: `  pellucid predict --model model.ubj --input rows.csv --output scores.csv
-  pellucid predict --model model.onnx --input rows.parquet --threads 2`,
+  pellucid predict --model model.onnx --input rows.parquet --threads 2
+  pellucid predict --model resnet.onnx --input images.npy
+  pellucid predict --model bert.onnx --input ids=ids.npy --input mask=mask.npy
+  pellucid predict --model bert.onnx --input arrays/`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := required(cmd, "model", "input"); err != nil {
+			if err := required(cmd, "model"); err != nil {
 				return err
 			}
+			if len(inputs) == 0 || inputs[0] == "" {
+				return usage(fmt.Errorf("%s needs --input: see '%s --help'", cmd.Name(), cmd.CommandPath()))
+			}
 			return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
-				return predict(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), model, input, threads)
+				return predict(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), model, inputs, threads)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&model, "model", "", "model file (.onnx, .json, .ubj, .txt)")
-	cmd.Flags().StringVar(&input, "input", "", "rows (.csv, .parquet, .npy)")
+	cmd.Flags().StringArrayVar(&inputs, "input", nil, "rows (.csv, .parquet, .npy), a folder of NAME.npy, or NAME=FILE.npy for each input")
 	cmd.Flags().StringVar(&output, "output", "", "CSV file to write (default: standard output)")
 	cmd.Flags().IntVar(&threads, "threads", 1, "cores to use")
 	return cmd
@@ -74,16 +86,6 @@ func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
 	return nil
 }
 
-// modelRows opens a model and rows for it, checked and canonical.
-func modelRows(model, input string) (engine.Model, engine.Values, int, error) {
-	m, err := modelfile.Open(model)
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	rows, n, err := inputRows(m.Info(), input)
-	return m, rows, n, err
-}
-
 func inputRows(info *engine.Info, input string) (engine.Values, int, error) {
 	t, err := table.Open(input)
 	if err != nil {
@@ -100,8 +102,12 @@ func inputRows(info *engine.Info, input string) (engine.Values, int, error) {
 	return rows, t.Rows, nil
 }
 
-func predict(ctx context.Context, w io.Writer, bar *progress, model, input string, threads int) error {
-	m, rows, n, err := modelRows(model, input)
+func predict(ctx context.Context, w io.Writer, bar *progress, model string, inputs []string, threads int) error {
+	m, err := modelfile.Open(model)
+	if err != nil {
+		return err
+	}
+	rows, n, err := predictInputs(m.Info(), inputs)
 	if err != nil {
 		return err
 	}
@@ -112,11 +118,13 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model, input strin
 	bar.start("predict", n)
 	defer bar.finish()
 	out := csv.NewWriter(w)
-	for from := 0; from < n; from += blockRows {
-		to := min(from+blockRows, n)
-		part, err := rows.Slice(from, to)
-		if err != nil {
-			return err
+	step := rowsAtOnce(rows, n)
+	for from := 0; from < n; from += step {
+		to, part := min(from+step, n), rows
+		if step < n {
+			if part, err = rows.Slice(from, to); err != nil {
+				return err
+			}
 		}
 		got, err := session.Run(ctx, part, nil)
 		if err != nil {
@@ -127,13 +135,27 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model, input strin
 				return err
 			}
 		}
-		if err := writeOutputs(out, got, to-from); err != nil {
+		if err := writeOutputs(out, got, rowsOf(got, to-from)); err != nil {
 			return err
 		}
 		bar.add(to - from)
 	}
 	out.Flush()
 	return out.Error()
+}
+
+// rowsOf is how many rows outputs of a run of n are written as. Inputs that are no rows,
+// such as a batch of fixed size, may have as many of their own.
+func rowsOf(out engine.Values, n int) int {
+	if n != 1 || len(out) == 0 {
+		return n
+	}
+	for _, o := range out {
+		if o.Tensor.Rows() != out[0].Tensor.Rows() {
+			return n
+		}
+	}
+	return out[0].Tensor.Rows()
 }
 
 func outputHeader(out engine.Values) []string {

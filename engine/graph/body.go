@@ -216,7 +216,7 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	if left <= 0 {
 		return nil, fmt.Errorf("run an inner graph: %w", engine.ErrTooLarge)
 	}
-	opt := Options{MaxBytes: left, Threads: x.threads, inner: x.inner}
+	opt := Options{MaxBytes: left, Threads: x.threads, inner: x.inner, Cost: x.cost, base: x.base + x.live}
 	if x.memory != nil {
 		opt.Arena = x.memory.arena // what the run gives leaves it, what it is given never was in it
 	}

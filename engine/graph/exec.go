@@ -27,6 +27,9 @@ type Exec struct {
 	// owned is the bytes held by each slot.
 	owned []int64
 	inner *int
+	// cost is told of each step, nil where nobody asks; base is what runs around this hold.
+	cost *Cost
+	base int64
 	// memory is nil where the run has no arena.
 	memory *buffers
 }

@@ -352,6 +352,10 @@ type Options struct {
 	Arena *Arena
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
+	// Cost, where it is not nil, is told what the run takes.
+	Cost *Cost
+	// base is what the runs around an inner one hold, for Cost.
+	base int64
 	// inner counts the nodes run in inner graphs, for the whole of a run.
 	inner *int
 }
@@ -394,7 +398,7 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = defaultMaxBytes
 	}
-	if p.fused != nil && !opt.Keep && p.fused.makes(want) && !p.isOdd(in) {
+	if p.fused != nil && !opt.Keep && (opt.Cost == nil || !opt.Cost.AsWritten) && p.fused.makes(want) && !p.isOdd(in) {
 		r, err := p.runFused(ctx, opt, in, want)
 		if err == nil || errors.Is(err, engine.ErrTooLarge) || ctx.Err() != nil {
 			return r, err
@@ -469,7 +473,7 @@ func (f *frame) begin(ctx context.Context, opt Options, slots int) *Exec {
 	f.owned = slices.Grow(f.owned[:0], slots)[:slots]
 	clear(f.owned)
 	x := &f.exec
-	*x = Exec{ctx: ctx, limit: opt.MaxBytes, threads: opt.Threads, owned: f.owned, inner: opt.inner}
+	*x = Exec{ctx: ctx, limit: opt.MaxBytes, threads: opt.Threads, owned: f.owned, inner: opt.inner, cost: opt.Cost, base: opt.base}
 	if x.inner == nil {
 		f.inner = 0
 		if opt.MaxInner > 0 {
@@ -673,6 +677,9 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 	out, err := s.call(x, in)
 	if err != nil {
 		return wrapNode(s.node, err)
+	}
+	if x.cost != nil {
+		x.cost.count(s, in, out, x.base+x.live)
 	}
 	x.live = before
 	for i, slot := range s.out {

@@ -69,6 +69,30 @@ func (s *session) Run(ctx context.Context, in engine.Values, want []string) (eng
 	return out, nil
 }
 
+// Cost implements engine.Coster. It runs twice: as a caller's runs do, and as the file has
+// it, which is what has operations.
+func (s *session) Cost(ctx context.Context, in engine.Values) (*engine.Cost, error) {
+	p, opt := s.model.program, s.opt
+	opt.Arena = nil
+	var run, written graph.Cost
+	opt.Cost = &run
+	r, err := p.Run(ctx, opt, in, p.Graph().Outputs)
+	if err != nil {
+		return nil, err
+	}
+	c := &engine.Cost{Peak: run.Peak}
+	for _, name := range p.Graph().Outputs {
+		c.Outputs = append(c.Outputs, engine.Named{Name: name, Tensor: r.Value(name)})
+	}
+	written.AsWritten, opt.Cost = true, &written
+	if _, err := p.Run(ctx, opt, in, p.Graph().Outputs); err != nil {
+		return nil, err
+	}
+	c.Weights, c.Laid = p.Held()
+	c.Operations = written.Operations
+	return c, nil
+}
+
 // Gradient implements engine.Differentiator.
 func (s *session) Gradient(ctx context.Context, in engine.Values, target engine.Target, wrt []string) (*engine.Gradient, error) {
 	return autodiff.Gradient(ctx, s.model.program, s.opt, in, target, wrt)

@@ -29,15 +29,18 @@ type npyHeader struct {
 	shape   []int
 }
 
-// readNPY reads an array of one or more dimensions; all but the first are laid
-// out as columns f0, f1, ...
-func readNPY(f source, size int64, path string, limits Limits) (*Table, error) {
+// npyArray is the whole of a file.
+type npyArray struct {
+	npyHeader
+	data  []byte
+	width int // of an element
+	get   func(c Column, rows int, at func(int) []byte) Column
+}
+
+func readNPYArray(f source, size int64, path string, limits Limits) (*npyArray, error) {
 	h, start, err := readNPYHeader(f)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if len(h.shape) == 0 {
-		return nil, fmt.Errorf("read %s: a scalar, not a table", path)
 	}
 	if h.fortran && len(h.shape) > 2 {
 		return nil, fmt.Errorf("read %s: Fortran order of %d dimensions", path, len(h.shape))
@@ -53,16 +56,29 @@ func readNPY(f source, size int64, path string, limits Limits) (*Table, error) {
 	if int64(cells) > limits.Cells || int64(cells) != (size-start)/int64(width) || (size-start)%int64(width) != 0 {
 		return nil, fmt.Errorf("read %s: shape %v of %s does not match %d bytes, or is over the limit of %d cells", path, h.shape, h.descr, size-start, limits.Cells)
 	}
+	data := make([]byte, cells*width)
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return &npyArray{h, data, width, get}, nil
+}
+
+// readNPY reads an array of one or more dimensions; all but the first are laid
+// out as columns f0, f1, ...
+func readNPY(f source, size int64, path string, limits Limits) (*Table, error) {
+	h, err := readNPYArray(f, size, path, limits)
+	if err != nil {
+		return nil, err
+	}
+	if len(h.shape) == 0 {
+		return nil, fmt.Errorf("read %s: a scalar, not a table", path)
+	}
 	rows, columns := h.shape[0], 1
 	for _, d := range h.shape[1:] {
 		columns *= d
 	}
 	if columns > maxColumns || columns == 0 && rows > 0 {
 		return nil, fmt.Errorf("read %s: %d columns", path, columns)
-	}
-	data := make([]byte, cells*width)
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	t := &Table{Rows: rows}
 	for j := range columns {
@@ -71,11 +87,50 @@ func readNPY(f source, size int64, path string, limits Limits) (*Table, error) {
 			if h.fortran {
 				k = j*rows + i
 			}
-			return data[k*width:]
+			return h.data[k*h.width:]
 		}
-		t.Columns = append(t.Columns, get(Column{Name: "f" + strconv.Itoa(j)}, rows, at))
+		t.Columns = append(t.Columns, h.get(Column{Name: "f" + strconv.Itoa(j)}, rows, at))
 	}
 	return t, nil
+}
+
+// OpenTensor reads an NPY file as it is, whatever its dimensions: FP32 and FP64 stay what
+// they are, half precision becomes FP32, Boolean Bool and every integer INT64, which
+// engine.Bind makes the model's type where no digit is lost.
+func OpenTensor(path string) (*engine.Tensor, error) {
+	var x *engine.Tensor
+	_, err := openWith(path, Limits{}, func(f source, size int64, path string, limits Limits) (*Table, error) {
+		h, err := readNPYArray(f, size, path, limits)
+		if err != nil {
+			return nil, err
+		}
+		x, err = h.tensor()
+		return &Table{}, err
+	})
+	return x, err
+}
+
+func (h *npyArray) tensor() (*engine.Tensor, error) {
+	n := len(h.data) / h.width
+	c := h.get(Column{}, n, func(i int) []byte {
+		if h.fortran && len(h.shape) == 2 {
+			i = i%h.shape[1]*h.shape[0] + i/h.shape[1]
+		}
+		return h.data[i*h.width:]
+	})
+	switch {
+	case c.Type == Float32:
+		return engine.Of(c.F32, h.shape...)
+	case c.Type == Float64:
+		return engine.Of(c.F64, h.shape...)
+	case strings.HasSuffix(h.descr, "b1"):
+		v := make([]bool, n)
+		for i, e := range c.I64 {
+			v[i] = e != 0
+		}
+		return engine.Of(v, h.shape...)
+	}
+	return engine.Of(c.I64, h.shape...)
 }
 
 func readNPYHeader(f io.Reader) (h npyHeader, start int64, err error) {

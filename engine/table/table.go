@@ -118,11 +118,15 @@ func Open(path string) (*Table, error) { return OpenLimited(path, Limits{}) }
 
 // OpenLimited is Open under the given limits.
 func OpenLimited(path string, limits Limits) (*Table, error) {
-	limits = limits.withDefaults()
 	read, err := reader(path)
 	if err != nil {
 		return nil, err
 	}
+	return openWith(path, limits, read)
+}
+
+func openWith(path string, limits Limits, read readFunc) (*Table, error) {
+	limits = limits.withDefaults()
 	// Asked before opening: opening a pipe would wait for its writer.
 	info, err := os.Stat(path)
 	if err != nil {

@@ -101,7 +101,7 @@ func (w *wide[T, K]) weigh(e *Ensemble) bool {
 		if len(t.tests) == 0 {
 			continue
 		}
-		walk += 1.6 * float64(depthOf(&e.Trees[i]))
+		walk += 1.6 * float64(e.Trees[i].Depth())
 		row += 0.5 + 3*float64(len(t.odd))
 		fixed += 2.3 * float64(len(t.tests))
 	}
@@ -112,8 +112,8 @@ func (w *wide[T, K]) weigh(e *Ensemble) bool {
 	return true
 }
 
-// depthOf returns the number of splits on t's longest path.
-func depthOf(t *Tree) int {
+// Depth returns the number of splits on t's longest path.
+func (t *Tree) Depth() int {
 	depth := make([]int32, len(t.Nodes))
 	deepest := int32(0)
 	for i := range t.Nodes {
