@@ -3,19 +3,15 @@
 package main
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -24,6 +20,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/pellucid/pellucid/engine/enginetest"
 )
 
 // Hostile files are given to the command line in a child process that may take
@@ -408,43 +406,6 @@ func TestHostileNeighbours(t *testing.T) {
 	hostile(t, commands)
 }
 
-// nodeCases are ONNX's own cases, one of each operator: their files by folder.
-func nodeCases(t *testing.T) map[string]map[string][]byte {
-	t.Helper()
-	f, err := os.Open("../../engine/onnx/testdata/nodes.tar.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := map[string]map[string][]byte{}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return cases
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir, file := path.Split(h.Name)
-		dir = path.Clean(dir)
-		if cases[dir] == nil {
-			cases[dir] = map[string][]byte{}
-		}
-		if h.Typeflag == tar.TypeLink {
-			same, link := path.Split(h.Linkname)
-			cases[dir][file] = cases[path.Clean(same)][link]
-			continue
-		}
-		if cases[dir][file], err = io.ReadAll(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // extremes are what a number becomes.
 var extremes = []uint64{0, 1, 2, 3, 255, 1 << 15, 1 << 20, 1 << 28, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 40, 1<<62 - 1, 1<<63 - 1, 1 << 63, ^uint64(0), ^uint64(1)}
 
@@ -545,7 +506,7 @@ func TestHostileNodes(t *testing.T) {
 	dir := t.TempDir()
 	commands := map[string][]string{}
 	n := uint64(0)
-	for name, files := range nodeCases(t) {
+	for name, files := range enginetest.Nodes(t, "../../engine/onnx/testdata/nodes.tar.gz") {
 		if len(files["model.onnx"]) == 0 {
 			continue
 		}

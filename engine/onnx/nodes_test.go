@@ -1,20 +1,16 @@
 package onnx
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
-	"os"
-	"path"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/enginetest"
 )
 
 // The cases of ONNX's own suite of operators in nodes.tar.gz, and how many of them
@@ -74,38 +70,7 @@ func operatorOf(t *testing.T, name string, model []byte) string {
 // nodeArchive reads nodes.tar.gz: case, then file.
 func nodeArchive(t testing.TB) map[string]map[string][]byte {
 	t.Helper()
-	f, err := os.Open("testdata/nodes.tar.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cases := map[string]map[string][]byte{}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return cases
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir, file := path.Split(h.Name)
-		dir = path.Clean(dir)
-		if cases[dir] == nil {
-			cases[dir] = map[string][]byte{}
-		}
-		if h.Typeflag == tar.TypeLink {
-			same, link := path.Split(h.Linkname)
-			cases[dir][file] = cases[path.Clean(same)][link]
-			continue
-		}
-		if cases[dir][file], err = io.ReadAll(r); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return enginetest.Nodes(t, "testdata/nodes.tar.gz")
 }
 
 func runNode(t *testing.T, files map[string][]byte) error {

@@ -104,25 +104,42 @@ func generate(n int, pairs bool) {
 	k.find(k.rates, 0, ratesAt, ratesParam)
 	MOVQ(param("masks", masksParam), k.mask)
 	XORQ(k.row, k.row)
+	dispatch(k)
+}
+
+// forms are the operations of one set, which dispatch chooses from.
+type forms interface {
+	state() *kernel
+	down()
+	up(kind int)
+	fork()
+	bottom()
+}
+
+func (k *kernel) state() *kernel { return k }
+
+// dispatch does the op at hand by its kind, goes on to the next and ends after the last.
+func dispatch(f forms) {
+	k := f.state()
 	kind := GP32()
 	MOVWLZX(k.field(0, kindAt), kind)
 	for i, name := range []string{"down", "up1", "up2", "up3", "bottom"} {
 		CMPL(kind, U8(i))
 		JE(LabelRef(name))
 	}
-	if !pairs {
-		k.fork()
+	if !k.pairs {
+		f.fork()
 		JMP(LabelRef("next"))
 	}
 	Label("bottom")
-	k.bottom()
+	f.bottom()
 	JMP(LabelRef("next"))
 	Label("down")
-	k.down()
+	f.down()
 	JMP(LabelRef("next"))
 	for kind := 1; kind <= 3; kind++ {
 		Label(fmt.Sprintf("up%d", kind))
-		k.up(kind)
+		f.up(kind)
 		if kind < 3 {
 			JMP(LabelRef("next"))
 		}

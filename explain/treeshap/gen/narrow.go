@@ -67,35 +67,7 @@ func generateNarrow(n int, pairs bool) {
 	k.find(k.rates, 0, ratesAt, ratesParam)
 	XORQ(k.mask, k.mask)
 	XORQ(k.row, k.row)
-	kind := GP32()
-	MOVWLZX(k.field(0, kindAt), kind)
-	for i, name := range []string{"down", "up1", "up2", "up3", "bottom"} {
-		CMPL(kind, U8(i))
-		JE(LabelRef(name))
-	}
-	if !pairs {
-		k.fork()
-		JMP(LabelRef("next"))
-	}
-	Label("bottom")
-	k.bottom()
-	JMP(LabelRef("next"))
-	Label("down")
-	k.down()
-	JMP(LabelRef("next"))
-	for kind := 1; kind <= 3; kind++ {
-		Label(fmt.Sprintf("up%d", kind))
-		k.up(kind)
-		if kind < 3 {
-			JMP(LabelRef("next"))
-		}
-	}
-	Label("next")
-	ADDQ(U8(opBytes), k.op)
-	DECQ(param("count", countParam))
-	JNZ(LabelRef("op"))
-	VZEROUPPER()
-	RET()
+	dispatch(k)
 }
 
 // ymm hands out the registers in turn.
