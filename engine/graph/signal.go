@@ -448,21 +448,17 @@ func buildMelWeights(b *builder) (Kernel, error) {
 	}, nil
 }
 
-// triangle fills column c with what rises from one row to the next and falls again.
+// triangle fills column c with what rises from one row to the next and falls again. The
+// rows may lie far outside of the column: frequencies are a caller's.
 func triangle(w []float64, c, cols, rows, left, centre, right int) {
-	set := func(r int, v float64) {
-		if r >= 0 && r < rows {
-			w[r*cols+c] = v
-		}
+	if left == centre && centre >= 0 && centre < rows {
+		w[centre*cols+c] = 1
 	}
-	if left == centre {
-		set(centre, 1)
+	for r := max(left, 0); r <= min(centre, rows-1) && left < centre; r++ {
+		w[r*cols+c] = (float64(r) - float64(left)) / (float64(centre) - float64(left))
 	}
-	for r := left; r <= centre && left < centre; r++ {
-		set(r, float64(r-left)/float64(centre-left))
-	}
-	for r := centre; r < right; r++ {
-		set(r, float64(right-r)/float64(right-centre))
+	for r := max(centre, 0); r < min(right, rows); r++ {
+		w[r*cols+c] = (float64(right) - float64(r)) / (float64(right) - float64(centre))
 	}
 }
 
