@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // lanes is how many walks one kernel call interleaves. Each walk is a chain of
@@ -15,11 +16,18 @@ const lanes = 8
 // to stay there too, and the grain at which a run notices that it is cancelled.
 const blockRows = 128
 
+// Trees of more than largeTree bytes come out of the third-level cache for every block:
+// there a block has up to largeRows rows, in as much room as half of the second level.
+const (
+	largeTree, largeRows = 64 << 10, 2048
+	largeRoom            = 512 << 10
+)
+
 // margins computes the margins of rows rows of x into out. The sum of a row
 // starts at the base and takes the trees in order, so its bits do not depend on
 // the batch or on threads.
 func (p *program[T, K]) margins(ctx context.Context, x []T, rows int, out []T, threads int) error {
-	size := p.blockSize(rows)
+	size := p.blockSize(rows, threads)
 	blocks := (rows + size - 1) / size
 	threads = min(max(threads, 1), blocks)
 	if threads <= 1 {
@@ -48,11 +56,19 @@ func (p *program[T, K]) margins(ctx context.Context, x []T, rows int, out []T, t
 	return ctx.Err()
 }
 
-func (p *program[T, K]) blockSize(rows int) int {
+func (p *program[T, K]) blockSize(rows, threads int) int {
 	if p.wide != nil && rows >= p.wide.least {
 		return wideRows
 	}
-	return blockRows
+	var k K
+	var s split[K]
+	if len(p.splits)/max(1, len(p.trees)) < largeTree/int(unsafe.Sizeof(s)) {
+		return blockRows
+	}
+	room := largeRoom / (max(1, p.features) * int(unsafe.Sizeof(k)))
+	// Several blocks a thread, so that none waits long for another.
+	share := rows / (4 * max(1, threads))
+	return max(blockRows, min(largeRows, room, share)/lanes*lanes)
 }
 
 // block computes n rows from first on.

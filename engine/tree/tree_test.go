@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -526,5 +527,52 @@ func BenchmarkPredict(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*c.rows), "ns/row")
 		})
+	}
+}
+
+// TestLargeTrees: large trees go through larger blocks, which gives the bits of rows alone
+// on any number of threads.
+func TestLargeTrees(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 12))
+	e := &Ensemble{Features: 7, Outputs: 1, Float32: true, Link: LinkIdentity, Base: []float64{0.5}}
+	for range 3 {
+		tree := Tree{}
+		var add func(depth int) int32
+		add = func(depth int) int32 {
+			i := int32(len(tree.Nodes))
+			tree.Nodes, tree.Values = append(tree.Nodes, Node{}), append(tree.Values, float64(float32(r.NormFloat64())))
+			if depth > 0 {
+				left, right := add(depth-1), add(depth-1)
+				tree.Nodes[i] = Node{Feature: int32(r.IntN(7)), Left: left, Right: right, Rule: Less, Threshold: float64(r.Float32())}
+			}
+			return i
+		}
+		add(12)
+		e.Trees = append(e.Trees, tree)
+	}
+	if err := e.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	p := compile[float32, uint32](e)
+	p.wide = nil
+	const rows = 9001
+	if size := p.blockSize(rows, 1); size <= blockRows || size%lanes != 0 {
+		t.Fatalf("blocks of %d rows", size)
+	}
+	x, want, got := make([]float32, rows*7), make([]float32, rows), make([]float32, rows)
+	for i := range x {
+		if x[i] = r.Float32(); r.IntN(50) == 0 {
+			x[i] = float32(math.NaN())
+		}
+	}
+	for i := range rows {
+		if err := p.margins(t.Context(), x[i*7:(i+1)*7], 1, want[i:i+1], 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, threads := range []int{1, 2, 3} {
+		if err := p.margins(t.Context(), x, rows, got, threads); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%d threads: other bits than rows alone (%v)", threads, err)
+		}
 	}
 }
