@@ -152,7 +152,12 @@ func cubicWeight(d, a float64) float64 {
 	return 0
 }
 
-func clampIndex(v float64, n int) int { return int(min(max(v, 0), float64(n-1))) }
+func clampIndex(v float64, n int) int {
+	if v != v {
+		return 0 // as an int, NaN may be anything
+	}
+	return int(min(max(v, 0), float64(n-1)))
+}
 
 func readResize(n *Node) *resize {
 	text := func(name, def string) string {

@@ -449,7 +449,7 @@ func buildMelWeights(b *builder) (Kernel, error) {
 }
 
 // triangle fills column c with what rises from one row to the next and falls again. The
-// rows may lie far outside of the column: frequencies are a caller's.
+// edges are a caller's.
 func triangle(w []float64, c, cols, rows, left, centre, right int) {
 	if left == centre && centre >= 0 && centre < rows {
 		w[centre*cols+c] = 1
