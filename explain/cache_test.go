@@ -36,7 +36,7 @@ func TestCacheWithinItsBytes(t *testing.T) {
 			}
 		}
 	}
-	a := get("a", 40)
+	get("a", 40)
 	get("b", 50)
 	want(90, 2, nil)
 	get("a", 40)
@@ -44,7 +44,7 @@ func TestCacheWithinItsBytes(t *testing.T) {
 	want(60, 2, map[string]int{"a": 1, "c": 1})
 	get("b", 50) // a goes
 	want(70, 2, map[string]int{"b": 2})
-	a = get("a", 40)
+	a := get("a", 40)
 	want(90, 2, map[string]int{"a": 2})
 	*a = 70
 	get("a", 40) // it has grown: b goes
