@@ -1692,6 +1692,242 @@ done:
 	VZEROUPPER
 	RET
 
+// func gru512(gates *float32, inner *float32, h *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·gru512(SB), NOSPLIT, $0-32
+	MOVQ         gates+0(FP), AX
+	MOVQ         inner+8(FP), CX
+	MOVQ         h+16(FP), DX
+	MOVQ         n+24(FP), BX
+	LEAQ         (AX)(BX*4), SI
+	LEAQ         (AX)(BX*8), DI
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
+	VBROADCASTSS constants<>+20(SB), Z4
+	VBROADCASTSS constants<>+24(SB), Z5
+	VBROADCASTSS constants<>+28(SB), Z6
+	VBROADCASTSS constants<>+32(SB), Z7
+	VBROADCASTSS constants<>+36(SB), Z8
+	VBROADCASTSS constants<>+40(SB), Z9
+	VBROADCASTSS constants<>+44(SB), Z10
+	VBROADCASTSS constants<>+48(SB), Z11
+
+loop:
+	CMPQ         BX, $0x10
+	JLT          rest
+	VMOVUPS      (SI), Z12
+	VBROADCASTSS constants<>+52(SB), Z13
+	VXORPS       Z13, Z12, Z12
+	VMINPS       Z12, Z0, Z12
+	VMAXPS       Z12, Z1, Z12
+	VMOVAPS      Z3, Z13
+	VFMADD231PS  Z2, Z12, Z13
+	VSUBPS       Z3, Z13, Z13
+	VMOVAPS      Z12, Z12
+	VFNMADD231PS Z4, Z13, Z12
+	VFNMADD231PS Z5, Z13, Z12
+	VMOVAPS      Z7, Z14
+	VFMADD213PS  Z8, Z12, Z14
+	VFMADD213PS  Z9, Z12, Z14
+	VFMADD213PS  Z10, Z12, Z14
+	VFMADD213PS  Z11, Z12, Z14
+	VFMADD213PS  Z6, Z12, Z14
+	VFMADD213PS  Z6, Z12, Z14
+	VSCALEFPS    Z13, Z14, Z14
+	VADDPS       Z6, Z14, Z14
+	VDIVPS       Z14, Z6, Z14
+	VMOVUPS      (DI), Z12
+	VMOVUPS      (CX), Z13
+	VFMADD213PS  Z12, Z13, Z14
+	VBROADCASTSS constants<>+56(SB), Z12
+	VANDPS       Z12, Z14, Z12
+	VADDPS       Z12, Z12, Z13
+	VMINPS       Z13, Z0, Z15
+	VMAXPS       Z15, Z1, Z15
+	VMOVAPS      Z3, Z13
+	VFMADD231PS  Z2, Z15, Z13
+	VSUBPS       Z3, Z13, Z13
+	VMOVAPS      Z15, Z16
+	VFNMADD231PS Z4, Z13, Z16
+	VFNMADD231PS Z5, Z13, Z16
+	VMOVAPS      Z7, Z15
+	VFMADD213PS  Z8, Z16, Z15
+	VFMADD213PS  Z9, Z16, Z15
+	VFMADD213PS  Z10, Z16, Z15
+	VFMADD213PS  Z11, Z16, Z15
+	VFMADD213PS  Z6, Z16, Z15
+	VFMADD213PS  Z6, Z16, Z15
+	VSCALEFPS    Z13, Z15, Z15
+	VADDPS       Z6, Z15, Z15
+	VBROADCASTSS constants<>+60(SB), Z13
+	VDIVPS       Z15, Z13, Z15
+	VSUBPS       Z15, Z6, Z15
+	VMULPS       Z14, Z14, Z13
+	VBROADCASTSS constants<>+64(SB), Z16
+	VMOVAPS      Z16, Z16
+	VBROADCASTSS constants<>+68(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VBROADCASTSS constants<>+72(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VBROADCASTSS constants<>+76(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VBROADCASTSS constants<>+80(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VMULPS       Z13, Z16, Z16
+	VMOVAPS      Z14, Z13
+	VFMADD231PS  Z14, Z16, Z13
+	VBROADCASTSS constants<>+84(SB), Z16
+	VBROADCASTSS constants<>+52(SB), Z17
+	VANDPS       Z17, Z14, Z14
+	VORPS        Z15, Z14, Z14
+	VCMPPS       $0x01, Z16, Z12, K1
+	VMOVAPS      Z14, Z12
+	VMOVAPS      Z13, K1, Z12
+	VMOVUPS      (AX), Z13
+	VBROADCASTSS constants<>+52(SB), Z14
+	VXORPS       Z14, Z13, Z13
+	VMINPS       Z13, Z0, Z13
+	VMAXPS       Z13, Z1, Z13
+	VMOVAPS      Z3, Z14
+	VFMADD231PS  Z2, Z13, Z14
+	VSUBPS       Z3, Z14, Z14
+	VMOVAPS      Z13, Z13
+	VFNMADD231PS Z4, Z14, Z13
+	VFNMADD231PS Z5, Z14, Z13
+	VMOVAPS      Z7, Z15
+	VFMADD213PS  Z8, Z13, Z15
+	VFMADD213PS  Z9, Z13, Z15
+	VFMADD213PS  Z10, Z13, Z15
+	VFMADD213PS  Z11, Z13, Z15
+	VFMADD213PS  Z6, Z13, Z15
+	VFMADD213PS  Z6, Z13, Z15
+	VSCALEFPS    Z14, Z15, Z15
+	VADDPS       Z6, Z15, Z15
+	VDIVPS       Z15, Z6, Z15
+	VMOVUPS      (DX), Z13
+	VSUBPS       Z12, Z13, Z13
+	VFMADD213PS  Z12, Z15, Z13
+	VMOVUPS      Z13, (DX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+	SUBQ         $0x10, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	MOVQ         $0x00000001, R8
+	SHLXQ        BX, R8, R8
+	DECQ         R8
+	KMOVW        R8, K1
+	VMOVUPS.Z    (SI), K1, Z12
+	VBROADCASTSS constants<>+52(SB), Z13
+	VXORPS       Z13, Z12, Z12
+	VMINPS       Z12, Z0, Z12
+	VMAXPS       Z12, Z1, Z12
+	VMOVAPS      Z3, Z13
+	VFMADD231PS  Z2, Z12, Z13
+	VSUBPS       Z3, Z13, Z13
+	VMOVAPS      Z12, Z12
+	VFNMADD231PS Z4, Z13, Z12
+	VFNMADD231PS Z5, Z13, Z12
+	VMOVAPS      Z7, Z14
+	VFMADD213PS  Z8, Z12, Z14
+	VFMADD213PS  Z9, Z12, Z14
+	VFMADD213PS  Z10, Z12, Z14
+	VFMADD213PS  Z11, Z12, Z14
+	VFMADD213PS  Z6, Z12, Z14
+	VFMADD213PS  Z6, Z12, Z14
+	VSCALEFPS    Z13, Z14, Z14
+	VADDPS       Z6, Z14, Z14
+	VDIVPS       Z14, Z6, Z14
+	VMOVUPS.Z    (DI), K1, Z12
+	VMOVUPS.Z    (CX), K1, Z13
+	VFMADD213PS  Z12, Z13, Z14
+	VBROADCASTSS constants<>+56(SB), Z12
+	VANDPS       Z12, Z14, Z12
+	VADDPS       Z12, Z12, Z13
+	VMINPS       Z13, Z0, Z15
+	VMAXPS       Z15, Z1, Z15
+	VMOVAPS      Z3, Z13
+	VFMADD231PS  Z2, Z15, Z13
+	VSUBPS       Z3, Z13, Z13
+	VMOVAPS      Z15, Z16
+	VFNMADD231PS Z4, Z13, Z16
+	VFNMADD231PS Z5, Z13, Z16
+	VMOVAPS      Z7, Z15
+	VFMADD213PS  Z8, Z16, Z15
+	VFMADD213PS  Z9, Z16, Z15
+	VFMADD213PS  Z10, Z16, Z15
+	VFMADD213PS  Z11, Z16, Z15
+	VFMADD213PS  Z6, Z16, Z15
+	VFMADD213PS  Z6, Z16, Z15
+	VSCALEFPS    Z13, Z15, Z15
+	VADDPS       Z6, Z15, Z15
+	VBROADCASTSS constants<>+60(SB), Z13
+	VDIVPS       Z15, Z13, Z15
+	VSUBPS       Z15, Z6, Z15
+	VMULPS       Z14, Z14, Z13
+	VBROADCASTSS constants<>+64(SB), Z16
+	VMOVAPS      Z16, Z16
+	VBROADCASTSS constants<>+68(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VBROADCASTSS constants<>+72(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VBROADCASTSS constants<>+76(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VBROADCASTSS constants<>+80(SB), Z17
+	VFMADD213PS  Z17, Z13, Z16
+	VMULPS       Z13, Z16, Z16
+	VMOVAPS      Z14, Z13
+	VFMADD231PS  Z14, Z16, Z13
+	VBROADCASTSS constants<>+84(SB), Z16
+	VBROADCASTSS constants<>+52(SB), Z17
+	VANDPS       Z17, Z14, Z14
+	VORPS        Z15, Z14, Z14
+	VCMPPS       $0x01, Z16, Z12, K2
+	VMOVAPS      Z14, Z12
+	VMOVAPS      Z13, K2, Z12
+	VMOVUPS.Z    (AX), K1, Z13
+	VBROADCASTSS constants<>+52(SB), Z14
+	VXORPS       Z14, Z13, Z13
+	VMINPS       Z13, Z0, Z0
+	VMAXPS       Z0, Z1, Z0
+	VMOVAPS      Z3, Z1
+	VFMADD231PS  Z2, Z0, Z1
+	VSUBPS       Z3, Z1, Z1
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS Z4, Z1, Z0
+	VFNMADD231PS Z5, Z1, Z0
+	VMOVAPS      Z7, Z2
+	VFMADD213PS  Z8, Z0, Z2
+	VFMADD213PS  Z9, Z0, Z2
+	VFMADD213PS  Z10, Z0, Z2
+	VFMADD213PS  Z11, Z0, Z2
+	VFMADD213PS  Z6, Z0, Z2
+	VFMADD213PS  Z6, Z0, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VADDPS       Z6, Z2, Z2
+	VDIVPS       Z2, Z6, Z2
+	VMOVUPS.Z    (DX), K1, Z0
+	VSUBPS       Z12, Z0, Z0
+	VFMADD213PS  Z12, Z2, Z0
+	VMOVUPS      Z0, K1, (DX)
+	ADDQ         $0x40, AX
+	ADDQ         $0x40, SI
+	ADDQ         $0x40, DI
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, DX
+
+done:
+	VZEROUPPER
+	RET
+
 // func tapsSum512(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·tapsSum512(SB), NOSPLIT, $0-56
@@ -1961,6 +2197,187 @@ loop:
 	SUBQ    $0x10, CX
 	JNZ     loop
 	VMOVUPS Z0, (DX)
+	VZEROUPPER
+	RET
+
+// func widenHalf512(dst *float32, src *uint16, n int)
+// Requires: AVX, AVX512F
+TEXT ·widenHalf512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VCVTPH2PS (CX), Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func narrowHalf512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·narrowHalf512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func widenBrain512(dst *float32, src *uint16, n int)
+// Requires: AVX, AVX512F
+TEXT ·widenBrain512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func narrowBrain512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·narrowBrain512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS      (CX), Z0
+	VPSRLD       $0x10, Z0, Z1
+	VBROADCASTSS constants<>+156(SB), Z2
+	VANDPS       Z2, Z1, Z1
+	VBROADCASTSS constants<>+160(SB), Z2
+	VPADDD       Z2, Z0, Z2
+	VPADDD       Z1, Z2, Z2
+	VBROADCASTSS constants<>+164(SB), Z1
+	VORPS        Z1, Z0, Z1
+	VCMPPS       $0x03, Z0, Z0, K1
+	VMOVAPS      Z2, Z0
+	VMOVAPS      Z1, K1, Z0
+	VBROADCASTSS constants<>+168(SB), Z1
+	VANDPS       Z1, Z0, Z0
+	VPSRLD       $0x10, Z0, Z0
+	VPMOVDW      Z0, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x10, DX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func toHalf512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·toHalf512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ      DX, $0x10
+	JLT       rest
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, Y0
+	VCVTPH2PS Y0, Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JMP       loop
+
+rest:
+	TESTQ     DX, DX
+	JZ        done
+	MOVQ      $0x00000001, BX
+	SHLXQ     DX, BX, BX
+	DECQ      BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (CX), K1, Z0
+	VCVTPS2PH $0x00, Z0, Y0
+	VCVTPH2PS Y0, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func toBrain512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·toBrain512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z0
+	VPSRLD       $0x10, Z0, Z1
+	VBROADCASTSS constants<>+156(SB), Z2
+	VANDPS       Z2, Z1, Z1
+	VBROADCASTSS constants<>+160(SB), Z2
+	VPADDD       Z2, Z0, Z2
+	VPADDD       Z1, Z2, Z2
+	VBROADCASTSS constants<>+164(SB), Z1
+	VORPS        Z1, Z0, Z1
+	VCMPPS       $0x03, Z0, Z0, K1
+	VMOVAPS      Z2, Z0
+	VMOVAPS      Z1, K1, Z0
+	VBROADCASTSS constants<>+168(SB), Z1
+	VANDPS       Z1, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z0
+	VPSRLD       $0x10, Z0, Z1
+	VBROADCASTSS constants<>+156(SB), Z2
+	VANDPS       Z2, Z1, Z1
+	VBROADCASTSS constants<>+160(SB), Z2
+	VPADDD       Z2, Z0, Z2
+	VPADDD       Z1, Z2, Z2
+	VBROADCASTSS constants<>+164(SB), Z1
+	VORPS        Z1, Z0, Z1
+	VCMPPS       $0x03, Z0, Z0, K2
+	VMOVAPS      Z2, Z0
+	VMOVAPS      Z1, K2, Z0
+	VBROADCASTSS constants<>+168(SB), Z1
+	VANDPS       Z1, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
 	VZEROUPPER
 	RET
 
@@ -2542,7 +2959,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+156(SB), Y7
+	VBROADCASTSS constants<>+172(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -2589,7 +3006,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -2649,7 +3066,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+156(SB), Y6
+	VBROADCASTSS constants<>+172(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -2700,7 +3117,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -2763,7 +3180,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+156(SB), Y7
+	VBROADCASTSS constants<>+172(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -2815,7 +3232,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -2880,7 +3297,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+156(SB), Y10
+	VBROADCASTSS constants<>+172(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -2955,7 +3372,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3059,7 +3476,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+156(SB), Y10
+	VBROADCASTSS constants<>+172(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -3148,7 +3565,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3251,7 +3668,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+156(SB), Y11
+	VBROADCASTSS constants<>+172(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -3345,7 +3762,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3486,7 +3903,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+156(SB), Y6
+	VBROADCASTSS constants<>+172(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -3525,7 +3942,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+156(SB), Y11
+	VBROADCASTSS constants<>+172(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -3587,7 +4004,7 @@ loop:
 	VFMADD213PS  Y10, Y6, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y6, Y9
-	VBROADCASTSS constants<>+156(SB), Y6
+	VBROADCASTSS constants<>+172(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y10
 	VPSUBD       Y10, Y7, Y7
@@ -3629,7 +4046,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y8
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y8
-	VBROADCASTSS constants<>+156(SB), Y10
+	VBROADCASTSS constants<>+172(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -3690,7 +4107,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+156(SB), Y7
+	VBROADCASTSS constants<>+172(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -3746,7 +4163,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+156(SB), Y7
+	VBROADCASTSS constants<>+172(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -3785,7 +4202,7 @@ rest:
 	VFMADD213PS  Y13, Y12, Y11
 	VBROADCASTSS constants<>+28(SB), Y13
 	VFMADD213PS  Y13, Y12, Y11
-	VBROADCASTSS constants<>+156(SB), Y12
+	VBROADCASTSS constants<>+172(SB), Y12
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y13
 	VPSUBD       Y13, Y10, Y10
@@ -3847,7 +4264,7 @@ rest:
 	VFMADD213PS  Y11, Y7, Y10
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y7, Y10
-	VBROADCASTSS constants<>+156(SB), Y7
+	VBROADCASTSS constants<>+172(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -3889,7 +4306,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y9
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y9
-	VBROADCASTSS constants<>+156(SB), Y11
+	VBROADCASTSS constants<>+172(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -3950,7 +4367,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+156(SB), Y0
+	VBROADCASTSS constants<>+172(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3969,6 +4386,338 @@ rest:
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
 	ADDQ         $0x20, R8
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, DX
+
+done:
+	VZEROUPPER
+	RET
+
+// func gru256(gates *float32, inner *float32, h *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gru256(SB), NOSPLIT, $0-32
+	MOVQ         gates+0(FP), AX
+	MOVQ         inner+8(FP), CX
+	MOVQ         h+16(FP), DX
+	MOVQ         n+24(FP), BX
+	LEAQ         (AX)(BX*4), SI
+	LEAQ         (AX)(BX*8), DI
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
+	VBROADCASTSS constants<>+20(SB), Y4
+	VBROADCASTSS constants<>+24(SB), Y5
+
+loop:
+	CMPQ         BX, $0x08
+	JLT          rest
+	VMOVUPS      (SI), Y6
+	VBROADCASTSS constants<>+52(SB), Y7
+	VXORPS       Y7, Y6, Y6
+	VMINPS       Y6, Y0, Y6
+	VMAXPS       Y6, Y1, Y6
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y2, Y6, Y7
+	VSUBPS       Y3, Y7, Y7
+	VMOVAPS      Y6, Y6
+	VFNMADD231PS Y4, Y7, Y6
+	VFNMADD231PS Y5, Y7, Y6
+	VBROADCASTSS constants<>+32(SB), Y8
+	VMOVAPS      Y8, Y8
+	VBROADCASTSS constants<>+36(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS constants<>+40(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS constants<>+44(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS constants<>+48(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS constants<>+28(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS constants<>+28(SB), Y9
+	VFMADD213PS  Y9, Y6, Y8
+	VBROADCASTSS constants<>+172(SB), Y6
+	VCVTPS2DQ    Y7, Y7
+	VPSRAD       $0x01, Y7, Y9
+	VPSUBD       Y9, Y7, Y7
+	VPADDD       Y6, Y9, Y9
+	VPADDD       Y6, Y7, Y7
+	VPSLLD       $0x17, Y9, Y9
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y9, Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VBROADCASTSS constants<>+28(SB), Y6
+	VADDPS       Y6, Y8, Y8
+	VDIVPS       Y8, Y6, Y8
+	VMOVUPS      (DI), Y6
+	VMOVUPS      (CX), Y7
+	VFMADD213PS  Y6, Y7, Y8
+	VBROADCASTSS constants<>+56(SB), Y6
+	VANDPS       Y6, Y8, Y6
+	VADDPS       Y6, Y6, Y7
+	VMINPS       Y7, Y0, Y9
+	VMAXPS       Y9, Y1, Y9
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y2, Y9, Y7
+	VSUBPS       Y3, Y7, Y7
+	VMOVAPS      Y9, Y10
+	VFNMADD231PS Y4, Y7, Y10
+	VFNMADD231PS Y5, Y7, Y10
+	VBROADCASTSS constants<>+32(SB), Y9
+	VMOVAPS      Y9, Y9
+	VBROADCASTSS constants<>+36(SB), Y11
+	VFMADD213PS  Y11, Y10, Y9
+	VBROADCASTSS constants<>+40(SB), Y11
+	VFMADD213PS  Y11, Y10, Y9
+	VBROADCASTSS constants<>+44(SB), Y11
+	VFMADD213PS  Y11, Y10, Y9
+	VBROADCASTSS constants<>+48(SB), Y11
+	VFMADD213PS  Y11, Y10, Y9
+	VBROADCASTSS constants<>+28(SB), Y11
+	VFMADD213PS  Y11, Y10, Y9
+	VBROADCASTSS constants<>+28(SB), Y11
+	VFMADD213PS  Y11, Y10, Y9
+	VBROADCASTSS constants<>+172(SB), Y10
+	VCVTPS2DQ    Y7, Y7
+	VPSRAD       $0x01, Y7, Y11
+	VPSUBD       Y11, Y7, Y7
+	VPADDD       Y10, Y11, Y11
+	VPADDD       Y10, Y7, Y7
+	VPSLLD       $0x17, Y11, Y11
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y11, Y9, Y9
+	VMULPS       Y7, Y9, Y9
+	VBROADCASTSS constants<>+28(SB), Y7
+	VADDPS       Y7, Y9, Y9
+	VBROADCASTSS constants<>+60(SB), Y7
+	VDIVPS       Y9, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y7
+	VSUBPS       Y9, Y7, Y9
+	VMULPS       Y8, Y8, Y7
+	VBROADCASTSS constants<>+64(SB), Y10
+	VMOVAPS      Y10, Y10
+	VBROADCASTSS constants<>+68(SB), Y11
+	VFMADD213PS  Y11, Y7, Y10
+	VBROADCASTSS constants<>+72(SB), Y11
+	VFMADD213PS  Y11, Y7, Y10
+	VBROADCASTSS constants<>+76(SB), Y11
+	VFMADD213PS  Y11, Y7, Y10
+	VBROADCASTSS constants<>+80(SB), Y11
+	VFMADD213PS  Y11, Y7, Y10
+	VMULPS       Y7, Y10, Y10
+	VMOVAPS      Y8, Y7
+	VFMADD231PS  Y8, Y10, Y7
+	VBROADCASTSS constants<>+84(SB), Y10
+	VBROADCASTSS constants<>+52(SB), Y11
+	VANDPS       Y11, Y8, Y8
+	VORPS        Y9, Y8, Y8
+	VCMPPS       $0x01, Y10, Y6, Y6
+	VBLENDVPS    Y6, Y7, Y8, Y6
+	VMOVUPS      (AX), Y7
+	VBROADCASTSS constants<>+52(SB), Y8
+	VXORPS       Y8, Y7, Y7
+	VMINPS       Y7, Y0, Y7
+	VMAXPS       Y7, Y1, Y7
+	VMOVAPS      Y3, Y8
+	VFMADD231PS  Y2, Y7, Y8
+	VSUBPS       Y3, Y8, Y8
+	VMOVAPS      Y7, Y7
+	VFNMADD231PS Y4, Y8, Y7
+	VFNMADD231PS Y5, Y8, Y7
+	VBROADCASTSS constants<>+32(SB), Y9
+	VMOVAPS      Y9, Y9
+	VBROADCASTSS constants<>+36(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+40(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+44(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+48(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+172(SB), Y7
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y10
+	VPSUBD       Y10, Y8, Y8
+	VPADDD       Y7, Y10, Y10
+	VPADDD       Y7, Y8, Y8
+	VPSLLD       $0x17, Y10, Y10
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS constants<>+28(SB), Y7
+	VADDPS       Y7, Y9, Y9
+	VDIVPS       Y9, Y7, Y9
+	VMOVUPS      (DX), Y7
+	VSUBPS       Y6, Y7, Y7
+	VFMADD213PS  Y6, Y9, Y7
+	VMOVUPS      Y7, (DX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, DX
+	SUBQ         $0x08, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	MOVQ         $0x00000008, R8
+	SUBQ         BX, R8
+	LEAQ         masks<>+0(SB), BX
+	VMOVUPS      (BX)(R8*4), Y6
+	VMASKMOVPS   (SI), Y6, Y7
+	VBROADCASTSS constants<>+52(SB), Y8
+	VXORPS       Y8, Y7, Y7
+	VMINPS       Y7, Y0, Y7
+	VMAXPS       Y7, Y1, Y7
+	VMOVAPS      Y3, Y8
+	VFMADD231PS  Y2, Y7, Y8
+	VSUBPS       Y3, Y8, Y8
+	VMOVAPS      Y7, Y7
+	VFNMADD231PS Y4, Y8, Y7
+	VFNMADD231PS Y5, Y8, Y7
+	VBROADCASTSS constants<>+32(SB), Y9
+	VMOVAPS      Y9, Y9
+	VBROADCASTSS constants<>+36(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+40(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+44(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+48(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+172(SB), Y7
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y10
+	VPSUBD       Y10, Y8, Y8
+	VPADDD       Y7, Y10, Y10
+	VPADDD       Y7, Y8, Y8
+	VPSLLD       $0x17, Y10, Y10
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS constants<>+28(SB), Y7
+	VADDPS       Y7, Y9, Y9
+	VDIVPS       Y9, Y7, Y9
+	VMASKMOVPS   (DI), Y6, Y7
+	VMASKMOVPS   (CX), Y6, Y8
+	VFMADD213PS  Y7, Y8, Y9
+	VBROADCASTSS constants<>+56(SB), Y7
+	VANDPS       Y7, Y9, Y7
+	VADDPS       Y7, Y7, Y8
+	VMINPS       Y8, Y0, Y10
+	VMAXPS       Y10, Y1, Y10
+	VMOVAPS      Y3, Y8
+	VFMADD231PS  Y2, Y10, Y8
+	VSUBPS       Y3, Y8, Y8
+	VMOVAPS      Y10, Y11
+	VFNMADD231PS Y4, Y8, Y11
+	VFNMADD231PS Y5, Y8, Y11
+	VBROADCASTSS constants<>+32(SB), Y10
+	VMOVAPS      Y10, Y10
+	VBROADCASTSS constants<>+36(SB), Y12
+	VFMADD213PS  Y12, Y11, Y10
+	VBROADCASTSS constants<>+40(SB), Y12
+	VFMADD213PS  Y12, Y11, Y10
+	VBROADCASTSS constants<>+44(SB), Y12
+	VFMADD213PS  Y12, Y11, Y10
+	VBROADCASTSS constants<>+48(SB), Y12
+	VFMADD213PS  Y12, Y11, Y10
+	VBROADCASTSS constants<>+28(SB), Y12
+	VFMADD213PS  Y12, Y11, Y10
+	VBROADCASTSS constants<>+28(SB), Y12
+	VFMADD213PS  Y12, Y11, Y10
+	VBROADCASTSS constants<>+172(SB), Y11
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y12
+	VPSUBD       Y12, Y8, Y8
+	VPADDD       Y11, Y12, Y12
+	VPADDD       Y11, Y8, Y8
+	VPSLLD       $0x17, Y12, Y12
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y12, Y10, Y10
+	VMULPS       Y8, Y10, Y10
+	VBROADCASTSS constants<>+28(SB), Y8
+	VADDPS       Y8, Y10, Y10
+	VBROADCASTSS constants<>+60(SB), Y8
+	VDIVPS       Y10, Y8, Y10
+	VBROADCASTSS constants<>+28(SB), Y8
+	VSUBPS       Y10, Y8, Y10
+	VMULPS       Y9, Y9, Y8
+	VBROADCASTSS constants<>+64(SB), Y11
+	VMOVAPS      Y11, Y11
+	VBROADCASTSS constants<>+68(SB), Y12
+	VFMADD213PS  Y12, Y8, Y11
+	VBROADCASTSS constants<>+72(SB), Y12
+	VFMADD213PS  Y12, Y8, Y11
+	VBROADCASTSS constants<>+76(SB), Y12
+	VFMADD213PS  Y12, Y8, Y11
+	VBROADCASTSS constants<>+80(SB), Y12
+	VFMADD213PS  Y12, Y8, Y11
+	VMULPS       Y8, Y11, Y11
+	VMOVAPS      Y9, Y8
+	VFMADD231PS  Y9, Y11, Y8
+	VBROADCASTSS constants<>+84(SB), Y11
+	VBROADCASTSS constants<>+52(SB), Y12
+	VANDPS       Y12, Y9, Y9
+	VORPS        Y10, Y9, Y9
+	VCMPPS       $0x01, Y11, Y7, Y7
+	VBLENDVPS    Y7, Y8, Y9, Y7
+	VMASKMOVPS   (AX), Y6, Y8
+	VBROADCASTSS constants<>+52(SB), Y9
+	VXORPS       Y9, Y8, Y8
+	VMINPS       Y8, Y0, Y0
+	VMAXPS       Y0, Y1, Y0
+	VMOVAPS      Y3, Y1
+	VFMADD231PS  Y2, Y0, Y1
+	VSUBPS       Y3, Y1, Y1
+	VMOVAPS      Y0, Y0
+	VFNMADD231PS Y4, Y1, Y0
+	VFNMADD231PS Y5, Y1, Y0
+	VBROADCASTSS constants<>+32(SB), Y2
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+36(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+40(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+44(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+48(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+172(SB), Y0
+	VCVTPS2DQ    Y1, Y1
+	VPSRAD       $0x01, Y1, Y3
+	VPSUBD       Y3, Y1, Y1
+	VPADDD       Y0, Y3, Y3
+	VPADDD       Y0, Y1, Y1
+	VPSLLD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y1, Y1
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VBROADCASTSS constants<>+28(SB), Y0
+	VADDPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y0, Y2
+	VMASKMOVPS   (DX), Y6, Y0
+	VSUBPS       Y7, Y0, Y0
+	VFMADD213PS  Y7, Y2, Y0
+	VMASKMOVPS   Y0, Y6, (DX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, DX
 
@@ -4242,6 +4991,186 @@ loop:
 	VZEROUPPER
 	RET
 
+// func widenHalf256(dst *float32, src *uint16, n int)
+// Requires: AVX, F16C
+TEXT ·widenHalf256(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VCVTPH2PS (CX), Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func narrowHalf256(dst *uint16, src *float32, n int)
+// Requires: AVX, F16C
+TEXT ·narrowHalf256(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	SUBQ      $0x08, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func widenBrain256(dst *float32, src *uint16, n int)
+// Requires: AVX, AVX2
+TEXT ·widenBrain256(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VPMOVZXWD (CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func narrowBrain256(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowBrain256(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS      (CX), Y0
+	VPSRLD       $0x10, Y0, Y1
+	VBROADCASTSS constants<>+156(SB), Y2
+	VANDPS       Y2, Y1, Y1
+	VBROADCASTSS constants<>+160(SB), Y2
+	VPADDD       Y2, Y0, Y2
+	VPADDD       Y1, Y2, Y2
+	VBROADCASTSS constants<>+164(SB), Y1
+	VORPS        Y1, Y0, Y1
+	VCMPPS       $0x03, Y0, Y0, Y0
+	VBLENDVPS    Y0, Y1, Y2, Y0
+	VBROADCASTSS constants<>+168(SB), Y1
+	VANDPS       Y1, Y0, Y0
+	VPSRLD       $0x10, Y0, Y0
+	VPACKUSDW    Y0, Y0, Y0
+	VPERMQ       $0x08, Y0, Y0
+	VMOVUPS      X0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	SUBQ         $0x08, DX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func toHalf256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, F16C
+TEXT ·toHalf256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ      DX, $0x08
+	JLT       rest
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VCVTPH2PS X0, Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JMP       loop
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       DX, BX
+	LEAQ       masks<>+0(SB), DX
+	VMOVUPS    (DX)(BX*4), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VCVTPS2PH  $0x00, Y1, X1
+	VCVTPH2PS  X1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func toBrain256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·toBrain256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y0
+	VPSRLD       $0x10, Y0, Y1
+	VBROADCASTSS constants<>+156(SB), Y2
+	VANDPS       Y2, Y1, Y1
+	VBROADCASTSS constants<>+160(SB), Y2
+	VPADDD       Y2, Y0, Y2
+	VPADDD       Y1, Y2, Y2
+	VBROADCASTSS constants<>+164(SB), Y1
+	VORPS        Y1, Y0, Y1
+	VCMPPS       $0x03, Y0, Y0, Y0
+	VBLENDVPS    Y0, Y1, Y2, Y0
+	VBROADCASTSS constants<>+168(SB), Y1
+	VANDPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y0
+	VMASKMOVPS   (CX), Y0, Y1
+	VPSRLD       $0x10, Y1, Y2
+	VBROADCASTSS constants<>+156(SB), Y3
+	VANDPS       Y3, Y2, Y2
+	VBROADCASTSS constants<>+160(SB), Y3
+	VPADDD       Y3, Y1, Y3
+	VPADDD       Y2, Y3, Y3
+	VBROADCASTSS constants<>+164(SB), Y2
+	VORPS        Y2, Y1, Y2
+	VCMPPS       $0x03, Y1, Y1, Y1
+	VBLENDVPS    Y1, Y2, Y3, Y1
+	VBROADCASTSS constants<>+168(SB), Y2
+	VANDPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
 DATA constants<>+0(SB)/4, $0x00000000
 DATA constants<>+4(SB)/4, $0x4b400000
 DATA constants<>+8(SB)/4, $0x42b20000
@@ -4281,8 +5210,12 @@ DATA constants<>+140(SB)/4, $0xbec09373
 DATA constants<>+144(SB)/4, $0x3e0375d3
 DATA constants<>+148(SB)/4, $0x3f6b851f
 DATA constants<>+152(SB)/4, $0x3f3504f3
-DATA constants<>+156(SB)/4, $0x0000007f
-GLOBL constants<>(SB), RODATA|NOPTR, $160
+DATA constants<>+156(SB)/4, $0x00000001
+DATA constants<>+160(SB)/4, $0x00007fff
+DATA constants<>+164(SB)/4, $0x00400000
+DATA constants<>+168(SB)/4, $0xffff0000
+DATA constants<>+172(SB)/4, $0x0000007f
+GLOBL constants<>(SB), RODATA|NOPTR, $176
 
 DATA masks<>+0(SB)/4, $0xffffffff
 DATA masks<>+4(SB)/4, $0xffffffff

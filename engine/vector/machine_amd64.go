@@ -4,8 +4,11 @@ package vector
 
 import "golang.org/x/sys/cpu"
 
+// hasAVX2 is what processors with AVX2 have, conversions of half precision among it.
+var hasAVX2 = cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C
+
 // kernels are those of this processor, nil where it has too little.
-var kernels = choose(cpu.X86.HasAVX2 && cpu.X86.HasFMA, cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasBMI2)
+var kernels = choose(hasAVX2, cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasBMI2)
 
 func choose(avx2, avx512 bool) *machine {
 	switch {
@@ -14,18 +17,18 @@ func choose(avx2, avx512 bool) *machine {
 			lanes:  16,
 			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add512, sub512, mul512, div512, max512, min512},
 			unary: [...]func(dst, src, p *float32, n int){
-				relu512, clip512, affine512, affineClip512, gate512, snap512, exp512, sigmoid512, silu512, tanh512, erf512, gelu512,
+				relu512, clip512, affine512, affineClip512, gate512, snap512, exp512, sigmoid512, silu512, tanh512, erf512, gelu512, toHalf512, toBrain512,
 			},
-			norm: norm512, lstm: lstm512, sum: sum512, squares: squares512, largest: largest512, tapSum: tapsSum512, tapMost: tapsMax512,
+			norm: norm512, lstm: lstm512, gru: gru512, halves: [...]halves{{widenHalf512, narrowHalf512}, {widenBrain512, narrowBrain512}}, sum: sum512, squares: squares512, largest: largest512, tapSum: tapsSum512, tapMost: tapsMax512,
 		}
 	case avx2:
 		return &machine{
 			lanes:  8,
 			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add256, sub256, mul256, div256, max256, min256},
 			unary: [...]func(dst, src, p *float32, n int){
-				relu256, clip256, affine256, affineClip256, gate256, snap256, exp256, sigmoid256, silu256, tanh256, erf256, gelu256,
+				relu256, clip256, affine256, affineClip256, gate256, snap256, exp256, sigmoid256, silu256, tanh256, erf256, gelu256, toHalf256, toBrain256,
 			},
-			norm: norm256, lstm: lstm256, sum: sum256, squares: squares256, largest: largest256, tapSum: tapsSum256, tapMost: tapsMax256,
+			norm: norm256, lstm: lstm256, gru: gru256, halves: [...]halves{{widenHalf256, narrowHalf256}, {widenBrain256, narrowBrain256}}, sum: sum256, squares: squares256, largest: largest256, tapSum: tapsSum256, tapMost: tapsMax256,
 		}
 	}
 	return nil

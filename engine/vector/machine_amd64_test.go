@@ -2,18 +2,13 @@
 
 package vector
 
-import (
-	"testing"
-
-	"golang.org/x/sys/cpu"
-)
+import "testing"
 
 // onEach runs f with each set of kernels that this processor has, and without.
 func onEach(t *testing.T, f func(t *testing.T)) {
 	was := kernels
 	defer func() { kernels = was }()
-	avx2 := cpu.X86.HasAVX2 && cpu.X86.HasFMA
-	for name, k := range map[string]*machine{"go": nil, "avx2": choose(avx2, false), "best": was} {
+	for name, k := range map[string]*machine{"go": nil, "avx2": choose(hasAVX2, false), "best": was} {
 		kernels = k
 		t.Run(name, f)
 	}

@@ -44,6 +44,8 @@ func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float
 
 func lstm512(gates *float32, c *float32, h *float32, n int)
 
+func gru512(gates *float32, inner *float32, h *float32, n int)
+
 func tapsSum512(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 
 func tapsMax512(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
@@ -53,6 +55,18 @@ func sum512(src *float32, n int, mean float64, to *float64)
 func squares512(src *float32, n int, mean float64, to *float64)
 
 func largest512(src *float32, n int, to *float32)
+
+func widenHalf512(dst *float32, src *uint16, n int)
+
+func narrowHalf512(dst *uint16, src *float32, n int)
+
+func widenBrain512(dst *float32, src *uint16, n int)
+
+func narrowBrain512(dst *uint16, src *float32, n int)
+
+func toHalf512(dst *float32, src *float32, p *float32, n int)
+
+func toBrain512(dst *float32, src *float32, p *float32, n int)
 
 func add256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
@@ -94,6 +108,8 @@ func norm256(dst *float32, src *float32, scale *float32, bias *float32, p *float
 
 func lstm256(gates *float32, c *float32, h *float32, n int)
 
+func gru256(gates *float32, inner *float32, h *float32, n int)
+
 func tapsSum256(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 
 func tapsMax256(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
@@ -103,3 +119,15 @@ func sum256(src *float32, n int, mean float64, to *float64)
 func squares256(src *float32, n int, mean float64, to *float64)
 
 func largest256(src *float32, n int, to *float32)
+
+func widenHalf256(dst *float32, src *uint16, n int)
+
+func narrowHalf256(dst *uint16, src *float32, n int)
+
+func widenBrain256(dst *float32, src *uint16, n int)
+
+func narrowBrain256(dst *uint16, src *float32, n int)
+
+func toHalf256(dst *float32, src *float32, p *float32, n int)
+
+func toBrain256(dst *float32, src *float32, p *float32, n int)

@@ -3,7 +3,7 @@
 // AVX-512 or AVX2 where the processor has them and in plain Go elsewhere (other
 // processors, and the build tags noasm and purego).
 //
-// Arithmetic, Max, Min, Relu, Clip and Snap are exact: as Go has them, whatever the
+// Arithmetic, conversions, Max, Min, Relu, Clip, Snap and Rounded are exact: as Go has them, whatever the
 // processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
 // the right value (of Erf's and Gelu's terms, which may cancel: 2^-22 of their
 // magnitude), where that, and the sigmoid in Silu, is no denormal number; NaN gives NaN. The kernels for
@@ -121,6 +121,9 @@ type machine struct {
 	unary  [unaries]func(dst, src, p *float32, n int)
 	norm   func(dst, src, scale, bias, p *float32, n int)
 	lstm   func(gates, c, h *float32, n int)
+	gru    func(gates, inner, h *float32, n int)
+	// halves are by precision.
+	halves [2]halves
 	sum    func(src *float32, n int, mean float64, to *float64)
 	// squares is the sum of (v - mean)^2.
 	squares         func(src *float32, n int, mean float64, to *float64)
@@ -149,6 +152,8 @@ const (
 	tanh
 	erf
 	gelu
+	toHalf
+	toBrain
 	unaries
 )
 
@@ -292,6 +297,10 @@ func (f *Function) of(v float64) float64 {
 		return math.Tanh(v)
 	case erf:
 		return math.Erf(v)
+	case toHalf:
+		return float64(Half.Value(Half.Bits(float32(v))))
+	case toBrain:
+		return float64(Brain.Value(Brain.Bits(float32(v))))
 	default:
 		return v / 2 * (1 + math.Erf(v/math.Sqrt2))
 	}
@@ -336,6 +345,28 @@ func LSTM(gates, c, h []float32) {
 	for i := range c {
 		c[i] = c[i]*gate(i, 2) + gate(i, 0)*float32(math.Tanh(float64(gates[3*n+i])))
 		h[i] = gate(i, 1) * float32(math.Tanh(float64(c[i])))
+	}
+}
+
+// GRU takes a step of n cells: gates holds what goes into the update and the reset gate
+// and, of the input alone, into the candidate, n of each; inner is what the state adds to
+// the candidate where the reset gate lets it, h is the state.
+func GRU(gates, inner, h []float32) {
+	n := len(h)
+	if len(gates) != 3*n || len(inner) != n {
+		panic("vector: slices of different lengths")
+	}
+	if n == 0 {
+		return
+	}
+	if kernels != nil {
+		kernels.gru(&gates[0], &inner[0], &h[0], n)
+		return
+	}
+	for i, was := range h {
+		reset := Sigmoid.of(float64(gates[n+i]))
+		y := math.Tanh(float64(gates[2*n+i]) + reset*float64(inner[i]))
+		h[i] = float32(y + Sigmoid.of(float64(gates[i]))*(float64(was)-y))
 	}
 }
 

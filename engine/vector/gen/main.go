@@ -397,6 +397,7 @@ func (g *machine) all() {
 	})
 	g.norm()
 	g.lstm()
+	g.gru()
 	g.taps("tapsSum", func(acc, v, w vec) { VFMADD231PS(v, w, acc) }, true)
 	g.taps("tapsMax", func(acc, v, _ vec) {
 		r := g.pick(unordered, v, v, v, acc)
@@ -405,6 +406,7 @@ func (g *machine) all() {
 		VMOVAPS(x, acc)
 	}, false)
 	g.sums()
+	g.halves()
 }
 
 // norm is (v - mean) inv scale + bias.
@@ -448,6 +450,31 @@ func (g *machine) lstm() {
 		VMULPS(g.sigmoid(g.load(Mem{Base: out}, masked)), shown, shown)
 		g.store(shown, Mem{Base: h}, masked)
 		for _, r := range []reg.Register{in, out, forget, candidate, c, h} {
+			ADDQ(U8(g.bytes()), r)
+		}
+	})
+}
+
+// gru is what n cells of a GRU do once its gates are summed, n apart: update, reset,
+// candidate without what the state adds, which is inner.
+func (g *machine) gru() {
+	TEXT("gru"+g.name, NOSPLIT, "func(gates, inner, h *float32, n int)")
+	update, inner, h := Load(Param("gates"), GP64()), Load(Param("inner"), GP64()), Load(Param("h"), GP64())
+	n := Load(Param("n"), GP64()).(reg.GPVirtual)
+	reset, candidate := GP64(), GP64()
+	LEAQ(Mem{Base: update, Index: n, Scale: 4}, reset)
+	LEAQ(Mem{Base: update, Index: n, Scale: 8}, candidate)
+	g.keep(expConstants...)
+	g.loop(n, func(masked bool) {
+		r := g.sigmoid(g.load(Mem{Base: reset}, masked))
+		VFMADD213PS(g.load(Mem{Base: candidate}, masked), g.load(Mem{Base: inner}, masked), r)
+		y := g.tanh(r)
+		z := g.sigmoid(g.load(Mem{Base: update}, masked))
+		was := g.load(Mem{Base: h}, masked)
+		VSUBPS(y, was, was)
+		VFMADD213PS(y, z, was) // y + z (h - y)
+		g.store(was, Mem{Base: h}, masked)
+		for _, r := range []reg.Register{update, reset, candidate, inner, h} {
 			ADDQ(U8(g.bytes()), r)
 		}
 	})
