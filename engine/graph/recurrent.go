@@ -510,10 +510,13 @@ func buildRecurrent(b *builder) (Kernel, error) {
 	if _, err := readRecurrent(n); err != nil {
 		return nil, err
 	}
-	weights := lstmWeightsOf(b)
+	weights, ofGRU := lstmWeightsOf(b), gruWeightsOf(b)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if quickLSTM(n, in) {
+		switch {
+		case quickLSTM(n, in):
 			return runLSTM(x, n, weights, in)
+		case quickGRU(n, in):
+			return runGRU(x, n, ofGRU, in)
 		}
 		r, err := NewRecurrent(n, in)
 		if err != nil {
