@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // TypeOfONNX maps the numbers of TensorProto.DataType to element types;
@@ -96,34 +97,7 @@ func clampFloat(f float64) int64 {
 }
 
 // halfBits rounds to nearest, ties to even.
-func halfBits(d engine.DType, f float64) uint16 {
-	if d == engine.BFloat16 {
-		return bfloatBits(float32(f))
-	}
-	b := math.Float32bits(float32(f))
-	sign := uint16(b >> 16 & 0x8000)
-	abs := math.Abs(float64(float32(f)))
-	switch {
-	case abs != abs:
-		return sign | 0x7e00
-	case abs >= 65520:
-		return sign | 0x7c00
-	case abs < 1.0/(1<<14):
-		return sign | uint16(math.RoundToEven(abs*(1<<24)))
-	}
-	frac, exp := math.Frexp(abs) // abs = frac * 2^exp, frac in [0.5, 1)
-	m := uint16(math.RoundToEven(frac * 2048))
-	// A mantissa rounded up to 2048 carries into the exponent by itself.
-	return sign | (uint16(exp+13)<<10 + m)
-}
-
-func bfloatBits(f float32) uint16 {
-	b := math.Float32bits(f)
-	if f != f {
-		return uint16(b>>16) | 0x40
-	}
-	return uint16((b + 0x7fff + b>>16&1) >> 16)
-}
+func halfBits(d engine.DType, f float64) uint16 { return precisionOf(d).Bits(float32(f)) }
 
 // integers returns the elements of an integer or bool tensor as int64, wrapping
 // uint64, or nil.
@@ -198,9 +172,18 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 	if t.DType() == d && share {
 		return t, nil
 	}
-	o, err := x.New(d, t.Shape()...)
+	between := isHalf(d) && t.DType() == engine.Float32 || isHalf(t.DType()) && d == engine.Float32
+	o, err := x.make(d, t.Shape(), !between)
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case between && d == engine.Float32:
+		vector.Widen(precisionOf(t.DType()), engine.Data[float32](o), engine.Data[uint16](t))
+		return o, nil
+	case between:
+		vector.Narrow(precisionOf(d), engine.Data[uint16](o), engine.Data[float32](t))
+		return o, nil
 	}
 	if t.DType() == d {
 		copier(o, t)(0, 0, t.Len())

@@ -30,7 +30,10 @@ type fuser struct {
 
 // fuse returns the rewritten program, nil where there is nothing to rewrite.
 func fuse(p *Program) *Program {
+	from := p
+	p = widened(p)
 	f := &fuser{
+		changed: p != from,
 		p: &Program{
 			packs: p.packs, graph: p.graph, steps: slices.Clone(p.steps), slots: p.slots, names: slices.Clone(p.names), constants: slices.Clone(p.constants),
 			types: slices.Clone(p.types), producer: slices.Clone(p.producer), held: p.held,
@@ -51,7 +54,9 @@ func fuse(p *Program) *Program {
 	}
 	f.fold()
 	for i := range f.p.steps {
-		f.functions[i] = f.functionOf(&f.p.steps[i])
+		if f.functions[i] = f.p.steps[i].function; f.functions[i] == nil {
+			f.functions[i] = f.functionOf(&f.p.steps[i])
+		}
 	}
 	for i := range f.p.steps {
 		f.activation(i)
@@ -138,6 +143,9 @@ func (f *fuser) fold() {
 	for _, c := range f.p.constants {
 		if c != nil {
 			budget += 2 * tensorBytes(c)
+			if isHalf(c.DType()) { // it may become a float32 first
+				budget += 2 * tensorBytes(c)
+			}
 		}
 	}
 	for i := range f.p.steps {
