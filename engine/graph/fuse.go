@@ -70,6 +70,7 @@ func fuse(p *Program) *Program {
 		f.convolution(i)
 		f.product(i)
 	}
+	f.deepConvolutions()
 	channelsLast(f)
 	if !f.changed {
 		return nil
