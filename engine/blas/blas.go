@@ -150,7 +150,7 @@ func (i Implementation) Sgemv(tA blas.Transpose, m, n int, alpha float32, a []fl
 		return
 	}
 	i.Implementation.Sgemv(tA, m, n, 0, a, lda, x, incX, 1, y, incY)
-	gemm(i.Threads, vector(m, n, alpha, a, lda, x, incX, beta, y))
+	gemm(i.Threads, ofVector(m, n, alpha, a, lda, x, incX, beta, y))
 }
 
 // Dgemv is gonum's Dgemv; see Sgemv.
@@ -160,10 +160,10 @@ func (i Implementation) Dgemv(tA blas.Transpose, m, n int, alpha float64, a []fl
 		return
 	}
 	i.Implementation.Dgemv(tA, m, n, 0, a, lda, x, incX, 1, y, incY)
-	gemm(i.Threads, vector(m, n, alpha, a, lda, x, incX, beta, y))
+	gemm(i.Threads, ofVector(m, n, alpha, a, lda, x, incX, beta, y))
 }
 
-// vector is y = alpha op(a) x + beta y for the transpose of a: a row x times a.
-func vector[T Float](m, n int, alpha T, a []T, lda int, x []T, incX int, beta T, y []T) product[T] {
+// ofVector is y = alpha op(a) x + beta y for the transpose of a: a row x times a.
+func ofVector[T Float](m, n int, alpha T, a []T, lda int, x []T, incX int, beta T, y []T) product[T] {
 	return product[T]{m: 1, n: n, k: m, alpha: alpha, beta: beta, a: x, lda: incX, transA: true, b: a, ldb: lda, c: y, ldc: n}
 }

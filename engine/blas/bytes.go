@@ -1,6 +1,10 @@
 package blas
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"github.com/pellucid/pellucid/engine/vector"
+)
 
 // bytePanels is a matrix in 8 bits, laid out as packAll lays out one of floats: an
 // element is a byte less the zero, times the scale of its column. Panels are made floats
@@ -13,6 +17,9 @@ type bytePanels struct {
 	width       int
 	// groups is the matrix where its scales are of groups of rows; nothing else is set then.
 	groups *groupPanels
+	// halves are the panels of a matrix in 16 bits; the others are nil then.
+	halves    []uint16
+	precision vector.Precision
 }
 
 // PackBytes lays out op(b), which is k x n, of elements (b - zero) scale with a scale
@@ -60,8 +67,12 @@ func PackBytes(transB bool, k, n int, b []int8, ldb int, scale, zero []float32) 
 
 // widen makes floats of the panel of a block that begins at a column.
 func (b *bytePanels) widen(kernel func(to, from, scale, zero *byte, k int), to *byte, n int, block span, column int, room *[blockRowsAtOnce * 2 * maxVector]byte) {
-	if b.groups != nil {
+	switch {
+	case b.groups != nil:
 		b.groups.widen(kernel, to, block, column, room)
+		return
+	case b.halves != nil:
+		b.widenHalves(to, n, block, column)
 		return
 	}
 	all := (n + b.width - 1) / b.width * b.width

@@ -25,7 +25,9 @@ type fuser struct {
 	gone    []bool
 	// functions are of steps that are one.
 	functions []*vector.Function
-	changed   bool
+	// kept are steps that make floats of matrices in 16 bits, for the products to take.
+	kept    []int
+	changed bool
 }
 
 // fuse returns the rewritten program, nil where there is nothing to rewrite.
@@ -70,6 +72,7 @@ func fuse(p *Program) *Program {
 		f.convolution(i)
 		f.product(i)
 	}
+	f.widenRest()
 	f.deepConvolutions()
 	channelsLast(f)
 	if !f.changed {
@@ -153,6 +156,10 @@ func (f *fuser) fold() {
 		s := &f.p.steps[i]
 		if s.node.Domain != DomainONNX || !foldable[s.node.Op] || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
 			f.rebuild(s, found)
+			continue
+		}
+		if f.keepsHalves(i) {
+			f.kept = append(f.kept, i)
 			continue
 		}
 		in := make([]*engine.Tensor, len(s.in))

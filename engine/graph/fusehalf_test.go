@@ -142,3 +142,52 @@ func TestPairOfCastsRounds(t *testing.T) {
 		t.Fatal("nothing was to be rounded")
 	}
 }
+
+// TestMatricesStayHalves compiles products with large matrices in 16 bits, one alone and
+// one that a Gemm multiplies by with a factor, and a matrix that a Cast makes float32:
+// only what no product takes is made floats, and all give what the program as written
+// gives.
+func TestMatricesStayHalves(t *testing.T) {
+	g := newPlainGraph(t)
+	for name, shape := range map[string][]int{"w1": {256, 1024}, "w2": {1024, 256}, "w3": {256, 1024}} {
+		v := noise(t, g.r, shape...)
+		for i, e := range engine.Data[float32](v) {
+			engine.Data[float32](v)[i] = e / 32
+		}
+		w, err := Cast(v, engine.Float16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Constants[name] = w
+		g.node("Cast", name+"f", Attrs{"to": {Kind: AttrInt, Int: 1}}, name)
+	}
+	g.node("MatMul", "a", nil, "x", "w1f")
+	g.node("Gemm", "b", Attrs{"transB": {Kind: AttrInt, Int: 1}}, "a", "w1f")
+	g.node("MatMul", "c", nil, "a", "w2f")
+	g.node("Add", "d", nil, "b", "c")
+	g.node("Gemm", "y", Attrs{"alpha": {Kind: AttrFloat, Float: 0.5}}, "d", "w3f")
+	p, err := Compile(g.Graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const elements = 256 * 1024
+	// Both ways of the first and the second in 16 bits; the third as floats, and laid out.
+	if _, laid := p.Held(); laid != elements*(2+2+2+4+4) {
+		t.Errorf("%d bytes are laid out", laid)
+	}
+	in := engine.Values{{Name: "x", Tensor: noise(t, g.r, 5, 256)}}
+	got, err := p.Run(context.Background(), Options{}, in, []string{"y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := p.Run(context.Background(), Options{Keep: true}, in, []string{"y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := engine.Data[float32](want.Value("y"))
+	for i, v := range engine.Data[float32](got.Value("y")) {
+		if !(math.Abs(float64(v-b[i])) <= 1e-4) {
+			t.Fatalf("element %d is %v, as written %v", i, v, b[i])
+		}
+	}
+}

@@ -26,11 +26,15 @@ func (f *fuser) product(i int) {
 	}
 	in := []int{s.in[0], s.in[1]}
 	from := f.dequantised(s.in[1])
-	if from != nil {
+	half := f.halfMatrix(s.in[1])
+	switch {
+	case from != nil:
 		in[1] = from.in[0]
+	case half != nil:
+		in[1] = half.in[0]
 	}
 	w := f.p.constantOf(in[1])
-	if w == nil || from == nil && w.DType() != engine.Float32 || len(w.Shape()) != 2 {
+	if w == nil || from == nil && half == nil && w.DType() != engine.Float32 || len(w.Shape()) != 2 {
 		return
 	}
 	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, constants: []*engine.Tensor{nil, w}, packs: f.p.packs, held: f.p.held}
@@ -64,9 +68,12 @@ func (f *fuser) product(i int) {
 		}
 		last, taken = next, append(taken, next)
 	}
-	if from != nil {
+	switch {
+	case from != nil:
 		g.weights = f.bytesOf(from, g.transB)
-	} else if last > i {
+	case half != nil:
+		g.weights = f.halvesOf(w, g.transB)
+	case last > i:
 		g.weights = weightsOf(b, 1, g.transB)
 	}
 	if g.weights == nil {

@@ -1,0 +1,100 @@
+package graph
+
+import (
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/blas"
+)
+
+// leastHalves is from how many elements on a matrix stays in 16 bits: smaller ones take no
+// memory to speak of, and products with few rows are faster with floats.
+const leastHalves = 1 << 18
+
+// keepsHalves reports whether step i makes floats of a constant matrix in 16 bits that
+// only products multiply by. It is left to them; what they do not take is computed by
+// widenRest.
+func (f *fuser) keepsHalves(i int) bool {
+	s := &f.p.steps[i]
+	if s.node.Op != "Cast" || s.node.Domain != DomainONNX || len(s.in) != 1 || s.in[0] < 0 || s.out[0] < 0 || f.outputs[s.out[0]] || f.p.types[s.out[0]] != engine.Float32 {
+		return false
+	}
+	w := f.p.constants[s.in[0]]
+	if w == nil || !isHalf(w.DType()) || len(w.Shape()) != 2 || w.Len() < leastHalves || min(w.Shape()[0], w.Shape()[1]) < panelColumns/2 {
+		return false
+	}
+	for _, r := range f.readers[s.out[0]] {
+		n := &f.p.steps[r]
+		if f.gone[r] || !slices.Contains(n.in, s.out[0]) {
+			continue // a product has taken it
+		}
+		if n.node.Domain != DomainONNX || n.node.Op != "MatMul" && n.node.Op != "Gemm" || n.in[1] != s.out[0] || n.in[0] == s.out[0] {
+			return false
+		}
+	}
+	return len(f.readers[s.out[0]]) > 0
+}
+
+// halfMatrix returns the step that makes a value from a constant matrix in 16 bits, or nil.
+func (f *fuser) halfMatrix(slot int) *step {
+	i := f.p.producer[slot]
+	if i < 0 || f.p.constantOf(slot) != nil || !f.keepsHalves(i) {
+		return nil
+	}
+	return &f.p.steps[i]
+}
+
+// halvesOf lays out a constant matrix in 16 bits, nil where it finds no room.
+func (f *fuser) halvesOf(w *engine.Tensor, trans bool) *weights {
+	laid := packed{w, trans}
+	if known := f.p.packs[laid]; known != nil {
+		return known
+	}
+	k, n := w.Shape()[0], w.Shape()[1]
+	if trans {
+		k, n = n, k
+	}
+	if !f.p.held.lay(packedBytes(k, n, w.DType())) {
+		return nil
+	}
+	out := &weights{tensor: w, packed: blas.PackHalves(trans, k, n, engine.Data[uint16](w), w.Shape()[1], precisionOf(w.DType()))}
+	f.p.packs[laid] = out
+	return out
+}
+
+// widenRest computes what keepsHalves has left where a step still reads it.
+func (f *fuser) widenRest() {
+	for _, i := range f.kept {
+		if f.gone[i] {
+			continue
+		}
+		s := &f.p.steps[i]
+		reads := func(t *step) bool { return slices.Contains(t.in, s.out[0]) }
+		var readers []*step
+		for k := range f.p.steps {
+			if !f.gone[k] && reads(&f.p.steps[k]) {
+				readers = append(readers, &f.p.steps[k])
+			}
+		}
+		if len(readers) == 0 {
+			f.gone[i] = true
+			continue
+		}
+		w := f.p.constants[s.in[0]]
+		if !f.p.held.lay(4 * int64(w.Len())) {
+			continue // it is computed by each run
+		}
+		out, err := castTensor(&Exec{limit: 4 * int64(w.Len())}, w, engine.Float32, true)
+		if err != nil {
+			f.p.held.give(4 * int64(w.Len()))
+			continue
+		}
+		f.p.constants[s.out[0]] = out
+		f.gone[i], f.changed = true, true
+		for _, r := range readers {
+			if r.op != functionOp {
+				f.rebuild(r, map[int]bool{s.out[0]: true})
+			}
+		}
+	}
+}
