@@ -24,8 +24,8 @@ func (c *Cost) count(s *step, in, out []*engine.Tensor, live int64) {
 	}
 }
 
-// moves are operators that compute nothing, and those whose graphs are counted themselves.
-var moves = map[string]bool{}
+// costless are operators that compute nothing, and those whose graphs are counted themselves.
+var costless = map[string]bool{}
 
 func init() {
 	for _, op := range []string{
@@ -34,7 +34,7 @@ func init() {
 		"ScatterND", "ScatterElements", "Scatter", "ArrayFeatureExtractor", "FeatureVectorizer", "If", "Loop", "Scan", "SequenceMap",
 		"SequenceConstruct", "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength", "SequenceEmpty", "SplitToSequence", "ConcatFromSequence",
 	} {
-		moves[op] = true
+		costless[op] = true
 	}
 }
 
@@ -70,7 +70,7 @@ func operations(n *Node, in, out []*engine.Tensor) float64 {
 		s := in[0].Shape()
 		return 2 * float64(s[0]*s[1]) * (size(in[1]) + size(in[2]))
 	}
-	if moves[n.Op] {
+	if costless[n.Op] {
 		return 0
 	}
 	total := 0.0
