@@ -62,10 +62,37 @@ type structurer struct {
 }
 
 // structured drops, of every hidden layer between two linear nodes, the share of
-// units that matter least, with their rows and columns. Where rows are given, what the
+// units that matter least, with their rows and columns, and then of channels and heads.
+func structured(ctx context.Context, in Input, share float64) (*Result, error) {
+	r := &Result{Data: in.Data}
+	layers, err := hiddenUnits(ctx, in, share, r)
+	if err != nil {
+		return nil, err
+	}
+	in.Data = r.Data
+	done, stay, err := dropChannels(ctx, in, share, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		if !done[l.label] {
+			r.note("%s", l.why)
+		}
+	}
+	r.Notes = append(r.Notes, stay...)
+	if len(r.Changes) == 0 {
+		return nil, refuse("no hidden layer stands between two MatMul or Gemm nodes with nothing but elementwise operators between them, no channel of a convolution and no head of attention can go%s", first(r.Notes))
+	}
+	return r, nil
+}
+
+// staying is a node that keeps its units, and the reason.
+type staying struct{ label, why string }
+
+// hiddenUnits drops units of hidden layers. Where rows are given, what the
 // dropped units gave is predicted from those that stay, and the next layer's weights
 // and bias take that over.
-func structured(ctx context.Context, in Input, share float64) (*Result, error) {
+func hiddenUnits(ctx context.Context, in Input, share float64, r *Result) (stay []staying, err error) {
 	f, err := onnx.Edit(in.Data, in.Dir)
 	if err != nil {
 		return nil, err
@@ -74,18 +101,17 @@ func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 		return nil, refuse("the file imports operator set %d of ai.onnx, hidden layers are recognised since %d", v, gemmOpset)
 	}
 	s := newStructurer(f)
-	r := &Result{}
 	var layers []*layer
 	for _, n := range f.Nodes() {
 		l, why := s.layer(n)
 		if l != nil {
 			layers = append(layers, l)
 		} else if why != "" {
-			r.note("%s stays as it is: %s", label(n), why)
+			stay = append(stay, staying{label(n), fmt.Sprintf("%s stays as it is: %s", label(n), why)})
 		}
 	}
 	if len(layers) == 0 {
-		return nil, refuse("no hidden layer stands between two MatMul or Gemm nodes with nothing but elementwise operators between them%s", first(r.Notes))
+		return stay, nil
 	}
 	measured, err := measure(ctx, in, layers)
 	if err != nil {
@@ -95,7 +121,7 @@ func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 		drop := int(math.Round(share * float64(l.units)))
 		drop = min(drop, l.units-1)
 		if drop < 1 {
-			r.note("%s keeps its %d units: the share is less than one", label(l.makes), l.units)
+			stay = append(stay, staying{label(l.makes), fmt.Sprintf("%s keeps its %d units: the share is less than one", label(l.makes), l.units)})
 			continue
 		}
 		moved, err := s.drop(l, measured[i], drop)
@@ -105,10 +131,10 @@ func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 		r.change(label(l.makes), "%d of %d units dropped%s", drop, l.units, moved)
 	}
 	if len(r.Changes) == 0 {
-		return nil, refuse("every hidden layer is too small to lose a unit")
+		return stay, nil
 	}
 	r.Data, err = f.Bytes()
-	return r, err
+	return stay, err
 }
 
 func newStructurer(f *onnx.File) *structurer {

@@ -401,7 +401,11 @@ func (f *File) AddWeight(name string, t *engine.Tensor) error {
 	r.set(body)
 	f.graph = append(f.graph, r)
 	f.ir = max(f.ir, irInitializers)
-	return f.weigh(&tensorProto{name: name, dtype: onnxType(t.DType()), dims: dimsOf(t)}, name, r, false)
+	raw, err := rawOf(t)
+	if err != nil {
+		return err
+	}
+	return f.weigh(&tensorProto{name: name, dtype: onnxType(t.DType()), raw: raw, hasRaw: true, dims: dimsOf(t)}, name, r, false)
 }
 
 // dropInput removes the graph input by which an initialiser could be given other
@@ -481,8 +485,8 @@ func (n *FileNode) AttrTensor(name string) (*engine.Tensor, error) {
 	return nil, nil
 }
 
-// SetAttr gives an attribute that the node has another list of values: []int64,
-// []float32, []string or a tensor.
+// SetAttr gives an attribute that the node has another value: an int64, or a list of
+// them, []float32, []string or a tensor.
 func (n *FileNode) SetAttr(name string, v any) error {
 	found := false
 	body, err := rewrite("node", n.record.body, func(r *record, _ field) error {
@@ -517,6 +521,9 @@ func encodeAttr(name string, v any) ([]byte, error) {
 	b := appendText(nil, attrName, name)
 	kind := uint64(0)
 	switch v := v.(type) {
+	case int64:
+		kind = 2
+		b = protowire.AppendVarint(protowire.AppendTag(b, attrInt, protowire.VarintType), uint64(v))
 	case []int64:
 		kind = 7
 		for _, i := range v {
