@@ -40,6 +40,10 @@ const (
 	// outside is the share of values that Percentile leaves out.
 	outside = 1e-4
 	levels  = 255
+	// mostBeyond is the share of values that Entropy may cut. The divergence is of the
+	// values within a range alone, so a range with nothing but the edge of them inside,
+	// all the others in its last bin, seems to tell everything.
+	mostBeyond = 0.01
 )
 
 // span is what was seen of a value.
@@ -176,10 +180,15 @@ func (s *span) threshold() float64 {
 	}
 	sizes := smooth(s.sizes)
 	best, at := math.Inf(1), histogram
-	beyond := 0.0
+	beyond, total := 0.0, 0.0
+	for _, n := range sizes {
+		total += n
+	}
 	for i := histogram; i >= coarse; i-- {
 		if i < histogram {
-			beyond += sizes[i]
+			if beyond += sizes[i]; beyond > mostBeyond*total {
+				break
+			}
 		}
 		if d := divergence(sizes[:i], beyond, coarse); d < best {
 			best, at = d, i
