@@ -1,11 +1,13 @@
 // Command fit measures how long boosted trees take to fit, against XGBoost's hist: 255
-// bins, depth 6, logistic loss, 30 float32 features, bins included. Ours and the
+// bins, depth 6, logistic loss, 30 float32 features, bins included; and with -network a
+// network of 64 and 32 units, against PyTorch: Adam, batches of 256. Ours and the
 // rival's fits alternate in every round; it prints medians and the median of the
 // rounds' ratios.
 //
 //	go run ./bench/fit                              # makes a virtual environment, once
-//	go run ./bench/fit -python /path/to/python      # one that has xgboost
+//	go run ./bench/fit -python /path/to/python      # one that has xgboost, or torch
 //	go run ./bench/fit -rows 100000 -trees 20 -cpuprofile cpu.out
+//	go run ./bench/fit -network -rows 100000 -epochs 5
 package main
 
 import (
@@ -37,32 +39,55 @@ func main() {
 	python := flag.String("python", "", "a Python with xgboost; empty makes a virtual environment in the user's cache folder")
 	rounds := flag.Int("rounds", 3, "rounds of every measurement")
 	rows := flag.Int("rows", 1_000_000, "rows to fit on")
+	network := flag.Bool("network", false, "fit a network instead of trees")
+	epochs := flag.Int("epochs", 5, "epochs of a network's fit")
 	count := flag.Int("trees", 100, "trees of a fit")
 	profile := flag.String("cpuprofile", "", "file for a profile of our fits")
 	flag.Parse()
-	if err := run(context.Background(), *python, *profile, *rows, *count, *rounds); err != nil {
+	if err := run(context.Background(), options{*python, *profile, *rows, *count, *rounds, *network, *epochs}); err != nil {
 		fmt.Fprintln(os.Stderr, "fit:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, python, profile string, rows, count, rounds int) (err error) {
-	env, err := rival.New(ctx, rival.Config{Name: "fit", Script: rivalScript, Requirements: []string{"xgboost-cpu==3.4.1", "numpy"}, Python: python})
+// options are the flags.
+type options struct {
+	python, profile     string
+	rows, count, rounds int
+	network             bool
+	epochs              int
+}
+
+func run(ctx context.Context, o options) (err error) {
+	cfg := rival.Config{Name: "fit", Script: rivalScript, Requirements: []string{"xgboost-cpu==3.4.1", "numpy"}, Python: o.python}
+	mode, name := "serve", "XGBoost"
+	if o.network {
+		cfg.Name, cfg.Requirements = "fit-network", []string{"torch==2.9.1", "numpy"}
+		mode, name = "network", "PyTorch"
+	}
+	env, err := rival.New(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	d := makeData(rows)
+	d := makeData(o.rows)
+	if o.network { // a missing number has no place in it
+		for i, v := range d.X {
+			if v != v {
+				d.X[i] = 0
+			}
+		}
+	}
 	x, y := filepath.Join(env.Dir, "x.f32"), filepath.Join(env.Dir, "y.f32")
 	if err := errors.Join(write(x, d.X), write(y, narrow(d.Labels))); err != nil {
 		return err
 	}
-	r, err := env.Start(ctx, "serve", x, y)
+	r, err := env.Start(ctx, mode, x, y)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
-	if profile != "" {
-		f, err := os.Create(profile)
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
 		if err != nil {
 			return err
 		}
@@ -72,10 +97,15 @@ func run(ctx context.Context, python, profile string, rows, count, rounds int) (
 		}
 		defer pprof.StopCPUProfile()
 	}
-	fmt.Printf("rival: XGBoost (%s); %d rows, %d features, %d trees; medians of %d rounds\n", r.Ready, rows, features, count, rounds)
+	fmt.Printf("rival: %s (%s); %d rows, %d features; medians of %d rounds\n", name, r.Ready, o.rows, features, o.rounds)
 	fmt.Printf("%-10s %8s %8s %7s\n", "threads", "ours s", "rival s", "ratio")
 	for _, threads := range []int{1, 2} {
-		if err := measure(ctx, r, d, threads, count, rounds); err != nil {
+		fit := measure
+		work := o.count
+		if o.network {
+			fit, work = measureNetwork, o.epochs
+		}
+		if err := fit(ctx, r, d, threads, work, o.rounds); err != nil {
 			return err
 		}
 	}

@@ -273,6 +273,10 @@ func pointwise[T float](f func(x, y float64) float64) rule[T] {
 		}
 		out := b.grads[n.Outputs[0]]
 		x, y := b.value(n.Inputs[0]), b.value(n.Outputs[0])
+		if n.Op == "Relu" {
+			rectified(g, x, out)
+			return nil
+		}
 		for i, d := range out {
 			if d != 0 {
 				g[i] += d * T(f(float64(x[i]), float64(y[i])))
@@ -281,6 +285,29 @@ func pointwise[T float](f func(x, y float64) float64) rule[T] {
 		return nil
 	}
 }
+
+// rectified is the commonest activation's rule, without a call an element, and in 32 bits
+// without a branch, which would be taken by chance.
+func rectified[T float](g, x, out []T) {
+	g, x = g[:len(out)], x[:len(out)]
+	if g, ok := any(g).([]float32); ok {
+		x, out := any(x).([]float32), any(out).([]float32)
+		for i, d := range out {
+			// All bits where x is above 0 and no NaN: its own, less 1, are below infinity's.
+			above := (uint64(math.Float32bits(x[i])-1) - infinity32) >> 32
+			g[i] += math.Float32frombits(math.Float32bits(d) & uint32(above))
+		}
+		return
+	}
+	for i, d := range out {
+		if x[i] > 0 {
+			g[i] += d
+		}
+	}
+}
+
+// infinity32 are the bits of infinity in 32.
+const infinity32 = 0x7f800000
 
 // offsets lists, for every element of a broadcast result, the element of the
 // operand it came from.
@@ -314,7 +341,6 @@ func binary[T float](b *back[T], n *graph.Node) error {
 	out := b.grads[n.Outputs[0]]
 	shape := b.shape(n.Outputs[0])
 	x, y, z := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.value(n.Outputs[0])
-	ix, iy := offsets(b.shape(n.Inputs[0]), shape), offsets(b.shape(n.Inputs[1]), shape)
 	gx, err := b.grad(n.Inputs[0])
 	if err != nil {
 		return err
@@ -323,6 +349,22 @@ func binary[T float](b *back[T], n *graph.Node) error {
 	if err != nil {
 		return err
 	}
+	if len(x) == len(out) && len(y) == len(out) { // nothing is broadcast
+		for i, d := range out {
+			if d == 0 {
+				continue
+			}
+			dx, dy := partials(n, float64(x[i]), float64(y[i]), float64(z[i]), gy != nil)
+			if gx != nil {
+				gx[i] += d * T(dx)
+			}
+			if gy != nil {
+				gy[i] += d * T(dy)
+			}
+		}
+		return nil
+	}
+	ix, iy := offsets(b.shape(n.Inputs[0]), shape), offsets(b.shape(n.Inputs[1]), shape)
 	for i, d := range out {
 		if d == 0 {
 			continue
@@ -455,6 +497,14 @@ func gemm[T float](b *back[T], n *graph.Node) error {
 	gc, err := b.grad(n.Inputs[2])
 	if err != nil || gc == nil {
 		return err
+	}
+	if len(gc) == cols && cols > 0 && b.shape(n.Inputs[2])[len(b.shape(n.Inputs[2]))-1] == cols { // one number a column
+		for ; len(out) > 0; out = out[cols:] {
+			for j, d := range out[:cols] {
+				gc[j] += beta * d
+			}
+		}
+		return nil
 	}
 	for i, j := range offsets(b.shape(n.Inputs[2]), shape) {
 		gc[j] += beta * out[i]

@@ -176,6 +176,7 @@ func (n *network) objective(e *encoder, labels *Labels, s scale, c *Config) (*ob
 	if len(n.widths) == 2 {
 		return n.objectiveOf(engine.Float64, e, labels, s, c)
 	}
+	e.prepare()
 	return n.objectiveOf(engine.Float32, e, labels, s, c)
 }
 

@@ -129,7 +129,9 @@ func batches(ctx context.Context, o *objective, c Config, x []float64, training,
 	}
 	best := outcome{held: first}
 	kept := slices.Clone(x)
+	inOrder := slices.Sorted(slices.Values(training))
 	for epoch := 1; epoch <= c.Epochs; epoch++ {
+		copy(training, inOrder)
 		shuffle(training, c.Seed, epoch)
 		var mean float64
 		for i := range steps {
@@ -181,9 +183,8 @@ func tell(c Config, epoch int, training, held float64) {
 	}
 }
 
-// shuffle orders rows anew, as the seed and the epoch say and nothing else.
+// shuffle orders sorted rows anew, as the seed and the epoch say and nothing else.
 func shuffle(rows []int, seed uint64, epoch int) {
-	slices.Sort(rows)
 	r := rand.New(rand.NewPCG(seed, streamOrder+uint64(epoch)<<8))
 	r.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 }
