@@ -37,7 +37,8 @@ HOW is one of these, or several by commas:
   int8               weight matrices as 8-bit integers with a scale a channel (ONNX)
   int8:full          what flows between layers as 8-bit integers too, its ranges taken
                      from the rows of --calibration, else of --input (ONNX)
-  structured:SHARE   drop that share of each hidden layer's units (ONNX)
+  structured:SHARE   drop that share of each hidden layer's units, of the channels of
+                     convolutions and of the heads of attention (ONNX)
   prune:SHARE        set that share of each weight matrix to zero (ONNX)
   trees:N            keep the first N boosting rounds (XGBoost, LightGBM, ONNX)
   least:SHARE        make single leaves of the share of trees that vary least

@@ -81,12 +81,12 @@ func TestFitFrom(t *testing.T) {
 	rows := exportOf(t, filepath.Join(dir, "export.csv"))
 	version := filepath.Join(dir, "models", "flights_mlp", "2")
 	status, out, stderr := command(t, "model", "fit", "--from", mlp+"model.onnx", "--input", rows, "--label", "label", "--time", "time", "--output", version, "--l2", "0.001")
-	for _, say := range []string{"17 weights of coefficient2, intercepts2", "by lbfgs", "before)", "auc", "10 rows without a label", "5 rows whose values were not kept", "classes   0, 1"} {
+	for _, say := range []string{"17 weights of coefficient2, intercepts2", "by lbfgs", "before)", "auc", "10 rows without a label", "5 rows whose values were not kept", "classes    0, 1", "made anew of 148 rows learnt from"} {
 		if status != 0 || !strings.Contains(out, say) {
 			t.Fatalf("status %d, no %q in %s%s", status, say, out, stderr)
 		}
 	}
-	for _, name := range []string{"model.yaml", "reference.parquet", "background.parquet"} {
+	for _, name := range []string{"model.yaml", "background.parquet"} {
 		a, err := os.ReadFile(mlp + name)
 		if err != nil {
 			t.Fatal(err)
@@ -94,6 +94,14 @@ func TestFitFrom(t *testing.T) {
 		if b, err := os.ReadFile(filepath.Join(version, name)); err != nil || !slices.Equal(a, b) {
 			t.Errorf("%s is not what stood beside the network (%v)", name, err)
 		}
+	}
+	v, err := repository.Offline(filepath.Join(version, "model.onnx"), "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := repository.ReferenceOf(t.Context(), v, filepath.Join(version, "reference.parquet"))
+	if err != nil || ref.Rows != 148 {
+		t.Errorf("the reference is of %+v rows, %v", ref, err)
 	}
 	all := filepath.Join(dir, "all.onnx")
 	if status, out, stderr = command(t, "model", "fit", "--from", mlp+"model.onnx", "--layers", "all", "--input", rows, "--label", "label", "--output", all, "--epochs", "2"); status != 0 || !strings.Contains(out, "by adam") {

@@ -15,6 +15,8 @@ import (
 type calibration struct {
 	rows          int
 	before, after quality
+	// stays is an output of labels that could not be made anew, and why.
+	stays string
 }
 
 // quality is how good probabilities are.
@@ -64,7 +66,7 @@ func (o *fitOptions) calibrated(ctx context.Context, m engine.Model, in engine.V
 	}
 	classes, weights = of(labels.Class, left), of(labels.Weights, left)
 	done.before = qualityOf(scores, width, classes, weights)
-	if f.Model, f.Output, err = c.Append(f.Model, f.Output); err != nil {
+	if f.Model, f.Output, done.stays, err = c.Append(f.Model, f.Output); err != nil {
 		return nil, nil, err
 	}
 	if m, err = o.readBack(f.Model); err != nil {
@@ -136,6 +138,10 @@ func all(n int) []bool {
 
 func (c *calibration) text(method string, left int) string {
 	pair := func(a, b float64) string { return brief(a) + " -> " + brief(b) }
-	return fmt.Sprintf("%s, fitted to %d of the rows held out; over the other %d: log loss %s, Brier score %s, calibration error %s",
+	text := fmt.Sprintf("%s, fitted to %d of the rows held out; over the other %d: log loss %s, Brier score %s, calibration error %s",
 		method, c.rows, left, pair(c.before.logLoss, c.after.logLoss), pair(c.before.brier, c.after.brier), pair(c.before.err, c.after.err))
+	if c.stays != "" {
+		text += "; labels are those of before: " + c.stays
+	}
+	return text
 }

@@ -21,6 +21,8 @@ type fitRows struct {
 	features []string       // names, of a new model
 	// weighed says that rows weigh what the export's own column says, unasked.
 	weighed bool
+	// kept says what became of the reference beside the network, where there is one.
+	kept string
 	// notes say what was left out.
 	notes []string
 }

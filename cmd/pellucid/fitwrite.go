@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/train"
@@ -114,8 +116,12 @@ func (o *fitOptions) fill(dir string, f *train.Fitted, info *engine.Info, rows *
 	if err != nil || text == nil {
 		return err
 	}
+	made, text, err := o.referenceAnew(dir, text, &cfg, f, info, rows)
+	if err != nil {
+		return err
+	}
 	for _, name := range []string{cfg.Reference, cfg.Background} {
-		if name == "" {
+		if name == "" || name == made {
 			continue
 		}
 		if !filepath.IsLocal(name) {
@@ -126,6 +132,60 @@ func (o *fitOptions) fill(dir string, f *train.Fitted, info *engine.Info, rows *
 		}
 	}
 	return writeWhole(filepath.Join(dir, modelYAML), text)
+}
+
+// referenceAnew writes rows learnt from as the reference of a network that was fitted anew,
+// which drifts from those and not from what the one before it was fitted to, and returns its
+// name and the model.yaml that names it. A model without a reference gets none, and
+// the old one is kept where columns are not named after the features, and where a feature is
+// private: its values are not written to one more file.
+func (o *fitOptions) referenceAnew(dir string, text []byte, cfg *collector.ModelConfig, f *train.Fitted, info *engine.Info, rows *fitRows) (string, []byte, error) {
+	why := ""
+	names := make([]string, 0, len(info.Features))
+	for _, feature := range info.Features {
+		if rows.table.Column(feature.Name) == nil {
+			why = fmt.Sprintf("the rows have no column %q", feature.Name)
+		}
+		names = append(names, feature.Name)
+	}
+	switch {
+	case cfg.Reference == "":
+		return "", text, nil
+	case !filepath.IsLocal(cfg.Reference):
+		return "", text, nil // refused by name when it would be copied
+	case len(names) == 0:
+		why = "its inputs are no columns"
+	case cfg.PrivateFeature() != "":
+		why = fmt.Sprintf("feature %q is private", cfg.PrivateFeature())
+	}
+	if why != "" {
+		rows.kept = "as it was: " + why
+		return "", text, nil
+	}
+	reference, err := rows.reference(names, f.Training)
+	if err != nil {
+		return "", nil, err
+	}
+	name := cfg.Reference
+	if !strings.EqualFold(filepath.Ext(name), ".parquet") {
+		name = referenceFile
+		line := regexp.MustCompile(`(?m)^reference:.*$`)
+		if len(line.FindAll(text, -1)) != 1 {
+			return "", nil, fmt.Errorf("%s names its reference in a way that is not understood", modelYAML)
+		}
+		text = line.ReplaceAll(text, []byte("reference: "+name))
+		again, err := repository.ParseConfig(text, modelYAML)
+		if err != nil || again.Reference != name {
+			return "", nil, errors.Join(fmt.Errorf("%s does not name %s", modelYAML, name), err)
+		}
+		cfg.Reference = name
+	}
+	rows.kept = fmt.Sprintf("made anew of %d rows learnt from", min(len(f.Training), referenceRows))
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", nil, err
+	}
+	return name, text, writeWhole(path, reference)
 }
 
 func copyFile(from, to string) error {

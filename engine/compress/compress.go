@@ -44,7 +44,8 @@ const (
 	Least Kind = "least"
 	// Leaves joins pairs of leaves that differ by less than Step.Amount.
 	Leaves Kind = "leaves"
-	// Structured drops the share Step.Amount of each hidden layer's units.
+	// Structured drops the share Step.Amount of each hidden layer's units, of the channels
+	// of convolutions and of the heads of attention.
 	Structured Kind = "structured"
 	// Prune sets the share Step.Amount of each weight matrix's elements to zero.
 	Prune Kind = "prune"

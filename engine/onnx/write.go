@@ -393,7 +393,7 @@ func (f *File) Fresh(name string) string {
 
 // AddWeight adds an initialiser under a name from Fresh.
 func (f *File) AddWeight(name string, t *engine.Tensor) error {
-	body, err := encodeTensor(nil, name, t)
+	body, err := encodeAnyTensor(name, t)
 	if err != nil {
 		return err
 	}
@@ -401,11 +401,11 @@ func (f *File) AddWeight(name string, t *engine.Tensor) error {
 	r.set(body)
 	f.graph = append(f.graph, r)
 	f.ir = max(f.ir, irInitializers)
-	raw, err := rawOf(t)
+	proto, err := decodeTensor(body)
 	if err != nil {
 		return err
 	}
-	return f.weigh(&tensorProto{name: name, dtype: onnxType(t.DType()), raw: raw, hasRaw: true, dims: dimsOf(t)}, name, r, false)
+	return f.weigh(proto, name, r, false)
 }
 
 // dropInput removes the graph input by which an initialiser could be given other

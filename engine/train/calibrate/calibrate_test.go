@@ -260,21 +260,59 @@ func TestAppend(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			behind, name, err := c.Append(file, output)
+			behind, name, stays, err := c.Append(file, output)
 			if err != nil {
 				t.Fatal(err)
 			}
+			if stays != "" {
+				t.Errorf("stays as it was: %s", stays)
+			}
 			want := applied(c, scores)
+			if classes == 2 {
+				labelled(t, behind, name, x)
+			}
 			near(t, string(method), run(t, behind, trees.InputName, name, x, 2, false), want, 1e-6)
 			keep(t, fmt.Sprintf("%s_%s", loss, method), behind, name, x, want)
-			if _, _, err := c.Append(file, "no such output"); err == nil {
+			if _, _, _, err := c.Append(file, "no such output"); err == nil {
 				t.Error("calibrated an output that is not there")
 			}
 			other := *c
 			other.classes = 7
-			if _, _, err := other.Append(file, output); err == nil {
+			if _, _, _, err := other.Append(file, output); err == nil {
 				t.Error("calibrated another number of classes")
 			}
+		}
+	}
+}
+
+// labelled looks that labels follow the calibrated scores, and that some of them did not
+// before.
+func labelled(t *testing.T, file []byte, scores string, x []float64) {
+	t.Helper()
+	m, err := onnx.Read(file, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.NewSession(engine.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrow := make([]float32, len(x))
+	for i, v := range x {
+		narrow[i] = float32(v)
+	}
+	in, err := engine.Of(narrow, len(x)/2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Run(t.Context(), engine.Values{{Name: trees.InputName, Tensor: in}}, []string{trees.LabelName, scores})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := engine.Data[float32](out[1].Tensor)
+	for r, l := range engine.Data[int64](out[0].Tensor) {
+		if want := p[2*r+1] > p[2*r]; want != (l == 1) {
+			t.Fatalf("row %d: label %d of calibrated scores %v", r, l, p[2*r:2*r+2])
 		}
 	}
 }
@@ -302,7 +340,7 @@ func TestRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.Append([]byte("no model"), "x"); !errors.Is(err, engine.ErrCorrupt) {
+	if _, _, _, err := c.Append([]byte("no model"), "x"); !errors.Is(err, engine.ErrCorrupt) {
 		t.Errorf("behind no model: %v", err)
 	}
 }

@@ -2,6 +2,8 @@ package calibrate
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
@@ -44,19 +46,20 @@ func (c *Calibrator) ONNX() ([]byte, error) {
 
 // Append writes the ONNX model in data with the calibrator behind the output called
 // output, which is of [N] or [N, 1] scores of one class or [N, K] of more, and returns
-// the name of the output that stands in its place. Other outputs, labels for one, stay
-// as they are.
-func (c *Calibrator) Append(data []byte, output string) (file []byte, name string, err error) {
+// the name of the output that stands in its place. An output of labels is made anew, under
+// its own name: that of the largest calibrated score. Where that cannot be, its name is
+// returned as stays, with why: it says what the scores before calibration do.
+func (c *Calibrator) Append(data []byte, output string) (file []byte, name, stays string, err error) {
 	f, err := onnx.Edit(data, "")
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if v := f.Opset(""); v < leastOpset {
-		return nil, "", &engine.UnsupportedError{What: "calibration behind a model", Version: fmt.Sprint(v), Reason: fmt.Sprintf("its operator set is before %d", leastOpset)}
+		return nil, "", "", &engine.UnsupportedError{What: "calibration behind a model", Version: fmt.Sprint(v), Reason: fmt.Sprintf("its operator set is before %d", leastOpset)}
 	}
 	m, err := onnx.Read(data, "")
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	shape := []int{-1}
 	for _, s := range m.Info().Outputs {
@@ -65,26 +68,82 @@ func (c *Calibrator) Append(data []byte, output string) (file []byte, name strin
 		}
 	}
 	if c.classes > 1 && (len(shape) != 2 || shape[1] >= 0 && shape[1] != c.classes) {
-		return nil, "", fmt.Errorf("output %q is of shape %v, not of %d classes", output, shape, c.classes)
+		return nil, "", "", fmt.Errorf("output %q is of shape %v, not of %d classes", output, shape, c.classes)
 	}
 	if len(shape) == 2 && shape[1] > 1 && c.classes == 1 {
-		return nil, "", fmt.Errorf("output %q is of shape %v, not of one score a row", output, shape)
+		return nil, "", "", fmt.Errorf("output %q is of shape %v, not of one score a row", output, shape)
 	}
 	name = f.Fresh(output + "_" + OutputName)
 	w := writer{fresh: f.Fresh, constants: map[string]*engine.Tensor{}, names: map[string]int{}}
 	if err := w.write(c, output, name); err != nil {
-		return nil, "", fmt.Errorf("write calibration: %w", err)
+		return nil, "", "", fmt.Errorf("write calibration: %w", err)
+	}
+	if stays, err = w.label(f, m.Info(), c.classes, output, name); err != nil {
+		return nil, "", "", fmt.Errorf("write labels: %w", err)
 	}
 	if err := f.Append(w.nodes, w.constants, output, engine.Spec{Name: name, DType: engine.Float32, Shape: shape}); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if file, err = f.Bytes(); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if _, err := onnx.Read(file, ""); err != nil {
-		return nil, "", fmt.Errorf("read what was written: %w", err)
+		return nil, "", "", fmt.Errorf("read what was written: %w", err)
 	}
-	return file, name, nil
+	return file, name, stays, nil
+}
+
+// label makes the output of labels, where there is one, of the calibrated scores: the node
+// that made it gives it another name.
+func (w *writer) label(f *onnx.File, info *engine.Info, classes int, scores, calibrated string) (stays string, err error) {
+	var label *engine.Spec
+	for i := range info.Outputs {
+		if o := &info.Outputs[i]; o.Name != scores && (o.DType == engine.Int64 || o.DType == engine.String) && len(o.Shape) == 1 {
+			if label != nil {
+				return label.Name + " and " + o.Name + ", of which one may be the label", nil
+			}
+			label = o
+		}
+	}
+	switch {
+	case label == nil:
+		return "", nil
+	case len(info.Classes) != classes || classes < 2:
+		return label.Name + ", since the file does not say which class each score is of", nil
+	case f.Readers()[label.Name] != 1:
+		return label.Name + ", which other nodes read", nil
+	}
+	list := ""
+	if label.DType == engine.String {
+		t, err := engine.Of(info.Classes, classes)
+		if err != nil {
+			return "", err
+		}
+		list = w.name("constant")
+		w.constants[list] = t
+	} else {
+		numbers := make([]int64, classes)
+		for i, s := range info.Classes {
+			if numbers[i], err = strconv.ParseInt(s, 10, 64); err != nil {
+				return label.Name + ", since a class is no whole number", nil
+			}
+		}
+		list = constant(w, numbers, classes)
+	}
+	for _, n := range f.Nodes() {
+		at := slices.Index(n.Outputs, label.Name)
+		if at < 0 {
+			continue
+		}
+		if err := f.SetOutput(n, at, f.Fresh(label.Name+"_uncalibrated")); err != nil {
+			return "", err
+		}
+		best := w.op("ArgMax", graph.Attrs{"axis": {Kind: graph.AttrInt, Int: 1}, "keepdims": {Kind: graph.AttrInt}}, calibrated)
+		w.op("Gather", integer("axis", 0), list, best)
+		w.nodes[len(w.nodes)-1].Outputs[0] = label.Name
+		return "", w.err
+	}
+	return label.Name + ", which no node makes", nil
 }
 
 // writer collects nodes that compute in float64.
