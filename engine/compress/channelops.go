@@ -97,7 +97,7 @@ func (t *tracer) weightOf(n *onnx.FileNode, i, atLeast int) *onnx.Weight {
 // along the second; ConvTranspose has it the other way round.
 func (t *tracer) convolution(n *onnx.FileNode) (why string) {
 	w := t.weightOf(n, 1, 3)
-	if w == nil {
+	if w == nil || w.Len == 0 {
 		return "the weights of " + label(n) + " are no constant of floats"
 	}
 	l, given := t.lanes[n.Inputs[0]]
@@ -112,7 +112,7 @@ func (t *tracer) convolution(n *onnx.FileNode) (why string) {
 			return label(n) + " is a transposed convolution in groups"
 		}
 	}
-	if groups < 1 || w.Shape[0]%groups != 0 || given && n.Op == "Conv" && w.Shape[1]*groups != len(l.parts) {
+	if groups < 1 || w.Shape[0]%groups != 0 || given && w.Shape[takes]*groups != len(l.parts) {
 		return label(n) + " does not fit its weights"
 	}
 	if groups > 1 && w.Shape[1] == 1 {
@@ -178,7 +178,7 @@ func (t *tracer) product(n *onnx.FileNode) (why string) {
 	l, given := t.lanes[n.Inputs[0]]
 	shape := t.shapes[n.Inputs[0]]
 	w, in, out, ok := t.linear(n)
-	if !ok {
+	if !ok || w.Len == 0 {
 		if n.Op == "Gemm" || t.file.Weight(n.Inputs[1]) != nil {
 			return fmt.Sprintf("%s (%s) reads it", label(n), n.Op)
 		}
