@@ -103,7 +103,7 @@ func (s *server) schemaOf(id string) *collector.Schema {
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
-		Events:  func(ctx context.Context, e events.Event) (string, error) { return s.events.Take(ctx, e) },
+		Events:  func(ctx context.Context, e events.Event) (events.Outcome, error) { return s.events.Take(ctx, e) },
 		Capture: s.capturer.Prediction, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
 		KnownError: s.knownError(),
 		Said:       func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -14,16 +15,17 @@ import (
 // eventResult is what became of one CloudEvent.
 type eventResult struct {
 	ID     string `json:"id"`
-	Status string `json:"status"` // "waiting", "recorded" or "refused"
+	Status string `json:"status"` // "waiting", "recorded", "duplicate" or "refused"
 	Error  string `json:"error,omitempty"`
 }
 
 // eventResults is the answer to CloudEvents. Error is set where all were refused.
 type eventResults struct {
-	Accepted int           `json:"accepted"`
-	Refused  int           `json:"refused"`
-	Results  []eventResult `json:"results"`
-	Error    string        `json:"error,omitempty"`
+	Accepted  int           `json:"accepted"`
+	Duplicate int           `json:"duplicate"`
+	Refused   int           `json:"refused"`
+	Results   []eventResult `json:"results"`
+	Error     string        `json:"error,omitempty"`
 }
 
 // cloudEvents takes what payload loggers send, one event or a batch. It answers
@@ -46,8 +48,16 @@ func (s *Server) cloudEvents(c echo.Context) error {
 	for i := range list {
 		r := &out.Results[i]
 		r.ID = list[i].ID
-		if r.Status, err = s.cfg.Events(ctx, list[i]); err == nil {
-			out.Accepted++
+		got, err := s.cfg.Events(ctx, list[i])
+		if err == nil {
+			if r.Status = got.Status; got.Status == events.Duplicate {
+				out.Duplicate++
+			} else {
+				out.Accepted++
+			}
+			if got.Refused > 0 {
+				r.Error = fmt.Sprintf("%d rows are not recorded, of which %s", got.Refused, got.Reason)
+			}
 			continue
 		}
 		f := asFailure(eventError(err))
@@ -57,7 +67,7 @@ func (s *Server) cloudEvents(c echo.Context) error {
 		r.Status, r.Error = "refused", f.message
 		out.Refused++
 	}
-	if out.Accepted == 0 {
+	if out.Refused == len(list) {
 		out.Error = out.Results[0].Error
 		return c.JSON(http.StatusBadRequest, out)
 	}

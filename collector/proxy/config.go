@@ -49,9 +49,9 @@ type Config struct {
 	// describe returns under the version's model.yaml. describe's error is returned
 	// as it is.
 	External func(model, version string, describe func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error)
-	// Events takes one CloudEvent of a payload logger and says whether it waits for
-	// its other half or is recorded; a *events.Refusal is the sender's fault.
-	Events func(ctx context.Context, e events.Event) (string, error)
+	// Events takes one CloudEvent of a payload logger and says what became of it; a
+	// *events.Refusal is the sender's fault.
+	Events func(ctx context.Context, e events.Event) (events.Outcome, error)
 	// Recorded reports whether a prediction of that id is known to be recorded, as
 	// far as can be told without asking the store.
 	Recorded func(model, id string) bool

@@ -6,7 +6,8 @@
 // a file, so that it survives kill -9 as a prediction does: after a restart it waits
 // on. Two halves are one prediction a row, recorded before the first's file is
 // deleted; what a crash between the two leaves is recorded again under the same id,
-// which is a duplicate. A half whose other does not come is recorded alone. Files are
+// which is a duplicate. A half whose other does not come is recorded alone. All rows
+// of a pair are recorded alike, whatever interrupts it (pair.go). Files are
 // encrypted, because what a half holds may be private, which is known only when its
 // model is.
 //

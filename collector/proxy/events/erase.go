@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"time"
 )
 
@@ -33,14 +31,15 @@ type Held struct {
 
 	room   *Room
 	places []place
+	has    map[place]bool
 }
 
 // Hold records what has waited for long enough and then finds, among what waits, the
-// halves that match says yes to, whose other half is refused for now. A half comes as
-// a whole: with every row of its request.
+// halves that match says yes to, whose other half is refused for now; where that is in a
+// file already it is found with it. A half comes as a whole: with every row of its request.
 func (r *Room) Hold(ctx context.Context, match func(*Half) (bool, error)) (*Held, error) {
 	r.sweep(ctx)
-	h := &Held{room: r}
+	h := &Held{room: r, has: map[place]bool{}}
 	r.mu.Lock()
 	places := make([]place, 0, len(r.waiting))
 	for p := range r.waiting {
@@ -63,8 +62,7 @@ func (r *Room) Hold(ctx context.Context, match func(*Half) (bool, error)) (*Held
 func (r *Room) hold(h *Held, p place, match func(*Half) (bool, error)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e, ok := r.waiting[p]
-	if !ok {
+	if _, ok := r.waiting[p]; !ok {
 		return nil // recorded meanwhile
 	}
 	half, err := r.half(p)
@@ -76,9 +74,14 @@ func (r *Room) hold(h *Held, p place, match func(*Half) (bool, error)) error {
 	if err != nil || !yes {
 		return err
 	}
-	e.held = true
-	r.waiting[p] = e
-	h.places = append(h.places, p)
+	for _, p := range []place{p, p.other()} {
+		if e, ok := r.waiting[p]; ok && !h.has[p] {
+			e.held = true
+			r.waiting[p] = e
+			h.has[p] = true
+			h.places = append(h.places, p)
+		}
+	}
 	return nil
 }
 
@@ -140,7 +143,7 @@ func (h *Held) Delete() (left int64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range h.places {
-		if rerr := os.Remove(r.path(p)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		if rerr := removed(r.disk, r.path(p)); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("delete a waiting event: %w", rerr))
 			left++
 			continue
@@ -148,12 +151,8 @@ func (h *Held) Delete() (left int64, err error) {
 		r.bytes -= r.waiting[p].size // none where it is gone already
 		delete(r.waiting, p)
 	}
-	if len(h.places) == 0 || runtime.GOOS == "windows" { // where a folder cannot be synced
+	if len(h.places) == 0 {
 		return left, err
 	}
-	dir, derr := os.Open(r.cfg.Dir)
-	if derr != nil {
-		return left, errors.Join(err, derr)
-	}
-	return left, errors.Join(err, dir.Sync(), dir.Close())
+	return left, errors.Join(err, r.disk.SyncDir(r.cfg.Dir))
 }

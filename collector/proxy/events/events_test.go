@@ -77,7 +77,7 @@ type rig struct {
 	clock *clock
 }
 
-func open(t *testing.T, change func(*Config)) *rig {
+func openRig(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
 	r := &rig{dir: t.TempDir(), rec: &record{rows: map[string]*collector.Imported{}, known: map[string]bool{}}, clock: &clock{now: time.Now()}}
 	r.reopen(t, change)
@@ -113,8 +113,8 @@ func event(h half, id, name, data string) Event {
 
 func (r *rig) must(t *testing.T, e Event, want string) {
 	t.Helper()
-	if got, err := r.Take(t.Context(), e); err != nil || got != want {
-		t.Fatalf("%s of %s: %q %v, want %q", e.Type, e.ID, got, err, want)
+	if got, err := r.Take(t.Context(), e); err != nil || got.Status != want {
+		t.Fatalf("%s of %s: %+v %v, want %q", e.Type, e.ID, got, err, want)
 	}
 }
 
@@ -156,7 +156,7 @@ func TestForms(t *testing.T) {
 		{"Seldon, tensor", "m", `{"data":{"tensor":{"shape":[2,2],"values":[1,2,3,4]}}}`, `{"data":{"tensor":{"shape":[2],"values":[0.5,0.25]}}}`, `[{"f0":1,"f1":2}{"prediction":0.5}][{"f0":3,"f1":4}{"prediction":0.25}]`},
 		{"Seldon, without names", "named", `{"data":{"ndarray":[[41,"basic"]]}}`, `{"data":{"names":[],"ndarray":[[0.25,0.75]]}}`, `[{"age":41,"plan":"basic"}{"prediction":[0.25,0.75]}]`},
 	} {
-		r := open(t, nil)
+		r := openRig(t, nil)
 		r.must(t, event(request, "a", c.model, c.request), Waiting)
 		r.must(t, event(response, "a", c.model, c.response), Recorded)
 		got, n := "", len(r.rec.rows)
@@ -187,14 +187,14 @@ func TestNames(t *testing.T) {
 			name, value, _ := strings.Cut(pair, "=")
 			e.Extensions[name] = value
 		}
-		k, err := open(t, nil).read(e)
+		k, err := openRig(t, nil).read(e)
 		if err != nil || k.Model+" "+k.Version+" "+k.ID != c.want {
 			t.Errorf("%s: %+v %v, want %s", c.extensions, k, err, c.want)
 		}
 	}
 	e := event(request, "e", "m", `{"instances":[1]}`)
 	e.Extensions["traceparent"] = "00-" + strings.Repeat("ab", 16) + "-" + strings.Repeat("cd", 8) + "-01"
-	if k, err := open(t, nil).read(e); err != nil || k.Trace != strings.Repeat("ab", 16) || k.Span != strings.Repeat("cd", 8) {
+	if k, err := openRig(t, nil).read(e); err != nil || k.Trace != strings.Repeat("ab", 16) || k.Span != strings.Repeat("cd", 8) {
 		t.Errorf("%+v %v", k, err)
 	}
 }
@@ -250,7 +250,7 @@ func TestModes(t *testing.T) {
 func TestHalvesJoin(t *testing.T) {
 	const canary = "canary-5544"
 	for _, order := range [][2]half{{request, response}, {response, request}} {
-		r := open(t, func(c *Config) { c.Sync = true })
+		r := openRig(t, func(c *Config) { c.Sync = true })
 		data := map[half]string{request: `{"instances":[["` + canary + `"],["b"]]}`, response: `{"predictions":[1,"` + canary + `"]}`}
 		for range 3 {
 			r.must(t, event(order[0], "a", "m", data[order[0]]), Waiting)
@@ -277,7 +277,7 @@ func TestHalvesJoin(t *testing.T) {
 		if n, size := r.Waiting(); n != 0 || size != 0 || r.files(t) != 0 || len(r.rec.rows) != 2 {
 			t.Fatalf("%d halves of %d bytes, %d files, %d rows", n, size, r.files(t), len(r.rec.rows))
 		}
-		r.must(t, event(order[1], "a", "m", data[order[1]]), Recorded)
+		r.must(t, event(order[1], "a", "m", data[order[1]]), Duplicate)
 		// Sent again when nobody remembers it, a half waits in vain and changes nothing.
 		r.Close()
 		r.reopen(t, nil)
@@ -301,7 +301,7 @@ func must[T any](v T, err error) T {
 // response without a request one without features; of a model that nobody knows yet
 // it is kept, and in the end given up.
 func TestAloneAfterItsTime(t *testing.T) {
-	r := open(t, func(c *Config) { c.Wait, c.GiveUp = time.Minute, time.Hour })
+	r := openRig(t, func(c *Config) { c.Wait, c.GiveUp = time.Minute, time.Hour })
 	r.must(t, event(request, "a", "m", `{"instances":[1,2]}`), Waiting)
 	r.must(t, event(response, "b", "m", `{"predictions":[0.5]}`), Waiting)
 	r.sweep(t.Context())
@@ -364,7 +364,7 @@ func TestAloneAfterItsTime(t *testing.T) {
 
 // TestRefusedEvents are told why, and leave what waits alone.
 func TestRefusedEvents(t *testing.T) {
-	r := open(t, func(c *Config) { c.MaxHalves = 1 })
+	r := openRig(t, func(c *Config) { c.MaxHalves = 1 })
 	for what, e := range map[string]Event{
 		"another type":       {ID: "a", Type: "io.seldon.serving.feedback", Extensions: map[string]string{"inferenceservicename": "m"}, Data: []byte(`{"instances":[1]}`)},
 		"no model":           event(request, "a", "", `{"instances":[1]}`),
@@ -401,7 +401,7 @@ func TestRefusedEvents(t *testing.T) {
 
 // TestTamperedFile is neither believed nor deleted.
 func TestTamperedFile(t *testing.T) {
-	r := open(t, nil)
+	r := openRig(t, nil)
 	r.must(t, event(request, "a", "m", `{"instances":[1]}`), Waiting)
 	for _, path := range must(filepath.Glob(filepath.Join(r.dir, "*"))) {
 		b := must(os.ReadFile(path))
@@ -465,7 +465,7 @@ func ExampleRead() {
 
 // TestHeldHalvesAreNeitherJoinedNorRecorded finds a half, and deletes it or lets it go.
 func TestHeldHalvesAreNeitherJoinedNorRecorded(t *testing.T) {
-	r := open(t, func(c *Config) { c.Wait = time.Hour })
+	r := openRig(t, func(c *Config) { c.Wait = time.Hour })
 	r.must(t, event(request, "known", "m", `{"instances":[1]}`), Waiting)
 	r.must(t, event(response, "known", "m", `{"predictions":[1]}`), Recorded)
 	r.must(t, event(request, "late", "m", `{"instances":[4]}`), Waiting)
@@ -515,5 +515,75 @@ func TestHeldHalvesAreNeitherJoinedNorRecorded(t *testing.T) {
 	no := errors.New("no")
 	if _, err := r.Hold(t.Context(), func(*Half) (bool, error) { return true, no }); !errors.Is(err, no) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestLateAndRepeatedHalves are told what became of their rows.
+func TestLateAndRepeatedHalves(t *testing.T) {
+	r := openRig(t, func(c *Config) { c.Wait = time.Minute })
+	r.rec.known["m"] = true
+	r.must(t, event(request, "late", "m", `{"instances":[1,2]}`), Waiting)
+	r.clock.forward(time.Minute)
+	r.sweep(t.Context())
+	r.must(t, event(response, "late", "m", `{"predictions":[1,2]}`), Duplicate)
+	// Where nobody remembers, both halves that come again are joined, and told the same.
+	r.Close()
+	r.reopen(t, nil)
+	r.must(t, event(request, "late", "m", `{"instances":[1,2]}`), Waiting)
+	r.must(t, event(response, "late", "m", `{"predictions":[1,2]}`), Duplicate)
+	if p := r.rec.rows["m late.1"]; p == nil || p.Status != http.StatusGatewayTimeout || p.Outputs != nil || r.files(t) != 0 {
+		t.Errorf("%+v, %d files", p, r.files(t))
+	}
+}
+
+// TestRowsThatAreRefused: of a pair that fits but for some rows the others are recorded,
+// and its sender is told; those are not made failures later. Where none fits, the other
+// half goes on waiting.
+func TestRowsThatAreRefused(t *testing.T) {
+	r := openRig(t, nil)
+	r.cfg.Record = func(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error) {
+		var fit []*collector.Imported
+		out := make([]collector.ImportResult, len(rows))
+		for i, p := range rows {
+			if out[i] = (collector.ImportResult{Status: collector.ImportRefused, Error: "it must be a number"}); string(p.Outputs["prediction"]) != `"x"` {
+				fit, out[i].Status = append(fit, p), collector.ImportAccepted
+			}
+		}
+		_, err := r.rec.take(ctx, fit)
+		return out, err
+	}
+	r.must(t, event(request, "a", "m", `{"instances":[1,2,3]}`), Waiting)
+	got, err := r.Take(t.Context(), event(response, "a", "m", `{"predictions":[1,"x","x"]}`))
+	if want := (Outcome{Recorded, 2, "row 2: it must be a number"}); got != want || err != nil {
+		t.Errorf("%+v %v", got, err)
+	}
+	r.must(t, event(request, "b", "m", `{"instances":[1,2]}`), Waiting)
+	var refused *Refusal
+	if _, err := r.Take(t.Context(), event(response, "b", "m", `{"predictions":["x","x"]}`)); !errors.As(err, &refused) || r.files(t) != 1 {
+		t.Errorf("%v, %d files", err, r.files(t))
+	}
+	r.clock.forward(time.Hour)
+	r.sweep(t.Context())
+	if len(r.rec.rows) != 3 || r.rec.rows["m b.1"].Status != http.StatusGatewayTimeout || r.files(t) != 0 {
+		t.Errorf("%v, %d files", r.rec.rows, r.files(t))
+	}
+}
+
+// TestHeldPair: both halves are found and deleted where either is the subject's.
+func TestHeldPair(t *testing.T) {
+	r := openRig(t, nil)
+	r.must(t, event(request, "a", "m", `{"instances":[{"owner":"o"},{"owner":"p"}]}`), Waiting)
+	r.rec.err = collector.ErrFull
+	if _, err := r.Take(t.Context(), event(response, "a", "m", `{"predictions":[1,2]}`)); !errors.Is(err, collector.ErrFull) || r.files(t) != 2 {
+		t.Fatalf("%v, %d files", err, r.files(t))
+	}
+	h, err := r.Hold(t.Context(), func(x *Half) (bool, error) { return x.Half == "request", nil })
+	if err != nil || h.Len() != 2 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	r.rec.err = nil
+	r.sweep(t.Context())
+	if left, err := h.Delete(); left != 0 || err != nil || r.files(t) != 0 || len(r.rec.rows) != 0 {
+		t.Errorf("%d left, %v, %d files, %v", left, err, r.files(t), r.rec.rows)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -88,18 +87,29 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// What became of an event.
+// Outcome is what became of an event.
+type Outcome struct {
+	Status string // one of the constants below
+	// Refused are rows that could not be recorded beside the others, and Reason is why the
+	// first of them could not.
+	Refused int
+	Reason  string
+}
+
+// What becomes of an event.
 const (
-	Waiting  = "waiting"  // for its other half, in a file
-	Recorded = "recorded" // both are predictions
+	Waiting   = "waiting"                 // for its other half, in a file
+	Recorded  = "recorded"                // both are predictions
+	Duplicate = collector.ImportDuplicate // its rows were recorded before, of both halves or of one alone: nothing changed
 )
 
 // Room joins halves. It is safe for concurrent use; Close ends its goroutine.
 type Room struct {
 	cfg  Config
+	disk filesystem
 	seal func() (*sealer, error)
 	stop context.CancelFunc
-	done chan struct{}
+	over chan struct{}
 	// watched is what publishes the metrics.
 	watched metric.Registration
 
@@ -107,21 +117,23 @@ type Room struct {
 	mu      sync.Mutex
 	waiting map[place]entry
 	bytes   int64
-	// joined are the latest keys whose halves are recorded, by their place in ring:
-	// a half of them that comes again need not wait for nothing.
-	joined map[string]bool
-	ring   []string
-	next   int
+	// done are the latest keys that are recorded, by their place in ring: a half of
+	// them that comes again, or too late, need not wait for nothing.
+	done map[string]bool
+	ring []string
+	next int
 }
 
-// rememberJoined is how many of them are remembered.
-const rememberJoined = 1 << 14
+// rememberDone is how many of them are remembered.
+const rememberDone = 1 << 14
 
 // place is a half by what it is a half of.
 type place struct {
 	key  string // hash of model, version and id; a file's name
 	half half
 }
+
+func (p place) other() place { return place{p.key, p.half.other()} }
 
 type entry struct {
 	since time.Time
@@ -132,6 +144,10 @@ type entry struct {
 	told bool
 	// held says that somebody is about to delete it: it is not recorded meanwhile.
 	held bool
+	// alone says, in the file's name, that its rows are being recorded without the
+	// other half: should it come now, it is too late. unsynced says that a power cut may
+	// bring the name before back.
+	alone, unsynced bool
 }
 
 // kept is what a file holds.
@@ -147,18 +163,12 @@ type kept struct {
 	Data    []byte    `json:"data"`
 }
 
-// Open takes up the halves that wait in the folder.
+// Open takes up the halves that wait in the folder. Pairs that a crash interrupted are
+// recorded at once, in the background.
 func Open(cfg Config) (*Room, error) {
-	cfg, err := cfg.withDefaults()
+	r, err := open(cfg, osFS{})
 	if err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of events: %w", err)
-	}
-	r := &Room{cfg: cfg, waiting: map[place]entry{}, joined: map[string]bool{}, ring: make([]string, rememberJoined), done: make(chan struct{}), seal: sync.OnceValues(func() (*sealer, error) { return newSealer(cfg.Key) })}
-	if err := r.find(); err != nil {
-		return nil, fmt.Errorf("open the folder of events: %w", err)
 	}
 	if err := r.observe(); err != nil {
 		return nil, fmt.Errorf("observe events: %w", err)
@@ -166,18 +176,34 @@ func Open(cfg Config) (*Room, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() {
-		defer close(r.done)
-		every := time.NewTicker(max(min(cfg.Wait/10, 10*time.Second), time.Millisecond))
+		defer close(r.over)
+		every := time.NewTicker(max(min(r.cfg.Wait/10, 10*time.Second), time.Millisecond))
 		defer every.Stop()
 		for {
+			r.sweep(ctx)
 			select {
 			case <-ctx.Done():
 				return
 			case <-every.C:
-				r.sweep(ctx)
 			}
 		}
 	}()
+	return r, nil
+}
+
+// open is Open but for what goes on by itself.
+func open(cfg Config, disk filesystem) (*Room, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := disk.MkdirAll(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("make the folder of events: %w", err)
+	}
+	r := &Room{cfg: cfg, disk: disk, waiting: map[place]entry{}, done: map[string]bool{}, ring: make([]string, rememberDone), over: make(chan struct{}), seal: sync.OnceValues(func() (*sealer, error) { return newSealer(cfg.Key) })}
+	if err := r.find(); err != nil {
+		return nil, fmt.Errorf("open the folder of events: %w", err)
+	}
 	return r, nil
 }
 
@@ -204,7 +230,7 @@ func (r *Room) observe() error {
 // Close leaves what waits to the next Open.
 func (r *Room) Close() {
 	r.stop()
-	<-r.done
+	<-r.over
 	if err := r.watched.Unregister(); err != nil {
 		r.cfg.Logger.Warn("events go on being observed", "error", err)
 	}
@@ -217,60 +243,82 @@ func (r *Room) Waiting() (halves int, bytes int64) {
 	return len(r.waiting), r.bytes
 }
 
-const suffix = ".half"
+// Endings of the files' names.
+const (
+	suffix      = ".half"
+	suffixAlone = ".alone"
+	unfinished  = ".new"
+)
 
 // find lists the files of an earlier process.
 func (r *Room) find() error {
-	files, err := os.ReadDir(r.cfg.Dir)
+	files, err := r.disk.List(r.cfg.Dir)
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		name, whole := strings.CutSuffix(f.Name(), suffix)
+		name, waits := strings.CutSuffix(f.Name(), suffix)
+		name, alone := strings.CutSuffix(name, suffixAlone)
 		key, h, ok := strings.Cut(name, ".")
-		if !whole || !ok || half(h) != request && half(h) != response {
-			if strings.HasSuffix(f.Name(), ".new") { // it was not acknowledged
-				if err := os.Remove(filepath.Join(r.cfg.Dir, f.Name())); err != nil {
+		if !waits && !alone || !ok || half(h) != request && half(h) != response {
+			if strings.HasSuffix(f.Name(), unfinished) { // it was not acknowledged
+				if err := r.disk.Remove(filepath.Join(r.cfg.Dir, f.Name())); err != nil {
 					return err
 				}
 			}
 			continue
 		}
-		info, err := f.Info()
-		if err != nil {
-			return err
+		e := entry{since: f.ModTime(), due: f.ModTime().Add(r.cfg.Wait), size: f.Size(), alone: alone}
+		if alone {
+			e.due = time.Time{} // what was begun is finished first
 		}
-		r.waiting[place{key, half(h)}] = entry{since: info.ModTime(), due: info.ModTime().Add(r.cfg.Wait), size: info.Size()}
-		r.bytes += info.Size()
+		r.waiting[place{key, half(h)}] = e
+		r.bytes += f.Size()
+	}
+	for p, e := range r.waiting {
+		if _, whole := r.waiting[p.other()]; whole {
+			e.due = time.Time{}
+			r.waiting[p] = e
+		}
+	}
+	if len(r.waiting) > 0 && r.cfg.Sync { // the names that the last process left
+		return r.disk.SyncDir(r.cfg.Dir)
 	}
 	return nil
 }
 
 func (r *Room) path(p place) string {
-	return filepath.Join(r.cfg.Dir, p.key+"."+string(p.half)+suffix)
+	if r.waiting[p].alone {
+		return r.named(p, suffixAlone)
+	}
+	return r.named(p, suffix)
 }
 
-// Take takes one event. When it returns nil the event is in a file (Waiting), or
-// recorded with its other half (Recorded). A *Refusal must not be sent again; after
-// any other error the event may be.
-func (r *Room) Take(ctx context.Context, e Event) (string, error) {
+func (r *Room) named(p place, ending string) string {
+	return filepath.Join(r.cfg.Dir, p.key+"."+string(p.half)+ending)
+}
+
+// Take takes one event. When it returns nil the event is in a file (Waiting), or its
+// rows are recorded. A *Refusal must not be sent again; after any other error the event
+// may be.
+func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
 	k, err := r.read(e)
 	if err != nil {
-		return "", err
+		return Outcome{}, err
 	}
 	p := place{keyOf(k), k.Half}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.joined[p.key] {
-		return Recorded, nil
+	if r.done[p.key] {
+		return Outcome{Status: Duplicate}, nil
 	}
-	if _, ok := r.waiting[place{p.key, p.half.other()}]; ok {
-		return r.join(ctx, k, place{p.key, p.half.other()})
+	if _, ok := r.waiting[p.other()]; ok {
+		return r.join(ctx, p, k)
 	}
 	if _, ok := r.waiting[p]; ok {
-		return Waiting, nil // it came before
+		return Outcome{Status: Waiting}, nil // it came before
 	}
-	return Waiting, r.keep(p, k)
+	return Outcome{Status: Waiting}, r.keep(p, k, 0)
 }
 
 // read checks an event, its payload included, so that what waits can be used.
@@ -323,50 +371,6 @@ func keyOf(k *kept) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// join records two halves and then deletes the file of the one that waited.
-func (r *Room) join(ctx context.Context, k *kept, other place) (string, error) {
-	if r.waiting[other].held {
-		return "", fmt.Errorf("the other half is being searched or erased: %w", collector.ErrUnavailable)
-	}
-	o, err := r.load(other)
-	if err != nil {
-		return "", err
-	}
-	req, res := o, k
-	if k.Half == request {
-		req, res = k, o
-	}
-	rows, err := r.rows(req, res)
-	if err != nil {
-		return "", err
-	}
-	if reason, err := r.record(ctx, rows); err != nil {
-		return "", err
-	} else if reason != "" {
-		return "", refuse(reason) // the other half goes on waiting, and is recorded alone
-	}
-	r.drop(other)
-	delete(r.joined, r.ring[r.next])
-	r.ring[r.next] = other.key
-	r.joined[other.key] = true
-	r.next = (r.next + 1) % rememberJoined
-	return Recorded, nil
-}
-
-// record records rows. reason is why some of them are refused.
-func (r *Room) record(ctx context.Context, rows []*collector.Imported) (reason string, err error) {
-	results, err := r.cfg.Record(ctx, rows)
-	if err != nil {
-		return "", err
-	}
-	for _, x := range results {
-		if x.Status == collector.ImportRefused {
-			return x.Error, nil
-		}
-	}
-	return "", nil
-}
-
 // rows makes predictions of two halves, or of one.
 func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 	any := req
@@ -408,9 +412,14 @@ func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 	return rows, nil
 }
 
-// keep puts a half into a file, whole or not at all.
-func (r *Room) keep(p place, k *kept) error {
-	if len(r.waiting) >= r.cfg.MaxHalves || r.bytes+int64(len(k.Data)) > r.cfg.MaxBytes {
+// keep puts a half into a file, whole or not at all. beyond is by how much, as a part of
+// them, the bounds may be passed: one in beyond.
+func (r *Room) keep(p place, k *kept, beyond int) error {
+	halves, bytes := r.cfg.MaxHalves, r.cfg.MaxBytes
+	if beyond > 0 {
+		halves, bytes = halves+1+halves/beyond, bytes+bytes/int64(beyond)
+	}
+	if len(r.waiting) >= halves || r.bytes+int64(len(k.Data)) > bytes {
 		return fmt.Errorf("%d events of %d bytes wait for their other half: %w", len(r.waiting), r.bytes, collector.ErrFull)
 	}
 	plain, err := json.Marshal(k)
@@ -422,7 +431,7 @@ func (r *Room) keep(p place, k *kept) error {
 		return fmt.Errorf("keep an event: %w", err)
 	}
 	data := s.seal(plain, []byte(p.key+string(p.half)))
-	if err := writeWhole(r.path(p), data, r.cfg.Sync); err != nil {
+	if err := writeWhole(r.disk, r.path(p), data, r.cfg.Sync); err != nil {
 		return fmt.Errorf("keep an event: %w: %w", collector.ErrFull, err)
 	}
 	r.waiting[p] = entry{since: k.Since, due: k.Since.Add(r.cfg.Wait), size: int64(len(data))}
@@ -431,7 +440,7 @@ func (r *Room) keep(p place, k *kept) error {
 }
 
 func (r *Room) load(p place) (*kept, error) {
-	data, err := os.ReadFile(r.path(p))
+	data, err := r.disk.Read(r.path(p))
 	if err != nil {
 		return nil, fmt.Errorf("read an event: %w", err)
 	}
@@ -453,88 +462,11 @@ func (r *Room) load(p place) (*kept, error) {
 // drop deletes a half's file. Where that fails the half stays, and what it is
 // recorded as later is a duplicate.
 func (r *Room) drop(p place) {
-	if err := os.Remove(r.path(p)); err != nil {
+	if err := removed(r.disk, r.path(p)); err != nil {
 		r.cfg.Logger.Error("the file of an event that is recorded cannot be deleted", "error", err)
+		r.later(p)
 		return
 	}
 	r.bytes -= r.waiting[p].size
 	delete(r.waiting, p)
-}
-
-// sweep records alone what has waited for long enough.
-func (r *Room) sweep(ctx context.Context) {
-	r.mu.Lock()
-	var late []place
-	for p, e := range r.waiting {
-		if !r.cfg.Now().Before(e.due) {
-			late = append(late, p)
-		}
-	}
-	r.mu.Unlock()
-	for _, p := range late {
-		if ctx.Err() != nil {
-			return
-		}
-		r.alone(ctx, p)
-	}
-}
-
-func (r *Room) alone(ctx context.Context, p place) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e, ok := r.waiting[p]
-	if !ok || e.held {
-		return // its other half has come, or it is about to be erased
-	}
-	// What is wrong may repeat names out of the event, and is not for the log.
-	// The model, the version and the id are the sender's to find it by.
-	k, refused, err := r.recordAlone(ctx, p)
-	what := []any{"half", p.half}
-	if k != nil {
-		what = append(what, "model", cut(k.Model), "version", cut(k.Version), "id", cut(r.cfg.LogID(k.ID)))
-	}
-	switch {
-	case err == nil && !refused:
-		r.drop(p)
-	case refused && r.cfg.Now().Sub(e.since) >= r.cfg.GiveUp:
-		r.cfg.Logger.Error("an event is given up: it fits no version that is known", append(what, "waited", r.cfg.GiveUp)...)
-		r.drop(p)
-	default:
-		if !e.told {
-			r.cfg.Logger.Warn("an event whose other half has not come cannot be recorded alone yet, and is kept", append(what, "fits", !refused)...)
-		}
-		e.told, e.due = true, r.cfg.Now().Add(r.cfg.Wait)
-		r.waiting[p] = e
-	}
-}
-
-// cut bounds a name out of an event in a line of the log.
-func cut(s string) string {
-	const limit = 100
-	if len(s) <= limit {
-		return s
-	}
-	return strings.ToValidUTF8(s[:limit], "") + "..."
-}
-
-// recordAlone records a half, which it returns, without the other. refused says that its
-// rows fit no version, so far.
-func (r *Room) recordAlone(ctx context.Context, p place) (k *kept, refused bool, err error) {
-	if k, err = r.load(p); err != nil {
-		return nil, false, err
-	}
-	req, res := k, (*kept)(nil)
-	if k.Half == response {
-		req, res = nil, k
-	}
-	var wrong *Refusal
-	rows, err := r.rows(req, res)
-	if errors.As(err, &wrong) {
-		return k, true, nil
-	}
-	if err != nil {
-		return k, false, err
-	}
-	reason, err := r.record(ctx, rows)
-	return k, reason != "", err
 }

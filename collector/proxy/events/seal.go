@@ -7,10 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"runtime"
 )
 
 // sealer encrypts files (AES-256-GCM, a random nonce before each).
@@ -45,31 +41,4 @@ func (s *sealer) open(data, about []byte) ([]byte, error) {
 		return nil, errors.New("the file is too short")
 	}
 	return s.aead.Open(nil, data[:n], data[n:], about)
-}
-
-// writeWhole writes a file under another name first: a crash leaves it whole or not
-// there.
-func writeWhole(path string, data []byte, sync bool) (err error) {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil && sync {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path+".new"))
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	if !sync || runtime.GOOS == "windows" { // where a folder cannot be synced
-		return nil
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("sync its folder: %w", err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -1,0 +1,419 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+var errCrashed = errors.New("the machine is down")
+
+// memFile is a file in memory: what programs see, and what would survive a power cut.
+type memFile struct{ data, synced []byte }
+
+// memDisk is a file system in memory that goes down at the operation it is told to. An
+// append to the spool is one of its operations, too.
+type memDisk struct {
+	now, durable map[string]*memFile
+	rng          *rand.Rand
+	ops, crashAt int // 0: never
+	down         bool
+	fail         func(op, name string) error
+}
+
+func newMemDisk(seed uint64) *memDisk {
+	return &memDisk{now: map[string]*memFile{}, durable: map[string]*memFile{}, rng: rand.New(rand.NewPCG(seed, 1))}
+}
+
+// step counts an operation that changes something. done says that it is carried out,
+// which of one that the crash interrupts is as chance has it.
+func (m *memDisk) step(op, name string) (done bool, err error) {
+	if m.down {
+		return false, errCrashed
+	}
+	m.ops++
+	if m.ops == m.crashAt {
+		m.down = true
+		return m.rng.IntN(2) == 0, errCrashed
+	}
+	if m.fail != nil {
+		err = m.fail(op, filepath.Base(name))
+	}
+	return err == nil, err
+}
+
+func (m *memDisk) MkdirAll(string) error { return nil }
+
+func (m *memDisk) List(string) ([]fs.FileInfo, error) {
+	var out []fs.FileInfo
+	for name, f := range m.now {
+		out = append(out, memInfo{filepath.Base(name), int64(len(f.data))})
+	}
+	return out, nil
+}
+
+type memInfo struct {
+	name string
+	size int64
+}
+
+func (i memInfo) Name() string     { return i.name }
+func (i memInfo) Size() int64      { return i.size }
+func (memInfo) Mode() fs.FileMode  { return 0o600 }
+func (memInfo) ModTime() time.Time { return began }
+func (memInfo) IsDir() bool        { return false }
+func (memInfo) Sys() any           { return nil }
+
+func (m *memDisk) Read(name string) ([]byte, error) {
+	if m.down {
+		return nil, errCrashed
+	}
+	f, ok := m.now[name]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return slices.Clone(f.data), nil
+}
+
+func (m *memDisk) Write(name string, data []byte, sync bool) error {
+	done, err := m.step("write", name)
+	if err == nil || done {
+		f := &memFile{data: slices.Clone(data)}
+		if err != nil { // torn
+			f.data = f.data[:m.rng.IntN(len(data)+1)]
+		}
+		m.now[name] = f
+	}
+	if err != nil || !sync {
+		return err
+	}
+	if _, err := m.step("sync", name); err != nil {
+		return err
+	}
+	m.now[name].synced = slices.Clone(data)
+	return nil
+}
+
+func (m *memDisk) Rename(from, to string) error {
+	done, err := m.step("rename", from)
+	if done {
+		if m.now[from] == nil {
+			return fs.ErrNotExist
+		}
+		m.now[to] = m.now[from]
+		delete(m.now, from)
+	}
+	return err
+}
+
+func (m *memDisk) Remove(name string) error {
+	done, err := m.step("remove", name)
+	if done {
+		if m.now[name] == nil {
+			return errors.Join(err, fs.ErrNotExist)
+		}
+		delete(m.now, name)
+	}
+	return err
+}
+
+func (m *memDisk) SyncDir(string) error {
+	_, err := m.step("syncdir", "")
+	if err == nil {
+		m.durable = maps.Clone(m.now)
+	}
+	return err
+}
+
+// after is what the next start finds: after the death of a process all that was written,
+// after a power cut what was synced, and of the rest what chance has it. Of a rename
+// that was not synced either name is there, as a journal keeps it.
+func (m *memDisk) after(power bool) *memDisk {
+	next := newMemDisk(m.rng.Uint64())
+	names := m.now
+	if power {
+		names = map[string]*memFile{}
+		files := map[*memFile][2]string{}
+		for name, f := range m.durable {
+			files[f] = [2]string{name, ""}
+		}
+		for name, f := range m.now {
+			files[f] = [2]string{files[f][0], name}
+		}
+		for f, name := range files {
+			if at := name[m.rng.IntN(2)]; at != "" {
+				names[at] = f
+			}
+		}
+	}
+	for name, f := range names {
+		data := f.data
+		if power {
+			data = f.synced
+		}
+		next.now[name] = &memFile{data: slices.Clone(data), synced: slices.Clone(data)}
+	}
+	next.durable = maps.Clone(next.now)
+	return next
+}
+
+var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// rowsSent is how many rows the pairs here have.
+const rowsSent = 3
+
+var sentData = map[half]string{request: `{"instances":[1,2,3]}`, response: `{"predictions":[4,5,6]}`}
+
+// world is a sender, and a spool that has every row of which it was told.
+type world struct {
+	disk  *memDisk
+	room  *Room
+	now   time.Time
+	power bool
+	rows  map[string]string // what of a row is recorded: "both", "request" or "response"
+	acked map[half]string
+	known bool
+}
+
+func (w *world) record(_ context.Context, rows []*collector.Imported) ([]collector.ImportResult, error) {
+	out := make([]collector.ImportResult, len(rows))
+	for i, p := range rows {
+		of := "both"
+		switch {
+		case p.Outputs == nil:
+			of = string(request)
+		case p.Features == nil:
+			of = string(response)
+		}
+		if w.known = w.known || of == "both"; !w.known {
+			out[i] = collector.ImportResult{Status: collector.ImportRefused, Error: "not known"}
+			continue
+		}
+		if w.rows[p.ID] != "" {
+			out[i].Status = collector.ImportDuplicate
+			continue
+		}
+		done, err := w.disk.step("row", p.ID)
+		if done {
+			w.rows[p.ID] = of
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[i].Status = collector.ImportAccepted
+	}
+	return out, nil
+}
+
+func (w *world) start() error {
+	var err error
+	w.room, err = open(Config{
+		Dir: "/events", Key: func() ([]byte, error) { return []byte("a secret of the machine's"), nil }, Sync: w.power, Record: w.record,
+		Names: func(string, string) []string { return nil }, Wait: time.Minute, Now: func() time.Time { return w.now }, Logger: slog.New(slog.DiscardHandler),
+	}, w.disk)
+	return err
+}
+
+// send is a sender that tries a half once; where it is acknowledged it does not again.
+func (w *world) send(h half) error {
+	if w.acked[h] != "" {
+		return nil
+	}
+	got, err := w.room.Take(context.Background(), event(h, "a", "m", sentData[h]))
+	if err == nil {
+		w.acked[h] = got.Status
+	}
+	return err
+}
+
+// settle lets all time pass, and the model become known, so that nothing waits any more.
+func (w *world) settle() {
+	w.known = true
+	for range 5 {
+		w.now = w.now.Add(time.Minute)
+		w.room.sweep(context.Background())
+	}
+}
+
+// check holds that all rows are recorded and alike, or none where nothing was
+// acknowledged, and that answers are true.
+func (w *world) check(t *testing.T, what string) {
+	t.Helper()
+	kinds := map[string]int{}
+	for _, of := range w.rows {
+		kinds[of]++
+	}
+	if n, _ := w.room.Waiting(); n > 0 || len(w.disk.now) > 0 {
+		t.Fatalf("%s: %d halves wait, %d files, %v", what, n, len(w.disk.now), kinds)
+	}
+	switch {
+	case len(kinds) > 1 || len(w.rows) != 0 && len(w.rows) != rowsSent:
+		t.Fatalf("%s: the rows are not recorded alike: %v", what, w.rows)
+	case len(w.acked) > 0 && len(w.rows) == 0:
+		t.Fatalf("%s: %v acknowledged, and nothing recorded", what, w.acked)
+	}
+	for h, answer := range w.acked {
+		if answer == Recorded && kinds["both"] == 0 {
+			t.Fatalf("%s: the %s was answered %q, and is not: %v", what, h, answer, kinds)
+		}
+	}
+}
+
+// stories are what happens to a pair until all is well, or the machine goes down.
+var stories = map[string]func(w *world) error{
+	"in time": func(w *world) error {
+		return errors.Join(w.send(request), w.send(response))
+	},
+	"in the other order": func(w *world) error {
+		return errors.Join(w.send(response), w.send(request))
+	},
+	"too late": func(w *world) error {
+		err := w.send(request)
+		w.now = w.now.Add(2 * time.Minute)
+		w.room.sweep(context.Background())
+		return errors.Join(err, w.send(response))
+	},
+	"too late, of a model that is not known before": func(w *world) error {
+		w.known = false
+		err := w.send(request)
+		w.now = w.now.Add(2 * time.Minute)
+		w.room.sweep(context.Background())
+		return errors.Join(err, w.send(response))
+	},
+}
+
+// TestCrashAtEveryOperation: whatever a crash interrupts, the rows of a pair are recorded
+// alike in the end, whether the sender comes again or not, and soon or late.
+func TestCrashAtEveryOperation(t *testing.T) {
+	crashes := 0
+	for name, story := range stories {
+		for _, power := range []bool{false, true} {
+			for seed := range uint64(8) {
+				for again := range 8 { // which comes again, and whether first some time passes
+					for k := 1; ; k++ {
+						w := &world{disk: newMemDisk(seed), now: began, power: power, rows: map[string]string{}, acked: map[half]string{}, known: true}
+						if err := w.start(); err != nil {
+							t.Fatal(err)
+						}
+						what := fmt.Sprintf("%s, power %t, seed %d, again %d, operation %d", name, power, seed, again, k)
+						w.disk.crashAt = k
+						if err := story(w); err != nil && !w.disk.down {
+							t.Fatalf("%s: %v", what, err)
+						}
+						down := w.disk.down
+						crashes++
+						w.recover(t, what, again, int(seed))
+						w.check(t, what)
+						if !down {
+							break
+						}
+					}
+				}
+			}
+		}
+	}
+	if crashes < 1000 {
+		t.Errorf("%d crashes: the test proves nothing", crashes)
+	}
+}
+
+// recover starts again, goes down once more on the way, and then ends well.
+func (w *world) recover(t *testing.T, what string, again, secondCrash int) {
+	t.Helper()
+	for _, at := range []int{secondCrash, 0} {
+		w.disk = w.disk.after(w.power)
+		w.disk.crashAt = at
+		if err := w.start(); err != nil && !w.disk.down {
+			t.Fatalf("%s: start: %v", what, err)
+		}
+		if w.disk.down {
+			continue
+		}
+		if again&4 != 0 {
+			w.now = w.now.Add(2 * time.Minute)
+		}
+		w.room.sweep(context.Background())
+		for i, h := range []half{request, response} {
+			if again&(1<<i) == 0 {
+				continue
+			}
+			if err := w.send(h); err != nil && !w.disk.down {
+				t.Fatalf("%s: the %s again: %v", what, h, err)
+			}
+		}
+	}
+	w.settle()
+}
+
+// TestErrorAtEveryOperation: what fails without a crash, a full disk or a full spool, leaves
+// no half pair either, and what is not acknowledged may be sent again.
+func TestErrorAtEveryOperation(t *testing.T) {
+	for name, story := range stories {
+		for _, power := range []bool{false, true} {
+			for again := range 4 {
+				for k, more := 1, true; more; k++ {
+					for _, lasts := range []int{1, 2, 7} {
+						w := &world{disk: newMemDisk(1), now: began, power: power, rows: map[string]string{}, acked: map[half]string{}, known: true}
+						if err := w.start(); err != nil {
+							t.Fatal(err)
+						}
+						w.disk.fail = func(op, _ string) error {
+							if op != "remove" && w.disk.ops >= k && w.disk.ops < k+lasts {
+								return fmt.Errorf("%s: %w", op, collector.ErrFull)
+							}
+							return nil
+						}
+						what := fmt.Sprintf("%s, power %t, again %d, %d errors from operation %d", name, power, again, lasts, k)
+						if err := story(w); err != nil && !errors.Is(err, collector.ErrFull) {
+							t.Fatalf("%s: %v", what, err)
+						}
+						w.disk.fail = nil
+						for i, h := range []half{request, response} {
+							if again&(1<<i) == 0 {
+								continue
+							}
+							if err := w.send(h); err != nil {
+								t.Fatalf("%s: the %s again: %v", what, h, err)
+							}
+						}
+						w.settle()
+						w.check(t, what)
+						more = w.disk.ops >= k
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestFilesThatCannotBeDeleted leaves what was recorded once, and says so for ever.
+func TestFilesThatCannotBeDeleted(t *testing.T) {
+	w := &world{disk: newMemDisk(1), now: began, rows: map[string]string{}, acked: map[half]string{}, known: true}
+	if err := w.start(); err != nil {
+		t.Fatal(err)
+	}
+	w.disk.fail = func(op, name string) error {
+		if op == "remove" && strings.HasSuffix(name, suffix) {
+			return errors.New("no")
+		}
+		return nil
+	}
+	if err := stories["in time"](w); err != nil || w.acked[response] != Recorded {
+		t.Fatalf("%v %v", w.acked, err)
+	}
+	w.settle()
+	w.disk.fail = nil
+	w.settle()
+	w.check(t, "files that could not be deleted for a time")
+}
