@@ -1,10 +1,12 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -374,5 +376,41 @@ func TestLostCursorIsToldOn(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMendedDamageIsTold: a header or a cursor that is mended at a start is named in the
+// log, and a folder that is whole is not.
+func TestMendedDamageIsTold(t *testing.T) {
+	disk, data, _ := smallFolder(t, 3)
+	flip := func(b []byte, at int) []byte {
+		b = slices.Clone(b)
+		b[at] ^= 0xff
+		return b
+	}
+	cursorData := disk.now[join("/spool", cursorName)].data
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{segmentName(1), data, ""},
+		{segmentName(1), flip(data, 9), "file=" + segmentName(1)},
+		{cursorName, flip(cursorData, 20), "file=" + cursorName},
+		{cursorName, flip(cursorData, cursorSlot+20), "kept=" + join("/spool", cursorName)},
+	} {
+		var log bytes.Buffer
+		cfg := smallConfig(LevelProcess)
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s, err := open(cfg, folderWith(disk, c.name, c.data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if c.want == "" && log.Len() > 0 || !strings.Contains(log.String(), c.want) {
+			t.Errorf("%s: the log says %q, want %q", c.name, log.String(), c.want)
+		}
 	}
 }

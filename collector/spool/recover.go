@@ -72,6 +72,9 @@ func (s *Spool) openCursor(exists bool, last uint64) error {
 			return fmt.Errorf("read cursor: %w", err)
 		}
 		if c != nil {
+			if damaged {
+				s.cfg.Logger.Warn("spool cursor is damaged in one of its two places: the other counts", "dir", s.cfg.Dir, "file", cursorName)
+			}
 			s.cursor, s.cursorFile = *c, f
 			return nil
 		}
@@ -173,6 +176,9 @@ func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
 			return fmt.Errorf("recover segment %q: %w", segmentName(n), err)
 		}
 		if keep {
+			if headers[i] == nil {
+				s.cfg.Logger.Warn("spool segment has a damaged header: its records are read all the same", "dir", s.cfg.Dir, "file", segmentName(n))
+			}
 			s.segments = append(s.segments, seg)
 		}
 	}
