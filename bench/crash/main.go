@@ -7,6 +7,7 @@
 //   - every acknowledged prediction and label is stored (nothing lost),
 //   - every stored one was attempted (nothing made up),
 //   - none is stored twice,
+//   - the rows of one pair of CloudEvents are stored alike, all with both halves or all with one,
 //   - the rollups are the sums of the rows.
 //
 // With -disk the data lies on a file system of that many MiB in memory, which is filled
@@ -39,11 +40,17 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // model is a two-tree XGBoost file small enough to stand here: what matters is
 // the path of the record, not the number.
 const model = `{"learner":{"attributes":{},"feature_names":["a","b"],"feature_types":["float","float"],"gradient_booster":{"model":{"cats":{"enc":[],"feature_segments":[],"sorted_idx":[]},"gbtree_model_param":{"num_parallel_tree":"1","num_trees":"1"},"iteration_indptr":[0,1],"tree_info":[0],"trees":[{"base_weights":[0,-0.4,0.4],"categories":[],"categories_nodes":[],"categories_segments":[],"categories_sizes":[],"default_left":[0,0,0],"id":0,"left_children":[1,-1,-1],"loss_changes":[1,0,0],"parents":[2147483647,0,0],"right_children":[2,-1,-1],"split_conditions":[0.5,-0.4,0.4],"split_indices":[0,0,0],"split_type":[0,0,0],"sum_hessian":[10,5,5],"tree_param":{"num_deleted":"0","num_feature":"2","num_nodes":"3","size_leaf_vector":"1"}}]},"name":"gbtree"},"learner_model_param":{"base_score":"5E-1","boost_from_average":"1","num_class":"0","num_feature":"2","num_target":"1"},"objective":{"name":"binary:logistic","reg_loss_param":{"scale_pos_weight":"1"}}},"version":[2,1,4]}`
+
+// pairTimeout is short, so that halves whose other does not come are recorded alone
+// while the trial lasts.
+const pairTimeout = 8 * time.Second
 
 type options struct {
 	kills      int
@@ -109,7 +116,7 @@ func run(o options) (err error) {
 		}
 		defer func() { err = errors.Join(err, unmount(data)) }()
 	}
-	t := &trial{options: o, dir: dir, random: rand.New(rand.NewPCG(o.seed, 1)), acked: map[string]bool{}, ackedLabels: map[int64]bool{}}
+	t := &trial{options: o, dir: dir, random: rand.New(rand.NewPCG(o.seed, 1)), acked: map[string]bool{}, ackedLabels: map[int64]bool{}, pairs: map[string]pair{}}
 	if t.addr, err = freeAddress(); err != nil {
 		return err
 	}
@@ -153,7 +160,7 @@ func prepare(dir string, o *options) error {
 		}
 	}
 	for _, level := range []string{"process", "machine"} {
-		if err := os.WriteFile(filepath.Join(dir, level+".yaml"), []byte("capture: {durability: "+level+"}\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, level+".yaml"), []byte("capture: {durability: "+level+", pair_timeout: "+pairTimeout.String()+"}\n"), 0o600); err != nil {
 			return err
 		}
 	}
@@ -185,6 +192,14 @@ type trial struct {
 	acked             map[string]bool
 	ackedLabels       map[int64]bool
 	killed            map[string]int
+	pairs             map[string]pair // of CloudEvents, by the id of both halves
+}
+
+// pair is what was sent as CloudEvents: so many rows, of which at least one half is
+// acknowledged or none.
+type pair struct {
+	rows  int
+	acked bool
 }
 
 // level is the durability of the next start. Tables made at machine serve process as
@@ -257,9 +272,9 @@ func (t *trial) clients(ctx context.Context) *sync.WaitGroup {
 			}
 			defer c.close()
 			for n := 0; ctx.Err() == nil; n++ {
-				ids := make([]string, 1+(n%r.rows)*(n%2))
+				ids := make([]string, 1+rand.IntN(r.rows)*(n%2))
 				for i := range ids {
-					ids[i] = fmt.Sprintf("w%d-%d-%d", w, n, i)
+					ids[i] = collector.RowID(fmt.Sprintf("w%d-%d", w, n), i, len(ids))
 				}
 				t.attempted.Add(int64(len(ids)))
 				if r.send(ctx, c, ids) {
@@ -369,7 +384,7 @@ func (t *trial) drained() error {
 	}
 }
 
-// waiting is how many records are in the spool.
+// waiting is how many records are in the spool, and halves of predictions in files.
 func (t *trial) waiting() (float64, error) {
 	resp, err := http.Get(t.url + "/metrics")
 	if err != nil {
@@ -380,12 +395,22 @@ func (t *trial) waiting() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	sum, found := 0.0, 0
 	for line := range strings.Lines(string(body)) {
-		if rest, ok := strings.CutPrefix(line, "ml_spool_pending_records "); ok {
-			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		for _, name := range []string{"ml_spool_pending_records ", "ml_events_waiting "} {
+			if rest, ok := strings.CutPrefix(line, name); ok {
+				n, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+				if err != nil {
+					return 0, err
+				}
+				sum, found = sum+n, found+1
+			}
 		}
 	}
-	return 0, errors.New("no ml_spool_pending_records among the metrics")
+	if found != 2 {
+		return 0, errors.New("no ml_spool_pending_records or ml_events_waiting among the metrics")
+	}
+	return sum, nil
 }
 
 func (t *trial) connect() (driver.Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -17,6 +18,8 @@ type found struct {
 	// rows and unique are those of predictions, off the cells in which the rollups are not
 	// their sums, light the rows without the weight they were sent with.
 	rows, unique, off, light, over uint64
+	// kinds are, by a pair's id and what of it a row is stored with, how many rows are so.
+	kinds map[string]map[string]int
 }
 
 // reckon waits until the spool is drained and compares.
@@ -81,6 +84,9 @@ func (t *trial) judge(f *found) error {
 	fmt.Printf("kills: %d server, %d clickhouse; %d starts, %d fillings of the disk\n", t.killed["server"], t.killed["clickhouse"], t.starts, t.fills.Load())
 	fmt.Printf("attempted %d, acknowledged %d, stored %d; labels: %d, %d, %d; requests not acknowledged: %d\nlost %d, doubled %d, cells of rollups that are not the sums of their rows %d\n",
 		t.attempted.Load(), len(t.acked), f.rows, t.labels.Load(), len(t.ackedLabels), len(f.labels), t.refused.Load(), lost, doubled, f.off)
+	if err := t.judgePairs(f); err != nil {
+		return err
+	}
 	switch {
 	case lost > 0:
 		return fmt.Errorf("%d acknowledged predictions or labels are not stored", lost)
@@ -98,6 +104,35 @@ func (t *trial) judge(f *found) error {
 		return errors.New("nothing was acknowledged: the trial proves nothing")
 	case t.disk > 0 && t.fills.Load() == 0:
 		return errors.New("the disk was never full: the trial proves nothing")
+	}
+	return nil
+}
+
+// judgePairs holds that the rows of each pair of CloudEvents are stored alike, all of them
+// or, where no half was acknowledged, none.
+func (t *trial) judgePairs(f *found) error {
+	mixed, short, alone, example := 0, 0, 0, ""
+	for id, p := range t.pairs {
+		stored := 0
+		for kind, n := range f.kinds[id] {
+			stored += n
+			if kind != "both" {
+				alone++
+			}
+		}
+		switch {
+		case len(f.kinds[id]) > 1:
+			mixed++
+		case stored != p.rows && (stored > 0 || p.acked):
+			short++
+		default:
+			continue
+		}
+		example = fmt.Sprintf("%q of %d rows: %v", id, p.rows, f.kinds[id])
+	}
+	fmt.Printf("pairs of CloudEvents: %d, of one half alone %d, recorded in part as one and in part as the other %d, not whole %d\n", len(t.pairs), alone, mixed, short)
+	if mixed+short > 0 {
+		return fmt.Errorf("%d pairs of CloudEvents are not recorded as one, such as %s", mixed+short, example)
 	}
 	return nil
 }
@@ -124,6 +159,19 @@ func look(ctx context.Context, conn driver.Conn) (*found, error) {
 	}
 	if f.labels, err = counts[int64](ctx, conn, "SELECT toInt64(toUnixTimestamp64Micro(observed_at)) - "+fmt.Sprint(labelsFrom.UnixMicro())+" AS sent, count() FROM feedback GROUP BY sent"); err != nil {
 		return nil, err
+	}
+	pairs, err := counts[string](ctx, conn, `SELECT concat(replaceRegexpOne(id, '\\.[0-9]+$', ''), ' ', multiIf(status != 200, 'request', error != '', 'response', 'both')) AS kind, count()
+ FROM predictions WHERE model = 'events' GROUP BY kind`)
+	if err != nil {
+		return nil, err
+	}
+	f.kinds = map[string]map[string]int{}
+	for key, n := range pairs {
+		id, kind, _ := strings.Cut(key, " ")
+		if f.kinds[id] == nil {
+			f.kinds[id] = map[string]int{}
+		}
+		f.kinds[id][kind] = n
 	}
 	for _, q := range []struct {
 		sql string
