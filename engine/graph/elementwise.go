@@ -569,14 +569,27 @@ func geluTanh(v float64) float64 {
 }
 
 func buildGelu(b *builder) (Kernel, error) {
-	switch a := b.attrs.string("approximate", "none"); a {
-	case "none":
-		return quickMap(geluExact, vector.Gelu), nil
-	case "tanh":
-		return floatMap(geluTanh), nil
-	default:
+	a := b.attrs.string("approximate", "none")
+	quick, plain := geluFunction(a), geluExact
+	if quick == nil {
 		return nil, b.node.unsupported("approximate %q", a)
 	}
+	if a == "tanh" {
+		plain = geluTanh
+	}
+	return quickMap(plain, quick), nil
+}
+
+// geluFunction is the kernel of a Gelu, nil where there is no such approximation.
+func geluFunction(approximate string) *vector.Function {
+	const a = 1.5957691216057308 // 2 sqrt(2/pi)
+	switch approximate {
+	case "", "none":
+		return vector.Gelu
+	case "tanh":
+		return vector.CubicGate(a, 0.044715*a)
+	}
+	return nil
 }
 
 // buildPRelu multiplies what is below zero by a slope that broadcasts.

@@ -67,6 +67,8 @@ func fuse(p *Program) *Program {
 	f.rounding()
 	for i := range f.p.steps {
 		f.attention(i)
+		f.norm(i)
+		f.oneHot(i)
 	}
 	for i := range f.p.steps {
 		f.convolution(i)
@@ -255,6 +257,8 @@ func (f *fuser) functionOf(s *step) *vector.Function {
 		return vector.Gate(1.0/6, 0.5, 0, 1, 1)
 	case "HardSigmoid":
 		return vector.AffineClip(attr("alpha", 0.2), attr("beta", 0.5), 0, 1)
+	case "Gelu":
+		return geluFunction(n.Attrs["approximate"].String)
 	case "Clip":
 		if low, high, ok := f.bounds(s); ok {
 			return vector.Clip(low, high)
@@ -341,7 +345,7 @@ func (f *fuser) activation(i int) {
 		f.gated(i, s.in[0], vector.Gate(alpha, beta, 0, 1, 1), i)
 	case f.is(i, "Clip"):
 		f.hardSwish(i)
-	case f.is(i, "Erf"):
+	case f.is(i, "Erf"), f.is(i, "Tanh"):
 		f.gelu(i)
 	}
 }
@@ -362,6 +366,20 @@ func (f *fuser) gated(i, x int, fn *vector.Function, steps ...int) bool {
 
 // replace makes step m the function of x.
 func (f *fuser) replace(m, x int, fn *vector.Function, steps ...int) {
+	f.become(m, step{node: f.p.steps[m].node, op: functionOp, kernel: functionKernel(fn, 1), in: []int{x}, function: fn, rank: 1}, steps...)
+	f.functions[m] = fn
+}
+
+// rank says that step m is a function of values of so many dimensions at least: a number
+// of more among its nodes would give others some.
+func (f *fuser) rank(m, rank int) {
+	s := &f.p.steps[m]
+	s.rank = max(s.rank, rank)
+	s.kernel = functionKernel(s.function, s.rank)
+}
+
+// become makes step m what it and steps were, with m's outputs.
+func (f *fuser) become(m int, s step, steps ...int) {
 	for _, i := range append(steps, m) {
 		for _, slot := range f.p.steps[i].in {
 			if slot >= 0 {
@@ -370,21 +388,49 @@ func (f *fuser) replace(m, x int, fn *vector.Function, steps ...int) {
 		}
 		f.gone[i] = i != m
 	}
-	s := &f.p.steps[m]
-	f.p.steps[m] = step{node: s.node, op: functionOp, kernel: functionKernel(fn), in: []int{x}, out: s.out, function: fn}
-	f.readers[x] = append(f.readers[x], m)
-	f.functions[m], f.changed = fn, true
+	s.out = f.p.steps[m].out
+	f.p.steps[m] = s
+	for _, slot := range s.in {
+		if slot >= 0 {
+			f.readers[slot] = append(f.readers[slot], m)
+		}
+	}
+	f.changed = true
+}
+
+// closed reports whether nothing but steps reads what steps other than last make.
+func (f *fuser) closed(steps []int, last int) bool {
+	for _, i := range steps {
+		if i == last {
+			continue
+		}
+		for _, slot := range f.p.steps[i].out {
+			if slot >= 0 && (f.outputs[slot] || slices.ContainsFunc(f.readers[slot], func(r int) bool { return !slices.Contains(steps, r) })) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// follows returns the function that step i is of a slot, where that has so many
+// dimensions at least; else nil.
+func (f *fuser) follows(i, slot, rank int) *vector.Function {
+	if i < 0 || f.functions[i] == nil || f.p.steps[i].in[0] != slot || f.p.steps[i].rank > rank {
+		return nil
+	}
+	return f.functions[i]
 }
 
 // errUnfused sends a run back to the program as it was written.
 var errUnfused = errors.New("not as fused steps take it")
 
-// functionKernel is a function where several nodes were. A constant of one dimension
-// among them gives a number one, which the function does not.
-func functionKernel(fn *vector.Function) Kernel {
+// functionKernel is a function where several nodes were. A constant of that many
+// dimensions among them gives a value as many, which the function does not.
+func functionKernel(fn *vector.Function, rank int) Kernel {
 	quick := quickMap(nil, fn)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if in[0].DType() != engine.Float32 || len(in[0].Shape()) == 0 {
+		if in[0].DType() != engine.Float32 || len(in[0].Shape()) < rank {
 			return nil, errUnfused
 		}
 		return quick(x, in)
@@ -426,40 +472,6 @@ func (f *fuser) scaled(m, x int, fn func(factor float32) *vector.Function) bool 
 	}
 	f.replace(next, x, fn(factor), m)
 	return true
-}
-
-// gelu is x (1 + erf(x / sqrt(2))), scaled by a half before or after.
-func (f *fuser) gelu(erf int) {
-	s := &f.p.steps[erf]
-	scale := f.p.producer[s.in[0]]
-	if !f.is(scale, "Div") && !f.is(scale, "Mul") || f.only(s.in[0]) != erf {
-		return
-	}
-	x := f.p.steps[scale].in[0]
-	if factor, ok := f.by(scale, x); !ok || math.Abs(float64(factor)-math.Sqrt2/2) > 1e-6 {
-		return
-	}
-	add := f.only(s.out[0])
-	if !f.is(add, "Add") {
-		return
-	}
-	o, ok := f.other(add, s.out[0])
-	if one, number := f.number(o); !ok || !number || one != 1 {
-		return
-	}
-	// Without the half it is twice the function, which nothing else needs.
-	m := f.only(f.p.steps[add].out[0])
-	if !f.is(m, "Mul") {
-		return
-	}
-	if o, ok = f.other(m, f.p.steps[add].out[0]); !ok || o != x {
-		return
-	}
-	half := f.only(f.p.steps[m].out[0])
-	if factor, ok := f.by(half, f.p.steps[m].out[0]); !ok || factor != 0.5 {
-		return
-	}
-	f.replace(half, x, vector.Gelu, scale, erf, add, m)
 }
 
 // affine is what step i does to each of n channels of a value of the given rank: a
@@ -567,7 +579,7 @@ func (f *fuser) convolution(i int) {
 				scales[c] *= scale[c]
 				bias[c] = bias[c]*scale[c] + shift[c]
 			}
-		case f.functions[next] != nil && f.p.steps[next].in[0] == out:
+		case f.follows(next, out, rank) != nil:
 			then = f.functions[next]
 		default:
 			next = -1

@@ -52,7 +52,7 @@ func (f *fuser) product(i int) {
 		out := f.p.steps[last].out[0]
 		other, two := f.other(next, out)
 		switch {
-		case f.functions[next] != nil && f.p.steps[next].in[0] == out:
+		case f.follows(next, out, 2) != nil:
 			then.then = f.functions[next]
 		case !f.is(next, "Add") || !two || then.added > 0:
 			next = -1

@@ -241,8 +241,53 @@ func (l *laster) of(slot int, n *Node, rank int) int {
 	}
 	at := l.slot()
 	l.last[slot], l.ranks[slot] = at, rank
+	if l.transposed(slot, at, rank) {
+		return at
+	}
 	l.steps = append(l.steps, step{node: n, op: functionOp, kernel: lastOf(rank), in: []int{slot}, out: []int{at}})
 	return at
+}
+
+// transposed has the transpose that gives slot, where nothing else reads that, give what
+// has its channels last instead.
+func (l *laster) transposed(slot, at, rank int) bool {
+	i := slices.IndexFunc(l.steps, func(s step) bool { return slices.Contains(s.out, slot) })
+	if i < 0 || l.readers[slot] != 1 || l.steps[i].op == functionOp || l.steps[i].node.Op != "Transpose" || l.steps[i].node.Domain != DomainONNX {
+		return false
+	}
+	perm, err := permutation(l.steps[i].node.Attrs["perm"].Ints, rank)
+	if err != nil {
+		return false
+	}
+	s := &l.steps[i]
+	*s = step{node: s.node, op: functionOp, kernel: transposedLast(perm), in: s.in, out: []int{at}}
+	return true
+}
+
+// squeeze is a Squeeze that makes lines of images one element wide or high.
+func (l *laster) squeeze(s *step, rank int) bool {
+	axes := s.node.Attrs["axes"].Ints
+	if s.node.Version >= 13 {
+		if len(s.in) < 2 || s.in[1] < 0 || l.f.p.constants[s.in[1]] == nil {
+			return false
+		}
+		axes = engine.Data[int64](l.f.p.constants[s.in[1]])
+	}
+	if rank != 4 || len(axes) != 1 || axes[0]%4 == 0 || axes[0] == 1 || axes[0] == -3 || !l.fits(s.out[0], 3) {
+		return false
+	}
+	at := 2
+	if axes[0] == 2 || axes[0] == -2 {
+		at = 1
+	}
+	l.add(s, 3, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		d := in[0].Shape()
+		if d[at] != 1 {
+			return nil, errUnfused
+		}
+		return view(x, in[0], []int{d[0], 1, d[3-at], d[3]})
+	}, l.of(s.in[0], s.node, 4))
+	return true
 }
 
 // slot adds one without a name.
@@ -290,7 +335,7 @@ func (l *laster) step(s *step) bool {
 		if l.after(s.in[0], s.out[0], func(c *convolution) bool { return c.follow(fn) }) {
 			return true
 		}
-		l.add(s, rank, functionKernel(fn), l.of(s.in[0], s.node, rank))
+		l.add(s, rank, functionKernel(fn, 1), l.of(s.in[0], s.node, rank))
 		return true
 	}
 	switch s.node.Op {
@@ -319,6 +364,11 @@ func (l *laster) step(s *step) bool {
 		return l.split(s, rank)
 	case "Slice":
 		return l.slice(s, rank)
+	case "Squeeze":
+		return l.squeeze(s, rank)
+	case "GlobalMaxPool":
+		l.add(s, rank, mostLast, l.of(s.in[0], s.node, rank))
+		return true
 	case "MaxPool", "AveragePool", "GlobalAveragePool":
 		if len(s.out) > 1 || s.node.Op == "AveragePool" && !whole(s.node) {
 			return false
@@ -376,6 +426,9 @@ func (l *laster) function(s *step) *vector.Function {
 		return nil
 	}
 	if s.function != nil {
+		if s.rank > l.ranks[s.in[0]] {
+			return nil
+		}
 		return s.function
 	}
 	return l.f.functionOf(s)

@@ -55,6 +55,106 @@ func channelsFirst(rank int) Kernel {
 	}
 }
 
+// transposedLast is a transpose whose result has its channels last.
+func transposedLast(perm []int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		if len(s) != len(perm) || in[0].DType() != engine.Float32 {
+			return nil, errUnfused
+		}
+		order := [4]int{perm[0], -1, perm[2], perm[1]}
+		if len(perm) == 4 {
+			order = [4]int{perm[0], perm[2], perm[3], perm[1]}
+		}
+		from := rowMajor(s)
+		shape, strides := make([]int, 4), make([]int, 4)
+		for i, a := range order {
+			shape[i] = 1
+			if a >= 0 {
+				shape[i], strides[i] = s[a], from[a]
+			}
+		}
+		return one(permuted(x, in[0], shape, strides))
+	}
+}
+
+// permuted is a tensor with its dimensions in another order: a view where those longer
+// than one keep theirs.
+func permuted(x *Exec, t *engine.Tensor, shape, strides []int) (*engine.Tensor, error) {
+	next, kept := t.Len(), t.Len() > 0
+	for i, d := range shape {
+		if d != 1 && kept {
+			next /= d
+			kept = strides[i] == next
+		}
+	}
+	if kept {
+		return x.memory.view(t, shape)
+	}
+	return transposed(x, t, shape, strides)
+}
+
+// transposed copies a tensor with its dimensions in another order. What comes down to
+// matrices is transposed as such.
+func transposed(x *Exec, t *engine.Tensor, shape, strides []int) (*engine.Tensor, error) {
+	if n, rows, cols, ok := matrices(shape, strides); ok && t.DType() == engine.Float32 {
+		o, out, err := rawOf[float32](x, shape...)
+		if err == nil {
+			turned(x, out, engine.Data[float32](t), n, rows, cols)
+		}
+		return o, err
+	}
+	return strided(x, t, 0, shape, strides)
+}
+
+// matrices reports whether a transpose is that of n matrices of rows and columns.
+func matrices(shape, strides []int) (n, rows, cols int, ok bool) {
+	sizes, steps := [3]int{}, [3]int{}
+	k := 0 // groups of dimensions that lie side by side
+	for i, d := range shape {
+		switch {
+		case d == 1:
+		case d == 0:
+			return 0, 0, 0, false
+		case k > 0 && steps[k-1] == strides[i]*d:
+			sizes[k-1], steps[k-1] = sizes[k-1]*d, strides[i]
+		case k == len(sizes):
+			return 0, 0, 0, false
+		default:
+			sizes[k], steps[k] = d, strides[i]
+			k++
+		}
+	}
+	switch {
+	case k == 2 && steps[0] == 1 && steps[1] == sizes[0]:
+		return 1, sizes[1], sizes[0], true
+	case k == 3 && steps[1] == 1 && steps[2] == sizes[1] && steps[0] == sizes[1]*sizes[2]:
+		return sizes[0], sizes[2], sizes[1], true
+	}
+	return 0, 0, 0, false
+}
+
+// mostLast is GlobalMaxPool.
+func mostLast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	s := in[0].Shape()
+	if in[0].Len() == 0 {
+		return nil, errUnfused
+	}
+	t, out, err := rawOf[float32](x, s[0], 1, 1, s[3])
+	if err != nil {
+		return nil, err
+	}
+	src, rows := engine.Data[float32](in[0]), s[1]*s[2]
+	for i := range s[0] {
+		most := out[i*s[3]:][:s[3]]
+		copy(most, src[i*rows*s[3]:])
+		for r := 1; r < rows; r++ {
+			vector.Binary(vector.Max, most, most, src[(i*rows+r)*s[3]:][:s[3]])
+		}
+	}
+	return one(t, nil)
+}
+
 // turned transposes n matrices.
 func turned(x *Exec, to, from []float32, n, rows, cols int) {
 	if rows == 1 || cols == 1 {

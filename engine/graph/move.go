@@ -293,7 +293,7 @@ func buildTranspose(b *builder) (Kernel, error) {
 		for i, a := range p {
 			shape[i], strides[i] = in[0].Shape()[a], from[a]
 		}
-		return one(strided(x, in[0], 0, shape, strides))
+		return one(permuted(x, in[0], shape, strides))
 	}, nil
 }
 
@@ -515,6 +515,9 @@ func slice(x *Exec, t *engine.Tensor, starts, ends, axes, steps []int) ([]*engin
 	if err != nil {
 		return nil, err
 	}
+	if slices.Equal(shape, t.Shape()) && !slices.ContainsFunc(steps, func(s int) bool { return s < 0 }) {
+		return one(t, nil) // all of it
+	}
 	return one(strided(x, t, offset, shape, strides))
 }
 
@@ -527,6 +530,9 @@ func buildExpand(*builder) (Kernel, error) {
 		shape, err := BroadcastShape(in[0].Shape(), want)
 		if err != nil {
 			return nil, misfit("a tensor of shape %v cannot be broadcast to a shape of %d dimensions that differ", in[0].Shape(), len(want))
+		}
+		if slices.Equal(shape, in[0].Shape()) {
+			return in[:1], nil
 		}
 		return one(strided(x, in[0], 0, shape, broadcastStrides(in[0].Shape(), shape)))
 	}, nil

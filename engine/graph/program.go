@@ -51,8 +51,10 @@ type step struct {
 	kernel  Kernel
 	in, out []int
 	// function is what a step of a fused program is of one value, or what follows a
-	// convolution there; nil where it is nothing of the kind.
+	// convolution there; nil where it is nothing of the kind. rank is the least dimensions
+	// that the value has, or the nodes it was made of give it more.
 	function *vector.Function
+	rank     int
 	// takesLast says that the first input is an image with its channels last, givesLast
 	// that the outputs are: laster sees to it.
 	takesLast, givesLast bool

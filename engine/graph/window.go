@@ -325,6 +325,12 @@ func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tenso
 			return nil, err
 		}
 	}
+	if v, ok := any(src).([]float32); ok && n.Op == "GlobalMaxPool" && size > 0 {
+		for i := range out {
+			out[i] = T(largestAll(v[i*size : (i+1)*size]))
+		}
+		return []*engine.Tensor{o, nil}, nil
+	}
 	columns := n.Attrs["storage_order"].Int == 1
 	if index == nil && len(out) > 0 {
 		if l := newLayout(w); l != nil {
@@ -373,6 +379,21 @@ func mostOfWindows[T float](x *Exec, l *layout, out, src []T) error {
 		}
 	})
 	return nil
+}
+
+// largestAll is the largest of v, NaN where one is.
+func largestAll(v []float32) float32 {
+	const lanes = 256
+	top := float32(0)
+	borrowed(min(len(v), lanes), func(most []float32) {
+		n := copy(most, v)
+		for at := n; at < len(v); at += n {
+			k := min(n, len(v)-at)
+			vector.Binary(vector.Max, most[:k], most[:k], v[at:at+k])
+		}
+		top = slices.Max(most)
+	})
+	return top
 }
 
 // largestOf is the place of a window's largest element, or of a NaN in it; below 0

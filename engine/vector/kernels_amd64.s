@@ -1269,6 +1269,102 @@ done:
 	VZEROUPPER
 	RET
 
+// func cubicGate512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·cubicGate512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), Z1
+	VBROADCASTSS constants<>+8(SB), Z2
+	VBROADCASTSS constants<>+12(SB), Z3
+	VBROADCASTSS constants<>+16(SB), Z4
+	VBROADCASTSS constants<>+4(SB), Z5
+	VBROADCASTSS constants<>+20(SB), Z6
+	VBROADCASTSS constants<>+24(SB), Z7
+	VBROADCASTSS constants<>+28(SB), Z8
+	VBROADCASTSS constants<>+32(SB), Z9
+	VBROADCASTSS constants<>+36(SB), Z10
+	VBROADCASTSS constants<>+40(SB), Z11
+	VBROADCASTSS constants<>+44(SB), Z12
+	VBROADCASTSS constants<>+48(SB), Z13
+
+loop:
+	CMPQ         BX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z14
+	VMULPS       Z14, Z14, Z15
+	VFMADD213PS  Z0, Z1, Z15
+	VMULPS       Z14, Z15, Z15
+	VBROADCASTSS constants<>+52(SB), Z16
+	VXORPS       Z16, Z15, Z15
+	VMINPS       Z15, Z2, Z15
+	VMAXPS       Z15, Z3, Z15
+	VMOVAPS      Z5, Z16
+	VFMADD231PS  Z4, Z15, Z16
+	VSUBPS       Z5, Z16, Z16
+	VMOVAPS      Z15, Z15
+	VFNMADD231PS Z6, Z16, Z15
+	VFNMADD231PS Z7, Z16, Z15
+	VMOVAPS      Z9, Z17
+	VFMADD213PS  Z10, Z15, Z17
+	VFMADD213PS  Z11, Z15, Z17
+	VFMADD213PS  Z12, Z15, Z17
+	VFMADD213PS  Z13, Z15, Z17
+	VFMADD213PS  Z8, Z15, Z17
+	VFMADD213PS  Z8, Z15, Z17
+	VSCALEFPS    Z16, Z17, Z17
+	VADDPS       Z8, Z17, Z17
+	VDIVPS       Z17, Z8, Z17
+	VMULPS       Z14, Z17, Z17
+	VMOVUPS      Z17, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	MOVQ         $0x00000001, DX
+	SHLXQ        BX, DX, DX
+	DECQ         DX
+	KMOVW        DX, K1
+	VMOVUPS.Z    (CX), K1, Z14
+	VMULPS       Z14, Z14, Z15
+	VFMADD213PS  Z0, Z1, Z15
+	VMULPS       Z14, Z15, Z15
+	VBROADCASTSS constants<>+52(SB), Z0
+	VXORPS       Z0, Z15, Z0
+	VMINPS       Z0, Z2, Z0
+	VMAXPS       Z0, Z3, Z0
+	VMOVAPS      Z5, Z1
+	VFMADD231PS  Z4, Z0, Z1
+	VSUBPS       Z5, Z1, Z1
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS Z6, Z1, Z0
+	VFNMADD231PS Z7, Z1, Z0
+	VMOVAPS      Z9, Z2
+	VFMADD213PS  Z10, Z0, Z2
+	VFMADD213PS  Z11, Z0, Z2
+	VFMADD213PS  Z12, Z0, Z2
+	VFMADD213PS  Z13, Z0, Z2
+	VFMADD213PS  Z8, Z0, Z2
+	VFMADD213PS  Z8, Z0, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VADDPS       Z8, Z2, Z2
+	VDIVPS       Z2, Z8, Z2
+	VMULPS       Z14, Z2, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·norm512(SB), NOSPLIT, $0-48
@@ -2378,6 +2474,49 @@ rest:
 	ADDQ         $0x40, AX
 
 done:
+	VZEROUPPER
+	RET
+
+// func columns512(to *float64, src *float32, mean *float64, n int)
+// Requires: AVX, AVX512F
+TEXT ·columns512(SB), NOSPLIT, $0-32
+	MOVQ to+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PD Y0, Z0
+	VADDPD    (AX), Z0, Z0
+	VMOVUPD   Z0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x08, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func columnSquares512(to *float64, src *float32, mean *float64, n int)
+// Requires: AVX, AVX512F
+TEXT ·columnSquares512(SB), NOSPLIT, $0-32
+	MOVQ to+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VMOVUPS     (CX), Y0
+	VCVTPS2PD   Y0, Z0
+	VSUBPD      (DX), Z0, Z0
+	VMOVUPD     (AX), Z1
+	VFMADD231PD Z0, Z0, Z1
+	ADDQ        $0x40, DX
+	VMOVUPD     Z1, (AX)
+	ADDQ        $0x20, CX
+	ADDQ        $0x40, AX
+	SUBQ        $0x08, BX
+	JNZ         loop
 	VZEROUPPER
 	RET
 
@@ -3806,6 +3945,130 @@ done:
 	VZEROUPPER
 	RET
 
+// func cubicGate256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·cubicGate256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS 4(DX), Y1
+	VBROADCASTSS constants<>+8(SB), Y2
+	VBROADCASTSS constants<>+12(SB), Y3
+	VBROADCASTSS constants<>+16(SB), Y4
+	VBROADCASTSS constants<>+4(SB), Y5
+	VBROADCASTSS constants<>+20(SB), Y6
+	VBROADCASTSS constants<>+24(SB), Y7
+
+loop:
+	CMPQ         BX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y8
+	VMULPS       Y8, Y8, Y9
+	VFMADD213PS  Y0, Y1, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS constants<>+52(SB), Y10
+	VXORPS       Y10, Y9, Y9
+	VMINPS       Y9, Y2, Y9
+	VMAXPS       Y9, Y3, Y9
+	VMOVAPS      Y5, Y10
+	VFMADD231PS  Y4, Y9, Y10
+	VSUBPS       Y5, Y10, Y10
+	VMOVAPS      Y9, Y9
+	VFNMADD231PS Y6, Y10, Y9
+	VFNMADD231PS Y7, Y10, Y9
+	VBROADCASTSS constants<>+32(SB), Y11
+	VMOVAPS      Y11, Y11
+	VBROADCASTSS constants<>+36(SB), Y12
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS constants<>+40(SB), Y12
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS constants<>+44(SB), Y12
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS constants<>+48(SB), Y12
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS constants<>+28(SB), Y12
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS constants<>+28(SB), Y12
+	VFMADD213PS  Y12, Y9, Y11
+	VBROADCASTSS constants<>+172(SB), Y9
+	VCVTPS2DQ    Y10, Y10
+	VPSRAD       $0x01, Y10, Y12
+	VPSUBD       Y12, Y10, Y10
+	VPADDD       Y9, Y12, Y12
+	VPADDD       Y9, Y10, Y10
+	VPSLLD       $0x17, Y12, Y12
+	VPSLLD       $0x17, Y10, Y10
+	VMULPS       Y12, Y11, Y11
+	VMULPS       Y10, Y11, Y11
+	VBROADCASTSS constants<>+28(SB), Y9
+	VADDPS       Y9, Y11, Y11
+	VDIVPS       Y11, Y9, Y11
+	VMULPS       Y8, Y11, Y11
+	VMOVUPS      Y11, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	MOVQ         $0x00000008, DX
+	SUBQ         BX, DX
+	LEAQ         masks<>+0(SB), BX
+	VMOVUPS      (BX)(DX*4), Y8
+	VMASKMOVPS   (CX), Y8, Y9
+	VMULPS       Y9, Y9, Y10
+	VFMADD213PS  Y0, Y1, Y10
+	VMULPS       Y9, Y10, Y10
+	VBROADCASTSS constants<>+52(SB), Y0
+	VXORPS       Y0, Y10, Y0
+	VMINPS       Y0, Y2, Y0
+	VMAXPS       Y0, Y3, Y0
+	VMOVAPS      Y5, Y1
+	VFMADD231PS  Y4, Y0, Y1
+	VSUBPS       Y5, Y1, Y1
+	VMOVAPS      Y0, Y0
+	VFNMADD231PS Y6, Y1, Y0
+	VFNMADD231PS Y7, Y1, Y0
+	VBROADCASTSS constants<>+32(SB), Y2
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+36(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+40(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+44(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+48(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+172(SB), Y0
+	VCVTPS2DQ    Y1, Y1
+	VPSRAD       $0x01, Y1, Y3
+	VPSUBD       Y3, Y1, Y1
+	VPADDD       Y0, Y3, Y3
+	VPADDD       Y0, Y1, Y1
+	VPSLLD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y1, Y1
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VBROADCASTSS constants<>+28(SB), Y0
+	VADDPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y0, Y2
+	VMULPS       Y9, Y2, Y2
+	VMASKMOVPS   Y2, Y8, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func norm256(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 // Requires: AVX, FMA3
 TEXT ·norm256(SB), NOSPLIT, $0-48
@@ -5168,6 +5431,49 @@ rest:
 	ADDQ         $0x20, AX
 
 done:
+	VZEROUPPER
+	RET
+
+// func columns256(to *float64, src *float32, mean *float64, n int)
+// Requires: AVX
+TEXT ·columns256(SB), NOSPLIT, $0-32
+	MOVQ to+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	VMOVUPS   (CX), X0
+	VCVTPS2PD X0, Y0
+	VADDPD    (AX), Y0, Y0
+	VMOVUPD   Y0, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x04, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func columnSquares256(to *float64, src *float32, mean *float64, n int)
+// Requires: AVX, FMA3
+TEXT ·columnSquares256(SB), NOSPLIT, $0-32
+	MOVQ to+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ mean+16(FP), DX
+	MOVQ n+24(FP), BX
+
+loop:
+	VMOVUPS     (CX), X0
+	VCVTPS2PD   X0, Y0
+	VSUBPD      (DX), Y0, Y0
+	VMOVUPD     (AX), Y1
+	VFMADD231PD Y0, Y0, Y1
+	ADDQ        $0x20, DX
+	VMOVUPD     Y1, (AX)
+	ADDQ        $0x10, CX
+	ADDQ        $0x20, AX
+	SUBQ        $0x04, BX
+	JNZ         loop
 	VZEROUPPER
 	RET
 

@@ -40,6 +40,8 @@ func erf512(dst *float32, src *float32, p *float32, n int)
 
 func gelu512(dst *float32, src *float32, p *float32, n int)
 
+func cubicGate512(dst *float32, src *float32, p *float32, n int)
+
 func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 
 func lstm512(gates *float32, c *float32, h *float32, n int)
@@ -67,6 +69,10 @@ func narrowBrain512(dst *uint16, src *float32, n int)
 func toHalf512(dst *float32, src *float32, p *float32, n int)
 
 func toBrain512(dst *float32, src *float32, p *float32, n int)
+
+func columns512(to *float64, src *float32, mean *float64, n int)
+
+func columnSquares512(to *float64, src *float32, mean *float64, n int)
 
 func add256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
@@ -104,6 +110,8 @@ func erf256(dst *float32, src *float32, p *float32, n int)
 
 func gelu256(dst *float32, src *float32, p *float32, n int)
 
+func cubicGate256(dst *float32, src *float32, p *float32, n int)
+
 func norm256(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 
 func lstm256(gates *float32, c *float32, h *float32, n int)
@@ -131,3 +139,7 @@ func narrowBrain256(dst *uint16, src *float32, n int)
 func toHalf256(dst *float32, src *float32, p *float32, n int)
 
 func toBrain256(dst *float32, src *float32, p *float32, n int)
+
+func columns256(to *float64, src *float32, mean *float64, n int)
+
+func columnSquares256(to *float64, src *float32, mean *float64, n int)

@@ -5,7 +5,7 @@
 //
 // Arithmetic, conversions, Max, Min, Relu, Clip, Snap and Rounded are exact: as Go has them, whatever the
 // processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
-// the right value (of Erf's and Gelu's terms, which may cancel: 2^-22 of their
+// the right value (of Erf's, Gelu's and CubicGate's terms, which may cancel: 2^-22 of their
 // magnitude), where that, and the sigmoid in Silu, is no denormal number; NaN gives NaN. The kernels for
 // AVX-512 and AVX2 give the same bits but for sums, and an element's bits depend
 // on that element only: a slice may be computed in any parts.
@@ -126,9 +126,11 @@ type machine struct {
 	halves [2]halves
 	sum    func(src *float32, n int, mean float64, to *float64)
 	// squares is the sum of (v - mean)^2.
-	squares         func(src *float32, n int, mean float64, to *float64)
-	largest         func(src *float32, n int, to *float32)
-	tapSum, tapMost func(dst, src, weights *float32, offsets *int, taps, n int, start *float32)
+	squares func(src *float32, n int, mean float64, to *float64)
+	largest func(src *float32, n int, to *float32)
+	// columns add what lies below each other.
+	columns, columnSquares func(to *float64, src *float32, mean *float64, n int)
+	tapSum, tapMost        func(dst, src, weights *float32, offsets *int, taps, n int, start *float32)
 }
 
 // Function is a function of one element, with its parameters.
@@ -154,6 +156,7 @@ const (
 	gelu
 	toHalf
 	toBrain
+	cubicGate
 	unaries
 )
 
@@ -190,6 +193,10 @@ func AffineClip(scale, shift, low, high float32) *Function {
 func Gate(scale, shift, low, high, factor float32) *Function {
 	return &Function{gate, [5]float32{scale, shift, low, high, factor}}
 }
+
+// CubicGate is v sigmoid(v (a + b v^2)). With a = 2 sqrt(2/pi) and b = 0.044715 a it is
+// GELU's approximation v/2 (1 + tanh(sqrt(2/pi) (v + 0.044715 v^3))).
+func CubicGate(a, b float32) *Function { return &Function{cubicGate, [5]float32{a, b}} }
 
 // Snap is the multiple of scale next to v, ties to even, from low to high times scale:
 // what is left of v once it was kept in few bits.
@@ -301,6 +308,8 @@ func (f *Function) of(v float64) float64 {
 		return float64(Half.Value(Half.Bits(float32(v))))
 	case toBrain:
 		return float64(Brain.Value(Brain.Bits(float32(v))))
+	case cubicGate:
+		return v / (1 + math.Exp(-v*(p[0]+p[1]*v*v)))
 	default:
 		return v / 2 * (1 + math.Erf(v/math.Sqrt2))
 	}
@@ -406,6 +415,40 @@ func Squares(v []float32, mean float64) float64 {
 		sum += (float64(e) - mean) * (float64(e) - mean)
 	}
 	return sum
+}
+
+// SumColumns adds v to sums, element by element, in float64.
+func SumColumns(sums []float64, v []float32) {
+	if len(sums) != len(v) {
+		panic("vector: slices of different lengths")
+	}
+	whole := 0
+	if kernels != nil {
+		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
+			kernels.columns(&sums[0], &v[0], nil, whole)
+		}
+	}
+	for i, e := range v[whole:] {
+		sums[whole+i] += float64(e)
+	}
+}
+
+// SquareColumns adds the squared distances of v from means to sums, element by element,
+// in float64.
+func SquareColumns(sums []float64, v []float32, means []float64) {
+	if len(sums) != len(v) || len(means) != len(v) {
+		panic("vector: slices of different lengths")
+	}
+	whole := 0
+	if kernels != nil {
+		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
+			kernels.columnSquares(&sums[0], &v[0], &means[0], whole)
+		}
+	}
+	for i, e := range v[whole:] {
+		d := float64(e) - means[whole+i]
+		sums[whole+i] += d * d
+	}
 }
 
 // Largest returns the largest element but for NaN, which may be passed over; -Inf

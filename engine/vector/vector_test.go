@@ -97,6 +97,7 @@ func TestFunctions(t *testing.T) {
 		"affineClip": {AffineClip(1.0/6, 0.5, 0, 1), 1, 0}, "gate": {Gate(1, 3, 0, 6, 1.0/6), 2, 0},
 		"snap": {Snap(0.0371, -117, 138), 0, 0},
 		"exp":  {&Function{kind: exp}, 3, 0}, "sigmoid": {Sigmoid, 3, 0}, "silu": {Silu, 3, 0}, "tanh": {Tanh, 3, 0}, "erf": {Erf, 3, 0}, "gelu": {Gelu, 3, 1.0 / (1 << 22)},
+		"cubicGate": {CubicGate(1.5957691216, 0.0713548162726), 3, 1.0 / (1 << 22)},
 	}
 	onEach(t, func(t *testing.T) {
 		src := values(20000)
@@ -171,6 +172,37 @@ func TestSumsAndNorm(t *testing.T) {
 				if math.Abs(float64(got[guard+i])-want) > 1e-6 {
 					t.Fatalf("norm of element %d is %v, want %v", i, got[guard+i], want)
 				}
+			}
+		}
+	})
+}
+
+func TestColumns(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 1))
+	onEach(t, func(t *testing.T) {
+		for _, n := range lengths {
+			v, means := make([]float32, n), make([]float64, n)
+			sums, squares, wantSums, wantSquares := make([]float64, n+1), make([]float64, n+1), make([]float64, n), make([]float64, n)
+			for i := range means {
+				means[i] = r.NormFloat64()
+			}
+			sums[n], squares[n] = 7, 7
+			for range 3 {
+				for i := range v {
+					v[i] = float32(r.NormFloat64())
+					wantSums[i] += float64(v[i])
+					wantSquares[i] += (float64(v[i]) - means[i]) * (float64(v[i]) - means[i])
+				}
+				SumColumns(sums[:n], v)
+				SquareColumns(squares[:n], v, means)
+			}
+			for i := range v {
+				if sums[i] != wantSums[i] || math.Abs(squares[i]-wantSquares[i]) > 1e-14*wantSquares[i] {
+					t.Fatalf("column %d of %d: %v and %v, want %v and %v", i, n, sums[i], squares[i], wantSums[i], wantSquares[i])
+				}
+			}
+			if sums[n] != 7 || squares[n] != 7 {
+				t.Fatal("written beyond the sums")
 			}
 		}
 	})

@@ -395,6 +395,15 @@ func (g *machine) all() {
 		VFMADD213PS(h, h, e) // h e + h
 		return e
 	})
+	g.unary("cubicGate", 2, expConstants, func(v vec, p []vec) vec {
+		u := g.reg()
+		VMULPS(v, v, u)
+		VFMADD213PS(p[0], p[1], u)
+		VMULPS(v, u, u)
+		u = g.sigmoid(u)
+		VMULPS(v, u, u)
+		return u
+	})
 	g.norm()
 	g.lstm()
 	g.gru()
@@ -407,6 +416,46 @@ func (g *machine) all() {
 	}, false)
 	g.sums()
 	g.halves()
+	g.columns()
+}
+
+// columns adds a row to sums of columns in float64, or its squared distances from means.
+func (g *machine) columns() {
+	half := func() reg.VecVirtual {
+		if g.wide {
+			return YMM()
+		}
+		return XMM()
+	}
+	for _, squares := range []bool{false, true} {
+		name := "columns"
+		if squares {
+			name = "columnSquares"
+		}
+		TEXT(name+g.name, NOSPLIT, "func(to *float64, src *float32, mean *float64, n int)")
+		to, src, mean, n := Load(Param("to"), GP64()), Load(Param("src"), GP64()), Load(Param("mean"), GP64()), Load(Param("n"), GP64())
+		Label("loop")
+		h, v := half(), g.reg()
+		VMOVUPS(Mem{Base: src}, h)
+		VCVTPS2PD(h, v)
+		if squares {
+			acc := g.reg()
+			VSUBPD(Mem{Base: mean}, v, v)
+			VMOVUPD(Mem{Base: to}, acc)
+			VFMADD231PD(v, v, acc)
+			v = acc
+			ADDQ(U8(g.bytes()), mean)
+		} else {
+			VADDPD(Mem{Base: to}, v, v)
+		}
+		VMOVUPD(v, Mem{Base: to})
+		ADDQ(U8(g.bytes()/2), src)
+		ADDQ(U8(g.bytes()), to)
+		SUBQ(U8(g.lanes()/2), n)
+		JNZ(LabelRef("loop"))
+		VZEROUPPER()
+		RET()
+	}
 }
 
 // norm is (v - mean) inv scale + bias.
