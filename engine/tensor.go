@@ -95,13 +95,14 @@ type Tensor struct {
 // Elements returns the product of the dimensions, or an error when one is
 // negative or the product does not fit an int.
 func Elements(shape []int) (int, error) {
+	// Errors have copies, so that a caller's list may stay on its stack.
 	n := 1
 	for _, d := range shape {
 		if d < 0 {
-			return 0, fmt.Errorf("shape %v has a negative dimension", shape)
+			return 0, fmt.Errorf("shape %v has a negative dimension", slices.Clone(shape))
 		}
 		if d != 0 && n > math.MaxInt/d {
-			return 0, fmt.Errorf("shape %v is too large", shape)
+			return 0, fmt.Errorf("shape %v is too large", slices.Clone(shape))
 		}
 		n *= d
 	}

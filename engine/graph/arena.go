@@ -36,7 +36,8 @@ type frame struct {
 	values  []*engine.Tensor
 	owned   []int64
 	// in are the inputs of the step that runs.
-	in    []*engine.Tensor
+	in      []*engine.Tensor
+	scratch scratch
 	inner int
 }
 
@@ -59,6 +60,7 @@ func (a *Arena) done(f *frame) {
 	}
 	clear(f.values)
 	clear(f.in)
+	clear(f.scratch.tensors.v)
 	clear(f.buffers.held)
 	clear(f.buffers.fresh[:cap(f.buffers.fresh)])
 	f.run, f.exec = Run{}, Exec{}
@@ -240,10 +242,11 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	t := f.head(d, shape)
 	if t == nil {
 		var err error
+		dims := slices.Clone(shape) // so that lists of dimensions stay on the stack
 		if d == engine.Uint8 {
-			t, err = engine.Of(unsafe.Slice((*uint8)(unsafe.Pointer(&f.v[0])), bytes), shape...)
+			t, err = engine.Of(unsafe.Slice((*uint8)(unsafe.Pointer(&f.v[0])), bytes), dims...)
 		} else {
-			t, err = engine.Of(f.v[:n], shape...)
+			t, err = engine.Of(f.v[:n], dims...)
 		}
 		if err != nil {
 			return nil
@@ -260,7 +263,7 @@ func (b *buffers) few(d engine.DType, n int, shape []int, zero bool) *engine.Ten
 	}
 	f := b.arena.few(d, shape)
 	if f == nil {
-		t, err := engine.New(d, shape...)
+		t, err := engine.New(d, slices.Clone(shape)...)
 		if err != nil {
 			return nil
 		}
@@ -285,12 +288,12 @@ func (b *buffers) view(t *engine.Tensor, shape []int) (*engine.Tensor, error) {
 		f = b.of(t)
 	}
 	if f == nil {
-		return t.Reshape(shape...)
+		return t.Reshape(slices.Clone(shape)...)
 	}
 	if known := f.head(t.DType(), shape); known != nil && known.Len() == t.Len() {
 		return known, nil
 	}
-	v, err := t.Reshape(shape...)
+	v, err := t.Reshape(slices.Clone(shape)...)
 	if err == nil && v.DType() == f.heads[0].DType() {
 		f.keep(v)
 	}

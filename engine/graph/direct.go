@@ -281,6 +281,17 @@ var rooms = sync.Pool{New: func() any { return new(room) }}
 // mostRoom bounds what is kept for the next time.
 const mostRoom = 16 << 20
 
+// of returns n elements, whatever they are. More than mostRoom are not kept.
+func (r *room) of(n int) []float32 {
+	if n > mostRoom {
+		return make([]float32, n)
+	}
+	if cap(r.v) < n {
+		r.v = make([]float32, n)
+	}
+	return r.v[:n]
+}
+
 // borrowed calls f with n elements, whatever they are.
 func borrowed[T float](n int, f func(v []T)) {
 	if !isSingle[T]() || n > mostRoom {
@@ -288,10 +299,7 @@ func borrowed[T float](n int, f func(v []T)) {
 		return
 	}
 	r := rooms.Get().(*room)
-	if cap(r.v) < n {
-		r.v = make([]float32, n)
-	}
-	f(any(r.v[:n]).([]T))
+	f(any(r.of(n)).([]T))
 	rooms.Put(r)
 }
 

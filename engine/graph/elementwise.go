@@ -27,7 +27,19 @@ func BroadcastShape(a, b []int) ([]int, error) {
 	if len(a) < len(b) {
 		a, b = b, a
 	}
-	out := slices.Clone(a)
+	return broadcastOnto(slices.Clone(a), a, b)
+}
+
+// broadcast is BroadcastShape as ints has it.
+func (x *Exec) broadcast(a, b []int) ([]int, error) {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	return broadcastOnto(x.shaped(a), a, b)
+}
+
+// broadcastOnto is BroadcastShape onto out, a copy of a, which has no fewer dimensions than b.
+func broadcastOnto(out, a, b []int) ([]int, error) {
 	off := len(a) - len(b)
 	for i, d := range b {
 		switch {
@@ -70,8 +82,18 @@ func rowMajor(shape []int) []int {
 // offset, the two operands' offsets, the run's length, and the operands' steps
 // in it.
 func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
-	sa, sb := broadcastStrides(a, shape), broadcastStrides(b, shape)
-	shape, sa, sb = collapse(shape, sa, sb)
+	var few [4][fewDimensions]int
+	var sa, sb, index []int
+	if len(shape) > len(few[0]) {
+		sa, sb = broadcastStrides(a, shape), broadcastStrides(b, shape)
+		shape, sa, sb = collapse(shape, sa, sb)
+		index = make([]int, len(shape))
+	} else {
+		strideInto(few[0][:len(shape)], a)
+		strideInto(few[1][:len(shape)], b)
+		n := collapsed(few[2][:], few[0][:], few[1][:], shape)
+		shape, sa, sb, index = few[2][:n], few[0][:n], few[1][:n], few[3][:n]
+	}
 	last := len(shape) - 1
 	n, da, db := shape[last], sa[last], sb[last]
 	total := 1
@@ -81,7 +103,6 @@ func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
 	if total == 0 {
 		return
 	}
-	index := make([]int, last)
 	ia, ib := 0, 0
 	for o := 0; ; o += n {
 		f(o, ia, ib, n, da, db)
@@ -101,6 +122,42 @@ func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
 			return
 		}
 	}
+}
+
+// fewDimensions are walked without lists made for them.
+const fewDimensions = 8
+
+// strideInto is broadcastStrides into s, as long as the output's shape.
+func strideInto(s, shape []int) {
+	step, off := 1, len(s)-len(shape)
+	for i := len(shape) - 1; i >= 0; i-- {
+		if shape[i] != 1 {
+			s[off+i] = step
+		}
+		step *= shape[i]
+	}
+}
+
+// collapsed is collapse into s, a and b, the last two of which hold the strides; it returns
+// how many dimensions are left.
+func collapsed(s, a, b, shape []int) int {
+	k := 0
+	for i, d := range shape {
+		if d == 1 {
+			continue
+		}
+		if k > 0 && a[k-1] == a[i]*d && b[k-1] == b[i]*d {
+			s[k-1], a[k-1], b[k-1] = s[k-1]*d, a[i], b[i]
+			continue
+		}
+		s[k], a[k], b[k] = d, a[i], b[i]
+		k++
+	}
+	if k == 0 {
+		s[0], a[0], b[0] = 1, 0, 0
+		k = 1
+	}
+	return k
 }
 
 // collapse merges neighbouring dimensions that both operands walk evenly, so
@@ -127,7 +184,7 @@ func collapse(shape, sa, sb []int) (s, a, b []int) {
 
 // zip applies f to two broadcast operands.
 func zip[T, R engine.Element](x *Exec, a, b *engine.Tensor, f func(T, T) R) (*engine.Tensor, error) {
-	shape, err := BroadcastShape(a.Shape(), b.Shape())
+	shape, err := x.broadcast(a.Shape(), b.Shape())
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +244,12 @@ func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
 			return nil, err
 		}
 		src := engine.Data[float32](in[0])
+		if x.threads < 2 || len(src) < 2*leastPart {
+			quick.Apply(out, src)
+			return x.one(t, nil)
+		}
 		x.parts(len(src), func(from, to int) { quick.Apply(out[from:to], src[from:to]) })
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -311,7 +372,7 @@ var vectorOps = [...]vector.Op{opAdd: vector.Add, opSub: vector.Sub, opMul: vect
 
 // zipVector is zip by the kernels, run by run.
 func zipVector(x *Exec, a, b *engine.Tensor, op vector.Op) (*engine.Tensor, error) {
-	shape, err := BroadcastShape(a.Shape(), b.Shape())
+	shape, err := x.broadcast(a.Shape(), b.Shape())
 	if err != nil {
 		return nil, err
 	}
@@ -377,7 +438,7 @@ func (x *Exec) rows(n, size int, f func(from, to int)) {
 func binary(op arithmetic) opDef {
 	return opDef{since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: func(b *builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-			return one(zipArithmetic(x, in[0], in[1], op))
+			return x.one(zipArithmetic(x, in[0], in[1], op))
 		}, nil
 	}}
 }
@@ -403,7 +464,7 @@ func variadic(op arithmetic, mean bool) opDef {
 			if mean {
 				return scaleBy(x, acc, 1/float64(len(in)))
 			}
-			return one(acc, nil)
+			return x.one(acc, nil)
 		}, nil
 	}}
 }
@@ -430,7 +491,7 @@ func buildPow(*builder) (Kernel, error) {
 			return powInt(x, a, b)
 		}
 		if v := engine.Data[float32](b); a.DType() == engine.Float32 && len(v) == 1 && v[0] == 2 && len(b.Shape()) <= len(a.Shape()) {
-			return one(zipVector(x, a, a, vector.Mul)) // to the same bits
+			return x.one(zipVector(x, a, a, vector.Mul)) // to the same bits
 		}
 		wa, err := castTensor(x, a, engine.Float64, true)
 		if err != nil {

@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
@@ -32,6 +33,8 @@ type Exec struct {
 	base int64
 	// memory is nil where the run has no arena.
 	memory *buffers
+	// scratch is nil where a kernel is run apart from a program.
+	scratch *scratch
 }
 
 // stringBytes is the memory of one string element without its text.
@@ -72,7 +75,7 @@ func (x *Exec) make(d engine.DType, shape []int, zero bool) (*engine.Tensor, err
 	if t := x.memory.tensor(d, n, shape, zero); t != nil {
 		return t, nil
 	}
-	return engine.New(d, shape...)
+	return engine.New(d, slices.Clone(shape)...) // so that lists of dimensions stay on the stack
 }
 
 // maxRank bounds the dimensions of a tensor; NumPy's own bound.

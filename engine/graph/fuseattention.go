@@ -3,6 +3,7 @@ package graph
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
@@ -164,7 +165,8 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			return nil, errUnfused
 		}
 	}
-	shape := []int{batch, heads, rows, size}
+	shape := x.ints(4)
+	shape[0], shape[1], shape[2], shape[3] = batch, heads, rows, size
 	if a.out != nil {
 		shape[1], shape[2] = rows, heads
 	}
@@ -180,23 +182,47 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if err := x.reserve(engine.Float32, threads*step*keys); err != nil {
 		return nil, err
 	}
-	shared(threads, threads, func(part int) {
-		borrowed(step*keys, func(scores []float32) {
-			for i := n * part / threads; i < n*(part+1)/threads; i++ {
-				b, h, from := i/blocks/heads, i/blocks%heads, i%blocks*step
-				a.block(scores, [4]*seen{&q, &k, &v, &out}, &mask, b, h, from, min(from+step, rows))
-			}
-		})
-	})
-	return one(t, nil)
+	w := attendings.Get().(*attending)
+	w.attended, w.of, w.maskOf = a, [4]seen{q, k, v, out}, mask
+	w.n, w.threads, w.step, w.blocks, w.heads, w.rows = n, threads, step, blocks, heads, rows
+	shared(threads, threads, w.f)
+	w.attended, w.of, w.maskOf = nil, [4]seen{}, maskOf{}
+	attendings.Put(w)
+	return x.one(t, nil)
+}
+
+// attending is the work of one run. Its functions are made once, so that a run makes none.
+type attending struct {
+	*attended
+	of [4]seen
+	maskOf
+	n, threads, step, blocks, heads, rows int
+	f                                     func(part int)
+}
+
+var attendings = sync.Pool{New: func() any {
+	w := new(attending)
+	w.f = w.work
+	return w
+}}
+
+// work computes the blocks of a thread.
+func (w *attending) work(part int) {
+	r := rooms.Get().(*room)
+	scores := r.of(w.step * w.of[1].shape[3])
+	for i := w.n * part / w.threads; i < w.n*(part+1)/w.threads; i++ {
+		b, h, from := i/w.blocks/w.heads, i/w.blocks%w.heads, i%w.blocks*w.step
+		w.block(scores, b, h, from, min(from+w.step, w.rows))
+	}
+	rooms.Put(r)
 }
 
 // leastAttended is how many operations a thread should have to be worth waking.
 const leastAttended = 1 << 22
 
 // block computes rows from to to of a head.
-func (a *attended) block(scores []float32, of [4]*seen, mask *maskOf, b, h, from, to int) {
-	q, k, v, out := of[0], of[1], of[2], of[3]
+func (w *attending) block(scores []float32, b, h, from, to int) {
+	q, k, v, out, mask := &w.of[0], &w.of[1], &w.of[2], &w.of[3], &w.maskOf
 	rows, depth, keys, size := to-from, q.shape[3], k.shape[3], v.shape[3]
 	// One of k's strides is 1; a dimension of one element may have any.
 	trans, ldk := k.strides[3] != 1, k.strides[2]
@@ -207,7 +233,7 @@ func (a *attended) block(scores []float32, of [4]*seen, mask *maskOf, b, h, from
 	if trans {
 		least = depth
 	}
-	blas.Gemm(1, false, trans, rows, keys, depth, a.scale, q.at(b, h)[from*q.strides[2]:], max(q.strides[2], depth), k.at(b, h), max(ldk, least), 0, scores, keys)
+	blas.Gemm(1, false, trans, rows, keys, depth, w.scale, q.at(b, h)[from*q.strides[2]:], max(q.strides[2], depth), k.at(b, h), max(ldk, least), 0, scores, keys)
 	for r := range rows {
 		row := scores[r*keys : (r+1)*keys]
 		if mask.v != nil {

@@ -349,7 +349,7 @@ func (k *normed) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			}
 			columnRooms.Put(r)
 		})
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 	x.rows(outer, n, func(from, to int) {
 		r := columnRooms.Get().(*columnRoom)
@@ -361,7 +361,7 @@ func (k *normed) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		}
 		columnRooms.Put(r)
 	})
-	return one(t, nil)
+	return x.one(t, nil)
 }
 
 // columnRoom is what a normalisation has beside its input and its result.

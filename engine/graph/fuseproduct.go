@@ -2,6 +2,7 @@ package graph
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
@@ -15,6 +16,33 @@ type follows struct {
 	// added is the step's input that is added, 0 for none.
 	added int
 	then  *vector.Function
+}
+
+// end is what is done to each piece of a product of n columns; also is what is added. Its
+// function is made once, so that a run makes none.
+type end struct {
+	follows
+	also []float32
+	n    int
+	f    func(row, col int, c []float32)
+}
+
+var ends = sync.Pool{New: func() any {
+	e := new(end)
+	e.f = e.apply
+	return e
+}}
+
+func (e *end) apply(row, col int, c []float32) {
+	if e.bias != nil {
+		vector.Binary(vector.Add, c, c, e.bias[col:col+len(c)])
+	}
+	if e.also != nil {
+		vector.Binary(vector.Add, c, c, e.also[row*e.n+col:][:len(c)])
+	}
+	if e.then != nil {
+		e.then.Apply(c, c)
+	}
 }
 
 // product takes what follows a product with constant weights into it.
@@ -207,7 +235,7 @@ func productKernel(g gemm, is2D bool, then follows) Kernel {
 		if p == nil || a.DType() != engine.Float32 || then.added > 0 && in[then.added].DType() != engine.Float32 || is2D && len(a.Shape()) != 2 || len(a.Shape()) < 2 {
 			return nil, errUnfused
 		}
-		shape := slices.Clone(a.Shape())
+		shape := x.shaped(a.Shape())
 		k, n := in[1].Shape()[0], in[1].Shape()[1]
 		if g.transB {
 			k, n = n, k
@@ -220,34 +248,29 @@ func productKernel(g gemm, is2D bool, then follows) Kernel {
 			return nil, errUnfused
 		}
 		shape[last] = n
-		var added []float32
 		other := arg(in, then.added)
 		// Another value that is broadcast, or broadcasts the product, comes later.
 		late := then.added > 0 && !slices.Equal(other.Shape(), shape)
-		if then.added > 0 && !late {
-			added = engine.Data[float32](other)
-		}
 		t, out, err := rawOf[float32](x, shape...)
 		if err != nil {
 			return nil, err
 		}
+		e := ends.Get().(*end)
+		e.follows, e.n, e.also = then, n, nil
+		if late {
+			e.then = nil
+		} else if then.added > 0 {
+			e.also = engine.Data[float32](other)
+		}
 		rows := volume(shape[:last])
-		p.GemmThen(x.threads, g.transA, rows, 1, engine.Data[float32](a), max(a.Shape()[last], 1), 0, out, max(n, 1), func(row, col int, c []float32) {
-			if then.bias != nil {
-				vector.Binary(vector.Add, c, c, then.bias[col:col+len(c)])
-			}
-			if added != nil {
-				vector.Binary(vector.Add, c, c, added[row*n+col:][:len(c)])
-			}
-			if then.then != nil && !late {
-				then.then.Apply(c, c)
-			}
-		})
+		p.GemmThen(x.threads, g.transA, rows, 1, engine.Data[float32](a), max(a.Shape()[last], 1), 0, out, max(n, 1), e.f)
+		e.follows, e.also = follows{}, nil
+		ends.Put(e)
 		if !late {
-			return one(t, nil)
+			return x.one(t, nil)
 		}
 		if t, err = zipVector(x, t, other, vector.Add); err != nil || then.then == nil {
-			return one(t, err)
+			return x.one(t, err)
 		}
 		return quickMap(nil, then.then)(x, []*engine.Tensor{t})
 	}

@@ -2,7 +2,6 @@ package graph
 
 import (
 	"math"
-	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
@@ -115,7 +114,7 @@ func (t *table) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if len(from) < t.rank || from[last] != 1 {
 		return nil, errUnfused
 	}
-	shape := slices.Clone(from)
+	shape := x.shaped(from)
 	shape[last] = t.cols
 	o, out, err := rawOf[float32](x, shape...)
 	if err != nil {
@@ -129,7 +128,7 @@ func (t *table) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	default:
 		return nil, errUnfused
 	}
-	return one(o, nil)
+	return x.one(o, nil)
 }
 
 func lookUp[T int32 | int64](x *Exec, t *table, out []float32, ids []T) {

@@ -345,7 +345,7 @@ func (l *laster) step(s *step) bool {
 		if l.f.p.typeOf(s.out[0]) != engine.Float32 {
 			return false
 		}
-		l.add(s, rank, func(_ *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return one(in[0], nil) }, l.of(s.in[0], s.node, rank))
+		l.add(s, rank, func(_ *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return in[:1], nil }, l.of(s.in[0], s.node, rank))
 		return true
 	case "Sqrt":
 		l.add(s, rank, s.kernel, l.of(s.in[0], s.node, rank))
@@ -469,7 +469,7 @@ func (l *laster) affine(s *step, slot, n, rank int) bool {
 		}
 		src := engine.Data[float32](in[0])
 		x.parts(len(src)/n, func(from, to int) { convolve.Rows(out[from*n:to*n], src[from*n:to*n], a, b) })
-		return one(t, nil)
+		return x.one(t, nil)
 	}, l.of(slot, s.node, rank))
 	return true
 }

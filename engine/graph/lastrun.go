@@ -31,7 +31,7 @@ func lastOf(rank int) Kernel {
 			return nil, err
 		}
 		turned(x, out, engine.Data[float32](in[0]), s[0], s[1], high*across)
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -51,7 +51,7 @@ func channelsFirst(rank int) Kernel {
 			return nil, err
 		}
 		turned(x, out, engine.Data[float32](in[0]), s[0], s[1]*s[2], s[3])
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -67,14 +67,14 @@ func transposedLast(perm []int) Kernel {
 			order = [4]int{perm[0], perm[2], perm[3], perm[1]}
 		}
 		from := rowMajor(s)
-		shape, strides := make([]int, 4), make([]int, 4)
+		shape, strides := x.ints(4), x.ints(4)
 		for i, a := range order {
 			shape[i] = 1
 			if a >= 0 {
 				shape[i], strides[i] = s[a], from[a]
 			}
 		}
-		return one(permuted(x, in[0], shape, strides))
+		return x.one(permuted(x, in[0], shape, strides))
 	}
 }
 
@@ -152,7 +152,7 @@ func mostLast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			vector.Binary(vector.Max, most, most, src[(i*rows+r)*s[3]:][:s[3]])
 		}
 	}
-	return one(t, nil)
+	return x.one(t, nil)
 }
 
 // turned transposes n matrices.
@@ -265,9 +265,9 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 		c.filter.Convolve(threads, w, out, src, end)
 	}
 	if apart {
-		return one(c.broadcast(x, t, in[1]))
+		return x.one(c.broadcast(x, t, in[1]))
 	}
-	return one(t, nil)
+	return x.one(t, nil)
 }
 
 // broadcast is what follows the sums where one of them and what is added to it is
@@ -341,7 +341,7 @@ func (c *convolution) transposed(x *Exec, in *engine.Tensor, result []int) ([]*e
 			}
 		}
 	}
-	return one(t, nil)
+	return x.one(t, nil)
 }
 
 // poolLast is the kernel of a pool.
@@ -375,12 +375,12 @@ func poolLast(n *Node) Kernel {
 		case "MaxPool":
 			convolve.Largest(s[3], g.taps).Convolve(threads, w, out, src, open)
 		case "GlobalAveragePool":
-			return one(t, meansOf(x, out, src, s))
+			return x.one(t, meansOf(x, out, src, s))
 		default:
 			weights := slices.Repeat([]float32{1 / float32(g.taps)}, s[3]*g.taps)
 			convolve.NewEach(s[3], g.taps, weights, nil).Convolve(threads, w, out, src, open)
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -435,7 +435,7 @@ func resizeLast(n *Node) Kernel {
 				}
 			}
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -477,5 +477,5 @@ func scaled(x *Exec, t, by *engine.Tensor) ([]*engine.Tensor, error) {
 			convolve.Rows(out[from:to], src[from:to], factors[i*c:(i+1)*c], nil)
 		})
 	}
-	return one(o, nil)
+	return x.one(o, nil)
 }

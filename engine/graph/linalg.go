@@ -136,7 +136,7 @@ func buildGemm(b *builder) (Kernel, error) {
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(runGemm[float32](x, g, in))
+			return x.one(runGemm[float32](x, g, in))
 		case engine.Float64:
 			return one(runGemm[float64](x, g, in))
 		}
@@ -193,7 +193,7 @@ func runGemm[T float](x *Exec, g gemm, in []*engine.Tensor) (*engine.Tensor, err
 	if c == nil || g.beta == 0 {
 		return t, nil
 	}
-	shape, err := BroadcastShape(t.Shape(), c.Shape())
+	shape, err := x.broadcast(t.Shape(), c.Shape())
 	if err != nil || len(shape) != 2 || shape[0] != m || shape[1] != n {
 		return nil, misfit("bias of shape %v for a result of shape %v", c.Shape(), t.Shape())
 	}
@@ -358,7 +358,7 @@ func buildSoftmax(b *builder) (Kernel, error) {
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(softmax[float32](x, in[0], outer, n, inner, logs))
+			return x.one(softmax[float32](x, in[0], outer, n, inner, logs))
 		case engine.Float64:
 			return one(softmax[float64](x, in[0], outer, n, inner, logs))
 		case engine.Float16, engine.BFloat16:
@@ -376,6 +376,12 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 	src := engine.Data[T](t)
 	if v, ok := any(src).([]float32); ok && inner == 1 && !logs {
 		to := any(out).([]float32)
+		if x.threads < 2 {
+			for i := range outer {
+				softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
+			}
+			return o, nil
+		}
 		x.rows(outer, n, func(from, end int) {
 			for i := from; i < end; i++ {
 				softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
@@ -539,7 +545,7 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	for _, d := range shape[axis:] {
 		n *= d
 	}
-	stats := append([]int{}, shape...)
+	stats := x.shaped(shape)
 	for i := axis; i < len(stats); i++ {
 		stats[i] = 1
 	}
@@ -569,6 +575,14 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	if _, ok := any(src).([]float32); ok && bias == nil {
 		bias = make([]T, n)
 	}
+	if v, ok := any(src).([]float32); ok && x.threads < 2 {
+		for r := range means {
+			mean, inv := moments(v[r*n:(r+1)*n], eps)
+			means[r], invs[r] = T(mean), T(inv)
+			vector.Norm(any(out).([]float32)[r*n:(r+1)*n], v[r*n:(r+1)*n], any(scale).([]float32), any(bias).([]float32), float32(mean), float32(inv))
+		}
+		return normResults(x, t, tm, ti), nil
+	}
 	x.rows(len(means), n, func(from, end int) {
 		for r := from; r < end; r++ {
 			row := src[r*n : (r+1)*n]
@@ -587,7 +601,13 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 			}
 		}
 	})
-	return []*engine.Tensor{t, tm, ti}, nil
+	return normResults(x, t, tm, ti), nil
+}
+
+func normResults(x *Exec, t, mean, inv *engine.Tensor) []*engine.Tensor {
+	all := x.list(3)
+	all[0], all[1], all[2] = t, mean, inv
+	return all
 }
 
 // normScale repeats a scale that covers only the last dimensions.

@@ -78,7 +78,11 @@ func walkStrided(shape, strides []int, offset int, cp func(d, s, n int)) {
 		run *= shape[dims-1]
 		dims--
 	}
-	index := make([]int, dims)
+	var few [fewDimensions]int
+	index := few[:]
+	if dims > len(few) {
+		index = make([]int, dims)
+	}
 	s := offset
 	for d := 0; d < total; d += run {
 		cp(d, s, run)
@@ -95,20 +99,20 @@ func walkStrided(shape, strides []int, offset int, cp func(d, s, n int)) {
 }
 
 func view(x *Exec, t *engine.Tensor, shape []int) ([]*engine.Tensor, error) {
-	return one(x.memory.view(t, shape))
+	return x.one(x.memory.view(t, shape))
 }
 
 func buildReshape(b *builder) (Kernel, error) {
 	allowZero := b.attrs.int("allowzero", 0) == 1
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		want, err := intsOf(in[1])
+		want, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
 		if len(want) > maxRank {
 			return nil, fmt.Errorf("%d dimensions: %w", len(want), engine.ErrTooLarge)
 		}
-		shape := slices.Clone(want)
+		shape := x.shaped(want)
 		hole, known := -1, 1
 		for i, d := range shape {
 			if d == 0 && !allowZero {
@@ -170,24 +174,26 @@ func buildFlatten(b *builder) (Kernel, error) {
 				cols *= d
 			}
 		}
-		return view(x, in[0], []int{rows, cols})
+		shape = x.ints(2)
+		shape[0], shape[1] = rows, cols
+		return view(x, in[0], shape)
 	}, nil
 }
 
 // axesOf reads axes from input 1 since version 13, from the attribute before.
 // ok is false where there are none.
-func axesOf(b *builder, since int) func(in []*engine.Tensor) (axes []int, ok bool, err error) {
+func axesOf(b *builder, since int) func(x *Exec, in []*engine.Tensor) (axes []int, ok bool, err error) {
 	if b.version() < since {
 		axes := toInts(b.attrs.ints("axes"))
 		given := b.attrs.has("axes")
-		return func([]*engine.Tensor) ([]int, bool, error) { return axes, given, nil }
+		return func(*Exec, []*engine.Tensor) ([]int, bool, error) { return axes, given, nil }
 	}
-	return func(in []*engine.Tensor) ([]int, bool, error) {
+	return func(x *Exec, in []*engine.Tensor) ([]int, bool, error) {
 		t := arg(in, 1)
 		if t == nil {
 			return nil, false, nil
 		}
-		axes, err := intsOf(t)
+		axes, err := x.intsOf(t)
 		return axes, true, err
 	}
 }
@@ -195,12 +201,12 @@ func axesOf(b *builder, since int) func(in []*engine.Tensor) (axes []int, ok boo
 func buildSqueeze(b *builder) (Kernel, error) {
 	axesFrom := axesOf(b, 13)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		axes, given, err := axesFrom(in)
+		axes, given, err := axesFrom(x, in)
 		if err != nil {
 			return nil, err
 		}
 		shape := in[0].Shape()
-		drop := make([]bool, len(shape))
+		var drop [maxRank]bool
 		for _, a := range axes {
 			if a, err = normAxis(a, len(shape)); err != nil {
 				return nil, err
@@ -210,7 +216,7 @@ func buildSqueeze(b *builder) (Kernel, error) {
 			}
 			drop[a] = true
 		}
-		var out []int
+		out := x.ints(len(shape))[:0]
 		for i, d := range shape {
 			if !drop[i] && (given || d != 1) {
 				out = append(out, d)
@@ -223,7 +229,7 @@ func buildSqueeze(b *builder) (Kernel, error) {
 func buildUnsqueeze(b *builder) (Kernel, error) {
 	axesFrom := axesOf(b, 13)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		axes, _, err := axesFrom(in)
+		axes, _, err := axesFrom(x, in)
 		if err != nil {
 			return nil, err
 		}
@@ -231,7 +237,7 @@ func buildUnsqueeze(b *builder) (Kernel, error) {
 		if rank > maxRank {
 			return nil, fmt.Errorf("%d dimensions: %w", rank, engine.ErrTooLarge)
 		}
-		added := make([]bool, rank)
+		var added [maxRank]bool
 		for _, a := range axes {
 			if a, err = normAxis(a, rank); err != nil {
 				return nil, err
@@ -241,7 +247,7 @@ func buildUnsqueeze(b *builder) (Kernel, error) {
 			}
 			added[a] = true
 		}
-		out := make([]int, rank)
+		out := x.ints(rank)
 		next := 0
 		for i := range out {
 			out[i] = 1
@@ -289,11 +295,11 @@ func buildTranspose(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		from := rowMajor(in[0].Shape())
-		shape, strides := make([]int, len(p)), make([]int, len(p))
+		shape, strides := x.ints(len(p)), x.ints(len(p))
 		for i, a := range p {
 			shape[i], strides[i] = in[0].Shape()[a], from[a]
 		}
-		return one(permuted(x, in[0], shape, strides))
+		return x.one(permuted(x, in[0], shape, strides))
 	}, nil
 }
 
@@ -314,7 +320,7 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 	if err != nil {
 		return nil, err
 	}
-	shape := slices.Clone(in[0].Shape())
+	shape := x.shaped(in[0].Shape())
 	for i, t := range in[1:] {
 		for k, d := range t.Shape() {
 			if k != a && d != shape[k] {
@@ -337,7 +343,7 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 		}
 		at += n
 	}
-	return one(out, nil)
+	return x.one(out, nil)
 }
 
 // split returns the product of the dimensions before axis and after it.
@@ -438,11 +444,11 @@ func buildSlice(b *builder) (Kernel, error) {
 			if t == nil {
 				continue
 			}
-			v, err := intsOf(t)
+			v, err := x.intsOf(t)
 			if err != nil {
 				return nil, err
 			}
-			lists[i] = append([]int{}, v...)
+			lists[i] = v
 		}
 		return slice(x, in[0], lists[0], lists[1], lists[2], lists[3])
 	}, nil
@@ -516,9 +522,9 @@ func slice(x *Exec, t *engine.Tensor, starts, ends, axes, steps []int) ([]*engin
 		return nil, err
 	}
 	if slices.Equal(shape, t.Shape()) && !slices.ContainsFunc(steps, func(s int) bool { return s < 0 }) {
-		return one(t, nil) // all of it
+		return x.one(t, nil) // all of it
 	}
-	return one(strided(x, t, offset, shape, strides))
+	return x.one(strided(x, t, offset, shape, strides))
 }
 
 func buildExpand(*builder) (Kernel, error) {
@@ -579,7 +585,7 @@ func buildShape(b *builder) (Kernel, error) {
 		for i := range out {
 			out[i] = int64(dims[first+i])
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}, nil
 }
 

@@ -360,6 +360,8 @@ type Options struct {
 	base int64
 	// inner counts the nodes run in inner graphs, for the whole of a run.
 	inner *int
+	// brief says that the Run is released.
+	brief bool
 }
 
 const defaultMaxBytes = 1 << 30
@@ -430,11 +432,27 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 	return r, err
 }
 
-// run is Run in a frame, which an inner run with an arena keeps until its results were
-// taken.
+// Outputs is Run for a caller who wants the values only: with an arena, the next run uses
+// all else again.
+func (p *Program) Outputs(ctx context.Context, opt Options, in engine.Values, want []string) (engine.Values, error) {
+	opt.brief = !opt.Keep
+	r, err := p.Run(ctx, opt, in, want)
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	out := make(engine.Values, len(want))
+	for i, name := range want {
+		out[i] = engine.Named{Name: name, Tensor: r.Value(name)}
+	}
+	return out, nil
+}
+
+// run is Run in a frame, which an inner or a brief run with an arena keeps until its
+// results were taken.
 func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want []string, f *frame) (*Run, error) {
 	var r *Run
-	if opt.inner == nil || opt.Arena == nil {
+	if opt.inner == nil && !opt.brief || opt.Arena == nil {
 		r = &Run{program: p, values: slices.Clone(p.constants)}
 	} else {
 		f.values = append(f.values[:0], p.constants...)
@@ -488,7 +506,7 @@ func (f *frame) begin(ctx context.Context, opt Options, slots int) *Exec {
 			f.buffers.held = map[unsafe.Pointer]*buffer{}
 		}
 		f.buffers.arena, f.buffers.exec = opt.Arena, x
-		x.memory = &f.buffers
+		x.memory, x.scratch = &f.buffers, &f.scratch
 	}
 	return x
 }
@@ -675,6 +693,7 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 		}
 	}
 	before := x.live
+	x.scratch.begin()
 	x.memory.begin(s, in, dying)
 	out, err := s.call(x, in)
 	if err != nil {

@@ -54,17 +54,14 @@ func (s *session) Run(ctx context.Context, in engine.Values, want []string) (eng
 	if len(want) == 0 {
 		want = s.model.program.Graph().Outputs
 	}
-	r, err := s.model.program.Run(ctx, s.opt, in, want)
+	out, err := s.model.program.Outputs(ctx, s.opt, in, want)
 	if err != nil {
 		return nil, err
 	}
-	out := make(engine.Values, len(want))
-	for i, name := range want {
-		t, err := owned(r.Value(name), in, s.model.program)
-		if err != nil {
+	for i := range out {
+		if out[i].Tensor, err = owned(out[i].Tensor, in, s.model.program); err != nil {
 			return nil, err
 		}
-		out[i] = engine.Named{Name: name, Tensor: t}
 	}
 	return out, nil
 }

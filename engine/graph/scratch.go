@@ -1,0 +1,92 @@
+package graph
+
+import "github.com/pellucid/pellucid/engine"
+
+// scratch is what a run's steps make lists of: shapes, strides, and results. A step's are
+// whatever they are once the next one begins.
+type scratch struct {
+	numbers slab[int]
+	tensors slab[*engine.Tensor]
+}
+
+// begin gives up what the step before had.
+func (s *scratch) begin() {
+	if s != nil {
+		s.numbers.used, s.tensors.used = 0, 0
+	}
+}
+
+// slab lends parts of one list. What does not fit is in another, which takes its place, so
+// that a step of many turns holds on to no more than it uses.
+type slab[T any] struct {
+	v    []T
+	used int
+}
+
+// slabSize is how many elements a list has at least.
+const slabSize = 512
+
+func (s *slab[T]) take(n int) []T {
+	if s.v == nil || s.used+n > len(s.v) {
+		if n > slabSize {
+			return make([]T, n)
+		}
+		s.v, s.used = make([]T, slabSize), 0
+	}
+	out := s.v[s.used : s.used+n : s.used+n]
+	s.used += n
+	clear(out)
+	return out
+}
+
+// ints returns n zeros that are the kernel's until its step ends. It is for the goroutine
+// that the kernel was called on, and not to be kept.
+func (x *Exec) ints(n int) []int {
+	if x.scratch == nil {
+		return make([]int, n)
+	}
+	return x.scratch.numbers.take(n)
+}
+
+// shaped is a copy of a shape, as ints has it.
+func (x *Exec) shaped(shape []int) []int {
+	out := x.ints(len(shape))
+	copy(out, shape)
+	return out
+}
+
+// one is the result of a kernel that has one, as ints has it.
+func (x *Exec) one(t *engine.Tensor, err error) ([]*engine.Tensor, error) {
+	if err != nil {
+		return nil, err
+	}
+	out := x.list(1)
+	out[0] = t
+	return out, nil
+}
+
+// list is a list of n tensors, as ints has it.
+func (x *Exec) list(n int) []*engine.Tensor {
+	if x.scratch == nil {
+		return make([]*engine.Tensor, n)
+	}
+	return x.scratch.tensors.take(n)
+}
+
+// intsOf is intsOf as ints has it.
+func (x *Exec) intsOf(t *engine.Tensor) ([]int, error) {
+	switch t.DType() {
+	case engine.Int64:
+		return copyInts(x.ints(t.Len()), engine.Data[int64](t)), nil
+	case engine.Int32:
+		return copyInts(x.ints(t.Len()), engine.Data[int32](t)), nil
+	}
+	return intsOf(t)
+}
+
+func copyInts[T int32 | int64](out []int, v []T) []int {
+	for i, e := range v {
+		out[i] = int(e)
+	}
+	return out
+}
