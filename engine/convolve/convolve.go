@@ -119,25 +119,6 @@ type strip struct {
 	perImage, perLine int
 }
 
-// strips calls f for all strips, on up to threads goroutines.
-func (w *Window) strips(threads int, src []float32, padding float32, f func(s *strip)) {
-	images, lines := w.cut(threads)
-	perImage := (w.Lines + lines - 1) / lines
-	count := (w.Batch + images - 1) / images * perImage
-	threads = max(1, min(threads, count))
-	parallel(threads, func(part int) {
-		r := rooms.Get().(*room)
-		for i := count * part / threads; i < count*(part+1)/threads; i++ {
-			s := &r.strip
-			*s = strip{image: i / perImage * images, line: i % perImage * lines}
-			s.images, s.lines = min(images, w.Batch-s.image), min(lines, w.Lines-s.line)
-			w.find(s, r, src, padding)
-			f(s)
-		}
-		r.release()
-	})
-}
-
 // find sets where a strip's elements are: in the images, or copied with padding.
 func (w *Window) find(s *strip, r *room, src []float32, padding float32) {
 	c := w.Channels
@@ -182,6 +163,8 @@ type room struct {
 	tile    tile
 	line    line
 	strip   strip
+	window  Window
+	turn    turn
 }
 
 var rooms = sync.Pool{New: func() any { return new(room) }}
@@ -201,7 +184,7 @@ func (r *room) release() {
 	if cap(r.v) > mostRoom {
 		r.v = nil
 	}
-	r.tile, r.line, r.strip = tile{}, line{}, strip{}
+	r.tile, r.line, r.strip, r.turn = tile{}, line{}, strip{}, turn{}
 	rooms.Put(r)
 }
 

@@ -67,8 +67,10 @@ func (e *Each) Convolve(threads int, w *Window, dst, src []float32, end Finish) 
 	if e.largest {
 		padding = float32(math.Inf(-1))
 	}
-	u := w.upright()
-	u.strips(threads, src, padding, func(s *strip) { e.strip(&u, s, dst, end) })
+	j := jobs.Get().(*job)
+	j.w, j.each, j.dst, j.src, j.end, j.padding = w.upright(), e, dst, src, end, padding
+	j.byStrips(threads)
+	j.release()
 }
 
 // strip computes a strip of windows, line by line.

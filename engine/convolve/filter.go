@@ -101,35 +101,26 @@ func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish
 	if w.Channels != f.in || w.taps() != f.taps || end.Add != nil && len(end.Add) != len(dst) {
 		panic("convolve: a filter for other windows")
 	}
+	j := jobs.Get().(*job)
+	j.filter, j.dst, j.src, j.end = f, dst, src, end
 	if w.isFlat() {
-		f.flat(threads, w.flattened(), dst, src, end)
-		return
+		j.w = w.flattened()
+		f.flat(threads, j)
+	} else {
+		j.w = w.upright()
+		j.byStrips(threads)
 	}
-	u := w.upright()
-	u.strips(threads, src, 0, func(s *strip) { f.strip(&u, s, dst, end) })
+	j.release()
 }
 
 // flat is Convolve for windows of one element, in parts as long as strips.
-func (f *Filter) flat(threads int, w Window, dst, src []float32, end Finish) {
-	step := max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows * kernelRows
+func (f *Filter) flat(threads int, j *job) {
+	j.step = max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows * kernelRows
 	if threads > 1 {
-		step = min(step, (w.Across+threads-1)/threads)
+		j.step = min(j.step, (j.w.Across+threads-1)/threads)
 	}
-	count := (w.Across + step - 1) / step
-	threads = max(1, min(threads, count))
-	parallel(threads, func(part int) {
-		for i := count * part / threads; i < count*(part+1)/threads; i++ {
-			from, to := i*step, min((i+1)*step, w.Across)
-			some, finish := w, end
-			some.Width, some.Across = to-from, to-from
-			if end.Add != nil {
-				finish.Add = end.Add[from*f.out : to*f.out]
-			}
-			part := src[from*f.in : to*f.in]
-			s := strip{images: 1, lines: 1, src: part, perLine: len(part), perImage: len(part)}
-			f.strip(&some, &s, dst[from*f.out:to*f.out], finish)
-		}
-	})
+	j.count = (j.w.Across + j.step - 1) / j.step
+	j.share(threads, j.parts)
 }
 
 // runs are the pieces of a window that lie side by side: how many elements each has,

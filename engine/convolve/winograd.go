@@ -167,24 +167,13 @@ func (f *Winograd) Convolve(threads int, w *Window, dst, src []float32, end Fini
 	if w.Channels != f.in || !f.Suits(w) || end.Add != nil && len(end.Add) != len(dst) {
 		panic("convolve: a filter for other windows")
 	}
-	images, lines := f.cut(w, threads)
-	perImage := (squaresOf(w.Lines) + lines - 1) / lines
-	count := (w.Batch + images - 1) / images * perImage
-	elements, planes, products, rest := f.room(w, images, lines)
-	p := padded(w)
-	threads = max(1, min(threads, count))
-	parallel(threads, func(part int) {
-		r := rooms.Get().(*room)
-		defer r.release()
-		v := r.of(elements + planes + products + rest)
-		t := &turn{Winograd: f, w: w, dst: dst, end: end, planes: v[elements:][:planes], products: v[elements+planes:][:products], rest: v[elements+planes+products:]}
-		for i := count * part / threads; i < count*(part+1)/threads; i++ {
-			s := strip{image: i / perImage * images, line: i % perImage * lines * squareWindows}
-			s.images, s.lines = min(images, w.Batch-s.image), min(lines*squareWindows, p.Lines-s.line)
-			p.find(&s, r, src, 0)
-			t.strip(&s)
-		}
-	})
+	j := jobs.Get().(*job)
+	j.w, j.quick, j.dst, j.src, j.end = *w, f, dst, src, end
+	j.images, j.lines = f.cut(w, threads)
+	j.perImage = (squaresOf(w.Lines) + j.lines - 1) / j.lines
+	j.count = (w.Batch + j.images - 1) / j.images * j.perImage
+	j.share(threads, j.squares)
+	j.release()
 }
 
 // turn is what one thread works with.

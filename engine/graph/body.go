@@ -225,7 +225,7 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 		return nil, err
 	}
 	defer r.release()
-	out := make([]*engine.Tensor, len(p.graph.Outputs))
+	out := x.list(len(p.graph.Outputs))
 	for i, name := range p.graph.Outputs {
 		out[i] = r.Value(name)
 		if !p.Owns(out[i]) {

@@ -372,7 +372,7 @@ func buildCast(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{d}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(n.cast(x, in[0], d))
+		return x.one(n.cast(x, in[0], d))
 	}, nil
 }
 

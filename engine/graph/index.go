@@ -17,31 +17,55 @@ func buildGather(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		index, err := positions(in[1], shape[a])
+		index, err := x.positions(in[1], shape[a])
 		if err != nil {
 			return nil, err
 		}
 		outer, inner := split(shape, a)
-		final := slices.Concat(shape[:a], in[1].Shape(), shape[a+1:])
+		final := x.ints(len(shape) - 1 + len(in[1].Shape()))
+		copy(final, shape[:a])
+		copy(final[a:], in[1].Shape())
+		copy(final[a+len(in[1].Shape()):], shape[a+1:])
 		out, err := x.New(in[0].DType(), final...)
 		if err != nil || out.Len() == 0 {
 			return one(out, err)
 		}
-		cp := copier(out, in[0])
-		to := 0
-		for o := range outer {
-			for _, j := range index {
-				cp(to, (o*shape[a]+j)*inner, inner)
-				to += inner
+		switch in[0].DType() {
+		case engine.Float32:
+			gather[float32](out, in[0], index, outer, shape[a], inner)
+		case engine.Int64:
+			gather[int64](out, in[0], index, outer, shape[a], inner)
+		default:
+			cp := copier(out, in[0])
+			to := 0
+			for o := range outer {
+				for _, j := range index {
+					cp(to, (o*shape[a]+j)*inner, inner)
+					to += inner
+				}
 			}
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 
+// gather copies runs of inner elements, n of which are to each of outer.
+func gather[T engine.Element](dst, src *engine.Tensor, index []int, outer, n, inner int) {
+	to, from := engine.Data[T](dst), engine.Data[T](src)
+	for o := range outer {
+		for _, j := range index {
+			copy(to[:inner], from[(o*n+j)*inner:])
+			to = to[inner:]
+		}
+	}
+}
+
 // positions reads indices along an axis of n; negative ones count from its end.
-func positions(t *engine.Tensor, n int) ([]int, error) {
-	index, err := intsOf(t)
+func positions(t *engine.Tensor, n int) ([]int, error) { return new(Exec).positions(t, n) }
+
+// positions is positions as ints has it.
+func (x *Exec) positions(t *engine.Tensor, n int) ([]int, error) {
+	index, err := x.intsOf(t)
 	if err != nil {
 		return nil, err
 	}

@@ -409,7 +409,8 @@ func (l *laster) resize(s *step) bool {
 	}
 	in := slices.Clone(s.in)
 	in[0] = l.of(s.in[0], s.node, 4)
-	l.add(s, 4, resizeLast(s.node), in...)
+	fixed := !slices.ContainsFunc(in[1:], func(slot int) bool { return slot >= 0 && l.f.p.constants[slot] == nil })
+	l.add(s, 4, resizeLast(s.node, fixed), in...)
 	return true
 }
 

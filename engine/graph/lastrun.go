@@ -171,6 +171,12 @@ func turned(x *Exec, to, from []float32, n, rows, cols int) {
 	if rows*cols >= leastPart {
 		threads = max(1, min(x.threads, n))
 	}
+	if threads == 1 {
+		for i := range n {
+			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
+		}
+		return
+	}
 	shared(threads, threads, func(part int) {
 		for i := n * part / threads; i < n*(part+1)/threads; i++ {
 			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
@@ -300,7 +306,7 @@ func splitLast(x *Exec, t *engine.Tensor, parts []int, outs int) ([]*engine.Tens
 	if sum != s[3] || len(parts) != outs {
 		return nil, misfit("%d parts of a dimension of %d for %d outputs, or their sum is another", len(parts), s[3], outs)
 	}
-	var list []*engine.Tensor
+	list := x.list(len(parts))[:0]
 	src, pixels := engine.Data[float32](t), s[0]*s[1]*s[2]
 	at := 0
 	for _, p := range parts {
@@ -391,32 +397,61 @@ func meansOf(x *Exec, out, src []float32, s []int) error {
 	if err := x.reserve(engine.Float32, n*c); err != nil {
 		return err
 	}
-	lines := make([]float32, n*c)
+	r := rooms.Get().(*room)
+	lines := r.of(n * c)
 	convolve.Means(lines, src, s[2], c)
 	convolve.Means(out, lines, s[1], c)
+	rooms.Put(r)
 	return nil
 }
 
-// resizeLast is the kernel of a Resize that takes the nearest element.
-func resizeLast(n *Node) Kernel {
+// nearestOf is what a Resize that takes the nearest elements reads of images of a shape.
+// It is read only.
+type nearestOf struct {
+	shape  []int
+	ys, xs []Line
+}
+
+// mostNearest bounds what is kept of it, in lines and columns.
+const mostNearest = 1 << 13
+
+func newNearest(x *Exec, n *Node, in []*engine.Tensor) (*nearestOf, error) {
+	s := in[0].Shape()
+	view, err := in[0].Reshape(fileShape(s)...)
+	if err != nil {
+		return nil, err
+	}
+	as := append([]*engine.Tensor{view}, in[1:]...)
+	if err := reserveLines(x, n, as); err != nil {
+		return nil, err
+	}
+	r, err := NewResize(n, as)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Lines[0]) != s[0] || len(r.Lines[1]) != s[3] || slices.ContainsFunc(slices.Concat(r.Lines...), func(l Line) bool { return len(l.At) != 1 }) {
+		return nil, errUnfused
+	}
+	return &nearestOf{slices.Clone(s), r.Lines[2], r.Lines[3]}, nil
+}
+
+// resizeLast is the kernel of a Resize that takes the nearest element; fixed says that all
+// but the images are constants.
+func resizeLast(n *Node, fixed bool) Kernel {
+	var seen atomic.Pointer[nearestOf]
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		s := in[0].Shape()
-		view, err := in[0].Reshape(fileShape(s)...)
-		if err != nil {
-			return nil, err
+		g := seen.Load()
+		if g == nil || !slices.Equal(g.shape, s) {
+			var err error
+			if g, err = newNearest(x, n, in); err != nil {
+				return nil, err
+			}
+			if fixed && len(g.ys)+len(g.xs) <= mostNearest {
+				seen.Store(g)
+			}
 		}
-		as := append([]*engine.Tensor{view}, in[1:]...)
-		if err := reserveLines(x, n, as); err != nil {
-			return nil, err
-		}
-		r, err := NewResize(n, as)
-		if err != nil {
-			return nil, err
-		}
-		if len(r.Lines[0]) != s[0] || len(r.Lines[1]) != s[3] || slices.ContainsFunc(slices.Concat(r.Lines...), func(l Line) bool { return len(l.At) != 1 }) {
-			return nil, errUnfused
-		}
-		c, ys, xs := s[3], r.Lines[2], r.Lines[3]
+		c, ys, xs := s[3], g.ys, g.xs
 		t, out, err := rawOf[float32](x, s[0], len(ys), len(xs), c)
 		if err != nil {
 			return nil, err
@@ -471,6 +506,12 @@ func scaled(x *Exec, t, by *engine.Tensor) ([]*engine.Tensor, error) {
 	}
 	src, factors, c := engine.Data[float32](t), engine.Data[float32](by), s[3]
 	pixels := s[1] * s[2]
+	if x.threads < 2 {
+		for i := range s[0] {
+			convolve.Rows(out[i*pixels*c:(i+1)*pixels*c], src[i*pixels*c:(i+1)*pixels*c], factors[i*c:(i+1)*c], nil)
+		}
+		return x.one(o, nil)
+	}
 	for i := range s[0] {
 		x.parts(pixels, func(from, to int) {
 			from, to = (i*pixels+from)*c, (i*pixels+to)*c

@@ -59,9 +59,28 @@ func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*en
 	if out.Len() == 0 {
 		return out, nil
 	}
-	cp := copier(out, src)
-	walkStrided(shape, strides, offset, cp)
+	switch src.DType() { // the usual ones, without a function made for each
+	case engine.Float32:
+		walkOf[float32](out, src, offset, shape, strides)
+	case engine.Int64:
+		walkOf[int64](out, src, offset, shape, strides)
+	case engine.Int32:
+		walkOf[int32](out, src, offset, shape, strides)
+	default:
+		walkStrided(shape, strides, offset, copier(out, src))
+	}
 	return out, nil
+}
+
+func walkOf[T engine.Element](dst, src *engine.Tensor, offset int, shape, strides []int) {
+	to, from := engine.Data[T](dst), engine.Data[T](src)
+	walkStrided(shape, strides, offset, func(d, s, n int) {
+		if n == 1 {
+			to[d] = from[s]
+			return
+		}
+		copy(to[d:d+n], from[s:s+n])
+	})
 }
 
 // walkStrided visits a view run by run: cp gets the output's offset, the
@@ -206,7 +225,7 @@ func buildSqueeze(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		shape := in[0].Shape()
-		var drop [maxRank]bool
+		drop := x.ints(len(shape))
 		for _, a := range axes {
 			if a, err = normAxis(a, len(shape)); err != nil {
 				return nil, err
@@ -214,11 +233,11 @@ func buildSqueeze(b *builder) (Kernel, error) {
 			if shape[a] != 1 {
 				return nil, misfit("squeeze of a dimension of %d", shape[a])
 			}
-			drop[a] = true
+			drop[a] = 1
 		}
 		out := x.ints(len(shape))[:0]
 		for i, d := range shape {
-			if !drop[i] && (given || d != 1) {
+			if drop[i] == 0 && (given || d != 1) {
 				out = append(out, d)
 			}
 		}
@@ -261,24 +280,28 @@ func buildUnsqueeze(b *builder) (Kernel, error) {
 }
 
 // permutation checks perm, or reverses the axes where there is none.
-func permutation(perm []int64, rank int) ([]int, error) {
-	p := toInts(perm)
+func permutation(perm []int64, rank int) ([]int, error) { return new(Exec).permutation(perm, rank) }
+
+// permutation is permutation as ints has it.
+func (x *Exec) permutation(perm []int64, rank int) ([]int, error) {
 	if perm == nil {
-		for i := rank - 1; i >= 0; i-- {
-			p = append(p, i)
+		p := x.ints(rank)
+		for i := range p {
+			p[i] = rank - 1 - i
 		}
 		return p, nil
 	}
-	seen := make([]bool, rank)
+	p := copyInts(x.ints(len(perm)), perm)
+	seen := x.ints(rank)
 	for i, a := range p {
 		a, err := normAxis(a, rank)
 		if err != nil {
 			return nil, err
 		}
-		if seen[a] || len(p) != rank {
+		if seen[a] > 0 || len(p) != rank {
 			return nil, fmt.Errorf("perm %v is no permutation of %d axes", perm, rank)
 		}
-		seen[a] = true
+		seen[a] = 1
 		p[i] = a
 	}
 	if len(p) != rank {
@@ -290,11 +313,11 @@ func permutation(perm []int64, rank int) ([]int, error) {
 func buildTranspose(b *builder) (Kernel, error) {
 	perm := b.attrs.ints("perm")
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		p, err := permutation(perm, len(in[0].Shape()))
+		p, err := x.permutation(perm, len(in[0].Shape()))
 		if err != nil {
 			return nil, err
 		}
-		from := rowMajor(in[0].Shape())
+		from := x.rowMajor(in[0].Shape())
 		shape, strides := x.ints(len(p)), x.ints(len(p))
 		for i, a := range p {
 			shape[i], strides[i] = in[0].Shape()[a], from[a]
@@ -337,13 +360,30 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 	at := 0
 	for _, t := range in {
 		n := t.Shape()[a] * inner
-		cp := copier(out, t)
-		for o := range outer {
-			cp(o*shape[a]*inner+at, o*n, n)
+		switch t.DType() {
+		case engine.Float32:
+			layInto[float32](out, t, outer, shape[a]*inner, at, n)
+		case engine.Int64:
+			layInto[int64](out, t, outer, shape[a]*inner, at, n)
+		case engine.Int32:
+			layInto[int32](out, t, outer, shape[a]*inner, at, n)
+		default:
+			cp := copier(out, t)
+			for o := range outer {
+				cp(o*shape[a]*inner+at, o*n, n)
+			}
 		}
 		at += n
 	}
 	return x.one(out, nil)
+}
+
+// layInto copies runs of n elements to at in runs of size.
+func layInto[T engine.Element](dst, src *engine.Tensor, runs, size, at, n int) {
+	to, from := engine.Data[T](dst), engine.Data[T](src)
+	for o := range runs {
+		copy(to[o*size+at:][:n], from[o*n:])
+	}
 }
 
 // split returns the product of the dimensions before axis and after it.
@@ -374,7 +414,7 @@ func buildSplit(b *builder) (Kernel, error) {
 		}
 		parts := sizes
 		if t := arg(in, 1); t != nil {
-			if parts, err = intsOf(t); err != nil {
+			if parts, err = x.intsOf(t); err != nil {
 				return nil, err
 			}
 		} else if !given {
@@ -406,17 +446,17 @@ func splitParts(x *Exec, t *engine.Tensor, axis int, parts []int, outs int) ([]*
 	if sum != shape[axis] || len(parts) != outs {
 		return nil, misfit("%d parts of a dimension of %d for %d outputs, or their sum is another", len(parts), shape[axis], outs)
 	}
-	strides := rowMajor(shape)
+	strides := x.rowMajor(shape)
 	at := 0
-	var out []*engine.Tensor
-	for _, p := range parts {
-		s := slices.Clone(shape)
+	out := x.list(len(parts))
+	for i, p := range parts {
+		s := x.shaped(shape)
 		s[axis] = p
 		o, err := strided(x, t, at*strides[axis], s, strides)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, o)
+		out[i] = o
 		at += p
 	}
 	return out, nil
@@ -454,18 +494,19 @@ func buildSlice(b *builder) (Kernel, error) {
 	}, nil
 }
 
-// SliceView is the view that a slice takes: offset, shape and strides.
-func sliceView(shape, starts, ends, axes, steps []int) (offset int, out, strides []int, err error) {
+// sliceView is the view that a slice takes: offset, shape and strides.
+func (x *Exec) sliceView(shape, starts, ends, axes, steps []int) (offset int, out, strides []int, err error) {
 	if axes == nil {
-		for i := range starts {
-			axes = append(axes, i)
+		axes = x.ints(len(starts))
+		for i := range axes {
+			axes[i] = i
 		}
 	}
 	if len(ends) != len(starts) || len(axes) != len(starts) || steps != nil && len(steps) != len(starts) {
 		return 0, nil, nil, fmt.Errorf("slice with %d starts, %d ends, %d axes, %d steps", len(starts), len(ends), len(axes), len(steps))
 	}
-	out, strides = slices.Clone(shape), rowMajor(shape)
-	seen := make([]bool, len(shape))
+	out, strides = x.shaped(shape), x.rowMajor(shape)
+	seen := x.ints(len(shape))
 	for i := range starts {
 		a, err := normAxis(axes[i], len(shape))
 		if err != nil {
@@ -475,10 +516,10 @@ func sliceView(shape, starts, ends, axes, steps []int) (offset int, out, strides
 		if steps != nil {
 			step = steps[i]
 		}
-		if step == 0 || step == math.MinInt || seen[a] {
+		if step == 0 || step == math.MinInt || seen[a] > 0 {
 			return 0, nil, nil, misfit("slice of an axis in steps of 0, or twice")
 		}
-		seen[a] = true
+		seen[a] = 1
 		start, n := sliceRange(shape[a], starts[i], ends[i], step)
 		out[a] = n
 		if n == 0 {
@@ -517,7 +558,7 @@ func sliceRange(n, start, end, step int) (first, count int) {
 }
 
 func slice(x *Exec, t *engine.Tensor, starts, ends, axes, steps []int) ([]*engine.Tensor, error) {
-	offset, shape, strides, err := sliceView(t.Shape(), starts, ends, axes, steps)
+	offset, shape, strides, err := x.sliceView(t.Shape(), starts, ends, axes, steps)
 	if err != nil {
 		return nil, err
 	}
@@ -529,18 +570,20 @@ func slice(x *Exec, t *engine.Tensor, starts, ends, axes, steps []int) ([]*engin
 
 func buildExpand(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		want, err := intsOf(in[1])
+		want, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
-		shape, err := BroadcastShape(in[0].Shape(), want)
+		shape, err := x.broadcast(in[0].Shape(), want)
 		if err != nil {
 			return nil, misfit("a tensor of shape %v cannot be broadcast to a shape of %d dimensions that differ", in[0].Shape(), len(want))
 		}
 		if slices.Equal(shape, in[0].Shape()) {
 			return in[:1], nil
 		}
-		return one(strided(x, in[0], 0, shape, broadcastStrides(in[0].Shape(), shape)))
+		strides := x.ints(len(shape))
+		strideInto(strides, in[0].Shape())
+		return x.one(strided(x, in[0], 0, shape, strides))
 	}, nil
 }
 

@@ -48,6 +48,16 @@ func (x *Exec) ints(n int) []int {
 	return x.scratch.numbers.take(n)
 }
 
+// rowMajor is rowMajor as ints has it.
+func (x *Exec) rowMajor(shape []int) []int {
+	out, step := x.ints(len(shape)), 1
+	for i := len(shape) - 1; i >= 0; i-- {
+		out[i] = step
+		step *= shape[i]
+	}
+	return out
+}
+
 // shaped is a copy of a shape, as ints has it.
 func (x *Exec) shaped(shape []int) []int {
 	out := x.ints(len(shape))
