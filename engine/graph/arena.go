@@ -139,7 +139,7 @@ type buffer struct {
 }
 
 // mostHeads bounds the tensors that a buffer remembers.
-const mostHeads = 8
+const mostHeads = 32
 
 // head returns a tensor of a type and a shape over the buffer, or nil.
 func (f *buffer) head(d engine.DType, shape []int) *engine.Tensor {

@@ -39,12 +39,12 @@ func lastOf(rank int) Kernel {
 func channelsFirst(rank int) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		s := in[0].Shape()
-		shape := fileShape(s)
-		if rank == 3 {
-			if s[1] != 1 {
-				return nil, errUnfused
-			}
-			shape = slices.Delete(shape, 2, 3)
+		shape := x.ints(rank)
+		shape[0], shape[1], shape[rank-1] = s[0], s[3], s[2]
+		if rank == 4 {
+			shape[2] = s[1]
+		} else if s[1] != 1 {
+			return nil, errUnfused
 		}
 		t, out, err := rawOf[float32](x, shape...)
 		if err != nil {
@@ -211,7 +211,11 @@ type overImages struct {
 	// pool's window.
 	result []int
 	taps   int
+	each   *convolve.Each // a pool's
 }
+
+// mostPooled bounds the weights that a pool keeps.
+const mostPooled = 1 << 16
 
 // over returns the geometry over images of a shape.
 func (c *convolution) over(s []int) (*overImages, error) {
@@ -365,7 +369,15 @@ func poolLast(n *Node) Kernel {
 				return nil, errUnfused
 			}
 			g = &overImages{shape: slices.Clone(s), window: windowOf(p, s), taps: p.Taps}
-			seen.Store(g)
+			switch n.Op {
+			case "MaxPool":
+				g.each = convolve.Largest(s[3], g.taps)
+			case "AveragePool":
+				g.each = convolve.NewEach(s[3], g.taps, slices.Repeat([]float32{1 / float32(g.taps)}, s[3]*g.taps), nil)
+			}
+			if g.taps*s[3] <= mostPooled {
+				seen.Store(g)
+			}
 		}
 		w, src := g.window, engine.Data[float32](in[0])
 		t, out, err := rawOf[float32](x, s[0], w.Lines, w.Across, s[3])
@@ -377,15 +389,10 @@ func poolLast(n *Node) Kernel {
 			return nil, err
 		}
 		open := convolve.Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
-		switch n.Op {
-		case "MaxPool":
-			convolve.Largest(s[3], g.taps).Convolve(threads, w, out, src, open)
-		case "GlobalAveragePool":
+		if g.each == nil {
 			return x.one(t, meansOf(x, out, src, s))
-		default:
-			weights := slices.Repeat([]float32{1 / float32(g.taps)}, s[3]*g.taps)
-			convolve.NewEach(s[3], g.taps, weights, nil).Convolve(threads, w, out, src, open)
 		}
+		g.each.Convolve(threads, w, out, src, open)
 		return x.one(t, nil)
 	}
 }

@@ -634,7 +634,12 @@ func buildShape(b *builder) (Kernel, error) {
 
 func buildSize(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(engine.Of([]int64{int64(in[0].Len())}))
+		t, out, err := rawOf[int64](x)
+		if err != nil {
+			return nil, err
+		}
+		out[0] = int64(in[0].Len())
+		return x.one(t, nil)
 	}, nil
 }
 

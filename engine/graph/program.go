@@ -683,7 +683,7 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 	x := &f.exec
 	f.in = slices.Grow(f.in[:0], len(s.in))[:len(s.in)]
 	in := f.in
-	if s.op.lists {
+	if s.op.lists && !s.op.branches && !s.op.view {
 		in = make([]*engine.Tensor, len(s.in)) // a list may keep it
 	}
 	for i, slot := range s.in {
