@@ -38,7 +38,7 @@ type frame struct {
 	// in are the inputs of the step that runs.
 	in      []*engine.Tensor
 	scratch scratch
-	inner int
+	inner   int
 }
 
 // frame returns the one of a run that begins; a is nil where there is no arena.
