@@ -393,7 +393,7 @@ func (o *octeter) scaled(i int) bool {
 func (o *octeter) bounded(i int, e *octetEnd) (last int) {
 	last = o.f.p.steps[i].out[0]
 	next := o.f.only(last)
-	if next < 0 || o.taken[next] || o.f.functions[next] == nil || o.f.p.steps[next].in[0] != last {
+	if next < 0 || o.taken[next] || o.f.follows(next, last, 2) == nil {
 		return last
 	}
 	low, high, ok := o.f.functions[next].Bounds()

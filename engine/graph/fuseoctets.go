@@ -112,7 +112,7 @@ func (o *octeter) snap() {
 		low, high := s.widens.Range()
 		fn := vector.Snap(s.widens.Scale, low, high)
 		gone[i] = true
-		*s = step{node: s.node, op: functionOp, kernel: functionKernel(fn), in: o.steps[i].in, out: s.out, function: fn}
+		*s = step{node: s.node, op: functionOp, kernel: functionKernel(fn, 1), in: o.steps[i].in, out: s.out, function: fn}
 	}
 	at := 0
 	o.steps = slices.DeleteFunc(o.steps, func(step) bool {
@@ -662,8 +662,8 @@ func (o *octeter) follow(i int, e *octetEnd, anything bool) (last int) {
 			o.taken[next] = true
 			return o.unsigned(s.out[0])
 		}
-		fn := o.f.functions[next]
-		if fn == nil || s.in[0] != last || e.then != nil {
+		fn := o.f.follows(next, last, 2)
+		if fn == nil || e.then != nil {
 			return last
 		}
 		if low, high, ok := fn.Bounds(); ok {
