@@ -354,7 +354,7 @@ func (s *server) explainRow(ctx context.Context, tenant string, p *collector.Sto
 		return nil, err
 	}
 	if same, err := s.sameFeatures(ctx, p, v); err != nil || !same {
-		return nil, cmp.Or(err, fmt.Errorf("its features are not recorded as its model has them now (their shapes, or what is private of them): %w", collector.ErrRefused))
+		return nil, cmp.Or(err, fmt.Errorf("its features are not recorded as its model has them now: their shapes differ, or what is private of them has changed since: %w", collector.ErrRefused))
 	}
 	row := p.Raw
 	row.SchemaID = "" // that of other outputs, perhaps

@@ -225,7 +225,8 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 		return nil, err
 	}
 	defer r.release()
-	out := x.list(len(p.graph.Outputs))
+	// Not lent by the step: a loop's has many turns, whose values would all stay until it ends.
+	out := make([]*engine.Tensor, len(p.graph.Outputs))
 	for i, name := range p.graph.Outputs {
 		out[i] = r.Value(name)
 		if !p.Owns(out[i]) {
