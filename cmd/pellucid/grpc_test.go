@@ -344,6 +344,9 @@ func TestInferenceByStream(t *testing.T) {
 				}
 			}
 			id := res.GetInferResponse().GetParameters()["pellucid_prediction_id"].GetStringParam()
+			if got := res.GetInferResponse().GetParameters()["pellucid_capture"].GetStringParam(); got != "full" && got != "none" && got != "inputs" {
+				t.Errorf("how much is recorded: %q", got)
+			}
 			ids = append(ids, id)
 			var p collector.StoredPrediction
 			r.get(t, "/api/v1/predictions/"+id+".0", &p) // in the spool, if not stored yet

@@ -205,6 +205,7 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		}
 		s.engine, err = embedded.Start(ctx, embedded.Config{
 			Dir: dir, Engine: s.cfg.Engine, MemoryBytes: int64(s.cfg.EngineMemory), Progress: progress, Log: s.log,
+			Spare: clickhouse.Passing,
 		})
 		if err != nil {
 			return err

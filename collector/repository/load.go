@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -93,6 +94,10 @@ func (r *Repository) parseConfig(s source) (collector.ModelConfig, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return collector.ModelConfig{}, err
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		// It may have said what is private.
+		return collector.ModelConfig{}, errors.New("read model.yaml: it is empty, as a full disk leaves a file; write {} for one that says nothing")
 	}
 	cfg, err := ParseConfig(data, "model.yaml")
 	if err != nil {

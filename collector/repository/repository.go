@@ -251,6 +251,9 @@ func (r *Repository) install(ctx context.Context, s source) {
 	if m := r.models[s.name]; m != nil && m.unloaded {
 		return // meanwhile: Load reads it again
 	}
+	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil {
+		r.tellShown(have.live.version, h.version)
+	}
 	r.put(s, h, "")
 	r.archive[h.version.Digest] = h
 	r.trim()
@@ -282,6 +285,13 @@ func (r *Repository) failed(s source, what string, err error) {
 	// Imports can wait for a model.yaml that is mended; a model that answers goes on.
 	if have.live != nil && (unread != nil && s.file == "" || unread == nil && hidesMore(cfg, have.live.version)) {
 		have.closed = "its changed model.yaml is not in force: " + err.Error()
+	}
+}
+
+// tellShown says that what a version hid is no longer private in the one in its place.
+func (r *Repository) tellShown(was, is *collector.ModelVersion) {
+	if hidesMore(was.Config, is) {
+		r.cfg.Log.Warn("a changed model.yaml makes less private, or in another way", "model", is.Name, "version", is.Version)
 	}
 }
 
@@ -333,6 +343,9 @@ func (r *Repository) AddRemote(v *collector.ModelVersion) {
 	s := source{name: v.Name, version: v.Version}
 	if have := r.slotOf(v.Name, v.Version); have != nil {
 		s = have.source // a folder that declares it
+		if have.live != nil {
+			r.tellShown(have.live.version, v)
+		}
 	}
 	r.put(s, h, "")
 	r.slotOf(v.Name, v.Version).remote = true

@@ -111,3 +111,40 @@ func TestAnImportKnowsAFolderThatJustCame(t *testing.T) {
 		t.Errorf("an import of what is about to be served: %v", err)
 	}
 }
+
+// TestAnEmptyModelYAML is none that says that nothing is private: a full disk leaves one.
+func TestAnEmptyModelYAML(t *testing.T) {
+	f := newFixture(t)
+	f.model(t, "m/1")
+	plain, err := f.open(t, time.Hour).Find("m", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := "features: [{name: " + plain.Info.Features[0].Name + ", private: drop}]\n"
+	f.write(t, "m/1/model.yaml", private)
+	f.write(t, "made/1/model.yaml", "features: [{name: age, private: mask}]\n")
+	r := f.open(t, 10*time.Millisecond)
+	info := &engine.Info{
+		Features: []engine.Feature{{Name: "age"}}, Inputs: []engine.Spec{{Name: "age", DType: engine.Float32, Shape: []int{-1}}},
+		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
+	}
+	imports := func() (*collector.ModelVersion, error) {
+		return r.External("made", "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+	}
+	if _, err := imports(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"m", "made"} {
+		f.write(t, name+"/1/model.yaml", " \n")
+		within(t, "it is looked at", func() bool { return strings.Contains(state(r, name, "1").Reason, "it is empty") })
+	}
+	if v, err := r.Find("m", "1"); err != nil || len(privateOf(v)) != 1 {
+		t.Errorf("the version that answers: %v, %v", privateOf(v), err)
+	}
+	if _, err := imports(); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("an import meanwhile: %v", err)
+	}
+	if _, err := f.open(t, time.Hour).Find("m", "1"); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("after a start: %v", err)
+	}
+}

@@ -58,6 +58,9 @@ type Config struct {
 	// Databases are further databases that the app user may create and use, as
 	// names or prefixes ending in "*". "default" is always granted.
 	Databases []string
+	// Spare reports whether a table of that name may go where its definition was not written
+	// whole, on a full disk: with such a file the engine never starts. nil spares none.
+	Spare func(table string) bool
 	// Extra is put into the engine's configuration as it is (XML): the other servers of
 	// a cluster, say.
 	Extra string

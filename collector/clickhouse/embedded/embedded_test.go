@@ -411,3 +411,56 @@ func TestStopIsClean(t *testing.T) {
 		t.Errorf("a stop counted as %d deaths", e.Restarts())
 	}
 }
+
+// TestADefinitionThatWasCut: a table that may go does not keep the engine from starting
+// when a full disk left its definition empty or cut; another does, and stays where it is.
+func TestADefinitionThatWasCut(t *testing.T) {
+	dir := t.TempDir()
+	cfg := embedded.Config{Dir: dir, ChildCommand: embeddedtest.ChildCommand(t), Log: quiet(), Spare: func(table string) bool { return strings.HasPrefix(table, "erase_") }}
+	run := func(sql ...string) error {
+		e, err := embedded.Start(t.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		for _, q := range sql {
+			err = errors.Join(err, query(t, e.Env(), q, nil))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		return errors.Join(err, e.Stop(ctx))
+	}
+	if err := run("CREATE TABLE kept (x UInt64) ENGINE = MergeTree ORDER BY x", "INSERT INTO kept SELECT number FROM numbers(10)", "CREATE TABLE erase_a (x UInt64) ENGINE = MergeTree ORDER BY x"); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "data", "store", "*", "*", "erase_a.sql"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	whole, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside := func(name string, text []byte) string {
+		file := filepath.Join(filepath.Dir(found[0]), name)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	gone := []string{beside("erase_b.sql", nil), beside("erase_a.sql", whole[:len(whole)/2])}
+	if err := run("SELECT throwIf(count() != 10) FROM kept"); err != nil {
+		t.Errorf("with definitions that may go: %v", err)
+	}
+	for _, file := range gone {
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", file, err)
+		}
+	}
+	other := beside("other.sql", nil)
+	if err := run(); err == nil {
+		t.Error("a table of one's own that was cut is passed over")
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
+	}
+}

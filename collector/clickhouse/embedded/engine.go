@@ -243,6 +243,9 @@ func (e *Engine) startChild(ctx context.Context) (*child, error) {
 	if err := writeConfig(e.cfg, e.env, server); err != nil {
 		return nil, err
 	}
+	if err := e.dropCut(); err != nil {
+		return nil, err
+	}
 	command := e.command(server)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = e.cfg.Dir

@@ -1,9 +1,11 @@
 package embedded
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -39,6 +41,35 @@ func roomToBegin(dir string) error {
 	}
 	if size, free := disk(dir); size > 0 && free < leastFree {
 		return fmt.Errorf("the disk of %q has %d bytes free, and a new ClickHouse needs %d to make its tables", dir, free, int64(leastFree))
+	}
+	return nil
+}
+
+// dropCut removes the definitions of tables that may go and that a full disk cut: the
+// engine ends each by a line feed. It removes what is left of their rows itself.
+func (e *Engine) dropCut() error {
+	if e.cfg.Spare == nil {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(e.cfg.Dir, "data", "store", "*", "*", "*.sql"))
+	if err != nil {
+		return fmt.Errorf("list the engine's tables: %w", err)
+	}
+	for _, file := range files {
+		if !e.cfg.Spare(strings.TrimSuffix(filepath.Base(file), ".sql")) {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read a table's definition: %w", err)
+		}
+		if bytes.HasSuffix(text, []byte("\n")) {
+			continue
+		}
+		e.cfg.Log.Warn("a table that was needed for a moment only was not written whole and is removed", "file", file, "bytes", len(text))
+		if err := removed(file); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -22,6 +22,9 @@ import (
 // clients that do not show metadata.
 const paramPredictionID = "pellucid_prediction_id"
 
+// paramCapture is the one that says how much of it is recorded, for the same.
+const paramCapture = "pellucid_capture"
+
 // inferer answers inference.GRPCInferenceService.
 type inferer struct {
 	inference.UnimplementedGRPCInferenceServiceServer
@@ -109,7 +112,7 @@ func (i *inferer) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.Mod
 		if err != nil {
 			_, out.ErrorMessage, _ = proxy.Failure(err)
 			out.InferResponse = &inference.ModelInferResponse{ModelName: req.GetModelName(), ModelVersion: req.GetModelVersion(), Id: req.GetId()}
-			out.InferResponse.Parameters = map[string]*inference.InferParameter{paramPredictionID: text(done.PredictionID)}
+			out.InferResponse.Parameters = map[string]*inference.InferParameter{paramPredictionID: text(done.PredictionID), paramCapture: text(done.Captured)}
 		}
 		if err := stream.Send(out); err != nil {
 			return err
@@ -138,7 +141,7 @@ func (i *inferer) infer(ctx context.Context, req *inference.ModelInferRequest) (
 	if res.Parameters == nil {
 		res.Parameters = map[string]*inference.InferParameter{}
 	}
-	res.Parameters[paramPredictionID] = text(done.PredictionID)
+	res.Parameters[paramPredictionID], res.Parameters[paramCapture] = text(done.PredictionID), text(done.Captured)
 	return res, done, nil
 }
 
