@@ -39,7 +39,7 @@ var (
 const (
 	CaptureFull     = "full"
 	CaptureRedacted = "redacted" // but for what patterns took out of its features
-	CaptureInputs   = "inputs"   // without outputs: not of the declared shapes, and too large or too many to be kept otherwise
+	CaptureInputs   = "inputs"   // without outputs: too large, or not of the declared shapes and too many to be kept otherwise
 	CaptureCut      = "cut"      // without features: they were too large
 	CaptureSampled  = "sampled"  // without features, by a rule; with their bins
 	CaptureNone     = "none"     // without features, or not at all

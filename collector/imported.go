@@ -42,6 +42,9 @@ type ImportResult struct {
 	ID     string `json:"id,omitempty"`
 	Status string `json:"status"` // one of the constants below
 	Error  string `json:"error,omitempty"`
+	// Capture says how much of an accepted one is stored where it is not all: "cut" and the
+	// other words of Prediction.Capture.
+	Capture string `json:"capture,omitempty"`
 	// Row is the number of a refused row in its request, from 1. Field is the feature or
 	// output at fault, Value the beginning of what it was, where it is not private: both are
 	// for whoever sent it, and in no log.

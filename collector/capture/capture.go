@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 	"weak"
@@ -58,8 +59,9 @@ type Config struct {
 	Append func(ctx context.Context, rec collector.Record) error
 	// OnFull is OnFullReject by default.
 	OnFull OnFull
-	// MaxBytes bounds a request's stored features; a larger request is stored
-	// without them and says "cut". 1 MiB by default, negative for no bound.
+	// MaxBytes bounds a request's stored features, and its outputs apart; a larger request
+	// is stored without them and says "cut", larger outputs are left out and it says
+	// "inputs". 1 MiB by default, and 24 MiB (negative, too) at most: both are in one record.
 	MaxBytes int
 	// Backlog counts the records that the spool has taken and those of them that have
 	// left it; with SpoolBytes, its size, it bounds what refused requests take of it.
@@ -85,6 +87,10 @@ type Config struct {
 	MeterProvider  metric.MeterProvider
 }
 
+// mostBytes keeps the record of a request with its answer, bins among it, below the 64 MiB
+// of the spool's: an answer that cannot be recorded could not be given.
+const mostBytes = 24 << 20
+
 func (c Config) applyDefaultsAndValidate() (Config, error) {
 	if c.Append == nil {
 		return c, errors.New("capture: no Append")
@@ -103,6 +109,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	}
 	if c.MaxBytes == 0 {
 		c.MaxBytes = 1 << 20
+	}
+	if c.MaxBytes < 0 || c.MaxBytes > mostBytes {
+		c.MaxBytes = mostBytes
 	}
 	if c.MaxError <= 0 {
 		c.MaxError = 1024
@@ -203,6 +212,10 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 		p.Weight = weight
 	}
 	schema, err := c.fill(p, v, in, out)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// A new subject's key could not be written: as little as the record could be.
+		return c.decide(ctx, p, fmt.Errorf("capture prediction %s: %w: %w", p.ID, collector.ErrFull, err))
+	}
 	if err != nil {
 		p.Capture = collector.CaptureNone
 		c.metrics.lose(ctx, collector.KindPrediction)
@@ -280,7 +293,7 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	switch {
 	case in == nil:
 		p.Capture = collector.CaptureNone
-	case c.cfg.MaxBytes > 0 && requestBytes(in) > c.cfg.MaxBytes:
+	case requestBytes(in) > c.cfg.MaxBytes:
 		p.Capture = collector.CaptureCut
 	default:
 		if schema, err = c.fillFeatures(p, schema, in); err != nil {
@@ -342,13 +355,15 @@ func (c *Capturer) fillFeatures(p *collector.Prediction, schema *collector.Schem
 // is false for one that the model does not declare, of which no score can be told. What
 // would have to be kept once a row and is too large for that is left out, and said to be.
 func (c *Capturer) fillOutputs(p *collector.Prediction, schema *collector.Schema, out engine.Values) (_ *collector.Schema, declared bool, err error) {
+	size := requestBytes(out)
 	p.Outputs, err = collector.Flatten(schema.Outputs, out, p.Rows)
-	if !errors.Is(err, collector.ErrShape) {
+	declared = !errors.Is(err, collector.ErrShape)
+	if declared && (err != nil || size <= c.cfg.MaxBytes) {
 		return schema, true, err
 	}
 	p.Outputs = collector.Columns{}
 	var shaped *collector.Schema
-	if c.cfg.MaxBytes < 0 || p.Rows == 1 || requestBytes(out) <= c.cfg.MaxBytes/p.Rows {
+	if !declared && size <= c.cfg.MaxBytes/p.Rows {
 		if shaped, err = c.shaped(schema, nil, out, p.Rows); err != nil {
 			return nil, false, err
 		}
@@ -357,7 +372,7 @@ func (c *Capturer) fillOutputs(p *collector.Prediction, schema *collector.Schema
 		if p.Capture == collector.CaptureFull {
 			p.Capture = collector.CaptureInputs
 		}
-		return schema, false, nil
+		return schema, declared, nil
 	}
 	p.Outputs, err = collector.Flatten(shaped.Outputs, out, p.Rows)
 	return shaped, false, err

@@ -321,7 +321,7 @@ func TestOtherShapes(t *testing.T) {
 // TestOtherShapesAreBounded: what a model may have recorded by answering in ever other
 // shapes, and by answering many rows with one large thing, has an end.
 func TestOtherShapesAreBounded(t *testing.T) {
-	r, v := newRig(t, func(c *Config) { c.MaxBytes = 100 }), version(t)
+	r, v := newRig(t, func(c *Config) { c.MaxBytes = 500 }), version(t)
 	v.Info.Outputs, v.Info.Task = nil, engine.TaskOther
 	for i := range 12 {
 		v.Info.Outputs = append(v.Info.Outputs, engine.Spec{Name: fmt.Sprint("o", i), DType: engine.Float32, Shape: []int{-1, 2}})
@@ -354,8 +354,40 @@ func TestOtherShapesAreBounded(t *testing.T) {
 	if counts["full"] != maxShaped || counts["inputs"] != 300-maxShaped || shaped(1, 0) != "full" || shaped(1, 299) != "inputs" {
 		t.Errorf("%v", counts)
 	}
-	if got := shaped(2, 0); got != "inputs" {
-		t.Errorf("144 bytes twice where 100 may be kept: %q", got)
+	if got := shaped(4, 0); got != "inputs" {
+		t.Errorf("144 bytes four times where 500 may be kept: %q", got)
+	}
+}
+
+// TestLargeOutputsAreLeftOut: the answer is given, its features are kept, and what is
+// not is said, up to what no record could hold.
+func TestLargeOutputsAreLeftOut(t *testing.T) {
+	for _, c := range []struct {
+		limit, width int
+		want         string
+	}{{1000, 250, "full"}, {1000, 251, "inputs"}, {0, 1 << 18, "full"}, {0, 1<<18 + 1, "inputs"}, {-1, 1 << 20, "full"}, {-1, 20 << 20, "inputs"}, {1 << 30, 20 << 20, "inputs"}} {
+		r, v := newRig(t, func(k *Config) { k.MaxBytes = c.limit }), version(t)
+		v.Info.Outputs, v.Info.Task = []engine.Spec{{Name: "o", DType: engine.Float32, Shape: []int{-1, c.width}}}, engine.TaskOther
+		s, err := collector.NewSchema(v.Info, collector.ModelConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Schema = s
+		x, err := engine.New(engine.Float32, 1, c.width)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := prediction(1)
+		if err := r.Prediction(t.Context(), p, v, tensors(t, []float32{1}, []string{"a"}), engine.Values{{Name: "o", Tensor: x}}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := collector.DecodePrediction(r.tape.only(t, collector.KindPrediction).Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Capture != c.want || got.Capture != c.want || got.Features.Empty() || got.Outputs.Empty() != (c.want == "inputs") {
+			t.Errorf("%d elements where %d bytes may be kept: %s", c.width, c.limit, got.Capture)
+		}
 	}
 }
 

@@ -131,8 +131,8 @@ func (s *Server) imported(ctx context.Context, rows []*collector.Imported, said 
 			out[i] = collector.ImportResult{Status: collector.ImportRefused, Row: i + 1}
 			continue
 		}
-		status, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen, scrub, traces)
-		out[i] = collector.ImportResult{ID: row.ID, Status: status}
+		status, captured, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen, scrub, traces)
+		out[i] = collector.ImportResult{ID: row.ID, Status: status, Capture: captured}
 		if err == nil {
 			continue
 		}
@@ -146,15 +146,16 @@ func (s *Server) imported(ctx context.Context, rows []*collector.Imported, said 
 	return out, nil
 }
 
-// importRow records one prediction and says whether it is accepted or a duplicate.
-func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber, traces map[string][]json.RawMessage) (string, error) {
+// importRow records one prediction and says whether it is accepted or a duplicate, and how
+// much of it is stored where that is not all.
+func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber, traces map[string][]json.RawMessage) (status, captured string, err error) {
 	p, label, err := s.importedPrediction(row, now)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	v, err := s.importedVersion(row, all)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	p.Version, p.Digest = v.Version, v.Digest
 	if row.TraceID != "" {
@@ -171,16 +172,16 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 	}
 	key := v.Name + "\x00" + row.ID
 	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
-		return collector.ImportDuplicate, nil
+		return collector.ImportDuplicate, "", nil
 	}
 	in, out, err := importedValues(v, row)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if row.ID == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
 		row.ID = id.String()
 	}
@@ -190,10 +191,13 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 		p.Label, p.LabelObservedAt = label.Label, label.ObservedAt
 	}
 	if err := s.cfg.Capture(ctx, p, v, in, out); err != nil {
-		return "", err
+		return "", "", err
 	}
 	seen[key] = true
-	return collector.ImportAccepted, nil
+	if p.Capture != collector.CaptureFull && in != nil {
+		captured = p.Capture
+	}
+	return collector.ImportAccepted, captured, nil
 }
 
 // withoutPrivate takes out of a text of the rows' sender what they have in private
