@@ -241,7 +241,7 @@ func (b *back[T]) result(name string) (*engine.Tensor, error) {
 }
 
 func notDifferentiable(n *graph.Node) error {
-	instead := "a method that only calls the model (permutation, kernel)"
+	instead := "a method that only calls the model, of which there is none here yet (of a quantised network the one that it was made of can be explained)"
 	if n.Op == graph.OpTreeScores {
 		instead = "tree_shap with a background"
 	}
