@@ -2,8 +2,11 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	stdmaps "maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -208,6 +211,77 @@ func openPair(t *testing.T) ([]*shard, []*Store) {
 		s.cluster.hosts = []driver.Conn{pair[0].conn, pair[1].conn}
 	}
 	return shards, pair
+}
+
+// TestBreakingTableSettingsOnCluster: a setting that breaks what inserts rest on is found
+// whichever server of the cluster has it, and the error names that one.
+func TestBreakingTableSettingsOnCluster(t *testing.T) {
+	shards, pair := openPair(t)
+	at := make([]string, len(shards))
+	for i, s := range shards {
+		at[i] = fmt.Sprintf(":%d: ", s.engine.Env().Port)
+	}
+	// reopen fails unless a start from either server is refused, naming server and table.
+	reopen := func(what string, synced bool, server int, want ...string) {
+		t.Helper()
+		for i, s := range shards {
+			env := s.engine.Env()
+			store, err := Open(t.Context(), Config{
+				DSN:     fmt.Sprintf("clickhouse://%s:%s@127.0.0.1:%d/default", env.AdminUser, env.AdminPassword, env.Port),
+				Cluster: "pair", Synced: synced,
+			})
+			if err == nil {
+				err = store.Close()
+			}
+			if len(want) == 0 {
+				if err != nil {
+					t.Errorf("%s, from server %d: %v", what, i, err)
+				}
+				continue
+			}
+			for _, part := range append([]string{at[server]}, want...) {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("%s on server %d, from server %d: %v, without %q", what, server, i, err, part)
+				}
+			}
+		}
+	}
+	reopen("as made", true, 0)
+	for server, s := range pair {
+		for setting, want := range map[string]string{"async_insert = 1": "async_insert", "non_replicated_deduplication_window = 0": "no deduplication window"} {
+			name, _, _ := strings.Cut(setting, " ")
+			exec(t, s, "ALTER TABLE predictions_local MODIFY SETTING "+setting)
+			reopen(setting, false, server, want, "table predictions_local ")
+			if name == "async_insert" {
+				exec(t, s, "ALTER TABLE predictions_local RESET SETTING async_insert")
+			} else {
+				exec(t, s, fmt.Sprintf("ALTER TABLE predictions_local MODIFY SETTING %s = %d", name, dedupWindow))
+			}
+		}
+		exec(t, s, "ALTER TABLE feedback_local MODIFY SETTING fsync_after_insert = 0")
+		reopen("fsync_after_insert = 0", true, server, "table feedback_local ", "fsync_after_insert")
+		exec(t, s, "ALTER TABLE feedback_local RESET SETTING fsync_after_insert")
+	}
+	reopen("mended", true, 0)
+	// A server that is away cannot be looked at: the start waits for it.
+	env := shards[0].engine.Env()
+	shards[1].stop(t)
+	_, err := Open(t.Context(), Config{DSN: fmt.Sprintf("clickhouse://%s:%s@127.0.0.1:%d/default?skip_unavailable_shards=1", env.AdminUser, env.AdminPassword, env.Port), Cluster: "pair"})
+	if !errors.Is(err, collector.ErrUnavailable) {
+		t.Errorf("one server is away: %v", err)
+	}
+	// A server's own default counts for its own tables only.
+	dir := filepath.Join(shards[1].cfg.Dir, "config.d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const unsynced = "<clickhouse><merge_tree><fsync_after_insert>0</fsync_after_insert></merge_tree></clickhouse>"
+	if err := os.WriteFile(filepath.Join(dir, "unsynced.xml"), []byte(unsynced), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shards[1].start(t)
+	reopen("a default that does not sync", true, 1, "fsync_after_insert")
+	reopen("where that is not asked for", false, 1)
 }
 
 // spread fails where one of the shards has all rows of a table, or none.

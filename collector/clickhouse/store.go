@@ -78,7 +78,8 @@ type Store struct {
 
 // settings are sent with every statement, because servers and releases differ
 // in their defaults and exactly-once rests on these: one insert is one block,
-// at once, deduplicated by its token in the table and in its views.
+// at once, deduplicated by its token in the table and in its views. An answer is of
+// every shard or is none.
 var settings = ch.Settings{
 	"async_insert":       0,
 	"insert_deduplicate": 1,
@@ -93,6 +94,7 @@ var settings = ch.Settings{
 	"distributed_product_mode":                           "global",
 	"parallel_distributed_insert_select":                 0,
 	"join_use_nulls":                                     0,
+	"skip_unavailable_shards":                            0,
 }
 
 // Open connects, refuses a server that is too old (by name), and refuses tables
@@ -184,35 +186,42 @@ func (s *Store) check(ctx context.Context, cfg Config, addr string) error {
 	return s.checkTables(ctx)
 }
 
-// checkTables refuses tables whose own settings override what inserts ask for.
+// serverName tells the servers of a cluster apart, several on one machine too.
+const serverName = "concat(hostName(), ':', toString(tcpPort()))"
+
+// checkTables refuses tables whose own settings override what inserts ask for, on every
+// server that has them: an ALTER reaches one server where it is not sent ON CLUSTER.
 func (s *Store) checkTables(ctx context.Context) error {
-	var byDefault map[string]string
+	var byDefault map[string]map[string]string
 	if s.synced {
 		var err error
 		if byDefault, err = s.syncedByDefault(ctx); err != nil {
 			return err
 		}
 	}
-	rows, err := s.conn.Query(ctx, "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'")
+	rows, err := s.conn.Query(ctx, "SELECT "+serverName+", name, engine_full FROM "+s.cluster.system("tables")+
+		" WHERE database = "+s.cluster.current()+" AND engine LIKE '%MergeTree'")
 	if err != nil {
 		return fmt.Errorf("read table settings: %w", unavailable(err))
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var name, full string
-		if err := rows.Scan(&name, &full); err != nil {
+		var server, name, full string
+		if err := rows.Scan(&server, &name, &full); err != nil {
 			return fmt.Errorf("read table settings: %w", err)
 		}
 		if _, ours := tableNames[strings.TrimSuffix(name, localSuffix)]; !ours {
 			continue
 		}
-		if err := checkEngine(name, full); err != nil {
-			return err
+		err := checkEngine(name, full)
+		if err == nil && s.synced {
+			err = checkSynced(name, full, byDefault[server])
 		}
-		if s.synced {
-			if err := checkSynced(name, full, byDefault); err != nil {
-				return err
-			}
+		if err != nil && s.cluster.name != "" {
+			err = fmt.Errorf("server %s: %w", server, err)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if err := rows.Err(); err != nil {
@@ -224,23 +233,30 @@ func (s *Store) checkTables(ctx context.Context) error {
 // syncSettings are what makes an insert be on the disk when it is confirmed.
 const syncSettings = "fsync_after_insert = 1, fsync_part_directory = 1"
 
-// syncedByDefault says which of them the server has for every table that is not
+// syncedByDefault says which of them each server has for every table that is not
 // replicated.
-func (s *Store) syncedByDefault(ctx context.Context) (map[string]string, error) {
-	rows, err := s.conn.Query(ctx, "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('fsync_after_insert', 'fsync_part_directory')")
+func (s *Store) syncedByDefault(ctx context.Context) (map[string]map[string]string, error) {
+	rows, err := s.conn.Query(ctx, "SELECT "+serverName+", name, value FROM "+s.cluster.system("merge_tree_settings")+
+		" WHERE name IN ('fsync_after_insert', 'fsync_part_directory')")
 	if err != nil {
 		return nil, fmt.Errorf("read the server's table settings: %w", unavailable(err))
 	}
-	out := map[string]string{}
+	out := map[string]map[string]string{}
 	err = scanAll(rows, func() error {
-		var name, value string
-		if err := rows.Scan(&name, &value); err != nil {
-			return fmt.Errorf("read the server's table settings: %w", err)
+		var server, name, value string
+		if err := rows.Scan(&server, &name, &value); err != nil {
+			return err
 		}
-		out[name] = value
+		if out[server] == nil {
+			out[server] = map[string]string{}
+		}
+		out[server][name] = value
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return nil, fmt.Errorf("read the server's table settings: %w", err)
+	}
+	return out, nil
 }
 
 // checkSynced refuses a table that confirms what is not on its disk.
@@ -335,7 +351,7 @@ func unavailable(err error) error {
 // another: time, queries, connections, memory, readonly, space, parts, locks, keeper.
 func busy(code int32) bool {
 	switch code {
-	case 159, 202, 203, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 473, 499, 999:
+	case 159, 202, 203, 209, 210, 236, 241, 242, 243, 252, 279, 319, 394, 439, 473, 499, 999:
 		return true
 	}
 	return false

@@ -47,7 +47,7 @@ func TestMarredPartsAreUnavailable(t *testing.T) {
 
 // TestUnavailable tells what may be answered another time from what may not.
 func TestUnavailable(t *testing.T) {
-	for _, err := range []error{io.EOF, context.DeadlineExceeded, &ch.Exception{Code: 241}, fmt.Errorf("x: %w", &ch.Exception{Code: 243}), &ch.Exception{Code: 246}} {
+	for _, err := range []error{io.EOF, context.DeadlineExceeded, &ch.Exception{Code: 241}, fmt.Errorf("x: %w", &ch.Exception{Code: 243}), &ch.Exception{Code: 246}, &ch.Exception{Code: 279}} {
 		if got := unavailable(err); !errors.Is(got, collector.ErrUnavailable) || !errors.Is(got, err) {
 			t.Errorf("%v: %v", err, got)
 		}
