@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -61,5 +63,82 @@ func TestFloodOfNonsense(t *testing.T) {
 	}
 	if n := sql(t, db, "SELECT sum(rows) = (SELECT count() FROM predictions) FROM traffic_1m"); n != "1" {
 		t.Error("the rollup does not count the rows")
+	}
+}
+
+// TestRefusedRequestsAreCounted: whatever refuses a request, and before anything of it is
+// read, it is counted once by route and status.
+func TestRefusedRequestsAreCounted(t *testing.T) {
+	models := t.TempDir()
+	treeCase(t, models, "m", xgboostData, "base_binary_logistic")
+	r := startRig(t, testConfig(t, models))
+	const times = 30
+	want := map[string]int{}
+	for _, c := range []struct {
+		method, path, body, host string
+		status                   int
+		route                    string
+	}{
+		{"POST", "/v2/models/m/infer", "{}", "evil.example", 403, "/v2/models/:model/infer"},
+		{"GET", "/v2/health/live", "", "evil.example", 403, "/v2/health/live"},
+		{"GET", "/v2/modelsx", "", "evil.example", 403, "none"},
+		{"GET", "/v2?a=%zz", "", "", 400, "/v2"},
+		{"POST", "/v2/models/m/infer", "{", "", 400, "/v2/models/:model/infer"},
+		{"POST", "/v2/models/" + canaryText + "/infer", "{}", "", 404, "/v2/models/:model/infer"},
+		{"POST", "/api/v1/predictions", "{", "", 400, "/api/v1/predictions"},
+		{"POST", "/api/v1/cloudevents", "{", "", 400, "/api/v1/cloudevents"},
+		{"POST", "/api/v1/feedback", "{", "", 400, "/api/v1/feedback"},
+		{"POST", "/v1/traces", "{", "", 400, "/v1/traces"},
+		{"GET", "/api/v1/predictions?unseal=1", "", "", 400, "/api/v1/predictions"},
+		{"PATCH", "/healthz", "", "", 405, "/healthz"},
+		{"GET", "/" + canaryText, "", "", 404, "none"},
+		{"GET", "/api/v1/predictionsx/" + canaryText, "", "", 404, "none"},
+		{"GET", "/v2", "", "", 200, ""},
+	} {
+		if c.status >= 400 {
+			want[fmt.Sprintf("%s %d", c.route, c.status)] += times
+		}
+		for range times {
+			req, err := http.NewRequestWithContext(t.Context(), c.method, r.url+c.path, strings.NewReader(c.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = c.host
+			if c.body != "" {
+				req.Header.Set("Content-Type", "application/json")
+				if strings.HasSuffix(c.path, "cloudevents") {
+					req.Header.Set("Content-Type", "application/cloudevents+json")
+				}
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != c.status {
+				t.Fatalf("%s %s: %d", c.method, c.path, resp.StatusCode)
+			}
+		}
+	}
+	_, metrics, _ := r.call(t, "GET", "/metrics", "")
+	got := map[string]int{}
+	for line := range strings.Lines(string(metrics)) {
+		rest, ok := strings.CutPrefix(line, "ml_server_requests_refused_total{")
+		if !ok {
+			continue
+		}
+		var n int
+		set, value, _ := strings.Cut(rest, "} ")
+		if _, err := fmt.Sscan(value, &n); err != nil {
+			t.Fatal(line, err)
+		}
+		label := map[string]string{}
+		for _, m := range regexp.MustCompile(`(\w+)="([^"]*)"`).FindAllStringSubmatch(set, -1) {
+			label[m[1]] = m[2]
+		}
+		got[label["http_route"]+" "+label["http_response_status_code"]] += n
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }

@@ -21,7 +21,7 @@ import (
 func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) (err error) {
 		start := time.Now()
-		defer func() { s.keepRequest(c, start, err) }()
+		defer func() { s.ended(c, start, err) }()
 		defer func() {
 			if p := recover(); p != nil {
 				err = s.Panicked(c.Request().Context(), p)

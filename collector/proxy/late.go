@@ -5,12 +5,14 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
@@ -109,12 +111,13 @@ func (l *LateSpan) failed(status int, f *failure) {
 	}
 }
 
-// keepRequest keeps a span of a request that failed and has none, whatever route of the
-// shared server it came by. Where the answer is still to be written it names the trace.
-func (s *Server) keepRequest(c echo.Context, start time.Time, err error) {
+// ended counts a request that was refused, whatever route of the shared server it came by,
+// and keeps a span of one that failed and has none. Where the answer is still to be written
+// it names the trace.
+func (s *Server) ended(c echo.Context, start time.Time, err error) {
 	res := c.Response()
-	if s.cfg.Keep == nil || err == nil && res.Status < http.StatusBadRequest || res.Header()["Traceparent"] != nil {
-		return // who has told a trace has seen to its spans
+	if err == nil && res.Status < http.StatusBadRequest {
+		return
 	}
 	r := c.Request()
 	f, status := (*failure)(nil), res.Status
@@ -129,9 +132,14 @@ func (s *Server) keepRequest(c echo.Context, start time.Time, err error) {
 	default:
 		status = http.StatusInternalServerError
 	}
+	route := pattern(c)
+	s.Refused(r.Context(), route, status)
+	if s.cfg.Keep == nil || res.Header()["Traceparent"] != nil {
+		return // who has told a trace has seen to its spans
+	}
 	name := method(r)
 	attributes := []attribute.KeyValue{attrHTTPMethod.String(name)}
-	if route := c.Path(); route != "" {
+	if route != "" {
 		name += " " + route
 		attributes = append(attributes, attrHTTPRoute.String(route))
 	}
@@ -139,6 +147,27 @@ func (s *Server) keepRequest(c echo.Context, start time.Time, err error) {
 	if own.IsValid() && !res.Committed {
 		res.Header().Set("Traceparent", traceparent(own))
 	}
+}
+
+// pattern is the route that a request's path fits, "" where none does: echo then has that
+// of a route nearby.
+func pattern(c echo.Context) string {
+	if reflect.ValueOf(c.Handler()).Pointer() == reflect.ValueOf(echo.NotFoundHandler).Pointer() {
+		return ""
+	}
+	return c.Path()
+}
+
+// Refused counts a request that was answered with that status, if it is one from 400 to
+// 499. route is one that is served, or "" where there is none of what was asked.
+func (s *Server) Refused(ctx context.Context, route string, status int) {
+	if status < http.StatusBadRequest || status >= http.StatusInternalServerError {
+		return
+	}
+	if route == "" {
+		route = "none"
+	}
+	s.metrics.refused.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(attrHTTPRoute.String(route), attrHTTPStatus.Int(status))))
 }
 
 // KeepFailed keeps a span of a request that did not come by HTTP, is no inference and

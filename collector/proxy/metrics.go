@@ -22,6 +22,7 @@ var durationBuckets = []float64{0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 type instruments struct {
 	duration                   metric.Float64Histogram
 	panics, captureFailures    metric.Int64Counter
+	refused                    metric.Int64Counter
 	feedbackTaken, feedbackBad metric.Int64Counter
 
 	active atomic.Int64
@@ -73,6 +74,8 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 		metric.WithDescription("Labels accepted."))
 	in.feedbackBad, errs[8] = m.Int64Counter("ml.server.feedback.refused", metric.WithUnit("{label}"),
 		metric.WithDescription("Labels refused."))
+	in.refused, errs[9] = m.Int64Counter("ml.server.requests.refused", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests answered with a status from 400 to 499, by the route they came by, read or not."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

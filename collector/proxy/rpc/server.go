@@ -194,6 +194,9 @@ func (s *Server) guard(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		if p := recover(); p != nil {
 			res, err = nil, failed(s.cfg.Proxy.Panicked(ctx, p))
 		}
+		if err != nil {
+			s.cfg.Proxy.Refused(ctx, info.FullMethod, httpOf(status.Code(err)))
+		}
 		// Inference that got as far as proxy has seen to its spans.
 		if err != nil && !(answered && info.FullMethod == inference.GRPCInferenceService_ModelInfer_FullMethodName) {
 			s.keep(ctx, info.FullMethod, start, err)
