@@ -18,6 +18,7 @@ import (
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
@@ -110,6 +111,20 @@ func (a audited) told(ctx context.Context, action, model, object string, rows in
 	}, false)
 }
 
+// refused records that something was asked for and refused, and returns err: that of the
+// log where it could not be recorded. Other errors are no refusals, and not recorded.
+func (a audited) refused(ctx context.Context, action, model, object string, err error) error {
+	if !errors.Is(err, collector.ErrRefused) {
+		return err
+	}
+	if unrecorded := a.s.audit.Append(ctx, audit.Entry{
+		Action: action, Tenant: collector.DefaultTenant, Model: a.known(model, "", model), Object: object, Outcome: "refused",
+	}, false); unrecorded != nil {
+		return unrecorded
+	}
+	return err
+}
+
 // known is a model's name or version where there is such a one. What somebody made up
 // may be anything, and is kept as a hash.
 func (a audited) known(model, version, text string) string {
@@ -135,12 +150,12 @@ func (a audited) named(id string) string {
 // Prediction reads a stored prediction.
 func (a audited) Prediction(ctx context.Context, ref collector.Ref) ([]collector.StoredPrediction, error) {
 	rows, err := a.s.showPrediction(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
 	model := ""
 	if len(rows) > 0 {
 		model = rows[0].Model
+	}
+	if err != nil {
+		return nil, a.refused(ctx, reading(ctx), model, a.named(ref.ID), err)
 	}
 	return rows, a.told(ctx, reading(ctx), model, a.named(ref.ID), len(rows))
 }
@@ -155,11 +170,41 @@ func reading(ctx context.Context) string {
 
 // Explain explains a stored prediction.
 func (a audited) Explain(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
-	list, err := a.s.explainStored(ctx, ref, req)
+	return a.explained(ctx, ref, req, a.s.explainStored)
+}
+
+func (a audited) explained(ctx context.Context, ref collector.Ref, req collector.ExplainRequest, explain explainByID) ([]collector.Explanation, error) {
+	list, err := explain(ctx, ref, req)
 	if err != nil {
-		return nil, err
+		model := ref.Model
+		if of := (*ofModelError)(nil); errors.As(err, &of) {
+			model = of.model
+		}
+		return nil, a.refused(ctx, "explain", model, a.named(ref.ID), err)
 	}
 	return list, a.told(ctx, "explain", modelOf(list), a.named(ref.ID), len(list))
+}
+
+// explainByID explains a stored prediction.
+type explainByID = func(context.Context, collector.Ref, collector.ExplainRequest) ([]collector.Explanation, error)
+
+// ofModelError is an error about a row of that model.
+type ofModelError struct {
+	model string
+	error
+}
+
+func (e *ofModelError) Unwrap() error { return e.error }
+
+// ExplainRows explains rows that were brought along. They have no id yet, and their values
+// are not for the log: it has the version that they were explained with.
+func (a audited) ExplainRows(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	object := "rows brought along, version " + a.known(v.Name, v.Version, v.Version)
+	list, err := a.s.explain(ctx, v, rows, req)
+	if err != nil {
+		return nil, a.refused(ctx, "explain", v.Name, object, err)
+	}
+	return list, a.told(ctx, "explain", v.Name, object, len(list))
 }
 
 // query describes a question without the values in it.
@@ -195,16 +240,12 @@ func (a audited) sources(src *api.Sources) *api.Sources {
 	src.Prediction = a.Prediction
 	explain := src.Explain
 	src.Explain = func(ctx context.Context, ref collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
-		got, err := explain(ctx, ref, req)
-		if err != nil {
-			return nil, err
-		}
-		return got, a.told(ctx, "explain", modelOf(got), a.named(ref.ID), len(got))
+		return a.explained(ctx, ref, req, explain)
 	}
 	src.List = func(ctx context.Context, q collector.Query) (collector.Page, error) {
 		p, err := list(ctx, q)
 		if err != nil {
-			return p, err
+			return p, a.refused(ctx, reading(ctx), q.Model, a.query(q), err)
 		}
 		return p, a.told(ctx, reading(ctx), q.Model, a.query(q), len(p.Predictions))
 	}

@@ -194,3 +194,74 @@ func TestDoctorFindsWhatWasDone(t *testing.T) {
 		t.Errorf("heads that are gone: %d %+v", status, checks["audit"])
 	}
 }
+
+// TestWhoWasRefusedIsRecorded: what nobody on this machine asks for of sealed values is
+// refused, and in the log; so are rows explained that were brought along.
+func TestWhoWasRefusedIsRecorded(t *testing.T) {
+	cfg := sealedFlights(t)
+	r := startRig(t, cfg)
+	id := r.post(t, "/v2/models/flights/infer", flightBody(canaryText, canaryNumber), nil).Get("Pellucid-Prediction-Id") + ".0"
+	r.stored(t)
+	// Through a proxy nobody is known to be on this machine.
+	ask := func(method, path, body string, elsewhere bool) int {
+		req, err := http.NewRequestWithContext(t.Context(), method, r.url+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if elsewhere {
+			req.Header.Set("X-Forwarded-For", "127.0.0.1")
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	const byID, brought, listed = "prediction ", "rows brought along, version 1", "predictions"
+	var want, got []string
+	for _, c := range []struct {
+		method, path, body string
+		elsewhere          bool
+		status             int
+		entry              string
+	}{
+		{"POST", "/v2/models/flights/explain", flightBody(canaryText, canaryNumber), false, 200, "explain flights  " + brought},
+		{"POST", "/v2/models/flights/explain", flightBody(canaryText, canaryNumber), true, 422, "explain flights refused " + brought},
+		{"POST", "/api/v1/predictions/" + id + "/explain", `{}`, true, 422, "explain flights refused " + byID + id},
+		{"POST", "/ui/predictions/" + id + "/explain", "", false, 422, "explain flights refused " + byID + id},
+		{"GET", "/api/v1/predictions/" + id + "?unseal=true", "", true, 422, "unseal flights refused " + byID + id},
+		{"GET", "/api/v1/predictions?model=flights&unseal=true", "", true, 422, "unseal flights refused " + listed},
+		{"GET", "/api/v1/predictions/" + id, "", true, 200, "read flights  " + byID + id},
+		{"GET", "/api/v1/predictions/" + canaryText, "", true, 404, ""},
+	} {
+		if status := ask(c.method, c.path, c.body, c.elsewhere); status != c.status {
+			t.Errorf("%s %s: %d, want %d", c.method, c.path, status, c.status)
+		}
+		if c.entry != "" {
+			want = append(want, c.entry)
+		}
+	}
+	for _, e := range auditEntries(t, cfg.Data) {
+		if !strings.HasPrefix(e.Action, "audit.") {
+			got = append(got, strings.Join([]string{e.Action, e.Model, e.Outcome, e.Object}, " "))
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("recorded %q, want %q", got, want)
+	}
+	raw, err := os.ReadFile(filepath.Join(cfg.Data, "audit", "00000001.log"))
+	if err != nil || leaks(raw) != "" {
+		t.Errorf("the log holds a value, or %v", err)
+	}
+	// What cannot be recorded is not explained.
+	if err := r.audit.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, elsewhere := range []bool{false, true} {
+		if status := ask("POST", "/v2/models/flights/explain", flightBody(canaryText, canaryNumber), elsewhere); status != http.StatusServiceUnavailable {
+			t.Errorf("unrecorded: %d", status)
+		}
+	}
+}

@@ -107,7 +107,7 @@ func (s *server) proxyConfig() proxy.Config {
 		Capture: s.capturer.Prediction, Feedback: s.feedback, External: s.models.External, Recorded: s.recorded, BatchRows: s.batchRows,
 		KnownError: s.knownError(),
 		Said:       func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
-		Explain:    s.explain, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
+		Explain:    s.audited().ExplainRows, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
 		RecordExplanations: s.recordExplanations, Ready: s.ready,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 		Keep: s.keepSpan, KeepSlower: time.Duration(s.cfg.Telemetry.KeepSlower), KeepRefused: noneAs(s.cfg.Telemetry.KeepRefused),
@@ -329,7 +329,7 @@ func (s *server) explainStored(ctx context.Context, ref collector.Ref, req colle
 	for i := range rows {
 		list, err := s.explainRow(ctx, ref.Tenant, &rows[i], req)
 		if err != nil {
-			return nil, fmt.Errorf("explain prediction %s: %w", rows[i].ID, err)
+			return nil, &ofModelError{rows[i].Model, fmt.Errorf("explain prediction %s: %w", rows[i].ID, err)}
 		}
 		out = append(out, list...)
 	}
@@ -592,7 +592,7 @@ func (s *server) explainAndRecord(ctx context.Context, ref collector.Ref, req co
 		return nil, err
 	}
 	if i := slices.IndexFunc(list, func(e collector.Explanation) bool { return len(e.Sealed) > 0 }); i >= 0 && !asksUnseal(ctx) {
-		return nil, fmt.Errorf("%w: feature %q is sealed: add ?unseal=true to see what the prediction rests on", collector.ErrRefused, list[i].Sealed[0])
+		return nil, &ofModelError{list[i].Model, fmt.Errorf("%w: feature %q is sealed: add ?unseal=true to see what the prediction rests on", collector.ErrRefused, list[i].Sealed[0])}
 	}
 	return list, s.recordExplanations(ctx, list)
 }
