@@ -87,10 +87,10 @@ func TestMessagesThatAreComingAreBounded(t *testing.T) {
 	}
 	const senders = 10
 	for i := range senders {
-		before := s.coming.bytes()
+		before, gone := s.coming.bytes(), len(ended)
 		send(i)
 		// It is there, or somebody was pushed out for it.
-		for deadline := time.Now().Add(10 * time.Second); s.coming.bytes() < min(before+part/2, limit/2); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(10 * time.Second); s.coming.bytes() < before+part/2 && len(ended) == gone; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("sender %d: %d bytes are coming", i, s.coming.bytes())
 			}
