@@ -196,6 +196,14 @@ func buildEinsum(b *builder) (Kernel, error) {
 }
 
 func einsum[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tensor, error) {
+	if c := newContraction(e); c != nil {
+		return contract[T](x, c, in)
+	}
+	return einsumTerms[T](x, e, in)
+}
+
+// einsumTerms visits every term.
+func einsumTerms[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tensor, error) {
 	t, out, err := newOf[T](x, e.Shape...)
 	if err != nil {
 		return nil, err
