@@ -13,6 +13,9 @@ type suppression struct {
 	boxes  []float64
 	centre bool
 	iou    float64
+	// order are the boxes by score, kept and picked those that stay, and their indices.
+	order, picked []int
+	kept          []box
 }
 
 func buildNonMaxSuppression(b *builder) (Kernel, error) {
@@ -39,7 +42,7 @@ func buildNonMaxSuppression(b *builder) (Kernel, error) {
 		}
 		var picked []int64
 		n := bs[1]
-		if err := x.reserve(engine.Int64, 2*n); err != nil {
+		if err := x.reserve(engine.Int64, (2+boxNumbers)*n); err != nil {
 			return nil, err
 		}
 		for line := range ss[0] * ss[1] {
@@ -58,16 +61,26 @@ func buildNonMaxSuppression(b *builder) (Kernel, error) {
 	}, nil
 }
 
+// box is one as overlap reads it.
+type box struct {
+	// corners are the least and greatest coordinates on both axes.
+	corners [4]float64
+	area    float64
+}
+
+// boxNumbers are those of a box.
+const boxNumbers = 5
+
 // pick takes the boxes with the best scores above least, but for those that overlap
-// with a better one.
+// with a better one. What it returns is its own until it is called again.
 func (s *suppression) pick(scores []float64, most int, least float64) []int {
-	var order, kept []int
+	s.order, s.picked, s.kept = s.order[:0], s.picked[:0], s.kept[:0]
 	for i, v := range scores {
 		if v > least {
-			order = append(order, i)
+			s.order = append(s.order, i)
 		}
 	}
-	slices.SortStableFunc(order, func(i, j int) int {
+	slices.SortStableFunc(s.order, func(i, j int) int {
 		switch {
 		case scores[i] > scores[j]:
 			return -1
@@ -76,27 +89,43 @@ func (s *suppression) pick(scores []float64, most int, least float64) []int {
 		}
 		return 0
 	})
-	for _, i := range order {
-		if len(kept) >= most {
+	for _, i := range s.order {
+		if len(s.kept) >= most {
 			break
 		}
-		if !slices.ContainsFunc(kept, func(j int) bool { return s.overlap(i, j) > s.iou }) {
-			kept = append(kept, i)
+		if b := s.box(i); !s.suppressed(&b) {
+			s.kept, s.picked = append(s.kept, b), append(s.picked, i)
 		}
 	}
-	return kept
+	return s.picked
+}
+
+// suppressed reports whether a box overlaps with one that is kept.
+func (s *suppression) suppressed(b *box) bool {
+	for i := range s.kept {
+		if overlap(b, &s.kept[i]) > s.iou {
+			return true
+		}
+	}
+	return false
 }
 
 // overlap is the area that two boxes share over that which they cover.
-func (s *suppression) overlap(i, j int) float64 {
-	a, b := s.corners(i), s.corners(j)
-	h := min(a[2], b[2]) - max(a[0], b[0])
-	w := min(a[3], b[3]) - max(a[1], b[1])
-	if h <= 0 || w <= 0 {
+func overlap(a, b *box) float64 {
+	h := min(a.corners[2], b.corners[2]) - max(a.corners[0], b.corners[0])
+	if h <= 0 {
 		return 0
 	}
-	area := func(c [4]float64) float64 { return (c[2] - c[0]) * (c[3] - c[1]) }
-	return h * w / (area(a) + area(b) - h*w)
+	w := min(a.corners[3], b.corners[3]) - max(a.corners[1], b.corners[1])
+	if w <= 0 {
+		return 0
+	}
+	return h * w / (a.area + b.area - h*w)
+}
+
+func (s *suppression) box(i int) box {
+	c := s.corners(i)
+	return box{corners: c, area: (c[2] - c[0]) * (c[3] - c[1])}
 }
 
 // corners are a box's least and greatest coordinates on both axes.
