@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -151,45 +152,44 @@ func (n *nodeProto) renamed(names map[string]string, prefix string) *nodeProto {
 	return &own
 }
 
-// renamed is a graph within a node of a function: what it makes itself keeps its
-// name.
+// renamed is a graph within a node of a function. What it makes itself stands behind the
+// prefix as well: under its own name it could be taken for a value of the caller's.
 func (g *graphProto) renamed(names map[string]string, prefix string) *graphProto {
 	own := *g
-	made := map[string]bool{"": true}
-	for _, v := range g.inputs {
-		made[v.name] = true
+	inner := maps.Clone(names)
+	own.inputs = make([]*valueProto, len(g.inputs))
+	for i, v := range g.inputs {
+		inner[v.name] = prefix + v.name
+		named := *v
+		named.name = inner[v.name]
+		own.inputs[i] = &named
 	}
-	for _, t := range g.initializers {
-		made[t.name] = true
+	own.initializers = make([]*tensorProto, len(g.initializers))
+	for i, t := range g.initializers {
+		inner[t.name] = prefix + t.name
+		named := *t
+		named.name = inner[t.name]
+		own.initializers[i] = &named
 	}
 	for _, n := range g.nodes {
 		for _, out := range n.outputs {
-			made[out] = true
+			inner[out] = prefix + out
 		}
 	}
-	inner := make(map[string]string, len(names)+len(made))
-	for name, to := range names {
-		inner[name] = to
-	}
-	for name := range made {
-		inner[name] = name
-	}
+	inner[""] = ""
 	own.nodes = make([]*nodeProto, len(g.nodes))
 	for i, n := range g.nodes {
 		own.nodes[i] = n.renamed(inner, prefix)
 	}
 	own.outputs = make([]*valueProto, len(g.outputs))
 	for i, v := range g.outputs {
-		own.outputs[i] = v
-		if !made[v.name] {
-			outer := *v
-			if to, ok := names[v.name]; ok {
-				outer.name = to
-			} else {
-				outer.name = prefix + v.name
-			}
-			own.outputs[i] = &outer
+		named := *v
+		to, ok := inner[v.name]
+		if !ok {
+			to = prefix + v.name
 		}
+		named.name = to
+		own.outputs[i] = &named
 	}
 	return &own
 }

@@ -95,6 +95,37 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
+// TestFunctionInBranch: a branch within a function calls another function and makes a
+// value of the name that the caller's graph gives its input; so does a constant of it.
+func TestFunctionInBranch(t *testing.T) {
+	branch := func(name string, parts ...any) []byte { return message(1, name, 20, 5, 6, message(parts...)) }
+	one := message(2, 1, 8, "X", 9, []byte{0, 0, 128, 63}) // of no dimensions
+	minus := function("Minus", []string{"a"}, []string{"o"}, plain("Abs", []string{"a"}, "u"), plain("Neg", []string{"u"}, "o"))
+	either := function("Either", []string{"x", "c"}, []string{"k"}, plain("If", []string{"c"}, "k",
+		branch("then_branch", 1, call("Minus", []string{"x"}, "X"), 12, message(1, "X")),
+		branch("else_branch", 5, one, 1, plain("Add", []string{"x", "X"}, "y"), 12, message(1, "y"))))
+	cond := message(1, "c", 2, message(1, message(1, 9, 2, nil)))
+	graph := message(11, floatValue("X", 2), 11, cond, 1, call("Either", []string{"X", "c"}, "b"), 1, call("Either", []string{"b", "c"}, "y"), 12, floatValue("y", 2))
+	m, err := Read(withFunctions(graph, minus, either), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.NewSession(engine.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for taken, want := range map[bool][]float32{true: {-1, -2}, false: {3, 4}} {
+		in := engine.Values{{Name: "X", Tensor: must(engine.Of([]float32{1, 2}, 2))}, {Name: "c", Tensor: must(engine.Of([]bool{taken}))}}
+		out, err := s.Run(t.Context(), in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := engine.Data[float32](out[0].Tensor); !slices.Equal(got, want) {
+			t.Errorf("%v: %v, want %v", taken, got, want)
+		}
+	}
+}
+
 // TestHostileFunctions: what calls itself, or doubles with each call, is refused.
 func TestHostileFunctions(t *testing.T) {
 	graph := message(11, floatValue("x", 2), 1, call("F0", []string{"x"}, "y"), 12, floatValue("y", 2))
