@@ -30,39 +30,58 @@ type resize struct {
 }
 
 // axisOf is how one axis is resized: from n elements to out, the region that is
-// seen, and the scale.
+// seen, and the scale. All is counted in float32, as onnxruntime counts: where a place
+// falls between two elements, or a size between two numbers, the rounding decides.
 type axisOf struct {
 	n, out     int
-	scale      float64
-	start, end float64
+	scale      float32
+	start, end float32
 }
 
-// source returns where output element i lies in the input.
+// width is the size that the scale says, with its fraction.
+func (a *axisOf) width() float32 { return a.scale * float32(a.n) }
+
+// corner is the place of the last output element that align_corners lays upon the last of
+// the input. The standard's text and onnxruntime count whole elements; the standard's suite
+// also counts what a scale leaves of one, in the two cases it has, which shrink.
+func (a *axisOf) corner() float32 {
+	fraction := a.width() - float32(a.out)
+	if a.scale < 1 && fraction > 1e-3 && fraction < 1-1e-3 {
+		return a.width() - 1
+	}
+	return float32(a.out - 1)
+}
+
+// source returns where output element i lies in the input. Products are converted, so
+// that no machine adds to them before they are rounded.
 func (r *resize) source(a *axisOf, i int) float64 {
-	p, width := float64(i), a.scale*float64(a.n)
+	p, n, out := float32(i), float32(a.n), float32(a.out)
+	if a.scale == 1 && r.coordinates != "tf_crop_and_resize" {
+		return float64(i)
+	}
 	switch r.coordinates {
 	case "align_corners":
-		if width == 1 {
+		last := a.corner()
+		if last == 0 {
 			return 0
 		}
-		return p * float64(a.n-1) / (width - 1)
+		return float64(float32(p*(n-1)) / last)
 	case "asymmetric":
-		return p / a.scale
+		return float64(p / a.scale)
 	case "pytorch_half_pixel":
-		if width == 1 {
+		if a.out == 1 {
 			return 0
 		}
 	case "half_pixel_symmetric":
-		adjust := float64(a.out) / width
-		return float64(a.n)/2*(1-adjust) + (p+0.5)/a.scale - 0.5
+		offset := float32(n / 2 * (1 - out/a.width()))
+		return float64(float32(float64(offset) + (float64(p)+0.5)/float64(a.scale) - 0.5))
 	case "tf_crop_and_resize":
-		last := float64(a.n - 1)
-		if width == 1 {
-			return (a.start + a.end) * last / 2
+		if a.out == 1 {
+			return float64(float32(0.5 * float64(float32((a.start+a.end)*(n-1)))))
 		}
-		return a.start*last + p*(a.end-a.start)*last/(width-1)
+		return float64(float32(a.start*(n-1)) + float32(float32(p*(a.end-a.start))*(n-1))/(out-1))
 	}
-	return (p+0.5)/a.scale - 0.5
+	return float64((p+0.5)/a.scale - 0.5)
 }
 
 // lines returns what every output element of an axis reads.
@@ -85,16 +104,18 @@ func (r *resize) lines(a *axisOf) ([]Line, error) {
 	return lines, nil
 }
 
+// tie is how far from the middle of two elements onnxruntime sees a place in the middle.
+const tie = 1e-6
+
 func (r *resize) round(p float64) float64 {
-	switch r.nearest {
-	case "ceil":
+	middle := math.Abs(p-math.Floor(p)-0.5) <= tie
+	switch {
+	case r.nearest == "ceil" || middle && r.nearest == "round_prefer_ceil":
 		return math.Ceil(p)
-	case "round_prefer_floor":
-		return math.Ceil(p - 0.5)
-	case "round_prefer_ceil":
-		return math.Floor(p + 0.5)
+	case r.nearest == "floor" || middle:
+		return math.Floor(p)
 	}
-	return math.Floor(p)
+	return math.Floor(p + 0.5)
 }
 
 // blend weighs the elements around p by the mode's function of their distance, which
@@ -105,7 +126,7 @@ func (r *resize) blend(a *axisOf, p float64) (Line, error) {
 		reach = 2
 	}
 	if r.antialias {
-		stretch = min(a.scale, 1)
+		stretch = float64(min(a.scale, 1))
 	}
 	reach /= stretch
 	if reach > maxReach || math.Abs(p) > math.MaxInt32 {
@@ -227,13 +248,13 @@ func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
 		if list[at] != nil || shape[at] < 1 {
 			return nil, fmt.Errorf("axis %d of shape %v is resized", at, shape)
 		}
-		a := &axisOf{n: shape[at], scale: given[i], start: region[i], end: region[len(axes)+i]}
+		a := &axisOf{n: shape[at], scale: float32(given[i]), start: float32(region[i]), end: float32(region[len(axes)+i])}
 		list[at] = a
 		size := given[i]
 		if sized {
-			a.scale = size / float64(a.n)
+			a.scale = float32(size) / float32(a.n)
 		} else {
-			size = math.Floor(float64(a.n) * (a.end - a.start) * a.scale)
+			size = math.Floor(float64(a.width() * (a.end - a.start)))
 		}
 		if !(size >= 1 && size <= maxIndex && a.scale > 0) {
 			return nil, misfit("dimension %d of %d is resized to nothing or too much", at, a.n)
@@ -261,7 +282,7 @@ func reserveLines(x *Exec, n *Node, in []*engine.Tensor) error {
 				taps = 5
 			}
 			if r.antialias {
-				taps /= min(a.scale, 1)
+				taps /= float64(min(a.scale, 1))
 			}
 		}
 		if !(taps < maxIndex) {
@@ -276,7 +297,7 @@ func reserveLines(x *Exec, n *Node, in []*engine.Tensor) error {
 
 // keepAspect gives all axes the smallest or the largest of their scales.
 func keepAspect(list []*axisOf, policy string) error {
-	scale := math.Inf(1)
+	scale := float32(math.Inf(1))
 	if policy == "not_smaller" {
 		scale = 0
 	}
@@ -294,7 +315,7 @@ func keepAspect(list []*axisOf, policy string) error {
 			continue
 		}
 		a.scale = scale
-		size := math.Floor(scale*float64(a.n) + 0.5)
+		size := math.Round(float64(a.width()))
 		if size < 1 || size > maxIndex {
 			return misfit("a dimension of %d is resized to nothing or too much", a.n)
 		}
@@ -310,9 +331,12 @@ func NewResize(n *Node, in []*engine.Tensor) (*Resize, error) {
 		return nil, err
 	}
 	r := readResize(n)
+	if r.coordinates != "tf_crop_and_resize" && !slices.ContainsFunc(axes, func(a *axisOf) bool { return a != nil && a.out != a.n }) {
+		clear(axes) // what keeps its shape is left as it is, whatever the scales
+	}
 	out := &Resize{Lines: make([][]Line, len(axes)), Fill: float64(n.Attrs["extrapolation_value"].Float)}
 	for i, a := range axes {
-		if a == nil {
+		if a == nil || r.antialias && r.coordinates != "tf_crop_and_resize" && a.out == a.n {
 			a = &axisOf{n: in[0].Shape()[i], out: in[0].Shape()[i], scale: 1}
 			plain := resize{mode: "nearest", coordinates: "asymmetric", nearest: "floor"}
 			if out.Lines[i], err = plain.lines(a); err != nil {

@@ -44,7 +44,17 @@ func as[T uint8 | int8 | int32 | float32](v []float64) []T {
 
 // TestContrib: onnxruntime's own operators answer as it does.
 func TestContrib(t *testing.T) {
-	f, err := os.Open("testdata/contrib.json.gz")
+	answers(t, "testdata/contrib.json.gz", 90)
+}
+
+// TestResize: of random sizes and scales, the same pixels are read as onnxruntime reads.
+func TestResize(t *testing.T) {
+	answers(t, "testdata/resize.json.gz", 354)
+}
+
+// answers runs an archive's cases, of which there are n.
+func answers(t *testing.T, archive string, n int) {
+	f, err := os.Open(archive)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +69,7 @@ func TestContrib(t *testing.T) {
 		Inputs  []flat `json:"inputs"`
 		Outputs []flat `json:"outputs"`
 	}
-	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != 90 {
+	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != n {
 		t.Fatalf("%d cases, %v", len(cases), err)
 	}
 	for _, c := range cases {
