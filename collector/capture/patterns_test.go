@@ -232,6 +232,28 @@ func TestPatternsOnHostileTexts(t *testing.T) {
 	}
 }
 
+// reads reports whether each piece of a part stands in a text as it is or as it reads where
+// it is escaped as in an address: a part in which something is found is written so.
+func reads(s, part string) bool {
+	readings := []string{s}
+	for depth, from := 0, 0; depth < maxEscapes; depth++ {
+		for _, r := range readings[from:] {
+			from++
+			for _, query := range []bool{false, true} {
+				if plain, ok := unescaped(r, query); ok {
+					readings = append(readings, plain)
+				}
+			}
+		}
+	}
+	for _, piece := range strings.FieldsFunc(part, func(r rune) bool { return r < 128 && addressEnds(byte(r)) }) {
+		if !slices.ContainsFunc(readings, func(r string) bool { return strings.Contains(r, piece) }) {
+			return false
+		}
+	}
+	return len(readings) > 1
+}
+
 func FuzzPatterns(f *testing.F) {
 	for _, list := range found {
 		for _, c := range list {
@@ -251,7 +273,7 @@ func FuzzPatterns(f *testing.F) {
 		rest := s
 		for _, part := range strings.FieldsFunc(strings.NewReplacer("[card]", "\x00", "[email]", "\x00", "[iban]", "\x00", "[phone]", "\x00", "[token]", "\x00").Replace(got), func(r rune) bool { return r == 0 }) {
 			i := strings.Index(rest, part)
-			if i < 0 && !strings.Contains(s, "\x00") && !strings.Contains(s, "[") {
+			if i < 0 && !strings.Contains(s, "\x00") && !strings.Contains(s, "[") && !reads(s, part) {
 				t.Fatalf("%q became %q", s, got)
 			}
 			rest = rest[max(i, 0):]
