@@ -28,7 +28,14 @@ import (
 // hexadecimal in a file of the owner's. Without a file named in the configuration
 // it is made once, in the data folder.
 func (c *config) hashKey() func() ([]byte, error) {
-	return sync.OnceValues(func() ([]byte, error) {
+	var mu sync.Mutex // guards known
+	var known []byte
+	return func() ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if known != nil {
+			return known, nil
+		}
 		path := c.Capture.KeyFile
 		if path == "" {
 			path = filepath.Join(c.Data, "private.key")
@@ -36,8 +43,10 @@ func (c *config) hashKey() func() ([]byte, error) {
 				return nil, fmt.Errorf("make the key %q: %w", path, err)
 			}
 		}
-		return readKey(path)
-	})
+		key, err := readKey(path)
+		known = key // not the error: a full disk may have room the next time
+		return key, err
+	}
 }
 
 // readKey reads a key: 16 bytes or more in hexadecimal.
@@ -53,22 +62,38 @@ func readKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-// makeKey writes a new key unless there is one.
-func makeKey(path string) error {
+// makeKey writes a new key unless there is one; an empty file is none, and of no use to
+// anything that was written. Others that make it at once all use the one that comes first.
+func makeKey(path string) (err error) {
+	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+		return nil
+	} else if err == nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-key-*") // mode 0600
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if gone := os.Remove(f.Name()); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}()
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	_, err = f.WriteString(hex.EncodeToString(key) + "\n")
-	return errors.Join(err, f.Sync(), f.Close())
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(f.Name(), path); err == nil || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return os.Rename(f.Name(), path) // a file system without links
 }
 
 // keyConfig says where the key-encryption key comes from.

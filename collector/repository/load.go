@@ -72,7 +72,21 @@ func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
 	if err != nil || cfg.PrivateFeature() != "" {
 		r.private.Store(true) // what cannot be read may say so
 	}
-	return cfg, err
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, r.WithKey(&cfg)
+}
+
+// mayHide reports whether a version's model.yaml may hide what v does not: one that cannot
+// be read does, if it speaks of what is private at all.
+func (r *Repository) mayHide(s source, v *collector.ModelVersion) bool {
+	cfg, err := r.parseConfig(s)
+	if err == nil {
+		return hidesMore(cfg, v)
+	}
+	text, unread := os.ReadFile(filepath.Join(s.dir, "model.yaml"))
+	return unread != nil || bytes.Contains(bytes.ToLower(text), []byte("private"))
 }
 
 func (r *Repository) parseConfig(s source) (collector.ModelConfig, error) {
@@ -108,7 +122,7 @@ func (r *Repository) parseConfig(s source) (collector.ModelConfig, error) {
 			return cfg, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
 		}
 	}
-	return cfg, r.WithKey(&cfg)
+	return cfg, nil
 }
 
 // WithKey gives a configuration the keys that its hashed and sealed fields need.

@@ -265,10 +265,22 @@ func (r *Repository) install(ctx context.Context, s source) {
 // want of something that comes back; and what its model.yaml hides and the live version
 // does not is not recorded meanwhile.
 func (r *Repository) failed(s source, what string, err error) {
-	cfg, unread := r.readConfig(s)
+	r.mu.RLock()
+	have := r.slotOf(s.name, s.version)
+	hides := false
+	if have != nil && have.live != nil {
+		v := have.live.version
+		r.mu.RUnlock()
+		_, unread := r.readConfig(s)
+		// Imports can wait for a model.yaml that is mended; a model that answers goes on.
+		hides = unread != nil && s.file == "" || r.mayHide(s, v)
+	} else {
+		r.mu.RUnlock()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	have, tries := r.slotOf(s.name, s.version), 0
+	have = r.slotOf(s.name, s.version)
+	tries := 0
 	if have != nil && have.source.stamp == s.stamp {
 		tries = have.tries
 	}
@@ -282,8 +294,7 @@ func (r *Repository) failed(s source, what string, err error) {
 		const longest = 5 // doublings: a minute
 		have.tries, have.again = tries+1, time.Now().Add(r.cfg.Poll<<min(tries, longest))
 	}
-	// Imports can wait for a model.yaml that is mended; a model that answers goes on.
-	if have.live != nil && (unread != nil && s.file == "" || unread == nil && hidesMore(cfg, have.live.version)) {
+	if have.live != nil && hides {
 		have.closed = "its changed model.yaml is not in force: " + err.Error()
 	}
 }

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -146,5 +147,44 @@ func TestAnEmptyModelYAML(t *testing.T) {
 	}
 	if _, err := f.open(t, time.Hour).Find("m", "1"); !errors.Is(err, collector.ErrNotReady) {
 		t.Errorf("after a start: %v", err)
+	}
+}
+
+// TestAModelYAMLThatMayHideMore and cannot be put in force closes its version, whatever is
+// wrong with it; one that speaks of nothing private leaves it answering.
+func TestAModelYAMLThatMayHideMore(t *testing.T) {
+	f := newFixture(t)
+	f.model(t, "m/1")
+	plain, err := f.open(t, time.Hour).Find("m", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := plain.Info.Features[0].Name
+	r, err := Open(t.Context(), Config{Dir: f.dir, Store: f.store, Poll: 10 * time.Millisecond, Log: slog.New(slog.DiscardHandler), HashKey: func() ([]byte, error) { return nil, os.ErrNotExist }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	for i, c := range []struct {
+		yaml   string
+		closed bool
+	}{
+		{"task: no such task\n", false},
+		{"features: [{name: " + name + ", private: hsh}]\n", true},
+		{"task: regression # once more\n", false},
+		{"features: [{name: " + name + ", private: drop\n", true},
+		{"features: [{name: " + name + ", private: hash}]\n", true}, // no key
+	} {
+		f.write(t, "m/1/model.yaml", c.yaml)
+		within(t, "it is looked at", func() bool {
+			s := state(r, "m", "1")
+			return c.closed == (s.State != "READY") && (s.Reason != "" || i == 2)
+		})
+		if v, err := r.Find("m", ""); c.closed != errors.Is(err, collector.ErrNotReady) {
+			t.Errorf("%s: %v, %v", c.yaml, v, err)
+		}
+		if err := r.Load(t.Context(), "m"); c.closed != (err != nil) && i != 0 {
+			t.Errorf("loaded again, %s: %v", c.yaml, err)
+		}
 	}
 }

@@ -27,6 +27,7 @@ const (
 	maxOTLPBody  = 32 << 20 // bytes, decompressed
 	maxOTLPSpans = 100_000
 	maxOTLPDays  = 100 // that its spans begin on: each is a partition of the table
+	writeTime    = 8 * time.Second
 )
 
 // Spans may begin in these years: the table's times hold no others.
@@ -145,6 +146,9 @@ func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptrac
 		}
 	}
 	if len(spans) > 0 {
+		// A store that has stopped answering is one that is away; SDKs wait ten seconds.
+		ctx, cancel := context.WithTimeout(ctx, writeTime)
+		defer cancel()
 		if err := in.cfg.Write(ctx, spans); err != nil {
 			return res, &intakeError{http.StatusServiceUnavailable, "the spans could not be stored now"}
 		}
