@@ -14,8 +14,8 @@ import (
 // Versions of the payloads, the first byte of each and Record.Version of its
 // frame. FORMAT.md draws them.
 const (
-	PredictionVersion  uint8 = 5 // 1 to 3 where what a later one added is not there
-	FeedbackVersion    uint8 = 1
+	PredictionVersion  uint8 = 6 // 1 to 5 where what a later one added is not there
+	FeedbackVersion    uint8 = 2
 	ExplanationVersion uint8 = 1 // JSON, without a version byte
 	SchemaVersion      uint8 = 1 // JSON, without a version byte
 )
@@ -44,12 +44,15 @@ var (
 //	from version 3 on: label | observed at varint us
 //	from version 4 on: share of the features kept f64
 //	from version 5 on: attempts: count, status uvarint, milliseconds f64 each
+//	from version 6 on: arrival of the label varint us
 //
 // It allocates only to grow dst.
 func AppendPrediction(dst []byte, p *Prediction) []byte {
 	dst = slices.Grow(dst, predictionSize(p))
 	version := uint8(1)
 	switch {
+	case !p.LabelArrival.IsZero():
+		version = 6
 	case len(p.Attempts) > 0:
 		version = 5
 	case p.FeatureShare != 0:
@@ -116,7 +119,10 @@ func AppendPrediction(dst []byte, p *Prediction) []byte {
 		dst = binary.AppendUvarint(dst, uint64(a.Status))
 		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(a.MS))
 	}
-	return dst
+	if version == 5 {
+		return dst
+	}
+	return binary.AppendVarint(dst, p.LabelArrival.UnixMicro())
 }
 
 // predictionSize is a bound that holds for all but very odd predictions, so
@@ -199,22 +205,37 @@ func decodePrediction(r *reader) (*Prediction, error) {
 			p.Attempts[i] = Attempt{Status: r.intValue(), MS: math.Float64frombits(r.u64())}
 		}
 	}
+	switch {
+	case version >= 6:
+		p.LabelArrival = time.UnixMicro(r.varint()).UTC()
+	case p.Label != "":
+		p.LabelArrival = p.ReceivedAt
+	}
 	return p, r.end("prediction")
 }
 
 // AppendFeedback appends the byte form of f to dst (FORMAT.md, "Feedback").
 func AppendFeedback(dst []byte, f *Feedback) []byte {
-	dst = append(dst, FeedbackVersion)
+	version := FeedbackVersion
+	if f.Arrival.IsZero() {
+		version = 1
+	}
+	dst = append(dst, version)
 	for _, s := range [...]string{f.PredictionID, f.ExternalID, f.Tenant, f.Model, f.Label} {
 		dst = appendString(dst, s)
 	}
 	dst = binary.AppendVarint(dst, f.ObservedAt.UnixMicro())
-	return binary.AppendVarint(dst, f.ReceivedAt.UnixMicro())
+	dst = binary.AppendVarint(dst, f.ReceivedAt.UnixMicro())
+	if version == 1 {
+		return dst
+	}
+	return binary.AppendVarint(dst, f.Arrival.UnixMicro())
 }
 
 // DecodeFeedback is the inverse of AppendFeedback.
 func DecodeFeedback(b []byte) (*Feedback, error) {
 	r := &reader{b: b}
+	earlier := len(b) > 0 && b[0] == 1
 	if err := r.version(FeedbackVersion, "feedback"); err != nil {
 		return nil, err
 	}
@@ -224,6 +245,10 @@ func DecodeFeedback(b []byte) (*Feedback, error) {
 	}
 	f.ObservedAt = time.UnixMicro(r.varint()).UTC()
 	f.ReceivedAt = time.UnixMicro(r.varint()).UTC()
+	f.Arrival = f.ReceivedAt
+	if !earlier {
+		f.Arrival = time.UnixMicro(r.varint()).UTC()
+	}
 	return f, r.end("feedback")
 }
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 )
@@ -72,13 +73,51 @@ func TestPredictionRoundTrip(t *testing.T) {
 	p.BinsID, p.Bins, p.Label, p.LabelObservedAt = "", nil, "late", time.UnixMicro(1_732_420_000_123_456).UTC()
 	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.Label != p.Label || !q.LabelObservedAt.Equal(p.LabelObservedAt) || q.BinsID != "" {
 		t.Errorf("a label came back as %+v, %v", q, err)
+	} else if !q.LabelArrival.Equal(p.ReceivedAt) {
+		t.Errorf("a label of an earlier version arrived at %s, received at %s", q.LabelArrival, p.ReceivedAt)
 	}
+	p.LabelArrival = p.ReceivedAt.Add(7 * time.Microsecond)
+	if q, err := DecodePrediction(AppendPrediction(nil, p)); err != nil || q.Label != p.Label || !q.LabelArrival.Equal(p.LabelArrival) {
+		t.Errorf("a label came back as %+v, %v", q, err)
+	}
+}
+
+// TestArrivalsGrow: whatever the clock does, and from many goroutines at once, what
+// comes later is later.
+func TestArrivalsGrow(t *testing.T) {
+	var a Arrivals
+	at := time.UnixMilli(1_732_420_000_123)
+	last := a.Next(at)
+	if !last.Equal(at) {
+		t.Errorf("the first at %s, the clock says %s", last, at)
+	}
+	for _, now := range []time.Time{at, at, at.Add(-time.Hour), at.Add(time.Microsecond), at.Add(time.Minute), at} {
+		next := a.Next(now)
+		if !next.After(last) || next.Before(now.Truncate(time.Microsecond)) {
+			t.Errorf("%s after %s, the clock says %s", next, last, now)
+		}
+		last = next
+	}
+	var (
+		wg   sync.WaitGroup
+		seen sync.Map
+	)
+	for range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				if _, twice := seen.LoadOrStore(a.Next(at), true); twice {
+					t.Error("one arrival twice")
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestFeedbackRoundTrip(t *testing.T) {
 	f := &Feedback{
 		PredictionID: "0193a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b.3", Tenant: DefaultTenant, Model: "m", Label: "late",
-		ObservedAt: time.UnixMicro(1).UTC(), ReceivedAt: time.UnixMicro(2_000_000_000_000_000).UTC(),
+		ObservedAt: time.UnixMicro(1).UTC(), ReceivedAt: time.UnixMicro(2_000_000_000_000_000).UTC(), Arrival: time.UnixMicro(2_000_000_000_000_003).UTC(),
 	}
 	b := AppendFeedback(nil, f)
 	got, err := DecodeFeedback(b)
@@ -87,6 +126,14 @@ func TestFeedbackRoundTrip(t *testing.T) {
 	}
 	if id, _ := PayloadKeys(KindFeedback, b); id != f.PredictionID {
 		t.Errorf("key %q", id)
+	}
+	earlier := *f
+	earlier.Arrival = time.Time{}
+	if b = AppendFeedback(nil, &earlier); b[0] != 1 {
+		t.Errorf("version %d", b[0])
+	}
+	if got, err = DecodeFeedback(b); err != nil || !got.Arrival.Equal(f.ReceivedAt) {
+		t.Errorf("a label of version 1: %+v, %v", got, err)
 	}
 }
 

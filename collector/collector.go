@@ -10,6 +10,7 @@ package collector
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -115,6 +116,8 @@ type Prediction struct {
 	// stored if the prediction is, and only then. Empty means none.
 	Label           string
 	LabelObservedAt time.Time
+	// LabelArrival is that of the label, as of Feedback.
+	LabelArrival time.Time
 }
 
 // Stages are where a request's time went, in nanoseconds. They add up to less
@@ -146,6 +149,24 @@ type Feedback struct {
 	Label string
 	// ObservedAt is event time; ReceivedAt our own clock.
 	ObservedAt, ReceivedAt time.Time
+	// Arrival tells which of several labels came last, and so counts: Arrivals.Next.
+	Arrival time.Time
+}
+
+// Arrivals gives labels their order. The clock alone does not: two labels come within
+// one of its ticks, and it may be set back.
+type Arrivals struct{ last atomic.Int64 }
+
+// Next returns now in whole microseconds, or the microsecond after the one it returned
+// last where that is later. Of two processes the clocks decide.
+func (a *Arrivals) Next(now time.Time) time.Time {
+	for {
+		last := a.last.Load()
+		next := max(now.UnixMicro(), last+1)
+		if a.last.CompareAndSwap(last, next) {
+			return time.UnixMicro(next).UTC()
+		}
+	}
 }
 
 // StoredPrediction is one row as the API shows it.
@@ -188,6 +209,8 @@ type StoredLabel struct {
 	Label      string    `json:"label"`
 	ObservedAt time.Time `json:"observed_at"`
 	ReceivedAt time.Time `json:"received_at"`
+	// Arrival orders labels.
+	Arrival time.Time `json:"-"`
 }
 
 // RawRow is one row's features and outputs in their own types.

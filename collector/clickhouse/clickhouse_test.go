@@ -600,6 +600,62 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// TestTheLabelThatCameLastCounts: of labels within one millisecond, of a clock that was
+// set back between them, by our id and by the caller's, whatever the names of their
+// batches.
+func TestTheLabelThatCameLastCounts(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	w := writer(t, s, WriterConfig{})
+	var batches int
+	for i, c := range []struct {
+		first, second         string // external id, or "" for ours
+		firstBatch, nextBatch string
+		back                  time.Duration
+		cameWithItsPrediction bool
+	}{
+		{"", "", "b", "a", 0, false}, {"", "", "a", "b", 0, false}, {"x", "x", "b", "a", 0, false}, {"x", "x", "a", "b", 0, false},
+		{"x", "", "a", "b", 0, false}, {"", "x", "a", "b", 0, false}, {"", "x", "b", "a", 0, false}, {"", "", "b", "a", time.Hour, false},
+		{"x", "", "b", "a", time.Hour, false}, {"", "x", "a", "b", time.Hour, false}, {"", "", "b", "a", 0, true}, {"", "x", "a", "b", time.Minute, true},
+	} {
+		at := base.Add(time.Duration(i) * time.Minute)
+		p := m.prediction(t, 1, at)
+		if c.first != "" || c.second != "" {
+			p.ExternalIDs = []string{fmt.Sprint("came-", i)}
+		}
+		label := func(external, label string, received, arrival time.Time) collector.Record {
+			f := &collector.Feedback{PredictionID: p.ID, Tenant: "default", Label: label, ObservedAt: base, ReceivedAt: received, Arrival: arrival}
+			if external != "" {
+				f.PredictionID, f.ExternalID = "", p.ExternalIDs[0]
+			}
+			return feedback(f)
+		}
+		own := record(p)
+		first := label(c.first, "earlier", at, at)
+		if c.cameWithItsPrediction {
+			p.Label, p.LabelObservedAt, p.LabelArrival = "earlier", base, at
+			own = collector.Record{Kind: collector.KindImported, Version: collector.PredictionVersion, Payload: collector.AppendPrediction(nil, p)}
+			write(t, w, fmt.Sprint(c.firstBatch, i), m.schemaRecord(t), own)
+		} else {
+			write(t, w, fmt.Sprint(c.firstBatch, i), m.schemaRecord(t), own, first)
+		}
+		write(t, w, fmt.Sprint(c.nextBatch, i), label(c.second, "later", at.Add(-c.back), at.Add(time.Microsecond)))
+		batches += 2
+	}
+	rows, err := s.Labelled(t.Context(), "default", "delay", "1", base, base.Add(24*time.Hour))
+	if err != nil || len(rows) != batches/2 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for i, r := range rows {
+		if r.Label != "later" {
+			t.Errorf("case %d: %q counts", i, r.Label)
+		}
+		got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: r.ID})
+		if err != nil || len(got) != 1 || len(got[0].Labels) != 2 || got[0].Labels[0].Label != "later" {
+			t.Errorf("case %d: %+v, %v", i, got, err)
+		}
+	}
+}
+
 func TestListPagesAndFilters(t *testing.T) {
 	s, m := open(t), newMaker(t)
 	w := writer(t, s, WriterConfig{})

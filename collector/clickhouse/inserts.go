@@ -262,7 +262,7 @@ func (w *Writer) schemaInsert(p *plan) insert {
 // feedbackInserts are one a month: one insert is one block, and a block has one
 // month.
 func (w *Writer) feedbackInserts(p *plan) []insert {
-	const statement = "INSERT INTO feedback (tenant, model, prediction_id, target_id, target_row, external_id, label, observed_at, received_at, position, insert_batch)"
+	const statement = "INSERT INTO feedback (tenant, model, prediction_id, target_id, target_row, external_id, label, observed_at, received_at, position, insert_batch, arrival)"
 	months := map[string][]int{}
 	for i, f := range p.feedback {
 		m := f.ReceivedAt.UTC().Format("200601")
@@ -284,7 +284,7 @@ func (w *Writer) feedbackInserts(p *plan) []insert {
 					id, row := splitRowID(f.PredictionID)
 					return []any{
 						f.Tenant, f.Model, f.PredictionID, id, row, f.ExternalID, f.Label,
-						f.ObservedAt.UTC(), f.ReceivedAt.UTC(), p.feedbackKeys[at[lo+i]], p.token,
+						f.ObservedAt.UTC(), f.ReceivedAt.UTC(), p.feedbackKeys[at[lo+i]], p.token, f.Arrival.UTC(),
 					}
 				})
 			},

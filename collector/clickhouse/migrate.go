@@ -27,9 +27,11 @@ func (s *Store) Migrate(ctx context.Context) error {
 			}
 		}
 	}
-	for _, column := range []string{featureWeight, attemptStatus, attemptMS} {
-		if err := s.addColumn(ctx, column); err != nil {
-			return fmt.Errorf("migrate: add the column %s: %w", column, err)
+	for _, add := range []struct{ table, column string }{
+		{"predictions", featureWeight}, {"predictions", attemptStatus}, {"predictions", attemptMS}, {"feedback", labelArrival},
+	} {
+		if err := s.addColumn(ctx, add.table, add.column); err != nil {
+			return fmt.Errorf("migrate: add the column %s: %w", add.column, err)
 		}
 	}
 	return s.checkTables(ctx)
@@ -38,14 +40,14 @@ func (s *Store) Migrate(ctx context.Context) error {
 // roomToAlter is what a server's disks must have free before a table is changed.
 const roomToAlter = 64 << 20
 
-// addColumn gives predictions made by an earlier Pellucid a column that this one
+// addColumn gives a table made by an earlier Pellucid a column that this one
 // writes. An ALTER on a full disk leaves the table's definition empty, so it is sent
 // only where the column is missing and there is room.
-func (s *Store) addColumn(ctx context.Context, column string) error {
+func (s *Store) addColumn(ctx context.Context, of, column string) error {
 	name, _, _ := strings.Cut(column, " ")
-	tables := []string{s.cluster.local("predictions")}
+	tables := []string{s.cluster.local(of)}
 	if s.cluster.name != "" {
-		tables = append(tables, "predictions") // the Distributed one over it
+		tables = append(tables, of) // the Distributed one over it
 	}
 	for _, table := range tables {
 		there, err := s.number(ctx, "SELECT count() FROM system.columns WHERE database = "+s.cluster.current()+" AND table = ? AND name = ?", table, name)

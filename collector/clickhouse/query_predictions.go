@@ -1,7 +1,6 @@
 package clickhouse
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -469,7 +468,7 @@ func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 	}
 	for i := range rows {
 		slices.SortStableFunc(rows[i].Labels, func(a, b collector.StoredLabel) int {
-			return cmp.Or(b.ReceivedAt.Compare(a.ReceivedAt), b.ObservedAt.Compare(a.ObservedAt))
+			return b.Arrival.Compare(a.Arrival)
 		})
 	}
 	return nil
@@ -485,11 +484,11 @@ func keys(m map[string][]int) []string {
 }
 
 // labels calls found for the feedback whose column is one of ids, the last
-// written of equal times first.
+// to arrive first.
 func (s *Store) labels(ctx context.Context, column, tenant string, ids []string, found func(id string, row uint32, model string, l collector.StoredLabel)) error {
 	for chunk := range slices.Chunk(ids, 1000) {
-		rows, err := s.conn.Query(ch.Context(ctx), "SELECT "+column+", target_row, model, label, observed_at, received_at FROM feedback FINAL WHERE tenant = ? AND "+
-			column+" IN (?) ORDER BY received_at DESC, insert_batch DESC, position DESC", tenant, chunk)
+		rows, err := s.conn.Query(ch.Context(ctx), "SELECT "+column+", target_row, model, label, observed_at, received_at, arrival FROM feedback FINAL WHERE tenant = ? AND "+
+			column+" IN (?) ORDER BY arrival DESC, insert_batch DESC, position DESC", tenant, chunk)
 		if err != nil {
 			return unavailable(err)
 		}
@@ -499,7 +498,7 @@ func (s *Store) labels(ctx context.Context, column, tenant string, ids []string,
 				row       uint32
 				l         collector.StoredLabel
 			)
-			if err := rows.Scan(&id, &row, &model, &l.Label, &l.ObservedAt, &l.ReceivedAt); err != nil {
+			if err := rows.Scan(&id, &row, &model, &l.Label, &l.ObservedAt, &l.ReceivedAt, &l.Arrival); err != nil {
 				return errors.Join(fmt.Errorf("scan a label: %w", err), rows.Close())
 			}
 			l.ObservedAt, l.ReceivedAt = l.ObservedAt.UTC(), l.ReceivedAt.UTC()

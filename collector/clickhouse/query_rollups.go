@@ -228,9 +228,9 @@ func (s *Store) Labelled(ctx context.Context, tenant, model, version string, fro
 }
 
 const labelledQuery = `WITH
- by_id AS (SELECT target_id, target_row, argMax(label, (received_at, insert_batch, position)) AS label, max(received_at) AS at
+ by_id AS (SELECT target_id, target_row, argMax(label, (arrival, insert_batch, position)) AS label, max(arrival) AS at
   FROM feedback WHERE tenant = ? AND target_id != '' AND (model = '' OR model = ?) GROUP BY target_id, target_row),
- by_external AS (SELECT external_id, argMax(label, (received_at, insert_batch, position)) AS label, max(received_at) AS at
+ by_external AS (SELECT external_id, argMax(label, (arrival, insert_batch, position)) AS label, max(arrival) AS at
   FROM feedback WHERE tenant = ? AND external_id != '' AND (model = '' OR model = ?) GROUP BY external_id)
 SELECT p.id, p.row, p.rows, p.time, p.score, p.decided, if(i.target_id = '' OR (e.external_id != '' AND e.at > i.at), e.label, i.label), p.weight
 FROM (SELECT id, row, rows, time, score, toString(decided) AS decided, weight, external_id FROM predictions

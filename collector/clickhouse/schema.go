@@ -42,11 +42,12 @@ func migrations() []string {
 // Columns that a table of an earlier Pellucid lacks and gets (addColumns). featureWeight
 // is how many predictions a row's features stand for: 0 where a rule sampled them out,
 // more than the row's weight where it kept them by chance. The others are the answers of
-// an upstream, 0 where it gave none, and how long each took.
+// an upstream, 0 where it gave none, and how long each took; and which label came last.
 const (
 	featureWeight = "feature_weight Float64 DEFAULT if(capture = 'sampled', 0, weight) CODEC(ZSTD(1))"
 	attemptStatus = "attempt_status Array(UInt16) CODEC(ZSTD(1))"
 	attemptMS     = "attempt_ms Array(Float64) CODEC(ZSTD(1))"
+	labelArrival  = "arrival DateTime64(6,'UTC') DEFAULT received_at CODEC(Delta(8),ZSTD(1))"
 )
 
 var createPredictions = `CREATE TABLE IF NOT EXISTS predictions (
@@ -106,7 +107,7 @@ var createFeedback = `CREATE TABLE IF NOT EXISTS feedback (
  tenant LowCardinality(String), model LowCardinality(String), prediction_id String CODEC(ZSTD(1)), target_id String CODEC(ZSTD(1)), target_row UInt32,
  external_id String CODEC(ZSTD(1)), label String CODEC(ZSTD(1)),
  observed_at DateTime64(6,'UTC') CODEC(Delta(8),ZSTD(1)), received_at DateTime64(3,'UTC') CODEC(Delta(8),ZSTD(1)),
- position UInt32, insert_batch LowCardinality(String),
+ position UInt32, insert_batch LowCardinality(String), ` + labelArrival + `,
  INDEX ix_external external_id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(received_at) ORDER BY (tenant, target_id, target_row, external_id, model, received_at, insert_batch, position) ` + settled
 

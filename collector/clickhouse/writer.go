@@ -581,6 +581,7 @@ func (p *plan) addFeedback(f *collector.Feedback, position int, key uint32) {
 func labelOf(v *collector.Prediction) *collector.Feedback {
 	return &collector.Feedback{
 		PredictionID: v.ID, Tenant: v.Tenant, Model: v.Model, Label: v.Label, ObservedAt: v.LabelObservedAt, ReceivedAt: v.ReceivedAt,
+		Arrival: v.LabelArrival,
 	}
 }
 

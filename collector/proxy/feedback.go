@@ -159,7 +159,7 @@ func (s *Server) label(l *Label, now time.Time) (collector.Feedback, error) {
 	}
 	f = collector.Feedback{
 		PredictionID: l.PredictionID, ExternalID: l.ExternalID, Model: l.Model, Tenant: collector.DefaultTenant,
-		Label: text, ObservedAt: now, ReceivedAt: now,
+		Label: text, ObservedAt: now, ReceivedAt: now, Arrival: s.arrivals.Next(time.Now()),
 	}
 	if l.ObservedAt != "" {
 		if f.ObservedAt, err = s.eventTime("observed_at", l.ObservedAt); err != nil {

@@ -188,7 +188,7 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*
 	p.ID = row.ID
 	if label != nil {
 		// In the prediction's own record: neither is there without the other.
-		p.Label, p.LabelObservedAt = label.Label, label.ObservedAt
+		p.Label, p.LabelObservedAt, p.LabelArrival = label.Label, label.ObservedAt, label.Arrival
 	}
 	if err := s.cfg.Capture(ctx, p, v, in, out); err != nil {
 		return "", "", err
@@ -317,7 +317,7 @@ func (s *Server) importedLabel(row *collector.Imported, now time.Time) (*collect
 	if err != nil {
 		return nil, err
 	}
-	f := &collector.Feedback{Tenant: collector.DefaultTenant, Label: text, ObservedAt: now, ReceivedAt: now}
+	f := &collector.Feedback{Tenant: collector.DefaultTenant, Label: text, ObservedAt: now, ReceivedAt: now, Arrival: s.arrivals.Next(time.Now())}
 	if row.ObservedAt != "" {
 		f.ObservedAt, err = s.eventTime("observed_at", row.ObservedAt)
 	}

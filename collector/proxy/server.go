@@ -26,6 +26,7 @@ type Server struct {
 	batches   batchIDs
 	reading   reading
 	refusals  refusals
+	arrivals  collector.Arrivals
 }
 
 // New returns a Server. Register makes it answer.
