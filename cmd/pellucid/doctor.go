@@ -87,7 +87,7 @@ var checks = []check{
 		if !exists(dir) {
 			return "none yet", nil
 		}
-		return "every frame is whole", verifySpool(io.Discard, dir)
+		return "every frame is whole and none is gone", verifySpool(io.Discard, dir)
 	}},
 	{"kept", checkKept},
 	{"disk", checkDisk},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +67,7 @@ func spoolCommand() *cobra.Command {
 		Example: "  pellucid spool dump pellucid-data/spool",
 		RunE:    func(cmd *cobra.Command, args []string) error { return spool.Dump(cmd.OutOrStdout(), args[0]) },
 	}, &cobra.Command{
-		Use: "verify DIR", Short: "Check every frame; exits 1 where one is damaged", Args: oneArg("folder"),
+		Use: "verify DIR", Short: "Check every frame; exits 1 where something is damaged or gone", Args: oneArg("folder"),
 		Example: "  pellucid spool verify pellucid-data/spool",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return verifySpool(cmd.OutOrStdout(), args[0])
@@ -91,8 +92,16 @@ func verifySpool(w io.Writer, dir string) error {
 		}
 		fmt.Fprintln(w)
 	}
-	if !r.OK() {
-		return fmt.Errorf("verify %q: damaged frames; they are kept, nothing was deleted", dir)
+	for _, m := range r.Missing {
+		fmt.Fprintln(w, m)
+	}
+	if found := r.Problems(); len(found) > 0 {
+		const most = 5
+		more := ""
+		if len(found) > most {
+			more = fmt.Sprintf("; and %d more", len(found)-most)
+		}
+		return fmt.Errorf("verify %q: %s%s; what is damaged is kept, nothing was deleted", dir, strings.Join(found[:min(most, len(found))], "; "), more)
 	}
 	return nil
 }

@@ -157,7 +157,7 @@ func (s *server) status(context.Context) api.Status {
 	st := s.spool.Stats()
 	out := api.Status{
 		Waiting: int64(st.Appended - st.Acked), WaitingBytes: st.Pending, Lag: st.Lag, LagLimit: time.Duration(s.cfg.Alerts.Lag), Store: "ok",
-		Fill: st.Fill, Full: st.Full, DiskBytes: st.Bytes, Lost: int64(st.Lost), Damaged: int64(st.BadBytes), DeadLetters: s.dead.Len(),
+		Fill: st.Fill, Full: st.Full, DiskBytes: st.Bytes, Lost: int64(st.Lost), Damaged: int64(st.BadBytes), Missing: int64(st.Missing), DeadLetters: s.dead.Len(),
 		Durability: s.cfg.Capture.Durability, Batches: int64(s.writer.Health().Batches), Rows: int64(s.writer.Health().Rows),
 	}
 	out.In, out.Out = s.self.rates()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -27,6 +28,8 @@ type Report struct {
 	// be read though there is a file.
 	Remembered    int
 	LedgerDamaged bool
+	// Missing are segments that are gone although not all of them is acknowledged.
+	Missing []MissingSegment
 }
 
 // SegmentReport is what Verify found in one segment.
@@ -40,21 +43,48 @@ type SegmentReport struct {
 	// on its way; in another one it is what a failed write left.
 	HeaderDamaged bool
 	Damaged, Tail int64
+
+	header *header // nil where it is damaged
 }
 
-// OK reports whether nothing acknowledged to a client is damaged.
-func (r *Report) OK() bool {
-	return !r.CursorDamaged && !r.LedgerDamaged && !slices.ContainsFunc(r.Segments, func(s SegmentReport) bool { return s.HeaderDamaged || s.Damaged > 0 })
+// OK reports whether nothing acknowledged to a client is damaged or gone.
+func (r *Report) OK() bool { return len(r.Problems()) == 0 }
+
+// Problems says what is damaged or gone.
+func (r *Report) Problems() (out []string) {
+	if r.CursorDamaged {
+		out = append(out, "the cursor cannot be read")
+	}
+	if r.LedgerDamaged {
+		out = append(out, "the ledger cannot be read")
+	}
+	for _, m := range r.Missing {
+		out = append(out, m.String())
+	}
+	for i := range r.Segments {
+		out = append(out, r.Segments[i].problems()...)
+	}
+	return out
+}
+
+func (s *SegmentReport) problems() (out []string) {
+	if s.HeaderDamaged {
+		out = append(out, fmt.Sprintf("the header of segment %d cannot be read", s.Number))
+	}
+	if s.Damaged > 0 {
+		out = append(out, fmt.Sprintf("%d bytes of segment %d are damaged", s.Damaged, s.Number))
+	}
+	return out
 }
 
 // Verify reads every frame of the folder and changes nothing; it takes no lock,
 // so that it may run while a server uses the folder.
-func Verify(dir string) (*Report, error) { return walk(dir, nil) }
+func Verify(dir string) (*Report, error) { return walk(osFS{}, dir, nil) }
 
 // Dump writes one line for the cursor, each segment and each record to w: where
 // it is, its kind, size and ids, but no value.
 func Dump(w io.Writer, dir string) error {
-	_, err := walk(dir, w)
+	_, err := walk(osFS{}, dir, w)
 	return err
 }
 
@@ -63,11 +93,16 @@ var kindNames = map[collector.Kind]string{
 	collector.KindImported: "imported", collector.KindRefused: "refused", collector.KindSchema: "schema", collector.KindDriven: "driven",
 }
 
-func walk(dir string, w io.Writer) (*Report, error) {
+// walk reads all there is. A server may have the folder: what says where records are to be
+// is read before the segments, and what says that they may be gone after them.
+func walk(fs filesystem, dir string, w io.Writer) (*Report, error) {
 	if w == nil {
 		w = io.Discard
 	}
-	var fs filesystem = osFS{}
+	newest, err := lookAtHead(fs, dir)
+	if err != nil {
+		return nil, err
+	}
 	names, err := fs.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list spool %q: %w", dir, err)
@@ -84,6 +119,13 @@ func walk(dir string, w io.Writer) (*Report, error) {
 			return nil, err
 		}
 	}
+	if err := reportSegments(fs, dir, names, r, w); err != nil {
+		return nil, err
+	}
+	return r, reportMissing(fs, dir, newest, r, w)
+}
+
+func reportSegments(fs filesystem, dir string, names []string, r *Report, w io.Writer) error {
 	for _, name := range names {
 		if strings.HasSuffix(name, ".bad") {
 			r.BadFiles = append(r.BadFiles, name)
@@ -98,11 +140,91 @@ func walk(dir string, w io.Writer) (*Report, error) {
 			continue // acknowledged and deleted meanwhile
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read segment %q: %w", join(dir, name), err)
+			return fmt.Errorf("read segment %q: %w", join(dir, name), err)
 		}
 		r.Segments = append(r.Segments, s)
 	}
-	return r, nil
+	return nil
+}
+
+// lookAtHead reads what the head says, nothing where it cannot be read.
+func lookAtHead(fs filesystem, dir string) (at collector.Position, err error) {
+	b, err := readFile(fs, join(dir, headName))
+	if notExist(err) {
+		return at, nil
+	}
+	if err != nil {
+		return at, fmt.Errorf("read head in %q: %w", dir, err)
+	}
+	at.Segment, at.Offset, _ = decodeHead(b)
+	return at, nil
+}
+
+func readFile(fs filesystem, name string) ([]byte, error) {
+	f, err := fs.Open(name, true)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f)
+}
+
+// reportMissing finds what is gone by the headers, by the cursor as it is now (what goes by
+// rights goes after it was written), and by the head, which is set before its segment goes.
+func reportMissing(fs filesystem, dir string, newest collector.Position, r *Report, w io.Writer) error {
+	acked, known, err := lookAtCursor(fs, dir)
+	if err != nil || !known {
+		return err
+	}
+	var numbers []uint64
+	var headers []*header
+	for i := range r.Segments {
+		numbers, headers = append(numbers, r.Segments[i].Number), append(headers, r.Segments[i].header)
+	}
+	r.Missing = gaps(numbers, headers, acked)
+	last := uint64(0)
+	if len(numbers) > 0 {
+		last = numbers[len(numbers)-1]
+	}
+	now, err := lookAtHead(fs, dir)
+	if err != nil {
+		return err
+	}
+	end := now.Offset
+	if end == 0 {
+		end = math.MaxInt64
+	}
+	if newest.Segment > last && now.Segment == newest.Segment && before(acked, newest.Segment, end) {
+		m := MissingSegment{After: last, Segment: newest.Segment, From: headerSize, To: now.Offset}
+		if acked.Segment == m.Segment {
+			m.From = max(m.From, acked.Offset)
+		}
+		r.Missing = append(r.Missing, m)
+	}
+	for _, m := range r.Missing {
+		fmt.Fprintln(w, m)
+	}
+	return nil
+}
+
+// lookAtCursor is what is acknowledged now; known is false where no cursor says so.
+func lookAtCursor(fs filesystem, dir string) (acked collector.Position, known bool, err error) {
+	f, err := fs.Open(join(dir, cursorName), true)
+	if notExist(err) {
+		return acked, false, nil
+	}
+	if err != nil {
+		return acked, false, fmt.Errorf("open cursor in %q: %w", dir, err)
+	}
+	defer f.Close()
+	c, _, err := readCursor(f)
+	if err != nil {
+		return acked, false, fmt.Errorf("read cursor in %q: %w", dir, err)
+	}
+	if c == nil {
+		return acked, false, nil
+	}
+	return c.acked, true, nil
 }
 
 func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) error {
@@ -164,7 +286,9 @@ func reportSegment(fs filesystem, name string, number uint64, w io.Writer) (Segm
 	if errors.Is(err, ErrVersion) {
 		return r, err
 	}
-	r.HeaderDamaged, r.FirstSeq = err != nil, h.firstSeq
+	if r.HeaderDamaged, r.FirstSeq = err != nil, h.firstSeq; err == nil {
+		r.header = &h
+	}
 	fmt.Fprintf(w, "segment %d bytes=%d first_seq=%d previous=%d:%d header_ok=%t\n", number, len(b), h.firstSeq, h.prevSegment, h.prevEnd, err == nil)
 	if len(b) <= headerSize {
 		return r, nil

@@ -159,6 +159,7 @@ func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
 		}
 		headers[i] = h
 	}
+	s.missBetween(numbers, headers)
 	for i, n := range numbers {
 		seg := &segment{number: n, damaged: headers[i] == nil || hasDamage(names, n)}
 		if headers[i] != nil {

@@ -115,7 +115,7 @@ type Stats struct {
 	// BadBytes counts damaged bytes set aside, BadStretches how many runs of them.
 	BadBytes, BadStretches uint64
 	// Missing counts segments whose file Open found gone, or cut short, with records that
-	// were not acknowledged.
+	// were not acknowledged: several that are gone in a row count once.
 	Missing uint64
 }
 

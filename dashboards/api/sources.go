@@ -104,8 +104,11 @@ type Status struct {
 	// Lost and Damaged count records and bytes; Batches and Rows what was stored since
 	// the start.
 	Lost, Damaged, Batches, Rows int64
-	Durability                   string
-	DeadLetters                  int
+	// Missing counts segments of the spool that were gone, or cut short, when the server
+	// started, with records that were not stored.
+	Missing     int64
+	Durability  string
+	DeadLetters int
 	// Store is "ok" or why ClickHouse cannot be asked, StoreSince since when, Refused
 	// that it refuses what it is sent, which waiting alone will not mend.
 	Store      string

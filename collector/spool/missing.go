@@ -1,0 +1,73 @@
+package spool
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// MissingSegment is a segment whose file is gone although not all of it is acknowledged.
+type MissingSegment struct {
+	// Segment is the last one that is gone, by the header of Next, the one that comes after
+	// it, or, where Next is 0, by the head. Those between After, the one before that is
+	// there, and Segment may be gone too; After is 0 where there is none.
+	After, Segment, Next uint64
+	// From and To are its bytes that are not acknowledged; To is 0 where nobody knows.
+	From, To int64
+}
+
+// String says what is gone.
+func (m MissingSegment) String() string {
+	what := fmt.Sprintf("segment %d is gone", m.Segment)
+	if m.Segment-m.After > 1 && m.After > 0 {
+		what += fmt.Sprintf(", and all others after segment %d", m.After)
+	}
+	if m.To > 0 {
+		return fmt.Sprintf("%s, with %d bytes that are not acknowledged", what, m.To-m.From)
+	}
+	return what
+}
+
+// gaps finds what is missing before segments that are there: each one's header names the
+// segment before it and where that ends. It may be gone only when all of it is
+// acknowledged; numbers alone tell nothing, as one whose file could not be made is not
+// used again. A nil header is one that cannot be read, and tells nothing.
+func gaps(numbers []uint64, headers []*header, acked collector.Position) (out []MissingSegment) {
+	for i, h := range headers {
+		if h == nil || h.prevSegment == 0 || h.prevEnd <= headerSize {
+			continue
+		}
+		if _, there := slices.BinarySearch(numbers, h.prevSegment); there || !before(acked, h.prevSegment, h.prevEnd) {
+			continue
+		}
+		m := MissingSegment{Segment: h.prevSegment, Next: numbers[i], From: headerSize, To: h.prevEnd}
+		if acked.Segment == m.Segment {
+			m.From = max(m.From, acked.Offset)
+		}
+		if i > 0 {
+			m.After = numbers[i-1]
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// before reports whether what is acknowledged ends before an offset of a segment.
+func before(acked collector.Position, segment uint64, offset int64) bool {
+	return acked.Segment < segment || acked.Segment == segment && acked.Offset < offset
+}
+
+// missBetween tells of segments that are gone before others that are there. It is told at
+// every start until what is left behind them is stored. Where the cursor is lost nobody
+// knows what was acknowledged.
+func (s *Spool) missBetween(numbers []uint64, headers []*header) {
+	if s.cursorLost {
+		return
+	}
+	for _, m := range gaps(numbers, headers, s.cursor.acked) {
+		s.missing.Add(1)
+		s.cfg.Logger.Error("a segment of the spool is gone: all in it that was not in the store yet is lost", "dir", s.cfg.Dir,
+			"segment", m.Segment, "from", m.From, "to", m.To, "after", m.After, "before", m.Next)
+	}
+}
