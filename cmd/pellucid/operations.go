@@ -90,6 +90,12 @@ func verifySpool(w io.Writer, dir string) error {
 		if s.HeaderDamaged {
 			fmt.Fprint(w, ", its header is damaged")
 		}
+		if s.Short > 0 {
+			fmt.Fprintf(w, ", %d bytes shorter than it was", s.Short)
+		}
+		if s.Gone > 0 {
+			fmt.Fprintf(w, ", %d records gone", s.Gone)
+		}
 		fmt.Fprintln(w)
 	}
 	for _, m := range r.Missing {

@@ -52,6 +52,8 @@ func TestSpoolDamageIsToldByCommands(t *testing.T) {
 	}{
 		{"whole", func(*testing.T, []string) error { return nil }, ""},
 		{"gone", func(_ *testing.T, names []string) error { return os.Remove(names[1]) }, "segment 2 is gone"},
+		{"an older one cut", func(_ *testing.T, names []string) error { return os.Truncate(names[1], 100) }, "bytes shorter than it was"},
+		{"the newest cut after it was closed", func(_ *testing.T, names []string) error { return os.Truncate(names[2], 100) }, "segment 3 is 278 bytes shorter than it was"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := t.TempDir()

@@ -184,6 +184,9 @@ func crashOnce(t *testing.T, level Level, power bool, k, recoverAt int, seed uin
 	}
 	disk.crashAt = recoverAt
 	run(5)
+	if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
+		t.Fatalf("seed %d, operation %d, recovery %d: verify takes a crash for damage: %q (%v)", seed, k, recoverAt, r.Problems(), err)
+	}
 	s, err := open(smallConfig(level), disk)
 	if err != nil {
 		t.Fatalf("seed %d, operation %d: open after the crash: %v", seed, k, err)
@@ -286,6 +289,9 @@ func TestRandomFailures(t *testing.T) {
 				t.Fatalf("round %d: written or synced again after a failed sync: %v", round, disk.afterFailure)
 			}
 			disk = disk.afterCrash(level == LevelMachine && rng.IntN(2) == 0)
+		}
+		if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
+			t.Fatalf("round %d: verify takes failures for damage: %q (%v)", round, r.Problems(), err)
 		}
 		s, err := open(smallConfig(level), disk)
 		if err != nil {

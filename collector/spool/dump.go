@@ -38,11 +38,19 @@ type SegmentReport struct {
 	FirstSeq, LastSeq uint64
 	Records           int
 	Bytes             int64
-	// HeaderDamaged, Damaged (bytes before the end that are no frame) and Tail
-	// (bytes behind the last frame). A tail in the newest segment may be a write
-	// on its way; in another one it is what a failed write left.
+	// HeaderDamaged, Damaged: the header, or bytes that were frames, cannot be read.
 	HeaderDamaged bool
-	Damaged, Tail int64
+	Damaged       int64
+	// Short is how much shorter the file is than it was when the next segment was begun or
+	// the spool closed, or than the cursor points; Gone counts records that it had, by
+	// sequence numbers that are not there.
+	Short int64
+	Gone  uint64
+	// Tail are bytes behind the last frame that were acknowledged to nobody: in the newest
+	// segment a write on its way or one that a crash has torn, in another one what a failed
+	// write left behind the end that the next segment names. Where the newest was not
+	// closed and the cursor does not point beyond, nothing tells a cut from a crash.
+	Tail int64
 
 	header *header // nil where it is damaged
 }
@@ -73,6 +81,12 @@ func (s *SegmentReport) problems() (out []string) {
 	}
 	if s.Damaged > 0 {
 		out = append(out, fmt.Sprintf("%d bytes of segment %d are damaged", s.Damaged, s.Number))
+	}
+	if s.Short > 0 {
+		out = append(out, fmt.Sprintf("segment %d is %d bytes shorter than it was", s.Number, s.Short))
+	}
+	if s.Gone > 0 {
+		out = append(out, fmt.Sprintf("%d records of segment %d are gone", s.Gone, s.Number))
 	}
 	return out
 }
@@ -109,8 +123,9 @@ func walk(fs filesystem, dir string, w io.Writer) (*Report, error) {
 	}
 	r := &Report{}
 	slices.Sort(names)
+	var c *cursor
 	if slices.Contains(names, cursorName) {
-		if err := reportCursor(fs, dir, r, w); err != nil {
+		if c, err = reportCursor(fs, dir, r, w); err != nil {
 			return nil, err
 		}
 	}
@@ -119,32 +134,137 @@ func walk(fs filesystem, dir string, w io.Writer) (*Report, error) {
 			return nil, err
 		}
 	}
-	if err := reportSegments(fs, dir, names, r, w); err != nil {
-		return nil, err
-	}
-	return r, reportMissing(fs, dir, newest, r, w)
-}
-
-func reportSegments(fs filesystem, dir string, names []string, r *Report, w io.Writer) error {
 	for _, name := range names {
 		if strings.HasSuffix(name, ".bad") {
 			r.BadFiles = append(r.BadFiles, name)
 			fmt.Fprintf(w, "kept aside %s\n", name)
 		}
-		number, ok := segmentNumber(name)
-		if !ok {
-			continue
-		}
-		s, err := reportSegment(fs, join(dir, name), number, w)
+	}
+	known, err := bounds(fs, dir, names, newest, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range known {
+		s, err := reportSegment(fs, join(dir, segmentName(b.number)), b, w)
 		if notExist(err) {
 			continue // acknowledged and deleted meanwhile
 		}
 		if err != nil {
-			return fmt.Errorf("read segment %q: %w", join(dir, name), err)
+			return nil, fmt.Errorf("read segment %q: %w", join(dir, segmentName(b.number)), err)
 		}
 		r.Segments = append(r.Segments, s)
 	}
-	return nil
+	return r, reportMissing(fs, dir, newest, r, w)
+}
+
+// bound is what is known of a segment from elsewhere.
+type bound struct {
+	number uint64
+	header *header // nil where it cannot be read
+	// begun says that its header was written: head or cursor name it, bytes follow, or
+	// another segment does.
+	begun bool
+	// newest says that it is the last with records; torn, that a crash may have torn its
+	// tail.
+	newest, torn bool
+	// end is where it ends, by the header of the next or by the head of a spool that was
+	// closed; 0 where nobody knows. least is how far the cursor says that there were frames.
+	end, least int64
+	// nextSeq is a sequence number that all of its records are below, and that is one above
+	// the last's, or less; 0 where nobody knows.
+	nextSeq uint64
+}
+
+// bounds gathers what head, cursor (nil where it cannot be read) and headers say of the
+// segments among names.
+func bounds(fs filesystem, dir string, names []string, newest collector.Position, c *cursor) ([]bound, error) {
+	var out []bound
+	for _, name := range names {
+		number, ok := segmentNumber(name)
+		if !ok {
+			continue
+		}
+		b, err := boundOf(fs, join(dir, name), number)
+		if notExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read segment %q: %w", join(dir, name), err)
+		}
+		b.begun = b.begun || number == newest.Segment
+		out = append(out, b)
+	}
+	last := len(out) - 1
+	for ; last > 0; last-- { // those behind were about to be begun
+		if out[last].pointed(c); out[last].begun {
+			break
+		}
+	}
+	for i := range out {
+		b := &out[i]
+		if i+1 < len(out) {
+			switch h := out[i+1].header; {
+			case h == nil:
+				b.begun = b.begun || i < last
+			case h.prevSegment == b.number:
+				b.begun = true
+				b.end, b.nextSeq = max(h.prevEnd, headerSize), h.firstSeq
+			default: // removed before the next was begun, and brought back by a power cut
+				b.torn = true
+			}
+		}
+		if i == last {
+			b.newest, b.torn = true, true
+			if newest.Segment == b.number {
+				b.end = newest.Offset
+			}
+		}
+		b.pointed(c)
+	}
+	return out, nil
+}
+
+// pointed notes what the cursor says of a segment.
+func (b *bound) pointed(c *cursor) {
+	if c == nil {
+		return
+	}
+	if c.acked.Segment == b.number {
+		b.least, b.begun = c.acked.Offset, true
+	}
+	if p := c.plan; p != nil && p.segment == b.number {
+		b.least, b.begun = max(b.least, p.to), true
+	}
+	// Of what was appended after all of it was acknowledged some may be gone by rights.
+	if b.newest && b.nextSeq == 0 && c.acked.Segment <= b.number {
+		b.nextSeq = c.nextSeq
+	}
+}
+
+func boundOf(fs filesystem, name string, number uint64) (bound, error) {
+	b := bound{number: number}
+	f, err := fs.Open(name, true)
+	if err != nil {
+		return b, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return b, err
+	}
+	head, err := readRange(f, 0, min(size, headerSize))
+	if err != nil {
+		return b, err
+	}
+	b.begun = size > headerSize
+	h, err := decodeHeader(head, number)
+	if errors.Is(err, ErrVersion) {
+		return b, err
+	}
+	if err == nil {
+		b.header, b.begun = &h, true
+	}
+	return b, nil
 }
 
 // lookAtHead reads what the head says, nothing where it cannot be read.
@@ -172,10 +292,11 @@ func readFile(fs filesystem, name string) ([]byte, error) {
 // reportMissing finds what is gone by the headers, by the cursor as it is now (what goes by
 // rights goes after it was written), and by the head, which is set before its segment goes.
 func reportMissing(fs filesystem, dir string, newest collector.Position, r *Report, w io.Writer) error {
-	acked, known, err := lookAtCursor(fs, dir)
-	if err != nil || !known {
+	c, _, err := lookAtCursor(fs, dir)
+	if err != nil || c == nil {
 		return err
 	}
+	acked := c.acked
 	var numbers []uint64
 	var headers []*header
 	for i := range r.Segments {
@@ -207,40 +328,31 @@ func reportMissing(fs filesystem, dir string, newest collector.Position, r *Repo
 	return nil
 }
 
-// lookAtCursor is what is acknowledged now; known is false where no cursor says so.
-func lookAtCursor(fs filesystem, dir string) (acked collector.Position, known bool, err error) {
+// lookAtCursor reads the cursor, nil where there is none or it cannot be read.
+func lookAtCursor(fs filesystem, dir string) (c *cursor, damaged bool, err error) {
 	f, err := fs.Open(join(dir, cursorName), true)
 	if notExist(err) {
-		return acked, false, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return acked, false, fmt.Errorf("open cursor in %q: %w", dir, err)
+		return nil, false, fmt.Errorf("open cursor in %q: %w", dir, err)
 	}
 	defer f.Close()
-	c, _, err := readCursor(f)
-	if err != nil {
-		return acked, false, fmt.Errorf("read cursor in %q: %w", dir, err)
+	if c, damaged, err = readCursor(f); err != nil {
+		return nil, false, fmt.Errorf("read cursor in %q: %w", dir, err)
 	}
-	if c == nil {
-		return acked, false, nil
-	}
-	return c.acked, true, nil
+	return c, damaged, nil
 }
 
-func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) error {
-	f, err := fs.Open(join(dir, cursorName), true)
+func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) (*cursor, error) {
+	c, damaged, err := lookAtCursor(fs, dir)
 	if err != nil {
-		return fmt.Errorf("open cursor in %q: %w", dir, err)
-	}
-	defer f.Close()
-	c, damaged, err := readCursor(f)
-	if err != nil {
-		return fmt.Errorf("read cursor in %q: %w", dir, err)
+		return nil, err
 	}
 	if c == nil {
 		r.CursorDamaged = damaged
 		fmt.Fprintln(w, "cursor cannot be read")
-		return nil
+		return nil, nil //nolint:nilnil // damage is a finding, not a failure
 	}
 	r.Acked, r.Planned = c.acked, c.plan != nil
 	fmt.Fprintf(w, "cursor node=%s generation=%d acked=%d:%d", hex.EncodeToString(c.node[:]), c.generation, c.acked.Segment, c.acked.Offset)
@@ -248,7 +360,7 @@ func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) error {
 		fmt.Fprintf(w, " planned=%d:%d-%d crc=%08x", p.segment, p.from, p.to, p.sum)
 	}
 	fmt.Fprintln(w)
-	return nil
+	return c, nil
 }
 
 func reportLedger(fs filesystem, dir string, r *Report, w io.Writer) error {
@@ -271,40 +383,69 @@ func reportLedger(fs filesystem, dir string, r *Report, w io.Writer) error {
 	return err
 }
 
-func reportSegment(fs filesystem, name string, number uint64, w io.Writer) (SegmentReport, error) {
-	f, err := fs.Open(name, true)
+func reportSegment(fs filesystem, name string, of bound, w io.Writer) (SegmentReport, error) {
+	b, err := readFile(fs, name)
 	if err != nil {
 		return SegmentReport{}, err
 	}
-	defer f.Close()
-	b, err := readAll(f)
-	if err != nil {
-		return SegmentReport{}, err
+	size := int64(len(b))
+	r := SegmentReport{Number: of.number, Bytes: size, header: of.header, HeaderDamaged: of.header == nil && of.begun}
+	if of.header != nil {
+		r.FirstSeq = of.header.firstSeq
+		fmt.Fprintf(w, "segment %d bytes=%d first_seq=%d previous=%d:%d header_ok=true\n", of.number, size, r.FirstSeq, of.header.prevSegment, of.header.prevEnd)
+	} else {
+		fmt.Fprintf(w, "segment %d bytes=%d header_ok=false\n", of.number, size)
 	}
-	r := SegmentReport{Number: number, Bytes: int64(len(b))}
-	h, err := decodeHeader(b, number)
-	if errors.Is(err, ErrVersion) {
-		return r, err
-	}
-	if r.HeaderDamaged, r.FirstSeq = err != nil, h.firstSeq; err == nil {
-		r.header = &h
-	}
-	fmt.Fprintf(w, "segment %d bytes=%d first_seq=%d previous=%d:%d header_ok=%t\n", number, len(b), h.firstSeq, h.prevSegment, h.prevEnd, err == nil)
-	if len(b) <= headerSize {
+	if !of.begun {
+		r.Tail = size
 		return r, nil
 	}
-	return r, scan(b[headerSize:], headerSize, func(st stretch) error {
-		if st.bad {
-			r.Tail = st.to - st.from
-			fmt.Fprintf(w, "  %d bad bytes=%d\n", st.from, st.to-st.from)
-			return nil
-		}
-		r.Damaged += r.Tail // what looked like a tail has a frame behind it
-		r.Tail = 0
-		r.Records++
-		r.LastSeq = st.frame.seq
-		return dumpFrame(w, st)
-	})
+	limit := size
+	if of.end > 0 {
+		limit = min(limit, of.end)
+	}
+	good, expected := int64(headerSize), r.FirstSeq
+	if limit > headerSize {
+		err = scan(b[headerSize:limit], headerSize, func(st stretch) error {
+			if st.bad {
+				fmt.Fprintf(w, "  %d bad bytes=%d\n", st.from, st.to-st.from)
+				return nil
+			}
+			r.Damaged += st.from - good
+			if expected > 0 {
+				r.Gone += max(st.frame.seq, expected) - expected
+			}
+			good, expected = st.to, st.frame.seq+1
+			r.Records++
+			r.LastSeq = st.frame.seq
+			return dumpFrame(w, st)
+		})
+	}
+	r.judgeEnd(&of, good, expected)
+	if r.Short > 0 || r.Gone > 0 {
+		fmt.Fprintf(w, "  short bytes=%d records=%d\n", r.Short, r.Gone)
+	}
+	return r, err
+}
+
+// judgeEnd tells a torn tail from a loss: good is where the last frame ends, expected the
+// sequence number of the next, 0 where nothing tells it.
+func (r *SegmentReport) judgeEnd(of *bound, good int64, expected uint64) {
+	if expected > 0 {
+		r.Gone += max(of.nextSeq, expected) - expected
+	}
+	r.Short = max(0, of.end-r.Bytes, of.least-r.Bytes)
+	end := max(r.Bytes, good)
+	if of.end > 0 {
+		end = max(min(end, of.end), good)
+	}
+	switch torn := end - good; {
+	case of.end > 0 || !of.torn || of.least > good || of.nextSeq > expected && expected > 0:
+		r.Damaged += torn
+	default:
+		r.Tail = torn
+	}
+	r.Tail += max(r.Bytes, good) - end
 }
 
 func dumpFrame(w io.Writer, st stretch) error {

@@ -71,3 +71,17 @@ func (s *Spool) missBetween(numbers []uint64, headers []*header) {
 			"segment", m.Segment, "from", m.From, "to", m.To, "after", m.After, "before", m.Next)
 	}
 }
+
+// missCut tells of the newest segment when it has fewer records than the cursor says were
+// appended to it, and some of them were not acknowledged: the head says how long it is only
+// where the spool was closed. next is one above the last record found in it.
+func (s *Spool) missCut(seg *segment, next uint64) {
+	acked := s.cursor.acked
+	closed := s.head.segment == seg.number && s.head.end > 0 // miss has looked
+	if closed || s.cursorLost || s.cursor.nextSeq <= next || acked.Segment > seg.number {
+		return
+	}
+	s.missing.Add(1)
+	s.cfg.Logger.Error("the spool's newest segment is shorter than it was: what it lacks is lost", "dir", s.cfg.Dir, "segment", seg.number,
+		"from", seg.end, "records", s.cursor.nextSeq-next, "some may be stored", acked.Segment == seg.number && acked.Offset > seg.end)
+}

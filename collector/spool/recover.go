@@ -160,6 +160,10 @@ func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
 		headers[i] = h
 	}
 	s.missBetween(numbers, headers)
+	newest := len(numbers) - 1
+	for newest > 0 && headers[newest] == nil {
+		newest--
+	}
 	for i, n := range numbers {
 		seg := &segment{number: n, damaged: headers[i] == nil || hasDamage(names, n)}
 		if headers[i] != nil {
@@ -171,7 +175,7 @@ func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
 		if i+1 < len(numbers) && headers[i+1] != nil && headers[i+1].prevSegment == n {
 			err = s.recoverSealed(seg, headers[i+1])
 		} else {
-			keep, err = s.recoverLast(seg, headers[i] != nil)
+			keep, err = s.recoverLast(seg, headers[i] != nil, i == newest)
 		}
 		if err != nil {
 			return fmt.Errorf("recover segment %q: %w", segmentName(n), err)
@@ -242,7 +246,7 @@ func (s *Spool) recoverSealed(seg *segment, next *header) error {
 // recoverLast reads the newest segment (or one whose successor's header is
 // lost), cuts a torn tail and indexes what is good. keep is false where nothing
 // is in it and the file is gone.
-func (s *Spool) recoverLast(seg *segment, headerOK bool) (keep bool, err error) {
+func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err error) {
 	f, err := s.fs.Open(s.path(seg), false)
 	if err != nil {
 		return false, err
@@ -254,6 +258,7 @@ func (s *Spool) recoverLast(seg *segment, headerOK bool) (keep bool, err error) 
 	}
 	seg.end, seg.whole = headerSize, true
 	var bad []stretch
+	next := seg.firstSeq
 	if len(b) > headerSize {
 		err = scan(b[headerSize:], headerSize, func(st stretch) error {
 			if st.bad {
@@ -262,7 +267,8 @@ func (s *Spool) recoverLast(seg *segment, headerOK bool) (keep bool, err error) 
 			}
 			seg.end = st.to
 			seg.records++
-			s.nextSeq = max(s.nextSeq, st.frame.seq+1)
+			next = st.frame.seq + 1
+			s.nextSeq = max(s.nextSeq, next)
 			id, trace := collector.PayloadKeys(st.frame.kind, st.frame.payload)
 			seg.index = append(seg.index, entry{id: s.hash(id), trace: s.hash(trace), at: st.from})
 			return nil
@@ -279,6 +285,9 @@ func (s *Spool) recoverLast(seg *segment, headerOK bool) (keep bool, err error) 
 		if err := s.setAside(seg.number, st.from, "", b[st.from:st.to]); err != nil {
 			return false, err
 		}
+	}
+	if newest && next > 0 {
+		s.missCut(seg, next)
 	}
 	s.indexed += len(seg.index)
 	if seg.records == 0 {
