@@ -44,7 +44,7 @@ type Config struct {
 	// been full for that long Append fails at once.
 	FullTimeout time.Duration
 	// A batch is cut at BatchBytes (16 MiB by default), BatchRows (50,000) or
-	// when its first record has waited BatchAge (1 s).
+	// when its first record has waited BatchAge (1 s), and at the end of a segment.
 	BatchBytes int
 	BatchRows  int
 	BatchAge   time.Duration

@@ -283,6 +283,9 @@ func (s *Spool) due() (view, time.Duration) {
 		s.threshold = backlog{bytes: 1, rows: 1}
 		return v, 0
 	}
+	if v.seg.capacity == 0 { // it grows no more, and a batch is of one segment
+		return v, 0
+	}
 	if s.flushed || s.unread.bytes >= int64(s.cfg.BatchBytes) || s.unread.rows >= int64(s.cfg.BatchRows) {
 		return v, 0
 	}

@@ -435,3 +435,38 @@ func TestAgeGoesOnOverBatches(t *testing.T) {
 		}
 	}
 }
+
+// TestManySegmentsAreNotWaitedFor: what can grow no more does not wait for a batch to fill, so
+// that many small segments, as kills leave them, cost an insert each and not the age of a batch.
+func TestManySegmentsAreNotWaitedFor(t *testing.T) {
+	const segments = 110
+	disk := manySegments(t, segments, 0, false)
+	cfg := smallConfig(LevelProcess)
+	cfg.BatchBytes, cfg.BatchAge = 16<<20, time.Hour
+	s, err := open(cfg, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := 0
+	for range segments {
+		b := next(t, s)
+		records += len(b.Records)
+		if err := s.Ack(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st := s.Stats(); records != 3*segments || st.Pending != 0 {
+		t.Errorf("%d records, %+v", records, st)
+	}
+	if err := s.Append(t.Context(), prediction("young", 20)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the segment that grows does not wait for its batch: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
