@@ -25,6 +25,7 @@ import (
 func doctorCommand() *cobra.Command {
 	var format string
 	var heads []string
+	var tables bool
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check what Pellucid needs on this machine, and the state of a data folder",
 		Long: `Prints one line a check, ok or FAIL with why, and exits 1 where one failed. It
@@ -32,9 +33,14 @@ changes nothing and may be run while a server uses the folder.
 
 The audit log is followed entry by entry, and held against its heads: the one in
 the folder, those of audit.head_file, and those of --audit-head. Only a head that
-was kept elsewhere shows that somebody with the key cut the log or wrote it anew.`,
+was kept elsewhere shows that somebody with the key cut the log or wrote it anew.
+
+With --tables the store reads every part of every table and holds it against its
+checksums, which takes as long as its disk does: else damage there is noticed when
+a query reads it. The server has to run. How far it is is told on stderr.`,
 		Example: `  pellucid doctor --data pellucid-data
-  pellucid doctor --data pellucid-data --audit-head /mnt/elsewhere/heads --format json`,
+  pellucid doctor --data pellucid-data --audit-head /mnt/elsewhere/heads --format json
+  pellucid doctor --data pellucid-data --tables`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
@@ -44,11 +50,16 @@ was kept elsewhere shows that somebody with the key cut the log or wrote it anew
 			if err != nil {
 				return err
 			}
-			return doctor(cmd.Context(), cmd.OutOrStdout(), cfg, heads, format)
+			p := patient{config: cfg, heads: heads}
+			if tables {
+				p.tables = cmd.ErrOrStderr()
+			}
+			return doctor(cmd.Context(), cmd.OutOrStdout(), p, format)
 		},
 	}
 	new(config).flags(cmd.Flags())
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	cmd.Flags().BoolVar(&tables, "tables", false, "have the store read all of its tables and check them")
 	cmd.Flags().StringSliceVar(&heads, "audit-head", nil, "a file of the audit log's heads, kept elsewhere")
 	return cmd
 }
@@ -57,6 +68,8 @@ was kept elsewhere shows that somebody with the key cut the log or wrote it anew
 type patient struct {
 	config
 	heads []string // files of the audit log's heads beside the configuration's
+	// tables gets how far the check of the tables is; nil where nobody asked for it.
+	tables io.Writer
 }
 
 // check is one thing the doctor looks at.
@@ -82,6 +95,7 @@ var checks = []check{
 	}},
 	{"store", checkStore},
 	{"rollups", checkRollups},
+	{"tables", checkParts},
 	{"spool", func(_ context.Context, p patient) (string, error) {
 		dir := filepath.Join(p.Data, "spool")
 		if !exists(dir) {
@@ -132,6 +146,46 @@ func checkStore(ctx context.Context, p patient) (string, error) {
 		return found, err
 	}
 	return "ClickHouse " + s.Version() + " answers, its tables keep what they are given once", s.Close()
+}
+
+// checkParts has the store check every part of its tables. What it finds is told as it is
+// found, and the first of it once more in the result.
+func checkParts(ctx context.Context, p patient) (string, error) {
+	if p.tables == nil {
+		return "not asked for (--tables)", nil
+	}
+	opening, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	s, found, err := p.openStore(opening)
+	if err != nil {
+		return "", err
+	}
+	if s == nil {
+		return "", fmt.Errorf("the tables cannot be checked: %s", found)
+	}
+	tables, parts, damaged := 0, 0, 0
+	var first []string
+	err = s.CheckTables(ctx, clickhouse.TableChecks{
+		Table: func(table string, parts, bytes uint64) {
+			tables++
+			fmt.Fprintf(p.tables, "checking %s: %d parts, %d MiB\n", table, parts, bytes>>20)
+		},
+		Part: func(d clickhouse.DamagedPart, whole bool) {
+			parts++
+			if whole {
+				return
+			}
+			damaged++
+			fmt.Fprintf(p.tables, "damaged: %s/%s: %s\n", d.Table, d.Part, d.Reason)
+			if len(first) < 5 {
+				first = append(first, d.Table+"/"+d.Part)
+			}
+		},
+	})
+	if err = errors.Join(err, s.Close()); damaged > 0 {
+		err = errors.Join(fmt.Errorf("%d damaged parts: %s", damaged, strings.Join(first, ", ")), err)
+	}
+	return fmt.Sprintf("%d parts of %d tables are as they were written", parts, tables), err
 }
 
 // checkKept holds the versions that past predictions are explained with against
@@ -200,11 +254,11 @@ type result struct {
 }
 
 // doctor looks at everything and fails when anything is wrong.
-func doctor(ctx context.Context, w io.Writer, cfg config, heads []string, format string) error {
+func doctor(ctx context.Context, w io.Writer, p patient, format string) error {
 	bad := false
 	var results []result
 	for _, c := range checks {
-		found, err := c.look(ctx, patient{cfg, heads})
+		found, err := c.look(ctx, p)
 		if err != nil {
 			bad, found = true, strings.ReplaceAll(err.Error(), "\n", "; ")
 		}

@@ -73,3 +73,44 @@ func TestSpoolDamageIsToldByCommands(t *testing.T) {
 		})
 	}
 }
+
+// TestDoctorChecksTables flips a byte in a part of predictions of a running server: only
+// `doctor --tables` tells, with the part's name, and that it cannot look without a server.
+func TestDoctorChecksTables(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	cfg := testConfig(t, models)
+	cfg.ClickHouse = ""
+	r := startRig(t, cfg)
+	r.infer(t, "xgb", c)
+	r.stored(t)
+	if status, checks := doctorOn(t, cfg, "--tables"); status != 0 || !strings.Contains(checks["tables"].Detail, "are as they were written") {
+		t.Fatalf("whole: %d %+v", status, checks)
+	}
+	path := strings.TrimSpace(r.admin(t, "SELECT path FROM system.parts WHERE table = 'predictions' AND active LIMIT 1"))
+	files, err := filepath.Glob(filepath.Join(path, "*.bin"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q: %v, %v", path, files, err)
+	}
+	if err := flipped(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	if status, checks := doctorOn(t, cfg); status != 0 {
+		t.Errorf("without --tables: %d %+v", status, checks)
+	}
+	status, checks := doctorOn(t, cfg, "--tables")
+	if got := checks["tables"]; status != 1 || got.OK || !strings.Contains(got.Detail, "1 damaged parts: predictions/"+filepath.Base(path)) {
+		t.Errorf("flipped: %d %+v", status, got)
+	}
+	var out, errs bytes.Buffer
+	run(t.Context(), []string{"doctor", "--data", cfg.Data, "--models", cfg.Models, "--tables"}, &out, &errs)
+	for _, want := range []string{"checking predictions: ", "damaged: predictions/" + filepath.Base(path)} {
+		if !strings.Contains(errs.String(), want) {
+			t.Errorf("stderr does not say %q: %s", want, &errs)
+		}
+	}
+	r.halt(t)
+	if status, checks := doctorOn(t, cfg, "--tables"); status != 1 || !strings.Contains(checks["tables"].Detail, "not running") {
+		t.Errorf("without a server: %d %+v", status, checks["tables"])
+	}
+}
