@@ -75,18 +75,18 @@ func (r *Report) Problems() (out []string) {
 	return out
 }
 
-func (s *SegmentReport) problems() (out []string) {
-	if s.HeaderDamaged {
-		out = append(out, fmt.Sprintf("the header of segment %d cannot be read", s.Number))
+func (r *SegmentReport) problems() (out []string) {
+	if r.HeaderDamaged {
+		out = append(out, fmt.Sprintf("the header of segment %d cannot be read", r.Number))
 	}
-	if s.Damaged > 0 {
-		out = append(out, fmt.Sprintf("%d bytes of segment %d are damaged", s.Damaged, s.Number))
+	if r.Damaged > 0 {
+		out = append(out, fmt.Sprintf("%d bytes of segment %d are damaged", r.Damaged, r.Number))
 	}
-	if s.Short > 0 {
-		out = append(out, fmt.Sprintf("segment %d is %d bytes shorter than it was", s.Number, s.Short))
+	if r.Short > 0 {
+		out = append(out, fmt.Sprintf("segment %d is %d bytes shorter than it was", r.Number, r.Short))
 	}
-	if s.Gone > 0 {
-		out = append(out, fmt.Sprintf("%d records of segment %d are gone", s.Gone, s.Number))
+	if r.Gone > 0 {
+		out = append(out, fmt.Sprintf("%d records of segment %d are gone", r.Gone, r.Number))
 	}
 	return out
 }
