@@ -310,6 +310,39 @@ func (f *body) inline(n *Node, g *Graph, prefix, in string) (string, error) {
 	return out[0], nil
 }
 
+// turner turns pairs of the first width elements of each head by angles whose cosines and
+// sines are [batch, steps, width/2].
+type turner struct {
+	cos, sin    string
+	width       int
+	interleaved bool
+}
+
+func (w *turner) turn(f *body, x string, shape []int) (string, error) {
+	if w.width < 2 || w.width%2 != 0 || w.width > shape[3] {
+		return "", fmt.Errorf("%d of %d elements are turned", w.width, shape[3])
+	}
+	cos, sin := f.op("Unsqueeze", w.cos, f.ints(1)), f.op("Unsqueeze", w.sin, f.ints(1))
+	var a, c string
+	if w.interleaved {
+		pairs := f.op("Reshape", f.cut(x, 3, 0, w.width), f.ints(shape[0], shape[1], shape[2], w.width/2, 2))
+		a, c = f.op("Squeeze", f.cut(pairs, 4, 0, 1), f.ints(4)), f.op("Squeeze", f.cut(pairs, 4, 1, 2), f.ints(4))
+	} else {
+		a, c = f.cut(x, 3, 0, w.width/2), f.cut(x, 3, w.width/2, w.width)
+	}
+	re := f.op("Sub", f.op("Mul", cos, a), f.op("Mul", sin, c))
+	im := f.op("Add", f.op("Mul", sin, a), f.op("Mul", cos, c))
+	y := f.concat(3, re, im)
+	if w.interleaved {
+		y = f.concat(4, f.op("Unsqueeze", re, f.ints(4)), f.op("Unsqueeze", im, f.ints(4)))
+		y = f.op("Reshape", y, f.ints(shape[0], shape[1], shape[2], w.width))
+	}
+	if w.width < shape[3] {
+		y = f.concat(3, y, f.cut(x, 3, w.width, shape[3]))
+	}
+	return y, nil
+}
+
 // readRotary turns pairs of elements by the angles of their places.
 func readRotary(b *builder) (composer, error) {
 	interleaved, part, heads := b.attrs.int("interleaved", 0) == 1, b.attrs.int("rotary_embedding_dim", 0), b.attrs.int("num_heads", 0)
@@ -318,37 +351,16 @@ func readRotary(b *builder) (composer, error) {
 		if err != nil {
 			return err
 		}
-		width := part
-		if width == 0 {
-			width = shape[3]
+		w := &turner{cos: f.given(1), sin: f.given(2), width: part, interleaved: interleaved}
+		if w.width == 0 {
+			w.width = shape[3]
 		}
-		if width < 2 || width%2 != 0 || width > shape[3] {
-			return fmt.Errorf("%d of %d elements are turned", width, shape[3])
+		if at := f.given(3); at != "" {
+			w.cos, w.sin = f.op("Gather", w.cos, at), f.op("Gather", w.sin, at)
 		}
-		var turn [2]string // cosine and sine as [batch, 1, steps, width/2]
-		for i := range turn {
-			c := f.given(1 + i)
-			if f.given(3) != "" {
-				c = f.op("Gather", c, f.given(3))
-			}
-			turn[i] = f.op("Unsqueeze", c, f.ints(1))
-		}
-		var a, c string
-		if interleaved {
-			pairs := f.op("Reshape", f.cut(x, 3, 0, width), f.ints(shape[0], shape[1], shape[2], width/2, 2))
-			a, c = f.op("Squeeze", f.cut(pairs, 4, 0, 1), f.ints(4)), f.op("Squeeze", f.cut(pairs, 4, 1, 2), f.ints(4))
-		} else {
-			a, c = f.cut(x, 3, 0, width/2), f.cut(x, 3, width/2, width)
-		}
-		re := f.op("Sub", f.op("Mul", turn[0], a), f.op("Mul", turn[1], c))
-		im := f.op("Add", f.op("Mul", turn[1], a), f.op("Mul", turn[0], c))
-		y := f.concat(3, re, im)
-		if interleaved {
-			y = f.concat(4, f.op("Unsqueeze", re, f.ints(4)), f.op("Unsqueeze", im, f.ints(4)))
-			y = f.op("Reshape", y, f.ints(shape[0], shape[1], shape[2], width))
-		}
-		if width < shape[3] {
-			y = f.concat(3, y, f.cut(x, 3, width, shape[3]))
+		y, err := w.turn(f, x, shape)
+		if err != nil {
+			return err
 		}
 		if len(f.shape(0)) == 3 {
 			y = f.op("Reshape", f.transpose(y, 0, 2, 1, 3), f.ints(f.shape(0)...))

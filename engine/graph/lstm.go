@@ -1,8 +1,11 @@
 package graph
 
 import (
+	"fmt"
+
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/qgemm"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -31,7 +34,7 @@ type lstmWeights struct {
 
 // lstmWeightsOf lays out what an LSTM node multiplies by.
 func lstmWeightsOf(b *builder) *lstmWeights {
-	if b.node.Op != "LSTM" || b.constants[1] == nil || b.constants[2] == nil {
+	if b.node.Op != "LSTM" && b.node.Op != OpQuantisedLSTM || b.constants[1] == nil || b.constants[2] == nil {
 		return nil
 	}
 	l := &lstmWeights{w: b.constants[1], r: b.constants[2]}
@@ -63,6 +66,10 @@ type lstm struct {
 	// sums has for each step and row those of the gates input, output, forget and cell;
 	// h and c are the state of all rows.
 	sums, h, c []float32
+	// octets has room for the state as numbers of 8 bits, and near for what those stand for,
+	// where the weights are multiplied by that.
+	octets []uint8
+	near   []float32
 }
 
 // add adds the product of rows of a with the weights i to c.
@@ -74,7 +81,9 @@ func (l *lstm) add(i int, c, a []float32, rows, width, depth int) {
 	matmul(l.threads, c, a, l.weights[i], rows, width, depth, false, true)
 }
 
-func runLSTM(x *Exec, n *Node, weights *lstmWeights, in []*engine.Tensor) ([]*engine.Tensor, error) {
+// runLSTM runs a quick LSTM; where it is quantised its state is rounded to 8 bits before
+// each product.
+func runLSTM(x *Exec, n *Node, weights *lstmWeights, quantised bool, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	r, err := recurrentShape(n, in)
 	if err != nil {
 		return nil, err
@@ -102,8 +111,18 @@ func runLSTM(x *Exec, n *Node, weights *lstmWeights, in []*engine.Tensor) ([]*en
 		}
 	}
 	part := r.Batch * r.Hidden
+	var octets []uint8
+	var near []float32
+	if quantised {
+		if _, octets, err = rawOf[uint8](x, part); err != nil {
+			return nil, err
+		}
+		if _, near, err = rawOf[float32](x, part); err != nil {
+			return nil, err
+		}
+	}
 	for d := range r.Directions {
-		l := &lstm{Recurrent: r, threads: x.threads, sums: sums, h: h[d*part:][:part], c: c[d*part:][:part]}
+		l := &lstm{Recurrent: r, threads: x.threads, sums: sums, h: h[d*part:][:part], c: c[d*part:][:part], octets: octets, near: near}
 		l.weights[0] = engine.Data[float32](in[1])[d*width*r.Inputs:][:width*r.Inputs]
 		l.weights[1] = engine.Data[float32](in[2])[d*width*r.Hidden:][:width*r.Hidden]
 		if weights != nil && weights.w == in[1] && weights.r == in[2] {
@@ -139,8 +158,41 @@ func (l *lstm) begin(t *engine.Tensor, d int) {
 // step goes from one state to the next.
 func (l *lstm) step(gates []float32) {
 	n := l.Hidden
-	l.add(1, gates, l.h, l.Batch, 4*n, n)
+	h := l.h
+	if l.near != nil {
+		to := dynamicScale(h)
+		qgemm.ToBytes(l.octets, h, to)
+		qgemm.ToFloats(l.near, l.octets, to)
+		h = l.near
+	}
+	l.add(1, gates, h, l.Batch, 4*n, n)
 	for b := range l.Batch {
 		vector.LSTM(gates[b*4*n:][:4*n], l.c[b*n:][:n], l.h[b*n:][:n])
 	}
+}
+
+// OpQuantisedLSTM is an LSTM whose weights are multiplied by its state in 8 bits, as
+// onnxruntime's quantiser has it. Its input is the caller's to round; its attributes are
+// hidden_size and direction.
+const OpQuantisedLSTM = "QuantisedLSTM"
+
+func buildQuantisedLSTM(b *builder) (Kernel, error) {
+	own := *b.node
+	own.Op = "LSTM"
+	b.attrs.int("hidden_size", 0)
+	b.attrs.string("direction", "")
+	if _, err := readRecurrent(&own); err != nil {
+		return nil, err
+	}
+	weights := lstmWeightsOf(b)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if !quickLSTM(&own, in) {
+			return nil, fmt.Errorf("an LSTM with weights of 8 bits over %s, or with lengths or peepholes", in[0].DType())
+		}
+		return runLSTM(x, &own, weights, true, in)
+	}, nil
+}
+
+func init() {
+	register(DomainLocal, map[string]opDef{OpQuantisedLSTM: {since: 1, minIn: 3, maxIn: 8, maxOut: 3, accept: floatTypes, build: buildQuantisedLSTM}})
 }

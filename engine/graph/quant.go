@@ -272,6 +272,16 @@ func buildDequantize(b *builder) (Kernel, error) {
 }
 
 // buildDynamicQuantize finds the scale in the data.
+// dynamicScale is that of bytes that span numbers and zero.
+func dynamicScale(v []float32) qgemm.Scale {
+	lo, hi := qgemm.Span(v)
+	scale := (hi - lo) / 255
+	if hi == lo {
+		scale = 1.0 / 255
+	}
+	return qgemm.Scale{Scale: scale, Zero: float32(math.RoundToEven(min(max(float64(-lo/scale), 0), 255)))}
+}
+
 func buildDynamicQuantize(b *builder) (Kernel, error) {
 	b.result = []engine.DType{engine.Uint8, engine.Float32, engine.Uint8}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -279,23 +289,17 @@ func buildDynamicQuantize(b *builder) (Kernel, error) {
 		if v == nil {
 			return nil, typeError(in[0])
 		}
-		lo, hi := qgemm.Span(v)
-		scale := (hi - lo) / 255
-		if hi == lo {
-			scale = 1.0 / 255
-		}
-		zero := math.RoundToEven(min(max(float64(-lo/scale), 0), 255))
+		to := dynamicScale(v)
 		t, out, err := rawOf[uint8](x, in[0].Shape()...)
 		if err != nil {
 			return nil, err
 		}
-		to := qgemm.Scale{Scale: scale, Zero: float32(zero)}
 		x.parts(len(v), func(from, end int) { qgemm.ToBytes(out[from:end], v[from:end], to) })
-		ts, err := engine.Of([]float32{scale})
+		ts, err := engine.Of([]float32{to.Scale})
 		if err != nil {
 			return nil, err
 		}
-		tz, err := engine.Of([]uint8{uint8(zero)})
+		tz, err := engine.Of([]uint8{uint8(to.Zero)})
 		return []*engine.Tensor{t, ts, tz}, err
 	}, nil
 }

@@ -514,7 +514,7 @@ func buildRecurrent(b *builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch {
 		case quickLSTM(n, in):
-			return runLSTM(x, n, weights, in)
+			return runLSTM(x, n, weights, false, in)
 		case quickGRU(n, in):
 			return runGRU(x, n, ofGRU, in)
 		}

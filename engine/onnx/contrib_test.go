@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
@@ -30,11 +31,23 @@ func (f *flat) tensor() (*engine.Tensor, error) {
 		return engine.Of(as[int8](f.Data), f.Shape...)
 	case "int32":
 		return engine.Of(as[int32](f.Data), f.Shape...)
+	case "int64":
+		return engine.Of(as[int64](f.Data), f.Shape...)
+	case "int16":
+		return engine.Of(as[int16](f.Data), f.Shape...)
+	case "uint16":
+		return engine.Of(as[uint16](f.Data), f.Shape...)
+	case "bool":
+		set := make([]bool, len(f.Data))
+		for i, v := range f.Data {
+			set[i] = v != 0
+		}
+		return engine.Of(set, f.Shape...)
 	}
 	return engine.Of(as[float32](f.Data), f.Shape...)
 }
 
-func as[T uint8 | int8 | int32 | float32](v []float64) []T {
+func as[T uint8 | int8 | int16 | uint16 | int32 | int64 | float32](v []float64) []T {
 	out := make([]T, len(v))
 	for i, e := range v {
 		out[i] = T(e)
@@ -45,6 +58,12 @@ func as[T uint8 | int8 | int32 | float32](v []float64) []T {
 // TestContrib: onnxruntime's own operators answer as it does.
 func TestContrib(t *testing.T) {
 	answers(t, "testdata/contrib.json.gz", 90)
+}
+
+// TestContrib2: so do those of language models, of its optimizer's fusions and of its
+// quantiser.
+func TestContrib2(t *testing.T) {
+	answers(t, "testdata/contrib2.json.gz", 125)
 }
 
 // TestResize: of random sizes and scales, the same pixels are read as onnxruntime reads.
@@ -112,19 +131,39 @@ func answers(t *testing.T, archive string, n int) {
 // TestContribRefused: what is not done is refused by name, and a node that lacks what it
 // must have is corrupt.
 func TestContribRefused(t *testing.T) {
+	one := graph.Attr{Kind: graph.AttrInt, Int: 1}
+	eight := slices.Repeat([]string{"x"}, 8)
+	grouped := []string{"x", "x", "x", "", "", "x", "x"}
+	lstm := []string{"x", "x", "x", "", "", "", "", "", "x", "x", "x", "x"}
 	for _, c := range []struct {
 		op          string
 		inputs      []string
 		attrs       graph.Attrs
 		unsupported bool
 	}{
-		{"GroupQueryAttention", []string{"x"}, nil, true},
+		{"GroupQueryAttention", []string{"x"}, nil, false},
+		{"GroupQueryAttention", grouped, graph.Attrs{"num_heads": one, "kv_num_heads": one, "qk_output": one}, true},
+		{"GroupQueryAttention", grouped, graph.Attrs{"num_heads": one, "kv_num_heads": one, "k_quant_type": {Kind: graph.AttrString, String: "PER_TENSOR"}}, true},
+		{"GroupQueryAttention", append(slices.Clone(grouped), "", "", "", "", "", "x"), graph.Attrs{"num_heads": one, "kv_num_heads": one}, true},
+		{"GroupQueryAttention", grouped, graph.Attrs{"num_heads": one}, false},
+		{"RotaryEmbedding", []string{"x", "x", "x", "x"}, graph.Attrs{"is_packed_batching": one}, true},
+		{"BeamSearch", []string{"x", "x", "x", "x", "x"}, nil, true},
 		{"Attention", []string{"x"}, nil, false},
 		{"Attention", []string{"x", "x"}, graph.Attrs{"do_rotary": {Kind: graph.AttrInt, Int: 1}}, true},
 		{"MultiHeadAttention", []string{"x", "x", "x"}, nil, false},
 		{"MatMulNBits", []string{"x", "x", "x"}, nil, true}, // no constants
 		{"Gelu", []string{"x"}, graph.Attrs{"approximate": {Kind: graph.AttrString, String: "tanh"}}, true},
-		{"FusedMatMul", []string{"x", "x"}, graph.Attrs{"transBatchA": {Kind: graph.AttrInt, Int: 1}}, true},
+		{"FusedMatMul", []string{"x", "x"}, graph.Attrs{"transBatchC": one}, true},
+		{"FusedConv", []string{"x", "x"}, graph.Attrs{"activation": {Kind: graph.AttrString, String: "Affine"}}, true},
+		{"FusedGemm", []string{"x", "x"}, graph.Attrs{"activation": {Kind: graph.AttrString, String: "Relu"}, "activation_alpha": {Kind: graph.AttrFloat, Float: 1}}, true},
+		{"CDist", []string{"x", "x"}, graph.Attrs{"metric": {Kind: graph.AttrString, String: "cosine"}}, true},
+		{"NhwcMaxPool", []string{"x"}, nil, true},
+		{"QLinearConv", eight, graph.Attrs{"channels_last": one}, true},
+		{"QAttention", eight[:5], graph.Attrs{"num_heads": one, "do_rotary": one}, true},
+		{"DynamicQuantizeLSTM", lstm, graph.Attrs{"hidden_size": one, "clip": {Kind: graph.AttrFloat, Float: 1}}, true},
+		{"DynamicQuantizeLSTM", lstm, graph.Attrs{"hidden_size": one, "activations": {Kind: graph.AttrStrings, Strings: []string{"Relu", "Tanh", "Tanh"}}}, true},
+		{"DynamicQuantizeLSTM", append(append(slices.Clone(lstm[:4]), "x"), lstm[5:]...), graph.Attrs{"hidden_size": one}, true},
+		{"SkipSimplifiedLayerNormalization", []string{"x", "x"}, nil, false},
 		{"QLinearSigmoid", []string{"x", "x", "", "x", "x"}, nil, true},
 		{"QLinearAveragePool", []string{"x", "x", "x", "x", "x"}, graph.Attrs{"channels_last": {Kind: graph.AttrInt, Int: 1}}, true},
 		{"QLinearConcat", []string{"x", "x", "x", "x", "x", "x"}, nil, false},

@@ -195,6 +195,8 @@ func (p *modelProto) nodeIn(n *nodeProto, at scope, dir string) ([]*graph.Node, 
 	switch {
 	case n.domain == domainContrib:
 		return lowerContrib(out)
+	case n.domain == graph.DomainONNX:
+		return lowerOptimised(out)
 	case n.domain != graph.DomainML:
 		return []*graph.Node{out}, nil
 	case n.op == "SVMClassifier" || n.op == "SVMRegressor":
