@@ -118,6 +118,13 @@ func binaryChecks() []check {
 		check{op: "Einsum", in: [][]int{{2, 3}, {3, 4}}, attrs: graph.Attrs{"equation": aString("bi,ij->bj")}, whole: true},
 		check{op: "Einsum", in: [][]int{{2, 3}, {3, 3}, {2, 3}}, attrs: graph.Attrs{"equation": aString("bi,ij,bj->b")}, whole: true},
 		check{op: "Einsum", in: [][]int{{3, 3}}, attrs: graph.Attrs{"equation": aString("ii")}, whole: true},
+		check{op: "Einsum", in: [][]int{{2, 3, 3}, {3, 4}}, attrs: graph.Attrs{"equation": aString("bii,ij->jb")}, whole: true},
+		check{op: "Einsum", in: [][]int{{2, 3}, {4, 2}}, attrs: graph.Attrs{"equation": aString("ij,kl->il")}, whole: true},
+		check{op: "Einsum", in: [][]int{{1, 2, 3}, {2, 1, 3}}, attrs: graph.Attrs{"equation": aString("...i,...i->...")}, whole: true},
+		check{op: "Einsum", in: [][]int{{1, 3}, {2, 3}}, attrs: graph.Attrs{"equation": aString("...i,...i->i")}, whole: true},
+		check{op: "Einsum", in: [][]int{{2, 6, 5}, {2, 7, 5}}, attrs: graph.Attrs{"equation": aString("bid,bjd->bij")}, whole: true},
+		check{op: "Einsum", in: [][]int{{2, 3}, {3, 4}, {4, 2}, {2}}, attrs: graph.Attrs{"equation": aString("ab,bc,cd,a->ad")}, whole: true},
+		check{op: "Einsum", in: [][]int{{2, 3, 4}}, attrs: graph.Attrs{"equation": aString("abc->ca")}, whole: true},
 		check{op: "Where", in: nil, whole: true}, // see TestWhere
 	)
 }

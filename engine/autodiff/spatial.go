@@ -189,28 +189,28 @@ func einsum[T float](b *back[T], n *graph.Node) error {
 	if err != nil {
 		return err
 	}
-	d := b.grads[n.Outputs[0]]
-	values, grads := make([][]T, len(n.Inputs)), make([][]T, len(n.Inputs))
+	d, err := engine.Of(b.grads[n.Outputs[0]], b.shape(n.Outputs[0])...)
+	if err != nil {
+		return err
+	}
+	in := make([]*engine.Tensor, len(n.Inputs))
 	for i, name := range n.Inputs {
-		values[i] = b.value(name)
-		if grads[i], err = b.grad(name); err != nil {
+		if in[i], err = engine.Of(b.value(name), b.shape(name)...); err != nil {
 			return err
 		}
 	}
-	e.Each(func(o int, at []int) {
-		for i, g := range grads {
-			if g == nil {
-				continue
-			}
-			p := d[o]
-			for k, a := range at {
-				if k != i {
-					p *= values[k][a]
-				}
-			}
-			g[at[i]] += p
+	for i, name := range n.Inputs {
+		g, err := b.grad(name)
+		if err != nil {
+			return err
 		}
-	})
+		if g == nil {
+			continue
+		}
+		if err := graph.EinsumGradient(b.ctx, max(b.limit-b.live, 1), e, i, d, in, g); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ const leastContracted = 32
 // newContraction returns nil where the terms are better visited: there are other than two
 // operands, or nothing to multiply, or the matrices are tiny.
 func newContraction(e *Einsum) *contraction {
-	if len(e.Strides) != 2 || volume(e.Size) == 0 {
+	if len(e.Strides) != 2 || slices.Contains(e.Size, 0) {
 		return nil
 	}
 	c := &contraction{Einsum: e}
@@ -49,7 +49,7 @@ func newContraction(e *Einsum) *contraction {
 			c.alone[1] = append(c.alone[1], l)
 		}
 	}
-	if c.volume(c.rows)*c.volume(c.columns)*c.volume(c.inner) < leastContracted {
+	if float64(c.volume(c.rows))*float64(c.volume(c.columns))*float64(c.volume(c.inner)) < leastContracted {
 		return nil
 	}
 	return c
@@ -77,15 +77,6 @@ func (c *contraction) step(labels, strides []int) (step int, ok bool) {
 		}
 	}
 	return step, true
-}
-
-// dense are the strides, by label, of a tensor that has these in their order.
-func (c *contraction) dense(labels []int) []int {
-	out := make([]int, len(c.Size))
-	for i, stride := range rowMajor(c.sizes(labels...)) {
-		out[labels[i]] = stride
-	}
-	return out
 }
 
 // placed is how a matrix of labels lies among others: where its rows begin and whether it
@@ -161,15 +152,7 @@ func withoutAlone[T float](x *Exec, c *contraction, operand int, t *engine.Tenso
 	for i, l := range all {
 		from[i] = strides[l]
 	}
-	v, terms, sum := engine.Data[T](t), c.volume(alone), 0.0
-	walkStrided(c.sizes(all...), from, 0, func(at, s, n int) {
-		for i := range n {
-			sum += float64(v[s+i])
-			if (at+i+1)%terms == 0 {
-				sums[(at+i)/terms], sum = T(sum), 0
-			}
-		}
-	})
+	sumStrided(sums, engine.Data[T](t), c.sizes(all...), from, c.volume(alone))
 	return out, c.dense(labels), nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,12 +49,13 @@ func holdEinsum[T float](t *testing.T, equation string, tolerance float64, threa
 		t.Fatal(equation, err)
 	}
 	size := make([]float64, want.Len())
-	e.Each(func(o int, at []int) {
+	e.Each(func(o int, at []int) bool {
 		p := 1.0
 		for i, a := range at {
 			p *= float64(engine.Data[T](in[i])[a])
 		}
 		size[o] += math.Abs(p)
+		return true
 	})
 	if len(got.Shape()) != len(want.Shape()) || got.Len() != want.Len() {
 		t.Fatalf("%s of %v: shape %v, want %v", equation, ShapesOf(in), got.Shape(), want.Shape())
@@ -139,6 +141,91 @@ func TestContractionsOfOtherForms(t *testing.T) {
 	one, three := noise(t, r, 6), noise(t, r, 6, 7)
 	holdEinsum[float32](t, "i,ij,i->j", 2e-6, 1, one, three, one)
 	holdEinsum[float32](t, "ij->ji", 0, 1, three)
+}
+
+// TestChains holds equations of one operand and of three to five, whose labels are random,
+// against the sum of terms.
+func TestChains(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 400 {
+		operands, most := []int{1, 3, 4, 5}[r.IntN(4)], 7
+		size := map[rune]int{}
+		for _, l := range "abcdefg"[:most] {
+			size[l] = 1 + r.IntN(4)
+		}
+		var terms []string
+		var out []rune
+		for range operands {
+			var term []rune
+			for range r.IntN(4) {
+				term = append(term, rune("abcdefg"[r.IntN(most)]))
+			}
+			terms = append(terms, string(term))
+			for _, l := range term {
+				if !slices.Contains(out, l) && r.IntN(2) == 0 {
+					out = append(out, l)
+				}
+			}
+		}
+		equation := strings.Join(terms, ",") + "->" + shuffled(r, string(out))
+		narrow, wide := make([]*engine.Tensor, operands), make([]*engine.Tensor, operands)
+		for i, term := range terms {
+			narrow[i], wide[i] = labelled[float32](t, r, term, size), labelled[float64](t, r, term, size)
+		}
+		holdEinsum[float32](t, equation, 4e-6, 1+r.IntN(3), narrow...)
+		holdEinsum[float64](t, equation, 1e-13, 1, wide...)
+	}
+}
+
+// TestChainsInGoodOrder: of many operands the cheapest pair is first, so that what would
+// take 2^33 products takes some 2^20, and what a run does is counted so.
+func TestChainsInGoodOrder(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	in := []*engine.Tensor{noise(t, r, 1024, 1), noise(t, r, 1, 1024), noise(t, r, 1024, 8), noise(t, r, 8, 1024)}
+	n := &Node{Op: "Einsum", Version: 12, Attrs: Attrs{"equation": {Kind: AttrString, String: "ab,bc,cd,de->ae"}}}
+	e, err := NewEinsum(n, ShapesOf(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := einsum[float32](&Exec{limit: 1 << 24}, e, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// bc with cd, de behind them, and ab before.
+	want := float64(2*1024*8 + 2*8*1024 + 2*1024*1024)
+	if got := operations(n, in, []*engine.Tensor{y}); got > want {
+		t.Errorf("%v operations, want %v at most", got, want)
+	}
+	if _, err := einsumTerms[float32](&Exec{limit: 1 << 24}, e, in); !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("2^33 terms, each by itself: %v", err)
+	}
+	product := &Node{Op: "Einsum", Version: 12, Attrs: Attrs{"equation": {Kind: AttrString, String: "ij,jk->ik"}}}
+	for equation, c := range map[string]struct {
+		shapes [][]int
+		want   float64
+	}{
+		"ij,jk->ik": {[][]int{{3, 4}, {4, 5}}, 2 * 3 * 4 * 5},
+		"ij->ji":    {[][]int{{3, 4}}, 0},
+		"ij->i":     {[][]int{{3, 4}}, 12},
+		"ij,kl->il": {[][]int{{3, 4}, {5, 6}}, 2 * (12 + 30 + 18)},
+	} {
+		product.Attrs["equation"] = Attr{Kind: AttrString, String: equation}
+		var in []*engine.Tensor
+		for _, s := range c.shapes {
+			in = append(in, noise(t, r, s...))
+		}
+		if got := operations(product, in, nil); got != c.want {
+			t.Errorf("%s: %v operations, want %v", equation, got, c.want)
+		}
+	}
+	// A product of matrices is no larger for being written as an equation.
+	product.Attrs["equation"] = Attr{Kind: AttrString, String: "ij,jk->ik"}
+	if _, err := NewEinsum(product, [][]int{{1 << 12, 1 << 12}, {1 << 12, 1 << 12}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewEinsum(product, [][]int{{1 << 30, 1}, {1, 1 << 30}}); !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("2^60 elements: %v", err)
+	}
 }
 
 // TestContractionsKeepLimits: what a product needs is counted, and ends with its context.

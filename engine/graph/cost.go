@@ -64,6 +64,17 @@ func operations(n *Node, in, out []*engine.Tensor) float64 {
 		return 2 * y * perPlace(in[1])
 	case "QLinearConv":
 		return 2 * y * perPlace(in[3])
+	case "Einsum":
+		e, err := NewEinsum(n, ShapesOf(in))
+		switch {
+		case err != nil: // it was computed, so there is none
+			return 0
+		case len(in) == 1 && e.Out == len(e.Size):
+			return 0 // only moves elements
+		case len(in) == 1:
+			return e.cost()
+		}
+		return 2 * e.cost()
 	case "ConvTranspose":
 		return 2 * size(in[0]) * perPlace(in[1])
 	case "LSTM", "GRU", "RNN":

@@ -21,7 +21,8 @@ type Einsum struct {
 	Strides [][]int
 }
 
-// maxEinsum bounds the terms of an equation.
+// maxEinsum bounds the elements of what an equation makes, and the terms of one that is
+// computed by visiting each.
 const maxEinsum = 1 << 32
 
 // NewEinsum parses the equation of an Einsum node for operands of these shapes.
@@ -64,15 +65,13 @@ func NewEinsum(n *Node, shapes [][]int) (*Einsum, error) {
 			labels = append(labels, l)
 		}
 	}
-	work := 1
 	for _, l := range labels {
 		e.Size = append(e.Size, size[l])
-		if size[l] > 0 && work > maxEinsum/size[l] {
-			return nil, fmt.Errorf("equation %q of more than %d terms: %w", equation, maxEinsum, engine.ErrTooLarge)
-		}
-		work *= max(size[l], 1)
 	}
 	e.Shape = e.Size[:e.Out:e.Out]
+	if err := e.bounded(); err != nil {
+		return nil, fmt.Errorf("equation %q: %w", equation, err)
+	}
 	for i, term := range terms {
 		strides, own := make([]int, len(labels)), rowMajor(shapes[i])
 		for k, label := range []rune(term) {
@@ -136,9 +135,9 @@ func implicitOutput(left string) string {
 	return string(once)
 }
 
-// Each calls f with the output's offset and the operands' offsets of every term.
-// The slice it passes is its own.
-func (e *Einsum) Each(f func(out int, at []int)) {
+// Each calls f with the output's offset and the operands' offsets of every term, until it
+// says false. The slice it passes is its own.
+func (e *Einsum) Each(f func(out int, at []int) bool) {
 	total := volume(e.Size)
 	if total == 0 {
 		return
@@ -146,7 +145,9 @@ func (e *Einsum) Each(f func(out int, at []int)) {
 	index, at := make([]int, len(e.Size)), make([]int, len(e.Strides))
 	summed := volume(e.Size[e.Out:])
 	for i := range total {
-		f(i/summed, at)
+		if !f(i/summed, at) {
+			return
+		}
 		for k := len(index) - 1; k >= 0; k-- {
 			index[k]++
 			for o := range at {
@@ -195,15 +196,11 @@ func buildEinsum(b *builder) (Kernel, error) {
 	}, nil
 }
 
-func einsum[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tensor, error) {
-	if c := newContraction(e); c != nil {
-		return contract[T](x, c, in)
-	}
-	return einsumTerms[T](x, e, in)
-}
-
 // einsumTerms visits every term.
 func einsumTerms[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tensor, error) {
+	if n := e.terms(); n > maxEinsum {
+		return nil, fmt.Errorf("an equation of %.3g terms: %w", n, engine.ErrTooLarge)
+	}
 	t, out, err := newOf[T](x, e.Shape...)
 	if err != nil {
 		return nil, err
@@ -216,13 +213,21 @@ func einsumTerms[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tens
 	for i := range in {
 		data[i] = engine.Data[T](in[i])
 	}
-	e.Each(func(o int, at []int) {
+	visited := 0
+	e.Each(func(o int, at []int) bool {
+		if visited++; visited%(1<<20) == 0 && x.ctx != nil && x.ctx.Err() != nil {
+			return false
+		}
 		p := 1.0
 		for i, a := range at {
 			p *= float64(data[i][a])
 		}
 		sums[o] += p
+		return true
 	})
+	if x.ctx != nil && x.ctx.Err() != nil {
+		return nil, x.ctx.Err()
+	}
 	for i, s := range sums {
 		out[i] = T(s)
 	}
