@@ -94,6 +94,28 @@ func TestForest(t *testing.T) {
 	}
 }
 
+// TestForestContributions: a forest's contributions are of the mean, as its margin is.
+// LightGBM's own are of the sum of its trees, which it predicts nowhere.
+func TestForestContributions(t *testing.T) {
+	for _, name := range []string{"rf", "rf_binary", "rf_multiclass"} {
+		o := oracle(t, name)
+		if len(o.Contribs) == 0 {
+			t.Fatalf("%s: no contributions", name)
+		}
+		for r, row := range o.Contribs {
+			for k, phi := range row {
+				sum := 0.0
+				for _, v := range phi {
+					sum += v
+				}
+				if want := o.Margin[r][k]; math.Abs(sum-want) > 1e-9*math.Max(1, math.Abs(want)) {
+					t.Errorf("%s: contributions of row %d, output %d add up to %v, the margin is %v", name, r, k, sum, want)
+				}
+			}
+		}
+	}
+}
+
 // TestStump is trap 12: trees of one leaf, beside others and alone.
 func TestStump(t *testing.T) {
 	for _, name := range []string{"stump", "stump_some"} {
