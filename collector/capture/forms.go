@@ -14,8 +14,11 @@ var cardGroups = [][]int{{4, 4, 4, 4}, {4, 6, 5}, {4, 6, 4}, {4, 4, 4, 4, 3}, {4
 // findCard returns the end of a card number that begins at i, or 0: 13 to 19 digits of
 // an issuer, with a right check digit, in one run or in the groups of a card.
 func findCard(s string, i int) int {
-	if i > 1 && strings.IndexByte(".-+", s[i-1]) >= 0 && isDigit(s[i-2]) {
+	if i > 1 && strings.IndexByte(".-+", s[i-1]) >= 0 && isDigit(s[i-2]) || afterDash(s, i) {
 		return 0 // of a number, a date, a longer code
+	}
+	if i > 3 && s[i-1] == ')' && s[i-4:i-2] == "(0" {
+		return 0 // an article's number on a label: (01)
 	}
 	var (
 		space  [20]byte
@@ -25,7 +28,7 @@ func findCard(s string, i int) int {
 		groups = 0
 		sep    byte
 	)
-	for at := i; groups < len(lens); at++ {
+	for at := i; groups < len(lens); {
 		n := spanOf(s, at, 20, isDigit)
 		if n == 0 || len(digits)+n > 19 {
 			break
@@ -34,10 +37,12 @@ func findCard(s string, i int) int {
 		at += n
 		ends[groups] = at
 		groups++
-		if groups == 1 && n != 4 || at >= len(s) || s[at] != ' ' && s[at] != '-' || sep != 0 && s[at] != sep {
+		next, width := separator(s, at)
+		if groups == 1 && n != 4 || width == 0 || sep != 0 && next != sep {
 			break // one run of digits, or the last group
 		}
-		sep = s[at]
+		sep = next
+		at += width
 	}
 	// What follows a card may be digits too: a date, a house's number.
 	for ; groups > 0; groups-- {
@@ -52,13 +57,11 @@ func findCard(s string, i int) int {
 // cardEnds reports whether a card may end at end: not in a word, a decimal number or a
 // longer code.
 func cardEnds(s string, end int) bool {
-	switch {
-	case end == len(s):
-		return true
-	case isWord(s[end]):
+	if wordAt(s, end) {
 		return false
 	}
-	return s[end] != '.' && s[end] != '-' || end+1 == len(s) || !isDigit(s[end+1])
+	sep, width := separator(s, end)
+	return sep != '.' && sep != '-' || end+width == len(s) || !isDigit(s[end+width])
 }
 
 func grouped(lens []int) bool {
@@ -175,7 +178,7 @@ var ibanLengths = map[string]int{
 const ibanNumeric = "AE AT BA BE BI CR CZ DE DJ DK EE EG ES FI FO GL HR HU IL IS LT LY ME MN MR NO PL PT RS SD SE SI SK SO TL TN VA XK"
 
 // findIBAN returns the end of an IBAN that begins at i, or 0: of a country's length,
-// with right check digits, in one run or in groups of four.
+// with right check digits, in one run or in groups of four that one kind of sign parts.
 func findIBAN(s string, i int) int {
 	if len(s)-i < 15 || !isLetter(s[i+1]) || !isDigit(s[i+2]) || !isDigit(s[i+3]) || isUpper(s[i]) != isUpper(s[i+1]) {
 		return 0
@@ -192,12 +195,17 @@ func findIBAN(s string, i int) int {
 	case strings.Contains(ibanNumeric, country):
 		digits = want
 	}
-	spaced := i+4 < len(s) && s[i+4] == ' '
-	n, end, rest, lead := 0, i, 0, 0
+	sep, _ := separator(s, i+4)
+	n, end, rest, lead, parted := 0, i, 0, 0, 0
 	for n < want && end < len(s) {
 		c := s[end]
-		if spaced && n > 0 && n%4 == 0 && c == ' ' && s[end-1] != ' ' {
-			end++
+		if sep != 0 && n > parted && n%4 == 0 && !isAlnum(c) {
+			next, width := separator(s, end)
+			if next != sep {
+				return 0
+			}
+			parted = n
+			end += width
 			continue
 		}
 		if !isAlnum(c) || isLetter(c) && (isUpper(c) != isUpper(s[i]) || n >= 4 && n < digits) {
@@ -212,7 +220,7 @@ func findIBAN(s string, i int) int {
 		n++
 		end++
 	}
-	if n < want || end < len(s) && isWord(s[end]) {
+	if n < want || wordAt(s, end) {
 		return 0
 	}
 	for _, c := range []byte(s[i : i+4]) {
@@ -229,80 +237,6 @@ func ibanMod(m int, c byte) int {
 		return (m*10 + int(c-'0')) % 97
 	}
 	return (m*100 + int(c|0x20-'a') + 10) % 97
-}
-
-// callingCodes2 are the country codes of two digits; 1 and 7 have one, all others
-// three.
-var callingCodes2 = []int{
-	20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 81, 82, 84, 86,
-	90, 91, 92, 93, 94, 95, 98,
-}
-
-// callingCodes3 are the first two digits of country codes of three.
-var callingCodes3 = []int{21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 85, 87, 88, 96, 97, 99}
-
-// findPhone returns the end of a phone number whose '+' is at i, or 0: a country's code
-// and as many digits as E.164 allows, with single separators.
-func findPhone(s string, i int) int {
-	digits := make([]byte, 0, 16)
-	end, dots, groups, open := i+1, 0, 1, false
-	for at := i + 1; at < len(s); {
-		c := s[at]
-		switch {
-		case isDigit(c):
-			if len(digits) == 15 {
-				return 0
-			}
-			digits = append(digits, c)
-			at++
-			end = at
-			continue
-		case c == '(' && !open && at > i+1:
-			open = true
-		case c == ')' && open:
-			open = false
-		case c == ' ' || c == '-' || c == '/':
-		case c == '.':
-			dots++
-		default:
-			return phoneEnd(s, digits, end, dots, groups)
-		}
-		if at-end >= 2 {
-			break // more than two separators in a row: another text
-		}
-		if at == end {
-			groups++
-		}
-		at++
-	}
-	return phoneEnd(s, digits, end, dots, groups)
-}
-
-func phoneEnd(s string, digits []byte, end, dots, groups int) int {
-	n := len(digits)
-	if end < len(s) && isWord(s[end]) || n < 8 || digits[0] == '0' {
-		return 0
-	}
-	if end+1 < len(s) && (s[end] == '.' || s[end] == ',') && isDigit(s[end+1]) {
-		return 0
-	}
-	if dots > 0 && groups < 3 || groups == 1 && n < 10 {
-		return 0 // a number with its sign
-	}
-	two := int(digits[0]-'0')*10 + int(digits[1]-'0')
-	switch {
-	case digits[0] == '1' || digits[0] == '7':
-		if n != 11 {
-			return 0
-		}
-	case slices.Contains(callingCodes2, two):
-		if n < 9 {
-			return 0
-		}
-	case !slices.Contains(callingCodes3, two) || n < 9:
-		return 0
-	}
-	return end
 }
 
 // tokenForm is a kind of token that is known by how it begins.
@@ -385,7 +319,7 @@ func findToken(s string, i int) (from, to int) {
 		}
 		at := i + len(f.prefix)
 		n := spanOf(s, at, f.most+1, f.of)
-		if n >= f.least && n <= f.most && (at+n == len(s) || !isWord(s[at+n])) && !plainWords(s[at:at+n]) {
+		if n >= f.least && n <= f.most && !wordAt(s, at+n) && !plainWords(s[at:at+n]) {
 			return i, at + n
 		}
 	}

@@ -76,7 +76,7 @@ func NewPatterns(use map[string]PatternAction, key []byte) (*Patterns, error) {
 	}
 	for c := range p.starts {
 		b := byte(c)
-		p.starts[c] = p.kinds[patternCard] && isDigit(b) || p.kinds[patternEmail] && b == '@' || p.kinds[patternPhone] && b == '+' ||
+		p.starts[c] = p.kinds[patternCard] && isDigit(b) || p.kinds[patternEmail] && b == '@' || p.kinds[patternPhone] && (b == '+' || b == '(' || isDigit(b)) ||
 			p.kinds[patternIBAN] && isLetter(b) || p.kinds[patternToken] && tokenStarts[b]
 	}
 	return p, nil
@@ -164,11 +164,11 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 		}
 		return patternEmail, from, to
 	case c == '+':
-		if p.kinds[patternPhone] && (i == 0 || !isWord(s[i-1]) && s[i-1] != '+') {
+		if p.kinds[patternPhone] && (i == 0 || !wordBefore(s, i) && s[i-1] != '+') {
 			to = findPhone(s, i)
 		}
 		return patternPhone, i, to
-	case i > done && isWord(s[i-1]):
+	case i > done && wordBefore(s, i):
 		return 0, 0, 0 // in the midst of a word
 	}
 	if p.kinds[patternToken] {
@@ -182,14 +182,25 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 		}
 	}
 	if p.kinds[patternCard] && isDigit(c) {
-		return patternCard, i, findCard(s, i)
+		if to = findCard(s, i); to > 0 {
+			return patternCard, i, to
+		}
+	}
+	if p.kinds[patternPhone] && (isDigit(c) || c == '(') {
+		return patternPhone, i, findNational(s, i)
 	}
 	return 0, 0, 0
 }
 
 // skip goes on after i: past the word, in which nothing begins, but to an '@' or '+'.
 func skip(s string, i int) int {
-	for i++; i < len(s) && isWord(s[i]); i++ {
+	if s[i] == '(' {
+		return i + 1
+	}
+	for i++; i < len(s); i++ {
+		if c := s[i]; !wordBytes[c] || c >= 0xC2 && sign(s, i) > 0 {
+			break
+		}
 	}
 	return i
 }
@@ -199,8 +210,89 @@ func isUpper(c byte) bool  { return c >= 'A' && c <= 'Z' }
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 func isAlnum(c byte) bool  { return isDigit(c) || isLetter(c) }
 
-// isWord reports whether c is of a word: letters of any script, digits and '_'.
-func isWord(c byte) bool { return isAlnum(c) || c == '_' || c >= 0x80 }
+// isWord reports whether c is of a word: letters of any script, digits and '_'. What it
+// takes for a letter beyond ASCII may be a sign, which wordAt and wordBefore know.
+func isWord(c byte) bool { return wordBytes[c] }
+
+var wordBytes = func() (in [256]bool) {
+	for c := range in {
+		b := byte(c)
+		in[c] = isAlnum(b) || b == '_' || b >= 0x80
+	}
+	return in
+}()
+
+// wordAt reports whether what stands at i is of a word; nothing does at the end.
+func wordAt(s string, i int) bool {
+	return i < len(s) && isWord(s[i]) && (s[i] < 0xC2 || sign(s, i) == 0)
+}
+
+// wordBefore reports whether what stands before i, which is not the beginning, is.
+func wordBefore(s string, i int) bool {
+	return isWord(s[i-1]) && (s[i-1] < 0x80 || !signBefore(s, i))
+}
+
+func signBefore(s string, i int) bool {
+	return i > 1 && sign(s, i-2) == 2 || i > 2 && sign(s, i-3) == 3
+}
+
+// sign is the length of the sign beyond ASCII at i, 0 where there is none: Latin-1's,
+// spaces and punctuation (U+2000 to U+206F), the minus, and those of Chinese and Japanese.
+func sign(s string, i int) int {
+	switch c := s[i]; {
+	case c != 0xC2 && c != 0xE2 && c != 0xE3 || i+1 == len(s):
+		return 0
+	case c == 0xC2:
+		if strings.IndexByte("\xaa\xb5\xba", s[i+1]) >= 0 {
+			return 0
+		}
+		return 2
+	case i+2 == len(s):
+		return 0
+	case c == 0xE2 && (s[i+1] == 0x80 || s[i+1] == 0x81 && s[i+2] < 0xB0 || s[i+1] == 0x88 && s[i+2] == 0x92),
+		c == 0xE3 && s[i+1] == 0x80 && s[i+2] < 0x84:
+		return 3
+	}
+	return 0
+}
+
+// separator is the kind of what may part the groups of a number at i (' ', '-' or '.') and
+// its length, 0 and 0 for anything else: spaces that do not break or are narrow are spaces,
+// and all dashes are hyphens.
+func separator(s string, i int) (kind byte, width int) {
+	if i >= len(s) {
+		return 0, 0
+	}
+	switch c := s[i]; {
+	case c == ' ' || c == '-' || c == '.':
+		return c, 1
+	case c < 0xC2:
+		return 0, 0
+	}
+	n := sign(s, i)
+	switch {
+	case n == 2 && s[i+1] == 0xA0:
+		return ' ', n
+	case n < 3:
+		return 0, 0
+	}
+	switch last := s[i+2]; {
+	case s[i+1] == 0x88 || s[i] == 0xE2 && s[i+1] == 0x80 && last >= 0x90 && last <= 0x95:
+		return '-', n
+	case s[i] == 0xE2 && s[i+1] == 0x80 && (last <= 0x8A || last == 0xAF) || s[i] == 0xE2 && s[i+1] == 0x81 && last == 0x9F || s[i] == 0xE3 && last == 0x80:
+		return ' ', n
+	}
+	return 0, 0
+}
+
+// afterDash reports whether a dash beyond ASCII stands before i, and a digit before it.
+func afterDash(s string, i int) bool {
+	if i < 4 || s[i-3] != 0xE2 || !isDigit(s[i-4]) {
+		return false
+	}
+	kind, width := separator(s, i-3)
+	return kind == '-' && width == 3
+}
 
 // spanOf is how many bytes of s from i on, at most limit, are in a set.
 func spanOf(s string, i, limit int, in func(byte) bool) int {
