@@ -65,7 +65,8 @@ type Config struct {
 	MaxBytes int
 	// Backlog counts the records that the spool has taken and those of them that have
 	// left it; with SpoolBytes, its size, it bounds what refused requests take of it.
-	// Without either only their rate is bounded.
+	// One without a limit counts as 4 GiB here, as it is by default: a flood must not have
+	// the disk. Without Backlog only their rate is bounded.
 	Backlog    func() (appended, acked uint64)
 	SpoolBytes int64
 	// Sample says which predictions keep their features; none means all.
@@ -112,6 +113,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	}
 	if c.MaxBytes < 0 || c.MaxBytes > mostBytes {
 		c.MaxBytes = mostBytes
+	}
+	if c.SpoolBytes <= 0 {
+		c.SpoolBytes = 4 << 30
 	}
 	if c.MaxError <= 0 {
 		c.MaxError = 1024

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -73,6 +74,24 @@ func TestRefusedRequestsTakeAHundredthOfTheSpool(t *testing.T) {
 	}
 	if n := refuse(3); n != 3 {
 		t.Errorf("%d rows of 3 once all had left", n)
+	}
+}
+
+// TestRefusedRequestsAreBoundedInASpoolWithout: spool_bytes: 0 is no limit for predictions.
+func TestRefusedRequestsAreBoundedInASpoolWithout(t *testing.T) {
+	c, err := New(Config{
+		Append:  func(context.Context, collector.Record) error { return nil },
+		Backlog: func() (uint64, uint64) { return 1, 0 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.refused.take(refusedRequest("m", 400), time.Now()); !ok {
+		t.Fatal("the first is not taken")
+	}
+	c.refused.recorded(50 << 20)
+	if _, ok := c.refused.take(refusedRequest("m", 413), time.Now()); ok {
+		t.Error("one is taken beside 50 MiB of others")
 	}
 }
 
