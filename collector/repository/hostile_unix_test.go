@@ -39,6 +39,10 @@ func TestGoodVersionsServeBesideHostileOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.answers(t, v)
+	// A pipe in the place of the model.yaml of one that answers is not waited for either.
+	if hides, unread := r.mayHide(source{dir: filepath.Join(f.dir, "fraud", "2"), file: "model.json"}, v); !hides || !unread {
+		t.Errorf("a pipe may hide: %v, unread: %v", hides, unread)
+	}
 	for _, version := range []string{"2", "3", "4", "5", "6"} {
 		if s := state(r, "fraud", version); s.State == "READY" || s.Reason == "" && version != "6" {
 			t.Errorf("version %s: %+v", version, s)

@@ -68,61 +68,73 @@ const maxConfig = 4 << 20
 
 // readConfig reads a version's model.yaml, and notes whether anything is private.
 func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
-	cfg, err := r.parseConfig(s)
+	cfg, _, err := r.parseConfig(s)
+	err = r.noted(&cfg, err)
+	return cfg, err
+}
+
+// noted notes whether anything is private in a model.yaml that was read, with err, and
+// gives it its keys.
+func (r *Repository) noted(cfg *collector.ModelConfig, err error) error {
 	if err != nil || cfg.PrivateFeature() != "" {
 		r.private.Store(true) // what cannot be read may say so
 	}
 	if err != nil {
-		return cfg, err
+		return err
 	}
-	return cfg, r.WithKey(&cfg)
+	return r.WithKey(cfg)
 }
 
 // mayHide reports whether a version's model.yaml may hide what v does not: one that cannot
-// be read does, if it speaks of what is private at all.
-func (r *Repository) mayHide(s source, v *collector.ModelVersion) bool {
-	cfg, err := r.parseConfig(s)
+// be read does, if it speaks of what is private at all. unread says, from the same reading,
+// whether the whole of it cannot be had: a model that answers goes on without its keys,
+// imports can wait for them.
+func (r *Repository) mayHide(s source, v *collector.ModelVersion) (hides, unread bool) {
+	cfg, text, err := r.parseConfig(s)
 	if err == nil {
-		return hidesMore(cfg, v)
+		hides = hidesMore(cfg, v)
+	} else {
+		hides = text == nil || bytes.Contains(bytes.ToLower(text), []byte("private"))
 	}
-	text, unread := os.ReadFile(filepath.Join(s.dir, "model.yaml"))
-	return unread != nil || bytes.Contains(bytes.ToLower(text), []byte("private"))
+	return hides, r.noted(&cfg, err) != nil
 }
 
-func (r *Repository) parseConfig(s source) (collector.ModelConfig, error) {
+// parseConfig reads a version's model.yaml. text is what was read, nil where that was
+// nothing.
+func (r *Repository) parseConfig(s source) (cfg collector.ModelConfig, text []byte, err error) {
 	if s.bare {
-		return collector.ModelConfig{}, nil
+		return cfg, nil, nil
 	}
 	path := filepath.Join(s.dir, "model.yaml")
 	// Asked before opening: opening a pipe would wait for its writer.
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return collector.ModelConfig{}, nil
+		return cfg, nil, nil
 	}
 	if err != nil {
-		return collector.ModelConfig{}, err
+		return cfg, nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxConfig {
-		return collector.ModelConfig{}, fmt.Errorf("read model.yaml: not a regular file, or one of more than %d bytes", maxConfig)
+		return cfg, nil, fmt.Errorf("read model.yaml: not a regular file, or one of more than %d bytes", maxConfig)
 	}
-	data, err := os.ReadFile(path)
+	text, err = os.ReadFile(path)
 	if err != nil {
-		return collector.ModelConfig{}, err
+		return cfg, nil, err
 	}
-	if len(bytes.TrimSpace(data)) == 0 {
+	if len(bytes.TrimSpace(text)) == 0 {
 		// It may have said what is private.
-		return collector.ModelConfig{}, errors.New("read model.yaml: it is empty, as a full disk leaves a file; write {} for one that says nothing")
+		return cfg, text, errors.New("read model.yaml: it is empty, as a full disk leaves a file; write {} for one that says nothing")
 	}
-	cfg, err := ParseConfig(data, "model.yaml")
+	cfg, err = ParseConfig(text, "model.yaml")
 	if err != nil {
-		return cfg, err
+		return cfg, text, err
 	}
 	for _, f := range []string{cfg.Reference, cfg.Background} {
 		if f != "" && !filepath.IsLocal(f) {
-			return cfg, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
+			return cfg, text, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
 		}
 	}
-	return cfg, nil
+	return cfg, text, nil
 }
 
 // WithKey gives a configuration the keys that its hashed and sealed fields need.

@@ -271,9 +271,9 @@ func (r *Repository) failed(s source, what string, err error) {
 	if have != nil && have.live != nil {
 		v := have.live.version
 		r.mu.RUnlock()
-		_, unread := r.readConfig(s)
+		more, unread := r.mayHide(s, v)
 		// Imports can wait for a model.yaml that is mended; a model that answers goes on.
-		hides = unread != nil && s.file == "" || r.mayHide(s, v)
+		hides = unread && s.file == "" || more
 	} else {
 		r.mu.RUnlock()
 	}
