@@ -13,6 +13,31 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
+// TestRefusedRequestsKeepTheirCallersID: where it could be read and recorded.
+func TestRefusedRequestsKeepTheirCallersID(t *testing.T) {
+	r := newRig(t, nil)
+	wide := tensor("input", "FP32", "[2,2]", "[1,2,3,4]")
+	fits := tensor("input", "FP32", "[1,3]", "[1,2,3]")
+	for body, want := range map[string]string{
+		`{"id":"order-7","inputs":[` + wide + `]}`:                                         "order-7",
+		`{"id":"x","parameters":{"external_id":"order-8"},"inputs":[` + wide + `]}`:        "order-8",
+		`{"parameters":{"external_id":9},"inputs":[` + wide + `]}`:                         "9",
+		`{"id":"order-10","parameters":{"event_time":"never"},"inputs":[` + fits + `]}`:    "order-10",
+		`{"id":"x","parameters":{"external_ids":"[\"a\",\"b\"]"},"inputs":[` + wide + `]}`: "",
+		`{"id":"x","parameters":{"external_id":true},"inputs":[` + wide + `]}`:             "",
+		`{"id":"` + strings.Repeat("x", maxExternalID+1) + `","inputs":[` + wide + `]}`:    "",
+		`{"inputs":[` + wide + `]}`:                                                        "",
+	} {
+		before := r.tape.len()
+		if w := r.do("POST", "/v2/models/lin/infer", body); w.Code != 400 || r.tape.len() != before+1 {
+			t.Fatalf("%.80s: %d %s, %d records", body, w.Code, w.Body, r.tape.len()-before)
+		}
+		if p := r.tape.last(t); strings.Join(p.ExternalIDs, ",") != want {
+			t.Errorf("%.80s: recorded under %q, want %q", body, p.ExternalIDs, want)
+		}
+	}
+}
+
 // TestFailedPredictionsKeepWhatWasAsked: from the moment that inputs fit the model they
 // are handed on, row by row, whatever becomes of the request.
 func TestFailedPredictionsKeepWhatWasAsked(t *testing.T) {

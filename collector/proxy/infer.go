@@ -83,8 +83,16 @@ func (k *call) decodeInfer(body []byte) (*oip.Request, error) {
 }
 
 // bind checks the inputs against the model, counts rows and reads what the
-// parameters say of them.
+// parameters say of them. A request that is refused keeps its caller's id.
 func (k *call) bind(req *oip.Request) (engine.Values, error) {
+	in, err := k.bindRows(req)
+	if err != nil && len(k.externalIDs) == 0 {
+		k.nameRefused(req)
+	}
+	return in, err
+}
+
+func (k *call) bindRows(req *oip.Request) (engine.Values, error) {
 	in, rows, err := engine.Bind(k.v.Info, req.Values())
 	if err != nil {
 		return nil, err

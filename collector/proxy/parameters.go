@@ -72,6 +72,20 @@ func (k *call) mark(req *oip.Request) error {
 	return nil
 }
 
+// nameRefused notes the caller's own id of a request whose rows are not known, where it is
+// one for all of it. One that could not be recorded is left out.
+func (k *call) nameRefused(req *oip.Request) {
+	id, ok := "", false
+	if p := req.Params.Get("external_id"); p != nil {
+		id, ok = scalarText(p)
+	} else if req.Params.Get("external_ids") == nil && req.HasID {
+		id, ok = req.ID, true
+	}
+	if ok && id != "" && len(id) <= maxExternalID {
+		k.externalIDs = []string{id}
+	}
+}
+
 // perRow reads a parameter that is one scalar for all rows, or under its plural
 // name a list with one for each: a string that holds a JSON array, because the
 // protocol's parameters are scalars (the array itself is taken too).
