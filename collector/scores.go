@@ -301,16 +301,22 @@ func number(f *Field, array string, at int, row *Columns) (float64, bool) {
 }
 
 func binPrediction(ref *stats.Reference, at int, p *Prediction, row int) uint16 {
-	if at >= len(ref.Fields) || row >= len(p.Scores) {
+	if at >= len(ref.Fields) {
 		return stats.BinNone
 	}
+	// Outputs that nothing can be read from, since they are not shaped as declared, are a
+	// missing score and no class: so they are stored, and counted again from the rows.
 	switch f := &ref.Fields[at]; f.Kind {
 	case stats.KindNumeric:
+		if row >= len(p.Scores) {
+			return stats.BinMissing
+		}
 		return f.Bin(p.Scores[row])
 	case stats.KindCategorical:
-		if row < len(p.Decided) {
-			return f.BinString(p.Decided[row])
+		if row >= len(p.Decided) {
+			return stats.BinMissing
 		}
+		return f.BinString(p.Decided[row])
 	}
 	return stats.BinNone
 }

@@ -500,6 +500,35 @@ func TestBinCountsEqualBinsComputedInGo(t *testing.T) {
 	}
 }
 
+// TestRowsWithoutAScoreCountTheSame: outputs that are not shaped as declared give no
+// score and no class; the row counts as missing both as it is written and when it is
+// counted again from what is stored.
+func TestRowsWithoutAScoreCountTheSame(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	ref := m.reference(t, 1000)
+	var now *stats.Reference
+	w := writer(t, s, WriterConfig{Reference: func(string) *stats.Reference { return now }})
+	for i, batch := range []string{"early", "late"} {
+		p := m.prediction(t, 5, base.Add(time.Duration(i)*time.Hour))
+		p.Scores, p.Decided = nil, nil
+		write(t, w, batch, m.schemaRecord(t), record(p))
+		now = ref
+	}
+	if n, err := s.Backfill(t.Context(), "default", "delay", "1", "d1", ref); err != nil || n != 5 {
+		t.Fatal(n, err)
+	}
+	got, err := s.BinCounts(t.Context(), "default", "delay", "1", ref.ID, base, base.Add(2*time.Hour), time.Hour)
+	if err != nil || len(got) != 2 {
+		t.Fatal(got, err)
+	}
+	last := len(m.schema.Features)
+	for h := range got {
+		if n := got[h].Fields[last][stats.BinMissing]; n != 5 {
+			t.Errorf("hour %d: %g of 5 rows without a score: %v", h, n, got[h].Fields[last])
+		}
+	}
+}
+
 func TestBackfillCountsEachRowOnce(t *testing.T) {
 	s, m := open(t), newMaker(t)
 	var ref *stats.Reference
@@ -600,6 +629,40 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// TestLabelsOfALostCursor: a spool without its cursor delivers what it keeps under new
+// tokens. Labels that were stored are not stored twice, those that were not are.
+func TestLabelsOfALostCursor(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	w := writer(t, s, WriterConfig{})
+	var records []collector.Record
+	for i := range 40 {
+		f := &collector.Feedback{
+			PredictionID: fmt.Sprintf("theirs-%d", i%20), Tenant: "default", Model: "delay", Label: fmt.Sprint(i % 3),
+			ObservedAt: base, ReceivedAt: base, Arrival: base.Add(time.Duration(i/2) * time.Microsecond),
+		}
+		if i%4 == 3 {
+			f.PredictionID, f.ExternalID = "", f.PredictionID
+		}
+		records = append(records, feedback(f))
+	}
+	p := m.prediction(t, 1, base)
+	p.ID, p.Label, p.LabelObservedAt, p.LabelArrival = "labelled", "late", base, base
+	own := collector.Record{Kind: collector.KindImported, Version: collector.PredictionVersion, Payload: collector.AppendPrediction(nil, p)}
+	write(t, w, "before", append([]collector.Record{m.schemaRecord(t), own}, records[:30]...)...)
+	for _, token := range []string{"after", "after", "once more"} {
+		b := &collector.Batch{Token: token, Again: true, Records: append([]collector.Record{m.schemaRecord(t), own}, records[10:]...)}
+		if err := w.Write(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := number(t, s, "SELECT count() FROM feedback FINAL"); n != 41 {
+		t.Errorf("%g labels of 41", n)
+	}
+	if n := number(t, s, "SELECT uniqExact(target_id, external_id, label, arrival) FROM feedback"); n != 41 {
+		t.Errorf("%g different labels of 41", n)
+	}
+}
+
 // TestTheLabelThatCameLastCounts: of labels within one millisecond, of a clock that was
 // set back between them, by our id and by the caller's, whatever the names of their
 // batches.
@@ -613,9 +676,18 @@ func TestTheLabelThatCameLastCounts(t *testing.T) {
 		back                  time.Duration
 		cameWithItsPrediction bool
 	}{
-		{"", "", "b", "a", 0, false}, {"", "", "a", "b", 0, false}, {"x", "x", "b", "a", 0, false}, {"x", "x", "a", "b", 0, false},
-		{"x", "", "a", "b", 0, false}, {"", "x", "a", "b", 0, false}, {"", "x", "b", "a", 0, false}, {"", "", "b", "a", time.Hour, false},
-		{"x", "", "b", "a", time.Hour, false}, {"", "x", "a", "b", time.Hour, false}, {"", "", "b", "a", 0, true}, {"", "x", "a", "b", time.Minute, true},
+		{"", "", "b", "a", 0, false},
+		{"", "", "a", "b", 0, false},
+		{"x", "x", "b", "a", 0, false},
+		{"x", "x", "a", "b", 0, false},
+		{"x", "", "a", "b", 0, false},
+		{"", "x", "a", "b", 0, false},
+		{"", "x", "b", "a", 0, false},
+		{"", "", "b", "a", time.Hour, false},
+		{"x", "", "b", "a", time.Hour, false},
+		{"", "x", "a", "b", time.Hour, false},
+		{"", "", "b", "a", 0, true},
+		{"", "x", "a", "b", time.Minute, true},
 	} {
 		at := base.Add(time.Duration(i) * time.Minute)
 		p := m.prediction(t, 1, at)

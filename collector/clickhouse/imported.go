@@ -59,5 +59,68 @@ func (w *Writer) dropStored(ctx context.Context, p *plan) error {
 			})
 		}
 	}
+	return w.dropStoredLabels(ctx, p)
+}
+
+// dropStoredLabels takes labels out of the plan that were delivered before the spool
+// lost its cursor, and so are stored under another token: a label is known by whose it
+// is, what it says and when it arrived.
+func (w *Writer) dropStoredLabels(ctx context.Context, p *plan) error {
+	if !p.again || len(p.feedback) == 0 {
+		return nil
+	}
+	asked := map[[2]string][]string{} // by column and tenant
+	for _, f := range p.feedback {
+		column, id := "external_id", f.ExternalID
+		if f.PredictionID != "" {
+			column = "target_id"
+			id, _ = splitRowID(f.PredictionID)
+		}
+		of := [2]string{column, f.Tenant}
+		asked[of] = append(asked[of], id)
+	}
+	stored := map[labelID]bool{}
+	for of, ids := range asked {
+		for part := range slices.Chunk(ids, askedIDs) {
+			ask := attempt{name: "known labels", run: func(ctx context.Context, _ string) error {
+				return w.store.labelIDs(ctx, of[0], of[1], part, p.token, stored)
+			}}
+			if _, err := w.retry(ctx, p.token, ask); err != nil {
+				return fmt.Errorf("ask for stored labels: %w", err)
+			}
+		}
+	}
+	kept := 0
+	for i, f := range p.feedback {
+		if stored[labelID{f.Tenant, f.PredictionID, f.ExternalID, f.Model, f.Label, f.Arrival.UnixMicro()}] {
+			continue
+		}
+		p.feedback[kept], p.feedbackAt[kept], p.feedbackKeys[kept] = f, p.feedbackAt[i], p.feedbackKeys[i]
+		kept++
+	}
+	p.feedback, p.feedbackAt, p.feedbackKeys = p.feedback[:kept], p.feedbackAt[:kept], p.feedbackKeys[:kept]
 	return nil
+}
+
+// labelID tells labels apart, whatever batch brought them.
+type labelID struct {
+	tenant, prediction, external, model, label string
+	arrival                                    int64 // us
+}
+
+// labelIDs adds the labels of some ids that other batches have stored.
+func (s *Store) labelIDs(ctx context.Context, column, tenant string, ids []string, batch string, stored map[labelID]bool) error {
+	rows, err := s.conn.Query(ctx, "SELECT prediction_id, external_id, toString(model), label, toUnixTimestamp64Micro(arrival) FROM feedback WHERE tenant = ? AND "+
+		column+" IN (?) AND insert_batch != ?", tenant, ids, batch)
+	if err != nil {
+		return unavailable(err)
+	}
+	return scanAll(rows, func() error {
+		l := labelID{tenant: tenant}
+		if err := rows.Scan(&l.prediction, &l.external, &l.model, &l.label, &l.arrival); err != nil {
+			return fmt.Errorf("scan: %w", err)
+		}
+		stored[l] = true
+		return nil
+	})
 }
