@@ -15,6 +15,7 @@ import (
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/keys"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/dashboards/api"
@@ -38,11 +39,11 @@ func (s *server) startAudit(context.Context) error {
 	}
 	path := s.cfg.auditKey()
 	if s.cfg.Audit.KeyFile == "" {
-		if err := makeKey(path); err != nil {
-			return fmt.Errorf("make the key %q: %w", path, err)
+		if _, err := keys.MakeSecret(path); err != nil {
+			return err
 		}
 	}
-	key, err := readKey(path)
+	key, err := keys.ReadSecret(path)
 	if err != nil {
 		return usage(fmt.Errorf("read the audit log's key: %w", err))
 	}
@@ -70,7 +71,7 @@ func (c *config) offlineAudit(ctx context.Context) (record func(e audit.Entry, s
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := readKey(c.auditKey())
+	key, err := keys.ReadSecret(c.auditKey())
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("read the audit log's key: %w", err), lock.Close())
 	}

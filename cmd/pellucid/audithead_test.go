@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pellucid/pellucid/collector/audit"
+	"github.com/pellucid/pellucid/collector/keys"
 )
 
 // TestAuditHeadByOTLP: the heads that leave the machine by OTLP are enough to verify the
@@ -80,7 +81,7 @@ func TestAuditHeadByOTLP(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(cfg.Data, "audit")
-	key, err := readKey(filepath.Join(dir, "key"))
+	key, err := keys.ReadSecret(filepath.Join(dir, "key"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+	"github.com/pellucid/pellucid/collector/keys"
 	"github.com/pellucid/pellucid/collector/repository"
 )
 
@@ -225,7 +226,7 @@ func checkAudit(_ context.Context, p patient) (string, error) {
 	if !exists(dir) && len(heads) == 0 {
 		return "none yet", nil
 	}
-	key, err := readKey(p.auditKey())
+	key, err := keys.ReadSecret(p.auditKey())
 	if err != nil {
 		return "", fmt.Errorf("read the audit log's key: %w", err)
 	}

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,64 +33,16 @@ func (c *config) hashKey() func() ([]byte, error) {
 		if known != nil {
 			return known, nil
 		}
-		path := c.Capture.KeyFile
-		if path == "" {
-			path = filepath.Join(c.Data, "private.key")
-			if err := makeKey(path); err != nil {
-				return nil, fmt.Errorf("make the key %q: %w", path, err)
-			}
+		// An error is not kept: a full disk may have room the next time.
+		if path := c.Capture.KeyFile; path != "" {
+			key, err := keys.ReadSecret(path)
+			known = key
+			return key, err
 		}
-		key, err := readKey(path)
-		known = key // not the error: a full disk may have room the next time
+		key, err := keys.MakeSecret(filepath.Join(c.Data, "private.key"))
+		known = key
 		return key, err
 	}
-}
-
-// readKey reads a key: 16 bytes or more in hexadecimal.
-func readKey(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(key) < 16 {
-		return nil, fmt.Errorf("key %q is not 16 bytes or more in hexadecimal", path)
-	}
-	return key, nil
-}
-
-// makeKey writes a new key unless there is one; an empty file is none, and of no use to
-// anything that was written. Others that make it at once all use the one that comes first.
-func makeKey(path string) (err error) {
-	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-		return nil
-	} else if err == nil {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-key-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if gone := os.Remove(f.Name()); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-	}()
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never fails
-	_, err = f.WriteString(hex.EncodeToString(key) + "\n")
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err == nil || errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return os.Rename(f.Name(), path) // a file system without links
 }
 
 // keyConfig says where the key-encryption key comes from.

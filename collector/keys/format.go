@@ -77,45 +77,105 @@ func (w *wrapped) append(dst []byte) []byte {
 }
 
 // parseTenants reads the file of tenants. good is how many of its bytes are whole: what
-// follows is a record that a crash cut short.
+// follows is what a crash left of records that were never acknowledged.
 func parseTenants(b []byte) (list []wrapped, good int, err error) {
-	if len(b) < len(tenantsMagic) && bytes.HasPrefix([]byte(tenantsMagic), b) {
+	if unmade(b, []byte(tenantsMagic)) {
 		return nil, 0, nil
 	}
 	if !bytes.HasPrefix(b, []byte(tenantsMagic)) {
 		return nil, 0, errDamaged
 	}
-	for at := len(tenantsMagic); ; {
-		rest := b[at:]
-		if len(rest) < 4 {
-			return list, at, nil
-		}
-		n := binary.LittleEndian.Uint32(rest)
-		if n < frameHead || n > frameHead+maxTenant {
-			if torn(rest) {
-				return list, at, nil
-			}
+	good = len(tenantsMagic)
+	rooted := func() bool { return len(list) > 0 && list[len(list)-1].kind == kindRoot }
+	for good < len(b) {
+		p, size := frame(b[good:])
+		if p == nil && !unfinished(b, good, rooted()) {
 			return nil, 0, errDamaged
 		}
-		end := 4 + int(n) + 4
-		if len(rest) < end {
-			return list, at, nil
-		}
-		p := rest[4 : 4+n]
-		if crc32.Checksum(p, crcTable) != binary.LittleEndian.Uint32(rest[4+n:]) {
-			if len(rest) == end || torn(rest[end:]) {
-				return list, at, nil
-			}
-			return nil, 0, errDamaged
+		if p == nil {
+			break
 		}
 		list = append(list, readWrapped(p))
-		at += end
+		good += size
 	}
+	if rooted() {
+		// Its first data key, which is written with it, did not come: nothing was sealed.
+		last := len(list) - 1
+		good -= len(list[last].append(nil))
+		list = list[:last]
+	}
+	return list, good, nil
+}
+
+const maxFrame = 4 + frameHead + maxTenant + 4
+
+// frame is the payload of the frame that b begins with, or nil, and the frame's size.
+func frame(b []byte) (payload []byte, size int) {
+	if len(b) < 4 {
+		return nil, 0
+	}
+	n := binary.LittleEndian.Uint32(b)
+	if n < frameHead || n > frameHead+maxTenant {
+		return nil, 0
+	}
+	size = 4 + int(n) + 4
+	if len(b) < size || crc32.Checksum(b[4:4+n], crcTable) != binary.LittleEndian.Uint32(b[4+n:]) {
+		return nil, size
+	}
+	return b[4 : 4+n], size
+}
+
+// unfinished reports whether bytes from at, which begin with no whole frame, are what a
+// crash leaves of one write, which is of one frame or of a tenant's first two.
+func unfinished(b []byte, at int, rooted bool) bool {
+	rest := b[at:]
+	_, size := frame(rest)
+	switch {
+	case torn(rest):
+		return true
+	case len(rest) > 2*maxFrame:
+		return false
+	case hole(b, at, len(b)) || len(rest) < 4:
+		return true
+	case size == 0 || size < len(rest):
+		return false
+	case size == len(rest):
+		// One bit may be enough for this. It may cost a data key that was just made, but
+		// not a root.
+		return !rooted
+	}
+	// Cut short, unless it is the length alone that is wrong.
+	for n := frameHead; 4+n+4 <= len(rest); n++ {
+		if crc32.Checksum(rest[4:4+n], crcTable) == binary.LittleEndian.Uint32(rest[4+n:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// unmade reports whether b is what a crash leaves of a file whose head was never
+// acknowledged. Nothing is written behind a head that is not.
+func unmade(b, head []byte) bool {
+	return len(b) <= len(head) && (torn(b) || len(b) < len(head) && bytes.HasPrefix(head, b))
 }
 
 // torn reports whether what is left of a file is what a crash leaves of bytes that were
 // never written: nothing but zeros.
 func torn(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+// hole reports whether some block of a disk between from and to was never written, which a
+// crash leaves where the file has grown and what is behind the block was: all zeros.
+func hole(b []byte, from, to int) bool {
+	const block = 512
+	for from < to {
+		end := min((from/block+1)*block, to)
+		if torn(b[from:end]) {
+			return true
+		}
+		from = end
+	}
+	return false
+}
 
 func readWrapped(p []byte) wrapped {
 	w := wrapped{kind: p[0], created: time.UnixMilli(int64(binary.LittleEndian.Uint64(p[1:]))).UTC()}
@@ -164,34 +224,38 @@ func parseRecord(b []byte) (r record, ok bool) {
 // subjectsHeader is the head of a file of subjects, which belongs to one root.
 func subjectsHeader(root keyID) []byte { return append([]byte(subjectsMagic), root[:]...) }
 
+// maxUnsynced bounds the records of a file of subjects that are not acknowledged: those
+// that a crash may leave holes in. What is wrong before them is damage.
+const maxUnsynced = 1024
+
 // parseSubjects reads a file of subjects into where each one's record is. good is how
-// many of its bytes are whole.
-func parseSubjects(b []byte, root keyID) (index map[pseudonym]uint32, good int, err error) {
+// many of its bytes are whole, holes how many records among them never reached the disk.
+func parseSubjects(b []byte, root keyID) (index map[pseudonym]uint32, good, holes int, err error) {
 	head := subjectsHeader(root)
-	if len(b) < headerSize && bytes.HasPrefix(head, b) {
-		return map[pseudonym]uint32{}, 0, nil
+	if unmade(b, head) {
+		return map[pseudonym]uint32{}, 0, 0, nil
 	}
 	if !bytes.HasPrefix(b, head) {
-		return nil, 0, errDamaged
+		return nil, 0, 0, errDamaged
 	}
-	index = make(map[pseudonym]uint32, (len(b)-headerSize)/recordSize)
-	for at := headerSize; ; at += recordSize {
-		rest := b[at:]
-		if len(rest) < recordSize {
-			return index, at, nil
+	body := bytes.TrimRight(b[headerSize:], "\x00") // a record may end with some zeros
+	slots := min((len(body)+recordSize-1)/recordSize, (len(b)-headerSize)/recordSize)
+	index, good = make(map[pseudonym]uint32, slots), headerSize
+	for i := range slots {
+		at := headerSize + i*recordSize
+		r, ok := parseRecord(b[at : at+recordSize])
+		switch _, twice := index[r.who]; {
+		case !ok && i < slots-1 && (i < slots-maxUnsynced || !hole(b, at, at+recordSize)):
+			return nil, 0, 0, errDamaged
+		case !ok:
+			continue
+		case twice:
+			return nil, 0, 0, errDamaged
 		}
-		r, ok := parseRecord(rest[:recordSize])
-		if !ok {
-			if len(rest) < 2*recordSize || torn(rest) {
-				return index, at, nil
-			}
-			return nil, 0, errDamaged
-		}
-		if _, twice := index[r.who]; twice {
-			return nil, 0, errDamaged
-		}
-		index[r.who] = uint32((at - headerSize) / recordSize)
+		index[r.who] = uint32(i)
+		good = at + recordSize
 	}
+	return index, good, (good-headerSize)/recordSize - len(index), nil
 }
 
 // sealedPrefix begins every sealed value, with the version of its form.

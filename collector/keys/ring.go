@@ -11,9 +11,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +51,7 @@ type Config struct {
 
 // Ring is a folder of keys, unwrapped. It is safe for concurrent use.
 type Ring struct {
+	disk filesystem
 	dir  string
 	kek  cipher.AEAD
 	id   keyID
@@ -59,10 +60,14 @@ type Ring struct {
 	// mu guards what is declared below and the file of tenants.
 	mu      sync.RWMutex
 	tenants map[string]*tenant
-	file    *os.File
-	size    int64
-	// broken is why nothing can be added to the file any more.
+	file    file
+	// content is what of the file was acknowledged.
+	content []byte
+	// broken is why nothing can be added to the file, but to one in its place.
 	broken error
+	closed bool
+	// pause is how long a failure to put a file of subjects in another's place is believed.
+	pause time.Duration
 
 	subjects cache
 }
@@ -89,20 +94,28 @@ type dataKey struct {
 	sealed  atomic.Int64
 }
 
+// healPause is how long a failure to write a file of subjects anew is believed.
+const healPause = time.Second
+
 // Open takes the folder and unwraps what is in it. Its error wraps ErrInUse or
 // ErrWrongKey, or says what is damaged.
-func Open(cfg Config) (*Ring, error) {
+func Open(cfg Config) (*Ring, error) { return open(cfg, osFS{}) }
+
+func open(cfg Config, disk filesystem) (*Ring, error) {
 	if len(cfg.KEK) != keySize {
 		return nil, fmt.Errorf("open the keys: the key-encryption key has %d bytes, not %d", len(cfg.KEK), keySize)
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+	if err := disk.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("make the folder of keys: %w", err)
 	}
-	held, err := lock(filepath.Join(cfg.Dir, lockFile))
+	held, err := disk.Lock(filepath.Join(cfg.Dir, lockFile))
 	if err != nil {
 		return nil, fmt.Errorf("open the keys: %w", err)
 	}
-	r := &Ring{dir: cfg.Dir, kek: newAEAD(cfg.KEK), id: kekID(cfg.KEK), lock: held, tenants: map[string]*tenant{}}
+	r := &Ring{
+		disk: disk, dir: filepath.Clean(cfg.Dir), kek: newAEAD(cfg.KEK), id: kekID(cfg.KEK), lock: held,
+		tenants: map[string]*tenant{}, pause: healPause,
+	}
 	if err := r.read(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the keys: %w", err), r.Close())
 	}
@@ -124,9 +137,7 @@ func (r *Ring) Close() error {
 		r.file = nil
 	}
 	r.tenants = map[string]*tenant{}
-	if r.broken == nil {
-		r.broken = fs.ErrClosed
-	}
+	r.closed = true
 	if r.lock != nil {
 		errs = append(errs, r.lock.Close())
 		r.lock = nil
@@ -139,24 +150,25 @@ func (r *Ring) Close() error {
 func (r *Ring) read() error {
 	// What a crash left of a file that was to take another's place may hold keys that
 	// were forgotten since.
-	left, err := filepath.Glob(filepath.Join(r.dir, ".new-*"))
+	names, err := r.disk.List(r.dir)
 	if err != nil {
 		return err
 	}
-	for _, name := range left {
-		if err := os.Remove(name); err != nil {
+	for _, name := range names {
+		if !strings.HasPrefix(name, newPrefix) {
+			continue
+		}
+		if err := discard(r.disk, filepath.Join(r.dir, name)); err != nil {
 			return err
 		}
 	}
 	path := filepath.Join(r.dir, tenantsFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	if r.file, err = openOrCreate(r.disk, path); err != nil {
 		return err
 	}
-	r.file = f
-	b, err := io.ReadAll(f)
+	b, err := readWhole(r.file)
 	if err != nil {
-		return err
+		return fmt.Errorf("read %q: %w", path, err)
 	}
 	list, good, err := parseTenants(b)
 	if err != nil {
@@ -172,15 +184,28 @@ func (r *Ring) read() error {
 			return fmt.Errorf("read %q: tenant %q has no data key: %w", path, name, errDamaged)
 		}
 	}
+	r.content = b[:good:good]
 	if good == 0 {
-		// Synced with the first record.
-		if _, err := f.WriteAt([]byte(tenantsMagic), 0); err != nil {
-			return err
-		}
-		good = len(tenantsMagic)
+		r.content = []byte(tenantsMagic)
 	}
-	r.size = int64(good)
-	return f.Truncate(r.size)
+	if err := settle(r.file, r.content, 0); err != nil {
+		return fmt.Errorf("sync %q: %w", path, err)
+	}
+	// The names of the file and of the folder, which this process or one before it made.
+	return errors.Join(r.disk.SyncDir(r.dir), r.disk.SyncDir(filepath.Dir(r.dir)))
+}
+
+// settle makes what was read of a file durable, from an offset, and cuts off the rest. An
+// earlier process may not have synced it, or in vain: after that the system takes its
+// pages for written. So the same bytes are written over themselves, which can tear none.
+func settle(f file, b []byte, from int) error {
+	if _, err := f.WriteAt(b[from:], int64(from)); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(len(b))); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // unwrap takes one record of the file in.
@@ -195,7 +220,7 @@ func (r *Ring) unwrap(w *wrapped) error {
 	t := r.tenants[w.tenant]
 	switch {
 	case w.kind == kindRoot && t == nil:
-		r.tenants[w.tenant] = newTenant(w.tenant, w.id, key)
+		r.tenants[w.tenant] = r.newTenant(w.tenant, w.id, key)
 	case w.kind == kindData && t != nil:
 		t.add(&dataKey{id: w.id, created: w.created, aead: newAEAD(key)})
 	default:
@@ -204,11 +229,17 @@ func (r *Ring) unwrap(w *wrapped) error {
 	return nil
 }
 
-func newTenant(name string, id keyID, root []byte) *tenant {
-	return &tenant{
+func (r *Ring) newTenant(name string, id keyID, root []byte) *tenant {
+	t := &tenant{
 		name: name, root: id, names: derive(root, "pseudonyms"), secret: derive(root, "bins"),
 		wrap: newAEAD(derive(root, "subjects")), data: map[keyID]*dataKey{},
 	}
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.ring, s.root = r, id
+		s.path = filepath.Join(r.dir, fmt.Sprintf("subjects-%s-%02x.keys", hex.EncodeToString(id[:]), i))
+	}
+	return t
 }
 
 func (t *tenant) add(d *dataKey) {
@@ -236,24 +267,45 @@ func (r *Ring) fresh(kind byte, tenant string) (*wrapped, []byte) {
 
 // write appends records to the file of tenants and syncs it. The caller holds mu.
 func (r *Ring) write(list ...*wrapped) error {
-	if r.broken != nil {
-		return r.broken
+	if r.closed {
+		return fs.ErrClosed
 	}
-	var b []byte
+	b := slices.Clip(r.content)
 	for _, w := range list {
 		b = w.append(b)
 	}
-	_, err := r.file.WriteAt(b, r.size)
-	if err == nil {
-		// The name of the file too: it may have been made by this process.
-		err = errors.Join(r.file.Sync(), syncDir(r.dir))
-	}
-	if err != nil {
-		// What of it is on disk cannot be known: the next Open finds out.
+	if r.broken == nil {
+		_, err := r.file.WriteAt(b[len(r.content):], int64(len(r.content)))
+		if err == nil {
+			err = r.file.Sync()
+		}
+		if err == nil {
+			r.content = b
+			return nil
+		}
 		r.broken = fmt.Errorf("write %q: %w", tenantsFile, err)
-		return r.broken
 	}
-	r.size += int64(len(b))
+	// What of it is on disk cannot be known: another file takes its place, now or the
+	// next time.
+	if err := r.renew(b); err != nil {
+		return errors.Join(r.broken, err)
+	}
+	return nil
+}
+
+// renew puts another file in the place of that of tenants. Where that fails nothing is
+// added to the old one any more, to which the name may not lead. The caller holds mu.
+func (r *Ring) renew(b []byte) error {
+	f, placed, err := replace(r.disk, filepath.Join(r.dir, tenantsFile), b)
+	if err != nil {
+		err = fmt.Errorf("write %q anew: %w", tenantsFile, err)
+		if placed {
+			r.broken = err
+		}
+		return err
+	}
+	_ = r.file.Close() // nothing of it is needed any more
+	r.file, r.content, r.broken = f, b, nil
 	return nil
 }
 
@@ -281,7 +333,7 @@ func (r *Ring) tenant(name string) (*tenant, error) {
 	if err := r.write(root, data); err != nil {
 		return nil, err
 	}
-	t := newTenant(name, root.id, rootKey)
+	t := r.newTenant(name, root.id, rootKey)
 	t.add(&dataKey{id: data.id, created: data.created, aead: newAEAD(key)})
 	r.tenants[name] = t
 	return t, nil
@@ -331,15 +383,11 @@ func (r *Ring) Rewrap(kek []byte) error {
 }
 
 func (r *Ring) rewrap(kek cipher.AEAD, id keyID) error {
-	if r.broken != nil {
-		return r.broken
+	if r.closed {
+		return fs.ErrClosed
 	}
-	old := make([]byte, r.size)
-	if _, err := r.file.ReadAt(old, 0); err != nil {
-		return err
-	}
-	list, good, err := parseTenants(old)
-	if err != nil || good != len(old) {
+	list, good, err := parseTenants(r.content)
+	if err != nil || good != len(r.content) {
 		return errors.Join(errDamaged, err)
 	}
 	b := []byte(tenantsMagic)
@@ -354,35 +402,15 @@ func (r *Ring) rewrap(kek cipher.AEAD, id keyID) error {
 		copy(w.sealed[:], kek.Seal(nil, w.nonce[:], key, w.bound()))
 		b = w.append(b)
 	}
-	f, err := replace(filepath.Join(r.dir, tenantsFile), b)
-	if err != nil {
+	before := r.broken
+	if err := r.renew(b); err != nil {
+		if r.broken != before {
+			return fmt.Errorf("the next start may need either key-encryption key: %w", err)
+		}
 		return err
 	}
-	err = r.file.Close()
-	r.file, r.size, r.kek, r.id = f, int64(len(b)), kek, id
-	return err
-}
-
-// replace puts a file in another's place in one step and returns it open.
-func replace(path string, b []byte) (*os.File, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	r.kek, r.id = kek, id
+	return nil
 }
 
 // Sealers implements collector.Keyring.

@@ -2,15 +2,13 @@ package keys
 
 import (
 	"crypto/cipher"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -22,19 +20,29 @@ const shardCount = 64
 // shard is one file of subjects' keys: an index in memory, of about 40 bytes a
 // subject, and the keys on disk.
 type shard struct {
-	// syncMu lets one goroutine at a time sync the file, for all who wait. It is taken
-	// before mu.
+	ring *Ring
+	root keyID
+	path string
+
+	// syncMu lets one goroutine at a time sync the file, or put another in its place, for
+	// all who wait. It is taken before mu.
 	syncMu sync.Mutex
 	synced atomic.Uint64 // how many of appended are on disk
 
 	// mu guards everything below.
 	mu       sync.Mutex
-	file     *os.File
+	file     file
 	index    map[pseudonym]uint32
 	records  uint32
 	appended uint64
-	// broken is why the file can take no more.
+	// unsynced are the records appended since the last sync: when one fails they are
+	// written from here, as the file may say what the disk has not.
+	unsynced []byte
+	// broken is why nothing can be added to the file, but to one in its place; tried is
+	// when there was last to be one.
 	broken error
+	tried  time.Time
+	closed bool
 }
 
 // subjectKey is a subject's key, unwrapped. It is on disk once its shard has synced
@@ -77,82 +85,190 @@ func (s *shard) sync(seq uint64) error {
 		return nil
 	}
 	s.mu.Lock()
-	f, n, err := s.file, s.appended, s.broken
+	f, n, usable := s.file, s.appended, !s.closed && s.broken == nil
 	s.mu.Unlock()
-	if err != nil {
-		return err
+	var failed error
+	if usable {
+		failed = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		// What of it is on disk cannot be known: the next Open finds out.
-		s.broken = fmt.Errorf("sync the keys of subjects: %w", err)
-		return s.broken
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return fs.ErrClosed
+	case failed != nil:
+		s.broken, s.tried = fmt.Errorf("sync the keys of subjects: %w", failed), time.Time{}
+		return s.heal()
+	case !usable:
+		return s.heal()
 	}
+	s.unsynced = append([]byte(nil), s.unsynced[(n-s.synced.Load())*recordSize:]...)
 	s.synced.Store(n)
 	return nil
 }
 
+// heal puts another file in the place of one that can take no more: what of that is on
+// disk cannot be known. The caller holds syncMu and mu.
+func (s *shard) heal() error {
+	switch {
+	case s.closed:
+		return fs.ErrClosed
+	case s.broken == nil:
+		return nil
+	case time.Since(s.tried) < s.ring.pause:
+		return s.broken
+	}
+	s.tried = time.Now()
+	b, err := s.content()
+	if err != nil {
+		return errors.Join(s.broken, err)
+	}
+	f, _, err := replace(s.ring.disk, s.path, b)
+	if err != nil {
+		s.broken = fmt.Errorf("write the keys of subjects anew: %w", err)
+		return s.broken
+	}
+	return s.adopt(f, s.index)
+}
+
+// adopt goes on with a file that took the old one's place, which is overwritten: it may
+// hold keys that will be forgotten. The caller holds syncMu and mu.
+func (s *shard) adopt(f file, index map[pseudonym]uint32) error {
+	old := s.file
+	s.file, s.index, s.records, s.unsynced, s.broken = f, index, uint32(len(index)), nil, nil
+	s.synced.Store(s.appended)
+	return errors.Join(wipe(old), old.Close())
+}
+
+// content is all that has to be in the file. The caller holds syncMu and mu.
+func (s *shard) content() ([]byte, error) {
+	b := make([]byte, headerSize+int(s.records)*recordSize)
+	durable := b[:len(b)-len(s.unsynced)]
+	if n, err := s.file.ReadAt(durable, 0); n < len(durable) {
+		return nil, errors.Join(io.ErrUnexpectedEOF, err)
+	}
+	copy(b[len(durable):], s.unsynced)
+	index, good, holes, err := parseSubjects(b, s.root)
+	if err != nil || holes > 0 || len(index) != int(s.records) || s.records > 0 && good != len(b) {
+		return nil, errors.Join(errDamaged, err)
+	}
+	return b, nil
+}
+
 func (s *shard) close() error {
+	s.syncMu.Lock()
+	defer s.syncMu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	if s.file == nil {
 		return nil
 	}
 	err := s.file.Close()
-	s.file, s.broken = nil, fs.ErrClosed
+	s.file = nil
 	return err
-}
-
-func (t *tenant) path(dir string, i int) string {
-	return filepath.Join(dir, fmt.Sprintf("subjects-%s-%02x.keys", hex.EncodeToString(t.root[:]), i))
 }
 
 func shardOf(who pseudonym) int { return int(who[0]) % shardCount }
 
-// ready opens a shard's file. The caller holds mu.
-func (s *shard) ready(path string, root keyID) error {
-	if s.broken != nil {
-		return s.broken
+// ready opens a shard's file, made if need be. The caller holds mu.
+func (s *shard) ready() error {
+	if s.closed {
+		return fs.ErrClosed
 	}
 	if s.file != nil {
 		return nil
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openOrCreate(s.ring.disk, s.path)
 	if err != nil {
 		return err
 	}
-	if err := s.load(f, root); err != nil {
-		return errors.Join(fmt.Errorf("read %q: %w", path, err), f.Close())
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return errors.Join(err, f.Close())
+	if f, err = s.load(f); err != nil {
+		return fmt.Errorf("read %q: %w", s.path, err)
 	}
 	s.file = f
 	return nil
 }
 
-func (s *shard) load(f *os.File, root keyID) error {
-	b, err := io.ReadAll(f)
+// load reads a file, or closes it.
+func (s *shard) load(f file) (file, error) {
+	b, err := readWhole(f)
 	if err != nil {
-		return err
+		return nil, errors.Join(err, f.Close())
 	}
-	index, good, err := parseSubjects(b, root)
+	index, good, holes, err := parseSubjects(b, s.root)
 	if err != nil {
-		return err
+		return nil, errors.Join(err, f.Close())
 	}
+	b = b[:good]
 	if good == 0 {
-		if _, err := f.WriteAt(subjectsHeader(root), 0); err != nil {
-			return err
-		}
-		good = headerSize
+		b = subjectsHeader(s.root)
 	}
-	if err := f.Truncate(int64(good)); err != nil {
-		return err
+	if holes > 0 {
+		if b, index, err = closeUp(b, s.root, len(index)); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		whole, _, err := replace(s.ring.disk, s.path, b)
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			return nil, err
+		}
+		f = whole
+	} else {
+		err := settle(f, b, max(0, len(b)-maxUnsynced*recordSize))
+		if err == nil {
+			err = s.ring.disk.SyncDir(s.ring.dir)
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	s.index, s.records = index, uint32(len(index))
-	// Records of an earlier process may not have been synced by it.
-	return f.Sync()
+	return f, nil
+}
+
+// closeUp is a file's content without the records that are none.
+func closeUp(b []byte, root keyID, want int) ([]byte, map[pseudonym]uint32, error) {
+	out := subjectsHeader(root)
+	for at := headerSize; at < len(b); at += recordSize {
+		if _, ok := parseRecord(b[at : at+recordSize]); ok {
+			out = append(out, b[at:at+recordSize]...)
+		}
+	}
+	index, good, holes, err := parseSubjects(out, root)
+	if err != nil || holes > 0 || len(index) != want || good != len(out) {
+		return nil, nil, errors.Join(errDamaged, err)
+	}
+	return out, index, nil
+}
+
+// enter takes mu of a shard that a key can be added to. Where it fails mu is not held.
+func (s *shard) enter() error {
+	s.mu.Lock()
+	for s.broken != nil || s.appended-s.synced.Load() >= maxUnsynced {
+		s.mu.Unlock()
+		s.syncMu.Lock()
+		s.mu.Lock()
+		err := s.heal()
+		s.syncMu.Unlock()
+		seq := s.appended
+		if err == nil && seq-s.synced.Load() < maxUnsynced {
+			continue
+		}
+		s.mu.Unlock()
+		if err == nil {
+			err = s.sync(seq)
+		}
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+	}
+	if err := s.ready(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	return nil
 }
 
 // subject returns a subject's key, made the first time. It is on disk after
@@ -163,11 +279,10 @@ func (r *Ring) subject(t *tenant, who pseudonym, p *pending) (*subjectKey, error
 		p.add(s, k.seq)
 		return k, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.ready(t.path(r.dir, shardOf(who)), t.root); err != nil {
+	if err := s.enter(); err != nil {
 		return nil, err
 	}
+	defer s.mu.Unlock()
 	k, err := s.read(t, who)
 	if errors.Is(err, collector.ErrForgotten) {
 		k, err = s.make(t, who)
@@ -189,11 +304,12 @@ func (r *Ring) find(t *tenant, who pseudonym) (*subjectKey, error) {
 	s := &t.shards[shardOf(who)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.ready(t.path(r.dir, shardOf(who)), t.root); err != nil {
+	if err := s.ready(); err != nil {
 		return nil, err
 	}
 	k, err := s.read(t, who)
-	if err == nil {
+	if err == nil && s.broken == nil {
+		// Nothing is to be sealed with a key that an attempt to forget may have taken out.
 		r.subjects.put(t.root, who, k)
 	}
 	return k, err
@@ -230,13 +346,15 @@ func (s *shard) make(t *tenant, who pseudonym) (*subjectKey, error) {
 	random(rec.nonce[:])
 	copy(rec.sealed[:], t.wrap.Seal(nil, rec.nonce[:], key, rec.bound()))
 	end := headerSize + int64(s.records)*recordSize
-	if _, err := s.file.WriteAt(rec.append(nil), end); err != nil {
+	b := rec.append(nil)
+	if _, err := s.file.WriteAt(b, end); err != nil {
 		err = fmt.Errorf("write a subject's key: %w", err)
 		if cut := s.file.Truncate(end); cut != nil {
-			s.broken = errors.Join(err, cut)
+			s.broken, s.tried = errors.Join(err, cut), time.Time{}
 		}
 		return nil, err
 	}
+	s.unsynced = append(s.unsynced, b...)
 	s.index[who] = s.records
 	s.records++
 	s.appended++
@@ -244,57 +362,61 @@ func (s *shard) make(t *tenant, who pseudonym) (*subjectKey, error) {
 }
 
 // forget takes a subject's record out of its file: a file without it takes the place
-// of the old one, of which the record is then overwritten.
+// of the old one, which is then overwritten.
 func (r *Ring) forget(t *tenant, who pseudonym) (int, error) {
 	s := &t.shards[shardOf(who)]
 	s.syncMu.Lock()
 	defer s.syncMu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	path := t.path(r.dir, shardOf(who))
-	if err := s.ready(path, t.root); err != nil {
+	if err := s.ready(); err != nil {
 		return 0, err
 	}
 	i, ok := s.index[who]
 	if !ok {
 		return 0, nil
 	}
-	at := headerSize + int64(i)*recordSize
-	b := make([]byte, headerSize+int64(s.records)*recordSize)
-	if _, err := s.file.ReadAt(b, 0); err != nil {
+	b, err := s.content()
+	if err != nil {
 		return 0, err
 	}
+	at := headerSize + int(i)*recordSize
 	b = append(b[:at], b[at+recordSize:]...)
-	index, good, err := parseSubjects(b, t.root)
-	if err != nil || good != len(b) {
+	index, good, holes, err := parseSubjects(b, t.root)
+	if err != nil || good != len(b) || holes > 0 {
 		return 0, errors.Join(errDamaged, err)
 	}
 	r.subjects.drop(t.root, who)
-	f, err := replace(path, b)
+	f, placed, err := replace(r.disk, s.path, b)
 	if err != nil {
-		// Whether the new file is in place cannot be known: the next Open finds out.
-		s.broken = err
+		if placed {
+			// Which file the disk has cannot be known: another takes their place, with the
+			// key, as it was not said to be forgotten.
+			s.broken, s.tried = err, time.Time{}
+		}
 		return 0, err
 	}
-	old := s.file
-	s.file, s.index, s.records = f, index, uint32(len(index))
-	s.synced.Store(s.appended)
-	_, err = old.WriteAt(make([]byte, recordSize), at)
-	return 1, errors.Join(err, old.Sync(), old.Close())
+	return 1, s.adopt(f, index)
 }
 
 // count is how many subjects of a tenant have a key in one file.
 func (r *Ring) count(t *tenant, i int) (int, error) {
 	s := &t.shards[i]
-	path := t.path(r.dir, i)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file == nil {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		f, err := r.disk.Open(s.path, true)
+		if errors.Is(err, fs.ErrNotExist) {
 			return 0, nil
 		}
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
-	if err := s.ready(path, t.root); err != nil {
+	if err := s.ready(); err != nil {
 		return 0, err
 	}
 	return len(s.index), nil

@@ -1,0 +1,108 @@
+package keys
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// MakeSecret returns the key in a file of the owner's, which it makes where there is none;
+// an empty file is none, and of no use to anything that was written. Others that make it
+// at once all use the one that comes first. The key is on disk when it is returned.
+func MakeSecret(path string) ([]byte, error) { return makeSecret(osFS{}, path) }
+
+// ReadSecret reads a key: 16 bytes or more in hexadecimal.
+func ReadSecret(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseSecret(path, text)
+}
+
+func makeSecret(disk filesystem, path string) ([]byte, error) {
+	dir := filepath.Dir(path)
+	if err := newSecret(disk, dir, path); err != nil {
+		return nil, fmt.Errorf("make the key %q: %w", path, err)
+	}
+	// Also where another made it, or this one before it died.
+	if err := disk.SyncDir(dir); err != nil {
+		return nil, fmt.Errorf("make the key %q: %w", path, err)
+	}
+	f, err := disk.Open(path, true)
+	if err != nil {
+		return nil, err
+	}
+	text, err := readWhole(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read the key %q: %w", path, err)
+	}
+	return parseSecret(path, text)
+}
+
+func parseSecret(path string, text []byte) ([]byte, error) {
+	key, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(key) < 16 {
+		return nil, fmt.Errorf("key %q is not 16 bytes or more in hexadecimal", path)
+	}
+	return key, nil
+}
+
+// newSecret writes a new key unless there is one.
+func newSecret(disk filesystem, dir, path string) (err error) {
+	if err := disk.MkdirAll(dir); err != nil {
+		return err
+	}
+	there, err := filled(disk, path)
+	if err != nil || there {
+		return err
+	}
+	var name [8]byte
+	random(name[:])
+	fresh := filepath.Join(dir, ".new-key-"+hex.EncodeToString(name[:]))
+	f, err := disk.Create(fresh)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if gone := disk.Remove(fresh); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}()
+	var key [keySize]byte
+	random(key[:])
+	_, err = f.WriteAt([]byte(hex.EncodeToString(key[:])+"\n"), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := disk.Link(fresh, path); err == nil || errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return disk.Rename(fresh, path) // a file system without links
+}
+
+// filled reports whether there is a file with something in it, and removes an empty one.
+func filled(disk filesystem, path string) (bool, error) {
+	f, err := disk.Open(path, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	size, err := f.Size()
+	if err := errors.Join(err, f.Close()); err != nil || size > 0 {
+		return size > 0, err
+	}
+	if err := disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return false, nil
+}
