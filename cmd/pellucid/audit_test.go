@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/collector/audit"
+	"github.com/pellucid/pellucid/collector/keys"
 )
 
 // auditEntries reads the audit log of a data folder, which has to be whole.
 func auditEntries(t *testing.T, data string) []audit.Entry {
 	t.Helper()
-	key, err := readKey(filepath.Join(data, "audit", "key"))
+	key, err := keys.ReadSecret(filepath.Join(data, "audit", "key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,6 +236,8 @@ func TestWhoWasRefusedIsRecorded(t *testing.T) {
 		{"GET", "/api/v1/predictions?model=flights&unseal=true", "", true, 422, "unseal flights refused " + listed},
 		{"GET", "/api/v1/predictions/" + id, "", true, 200, "read flights  " + byID + id},
 		{"GET", "/api/v1/predictions/" + canaryText, "", true, 404, ""},
+		{"POST", "/api/v1/keys/rotate", "", true, 403, "keys.rotate  refused "},
+		{"POST", "/api/v1/keys/forget", `{"subject":"` + canaryText + `"}`, true, 403, "keys.forget  refused "},
 	} {
 		if status := ask(c.method, c.path, c.body, c.elsewhere); status != c.status {
 			t.Errorf("%s %s: %d, want %d", c.method, c.path, status, c.status)
@@ -263,5 +266,8 @@ func TestWhoWasRefusedIsRecorded(t *testing.T) {
 		if status := ask("POST", "/v2/models/flights/explain", flightBody(canaryText, canaryNumber), elsewhere); status != http.StatusServiceUnavailable {
 			t.Errorf("unrecorded: %d", status)
 		}
+	}
+	if status := ask("POST", "/api/v1/keys/rotate", "", true); status != http.StatusServiceUnavailable {
+		t.Errorf("an unrecorded refusal: %d", status)
 	}
 }

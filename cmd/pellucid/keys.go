@@ -146,7 +146,7 @@ func (s *server) forget(ctx context.Context, tenant, subject string) (int, error
 
 // registerKeys lets the keys be kept while the server has them.
 func (s *server) registerKeys(e *echo.Echo) {
-	e.POST("/api/v1/keys/rotate", s.administer(func(ctx context.Context, _ string) (any, error) {
+	e.POST("/api/v1/keys/rotate", s.administer("keys.rotate", func(ctx context.Context, _ string) (any, error) {
 		r, err := s.keyring.open()
 		if err != nil {
 			return nil, err
@@ -154,7 +154,7 @@ func (s *server) registerKeys(e *echo.Echo) {
 		return map[string]string{"rotated": collector.DefaultTenant},
 			s.act(ctx, audit.Entry{Action: "keys.rotate", Tenant: collector.DefaultTenant}, func() error { return r.Rotate(collector.DefaultTenant) })
 	}))
-	e.POST("/api/v1/keys/forget", s.administer(func(ctx context.Context, subject string) (any, error) {
+	e.POST("/api/v1/keys/forget", s.administer("keys.forget", func(ctx context.Context, subject string) (any, error) {
 		if subject == "" {
 			return nil, usage(errors.New("subject is missing"))
 		}
@@ -167,12 +167,18 @@ func (s *server) registerKeys(e *echo.Echo) {
 	}))
 }
 
-// administer answers a request of who may unseal. No answer repeats the subject.
-func (s *server) administer(do func(ctx context.Context, subject string) (any, error)) echo.HandlerFunc {
+// administer answers a request of who may unseal; the refusal of another is recorded
+// before it is told. No answer repeats the subject.
+func (s *server) administer(action string, do func(ctx context.Context, subject string) (any, error)) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		said := func(status int, err error) error { return c.JSON(status, map[string]string{"error": err.Error()}) }
 		ctx := c.Request().Context()
 		if !mayUnseal(ctx) {
+			// What was asked for is not read: it is a stranger's, and may be long.
+			if err := s.audited().refused(ctx, action, "", "", errMayNotUnseal); !errors.Is(err, errMayNotUnseal) {
+				s.log.ErrorContext(ctx, "keep the keys", "path", c.Path(), "error", err)
+				return said(http.StatusServiceUnavailable, err)
+			}
 			return said(http.StatusForbidden, errMayNotUnseal)
 		}
 		var body struct {
