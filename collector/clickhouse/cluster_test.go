@@ -46,6 +46,18 @@ func (s *shard) stop(t *testing.T) {
 	}
 }
 
+// users adds to the configuration of a server's users, from its next start.
+func (s *shard) users(t *testing.T, xml string) {
+	t.Helper()
+	dir := filepath.Join(s.cfg.Dir, "users.d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "more.xml"), []byte("<clickhouse>"+xml+"</clickhouse>"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // twoShards starts two engines that know each other as the shards of a cluster "pair".
 func twoShards(t *testing.T) []*shard {
 	t.Helper()
@@ -282,6 +294,74 @@ func TestBreakingTableSettingsOnCluster(t *testing.T) {
 	shards[1].start(t)
 	reopen("a default that does not sync", true, 1, "fsync_after_insert")
 	reopen("where that is not asked for", false, 1)
+}
+
+// TestSettingsOfAServer: what a server or a user's profile has for its own is overruled by
+// what statements say; one that does not let them is refused at the start, by name.
+func TestSettingsOfAServer(t *testing.T) {
+	const defaults = "<async_insert>1</async_insert><wait_for_async_insert>0</wait_for_async_insert><insert_deduplicate>0</insert_deduplicate>" +
+		"<deduplicate_blocks_in_dependent_materialized_views>0</deduplicate_blocks_in_dependent_materialized_views>"
+	profiles := map[string]string{
+		"free":        defaults,
+		"constrained": "<async_insert>1</async_insert><constraints><async_insert><const/></async_insert></constraints>",
+		"bounded":     "<async_insert>1</async_insert><constraints><async_insert><min>1</min></async_insert></constraints>",
+		"readonly":    "<readonly>1</readonly>",
+	}
+	own := shard{cfg: embedded.Config{Dir: t.TempDir(), ChildCommand: embeddedtest.ChildCommand(t), Log: quiet()}}
+	var all, users strings.Builder
+	for name, profile := range profiles {
+		fmt.Fprintf(&all, "<%[1]s>%[2]s</%[1]s>", name, profile)
+		fmt.Fprintf(&users, "<%[1]s><password>secret</password><profile>%[1]s</profile><quota>default</quota><networks><ip>127.0.0.1</ip></networks></%[1]s>", name)
+	}
+	own.users(t, "<profiles>"+all.String()+"</profiles><users>"+users.String()+"</users>")
+	own.start(t)
+	defer own.stop(t)
+	env := own.engine.Env()
+	as := func(user, password string) string {
+		return fmt.Sprintf("clickhouse://%s:%s@127.0.0.1:%d/default", user, password, env.Port)
+	}
+	s, m := openDSN(t, as(env.AdminUser, env.AdminPassword)), newMaker(t)
+	records := []collector.Record{m.schemaRecord(t), record(m.prediction(t, 10, base))}
+	for name := range profiles {
+		got, err := Open(t.Context(), Config{DSN: as(name, "secret")})
+		if name != "free" {
+			if err == nil {
+				err = errors.Join(errors.New("opened"), got.Close())
+			}
+			if text := err.Error(); !strings.Contains(text, "async_insert") || !strings.Contains(text, `"`+name+`"`) || !strings.Contains(text, "does not let") {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := writer(t, got, WriterConfig{})
+		for range 3 {
+			// Seen at once and counted once: neither is so where the profile's settings hold.
+			write(t, w, "b", records...)
+			if n := number(t, s, "SELECT count() FROM predictions"); n != 10 {
+				t.Errorf("%g rows", n)
+			}
+		}
+		if err := got.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	shards, _ := openPair(t)
+	shards[1].stop(t)
+	shards[1].users(t, "<profiles><default>"+profiles["constrained"]+"</default></profiles>")
+	shards[1].start(t)
+	for i, want := range []string{"async_insert = 1 whatever a statement asks for", "does not let user"} {
+		env := shards[i].engine.Env()
+		store, err := Open(t.Context(), Config{DSN: fmt.Sprintf("clickhouse://%s:%s@127.0.0.1:%d/default", env.AdminUser, env.AdminPassword, env.Port), Cluster: "pair"})
+		if err == nil {
+			err = errors.Join(errors.New("opened"), store.Close())
+		}
+		if !strings.Contains(err.Error(), want) || i == 0 && !strings.Contains(err.Error(), fmt.Sprintf(":%d ", shards[1].engine.Env().Port)) {
+			t.Errorf("from server %d: %v", i, err)
+		}
+	}
 }
 
 // spread fails where one of the shards has all rows of a table, or none.

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,6 +63,7 @@ type Store struct {
 	conn    driver.Conn
 	version string
 	cluster cluster
+	user    string
 	synced  bool
 	bins    func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
 	clear   func(ctx context.Context) (field func(f *collector.Field, value string) ([]string, error), id func(value string) ([]string, error))
@@ -114,6 +116,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		conn: conn, bins: cfg.Bins, clear: cfg.Clear, synced: cfg.Synced, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
 		modelIDs: map[string]modelSchemas{}, inUse: map[string]bool{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
+		user: opts.Auth.Username,
 	}
 	s.spansUnsure.Store(time.Now().UnixNano())
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
@@ -175,6 +178,11 @@ func loopback(addrs []string) bool {
 
 func (s *Store) check(ctx context.Context, cfg Config, addr string) error {
 	if err := s.conn.QueryRow(ctx, "SELECT version()").Scan(&s.version); err != nil {
+		var ex *ch.Exception
+		if errors.As(err, &ex) && (ex.Code == settingConstrained || ex.Code == readOnly) {
+			return fmt.Errorf("clickhouse %s does not let user %q choose the settings of its inserts, without which acknowledged rows can be lost or doubled: "+
+				"give it a profile that is not readonly and has no constraints on %s: %w", addr, s.user, strings.Join(settingNames(), ", "), err)
+		}
 		return fmt.Errorf("ask clickhouse %s for its version: %w", addr, unavailable(err))
 	}
 	if err := embedded.CheckVersion("server "+addr, s.version); err != nil && !cfg.AllowOldServer {
@@ -183,7 +191,43 @@ func (s *Store) check(ctx context.Context, cfg Config, addr string) error {
 	if err := s.checkCluster(ctx); err != nil {
 		return err
 	}
+	if err := s.checkSettings(ctx); err != nil {
+		return err
+	}
 	return s.checkTables(ctx)
+}
+
+// Codes of a server that lets a user not choose a setting: READONLY, SETTING_CONSTRAINT_VIOLATION.
+const readOnly, settingConstrained = 164, 452
+
+func settingNames() []string {
+	var out []string
+	for name := range settings {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// checkSettings refuses a server that does not go by the settings of our statements. One
+// that is asked by another, as a shard is, quietly takes its own where its user's profile
+// has constraints; so each is asked in the way that inserts reach it.
+func (s *Store) checkSettings(ctx context.Context) error {
+	rows, err := s.conn.Query(ctx, "SELECT "+serverName+", name, value FROM "+s.cluster.system("settings")+" WHERE name IN (?)", settingNames())
+	if err != nil {
+		return fmt.Errorf("read the settings in force: %w", unavailable(err))
+	}
+	return scanAll(rows, func() error {
+		var server, name, value string
+		if err := rows.Scan(&server, &name, &value); err != nil {
+			return fmt.Errorf("read the settings in force: %w", err)
+		}
+		if want := fmt.Sprint(settings[name]); value != want {
+			return fmt.Errorf("server %s has %s = %s whatever a statement asks for, and not %s, without which acknowledged rows can be lost or doubled: "+
+				"take the constraint on it out of the profile of the cluster's user", server, name, value, want)
+		}
+		return nil
+	})
 }
 
 // serverName tells the servers of a cluster apart, several on one machine too.
