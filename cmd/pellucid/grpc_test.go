@@ -108,13 +108,22 @@ func TestRecorder(t *testing.T) {
 	if details := st.Details(); st.Code() != codes.InvalidArgument || !strings.Contains(st.Message(), `no feature "z"`) || len(details) != 1 || details[0].(*pellucidv1.RecordPredictionsResponse).GetRefused() != 1 {
 		t.Errorf("all refused: %v", err)
 	}
+	// Features beyond capture.body are left out, which is said.
+	big := made("big")
+	big.Model, big.Features["c"] = "large", structpb.NewStringValue(strings.Repeat("x", 1<<20+1))
+	big.Features["m"] = numeric(7)
+	if got, err = client.RecordPredictions(t.Context(), &pellucidv1.RecordPredictionsRequest{Predictions: []*pellucidv1.Prediction{big}}); err != nil ||
+		got.GetAccepted() != 1 || got.GetResults()[0].GetCapture() != "cut" {
+		t.Errorf("large features: %v, %v", got, err)
+	}
 	if n := sql(t, r.database(t), "SELECT count(), uniqExact(id) FROM predictions WHERE model = 'far'"); strings.Join(strings.Fields(n), " ") != "2 2" {
 		t.Errorf("stored %s", n)
 	}
 	labels, err := client.RecordFeedback(t.Context(), &pellucidv1.RecordFeedbackRequest{Labels: []*pellucidv1.Label{
 		{PredictionId: "b", Label: numeric(0), ObservedAt: timestamppb.Now()}, {ExternalId: "o-a", Label: structpb.NewBoolValue(false)}, {PredictionId: "b"}, {Label: numeric(1)},
+		{ExternalId: "o-a", Model: strings.Repeat("m", 1025), Label: numeric(1)},
 	}})
-	if err != nil || labels.GetAccepted() != 2 || labels.GetRefused() != 2 {
+	if err != nil || labels.GetAccepted() != 2 || labels.GetRefused() != 3 {
 		t.Errorf("%v %v", labels, err)
 	}
 	if _, err = client.RecordFeedback(t.Context(), &pellucidv1.RecordFeedbackRequest{Labels: []*pellucidv1.Label{{}}}); status.Code(err) != codes.InvalidArgument {
@@ -363,6 +372,19 @@ func TestInferenceByStream(t *testing.T) {
 	}
 	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last request: %v", err)
+	}
+	// What was refused within it is counted as it is of calls.
+	_, metrics, _ := r.call(t, "GET", "/metrics", "")
+	counted := 0
+	for line := range strings.Lines(string(metrics)) {
+		if strings.HasPrefix(line, "ml_server_requests_refused_total{") && strings.Contains(line, `/ModelStreamInfer"`) && strings.Contains(line, `status_code="404"`) {
+			if _, err := fmt.Sscan(line[strings.LastIndex(line, " "):], &counted); err != nil {
+				t.Fatal(line, err)
+			}
+		}
+	}
+	if want := 3 * len(cases); counted != want {
+		t.Errorf("%d refused requests of the stream are counted, not %d", counted, want)
 	}
 	r.stored(t)
 	if n := sql(t, r.database(t), "SELECT uniqExact(id) FROM predictions WHERE id IN ('"+strings.Join(ids, "','")+"')"); n != fmt.Sprint(len(ids)) {

@@ -147,6 +147,8 @@ func (s *Server) label(l *Label, now time.Time) (collector.Feedback, error) {
 		return f, fail(http.StatusBadRequest, "give either prediction_id or external_id")
 	case len(l.PredictionID) > maxID || len(l.ExternalID) > maxExternalID:
 		return f, fail(http.StatusBadRequest, "the id is longer than %d bytes", maxID)
+	case len(l.Model) > maxID:
+		return f, fail(http.StatusBadRequest, "the model's name is longer than %d bytes", maxID)
 	case strings.HasPrefix(l.PredictionID, "trace:"):
 		return f, fail(http.StatusBadRequest, "a trace is no prediction: give the prediction's id")
 	}

@@ -110,7 +110,10 @@ func (i *inferer) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.Mod
 		res, done, err := i.infer(ctx, req)
 		out := &inference.ModelStreamInferResponse{InferResponse: res}
 		if err != nil {
-			_, out.ErrorMessage, _ = proxy.Failure(err)
+			var httpStatus int
+			httpStatus, out.ErrorMessage, _ = proxy.Failure(err)
+			// The call itself goes on and ends well: guard does not see this.
+			i.proxy.Refused(ctx, inference.GRPCInferenceService_ModelStreamInfer_FullMethodName, httpOf(codeOf(httpStatus)))
 			out.InferResponse = &inference.ModelInferResponse{ModelName: req.GetModelName(), ModelVersion: req.GetModelVersion(), Id: req.GetId()}
 			out.InferResponse.Parameters = map[string]*inference.InferParameter{paramPredictionID: text(done.PredictionID), paramCapture: text(done.Captured)}
 		}

@@ -48,7 +48,7 @@ func (r *recorder) RecordPredictions(ctx context.Context, req *pellucidv1.Record
 			out.Id, out.Error = list[i].GetId(), unread[i].Error()
 			res.Refused++
 		case x.Status == collector.ImportAccepted:
-			out.Outcome = pellucidv1.Outcome_OUTCOME_ACCEPTED
+			out.Outcome, out.Capture = pellucidv1.Outcome_OUTCOME_ACCEPTED, x.Capture
 			res.Accepted++
 		case x.Status == collector.ImportDuplicate:
 			out.Outcome = pellucidv1.Outcome_OUTCOME_DUPLICATE
