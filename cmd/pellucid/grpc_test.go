@@ -120,7 +120,10 @@ func TestRecorder(t *testing.T) {
 		t.Errorf("stored %s", n)
 	}
 	labels, err := client.RecordFeedback(t.Context(), &pellucidv1.RecordFeedbackRequest{Labels: []*pellucidv1.Label{
-		{PredictionId: "b", Label: numeric(0), ObservedAt: timestamppb.Now()}, {ExternalId: "o-a", Label: structpb.NewBoolValue(false)}, {PredictionId: "b"}, {Label: numeric(1)},
+		{PredictionId: "b", Label: numeric(0), ObservedAt: timestamppb.Now()},
+		{ExternalId: "o-a", Label: structpb.NewBoolValue(false)},
+		{PredictionId: "b"},
+		{Label: numeric(1)},
 		{ExternalId: "o-a", Model: strings.Repeat("m", 1025), Label: numeric(1)},
 	}})
 	if err != nil || labels.GetAccepted() != 2 || labels.GetRefused() != 3 {

@@ -287,26 +287,27 @@ func (r *Ring) write(list ...*wrapped) error {
 	}
 	// What of it is on disk cannot be known: another file takes its place, now or the
 	// next time.
-	if err := r.renew(b); err != nil {
+	if _, err := r.renew(b); err != nil {
 		return errors.Join(r.broken, err)
 	}
 	return nil
 }
 
 // renew puts another file in the place of that of tenants. Where that fails nothing is
-// added to the old one any more, to which the name may not lead. The caller holds mu.
-func (r *Ring) renew(b []byte) error {
+// added to the old one any more if placed, as the name may not lead to it. The caller
+// holds mu.
+func (r *Ring) renew(b []byte) (placed bool, err error) {
 	f, placed, err := replace(r.disk, filepath.Join(r.dir, tenantsFile), b)
 	if err != nil {
 		err = fmt.Errorf("write %q anew: %w", tenantsFile, err)
 		if placed {
 			r.broken = err
 		}
-		return err
+		return placed, err
 	}
 	_ = r.file.Close() // nothing of it is needed any more
 	r.file, r.content, r.broken = f, b, nil
-	return nil
+	return true, nil
 }
 
 func (r *Ring) known(name string) *tenant {
@@ -402,9 +403,8 @@ func (r *Ring) rewrap(kek cipher.AEAD, id keyID) error {
 		copy(w.sealed[:], kek.Seal(nil, w.nonce[:], key, w.bound()))
 		b = w.append(b)
 	}
-	before := r.broken
-	if err := r.renew(b); err != nil {
-		if r.broken != before {
+	if placed, err := r.renew(b); err != nil {
+		if placed {
 			return fmt.Errorf("the next start may need either key-encryption key: %w", err)
 		}
 		return err
