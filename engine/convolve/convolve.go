@@ -160,6 +160,7 @@ func fill(row []float32, v float32) {
 type room struct {
 	v       []float32
 	offsets []int
+	edges   []edge
 	tile    tile
 	line    line
 	strip   strip

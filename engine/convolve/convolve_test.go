@@ -299,6 +299,87 @@ func TestEach(t *testing.T) {
 	sameByKernels(t, results)
 }
 
+// slidable is a random geometry that slides take: windows that meet edges, and images that
+// are smaller than windows among them.
+func slidable(r *rand.Rand) Window {
+	w := Window{Batch: 1 + r.IntN(2), Height: 1 + r.IntN(12), Channels: 1 + r.IntN(70), Dilations: [2]int{1, 1}}
+	w.Kernel = [2]int{1 + r.IntN(6), 3 + 2*r.IntN(2)}
+	w.Width = w.Kernel[1] + r.IntN(40)
+	for d, size := range []int{w.Height, w.Width} {
+		w.Strides[d] = 1 + r.IntN(2)
+		w.Before[d] = r.IntN(w.Kernel[d])
+		windows := 1 + (size+w.Before[d]-1)/w.Strides[d] // as many as begin within
+		if d == 0 {
+			w.Lines = 1 + r.IntN(windows)
+		} else {
+			w.Across = 1 + r.IntN(windows)
+		}
+	}
+	return w
+}
+
+// copied is what the kernels make that load each element once a tap, of a padded copy.
+func copied(e *Each, w *Window, src []float32, end Finish) []float32 {
+	other := *e
+	other.finite = false
+	dst := make([]float32, w.Batch*w.Lines*w.Across*w.Channels)
+	other.Convolve(1, w, dst, src, end)
+	return dst
+}
+
+// TestSlides holds the kernels that slide against those that do not: the same numbers,
+// for one thread and three, by AVX2 and AVX-512.
+func TestSlides(t *testing.T) {
+	results := map[string][][]float32{}
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(11, 12))
+		var all [][]float32
+		slid := 0
+		for range 600 {
+			w := slidable(r)
+			src, weights := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, w.Channels*w.taps())
+			e := NewEach(w.Channels, w.taps(), weights, noise(r, w.Channels))
+			if u := w.upright(); e.slide(&u) != nil {
+				slid++
+			}
+			end := ends(r, 0)
+			want := copied(e, &w, src, end)
+			for threads := 1; threads <= 3; threads += 2 {
+				guard, dst := guarded(len(want))
+				e.Convolve(threads, &w, dst, src, end)
+				held(t, guard)
+				if !slices.Equal(dst, want) {
+					t.Fatalf("%+v, %d threads: other numbers than from a padded copy", w, threads)
+				}
+			}
+			all = append(all, want)
+		}
+		if kernels != nil && slid < 500 {
+			t.Fatalf("only %d of 600 slid", slid)
+		}
+		results[t.Name()] = all
+	})
+	sameByKernels(t, results)
+}
+
+// TestWeightsThatAreNoNumbers meet padding too: zero times infinity is none.
+func TestWeightsThatAreNoNumbers(t *testing.T) {
+	onEach(t, func(t *testing.T) {
+		weights := make([]float32, 9)
+		weights[0] = float32(math.Inf(1)) // of the tap above and before
+		e := NewEach(1, 9, weights, nil)
+		w := Window{Batch: 1, Height: 3, Width: 3, Channels: 1, Lines: 3, Across: 3, Kernel: [2]int{3, 3}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{1, 1}}
+		src, dst := make([]float32, 9), make([]float32, 9)
+		fill(src, 1)
+		e.Convolve(1, &w, dst, src, Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))})
+		for i, v := range dst {
+			if meets := i < 3 || i%3 == 0; meets != (v != v) {
+				t.Fatalf("element %d is %v", i, v)
+			}
+		}
+	})
+}
+
 // TestNotNumbersStay: windows that meet one give one, bounds or not; others do not.
 func TestNotNumbersStay(t *testing.T) {
 	onEach(t, func(t *testing.T) {
@@ -405,16 +486,22 @@ func BenchmarkFilter(b *testing.B) {
 	}
 }
 
+// BenchmarkEach has the depthwise convolutions of a MobileNetV2 and of PP-OCR's
+// classifier and recogniser: height, width, channels, kernel, strides.
 func BenchmarkEach(b *testing.B) {
-	for _, s := range [][3]int{{48, 64, 3}, {48, 24, 3}, {24, 96, 5}, {10, 480, 5}} {
+	for _, s := range [][6]int{
+		{112, 112, 32, 3, 1, 1}, {112, 112, 96, 3, 2, 2}, {56, 56, 144, 3, 1, 1}, {56, 56, 144, 3, 2, 2}, {28, 28, 192, 3, 1, 1},
+		{14, 14, 384, 3, 1, 1}, {14, 14, 576, 3, 2, 2}, {7, 7, 960, 3, 1, 1}, {24, 96, 8, 3, 2, 1}, {12, 96, 24, 3, 2, 1}, {6, 96, 40, 5, 1, 1},
+		{6, 96, 96, 5, 2, 1}, {24, 24, 96, 5, 1, 1}, {28, 28, 120, 5, 1, 1}, {56, 56, 72, 5, 2, 2}, {14, 14, 512, 3, 1, 1}, {14, 14, 528, 3, 1, 1}, {28, 28, 256, 3, 1, 1}, {56, 56, 128, 3, 1, 1}, {7, 7, 1024, 3, 1, 1}, {10, 10, 480, 5, 1, 1},
+	} {
 		b.Run(fmt.Sprint(s), func(b *testing.B) {
-			w := Window{Batch: 1, Height: s[0], Width: s[0], Channels: s[1], Lines: s[0], Across: s[0], Kernel: [2]int{s[2], s[2]}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1}, Before: [2]int{s[2] / 2, s[2] / 2}}
-			e := NewEach(s[1], s[2]*s[2], make([]float32, s[1]*s[2]*s[2]), nil)
-			dst, src := make([]float32, s[0]*s[0]*s[1]), make([]float32, s[0]*s[0]*s[1])
+			w := Window{Batch: 1, Height: s[0], Width: s[1], Channels: s[2], Lines: (s[0]-1)/s[4] + 1, Across: (s[1]-1)/s[5] + 1, Kernel: [2]int{s[3], s[3]}, Strides: [2]int{s[4], s[5]}, Dilations: [2]int{1, 1}, Before: [2]int{s[3] / 2, s[3] / 2}}
+			e := NewEach(s[2], s[3]*s[3], make([]float32, s[2]*s[3]*s[3]), nil)
+			dst, src := make([]float32, w.Lines*w.Across*s[2]), make([]float32, s[0]*s[1]*s[2])
 			for b.Loop() {
-				e.Convolve(1, &w, dst, src, Finish{})
+				e.Convolve(1, &w, dst, src, Finish{High: 6})
 			}
-			flops := 2 * float64(len(dst)*s[2]*s[2])
+			flops := 2 * float64(len(dst)*s[3]*s[3])
 			b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
 		})
 	}

@@ -12,6 +12,8 @@ type Each struct {
 	weights, bias  []float32
 	// largest says that windows' largest elements are wanted.
 	largest bool
+	// finite says that all weights are numbers.
+	finite bool
 }
 
 // NewEach lays out weights [channels, taps] and, unless it is nil, a bias for each.
@@ -21,9 +23,12 @@ func NewEach(channels, taps int, weights, bias []float32) *Each {
 	}
 	e := &Each{channels: channels, taps: taps, weights: make([]float32, channels*taps), bias: make([]float32, channels)}
 	copy(e.bias, bias)
+	e.finite = true
 	for c := range channels {
 		for t := range taps {
-			e.weights[t*channels+c] = weights[c*taps+t]
+			v := weights[c*taps+t]
+			e.weights[t*channels+c] = v
+			e.finite = e.finite && v-v == 0
 		}
 	}
 	return e
@@ -53,7 +58,27 @@ type line struct {
 	low      float32
 	high     float32
 	table    unsafe.Pointer // the mask of AVX2 for the last channels
+	// What follows is of slides only. There srcStep is from one element to the next,
+	// offsets and taps are of rows, and windows those of a line that meet no edge.
+	lines, srcLine uintptr
+	// before and after are how many windows of a line meet its edges.
+	before, after uintptr
+	edges         unsafe.Pointer
+	first         uintptr // bytes from a line's first element to the windows that meet none
+	left, edge    uintptr // the kernel's own
 }
+
+// edge is a window that meets a line's edge: the bytes to its first element there is and
+// to the weight of that one, the taps of a row that it has, and the bytes from behind
+// their weights to the next row's.
+type edge struct{ src, weights, taps, skip int }
+
+// mostSlide bounds the taps a row, and the steps between windows, of slides.
+const mostSlide, mostSlideStride = 5, 2
+
+// slideKernels are by the taps of a window's row and by the elements from one window to
+// the next; where there is none there is nil.
+type slideKernels [mostSlide + 1][mostSlideStride + 1]func(*byte)
 
 // Convolve joins each channel's windows in dst, which has an element for each window
 // and channel, on up to threads threads. It panics where sizes contradict each other.
@@ -69,6 +94,7 @@ func (e *Each) Convolve(threads int, w *Window, dst, src []float32, end Finish) 
 	}
 	j := jobs.Get().(*job)
 	j.w, j.each, j.dst, j.src, j.end, j.padding = w.upright(), e, dst, src, end, padding
+	j.slide = e.slide(&j.w)
 	j.byStrips(threads)
 	j.release()
 }
@@ -104,6 +130,95 @@ func (e *Each) strip(w *Window, s *strip, dst []float32, end Finish) {
 		}
 	}
 	end.apply(w, s, dst, e.channels)
+}
+
+// slide is the kernel for a window's form, nil where none has it. Those leave out the taps
+// that meet padding, which add nothing where all weights are numbers.
+func (e *Each) slide(w *Window) func(*byte) {
+	if kernels == nil || e.largest || !e.finite || w.Dilations != [2]int{1, 1} || w.Kernel[1] > mostSlide || w.Strides[1] > mostSlideStride {
+		return nil
+	}
+	for d, size := range [2]int{w.Height, w.Width} {
+		// Each window meets the image.
+		last := ([2]int{w.Lines, w.Across}[d]-1)*w.Strides[d] - w.Before[d]
+		if w.Before[d] >= w.Kernel[d] || last >= size {
+			return nil
+		}
+	}
+	if w.Kernel[1] > w.Width { // some could meet both ends of a line
+		return nil
+	}
+	return kernels.slides[w.Kernel[1]][w.Strides[1]]
+}
+
+// slides computes a strip of windows of the images where they lie.
+func (e *Each) slides(slide func(*byte), w *Window, s *strip, dst, src []float32, end Finish) {
+	r := rooms.Get().(*room)
+	defer r.release()
+	c := 4 * e.channels
+	before, after := r.edgesOf(w, c)
+	for i := s.image; i < s.image+s.images; i++ {
+		for y := s.line; y < s.line+s.lines; {
+			from, to, lines := w.alike(y, s.line+s.lines)
+			r.offsets = r.offsets[:0]
+			for k := range to - from {
+				r.offsets = append(r.offsets, k*w.Width*c)
+			}
+			top := y*w.Strides[0] - w.Before[0] + from
+			// Nothing is read beyond the last line's windows, nor written.
+			_ = src[(i*w.Height+top+(lines-1)*w.Strides[0]+to-from)*w.Width*e.channels-1]
+			_ = dst[(i*w.Lines+y+lines)*w.Across*e.channels-1]
+			r.line = line{
+				dst: pointer(dst, (i*w.Lines+y)*w.Across*e.channels), dstStep: uintptr(c),
+				src: pointer(src, (i*w.Height+top)*w.Width*e.channels), srcStep: uintptr(c),
+				weights: pointer(e.weights, from*w.Kernel[1]*e.channels), wStep: uintptr(c),
+				offsets: unsafe.Pointer(&r.offsets[0]), taps: uintptr(to - from), windows: uintptr(w.Across - before - after),
+				channels: uintptr(e.channels), bias: pointer(e.bias, 0), low: end.Low, high: end.High,
+				table: unsafe.Pointer(&masks[16-e.channels%8]), lines: uintptr(lines), srcLine: uintptr(w.Strides[0] * w.Width * c),
+				before: uintptr(before), after: uintptr(after), edges: unsafe.Pointer(unsafe.SliceData(r.edges)),
+				first: uintptr(max(before*w.Strides[1]-w.Before[1], 0) * c),
+			}
+			slide((*byte)(unsafe.Pointer(&r.line)))
+			y += lines
+		}
+	}
+	end.apply(w, s, dst, e.channels)
+}
+
+// alike says which rows of the windows of line y the image has, and how many lines have
+// the same from there on, up to but without the end.
+func (w *Window) alike(y, end int) (from, to, lines int) {
+	rows := func(y int) (from, to int) {
+		top := y*w.Strides[0] - w.Before[0]
+		return max(-top, 0), min(w.Height-top, w.Kernel[0])
+	}
+	from, to = rows(y)
+	for lines = 1; y+lines < end; lines++ {
+		if f, t := rows(y + lines); f != from || t != to || f > 0 {
+			break
+		}
+	}
+	return from, to, lines
+}
+
+// edgesOf finds the windows of a line that meet its edges: how many there are before the
+// others and after them.
+func (r *room) edgesOf(w *Window, c int) (before, after int) {
+	r.edges = r.edges[:0]
+	for i := range w.Across {
+		x := i*w.Strides[1] - w.Before[1]
+		from, to := max(-x, 0), min(w.Width-x, w.Kernel[1])
+		switch {
+		case from > 0:
+			before++
+		case to < w.Kernel[1]:
+			after++
+		default:
+			continue
+		}
+		r.edges = append(r.edges, edge{src: (x + from) * c, weights: from * c, taps: to - from, skip: (w.Kernel[1] - to + from) * c})
+	}
+	return before, after
 }
 
 // run computes a line.

@@ -16,6 +16,7 @@ type job struct {
 	// of one, perImage of which are to an image.
 	threads, count, step, images, lines, perImage int
 	padding                                       float32
+	slide                                         func(*byte) // of each, which then needs no padding
 	strips, parts, squares                        func(part int)
 }
 
@@ -51,6 +52,10 @@ func (j *job) doStrips(part int) {
 		s := &r.strip
 		*s = strip{image: i / j.perImage * j.images, line: i % j.perImage * j.lines}
 		s.images, s.lines = min(j.images, j.w.Batch-s.image), min(j.lines, j.w.Lines-s.line)
+		if j.slide != nil {
+			j.each.slides(j.slide, &j.w, s, j.dst, j.src, j.end)
+			continue
+		}
 		j.w.find(s, r, j.src, j.padding)
 		if j.each != nil {
 			j.each.strip(&j.w, s, j.dst, j.end)

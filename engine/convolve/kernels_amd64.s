@@ -4610,6 +4610,4612 @@ end1:
 	VZEROUPPER
 	RET
 
+// func slide512_3_1(s *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·slide512_3_1(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x10
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block14:
+	CMPQ    R11, $0x0e
+	JLT     end14
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row14:
+	VMOVUPS      (R12), Z14
+	VMOVUPS      (R12)(BX*1), Z15
+	VMOVUPS      (R12)(BX*2), Z16
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z14, Z0
+	VMOVUPS      (R15)(CX*1), Z17
+	VFMADD231PS  Z17, Z14, Z1
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z14, Z2
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z14, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z14, Z4
+	VMOVUPS      (R15)(CX*1), Z21
+	VFMADD231PS  Z21, Z14, Z5
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z14, Z6
+	VFMADD231PS  Z17, Z15, Z0
+	VFMADD231PS  Z18, Z15, Z1
+	VFMADD231PS  Z19, Z15, Z2
+	VFMADD231PS  Z20, Z15, Z3
+	VFMADD231PS  Z21, Z15, Z4
+	VFMADD231PS  Z22, Z15, Z5
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z15, Z6
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z19, Z16, Z1
+	VFMADD231PS  Z20, Z16, Z2
+	VFMADD231PS  Z21, Z16, Z3
+	VFMADD231PS  Z22, Z16, Z4
+	VFMADD231PS  Z17, Z16, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z17, Z14, Z7
+	VFMADD231PS  Z18, Z14, Z8
+	VMOVUPS      (R15)(CX*1), Z17
+	VFMADD231PS  Z17, Z14, Z9
+	VMOVUPS      (R15)(CX*2), Z19
+	VFMADD231PS  Z19, Z14, Z10
+	VMOVUPS      (R15)(DX*1), Z20
+	VFMADD231PS  Z20, Z14, Z11
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z21
+	VFMADD231PS  Z21, Z14, Z12
+	VMOVUPS      (R15)(CX*1), Z22
+	VFMADD231PS  Z22, Z14, Z13
+	VFMADD231PS  Z18, Z15, Z7
+	VFMADD231PS  Z17, Z15, Z8
+	VFMADD231PS  Z19, Z15, Z9
+	VFMADD231PS  Z20, Z15, Z10
+	VFMADD231PS  Z21, Z15, Z11
+	VFMADD231PS  Z22, Z15, Z12
+	VMOVUPS      (R15)(CX*2), Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z17, Z16, Z7
+	VFMADD231PS  Z19, Z16, Z8
+	VFMADD231PS  Z20, Z16, Z9
+	VFMADD231PS  Z21, Z16, Z10
+	VFMADD231PS  Z22, Z16, Z11
+	VFMADD231PS  Z14, Z16, Z12
+	VMOVUPS      (R15)(DX*1), Z14
+	VFMADD231PS  Z14, Z16, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          block14
+
+end14:
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Z7
+	VMOVUPS      (R12)(BX*1), Z8
+	VMOVUPS      (R12)(BX*2), Z9
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z10
+	VFMADD231PS  Z10, Z7, Z0
+	VMOVUPS      (R15)(CX*1), Z10
+	VFMADD231PS  Z10, Z7, Z1
+	VMOVUPS      (R15)(CX*2), Z11
+	VFMADD231PS  Z11, Z7, Z2
+	VMOVUPS      (R15)(DX*1), Z12
+	VFMADD231PS  Z12, Z7, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z13
+	VFMADD231PS  Z13, Z7, Z4
+	VMOVUPS      (R15)(CX*1), Z14
+	VFMADD231PS  Z14, Z7, Z5
+	VMOVUPS      (R15)(CX*2), Z15
+	VFMADD231PS  Z15, Z7, Z6
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z11, Z8, Z1
+	VFMADD231PS  Z12, Z8, Z2
+	VFMADD231PS  Z13, Z8, Z3
+	VFMADD231PS  Z14, Z8, Z4
+	VFMADD231PS  Z15, Z8, Z5
+	VMOVUPS      (R15)(DX*1), Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z11, Z9, Z0
+	VFMADD231PS  Z12, Z9, Z1
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z14, Z9, Z3
+	VFMADD231PS  Z15, Z9, Z4
+	VFMADD231PS  Z7, Z9, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z7
+	VFMADD231PS  Z7, Z9, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Z4
+	VMOVUPS      (R12)(BX*1), Z5
+	VMOVUPS      (R12)(BX*2), Z6
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z7
+	VFMADD231PS  Z7, Z4, Z0
+	VMOVUPS      (R15)(CX*1), Z7
+	VFMADD231PS  Z7, Z4, Z1
+	VMOVUPS      (R15)(CX*2), Z8
+	VFMADD231PS  Z8, Z4, Z2
+	VMOVUPS      (R15)(DX*1), Z9
+	VFMADD231PS  Z9, Z4, Z3
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z8, Z5, Z1
+	VFMADD231PS  Z9, Z5, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z9, Z6, Z1
+	VFMADD231PS  Z4, Z6, Z2
+	VMOVUPS      (R15)(CX*1), Z4
+	VFMADD231PS  Z4, Z6, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Z2
+	VMOVUPS      (R12)(BX*1), Z3
+	VMOVUPS      (R12)(BX*2), Z4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z5
+	VFMADD231PS  Z5, Z2, Z0
+	VMOVUPS      (R15)(CX*1), Z5
+	VFMADD231PS  Z5, Z2, Z1
+	VFMADD231PS  Z5, Z3, Z0
+	VMOVUPS      (R15)(CX*2), Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z2, Z4, Z0
+	VMOVUPS      (R15)(DX*1), Z2
+	VFMADD231PS  Z2, Z4, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R12)(BX*1), Z2
+	VMOVUPS      (R12)(BX*2), Z3
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z4
+	VFMADD231PS  Z4, Z1, Z0
+	VMOVUPS      (R15)(CX*1), Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      (R15)(CX*2), Z1
+	VFMADD231PS  Z1, Z3, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ  72(AX), $0x00
+	JLE   end
+	MOVQ  72(AX), R9
+	MOVQ  $0x00000001, R8
+	SHLXQ R9, R8, R8
+	DECQ  R8
+	KMOVW R8, K1
+	MOVQ  104(AX), R8
+	MOVQ  R8, 152(AX)
+	MOVQ  (AX), R8
+	ADDQ  DI, R8
+	MOVQ  16(AX), R9
+	ADDQ  DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ      R11
+	JLT       restbeforeend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock14:
+	CMPQ      R11, $0x0e
+	JLT       restend14
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	VMOVAPS   Z0, Z12
+	VMOVAPS   Z0, Z13
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow14:
+	VMOVUPS.Z    (R12), K1, Z14
+	VMOVUPS.Z    (R12)(BX*1), K1, Z15
+	VMOVUPS.Z    (R12)(BX*2), K1, Z16
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z14, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VFMADD231PS  Z17, Z14, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z14, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z14, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z14, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VFMADD231PS  Z21, Z14, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z14, Z6
+	VFMADD231PS  Z17, Z15, Z0
+	VFMADD231PS  Z18, Z15, Z1
+	VFMADD231PS  Z19, Z15, Z2
+	VFMADD231PS  Z20, Z15, Z3
+	VFMADD231PS  Z21, Z15, Z4
+	VFMADD231PS  Z22, Z15, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z15, Z6
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z19, Z16, Z1
+	VFMADD231PS  Z20, Z16, Z2
+	VFMADD231PS  Z21, Z16, Z3
+	VFMADD231PS  Z22, Z16, Z4
+	VFMADD231PS  Z17, Z16, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z16, Z6
+	VFMADD231PS  Z17, Z14, Z7
+	VFMADD231PS  Z18, Z14, Z8
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VFMADD231PS  Z17, Z14, Z9
+	VMOVUPS.Z    (R15)(CX*2), K1, Z19
+	VFMADD231PS  Z19, Z14, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z20
+	VFMADD231PS  Z20, Z14, Z11
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z21
+	VFMADD231PS  Z21, Z14, Z12
+	VMOVUPS.Z    (R15)(CX*1), K1, Z22
+	VFMADD231PS  Z22, Z14, Z13
+	VFMADD231PS  Z18, Z15, Z7
+	VFMADD231PS  Z17, Z15, Z8
+	VFMADD231PS  Z19, Z15, Z9
+	VFMADD231PS  Z20, Z15, Z10
+	VFMADD231PS  Z21, Z15, Z11
+	VFMADD231PS  Z22, Z15, Z12
+	VMOVUPS.Z    (R15)(CX*2), K1, Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z17, Z16, Z7
+	VFMADD231PS  Z19, Z16, Z8
+	VFMADD231PS  Z20, Z16, Z9
+	VFMADD231PS  Z21, Z16, Z10
+	VFMADD231PS  Z22, Z16, Z11
+	VFMADD231PS  Z14, Z16, Z12
+	VMOVUPS.Z    (R15)(DX*1), K1, Z14
+	VFMADD231PS  Z14, Z16, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          restblock14
+
+restend14:
+restblock7:
+	CMPQ      R11, $0x07
+	JLT       restend7
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow7:
+	VMOVUPS.Z    (R12), K1, Z7
+	VMOVUPS.Z    (R12)(BX*1), K1, Z8
+	VMOVUPS.Z    (R12)(BX*2), K1, Z9
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z10
+	VFMADD231PS  Z10, Z7, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z10
+	VFMADD231PS  Z10, Z7, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z11
+	VFMADD231PS  Z11, Z7, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	VFMADD231PS  Z12, Z7, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z13
+	VFMADD231PS  Z13, Z7, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z14
+	VFMADD231PS  Z14, Z7, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z15
+	VFMADD231PS  Z15, Z7, Z6
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z11, Z8, Z1
+	VFMADD231PS  Z12, Z8, Z2
+	VFMADD231PS  Z13, Z8, Z3
+	VFMADD231PS  Z14, Z8, Z4
+	VFMADD231PS  Z15, Z8, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z11, Z9, Z0
+	VFMADD231PS  Z12, Z9, Z1
+	VFMADD231PS  Z13, Z9, Z2
+	VFMADD231PS  Z14, Z9, Z3
+	VFMADD231PS  Z15, Z9, Z4
+	VFMADD231PS  Z7, Z9, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z7
+	VFMADD231PS  Z7, Z9, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ      R11, $0x04
+	JLT       restend4
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow4:
+	VMOVUPS.Z    (R12), K1, Z4
+	VMOVUPS.Z    (R12)(BX*1), K1, Z5
+	VMOVUPS.Z    (R12)(BX*2), K1, Z6
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z7
+	VFMADD231PS  Z7, Z4, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z7
+	VFMADD231PS  Z7, Z4, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z8
+	VFMADD231PS  Z8, Z4, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z9
+	VFMADD231PS  Z9, Z4, Z3
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z8, Z5, Z1
+	VFMADD231PS  Z9, Z5, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z9, Z6, Z1
+	VFMADD231PS  Z4, Z6, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z4
+	VFMADD231PS  Z4, Z6, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ      R11, $0x02
+	JLT       restend2
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow2:
+	VMOVUPS.Z    (R12), K1, Z2
+	VMOVUPS.Z    (R12)(BX*1), K1, Z3
+	VMOVUPS.Z    (R12)(BX*2), K1, Z4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z5
+	VFMADD231PS  Z5, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z5
+	VFMADD231PS  Z5, Z2, Z1
+	VFMADD231PS  Z5, Z3, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z2, Z4, Z0
+	VMOVUPS.Z    (R15)(DX*1), K1, Z2
+	VFMADD231PS  Z2, Z4, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ      R11, $0x01
+	JLT       restend1
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow1:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R12)(BX*1), K1, Z2
+	VMOVUPS.Z    (R12)(BX*2), K1, Z3
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z4
+	VFMADD231PS  Z4, Z1, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z1
+	VFMADD231PS  Z1, Z3, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ      R11
+	JLT       restafterend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide512_3_2(s *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·slide512_3_2(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x10
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block14:
+	CMPQ    R11, $0x0e
+	JLT     end14
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row14:
+	VMOVUPS      (R12), Z14
+	VMOVUPS      (R12)(BX*1), Z15
+	VMOVUPS      (R12)(BX*2), Z16
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z14, Z0
+	VMOVUPS      (R15)(CX*1), Z17
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z14, Z1
+	VMOVUPS      (R15)(DX*1), Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z14, Z2
+	VMOVUPS      (R15)(CX*1), Z21
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z14, Z3
+	VFMADD231PS  Z17, Z15, Z0
+	VFMADD231PS  Z19, Z15, Z1
+	VFMADD231PS  Z21, Z15, Z2
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z15, Z3
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z20, Z16, Z1
+	VFMADD231PS  Z22, Z16, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z16, Z3
+	VFMADD231PS  Z17, Z14, Z4
+	VMOVUPS      (R15)(CX*1), Z17
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z14, Z5
+	VMOVUPS      (R15)(DX*1), Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z14, Z6
+	VMOVUPS      (R15)(CX*1), Z21
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z14, Z7
+	VFMADD231PS  Z17, Z15, Z4
+	VFMADD231PS  Z19, Z15, Z5
+	VFMADD231PS  Z21, Z15, Z6
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z15, Z7
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z20, Z16, Z5
+	VFMADD231PS  Z22, Z16, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z16, Z7
+	VFMADD231PS  Z17, Z14, Z8
+	VMOVUPS      (R15)(CX*1), Z17
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z14, Z9
+	VMOVUPS      (R15)(DX*1), Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z14, Z10
+	VMOVUPS      (R15)(CX*1), Z21
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z14, Z11
+	VFMADD231PS  Z17, Z15, Z8
+	VFMADD231PS  Z19, Z15, Z9
+	VFMADD231PS  Z21, Z15, Z10
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z15, Z11
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z20, Z16, Z9
+	VFMADD231PS  Z22, Z16, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z16, Z11
+	VFMADD231PS  Z17, Z14, Z12
+	VMOVUPS      (R15)(CX*1), Z17
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z14, Z13
+	VFMADD231PS  Z17, Z15, Z12
+	VMOVUPS      (R15)(DX*1), Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z18, Z16, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z14
+	VFMADD231PS  Z14, Z16, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x1c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          block14
+
+end14:
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Z7
+	VMOVUPS      (R12)(BX*1), Z8
+	VMOVUPS      (R12)(BX*2), Z9
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z10
+	VFMADD231PS  Z10, Z7, Z0
+	VMOVUPS      (R15)(CX*1), Z10
+	VMOVUPS      (R15)(CX*2), Z11
+	VFMADD231PS  Z11, Z7, Z1
+	VMOVUPS      (R15)(DX*1), Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z13
+	VFMADD231PS  Z13, Z7, Z2
+	VMOVUPS      (R15)(CX*1), Z14
+	VMOVUPS      (R15)(CX*2), Z15
+	VFMADD231PS  Z15, Z7, Z3
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z12, Z8, Z1
+	VFMADD231PS  Z14, Z8, Z2
+	VMOVUPS      (R15)(DX*1), Z10
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z11, Z9, Z0
+	VFMADD231PS  Z13, Z9, Z1
+	VFMADD231PS  Z15, Z9, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z10
+	VFMADD231PS  Z10, Z9, Z3
+	VFMADD231PS  Z10, Z7, Z4
+	VMOVUPS      (R15)(CX*1), Z10
+	VMOVUPS      (R15)(CX*2), Z11
+	VFMADD231PS  Z11, Z7, Z5
+	VMOVUPS      (R15)(DX*1), Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z13
+	VFMADD231PS  Z13, Z7, Z6
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z12, Z8, Z5
+	VMOVUPS      (R15)(CX*1), Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z11, Z9, Z4
+	VFMADD231PS  Z13, Z9, Z5
+	VMOVUPS      (R15)(CX*2), Z7
+	VFMADD231PS  Z7, Z9, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Z4
+	VMOVUPS      (R12)(BX*1), Z5
+	VMOVUPS      (R12)(BX*2), Z6
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z7
+	VFMADD231PS  Z7, Z4, Z0
+	VMOVUPS      (R15)(CX*1), Z7
+	VMOVUPS      (R15)(CX*2), Z8
+	VFMADD231PS  Z8, Z4, Z1
+	VMOVUPS      (R15)(DX*1), Z9
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z10
+	VFMADD231PS  Z10, Z4, Z2
+	VMOVUPS      (R15)(CX*1), Z11
+	VMOVUPS      (R15)(CX*2), Z12
+	VFMADD231PS  Z12, Z4, Z3
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z9, Z5, Z1
+	VFMADD231PS  Z11, Z5, Z2
+	VMOVUPS      (R15)(DX*1), Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z10, Z6, Z1
+	VFMADD231PS  Z12, Z6, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z4
+	VFMADD231PS  Z4, Z6, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Z2
+	VMOVUPS      (R12)(BX*1), Z3
+	VMOVUPS      (R12)(BX*2), Z4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z5
+	VFMADD231PS  Z5, Z2, Z0
+	VMOVUPS      (R15)(CX*1), Z5
+	VMOVUPS      (R15)(CX*2), Z6
+	VFMADD231PS  Z6, Z2, Z1
+	VFMADD231PS  Z5, Z3, Z0
+	VMOVUPS      (R15)(DX*1), Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z6, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z4, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R12)(BX*1), Z2
+	VMOVUPS      (R12)(BX*2), Z3
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z4
+	VFMADD231PS  Z4, Z1, Z0
+	VMOVUPS      (R15)(CX*1), Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      (R15)(CX*2), Z1
+	VFMADD231PS  Z1, Z3, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ  72(AX), $0x00
+	JLE   end
+	MOVQ  72(AX), R9
+	MOVQ  $0x00000001, R8
+	SHLXQ R9, R8, R8
+	DECQ  R8
+	KMOVW R8, K1
+	MOVQ  104(AX), R8
+	MOVQ  R8, 152(AX)
+	MOVQ  (AX), R8
+	ADDQ  DI, R8
+	MOVQ  16(AX), R9
+	ADDQ  DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ      R11
+	JLT       restbeforeend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock14:
+	CMPQ      R11, $0x0e
+	JLT       restend14
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	VMOVAPS   Z0, Z12
+	VMOVAPS   Z0, Z13
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow14:
+	VMOVUPS.Z    (R12), K1, Z14
+	VMOVUPS.Z    (R12)(BX*1), K1, Z15
+	VMOVUPS.Z    (R12)(BX*2), K1, Z16
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z14, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z14, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z14, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z14, Z3
+	VFMADD231PS  Z17, Z15, Z0
+	VFMADD231PS  Z19, Z15, Z1
+	VFMADD231PS  Z21, Z15, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z15, Z3
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z20, Z16, Z1
+	VFMADD231PS  Z22, Z16, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z16, Z3
+	VFMADD231PS  Z17, Z14, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z14, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z14, Z6
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z14, Z7
+	VFMADD231PS  Z17, Z15, Z4
+	VFMADD231PS  Z19, Z15, Z5
+	VFMADD231PS  Z21, Z15, Z6
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z15, Z7
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z20, Z16, Z5
+	VFMADD231PS  Z22, Z16, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z16, Z7
+	VFMADD231PS  Z17, Z14, Z8
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z14, Z9
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z14, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z14, Z11
+	VFMADD231PS  Z17, Z15, Z8
+	VFMADD231PS  Z19, Z15, Z9
+	VFMADD231PS  Z21, Z15, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z15, Z11
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z20, Z16, Z9
+	VFMADD231PS  Z22, Z16, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z16, Z11
+	VFMADD231PS  Z17, Z14, Z12
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z14, Z13
+	VFMADD231PS  Z17, Z15, Z12
+	VMOVUPS.Z    (R15)(DX*1), K1, Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z18, Z16, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z14
+	VFMADD231PS  Z14, Z16, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x1c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          restblock14
+
+restend14:
+restblock7:
+	CMPQ      R11, $0x07
+	JLT       restend7
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow7:
+	VMOVUPS.Z    (R12), K1, Z7
+	VMOVUPS.Z    (R12)(BX*1), K1, Z8
+	VMOVUPS.Z    (R12)(BX*2), K1, Z9
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z10
+	VFMADD231PS  Z10, Z7, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z10
+	VMOVUPS.Z    (R15)(CX*2), K1, Z11
+	VFMADD231PS  Z11, Z7, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z13
+	VFMADD231PS  Z13, Z7, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z14
+	VMOVUPS.Z    (R15)(CX*2), K1, Z15
+	VFMADD231PS  Z15, Z7, Z3
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z12, Z8, Z1
+	VFMADD231PS  Z14, Z8, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z10
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z11, Z9, Z0
+	VFMADD231PS  Z13, Z9, Z1
+	VFMADD231PS  Z15, Z9, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z10
+	VFMADD231PS  Z10, Z9, Z3
+	VFMADD231PS  Z10, Z7, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z10
+	VMOVUPS.Z    (R15)(CX*2), K1, Z11
+	VFMADD231PS  Z11, Z7, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z13
+	VFMADD231PS  Z13, Z7, Z6
+	VFMADD231PS  Z10, Z8, Z4
+	VFMADD231PS  Z12, Z8, Z5
+	VMOVUPS.Z    (R15)(CX*1), K1, Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z11, Z9, Z4
+	VFMADD231PS  Z13, Z9, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z7
+	VFMADD231PS  Z7, Z9, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ      R11, $0x04
+	JLT       restend4
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow4:
+	VMOVUPS.Z    (R12), K1, Z4
+	VMOVUPS.Z    (R12)(BX*1), K1, Z5
+	VMOVUPS.Z    (R12)(BX*2), K1, Z6
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z7
+	VFMADD231PS  Z7, Z4, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z7
+	VMOVUPS.Z    (R15)(CX*2), K1, Z8
+	VFMADD231PS  Z8, Z4, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z9
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z10
+	VFMADD231PS  Z10, Z4, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z11
+	VMOVUPS.Z    (R15)(CX*2), K1, Z12
+	VFMADD231PS  Z12, Z4, Z3
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z9, Z5, Z1
+	VFMADD231PS  Z11, Z5, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z10, Z6, Z1
+	VFMADD231PS  Z12, Z6, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z4
+	VFMADD231PS  Z4, Z6, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ      R11, $0x02
+	JLT       restend2
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow2:
+	VMOVUPS.Z    (R12), K1, Z2
+	VMOVUPS.Z    (R12)(BX*1), K1, Z3
+	VMOVUPS.Z    (R12)(BX*2), K1, Z4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z5
+	VFMADD231PS  Z5, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z6
+	VFMADD231PS  Z6, Z2, Z1
+	VFMADD231PS  Z5, Z3, Z0
+	VMOVUPS.Z    (R15)(DX*1), K1, Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z6, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z4, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ      R11, $0x01
+	JLT       restend1
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow1:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R12)(BX*1), K1, Z2
+	VMOVUPS.Z    (R12)(BX*2), K1, Z3
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z4
+	VFMADD231PS  Z4, Z1, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z1
+	VFMADD231PS  Z1, Z3, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ      R11
+	JLT       restafterend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide512_5_1(s *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·slide512_5_1(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x10
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block14:
+	CMPQ    R11, $0x0e
+	JLT     end14
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row14:
+	VMOVUPS      (R12), Z14
+	VMOVUPS      (R12)(BX*1), Z15
+	VMOVUPS      (R12)(BX*2), Z16
+	VMOVUPS      (R12)(SI*1), Z17
+	VMOVUPS      (R12)(BX*4), Z18
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z19
+	VFMADD231PS  Z19, Z14, Z0
+	VMOVUPS      (R15)(CX*1), Z19
+	VFMADD231PS  Z19, Z14, Z1
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z14, Z2
+	VMOVUPS      (R15)(DX*1), Z21
+	VFMADD231PS  Z21, Z14, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z22
+	VFMADD231PS  Z22, Z14, Z4
+	VMOVUPS      (R15)(CX*1), Z23
+	VFMADD231PS  Z23, Z14, Z5
+	VMOVUPS      (R15)(CX*2), Z24
+	VFMADD231PS  Z24, Z14, Z6
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z20, Z15, Z1
+	VFMADD231PS  Z21, Z15, Z2
+	VFMADD231PS  Z22, Z15, Z3
+	VFMADD231PS  Z23, Z15, Z4
+	VFMADD231PS  Z24, Z15, Z5
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z15, Z6
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z21, Z16, Z1
+	VFMADD231PS  Z22, Z16, Z2
+	VFMADD231PS  Z23, Z16, Z3
+	VFMADD231PS  Z24, Z16, Z4
+	VFMADD231PS  Z19, Z16, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z16, Z6
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z22, Z17, Z1
+	VFMADD231PS  Z23, Z17, Z2
+	VFMADD231PS  Z24, Z17, Z3
+	VFMADD231PS  Z19, Z17, Z4
+	VFMADD231PS  Z20, Z17, Z5
+	VMOVUPS      (R15)(CX*1), Z21
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z23, Z18, Z1
+	VFMADD231PS  Z24, Z18, Z2
+	VFMADD231PS  Z19, Z18, Z3
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z21, Z18, Z5
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z19, Z14, Z7
+	VFMADD231PS  Z20, Z14, Z8
+	VFMADD231PS  Z21, Z14, Z9
+	VFMADD231PS  Z22, Z14, Z10
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z14, Z11
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z23
+	VFMADD231PS  Z23, Z14, Z12
+	VMOVUPS      (R15)(CX*1), Z24
+	VFMADD231PS  Z24, Z14, Z13
+	VFMADD231PS  Z20, Z15, Z7
+	VFMADD231PS  Z21, Z15, Z8
+	VFMADD231PS  Z22, Z15, Z9
+	VFMADD231PS  Z19, Z15, Z10
+	VFMADD231PS  Z23, Z15, Z11
+	VFMADD231PS  Z24, Z15, Z12
+	VMOVUPS      (R15)(CX*2), Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z21, Z16, Z7
+	VFMADD231PS  Z22, Z16, Z8
+	VFMADD231PS  Z19, Z16, Z9
+	VFMADD231PS  Z23, Z16, Z10
+	VFMADD231PS  Z24, Z16, Z11
+	VFMADD231PS  Z14, Z16, Z12
+	VMOVUPS      (R15)(DX*1), Z15
+	VFMADD231PS  Z15, Z16, Z13
+	VFMADD231PS  Z22, Z17, Z7
+	VFMADD231PS  Z19, Z17, Z8
+	VFMADD231PS  Z23, Z17, Z9
+	VFMADD231PS  Z24, Z17, Z10
+	VFMADD231PS  Z14, Z17, Z11
+	VFMADD231PS  Z15, Z17, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z16
+	VFMADD231PS  Z16, Z17, Z13
+	VFMADD231PS  Z19, Z18, Z7
+	VFMADD231PS  Z23, Z18, Z8
+	VFMADD231PS  Z24, Z18, Z9
+	VFMADD231PS  Z14, Z18, Z10
+	VFMADD231PS  Z15, Z18, Z11
+	VFMADD231PS  Z16, Z18, Z12
+	VMOVUPS      (R15)(CX*1), Z14
+	VFMADD231PS  Z14, Z18, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          block14
+
+end14:
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Z7
+	VMOVUPS      (R12)(BX*1), Z8
+	VMOVUPS      (R12)(BX*2), Z9
+	VMOVUPS      (R12)(SI*1), Z10
+	VMOVUPS      (R12)(BX*4), Z11
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z12
+	VFMADD231PS  Z12, Z7, Z0
+	VMOVUPS      (R15)(CX*1), Z12
+	VFMADD231PS  Z12, Z7, Z1
+	VMOVUPS      (R15)(CX*2), Z13
+	VFMADD231PS  Z13, Z7, Z2
+	VMOVUPS      (R15)(DX*1), Z14
+	VFMADD231PS  Z14, Z7, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z7, Z4
+	VMOVUPS      (R15)(CX*1), Z16
+	VFMADD231PS  Z16, Z7, Z5
+	VMOVUPS      (R15)(CX*2), Z17
+	VFMADD231PS  Z17, Z7, Z6
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z13, Z8, Z1
+	VFMADD231PS  Z14, Z8, Z2
+	VFMADD231PS  Z15, Z8, Z3
+	VFMADD231PS  Z16, Z8, Z4
+	VFMADD231PS  Z17, Z8, Z5
+	VMOVUPS      (R15)(DX*1), Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z14, Z9, Z1
+	VFMADD231PS  Z15, Z9, Z2
+	VFMADD231PS  Z16, Z9, Z3
+	VFMADD231PS  Z17, Z9, Z4
+	VFMADD231PS  Z7, Z9, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z8
+	VFMADD231PS  Z8, Z9, Z6
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z15, Z10, Z1
+	VFMADD231PS  Z16, Z10, Z2
+	VFMADD231PS  Z17, Z10, Z3
+	VFMADD231PS  Z7, Z10, Z4
+	VFMADD231PS  Z8, Z10, Z5
+	VMOVUPS      (R15)(CX*1), Z9
+	VFMADD231PS  Z9, Z10, Z6
+	VFMADD231PS  Z15, Z11, Z0
+	VFMADD231PS  Z16, Z11, Z1
+	VFMADD231PS  Z17, Z11, Z2
+	VFMADD231PS  Z7, Z11, Z3
+	VFMADD231PS  Z8, Z11, Z4
+	VFMADD231PS  Z9, Z11, Z5
+	VMOVUPS      (R15)(CX*2), Z7
+	VFMADD231PS  Z7, Z11, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Z4
+	VMOVUPS      (R12)(BX*1), Z5
+	VMOVUPS      (R12)(BX*2), Z6
+	VMOVUPS      (R12)(SI*1), Z7
+	VMOVUPS      (R12)(BX*4), Z8
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z9
+	VFMADD231PS  Z9, Z4, Z0
+	VMOVUPS      (R15)(CX*1), Z9
+	VFMADD231PS  Z9, Z4, Z1
+	VMOVUPS      (R15)(CX*2), Z10
+	VFMADD231PS  Z10, Z4, Z2
+	VMOVUPS      (R15)(DX*1), Z11
+	VFMADD231PS  Z11, Z4, Z3
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z10, Z5, Z1
+	VFMADD231PS  Z11, Z5, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z10, Z6, Z0
+	VFMADD231PS  Z11, Z6, Z1
+	VFMADD231PS  Z4, Z6, Z2
+	VMOVUPS      (R15)(CX*1), Z5
+	VFMADD231PS  Z5, Z6, Z3
+	VFMADD231PS  Z11, Z7, Z0
+	VFMADD231PS  Z4, Z7, Z1
+	VFMADD231PS  Z5, Z7, Z2
+	VMOVUPS      (R15)(CX*2), Z6
+	VFMADD231PS  Z6, Z7, Z3
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VMOVUPS      (R15)(DX*1), Z4
+	VFMADD231PS  Z4, Z8, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Z2
+	VMOVUPS      (R12)(BX*1), Z3
+	VMOVUPS      (R12)(BX*2), Z4
+	VMOVUPS      (R12)(SI*1), Z5
+	VMOVUPS      (R12)(BX*4), Z6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z7
+	VFMADD231PS  Z7, Z2, Z0
+	VMOVUPS      (R15)(CX*1), Z7
+	VFMADD231PS  Z7, Z2, Z1
+	VFMADD231PS  Z7, Z3, Z0
+	VMOVUPS      (R15)(CX*2), Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z2, Z4, Z0
+	VMOVUPS      (R15)(DX*1), Z2
+	VFMADD231PS  Z2, Z4, Z1
+	VFMADD231PS  Z2, Z5, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z5, Z1
+	VFMADD231PS  Z2, Z6, Z0
+	VMOVUPS      (R15)(CX*1), Z2
+	VFMADD231PS  Z2, Z6, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R12)(BX*1), Z2
+	VMOVUPS      (R12)(BX*2), Z3
+	VMOVUPS      (R12)(SI*1), Z4
+	VMOVUPS      (R12)(BX*4), Z5
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z6
+	VFMADD231PS  Z6, Z1, Z0
+	VMOVUPS      (R15)(CX*1), Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      (R15)(CX*2), Z1
+	VFMADD231PS  Z1, Z3, Z0
+	VMOVUPS      (R15)(DX*1), Z1
+	VFMADD231PS  Z1, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z1
+	VFMADD231PS  Z1, Z5, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ  72(AX), $0x00
+	JLE   end
+	MOVQ  72(AX), R9
+	MOVQ  $0x00000001, R8
+	SHLXQ R9, R8, R8
+	DECQ  R8
+	KMOVW R8, K1
+	MOVQ  104(AX), R8
+	MOVQ  R8, 152(AX)
+	MOVQ  (AX), R8
+	ADDQ  DI, R8
+	MOVQ  16(AX), R9
+	ADDQ  DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ      R11
+	JLT       restbeforeend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock14:
+	CMPQ      R11, $0x0e
+	JLT       restend14
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	VMOVAPS   Z0, Z12
+	VMOVAPS   Z0, Z13
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow14:
+	VMOVUPS.Z    (R12), K1, Z14
+	VMOVUPS.Z    (R12)(BX*1), K1, Z15
+	VMOVUPS.Z    (R12)(BX*2), K1, Z16
+	VMOVUPS.Z    (R12)(SI*1), K1, Z17
+	VMOVUPS.Z    (R12)(BX*4), K1, Z18
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z19
+	VFMADD231PS  Z19, Z14, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VFMADD231PS  Z19, Z14, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z14, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z21
+	VFMADD231PS  Z21, Z14, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z22
+	VFMADD231PS  Z22, Z14, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z23
+	VFMADD231PS  Z23, Z14, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z24
+	VFMADD231PS  Z24, Z14, Z6
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z20, Z15, Z1
+	VFMADD231PS  Z21, Z15, Z2
+	VFMADD231PS  Z22, Z15, Z3
+	VFMADD231PS  Z23, Z15, Z4
+	VFMADD231PS  Z24, Z15, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z15, Z6
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z21, Z16, Z1
+	VFMADD231PS  Z22, Z16, Z2
+	VFMADD231PS  Z23, Z16, Z3
+	VFMADD231PS  Z24, Z16, Z4
+	VFMADD231PS  Z19, Z16, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z16, Z6
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z22, Z17, Z1
+	VFMADD231PS  Z23, Z17, Z2
+	VFMADD231PS  Z24, Z17, Z3
+	VFMADD231PS  Z19, Z17, Z4
+	VFMADD231PS  Z20, Z17, Z5
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VFMADD231PS  Z21, Z17, Z6
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z23, Z18, Z1
+	VFMADD231PS  Z24, Z18, Z2
+	VFMADD231PS  Z19, Z18, Z3
+	VFMADD231PS  Z20, Z18, Z4
+	VFMADD231PS  Z21, Z18, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z18, Z6
+	VFMADD231PS  Z19, Z14, Z7
+	VFMADD231PS  Z20, Z14, Z8
+	VFMADD231PS  Z21, Z14, Z9
+	VFMADD231PS  Z22, Z14, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z14, Z11
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z23
+	VFMADD231PS  Z23, Z14, Z12
+	VMOVUPS.Z    (R15)(CX*1), K1, Z24
+	VFMADD231PS  Z24, Z14, Z13
+	VFMADD231PS  Z20, Z15, Z7
+	VFMADD231PS  Z21, Z15, Z8
+	VFMADD231PS  Z22, Z15, Z9
+	VFMADD231PS  Z19, Z15, Z10
+	VFMADD231PS  Z23, Z15, Z11
+	VFMADD231PS  Z24, Z15, Z12
+	VMOVUPS.Z    (R15)(CX*2), K1, Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z21, Z16, Z7
+	VFMADD231PS  Z22, Z16, Z8
+	VFMADD231PS  Z19, Z16, Z9
+	VFMADD231PS  Z23, Z16, Z10
+	VFMADD231PS  Z24, Z16, Z11
+	VFMADD231PS  Z14, Z16, Z12
+	VMOVUPS.Z    (R15)(DX*1), K1, Z15
+	VFMADD231PS  Z15, Z16, Z13
+	VFMADD231PS  Z22, Z17, Z7
+	VFMADD231PS  Z19, Z17, Z8
+	VFMADD231PS  Z23, Z17, Z9
+	VFMADD231PS  Z24, Z17, Z10
+	VFMADD231PS  Z14, Z17, Z11
+	VFMADD231PS  Z15, Z17, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z16
+	VFMADD231PS  Z16, Z17, Z13
+	VFMADD231PS  Z19, Z18, Z7
+	VFMADD231PS  Z23, Z18, Z8
+	VFMADD231PS  Z24, Z18, Z9
+	VFMADD231PS  Z14, Z18, Z10
+	VFMADD231PS  Z15, Z18, Z11
+	VFMADD231PS  Z16, Z18, Z12
+	VMOVUPS.Z    (R15)(CX*1), K1, Z14
+	VFMADD231PS  Z14, Z18, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          restblock14
+
+restend14:
+restblock7:
+	CMPQ      R11, $0x07
+	JLT       restend7
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow7:
+	VMOVUPS.Z    (R12), K1, Z7
+	VMOVUPS.Z    (R12)(BX*1), K1, Z8
+	VMOVUPS.Z    (R12)(BX*2), K1, Z9
+	VMOVUPS.Z    (R12)(SI*1), K1, Z10
+	VMOVUPS.Z    (R12)(BX*4), K1, Z11
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z12
+	VFMADD231PS  Z12, Z7, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z12
+	VFMADD231PS  Z12, Z7, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z13
+	VFMADD231PS  Z13, Z7, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z14
+	VFMADD231PS  Z14, Z7, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z7, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z16
+	VFMADD231PS  Z16, Z7, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z17
+	VFMADD231PS  Z17, Z7, Z6
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z13, Z8, Z1
+	VFMADD231PS  Z14, Z8, Z2
+	VFMADD231PS  Z15, Z8, Z3
+	VFMADD231PS  Z16, Z8, Z4
+	VFMADD231PS  Z17, Z8, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z14, Z9, Z1
+	VFMADD231PS  Z15, Z9, Z2
+	VFMADD231PS  Z16, Z9, Z3
+	VFMADD231PS  Z17, Z9, Z4
+	VFMADD231PS  Z7, Z9, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z8
+	VFMADD231PS  Z8, Z9, Z6
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z15, Z10, Z1
+	VFMADD231PS  Z16, Z10, Z2
+	VFMADD231PS  Z17, Z10, Z3
+	VFMADD231PS  Z7, Z10, Z4
+	VFMADD231PS  Z8, Z10, Z5
+	VMOVUPS.Z    (R15)(CX*1), K1, Z9
+	VFMADD231PS  Z9, Z10, Z6
+	VFMADD231PS  Z15, Z11, Z0
+	VFMADD231PS  Z16, Z11, Z1
+	VFMADD231PS  Z17, Z11, Z2
+	VFMADD231PS  Z7, Z11, Z3
+	VFMADD231PS  Z8, Z11, Z4
+	VFMADD231PS  Z9, Z11, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z7
+	VFMADD231PS  Z7, Z11, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ      R11, $0x04
+	JLT       restend4
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow4:
+	VMOVUPS.Z    (R12), K1, Z4
+	VMOVUPS.Z    (R12)(BX*1), K1, Z5
+	VMOVUPS.Z    (R12)(BX*2), K1, Z6
+	VMOVUPS.Z    (R12)(SI*1), K1, Z7
+	VMOVUPS.Z    (R12)(BX*4), K1, Z8
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z9
+	VFMADD231PS  Z9, Z4, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z9
+	VFMADD231PS  Z9, Z4, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z10
+	VFMADD231PS  Z10, Z4, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z11
+	VFMADD231PS  Z11, Z4, Z3
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z10, Z5, Z1
+	VFMADD231PS  Z11, Z5, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z10, Z6, Z0
+	VFMADD231PS  Z11, Z6, Z1
+	VFMADD231PS  Z4, Z6, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z5
+	VFMADD231PS  Z5, Z6, Z3
+	VFMADD231PS  Z11, Z7, Z0
+	VFMADD231PS  Z4, Z7, Z1
+	VFMADD231PS  Z5, Z7, Z2
+	VMOVUPS.Z    (R15)(CX*2), K1, Z6
+	VFMADD231PS  Z6, Z7, Z3
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z4
+	VFMADD231PS  Z4, Z8, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ      R11, $0x02
+	JLT       restend2
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow2:
+	VMOVUPS.Z    (R12), K1, Z2
+	VMOVUPS.Z    (R12)(BX*1), K1, Z3
+	VMOVUPS.Z    (R12)(BX*2), K1, Z4
+	VMOVUPS.Z    (R12)(SI*1), K1, Z5
+	VMOVUPS.Z    (R12)(BX*4), K1, Z6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z7
+	VFMADD231PS  Z7, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z7
+	VFMADD231PS  Z7, Z2, Z1
+	VFMADD231PS  Z7, Z3, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z2, Z4, Z0
+	VMOVUPS.Z    (R15)(DX*1), K1, Z2
+	VFMADD231PS  Z2, Z4, Z1
+	VFMADD231PS  Z2, Z5, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z5, Z1
+	VFMADD231PS  Z2, Z6, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z2
+	VFMADD231PS  Z2, Z6, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ      R11, $0x01
+	JLT       restend1
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow1:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R12)(BX*1), K1, Z2
+	VMOVUPS.Z    (R12)(BX*2), K1, Z3
+	VMOVUPS.Z    (R12)(SI*1), K1, Z4
+	VMOVUPS.Z    (R12)(BX*4), K1, Z5
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z6
+	VFMADD231PS  Z6, Z1, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z1
+	VFMADD231PS  Z1, Z3, Z0
+	VMOVUPS.Z    (R15)(DX*1), K1, Z1
+	VFMADD231PS  Z1, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z1
+	VFMADD231PS  Z1, Z5, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ      R11
+	JLT       restafterend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide512_5_2(s *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·slide512_5_2(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x10
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block14:
+	CMPQ    R11, $0x0e
+	JLT     end14
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	VMOVAPS Z0, Z12
+	VMOVAPS Z0, Z13
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row14:
+	VMOVUPS      (R12), Z14
+	VMOVUPS      (R12)(BX*1), Z15
+	VMOVUPS      (R12)(BX*2), Z16
+	VMOVUPS      (R12)(SI*1), Z17
+	VMOVUPS      (R12)(BX*4), Z18
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z19
+	VFMADD231PS  Z19, Z14, Z0
+	VMOVUPS      (R15)(CX*1), Z19
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z14, Z1
+	VMOVUPS      (R15)(DX*1), Z21
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z22
+	VFMADD231PS  Z22, Z14, Z2
+	VMOVUPS      (R15)(CX*1), Z23
+	VMOVUPS      (R15)(CX*2), Z24
+	VFMADD231PS  Z24, Z14, Z3
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z21, Z15, Z1
+	VFMADD231PS  Z23, Z15, Z2
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z15, Z3
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z22, Z16, Z1
+	VFMADD231PS  Z24, Z16, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z16, Z3
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z23, Z17, Z1
+	VFMADD231PS  Z19, Z17, Z2
+	VMOVUPS      (R15)(CX*1), Z19
+	VFMADD231PS  Z19, Z17, Z3
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z24, Z18, Z1
+	VFMADD231PS  Z20, Z18, Z2
+	VMOVUPS      (R15)(CX*2), Z21
+	VFMADD231PS  Z21, Z18, Z3
+	VFMADD231PS  Z20, Z14, Z4
+	VFMADD231PS  Z21, Z14, Z5
+	VMOVUPS      (R15)(DX*1), Z20
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z22
+	VFMADD231PS  Z22, Z14, Z6
+	VMOVUPS      (R15)(CX*1), Z23
+	VMOVUPS      (R15)(CX*2), Z24
+	VFMADD231PS  Z24, Z14, Z7
+	VFMADD231PS  Z19, Z15, Z4
+	VFMADD231PS  Z20, Z15, Z5
+	VFMADD231PS  Z23, Z15, Z6
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z15, Z7
+	VFMADD231PS  Z21, Z16, Z4
+	VFMADD231PS  Z22, Z16, Z5
+	VFMADD231PS  Z24, Z16, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z21
+	VFMADD231PS  Z21, Z16, Z7
+	VFMADD231PS  Z20, Z17, Z4
+	VFMADD231PS  Z23, Z17, Z5
+	VFMADD231PS  Z19, Z17, Z6
+	VMOVUPS      (R15)(CX*1), Z19
+	VFMADD231PS  Z19, Z17, Z7
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z24, Z18, Z5
+	VFMADD231PS  Z21, Z18, Z6
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z18, Z7
+	VFMADD231PS  Z21, Z14, Z8
+	VFMADD231PS  Z20, Z14, Z9
+	VMOVUPS      (R15)(DX*1), Z21
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z22
+	VFMADD231PS  Z22, Z14, Z10
+	VMOVUPS      (R15)(CX*1), Z23
+	VMOVUPS      (R15)(CX*2), Z24
+	VFMADD231PS  Z24, Z14, Z11
+	VFMADD231PS  Z19, Z15, Z8
+	VFMADD231PS  Z21, Z15, Z9
+	VFMADD231PS  Z23, Z15, Z10
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z15, Z11
+	VFMADD231PS  Z20, Z16, Z8
+	VFMADD231PS  Z22, Z16, Z9
+	VFMADD231PS  Z24, Z16, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z16, Z11
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z23, Z17, Z9
+	VFMADD231PS  Z19, Z17, Z10
+	VMOVUPS      (R15)(CX*1), Z19
+	VFMADD231PS  Z19, Z17, Z11
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z24, Z18, Z9
+	VFMADD231PS  Z20, Z18, Z10
+	VMOVUPS      (R15)(CX*2), Z21
+	VFMADD231PS  Z21, Z18, Z11
+	VFMADD231PS  Z20, Z14, Z12
+	VFMADD231PS  Z21, Z14, Z13
+	VFMADD231PS  Z19, Z15, Z12
+	VMOVUPS      (R15)(DX*1), Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z21, Z16, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z16, Z13
+	VFMADD231PS  Z14, Z17, Z12
+	VMOVUPS      (R15)(CX*1), Z14
+	VFMADD231PS  Z14, Z17, Z13
+	VFMADD231PS  Z15, Z18, Z12
+	VMOVUPS      (R15)(CX*2), Z14
+	VFMADD231PS  Z14, Z18, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x1c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          block14
+
+end14:
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Z7
+	VMOVUPS      (R12)(BX*1), Z8
+	VMOVUPS      (R12)(BX*2), Z9
+	VMOVUPS      (R12)(SI*1), Z10
+	VMOVUPS      (R12)(BX*4), Z11
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z12
+	VFMADD231PS  Z12, Z7, Z0
+	VMOVUPS      (R15)(CX*1), Z12
+	VMOVUPS      (R15)(CX*2), Z13
+	VFMADD231PS  Z13, Z7, Z1
+	VMOVUPS      (R15)(DX*1), Z14
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z7, Z2
+	VMOVUPS      (R15)(CX*1), Z16
+	VMOVUPS      (R15)(CX*2), Z17
+	VFMADD231PS  Z17, Z7, Z3
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z16, Z8, Z2
+	VMOVUPS      (R15)(DX*1), Z12
+	VFMADD231PS  Z12, Z8, Z3
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z15, Z9, Z1
+	VFMADD231PS  Z17, Z9, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z13
+	VFMADD231PS  Z13, Z9, Z3
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z16, Z10, Z1
+	VFMADD231PS  Z12, Z10, Z2
+	VMOVUPS      (R15)(CX*1), Z12
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z15, Z11, Z0
+	VFMADD231PS  Z17, Z11, Z1
+	VFMADD231PS  Z13, Z11, Z2
+	VMOVUPS      (R15)(CX*2), Z14
+	VFMADD231PS  Z14, Z11, Z3
+	VFMADD231PS  Z13, Z7, Z4
+	VFMADD231PS  Z14, Z7, Z5
+	VMOVUPS      (R15)(DX*1), Z13
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z7, Z6
+	VFMADD231PS  Z12, Z8, Z4
+	VFMADD231PS  Z13, Z8, Z5
+	VMOVUPS      (R15)(CX*1), Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z14, Z9, Z4
+	VFMADD231PS  Z15, Z9, Z5
+	VMOVUPS      (R15)(CX*2), Z8
+	VFMADD231PS  Z8, Z9, Z6
+	VFMADD231PS  Z13, Z10, Z4
+	VFMADD231PS  Z7, Z10, Z5
+	VMOVUPS      (R15)(DX*1), Z7
+	VFMADD231PS  Z7, Z10, Z6
+	VFMADD231PS  Z15, Z11, Z4
+	VFMADD231PS  Z8, Z11, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z7
+	VFMADD231PS  Z7, Z11, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Z4
+	VMOVUPS      (R12)(BX*1), Z5
+	VMOVUPS      (R12)(BX*2), Z6
+	VMOVUPS      (R12)(SI*1), Z7
+	VMOVUPS      (R12)(BX*4), Z8
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z9
+	VFMADD231PS  Z9, Z4, Z0
+	VMOVUPS      (R15)(CX*1), Z9
+	VMOVUPS      (R15)(CX*2), Z10
+	VFMADD231PS  Z10, Z4, Z1
+	VMOVUPS      (R15)(DX*1), Z11
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z12
+	VFMADD231PS  Z12, Z4, Z2
+	VMOVUPS      (R15)(CX*1), Z13
+	VMOVUPS      (R15)(CX*2), Z14
+	VFMADD231PS  Z14, Z4, Z3
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z11, Z5, Z1
+	VFMADD231PS  Z13, Z5, Z2
+	VMOVUPS      (R15)(DX*1), Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z10, Z6, Z0
+	VFMADD231PS  Z12, Z6, Z1
+	VFMADD231PS  Z14, Z6, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z5
+	VFMADD231PS  Z5, Z6, Z3
+	VFMADD231PS  Z11, Z7, Z0
+	VFMADD231PS  Z13, Z7, Z1
+	VFMADD231PS  Z4, Z7, Z2
+	VMOVUPS      (R15)(CX*1), Z4
+	VFMADD231PS  Z4, Z7, Z3
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z5, Z8, Z2
+	VMOVUPS      (R15)(CX*2), Z4
+	VFMADD231PS  Z4, Z8, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Z2
+	VMOVUPS      (R12)(BX*1), Z3
+	VMOVUPS      (R12)(BX*2), Z4
+	VMOVUPS      (R12)(SI*1), Z5
+	VMOVUPS      (R12)(BX*4), Z6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z7
+	VFMADD231PS  Z7, Z2, Z0
+	VMOVUPS      (R15)(CX*1), Z7
+	VMOVUPS      (R15)(CX*2), Z8
+	VFMADD231PS  Z8, Z2, Z1
+	VFMADD231PS  Z7, Z3, Z0
+	VMOVUPS      (R15)(DX*1), Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z8, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z3
+	VFMADD231PS  Z3, Z4, Z1
+	VFMADD231PS  Z2, Z5, Z0
+	VMOVUPS      (R15)(CX*1), Z2
+	VFMADD231PS  Z2, Z5, Z1
+	VFMADD231PS  Z3, Z6, Z0
+	VMOVUPS      (R15)(CX*2), Z2
+	VFMADD231PS  Z2, Z6, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R12)(BX*1), Z2
+	VMOVUPS      (R12)(BX*2), Z3
+	VMOVUPS      (R12)(SI*1), Z4
+	VMOVUPS      (R12)(BX*4), Z5
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z6
+	VFMADD231PS  Z6, Z1, Z0
+	VMOVUPS      (R15)(CX*1), Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS      (R15)(CX*2), Z1
+	VFMADD231PS  Z1, Z3, Z0
+	VMOVUPS      (R15)(DX*1), Z1
+	VFMADD231PS  Z1, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z1
+	VFMADD231PS  Z1, Z5, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Z1
+	VMOVUPS      (R15), Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ  72(AX), $0x00
+	JLE   end
+	MOVQ  72(AX), R9
+	MOVQ  $0x00000001, R8
+	SHLXQ R9, R8, R8
+	DECQ  R8
+	KMOVW R8, K1
+	MOVQ  104(AX), R8
+	MOVQ  R8, 152(AX)
+	MOVQ  (AX), R8
+	ADDQ  DI, R8
+	MOVQ  16(AX), R9
+	ADDQ  DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ      R11
+	JLT       restbeforeend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock14:
+	CMPQ      R11, $0x0e
+	JLT       restend14
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	VMOVAPS   Z0, Z12
+	VMOVAPS   Z0, Z13
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow14:
+	VMOVUPS.Z    (R12), K1, Z14
+	VMOVUPS.Z    (R12)(BX*1), K1, Z15
+	VMOVUPS.Z    (R12)(BX*2), K1, Z16
+	VMOVUPS.Z    (R12)(SI*1), K1, Z17
+	VMOVUPS.Z    (R12)(BX*4), K1, Z18
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z19
+	VFMADD231PS  Z19, Z14, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z14, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z21
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z22
+	VFMADD231PS  Z22, Z14, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z23
+	VMOVUPS.Z    (R15)(CX*2), K1, Z24
+	VFMADD231PS  Z24, Z14, Z3
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z21, Z15, Z1
+	VFMADD231PS  Z23, Z15, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z15, Z3
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z22, Z16, Z1
+	VFMADD231PS  Z24, Z16, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z16, Z3
+	VFMADD231PS  Z21, Z17, Z0
+	VFMADD231PS  Z23, Z17, Z1
+	VFMADD231PS  Z19, Z17, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VFMADD231PS  Z19, Z17, Z3
+	VFMADD231PS  Z22, Z18, Z0
+	VFMADD231PS  Z24, Z18, Z1
+	VFMADD231PS  Z20, Z18, Z2
+	VMOVUPS.Z    (R15)(CX*2), K1, Z21
+	VFMADD231PS  Z21, Z18, Z3
+	VFMADD231PS  Z20, Z14, Z4
+	VFMADD231PS  Z21, Z14, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z20
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z22
+	VFMADD231PS  Z22, Z14, Z6
+	VMOVUPS.Z    (R15)(CX*1), K1, Z23
+	VMOVUPS.Z    (R15)(CX*2), K1, Z24
+	VFMADD231PS  Z24, Z14, Z7
+	VFMADD231PS  Z19, Z15, Z4
+	VFMADD231PS  Z20, Z15, Z5
+	VFMADD231PS  Z23, Z15, Z6
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z15, Z7
+	VFMADD231PS  Z21, Z16, Z4
+	VFMADD231PS  Z22, Z16, Z5
+	VFMADD231PS  Z24, Z16, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z21
+	VFMADD231PS  Z21, Z16, Z7
+	VFMADD231PS  Z20, Z17, Z4
+	VFMADD231PS  Z23, Z17, Z5
+	VFMADD231PS  Z19, Z17, Z6
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VFMADD231PS  Z19, Z17, Z7
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z24, Z18, Z5
+	VFMADD231PS  Z21, Z18, Z6
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z18, Z7
+	VFMADD231PS  Z21, Z14, Z8
+	VFMADD231PS  Z20, Z14, Z9
+	VMOVUPS.Z    (R15)(DX*1), K1, Z21
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z22
+	VFMADD231PS  Z22, Z14, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z23
+	VMOVUPS.Z    (R15)(CX*2), K1, Z24
+	VFMADD231PS  Z24, Z14, Z11
+	VFMADD231PS  Z19, Z15, Z8
+	VFMADD231PS  Z21, Z15, Z9
+	VFMADD231PS  Z23, Z15, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z15, Z11
+	VFMADD231PS  Z20, Z16, Z8
+	VFMADD231PS  Z22, Z16, Z9
+	VFMADD231PS  Z24, Z16, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z16, Z11
+	VFMADD231PS  Z21, Z17, Z8
+	VFMADD231PS  Z23, Z17, Z9
+	VFMADD231PS  Z19, Z17, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VFMADD231PS  Z19, Z17, Z11
+	VFMADD231PS  Z22, Z18, Z8
+	VFMADD231PS  Z24, Z18, Z9
+	VFMADD231PS  Z20, Z18, Z10
+	VMOVUPS.Z    (R15)(CX*2), K1, Z21
+	VFMADD231PS  Z21, Z18, Z11
+	VFMADD231PS  Z20, Z14, Z12
+	VFMADD231PS  Z21, Z14, Z13
+	VFMADD231PS  Z19, Z15, Z12
+	VMOVUPS.Z    (R15)(DX*1), K1, Z14
+	VFMADD231PS  Z14, Z15, Z13
+	VFMADD231PS  Z21, Z16, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z16, Z13
+	VFMADD231PS  Z14, Z17, Z12
+	VMOVUPS.Z    (R15)(CX*1), K1, Z14
+	VFMADD231PS  Z14, Z17, Z13
+	VFMADD231PS  Z15, Z18, Z12
+	VMOVUPS.Z    (R15)(CX*2), K1, Z14
+	VFMADD231PS  Z14, Z18, Z13
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow14
+	VBROADCASTSS 88(AX), Z14
+	VBROADCASTSS 92(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMOVUPS      Z12, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+	VMOVUPS      Z13, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x1c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0e, R11
+	JMP          restblock14
+
+restend14:
+restblock7:
+	CMPQ      R11, $0x07
+	JLT       restend7
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow7:
+	VMOVUPS.Z    (R12), K1, Z7
+	VMOVUPS.Z    (R12)(BX*1), K1, Z8
+	VMOVUPS.Z    (R12)(BX*2), K1, Z9
+	VMOVUPS.Z    (R12)(SI*1), K1, Z10
+	VMOVUPS.Z    (R12)(BX*4), K1, Z11
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z12
+	VFMADD231PS  Z12, Z7, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z12
+	VMOVUPS.Z    (R15)(CX*2), K1, Z13
+	VFMADD231PS  Z13, Z7, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z14
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z7, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z16
+	VMOVUPS.Z    (R15)(CX*2), K1, Z17
+	VFMADD231PS  Z17, Z7, Z3
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z16, Z8, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	VFMADD231PS  Z12, Z8, Z3
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z15, Z9, Z1
+	VFMADD231PS  Z17, Z9, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z13
+	VFMADD231PS  Z13, Z9, Z3
+	VFMADD231PS  Z14, Z10, Z0
+	VFMADD231PS  Z16, Z10, Z1
+	VFMADD231PS  Z12, Z10, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z12
+	VFMADD231PS  Z12, Z10, Z3
+	VFMADD231PS  Z15, Z11, Z0
+	VFMADD231PS  Z17, Z11, Z1
+	VFMADD231PS  Z13, Z11, Z2
+	VMOVUPS.Z    (R15)(CX*2), K1, Z14
+	VFMADD231PS  Z14, Z11, Z3
+	VFMADD231PS  Z13, Z7, Z4
+	VFMADD231PS  Z14, Z7, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z13
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z7, Z6
+	VFMADD231PS  Z12, Z8, Z4
+	VFMADD231PS  Z13, Z8, Z5
+	VMOVUPS.Z    (R15)(CX*1), K1, Z7
+	VFMADD231PS  Z7, Z8, Z6
+	VFMADD231PS  Z14, Z9, Z4
+	VFMADD231PS  Z15, Z9, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z8
+	VFMADD231PS  Z8, Z9, Z6
+	VFMADD231PS  Z13, Z10, Z4
+	VFMADD231PS  Z7, Z10, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z7
+	VFMADD231PS  Z7, Z10, Z6
+	VFMADD231PS  Z15, Z11, Z4
+	VFMADD231PS  Z8, Z11, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z7
+	VFMADD231PS  Z7, Z11, Z6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Z7
+	VBROADCASTSS 92(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ      R11, $0x04
+	JLT       restend4
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow4:
+	VMOVUPS.Z    (R12), K1, Z4
+	VMOVUPS.Z    (R12)(BX*1), K1, Z5
+	VMOVUPS.Z    (R12)(BX*2), K1, Z6
+	VMOVUPS.Z    (R12)(SI*1), K1, Z7
+	VMOVUPS.Z    (R12)(BX*4), K1, Z8
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z9
+	VFMADD231PS  Z9, Z4, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z9
+	VMOVUPS.Z    (R15)(CX*2), K1, Z10
+	VFMADD231PS  Z10, Z4, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z11
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z12
+	VFMADD231PS  Z12, Z4, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z13
+	VMOVUPS.Z    (R15)(CX*2), K1, Z14
+	VFMADD231PS  Z14, Z4, Z3
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z11, Z5, Z1
+	VFMADD231PS  Z13, Z5, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z4
+	VFMADD231PS  Z4, Z5, Z3
+	VFMADD231PS  Z10, Z6, Z0
+	VFMADD231PS  Z12, Z6, Z1
+	VFMADD231PS  Z14, Z6, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z5
+	VFMADD231PS  Z5, Z6, Z3
+	VFMADD231PS  Z11, Z7, Z0
+	VFMADD231PS  Z13, Z7, Z1
+	VFMADD231PS  Z4, Z7, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z4
+	VFMADD231PS  Z4, Z7, Z3
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z14, Z8, Z1
+	VFMADD231PS  Z5, Z8, Z2
+	VMOVUPS.Z    (R15)(CX*2), K1, Z4
+	VFMADD231PS  Z4, Z8, Z3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Z4
+	VBROADCASTSS 92(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ      R11, $0x02
+	JLT       restend2
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow2:
+	VMOVUPS.Z    (R12), K1, Z2
+	VMOVUPS.Z    (R12)(BX*1), K1, Z3
+	VMOVUPS.Z    (R12)(BX*2), K1, Z4
+	VMOVUPS.Z    (R12)(SI*1), K1, Z5
+	VMOVUPS.Z    (R12)(BX*4), K1, Z6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z7
+	VFMADD231PS  Z7, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z7
+	VMOVUPS.Z    (R15)(CX*2), K1, Z8
+	VFMADD231PS  Z8, Z2, Z1
+	VFMADD231PS  Z7, Z3, Z0
+	VMOVUPS.Z    (R15)(DX*1), K1, Z2
+	VFMADD231PS  Z2, Z3, Z1
+	VFMADD231PS  Z8, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z3
+	VFMADD231PS  Z3, Z4, Z1
+	VFMADD231PS  Z2, Z5, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z2
+	VFMADD231PS  Z2, Z5, Z1
+	VFMADD231PS  Z3, Z6, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z2
+	VFMADD231PS  Z2, Z6, Z1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Z2
+	VBROADCASTSS 92(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ      R11, $0x01
+	JLT       restend1
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow1:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R12)(BX*1), K1, Z2
+	VMOVUPS.Z    (R12)(BX*2), K1, Z3
+	VMOVUPS.Z    (R12)(SI*1), K1, Z4
+	VMOVUPS.Z    (R12)(BX*4), K1, Z5
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z6
+	VFMADD231PS  Z6, Z1, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z1
+	VFMADD231PS  Z1, Z2, Z0
+	VMOVUPS.Z    (R15)(CX*2), K1, Z1
+	VFMADD231PS  Z1, Z3, Z0
+	VMOVUPS.Z    (R15)(DX*1), K1, Z1
+	VFMADD231PS  Z1, Z4, Z0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z1
+	VFMADD231PS  Z1, Z5, Z0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ      R11
+	JLT       restafterend
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+	ADDQ      8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMOVUPS.Z    (R12), K1, Z1
+	VMOVUPS.Z    (R15), K1, Z2
+	VFMADD231PS  Z2, Z1, Z0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Z1
+	VBROADCASTSS 92(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x40, DI
+	SUBQ $0x10, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
 // func enter512(s *byte)
 // Requires: AVX, AVX512F
 TEXT ·enter512(SB), NOSPLIT, $0-8
@@ -7721,6 +12327,3134 @@ resttap1:
 
 restend1:
 	ADDQ $0x20, R8
+	SUBQ $0x08, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide256_3_1(s *byte)
+// Requires: AVX, FMA3
+TEXT ·slide256_3_1(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x08
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Y7
+	VMOVUPS      (R12)(BX*1), Y8
+	VMOVUPS      (R12)(BX*2), Y9
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y7, Y0
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y7, Y1
+	VFMADD231PS  Y10, Y8, Y0
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y0
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y7, Y3
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y7, Y4
+	VFMADD231PS  Y10, Y8, Y3
+	VFMADD231PS  Y10, Y9, Y2
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y7, Y5
+	VFMADD231PS  Y10, Y8, Y4
+	VFMADD231PS  Y10, Y9, Y3
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y7, Y6
+	VFMADD231PS  Y10, Y8, Y5
+	VFMADD231PS  Y10, Y9, Y4
+	VMOVUPS      (R15)(DX*1), Y7
+	VFMADD231PS  Y7, Y8, Y6
+	VFMADD231PS  Y7, Y9, Y5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y9, Y6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Y7
+	VBROADCASTSS 92(AX), Y8
+	VMAXPS       Y0, Y7, Y0
+	VMINPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y7, Y1
+	VMINPS       Y1, Y8, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y7, Y2
+	VMINPS       Y2, Y8, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y7, Y3
+	VMINPS       Y3, Y8, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y7, Y4
+	VMINPS       Y4, Y8, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y7, Y5
+	VMINPS       Y5, Y8, Y5
+	VMOVUPS      Y5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y7, Y6
+	VMINPS       Y6, Y8, Y6
+	VMOVUPS      Y6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Y4
+	VMOVUPS      (R12)(BX*1), Y5
+	VMOVUPS      (R12)(BX*2), Y6
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y4, Y0
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y4, Y1
+	VFMADD231PS  Y7, Y5, Y0
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y4, Y2
+	VFMADD231PS  Y7, Y5, Y1
+	VFMADD231PS  Y7, Y6, Y0
+	VMOVUPS      (R15)(DX*1), Y7
+	VFMADD231PS  Y7, Y4, Y3
+	VFMADD231PS  Y7, Y5, Y2
+	VFMADD231PS  Y7, Y6, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	VMOVUPS      (R15)(CX*1), Y4
+	VFMADD231PS  Y4, Y6, Y3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y0, Y4, Y0
+	VMINPS       Y0, Y5, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Y2
+	VMOVUPS      (R12)(BX*1), Y3
+	VMOVUPS      (R12)(BX*2), Y4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y5
+	VFMADD231PS  Y5, Y2, Y0
+	VMOVUPS      (R15)(CX*1), Y5
+	VFMADD231PS  Y5, Y2, Y1
+	VFMADD231PS  Y5, Y3, Y0
+	VMOVUPS      (R15)(CX*2), Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VFMADD231PS  Y2, Y4, Y0
+	VMOVUPS      (R15)(DX*1), Y2
+	VFMADD231PS  Y2, Y4, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y0, Y2, Y0
+	VMINPS       Y0, Y3, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R12)(BX*1), Y2
+	VMOVUPS      (R12)(BX*2), Y3
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y4
+	VFMADD231PS  Y4, Y1, Y0
+	VMOVUPS      (R15)(CX*1), Y1
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      (R15)(CX*2), Y1
+	VFMADD231PS  Y1, Y3, Y0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ    72(AX), $0x00
+	JLE     end
+	MOVQ    96(AX), R8
+	VMOVUPS (R8), Y0
+	MOVQ    104(AX), R8
+	MOVQ    R8, 152(AX)
+	MOVQ    (AX), R8
+	ADDQ    DI, R8
+	MOVQ    16(AX), R9
+	ADDQ    DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ       R11
+	JLT        restbeforeend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock7:
+	CMPQ       R11, $0x07
+	JLT        restend7
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
+	VMOVAPS    Y1, Y6
+	VMOVAPS    Y1, Y7
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow7:
+	VMASKMOVPS   (R12), Y0, Y8
+	VMASKMOVPS   (R12)(BX*1), Y0, Y9
+	VMASKMOVPS   (R12)(BX*2), Y0, Y10
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y2
+	VFMADD231PS  Y11, Y9, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y3
+	VFMADD231PS  Y11, Y9, Y2
+	VFMADD231PS  Y11, Y10, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y4
+	VFMADD231PS  Y11, Y9, Y3
+	VFMADD231PS  Y11, Y10, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y5
+	VFMADD231PS  Y11, Y9, Y4
+	VFMADD231PS  Y11, Y10, Y3
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y6
+	VFMADD231PS  Y11, Y9, Y5
+	VFMADD231PS  Y11, Y10, Y4
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y7
+	VFMADD231PS  Y11, Y9, Y6
+	VFMADD231PS  Y11, Y10, Y5
+	VMASKMOVPS   (R15)(DX*1), Y0, Y8
+	VFMADD231PS  Y8, Y9, Y7
+	VFMADD231PS  Y8, Y10, Y6
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y10, Y7
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Y8
+	VBROADCASTSS 92(AX), Y9
+	VMAXPS       Y1, Y8, Y1
+	VMINPS       Y1, Y9, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y8, Y2
+	VMINPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y8, Y3
+	VMINPS       Y3, Y9, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y8, Y4
+	VMINPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y8, Y5
+	VMINPS       Y5, Y9, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y8, Y6
+	VMINPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y7, Y8, Y7
+	VMINPS       Y7, Y9, Y7
+	VMASKMOVPS   Y7, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ       R11, $0x04
+	JLT        restend4
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow4:
+	VMASKMOVPS   (R12), Y0, Y5
+	VMASKMOVPS   (R12)(BX*1), Y0, Y6
+	VMASKMOVPS   (R12)(BX*2), Y0, Y7
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y2
+	VFMADD231PS  Y8, Y6, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y3
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y8, Y7, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y4
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y7, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VFMADD231PS  Y5, Y7, Y3
+	VMASKMOVPS   (R15)(CX*1), Y0, Y5
+	VFMADD231PS  Y5, Y7, Y4
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ       R11, $0x02
+	JLT        restend2
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow2:
+	VMASKMOVPS   (R12), Y0, Y3
+	VMASKMOVPS   (R12)(BX*1), Y0, Y4
+	VMASKMOVPS   (R12)(BX*2), Y0, Y5
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y6
+	VFMADD231PS  Y6, Y3, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y6
+	VFMADD231PS  Y6, Y3, Y2
+	VFMADD231PS  Y6, Y4, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VFMADD231PS  Y3, Y5, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y3
+	VFMADD231PS  Y3, Y5, Y2
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ       R11, $0x01
+	JLT        restend1
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow1:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R12)(BX*1), Y0, Y3
+	VMASKMOVPS   (R12)(BX*2), Y0, Y4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y5
+	VFMADD231PS  Y5, Y2, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y2
+	VFMADD231PS  Y2, Y4, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ       R11
+	JLT        restafterend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide256_3_2(s *byte)
+// Requires: AVX, FMA3
+TEXT ·slide256_3_2(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x08
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Y7
+	VMOVUPS      (R12)(BX*1), Y8
+	VMOVUPS      (R12)(BX*2), Y9
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y7, Y0
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y7, Y1
+	VFMADD231PS  Y10, Y9, Y0
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y8, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y10, Y9, Y1
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y7, Y3
+	VFMADD231PS  Y10, Y9, Y2
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y8, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y7, Y4
+	VFMADD231PS  Y10, Y9, Y3
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y8, Y4
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y7, Y5
+	VFMADD231PS  Y10, Y9, Y4
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y8, Y5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y7, Y6
+	VFMADD231PS  Y10, Y9, Y5
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y8, Y6
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y9, Y6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Y7
+	VBROADCASTSS 92(AX), Y8
+	VMAXPS       Y0, Y7, Y0
+	VMINPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y7, Y1
+	VMINPS       Y1, Y8, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y7, Y2
+	VMINPS       Y2, Y8, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y7, Y3
+	VMINPS       Y3, Y8, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y7, Y4
+	VMINPS       Y4, Y8, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y7, Y5
+	VMINPS       Y5, Y8, Y5
+	VMOVUPS      Y5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y7, Y6
+	VMINPS       Y6, Y8, Y6
+	VMOVUPS      Y6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Y4
+	VMOVUPS      (R12)(BX*1), Y5
+	VMOVUPS      (R12)(BX*2), Y6
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y4, Y0
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y5, Y0
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y4, Y1
+	VFMADD231PS  Y7, Y6, Y0
+	VMOVUPS      (R15)(DX*1), Y7
+	VFMADD231PS  Y7, Y5, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y4, Y2
+	VFMADD231PS  Y7, Y6, Y1
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y5, Y2
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y4, Y3
+	VFMADD231PS  Y7, Y6, Y2
+	VMOVUPS      (R15)(DX*1), Y4
+	VFMADD231PS  Y4, Y5, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y4
+	VFMADD231PS  Y4, Y6, Y3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y0, Y4, Y0
+	VMINPS       Y0, Y5, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Y2
+	VMOVUPS      (R12)(BX*1), Y3
+	VMOVUPS      (R12)(BX*2), Y4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y5
+	VFMADD231PS  Y5, Y2, Y0
+	VMOVUPS      (R15)(CX*1), Y5
+	VFMADD231PS  Y5, Y3, Y0
+	VMOVUPS      (R15)(CX*2), Y5
+	VFMADD231PS  Y5, Y2, Y1
+	VFMADD231PS  Y5, Y4, Y0
+	VMOVUPS      (R15)(DX*1), Y2
+	VFMADD231PS  Y2, Y3, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y4, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y0, Y2, Y0
+	VMINPS       Y0, Y3, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R12)(BX*1), Y2
+	VMOVUPS      (R12)(BX*2), Y3
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y4
+	VFMADD231PS  Y4, Y1, Y0
+	VMOVUPS      (R15)(CX*1), Y1
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      (R15)(CX*2), Y1
+	VFMADD231PS  Y1, Y3, Y0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ    72(AX), $0x00
+	JLE     end
+	MOVQ    96(AX), R8
+	VMOVUPS (R8), Y0
+	MOVQ    104(AX), R8
+	MOVQ    R8, 152(AX)
+	MOVQ    (AX), R8
+	ADDQ    DI, R8
+	MOVQ    16(AX), R9
+	ADDQ    DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ       R11
+	JLT        restbeforeend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock7:
+	CMPQ       R11, $0x07
+	JLT        restend7
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
+	VMOVAPS    Y1, Y6
+	VMOVAPS    Y1, Y7
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow7:
+	VMASKMOVPS   (R12), Y0, Y8
+	VMASKMOVPS   (R12)(BX*1), Y0, Y9
+	VMASKMOVPS   (R12)(BX*2), Y0, Y10
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y9, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y2
+	VFMADD231PS  Y11, Y10, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y9, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y3
+	VFMADD231PS  Y11, Y10, Y2
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y9, Y3
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y4
+	VFMADD231PS  Y11, Y10, Y3
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y9, Y4
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y5
+	VFMADD231PS  Y11, Y10, Y4
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y9, Y5
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y6
+	VFMADD231PS  Y11, Y10, Y5
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y9, Y6
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y8, Y7
+	VFMADD231PS  Y11, Y10, Y6
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y9, Y7
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y10, Y7
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Y8
+	VBROADCASTSS 92(AX), Y9
+	VMAXPS       Y1, Y8, Y1
+	VMINPS       Y1, Y9, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y8, Y2
+	VMINPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y8, Y3
+	VMINPS       Y3, Y9, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y8, Y4
+	VMINPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y8, Y5
+	VMINPS       Y5, Y9, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y8, Y6
+	VMINPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y7, Y8, Y7
+	VMINPS       Y7, Y9, Y7
+	VMASKMOVPS   Y7, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ       R11, $0x04
+	JLT        restend4
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow4:
+	VMASKMOVPS   (R12), Y0, Y5
+	VMASKMOVPS   (R12)(BX*1), Y0, Y6
+	VMASKMOVPS   (R12)(BX*2), Y0, Y7
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y6, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y2
+	VFMADD231PS  Y8, Y7, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y8
+	VFMADD231PS  Y8, Y6, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y3
+	VFMADD231PS  Y8, Y7, Y2
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y5, Y4
+	VFMADD231PS  Y8, Y7, Y3
+	VMASKMOVPS   (R15)(DX*1), Y0, Y5
+	VFMADD231PS  Y5, Y6, Y4
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y5
+	VFMADD231PS  Y5, Y7, Y4
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ       R11, $0x02
+	JLT        restend2
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow2:
+	VMASKMOVPS   (R12), Y0, Y3
+	VMASKMOVPS   (R12)(BX*1), Y0, Y4
+	VMASKMOVPS   (R12)(BX*2), Y0, Y5
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y6
+	VFMADD231PS  Y6, Y3, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y6
+	VFMADD231PS  Y6, Y4, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y6
+	VFMADD231PS  Y6, Y3, Y2
+	VFMADD231PS  Y6, Y5, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y3
+	VFMADD231PS  Y3, Y4, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y5, Y2
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ       R11, $0x01
+	JLT        restend1
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow1:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R12)(BX*1), Y0, Y3
+	VMASKMOVPS   (R12)(BX*2), Y0, Y4
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y5
+	VFMADD231PS  Y5, Y2, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y2
+	VFMADD231PS  Y2, Y4, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ       R11
+	JLT        restafterend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide256_5_1(s *byte)
+// Requires: AVX, FMA3
+TEXT ·slide256_5_1(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x08
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Y7
+	VMOVUPS      (R12)(BX*1), Y8
+	VMOVUPS      (R12)(BX*2), Y9
+	VMOVUPS      (R12)(SI*1), Y10
+	VMOVUPS      (R12)(BX*4), Y11
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y12
+	VFMADD231PS  Y12, Y7, Y0
+	VMOVUPS      (R15)(CX*1), Y12
+	VFMADD231PS  Y12, Y7, Y1
+	VFMADD231PS  Y12, Y8, Y0
+	VMOVUPS      (R15)(CX*2), Y12
+	VFMADD231PS  Y12, Y7, Y2
+	VFMADD231PS  Y12, Y8, Y1
+	VFMADD231PS  Y12, Y9, Y0
+	VMOVUPS      (R15)(DX*1), Y12
+	VFMADD231PS  Y12, Y7, Y3
+	VFMADD231PS  Y12, Y8, Y2
+	VFMADD231PS  Y12, Y9, Y1
+	VFMADD231PS  Y12, Y10, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y12
+	VFMADD231PS  Y12, Y7, Y4
+	VFMADD231PS  Y12, Y8, Y3
+	VFMADD231PS  Y12, Y9, Y2
+	VFMADD231PS  Y12, Y10, Y1
+	VFMADD231PS  Y12, Y11, Y0
+	VMOVUPS      (R15)(CX*1), Y12
+	VFMADD231PS  Y12, Y7, Y5
+	VFMADD231PS  Y12, Y8, Y4
+	VFMADD231PS  Y12, Y9, Y3
+	VFMADD231PS  Y12, Y10, Y2
+	VFMADD231PS  Y12, Y11, Y1
+	VMOVUPS      (R15)(CX*2), Y12
+	VFMADD231PS  Y12, Y7, Y6
+	VFMADD231PS  Y12, Y8, Y5
+	VFMADD231PS  Y12, Y9, Y4
+	VFMADD231PS  Y12, Y10, Y3
+	VFMADD231PS  Y12, Y11, Y2
+	VMOVUPS      (R15)(DX*1), Y7
+	VFMADD231PS  Y7, Y8, Y6
+	VFMADD231PS  Y7, Y9, Y5
+	VFMADD231PS  Y7, Y10, Y4
+	VFMADD231PS  Y7, Y11, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y9, Y6
+	VFMADD231PS  Y7, Y10, Y5
+	VFMADD231PS  Y7, Y11, Y4
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y10, Y6
+	VFMADD231PS  Y7, Y11, Y5
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y11, Y6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Y7
+	VBROADCASTSS 92(AX), Y8
+	VMAXPS       Y0, Y7, Y0
+	VMINPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y7, Y1
+	VMINPS       Y1, Y8, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y7, Y2
+	VMINPS       Y2, Y8, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y7, Y3
+	VMINPS       Y3, Y8, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y7, Y4
+	VMINPS       Y4, Y8, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y7, Y5
+	VMINPS       Y5, Y8, Y5
+	VMOVUPS      Y5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y7, Y6
+	VMINPS       Y6, Y8, Y6
+	VMOVUPS      Y6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Y4
+	VMOVUPS      (R12)(BX*1), Y5
+	VMOVUPS      (R12)(BX*2), Y6
+	VMOVUPS      (R12)(SI*1), Y7
+	VMOVUPS      (R12)(BX*4), Y8
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y9
+	VFMADD231PS  Y9, Y4, Y0
+	VMOVUPS      (R15)(CX*1), Y9
+	VFMADD231PS  Y9, Y4, Y1
+	VFMADD231PS  Y9, Y5, Y0
+	VMOVUPS      (R15)(CX*2), Y9
+	VFMADD231PS  Y9, Y4, Y2
+	VFMADD231PS  Y9, Y5, Y1
+	VFMADD231PS  Y9, Y6, Y0
+	VMOVUPS      (R15)(DX*1), Y9
+	VFMADD231PS  Y9, Y4, Y3
+	VFMADD231PS  Y9, Y5, Y2
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y9, Y7, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y4, Y7, Y1
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      (R15)(CX*1), Y4
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y4, Y8, Y1
+	VMOVUPS      (R15)(CX*2), Y4
+	VFMADD231PS  Y4, Y7, Y3
+	VFMADD231PS  Y4, Y8, Y2
+	VMOVUPS      (R15)(DX*1), Y4
+	VFMADD231PS  Y4, Y8, Y3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y0, Y4, Y0
+	VMINPS       Y0, Y5, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Y2
+	VMOVUPS      (R12)(BX*1), Y3
+	VMOVUPS      (R12)(BX*2), Y4
+	VMOVUPS      (R12)(SI*1), Y5
+	VMOVUPS      (R12)(BX*4), Y6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y2, Y0
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y2, Y1
+	VFMADD231PS  Y7, Y3, Y0
+	VMOVUPS      (R15)(CX*2), Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VFMADD231PS  Y2, Y4, Y0
+	VMOVUPS      (R15)(DX*1), Y2
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y2, Y5, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y5, Y1
+	VFMADD231PS  Y2, Y6, Y0
+	VMOVUPS      (R15)(CX*1), Y2
+	VFMADD231PS  Y2, Y6, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y0, Y2, Y0
+	VMINPS       Y0, Y3, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R12)(BX*1), Y2
+	VMOVUPS      (R12)(BX*2), Y3
+	VMOVUPS      (R12)(SI*1), Y4
+	VMOVUPS      (R12)(BX*4), Y5
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y6
+	VFMADD231PS  Y6, Y1, Y0
+	VMOVUPS      (R15)(CX*1), Y1
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      (R15)(CX*2), Y1
+	VFMADD231PS  Y1, Y3, Y0
+	VMOVUPS      (R15)(DX*1), Y1
+	VFMADD231PS  Y1, Y4, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y1
+	VFMADD231PS  Y1, Y5, Y0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ    72(AX), $0x00
+	JLE     end
+	MOVQ    96(AX), R8
+	VMOVUPS (R8), Y0
+	MOVQ    104(AX), R8
+	MOVQ    R8, 152(AX)
+	MOVQ    (AX), R8
+	ADDQ    DI, R8
+	MOVQ    16(AX), R9
+	ADDQ    DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ       R11
+	JLT        restbeforeend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock7:
+	CMPQ       R11, $0x07
+	JLT        restend7
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
+	VMOVAPS    Y1, Y6
+	VMOVAPS    Y1, Y7
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow7:
+	VMASKMOVPS   (R12), Y0, Y8
+	VMASKMOVPS   (R12)(BX*1), Y0, Y9
+	VMASKMOVPS   (R12)(BX*2), Y0, Y10
+	VMASKMOVPS   (R12)(SI*1), Y0, Y11
+	VMASKMOVPS   (R12)(BX*4), Y0, Y12
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y2
+	VFMADD231PS  Y13, Y9, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y3
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y10, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y4
+	VFMADD231PS  Y13, Y9, Y3
+	VFMADD231PS  Y13, Y10, Y2
+	VFMADD231PS  Y13, Y11, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y5
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y10, Y3
+	VFMADD231PS  Y13, Y11, Y2
+	VFMADD231PS  Y13, Y12, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y6
+	VFMADD231PS  Y13, Y9, Y5
+	VFMADD231PS  Y13, Y10, Y4
+	VFMADD231PS  Y13, Y11, Y3
+	VFMADD231PS  Y13, Y12, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y7
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y10, Y5
+	VFMADD231PS  Y13, Y11, Y4
+	VFMADD231PS  Y13, Y12, Y3
+	VMASKMOVPS   (R15)(DX*1), Y0, Y8
+	VFMADD231PS  Y8, Y9, Y7
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y8, Y11, Y5
+	VFMADD231PS  Y8, Y12, Y4
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y10, Y7
+	VFMADD231PS  Y8, Y11, Y6
+	VFMADD231PS  Y8, Y12, Y5
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y11, Y7
+	VFMADD231PS  Y8, Y12, Y6
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y12, Y7
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Y8
+	VBROADCASTSS 92(AX), Y9
+	VMAXPS       Y1, Y8, Y1
+	VMINPS       Y1, Y9, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y8, Y2
+	VMINPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y8, Y3
+	VMINPS       Y3, Y9, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y8, Y4
+	VMINPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y8, Y5
+	VMINPS       Y5, Y9, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y8, Y6
+	VMINPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y7, Y8, Y7
+	VMINPS       Y7, Y9, Y7
+	VMASKMOVPS   Y7, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x07, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ       R11, $0x04
+	JLT        restend4
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow4:
+	VMASKMOVPS   (R12), Y0, Y5
+	VMASKMOVPS   (R12)(BX*1), Y0, Y6
+	VMASKMOVPS   (R12)(BX*2), Y0, Y7
+	VMASKMOVPS   (R12)(SI*1), Y0, Y8
+	VMASKMOVPS   (R12)(BX*4), Y0, Y9
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y2
+	VFMADD231PS  Y10, Y6, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y3
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y10, Y7, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y4
+	VFMADD231PS  Y10, Y6, Y3
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y10, Y8, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y5, Y8, Y2
+	VFMADD231PS  Y5, Y9, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y5
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y5, Y8, Y3
+	VFMADD231PS  Y5, Y9, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y5
+	VFMADD231PS  Y5, Y8, Y4
+	VFMADD231PS  Y5, Y9, Y3
+	VMASKMOVPS   (R15)(DX*1), Y0, Y5
+	VFMADD231PS  Y5, Y9, Y4
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ       R11, $0x02
+	JLT        restend2
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow2:
+	VMASKMOVPS   (R12), Y0, Y3
+	VMASKMOVPS   (R12)(BX*1), Y0, Y4
+	VMASKMOVPS   (R12)(BX*2), Y0, Y5
+	VMASKMOVPS   (R12)(SI*1), Y0, Y6
+	VMASKMOVPS   (R12)(BX*4), Y0, Y7
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y3, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y3, Y2
+	VFMADD231PS  Y8, Y4, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VFMADD231PS  Y3, Y5, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y3
+	VFMADD231PS  Y3, Y5, Y2
+	VFMADD231PS  Y3, Y6, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y6, Y2
+	VFMADD231PS  Y3, Y7, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y3
+	VFMADD231PS  Y3, Y7, Y2
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ       R11, $0x01
+	JLT        restend1
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow1:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R12)(BX*1), Y0, Y3
+	VMASKMOVPS   (R12)(BX*2), Y0, Y4
+	VMASKMOVPS   (R12)(SI*1), Y0, Y5
+	VMASKMOVPS   (R12)(BX*4), Y0, Y6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y7
+	VFMADD231PS  Y7, Y2, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y2
+	VFMADD231PS  Y2, Y4, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y2
+	VFMADD231PS  Y2, Y5, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y2
+	VFMADD231PS  Y2, Y6, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x01, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ       R11
+	JLT        restafterend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+
+end:
+	VZEROUPPER
+	RET
+
+// func slide256_5_2(s *byte)
+// Requires: AVX, FMA3
+TEXT ·slide256_5_2(SB), NOSPLIT, $8-8
+	MOVQ s+0(FP), AX
+	MOVQ 24(AX), CX
+	LEAQ (CX)(CX*2), DX
+	MOVQ 40(AX), BX
+	LEAQ (BX)(BX*2), SI
+	XORQ DI, DI
+
+channels:
+	CMPQ 72(AX), $0x08
+	JLT  rest
+	MOVQ 104(AX), R8
+	MOVQ R8, 152(AX)
+	MOVQ (AX), R8
+	ADDQ DI, R8
+	MOVQ 16(AX), R9
+	ADDQ DI, R9
+
+line:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+beforewindow:
+	DECQ    R11
+	JLT     beforeend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+beforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+beforetap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          beforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          beforerow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          beforewindow
+
+beforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+block7:
+	CMPQ    R11, $0x07
+	JLT     end7
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row7:
+	VMOVUPS      (R12), Y7
+	VMOVUPS      (R12)(BX*1), Y8
+	VMOVUPS      (R12)(BX*2), Y9
+	VMOVUPS      (R12)(SI*1), Y10
+	VMOVUPS      (R12)(BX*4), Y11
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y12
+	VFMADD231PS  Y12, Y7, Y0
+	VMOVUPS      (R15)(CX*1), Y12
+	VFMADD231PS  Y12, Y8, Y0
+	VMOVUPS      (R15)(CX*2), Y12
+	VFMADD231PS  Y12, Y7, Y1
+	VFMADD231PS  Y12, Y9, Y0
+	VMOVUPS      (R15)(DX*1), Y12
+	VFMADD231PS  Y12, Y8, Y1
+	VFMADD231PS  Y12, Y10, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y12
+	VFMADD231PS  Y12, Y7, Y2
+	VFMADD231PS  Y12, Y9, Y1
+	VFMADD231PS  Y12, Y11, Y0
+	VMOVUPS      (R15)(CX*1), Y12
+	VFMADD231PS  Y12, Y8, Y2
+	VFMADD231PS  Y12, Y10, Y1
+	VMOVUPS      (R15)(CX*2), Y12
+	VFMADD231PS  Y12, Y7, Y3
+	VFMADD231PS  Y12, Y9, Y2
+	VFMADD231PS  Y12, Y11, Y1
+	VMOVUPS      (R15)(DX*1), Y12
+	VFMADD231PS  Y12, Y8, Y3
+	VFMADD231PS  Y12, Y10, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y12
+	VFMADD231PS  Y12, Y7, Y4
+	VFMADD231PS  Y12, Y9, Y3
+	VFMADD231PS  Y12, Y11, Y2
+	VMOVUPS      (R15)(CX*1), Y12
+	VFMADD231PS  Y12, Y8, Y4
+	VFMADD231PS  Y12, Y10, Y3
+	VMOVUPS      (R15)(CX*2), Y12
+	VFMADD231PS  Y12, Y7, Y5
+	VFMADD231PS  Y12, Y9, Y4
+	VFMADD231PS  Y12, Y11, Y3
+	VMOVUPS      (R15)(DX*1), Y12
+	VFMADD231PS  Y12, Y8, Y5
+	VFMADD231PS  Y12, Y10, Y4
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y12
+	VFMADD231PS  Y12, Y7, Y6
+	VFMADD231PS  Y12, Y9, Y5
+	VFMADD231PS  Y12, Y11, Y4
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y8, Y6
+	VFMADD231PS  Y7, Y10, Y5
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y9, Y6
+	VFMADD231PS  Y7, Y11, Y5
+	VMOVUPS      (R15)(DX*1), Y7
+	VFMADD231PS  Y7, Y10, Y6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y11, Y6
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row7
+	VBROADCASTSS 88(AX), Y7
+	VBROADCASTSS 92(AX), Y8
+	VMAXPS       Y0, Y7, Y0
+	VMINPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y7, Y1
+	VMINPS       Y1, Y8, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y7, Y2
+	VMINPS       Y2, Y8, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y7, Y3
+	VMINPS       Y3, Y8, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y7, Y4
+	VMINPS       Y4, Y8, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y7, Y5
+	VMINPS       Y5, Y8, Y5
+	VMOVUPS      Y5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y7, Y6
+	VMINPS       Y6, Y8, Y6
+	VMOVUPS      Y6, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          block7
+
+end7:
+block4:
+	CMPQ    R11, $0x04
+	JLT     end4
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row4:
+	VMOVUPS      (R12), Y4
+	VMOVUPS      (R12)(BX*1), Y5
+	VMOVUPS      (R12)(BX*2), Y6
+	VMOVUPS      (R12)(SI*1), Y7
+	VMOVUPS      (R12)(BX*4), Y8
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y9
+	VFMADD231PS  Y9, Y4, Y0
+	VMOVUPS      (R15)(CX*1), Y9
+	VFMADD231PS  Y9, Y5, Y0
+	VMOVUPS      (R15)(CX*2), Y9
+	VFMADD231PS  Y9, Y4, Y1
+	VFMADD231PS  Y9, Y6, Y0
+	VMOVUPS      (R15)(DX*1), Y9
+	VFMADD231PS  Y9, Y5, Y1
+	VFMADD231PS  Y9, Y7, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y9
+	VFMADD231PS  Y9, Y4, Y2
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y9, Y8, Y0
+	VMOVUPS      (R15)(CX*1), Y9
+	VFMADD231PS  Y9, Y5, Y2
+	VFMADD231PS  Y9, Y7, Y1
+	VMOVUPS      (R15)(CX*2), Y9
+	VFMADD231PS  Y9, Y4, Y3
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y9, Y8, Y1
+	VMOVUPS      (R15)(DX*1), Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VFMADD231PS  Y4, Y7, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y4
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y4, Y8, Y2
+	VMOVUPS      (R15)(CX*1), Y4
+	VFMADD231PS  Y4, Y7, Y3
+	VMOVUPS      (R15)(CX*2), Y4
+	VFMADD231PS  Y4, Y8, Y3
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row4
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y0, Y4, Y0
+	VMINPS       Y0, Y5, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          block4
+
+end4:
+block2:
+	CMPQ    R11, $0x02
+	JLT     end2
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	VMOVAPS Y0, Y1
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row2:
+	VMOVUPS      (R12), Y2
+	VMOVUPS      (R12)(BX*1), Y3
+	VMOVUPS      (R12)(BX*2), Y4
+	VMOVUPS      (R12)(SI*1), Y5
+	VMOVUPS      (R12)(BX*4), Y6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y7
+	VFMADD231PS  Y7, Y2, Y0
+	VMOVUPS      (R15)(CX*1), Y7
+	VFMADD231PS  Y7, Y3, Y0
+	VMOVUPS      (R15)(CX*2), Y7
+	VFMADD231PS  Y7, Y2, Y1
+	VFMADD231PS  Y7, Y4, Y0
+	VMOVUPS      (R15)(DX*1), Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VFMADD231PS  Y2, Y5, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y4, Y1
+	VFMADD231PS  Y2, Y6, Y0
+	VMOVUPS      (R15)(CX*1), Y2
+	VFMADD231PS  Y2, Y5, Y1
+	VMOVUPS      (R15)(CX*2), Y2
+	VFMADD231PS  Y2, Y6, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row2
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y0, Y2, Y0
+	VMINPS       Y0, Y3, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          block2
+
+end2:
+block1:
+	CMPQ    R11, $0x01
+	JLT     end1
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row1:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R12)(BX*1), Y2
+	VMOVUPS      (R12)(BX*2), Y3
+	VMOVUPS      (R12)(SI*1), Y4
+	VMOVUPS      (R12)(BX*4), Y5
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Y6
+	VFMADD231PS  Y6, Y1, Y0
+	VMOVUPS      (R15)(CX*1), Y1
+	VFMADD231PS  Y1, Y2, Y0
+	VMOVUPS      (R15)(CX*2), Y1
+	VFMADD231PS  Y1, Y3, Y0
+	VMOVUPS      (R15)(DX*1), Y1
+	VFMADD231PS  Y1, Y4, Y0
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y1
+	VFMADD231PS  Y1, Y5, Y0
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row1
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          block1
+
+end1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+afterwindow:
+	DECQ    R11
+	JLT     afterend
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Y0
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+	ADDQ    8(R10), R12
+
+afterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+aftertap:
+	VMOVUPS      (R12), Y1
+	VMOVUPS      (R15), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          aftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          afterrow
+	VBROADCASTSS 88(AX), Y1
+	VBROADCASTSS 92(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          afterwindow
+
+afterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  line
+	ADDQ $0x20, DI
+	SUBQ $0x08, 72(AX)
+	JMP  channels
+
+rest:
+	CMPQ    72(AX), $0x00
+	JLE     end
+	MOVQ    96(AX), R8
+	VMOVUPS (R8), Y0
+	MOVQ    104(AX), R8
+	MOVQ    R8, 152(AX)
+	MOVQ    (AX), R8
+	ADDQ    DI, R8
+	MOVQ    16(AX), R9
+	ADDQ    DI, R9
+
+restline:
+	MOVQ 136(AX), R10
+	MOVQ 120(AX), R11
+
+restbeforewindow:
+	DECQ       R11
+	JLT        restbeforeend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restbeforerow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restbeforetap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restbeforetap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restbeforerow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restbeforewindow
+
+restbeforeend:
+	MOVQ R10, 160(AX)
+	MOVQ 64(AX), R11
+	MOVQ R9, R10
+	ADDQ 144(AX), R10
+
+restblock7:
+	CMPQ       R11, $0x07
+	JLT        restend7
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
+	VMOVAPS    Y1, Y6
+	VMOVAPS    Y1, Y7
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow7:
+	VMASKMOVPS   (R12), Y0, Y8
+	VMASKMOVPS   (R12)(BX*1), Y0, Y9
+	VMASKMOVPS   (R12)(BX*2), Y0, Y10
+	VMASKMOVPS   (R12)(SI*1), Y0, Y11
+	VMASKMOVPS   (R12)(BX*4), Y0, Y12
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y13
+	VFMADD231PS  Y13, Y9, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y2
+	VFMADD231PS  Y13, Y10, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y13
+	VFMADD231PS  Y13, Y9, Y2
+	VFMADD231PS  Y13, Y11, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y3
+	VFMADD231PS  Y13, Y10, Y2
+	VFMADD231PS  Y13, Y12, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y13
+	VFMADD231PS  Y13, Y9, Y3
+	VFMADD231PS  Y13, Y11, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y4
+	VFMADD231PS  Y13, Y10, Y3
+	VFMADD231PS  Y13, Y12, Y2
+	VMASKMOVPS   (R15)(DX*1), Y0, Y13
+	VFMADD231PS  Y13, Y9, Y4
+	VFMADD231PS  Y13, Y11, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y5
+	VFMADD231PS  Y13, Y10, Y4
+	VFMADD231PS  Y13, Y12, Y3
+	VMASKMOVPS   (R15)(CX*1), Y0, Y13
+	VFMADD231PS  Y13, Y9, Y5
+	VFMADD231PS  Y13, Y11, Y4
+	VMASKMOVPS   (R15)(CX*2), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y6
+	VFMADD231PS  Y13, Y10, Y5
+	VFMADD231PS  Y13, Y12, Y4
+	VMASKMOVPS   (R15)(DX*1), Y0, Y13
+	VFMADD231PS  Y13, Y9, Y6
+	VFMADD231PS  Y13, Y11, Y5
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y13
+	VFMADD231PS  Y13, Y8, Y7
+	VFMADD231PS  Y13, Y10, Y6
+	VFMADD231PS  Y13, Y12, Y5
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y9, Y7
+	VFMADD231PS  Y8, Y11, Y6
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y10, Y7
+	VFMADD231PS  Y8, Y12, Y6
+	VMASKMOVPS   (R15)(DX*1), Y0, Y8
+	VFMADD231PS  Y8, Y11, Y7
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y12, Y7
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow7
+	VBROADCASTSS 88(AX), Y8
+	VBROADCASTSS 92(AX), Y9
+	VMAXPS       Y1, Y8, Y1
+	VMINPS       Y1, Y9, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y8, Y2
+	VMINPS       Y2, Y9, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y8, Y3
+	VMINPS       Y3, Y9, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y8, Y4
+	VMINPS       Y4, Y9, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y5, Y8, Y5
+	VMINPS       Y5, Y9, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y6, Y8, Y6
+	VMINPS       Y6, Y9, Y6
+	VMASKMOVPS   Y6, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y7, Y8, Y7
+	VMINPS       Y7, Y9, Y7
+	VMASKMOVPS   Y7, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0e, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x07, R11
+	JMP          restblock7
+
+restend7:
+restblock4:
+	CMPQ       R11, $0x04
+	JLT        restend4
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow4:
+	VMASKMOVPS   (R12), Y0, Y5
+	VMASKMOVPS   (R12)(BX*1), Y0, Y6
+	VMASKMOVPS   (R12)(BX*2), Y0, Y7
+	VMASKMOVPS   (R12)(SI*1), Y0, Y8
+	VMASKMOVPS   (R12)(BX*4), Y0, Y9
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y10
+	VFMADD231PS  Y10, Y6, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y2
+	VFMADD231PS  Y10, Y7, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y10
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y10, Y8, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y3
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y10, Y9, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y10
+	VFMADD231PS  Y10, Y6, Y3
+	VFMADD231PS  Y10, Y8, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y10
+	VFMADD231PS  Y10, Y5, Y4
+	VFMADD231PS  Y10, Y7, Y3
+	VFMADD231PS  Y10, Y9, Y2
+	VMASKMOVPS   (R15)(DX*1), Y0, Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VFMADD231PS  Y5, Y8, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y5
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y5, Y9, Y3
+	VMASKMOVPS   (R15)(CX*1), Y0, Y5
+	VFMADD231PS  Y5, Y8, Y4
+	VMASKMOVPS   (R15)(CX*2), Y0, Y5
+	VFMADD231PS  Y5, Y9, Y4
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow4
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMASKMOVPS   Y4, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x08, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x04, R11
+	JMP          restblock4
+
+restend4:
+restblock2:
+	CMPQ       R11, $0x02
+	JLT        restend2
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	VMOVAPS    Y1, Y2
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow2:
+	VMASKMOVPS   (R12), Y0, Y3
+	VMASKMOVPS   (R12)(BX*1), Y0, Y4
+	VMASKMOVPS   (R12)(BX*2), Y0, Y5
+	VMASKMOVPS   (R12)(SI*1), Y0, Y6
+	VMASKMOVPS   (R12)(BX*4), Y0, Y7
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y8
+	VFMADD231PS  Y8, Y3, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y8
+	VFMADD231PS  Y8, Y4, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y8
+	VFMADD231PS  Y8, Y3, Y2
+	VFMADD231PS  Y8, Y5, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VFMADD231PS  Y3, Y6, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y5, Y2
+	VFMADD231PS  Y3, Y7, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y3
+	VFMADD231PS  Y3, Y6, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y3
+	VFMADD231PS  Y3, Y7, Y2
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow2
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMASKMOVPS   Y2, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x04, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x02, R11
+	JMP          restblock2
+
+restend2:
+restblock1:
+	CMPQ       R11, $0x01
+	JLT        restend1
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+
+restrow1:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R12)(BX*1), Y0, Y3
+	VMASKMOVPS   (R12)(BX*2), Y0, Y4
+	VMASKMOVPS   (R12)(SI*1), Y0, Y5
+	VMASKMOVPS   (R12)(BX*4), Y0, Y6
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMASKMOVPS   (R15), Y0, Y7
+	VFMADD231PS  Y7, Y2, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y2
+	VFMADD231PS  Y2, Y4, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y2
+	VFMADD231PS  Y2, Y5, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y2
+	VFMADD231PS  Y2, Y6, Y1
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow1
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x02, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x01, R11
+	JMP          restblock1
+
+restend1:
+	MOVQ 160(AX), R10
+	MOVQ 128(AX), R11
+
+restafterwindow:
+	DECQ       R11
+	JLT        restafterend
+	MOVQ       80(AX), R12
+	VMASKMOVPS (R12)(DI*1), Y0, Y1
+	MOVQ       32(AX), R12
+	MOVQ       48(AX), R13
+	MOVQ       56(AX), R14
+	ADDQ       DI, R12
+	ADDQ       8(R10), R12
+
+restafterrow:
+	MOVQ (R13), R15
+	ADDQ R9, R15
+	ADDQ (R10), R15
+	MOVQ 16(R10), BP
+
+restaftertap:
+	VMASKMOVPS   (R12), Y0, Y2
+	VMASKMOVPS   (R15), Y0, Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         CX, R15
+	ADDQ         BX, R12
+	DECQ         BP
+	JNZ          restaftertap
+	ADDQ         24(R10), R12
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restafterrow
+	VBROADCASTSS 88(AX), Y2
+	VBROADCASTSS 92(AX), Y3
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+	VMASKMOVPS   Y1, Y0, (R8)
+	ADDQ         8(AX), R8
+	ADDQ         $0x20, R10
+	JMP          restafterwindow
+
+restafterend:
+	ADDQ 112(AX), R9
+	DECQ 152(AX)
+	JNZ  restline
+	ADDQ $0x20, DI
 	SUBQ $0x08, 72(AX)
 
 end:

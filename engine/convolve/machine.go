@@ -7,6 +7,8 @@ type machine struct {
 	tiles       *tileKernels
 	// sum and most join windows channel by channel.
 	sum, most func(*byte)
+	// slides join windows of ordinary forms without loading what they share again.
+	slides *slideKernels
 	// enter and leave are the transformations of squares.
 	enter, leave func(*byte)
 }

@@ -70,6 +70,14 @@ func sum512(s *byte)
 
 func most512(s *byte)
 
+func slide512_3_1(s *byte)
+
+func slide512_3_2(s *byte)
+
+func slide512_5_1(s *byte)
+
+func slide512_5_2(s *byte)
+
 func enter512(s *byte)
 
 func leave512(s *byte)
@@ -105,6 +113,14 @@ func tile256r6v1(t *byte)
 func sum256(s *byte)
 
 func most256(s *byte)
+
+func slide256_3_1(s *byte)
+
+func slide256_3_2(s *byte)
+
+func slide256_5_1(s *byte)
+
+func slide256_5_2(s *byte)
 
 func enter256(s *byte)
 

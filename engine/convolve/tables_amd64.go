@@ -21,6 +21,11 @@ var tiles512 = tileKernels{
 	14: {2: tile512r14v2, 1: tile512r14v1},
 }
 
+var slides512 = slideKernels{
+	3: {1: slide512_3_1, 2: slide512_3_2},
+	5: {1: slide512_5_1, 2: slide512_5_2},
+}
+
 var tiles256 = tileKernels{
 	1: {8: tile256r1v8, 2: tile256r1v2, 1: tile256r1v1},
 	2: {4: tile256r2v4, 2: tile256r2v2, 1: tile256r2v1},
@@ -28,4 +33,9 @@ var tiles256 = tileKernels{
 	4: {2: tile256r4v2, 1: tile256r4v1},
 	5: {2: tile256r5v2, 1: tile256r5v1},
 	6: {2: tile256r6v2, 1: tile256r6v1},
+}
+
+var slides256 = slideKernels{
+	3: {1: slide256_3_1, 2: slide256_3_2},
+	5: {1: slide256_5_1, 2: slide256_5_2},
 }

@@ -287,6 +287,11 @@ func main() {
 		}
 		g.each("sum", false)
 		g.each("most", true)
+		for _, taps := range slideTaps {
+			for _, stride := range slideStrides {
+				g.slide(taps, stride)
+			}
+		}
 		g.enter()
 		g.leave()
 	}
@@ -314,6 +319,15 @@ func tables(path string, machines []*machine) error {
 			}
 		}
 		b.WriteString("}\n")
+		fmt.Fprintf(&b, "\nvar slides%s = slideKernels{\n", g.name)
+		for _, taps := range slideTaps {
+			fmt.Fprintf(&b, "\t%d: {", taps)
+			for _, stride := range slideStrides {
+				fmt.Fprintf(&b, "%d: slide%s_%d_%d, ", stride, g.name, taps, stride)
+			}
+			b.WriteString("},\n")
+		}
+		b.WriteString("}\n")
 	}
 	out, err := format.Source([]byte(b.String()))
 	if err != nil {
@@ -323,3 +337,6 @@ func tables(path string, machines []*machine) error {
 }
 
 const mostRows = 14
+
+// slideTaps and slideStrides are the forms of windows that have kernels of their own.
+var slideTaps, slideStrides = []int{3, 5}, []int{1, 2}
