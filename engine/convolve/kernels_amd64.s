@@ -4679,8 +4679,21 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block14:
-	CMPQ    R11, $0x0e
-	JLT     end14
+	CMPQ  R11, $0x0e
+	JGE   whole14
+	CMPQ  R11, $0x0d
+	JLT   end14
+	CMPQ  64(AX), $0x0e
+	JLT   end14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+whole14:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -4836,9 +4849,175 @@ row14:
 	JMP          block14
 
 end14:
+block12:
+	CMPQ  R11, $0x0c
+	JGE   whole12
+	CMPQ  R11, $0x0a
+	JLT   end12
+	CMPQ  64(AX), $0x0c
+	JLT   end12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+whole12:
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row12:
+	VMOVUPS      (R12), Z12
+	VMOVUPS      (R12)(BX*1), Z13
+	VMOVUPS      (R12)(BX*2), Z14
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z12, Z0
+	VMOVUPS      (R15)(CX*1), Z15
+	VFMADD231PS  Z15, Z12, Z1
+	VMOVUPS      (R15)(CX*2), Z16
+	VFMADD231PS  Z16, Z12, Z2
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z12, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z12, Z4
+	VMOVUPS      (R15)(CX*1), Z19
+	VFMADD231PS  Z19, Z12, Z5
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z12, Z6
+	VFMADD231PS  Z15, Z13, Z0
+	VFMADD231PS  Z16, Z13, Z1
+	VFMADD231PS  Z17, Z13, Z2
+	VFMADD231PS  Z18, Z13, Z3
+	VFMADD231PS  Z19, Z13, Z4
+	VFMADD231PS  Z20, Z13, Z5
+	VMOVUPS      (R15)(DX*1), Z15
+	VFMADD231PS  Z15, Z13, Z6
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z17, Z14, Z1
+	VFMADD231PS  Z18, Z14, Z2
+	VFMADD231PS  Z19, Z14, Z3
+	VFMADD231PS  Z20, Z14, Z4
+	VFMADD231PS  Z15, Z14, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z15, Z12, Z7
+	VFMADD231PS  Z16, Z12, Z8
+	VMOVUPS      (R15)(CX*1), Z15
+	VFMADD231PS  Z15, Z12, Z9
+	VMOVUPS      (R15)(CX*2), Z17
+	VFMADD231PS  Z17, Z12, Z10
+	VMOVUPS      (R15)(DX*1), Z18
+	VFMADD231PS  Z18, Z12, Z11
+	VFMADD231PS  Z16, Z13, Z7
+	VFMADD231PS  Z15, Z13, Z8
+	VFMADD231PS  Z17, Z13, Z9
+	VFMADD231PS  Z18, Z13, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z15, Z14, Z7
+	VFMADD231PS  Z17, Z14, Z8
+	VFMADD231PS  Z18, Z14, Z9
+	VFMADD231PS  Z12, Z14, Z10
+	VMOVUPS      (R15)(CX*1), Z12
+	VFMADD231PS  Z12, Z14, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          block12
+
+end12:
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -4930,119 +5109,164 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Z4
-	VMOVUPS      (R12)(BX*1), Z5
-	VMOVUPS      (R12)(BX*2), Z6
+row5:
+	VMOVUPS      (R12), Z5
+	VMOVUPS      (R12)(BX*1), Z6
+	VMOVUPS      (R12)(BX*2), Z7
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z7
-	VFMADD231PS  Z7, Z4, Z0
-	VMOVUPS      (R15)(CX*1), Z7
-	VFMADD231PS  Z7, Z4, Z1
-	VMOVUPS      (R15)(CX*2), Z8
-	VFMADD231PS  Z8, Z4, Z2
-	VMOVUPS      (R15)(DX*1), Z9
-	VFMADD231PS  Z9, Z4, Z3
-	VFMADD231PS  Z7, Z5, Z0
+	VMOVUPS      (R15), Z8
+	VFMADD231PS  Z8, Z5, Z0
+	VMOVUPS      (R15)(CX*1), Z8
 	VFMADD231PS  Z8, Z5, Z1
+	VMOVUPS      (R15)(CX*2), Z9
 	VFMADD231PS  Z9, Z5, Z2
+	VMOVUPS      (R15)(DX*1), Z10
+	VFMADD231PS  Z10, Z5, Z3
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS      (R15), Z11
+	VFMADD231PS  Z11, Z5, Z4
 	VFMADD231PS  Z8, Z6, Z0
 	VFMADD231PS  Z9, Z6, Z1
-	VFMADD231PS  Z4, Z6, Z2
-	VMOVUPS      (R15)(CX*1), Z4
-	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z10, Z6, Z2
+	VFMADD231PS  Z11, Z6, Z3
+	VMOVUPS      (R15)(CX*1), Z5
+	VFMADD231PS  Z5, Z6, Z4
+	VFMADD231PS  Z9, Z7, Z0
+	VFMADD231PS  Z10, Z7, Z1
+	VFMADD231PS  Z11, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	VMOVUPS      (R15)(CX*2), Z5
+	VFMADD231PS  Z5, Z7, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Z2
-	VMOVUPS      (R12)(BX*1), Z3
-	VMOVUPS      (R12)(BX*2), Z4
+row3:
+	VMOVUPS      (R12), Z3
+	VMOVUPS      (R12)(BX*1), Z4
+	VMOVUPS      (R12)(BX*2), Z5
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z5
-	VFMADD231PS  Z5, Z2, Z0
-	VMOVUPS      (R15)(CX*1), Z5
-	VFMADD231PS  Z5, Z2, Z1
-	VFMADD231PS  Z5, Z3, Z0
-	VMOVUPS      (R15)(CX*2), Z2
-	VFMADD231PS  Z2, Z3, Z1
-	VFMADD231PS  Z2, Z4, Z0
-	VMOVUPS      (R15)(DX*1), Z2
-	VFMADD231PS  Z2, Z4, Z1
+	VMOVUPS      (R15), Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VMOVUPS      (R15)(CX*1), Z6
+	VFMADD231PS  Z6, Z3, Z1
+	VMOVUPS      (R15)(CX*2), Z7
+	VFMADD231PS  Z7, Z3, Z2
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z7, Z4, Z1
+	VMOVUPS      (R15)(DX*1), Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z3, Z5, Z1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z3
+	VFMADD231PS  Z3, Z5, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -5194,8 +5418,21 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock14:
-	CMPQ      R11, $0x0e
-	JLT       restend14
+	CMPQ  R11, $0x0e
+	JGE   restwhole14
+	CMPQ  R11, $0x0d
+	JLT   restend14
+	CMPQ  64(AX), $0x0e
+	JLT   restend14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+restwhole14:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -5351,9 +5588,175 @@ restrow14:
 	JMP          restblock14
 
 restend14:
+restblock12:
+	CMPQ  R11, $0x0c
+	JGE   restwhole12
+	CMPQ  R11, $0x0a
+	JLT   restend12
+	CMPQ  64(AX), $0x0c
+	JLT   restend12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+restwhole12:
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow12:
+	VMOVUPS.Z    (R12), K1, Z12
+	VMOVUPS.Z    (R12)(BX*1), K1, Z13
+	VMOVUPS.Z    (R12)(BX*2), K1, Z14
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z12, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z15
+	VFMADD231PS  Z15, Z12, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z16
+	VFMADD231PS  Z16, Z12, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z12, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z12, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VFMADD231PS  Z19, Z12, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z12, Z6
+	VFMADD231PS  Z15, Z13, Z0
+	VFMADD231PS  Z16, Z13, Z1
+	VFMADD231PS  Z17, Z13, Z2
+	VFMADD231PS  Z18, Z13, Z3
+	VFMADD231PS  Z19, Z13, Z4
+	VFMADD231PS  Z20, Z13, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z15
+	VFMADD231PS  Z15, Z13, Z6
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z17, Z14, Z1
+	VFMADD231PS  Z18, Z14, Z2
+	VFMADD231PS  Z19, Z14, Z3
+	VFMADD231PS  Z20, Z14, Z4
+	VFMADD231PS  Z15, Z14, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z16
+	VFMADD231PS  Z16, Z14, Z6
+	VFMADD231PS  Z15, Z12, Z7
+	VFMADD231PS  Z16, Z12, Z8
+	VMOVUPS.Z    (R15)(CX*1), K1, Z15
+	VFMADD231PS  Z15, Z12, Z9
+	VMOVUPS.Z    (R15)(CX*2), K1, Z17
+	VFMADD231PS  Z17, Z12, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z18
+	VFMADD231PS  Z18, Z12, Z11
+	VFMADD231PS  Z16, Z13, Z7
+	VFMADD231PS  Z15, Z13, Z8
+	VFMADD231PS  Z17, Z13, Z9
+	VFMADD231PS  Z18, Z13, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z15, Z14, Z7
+	VFMADD231PS  Z17, Z14, Z8
+	VFMADD231PS  Z18, Z14, Z9
+	VFMADD231PS  Z12, Z14, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z12
+	VFMADD231PS  Z12, Z14, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          restblock12
+
+restend12:
 restblock7:
-	CMPQ      R11, $0x07
-	JLT       restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -5445,119 +5848,164 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ      R11, $0x04
-	JLT       restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
 	VMOVAPS   Z0, Z2
 	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow4:
-	VMOVUPS.Z    (R12), K1, Z4
-	VMOVUPS.Z    (R12)(BX*1), K1, Z5
-	VMOVUPS.Z    (R12)(BX*2), K1, Z6
+restrow5:
+	VMOVUPS.Z    (R12), K1, Z5
+	VMOVUPS.Z    (R12)(BX*1), K1, Z6
+	VMOVUPS.Z    (R12)(BX*2), K1, Z7
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z7
-	VFMADD231PS  Z7, Z4, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z7
-	VFMADD231PS  Z7, Z4, Z1
-	VMOVUPS.Z    (R15)(CX*2), K1, Z8
-	VFMADD231PS  Z8, Z4, Z2
-	VMOVUPS.Z    (R15)(DX*1), K1, Z9
-	VFMADD231PS  Z9, Z4, Z3
-	VFMADD231PS  Z7, Z5, Z0
+	VMOVUPS.Z    (R15), K1, Z8
+	VFMADD231PS  Z8, Z5, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z8
 	VFMADD231PS  Z8, Z5, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z9
 	VFMADD231PS  Z9, Z5, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z10
+	VFMADD231PS  Z10, Z5, Z3
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS.Z    (R15), K1, Z11
+	VFMADD231PS  Z11, Z5, Z4
 	VFMADD231PS  Z8, Z6, Z0
 	VFMADD231PS  Z9, Z6, Z1
-	VFMADD231PS  Z4, Z6, Z2
-	VMOVUPS.Z    (R15)(CX*1), K1, Z4
-	VFMADD231PS  Z4, Z6, Z3
+	VFMADD231PS  Z10, Z6, Z2
+	VFMADD231PS  Z11, Z6, Z3
+	VMOVUPS.Z    (R15)(CX*1), K1, Z5
+	VFMADD231PS  Z5, Z6, Z4
+	VFMADD231PS  Z9, Z7, Z0
+	VFMADD231PS  Z10, Z7, Z1
+	VFMADD231PS  Z11, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
+	VMOVUPS.Z    (R15)(CX*2), K1, Z5
+	VFMADD231PS  Z5, Z7, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ      R11, $0x02
-	JLT       restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow2:
-	VMOVUPS.Z    (R12), K1, Z2
-	VMOVUPS.Z    (R12)(BX*1), K1, Z3
-	VMOVUPS.Z    (R12)(BX*2), K1, Z4
+restrow3:
+	VMOVUPS.Z    (R12), K1, Z3
+	VMOVUPS.Z    (R12)(BX*1), K1, Z4
+	VMOVUPS.Z    (R12)(BX*2), K1, Z5
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z5
-	VFMADD231PS  Z5, Z2, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z5
-	VFMADD231PS  Z5, Z2, Z1
-	VFMADD231PS  Z5, Z3, Z0
-	VMOVUPS.Z    (R15)(CX*2), K1, Z2
-	VFMADD231PS  Z2, Z3, Z1
-	VFMADD231PS  Z2, Z4, Z0
-	VMOVUPS.Z    (R15)(DX*1), K1, Z2
-	VFMADD231PS  Z2, Z4, Z1
+	VMOVUPS.Z    (R15), K1, Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z6
+	VFMADD231PS  Z6, Z3, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z7
+	VFMADD231PS  Z7, Z3, Z2
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z7, Z4, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z3, Z5, Z1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z3
+	VFMADD231PS  Z3, Z5, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ      R11, $0x01
 	JLT       restend1
@@ -5717,8 +6165,22 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block14:
-	CMPQ    R11, $0x0e
-	JLT     end14
+	CMPQ  R11, $0x0e
+	JGE   whole14
+	CMPQ  R11, $0x0d
+	JLT   end14
+	CMPQ  64(AX), $0x0e
+	JLT   end14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+whole14:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -5891,9 +6353,191 @@ row14:
 	JMP          block14
 
 end14:
+block12:
+	CMPQ  R11, $0x0c
+	JGE   whole12
+	CMPQ  R11, $0x0a
+	JLT   end12
+	CMPQ  64(AX), $0x0c
+	JLT   end12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+whole12:
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row12:
+	VMOVUPS      (R12), Z12
+	VMOVUPS      (R12)(BX*1), Z13
+	VMOVUPS      (R12)(BX*2), Z14
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z12, Z0
+	VMOVUPS      (R15)(CX*1), Z15
+	VMOVUPS      (R15)(CX*2), Z16
+	VFMADD231PS  Z16, Z12, Z1
+	VMOVUPS      (R15)(DX*1), Z17
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z12, Z2
+	VMOVUPS      (R15)(CX*1), Z19
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z12, Z3
+	VFMADD231PS  Z15, Z13, Z0
+	VFMADD231PS  Z17, Z13, Z1
+	VFMADD231PS  Z19, Z13, Z2
+	VMOVUPS      (R15)(DX*1), Z15
+	VFMADD231PS  Z15, Z13, Z3
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z18, Z14, Z1
+	VFMADD231PS  Z20, Z14, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z14, Z3
+	VFMADD231PS  Z15, Z12, Z4
+	VMOVUPS      (R15)(CX*1), Z15
+	VMOVUPS      (R15)(CX*2), Z16
+	VFMADD231PS  Z16, Z12, Z5
+	VMOVUPS      (R15)(DX*1), Z17
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z12, Z6
+	VMOVUPS      (R15)(CX*1), Z19
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z12, Z7
+	VFMADD231PS  Z15, Z13, Z4
+	VFMADD231PS  Z17, Z13, Z5
+	VFMADD231PS  Z19, Z13, Z6
+	VMOVUPS      (R15)(DX*1), Z15
+	VFMADD231PS  Z15, Z13, Z7
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z18, Z14, Z5
+	VFMADD231PS  Z20, Z14, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z15
+	VFMADD231PS  Z15, Z14, Z7
+	VFMADD231PS  Z15, Z12, Z8
+	VMOVUPS      (R15)(CX*1), Z15
+	VMOVUPS      (R15)(CX*2), Z16
+	VFMADD231PS  Z16, Z12, Z9
+	VMOVUPS      (R15)(DX*1), Z17
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z12, Z10
+	VMOVUPS      (R15)(CX*1), Z19
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z12, Z11
+	VFMADD231PS  Z15, Z13, Z8
+	VFMADD231PS  Z17, Z13, Z9
+	VFMADD231PS  Z19, Z13, Z10
+	VMOVUPS      (R15)(DX*1), Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z18, Z14, Z9
+	VFMADD231PS  Z20, Z14, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z12
+	VFMADD231PS  Z12, Z14, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x18, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          block12
+
+end12:
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -5992,125 +6636,173 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Z4
-	VMOVUPS      (R12)(BX*1), Z5
-	VMOVUPS      (R12)(BX*2), Z6
+row5:
+	VMOVUPS      (R12), Z5
+	VMOVUPS      (R12)(BX*1), Z6
+	VMOVUPS      (R12)(BX*2), Z7
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z7
-	VFMADD231PS  Z7, Z4, Z0
-	VMOVUPS      (R15)(CX*1), Z7
-	VMOVUPS      (R15)(CX*2), Z8
-	VFMADD231PS  Z8, Z4, Z1
-	VMOVUPS      (R15)(DX*1), Z9
-	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z10
-	VFMADD231PS  Z10, Z4, Z2
-	VMOVUPS      (R15)(CX*1), Z11
-	VMOVUPS      (R15)(CX*2), Z12
-	VFMADD231PS  Z12, Z4, Z3
-	VFMADD231PS  Z7, Z5, Z0
+	VMOVUPS      (R15), Z8
+	VFMADD231PS  Z8, Z5, Z0
+	VMOVUPS      (R15)(CX*1), Z8
+	VMOVUPS      (R15)(CX*2), Z9
 	VFMADD231PS  Z9, Z5, Z1
+	VMOVUPS      (R15)(DX*1), Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z11
 	VFMADD231PS  Z11, Z5, Z2
-	VMOVUPS      (R15)(DX*1), Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS      (R15)(CX*1), Z12
+	VMOVUPS      (R15)(CX*2), Z13
+	VFMADD231PS  Z13, Z5, Z3
 	VFMADD231PS  Z8, Z6, Z0
 	VFMADD231PS  Z10, Z6, Z1
 	VFMADD231PS  Z12, Z6, Z2
+	VMOVUPS      (R15)(DX*1), Z8
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z9, Z7, Z0
+	VFMADD231PS  Z11, Z7, Z1
+	VFMADD231PS  Z13, Z7, Z2
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z4
-	VFMADD231PS  Z4, Z6, Z3
+	VMOVUPS      (R15), Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VFMADD231PS  Z8, Z5, Z4
+	VMOVUPS      (R15)(CX*1), Z5
+	VFMADD231PS  Z5, Z6, Z4
+	VMOVUPS      (R15)(CX*2), Z5
+	VFMADD231PS  Z5, Z7, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Z2
-	VMOVUPS      (R12)(BX*1), Z3
-	VMOVUPS      (R12)(BX*2), Z4
+row3:
+	VMOVUPS      (R12), Z3
+	VMOVUPS      (R12)(BX*1), Z4
+	VMOVUPS      (R12)(BX*2), Z5
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z5
-	VFMADD231PS  Z5, Z2, Z0
-	VMOVUPS      (R15)(CX*1), Z5
-	VMOVUPS      (R15)(CX*2), Z6
-	VFMADD231PS  Z6, Z2, Z1
-	VFMADD231PS  Z5, Z3, Z0
-	VMOVUPS      (R15)(DX*1), Z2
-	VFMADD231PS  Z2, Z3, Z1
-	VFMADD231PS  Z6, Z4, Z0
+	VMOVUPS      (R15), Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VMOVUPS      (R15)(CX*1), Z6
+	VMOVUPS      (R15)(CX*2), Z7
+	VFMADD231PS  Z7, Z3, Z1
+	VMOVUPS      (R15)(DX*1), Z8
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z2
-	VFMADD231PS  Z2, Z4, Z1
+	VMOVUPS      (R15), Z9
+	VFMADD231PS  Z9, Z3, Z2
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z8, Z4, Z1
+	VMOVUPS      (R15)(CX*1), Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z9, Z5, Z1
+	VMOVUPS      (R15)(CX*2), Z3
+	VFMADD231PS  Z3, Z5, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -6262,8 +6954,22 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock14:
-	CMPQ      R11, $0x0e
-	JLT       restend14
+	CMPQ  R11, $0x0e
+	JGE   restwhole14
+	CMPQ  R11, $0x0d
+	JLT   restend14
+	CMPQ  64(AX), $0x0e
+	JLT   restend14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+restwhole14:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -6436,9 +7142,191 @@ restrow14:
 	JMP          restblock14
 
 restend14:
+restblock12:
+	CMPQ  R11, $0x0c
+	JGE   restwhole12
+	CMPQ  R11, $0x0a
+	JLT   restend12
+	CMPQ  64(AX), $0x0c
+	JLT   restend12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+restwhole12:
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow12:
+	VMOVUPS.Z    (R12), K1, Z12
+	VMOVUPS.Z    (R12)(BX*1), K1, Z13
+	VMOVUPS.Z    (R12)(BX*2), K1, Z14
+	ADDQ         SI, R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z12, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z15
+	VMOVUPS.Z    (R15)(CX*2), K1, Z16
+	VFMADD231PS  Z16, Z12, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z12, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z12, Z3
+	VFMADD231PS  Z15, Z13, Z0
+	VFMADD231PS  Z17, Z13, Z1
+	VFMADD231PS  Z19, Z13, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z15
+	VFMADD231PS  Z15, Z13, Z3
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z18, Z14, Z1
+	VFMADD231PS  Z20, Z14, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z14, Z3
+	VFMADD231PS  Z15, Z12, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z15
+	VMOVUPS.Z    (R15)(CX*2), K1, Z16
+	VFMADD231PS  Z16, Z12, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z12, Z6
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z12, Z7
+	VFMADD231PS  Z15, Z13, Z4
+	VFMADD231PS  Z17, Z13, Z5
+	VFMADD231PS  Z19, Z13, Z6
+	VMOVUPS.Z    (R15)(DX*1), K1, Z15
+	VFMADD231PS  Z15, Z13, Z7
+	VFMADD231PS  Z16, Z14, Z4
+	VFMADD231PS  Z18, Z14, Z5
+	VFMADD231PS  Z20, Z14, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z15
+	VFMADD231PS  Z15, Z14, Z7
+	VFMADD231PS  Z15, Z12, Z8
+	VMOVUPS.Z    (R15)(CX*1), K1, Z15
+	VMOVUPS.Z    (R15)(CX*2), K1, Z16
+	VFMADD231PS  Z16, Z12, Z9
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z12, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z12, Z11
+	VFMADD231PS  Z15, Z13, Z8
+	VFMADD231PS  Z17, Z13, Z9
+	VFMADD231PS  Z19, Z13, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z18, Z14, Z9
+	VFMADD231PS  Z20, Z14, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z12
+	VFMADD231PS  Z12, Z14, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x18, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          restblock12
+
+restend12:
 restblock7:
-	CMPQ      R11, $0x07
-	JLT       restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -6537,125 +7425,173 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ      R11, $0x04
-	JLT       restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
 	VMOVAPS   Z0, Z2
 	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow4:
-	VMOVUPS.Z    (R12), K1, Z4
-	VMOVUPS.Z    (R12)(BX*1), K1, Z5
-	VMOVUPS.Z    (R12)(BX*2), K1, Z6
+restrow5:
+	VMOVUPS.Z    (R12), K1, Z5
+	VMOVUPS.Z    (R12)(BX*1), K1, Z6
+	VMOVUPS.Z    (R12)(BX*2), K1, Z7
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z7
-	VFMADD231PS  Z7, Z4, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z7
-	VMOVUPS.Z    (R15)(CX*2), K1, Z8
-	VFMADD231PS  Z8, Z4, Z1
-	VMOVUPS.Z    (R15)(DX*1), K1, Z9
-	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z10
-	VFMADD231PS  Z10, Z4, Z2
-	VMOVUPS.Z    (R15)(CX*1), K1, Z11
-	VMOVUPS.Z    (R15)(CX*2), K1, Z12
-	VFMADD231PS  Z12, Z4, Z3
-	VFMADD231PS  Z7, Z5, Z0
+	VMOVUPS.Z    (R15), K1, Z8
+	VFMADD231PS  Z8, Z5, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z8
+	VMOVUPS.Z    (R15)(CX*2), K1, Z9
 	VFMADD231PS  Z9, Z5, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z11
 	VFMADD231PS  Z11, Z5, Z2
-	VMOVUPS.Z    (R15)(DX*1), K1, Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS.Z    (R15)(CX*1), K1, Z12
+	VMOVUPS.Z    (R15)(CX*2), K1, Z13
+	VFMADD231PS  Z13, Z5, Z3
 	VFMADD231PS  Z8, Z6, Z0
 	VFMADD231PS  Z10, Z6, Z1
 	VFMADD231PS  Z12, Z6, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z8
+	VFMADD231PS  Z8, Z6, Z3
+	VFMADD231PS  Z9, Z7, Z0
+	VFMADD231PS  Z11, Z7, Z1
+	VFMADD231PS  Z13, Z7, Z2
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z4
-	VFMADD231PS  Z4, Z6, Z3
+	VMOVUPS.Z    (R15), K1, Z8
+	VFMADD231PS  Z8, Z7, Z3
+	VFMADD231PS  Z8, Z5, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z5
+	VFMADD231PS  Z5, Z6, Z4
+	VMOVUPS.Z    (R15)(CX*2), K1, Z5
+	VFMADD231PS  Z5, Z7, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ      R11, $0x02
-	JLT       restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow2:
-	VMOVUPS.Z    (R12), K1, Z2
-	VMOVUPS.Z    (R12)(BX*1), K1, Z3
-	VMOVUPS.Z    (R12)(BX*2), K1, Z4
+restrow3:
+	VMOVUPS.Z    (R12), K1, Z3
+	VMOVUPS.Z    (R12)(BX*1), K1, Z4
+	VMOVUPS.Z    (R12)(BX*2), K1, Z5
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z5
-	VFMADD231PS  Z5, Z2, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z5
-	VMOVUPS.Z    (R15)(CX*2), K1, Z6
-	VFMADD231PS  Z6, Z2, Z1
-	VFMADD231PS  Z5, Z3, Z0
-	VMOVUPS.Z    (R15)(DX*1), K1, Z2
-	VFMADD231PS  Z2, Z3, Z1
-	VFMADD231PS  Z6, Z4, Z0
+	VMOVUPS.Z    (R15), K1, Z6
+	VFMADD231PS  Z6, Z3, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z6
+	VMOVUPS.Z    (R15)(CX*2), K1, Z7
+	VFMADD231PS  Z7, Z3, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z8
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z2
-	VFMADD231PS  Z2, Z4, Z1
+	VMOVUPS.Z    (R15), K1, Z9
+	VFMADD231PS  Z9, Z3, Z2
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z8, Z4, Z1
+	VMOVUPS.Z    (R15)(CX*1), K1, Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z7, Z5, Z0
+	VFMADD231PS  Z9, Z5, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z3
+	VFMADD231PS  Z3, Z5, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ      R11, $0x01
 	JLT       restend1
@@ -6815,8 +7751,21 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block14:
-	CMPQ    R11, $0x0e
-	JLT     end14
+	CMPQ  R11, $0x0e
+	JGE   whole14
+	CMPQ  R11, $0x0d
+	JLT   end14
+	CMPQ  64(AX), $0x0e
+	JLT   end14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+whole14:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -7006,9 +7955,204 @@ row14:
 	JMP          block14
 
 end14:
+block12:
+	CMPQ  R11, $0x0c
+	JGE   whole12
+	CMPQ  R11, $0x0a
+	JLT   end12
+	CMPQ  64(AX), $0x0c
+	JLT   end12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+whole12:
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row12:
+	VMOVUPS      (R12), Z12
+	VMOVUPS      (R12)(BX*1), Z13
+	VMOVUPS      (R12)(BX*2), Z14
+	VMOVUPS      (R12)(SI*1), Z15
+	VMOVUPS      (R12)(BX*4), Z16
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z12, Z0
+	VMOVUPS      (R15)(CX*1), Z17
+	VFMADD231PS  Z17, Z12, Z1
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z12, Z2
+	VMOVUPS      (R15)(DX*1), Z19
+	VFMADD231PS  Z19, Z12, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z12, Z4
+	VMOVUPS      (R15)(CX*1), Z21
+	VFMADD231PS  Z21, Z12, Z5
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z12, Z6
+	VFMADD231PS  Z17, Z13, Z0
+	VFMADD231PS  Z18, Z13, Z1
+	VFMADD231PS  Z19, Z13, Z2
+	VFMADD231PS  Z20, Z13, Z3
+	VFMADD231PS  Z21, Z13, Z4
+	VFMADD231PS  Z22, Z13, Z5
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z13, Z6
+	VFMADD231PS  Z18, Z14, Z0
+	VFMADD231PS  Z19, Z14, Z1
+	VFMADD231PS  Z20, Z14, Z2
+	VFMADD231PS  Z21, Z14, Z3
+	VFMADD231PS  Z22, Z14, Z4
+	VFMADD231PS  Z17, Z14, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z14, Z6
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z20, Z15, Z1
+	VFMADD231PS  Z21, Z15, Z2
+	VFMADD231PS  Z22, Z15, Z3
+	VFMADD231PS  Z17, Z15, Z4
+	VFMADD231PS  Z18, Z15, Z5
+	VMOVUPS      (R15)(CX*1), Z19
+	VFMADD231PS  Z19, Z15, Z6
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z21, Z16, Z1
+	VFMADD231PS  Z22, Z16, Z2
+	VFMADD231PS  Z17, Z16, Z3
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z19, Z16, Z5
+	VMOVUPS      (R15)(CX*2), Z20
+	VFMADD231PS  Z20, Z16, Z6
+	VFMADD231PS  Z17, Z12, Z7
+	VFMADD231PS  Z18, Z12, Z8
+	VFMADD231PS  Z19, Z12, Z9
+	VFMADD231PS  Z20, Z12, Z10
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z12, Z11
+	VFMADD231PS  Z18, Z13, Z7
+	VFMADD231PS  Z19, Z13, Z8
+	VFMADD231PS  Z20, Z13, Z9
+	VFMADD231PS  Z17, Z13, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z19, Z14, Z7
+	VFMADD231PS  Z20, Z14, Z8
+	VFMADD231PS  Z17, Z14, Z9
+	VFMADD231PS  Z12, Z14, Z10
+	VMOVUPS      (R15)(CX*1), Z13
+	VFMADD231PS  Z13, Z14, Z11
+	VFMADD231PS  Z20, Z15, Z7
+	VFMADD231PS  Z17, Z15, Z8
+	VFMADD231PS  Z12, Z15, Z9
+	VFMADD231PS  Z13, Z15, Z10
+	VMOVUPS      (R15)(CX*2), Z14
+	VFMADD231PS  Z14, Z15, Z11
+	VFMADD231PS  Z17, Z16, Z7
+	VFMADD231PS  Z12, Z16, Z8
+	VFMADD231PS  Z13, Z16, Z9
+	VFMADD231PS  Z14, Z16, Z10
+	VMOVUPS      (R15)(DX*1), Z12
+	VFMADD231PS  Z12, Z16, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          block12
+
+end12:
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -7119,142 +8263,191 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Z4
-	VMOVUPS      (R12)(BX*1), Z5
-	VMOVUPS      (R12)(BX*2), Z6
-	VMOVUPS      (R12)(SI*1), Z7
-	VMOVUPS      (R12)(BX*4), Z8
+row5:
+	VMOVUPS      (R12), Z5
+	VMOVUPS      (R12)(BX*1), Z6
+	VMOVUPS      (R12)(BX*2), Z7
+	VMOVUPS      (R12)(SI*1), Z8
+	VMOVUPS      (R12)(BX*4), Z9
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z9
-	VFMADD231PS  Z9, Z4, Z0
-	VMOVUPS      (R15)(CX*1), Z9
-	VFMADD231PS  Z9, Z4, Z1
-	VMOVUPS      (R15)(CX*2), Z10
-	VFMADD231PS  Z10, Z4, Z2
-	VMOVUPS      (R15)(DX*1), Z11
-	VFMADD231PS  Z11, Z4, Z3
-	VFMADD231PS  Z9, Z5, Z0
+	VMOVUPS      (R15), Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VMOVUPS      (R15)(CX*1), Z10
 	VFMADD231PS  Z10, Z5, Z1
+	VMOVUPS      (R15)(CX*2), Z11
 	VFMADD231PS  Z11, Z5, Z2
+	VMOVUPS      (R15)(DX*1), Z12
+	VFMADD231PS  Z12, Z5, Z3
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS      (R15), Z13
+	VFMADD231PS  Z13, Z5, Z4
 	VFMADD231PS  Z10, Z6, Z0
 	VFMADD231PS  Z11, Z6, Z1
-	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z12, Z6, Z2
+	VFMADD231PS  Z13, Z6, Z3
 	VMOVUPS      (R15)(CX*1), Z5
-	VFMADD231PS  Z5, Z6, Z3
+	VFMADD231PS  Z5, Z6, Z4
 	VFMADD231PS  Z11, Z7, Z0
-	VFMADD231PS  Z4, Z7, Z1
-	VFMADD231PS  Z5, Z7, Z2
+	VFMADD231PS  Z12, Z7, Z1
+	VFMADD231PS  Z13, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
 	VMOVUPS      (R15)(CX*2), Z6
-	VFMADD231PS  Z6, Z7, Z3
-	VFMADD231PS  Z4, Z8, Z0
-	VFMADD231PS  Z5, Z8, Z1
-	VFMADD231PS  Z6, Z8, Z2
-	VMOVUPS      (R15)(DX*1), Z4
-	VFMADD231PS  Z4, Z8, Z3
+	VFMADD231PS  Z6, Z7, Z4
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z13, Z8, Z1
+	VFMADD231PS  Z5, Z8, Z2
+	VFMADD231PS  Z6, Z8, Z3
+	VMOVUPS      (R15)(DX*1), Z7
+	VFMADD231PS  Z7, Z8, Z4
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z5, Z9, Z1
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z5
+	VFMADD231PS  Z5, Z9, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Z2
-	VMOVUPS      (R12)(BX*1), Z3
-	VMOVUPS      (R12)(BX*2), Z4
-	VMOVUPS      (R12)(SI*1), Z5
-	VMOVUPS      (R12)(BX*4), Z6
+row3:
+	VMOVUPS      (R12), Z3
+	VMOVUPS      (R12)(BX*1), Z4
+	VMOVUPS      (R12)(BX*2), Z5
+	VMOVUPS      (R12)(SI*1), Z6
+	VMOVUPS      (R12)(BX*4), Z7
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z7
-	VFMADD231PS  Z7, Z2, Z0
-	VMOVUPS      (R15)(CX*1), Z7
-	VFMADD231PS  Z7, Z2, Z1
-	VFMADD231PS  Z7, Z3, Z0
-	VMOVUPS      (R15)(CX*2), Z2
-	VFMADD231PS  Z2, Z3, Z1
-	VFMADD231PS  Z2, Z4, Z0
-	VMOVUPS      (R15)(DX*1), Z2
-	VFMADD231PS  Z2, Z4, Z1
-	VFMADD231PS  Z2, Z5, Z0
+	VMOVUPS      (R15), Z8
+	VFMADD231PS  Z8, Z3, Z0
+	VMOVUPS      (R15)(CX*1), Z8
+	VFMADD231PS  Z8, Z3, Z1
+	VMOVUPS      (R15)(CX*2), Z9
+	VFMADD231PS  Z9, Z3, Z2
+	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z9, Z4, Z1
+	VMOVUPS      (R15)(DX*1), Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z3, Z5, Z1
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z2
-	VFMADD231PS  Z2, Z5, Z1
-	VFMADD231PS  Z2, Z6, Z0
-	VMOVUPS      (R15)(CX*1), Z2
-	VFMADD231PS  Z2, Z6, Z1
+	VMOVUPS      (R15), Z4
+	VFMADD231PS  Z4, Z5, Z2
+	VFMADD231PS  Z3, Z6, Z0
+	VFMADD231PS  Z4, Z6, Z1
+	VMOVUPS      (R15)(CX*1), Z3
+	VFMADD231PS  Z3, Z6, Z2
+	VFMADD231PS  Z4, Z7, Z0
+	VFMADD231PS  Z3, Z7, Z1
+	VMOVUPS      (R15)(CX*2), Z3
+	VFMADD231PS  Z3, Z7, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -7414,8 +8607,21 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock14:
-	CMPQ      R11, $0x0e
-	JLT       restend14
+	CMPQ  R11, $0x0e
+	JGE   restwhole14
+	CMPQ  R11, $0x0d
+	JLT   restend14
+	CMPQ  64(AX), $0x0e
+	JLT   restend14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+restwhole14:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -7605,9 +8811,204 @@ restrow14:
 	JMP          restblock14
 
 restend14:
+restblock12:
+	CMPQ  R11, $0x0c
+	JGE   restwhole12
+	CMPQ  R11, $0x0a
+	JLT   restend12
+	CMPQ  64(AX), $0x0c
+	JLT   restend12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+restwhole12:
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow12:
+	VMOVUPS.Z    (R12), K1, Z12
+	VMOVUPS.Z    (R12)(BX*1), K1, Z13
+	VMOVUPS.Z    (R12)(BX*2), K1, Z14
+	VMOVUPS.Z    (R12)(SI*1), K1, Z15
+	VMOVUPS.Z    (R12)(BX*4), K1, Z16
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z12, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VFMADD231PS  Z17, Z12, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z12, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	VFMADD231PS  Z19, Z12, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z12, Z4
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VFMADD231PS  Z21, Z12, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z12, Z6
+	VFMADD231PS  Z17, Z13, Z0
+	VFMADD231PS  Z18, Z13, Z1
+	VFMADD231PS  Z19, Z13, Z2
+	VFMADD231PS  Z20, Z13, Z3
+	VFMADD231PS  Z21, Z13, Z4
+	VFMADD231PS  Z22, Z13, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z13, Z6
+	VFMADD231PS  Z18, Z14, Z0
+	VFMADD231PS  Z19, Z14, Z1
+	VFMADD231PS  Z20, Z14, Z2
+	VFMADD231PS  Z21, Z14, Z3
+	VFMADD231PS  Z22, Z14, Z4
+	VFMADD231PS  Z17, Z14, Z5
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z14, Z6
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z20, Z15, Z1
+	VFMADD231PS  Z21, Z15, Z2
+	VFMADD231PS  Z22, Z15, Z3
+	VFMADD231PS  Z17, Z15, Z4
+	VFMADD231PS  Z18, Z15, Z5
+	VMOVUPS.Z    (R15)(CX*1), K1, Z19
+	VFMADD231PS  Z19, Z15, Z6
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z21, Z16, Z1
+	VFMADD231PS  Z22, Z16, Z2
+	VFMADD231PS  Z17, Z16, Z3
+	VFMADD231PS  Z18, Z16, Z4
+	VFMADD231PS  Z19, Z16, Z5
+	VMOVUPS.Z    (R15)(CX*2), K1, Z20
+	VFMADD231PS  Z20, Z16, Z6
+	VFMADD231PS  Z17, Z12, Z7
+	VFMADD231PS  Z18, Z12, Z8
+	VFMADD231PS  Z19, Z12, Z9
+	VFMADD231PS  Z20, Z12, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z12, Z11
+	VFMADD231PS  Z18, Z13, Z7
+	VFMADD231PS  Z19, Z13, Z8
+	VFMADD231PS  Z20, Z13, Z9
+	VFMADD231PS  Z17, Z13, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z19, Z14, Z7
+	VFMADD231PS  Z20, Z14, Z8
+	VFMADD231PS  Z17, Z14, Z9
+	VFMADD231PS  Z12, Z14, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z13
+	VFMADD231PS  Z13, Z14, Z11
+	VFMADD231PS  Z20, Z15, Z7
+	VFMADD231PS  Z17, Z15, Z8
+	VFMADD231PS  Z12, Z15, Z9
+	VFMADD231PS  Z13, Z15, Z10
+	VMOVUPS.Z    (R15)(CX*2), K1, Z14
+	VFMADD231PS  Z14, Z15, Z11
+	VFMADD231PS  Z17, Z16, Z7
+	VFMADD231PS  Z12, Z16, Z8
+	VFMADD231PS  Z13, Z16, Z9
+	VFMADD231PS  Z14, Z16, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	VFMADD231PS  Z12, Z16, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0c, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          restblock12
+
+restend12:
 restblock7:
-	CMPQ      R11, $0x07
-	JLT       restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -7718,142 +9119,191 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ      R11, $0x04
-	JLT       restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
 	VMOVAPS   Z0, Z2
 	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow4:
-	VMOVUPS.Z    (R12), K1, Z4
-	VMOVUPS.Z    (R12)(BX*1), K1, Z5
-	VMOVUPS.Z    (R12)(BX*2), K1, Z6
-	VMOVUPS.Z    (R12)(SI*1), K1, Z7
-	VMOVUPS.Z    (R12)(BX*4), K1, Z8
+restrow5:
+	VMOVUPS.Z    (R12), K1, Z5
+	VMOVUPS.Z    (R12)(BX*1), K1, Z6
+	VMOVUPS.Z    (R12)(BX*2), K1, Z7
+	VMOVUPS.Z    (R12)(SI*1), K1, Z8
+	VMOVUPS.Z    (R12)(BX*4), K1, Z9
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z9
-	VFMADD231PS  Z9, Z4, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z9
-	VFMADD231PS  Z9, Z4, Z1
-	VMOVUPS.Z    (R15)(CX*2), K1, Z10
-	VFMADD231PS  Z10, Z4, Z2
-	VMOVUPS.Z    (R15)(DX*1), K1, Z11
-	VFMADD231PS  Z11, Z4, Z3
-	VFMADD231PS  Z9, Z5, Z0
+	VMOVUPS.Z    (R15), K1, Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z10
 	VFMADD231PS  Z10, Z5, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z11
 	VFMADD231PS  Z11, Z5, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	VFMADD231PS  Z12, Z5, Z3
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS.Z    (R15), K1, Z13
+	VFMADD231PS  Z13, Z5, Z4
 	VFMADD231PS  Z10, Z6, Z0
 	VFMADD231PS  Z11, Z6, Z1
-	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z12, Z6, Z2
+	VFMADD231PS  Z13, Z6, Z3
 	VMOVUPS.Z    (R15)(CX*1), K1, Z5
-	VFMADD231PS  Z5, Z6, Z3
+	VFMADD231PS  Z5, Z6, Z4
 	VFMADD231PS  Z11, Z7, Z0
-	VFMADD231PS  Z4, Z7, Z1
-	VFMADD231PS  Z5, Z7, Z2
+	VFMADD231PS  Z12, Z7, Z1
+	VFMADD231PS  Z13, Z7, Z2
+	VFMADD231PS  Z5, Z7, Z3
 	VMOVUPS.Z    (R15)(CX*2), K1, Z6
-	VFMADD231PS  Z6, Z7, Z3
-	VFMADD231PS  Z4, Z8, Z0
-	VFMADD231PS  Z5, Z8, Z1
-	VFMADD231PS  Z6, Z8, Z2
-	VMOVUPS.Z    (R15)(DX*1), K1, Z4
-	VFMADD231PS  Z4, Z8, Z3
+	VFMADD231PS  Z6, Z7, Z4
+	VFMADD231PS  Z12, Z8, Z0
+	VFMADD231PS  Z13, Z8, Z1
+	VFMADD231PS  Z5, Z8, Z2
+	VFMADD231PS  Z6, Z8, Z3
+	VMOVUPS.Z    (R15)(DX*1), K1, Z7
+	VFMADD231PS  Z7, Z8, Z4
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z5, Z9, Z1
+	VFMADD231PS  Z6, Z9, Z2
+	VFMADD231PS  Z7, Z9, Z3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z5
+	VFMADD231PS  Z5, Z9, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ      R11, $0x02
-	JLT       restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow2:
-	VMOVUPS.Z    (R12), K1, Z2
-	VMOVUPS.Z    (R12)(BX*1), K1, Z3
-	VMOVUPS.Z    (R12)(BX*2), K1, Z4
-	VMOVUPS.Z    (R12)(SI*1), K1, Z5
-	VMOVUPS.Z    (R12)(BX*4), K1, Z6
+restrow3:
+	VMOVUPS.Z    (R12), K1, Z3
+	VMOVUPS.Z    (R12)(BX*1), K1, Z4
+	VMOVUPS.Z    (R12)(BX*2), K1, Z5
+	VMOVUPS.Z    (R12)(SI*1), K1, Z6
+	VMOVUPS.Z    (R12)(BX*4), K1, Z7
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z7
-	VFMADD231PS  Z7, Z2, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z7
-	VFMADD231PS  Z7, Z2, Z1
-	VFMADD231PS  Z7, Z3, Z0
-	VMOVUPS.Z    (R15)(CX*2), K1, Z2
-	VFMADD231PS  Z2, Z3, Z1
-	VFMADD231PS  Z2, Z4, Z0
-	VMOVUPS.Z    (R15)(DX*1), K1, Z2
-	VFMADD231PS  Z2, Z4, Z1
-	VFMADD231PS  Z2, Z5, Z0
+	VMOVUPS.Z    (R15), K1, Z8
+	VFMADD231PS  Z8, Z3, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z8
+	VFMADD231PS  Z8, Z3, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z9
+	VFMADD231PS  Z9, Z3, Z2
+	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z9, Z4, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z3, Z5, Z1
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z2
-	VFMADD231PS  Z2, Z5, Z1
-	VFMADD231PS  Z2, Z6, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z2
-	VFMADD231PS  Z2, Z6, Z1
+	VMOVUPS.Z    (R15), K1, Z4
+	VFMADD231PS  Z4, Z5, Z2
+	VFMADD231PS  Z3, Z6, Z0
+	VFMADD231PS  Z4, Z6, Z1
+	VMOVUPS.Z    (R15)(CX*1), K1, Z3
+	VFMADD231PS  Z3, Z6, Z2
+	VFMADD231PS  Z4, Z7, Z0
+	VFMADD231PS  Z3, Z7, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z3
+	VFMADD231PS  Z3, Z7, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ      R11, $0x01
 	JLT       restend1
@@ -8021,8 +9471,22 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block14:
-	CMPQ    R11, $0x0e
-	JLT     end14
+	CMPQ  R11, $0x0e
+	JGE   whole14
+	CMPQ  R11, $0x0d
+	JLT   end14
+	CMPQ  64(AX), $0x0e
+	JLT   end14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+whole14:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -8228,9 +9692,220 @@ row14:
 	JMP          block14
 
 end14:
+block12:
+	CMPQ  R11, $0x0c
+	JGE   whole12
+	CMPQ  R11, $0x0a
+	JLT   end12
+	CMPQ  64(AX), $0x0c
+	JLT   end12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+whole12:
+	MOVQ    80(AX), R12
+	VMOVUPS (R12)(DI*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+	VMOVAPS Z0, Z9
+	VMOVAPS Z0, Z10
+	VMOVAPS Z0, Z11
+	MOVQ    32(AX), R12
+	MOVQ    48(AX), R13
+	MOVQ    56(AX), R14
+	ADDQ    DI, R12
+
+row12:
+	VMOVUPS      (R12), Z12
+	VMOVUPS      (R12)(BX*1), Z13
+	VMOVUPS      (R12)(BX*2), Z14
+	VMOVUPS      (R12)(SI*1), Z15
+	VMOVUPS      (R12)(BX*4), Z16
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS      (R15), Z17
+	VFMADD231PS  Z17, Z12, Z0
+	VMOVUPS      (R15)(CX*1), Z17
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z12, Z1
+	VMOVUPS      (R15)(DX*1), Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z12, Z2
+	VMOVUPS      (R15)(CX*1), Z21
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z12, Z3
+	VFMADD231PS  Z17, Z13, Z0
+	VFMADD231PS  Z19, Z13, Z1
+	VFMADD231PS  Z21, Z13, Z2
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z13, Z3
+	VFMADD231PS  Z18, Z14, Z0
+	VFMADD231PS  Z20, Z14, Z1
+	VFMADD231PS  Z22, Z14, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z18
+	VFMADD231PS  Z18, Z14, Z3
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z21, Z15, Z1
+	VFMADD231PS  Z17, Z15, Z2
+	VMOVUPS      (R15)(CX*1), Z17
+	VFMADD231PS  Z17, Z15, Z3
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z22, Z16, Z1
+	VFMADD231PS  Z18, Z16, Z2
+	VMOVUPS      (R15)(CX*2), Z19
+	VFMADD231PS  Z19, Z16, Z3
+	VFMADD231PS  Z18, Z12, Z4
+	VFMADD231PS  Z19, Z12, Z5
+	VMOVUPS      (R15)(DX*1), Z18
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z12, Z6
+	VMOVUPS      (R15)(CX*1), Z21
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z12, Z7
+	VFMADD231PS  Z17, Z13, Z4
+	VFMADD231PS  Z18, Z13, Z5
+	VFMADD231PS  Z21, Z13, Z6
+	VMOVUPS      (R15)(DX*1), Z17
+	VFMADD231PS  Z17, Z13, Z7
+	VFMADD231PS  Z19, Z14, Z4
+	VFMADD231PS  Z20, Z14, Z5
+	VFMADD231PS  Z22, Z14, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z19
+	VFMADD231PS  Z19, Z14, Z7
+	VFMADD231PS  Z18, Z15, Z4
+	VFMADD231PS  Z21, Z15, Z5
+	VFMADD231PS  Z17, Z15, Z6
+	VMOVUPS      (R15)(CX*1), Z17
+	VFMADD231PS  Z17, Z15, Z7
+	VFMADD231PS  Z20, Z16, Z4
+	VFMADD231PS  Z22, Z16, Z5
+	VFMADD231PS  Z19, Z16, Z6
+	VMOVUPS      (R15)(CX*2), Z18
+	VFMADD231PS  Z18, Z16, Z7
+	VFMADD231PS  Z19, Z12, Z8
+	VFMADD231PS  Z18, Z12, Z9
+	VMOVUPS      (R15)(DX*1), Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z20
+	VFMADD231PS  Z20, Z12, Z10
+	VMOVUPS      (R15)(CX*1), Z21
+	VMOVUPS      (R15)(CX*2), Z22
+	VFMADD231PS  Z22, Z12, Z11
+	VFMADD231PS  Z17, Z13, Z8
+	VFMADD231PS  Z19, Z13, Z9
+	VFMADD231PS  Z21, Z13, Z10
+	VMOVUPS      (R15)(DX*1), Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z18, Z14, Z8
+	VFMADD231PS  Z20, Z14, Z9
+	VFMADD231PS  Z22, Z14, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z13
+	VFMADD231PS  Z13, Z14, Z11
+	VFMADD231PS  Z19, Z15, Z8
+	VFMADD231PS  Z21, Z15, Z9
+	VFMADD231PS  Z12, Z15, Z10
+	VMOVUPS      (R15)(CX*1), Z12
+	VFMADD231PS  Z12, Z15, Z11
+	VFMADD231PS  Z20, Z16, Z8
+	VFMADD231PS  Z22, Z16, Z9
+	VFMADD231PS  Z13, Z16, Z10
+	VMOVUPS      (R15)(CX*2), Z12
+	VFMADD231PS  Z12, Z16, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          row12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x18, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          block12
+
+end12:
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
@@ -8349,147 +10024,201 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
 	VMOVAPS Z0, Z2
 	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Z4
-	VMOVUPS      (R12)(BX*1), Z5
-	VMOVUPS      (R12)(BX*2), Z6
-	VMOVUPS      (R12)(SI*1), Z7
-	VMOVUPS      (R12)(BX*4), Z8
+row5:
+	VMOVUPS      (R12), Z5
+	VMOVUPS      (R12)(BX*1), Z6
+	VMOVUPS      (R12)(BX*2), Z7
+	VMOVUPS      (R12)(SI*1), Z8
+	VMOVUPS      (R12)(BX*4), Z9
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z9
-	VFMADD231PS  Z9, Z4, Z0
-	VMOVUPS      (R15)(CX*1), Z9
-	VMOVUPS      (R15)(CX*2), Z10
-	VFMADD231PS  Z10, Z4, Z1
-	VMOVUPS      (R15)(DX*1), Z11
-	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z12
-	VFMADD231PS  Z12, Z4, Z2
-	VMOVUPS      (R15)(CX*1), Z13
-	VMOVUPS      (R15)(CX*2), Z14
-	VFMADD231PS  Z14, Z4, Z3
-	VFMADD231PS  Z9, Z5, Z0
+	VMOVUPS      (R15), Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VMOVUPS      (R15)(CX*1), Z10
+	VMOVUPS      (R15)(CX*2), Z11
 	VFMADD231PS  Z11, Z5, Z1
+	VMOVUPS      (R15)(DX*1), Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z13
 	VFMADD231PS  Z13, Z5, Z2
-	VMOVUPS      (R15)(DX*1), Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS      (R15)(CX*1), Z14
+	VMOVUPS      (R15)(CX*2), Z15
+	VFMADD231PS  Z15, Z5, Z3
 	VFMADD231PS  Z10, Z6, Z0
 	VFMADD231PS  Z12, Z6, Z1
 	VFMADD231PS  Z14, Z6, Z2
-	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Z5
-	VFMADD231PS  Z5, Z6, Z3
+	VMOVUPS      (R15)(DX*1), Z10
+	VFMADD231PS  Z10, Z6, Z3
 	VFMADD231PS  Z11, Z7, Z0
 	VFMADD231PS  Z13, Z7, Z1
-	VFMADD231PS  Z4, Z7, Z2
-	VMOVUPS      (R15)(CX*1), Z4
-	VFMADD231PS  Z4, Z7, Z3
+	VFMADD231PS  Z15, Z7, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z11
+	VFMADD231PS  Z11, Z7, Z3
 	VFMADD231PS  Z12, Z8, Z0
 	VFMADD231PS  Z14, Z8, Z1
-	VFMADD231PS  Z5, Z8, Z2
-	VMOVUPS      (R15)(CX*2), Z4
-	VFMADD231PS  Z4, Z8, Z3
+	VFMADD231PS  Z10, Z8, Z2
+	VMOVUPS      (R15)(CX*1), Z10
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z15, Z9, Z1
+	VFMADD231PS  Z11, Z9, Z2
+	VMOVUPS      (R15)(CX*2), Z12
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z11, Z5, Z4
+	VFMADD231PS  Z10, Z6, Z4
+	VFMADD231PS  Z12, Z7, Z4
+	VMOVUPS      (R15)(DX*1), Z5
+	VFMADD231PS  Z5, Z8, Z4
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z5
+	VFMADD231PS  Z5, Z9, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Z0
 	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Z2
-	VMOVUPS      (R12)(BX*1), Z3
-	VMOVUPS      (R12)(BX*2), Z4
-	VMOVUPS      (R12)(SI*1), Z5
-	VMOVUPS      (R12)(BX*4), Z6
+row3:
+	VMOVUPS      (R12), Z3
+	VMOVUPS      (R12)(BX*1), Z4
+	VMOVUPS      (R12)(BX*2), Z5
+	VMOVUPS      (R12)(SI*1), Z6
+	VMOVUPS      (R12)(BX*4), Z7
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Z7
-	VFMADD231PS  Z7, Z2, Z0
-	VMOVUPS      (R15)(CX*1), Z7
-	VMOVUPS      (R15)(CX*2), Z8
-	VFMADD231PS  Z8, Z2, Z1
-	VFMADD231PS  Z7, Z3, Z0
-	VMOVUPS      (R15)(DX*1), Z2
-	VFMADD231PS  Z2, Z3, Z1
+	VMOVUPS      (R15), Z8
+	VFMADD231PS  Z8, Z3, Z0
+	VMOVUPS      (R15)(CX*1), Z8
+	VMOVUPS      (R15)(CX*2), Z9
+	VFMADD231PS  Z9, Z3, Z1
+	VMOVUPS      (R15)(DX*1), Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Z11
+	VFMADD231PS  Z11, Z3, Z2
 	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z10, Z4, Z1
+	VMOVUPS      (R15)(CX*1), Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z11, Z5, Z1
+	VMOVUPS      (R15)(CX*2), Z4
+	VFMADD231PS  Z4, Z5, Z2
+	VFMADD231PS  Z10, Z6, Z0
+	VFMADD231PS  Z3, Z6, Z1
+	VMOVUPS      (R15)(DX*1), Z3
+	VFMADD231PS  Z3, Z6, Z2
+	VFMADD231PS  Z11, Z7, Z0
+	VFMADD231PS  Z4, Z7, Z1
 	LEAQ         (R15)(CX*4), R15
 	VMOVUPS      (R15), Z3
-	VFMADD231PS  Z3, Z4, Z1
-	VFMADD231PS  Z2, Z5, Z0
-	VMOVUPS      (R15)(CX*1), Z2
-	VFMADD231PS  Z2, Z5, Z1
-	VFMADD231PS  Z3, Z6, Z0
-	VMOVUPS      (R15)(CX*2), Z2
-	VFMADD231PS  Z2, Z6, Z1
+	VFMADD231PS  Z3, Z7, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -8649,8 +10378,22 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock14:
-	CMPQ      R11, $0x0e
-	JLT       restend14
+	CMPQ  R11, $0x0e
+	JGE   restwhole14
+	CMPQ  R11, $0x0d
+	JLT   restend14
+	CMPQ  64(AX), $0x0e
+	JLT   restend14
+	SUBQ  $0x0e, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000e, R11
+
+restwhole14:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -8856,9 +10599,220 @@ restrow14:
 	JMP          restblock14
 
 restend14:
+restblock12:
+	CMPQ  R11, $0x0c
+	JGE   restwhole12
+	CMPQ  R11, $0x0a
+	JLT   restend12
+	CMPQ  64(AX), $0x0c
+	JLT   restend12
+	SUBQ  $0x0c, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x0000000c, R11
+
+restwhole12:
+	MOVQ      80(AX), R12
+	VMOVUPS.Z (R12)(DI*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	VMOVAPS   Z0, Z8
+	VMOVAPS   Z0, Z9
+	VMOVAPS   Z0, Z10
+	VMOVAPS   Z0, Z11
+	MOVQ      32(AX), R12
+	MOVQ      48(AX), R13
+	MOVQ      56(AX), R14
+	ADDQ      DI, R12
+
+restrow12:
+	VMOVUPS.Z    (R12), K1, Z12
+	VMOVUPS.Z    (R12)(BX*1), K1, Z13
+	VMOVUPS.Z    (R12)(BX*2), K1, Z14
+	VMOVUPS.Z    (R12)(SI*1), K1, Z15
+	VMOVUPS.Z    (R12)(BX*4), K1, Z16
+	ADDQ         SI, R12
+	LEAQ         (R12)(BX*2), R12
+	MOVQ         (R13), R15
+	ADDQ         R10, R15
+	VMOVUPS.Z    (R15), K1, Z17
+	VFMADD231PS  Z17, Z12, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z12, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z12, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z12, Z3
+	VFMADD231PS  Z17, Z13, Z0
+	VFMADD231PS  Z19, Z13, Z1
+	VFMADD231PS  Z21, Z13, Z2
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z13, Z3
+	VFMADD231PS  Z18, Z14, Z0
+	VFMADD231PS  Z20, Z14, Z1
+	VFMADD231PS  Z22, Z14, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z18
+	VFMADD231PS  Z18, Z14, Z3
+	VFMADD231PS  Z19, Z15, Z0
+	VFMADD231PS  Z21, Z15, Z1
+	VFMADD231PS  Z17, Z15, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VFMADD231PS  Z17, Z15, Z3
+	VFMADD231PS  Z20, Z16, Z0
+	VFMADD231PS  Z22, Z16, Z1
+	VFMADD231PS  Z18, Z16, Z2
+	VMOVUPS.Z    (R15)(CX*2), K1, Z19
+	VFMADD231PS  Z19, Z16, Z3
+	VFMADD231PS  Z18, Z12, Z4
+	VFMADD231PS  Z19, Z12, Z5
+	VMOVUPS.Z    (R15)(DX*1), K1, Z18
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z12, Z6
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z12, Z7
+	VFMADD231PS  Z17, Z13, Z4
+	VFMADD231PS  Z18, Z13, Z5
+	VFMADD231PS  Z21, Z13, Z6
+	VMOVUPS.Z    (R15)(DX*1), K1, Z17
+	VFMADD231PS  Z17, Z13, Z7
+	VFMADD231PS  Z19, Z14, Z4
+	VFMADD231PS  Z20, Z14, Z5
+	VFMADD231PS  Z22, Z14, Z6
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z19
+	VFMADD231PS  Z19, Z14, Z7
+	VFMADD231PS  Z18, Z15, Z4
+	VFMADD231PS  Z21, Z15, Z5
+	VFMADD231PS  Z17, Z15, Z6
+	VMOVUPS.Z    (R15)(CX*1), K1, Z17
+	VFMADD231PS  Z17, Z15, Z7
+	VFMADD231PS  Z20, Z16, Z4
+	VFMADD231PS  Z22, Z16, Z5
+	VFMADD231PS  Z19, Z16, Z6
+	VMOVUPS.Z    (R15)(CX*2), K1, Z18
+	VFMADD231PS  Z18, Z16, Z7
+	VFMADD231PS  Z19, Z12, Z8
+	VFMADD231PS  Z18, Z12, Z9
+	VMOVUPS.Z    (R15)(DX*1), K1, Z19
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z20
+	VFMADD231PS  Z20, Z12, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z21
+	VMOVUPS.Z    (R15)(CX*2), K1, Z22
+	VFMADD231PS  Z22, Z12, Z11
+	VFMADD231PS  Z17, Z13, Z8
+	VFMADD231PS  Z19, Z13, Z9
+	VFMADD231PS  Z21, Z13, Z10
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	VFMADD231PS  Z12, Z13, Z11
+	VFMADD231PS  Z18, Z14, Z8
+	VFMADD231PS  Z20, Z14, Z9
+	VFMADD231PS  Z22, Z14, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z13
+	VFMADD231PS  Z13, Z14, Z11
+	VFMADD231PS  Z19, Z15, Z8
+	VFMADD231PS  Z21, Z15, Z9
+	VFMADD231PS  Z12, Z15, Z10
+	VMOVUPS.Z    (R15)(CX*1), K1, Z12
+	VFMADD231PS  Z12, Z15, Z11
+	VFMADD231PS  Z20, Z16, Z8
+	VFMADD231PS  Z22, Z16, Z9
+	VFMADD231PS  Z13, Z16, Z10
+	VMOVUPS.Z    (R15)(CX*2), K1, Z12
+	VFMADD231PS  Z12, Z16, Z11
+	ADDQ         $0x08, R13
+	DECQ         R14
+	JNZ          restrow12
+	VBROADCASTSS 88(AX), Z12
+	VBROADCASTSS 92(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMOVUPS      Z0, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMOVUPS      Z1, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMOVUPS      Z3, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMOVUPS      Z5, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMOVUPS      Z6, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMOVUPS      Z7, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMOVUPS      Z8, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMOVUPS      Z9, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMOVUPS      Z10, K1, (R8)
+	ADDQ         8(AX), R8
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+	VMOVUPS      Z11, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x18, CX, R12
+	ADDQ         R12, R10
+	SUBQ         $0x0c, R11
+	JMP          restblock12
+
+restend12:
 restblock7:
-	CMPQ      R11, $0x07
-	JLT       restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
@@ -8977,147 +10931,201 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ      R11, $0x04
-	JLT       restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
 	VMOVAPS   Z0, Z2
 	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow4:
-	VMOVUPS.Z    (R12), K1, Z4
-	VMOVUPS.Z    (R12)(BX*1), K1, Z5
-	VMOVUPS.Z    (R12)(BX*2), K1, Z6
-	VMOVUPS.Z    (R12)(SI*1), K1, Z7
-	VMOVUPS.Z    (R12)(BX*4), K1, Z8
+restrow5:
+	VMOVUPS.Z    (R12), K1, Z5
+	VMOVUPS.Z    (R12)(BX*1), K1, Z6
+	VMOVUPS.Z    (R12)(BX*2), K1, Z7
+	VMOVUPS.Z    (R12)(SI*1), K1, Z8
+	VMOVUPS.Z    (R12)(BX*4), K1, Z9
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z9
-	VFMADD231PS  Z9, Z4, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z9
-	VMOVUPS.Z    (R15)(CX*2), K1, Z10
-	VFMADD231PS  Z10, Z4, Z1
-	VMOVUPS.Z    (R15)(DX*1), K1, Z11
-	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z12
-	VFMADD231PS  Z12, Z4, Z2
-	VMOVUPS.Z    (R15)(CX*1), K1, Z13
-	VMOVUPS.Z    (R15)(CX*2), K1, Z14
-	VFMADD231PS  Z14, Z4, Z3
-	VFMADD231PS  Z9, Z5, Z0
+	VMOVUPS.Z    (R15), K1, Z10
+	VFMADD231PS  Z10, Z5, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z10
+	VMOVUPS.Z    (R15)(CX*2), K1, Z11
 	VFMADD231PS  Z11, Z5, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z12
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z13
 	VFMADD231PS  Z13, Z5, Z2
-	VMOVUPS.Z    (R15)(DX*1), K1, Z4
-	VFMADD231PS  Z4, Z5, Z3
+	VMOVUPS.Z    (R15)(CX*1), K1, Z14
+	VMOVUPS.Z    (R15)(CX*2), K1, Z15
+	VFMADD231PS  Z15, Z5, Z3
 	VFMADD231PS  Z10, Z6, Z0
 	VFMADD231PS  Z12, Z6, Z1
 	VFMADD231PS  Z14, Z6, Z2
-	LEAQ         (R15)(CX*4), R15
-	VMOVUPS.Z    (R15), K1, Z5
-	VFMADD231PS  Z5, Z6, Z3
+	VMOVUPS.Z    (R15)(DX*1), K1, Z10
+	VFMADD231PS  Z10, Z6, Z3
 	VFMADD231PS  Z11, Z7, Z0
 	VFMADD231PS  Z13, Z7, Z1
-	VFMADD231PS  Z4, Z7, Z2
-	VMOVUPS.Z    (R15)(CX*1), K1, Z4
-	VFMADD231PS  Z4, Z7, Z3
+	VFMADD231PS  Z15, Z7, Z2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z11
+	VFMADD231PS  Z11, Z7, Z3
 	VFMADD231PS  Z12, Z8, Z0
 	VFMADD231PS  Z14, Z8, Z1
-	VFMADD231PS  Z5, Z8, Z2
-	VMOVUPS.Z    (R15)(CX*2), K1, Z4
-	VFMADD231PS  Z4, Z8, Z3
+	VFMADD231PS  Z10, Z8, Z2
+	VMOVUPS.Z    (R15)(CX*1), K1, Z10
+	VFMADD231PS  Z10, Z8, Z3
+	VFMADD231PS  Z13, Z9, Z0
+	VFMADD231PS  Z15, Z9, Z1
+	VFMADD231PS  Z11, Z9, Z2
+	VMOVUPS.Z    (R15)(CX*2), K1, Z12
+	VFMADD231PS  Z12, Z9, Z3
+	VFMADD231PS  Z11, Z5, Z4
+	VFMADD231PS  Z10, Z6, Z4
+	VFMADD231PS  Z12, Z7, Z4
+	VMOVUPS.Z    (R15)(DX*1), K1, Z5
+	VFMADD231PS  Z5, Z8, Z4
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z5
+	VFMADD231PS  Z5, Z9, Z4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Z4
-	VBROADCASTSS 92(AX), Z5
-	VMAXPS       Z0, Z4, Z0
-	VMINPS       Z0, Z5, Z0
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Z5
+	VBROADCASTSS 92(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z4, Z1
-	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z2, Z4, Z2
-	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
 	VMOVUPS      Z2, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z3, Z4, Z3
-	VMINPS       Z3, Z5, Z3
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
 	VMOVUPS      Z3, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+	VMOVUPS      Z4, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ      R11, $0x02
-	JLT       restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ      80(AX), R12
 	VMOVUPS.Z (R12)(DI*1), K1, Z0
 	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
 	MOVQ      32(AX), R12
 	MOVQ      48(AX), R13
 	MOVQ      56(AX), R14
 	ADDQ      DI, R12
 
-restrow2:
-	VMOVUPS.Z    (R12), K1, Z2
-	VMOVUPS.Z    (R12)(BX*1), K1, Z3
-	VMOVUPS.Z    (R12)(BX*2), K1, Z4
-	VMOVUPS.Z    (R12)(SI*1), K1, Z5
-	VMOVUPS.Z    (R12)(BX*4), K1, Z6
+restrow3:
+	VMOVUPS.Z    (R12), K1, Z3
+	VMOVUPS.Z    (R12)(BX*1), K1, Z4
+	VMOVUPS.Z    (R12)(BX*2), K1, Z5
+	VMOVUPS.Z    (R12)(SI*1), K1, Z6
+	VMOVUPS.Z    (R12)(BX*4), K1, Z7
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS.Z    (R15), K1, Z7
-	VFMADD231PS  Z7, Z2, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z7
-	VMOVUPS.Z    (R15)(CX*2), K1, Z8
-	VFMADD231PS  Z8, Z2, Z1
-	VFMADD231PS  Z7, Z3, Z0
-	VMOVUPS.Z    (R15)(DX*1), K1, Z2
-	VFMADD231PS  Z2, Z3, Z1
+	VMOVUPS.Z    (R15), K1, Z8
+	VFMADD231PS  Z8, Z3, Z0
+	VMOVUPS.Z    (R15)(CX*1), K1, Z8
+	VMOVUPS.Z    (R15)(CX*2), K1, Z9
+	VFMADD231PS  Z9, Z3, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z10
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS.Z    (R15), K1, Z11
+	VFMADD231PS  Z11, Z3, Z2
 	VFMADD231PS  Z8, Z4, Z0
+	VFMADD231PS  Z10, Z4, Z1
+	VMOVUPS.Z    (R15)(CX*1), K1, Z3
+	VFMADD231PS  Z3, Z4, Z2
+	VFMADD231PS  Z9, Z5, Z0
+	VFMADD231PS  Z11, Z5, Z1
+	VMOVUPS.Z    (R15)(CX*2), K1, Z4
+	VFMADD231PS  Z4, Z5, Z2
+	VFMADD231PS  Z10, Z6, Z0
+	VFMADD231PS  Z3, Z6, Z1
+	VMOVUPS.Z    (R15)(DX*1), K1, Z3
+	VFMADD231PS  Z3, Z6, Z2
+	VFMADD231PS  Z11, Z7, Z0
+	VFMADD231PS  Z4, Z7, Z1
 	LEAQ         (R15)(CX*4), R15
 	VMOVUPS.Z    (R15), K1, Z3
-	VFMADD231PS  Z3, Z4, Z1
-	VFMADD231PS  Z2, Z5, Z0
-	VMOVUPS.Z    (R15)(CX*1), K1, Z2
-	VFMADD231PS  Z2, Z5, Z1
-	VFMADD231PS  Z3, Z6, Z0
-	VMOVUPS.Z    (R15)(CX*2), K1, Z2
-	VFMADD231PS  Z2, Z6, Z1
+	VFMADD231PS  Z3, Z7, Z2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Z2
-	VBROADCASTSS 92(AX), Z3
-	VMAXPS       Z0, Z2, Z0
-	VMINPS       Z0, Z3, Z0
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Z3
+	VBROADCASTSS 92(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
 	VMOVUPS      Z0, K1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Z1, Z2, Z1
-	VMINPS       Z1, Z3, Z1
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
 	VMOVUPS      Z1, K1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+	VMOVUPS      Z2, K1, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ      R11, $0x01
 	JLT       restend1
@@ -12402,8 +14410,21 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
@@ -12495,119 +14516,164 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Y4
-	VMOVUPS      (R12)(BX*1), Y5
-	VMOVUPS      (R12)(BX*2), Y6
+row5:
+	VMOVUPS      (R12), Y5
+	VMOVUPS      (R12)(BX*1), Y6
+	VMOVUPS      (R12)(BX*2), Y7
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y7
-	VFMADD231PS  Y7, Y4, Y0
-	VMOVUPS      (R15)(CX*1), Y7
-	VFMADD231PS  Y7, Y4, Y1
-	VFMADD231PS  Y7, Y5, Y0
-	VMOVUPS      (R15)(CX*2), Y7
-	VFMADD231PS  Y7, Y4, Y2
-	VFMADD231PS  Y7, Y5, Y1
-	VFMADD231PS  Y7, Y6, Y0
-	VMOVUPS      (R15)(DX*1), Y7
-	VFMADD231PS  Y7, Y4, Y3
-	VFMADD231PS  Y7, Y5, Y2
-	VFMADD231PS  Y7, Y6, Y1
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y5, Y0
+	VMOVUPS      (R15)(CX*1), Y8
+	VFMADD231PS  Y8, Y5, Y1
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (R15)(CX*2), Y8
+	VFMADD231PS  Y8, Y5, Y2
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y8, Y7, Y0
+	VMOVUPS      (R15)(DX*1), Y8
+	VFMADD231PS  Y8, Y5, Y3
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y8, Y7, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y4
-	VFMADD231PS  Y4, Y5, Y3
-	VFMADD231PS  Y4, Y6, Y2
-	VMOVUPS      (R15)(CX*1), Y4
-	VFMADD231PS  Y4, Y6, Y3
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y5, Y4
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y8, Y7, Y2
+	VMOVUPS      (R15)(CX*1), Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VFMADD231PS  Y5, Y7, Y3
+	VMOVUPS      (R15)(CX*2), Y5
+	VFMADD231PS  Y5, Y7, Y4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Y4
-	VBROADCASTSS 92(AX), Y5
-	VMAXPS       Y0, Y4, Y0
-	VMINPS       Y0, Y5, Y0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y0, Y5, Y0
+	VMINPS       Y0, Y6, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y4, Y1
-	VMINPS       Y1, Y5, Y1
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
 	VMOVUPS      Y2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
 	VMOVUPS      Y3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Y2
-	VMOVUPS      (R12)(BX*1), Y3
-	VMOVUPS      (R12)(BX*2), Y4
+row3:
+	VMOVUPS      (R12), Y3
+	VMOVUPS      (R12)(BX*1), Y4
+	VMOVUPS      (R12)(BX*2), Y5
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y5
-	VFMADD231PS  Y5, Y2, Y0
-	VMOVUPS      (R15)(CX*1), Y5
-	VFMADD231PS  Y5, Y2, Y1
-	VFMADD231PS  Y5, Y3, Y0
-	VMOVUPS      (R15)(CX*2), Y2
-	VFMADD231PS  Y2, Y3, Y1
-	VFMADD231PS  Y2, Y4, Y0
-	VMOVUPS      (R15)(DX*1), Y2
-	VFMADD231PS  Y2, Y4, Y1
+	VMOVUPS      (R15), Y6
+	VFMADD231PS  Y6, Y3, Y0
+	VMOVUPS      (R15)(CX*1), Y6
+	VFMADD231PS  Y6, Y3, Y1
+	VFMADD231PS  Y6, Y4, Y0
+	VMOVUPS      (R15)(CX*2), Y6
+	VFMADD231PS  Y6, Y3, Y2
+	VFMADD231PS  Y6, Y4, Y1
+	VFMADD231PS  Y6, Y5, Y0
+	VMOVUPS      (R15)(DX*1), Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VFMADD231PS  Y3, Y5, Y1
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y3
+	VFMADD231PS  Y3, Y5, Y2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Y2
-	VBROADCASTSS 92(AX), Y3
-	VMAXPS       Y0, Y2, Y0
-	VMINPS       Y0, Y3, Y0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y0, Y3, Y0
+	VMINPS       Y0, Y4, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -12756,8 +14822,21 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock7:
-	CMPQ       R11, $0x07
-	JLT        restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
@@ -12849,119 +14928,164 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ       R11, $0x04
-	JLT        restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
 	VMOVAPS    Y1, Y3
 	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow4:
-	VMASKMOVPS   (R12), Y0, Y5
-	VMASKMOVPS   (R12)(BX*1), Y0, Y6
-	VMASKMOVPS   (R12)(BX*2), Y0, Y7
+restrow5:
+	VMASKMOVPS   (R12), Y0, Y6
+	VMASKMOVPS   (R12)(BX*1), Y0, Y7
+	VMASKMOVPS   (R12)(BX*2), Y0, Y8
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y2
-	VFMADD231PS  Y8, Y6, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y3
-	VFMADD231PS  Y8, Y6, Y2
-	VFMADD231PS  Y8, Y7, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y4
-	VFMADD231PS  Y8, Y6, Y3
-	VFMADD231PS  Y8, Y7, Y2
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y9, Y7, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y9, Y7, Y2
+	VFMADD231PS  Y9, Y8, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y9, Y7, Y3
+	VFMADD231PS  Y9, Y8, Y2
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y5
-	VFMADD231PS  Y5, Y6, Y4
-	VFMADD231PS  Y5, Y7, Y3
-	VMASKMOVPS   (R15)(CX*1), Y0, Y5
-	VFMADD231PS  Y5, Y7, Y4
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y9, Y7, Y4
+	VFMADD231PS  Y9, Y8, Y3
+	VMASKMOVPS   (R15)(CX*1), Y0, Y6
+	VFMADD231PS  Y6, Y7, Y5
+	VFMADD231PS  Y6, Y8, Y4
+	VMASKMOVPS   (R15)(CX*2), Y0, Y6
+	VFMADD231PS  Y6, Y8, Y5
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Y5
-	VBROADCASTSS 92(AX), Y6
-	VMAXPS       Y1, Y5, Y1
-	VMINPS       Y1, Y6, Y1
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Y6
+	VBROADCASTSS 92(AX), Y7
+	VMAXPS       Y1, Y6, Y1
+	VMINPS       Y1, Y7, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y5, Y2
-	VMINPS       Y2, Y6, Y2
+	VMAXPS       Y2, Y6, Y2
+	VMINPS       Y2, Y7, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y5, Y3
-	VMINPS       Y3, Y6, Y3
+	VMAXPS       Y3, Y6, Y3
+	VMINPS       Y3, Y7, Y3
 	VMASKMOVPS   Y3, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y4, Y5, Y4
-	VMINPS       Y4, Y6, Y4
+	VMAXPS       Y4, Y6, Y4
+	VMINPS       Y4, Y7, Y4
 	VMASKMOVPS   Y4, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y5, Y6, Y5
+	VMINPS       Y5, Y7, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ       R11, $0x02
-	JLT        restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow2:
-	VMASKMOVPS   (R12), Y0, Y3
-	VMASKMOVPS   (R12)(BX*1), Y0, Y4
-	VMASKMOVPS   (R12)(BX*2), Y0, Y5
+restrow3:
+	VMASKMOVPS   (R12), Y0, Y4
+	VMASKMOVPS   (R12)(BX*1), Y0, Y5
+	VMASKMOVPS   (R12)(BX*2), Y0, Y6
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y6
-	VFMADD231PS  Y6, Y3, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y6
-	VFMADD231PS  Y6, Y3, Y2
-	VFMADD231PS  Y6, Y4, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y3
-	VFMADD231PS  Y3, Y4, Y2
-	VFMADD231PS  Y3, Y5, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y3
-	VFMADD231PS  Y3, Y5, Y2
+	VMASKMOVPS   (R15), Y0, Y7
+	VFMADD231PS  Y7, Y4, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y7
+	VFMADD231PS  Y7, Y4, Y2
+	VFMADD231PS  Y7, Y5, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y7
+	VFMADD231PS  Y7, Y4, Y3
+	VFMADD231PS  Y7, Y5, Y2
+	VFMADD231PS  Y7, Y6, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y4
+	VFMADD231PS  Y4, Y6, Y3
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Y3
-	VBROADCASTSS 92(AX), Y4
-	VMAXPS       Y1, Y3, Y1
-	VMINPS       Y1, Y4, Y1
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ       R11, $0x01
 	JLT        restend1
@@ -13121,8 +15245,22 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
@@ -13221,125 +15359,173 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Y4
-	VMOVUPS      (R12)(BX*1), Y5
-	VMOVUPS      (R12)(BX*2), Y6
+row5:
+	VMOVUPS      (R12), Y5
+	VMOVUPS      (R12)(BX*1), Y6
+	VMOVUPS      (R12)(BX*2), Y7
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y7
-	VFMADD231PS  Y7, Y4, Y0
-	VMOVUPS      (R15)(CX*1), Y7
-	VFMADD231PS  Y7, Y5, Y0
-	VMOVUPS      (R15)(CX*2), Y7
-	VFMADD231PS  Y7, Y4, Y1
-	VFMADD231PS  Y7, Y6, Y0
-	VMOVUPS      (R15)(DX*1), Y7
-	VFMADD231PS  Y7, Y5, Y1
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y5, Y0
+	VMOVUPS      (R15)(CX*1), Y8
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (R15)(CX*2), Y8
+	VFMADD231PS  Y8, Y5, Y1
+	VFMADD231PS  Y8, Y7, Y0
+	VMOVUPS      (R15)(DX*1), Y8
+	VFMADD231PS  Y8, Y6, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y7
-	VFMADD231PS  Y7, Y4, Y2
-	VFMADD231PS  Y7, Y6, Y1
-	VMOVUPS      (R15)(CX*1), Y7
-	VFMADD231PS  Y7, Y5, Y2
-	VMOVUPS      (R15)(CX*2), Y7
-	VFMADD231PS  Y7, Y4, Y3
-	VFMADD231PS  Y7, Y6, Y2
-	VMOVUPS      (R15)(DX*1), Y4
-	VFMADD231PS  Y4, Y5, Y3
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y5, Y2
+	VFMADD231PS  Y8, Y7, Y1
+	VMOVUPS      (R15)(CX*1), Y8
+	VFMADD231PS  Y8, Y6, Y2
+	VMOVUPS      (R15)(CX*2), Y8
+	VFMADD231PS  Y8, Y5, Y3
+	VFMADD231PS  Y8, Y7, Y2
+	VMOVUPS      (R15)(DX*1), Y8
+	VFMADD231PS  Y8, Y6, Y3
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y4
-	VFMADD231PS  Y4, Y6, Y3
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y5, Y4
+	VFMADD231PS  Y8, Y7, Y3
+	VMOVUPS      (R15)(CX*1), Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VMOVUPS      (R15)(CX*2), Y5
+	VFMADD231PS  Y5, Y7, Y4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Y4
-	VBROADCASTSS 92(AX), Y5
-	VMAXPS       Y0, Y4, Y0
-	VMINPS       Y0, Y5, Y0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y0, Y5, Y0
+	VMINPS       Y0, Y6, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y4, Y1
-	VMINPS       Y1, Y5, Y1
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
 	VMOVUPS      Y2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
 	VMOVUPS      Y3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Y2
-	VMOVUPS      (R12)(BX*1), Y3
-	VMOVUPS      (R12)(BX*2), Y4
+row3:
+	VMOVUPS      (R12), Y3
+	VMOVUPS      (R12)(BX*1), Y4
+	VMOVUPS      (R12)(BX*2), Y5
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y5
-	VFMADD231PS  Y5, Y2, Y0
-	VMOVUPS      (R15)(CX*1), Y5
-	VFMADD231PS  Y5, Y3, Y0
-	VMOVUPS      (R15)(CX*2), Y5
-	VFMADD231PS  Y5, Y2, Y1
-	VFMADD231PS  Y5, Y4, Y0
-	VMOVUPS      (R15)(DX*1), Y2
-	VFMADD231PS  Y2, Y3, Y1
+	VMOVUPS      (R15), Y6
+	VFMADD231PS  Y6, Y3, Y0
+	VMOVUPS      (R15)(CX*1), Y6
+	VFMADD231PS  Y6, Y4, Y0
+	VMOVUPS      (R15)(CX*2), Y6
+	VFMADD231PS  Y6, Y3, Y1
+	VFMADD231PS  Y6, Y5, Y0
+	VMOVUPS      (R15)(DX*1), Y6
+	VFMADD231PS  Y6, Y4, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y2
-	VFMADD231PS  Y2, Y4, Y1
+	VMOVUPS      (R15), Y6
+	VFMADD231PS  Y6, Y3, Y2
+	VFMADD231PS  Y6, Y5, Y1
+	VMOVUPS      (R15)(CX*1), Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VMOVUPS      (R15)(CX*2), Y3
+	VFMADD231PS  Y3, Y5, Y2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Y2
-	VBROADCASTSS 92(AX), Y3
-	VMAXPS       Y0, Y2, Y0
-	VMINPS       Y0, Y3, Y0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y0, Y3, Y0
+	VMINPS       Y0, Y4, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -13488,8 +15674,22 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock7:
-	CMPQ       R11, $0x07
-	JLT        restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
@@ -13588,125 +15788,173 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ       R11, $0x04
-	JLT        restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
 	VMOVAPS    Y1, Y3
 	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow4:
-	VMASKMOVPS   (R12), Y0, Y5
-	VMASKMOVPS   (R12)(BX*1), Y0, Y6
-	VMASKMOVPS   (R12)(BX*2), Y0, Y7
+restrow5:
+	VMASKMOVPS   (R12), Y0, Y6
+	VMASKMOVPS   (R12)(BX*1), Y0, Y7
+	VMASKMOVPS   (R12)(BX*2), Y0, Y8
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y8
-	VFMADD231PS  Y8, Y6, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y2
-	VFMADD231PS  Y8, Y7, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y8
-	VFMADD231PS  Y8, Y6, Y2
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y9
+	VFMADD231PS  Y9, Y7, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y9, Y8, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y9
+	VFMADD231PS  Y9, Y7, Y2
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y3
-	VFMADD231PS  Y8, Y7, Y2
-	VMASKMOVPS   (R15)(CX*1), Y0, Y8
-	VFMADD231PS  Y8, Y6, Y3
-	VMASKMOVPS   (R15)(CX*2), Y0, Y8
-	VFMADD231PS  Y8, Y5, Y4
-	VFMADD231PS  Y8, Y7, Y3
-	VMASKMOVPS   (R15)(DX*1), Y0, Y5
-	VFMADD231PS  Y5, Y6, Y4
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y9, Y8, Y2
+	VMASKMOVPS   (R15)(CX*1), Y0, Y9
+	VFMADD231PS  Y9, Y7, Y3
+	VMASKMOVPS   (R15)(CX*2), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y9, Y8, Y3
+	VMASKMOVPS   (R15)(DX*1), Y0, Y9
+	VFMADD231PS  Y9, Y7, Y4
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y5
-	VFMADD231PS  Y5, Y7, Y4
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y9, Y8, Y4
+	VMASKMOVPS   (R15)(CX*1), Y0, Y6
+	VFMADD231PS  Y6, Y7, Y5
+	VMASKMOVPS   (R15)(CX*2), Y0, Y6
+	VFMADD231PS  Y6, Y8, Y5
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Y5
-	VBROADCASTSS 92(AX), Y6
-	VMAXPS       Y1, Y5, Y1
-	VMINPS       Y1, Y6, Y1
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Y6
+	VBROADCASTSS 92(AX), Y7
+	VMAXPS       Y1, Y6, Y1
+	VMINPS       Y1, Y7, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y5, Y2
-	VMINPS       Y2, Y6, Y2
+	VMAXPS       Y2, Y6, Y2
+	VMINPS       Y2, Y7, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y5, Y3
-	VMINPS       Y3, Y6, Y3
+	VMAXPS       Y3, Y6, Y3
+	VMINPS       Y3, Y7, Y3
 	VMASKMOVPS   Y3, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y4, Y5, Y4
-	VMINPS       Y4, Y6, Y4
+	VMAXPS       Y4, Y6, Y4
+	VMINPS       Y4, Y7, Y4
 	VMASKMOVPS   Y4, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Y5, Y6, Y5
+	VMINPS       Y5, Y7, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ       R11, $0x02
-	JLT        restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow2:
-	VMASKMOVPS   (R12), Y0, Y3
-	VMASKMOVPS   (R12)(BX*1), Y0, Y4
-	VMASKMOVPS   (R12)(BX*2), Y0, Y5
+restrow3:
+	VMASKMOVPS   (R12), Y0, Y4
+	VMASKMOVPS   (R12)(BX*1), Y0, Y5
+	VMASKMOVPS   (R12)(BX*2), Y0, Y6
 	ADDQ         SI, R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y6
-	VFMADD231PS  Y6, Y3, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y6
-	VFMADD231PS  Y6, Y4, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y6
-	VFMADD231PS  Y6, Y3, Y2
-	VFMADD231PS  Y6, Y5, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y3
-	VFMADD231PS  Y3, Y4, Y2
+	VMASKMOVPS   (R15), Y0, Y7
+	VFMADD231PS  Y7, Y4, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y7
+	VFMADD231PS  Y7, Y5, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y7
+	VFMADD231PS  Y7, Y4, Y2
+	VFMADD231PS  Y7, Y6, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y7
+	VFMADD231PS  Y7, Y5, Y2
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y3
-	VFMADD231PS  Y3, Y5, Y2
+	VMASKMOVPS   (R15), Y0, Y7
+	VFMADD231PS  Y7, Y4, Y3
+	VFMADD231PS  Y7, Y6, Y2
+	VMASKMOVPS   (R15)(CX*1), Y0, Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VMASKMOVPS   (R15)(CX*2), Y0, Y4
+	VFMADD231PS  Y4, Y6, Y3
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Y3
-	VBROADCASTSS 92(AX), Y4
-	VMAXPS       Y1, Y3, Y1
-	VMINPS       Y1, Y4, Y1
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ       R11, $0x01
 	JLT        restend1
@@ -13866,8 +16114,21 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
@@ -13978,142 +16239,191 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Y4
-	VMOVUPS      (R12)(BX*1), Y5
-	VMOVUPS      (R12)(BX*2), Y6
-	VMOVUPS      (R12)(SI*1), Y7
-	VMOVUPS      (R12)(BX*4), Y8
+row5:
+	VMOVUPS      (R12), Y5
+	VMOVUPS      (R12)(BX*1), Y6
+	VMOVUPS      (R12)(BX*2), Y7
+	VMOVUPS      (R12)(SI*1), Y8
+	VMOVUPS      (R12)(BX*4), Y9
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y9
-	VFMADD231PS  Y9, Y4, Y0
-	VMOVUPS      (R15)(CX*1), Y9
-	VFMADD231PS  Y9, Y4, Y1
-	VFMADD231PS  Y9, Y5, Y0
-	VMOVUPS      (R15)(CX*2), Y9
-	VFMADD231PS  Y9, Y4, Y2
-	VFMADD231PS  Y9, Y5, Y1
-	VFMADD231PS  Y9, Y6, Y0
-	VMOVUPS      (R15)(DX*1), Y9
-	VFMADD231PS  Y9, Y4, Y3
-	VFMADD231PS  Y9, Y5, Y2
-	VFMADD231PS  Y9, Y6, Y1
-	VFMADD231PS  Y9, Y7, Y0
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y5, Y0
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y5, Y1
+	VFMADD231PS  Y10, Y6, Y0
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y5, Y2
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y10, Y7, Y0
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y5, Y3
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y10, Y7, Y1
+	VFMADD231PS  Y10, Y8, Y0
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y4
-	VFMADD231PS  Y4, Y5, Y3
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y4, Y7, Y1
-	VFMADD231PS  Y4, Y8, Y0
-	VMOVUPS      (R15)(CX*1), Y4
-	VFMADD231PS  Y4, Y6, Y3
-	VFMADD231PS  Y4, Y7, Y2
-	VFMADD231PS  Y4, Y8, Y1
-	VMOVUPS      (R15)(CX*2), Y4
-	VFMADD231PS  Y4, Y7, Y3
-	VFMADD231PS  Y4, Y8, Y2
-	VMOVUPS      (R15)(DX*1), Y4
-	VFMADD231PS  Y4, Y8, Y3
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y5, Y4
+	VFMADD231PS  Y10, Y6, Y3
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y10, Y8, Y1
+	VFMADD231PS  Y10, Y9, Y0
+	VMOVUPS      (R15)(CX*1), Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VFMADD231PS  Y5, Y7, Y3
+	VFMADD231PS  Y5, Y8, Y2
+	VFMADD231PS  Y5, Y9, Y1
+	VMOVUPS      (R15)(CX*2), Y5
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y5, Y8, Y3
+	VFMADD231PS  Y5, Y9, Y2
+	VMOVUPS      (R15)(DX*1), Y5
+	VFMADD231PS  Y5, Y8, Y4
+	VFMADD231PS  Y5, Y9, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y5
+	VFMADD231PS  Y5, Y9, Y4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Y4
-	VBROADCASTSS 92(AX), Y5
-	VMAXPS       Y0, Y4, Y0
-	VMINPS       Y0, Y5, Y0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y0, Y5, Y0
+	VMINPS       Y0, Y6, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y4, Y1
-	VMINPS       Y1, Y5, Y1
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
 	VMOVUPS      Y2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
 	VMOVUPS      Y3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Y2
-	VMOVUPS      (R12)(BX*1), Y3
-	VMOVUPS      (R12)(BX*2), Y4
-	VMOVUPS      (R12)(SI*1), Y5
-	VMOVUPS      (R12)(BX*4), Y6
+row3:
+	VMOVUPS      (R12), Y3
+	VMOVUPS      (R12)(BX*1), Y4
+	VMOVUPS      (R12)(BX*2), Y5
+	VMOVUPS      (R12)(SI*1), Y6
+	VMOVUPS      (R12)(BX*4), Y7
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y7
-	VFMADD231PS  Y7, Y2, Y0
-	VMOVUPS      (R15)(CX*1), Y7
-	VFMADD231PS  Y7, Y2, Y1
-	VFMADD231PS  Y7, Y3, Y0
-	VMOVUPS      (R15)(CX*2), Y2
-	VFMADD231PS  Y2, Y3, Y1
-	VFMADD231PS  Y2, Y4, Y0
-	VMOVUPS      (R15)(DX*1), Y2
-	VFMADD231PS  Y2, Y4, Y1
-	VFMADD231PS  Y2, Y5, Y0
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y3, Y0
+	VMOVUPS      (R15)(CX*1), Y8
+	VFMADD231PS  Y8, Y3, Y1
+	VFMADD231PS  Y8, Y4, Y0
+	VMOVUPS      (R15)(CX*2), Y8
+	VFMADD231PS  Y8, Y3, Y2
+	VFMADD231PS  Y8, Y4, Y1
+	VFMADD231PS  Y8, Y5, Y0
+	VMOVUPS      (R15)(DX*1), Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VFMADD231PS  Y3, Y5, Y1
+	VFMADD231PS  Y3, Y6, Y0
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y2
-	VFMADD231PS  Y2, Y5, Y1
-	VFMADD231PS  Y2, Y6, Y0
-	VMOVUPS      (R15)(CX*1), Y2
-	VFMADD231PS  Y2, Y6, Y1
+	VMOVUPS      (R15), Y3
+	VFMADD231PS  Y3, Y5, Y2
+	VFMADD231PS  Y3, Y6, Y1
+	VFMADD231PS  Y3, Y7, Y0
+	VMOVUPS      (R15)(CX*1), Y3
+	VFMADD231PS  Y3, Y6, Y2
+	VFMADD231PS  Y3, Y7, Y1
+	VMOVUPS      (R15)(CX*2), Y3
+	VFMADD231PS  Y3, Y7, Y2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Y2
-	VBROADCASTSS 92(AX), Y3
-	VMAXPS       Y0, Y2, Y0
-	VMINPS       Y0, Y3, Y0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y0, Y3, Y0
+	VMINPS       Y0, Y4, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -14270,8 +16580,21 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock7:
-	CMPQ       R11, $0x07
-	JLT        restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
@@ -14382,142 +16705,191 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ       R11, $0x04
-	JLT        restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
 	VMOVAPS    Y1, Y3
 	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow4:
-	VMASKMOVPS   (R12), Y0, Y5
-	VMASKMOVPS   (R12)(BX*1), Y0, Y6
-	VMASKMOVPS   (R12)(BX*2), Y0, Y7
-	VMASKMOVPS   (R12)(SI*1), Y0, Y8
-	VMASKMOVPS   (R12)(BX*4), Y0, Y9
+restrow5:
+	VMASKMOVPS   (R12), Y0, Y6
+	VMASKMOVPS   (R12)(BX*1), Y0, Y7
+	VMASKMOVPS   (R12)(BX*2), Y0, Y8
+	VMASKMOVPS   (R12)(SI*1), Y0, Y9
+	VMASKMOVPS   (R12)(BX*4), Y0, Y10
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y2
-	VFMADD231PS  Y10, Y6, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y3
-	VFMADD231PS  Y10, Y6, Y2
-	VFMADD231PS  Y10, Y7, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y4
-	VFMADD231PS  Y10, Y6, Y3
-	VFMADD231PS  Y10, Y7, Y2
-	VFMADD231PS  Y10, Y8, Y1
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y11, Y7, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y11, Y7, Y2
+	VFMADD231PS  Y11, Y8, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y11, Y7, Y3
+	VFMADD231PS  Y11, Y8, Y2
+	VFMADD231PS  Y11, Y9, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y5
-	VFMADD231PS  Y5, Y6, Y4
-	VFMADD231PS  Y5, Y7, Y3
-	VFMADD231PS  Y5, Y8, Y2
-	VFMADD231PS  Y5, Y9, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y5
-	VFMADD231PS  Y5, Y7, Y4
-	VFMADD231PS  Y5, Y8, Y3
-	VFMADD231PS  Y5, Y9, Y2
-	VMASKMOVPS   (R15)(CX*2), Y0, Y5
-	VFMADD231PS  Y5, Y8, Y4
-	VFMADD231PS  Y5, Y9, Y3
-	VMASKMOVPS   (R15)(DX*1), Y0, Y5
-	VFMADD231PS  Y5, Y9, Y4
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y11, Y7, Y4
+	VFMADD231PS  Y11, Y8, Y3
+	VFMADD231PS  Y11, Y9, Y2
+	VFMADD231PS  Y11, Y10, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y6
+	VFMADD231PS  Y6, Y7, Y5
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y6, Y9, Y3
+	VFMADD231PS  Y6, Y10, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y6
+	VFMADD231PS  Y6, Y8, Y5
+	VFMADD231PS  Y6, Y9, Y4
+	VFMADD231PS  Y6, Y10, Y3
+	VMASKMOVPS   (R15)(DX*1), Y0, Y6
+	VFMADD231PS  Y6, Y9, Y5
+	VFMADD231PS  Y6, Y10, Y4
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y6
+	VFMADD231PS  Y6, Y10, Y5
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Y5
-	VBROADCASTSS 92(AX), Y6
-	VMAXPS       Y1, Y5, Y1
-	VMINPS       Y1, Y6, Y1
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Y6
+	VBROADCASTSS 92(AX), Y7
+	VMAXPS       Y1, Y6, Y1
+	VMINPS       Y1, Y7, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y5, Y2
-	VMINPS       Y2, Y6, Y2
+	VMAXPS       Y2, Y6, Y2
+	VMINPS       Y2, Y7, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y5, Y3
-	VMINPS       Y3, Y6, Y3
+	VMAXPS       Y3, Y6, Y3
+	VMINPS       Y3, Y7, Y3
 	VMASKMOVPS   Y3, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y4, Y5, Y4
-	VMINPS       Y4, Y6, Y4
+	VMAXPS       Y4, Y6, Y4
+	VMINPS       Y4, Y7, Y4
 	VMASKMOVPS   Y4, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y5, Y6, Y5
+	VMINPS       Y5, Y7, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x05, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ       R11, $0x02
-	JLT        restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow2:
-	VMASKMOVPS   (R12), Y0, Y3
-	VMASKMOVPS   (R12)(BX*1), Y0, Y4
-	VMASKMOVPS   (R12)(BX*2), Y0, Y5
-	VMASKMOVPS   (R12)(SI*1), Y0, Y6
-	VMASKMOVPS   (R12)(BX*4), Y0, Y7
+restrow3:
+	VMASKMOVPS   (R12), Y0, Y4
+	VMASKMOVPS   (R12)(BX*1), Y0, Y5
+	VMASKMOVPS   (R12)(BX*2), Y0, Y6
+	VMASKMOVPS   (R12)(SI*1), Y0, Y7
+	VMASKMOVPS   (R12)(BX*4), Y0, Y8
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y8
-	VFMADD231PS  Y8, Y3, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y8
-	VFMADD231PS  Y8, Y3, Y2
-	VFMADD231PS  Y8, Y4, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y3
-	VFMADD231PS  Y3, Y4, Y2
-	VFMADD231PS  Y3, Y5, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y3
-	VFMADD231PS  Y3, Y5, Y2
-	VFMADD231PS  Y3, Y6, Y1
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y4, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y9
+	VFMADD231PS  Y9, Y4, Y2
+	VFMADD231PS  Y9, Y5, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y9
+	VFMADD231PS  Y9, Y4, Y3
+	VFMADD231PS  Y9, Y5, Y2
+	VFMADD231PS  Y9, Y6, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y4, Y7, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y3
-	VFMADD231PS  Y3, Y6, Y2
-	VFMADD231PS  Y3, Y7, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y3
-	VFMADD231PS  Y3, Y7, Y2
+	VMASKMOVPS   (R15), Y0, Y4
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y4, Y7, Y2
+	VFMADD231PS  Y4, Y8, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y4
+	VFMADD231PS  Y4, Y7, Y3
+	VFMADD231PS  Y4, Y8, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y4
+	VFMADD231PS  Y4, Y8, Y3
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Y3
-	VBROADCASTSS 92(AX), Y4
-	VMAXPS       Y1, Y3, Y1
-	VMINPS       Y1, Y4, Y1
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x02, CX, R12
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x03, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ       R11, $0x01
 	JLT        restend1
@@ -14685,8 +17057,22 @@ beforeend:
 	ADDQ 144(AX), R10
 
 block7:
-	CMPQ    R11, $0x07
-	JLT     end7
+	CMPQ  R11, $0x07
+	JGE   whole7
+	CMPQ  R11, $0x06
+	JLT   end7
+	CMPQ  64(AX), $0x07
+	JLT   end7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+whole7:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
@@ -14805,147 +17191,201 @@ row7:
 	JMP          block7
 
 end7:
-block4:
-	CMPQ    R11, $0x04
-	JLT     end4
+block5:
+	CMPQ  R11, $0x05
+	JGE   whole5
+	CMPQ  R11, $0x04
+	JLT   end5
+	CMPQ  64(AX), $0x05
+	JLT   end5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+whole5:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
 	VMOVAPS Y0, Y2
 	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row4:
-	VMOVUPS      (R12), Y4
-	VMOVUPS      (R12)(BX*1), Y5
-	VMOVUPS      (R12)(BX*2), Y6
-	VMOVUPS      (R12)(SI*1), Y7
-	VMOVUPS      (R12)(BX*4), Y8
+row5:
+	VMOVUPS      (R12), Y5
+	VMOVUPS      (R12)(BX*1), Y6
+	VMOVUPS      (R12)(BX*2), Y7
+	VMOVUPS      (R12)(SI*1), Y8
+	VMOVUPS      (R12)(BX*4), Y9
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y9
-	VFMADD231PS  Y9, Y4, Y0
-	VMOVUPS      (R15)(CX*1), Y9
-	VFMADD231PS  Y9, Y5, Y0
-	VMOVUPS      (R15)(CX*2), Y9
-	VFMADD231PS  Y9, Y4, Y1
-	VFMADD231PS  Y9, Y6, Y0
-	VMOVUPS      (R15)(DX*1), Y9
-	VFMADD231PS  Y9, Y5, Y1
-	VFMADD231PS  Y9, Y7, Y0
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y5, Y0
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y6, Y0
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y5, Y1
+	VFMADD231PS  Y10, Y7, Y0
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y10, Y8, Y0
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y9
-	VFMADD231PS  Y9, Y4, Y2
-	VFMADD231PS  Y9, Y6, Y1
-	VFMADD231PS  Y9, Y8, Y0
-	VMOVUPS      (R15)(CX*1), Y9
-	VFMADD231PS  Y9, Y5, Y2
-	VFMADD231PS  Y9, Y7, Y1
-	VMOVUPS      (R15)(CX*2), Y9
-	VFMADD231PS  Y9, Y4, Y3
-	VFMADD231PS  Y9, Y6, Y2
-	VFMADD231PS  Y9, Y8, Y1
-	VMOVUPS      (R15)(DX*1), Y4
-	VFMADD231PS  Y4, Y5, Y3
-	VFMADD231PS  Y4, Y7, Y2
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y5, Y2
+	VFMADD231PS  Y10, Y7, Y1
+	VFMADD231PS  Y10, Y9, Y0
+	VMOVUPS      (R15)(CX*1), Y10
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y10, Y8, Y1
+	VMOVUPS      (R15)(CX*2), Y10
+	VFMADD231PS  Y10, Y5, Y3
+	VFMADD231PS  Y10, Y7, Y2
+	VFMADD231PS  Y10, Y9, Y1
+	VMOVUPS      (R15)(DX*1), Y10
+	VFMADD231PS  Y10, Y6, Y3
+	VFMADD231PS  Y10, Y8, Y2
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y4
-	VFMADD231PS  Y4, Y6, Y3
-	VFMADD231PS  Y4, Y8, Y2
-	VMOVUPS      (R15)(CX*1), Y4
-	VFMADD231PS  Y4, Y7, Y3
-	VMOVUPS      (R15)(CX*2), Y4
-	VFMADD231PS  Y4, Y8, Y3
+	VMOVUPS      (R15), Y10
+	VFMADD231PS  Y10, Y5, Y4
+	VFMADD231PS  Y10, Y7, Y3
+	VFMADD231PS  Y10, Y9, Y2
+	VMOVUPS      (R15)(CX*1), Y5
+	VFMADD231PS  Y5, Y6, Y4
+	VFMADD231PS  Y5, Y8, Y3
+	VMOVUPS      (R15)(CX*2), Y5
+	VFMADD231PS  Y5, Y7, Y4
+	VFMADD231PS  Y5, Y9, Y3
+	VMOVUPS      (R15)(DX*1), Y5
+	VFMADD231PS  Y5, Y8, Y4
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y5
+	VFMADD231PS  Y5, Y9, Y4
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row4
-	VBROADCASTSS 88(AX), Y4
-	VBROADCASTSS 92(AX), Y5
-	VMAXPS       Y0, Y4, Y0
-	VMINPS       Y0, Y5, Y0
+	JNZ          row5
+	VBROADCASTSS 88(AX), Y5
+	VBROADCASTSS 92(AX), Y6
+	VMAXPS       Y0, Y5, Y0
+	VMINPS       Y0, Y6, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y4, Y1
-	VMINPS       Y1, Y5, Y1
+	VMAXPS       Y1, Y5, Y1
+	VMINPS       Y1, Y6, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y4, Y2
-	VMINPS       Y2, Y5, Y2
+	VMAXPS       Y2, Y5, Y2
+	VMINPS       Y2, Y6, Y2
 	VMOVUPS      Y2, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y4, Y3
-	VMINPS       Y3, Y5, Y3
+	VMAXPS       Y3, Y5, Y3
+	VMINPS       Y3, Y6, Y3
 	VMOVUPS      Y3, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Y4, Y5, Y4
+	VMINPS       Y4, Y6, Y4
+	VMOVUPS      Y4, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          block4
+	SUBQ         $0x05, R11
+	JMP          block5
 
-end4:
-block2:
-	CMPQ    R11, $0x02
-	JLT     end2
+end5:
+block3:
+	CMPQ  R11, $0x03
+	JGE   whole3
+	CMPQ  R11, $0x02
+	JLT   end3
+	CMPQ  64(AX), $0x03
+	JLT   end3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+whole3:
 	MOVQ    80(AX), R12
 	VMOVUPS (R12)(DI*1), Y0
 	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
 	MOVQ    32(AX), R12
 	MOVQ    48(AX), R13
 	MOVQ    56(AX), R14
 	ADDQ    DI, R12
 
-row2:
-	VMOVUPS      (R12), Y2
-	VMOVUPS      (R12)(BX*1), Y3
-	VMOVUPS      (R12)(BX*2), Y4
-	VMOVUPS      (R12)(SI*1), Y5
-	VMOVUPS      (R12)(BX*4), Y6
+row3:
+	VMOVUPS      (R12), Y3
+	VMOVUPS      (R12)(BX*1), Y4
+	VMOVUPS      (R12)(BX*2), Y5
+	VMOVUPS      (R12)(SI*1), Y6
+	VMOVUPS      (R12)(BX*4), Y7
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMOVUPS      (R15), Y7
-	VFMADD231PS  Y7, Y2, Y0
-	VMOVUPS      (R15)(CX*1), Y7
-	VFMADD231PS  Y7, Y3, Y0
-	VMOVUPS      (R15)(CX*2), Y7
-	VFMADD231PS  Y7, Y2, Y1
-	VFMADD231PS  Y7, Y4, Y0
-	VMOVUPS      (R15)(DX*1), Y2
-	VFMADD231PS  Y2, Y3, Y1
-	VFMADD231PS  Y2, Y5, Y0
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y3, Y0
+	VMOVUPS      (R15)(CX*1), Y8
+	VFMADD231PS  Y8, Y4, Y0
+	VMOVUPS      (R15)(CX*2), Y8
+	VFMADD231PS  Y8, Y3, Y1
+	VFMADD231PS  Y8, Y5, Y0
+	VMOVUPS      (R15)(DX*1), Y8
+	VFMADD231PS  Y8, Y4, Y1
+	VFMADD231PS  Y8, Y6, Y0
 	LEAQ         (R15)(CX*4), R15
-	VMOVUPS      (R15), Y2
-	VFMADD231PS  Y2, Y4, Y1
-	VFMADD231PS  Y2, Y6, Y0
-	VMOVUPS      (R15)(CX*1), Y2
-	VFMADD231PS  Y2, Y5, Y1
-	VMOVUPS      (R15)(CX*2), Y2
-	VFMADD231PS  Y2, Y6, Y1
+	VMOVUPS      (R15), Y8
+	VFMADD231PS  Y8, Y3, Y2
+	VFMADD231PS  Y8, Y5, Y1
+	VFMADD231PS  Y8, Y7, Y0
+	VMOVUPS      (R15)(CX*1), Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VFMADD231PS  Y3, Y6, Y1
+	VMOVUPS      (R15)(CX*2), Y3
+	VFMADD231PS  Y3, Y5, Y2
+	VFMADD231PS  Y3, Y7, Y1
+	VMOVUPS      (R15)(DX*1), Y3
+	VFMADD231PS  Y3, Y6, Y2
+	LEAQ         (R15)(CX*4), R15
+	VMOVUPS      (R15), Y3
+	VFMADD231PS  Y3, Y7, Y2
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          row2
-	VBROADCASTSS 88(AX), Y2
-	VBROADCASTSS 92(AX), Y3
-	VMAXPS       Y0, Y2, Y0
-	VMINPS       Y0, Y3, Y0
+	JNZ          row3
+	VBROADCASTSS 88(AX), Y3
+	VBROADCASTSS 92(AX), Y4
+	VMAXPS       Y0, Y3, Y0
+	VMINPS       Y0, Y4, Y0
 	VMOVUPS      Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y1, Y2, Y1
-	VMINPS       Y1, Y3, Y1
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
 	VMOVUPS      Y1, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          block2
+	SUBQ         $0x03, R11
+	JMP          block3
 
-end2:
+end3:
 block1:
 	CMPQ    R11, $0x01
 	JLT     end1
@@ -15102,8 +17542,22 @@ restbeforeend:
 	ADDQ 144(AX), R10
 
 restblock7:
-	CMPQ       R11, $0x07
-	JLT        restend7
+	CMPQ  R11, $0x07
+	JGE   restwhole7
+	CMPQ  R11, $0x06
+	JLT   restend7
+	CMPQ  64(AX), $0x07
+	JLT   restend7
+	SUBQ  $0x07, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000007, R11
+
+restwhole7:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
@@ -15222,147 +17676,201 @@ restrow7:
 	JMP          restblock7
 
 restend7:
-restblock4:
-	CMPQ       R11, $0x04
-	JLT        restend4
+restblock5:
+	CMPQ  R11, $0x05
+	JGE   restwhole5
+	CMPQ  R11, $0x04
+	JLT   restend5
+	CMPQ  64(AX), $0x05
+	JLT   restend5
+	SUBQ  $0x05, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000005, R11
+
+restwhole5:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
 	VMOVAPS    Y1, Y3
 	VMOVAPS    Y1, Y4
+	VMOVAPS    Y1, Y5
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow4:
-	VMASKMOVPS   (R12), Y0, Y5
-	VMASKMOVPS   (R12)(BX*1), Y0, Y6
-	VMASKMOVPS   (R12)(BX*2), Y0, Y7
-	VMASKMOVPS   (R12)(SI*1), Y0, Y8
-	VMASKMOVPS   (R12)(BX*4), Y0, Y9
+restrow5:
+	VMASKMOVPS   (R12), Y0, Y6
+	VMASKMOVPS   (R12)(BX*1), Y0, Y7
+	VMASKMOVPS   (R12)(BX*2), Y0, Y8
+	VMASKMOVPS   (R12)(SI*1), Y0, Y9
+	VMASKMOVPS   (R12)(BX*4), Y0, Y10
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y10
-	VFMADD231PS  Y10, Y6, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y2
-	VFMADD231PS  Y10, Y7, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y10
-	VFMADD231PS  Y10, Y6, Y2
-	VFMADD231PS  Y10, Y8, Y1
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y7, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y11, Y8, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y7, Y2
+	VFMADD231PS  Y11, Y9, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y3
-	VFMADD231PS  Y10, Y7, Y2
-	VFMADD231PS  Y10, Y9, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y10
-	VFMADD231PS  Y10, Y6, Y3
-	VFMADD231PS  Y10, Y8, Y2
-	VMASKMOVPS   (R15)(CX*2), Y0, Y10
-	VFMADD231PS  Y10, Y5, Y4
-	VFMADD231PS  Y10, Y7, Y3
-	VFMADD231PS  Y10, Y9, Y2
-	VMASKMOVPS   (R15)(DX*1), Y0, Y5
-	VFMADD231PS  Y5, Y6, Y4
-	VFMADD231PS  Y5, Y8, Y3
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y11, Y8, Y2
+	VFMADD231PS  Y11, Y10, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y11
+	VFMADD231PS  Y11, Y7, Y3
+	VFMADD231PS  Y11, Y9, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y11, Y8, Y3
+	VFMADD231PS  Y11, Y10, Y2
+	VMASKMOVPS   (R15)(DX*1), Y0, Y11
+	VFMADD231PS  Y11, Y7, Y4
+	VFMADD231PS  Y11, Y9, Y3
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y5
-	VFMADD231PS  Y5, Y7, Y4
-	VFMADD231PS  Y5, Y9, Y3
-	VMASKMOVPS   (R15)(CX*1), Y0, Y5
-	VFMADD231PS  Y5, Y8, Y4
-	VMASKMOVPS   (R15)(CX*2), Y0, Y5
-	VFMADD231PS  Y5, Y9, Y4
+	VMASKMOVPS   (R15), Y0, Y11
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y11, Y8, Y4
+	VFMADD231PS  Y11, Y10, Y3
+	VMASKMOVPS   (R15)(CX*1), Y0, Y6
+	VFMADD231PS  Y6, Y7, Y5
+	VFMADD231PS  Y6, Y9, Y4
+	VMASKMOVPS   (R15)(CX*2), Y0, Y6
+	VFMADD231PS  Y6, Y8, Y5
+	VFMADD231PS  Y6, Y10, Y4
+	VMASKMOVPS   (R15)(DX*1), Y0, Y6
+	VFMADD231PS  Y6, Y9, Y5
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y6
+	VFMADD231PS  Y6, Y10, Y5
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow4
-	VBROADCASTSS 88(AX), Y5
-	VBROADCASTSS 92(AX), Y6
-	VMAXPS       Y1, Y5, Y1
-	VMINPS       Y1, Y6, Y1
+	JNZ          restrow5
+	VBROADCASTSS 88(AX), Y6
+	VBROADCASTSS 92(AX), Y7
+	VMAXPS       Y1, Y6, Y1
+	VMINPS       Y1, Y7, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y5, Y2
-	VMINPS       Y2, Y6, Y2
+	VMAXPS       Y2, Y6, Y2
+	VMINPS       Y2, Y7, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y3, Y5, Y3
-	VMINPS       Y3, Y6, Y3
+	VMAXPS       Y3, Y6, Y3
+	VMINPS       Y3, Y7, Y3
 	VMASKMOVPS   Y3, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y4, Y5, Y4
-	VMINPS       Y4, Y6, Y4
+	VMAXPS       Y4, Y6, Y4
+	VMINPS       Y4, Y7, Y4
 	VMASKMOVPS   Y4, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x08, CX, R12
+	VMAXPS       Y5, Y6, Y5
+	VMINPS       Y5, Y7, Y5
+	VMASKMOVPS   Y5, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x0a, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x04, R11
-	JMP          restblock4
+	SUBQ         $0x05, R11
+	JMP          restblock5
 
-restend4:
-restblock2:
-	CMPQ       R11, $0x02
-	JLT        restend2
+restend5:
+restblock3:
+	CMPQ  R11, $0x03
+	JGE   restwhole3
+	CMPQ  R11, $0x02
+	JLT   restend3
+	CMPQ  64(AX), $0x03
+	JLT   restend3
+	SUBQ  $0x03, R11
+	MOVQ  CX, R12
+	IMULQ R11, R12
+	ADDQ  R12, R10
+	ADDQ  R12, R10
+	IMULQ 8(AX), R11
+	ADDQ  R11, R8
+	MOVQ  $0x00000003, R11
+
+restwhole3:
 	MOVQ       80(AX), R12
 	VMASKMOVPS (R12)(DI*1), Y0, Y1
 	VMOVAPS    Y1, Y2
+	VMOVAPS    Y1, Y3
 	MOVQ       32(AX), R12
 	MOVQ       48(AX), R13
 	MOVQ       56(AX), R14
 	ADDQ       DI, R12
 
-restrow2:
-	VMASKMOVPS   (R12), Y0, Y3
-	VMASKMOVPS   (R12)(BX*1), Y0, Y4
-	VMASKMOVPS   (R12)(BX*2), Y0, Y5
-	VMASKMOVPS   (R12)(SI*1), Y0, Y6
-	VMASKMOVPS   (R12)(BX*4), Y0, Y7
+restrow3:
+	VMASKMOVPS   (R12), Y0, Y4
+	VMASKMOVPS   (R12)(BX*1), Y0, Y5
+	VMASKMOVPS   (R12)(BX*2), Y0, Y6
+	VMASKMOVPS   (R12)(SI*1), Y0, Y7
+	VMASKMOVPS   (R12)(BX*4), Y0, Y8
 	ADDQ         SI, R12
 	LEAQ         (R12)(BX*2), R12
 	MOVQ         (R13), R15
 	ADDQ         R10, R15
-	VMASKMOVPS   (R15), Y0, Y8
-	VFMADD231PS  Y8, Y3, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y8
-	VFMADD231PS  Y8, Y4, Y1
-	VMASKMOVPS   (R15)(CX*2), Y0, Y8
-	VFMADD231PS  Y8, Y3, Y2
-	VFMADD231PS  Y8, Y5, Y1
-	VMASKMOVPS   (R15)(DX*1), Y0, Y3
-	VFMADD231PS  Y3, Y4, Y2
-	VFMADD231PS  Y3, Y6, Y1
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y4, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y9
+	VFMADD231PS  Y9, Y5, Y1
+	VMASKMOVPS   (R15)(CX*2), Y0, Y9
+	VFMADD231PS  Y9, Y4, Y2
+	VFMADD231PS  Y9, Y6, Y1
+	VMASKMOVPS   (R15)(DX*1), Y0, Y9
+	VFMADD231PS  Y9, Y5, Y2
+	VFMADD231PS  Y9, Y7, Y1
 	LEAQ         (R15)(CX*4), R15
-	VMASKMOVPS   (R15), Y0, Y3
-	VFMADD231PS  Y3, Y5, Y2
-	VFMADD231PS  Y3, Y7, Y1
-	VMASKMOVPS   (R15)(CX*1), Y0, Y3
-	VFMADD231PS  Y3, Y6, Y2
-	VMASKMOVPS   (R15)(CX*2), Y0, Y3
-	VFMADD231PS  Y3, Y7, Y2
+	VMASKMOVPS   (R15), Y0, Y9
+	VFMADD231PS  Y9, Y4, Y3
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y9, Y8, Y1
+	VMASKMOVPS   (R15)(CX*1), Y0, Y4
+	VFMADD231PS  Y4, Y5, Y3
+	VFMADD231PS  Y4, Y7, Y2
+	VMASKMOVPS   (R15)(CX*2), Y0, Y4
+	VFMADD231PS  Y4, Y6, Y3
+	VFMADD231PS  Y4, Y8, Y2
+	VMASKMOVPS   (R15)(DX*1), Y0, Y4
+	VFMADD231PS  Y4, Y7, Y3
+	LEAQ         (R15)(CX*4), R15
+	VMASKMOVPS   (R15), Y0, Y4
+	VFMADD231PS  Y4, Y8, Y3
 	ADDQ         $0x08, R13
 	DECQ         R14
-	JNZ          restrow2
-	VBROADCASTSS 88(AX), Y3
-	VBROADCASTSS 92(AX), Y4
-	VMAXPS       Y1, Y3, Y1
-	VMINPS       Y1, Y4, Y1
+	JNZ          restrow3
+	VBROADCASTSS 88(AX), Y4
+	VBROADCASTSS 92(AX), Y5
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
 	VMASKMOVPS   Y1, Y0, (R8)
 	ADDQ         8(AX), R8
-	VMAXPS       Y2, Y3, Y2
-	VMINPS       Y2, Y4, Y2
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
 	VMASKMOVPS   Y2, Y0, (R8)
 	ADDQ         8(AX), R8
-	IMUL3Q       $0x04, CX, R12
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+	VMASKMOVPS   Y3, Y0, (R8)
+	ADDQ         8(AX), R8
+	IMUL3Q       $0x06, CX, R12
 	ADDQ         R12, R10
-	SUBQ         $0x02, R11
-	JMP          restblock2
+	SUBQ         $0x03, R11
+	JMP          restblock3
 
-restend2:
+restend3:
 restblock1:
 	CMPQ       R11, $0x01
 	JLT        restend1

@@ -28,9 +28,16 @@ const (
 	edgeBytes   = 32
 )
 
-// slideBlocks are how many windows are summed at once. Widths of images are often
-// multiples of seven; sums of fewer wait for each other.
-var slideBlocks = map[bool][]int{true: {14, 7, 4, 2, 1}, false: {7, 4, 2, 1}}
+// slideBlock is how many windows are summed at once. Where at least again are left, but
+// fewer than those, some before them are summed anew, if the line has as many.
+type slideBlock struct{ windows, again int }
+
+// slideBlocks are of the kernels with AVX-512 or without: a line of 14, 28 or 56 windows has
+// 12 beside its edges or behind others of 14, one of 7 has 5. Sums of few wait for each other.
+var slideBlocks = map[bool][]slideBlock{
+	true:  {{14, 13}, {12, 10}, {7, 6}, {5, 4}, {3, 2}, {1, 1}},
+	false: {{7, 6}, {5, 4}, {3, 2}, {1, 1}},
+}
 
 // slide is a kernel over lines of windows that sum each channel by itself, of so many
 // taps a row, so many elements apart: an element that windows share is loaded once for
@@ -124,8 +131,8 @@ func (s *slideFrame) vector() {
 	s.src, s.left = GP64(), s.field(stripWindows)
 	MOVQ(next, s.src)
 	ADDQ(Mem{Base: s.args, Disp: stripFirst}, s.src)
-	for _, n := range slideBlocks[s.wide] {
-		s.block(n)
+	for _, b := range slideBlocks[s.wide] {
+		s.block(b.windows, b.again)
 	}
 	edges = s.field(stripEdge)
 	s.src = next
@@ -187,12 +194,32 @@ func (s *slideFrame) finish(acc []reg.VecVirtual) {
 	}
 }
 
-// block is as many times n windows as there are.
-func (s *slideFrame) block(n int) {
+// block is as many times n windows as there are, and once more for at least again.
+func (s *slideFrame) block(n, again int) {
 	name := func(of string) string { return fmt.Sprintf("%s%s%d", s.name, of, n) }
 	Label(name("block"))
 	CMPQ(s.left, U8(n))
-	JLT(LabelRef(name("end")))
+	if again == n {
+		JLT(LabelRef(name("end")))
+	} else {
+		JGE(LabelRef(name("whole")))
+		CMPQ(s.left, U8(again))
+		JLT(LabelRef(name("end")))
+		CMPQ(Mem{Base: s.args, Disp: stripWindows}, U8(n))
+		JLT(LabelRef(name("end")))
+		back, by := GP64(), GP64()
+		MOVQ(s.left, back)
+		SUBQ(U8(n), back)
+		MOVQ(s.step, by)
+		IMULQ(back, by)
+		for range s.stride {
+			ADDQ(by, s.src)
+		}
+		IMULQ(Mem{Base: s.args, Disp: stripDstStep}, back)
+		ADDQ(back, s.dst)
+		MOVQ(U32(n), s.left)
+		Label(name("whole"))
+	}
 	at := s.field(stripBias)
 	acc := make([]reg.VecVirtual, n)
 	for i := range acc {
