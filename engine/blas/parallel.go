@@ -3,12 +3,18 @@ package blas
 import (
 	"runtime"
 	"sync"
-	"sync/atomic"
+
+	"github.com/pellucid/pellucid/engine/crew"
 )
 
-// leastWork is how many products a part must have to be worth handing over: a
-// goroutine can take as long to wake as 30 us, which is 2^22 of them.
-const leastWork = 1 << 22
+// leastWork is how many products must be worth handing over: a goroutine can take as
+// long to wake as 30 us, which is 2^22 of them. leastAwake is the same where one is
+// awake, leastPart what each part should have.
+const (
+	leastWork  = 1 << 22
+	leastAwake = 1 << 20
+	leastPart  = 1 << 19
+)
 
 // partsPerThread is how many parts there are for each thread, where they are not
 // too small: one whose processor is taken from it then leaves them to others.
@@ -20,11 +26,7 @@ type job[T Float] struct {
 	s            *arch
 	p            product[T]
 	down, across int
-	taken        atomic.Int32
-	pending      sync.WaitGroup
-	// holders are the goroutines that may still look at the job.
-	holders atomic.Int32
-	work    func()
+	f            func(part int)
 }
 
 var (
@@ -34,7 +36,7 @@ var (
 
 func newJob[T Float]() *job[T] {
 	j := &job[T]{}
-	j.work = j.parts
+	j.f = func(part int) { j.part(part/j.across, part%j.across) }
 	return j
 }
 
@@ -48,55 +50,21 @@ func jobs[T Float]() *sync.Pool {
 // parallel cuts c into a grid, whose parts the threads take one after the other,
 // and reports whether that was worth it.
 func parallel[T Float](s *arch, threads int, p *product[T]) bool {
-	work := float64(p.m) * float64(p.n) * float64(p.k) / leastWork
 	threads = min(threads, runtime.GOMAXPROCS(0))
-	parts := int(min(float64(threads*partsPerThread), work))
-	if threads < 2 || parts < 2 {
+	work := float64(p.m) * float64(p.n) * float64(p.k)
+	if threads < 2 || work < leastAwake || work < leastWork && !crew.Ready() {
 		return false
 	}
-	down, across := grid(s, parts, p.m, p.n)
+	down, across := grid(s, int(min(float64(threads*partsPerThread), work/leastPart)), p.m, p.n)
 	if down*across < 2 {
 		return false
 	}
 	j := jobs[T]().Get().(*job[T])
 	j.s, j.p, j.down, j.across = s, *p, down, across
-	threads = min(threads, down*across)
-	j.taken.Store(0)
-	j.holders.Store(int32(threads))
-	j.pending.Add(down * across)
-	for range threads - 1 {
-		go j.work()
-	}
-	j.take()
-	// A goroutine that comes too late for any part is not waited for.
-	j.pending.Wait()
-	j.leave()
+	crew.Run(threads, down*across, j.f)
+	j.p = product[T]{}
+	jobs[T]().Put(j)
 	return true
-}
-
-func (j *job[T]) parts() {
-	j.take()
-	j.leave()
-}
-
-// leave gives the job back when nobody looks at it any more.
-func (j *job[T]) leave() {
-	if j.holders.Add(-1) == 0 {
-		j.p = product[T]{}
-		jobs[T]().Put(j)
-	}
-}
-
-// take computes parts while there are any.
-func (j *job[T]) take() {
-	for {
-		i := int(j.taken.Add(1)) - 1
-		if i >= j.down*j.across {
-			return
-		}
-		j.part(i/j.across, i%j.across)
-		j.pending.Done()
-	}
 }
 
 // grid is how many parts c is cut into downwards and across, at most parts. Each

@@ -7,6 +7,7 @@ import (
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/convolve"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -146,7 +147,7 @@ func (d *deep) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return nil, err
 	}
 	src := engine.Data[float32](in[0])
-	shared(threads, threads, func(part int) {
+	crew.Run(threads, threads, func(part int) {
 		borrowed(room, func(v []float32) {
 			for at, to := planes*part/threads, planes*(part+1)/threads; at < to; at += w.Batch {
 				some := w

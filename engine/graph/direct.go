@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -310,7 +311,7 @@ func (d *direct[T]) run(threads int) {
 	if d.Inner > 1 || groups < 2*threads {
 		threads = 1
 	}
-	shared(threads, threads, func(part int) {
+	crew.Run(threads, threads, func(part int) {
 		borrowed(planes+columns+flat, func(v []T) {
 			own := *d
 			own.planes, own.columns, own.flat = v[:planes], v[planes:planes+columns], v[planes+columns:]
@@ -319,31 +320,4 @@ func (d *direct[T]) run(threads int) {
 			}
 		})
 	})
-}
-
-// shared calls f for each of n parts on up to threads goroutines. A panic in one is
-// the caller's.
-func shared(threads, n int, f func(part int)) {
-	if threads < 2 || n < 2 {
-		for i := range n {
-			f(i)
-		}
-		return
-	}
-	var wait sync.WaitGroup
-	failed := make([]any, n)
-	for i := range n {
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			defer func() { failed[i] = recover() }()
-			f(i)
-		}()
-	}
-	wait.Wait()
-	for _, e := range failed {
-		if e != nil {
-			panic(e)
-		}
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -421,7 +422,7 @@ func (x *Exec) parts(n int, f func(from, to int)) {
 		f(0, n)
 		return
 	}
-	shared(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
+	crew.Run(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
 }
 
 // rows cuts n rows of size elements for the threads, where each row is computed alone and
@@ -432,7 +433,7 @@ func (x *Exec) rows(n, size int, f func(from, to int)) {
 		f(0, n)
 		return
 	}
-	shared(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
+	crew.Run(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
 }
 
 func binary(op arithmetic) opDef {

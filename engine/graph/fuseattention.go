@@ -7,6 +7,7 @@ import (
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -185,7 +186,7 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	w := attendings.Get().(*attending)
 	w.attended, w.of, w.maskOf = a, [4]seen{q, k, v, out}, mask
 	w.n, w.threads, w.step, w.blocks, w.heads, w.rows = n, threads, step, blocks, heads, rows
-	shared(threads, threads, w.f)
+	crew.Run(threads, threads, w.f)
 	w.attended, w.of, w.maskOf = nil, [4]seen{}, maskOf{}
 	attendings.Put(w)
 	return x.one(t, nil)

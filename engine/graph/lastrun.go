@@ -8,6 +8,7 @@ import (
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/convolve"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -177,7 +178,7 @@ func turned(x *Exec, to, from []float32, n, rows, cols int) {
 		}
 		return
 	}
-	shared(threads, threads, func(part int) {
+	crew.Run(threads, threads, func(part int) {
 		for i := n * part / threads; i < n*(part+1)/threads; i++ {
 			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
 		}

@@ -1,0 +1,89 @@
+package crew
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestEachPartOnce: from many callers at once, calls within calls among them.
+func TestEachPartOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for n := range 200 {
+				threads, parts := 1+n%5, n%23
+				calls := make([]atomic.Int32, parts)
+				var inner atomic.Int32
+				Run(threads, parts, func(i int) {
+					calls[i].Add(1)
+					Run(threads, 3, func(int) { inner.Add(1) })
+				})
+				for i := range calls {
+					if c := calls[i].Load(); c != 1 {
+						t.Errorf("%d threads: part %d of %d was called %d times", threads, i, parts, c)
+					}
+				}
+				if c := inner.Load(); int(c) != 3*parts {
+					t.Errorf("%d calls within, want %d", c, 3*parts)
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
+
+// TestPanicIsTheCallers, whichever goroutine met it; the next call is none the worse.
+func TestPanicIsTheCallers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	for n := range 100 {
+		var calls atomic.Int32
+		got := func() (e any) {
+			defer func() { e = recover() }()
+			Run(3, 7, func(i int) {
+				calls.Add(1)
+				if i == n%7 {
+					panic("part")
+				}
+			})
+			return nil
+		}()
+		if got != "part" || calls.Load() != 7 {
+			t.Fatalf("panic %v after %d calls", got, calls.Load())
+		}
+		Run(3, 7, func(int) { calls.Add(1) })
+		if calls.Load() != 14 {
+			t.Fatalf("%d calls", calls.Load())
+		}
+	}
+}
+
+// TestHelpersEnd: nothing waits for ever.
+func TestHelpersEnd(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	before := runtime.NumGoroutine()
+	Run(4, 100, func(int) { runtime.Gosched() })
+	for runtime.NumGoroutine() > before || Ready() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestNoObjects: a call of a function that is there makes none.
+func TestNoObjects(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	f := func(int) {}
+	Run(2, 4, f)
+	if n := testing.AllocsPerRun(200, func() { Run(2, 4, f) }); n > 1 { // pools are emptied now and then
+		t.Fatalf("%v objects a call", n)
+	}
+}
+
+func BenchmarkRun(b *testing.B) {
+	f := func(int) {}
+	for b.Loop() {
+		Run(2, 2, f)
+	}
+}
