@@ -279,15 +279,15 @@ func TestErasureOfSealedAndSampledRows(t *testing.T) {
 		t.Fatalf("a bad request: %d", status)
 	}
 	r.stored(t)
-	// What was refused unread has nothing in it of whoever asked.
-	if got := sql(t, r.database(t), "SELECT status, external_id, length(f32) + length(str) + length(f64) + length(i64) FROM predictions WHERE status = 400"); got != "400\t\t0" {
+	// What was refused unread has nothing in it of whoever asked but the id that it came with.
+	if got := sql(t, r.database(t), "SELECT status, external_id, length(f32) + length(str) + length(f64) + length(i64) FROM predictions WHERE status = 400"); got != "400\tann\t0" {
 		t.Errorf("stored of a refused request: %q", got)
 	}
 	for request, want := range map[string][2]int64{
-		`{"external_id":"ann"`:                             {2, 0},
+		`{"external_id":"ann"`:                             {3, 0},
 		`{"model":"thin","where":"f1 > -1e9"`:              {0, 1},
 		`{"model":"flights","where":"distance = 500"`:      {1, 1}, // and the one that was refused
-		`{"model":"flights","where":"external_id = 'ann'"`: {1, 0},
+		`{"model":"flights","where":"external_id = 'ann'"`: {2, 0},
 	} {
 		got := r.erase(t, request+`,"dry_run":true}`)
 		if got.Before["predictions"] != want[0] || got.UnsearchedIn["predictions"] != want[1] || got.Unsearched != want[1] {
@@ -297,7 +297,7 @@ func TestErasureOfSealedAndSampledRows(t *testing.T) {
 	if status, b, _ := r.call(t, "POST", "/api/v1/subjects/erase", `{"model":"flights","where":"carrier = 'UA'"}`); status != http.StatusBadRequest || !strings.Contains(string(b), "seal") {
 		t.Errorf("by a sealed feature: %d %s", status, b)
 	}
-	if got := r.erase(t, `{"external_id":"ann","forget":"500"}`); got.Before["predictions"] != 2 || got.After["predictions"] != 0 || got.Keys != 1 {
+	if got := r.erase(t, `{"external_id":"ann","forget":"500"}`); got.Before["predictions"] != 3 || got.After["predictions"] != 0 || got.Keys != 1 {
 		t.Errorf("erased: %+v", got)
 	}
 }
