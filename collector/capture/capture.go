@@ -145,6 +145,8 @@ type Capturer struct {
 	metrics *instruments
 	buffers sync.Pool
 	refused refused
+	// labelled is nil where no rule samples.
+	labelled *labelled
 
 	// schemas holds, by id, the schemas that are in the spool already.
 	schemas sync.Map
@@ -174,11 +176,15 @@ func New(cfg Config) (*Capturer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make capture metrics: %w", err)
 	}
-	return &Capturer{
+	c := &Capturer{
 		cfg: cfg, metrics: m, tracer: cfg.TracerProvider.Tracer("github.com/pellucid/pellucid/collector/capture"),
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 		refused: refused{max: cfg.SpoolBytes / refusedShare, backlog: cfg.Backlog},
-	}, nil
+	}
+	if len(cfg.Sample) > 0 {
+		c.labelled = newLabelled()
+	}
+	return c, nil
 }
 
 // Prediction records p, an answered or failed request of version v, with its
@@ -586,6 +592,9 @@ func (c *Capturer) Feedback(ctx context.Context, f *collector.Feedback) error {
 	if err != nil {
 		c.metrics.lose(ctx, collector.KindFeedback)
 		return fmt.Errorf("capture feedback: %w", err)
+	}
+	if c.labelled != nil {
+		c.labelled.add(f)
 	}
 	return nil
 }

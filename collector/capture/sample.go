@@ -66,7 +66,7 @@ func (c *Capturer) sample(p *collector.Prediction, v *collector.ModelVersion, sc
 		return
 	}
 	r := c.ruleOf(p.Model)
-	if r == nil || r.Share >= 1 || v.Reference == nil {
+	if r == nil || r.Share >= 1 || v.Reference == nil || c.labelled.has(p) {
 		return
 	}
 	ref := v.Reference()

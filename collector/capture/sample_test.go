@@ -144,6 +144,45 @@ func TestSamplingKeepsWhatTheRuleNames(t *testing.T) {
 	}
 }
 
+// TestSamplingKeepsWhoseLabelCameBefore: by our id and by the caller's, of its tenant,
+// for as long as is promised.
+func TestSamplingKeepsWhoseLabelCameBefore(t *testing.T) {
+	r, v := newRig(t, withShare(0, nil)), watchedVersion(t)
+	label := func(id, external string) {
+		t.Helper()
+		f := &collector.Feedback{PredictionID: id, ExternalID: external, Tenant: collector.DefaultTenant, Label: "yes", ObservedAt: time.Now(), ReceivedAt: time.Now()}
+		if err := r.Feedback(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	label("theirs-1", "")
+	label("", "order-7")
+	check := func(id, external, tenant, want string) {
+		t.Helper()
+		p := prediction(1)
+		p.ID, p.Tenant, p.ExternalIDs = id, tenant, []string{external}
+		if got := r.sampledAs(t, v, p, []float32{30}, []string{"Oslo"}); got.Capture != want {
+			t.Errorf("%s %q of %s: %s, want %s", id, external, tenant, got.Capture, want)
+		}
+	}
+	check("theirs-1", "", collector.DefaultTenant, "full")
+	check("x", "order-7", collector.DefaultTenant, "full")
+	check("order-7", "theirs-1", collector.DefaultTenant, "sampled")
+	check("theirs-1", "order-7", "another", "sampled")
+	check("x", "", collector.DefaultTenant, "sampled")
+	for i := range rememberedLabels - 1 {
+		label("", fmt.Sprint("later-", i))
+	}
+	check("x", "order-7", collector.DefaultTenant, "full")
+	for i := range 2 * rememberedLabels {
+		label("", fmt.Sprint("much later-", i))
+	}
+	check("x", "order-7", collector.DefaultTenant, "sampled")
+	if n := len(r.labelled.now) + len(r.labelled.before); n > 2*rememberedLabels {
+		t.Errorf("%d are remembered", n)
+	}
+}
+
 func TestSampleRulesAreChecked(t *testing.T) {
 	for _, rules := range [][]SampleRule{
 		{{Share: 0.5}},

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -500,6 +502,20 @@ func TestFeedbackAsksHowManyRowsThereAre(t *testing.T) {
 		if w := r.do("POST", "/api/v1/feedback", `{"prediction_id":"`+id+`","label":1}`); w.Code != status {
 			t.Errorf("%s: %d %s", id, w.Code, w.Body)
 		}
+	}
+}
+
+// TestAFullDiskIsNoMistakeOfOurs: what cannot be kept for want of room is to be sent
+// again, and says so.
+func TestAFullDiskIsNoMistakeOfOurs(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.External = func(string, string, func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error) {
+			return nil, fmt.Errorf("keep version: %w", &fs.PathError{Op: "write", Path: "/data/x", Err: syscall.ENOSPC})
+		}
+	})
+	w := r.do("POST", "/api/v1/predictions", `{"model":"m","features":{"a":1},"outputs":{"y":1}}`)
+	if text := w.Body.String(); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(text, "disk is full") || strings.Contains(text, "/data") {
+		t.Errorf("%d %v %s", w.Code, w.Header(), text)
 	}
 }
 

@@ -26,7 +26,8 @@ func TestRefusedRequestsKeepTheirCallersID(t *testing.T) {
 		`{"id":"x","parameters":{"external_ids":"[\"a\",\"b\"]"},"inputs":[` + wide + `]}`: "",
 		`{"id":"x","parameters":{"external_id":true},"inputs":[` + wide + `]}`:             "",
 		`{"id":"` + strings.Repeat("x", maxExternalID+1) + `","inputs":[` + wide + `]}`:    "",
-		`{"inputs":[` + wide + `]}`:                                                        "",
+
+		`{"inputs":[` + wide + `]}`: "",
 	} {
 		before := r.tape.len()
 		if w := r.do("POST", "/v2/models/lin/infer", body); w.Code != 400 || r.tape.len() != before+1 {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/labstack/echo/v4"
 
@@ -81,6 +82,11 @@ func asFailure(err error) *failure {
 		return &failure{
 			status: http.StatusServiceUnavailable, message: "the prediction could not be recorded in time: " + collector.ErrFull.Error(),
 			retryAfter: 1, noRow: true,
+		}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &failure{
+			status: http.StatusServiceUnavailable, message: "the server's disk is full: free space and try again", record: "disk full",
+			retryAfter: 1, noRow: true, cause: err,
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		return fail(http.StatusGatewayTimeout, "the request took longer than its time limit")

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -83,7 +84,7 @@ func StatusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, collector.ErrRefused):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, collector.ErrUnavailable), errors.Is(err, collector.ErrNotReady):
+	case errors.Is(err, collector.ErrUnavailable), errors.Is(err, collector.ErrNotReady), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return http.StatusServiceUnavailable
 	case errors.Is(err, collector.ErrBadQuery):
 		return http.StatusBadRequest
