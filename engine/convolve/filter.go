@@ -21,19 +21,28 @@ func NewFilter(out, in, taps int, weights, bias []float32) *Filter {
 	if out < 1 || in < 1 || taps < 1 || len(weights) != out*in*taps || bias != nil && len(bias) != out {
 		panic("convolve: weights or biases of another size")
 	}
-	f := &Filter{in: in, out: out, taps: taps, width: panelWidth()}
-	count := (out + f.width - 1) / f.width
-	depth := taps * in
-	f.panels, f.bias = make([]float32, count*depth*f.width), make([]float32, count*f.width)
+	f := newFilter(out, in, taps)
 	copy(f.bias, bias)
-	for o := range out {
-		panel := f.panels[o/f.width*depth*f.width+o%f.width:]
+	for o := 0; o < out; o += f.width {
+		panel, n := f.panels[o*taps*in:], min(f.width, out-o)
 		for c := range in {
 			for t := range taps {
-				panel[(t*in+c)*f.width] = weights[(o*in+c)*taps+t]
+				// A panel's places are written one after the other, and each channel's weights read so.
+				from, to := weights[(o*in+c)*taps+t:], panel[(t*in+c)*f.width:][:n]
+				for i := range to {
+					to[i] = from[i*in*taps]
+				}
 			}
 		}
 	}
+	return f
+}
+
+// newFilter is one of zeros.
+func newFilter(out, in, taps int) *Filter {
+	f := &Filter{in: in, out: out, taps: taps, width: panelWidth()}
+	count := (out + f.width - 1) / f.width
+	f.panels, f.bias = make([]float32, count*taps*in*f.width), make([]float32, count*f.width)
 	return f
 }
 

@@ -52,14 +52,20 @@ func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
 	}
 	w := &Winograd{in: f.in, out: f.out, bias: make([]float32, f.out), plain: f}
 	copy(w.bias, bias)
-	u := make([]float32, squareElements*f.out*f.in)
-	for i := range f.out * f.in {
-		for k, v := range transformed(weights[9*i:]) {
-			u[k*f.out*f.in+i] = v
-		}
-	}
 	for k := range w.planes {
-		w.planes[k] = NewFilter(f.out, f.in, 1, u[k*f.out*f.in:][:f.out*f.in], nil)
+		w.planes[k] = newFilter(f.out, f.in, 1)
+	}
+	// Panel by panel, as the planes have them, so that each is written along.
+	width := w.planes[0].width
+	for o := 0; o < f.out; o += width {
+		for c := range f.in {
+			at := (o/width*f.in + c) * width
+			for i := range min(width, f.out-o) {
+				for k, v := range transformed(weights[9*((o+i)*f.in+c):]) {
+					w.planes[k].panels[at+i] = v
+				}
+			}
+		}
 	}
 	return w
 }
@@ -74,19 +80,23 @@ func WinogradLen(out, in int) int { return squareElements*FilterLen(out, in) + o
 
 // transformed is G g G' for the taps g.
 func transformed(g []float32) (u [squareElements]float32) {
-	points := [squareSide][3]float64{{1. / 4}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6}, {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}}
-	var half [squareSide][3]float64
-	for i, a := range points {
-		for x := range 3 {
-			half[i][x] = a[0]*float64(g[x]) + a[1]*float64(g[3+x]) + a[2]*float64(g[6+x])
-		}
+	var half [3][squareSide]float64
+	for x := range half {
+		half[x] = pointsOf(float64(g[x]), float64(g[3+x]), float64(g[6+x]))
 	}
-	for i, h := range half {
-		for j, b := range points {
-			u[squareSide*i+j] = float32(h[0]*b[0] + h[1]*b[1] + h[2]*b[2])
+	for i := range squareSide {
+		for j, v := range pointsOf(half[0][i], half[1][i], half[2][i]) {
+			u[squareSide*i+j] = float32(v)
 		}
 	}
 	return u
+}
+
+// pointsOf is G times three taps: 4, 0 0 | -6, -6 -6 | -6, 6, -6 | 24, 12, 6 | 24, -12, 6 |
+// 0, 0, 1, each as what divides.
+func pointsOf(a, b, c float64) [squareSide]float64 {
+	near, far := -(a+c)/6, a/24+c/6
+	return [squareSide]float64{a / 4, near - b/6, near + b/6, far + b/12, far - b/12, c}
 }
 
 // mostLine bounds the elements of the planes and products of a line of squares, of which

@@ -13,9 +13,12 @@ type suppression struct {
 	boxes  []float64
 	centre bool
 	iou    float64
-	// order are the boxes by score, kept and picked those that stay, and their indices.
+	// order are the boxes by score, kept and picked those that stay, and their indices; aside
+	// are the places of those of them that are in no lane.
 	order, picked []int
 	kept          []box
+	aside         []int32
+	lanes         lanes
 }
 
 func buildNonMaxSuppression(b *builder) (Kernel, error) {
@@ -42,7 +45,7 @@ func buildNonMaxSuppression(b *builder) (Kernel, error) {
 		}
 		var picked []int64
 		n := bs[1]
-		if err := x.reserve(engine.Int64, (2+boxNumbers)*n); err != nil {
+		if err := x.reserve(engine.Int64, (2+boxNumbers+wideBox)*n); err != nil {
 			return nil, err
 		}
 		for line := range ss[0] * ss[1] {
@@ -74,7 +77,7 @@ const boxNumbers = 5
 // pick takes the boxes with the best scores above least, but for those that overlap
 // with a better one. What it returns is its own until it is called again.
 func (s *suppression) pick(scores []float64, most int, least float64) []int {
-	s.order, s.picked, s.kept = s.order[:0], s.picked[:0], s.kept[:0]
+	s.order, s.picked, s.kept, s.aside = s.order[:0], s.picked[:0], s.kept[:0], s.aside[:0]
 	for i, v := range scores {
 		if v > least {
 			s.order = append(s.order, i)
@@ -89,20 +92,104 @@ func (s *suppression) pick(scores []float64, most int, least float64) []int {
 		}
 		return 0
 	})
+	s.lay()
 	for _, i := range s.order {
 		if len(s.kept) >= most {
 			break
 		}
 		if b := s.box(i); !s.suppressed(&b) {
+			s.keep(&b)
 			s.kept, s.picked = append(s.kept, b), append(s.picked, i)
 		}
 	}
 	return s.picked
 }
 
+// lanes are even parts of an axis, with the places of the kept boxes that each meets: those
+// that do not share a lane do not overlap.
+type lanes struct {
+	axis        int // 0 or 1, as a box's corners have it
+	start, size float64
+	boxes       [][]int32
+}
+
+// A box that meets more than wideBox lanes is kept aside, where every other one looks; few
+// boxes have none.
+const mostLanes, wideBox, fewBoxes = 1 << 12, 16, 64
+
+// lay makes lanes of the axis along which the boxes to look at reach further, for their
+// size. There are none where boxes without a common point suppress one another.
+func (s *suppression) lay() {
+	l := &s.lanes
+	for i := range l.boxes {
+		l.boxes[i] = l.boxes[i][:0]
+	}
+	l.boxes = l.boxes[:0]
+	if len(s.order) < fewBoxes || !(s.iou >= 0) {
+		return
+	}
+	best := 0.0
+	for axis := range 2 {
+		low, high, sizes := math.Inf(1), math.Inf(-1), 0.0
+		for _, i := range s.order {
+			c := s.corners(i)
+			low, high, sizes = min(low, c[axis]), max(high, c[axis+2]), sizes+max(c[axis+2]-c[axis], 0)
+		}
+		// What is no number, or without an end, leaves the boxes without lanes.
+		n := (high - low) / sizes * float64(len(s.order))
+		if n > best && !math.IsInf(n, 0) {
+			best, l.axis, l.start, l.size = n, axis, low, high-low
+		}
+	}
+	if best < 2 {
+		return
+	}
+	n := int(min(4*best, mostLanes, float64(len(s.order))))
+	if l.size /= float64(n); l.size == 0 {
+		return
+	}
+	l.boxes = slices.Grow(l.boxes, n)[:n]
+}
+
+// of are the first and the last lane that a box meets.
+func (l *lanes) of(b *box) (first, last int) {
+	at := func(v float64) int { return int(min(max((v-l.start)/l.size, 0), float64(len(l.boxes)-1))) }
+	return at(b.corners[l.axis]), at(b.corners[l.axis+2])
+}
+
+// keep puts the box that is kept next where others look for it.
+func (s *suppression) keep(b *box) {
+	at := int32(len(s.kept))
+	if l := &s.lanes; len(l.boxes) > 0 {
+		if first, last := l.of(b); last-first < wideBox {
+			for i := first; i <= last; i++ {
+				l.boxes[i] = append(l.boxes[i], at)
+			}
+			return
+		}
+	}
+	s.aside = append(s.aside, at)
+}
+
 // suppressed reports whether a box overlaps with one that is kept.
 func (s *suppression) suppressed(b *box) bool {
-	for i := range s.kept {
+	if s.overlaps(b, s.aside) {
+		return true
+	}
+	if len(s.lanes.boxes) == 0 {
+		return false
+	}
+	first, last := s.lanes.of(b)
+	for i := first; i <= last; i++ {
+		if s.overlaps(b, s.lanes.boxes[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *suppression) overlaps(b *box, kept []int32) bool {
+	for _, i := range kept {
 		if overlap(b, &s.kept[i]) > s.iou {
 			return true
 		}

@@ -47,6 +47,48 @@ func TestSuppression(t *testing.T) {
 	}
 }
 
+// TestSuppressionInLanes holds what is picked with lanes against what is picked without,
+// among boxes of every size, some of which have no size, no end or no numbers.
+func TestSuppressionInLanes(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for round := range 60 {
+		n := 70 + r.IntN(600)
+		var boxes, scores []float64
+		for range n {
+			wide, high := math.Exp(4*r.Float64()-3), math.Exp(4*r.Float64()-3)
+			x, y := 20*r.Float64(), 20*r.Float64()*float64(round%3)
+			switch odd := r.IntN(400); {
+			case odd == 0:
+				wide = 0
+			case odd == 1:
+				wide, high = 200, 200
+			case odd == 2 && round%5 == 1:
+				x = math.NaN()
+			case odd == 3 && round%5 == 2:
+				high = math.Inf(1)
+			case odd == 4:
+				wide = -wide
+			}
+			boxes, scores = append(boxes, y, x, y+high, x+wide), append(scores, r.Float64())
+		}
+		s := &suppression{boxes: boxes, centre: round%2 == 1, iou: []float64{0, 0.2, 0.5, 0.7}[round%4]}
+		got := slices.Clone(s.pick(scores, math.MaxInt32, 0.05))
+		if round == 0 && len(s.lanes.boxes) == 0 {
+			t.Error("no lanes")
+		}
+		var want []int
+		for _, i := range s.order {
+			b := s.box(i)
+			if !slices.ContainsFunc(want, func(k int) bool { o := s.box(k); return overlap(&b, &o) > s.iou }) {
+				want = append(want, i)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("round %d: %d picked, want %d", round, len(got), len(want))
+		}
+	}
+}
+
 // ofUnion is the intersection of two boxes over their union.
 func ofUnion(a, b [4]float64) float64 {
 	area := func(c [4]float64) float64 { return max(c[2]-c[0], 0) * max(c[3]-c[1], 0) }

@@ -191,6 +191,13 @@ func whole(n *Node) bool {
 		(mode == "VALID" || !slices.ContainsFunc(n.Attrs["pads"].Ints, func(p int64) bool { return p != 0 }))
 }
 
+// evenMean reports whether every window of an average is divided by all of its taps: those
+// of padding count, and none reaches beyond that.
+func evenMean(n *Node) bool {
+	mode := n.Attrs["auto_pad"].String
+	return whole(n) || (mode == "" || mode == "NOTSET") && n.Attrs["ceil_mode"].Int == 0 && n.Attrs["count_include_pad"].Int == 1
+}
+
 // bias is a convolution's constant bias, or nil.
 func (l *laster) bias(s *step) []float32 {
 	if len(s.in) < 3 || s.in[2] < 0 || l.f.p.constants[s.in[2]] == nil {
@@ -370,7 +377,7 @@ func (l *laster) step(s *step) bool {
 		l.add(s, rank, mostLast, l.of(s.in[0], s.node, rank))
 		return true
 	case "MaxPool", "AveragePool", "GlobalAveragePool":
-		if len(s.out) > 1 || s.node.Op == "AveragePool" && !whole(s.node) {
+		if len(s.out) > 1 || s.node.Op == "AveragePool" && !evenMean(s.node) {
 			return false
 		}
 		l.add(s, rank, poolLast(wide(s.node, rank)), l.of(s.in[0], s.node, rank))

@@ -367,7 +367,48 @@ func roiAlign(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 			}
 		}
 	}
+	if most := 4 * largestRegion(list) * bins[0] * bins[1]; most <= fewTaps && !roiMax(n) {
+		m.scratch = 2*most + bins[0]*bins[1]
+		m.fast32 = func(y, x []float32) { roiMeans(y, x, list, batch, bins, shape) }
+	}
 	return m, nil
+}
+
+// fewTaps bounds what is kept of a region's taps while its channels are computed.
+const fewTaps = 1 << 18
+
+// largestRegion is the most samples that a bin of one of them takes.
+func largestRegion(list [][2]region) int {
+	most := 0
+	for i := range list {
+		most = max(most, list[i][0].samples*list[i][1].samples)
+	}
+	return most
+}
+
+// roiMeans computes the bins of averaged regions: what a region's bins read is found once,
+// and every channel is summed by it, in the order in which Each has it.
+func roiMeans(y, x []float32, list [][2]region, batch []int, bins [2]int, shape []int) {
+	n, plane := bins[0]*bins[1], shape[2]*shape[3]
+	taps, ends := []tap(nil), make([]int, n)
+	for i := range list {
+		taps = taps[:0]
+		for bin := range n {
+			visitBin(&list[i], bin/bins[1], bin%bins[1], shape[3], func(at int, w float64) { taps = append(taps, tap{at, w}) }, false)
+			ends[bin] = len(taps)
+		}
+		for c := range shape[1] {
+			from := x[(batch[i]*shape[1]+c)*plane:][:plane]
+			to, first := y[(i*shape[1]+c)*n:][:n], 0
+			for bin, end := range ends {
+				sum := 0.0
+				for _, t := range taps[first:end] {
+					sum += t.weight * float64(from[t.at])
+				}
+				to[bin], first = float32(sum), end
+			}
+		}
+	}
 }
 
 // visitBin visits what the samples of a bin read; of a largest one, zeros too.

@@ -241,15 +241,22 @@ func ScatterPlaces(n *Node, in []*engine.Tensor) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, to := rowMajor(shape), rowMajor(want)
+	from, at, base := rowMajor(shape), make([]int, len(want)), 0 // base is where at is, without its axis
 	for i, j := range index {
-		at := j * from[axis]
-		for k := range want {
+		index[i] = base + j*from[axis]
+		for k := len(want) - 1; k >= 0; k-- {
+			at[k]++
 			if k != axis {
-				at += i / to[k] % want[k] * from[k]
+				base += from[k]
 			}
+			if at[k] < want[k] {
+				break
+			}
+			if k != axis {
+				base -= at[k] * from[k]
+			}
+			at[k] = 0
 		}
-		index[i] = at
 	}
 	return index, nil
 }
@@ -278,6 +285,12 @@ func buildScatterElements(b *builder) (Kernel, error) {
 		put, err := scatterInto(out, in[2], reduction)
 		if err != nil {
 			return nil, err
+		}
+		if to := engine.Data[float32](out); to != nil && reduction == "none" {
+			for i, v := range engine.Data[float32](in[2]) {
+				to[places[i]] = v
+			}
+			return one(out, nil)
 		}
 		for i, at := range places {
 			put(at, i, 1)

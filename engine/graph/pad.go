@@ -1,0 +1,110 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// padded pads t; negative widths cut. fill is what constant padding holds, the
+// number value where it is nil.
+func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *engine.Tensor, value float64) (*engine.Tensor, error) {
+	from := t.Shape()
+	shape := make([]int, len(from))
+	for i, d := range from {
+		if before[i] > math.MaxInt32 || after[i] > math.MaxInt32 || before[i] < -d || after[i] < -d || d+before[i]+after[i] < 0 {
+			return nil, misfit("pads that cut more off a dimension of %d than it has, or are beyond 2^31", d)
+		}
+		if d == 0 && mode != "constant" || mode == "reflect" && max(before[i], after[i]) >= max(d, 1) {
+			return nil, misfit("%s further than a dimension of %d reaches", mode, d)
+		}
+		shape[i] = d + before[i] + after[i]
+	}
+	constant := mode == "constant"
+	if fill == nil && value != 0 {
+		var err error
+		if fill, err = engine.Of([]float64{value}); err != nil {
+			return nil, err
+		}
+	}
+	if constant && fill != nil && fill.Len() != 1 {
+		return nil, fmt.Errorf("a padding value of %d elements", fill.Len())
+	}
+	if slices.Equal(shape, from) && slices.Max(append(before, 0)) == 0 && slices.Max(append(after, 0)) == 0 {
+		// Windows of a transformer are padded by what their image lacks, mostly nothing.
+		return t, nil
+	}
+	out, err := x.New(t.DType(), shape...)
+	if err != nil {
+		return nil, err
+	}
+	if fill != nil && constant {
+		if fill, err = castTensor(x, fill, t.DType(), true); err != nil {
+			return nil, err
+		}
+		cp := copier(out, fill)
+		for i := range out.Len() {
+			cp(i, 0, 1)
+		}
+	}
+	if out.Len() > 0 {
+		(&padding{before: before, from: from, shape: shape, mode: mode, copy: copier(out, t)}).lines(0, 0, 0)
+	}
+	return out, nil
+}
+
+// padding is the copying of what is padded, dimension by dimension: the elements of a line
+// that are there in one piece.
+type padding struct {
+	before, from, shape []int
+	mode                string
+	copy                func(d, s, n int)
+}
+
+// lines copies what dimension k and those within it have at to, of what they have at from.
+// Both count the elements of dimension k's own places.
+func (p *padding) lines(k, to, from int) {
+	if k == len(p.shape) {
+		p.copy(to, from, 1)
+		return
+	}
+	n, wide, before := p.from[k], p.shape[k], p.before[k]
+	to, from = to*wide, from*n
+	last := k == len(p.shape)-1
+	for i := 0; i < wide; i++ {
+		s := padSource(i-before, n, p.mode)
+		switch {
+		case s < 0:
+		case !last:
+			p.lines(k+1, to+i, from+s)
+		case i == max(before, 0) && i-before < n:
+			run := min(n-s, wide-i)
+			p.copy(to+i, from+s, run)
+			i += run - 1
+		default:
+			p.copy(to+i, from+s, 1)
+		}
+	}
+}
+
+// padSource returns the element of a dimension of n that position p shows, or a
+// number below 0 where that is the constant.
+func padSource(p, n int, mode string) int {
+	if p >= 0 && p < n {
+		return p
+	}
+	switch mode {
+	case "edge":
+		return min(max(p, 0), n-1)
+	case "wrap":
+		return ((p % n) + n) % n
+	case "reflect":
+		if p < 0 {
+			return -p
+		}
+		return 2*(n-1) - p
+	}
+	return math.MinInt32
+}
