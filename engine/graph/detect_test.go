@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/pellucid/pellucid/engine"
 )
 
 // scattered are n boxes of both corners or of centres, and scores of which many are equal.
@@ -106,4 +108,114 @@ func BenchmarkSuppression(b *testing.B) {
 		s := &suppression{boxes: boxes, iou: 0.5}
 		s.pick(scores, math.MaxInt32, 0)
 	}
+}
+
+// TestRegionsAtOnce holds regions whose taps are found once for all channels against the
+// pairs that Each visits: regions of the image, across its borders and beyond them, of no
+// size and turned around, with corners between elements, on them and just outside.
+func TestRegionsAtOnce(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 1))
+	for round := range 200 {
+		n, c, h, w := 1+r.IntN(3), 1+r.IntN(5), 1+r.IntN(9), 1+r.IntN(9)
+		corner := func(size int) float32 {
+			v := r.Float64()*float64(size+6) - 3
+			if r.IntN(2) == 0 {
+				v = math.Floor(2*v) / 2
+			}
+			return float32(v) * []float32{1, 2, 10}[round%3]
+		}
+		count := 1 + r.IntN(12)
+		boxes, batch := make([]float32, 0, 4*count), make([]int64, count)
+		for i := range count {
+			boxes, batch[i] = append(boxes, corner(w), corner(h), corner(w), corner(h)), int64(r.IntN(n))
+		}
+		whole := func(v int) Attr { return Attr{Kind: AttrInt, Int: int64(v)} }
+		node := &Node{Op: "RoiAlign", Version: 16, Attrs: Attrs{
+			"output_height": whole(1 + r.IntN(7)), "output_width": whole(1 + r.IntN(7)), "sampling_ratio": whole(round % 4),
+			"spatial_scale":                  {Kind: AttrFloat, Float: []float32{1, 0.5, 0.1}[round%3]},
+			"coordinate_transformation_mode": {Kind: AttrString, String: []string{"half_pixel", "output_half_pixel"}[r.IntN(2)]},
+		}}
+		image := noise(t, r, n, c, h, w)
+		of, err := engine.Of(batch, count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := roiAlign(node, []*engine.Tensor{image, mustOf(t, boxes, count, 4), of})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := engine.Data[float32](image)
+		want, got := make([]float64, volume(m.Shape)), make([]float32, volume(m.Shape))
+		m.Each(func(out, in int, weight float64) { want[out] += weight * float64(v[in]) })
+		for i := range got {
+			got[i] = float32(math.NaN()) // each must be written
+		}
+		if m.fast32 == nil {
+			t.Fatal("no way for all channels at once")
+		}
+		m.fast32(got, v)
+		for i, y := range want {
+			// Some processors add and multiply in one, which one of the two may not do.
+			if !(math.Abs(float64(got[i])-y) <= 1e-6*max(math.Abs(y), 1)) {
+				t.Fatalf("round %d, element %d of %v: %v, want %v", round, i, m.Shape, got[i], y)
+			}
+		}
+		bins, ratio, scale, offset := roiAttrs(node)
+		for i := range got {
+			bin, plane := i%(bins[0]*bins[1]), i/(bins[0]*bins[1])
+			k := plane / c
+			b := [4]float32{}
+			for j := range b {
+				b[j] = float32(boxes[4*k+j]*float32(scale)) - float32(offset)
+			}
+			of := v[(int(batch[k])*c+plane%c)*h*w:][:h*w]
+			y := regionMean(of, [2]int{h, w}, b, bins, [2]int{bin / bins[1], bin % bins[1]}, ratio, offset == 0)
+			if !(math.Abs(float64(got[i])-y) <= 1e-5) {
+				t.Fatalf("round %d, bin %d of region %v: %v, want %v", round, bin, b, got[i], y)
+			}
+		}
+	}
+}
+
+// regionMean is a bin's mean by its definition, with float32 points as onnxruntime has them.
+func regionMean(image []float32, size [2]int, b [4]float32, bins, bin [2]int, ratio int, wide bool) float64 {
+	var points [2][]float32
+	for k := range 2 {
+		lo, length := b[1-k], b[3-k]-b[1-k]
+		if wide {
+			length = max(length, 1)
+		}
+		step, n := length/float32(bins[k]), ratio
+		if n == 0 {
+			n = int(math.Ceil(float64(step)))
+		}
+		for i := range max(n, 0) {
+			at, within := float32(bin[k])*step, (float32(i)+0.5)*step
+			points[k] = append(points[k], lo+at+within/float32(n))
+		}
+	}
+	sum := 0.0
+	for _, y := range points[0] {
+		for _, x := range points[1] {
+			sum += between(image, size, y, x)
+		}
+	}
+	return sum / float64(max(len(points[0])*len(points[1]), 1))
+}
+
+// between is an image at a point, nothing where that is further outside than one.
+func between(image []float32, size [2]int, y, x float32) float64 {
+	sum := 0.0
+	for i, v := range image {
+		inside, weight := true, 1.0
+		for k, p := range [2]float32{y, x} {
+			inside = inside && p >= -1 && p <= float32(size[k])
+			at := [2]int{i / size[1], i % size[1]}[k]
+			weight *= max(1-math.Abs(min(max(float64(p), 0), float64(size[k]-1))-float64(at)), 0)
+		}
+		if inside {
+			sum += weight * float64(v)
+		}
+	}
+	return sum
 }

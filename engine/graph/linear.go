@@ -279,16 +279,20 @@ func checkRoiAlign(b *builder) error {
 type region struct {
 	start, bin float64
 	samples, n int
+	// round is what the type of corners makes of each step's number. Whether a sample is
+	// inside, and how many there are, hangs on it where corners meet elements.
+	round func(v float64) float64
 }
 
-func newRegion(lo, hi, offset float64, bins, ratio, n int) (region, error) {
-	size := hi - lo
+func newRegion(lo, hi, offset float64, bins, ratio, n int, round func(v float64) float64) (region, error) {
+	lo, hi = round(round(lo)-offset), round(round(hi)-offset)
+	size := round(hi - lo)
 	if offset == 0 {
 		size = max(size, 1)
 	}
-	r := region{start: lo - offset, bin: size / float64(bins), samples: ratio, n: n}
+	r := region{start: lo, bin: round(size / float64(bins)), samples: ratio, n: n, round: round}
 	if ratio == 0 {
-		s := math.Ceil(size / float64(bins))
+		s := math.Ceil(r.bin)
 		if !(s < maxSamples) {
 			return r, fmt.Errorf("a region of %v: %w", size, engine.ErrTooLarge)
 		}
@@ -299,7 +303,7 @@ func newRegion(lo, hi, offset float64, bins, ratio, n int) (region, error) {
 
 // taps returns what sample k of a bin reads, nil where it is outside.
 func (r *region) taps(bin, k int) []tap {
-	p := r.start + float64(bin)*r.bin + (float64(k)+0.5)*r.bin/float64(r.samples)
+	p := r.round(r.round(r.start+r.round(float64(bin)*r.bin)) + r.round(r.round((float64(k)+0.5)*r.bin)/float64(r.samples)))
 	if !(p >= -1 && p <= float64(r.n)) {
 		return nil
 	}
@@ -339,7 +343,10 @@ func roiAlign(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 		return nil, fmt.Errorf("regions of shape %v, %d of them, over an input of %v", rois, len(batch), shape)
 	}
 	bins, ratio, scale, offset := roiAttrs(n)
-	list := make([][2]region, rois[0])
+	list, round := make([][2]region, rois[0]), func(v float64) float64 { return v }
+	if in[1].DType() == engine.Float32 {
+		round = func(v float64) float64 { return float64(float32(v)) }
+	}
 	total := 0
 	for i := range list {
 		if batch[i] < 0 || batch[i] >= shape[0] {
@@ -347,7 +354,7 @@ func roiAlign(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 		}
 		b := boxes[4*i:]
 		for k := range 2 {
-			if list[i][k], err = newRegion(b[1-k]*scale, b[3-k]*scale, offset, bins[k], ratio, shape[2+k]); err != nil {
+			if list[i][k], err = newRegion(b[1-k]*scale, b[3-k]*scale, offset, bins[k], ratio, shape[2+k], round); err != nil {
 				return nil, err
 			}
 		}
