@@ -157,3 +157,55 @@ func TestLinesInAllForms(t *testing.T) {
 		}
 	}
 }
+
+// TestPaddedAverages holds averages between convolutions against the program as it was
+// written: those that count padding with the channels last, as are those without any.
+func TestPaddedAverages(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 2))
+	for round := range 120 {
+		ints := func(v ...int) Attr {
+			a := Attr{Kind: AttrInts}
+			for _, e := range v {
+				a.Ints = append(a.Ints, int64(e))
+			}
+			return a
+		}
+		count, ceil := round%2, round/2%3/2 // a third reach beyond what is padded
+		kernel := []int{1 + r.IntN(4), 1 + r.IntN(4)}
+		pads := []int{r.IntN(kernel[0]), r.IntN(kernel[1]), r.IntN(kernel[0]), r.IntN(kernel[1])}
+		attrs := Attrs{
+			"kernel_shape": ints(kernel...), "pads": ints(pads...), "strides": ints(1+r.IntN(3), 1+r.IntN(3)),
+			"count_include_pad": {Kind: AttrInt, Int: int64(count)}, "ceil_mode": {Kind: AttrInt, Int: int64(ceil)},
+		}
+		version := 17
+		if r.IntN(2) == 0 {
+			version, attrs["dilations"] = 19, ints(1+r.IntN(2), 1+r.IntN(2))
+		}
+		g := newPlainGraph(t)
+		g.r = r
+		g.node("Conv", "a", nil, "x", g.weigh("w1", 32, 16, 1, 1))
+		g.Nodes = append(g.Nodes, &Node{Op: "AveragePool", Version: version, Inputs: []string{"a"}, Outputs: []string{"b"}, Attrs: attrs})
+		g.node("Conv", "y", nil, "b", g.weigh("w2", 16, 32, 1, 1))
+		p, err := Compile(g.Graph)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := p.fused != nil && slices.ContainsFunc(p.fused.steps, func(s step) bool { return s.node.Op == "AveragePool" && s.op == functionOp })
+		if want := ceil == 0 && (count == 1 || slices.Max(pads) == 0); last != want {
+			t.Errorf("round %d: channels last is %v, want %v", round, last, want)
+		}
+		x := noise(t, r, 2, 16, 7+r.IntN(6), 7+r.IntN(6))
+		run := func(opt Options) []float32 {
+			got, err := p.Run(t.Context(), opt, engine.Values{{Name: "x", Tensor: x}}, g.Outputs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return engine.Data[float32](got.Value("y"))
+		}
+		got := run(Options{})
+		near(t, "y", got, run(Options{Keep: true}), 40)
+		if !slices.Equal(got, run(Options{Threads: 3})) {
+			t.Errorf("round %d: other bits on three threads", round)
+		}
+	}
+}
