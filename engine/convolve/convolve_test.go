@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -522,5 +523,38 @@ func BenchmarkEach(b *testing.B) {
 			flops := 2 * float64(len(dst)*s[3]*s[3])
 			b.ReportMetric(flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
 		})
+	}
+}
+
+// TestWinogradOnAnyCores: the same weights, whoever transforms them.
+func TestWinogradOnAnyCores(t *testing.T) {
+	const out, in = 80, 48 // the last panel is not full
+	r := rand.New(rand.NewPCG(8, 8))
+	weights := noise(r, out*in*9)
+	f := NewFilter(out, in, 9, weights, nil)
+	var first *Winograd
+	for _, cores := range []int{1, 2, 7} {
+		before := runtime.GOMAXPROCS(cores)
+		w := NewWinograd(f, weights, nil)
+		runtime.GOMAXPROCS(before)
+		if w == nil {
+			t.Skip("no kernels here")
+		}
+		if first == nil {
+			first = w
+		}
+		for k, p := range w.planes {
+			if !slices.Equal(p.panels, first.planes[k].panels) {
+				t.Fatalf("%d cores: plane %d differs", cores, k)
+			}
+			for o := range out {
+				for c := range in {
+					got, want := p.panels[(o/p.width*in+c)*p.width+o%p.width], transformed(weights[9*(o*in+c):])[k]
+					if got != want {
+						t.Fatalf("%d cores: weight %d of %d to %d is %v, want %v", cores, k, c, o, got, want)
+					}
+				}
+			}
+		}
 	}
 }

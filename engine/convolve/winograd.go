@@ -2,6 +2,7 @@ package convolve
 
 import (
 	"math"
+	"runtime"
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine/vector"
@@ -42,7 +43,7 @@ const fewSquares = 12
 
 // NewWinograd lays out what f holds for Winograd's algorithm, nil where it would not
 // serve: other filters than of 3 x 3 taps and many, but not too many channels, or no
-// kernels.
+// kernels. It works on all cores, as loads wait for it.
 func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
 	if !Winogradable(f.out, f.in, f.taps) {
 		return nil
@@ -55,18 +56,25 @@ func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
 	for k := range w.planes {
 		w.planes[k] = newFilter(f.out, f.in, 1)
 	}
-	// Panel by panel, as the planes have them, so that each is written along.
+	// Channel by channel of a panel, as the planes have them, so that each is written along.
 	width := w.planes[0].width
-	for o := 0; o < f.out; o += width {
-		for c := range f.in {
-			at := (o/width*f.in + c) * width
-			for i := range min(width, f.out-o) {
-				for k, v := range transformed(weights[9*((o+i)*f.in+c):]) {
-					w.planes[k].panels[at+i] = v
+	channels := (f.out + width - 1) / width * f.in
+	threads := min(runtime.GOMAXPROCS(0), channels)
+	parallel(threads, func(part int) {
+		for n := channels * part / threads; n < channels*(part+1)/threads; n++ {
+			o, c := n/f.in*width, n%f.in
+			var to [squareElements][]float32
+			for k, p := range w.planes {
+				to[k] = p.panels[n*width:][:min(width, f.out-o)]
+			}
+			for i := range to[0] {
+				u := transformed(weights[9*((o+i)*f.in+c):])
+				for k := range u {
+					to[k][i] = u[k]
 				}
 			}
 		}
-	}
+	})
 	return w
 }
 
@@ -95,8 +103,10 @@ func transformed(g []float32) (u [squareElements]float32) {
 // pointsOf is G times three taps: 4, 0 0 | -6, -6 -6 | -6, 6, -6 | 24, 12, 6 | 24, -12, 6 |
 // 0, 0, 1, each as what divides.
 func pointsOf(a, b, c float64) [squareSide]float64 {
-	near, far := -(a+c)/6, a/24+c/6
-	return [squareSide]float64{a / 4, near - b/6, near + b/6, far + b/12, far - b/12, c}
+	// Divisions by powers of two are none, and round nothing.
+	near, sixth := -(a+c)/6, b/6
+	far := a/6/4 + c/6
+	return [squareSide]float64{a / 4, near - sixth, near + sixth, far + sixth/2, far - sixth/2, c}
 }
 
 // mostLine bounds the elements of the planes and products of a line of squares, of which
