@@ -66,20 +66,21 @@ func ApplyPrivateRules(rules []PrivateRule, model string, info *engine.Info, cfg
 			cfg.Features = append(cfg.Features, FeatureConfig{Name: name, Private: how})
 			continue
 		}
-		cfg.Features[i].Private = stricter(cfg.Features[i].Private, how)
+		cfg.Features[i].Private = Stricter(cfg.Features[i].Private, how)
 	}
 }
 
 func ruleFor(rules []PrivateRule, name string) (how Privacy) {
 	for _, r := range rules {
 		if matches(r.Pattern, name) {
-			how = stricter(how, r.Private)
+			how = Stricter(how, r.Private)
 		}
 	}
 	return how
 }
 
-func stricter(a, b Privacy) Privacy {
+// Stricter is the one of two policies that tells less.
+func Stricter(a, b Privacy) Privacy {
 	for _, p := range strictness {
 		if a == p || b == p {
 			return p

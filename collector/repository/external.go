@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -54,8 +55,9 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	r.mu.RLock()
 	s := r.slotOf(name, version)
+	unseen := r.unseenBy(name) != ""
 	r.mu.RUnlock()
-	if s != nil && (s.source.file != "" || s.closed != "") {
+	if unseen || s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
 		return nil, err // it is on disk and did not load: that is to be mended first
 	}
 	if s == nil {
@@ -69,8 +71,9 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	cfg := collector.ModelConfig{}
 	if s != nil {
-		if cfg, err = r.readConfig(s.source); err != nil {
-			return nil, fmt.Errorf("%w: %w", collector.ErrRefused, err)
+		from := s.source
+		if cfg, err = r.readConfig(&from); err != nil {
+			return nil, closedError(name, version, err.Error())
 		}
 	}
 	info, err := describe(cfg)
@@ -79,7 +82,7 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	if s == nil {
 		if cfg, err = r.inherited(name, info); err != nil {
-			return nil, fmt.Errorf("%w: %w", collector.ErrRefused, err)
+			return nil, closedError(name, version, "what is private in its model's other versions cannot be read: "+err.Error())
 		}
 	}
 	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg}
@@ -102,6 +105,9 @@ func (r *Repository) newFolder(name, version string) (*slot, error) {
 	dir := filepath.Join(r.cfg.Dir, name, version)
 	if r.cfg.Dir == "" || !exists(dir) {
 		return nil, nil //nolint:nilnil // there is none
+	}
+	if _, err := isDir(dir); err != nil {
+		return nil, closedError(name, version, "its folder cannot be read: "+err.Error())
 	}
 	file, err := modelFile(dir)
 	if err != nil || file != "" {
@@ -127,6 +133,36 @@ func (r *Repository) slotOf(name, version string) *slot {
 
 // addExternal makes a version known, and keeps it in the store where keep says so.
 func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.ModelVersion, error) {
+	v, err := r.externalVersion(kept)
+	if err != nil {
+		return nil, err
+	}
+	if keep {
+		if err := r.keepExternal(kept, v.Digest); err != nil {
+			return nil, err
+		}
+	}
+	r.AddRemote(v)
+	return v, nil
+}
+
+func (r *Repository) keepExternal(kept keptExternal, digest string) error {
+	dir := filepath.Join(r.cfg.Store, digest)
+	data, err := json.Marshal(kept)
+	if err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	if err := writeWhole(filepath.Join(dir, externalFile), data); err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
+	return nil
+}
+
+// externalVersion is the version of what is known of an imported model.
+func (r *Repository) externalVersion(kept keptExternal) (*collector.ModelVersion, error) {
 	if kept.Config.Reference != "" || kept.Config.Background != "" {
 		return nil, fmt.Errorf("model %q version %q: its model is not here to run over a file of rows: name a window, reference: {from, to}: %w", kept.Name, kept.Version, collector.ErrRefused)
 	}
@@ -136,7 +172,7 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 	}
 	cfg := kept.Config // what is kept is what model.yaml said: rules may change
 	if err := r.Protect(kept.Name, info, &cfg); err != nil {
-		return nil, err
+		return nil, unknownRules(fmt.Errorf("%w: %w", collector.ErrNotReady, err))
 	}
 	schema, err := collector.NewSchema(info, cfg)
 	if err != nil {
@@ -151,20 +187,6 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 	v.Predict = func(context.Context, engine.Values, []string) (engine.Values, error) {
 		return nil, fmt.Errorf("the predictions of model %q are made elsewhere and imported: %w", v.Name, collector.ErrRefused)
 	}
-	if keep {
-		dir := filepath.Join(r.cfg.Store, v.Digest)
-		data, err := json.Marshal(kept)
-		if err != nil {
-			return nil, fmt.Errorf("keep version: %w", err)
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("keep version: %w", err)
-		}
-		if err := writeWhole(filepath.Join(dir, externalFile), data); err != nil {
-			return nil, fmt.Errorf("keep version: %w", err)
-		}
-	}
-	r.AddRemote(v)
 	return v, nil
 }
 
@@ -197,25 +219,62 @@ func (r *Repository) restoreExternals() error {
 	for _, kept := range last {
 		if _, err := r.addExternal(kept, false); err != nil {
 			r.cfg.Log.Error("an imported model cannot be brought back", "model", kept.Name, "version", kept.Version, "error", err)
+			if kept.Config.PrivateFeature() != "" {
+				r.private.Store(true)
+			}
+			r.closeExternal(kept, err)
+			r.unrestored = append(r.unrestored, kept)
 		}
 	}
 	return nil
 }
 
+// closeExternal puts a version that was not brought back in its place as closed: a new one
+// would not know what is private in it.
+func (r *Repository) closeExternal(kept keptExternal, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(source{name: kept.Name, version: kept.Version}, nil, err.Error())
+	s := r.slotOf(kept.Name, kept.Version)
+	s.remote, s.closed = true, "it cannot be brought back: "+err.Error()
+}
+
+// restoreAgain tries again what could not be brought back, as long as no folder says what
+// is meant instead.
+func (r *Repository) restoreAgain() {
+	r.external.Lock()
+	defer r.external.Unlock()
+	r.unrestored = slices.DeleteFunc(r.unrestored, func(kept keptExternal) bool {
+		r.mu.RLock()
+		s := r.slotOf(kept.Name, kept.Version)
+		settled := s == nil || s.live != nil
+		r.mu.RUnlock()
+		if settled {
+			return true
+		}
+		_, err := r.addExternal(kept, false)
+		return err == nil
+	})
+}
+
 // declare takes the folder of a version without a model file: its model.yaml says
 // what imported predictions of it mean. An edited one holds for what is imported
 // from now on.
-func (r *Repository) declare(s source) {
+func (r *Repository) declare(s source, forced bool) {
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
 	live := have != nil && have.live != nil
 	r.mu.RUnlock()
-	cfg, err := r.readConfig(s)
+	cfg, err := r.readConfig(&s)
+	waits := false
 	if err == nil && live {
-		err = r.redeclare(s, cfg)
+		waits, err = r.redeclare(s, cfg, forced)
 	}
 	if err != nil {
-		r.failed(s, "a model.yaml is not in force", err)
+		r.failed(s, "a model.yaml is not in force", cfg, err)
+		return
+	}
+	if waits {
 		return
 	}
 	reason := ""
@@ -224,30 +283,47 @@ func (r *Repository) declare(s source) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.put(s, nil, reason)
+	if have := r.slotOf(s.name, s.version); have == nil || have.source.look <= s.look {
+		r.put(s, nil, reason)
+	}
 }
 
-// redeclare puts a changed model.yaml in force for a version that is known.
-func (r *Repository) redeclare(s source, cfg collector.ModelConfig) error {
+// redeclare puts a changed model.yaml in force for a version that is known, or says that
+// it waits for the next look.
+func (r *Repository) redeclare(s source, cfg collector.ModelConfig, forced bool) (waits bool, err error) {
 	r.external.Lock()
 	defer r.external.Unlock()
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
 	if have == nil || have.live == nil {
 		r.mu.RUnlock()
-		return fmt.Errorf("model %q version %q: %w", s.name, s.version, collector.ErrNotFound)
+		return false, fmt.Errorf("model %q version %q: %w", s.name, s.version, collector.ErrNotFound)
 	}
-	digest := have.live.version.Digest
+	digest, later := have.live.version.Digest, have.source.look > s.look
 	r.mu.RUnlock()
+	if later {
+		return true, nil // a later look has read it again
+	}
 	data, err := os.ReadFile(filepath.Join(r.cfg.Store, digest, externalFile))
 	if err != nil {
-		return fmt.Errorf("read what is known of it: %w", err)
+		return false, fmt.Errorf("read what is known of it: %w", err)
 	}
 	var kept keptExternal
 	if err := json.Unmarshal(data, &kept); err != nil {
-		return fmt.Errorf("read what is known of it: %w", err)
+		return false, fmt.Errorf("read what is known of it: %w", err)
 	}
 	kept.Made, kept.Config = time.Now().UTC(), cfg
-	_, err = r.addExternal(kept, true)
-	return err
+	v, err := r.externalVersion(kept)
+	if err != nil {
+		return false, unknownRules(err)
+	}
+	if r.unsure(s, v, forced) {
+		return true, nil
+	}
+	if err := r.keepExternal(kept, v.Digest); err != nil {
+		return false, err
+	}
+	r.AddRemote(v)
+	r.cfg.Log.Info("a model.yaml is in force", "model", s.name, "version", s.version, "private", privateFields(v))
+	return false, nil
 }

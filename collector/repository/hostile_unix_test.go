@@ -3,6 +3,7 @@
 package repository
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,13 +40,38 @@ func TestGoodVersionsServeBesideHostileOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.answers(t, v)
-	// A pipe in the place of the model.yaml of one that answers is not waited for either.
-	if hides, unread := r.mayHide(source{dir: filepath.Join(f.dir, "fraud", "2"), file: "model.json"}, v); !hides || !unread {
-		t.Errorf("a pipe may hide: %v, unread: %v", hides, unread)
-	}
 	for _, version := range []string{"2", "3", "4", "5", "6"} {
 		if s := state(r, "fraud", version); s.State == "READY" || s.Reason == "" && version != "6" {
 			t.Errorf("version %s: %+v", version, s)
 		}
 	}
+}
+
+// TestAPipeInAModelsPlace is waited for by nobody: neither by the watcher nor by Close.
+func TestAPipeInAModelsPlace(t *testing.T) {
+	s := newSaid(t, 5*time.Millisecond)
+	for _, at := range []string{"m/1", "made/1"} {
+		path := filepath.Join(s.dir, filepath.FromSlash(at), "model.yaml")
+		if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"reference", "background"} {
+		s.model(t, "rows/"+file)
+		s.write(t, "rows/"+file+"/model.yaml", file+": rows.csv\n")
+		if err := unix.Mkfifo(filepath.Join(s.dir, "rows", file, "rows.csv"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, "all are looked at", func() bool {
+		for _, at := range [][2]string{{"m", "1"}, {"m", "2"}, {"made", "1"}, {"rows", "reference"}, {"rows", "background"}} {
+			if st := state(s.r, at[0], at[1]); st.State != "UNAVAILABLE" || !strings.Contains(st.Reason, "not a regular file") {
+				return false
+			}
+		}
+		return true
+	})
+	s.private(t, "a pipe", "m/1 closed", "m/2 closed", "made/1 closed")
+	s.model(t, "late/1")
+	within(t, "the watcher goes on", func() bool { return state(s.r, "late", "1").State == "READY" })
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// declared reports whether a version has a model.yaml.
-func declared(s source) bool { return !s.bare && exists(filepath.Join(s.dir, "model.yaml")) }
-
 // configs are the model.yaml files of a model's versions, also of those that cannot be
 // served: what they say is private is meant.
 func configs(folder string) ([]string, error) {
@@ -30,27 +27,20 @@ func configs(folder string) ([]string, error) {
 	}
 	var out []string
 	for _, e := range slices.Backward(entries) {
-		if dir := filepath.Join(folder, e.Name()); !strings.HasPrefix(e.Name(), ".") && exists(filepath.Join(dir, "model.yaml")) {
+		dir := filepath.Join(folder, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		is, err := isDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		if is && exists(filepath.Join(dir, configFile)) {
 			out = append(out, dir)
 		}
 	}
 	slices.SortStableFunc(out, func(a, b string) int { return compareVersions(filepath.Base(b), filepath.Base(a)) })
 	return out, nil
-}
-
-// stampOfConfigs changes when any of those files does.
-func stampOfConfigs(folder string) string {
-	var b strings.Builder
-	dirs, err := configs(folder)
-	if err != nil {
-		return "private " + err.Error()
-	}
-	for _, dir := range dirs {
-		if info, err := os.Stat(filepath.Join(dir, "model.yaml")); err == nil {
-			fmt.Fprintf(&b, "private %s %d %d\n", filepath.Base(dir), info.Size(), info.ModTime().UnixNano())
-		}
-	}
-	return b.String()
 }
 
 // beside are the versions of a model that have a model.yaml, as they are on disk now.
@@ -93,9 +83,17 @@ func (r *Repository) takeOver(s source, info *engine.Info) (collector.ModelConfi
 func (r *Repository) privateIn(sources []source, info *engine.Info) (collector.ModelConfig, error) {
 	out := collector.ModelConfig{}
 	for _, s := range sources {
-		cfg, err := r.readConfig(s)
+		cfg, err := r.readConfig(&s)
 		if err != nil {
 			return out, fmt.Errorf("version %q: %w", s.version, err)
+		}
+		r.mu.RLock()
+		if have := r.slotOf(s.name, s.version); have != nil && have.untold != "" && have.source.rules == digestOfText(s.text, nil) {
+			err = fmt.Errorf("version %q: %s", s.version, have.untold) // it can be read, and does not fit its model
+		}
+		r.mu.RUnlock()
+		if err != nil {
+			return out, err
 		}
 		for _, f := range cfg.Features {
 			name, ok := featureHere(f.Name, cfg, info)

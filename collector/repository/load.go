@@ -37,104 +37,71 @@ type held struct {
 }
 
 // load reads, checks and gates the version s and records it in the store. It
-// changes nothing that is live.
-func (r *Repository) load(ctx context.Context, s source) (*held, error) {
+// changes nothing that is live. The configuration is what model.yaml says, as far as it
+// was read.
+func (r *Repository) load(ctx context.Context, s *source) (*held, collector.ModelConfig, error) {
 	cfg, err := r.readConfig(s)
+	if err == nil {
+		err = s.trouble
+	}
 	if err != nil {
-		return nil, err
+		return nil, cfg, err
 	}
-	inherit := func(info *engine.Info) (collector.ModelConfig, error) { return r.takeOver(s, info) }
-	if declared(s) {
-		inherit = nil
+	var inherit func(info *engine.Info) (collector.ModelConfig, error)
+	if s.text == nil {
+		inherit = func(info *engine.Info) (collector.ModelConfig, error) { return r.takeOver(*s, info) }
 	}
-	h, err := r.assemble(s, cfg, inherit)
+	h, err := r.assemble(*s, cfg, inherit)
 	if err != nil {
-		return nil, err
+		return nil, cfg, err
 	}
-	if err := r.gate(ctx, s, h.version); err != nil {
-		return nil, err
+	if err := r.gate(ctx, *s, h.version); err != nil {
+		return nil, cfg, err
 	}
-	if err := r.keep(s, h); err != nil {
-		return nil, err
+	if err := r.keep(*s, h); err != nil {
+		return nil, cfg, err
 	}
 	if cfg.Reference != "" {
-		return h, r.fileReference(ctx, s, h)
+		return h, cfg, r.fileReference(ctx, *s, h)
 	}
-	return h, r.storedReference(h)
+	return h, cfg, r.storedReference(h)
 }
 
-// maxConfig bounds a model.yaml.
-const maxConfig = 4 << 20
-
-// readConfig reads a version's model.yaml, and notes whether anything is private.
-func (r *Repository) readConfig(s source) (collector.ModelConfig, error) {
-	cfg, _, err := r.parseConfig(s)
-	err = r.noted(&cfg, err)
-	return cfg, err
-}
-
-// noted notes whether anything is private in a model.yaml that was read, with err, and
-// gives it its keys.
-func (r *Repository) noted(cfg *collector.ModelConfig, err error) error {
+// readConfig reads a version's model.yaml into s.text, once, notes whether anything is
+// private, and gives it its keys. Its errors are of rules that are not known.
+func (r *Repository) readConfig(s *source) (collector.ModelConfig, error) {
+	cfg, err := s.parse()
 	if err != nil || cfg.PrivateFeature() != "" {
 		r.private.Store(true) // what cannot be read may say so
 	}
-	if err != nil {
-		return err
-	}
-	return r.WithKey(cfg)
-}
-
-// mayHide reports whether a version's model.yaml may hide what v does not: one that cannot
-// be read does, if it speaks of what is private at all. unread says, from the same reading,
-// whether the whole of it cannot be had: a model that answers goes on without its keys,
-// imports can wait for them.
-func (r *Repository) mayHide(s source, v *collector.ModelVersion) (hides, unread bool) {
-	cfg, text, err := r.parseConfig(s)
 	if err == nil {
-		hides = hidesMore(cfg, v)
-	} else {
-		hides = text == nil || bytes.Contains(bytes.ToLower(text), []byte("private"))
+		err = r.WithKey(&cfg)
 	}
-	return hides, r.noted(&cfg, err) != nil
+	return cfg, unknownRules(err)
 }
 
-// parseConfig reads a version's model.yaml. text is what was read, nil where that was
-// nothing.
-func (r *Repository) parseConfig(s source) (cfg collector.ModelConfig, text []byte, err error) {
+// parse reads a version's model.yaml.
+func (s *source) parse() (cfg collector.ModelConfig, err error) {
+	s.text = nil
 	if s.bare {
-		return cfg, nil, nil
+		return cfg, nil
 	}
-	path := filepath.Join(s.dir, "model.yaml")
-	// Asked before opening: opening a pipe would wait for its writer.
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return cfg, nil, nil
+	if s.text, err = readYAML(s.dir); err != nil || s.text == nil {
+		return cfg, err
 	}
-	if err != nil {
-		return cfg, nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxConfig {
-		return cfg, nil, fmt.Errorf("read model.yaml: not a regular file, or one of more than %d bytes", maxConfig)
-	}
-	text, err = os.ReadFile(path)
-	if err != nil {
-		return cfg, nil, err
-	}
-	if len(bytes.TrimSpace(text)) == 0 {
+	if len(bytes.TrimSpace(s.text)) == 0 {
 		// It may have said what is private.
-		return cfg, text, errors.New("read model.yaml: it is empty, as a full disk leaves a file; write {} for one that says nothing")
+		return cfg, errors.New("read model.yaml: it is empty, as a full disk leaves a file; write {} for one that says nothing")
 	}
-	cfg, err = ParseConfig(text, "model.yaml")
-	if err != nil {
-		return cfg, text, err
+	if cfg, err = ParseConfig(s.text, configFile); err != nil {
+		return cfg, err
 	}
 	for _, f := range []string{cfg.Reference, cfg.Background} {
 		if f != "" && !filepath.IsLocal(f) {
-			return cfg, text, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
+			return cfg, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
 		}
 	}
-	return cfg, text, nil
+	return cfg, nil
 }
 
 // WithKey gives a configuration the keys that its hashed and sealed fields need.
@@ -148,7 +115,7 @@ func (r *Repository) WithKey(cfg *collector.ModelConfig) error {
 			cfg.Keys, err = r.cfg.Keys()
 		}
 		if err != nil {
-			return fmt.Errorf("feature %q: get the key of private: %s: %w", f.Name, f.Private, err)
+			return &keyError{fmt.Errorf("feature %q: get the key of private: %s: %w", f.Name, f.Private, err)}
 		}
 	}
 	return nil
@@ -173,25 +140,25 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 	}
 	info, err := applyConfig(m.Info(), cfg)
 	if err != nil {
-		return nil, err
+		return nil, unknownRules(err)
 	}
 	var inherited []byte
 	if inherit != nil {
 		from, err := inherit(info)
 		if err != nil {
-			return nil, err
+			return nil, unknownRules(err)
 		}
 		if inherited, err = inheritedYAML(from); err != nil {
-			return nil, err
+			return nil, unknownRules(err)
 		}
 		cfg.Features, cfg.Subject = from.Features, from.Subject
 	}
 	if err := r.Protect(s.name, info, &cfg); err != nil {
-		return nil, err
+		return nil, unknownRules(err)
 	}
 	schema, err := collector.NewSchema(info, cfg)
 	if err != nil {
-		return nil, err
+		return nil, unknownRules(err)
 	}
 	lines, err := manifest(s, leftOut(s, cfg, m))
 	if err != nil {
@@ -354,6 +321,11 @@ func manifest(s source, leave func(rel string) bool) ([]string, error) {
 			}
 			return nil
 		}
+		if rel == configFile && s.text != nil {
+			// What was read, which may be another file by now, or lie behind a link.
+			lines = append(lines, rel+" "+digestOfText(s.text, nil))
+			return nil
+		}
 		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || leave(rel) {
 			return nil
 		}
@@ -387,7 +359,7 @@ func digestOf(lines []string) string {
 }
 
 func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return "", err
 	}

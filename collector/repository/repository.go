@@ -80,8 +80,15 @@ type Repository struct {
 	loading sync.RWMutex
 	// external lets one goroutine at a time make an imported version.
 	external sync.Mutex
+	// looks counts the looks at the folder, of which looked is the latest that said what
+	// could not be read: unseen, by model, all under "".
+	looks  atomic.Uint64
+	looked uint64
+	unseen map[string]string
+	// unrestored are the imported versions of earlier runs that could not be brought back.
+	unrestored []keptExternal
 
-	stop chan struct{}
+	stop context.CancelFunc
 	done chan struct{}
 }
 
@@ -107,9 +114,13 @@ type slot struct {
 	// looked at next.
 	tries int
 	again time.Time
-	// closed says why nothing is to be recorded of the live version: its model.yaml on disk
-	// hides what this one does not, and is not in force.
-	closed string
+	// closed says why nothing is to be recorded of the version: its model.yaml on disk may
+	// hide what this one does not, and is not in force. untold says, live or not, why it is
+	// not known what should be private.
+	closed, untold string
+	// pending is what hides less than the live version (source.rules), and is taken up when
+	// the next look finds the same.
+	pending string
 }
 
 // Open loads every version below cfg.Dir once, then watches it until Close.
@@ -126,17 +137,21 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	}
 	r := &Repository{
 		cfg: cfg, models: map[string]*model{}, archive: map[string]*held{},
-		stop: make(chan struct{}), done: make(chan struct{}),
+		unseen: map[string]string{}, done: make(chan struct{}),
 	}
+	watching, stop := context.WithCancel(context.Background())
+	r.stop = stop
 	if err := r.restoreExternals(); err != nil {
+		stop()
 		return nil, fmt.Errorf("read the model store: %w", err)
 	}
 	if cfg.Dir != "" {
 		if err := r.refresh(ctx); err != nil {
+			stop()
 			return nil, err
 		}
 	}
-	go r.watch()
+	go r.watch(watching)
 	return r, nil
 }
 
@@ -147,68 +162,96 @@ func (r *Repository) Private() bool { return len(r.cfg.Rules) > 0 || r.private.L
 
 // Close stops watching. Versions already handed out go on working.
 func (r *Repository) Close() {
-	close(r.stop)
+	r.stop()
 	<-r.done
 }
 
-func (r *Repository) watch() {
+func (r *Repository) watch(ctx context.Context) {
 	defer close(r.done)
-	if r.cfg.Dir == "" {
-		return
-	}
 	tick := time.NewTicker(r.cfg.Poll)
 	defer tick.Stop()
 	for {
 		select {
-		case <-r.stop:
+		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := r.refresh(context.Background()); err != nil {
-				r.cfg.Log.Error("look at the models", "error", err)
-			}
+			_ = r.refresh(ctx) // saw has told what could not be read, once
 		}
 	}
 }
 
 // refresh brings the set in line with the folder: new and changed versions are
 // loaded beside the old ones and swapped in when they pass.
-func (r *Repository) refresh(ctx context.Context) error {
-	found, bad, err := scan(r.cfg.Dir)
+func (r *Repository) refresh(ctx context.Context) error { return r.look(ctx, "", false) }
+
+// look does that for one model, or for all where only is empty. What is forced is read again
+// though its files seem to be what they were, and taken up at once also where it hides less.
+func (r *Repository) look(ctx context.Context, only string, forced bool) error {
+	if r.cfg.Dir == "" {
+		r.restoreAgain()
+		return nil
+	}
+	look := r.looks.Add(1)
+	l, err := scan(r.cfg.Dir)
 	if err != nil {
+		r.saw(look, map[string]string{"": "the models' folder cannot be read: " + err.Error()})
 		return err
 	}
-	found = slices.DeleteFunc(found, r.isRemote)
-	seen := map[[2]string]bool{}
-	for _, s := range found {
-		seen[[2]string{s.name, s.version}] = true
-		if r.current(s) {
-			continue
+	r.saw(look, l.unseen)
+	r.restoreAgain()
+	for _, s := range l.found {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		r.install(ctx, s)
+		if s.look = look; !r.isRemote(s) && (only == "" || s.name == only) && (forced || !r.current(s)) {
+			r.install(ctx, s, forced)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key, reason := range bad {
-		if slices.Contains(r.cfg.Remote, key[0]) {
-			continue
-		}
+	seen := map[[2]string]bool{}
+	for _, s := range l.found {
+		seen[[2]string{s.name, s.version}] = true
+	}
+	for key, reason := range l.bad {
 		seen[key] = true
-		r.put(source{name: key[0], version: key[1]}, nil, reason)
+		if !slices.Contains(r.cfg.Remote, key[0]) && (only == "" || key[0] == only) {
+			r.put(source{name: key[0], version: key[1], look: look}, nil, reason)
+		}
 	}
 	for name, m := range r.models {
-		m.versions = slices.DeleteFunc(m.versions, func(s *slot) bool {
-			gone := !s.remote && !seen[[2]string{name, s.source.version}]
-			if gone {
-				r.cfg.Log.Info("version gone", "model", name, "version", s.source.version)
-			}
-			return gone
-		})
-		if len(m.versions) == 0 {
-			delete(r.models, name)
+		if only == "" || name == only {
+			r.forget(name, m, look, seen)
 		}
 	}
 	r.trim()
 	return nil
+}
+
+// forget takes out the versions of a model that a look did not see. One whose predictions
+// are imported stays, under what its model.yaml said last, and opens where that was closed:
+// it says nothing else any more. The caller holds mu.
+func (r *Repository) forget(name string, m *model, look uint64, seen map[[2]string]bool) {
+	if r.unseen[name] != "" {
+		return
+	}
+	m.versions = slices.DeleteFunc(m.versions, func(s *slot) bool {
+		if seen[[2]string{name, s.source.version}] || s.source.look > look {
+			return false
+		}
+		if s.remote {
+			if s.live != nil && s.source.dir != "" {
+				s.source = source{name: name, version: s.source.version, look: look}
+				s.closed, s.untold, s.pending, s.reason = "", "", "", ""
+			}
+			return false
+		}
+		r.cfg.Log.Info("version gone", "model", name, "version", s.source.version)
+		return true
+	})
+	if len(m.versions) == 0 {
+		delete(r.models, name)
+	}
 }
 
 func (r *Repository) isRemote(s source) bool { return slices.Contains(r.cfg.Remote, s.name) }
@@ -226,24 +269,27 @@ func (r *Repository) current(s source) bool {
 	}
 	for _, have := range m.versions {
 		if have.source.version == s.version {
-			return have.source.stamp == s.stamp && (have.again.IsZero() || time.Now().Before(have.again))
+			return have.source.stamp == s.stamp && have.pending == "" && (have.again.IsZero() || time.Now().Before(have.again))
 		}
 	}
 	return false
 }
 
 // install loads s outside the lock and puts it in place.
-func (r *Repository) install(ctx context.Context, s source) {
-	if s.file == "" {
-		r.declare(s)
+func (r *Repository) install(ctx context.Context, s source, forced bool) {
+	if s.file == "" && s.trouble == nil {
+		r.declare(s, forced)
 		return
 	}
 	start := time.Now()
 	r.loading.RLock()
 	defer r.loading.RUnlock()
-	h, err := r.load(ctx, s)
+	h, cfg, err := r.load(ctx, &s)
 	if err != nil {
-		r.failed(s, "load version", err)
+		r.failed(s, "load version", cfg, err)
+		return
+	}
+	if r.unsure(s, h.version, forced) {
 		return
 	}
 	r.mu.Lock()
@@ -251,35 +297,38 @@ func (r *Repository) install(ctx context.Context, s source) {
 	if m := r.models[s.name]; m != nil && m.unloaded {
 		return // meanwhile: Load reads it again
 	}
-	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil {
-		r.tellShown(have.live.version, h.version)
+	was := r.slotOf(s.name, s.version)
+	if was != nil && was.source.look > s.look {
+		return // a later look has read it again
+	}
+	if was != nil && was.live != nil {
+		r.tellShown(was.live.version, h.version)
 	}
 	r.put(s, h, "")
 	r.archive[h.version.Digest] = h
 	r.trim()
 	r.cfg.Live(h.version)
-	r.cfg.Log.Info("version live", "model", s.name, "version", s.version, "digest", h.version.Digest[:12], "took", time.Since(start).Round(time.Millisecond))
+	r.cfg.Log.Info("version live", "model", s.name, "version", s.version, "digest", h.version.Digest[:12], "private", privateFields(h.version), "took", time.Since(start).Round(time.Millisecond))
 }
 
 // failed records that s could not be taken up. It is tried again where that may be for
-// want of something that comes back; and what its model.yaml hides and the live version
-// does not is not recorded meanwhile.
-func (r *Repository) failed(s source, what string, err error) {
+// want of something that comes back; and nothing is recorded meanwhile by rules that s may
+// make stricter. cfg is what its model.yaml says, as far as it was read.
+func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, err error) {
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
-	hides := false
+	var live *collector.ModelVersion
 	if have != nil && have.live != nil {
-		v := have.live.version
-		r.mu.RUnlock()
-		more, unread := r.mayHide(s, v)
-		// Imports can wait for a model.yaml that is mended; a model that answers goes on.
-		hides = unread && s.file == "" || more
-	} else {
-		r.mu.RUnlock()
+		live = have.live.version
 	}
+	r.mu.RUnlock()
+	closes := live != nil && r.untaken(s, cfg, live, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)
+	if have != nil && have.source.look > s.look {
+		return // a later look has read it again
+	}
 	tries := 0
 	if have != nil && have.source.stamp == s.stamp {
 		tries = have.tries
@@ -290,12 +339,20 @@ func (r *Repository) failed(s source, what string, err error) {
 	r.put(s, nil, err.Error())
 	have = r.slotOf(s.name, s.version)
 	var of syscall.Errno
-	if errors.As(err, &of) {
+	var key *keyError
+	switch {
+	case errors.As(err, &key):
+		have.again = time.Now().Add(r.cfg.Poll)
+	case errors.As(err, &of):
 		const longest = 5 // doublings: a minute
 		have.tries, have.again = tries+1, time.Now().Add(r.cfg.Poll<<min(tries, longest))
 	}
-	if have.live != nil && hides {
-		have.closed = "its changed model.yaml is not in force: " + err.Error()
+	var unknown *rulesError
+	if errors.As(err, &unknown) {
+		have.untold = err.Error()
+	}
+	if have.live != nil && closes {
+		have.closed = "its model.yaml is not in force: " + err.Error()
 	}
 }
 
@@ -306,17 +363,21 @@ func (r *Repository) tellShown(was, is *collector.ModelVersion) {
 	}
 }
 
-// hidesMore reports whether a configuration makes a feature private that is not so, or in
-// another way, in a version.
-func hidesMore(cfg collector.ModelConfig, v *collector.ModelVersion) bool {
-	return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool {
-		return f.Private != collector.PrivacyNone && !slices.ContainsFunc(v.Config.Features, func(o collector.FeatureConfig) bool { return o.Name == f.Name && o.Private == f.Private })
-	})
+// privateFields is what is private in a version, for the log.
+func privateFields(v *collector.ModelVersion) []string {
+	out := []string{}
+	for _, f := range v.Config.Features {
+		if f.Private != collector.PrivacyNone {
+			out = append(out, f.Name+": "+string(f.Private))
+		}
+	}
+	return out
 }
 
 // put records the outcome of looking at s. A failed load keeps the version that
 // was live under the same number. The caller holds mu.
 func (r *Repository) put(s source, h *held, reason string) {
+	s.text = nil // it was taken up, or is read again
 	m := r.models[s.name]
 	if m == nil {
 		m = &model{}
@@ -327,7 +388,8 @@ func (r *Repository) put(s source, h *held, reason string) {
 			continue
 		}
 		have.source, have.reason, have.unloaded = s, reason, ""
-		have.tries, have.again, have.closed = 0, time.Time{}, ""
+		have.tries, have.again = 0, time.Time{}
+		have.closed, have.untold, have.pending = "", "", ""
 		if h != nil {
 			have.live = h
 		}
@@ -369,6 +431,9 @@ func (r *Repository) AddRemote(v *collector.ModelVersion) {
 func (r *Repository) Find(name, version string) (*collector.ModelVersion, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	if why := r.unseenBy(name); why != "" {
+		return nil, fmt.Errorf("model %q: %s: it opens by itself once that can be read: %w", name, why, collector.ErrNotReady)
+	}
 	m := r.models[name]
 	if m == nil {
 		return nil, fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
@@ -381,7 +446,7 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 			continue
 		}
 		if s.closed != "" {
-			return nil, fmt.Errorf("model %q version %q: %s: %w", name, s.source.version, s.closed, collector.ErrNotReady)
+			return nil, closedError(name, s.source.version, s.closed)
 		}
 		if s.live != nil {
 			return s.live.version, nil
@@ -510,7 +575,10 @@ func (r *Repository) Index(context.Context) []collector.ModelState {
 		for _, s := range slices.Backward(m.versions) {
 			st := collector.ModelState{Name: name, Version: s.source.version, State: "READY", Reason: s.reason}
 			if s.live == nil || s.closed != "" {
-				st.State = "UNAVAILABLE"
+				st.State, st.Reason = "UNAVAILABLE", cmp.Or(s.closed, s.reason)
+			}
+			if why := r.unseenBy(name); why != "" {
+				st.State, st.Reason = "UNAVAILABLE", why
 			}
 			if m.unloaded {
 				st.State, st.Reason = "UNAVAILABLE", "unloaded"
@@ -538,35 +606,36 @@ func (r *Repository) Live() []*collector.ModelVersion {
 	return out
 }
 
-// Load reads a model's versions again and makes it answer. It fails with the
-// reason when none of them could be loaded.
+// Load reads a model's versions again, whatever their files look like, and makes it
+// answer. It fails with the reason when none of them could be loaded, or when what one of
+// them says is private could not be taken up.
 func (r *Repository) Load(ctx context.Context, name string) error {
-	var found []source
-	if r.cfg.Dir != "" {
-		all, _, err := scan(r.cfg.Dir)
-		if err != nil {
-			return err
-		}
-		found = slices.DeleteFunc(all, func(s source) bool { return s.name != name || r.isRemote(s) })
-	}
 	r.mu.Lock()
-	m := r.models[name]
-	if m != nil {
+	if m := r.models[name]; m != nil {
 		m.unloaded = false
 	}
 	r.mu.Unlock()
-	if m == nil && len(found) == 0 {
-		return fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
-	}
-	for _, s := range found {
-		if !r.current(s) {
-			r.install(ctx, s)
-		}
+	if err := r.look(ctx, name, true); err != nil {
+		return fmt.Errorf("%w: %w", collector.ErrNotReady, err)
 	}
 	if _, err := r.Find(name, ""); err != nil {
 		return err
 	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m := r.models[name]; m != nil {
+		for _, s := range m.versions {
+			if why := cmp.Or(s.closed, s.untold); why != "" {
+				return closedError(name, s.source.version, why)
+			}
+		}
+	}
 	return nil
+}
+
+// closedError says why a version is closed, and what opens it.
+func closedError(name, version, why string) error {
+	return fmt.Errorf("model %q version %q: %s: it opens by itself once that is mended, at once by /v2/repository/models/%s/load: %w", name, version, why, name, collector.ErrNotReady)
 }
 
 // Unload makes a model stop answering. Requests under way finish; its past

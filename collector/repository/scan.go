@@ -21,21 +21,35 @@ type source struct {
 	bare          bool
 	// file is empty where there is only a model.yaml, which declares a version
 	// whose predictions are imported.
-	// stamp changes when any file of the version does.
-	stamp string
+	// stamp changes when any file of the version does, rules when what is said of its
+	// private fields does.
+	stamp, rules string
+	// text is the model.yaml as load read it, nil where there is none.
+	text []byte
+	// trouble is why its folder is no version, whatever its model.yaml says.
+	trouble error
+	// look is in which order versions were looked for: what was found later stands.
+	look uint64
 }
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 var extensions = []string{".onnx", ".ubj", ".json", ".txt"}
 
-// scan lists the versions below dir. What is not a model is passed over; what
-// looks like one but cannot be one is returned with its reason.
-func scan(dir string) (found []source, bad map[[2]string]string, err error) {
-	bad = map[[2]string]string{}
+// listing is what lies in the models' folder: versions, what looks like one and cannot be
+// one with its reason, and the models whose folder cannot be read.
+type listing struct {
+	found  []source
+	bad    map[[2]string]string
+	unseen map[string]string
+}
+
+// scan lists the versions below dir. What is not a model is passed over.
+func scan(dir string) (*listing, error) {
+	l := &listing{bad: map[[2]string]string{}, unseen: map[string]string{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list models: %w", err)
+		return nil, fmt.Errorf("list models: %w", err)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
@@ -43,29 +57,43 @@ func scan(dir string) (found []source, bad map[[2]string]string, err error) {
 		}
 		folder, err := isDir(filepath.Join(dir, e.Name()))
 		if err != nil {
-			bad[[2]string{e.Name(), ""}] = err.Error()
+			l.cannot(e.Name(), err)
 			continue
 		}
 		if !folder {
 			if s, ok := bareModel(dir, e.Name()); ok {
-				found = append(found, s)
+				l.found = append(l.found, s)
 			}
 			continue
 		}
 		if !nameRule.MatchString(e.Name()) {
-			bad[[2]string{e.Name(), ""}] = "a model's name has letters, digits, '.', '_' and '-' only"
+			l.bad[[2]string{e.Name(), ""}] = "a model's name has letters, digits, '.', '_' and '-' only"
 			continue
 		}
-		found = append(found, versions(dir, e.Name(), bad)...)
+		l.versions(dir, e.Name())
 	}
-	for i := range found {
-		found[i].stamp = stamp(found[i])
-		if !declared(found[i]) {
-			// What is private in the others is private in it.
-			found[i].stamp += stampOfConfigs(filepath.Join(dir, found[i].name))
-		}
+	for i := range l.found {
+		s := &l.found[i]
+		s.rules = rulesOf(*s, dir)
+		s.stamp = stamp(*s) + "private " + s.rules
 	}
-	return found, bad, nil
+	// What is taken over is looked at before what takes it over.
+	slices.SortStableFunc(l.found, func(a, b source) int { return cmp.Compare(silent(a), silent(b)) })
+	return l, nil
+}
+
+// silent is 1 of a version that has no model.yaml.
+func silent(s source) int {
+	if strings.HasPrefix(s.rules, noRules) {
+		return 1
+	}
+	return 0
+}
+
+// cannot notes a model whose folder cannot be read.
+func (l *listing) cannot(name string, err error) {
+	why := fmt.Sprintf("the folder of model %q cannot be read: %v", name, err)
+	l.bad[[2]string{name, ""}], l.unseen[name] = why, why
 }
 
 func bareModel(dir, file string) (source, bool) {
@@ -77,40 +105,34 @@ func bareModel(dir, file string) (source, bool) {
 	return source{name: name, version: "1", dir: dir, file: file, bare: true}, true
 }
 
-func versions(dir, name string, bad map[[2]string]string) (found []source) {
+func (l *listing) versions(dir, name string) {
 	entries, err := os.ReadDir(filepath.Join(dir, name))
 	if err != nil {
-		bad[[2]string{name, ""}] = err.Error()
-		return nil
+		l.cannot(name, err)
+		return
 	}
 	for _, e := range entries {
 		vdir := filepath.Join(dir, name, e.Name())
 		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		key := [2]string{name, e.Name()}
 		folder, err := isDir(vdir)
-		if err != nil {
-			bad[key] = err.Error()
-		}
-		if err != nil || !folder {
+		if err == nil && !folder {
 			continue
 		}
 		if !nameRule.MatchString(e.Name()) {
-			bad[key] = "a version's name has letters, digits, '.', '_' and '-' only"
+			l.bad[[2]string{name, e.Name()}] = "a version's name has letters, digits, '.', '_' and '-' only"
 			continue
 		}
-		file, err := modelFile(vdir)
-		if file == "" && err == nil && !exists(filepath.Join(vdir, "model.yaml")) {
-			err = fmt.Errorf("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
+		s := source{name: name, version: e.Name(), dir: vdir, trouble: unknownRules(err)}
+		if err == nil {
+			s.file, s.trouble = modelFile(vdir)
+			if s.file == "" && s.trouble == nil && !exists(filepath.Join(vdir, configFile)) {
+				s.trouble = errors.New("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
+			}
 		}
-		if err != nil {
-			bad[key] = err.Error()
-			continue
-		}
-		found = append(found, source{name: name, version: e.Name(), dir: vdir, file: file})
+		l.found = append(l.found, s)
 	}
-	return found
 }
 
 // modelFile returns the name of the model file in dir, "" where there is none.
@@ -134,38 +156,45 @@ func modelFile(dir string) (string, error) {
 	return "", fmt.Errorf("more than one model file: %s", strings.Join(got, ", "))
 }
 
+// exists reports whether anything may lie at path: a link to nothing does, and what cannot
+// be looked at may.
 func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // isDir reports whether path is a folder. An error of the disk is one: a version that
-// cannot be looked at has not gone.
+// cannot be looked at has not gone. So is a link to nothing.
 func isDir(path string) (bool, error) {
 	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !exists(path) {
 		return false, nil
 	}
 	return err == nil && st.IsDir(), err
 }
 
-// stamp joins name, size and time of every file of a version.
+// stamp joins name, size, time and identity of every file of a version, of links of what
+// they lead to.
 func stamp(s source) string {
 	var b strings.Builder
-	add := func(path string, d fs.DirEntry) {
-		if info, err := d.Info(); err == nil {
-			fmt.Fprintf(&b, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+	add := func(path string) {
+		info, err := os.Stat(path)
+		if err != nil {
+			fmt.Fprintf(&b, "%s %v\n", path, err)
+			return
 		}
+		fmt.Fprintf(&b, "%s %d %d %s\n", path, info.Size(), info.ModTime().UnixNano(), identity(info))
 	}
 	if s.bare {
-		if info, err := os.Stat(filepath.Join(s.dir, s.file)); err == nil {
-			add(s.file, fs.FileInfoToDirEntry(info))
-		}
+		add(filepath.Join(s.dir, s.file))
 		return b.String()
 	}
 	_ = filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			add(path, d)
+		switch {
+		case err != nil:
+			fmt.Fprintf(&b, "%s %v\n", path, err)
+		case !d.IsDir():
+			add(path)
 		}
 		return nil // a file that vanishes meanwhile changes the next stamp
 	})

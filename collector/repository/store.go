@@ -47,8 +47,8 @@ func (r *Repository) keep(s source, h *held) error {
 	meta := keptVersion{Name: v.Name, Version: v.Version, File: "model" + filepath.Ext(s.file), Manifest: h.manifest}
 	for _, line := range h.manifest {
 		rel := fileOf(line)
-		if rel == "model.yaml" && h.inherited != nil {
-			if err := writeWhole(filepath.Join(tmp, rel), h.inherited); err != nil {
+		if text := slices.Concat(h.inherited, s.text); rel == configFile && len(text) > 0 { // it has one of them
+			if err := writeWhole(filepath.Join(tmp, rel), text); err != nil {
 				return fmt.Errorf("keep version: %w", err)
 			}
 			continue
@@ -82,7 +82,7 @@ func copyFile(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	in, err := os.Open(from)
+	in, err := openRegular(from)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (r *Repository) fromStore(digest string) (*held, error) {
 	if err := checkStored(s, meta.Manifest, digest); err != nil {
 		return nil, err
 	}
-	cfg, err := r.readConfig(s)
+	cfg, err := r.readConfig(&s)
 	if err != nil {
 		return nil, err
 	}

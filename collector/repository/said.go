@@ -1,0 +1,259 @@
+package repository
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// configFile is what says of a version what is private, among other things.
+const configFile = "model.yaml"
+
+// maxConfig bounds a model.yaml.
+const maxConfig = 4 << 20
+
+// rulesError is why it is not known what is private in a version: its model.yaml, or one
+// beside a version without, cannot be read or taken up. Older rules are no answer to that:
+// the file may hide what they do not.
+type rulesError struct{ err error }
+
+func (e *rulesError) Error() string { return e.err.Error() }
+func (e *rulesError) Unwrap() error { return e.err }
+
+func unknownRules(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &rulesError{err}
+}
+
+// keyError is why the keys of private fields cannot be had: they may come without a change
+// of any file in the models' folder.
+type keyError struct{ err error }
+
+func (e *keyError) Error() string { return e.err.Error() }
+func (e *keyError) Unwrap() error { return e.err }
+
+// openRegular opens a file that must be a regular one, once links are followed. A pipe is
+// not waited for, also where it takes the file's place between the two looks.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a device may do something
+		return nil, fmt.Errorf("%q is not a regular file", filepath.Base(path))
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%q is not a regular file", filepath.Base(path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// readYAML reads the model.yaml in a folder whole: nil where there is none, which is not so
+// of a link to nothing.
+func readYAML(dir string) ([]byte, error) {
+	path := filepath.Join(dir, configFile)
+	switch _, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", configFile, err)
+	}
+	f, err := openRegular(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read %s: it is a link to nothing", configFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", configFile, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", configFile, err)
+	}
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("read %s: it has more than %d bytes", configFile, maxConfig)
+	}
+	return text, nil
+}
+
+// noRules stands for a model.yaml that there is not.
+const noRules = "none"
+
+// digestOfText tells one reading of a model.yaml from another.
+func digestOfText(text []byte, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case text == nil:
+		return noRules
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// rulesOf changes whenever what is said of a version's private fields does: the content of
+// its model.yaml, which a size and a time do not tell, or of those beside a version without.
+func rulesOf(s source, root string) string {
+	if !s.bare {
+		if said := digestOfText(readYAML(s.dir)); said != noRules {
+			return said
+		}
+	}
+	return noRules + "\n" + rulesBeside(filepath.Join(root, s.name))
+}
+
+// rulesBeside is that of all the model.yaml of a model.
+func rulesBeside(folder string) string {
+	dirs, err := configs(folder)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, dir := range dirs {
+		fmt.Fprintf(&b, "%s %s\n", filepath.Base(dir), digestOfText(readYAML(dir)))
+	}
+	return b.String()
+}
+
+// hidesMore reports whether a configuration makes a feature private that is not so, or in
+// another way, in a version; or may do so, since it calls them or their rows' subject otherwise.
+func hidesMore(cfg collector.ModelConfig, v *collector.ModelVersion) bool {
+	if cfg.PrivateFeature() == "" {
+		return false
+	}
+	if cfg.Subject != v.Config.Subject || !slices.Equal(cfg.FeatureNames, v.Config.FeatureNames) {
+		return true
+	}
+	return slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool {
+		return f.Private != collector.PrivacyNone && policyIn(v.Config, f.Name) != f.Private
+	})
+}
+
+func policyIn(cfg collector.ModelConfig, feature string) collector.Privacy {
+	for _, f := range cfg.Features {
+		if f.Name == feature && f.Private != collector.PrivacyNone {
+			return f.Private
+		}
+	}
+	return collector.PrivacyNone
+}
+
+// changed tells how what is private differs: less where something tells more of its value
+// than it did, more where something tells less.
+func changed(was, is collector.ModelConfig) (less, more bool) {
+	for _, f := range slices.Concat(was.Features, is.Features) {
+		a, b := policyIn(was, f.Name), policyIn(is, f.Name)
+		less = less || a != b && collector.Stricter(a, b) == a
+		more = more || a != b && collector.Stricter(a, b) == b
+	}
+	if was.Subject != is.Subject && was.PrivateFeature() != "" && is.PrivateFeature() != "" {
+		less = true // a person's rows are sealed by another key
+	}
+	return less, more
+}
+
+// unsure reports whether v, read of s, is to wait for the next look: it hides less than the
+// version in force, which half a file does too, so the same must be found twice. Of one that
+// hides more as well nothing is recorded meanwhile.
+func (r *Repository) unsure(s source, v *collector.ModelVersion, forced bool) bool {
+	r.mu.RLock()
+	have := r.slotOf(s.name, s.version)
+	live := have != nil && have.live != nil
+	less, more := false, false
+	if live {
+		less, more = changed(have.live.version.Config, v.Config)
+	}
+	r.mu.RUnlock()
+	if !live || !less || forced {
+		return false
+	}
+	still := rulesOf(s, r.cfg.Dir) == s.rules // it may be in the making
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have = r.slotOf(s.name, s.version)
+	if have == nil || have.live == nil || have.source.look > s.look {
+		return true // a later look is about to settle it
+	}
+	if still && have.pending == s.rules {
+		return false
+	}
+	have.pending = "in the making"
+	if still {
+		have.pending = s.rules
+	}
+	have.reason = "a changed model.yaml hides less: it is taken up when the next look finds it the same"
+	if more {
+		have.closed = "a changed model.yaml hides more of one field and less of another: it is taken up when the next look finds it the same"
+	}
+	return true
+}
+
+// untaken reports whether the rules in force for v are not to be gone by while s cannot be
+// taken up because of err: it is not known what they should be, or they hide less than cfg,
+// which is what s itself says.
+func (r *Repository) untaken(s source, cfg collector.ModelConfig, v *collector.ModelVersion, err error) bool {
+	var unknown *rulesError
+	if errors.As(err, &unknown) {
+		return true
+	}
+	if s.text == nil && v.Model != nil {
+		sources, err := r.beside(s.name)
+		if err == nil {
+			cfg, err = r.privateIn(sources, v.Info)
+		}
+		if err != nil {
+			return true
+		}
+	}
+	collector.ApplyPrivateRules(r.cfg.Rules, s.name, v.Info, &cfg)
+	if s.text == nil {
+		cfg.FeatureNames = v.Config.FeatureNames // nothing says so
+	}
+	return hidesMore(cfg, v)
+}
+
+// unseenBy says why what lies in the folder of a model, or in all, is not known: that cannot be
+// read, so any of its versions may hide more by now. The caller holds mu.
+func (r *Repository) unseenBy(name string) string {
+	if slices.Contains(r.cfg.Remote, name) {
+		return ""
+	}
+	if why := r.unseen[""]; why != "" {
+		return why
+	}
+	return r.unseen[name]
+}
+
+// saw puts what could not be read in place of what an earlier look could not.
+func (r *Repository) saw(look uint64, unseen map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if look < r.looked {
+		return
+	}
+	for name, why := range unseen {
+		if r.unseen[name] != why {
+			r.cfg.Log.Error("what cannot be read is not served, nor is anything imported under it: make it readable, and it opens by itself", "model", name, "error", why)
+		}
+	}
+	r.looked, r.unseen = look, unseen
+}

@@ -1,0 +1,317 @@
+package repository
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// said is a served and an imported version whose model.yaml hides a feature, and one served
+// without a model.yaml of its own beside the first.
+type said struct {
+	*fixture
+	r    *Repository
+	a, b string // features of the served model
+}
+
+var saidInfo = &engine.Info{
+	Features: []engine.Feature{{Name: "town"}, {Name: "name"}},
+	Inputs:   []engine.Spec{{Name: "town", DType: engine.Float32, Shape: []int{-1}}, {Name: "name", DType: engine.Float32, Shape: []int{-1}}},
+	Outputs:  []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
+}
+
+func (s *said) imports(name, version string) (*collector.ModelVersion, error) {
+	return s.r.External(name, version, func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil })
+}
+
+func newSaid(t *testing.T, poll time.Duration) *said {
+	t.Helper()
+	s := &said{fixture: newFixture(t)}
+	s.model(t, "m/1")
+	plain, err := s.open(t, time.Hour).Find("m", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.a, s.b = plain.Info.Features[0].Name, plain.Info.Features[1].Name
+	s.model(t, "m/2")
+	s.hide(t, s.a, "town")
+	s.r = s.open(t, poll)
+	if _, err := s.imports("made", "1"); err != nil {
+		t.Fatal(err)
+	}
+	s.private(t, "at first", "m/1 "+s.a, "m/2 "+s.a, "made/1 town")
+	return s
+}
+
+// hide writes what hides one feature of each.
+func (s *said) hide(t *testing.T, served, imported string) {
+	t.Helper()
+	s.write(t, "m/1/model.yaml", "features: [{name: "+served+", private: drop}]\n")
+	s.write(t, "made/1/model.yaml", "features: [{name: "+imported+", private: drop}]\n")
+}
+
+// private holds what is private in versions: "model/version feature...", or "closed" for
+// one that must not answer.
+func (s *said) private(t *testing.T, when string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		at, hidden, _ := strings.Cut(w, " ")
+		name, version, _ := strings.Cut(at, "/")
+		v, err := s.r.Find(name, version)
+		if name == "made" && err != nil {
+			v, err = s.imports(name, version)
+		}
+		if hidden == "closed" {
+			if st := state(s.r, name, version); !errors.Is(err, collector.ErrNotReady) || !strings.Contains(fmt.Sprint(err), "opens by itself") || st.State == "READY" || st.Reason == "" {
+				t.Errorf("%s: %s answers: %v, %v, %+v", when, at, privateOf(v), err, st)
+			}
+			if err := s.r.Load(t.Context(), name); err == nil {
+				t.Errorf("%s: %s is loaded", when, name)
+			}
+			continue
+		}
+		var got []string
+		for _, p := range privateOf(v) {
+			got = append(got, strings.Fields(p)[0])
+		}
+		wanted := strings.Fields(hidden)
+		slices.Sort(wanted)
+		if err != nil || !slices.Equal(got, wanted) {
+			t.Errorf("%s: %s: %v, %v, want %v", when, at, got, err, wanted)
+		}
+	}
+}
+
+func (s *said) look(t *testing.T) {
+	t.Helper()
+	if err := s.r.refresh(t.Context()); err != nil {
+		t.Log(err)
+	}
+}
+
+// TestWhatLooksTheSameIsRead: a model.yaml of the same size and time as before is told by
+// its content, changed in place and put in its place.
+func TestWhatLooksTheSameIsRead(t *testing.T) {
+	for _, how := range []string{"in place", "renamed", "loaded"} {
+		s := newSaid(t, time.Hour)
+		for _, at := range []string{"m/1", "made/1"} {
+			path := filepath.Join(s.dir, filepath.FromSlash(at), "model.yaml")
+			was, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := strings.Replace(strings.Replace(string(text), "town", "name", 1), "name: "+s.a, "name: "+s.b, 1)
+			to := path
+			if how == "renamed" {
+				to += ".new"
+			}
+			if err := errors.Join(os.WriteFile(to, []byte(changed), 0o600), os.Rename(to, path), os.Chtimes(path, was.ModTime(), was.ModTime())); err != nil {
+				t.Fatal(err)
+			}
+			if now, err := os.Stat(path); err != nil || now.Size() != was.Size() || !now.ModTime().Equal(was.ModTime()) {
+				t.Fatalf("it does not look the same: %v", err)
+			}
+		}
+		if how == "loaded" {
+			for _, name := range []string{"m", "made"} {
+				if err := s.r.Load(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+			}
+		} else {
+			s.look(t)
+			s.look(t) // it hides less of one field
+		}
+		s.private(t, how, "m/1 "+s.b, "m/2 "+s.b, "made/1 name")
+	}
+}
+
+// TestWhatCannotBeTakenUpCloses its version, and those that take over what it says, until
+// it can be.
+func TestWhatCannotBeTakenUpCloses(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	replace := func(with func(path string) error) {
+		t.Helper()
+		for _, at := range []string{"m/1", "made/1"} {
+			path := filepath.Join(s.dir, filepath.FromSlash(at), "model.yaml")
+			if err := errors.Join(os.RemoveAll(path), with(path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	text := func(text string) func(path string) error {
+		return func(path string) error { return os.WriteFile(path, []byte(text), 0o600) }
+	}
+	for _, c := range []struct {
+		what string
+		with func(path string) error
+	}{
+		{"a key misspelt", text("features: [{name: town, privat: drop}]\n")},
+		{"half a file", text("features:\n  - {name: to")},
+		{"not of text", text("\xfe\xff\x00f\x00e\x00a\x00t\x00u\x00r\x00e\x00s")},
+		{"0 bytes", text("")},
+		{"too much", text(strings.Repeat("#", maxConfig+1))},
+		{"more names than columns", text("feature_names: [x]\n")},
+		{"a folder", func(path string) error { return os.Mkdir(path, 0o700) }},
+		{"a link to nothing", func(path string) error { return os.Symlink("nothing", path) }},
+		{"a link to itself", func(path string) error { return os.Symlink("model.yaml", path) }},
+		{"a device", func(path string) error { return os.Symlink("/dev/zero", path) }},
+	} {
+		replace(c.with)
+		s.look(t)
+		s.private(t, c.what, "m/1 closed", "m/2 closed", "made/1 closed")
+		replace(func(string) error { return nil })
+		s.hide(t, s.a, "town")
+		s.look(t)
+		s.private(t, c.what+", mended", "m/1 "+s.a, "m/2 "+s.a, "made/1 town")
+	}
+}
+
+// TestWhatCannotBeReadCloses: a version's folder, a model's and that of all models.
+func TestWhatCannotBeReadCloses(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	if _, err := s.imports("free", "1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what   string
+		paths  []string
+		closed []string
+	}{
+		{"versions", []string{"m/1", "made/1"}, []string{"m/1", "m/2", "made/1", "made/2"}},
+		{"models", []string{"m", "made"}, []string{"m/1", "m/2", "made/1", "made/2"}},
+		{"all", []string{""}, []string{"m/1", "m/2", "made/1", "made/2", "free/1", "new/1"}},
+	} {
+		for _, how := range []string{"a link to itself", "not permitted"} {
+			if how == "not permitted" && os.Geteuid() == 0 {
+				continue // root reads all
+			}
+			for _, p := range c.paths {
+				path := filepath.Join(s.dir, p)
+				var err error
+				if how == "not permitted" {
+					err = os.Chmod(path, 0)
+				} else {
+					err = errors.Join(os.Rename(path, path+".away"), os.Symlink(filepath.Base(path), path))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			// What lies where the folder was moved to must not count.
+			s.look(t)
+			for _, at := range c.closed {
+				name, version, _ := strings.Cut(at, "/")
+				if name == "m" {
+					s.private(t, c.what+" "+how, at+" closed")
+					continue
+				}
+				if v, err := s.imports(name, version); !errors.Is(err, collector.ErrNotReady) {
+					t.Errorf("%s %s: %s is imported: %v %v", c.what, how, at, v, err)
+				}
+			}
+			for _, p := range c.paths {
+				path := filepath.Join(s.dir, p)
+				err := os.Chmod(path, 0o700)
+				if how != "not permitted" {
+					err = errors.Join(os.Remove(path), os.Rename(path+".away", path))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.look(t)
+			s.private(t, c.what+" readable", "m/1 "+s.a, "m/2 "+s.a, "made/1 town", "free/1")
+		}
+	}
+}
+
+// TestWhatHidesLessIsFoundTwice: half a file that is a file hides less at once; what hides
+// more is in force at once, and nothing is recorded by rules that are neither.
+func TestWhatHidesLessIsFoundTwice(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	both := func(first, second string) {
+		t.Helper()
+		for at, names := range map[string][2]string{"m/1": {s.a, s.b}, "made/1": {"town", "name"}} {
+			text := "features:\n  - {name: " + names[0] + ", private: " + first + "}\n"
+			if second != "" {
+				text += "  - {name: " + names[1] + ", private: " + second + "}\n"
+			}
+			s.write(t, at+"/model.yaml", text)
+		}
+	}
+	two := []string{"m/1 " + s.a + " " + s.b, "m/2 " + s.a + " " + s.b, "made/1 town name"}
+	one := []string{"m/1 " + s.a, "m/2 " + s.a, "made/1 town"}
+	both("mask", "drop")
+	s.look(t)
+	s.look(t)
+	s.private(t, "two", two...)
+	both("mask", "") // the first half
+	s.look(t)
+	s.private(t, "half, seen once", two...)
+	both("mask", "drop")
+	s.look(t)
+	s.private(t, "whole again", two...)
+	both("mask", "")
+	s.look(t)
+	s.private(t, "seen once", two...)
+	s.look(t)
+	s.private(t, "seen twice", one...)
+	both("drop", "mask")
+	s.look(t)
+	s.private(t, "stricter", two...)
+	both("mask", "drop") // more of one, less of the other
+	s.look(t)
+	for _, at := range []string{"m", "made"} {
+		if v, err := s.r.Find(at, "1"); !errors.Is(err, collector.ErrNotReady) {
+			t.Errorf("%s: more of one, less of the other: %v, %v", at, privateOf(v), err)
+		}
+	}
+	s.look(t)
+	s.private(t, "both", two...)
+	both("mask", "")
+	for _, name := range []string{"m", "made"} {
+		if err := s.r.Load(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+	}
+	s.private(t, "loaded", one...)
+	if err := os.Remove(filepath.Join(s.dir, "m", "1", "model.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	s.private(t, "gone, seen once", one...)
+	s.look(t)
+	s.private(t, "gone, seen twice", "m/1", "m/2")
+}
+
+// TestABrokenFileThatIsDeleted: an imported model goes on under what it said last.
+func TestABrokenFileThatIsDeleted(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	for _, gone := range []string{"made/1/model.yaml", "made/1", "made"} {
+		s.hide(t, s.a, "town")
+		s.look(t)
+		s.write(t, "made/1/model.yaml", "features: [{name: tow")
+		s.look(t)
+		s.private(t, "broken", "made/1 closed")
+		if err := os.RemoveAll(filepath.Join(s.dir, filepath.FromSlash(gone))); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.r.Load(t.Context(), "made"); err != nil {
+			t.Errorf("%s is gone: %v", gone, err)
+		}
+		s.private(t, gone+" is gone", "made/1 town")
+	}
+}
