@@ -102,6 +102,20 @@ type ModelConfig struct {
 	Subject string `json:",omitempty"`
 }
 
+// Policies are the private features with what is done to each, nil where there are none.
+func (c *ModelConfig) Policies() map[string]Privacy {
+	var out map[string]Privacy
+	for _, f := range c.Features {
+		if f.Private != PrivacyNone {
+			if out == nil {
+				out = map[string]Privacy{}
+			}
+			out[f.Name] = f.Private
+		}
+	}
+	return out
+}
+
 // PrivateFeature returns the first feature that is private in any way, "" for
 // none: a prediction of such a version cannot be computed again from what is
 // stored, unless sealed values are opened.
@@ -138,4 +152,6 @@ type ModelState struct {
 	Version string `json:"version"`
 	State   string `json:"state"` // READY, LOADING, UNAVAILABLE
 	Reason  string `json:"reason"`
+	// Private are the private fields of what is in force, with what is done to each.
+	Private map[string]Privacy `json:"private,omitempty"`
 }

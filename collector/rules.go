@@ -47,16 +47,7 @@ func ApplyPrivateRules(rules []PrivateRule, model string, info *engine.Info, cfg
 		return
 	}
 	cfg.Features = slices.Clone(cfg.Features)
-	var names []string
-	for _, f := range info.Features {
-		names = append(names, f.Name)
-	}
-	if info.Features == nil {
-		for _, in := range info.Inputs {
-			names = append(names, in.Name)
-		}
-	}
-	for _, name := range names {
+	for _, name := range fieldNames(info) {
 		how := ruleFor(rules, model+"."+name)
 		if how == PrivacyNone {
 			continue
@@ -68,6 +59,24 @@ func ApplyPrivateRules(rules []PrivateRule, model string, info *engine.Info, cfg
 		}
 		cfg.Features[i].Private = Stricter(cfg.Features[i].Private, how)
 	}
+}
+
+// Meets reports whether the rule speaks of a feature of a version.
+func (r PrivateRule) Meets(v *ModelVersion) bool {
+	return slices.ContainsFunc(fieldNames(v.Info), func(name string) bool { return matches(r.Pattern, v.Name+"."+name) })
+}
+
+// fieldNames are the features of a model or, where it has only tensors, its inputs.
+func fieldNames(info *engine.Info) (names []string) {
+	for _, f := range info.Features {
+		names = append(names, f.Name)
+	}
+	if info.Features == nil {
+		for _, in := range info.Inputs {
+			names = append(names, in.Name)
+		}
+	}
+	return names
 }
 
 func ruleFor(rules []PrivateRule, name string) (how Privacy) {

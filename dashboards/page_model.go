@@ -32,6 +32,8 @@ type modelPage struct {
 	Task                          engine.Task
 	Details                       []engine.Detail
 	Versions                      []string
+	Closed                        string
+	Private                       map[string]collector.Privacy
 	Form                          spanForm
 	Total                         api.TrafficPoint
 	Drift                         stats.Report
@@ -78,6 +80,14 @@ func (s *server) model(c echo.Context) error {
 	p := modelPage{
 		frame: s.frame(c, v.Name, "model"), Name: v.Name, Version: v.Version, Digest: v.Digest,
 		Format: v.Info.Format, Task: v.Info.Task, Details: v.Info.Details, Versions: versions, Form: form,
+	}
+	for _, st := range s.Sources.States(ctx) {
+		if st.Name == v.Name && st.Version == v.Version {
+			p.Private = st.Private
+			if p.Closed = st.Reason; p.Closed == "" && st.State != "READY" {
+				p.Closed = st.State
+			}
+		}
 	}
 	points, err := s.Sources.Traffic(ctx, w)
 	if err != nil {

@@ -81,7 +81,8 @@ func (c *config) keysNamed(m *collector.ModelConfig) error {
 	return nil
 }
 
-// keyRetry is how long a failure to open the keys is believed.
+// keyRetry is how long a failure to open the keys by a command is believed; a file or a
+// variable costs nothing to look at again.
 const keyRetry = 30 * time.Second
 
 // keyring opens the keys of sealed fields when they are first needed, and again some
@@ -104,7 +105,7 @@ func (k *keyring) open() (*keys.Ring, error) {
 		return nil, errors.New("the keys are closed: the server stops")
 	case k.ring != nil:
 		return k.ring, nil
-	case k.err != nil && time.Since(k.failed) < keyRetry:
+	case k.err != nil && len(k.cfg.Capture.Key.Command) > 0 && time.Since(k.failed) < keyRetry:
 		return nil, k.err
 	}
 	k.ring, k.err = k.cfg.openKeys(context.Background())

@@ -72,7 +72,7 @@ func (s *server) halfOf(x *clickhouse.Subject, h *events.Half) (clickhouse.Verdi
 		return clickhouse.No, nil
 	}
 	var outputs []collector.Field
-	if v, err := s.models.Find(h.Model, h.Version); err == nil {
+	if v, err := s.models.Known(h.Model, h.Version); err == nil {
 		outputs = v.Schema.Outputs
 	}
 	best := clickhouse.No
@@ -336,7 +336,7 @@ func (s *server) exportOutside(ctx context.Context, o *outside, give func(kind s
 }
 
 // shownHalf is a half without what would not be stored of it in clear. What is private
-// of a version that is not known is not known either.
+// of a version that is not known, or closed, is not known either.
 func (s *server) shownHalf(h *events.Half) *events.Half {
 	out := *h
 	out.Rows = nil

@@ -344,7 +344,19 @@ func (s *server) startModels(ctx context.Context) error {
 		return err
 	}
 	s.explainer, err = explain.New(explain.Config{Engine: "pellucid " + build()})
+	s.warnOfPrivate(rules)
 	return err
+}
+
+// warnOfPrivate says which keys of capture.private make nothing private that is known: a
+// name misspelt would be recorded in clear for good.
+func (s *server) warnOfPrivate(rules []collector.PrivateRule) {
+	live := s.models.Live()
+	for _, r := range rules {
+		if !slices.ContainsFunc(live, r.Meets) {
+			s.log.Warn("a key of capture.private matches no field of any model known yet; names are told by model.feature, capitals as they are", "key", r.Pattern)
+		}
+	}
 }
 
 // startUpstreams has each upstream described in the background; none of them
@@ -427,7 +439,7 @@ func (s *server) startHTTP(context.Context) error {
 	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
 		Write: s.writeSpans, Predict: p.ImportSpans, Instance: s.telemetry.Instance(), Private: s.onlyKnown,
 		KnownTexts: s.cfg.Capture.KnownTexts, KnownAttributes: s.cfg.Capture.KnownAttributes,
-		Model: func(name string) bool { _, err := s.models.Find(name, ""); return err == nil },
+		Model: func(name string) bool { _, err := s.models.Known(name, ""); return err == nil },
 		Meter: s.telemetry.MeterProvider(), Log: s.log,
 	})
 	if err := s.startEvents(); err != nil {

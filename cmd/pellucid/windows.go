@@ -46,7 +46,7 @@ func (s *server) find(w *api.Window) (*collector.ModelVersion, error) {
 	if w.Segment != "" {
 		return nil, fmt.Errorf("segment is known but not built yet: %w", collector.ErrBadQuery)
 	}
-	v, err := s.models.Find(w.Model, w.Version)
+	v, err := s.models.Known(w.Model, w.Version)
 	if errors.Is(err, collector.ErrNotReady) {
 		return nil, api.Conflict(err) // it takes somebody to load, mend or import it
 	}
@@ -391,7 +391,7 @@ func unnamedClasses(info *engine.Info) int {
 func (s *server) alertSource() alerts.Source {
 	return alerts.Source{
 		Window: func(ctx context.Context, q alerts.Query) (alerts.Window, error) {
-			v, err := s.models.Find(q.Model, q.Version)
+			v, err := s.models.Known(q.Model, q.Version)
 			if err != nil {
 				return alerts.Window{}, err
 			}
@@ -407,7 +407,7 @@ func (s *server) alertSource() alerts.Source {
 			return out, nil
 		},
 		Performance: func(ctx context.Context, q alerts.Query) (alerts.Labelled, error) {
-			v, err := s.models.Find(q.Model, q.Version)
+			v, err := s.models.Known(q.Model, q.Version)
 			if err != nil {
 				return alerts.Labelled{}, err
 			}
@@ -424,7 +424,7 @@ func (s *server) alertSource() alerts.Source {
 			return alerts.Labelled{Version: v.Version, Performance: p}, err
 		},
 		Traffic: func(ctx context.Context, q alerts.Query) (alerts.Traffic, error) {
-			v, err := s.models.Find(q.Model, q.Version)
+			v, err := s.models.Known(q.Model, q.Version)
 			if err != nil {
 				return alerts.Traffic{}, err
 			}
@@ -461,7 +461,7 @@ func watchable(v *collector.ModelVersion) []string {
 func (s *server) warnOfRules(rules []alerts.Rule) {
 	for i := range rules {
 		r := &rules[i]
-		v, err := s.models.Find(r.Model, r.Version)
+		v, err := s.models.Known(r.Model, r.Version)
 		if err != nil {
 			continue // it may come yet
 		}

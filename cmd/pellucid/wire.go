@@ -142,7 +142,7 @@ func noneAs(limit int) int {
 
 // featureNames are the features of a version that is known, in their order.
 func (s *server) featureNames(model, version string) []string {
-	v, err := s.models.Find(model, version)
+	v, err := s.models.Known(model, version)
 	if err != nil {
 		return nil
 	}

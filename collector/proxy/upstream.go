@@ -250,7 +250,7 @@ func (u *Upstream) state() collector.ModelState {
 	sv, fetching, failed := u.touch()
 	switch {
 	case sv != nil:
-		st.Version, st.State = sv.version.Version, "READY"
+		st.Version, st.State, st.Private = sv.version.Version, "READY", sv.version.Config.Policies()
 	case failed != nil:
 		st.Reason = failed.Error()
 	case fetching != nil:

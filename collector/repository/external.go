@@ -55,9 +55,12 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	r.mu.RLock()
 	s := r.slotOf(name, version)
-	unseen := r.unseenBy(name) != ""
+	why := r.unseenBy(name)
 	r.mu.RUnlock()
-	if unseen || s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
+	if why != "" {
+		return nil, unseenError(name, why)
+	}
+	if s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
 		return nil, err // it is on disk and did not load: that is to be mended first
 	}
 	if s == nil {

@@ -431,12 +431,12 @@ func (r *Repository) AddRemote(v *collector.ModelVersion) {
 func (r *Repository) Find(name, version string) (*collector.ModelVersion, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if why := r.unseenBy(name); why != "" {
-		return nil, fmt.Errorf("model %q: %s: it opens by itself once that can be read: %w", name, why, collector.ErrNotReady)
-	}
 	m := r.models[name]
 	if m == nil {
 		return nil, fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
+	}
+	if why := r.unseenBy(name); why != "" {
+		return nil, unseenError(name, why)
 	}
 	if m.unloaded {
 		return nil, fmt.Errorf("model %q is unloaded: %w", name, collector.ErrNotReady)
@@ -577,6 +577,9 @@ func (r *Repository) Index(context.Context) []collector.ModelState {
 			if s.live == nil || s.closed != "" {
 				st.State, st.Reason = "UNAVAILABLE", cmp.Or(s.closed, s.reason)
 			}
+			if s.live != nil {
+				st.Private = s.live.version.Config.Policies()
+			}
 			if why := r.unseenBy(name); why != "" {
 				st.State, st.Reason = "UNAVAILABLE", why
 			}
@@ -631,6 +634,29 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// Known returns a version as Find does, and where that is closed what it was before: it
+// answers nothing and nothing is recorded of it, but what is stored of it can be read.
+func (r *Repository) Known(name, version string) (*collector.ModelVersion, error) {
+	v, err := r.Find(name, version)
+	if !errors.Is(err, collector.ErrNotReady) {
+		return v, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m := r.models[name]; m != nil && !m.unloaded {
+		for _, s := range m.versions {
+			if s.live != nil && (version == "" || s.source.version == version) {
+				return s.live.version, nil
+			}
+		}
+	}
+	return nil, err
+}
+
+func unseenError(name, why string) error {
+	return fmt.Errorf("model %q: %s: it opens by itself once that can be read: %w", name, why, collector.ErrNotReady)
 }
 
 // closedError says why a version is closed, and what opens it.

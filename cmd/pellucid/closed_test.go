@@ -1,0 +1,88 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// TestAClosedModelIsShown with the reason, also on pages, and what is stored of it stays
+// readable; it opens when its model.yaml is mended or its key is back.
+func TestAClosedModelIsShown(t *testing.T) {
+	const hides = "features: [{name: note, private: seal}]\n"
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", hides)
+	cfg := testConfig(t, models)
+	cfg.Capture.Key.File = writeKEK(t, "1")
+	cfg.Capture.Private = map[string]string{"elsewhere.Amount": "drop"} // there is an amount
+	r := startRig(t, cfg)
+	if log := r.log.String(); !strings.Contains(log, "matches no field of any model") || !strings.Contains(log, "key=elsewhere.Amount") {
+		t.Error("a key of capture.private that matches nothing is not warned of")
+	}
+	row := strings.Replace(importRow(1), `"note":null`, `"note":"a"`, 1)
+	r.post(t, "/api/v1/predictions", row, nil)
+	r.stored(t)
+	load := func(want int, says string) {
+		t.Helper()
+		if status, b, _ := r.call(t, "POST", "/v2/repository/models/elsewhere/load", "{}"); status != want || !strings.Contains(string(b), says) {
+			t.Errorf("load: %d %s", status, b)
+		}
+	}
+	shown := func(state, reason string) {
+		t.Helper()
+		var list struct{ Models []collector.ModelState }
+		r.get(t, "/api/v1/models", &list)
+		if len(list.Models) != 1 || list.Models[0].State != state || !strings.Contains(list.Models[0].Reason, reason) || !reflect.DeepEqual(list.Models[0].Private, map[string]collector.Privacy{"note": collector.PrivacySeal}) {
+			t.Errorf("listed %+v", list.Models)
+		}
+		for _, path := range []string{"/ui/", "/ui/models/elsewhere", "/ui/predictions?model=elsewhere"} {
+			status, b, _ := r.call(t, "GET", path, "")
+			if status != http.StatusOK || !strings.Contains(path, "predictions") && reason != "" && !strings.Contains(string(b), reason) {
+				t.Errorf("%s: %d %s", path, status, b)
+			}
+			if strings.HasSuffix(path, "/elsewhere") && !strings.Contains(string(b), "note (seal)") {
+				t.Errorf("%s does not say what is private", path)
+			}
+		}
+		if status, b, _ := r.call(t, "GET", "/api/v1/models/elsewhere/traffic", ""); status != http.StatusOK {
+			t.Errorf("what is stored: %d %s", status, b)
+		}
+	}
+	load(http.StatusOK, "")
+	shown("READY", "")
+	place(t, models, "elsewhere/7/model.yaml", "features: [{name: note, privat: seal}]\n")
+	load(http.StatusBadRequest, "opens by itself")
+	shown("UNAVAILABLE", "unknown key privat")
+	closed := func(says string) {
+		t.Helper()
+		if status, b, _ := r.call(t, "POST", "/api/v1/predictions", strings.Replace(row, "order-1", "order-2", 1)); status != http.StatusServiceUnavailable || !strings.Contains(string(b), says) || !strings.Contains(string(b), "opens by itself") {
+			t.Errorf("an import: %d %s", status, b)
+		}
+	}
+	closed("unknown key privat")
+	place(t, models, "elsewhere/7/model.yaml", hides)
+	load(http.StatusOK, "")
+	shown("READY", "")
+	r.halt(t)
+
+	key := cfg.Capture.Key.File
+	right := readFile(t, key)
+	for _, wrong := range []string{readFile(t, writeKEK(t, "2")), ""} {
+		if err := os.WriteFile(key, []byte(wrong), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r = startRig(t, cfg)
+		closed("key")
+		load(http.StatusBadRequest, "key")
+		if err := os.WriteFile(key, []byte(right), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		load(http.StatusOK, "")
+		shown("READY", "")
+		r.halt(t)
+	}
+}
