@@ -199,13 +199,18 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	}
 	r.saw(look, l.unseen)
 	r.restoreAgain()
+	var todo []source
 	for _, s := range l.found {
+		if s.look = look; !r.isRemote(s) && (only == "" || s.name == only) && (forced || !r.current(s)) {
+			todo = append(todo, s)
+		}
+	}
+	defer r.closeLate(todo)()
+	for _, s := range todo {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if s.look = look; !r.isRemote(s) && (only == "" || s.name == only) && (forced || !r.current(s)) {
-			r.install(ctx, s, forced)
-		}
+		r.install(ctx, s, forced)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,7 +245,9 @@ func (r *Repository) forget(name string, m *model, look uint64, seen map[[2]stri
 			return false
 		}
 		if s.remote {
-			if s.live != nil && s.source.dir != "" {
+			if s.live == nil { // not brought back, and no folder says any more what it hides
+				s.closed = cmp.Or(s.closed, "it cannot be brought back: "+s.reason)
+			} else if s.source.dir != "" {
 				s.source = source{name: name, version: s.source.version, look: look}
 				s.closed, s.untold, s.pending, s.reason = "", "", "", ""
 			}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -112,13 +113,13 @@ func digestOfText(text []byte, err error) string {
 
 // rulesOf changes whenever what is said of a version's private fields does: the content of
 // its model.yaml, which a size and a time do not tell, or of those beside a version without.
-func rulesOf(s source, root string) string {
+func rulesOf(s source, beside func() string) string {
 	if !s.bare {
 		if said := digestOfText(readYAML(s.dir)); said != noRules {
 			return said
 		}
 	}
-	return noRules + "\n" + rulesBeside(filepath.Join(root, s.name))
+	return noRules + "\n" + beside()
 }
 
 // rulesBeside is that of all the model.yaml of a model.
@@ -186,7 +187,7 @@ func (r *Repository) unsure(s source, v *collector.ModelVersion, forced bool) bo
 	if !live || !less || forced {
 		return false
 	}
-	still := rulesOf(s, r.cfg.Dir) == s.rules // it may be in the making
+	still := rulesOf(s, func() string { return rulesBeside(filepath.Join(r.cfg.Dir, s.name)) }) == s.rules // it may be in the making
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)
@@ -255,5 +256,59 @@ func (r *Repository) saw(look uint64, unseen map[string]string) {
 			r.cfg.Log.Error("what cannot be read is not served, nor is anything imported under it: make it readable, and it opens by itself", "model", name, "error", why)
 		}
 	}
+	if len(unseen) > 0 {
+		r.private.Store(true) // what cannot be read may say so
+	}
 	r.looked, r.unseen = look, unseen
+}
+
+const beingRead = "its changed model.yaml is being put in force"
+
+// closeLate closes the live versions among those that are about to be loaded which may hide
+// more than they do, unless that is done within the time between two looks: models that are
+// long to load are no reason to go by older rules for longer. What it returns ends that.
+func (r *Repository) closeLate(todo []source) func() {
+	var late []source
+	for _, s := range todo {
+		r.mu.RLock()
+		have := r.slotOf(s.name, s.version)
+		var live *collector.ModelVersion
+		if have != nil && have.live != nil && have.source.rules != s.rules {
+			live = have.live.version
+		}
+		r.mu.RUnlock()
+		if live == nil {
+			continue
+		}
+		if cfg, err := s.parse(); r.untaken(s, cfg, live, unknownRules(err)) {
+			late = append(late, s)
+		}
+	}
+	if len(late) == 0 {
+		return func() {}
+	}
+	done := false // guarded by mu: the timer may be under way when it is stopped
+	timer := time.AfterFunc(r.cfg.Poll, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, s := range late {
+			if done {
+				return
+			}
+			if have := r.slotOf(s.name, s.version); have != nil && have.source.look < s.look && have.closed == "" {
+				have.closed = beingRead
+			}
+		}
+	})
+	return func() {
+		timer.Stop()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		done = true
+		for _, s := range late {
+			if have := r.slotOf(s.name, s.version); have != nil && have.closed == beingRead {
+				have.closed = ""
+			}
+		}
+	}
 }

@@ -3,10 +3,12 @@ package repository
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -313,5 +315,68 @@ func TestABrokenFileThatIsDeleted(t *testing.T) {
 			t.Errorf("%s is gone: %v", gone, err)
 		}
 		s.private(t, gone+" is gone", "made/1 town")
+	}
+}
+
+// TestALongLoadClosesMeanwhile what it is to hide more of.
+func TestALongLoadClosesMeanwhile(t *testing.T) {
+	s := newSaid(t, 5*time.Millisecond)
+	s.r.loading.Lock() // no version is loaded until this is given back
+	s.write(t, "m/1/model.yaml", "features: [{name: "+s.a+", private: drop}, {name: "+s.b+", private: drop}]\n")
+	within(t, "it is closed", func() bool {
+		_, err := s.r.Find("m", "1")
+		return errors.Is(err, collector.ErrNotReady) && strings.Contains(err.Error(), beingRead)
+	})
+	s.r.loading.Unlock()
+	within(t, "it is in force", func() bool {
+		v, err := s.r.Find("m", "1")
+		w, err2 := s.r.Find("m", "2")
+		return errors.Join(err, err2) == nil && len(privateOf(v)) == 2 && len(privateOf(w)) == 2
+	})
+}
+
+// TestWhatIsNotBroughtBackStaysClosed: an imported version without its key is not made anew
+// without its rules, also when its folder has gone.
+func TestWhatIsNotBroughtBackStaysClosed(t *testing.T) {
+	for _, gone := range []string{"", "made/1/model.yaml", "made"} {
+		s := &said{fixture: newFixture(t)}
+		s.write(t, "made/1/model.yaml", "features: [{name: town, private: hash}]\n")
+		var lost atomic.Bool
+		open := func() {
+			t.Helper()
+			r, err := Open(t.Context(), Config{Dir: s.dir, Store: s.store, Poll: time.Hour, Log: slog.New(slog.DiscardHandler), HashKey: func() ([]byte, error) {
+				if lost.Load() {
+					return nil, errors.New("no key today")
+				}
+				return []byte("a key of sixteen or more bytes"), nil
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(r.Close)
+			s.r = r
+		}
+		open()
+		if _, err := s.imports("made", "1"); err != nil {
+			t.Fatal(err)
+		}
+		lost.Store(true)
+		open()
+		s.private(t, "without a key", "made/1 closed")
+		if gone != "" {
+			if err := os.RemoveAll(filepath.Join(s.dir, filepath.FromSlash(gone))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.look(t)
+		if v, err := s.imports("made", "1"); !errors.Is(err, collector.ErrNotReady) {
+			t.Errorf("without %q: %v, %v", gone, privateOf(v), err)
+		}
+		lost.Store(false)
+		s.look(t)
+		s.private(t, "with its key", "made/1 town")
+		if !s.r.Private() {
+			t.Error("nothing is private")
+		}
 	}
 }

@@ -72,9 +72,15 @@ func scan(dir string) (*listing, error) {
 		}
 		l.versions(dir, e.Name())
 	}
+	besides := map[string]string{} // of each model read once, however many versions take it over
 	for i := range l.found {
 		s := &l.found[i]
-		s.rules = rulesOf(*s, dir)
+		s.rules = rulesOf(*s, func() string {
+			if _, ok := besides[s.name]; !ok {
+				besides[s.name] = rulesBeside(filepath.Join(dir, s.name))
+			}
+			return besides[s.name]
+		})
 		s.stamp = stamp(*s) + "private " + s.rules
 	}
 	// What is taken over is looked at before what takes it over.
