@@ -155,3 +155,34 @@ func TestHalfAloneIsAFailedPrediction(t *testing.T) {
 		t.Errorf("stored %+v", p)
 	}
 }
+
+// TestAHalfKeepsItsRules: a field that was private when the request came is not recorded
+// because the model.yaml hides less when the response does.
+func TestAHalfKeepsItsRules(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "prod.iris/1/model.yaml", "features: [{name: owner, private: drop}]\n")
+	r := startRig(t, testConfig(t, models))
+	half := func(kind, id, body string) {
+		t.Helper()
+		if status, answer := r.loggedEvent(t, kind, id, body, false); status != http.StatusOK {
+			t.Fatalf("%s of %s: %d %s", kind, id, status, answer)
+		}
+	}
+	owned := func(by string) string { return `{"instances":[{"width":1,"owner":"` + by + `"}]}` }
+	half("request", "first", owned("a"))
+	half("response", "first", `{"predictions":[1]}`)
+	half("request", "between", owned(canaryText))
+	place(t, models, "prod.iris/1/model.yaml", "{}\n")
+	r.post(t, "/v2/repository/models/prod.iris/load", "", nil)
+	half("response", "between", `{"predictions":[1]}`)
+	half("request", "after", owned("b"))
+	half("response", "after", `{"predictions":[1]}`)
+	r.stored(t)
+	for id, want := range map[string]any{"first": nil, "between": nil, "after": "b"} {
+		var p collector.StoredPrediction
+		r.get(t, "/api/v1/predictions/"+id, &p)
+		if got := p.Features["owner"]; got != want {
+			t.Errorf("%s: the owner is %v, want %v", id, got, want)
+		}
+	}
+}

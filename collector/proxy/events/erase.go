@@ -92,7 +92,7 @@ func (r *Room) half(p place) (*Half, error) {
 		return nil, err
 	}
 	out := &Half{ID: k.ID, Model: k.Model, Version: k.Version, Half: string(k.Half), Time: k.Time, TraceID: k.Trace, SpanID: k.Span, Since: k.Since}
-	if out.Rows, err = rowsOf(k.Half, k.Data, r.cfg.Names(k.Model, k.Version)); err != nil {
+	if out.Rows, err = r.rowsOf(k); err != nil {
 		out.Unreadable = true
 	}
 	return out, nil

@@ -587,3 +587,47 @@ func TestHeldPair(t *testing.T) {
 		t.Errorf("%d left, %v, %d files, %v", left, err, r.files(t), r.rec.rows)
 	}
 }
+
+// TestAHalfKeepsItsRules: what was private when a request came is not recorded in clear
+// because it no longer is when the response does, also after a restart and under other names.
+func TestAHalfKeepsItsRules(t *testing.T) {
+	policies := map[string]collector.Privacy{"plan": collector.PrivacyMask}
+	names := []string{"age", "plan"}
+	configure := func(c *Config) {
+		c.Private = func(string, string) map[string]collector.Privacy { return policies }
+		c.Names = func(string, string) []string { return names }
+	}
+	r := openRig(t, configure)
+	take := func(h half, id, data string) {
+		t.Helper()
+		if _, err := r.Take(t.Context(), event(h, id, "named", data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plan := func(id string) string { return string(r.rec.rows["named "+id].Features["plan"]) }
+	for _, id := range []string{"looser", "stricter", "same", "renamed"} {
+		take(request, id, `{"instances":[[41,"basic"]]}`)
+	}
+	r.Close()
+	r.reopen(t, configure)
+	take(response, "same", `{"predictions":[1]}`)
+	policies = map[string]collector.Privacy{"plan": collector.PrivacyDrop}
+	take(response, "stricter", `{"predictions":[1]}`)
+	for _, id := range []string{"same", "stricter"} { // the version itself hides it
+		if got := plan(id); got != `"basic"` {
+			t.Errorf("%s: %s", id, got)
+		}
+	}
+	policies = map[string]collector.Privacy{"plan": collector.PrivacyHash}
+	take(response, "looser", `{"predictions":[1]}`)
+	if got := plan("looser"); got != "null" {
+		t.Errorf("looser: %s", got)
+	}
+	policies, names = nil, []string{"plan", "other"}
+	take(response, "renamed", `{"predictions":[1]}`)
+	for name, v := range r.rec.rows["named renamed"].Features {
+		if string(v) == `"basic"` {
+			t.Errorf("renamed: %s is %s", name, v)
+		}
+	}
+}

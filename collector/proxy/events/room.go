@@ -36,6 +36,8 @@ type Config struct {
 	Record func(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error)
 	// Names are the features of a version, in their order; nil where it is not known.
 	Names func(model, version string) []string
+	// Private says what of a version's features is private now; nil means nothing ever is.
+	Private func(model, version string) map[string]collector.Privacy
 	// Wait is how long a half waits for the other; 0 means five minutes. GiveUp is
 	// how long one is kept that cannot be recorded alone, since no pair of its model
 	// has told yet what its rows are; 0 means a day.
@@ -54,6 +56,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
+	if c.Private == nil {
+		c.Private = func(string, string) map[string]collector.Privacy { return nil }
+	}
 	if c.Dir == "" || c.Key == nil || c.Record == nil || c.Names == nil {
 		return c, errors.New("configure events: Dir, Key, Record or Names is not set")
 	}
@@ -161,6 +166,34 @@ type kept struct {
 	Half    half      `json:"half"`
 	Since   time.Time `json:"since"`
 	Data    []byte    `json:"data"`
+	// Private is what was private of a request's features when it came, by the Names they
+	// had then: what was taken in under stricter rules is not recorded under others.
+	Private map[string]collector.Privacy `json:"private,omitempty"`
+	Names   []string                     `json:"names,omitempty"`
+}
+
+// rowsOf are the rows of a half, without what was private of it and is less so now.
+func (r *Room) rowsOf(k *kept) ([]row, error) {
+	names := k.Names
+	if len(k.Private) == 0 {
+		names = r.cfg.Names(k.Model, k.Version)
+	}
+	rows, err := rowsOf(k.Half, k.Data, names)
+	if err != nil || len(k.Private) == 0 {
+		return rows, err
+	}
+	now := r.cfg.Private(k.Model, k.Version)
+	for name, how := range k.Private {
+		if collector.Stricter(how, now[name]) == now[name] {
+			continue
+		}
+		for _, one := range rows {
+			if _, ok := one[name]; ok {
+				one[name] = json.RawMessage("null")
+			}
+		}
+	}
+	return rows, nil
 }
 
 // Open takes up the halves that wait in the folder. Pairs that a crash interrupted are
@@ -345,7 +378,12 @@ func (r *Room) read(e Event) (*kept, error) {
 	if part := strings.Split(x["traceparent"], "-"); len(part) >= 4 && len(part[1]) == 32 && len(part[2]) == 16 && strings.Trim(part[1]+part[2], "0123456789abcdef") == "" {
 		k.Trace, k.Span = part[1], part[2]
 	}
-	_, err := rowsOf(h, k.Data, r.cfg.Names(k.Model, k.Version))
+	if h == request {
+		if k.Private = r.cfg.Private(k.Model, k.Version); len(k.Private) > 0 {
+			k.Names = r.cfg.Names(k.Model, k.Version)
+		}
+	}
+	_, err := r.rowsOf(k)
 	return k, err
 }
 
@@ -377,16 +415,15 @@ func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 	if any == nil {
 		any = res
 	}
-	names := r.cfg.Names(any.Model, any.Version)
 	var features, outputs []row
 	var err error
 	if req != nil {
-		if features, err = rowsOf(request, req.Data, names); err != nil {
+		if features, err = r.rowsOf(req); err != nil {
 			return nil, err
 		}
 	}
 	if res != nil {
-		if outputs, err = rowsOf(response, res.Data, names); err != nil {
+		if outputs, err = r.rowsOf(res); err != nil {
 			return nil, err
 		}
 	}
