@@ -99,6 +99,16 @@ func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelC
 	if err != nil {
 		return collector.ModelConfig{}, err
 	}
+	for _, s := range sources {
+		now := digestOfText(readYAML(s.dir))
+		r.mu.RLock()
+		have := r.slotOf(s.name, s.version)
+		changing := have != nil && have.live != nil && have.source.rules != "" && have.source.rules != now
+		r.mu.RUnlock()
+		if changing {
+			return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has changed and is not in force yet", s.version)
+		}
+	}
 	return r.privateIn(sources, info)
 }
 

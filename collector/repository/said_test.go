@@ -380,3 +380,18 @@ func TestWhatIsNotBroughtBackStaysClosed(t *testing.T) {
 		}
 	}
 }
+
+// TestANewVersionBesideHalfAFile does not take over what hides less and was not found twice.
+func TestANewVersionBesideHalfAFile(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	s.write(t, "made/1/model.yaml", "task: binary\n")
+	for _, when := range []string{"before a look", "seen once"} {
+		if v, err := s.imports("made", "2"); !errors.Is(err, collector.ErrNotReady) {
+			t.Errorf("%s: %v, %v", when, privateOf(v), err)
+		}
+		s.look(t)
+	}
+	if v, err := s.imports("made", "2"); err != nil || len(privateOf(v)) > 0 {
+		t.Errorf("seen twice: %v, %v", privateOf(v), err)
+	}
+}
