@@ -10,8 +10,10 @@ import (
 
 	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/proxy"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
@@ -178,7 +180,14 @@ func (m *monitor) fileReference(ctx context.Context, v *collector.ModelVersion) 
 	if time.Now().Before(m.retry[v.Digest]) {
 		return m.waiting[v.Digest]
 	}
-	ref, err := repository.ReferenceOf(ctx, v, v.Config.Reference)
+	asked := *v
+	if v.Config.PrivateFeature() != "" {
+		asked.Predict = func(ctx context.Context, in engine.Values, outputs []string) (engine.Values, error) {
+			out, err := v.Predict(ctx, in, outputs)
+			return out, proxy.Recorded(err) // the upstream may repeat a row, and this is logged
+		}
+	}
+	ref, err := repository.ReferenceOf(ctx, &asked, v.Config.Reference)
 	if err != nil {
 		m.retry[v.Digest], m.waiting[v.Digest] = time.Now().Add(referenceRetry), err
 		return err

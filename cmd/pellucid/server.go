@@ -325,15 +325,24 @@ func (s *server) startModels(ctx context.Context) error {
 		dir = ""
 	}
 	var remote []string
+	configs := map[string]collector.ModelConfig{}
 	for _, u := range s.cfg.Upstreams {
 		remote = append(remote, u.Name)
+		cfg, err := u.Config()
+		if err == nil {
+			err = s.cfg.keysNamed(&cfg)
+		}
+		if err != nil {
+			return usage(fmt.Errorf("upstream %q: %w", u.Name, err))
+		}
+		configs[u.Name] = cfg
 	}
 	rules, err := collector.ParsePrivateRules(s.cfg.Capture.Private)
 	if err != nil {
 		return usage(bad("capture.private", "%w", err))
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: remote, HashKey: s.cfg.hashKey(),
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: remote, RemoteConfig: configs, HashKey: s.cfg.hashKey(),
 		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {

@@ -107,6 +107,15 @@ func Failure(err error) (status int, message string, retryAfter int) {
 	return f.status, f.message, f.retryAfter
 }
 
+// Recorded is err as it may be stored and logged: what it repeats of a request, or an
+// upstream's answer, is left out.
+func Recorded(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(asFailure(err).recorded())
+}
+
 // callersFault returns the status of an error that the request itself caused,
 // or 0.
 func callersFault(err error) int {

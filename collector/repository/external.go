@@ -42,6 +42,9 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	if err == nil {
 		return v, nil
 	}
+	if v := r.elsewhere(name, version); v != nil {
+		return v, nil
+	}
 	if version == "" {
 		version = "1"
 	}
@@ -53,6 +56,9 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	if v, again := r.Find(name, version); again == nil {
 		return v, nil
 	}
+	if v := r.elsewhere(name, version); v != nil {
+		return v, nil
+	}
 	r.mu.RLock()
 	s := r.slotOf(name, version)
 	why := r.unseenBy(name)
@@ -62,6 +68,9 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	if s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
 		return nil, err // it is on disk and did not load: that is to be mended first
+	}
+	if s != nil && s.source.dir == "" {
+		s = nil // known by its predictions only: nothing of it is on disk
 	}
 	if s == nil {
 		// Its folder may have come since the models were last looked at.
@@ -92,8 +101,27 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	return r.addExternal(kept, true)
 }
 
+// elsewhere returns the version of an unloaded model whose predictions are made elsewhere,
+// the highest where version is empty, or nil: unloading stops the answers of this server,
+// not what is told of others, and what was private in a version stays so.
+func (r *Repository) elsewhere(name, version string) *collector.ModelVersion {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m := r.models[name]
+	if m == nil || !m.unloaded || r.unseenBy(name) != "" {
+		return nil
+	}
+	for _, s := range m.versions {
+		if s.remote && s.live != nil && s.closed == "" && (version == "" || s.source.version == version) {
+			return s.live.version
+		}
+	}
+	return nil
+}
+
 // inherited is what a version without a folder takes over from those of its model that
-// have one: which features are private. A new version must not bring them into the open.
+// have one, and from the configuration of an upstream of that name: which features are
+// private. A new version must not bring them into the open.
 func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelConfig, error) {
 	sources, err := r.beside(name)
 	if err != nil {
@@ -109,7 +137,11 @@ func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelC
 			return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has changed and is not in force yet", s.version)
 		}
 	}
-	return r.privateIn(sources, info)
+	out, err := r.privateIn(sources, info)
+	if cfg, ok := r.cfg.RemoteConfig[name]; ok && err == nil {
+		takePrivate(&out, cfg, info)
+	}
+	return out, err
 }
 
 // newFolder is the slot of a version whose folder has a model.yaml that was not seen yet,

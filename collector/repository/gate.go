@@ -17,7 +17,12 @@ func (r *Repository) gate(ctx context.Context, s source, v *collector.ModelVersi
 	if s.bare {
 		return nil
 	}
-	if err := golden.Check(ctx, v.Model, s.dir); err != nil {
+	err := golden.Check(ctx, v.Model, s.dir)
+	var m *golden.Mismatch
+	if errors.As(err, &m) && v.Config.PrivateFeature() != "" {
+		return fmt.Errorf("%w: %s", errGate, m.Place()) // an output may repeat a private input
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", errGate, err)
 	}
 	return nil

@@ -95,18 +95,24 @@ func (r *Repository) privateIn(sources []source, info *engine.Info) (collector.M
 		if err != nil {
 			return out, err
 		}
-		for _, f := range cfg.Features {
-			name, ok := featureHere(f.Name, cfg, info)
-			known := slices.ContainsFunc(out.Features, func(o collector.FeatureConfig) bool { return o.Name == name })
-			if f.Private != collector.PrivacyNone && ok && !known {
-				out.Features = append(out.Features, collector.FeatureConfig{Name: name, Private: f.Private})
-			}
-		}
-		if name, ok := featureHere(cfg.Subject, cfg, info); ok && out.Subject == "" {
-			out.Subject = name
-		}
+		takePrivate(&out, cfg, info)
 	}
 	return out, nil
+}
+
+// takePrivate adds to out what cfg says is private of the features of info that out does
+// not speak of.
+func takePrivate(out *collector.ModelConfig, cfg collector.ModelConfig, info *engine.Info) {
+	for _, f := range cfg.Features {
+		name, ok := featureHere(f.Name, cfg, info)
+		known := slices.ContainsFunc(out.Features, func(o collector.FeatureConfig) bool { return o.Name == name })
+		if f.Private != collector.PrivacyNone && ok && !known {
+			out.Features = append(out.Features, collector.FeatureConfig{Name: name, Private: f.Private})
+		}
+	}
+	if name, ok := featureHere(cfg.Subject, cfg, info); ok && out.Subject == "" {
+		out.Subject = name
+	}
 }
 
 // featureHere is what a feature of a configuration is called in a version: the same, or,

@@ -56,6 +56,9 @@ type Config struct {
 	// Remote are the names that upstreams answer for: AddRemote brings their
 	// versions, and what Dir has under these names is left alone.
 	Remote []string
+	// RemoteConfig is what is configured of them: a version of such a name whose
+	// predictions are made elsewhere has the same private features.
+	RemoteConfig map[string]collector.ModelConfig
 	// Live is told of every version that became live; nil means nobody.
 	Live func(*collector.ModelVersion)
 }

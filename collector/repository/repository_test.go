@@ -276,6 +276,16 @@ func TestGoldenDataGates(t *testing.T) {
 		t.Fatalf("the model answers with %v, %v", v, err)
 	}
 	f.answers(t, v)
+	// An output may repeat a private input: where the value is, not what it is.
+	f.model(t, "m/4")
+	f.golden(t, "m/4", 0.1)
+	f.write(t, "m/4/model.yaml", "features: [{name: "+v.Info.Features[0].Name+", private: drop}]\n")
+	if err := r.Load(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(r, "m", "4"); s.State != "UNAVAILABLE" || !strings.Contains(s.Reason, "is not what is expected") {
+		t.Errorf("with a private feature: %+v", s)
+	}
 }
 
 func TestPathsOutsideAreRefused(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // road is where this process sends its spans: export takes a batch there, close
@@ -32,7 +34,10 @@ func newRoad(ctx context.Context, cfg Config) (road, error) {
 		if err != nil {
 			return road{}, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
 		}
-		return road{export: e.ExportSpans, close: e.Shutdown}, nil
+		export := func(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+			return e.ExportSpans(ctx, stateless(spans))
+		}
+		return road{export: export, close: e.Shutdown}, nil
 	}
 	if cfg.WriteSpans == nil {
 		return road{}, nil
@@ -45,6 +50,37 @@ func newRoad(ctx context.Context, cfg Config) (road, error) {
 		return cfg.WriteSpans(ctx, rows)
 	}
 	return road{export: export, close: func(context.Context) error { return nil }, retryFor: cfg.RetryFor}, nil
+}
+
+// statelessSpan is a span without the trace state of whoever called: that is passed on
+// to upstreams, and is anybody's text, which is not recorded.
+type statelessSpan struct{ sdktrace.ReadOnlySpan }
+
+// SpanContext returns the span's context without a trace state.
+func (s statelessSpan) SpanContext() trace.SpanContext {
+	return s.ReadOnlySpan.SpanContext().WithTraceState(trace.TraceState{})
+}
+
+// Parent returns the parent's context without a trace state.
+func (s statelessSpan) Parent() trace.SpanContext {
+	return s.ReadOnlySpan.Parent().WithTraceState(trace.TraceState{})
+}
+
+// Links returns the links without trace states.
+func (s statelessSpan) Links() []sdktrace.Link {
+	out := slices.Clone(s.ReadOnlySpan.Links())
+	for i := range out {
+		out[i].SpanContext = out[i].SpanContext.WithTraceState(trace.TraceState{})
+	}
+	return out
+}
+
+func stateless(spans []sdktrace.ReadOnlySpan) []sdktrace.ReadOnlySpan {
+	out := make([]sdktrace.ReadOnlySpan, len(spans))
+	for i, s := range spans {
+		out[i] = statelessSpan{s}
+	}
+	return out
 }
 
 // parseEndpoint reads an address; one without a scheme is gRPC's.

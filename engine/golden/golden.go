@@ -131,6 +131,19 @@ func named(specs []engine.Spec, name string) bool {
 	return false
 }
 
+// Mismatch is a value that differs.
+type Mismatch struct {
+	Element   int
+	Got, Want string
+}
+
+func (m *Mismatch) Error() string {
+	return fmt.Sprintf("element %d is %s, expected %s", m.Element, m.Got, m.Want)
+}
+
+// Place says where, without the values.
+func (m *Mismatch) Place() string { return fmt.Sprintf("element %d is not what is expected", m.Element) }
+
 // Compare reports how got differs from want, or nil.
 func Compare(got, want *engine.Tensor) error {
 	if fmt.Sprint(got.Shape()) != fmt.Sprint(want.Shape()) {
@@ -148,7 +161,7 @@ func Compare(got, want *engine.Tensor) error {
 		g, w := engine.Data[string](got), engine.Data[string](want)
 		for i := range w {
 			if g[i] != w[i] {
-				return fmt.Errorf("element %d is %s, expected %s", i, quote(g[i]), quote(w[i]))
+				return &Mismatch{i, quote(g[i]), quote(w[i])}
 			}
 		}
 		return nil
@@ -162,7 +175,7 @@ func Compare(got, want *engine.Tensor) error {
 	for i := range w {
 		same := g[i] == w[i] || math.IsNaN(g[i]) && math.IsNaN(w[i])
 		if !same && !(math.Abs(g[i]-w[i]) <= tol*max(1, math.Abs(w[i]))) {
-			return fmt.Errorf("element %d is %g, expected %g", i, g[i], w[i])
+			return &Mismatch{i, fmt.Sprintf("%g", g[i]), fmt.Sprintf("%g", w[i])}
 		}
 	}
 	return nil

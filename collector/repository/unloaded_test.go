@@ -1,0 +1,81 @@
+package repository
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// TestImportsOfAnUnloadedModelStayPrivate: unloading stops answers. What is told of other
+// versions is recorded by the same rules, the first time and every time after.
+func TestImportsOfAnUnloadedModelStayPrivate(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	info := &engine.Info{Outputs: saidInfo.Outputs}
+	for _, name := range []string{s.a, s.b} {
+		info.Features = append(info.Features, engine.Feature{Name: name})
+		info.Inputs = append(info.Inputs, engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1}})
+	}
+	before, err := s.r.External("m", "3", func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"m", "made"} {
+		if err := s.r.Unload(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(when string) {
+		t.Helper()
+		for _, version := range []string{"3", "4", "4", "3", "", "4"} {
+			v, err := s.r.External("m", version, func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+			if err != nil || v.Config.PrivateFeature() != s.a || version == "3" && v.Digest != before.Digest {
+				t.Errorf("%s, version %q: %+v, %v", when, version, v, err)
+			}
+		}
+		for _, version := range []string{"1", "1", "2", "2"} {
+			if v, err := s.imports("made", version); err != nil || v.Config.PrivateFeature() != "town" {
+				t.Errorf("%s, version %q of one that is only imported: %+v, %v", when, version, v, err)
+			}
+		}
+		if v, err := s.r.External("m", "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil }); err == nil && when == "unloaded" {
+			t.Errorf("a served version that is unloaded takes imports: %+v", v)
+		}
+	}
+	check("unloaded")
+	for _, name := range []string{"m", "made"} {
+		if err := s.r.Load(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("loaded again")
+	s.r.Close()
+	s.r = s.open(t, time.Hour)
+	check("after a restart")
+}
+
+// TestImportsOfAnUpstreamsNameStayPrivate: what is configured of an upstream holds for
+// every version of its name, also while it cannot be reached.
+func TestImportsOfAnUpstreamsNameStayPrivate(t *testing.T) {
+	f := newFixture(t)
+	cfg := collector.ModelConfig{Features: []collector.FeatureConfig{{Name: "town", Private: collector.PrivacyDrop}, {Name: "elsewhere", Private: collector.PrivacyMask}}}
+	r, err := Open(t.Context(), Config{
+		Dir: f.dir, Store: f.store, Poll: time.Hour, Log: slog.New(slog.DiscardHandler),
+		Remote: []string{"up"}, RemoteConfig: map[string]collector.ModelConfig{"up": cfg},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	for _, version := range []string{"7", "7", "", "1", "8"} {
+		v, err := r.External("up", version, func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil })
+		if err != nil || v.Config.PrivateFeature() != "town" || !r.Private() {
+			t.Errorf("version %q: %+v, %v", version, v, err)
+		}
+	}
+	if v, err := r.External("other", "1", func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil }); err != nil || v.Config.PrivateFeature() != "" {
+		t.Errorf("another name: %+v, %v", v, err)
+	}
+}
