@@ -26,6 +26,8 @@ const (
 	// provisionalRows and provisionalSpan are what a provisional reference needs
 	// at least, whichever comes later.
 	provisionalRows = 1000
+	// windowRows is what a window that somebody named needs: ten for each of ten bins.
+	windowRows = 100
 	provisionalSpan = 24 * time.Hour
 	// windowQuiet is how long a window of a reference must have got no row once event time
 	// is past it, windowOpen before that.
@@ -222,7 +224,10 @@ func (m *monitor) provisional(ctx context.Context, v *collector.ModelVersion, ma
 	if err != nil {
 		return err
 	}
-	if len(list) < provisionalRows {
+	if v.Config.ReferenceFrom != "" && len(list) < windowRows {
+		return fmt.Errorf("the window that model.yaml names has %d rows with features: a reference takes %d", len(list), windowRows)
+	}
+	if v.Config.ReferenceFrom == "" && len(list) < provisionalRows {
 		return nil
 	}
 	source := fmt.Sprintf("stored predictions from %s to %s", q.From.Format(time.RFC3339), q.To.Format(time.RFC3339))

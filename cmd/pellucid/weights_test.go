@@ -112,6 +112,33 @@ func roundedValue(v any) any {
 	return v
 }
 
+// TestASmallWindowIsAReference: somebody named it. One of too few rows is told of.
+func TestASmallWindowIsAReference(t *testing.T) {
+	models := t.TempDir()
+	for _, m := range []string{"enough", "few"} {
+		place(t, models, m+"/1/model.yaml", "task: regression\nreference: {from: 2024-04-01T00:00:00Z, to: 2024-05-01T00:00:00Z}\n")
+	}
+	r := startRig(t, testConfig(t, models))
+	for m, n := range map[string]int{"enough": windowRows, "few": windowRows - 1} {
+		rows := make([]string, n+1)
+		for i := range rows {
+			at := fmt.Sprintf("2024-04-%02dT00:00:00Z", 1+i%28)
+			if i == n {
+				at = "2024-06-01T00:00:00Z" // event time is past the window
+			}
+			rows[i] = fmt.Sprintf(`{"id":"%d","model":%q,"version":"1","time":%q,"features":{"x":%d},"outputs":{"y":%d}}`, i, m, at, i%40, i%7)
+		}
+		r.post(t, "/api/v1/predictions", "["+strings.Join(rows, ",")+"]", nil)
+	}
+	until(t, "the reference, and why there is none", func() bool {
+		v, err := r.models.Find("enough", "1")
+		return err == nil && v.Reference() != nil && strings.Contains(r.log.String(), "has 99 rows with features: a reference takes 100")
+	})
+	if v, err := r.models.Find("few", "1"); err != nil || v.Reference() != nil {
+		t.Errorf("%v, %v", v, err)
+	}
+}
+
 // TestAWindowedReferenceWaits for all of its window: what is still being sent is not
 // frozen at what has come so far. The rows come by the command, with their weights.
 func TestAWindowedReferenceWaits(t *testing.T) {

@@ -142,7 +142,9 @@ func (m *Mismatch) Error() string {
 }
 
 // Place says where, without the values.
-func (m *Mismatch) Place() string { return fmt.Sprintf("element %d is not what is expected", m.Element) }
+func (m *Mismatch) Place() string {
+	return fmt.Sprintf("element %d is not what is expected", m.Element)
+}
 
 // Compare reports how got differs from want, or nil.
 func Compare(got, want *engine.Tensor) error {
