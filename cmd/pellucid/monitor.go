@@ -27,7 +27,7 @@ const (
 	// at least, whichever comes later.
 	provisionalRows = 1000
 	// windowRows is what a window that somebody named needs: ten for each of ten bins.
-	windowRows = 100
+	windowRows      = 100
 	provisionalSpan = 24 * time.Hour
 	// windowQuiet is how long a window of a reference must have got no row once event time
 	// is past it, windowOpen before that.

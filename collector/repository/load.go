@@ -300,18 +300,23 @@ func leftOut(s source, cfg collector.ModelConfig, m engine.Model) func(rel strin
 }
 
 // manifest lists the files a version's digest covers, with their digests, in
-// order: everything but the golden data, hidden files and what is left out.
+// order: everything but the golden data, hidden files and what is left out. A link to a
+// file is that file.
 func manifest(s source, leave func(rel string) bool) ([]string, error) {
 	if s.bare {
 		sum, err := fileDigest(filepath.Join(s.dir, s.file))
 		return []string{"model" + filepath.Ext(s.file) + " " + sum}, err
 	}
 	var lines []string
-	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+	root, err := filepath.EvalSymlinks(s.dir) // a walk does not go through a link
+	if err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(s.dir, path)
+		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
@@ -326,7 +331,7 @@ func manifest(s source, leave func(rel string) bool) ([]string, error) {
 			lines = append(lines, rel+" "+digestOfText(s.text, nil))
 			return nil
 		}
-		if !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") || leave(rel) {
+		if strings.HasPrefix(d.Name(), ".") || leave(rel) || !isFile(path, d) {
 			return nil
 		}
 		sum, err := fileDigest(path)
@@ -335,6 +340,16 @@ func manifest(s source, leave func(rel string) bool) ([]string, error) {
 	})
 	slices.Sort(lines)
 	return lines, err
+}
+
+// isFile reports whether an entry is a regular file, or a link to one, as deployments and
+// mounted volumes have them.
+func isFile(path string, d fs.DirEntry) bool {
+	if d.Type()&fs.ModeSymlink == 0 {
+		return d.Type().IsRegular()
+	}
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // sizeOf adds up the files of a version. One that has gone meanwhile counts nothing:
