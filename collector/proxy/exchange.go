@@ -34,8 +34,8 @@ type exchange struct {
 }
 
 // version builds the record of a model out of its description. Its digest is
-// that of the description, the server's and ours: what the model computes cannot
-// be known from here.
+// that of the description, the server's and ours, and of our name for it: what the model
+// computes cannot be known from here, and two that are described alike are two models.
 func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine.Info) (*collector.ModelVersion, error) {
 	cfg := u.cfg.Config
 	if u.cfg.Protect != nil {
@@ -50,11 +50,11 @@ func (u *Upstream) version(version string, meta *oip.ModelMetadata, info *engine
 	described := *meta
 	described.Versions = nil
 	canonical, err := json.Marshal(struct {
-		Version, Schema string
-		Task            engine.Task
-		Classes         []string
+		Upstream, Version, Schema string
+		Task                      engine.Task
+		Classes                   []string
 		oip.ModelMetadata
-	}{version, schema.ID, info.Task, info.Classes, described})
+	}{u.cfg.Name, version, schema.ID, info.Task, info.Classes, described})
 	if err != nil {
 		return nil, fmt.Errorf("digest its metadata: %w", err)
 	}

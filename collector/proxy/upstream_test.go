@@ -36,6 +36,26 @@ func front(t testing.TB, u *Upstream) *rig {
 	return newRig(t, func(c *Config) { c.Upstreams = []*Upstream{u} })
 }
 
+// TestUpstreamsAlikeAreTwoModels: a champion and a challenger are described alike. They
+// share no digest, by which references and what is stored are found.
+func TestUpstreamsAlikeAreTwoModels(t *testing.T) {
+	base := listen(t, newRig(t, nil).e)
+	one := upstreamTo(t, base, func(c *UpstreamConfig) { c.Name = "champion" })
+	two := upstreamTo(t, base, func(c *UpstreamConfig) { c.Name = "challenger" })
+	again := upstreamTo(t, base, func(c *UpstreamConfig) { c.Name = "champion" })
+	var digests []string
+	for _, u := range []*Upstream{one, two, again} {
+		sv, err := u.describe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, sv.version.Digest)
+	}
+	if digests[0] == digests[1] || digests[0] != digests[2] {
+		t.Errorf("champion, challenger and champion again: %v", digests)
+	}
+}
+
 // TestUpstreamIsThisServer puts one server before another, over the wire.
 func TestUpstreamIsThisServer(t *testing.T) {
 	back := newRig(t, nil)
