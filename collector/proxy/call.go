@@ -105,10 +105,30 @@ func (s *Server) call(c echo.Context, route collector.Route, model, version stri
 		k.body, err = s.readBody(c)
 	}
 	if err == nil {
+		err = k.again(model, version)
+	}
+	if err == nil {
 		err = k.admit(answer)
 	}
 	k.drop()
 	k.end(err)
+	return nil
+}
+
+// again looks the version up once more when the body is there: what is private in it may
+// have changed while somebody sent slowly.
+func (k *call) again(model, version string) error {
+	v, err := k.s.find(k.c.Request().Context(), model, version)
+	if err != nil {
+		k.v = nil
+		return err
+	}
+	if v != k.v {
+		k.v = v
+		if k.span.IsRecording() {
+			k.span.SetAttributes(k.modelAttributes()...)
+		}
+	}
 	return nil
 }
 

@@ -187,7 +187,7 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 			return nil, err
 		}
 	}
-	r.AddRemote(v)
+	r.addRemote(&held{version: v, elsewhere: true})
 	return v, nil
 }
 
@@ -368,7 +368,7 @@ func (r *Repository) redeclare(s source, cfg collector.ModelConfig, forced bool)
 	if err := r.keepExternal(kept, v.Digest); err != nil {
 		return false, err
 	}
-	r.AddRemote(v)
+	r.addRemote(&held{version: v, elsewhere: true})
 	r.cfg.Log.Info("a model.yaml is in force", "model", s.name, "version", s.version, "private", privateFields(v))
 	return false, nil
 }

@@ -32,7 +32,9 @@ type held struct {
 	// inherited is the model.yaml that stands for what it took over, if anything.
 	inherited []byte
 	// bytes is the size of its model's files, by which memory is bounded.
-	bytes     int64
+	bytes int64
+	// elsewhere is set where its predictions are made elsewhere and imported.
+	elsewhere bool
 	reference atomic.Pointer[stats.Reference]
 }
 

@@ -412,8 +412,10 @@ func (r *Repository) put(s source, h *held, reason string) {
 // AddRemote makes a version known whose model is not here: an upstream's, under a
 // name of Config.Remote, or one whose predictions are imported. It is listed,
 // found and watched like those on disk. v must not be in use yet.
-func (r *Repository) AddRemote(v *collector.ModelVersion) {
-	h := &held{version: v}
+func (r *Repository) AddRemote(v *collector.ModelVersion) { r.addRemote(&held{version: v}) }
+
+func (r *Repository) addRemote(h *held) {
+	v := h.version
 	if v.Config.PrivateFeature() != "" {
 		r.private.Store(true)
 	}
@@ -436,8 +438,27 @@ func (r *Repository) AddRemote(v *collector.ModelVersion) {
 	r.cfg.Live(v)
 }
 
+// inTurn are the versions in the order in which they are asked for one that answers.
+func (m *model) inTurn(version string) []*slot {
+	made := func(s *slot) bool { return s.live != nil && s.live.elsewhere }
+	if version != "" || !slices.ContainsFunc(m.versions, made) {
+		return m.versions
+	}
+	out := slices.Clone(m.versions)
+	slices.SortStableFunc(out, func(a, b *slot) int { return cmp.Compare(btoi(made(a)), btoi(made(b))) })
+	return out
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Find returns a live version: the named one, or the highest when version is
-// empty. The error wraps collector.ErrNotFound or collector.ErrNotReady.
+// empty; those whose predictions are made elsewhere come after all that answer, or would.
+// The error wraps collector.ErrNotFound or collector.ErrNotReady.
 func (r *Repository) Find(name, version string) (*collector.ModelVersion, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -451,7 +472,7 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 	if m.unloaded {
 		return nil, fmt.Errorf("model %q is unloaded: %w", name, collector.ErrNotReady)
 	}
-	for _, s := range m.versions {
+	for _, s := range m.inTurn(version) {
 		if version != "" && s.source.version != version {
 			continue
 		}

@@ -56,6 +56,34 @@ func TestImportsOfAnUnloadedModelStayPrivate(t *testing.T) {
 	check("after a restart")
 }
 
+// TestAnImportIsNotWhatAnswers: a version that only imports know of does not take the
+// place of one that is served, whatever it is called.
+func TestAnImportIsNotWhatAnswers(t *testing.T) {
+	f := newFixture(t)
+	f.model(t, "m/1")
+	r := f.open(t, time.Hour)
+	describe := func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil }
+	for _, version := range []string{"9", "0"} {
+		if v, err := r.External("m", version, describe); err != nil || v.Version != version {
+			t.Fatal(v, err)
+		}
+	}
+	if v, err := r.Find("m", ""); err != nil || v.Version != "1" || v.Model == nil {
+		t.Errorf("what answers is %+v, %v", v, err)
+	}
+	if v, err := r.Find("m", "9"); err != nil || v.Version != "9" {
+		t.Errorf("version 9: %+v, %v", v, err)
+	}
+	for _, version := range []string{"2", "10"} {
+		if _, err := r.External("only", version, describe); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, err := r.Find("only", ""); err != nil || v.Version != "10" {
+		t.Errorf("of imports alone: %+v, %v", v, err)
+	}
+}
+
 // TestImportsOfAnUpstreamsNameStayPrivate: what is configured of an upstream holds for
 // every version of its name, also while it cannot be reached.
 func TestImportsOfAnUpstreamsNameStayPrivate(t *testing.T) {
