@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -324,7 +323,8 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 			p.Scores, p.Decided = scores, decided
 		}
 	}
-	withoutInputs(v, in, p.Outputs.Str)
+	collector.WithoutInputs(v, in, p.Outputs.Str)
+	collector.WithoutInputs(v, in, p.Decided) // what was decided is made of an output
 	c.redactColumn(schema.Outputs, p.Outputs.Str, p.Rows)
 	c.redactColumn(nil, p.Decided, len(p.Decided))
 	c.sample(p, v, schema)
@@ -460,52 +460,6 @@ func (c *Capturer) redactColumn(fields []collector.Field, texts []string, rows i
 		}
 	}
 	return any
-}
-
-// withoutInputs takes out of the texts of outputs what they repeat of private features: a
-// model that writes often says again what it was asked. The names of classes stay.
-func withoutInputs(v *collector.ModelVersion, in engine.Values, texts []string) {
-	written := func(s string) bool {
-		return s != "" && !slices.Contains(v.Config.Classes, s) && (v.Info == nil || !slices.Contains(v.Info.Classes, s))
-	}
-	if !slices.ContainsFunc(texts, written) {
-		return
-	}
-	x := collector.NewScrubber(nil, privateTexts(v.Schema.Features, in))
-	for i, s := range texts {
-		if written(s) {
-			texts[i] = x.Long(s)
-		}
-	}
-}
-
-// privateTexts are the values of private features as text.
-func privateTexts(fields []collector.Field, in engine.Values) []string {
-	var out []string
-	for i := range fields {
-		if fields[i].Private == collector.PrivacyNone {
-			continue
-		}
-		for _, named := range in {
-			step, at := 1, 0
-			if named.Name != fields[i].Name {
-				if len(in) > 1 || named.Tensor.RowLen() != len(fields) {
-					continue
-				}
-				step, at = len(fields), i // a column of the one matrix
-			}
-			if named.Tensor.DType() == engine.String {
-				for all := engine.Data[string](named.Tensor); at < len(all); at += step {
-					out = append(out, all[at])
-				}
-			} else if all, ok := named.Tensor.Float64s(); ok {
-				for ; at < len(all); at += step {
-					out = append(out, strconv.FormatFloat(all[at], 'g', -1, 64))
-				}
-			}
-		}
-	}
-	return out
 }
 
 // requestBytes is what the inputs of a request take. Dropped columns count too:

@@ -159,6 +159,7 @@ func BuildReference(ctx context.Context, v *collector.ModelVersion, rows engine.
 			return nil, fmt.Errorf("run the model over the reference: %w", err)
 		}
 		s, d := collector.Scores(v.Info, out)
+		collector.WithoutInputs(v, part, d)
 		scores, decided = append(scores, s...), append(decided, d...)
 	}
 	open, _ := v.Unsealed()

@@ -1,0 +1,54 @@
+package collector
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// WithoutInputs takes out of the texts of outputs what they repeat of private features: a
+// model that writes often says again what it was asked. The names of classes stay.
+func WithoutInputs(v *ModelVersion, in engine.Values, texts []string) {
+	written := func(s string) bool {
+		return s != "" && !slices.Contains(v.Config.Classes, s) && (v.Info == nil || !slices.Contains(v.Info.Classes, s))
+	}
+	if !slices.ContainsFunc(texts, written) {
+		return
+	}
+	x := NewScrubber(nil, privateTexts(v.Schema.Features, in))
+	for i, s := range texts {
+		if written(s) {
+			texts[i] = x.Long(s)
+		}
+	}
+}
+
+// privateTexts are the values of private features as text.
+func privateTexts(fields []Field, in engine.Values) []string {
+	var out []string
+	for i := range fields {
+		if fields[i].Private == PrivacyNone {
+			continue
+		}
+		for _, named := range in {
+			step, at := 1, 0
+			if named.Name != fields[i].Name {
+				if len(in) > 1 || named.Tensor.RowLen() != len(fields) {
+					continue
+				}
+				step, at = len(fields), i // a column of the one matrix
+			}
+			if named.Tensor.DType() == engine.String {
+				for all := engine.Data[string](named.Tensor); at < len(all); at += step {
+					out = append(out, all[at])
+				}
+			} else if all, ok := named.Tensor.Float64s(); ok {
+				for ; at < len(all); at += step {
+					out = append(out, strconv.FormatFloat(all[at], 'g', -1, 64))
+				}
+			}
+		}
+	}
+	return out
+}
