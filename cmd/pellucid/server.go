@@ -324,32 +324,23 @@ func (s *server) startModels(ctx context.Context) error {
 		s.log.Warn("there is no models folder: nothing is served from disk", "models", dir)
 		dir = ""
 	}
-	var remote []string
-	configs := map[string]collector.ModelConfig{}
-	for _, u := range s.cfg.Upstreams {
-		remote = append(remote, u.Name)
-		cfg, err := u.Config()
-		if err == nil {
-			err = s.cfg.keysNamed(&cfg)
-		}
-		if err != nil {
-			return usage(fmt.Errorf("upstream %q: %w", u.Name, err))
-		}
-		configs[u.Name] = cfg
+	upstreams, err := s.upstreamConfigs()
+	if err != nil {
+		return err
 	}
 	rules, err := collector.ParsePrivateRules(s.cfg.Capture.Private)
 	if err != nil {
 		return usage(bad("capture.private", "%w", err))
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: remote, RemoteConfig: configs, HashKey: s.cfg.hashKey(),
+		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
 		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {
 		return err
 	}
 	s.onStop("models", func(context.Context) error { s.models.Close(); return nil })
-	if err := s.startUpstreams(); err != nil {
+	if err := s.startUpstreams(upstreams); err != nil {
 		return err
 	}
 	s.explainer, err = explain.New(explain.Config{Engine: "pellucid " + build()})
@@ -368,9 +359,9 @@ func (s *server) warnOfPrivate(rules []collector.PrivateRule) {
 	}
 }
 
-// startUpstreams has each upstream described in the background; none of them
-// needs to be there.
-func (s *server) startUpstreams() error {
+// upstreamConfigs is what is configured of each upstream, by its name.
+func (s *server) upstreamConfigs() (map[string]collector.ModelConfig, error) {
+	out := map[string]collector.ModelConfig{}
 	for _, u := range s.cfg.Upstreams {
 		cfg, err := u.Config()
 		if err == nil {
@@ -380,8 +371,18 @@ func (s *server) startUpstreams() error {
 			err = errors.New("background and keep_rows mean nothing for an upstream: its model is not here to be explained")
 		}
 		if err != nil {
-			return usage(fmt.Errorf("upstream %q: %w", u.Name, err))
+			return nil, usage(fmt.Errorf("upstream %q: %w", u.Name, err))
 		}
+		out[u.Name] = cfg
+	}
+	return out, nil
+}
+
+// startUpstreams has each upstream described in the background; none of them
+// needs to be there.
+func (s *server) startUpstreams(configs map[string]collector.ModelConfig) error {
+	for _, u := range s.cfg.Upstreams {
+		cfg := configs[u.Name]
 		s.privateUpstream = s.privateUpstream || cfg.PrivateFeature() != ""
 		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
 			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout), Retries: u.Retries,

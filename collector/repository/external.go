@@ -38,11 +38,8 @@ type keptExternal struct {
 // that lies in its folder, if one does. Of an empty version it is the highest, or
 // "1". Errors are of collector.ErrNotReady, collector.ErrRefused, or describe's.
 func (r *Repository) External(name, version string, describe func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error) {
-	v, err := r.Find(name, version)
+	v, err := r.recorded(name, version)
 	if err == nil {
-		return v, nil
-	}
-	if v := r.elsewhere(name, version); v != nil {
 		return v, nil
 	}
 	if version == "" {
@@ -53,10 +50,7 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	r.external.Lock() // one at a time makes a version
 	defer r.external.Unlock()
-	if v, again := r.Find(name, version); again == nil {
-		return v, nil
-	}
-	if v := r.elsewhere(name, version); v != nil {
+	if v, again := r.recorded(name, version); again == nil {
 		return v, nil
 	}
 	r.mu.RLock()
@@ -101,6 +95,17 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	return r.addExternal(kept, true)
 }
 
+// recorded finds the version that predictions made elsewhere are recorded of.
+func (r *Repository) recorded(name, version string) (*collector.ModelVersion, error) {
+	v, err := r.Find(name, version)
+	if err != nil {
+		if told := r.elsewhere(name, version); told != nil {
+			return told, nil
+		}
+	}
+	return v, err
+}
+
 // elsewhere returns the version of an unloaded model whose predictions are made elsewhere,
 // the highest where version is empty, or nil: unloading stops the answers of this server,
 // not what is told of others, and what was private in a version stays so.
@@ -138,7 +143,7 @@ func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelC
 		}
 	}
 	out, err := r.privateIn(sources, info)
-	if cfg, ok := r.cfg.RemoteConfig[name]; ok && err == nil {
+	if cfg, ok := r.cfg.Remote[name]; ok && err == nil {
 		takePrivate(&out, cfg, info)
 	}
 	return out, err

@@ -53,12 +53,10 @@ type Config struct {
 	Rules []collector.PrivateRule
 	// Log takes what happens to versions; nil means slog.Default().
 	Log *slog.Logger
-	// Remote are the names that upstreams answer for: AddRemote brings their
+	// Remote has the names that upstreams answer for, each with what is configured of it,
+	// whose private features every version of that name has: AddRemote brings their
 	// versions, and what Dir has under these names is left alone.
-	Remote []string
-	// RemoteConfig is what is configured of them: a version of such a name whose
-	// predictions are made elsewhere has the same private features.
-	RemoteConfig map[string]collector.ModelConfig
+	Remote map[string]collector.ModelConfig
 	// Live is told of every version that became live; nil means nobody.
 	Live func(*collector.ModelVersion)
 }
@@ -204,7 +202,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	r.restoreAgain()
 	var todo []source
 	for _, s := range l.found {
-		if s.look = look; !r.isRemote(s) && (only == "" || s.name == only) && (forced || !r.current(s)) {
+		if s.look = look; !r.isRemote(s.name) && (only == "" || s.name == only) && (forced || !r.current(s)) {
 			todo = append(todo, s)
 		}
 	}
@@ -223,7 +221,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	}
 	for key, reason := range l.bad {
 		seen[key] = true
-		if !slices.Contains(r.cfg.Remote, key[0]) && (only == "" || key[0] == only) {
+		if !r.isRemote(key[0]) && (only == "" || key[0] == only) {
 			r.put(source{name: key[0], version: key[1], look: look}, nil, reason)
 		}
 	}
@@ -264,7 +262,10 @@ func (r *Repository) forget(name string, m *model, look uint64, seen map[[2]stri
 	}
 }
 
-func (r *Repository) isRemote(s source) bool { return slices.Contains(r.cfg.Remote, s.name) }
+func (r *Repository) isRemote(name string) bool {
+	_, ok := r.cfg.Remote[name]
+	return ok
+}
 
 // current reports whether s was looked at already, as it is on disk now.
 func (r *Repository) current(s source) bool {
@@ -444,16 +445,15 @@ func (m *model) inTurn(version string) []*slot {
 	if version != "" || !slices.ContainsFunc(m.versions, made) {
 		return m.versions
 	}
-	out := slices.Clone(m.versions)
-	slices.SortStableFunc(out, func(a, b *slot) int { return cmp.Compare(btoi(made(a)), btoi(made(b))) })
-	return out
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
+	var answers, told []*slot
+	for _, s := range m.versions {
+		if made(s) {
+			told = append(told, s)
+		} else {
+			answers = append(answers, s)
+		}
 	}
-	return 0
+	return append(answers, told...)
 }
 
 // Find returns a live version: the named one, or the highest when version is

@@ -235,7 +235,7 @@ func (r *Repository) untaken(s source, cfg collector.ModelConfig, v *collector.M
 // unseenBy says why what lies in the folder of a model, or in all, is not known: that cannot be
 // read, so any of its versions may hide more by now. The caller holds mu.
 func (r *Repository) unseenBy(name string) string {
-	if slices.Contains(r.cfg.Remote, name) {
+	if r.isRemote(name) {
 		return ""
 	}
 	if why := r.unseen[""]; why != "" {

@@ -91,7 +91,7 @@ func TestImportsOfAnUpstreamsNameStayPrivate(t *testing.T) {
 	cfg := collector.ModelConfig{Features: []collector.FeatureConfig{{Name: "town", Private: collector.PrivacyDrop}, {Name: "elsewhere", Private: collector.PrivacyMask}}}
 	r, err := Open(t.Context(), Config{
 		Dir: f.dir, Store: f.store, Poll: time.Hour, Log: slog.New(slog.DiscardHandler),
-		Remote: []string{"up"}, RemoteConfig: map[string]collector.ModelConfig{"up": cfg},
+		Remote: map[string]collector.ModelConfig{"up": cfg},
 	})
 	if err != nil {
 		t.Fatal(err)

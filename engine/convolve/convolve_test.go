@@ -537,8 +537,11 @@ func TestWinogradOnAnyCores(t *testing.T) {
 		before := runtime.GOMAXPROCS(cores)
 		w := NewWinograd(f, weights, nil)
 		runtime.GOMAXPROCS(before)
+		if (w == nil) == Winogradable(out, in, 9) {
+			t.Fatalf("%d cores: made %t, possible here %t", cores, w != nil, Winogradable(out, in, 9))
+		}
 		if w == nil {
-			t.Skip("no kernels here")
+			continue // plain Go has no form of it
 		}
 		if first == nil {
 			first = w
