@@ -84,8 +84,7 @@ func openRig(t *testing.T, change func(*Config)) *rig {
 	return r
 }
 
-func (r *rig) reopen(t *testing.T, change func(*Config)) {
-	t.Helper()
+func (r *rig) config(change func(*Config)) Config {
 	cfg := Config{
 		Dir: r.dir, Key: func() ([]byte, error) { return []byte("a secret of the machine's"), nil }, Record: r.rec.take,
 		Names: func(model, _ string) []string {
@@ -99,12 +98,50 @@ func (r *rig) reopen(t *testing.T, change func(*Config)) {
 	if change != nil {
 		change(&cfg)
 	}
-	room, err := Open(cfg)
+	return cfg
+}
+
+// reopen opens the room without the sweeps of its own, which would do what a test is
+// about to do.
+func (r *rig) reopen(t *testing.T, change func(*Config)) {
+	t.Helper()
+	room, err := open(r.config(change), osFS{})
+	if err == nil {
+		err = room.observe()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	room.stop = func() {}
+	close(room.over)
+	t.Cleanup(room.Close)
+	r.Room = room
+}
+
+// TestRoomSweepsByItself: what has waited for long enough is recorded though nobody asks,
+// that of an earlier run too.
+func TestRoomSweepsByItself(t *testing.T) {
+	r := openRig(t, nil)
+	r.must(t, event(request, "known", "m", `{"instances":[1]}`), Waiting)
+	r.must(t, event(response, "known", "m", `{"predictions":[1]}`), Recorded)
+	r.must(t, event(request, "early", "m", `{"instances":[2]}`), Waiting)
+	r.Close()
+	room, err := Open(r.config(func(c *Config) { c.Wait = 20 * time.Millisecond }))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(room.Close)
 	r.Room = room
+	r.must(t, event(request, "late", "m", `{"instances":[3]}`), Waiting)
+	r.clock.forward(time.Hour)
+	for range 1000 {
+		if n, _ := room.Waiting(); n == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	n, _ := room.Waiting()
+	t.Errorf("%d still wait", n)
 }
 
 func event(h half, id, name, data string) Event {
