@@ -31,6 +31,8 @@ type keptExternal struct {
 	Made    time.Time             `json:"made"`
 	Info    *engine.Info          `json:"info"`
 	Config  collector.ModelConfig `json:"config"`
+	// Follows is set where Config is what the version took over, having no model.yaml.
+	Follows bool `json:"follows,omitempty"`
 }
 
 // External returns the version that predictions made elsewhere belong to: a live
@@ -55,6 +57,10 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	r.mu.RLock()
 	s := r.slotOf(name, version)
+	if s != nil {
+		as := *s // it may change meanwhile
+		s = &as
+	}
 	why := r.unseenBy(name)
 	r.mu.RUnlock()
 	if why != "" {
@@ -77,8 +83,7 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	}
 	cfg := collector.ModelConfig{}
 	if s != nil {
-		from := s.source
-		if cfg, err = r.readConfig(&from); err != nil {
+		if cfg, err = r.declared(s); err != nil {
 			return nil, closedError(name, version, err.Error())
 		}
 	}
@@ -87,12 +92,33 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 		return nil, err
 	}
 	if s == nil {
-		if cfg, err = r.inherited(name, info); err != nil {
+		if cfg, err = r.inherited(name, version, info); err != nil {
 			return nil, closedError(name, version, "what is private in its model's other versions cannot be read: "+err.Error())
 		}
 	}
-	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg}
+	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: s == nil}
 	return r.addExternal(kept, true)
+}
+
+// declared is what the model.yaml of a version says of which nothing was imported yet. One
+// that is in the making is not gone by.
+func (r *Repository) declared(s *slot) (collector.ModelConfig, error) {
+	from := s.source
+	cfg, err := r.readConfig(&from)
+	if err != nil {
+		return cfg, err
+	}
+	waits := s.pending != "" || s.source.rules != "" && s.source.rules != digestOfText(from.text, nil)
+	r.mu.RLock()
+	was, noted := r.inForce[from.name][from.version]
+	r.mu.RUnlock()
+	if less, _ := changed(was.config(), cfg); noted && less && s.source.rules == "" {
+		waits = true // its folder came after the last look
+	}
+	if waits {
+		return cfg, errors.New("its model.yaml has changed and is not in force yet")
+	}
+	return cfg, nil
 }
 
 // recorded finds the version that predictions made elsewhere are recorded of.
@@ -124,10 +150,9 @@ func (r *Repository) elsewhere(name, version string) *collector.ModelVersion {
 	return nil
 }
 
-// inherited is what a version without a folder takes over from those of its model that
-// have one, and from the configuration of an upstream of that name: which features are
-// private. A new version must not bring them into the open.
-func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelConfig, error) {
+// inherited is what a new version without a folder takes over, so that it does not bring into
+// the open what is private in the others.
+func (r *Repository) inherited(name, version string, info *engine.Info) (collector.ModelConfig, error) {
 	sources, err := r.beside(name)
 	if err != nil {
 		return collector.ModelConfig{}, err
@@ -136,17 +161,13 @@ func (r *Repository) inherited(name string, info *engine.Info) (collector.ModelC
 		now := digestOfText(readYAML(s.dir))
 		r.mu.RLock()
 		have := r.slotOf(s.name, s.version)
-		changing := have != nil && have.live != nil && have.source.rules != "" && have.source.rules != now
+		changing := have != nil && (have.pending != "" || have.source.rules != "" && have.source.rules != now)
 		r.mu.RUnlock()
 		if changing {
 			return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has changed and is not in force yet", s.version)
 		}
 	}
-	out, err := r.privateIn(sources, info)
-	if cfg, ok := r.cfg.Remote[name]; ok && err == nil {
-		takePrivate(&out, cfg, info)
-	}
-	return out, err
+	return r.handedOn(name, version, sources, info)
 }
 
 // newFolder is the slot of a version whose folder has a model.yaml that was not seen yet,
@@ -192,7 +213,7 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 			return nil, err
 		}
 	}
-	r.addRemote(&held{version: v, elsewhere: true})
+	r.addRemote(&held{version: v, elsewhere: true, follows: kept.Follows})
 	return v, nil
 }
 
@@ -317,8 +338,14 @@ func (r *Repository) declare(s source, forced bool) {
 	r.mu.RUnlock()
 	cfg, err := r.readConfig(&s)
 	waits := false
-	if err == nil && live {
+	switch {
+	case err == nil && live:
 		waits, err = r.redeclare(s, cfg, forced)
+	case err == nil:
+		waits = r.unsure(s, cfg, forced)
+	}
+	if err == nil && !waits {
+		err = r.noteInForce(s.name, s.version, cfg)
 	}
 	if err != nil {
 		r.failed(s, "a model.yaml is not in force", cfg, err)
@@ -354,20 +381,16 @@ func (r *Repository) redeclare(s source, cfg collector.ModelConfig, forced bool)
 	if later {
 		return true, nil // a later look has read it again
 	}
-	data, err := os.ReadFile(filepath.Join(r.cfg.Store, digest, externalFile))
+	kept, err := r.keptOf(digest)
 	if err != nil {
-		return false, fmt.Errorf("read what is known of it: %w", err)
+		return false, err
 	}
-	var kept keptExternal
-	if err := json.Unmarshal(data, &kept); err != nil {
-		return false, fmt.Errorf("read what is known of it: %w", err)
-	}
-	kept.Made, kept.Config = time.Now().UTC(), cfg
+	kept.Made, kept.Config, kept.Follows = time.Now().UTC(), cfg, false
 	v, err := r.externalVersion(kept)
 	if err != nil {
 		return false, unknownRules(err)
 	}
-	if r.unsure(s, v, forced) {
+	if r.unsure(s, v.Config, forced) {
 		return true, nil
 	}
 	if err := r.keepExternal(kept, v.Digest); err != nil {

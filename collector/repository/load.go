@@ -33,8 +33,11 @@ type held struct {
 	inherited []byte
 	// bytes is the size of its model's files, by which memory is bounded.
 	bytes int64
-	// elsewhere is set where its predictions are made elsewhere and imported.
-	elsewhere bool
+	// elsewhere is set where its predictions are made elsewhere and imported, follows where
+	// it has no model.yaml and takes over what is private in the others of its model.
+	elsewhere, follows bool
+	// said is what model.yaml says, or what it took over, without the rules for all models.
+	said      collector.ModelConfig
 	reference atomic.Pointer[stats.Reference]
 }
 
@@ -155,6 +158,8 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 		}
 		cfg.Features, cfg.Subject = from.Features, from.Subject
 	}
+	said := cfg
+	said.Features = slices.Clone(cfg.Features)
 	if err := r.Protect(s.name, info, &cfg); err != nil {
 		return nil, unknownRules(err)
 	}
@@ -171,7 +176,7 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 		lines = append(lines, "model.yaml "+hex.EncodeToString(sum[:]))
 		slices.Sort(lines)
 	}
-	h := &held{manifest: lines, inherited: inherited, bytes: sizeOf(s, lines)}
+	h := &held{manifest: lines, inherited: inherited, said: said, bytes: sizeOf(s, lines)}
 	v := &collector.ModelVersion{
 		Name: s.name, Version: s.version, Digest: digestOf(lines),
 		Info: info, Schema: schema, Config: cfg, Model: m,

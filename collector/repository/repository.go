@@ -86,6 +86,10 @@ type Repository struct {
 	looks  atomic.Uint64
 	looked uint64
 	unseen map[string]string
+	// inForce is what versions on disk said last of private features, by name and version; noting
+	// lets one goroutine at a time keep it.
+	inForce map[string]map[string]keptSaid
+	noting  sync.Mutex
 	// unrestored are the imported versions of earlier runs that could not be brought back.
 	unrestored []keptExternal
 
@@ -120,8 +124,9 @@ type slot struct {
 	// not known what should be private.
 	closed, untold string
 	// pending is what hides less than the live version (source.rules), and is taken up when
-	// the next look finds the same.
-	pending string
+	// the next look finds the same as the one before, pendingAt, did.
+	pending   string
+	pendingAt uint64
 }
 
 // Open loads every version below cfg.Dir once, then watches it until Close.
@@ -142,15 +147,13 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	}
 	watching, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	if err := r.restoreExternals(); err != nil {
+	if err := errors.Join(r.readInForce(), r.restoreExternals()); err != nil {
 		stop()
 		return nil, fmt.Errorf("read the model store: %w", err)
 	}
-	if cfg.Dir != "" {
-		if err := r.refresh(ctx); err != nil {
-			stop()
-			return nil, err
-		}
+	if err := r.refresh(ctx); err != nil {
+		stop()
+		return nil, err
 	}
 	go r.watch(watching)
 	return r, nil
@@ -188,11 +191,12 @@ func (r *Repository) refresh(ctx context.Context) error { return r.look(ctx, "",
 // look does that for one model, or for all where only is empty. What is forced is read again
 // though its files seem to be what they were, and taken up at once also where it hides less.
 func (r *Repository) look(ctx context.Context, only string, forced bool) error {
+	look := r.looks.Add(1)
 	if r.cfg.Dir == "" {
 		r.restoreAgain()
+		r.follow(look, only, forced)
 		return nil
 	}
-	look := r.looks.Add(1)
 	l, err := scan(r.cfg.Dir)
 	if err != nil {
 		r.saw(look, map[string]string{"": "the models' folder cannot be read: " + err.Error()})
@@ -200,6 +204,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	}
 	r.saw(look, l.unseen)
 	r.restoreAgain()
+	r.follow(look, only, forced)
 	var todo []source
 	for _, s := range l.found {
 		if s.look = look; !r.isRemote(s.name) && (only == "" || s.name == only) && (forced || !r.current(s)) {
@@ -213,6 +218,13 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 		}
 		r.install(ctx, s, forced)
 	}
+	r.takeOut(look, only, l)
+	r.follow(look, only, forced)
+	return nil
+}
+
+// takeOut takes out the versions that a look did not see, and names what cannot be one.
+func (r *Repository) takeOut(look uint64, only string, l *listing) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen := map[[2]string]bool{}
@@ -231,7 +243,6 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 		}
 	}
 	r.trim()
-	return nil
 }
 
 // forget takes out the versions of a model that a look did not see. One whose predictions
@@ -300,7 +311,11 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 		r.failed(s, "load version", cfg, err)
 		return
 	}
-	if r.unsure(s, h.version, forced) {
+	if r.unsure(s, h.version.Config, forced) {
+		return
+	}
+	if err := r.noteInForce(s.name, s.version, h.said); err != nil {
+		r.failed(s, "load version", cfg, err)
 		return
 	}
 	r.mu.Lock()

@@ -172,32 +172,42 @@ func changed(was, is collector.ModelConfig) (less, more bool) {
 	return less, more
 }
 
-// unsure reports whether v, read of s, is to wait for the next look: it hides less than the
-// version in force, which half a file does too, so the same must be found twice. Of one that
-// hides more as well nothing is recorded meanwhile.
-func (r *Repository) unsure(s source, v *collector.ModelVersion, forced bool) bool {
+// unsure reports whether cfg, read of s, is to wait for the next look: it hides less than what
+// is in force, or was last, which half a file does too, so the same must be found twice. Of a
+// version that hides more as well nothing is recorded meanwhile.
+func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bool {
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
 	live := have != nil && have.live != nil
-	less, more := false, false
+	var less, more bool
 	if live {
-		less, more = changed(have.live.version.Config, v.Config)
+		less, more = changed(have.live.version.Config, cfg)
+	} else if was, noted := r.inForce[s.name][s.version]; noted {
+		less, _ = changed(was.config(), cfg)
 	}
 	r.mu.RUnlock()
-	if !live || !less || forced {
+	if !less || forced {
 		return false
 	}
 	still := rulesOf(s, func() string { return rulesBeside(filepath.Join(r.cfg.Dir, s.name)) }) == s.rules // it may be in the making
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)
-	if have == nil || have.live == nil || have.source.look > s.look {
+	if live && (have == nil || have.live == nil) || have != nil && have.source.look > s.look {
 		return true // a later look is about to settle it
 	}
-	if still && have.pending == s.rules {
+	if have != nil && have.pending != "" && have.pendingAt == s.look {
+		return true // the same look
+	}
+	if still && have != nil && have.pending == s.rules {
 		return false
 	}
-	have.pending = "in the making"
+	if !live {
+		r.cfg.Log.Warn("a model.yaml hides less than when its version was last here: it is taken up when the next look finds it the same", "model", s.name, "version", s.version)
+		r.put(s, nil, "")
+		have = r.slotOf(s.name, s.version)
+	}
+	have.pending, have.pendingAt = "in the making", s.look
 	if still {
 		have.pending = s.rules
 	}

@@ -1,0 +1,182 @@
+package repository
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// follow holds the imported versions that have no model.yaml of their own against those
+// beside them: what they take over changes with these, and where one of these cannot be
+// taken up nothing is recorded of them. It runs before what has changed is loaded, which may
+// be long, and after, when it is known whether that fits.
+func (r *Repository) follow(look uint64, only string, forced bool) {
+	r.external.Lock()
+	defer r.external.Unlock()
+	beside := map[string]string{}
+	for _, f := range r.followers(only) {
+		if _, ok := beside[f.source.name]; !ok {
+			beside[f.source.name] = r.besideNow(f.source.name)
+		}
+		s := source{name: f.source.name, version: f.source.version, bare: true, rules: noRules + "\n" + beside[f.source.name], look: look}
+		if !forced && f.settled && f.source.rules == s.rules || r.saysItself(s) {
+			continue
+		}
+		if err := r.followOne(s, f.digest, forced); err != nil {
+			r.astray(s, err)
+		}
+	}
+}
+
+// follower is an imported version without a model.yaml of its own.
+type follower struct {
+	source source
+	digest string
+	// settled is unset where the version waits, is closed or stands beside one that cannot
+	// be taken up.
+	settled bool
+}
+
+func (r *Repository) followers(only string) []follower {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []follower
+	for name, m := range r.models {
+		if only != "" && name != only || r.unseenBy(name) != "" {
+			continue
+		}
+		troubled := slices.ContainsFunc(m.versions, func(s *slot) bool { return s.untold != "" })
+		for _, s := range m.versions {
+			if s.remote && s.live != nil && s.live.follows && s.source.dir == "" {
+				out = append(out, follower{s.source, s.live.version.Digest, !troubled && s.closed == "" && s.pending == ""})
+			}
+		}
+	}
+	return out
+}
+
+// saysItself reports whether a version has a model.yaml, which is about to be read.
+func (r *Repository) saysItself(s source) bool {
+	return r.cfg.Dir != "" && exists(filepath.Join(r.cfg.Dir, s.name, s.version, configFile))
+}
+
+// besideNow is what the model.yaml of a model's versions say, as it is on disk.
+func (r *Repository) besideNow(name string) string {
+	if r.cfg.Dir == "" {
+		return ""
+	}
+	return rulesBeside(filepath.Join(r.cfg.Dir, name))
+}
+
+// followOne gives an imported version what it takes over now, or lets it wait where that
+// hides less. The caller holds external.
+func (r *Repository) followOne(s source, digest string, forced bool) error {
+	kept, err := r.keptOf(digest)
+	if err != nil {
+		return err
+	}
+	cfg, err := r.takenOver(s.name, s.version, kept)
+	if err != nil {
+		return err
+	}
+	if less, more := changed(kept.Config, cfg); !less && !more && cfg.Subject == kept.Config.Subject {
+		r.settle(s)
+		return nil
+	}
+	kept.Made, kept.Config = time.Now().UTC(), cfg
+	v, err := r.externalVersion(kept)
+	if err != nil {
+		return err
+	}
+	if r.unsure(s, v.Config, forced) {
+		return nil
+	}
+	if err := r.keepExternal(kept, v.Digest); err != nil {
+		return err
+	}
+	r.addRemote(&held{version: v, elsewhere: true, follows: true})
+	r.settle(s)
+	r.cfg.Log.Info("what is private in a model's other versions is in force", "model", s.name, "version", s.version, "private", privateFields(v))
+	return nil
+}
+
+// takenOver is what a version that is known takes over. Where no other has a model.yaml any
+// more it keeps what it has.
+func (r *Repository) takenOver(name, version string, kept keptExternal) (collector.ModelConfig, error) {
+	sources, err := r.beside(name)
+	if err != nil {
+		return collector.ModelConfig{}, err
+	}
+	if len(sources) > 0 {
+		return r.handedOn(name, version, sources, kept.Info)
+	}
+	cfg := kept.Config
+	cfg.Features = slices.Clone(cfg.Features)
+	if remote, ok := r.cfg.Remote[name]; ok {
+		takePrivate(&cfg, remote, kept.Info)
+	}
+	return cfg, nil
+}
+
+// handedOn is what a version without a folder takes over from the configurations of the others
+// of its model, on disk or as they were last, and from that of an upstream of that name.
+func (r *Repository) handedOn(name, version string, sources []source, info *engine.Info) (collector.ModelConfig, error) {
+	out, err := r.privateIn(sources, info)
+	if err != nil {
+		return out, err
+	}
+	if cfg, ok := r.cfg.Remote[name]; ok {
+		takePrivate(&out, cfg, info)
+	}
+	for _, cfg := range r.lastSaid(name, version, sources) {
+		takePrivate(&out, cfg, info)
+	}
+	return out, nil
+}
+
+// keptOf reads what the store knows of an imported version.
+func (r *Repository) keptOf(digest string) (kept keptExternal, err error) {
+	data, err := os.ReadFile(filepath.Join(r.cfg.Store, digest, externalFile))
+	if err == nil {
+		err = json.Unmarshal(data, &kept)
+	}
+	if err == nil && kept.Info == nil {
+		err = errors.New("it says nothing of the model")
+	}
+	if err != nil {
+		return kept, fmt.Errorf("read what is known of it: %w", err)
+	}
+	return kept, nil
+}
+
+// settle notes that a version is under what it takes over from the others as s found them.
+func (r *Repository) settle(s source) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil && have.source.look <= s.look {
+		have.source = s
+		have.closed, have.pending, have.reason = "", "", ""
+	}
+}
+
+// astray closes a version of which it is not known what it takes over.
+func (r *Repository) astray(s source, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have := r.slotOf(s.name, s.version)
+	if have == nil || have.live == nil || have.source.look > s.look {
+		return
+	}
+	why := "it has no model.yaml, and what is private in its model's other versions cannot be taken over: " + err.Error()
+	if have.closed != why {
+		r.cfg.Log.Error("an imported version is closed", "model", s.name, "version", s.version, "error", why)
+	}
+	have.source, have.closed, have.pending = s, why, ""
+}

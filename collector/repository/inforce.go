@@ -1,0 +1,130 @@
+package repository
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// inForceFile is where the store keeps what each version's model.yaml, or what it took over,
+// said last of private features: a start holds the files against it, and what is imported
+// once the folder of its model has gone takes it over. Imported versions keep their own.
+const inForceFile = ".inforce.json"
+
+// keptSaid is what a version said last: only what is of private features.
+type keptSaid struct {
+	Features     []collector.FeatureConfig `json:"features"`
+	FeatureNames []string                  `json:"feature_names,omitempty"`
+	Subject      string                    `json:"subject,omitempty"`
+}
+
+func (k keptSaid) config() collector.ModelConfig {
+	return collector.ModelConfig{Features: k.Features, FeatureNames: k.FeatureNames, Subject: k.Subject}
+}
+
+// saidOf is what cfg says of private features.
+func saidOf(cfg collector.ModelConfig) keptSaid {
+	k := keptSaid{FeatureNames: cfg.FeatureNames, Subject: cfg.Subject}
+	for _, f := range cfg.Features {
+		if f.Private != collector.PrivacyNone {
+			k.Features = append(k.Features, collector.FeatureConfig{Name: f.Name, Private: f.Private})
+		}
+	}
+	return k
+}
+
+func (k keptSaid) equal(o keptSaid) bool {
+	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject
+}
+
+// readInForce reads what was in force when the store was last used.
+func (r *Repository) readInForce() error {
+	path := filepath.Join(r.cfg.Store, inForceFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &r.inForce)
+	}
+	if err != nil {
+		return fmt.Errorf("what was private last cannot be read: %s: %w", inForceFile, err)
+	}
+	return nil
+}
+
+// noteInForce keeps what a version says from now on. One that never hid anything is not
+// noted.
+func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig) error {
+	now := saidOf(cfg)
+	r.noting.Lock()
+	defer r.noting.Unlock()
+	r.mu.RLock()
+	was, noted := r.inForce[name][version]
+	next := maps.Clone(r.inForce)
+	r.mu.RUnlock()
+	if noted && was.equal(now) || !noted && len(now.Features) == 0 {
+		return nil
+	}
+	of := maps.Clone(next[name])
+	if of == nil {
+		of = map[string]keptSaid{}
+	}
+	if of[version] = now; len(now.Features) == 0 {
+		delete(of, version)
+	}
+	if next == nil {
+		next = map[string]map[string]keptSaid{}
+	}
+	next[name] = of
+	data, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("keep what is private: %w", err)
+	}
+	if err := writeWhole(filepath.Join(r.cfg.Store, inForceFile), data); err != nil {
+		return fmt.Errorf("keep what is private: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inForce = next
+	return nil
+}
+
+// lastSaid is what the versions of a model that have no model.yaml now, those not in sources,
+// said last, but for one of them: the imported ones, the highest first. Where none has a
+// model.yaml those count that took over what they hide, and what served versions said.
+func (r *Repository) lastSaid(name, but string, sources []source) []collector.ModelConfig {
+	alone := len(sources) == 0
+	hasOne := func(version string) bool {
+		return slices.ContainsFunc(sources, func(s source) bool { return s.version == version })
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []collector.ModelConfig
+	if m := r.models[name]; m != nil {
+		for _, s := range m.versions {
+			if s.remote && s.live != nil && s.live.elsewhere && !hasOne(s.source.version) && s.source.version != but && (alone || !s.live.follows) {
+				out = append(out, s.live.version.Config)
+			}
+		}
+	}
+	for _, kept := range r.unrestored {
+		if kept.Name == name && kept.Version != but && !hasOne(kept.Version) && (alone || !kept.Follows) {
+			out = append(out, kept.Config)
+		}
+	}
+	if alone {
+		versions := slices.SortedFunc(maps.Keys(r.inForce[name]), func(a, b string) int { return compareVersions(b, a) })
+		for _, version := range versions {
+			out = append(out, r.inForce[name][version].config())
+		}
+	}
+	return out
+}
