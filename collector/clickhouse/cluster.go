@@ -33,6 +33,9 @@ type cluster struct {
 	hosts []driver.Conn
 }
 
+// replicas reports whether there may be several servers that have the same rows.
+func (c cluster) replicas() bool { return c.name != "" && !c.perHost }
+
 const (
 	localSuffix = "_local"
 	// replicatedWindow replaces the deduplication window of a plain table: as many

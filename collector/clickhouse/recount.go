@@ -742,7 +742,7 @@ func (r *recount) insert(ctx context.Context, send func(ctx context.Context) err
 // syncReplicas waits until every replica has what was inserted: one that lags would
 // count less than there is.
 func (s *Store) syncReplicas(ctx context.Context, table string) error {
-	if s.cluster.name == "" || s.cluster.perHost {
+	if !s.cluster.replicas() {
 		return nil
 	}
 	if err := s.conn.Exec(ctx, "SYSTEM SYNC REPLICA"+s.cluster.on()+" "+s.cluster.database+"."+s.cluster.local(table)); err != nil {

@@ -95,6 +95,8 @@ type Writer struct {
 	doubt bool
 	// look is how long kept waits between two of its looks.
 	look time.Duration
+	// sync waits until every replica of a table has what was inserted; nil without replicas.
+	sync func(ctx context.Context, table string) error
 	// turn is held by whoever stores a batch or needs that none is partly stored; even,
 	// which it guards, says that none is.
 	turn chan struct{}
@@ -127,7 +129,11 @@ func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
 	if cfg.Schema == nil {
 		cfg.Schema = func(string) *collector.Schema { return nil }
 	}
-	return &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond, turn: make(chan struct{}, 1)}, nil
+	w := &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond, turn: make(chan struct{}, 1)}
+	if s.cluster.replicas() {
+		w.sync = s.syncReplicas
+	}
+	return w, nil
 }
 
 // Health returns how the writer is doing.
@@ -304,12 +310,23 @@ func keptOr(kept bool, r *refusal) error {
 const maxLost = 3
 
 // kept looks for an insert's rows, with wait for a moment: an attempt of before may
-// be about to commit.
+// be about to commit. Before they are said to be gone every replica must have what any has:
+// the one that answers may lag.
 func (w *Writer) kept(ctx context.Context, in attempt, wait bool) (bool, error) {
+	const tries = 10
 	for try := 0; ; try++ {
 		ok, err := in.stored(ctx)
-		if ok || err != nil || try == 10 || !wait {
+		if ok || err != nil {
 			return ok, err
+		}
+		if try >= tries || !wait {
+			if w.sync == nil {
+				return false, nil
+			}
+			if err := w.sync(ctx, tableOf(in.name)); err != nil {
+				return false, err
+			}
+			return in.stored(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -317,6 +334,15 @@ func (w *Writer) kept(ctx context.Context, in attempt, wait bool) (bool, error) 
 		case <-time.After(w.look):
 		}
 	}
+}
+
+// tableOf is the table that an insert of that name goes to.
+func tableOf(insert string) string {
+	name, _, _ := strings.Cut(insert, ":") // a month and a block follow
+	if name == "traffic" {
+		return trafficRollup.table
+	}
+	return name
 }
 
 func (w *Writer) settle(err error) {
