@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"reflect"
@@ -84,5 +85,23 @@ func TestAClosedModelIsShown(t *testing.T) {
 		load(http.StatusOK, "")
 		shown("READY", "")
 		r.halt(t)
+	}
+}
+
+// TestNothingOfARequestIsRecordedOfWhichOneRowIsClosed: without an id a row would be there
+// twice once all is sent again.
+func TestNothingOfARequestIsRecordedOfWhichOneRowIsClosed(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "closed/1/model.yaml", "features: [{name: x, privat: drop}]\n")
+	r := startRig(t, testConfig(t, models))
+	row := func(model string) string { return `{"model":"` + model + `","features":{"x":1},"outputs":{"y":2}}` }
+	if status, b, _ := r.call(t, "POST", "/api/v1/predictions", "["+row("open")+","+row("closed")+"]"); status != http.StatusServiceUnavailable {
+		t.Errorf("one open, one closed: %d %s", status, b)
+	}
+	r.post(t, "/api/v1/predictions", row("open"), nil)
+	r.stored(t)
+	var list struct{ Predictions []json.RawMessage }
+	if r.get(t, "/api/v1/predictions?model=open", &list); len(list.Predictions) != 1 {
+		t.Errorf("%d rows of the open one", len(list.Predictions))
 	}
 }

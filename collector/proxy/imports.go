@@ -126,12 +126,27 @@ func (s *Server) imported(ctx context.Context, rows []*collector.Imported, said 
 			of[key] = append(of[key], row)
 		}
 	}
+	// All are known before any is recorded: of rows without ids none is to be sent twice
+	// because the version of another is closed.
+	ready := make([]readyRow, len(rows))
+	for i, row := range rows {
+		if row == nil {
+			continue
+		}
+		r := &ready[i]
+		if r.p, r.label, r.err = s.importedPrediction(row, now); r.err == nil {
+			r.v, r.err = s.importedVersion(row, of[[2]string{row.Model, row.Version}])
+		}
+		if r.err != nil && asFailure(r.err).status >= http.StatusInternalServerError {
+			return nil, r.err
+		}
+	}
 	for i, row := range rows {
 		if row == nil {
 			out[i] = collector.ImportResult{Status: collector.ImportRefused, Row: i + 1}
 			continue
 		}
-		status, captured, err := s.importRow(ctx, row, of[[2]string{row.Model, row.Version}], now, seen, scrub, traces)
+		status, captured, err := s.importRow(ctx, row, ready[i], seen, scrub, traces)
 		out[i] = collector.ImportResult{ID: row.ID, Status: status, Capture: captured}
 		if err == nil {
 			continue
@@ -146,16 +161,20 @@ func (s *Server) imported(ctx context.Context, rows []*collector.Imported, said 
 	return out, nil
 }
 
+// readyRow is an imported row whose version is known, or why it is refused.
+type readyRow struct {
+	p     *collector.Prediction
+	label *collector.Feedback
+	v     *collector.ModelVersion
+	err   error
+}
+
 // importRow records one prediction and says whether it is accepted or a duplicate, and how
 // much of it is stored where that is not all.
-func (s *Server) importRow(ctx context.Context, row *collector.Imported, all []*collector.Imported, now time.Time, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber, traces map[string][]json.RawMessage) (status, captured string, err error) {
-	p, label, err := s.importedPrediction(row, now)
-	if err != nil {
-		return "", "", err
-	}
-	v, err := s.importedVersion(row, all)
-	if err != nil {
-		return "", "", err
+func (s *Server) importRow(ctx context.Context, row *collector.Imported, ready readyRow, seen map[string]bool, scrub func(*collector.ModelVersion) collector.Scrubber, traces map[string][]json.RawMessage) (status, captured string, err error) {
+	p, label, v := ready.p, ready.label, ready.v
+	if ready.err != nil {
+		return "", "", ready.err
 	}
 	p.Version, p.Digest = v.Version, v.Digest
 	if row.TraceID != "" {

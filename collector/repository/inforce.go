@@ -55,7 +55,7 @@ func (r *Repository) readInForce() error {
 		err = json.Unmarshal(data, &r.inForce)
 	}
 	if err != nil {
-		return fmt.Errorf("what was private last cannot be read: %s: %w", inForceFile, err)
+		return fmt.Errorf("what was private last cannot be read (without the file it is not known, and no start holds model.yaml files against it): %s: %w", path, err)
 	}
 	return nil
 }
