@@ -30,6 +30,11 @@ type Imported struct {
 	// Content are values that are a feature only where the version's model.yaml
 	// declares one of that name; else nothing of them is kept.
 	Content map[string]json.RawMessage `json:"-"`
+	// Hidden are values that were private when they came, and are not among the features:
+	// what repeats them is taken out as if they still were.
+	Hidden []json.RawMessage `json:"-"`
+	// Alone is set where there were features that nobody here has seen.
+	Alone bool `json:"-"`
 	// OwnError is set where Error is a text of Pellucid's own, which repeats nothing.
 	OwnError bool `json:"-"`
 	// Info, if set, is what a version that is not known yet is known by, in place

@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"encoding/json"
 	"slices"
 	"strconv"
 
@@ -10,13 +11,30 @@ import (
 // WithoutInputs takes out of the texts of outputs what they repeat of private features: a
 // model that writes often says again what it was asked. The names of classes stay.
 func WithoutInputs(v *ModelVersion, in engine.Values, texts []string) {
+	without(v, texts, func() Scrubber { return NewScrubber(nil, privateTexts(v.Schema.Features, in)) })
+}
+
+// WithoutValues takes out of them what they repeat of values that the inputs no longer have.
+func WithoutValues(v *ModelVersion, values []json.RawMessage, texts []string) {
+	if len(values) > 0 {
+		without(v, texts, func() Scrubber { return NewScrubber(values, nil) })
+	}
+}
+
+// WithoutTexts leaves nothing of them but names of classes: of what they may repeat nothing is
+// known.
+func WithoutTexts(v *ModelVersion, texts []string) {
+	without(v, texts, func() Scrubber { return Scrubber{whole: true} })
+}
+
+func without(v *ModelVersion, texts []string, scrubber func() Scrubber) {
 	written := func(s string) bool {
 		return s != "" && !slices.Contains(v.Config.Classes, s) && (v.Info == nil || !slices.Contains(v.Info.Classes, s))
 	}
 	if !slices.ContainsFunc(texts, written) {
 		return
 	}
-	x := NewScrubber(nil, privateTexts(v.Schema.Features, in))
+	x := scrubber()
 	for i, s := range texts {
 		if written(s) {
 			texts[i] = x.Long(s)

@@ -491,7 +491,7 @@ func (s *server) startEvents() error {
 		return err
 	}
 	s.events, err = events.Open(events.Config{
-		Dir: dir, Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.featureNames, Private: s.privateNow,
+		Dir: dir, Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.featureNames, Private: s.models.Policies,
 		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 	})
 	if err != nil {
@@ -499,15 +499,6 @@ func (s *server) startEvents() error {
 	}
 	s.onStop("events", func(context.Context) error { s.events.Close(); return nil })
 	return nil
-}
-
-// privateNow is what is private of a version that is known; closed, what was.
-func (s *server) privateNow(model, version string) map[string]collector.Privacy {
-	v, err := s.models.Known(model, version)
-	if err != nil {
-		return nil
-	}
-	return v.Config.Policies()
 }
 
 // startGRPC answers what startHTTP has made ready, on a port of its own.

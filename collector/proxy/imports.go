@@ -186,7 +186,7 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, ready r
 	case p.Error == "" || row.OwnError:
 	case s.cfg.KnownError == nil:
 		p.Error = scrub(v).Text(p.Error)
-	case hasPrivate(v) && !s.cfg.KnownError(p.Error):
+	case (hasPrivate(v) || len(row.Hidden) > 0) && !s.cfg.KnownError(p.Error):
 		p.Error = collector.TextNotKept
 	}
 	key := v.Name + "\x00" + row.ID
@@ -236,8 +236,9 @@ func hasPrivate(v *collector.ModelVersion) bool {
 	return slices.ContainsFunc(v.Schema.Features, func(f collector.Field) bool { return f.Private != collector.PrivacyNone })
 }
 
-// privateOf are what a row has in private features.
+// privateOf are what a row has in private features, or had when it came.
 func privateOf(v *collector.ModelVersion, row *collector.Imported) (private []json.RawMessage) {
+	private = append(private, row.Hidden...)
 	for i := range v.Schema.Features {
 		if f := &v.Schema.Features[i]; f.Private != collector.PrivacyNone {
 			for _, raw := range []json.RawMessage{row.Features[f.Name], row.Content[f.Name]} {
@@ -498,6 +499,11 @@ func importedValues(v *collector.ModelVersion, row *collector.Imported) (in, out
 		t, err := importedOutput(spec, raw)
 		if err != nil {
 			return nil, nil, ofField(v.Schema.Outputs, spec.Name, raw, "output %q: %s", clip(spec.Name), err)
+		}
+		texts := engine.Data[string](t) // read out of the row, and nobody else's
+		collector.WithoutValues(v, row.Hidden, texts)
+		if row.Alone && hasPrivate(v) {
+			collector.WithoutTexts(v, texts)
 		}
 		out = append(out, engine.Named{Name: spec.Name, Tensor: t})
 	}

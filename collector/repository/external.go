@@ -48,55 +48,30 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 		version = "1"
 	}
 	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
-		return nil, fmt.Errorf("a model's and a version's name have letters, digits, '.', '_' and '-' only, 128 at most: %w", collector.ErrRefused)
+		return nil, nameError()
 	}
 	r.external.Lock() // one at a time makes a version
 	defer r.external.Unlock()
 	if v, again := r.recorded(name, version); again == nil {
 		return v, nil
 	}
-	r.mu.RLock()
-	s := r.slotOf(name, version)
-	if s != nil {
-		as := *s // it may change meanwhile
-		s = &as
-	}
-	why := r.unseenBy(name)
-	r.mu.RUnlock()
-	if why != "" {
-		return nil, unseenError(name, why)
-	}
-	if s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
-		return nil, err // it is on disk and did not load: that is to be mended first
-	}
-	if s != nil && s.source.dir == "" {
-		s = nil // known by its predictions only: nothing of it is on disk
-	}
-	if s == nil {
-		// Its folder may have come since the models were last looked at.
-		if s, err = r.newFolder(name, version); err != nil {
-			return nil, err
-		}
+	says, cfg, err := r.unmade(name, version, err)
+	if err != nil {
+		return nil, err
 	}
 	if len(r.Live()) >= maxVersions {
 		return nil, fmt.Errorf("there are %d versions already, which is the most that imports may bring about: %w", maxVersions, collector.ErrRefused)
-	}
-	cfg := collector.ModelConfig{}
-	if s != nil {
-		if cfg, err = r.declared(s); err != nil {
-			return nil, closedError(name, version, err.Error())
-		}
 	}
 	info, err := describe(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if s == nil {
+	if !says {
 		if cfg, err = r.inherited(name, version, info); err != nil {
-			return nil, closedError(name, version, "what is private in its model's other versions cannot be read: "+err.Error())
+			return nil, besideError(name, version, err)
 		}
 	}
-	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: s == nil}
+	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: !says}
 	return r.addExternal(kept, true)
 }
 

@@ -94,7 +94,13 @@ func (r *Room) half(p place) (*Half, error) {
 	out := &Half{ID: k.ID, Model: k.Model, Version: k.Version, Half: string(k.Half), Time: k.Time, TraceID: k.Trace, SpanID: k.Span, Since: k.Since}
 	if out.Rows, err = r.rowsOf(k); err != nil {
 		out.Unreadable = true
+		return out, nil
 	}
+	now, err := r.policies(k, out.Rows)
+	if err != nil {
+		now = nil // nothing of what was private is shown while it is not known what is
+	}
+	k.hide(out.Rows, now)
 	return out, nil
 }
 

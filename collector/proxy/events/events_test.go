@@ -632,7 +632,7 @@ func TestAHalfKeepsItsRules(t *testing.T) {
 	policies := map[string]collector.Privacy{"plan": collector.PrivacyMask}
 	names := []string{"age", "plan"}
 	configure := func(c *Config) {
-		c.Private = func(string, string) map[string]collector.Privacy { return policies }
+		c.Private = func(string, string, []string) (map[string]collector.Privacy, error) { return policies, nil }
 		c.Names = func(string, string) []string { return names }
 	}
 	r := openRig(t, configure)
@@ -668,4 +668,41 @@ func TestAHalfKeepsItsRules(t *testing.T) {
 			t.Errorf("renamed: %s is %s", name, v)
 		}
 	}
+}
+
+// TestAHalfWhoseRulesAreNotKnown is not taken, and what waits already is kept, until they
+// are; so it is with the key of the room.
+func TestAHalfWhoseRulesAreNotKnown(t *testing.T) {
+	var closed, lost error
+	r := openRig(t, func(c *Config) {
+		c.Private = func(_, _ string, features []string) (map[string]collector.Privacy, error) {
+			if len(features) > 0 && text(t, features) != `["f0"]` {
+				t.Errorf("asked for %v", features)
+			}
+			return map[string]collector.Privacy{"f0": collector.PrivacyMask}, closed
+		}
+		c.Key = func() ([]byte, error) { return []byte("a secret of the machine's"), lost }
+	})
+	refused := func(want error, e Event) {
+		t.Helper()
+		before := r.files(t)
+		if got, err := r.Take(t.Context(), e); !errors.Is(err, want) || r.files(t) != before {
+			t.Errorf("%s of %s: %+v, %v", e.Type, e.ID, got, err)
+		}
+	}
+	first, second := event(request, "a", "m", `{"instances":[1]}`), event(response, "a", "m", `{"predictions":[1]}`)
+	lost = errors.New("no key today")
+	refused(collector.ErrUnavailable, first)
+	lost = nil
+	r.must(t, first, Waiting)
+	closed = collector.ErrNotReady
+	refused(collector.ErrNotReady, second)
+	refused(collector.ErrNotReady, event(request, "b", "m", `{"instances":[1]}`))
+	r.clock.forward(48 * time.Hour)
+	r.sweep(t.Context())
+	if n, _ := r.Waiting(); n != 1 || len(r.rec.rows) != 0 {
+		t.Errorf("%d wait, %d rows", n, len(r.rec.rows))
+	}
+	closed = nil
+	r.must(t, second, Recorded)
 }

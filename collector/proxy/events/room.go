@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,8 +38,10 @@ type Config struct {
 	Record func(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error)
 	// Names are the features of a version, in their order; nil where it is not known.
 	Names func(model, version string) []string
-	// Private says what of a version's features is private now; nil means nothing ever is.
-	Private func(model, version string) map[string]collector.Privacy
+	// Private says what of a row's features is private in a version now, known or not. An
+	// error means that this is not known: nothing of it is taken or recorded meanwhile. nil
+	// means that nothing ever is.
+	Private func(model, version string, features []string) (map[string]collector.Privacy, error)
 	// Wait is how long a half waits for the other; 0 means five minutes. GiveUp is
 	// how long one is kept that cannot be recorded alone, since no pair of its model
 	// has told yet what its rows are; 0 means a day.
@@ -57,7 +61,7 @@ type Config struct {
 
 func (c Config) withDefaults() (Config, error) {
 	if c.Private == nil {
-		c.Private = func(string, string) map[string]collector.Privacy { return nil }
+		c.Private = func(string, string, []string) (map[string]collector.Privacy, error) { return nil, nil }
 	}
 	if c.Dir == "" || c.Key == nil || c.Record == nil || c.Names == nil {
 		return c, errors.New("configure events: Dir, Key, Record or Names is not set")
@@ -112,7 +116,6 @@ const (
 type Room struct {
 	cfg  Config
 	disk filesystem
-	seal func() (*sealer, error)
 	stop context.CancelFunc
 	over chan struct{}
 	// watched is what publishes the metrics.
@@ -122,6 +125,8 @@ type Room struct {
 	mu      sync.Mutex
 	waiting map[place]entry
 	bytes   int64
+	// sealer encrypts the files, nil until there was one.
+	sealer *sealer
 	// done are the latest keys that are recorded, by their place in ring: a half of
 	// them that comes again, or too late, need not wait for nothing.
 	done map[string]bool
@@ -172,28 +177,47 @@ type kept struct {
 	Names   []string                     `json:"names,omitempty"`
 }
 
-// rowsOf are the rows of a half, without what was private of it and is less so now.
+// rowsOf are the rows of a half, by the names that it had or has.
 func (r *Room) rowsOf(k *kept) ([]row, error) {
 	names := k.Names
-	if len(k.Private) == 0 {
+	if len(names) == 0 {
 		names = r.cfg.Names(k.Model, k.Version)
 	}
-	rows, err := rowsOf(k.Half, k.Data, names)
-	if err != nil || len(k.Private) == 0 {
-		return rows, err
-	}
-	now := r.cfg.Private(k.Model, k.Version)
+	return rowsOf(k.Half, k.Data, names)
+}
+
+// hide takes out of a request's rows what was private when it came and is less so now, and
+// returns it, row by row.
+func (k *kept) hide(rows []row, now map[string]collector.Privacy) [][]json.RawMessage {
+	hidden := make([][]json.RawMessage, len(rows))
 	for name, how := range k.Private {
 		if collector.Stricter(how, now[name]) == now[name] {
 			continue
 		}
-		for _, one := range rows {
-			if _, ok := one[name]; ok {
+		for i, one := range rows {
+			if raw, ok := one[name]; ok {
+				hidden[i] = append(hidden[i], raw)
 				one[name] = json.RawMessage("null")
 			}
 		}
 	}
-	return rows, nil
+	return hidden
+}
+
+// policies are what is private now of a request's features.
+func (r *Room) policies(k *kept, rows []row) (map[string]collector.Privacy, error) {
+	return r.cfg.Private(k.Model, k.Version, namesIn(rows))
+}
+
+// namesIn are the features that rows have.
+func namesIn(rows []row) []string {
+	all := map[string]bool{}
+	for _, one := range rows {
+		for name := range one {
+			all[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // Open takes up the halves that wait in the folder. Pairs that a crash interrupted are
@@ -233,7 +257,7 @@ func open(cfg Config, disk filesystem) (*Room, error) {
 	if err := disk.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("make the folder of events: %w", err)
 	}
-	r := &Room{cfg: cfg, disk: disk, waiting: map[place]entry{}, done: map[string]bool{}, ring: make([]string, rememberDone), over: make(chan struct{}), seal: sync.OnceValues(func() (*sealer, error) { return newSealer(cfg.Key) })}
+	r := &Room{cfg: cfg, disk: disk, waiting: map[place]entry{}, done: map[string]bool{}, ring: make([]string, rememberDone), over: make(chan struct{})}
 	if err := r.find(); err != nil {
 		return nil, fmt.Errorf("open the folder of events: %w", err)
 	}
@@ -378,13 +402,21 @@ func (r *Room) read(e Event) (*kept, error) {
 	if part := strings.Split(x["traceparent"], "-"); len(part) >= 4 && len(part[1]) == 32 && len(part[2]) == 16 && strings.Trim(part[1]+part[2], "0123456789abcdef") == "" {
 		k.Trace, k.Span = part[1], part[2]
 	}
-	if h == request {
-		if k.Private = r.cfg.Private(k.Model, k.Version); len(k.Private) > 0 {
-			k.Names = r.cfg.Names(k.Model, k.Version)
-		}
+	rows, err := r.rowsOf(k)
+	if err != nil {
+		return k, err
 	}
-	_, err := r.rowsOf(k)
-	return k, err
+	if h == response { // has no features
+		rows = nil
+	}
+	// While that is not known a half is not to wait: a request would not say what is private,
+	// and a response would be recorded alone, its request having been refused.
+	now, err := r.policies(k, rows)
+	if err != nil || h == response || len(now) == 0 {
+		return k, err
+	}
+	k.Private, k.Names = now, r.cfg.Names(k.Model, k.Version)
+	return k, nil
 }
 
 // modelOf names the model that an event is about (see the package's comment).
@@ -416,11 +448,17 @@ func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 		any = res
 	}
 	var features, outputs []row
+	var hidden [][]json.RawMessage
 	var err error
 	if req != nil {
 		if features, err = r.rowsOf(req); err != nil {
 			return nil, err
 		}
+		now, err := r.policies(req, features)
+		if err != nil {
+			return nil, err
+		}
+		hidden = req.hide(features, now)
 	}
 	if res != nil {
 		if outputs, err = r.rowsOf(res); err != nil {
@@ -435,9 +473,9 @@ func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 	for i := range rows {
 		p := &collector.Imported{ID: collector.RowID(any.ID, i, n), Model: any.Model, Version: any.Version, Time: any.Time, TraceID: any.Trace, SpanID: any.Span}
 		if req != nil {
-			p.Features = features[i]
+			p.Features, p.Hidden = features[i], hidden[i]
 		} else {
-			p.Error, p.OwnError = "no request event came within "+r.cfg.Wait.String(), true
+			p.Error, p.OwnError, p.Alone = "no request event came within "+r.cfg.Wait.String(), true, true
 		}
 		if res != nil {
 			p.Outputs = outputs[i]
@@ -474,6 +512,19 @@ func (r *Room) keep(p place, k *kept, beyond int) error {
 	r.waiting[p] = entry{since: k.Since, due: k.Since.Add(r.cfg.Wait), size: int64(len(data))}
 	r.bytes += int64(len(data))
 	return nil
+}
+
+// seal is what the files are encrypted by. That its key cannot be had is not kept: it may
+// come back.
+func (r *Room) seal() (*sealer, error) {
+	if r.sealer == nil {
+		s, err := newSealer(r.cfg.Key)
+		if err != nil {
+			return nil, fmt.Errorf("get the key of waiting events: %w: %w", collector.ErrUnavailable, err)
+		}
+		r.sealer = s
+	}
+	return r.sealer, nil
 }
 
 func (r *Room) load(p place) (*kept, error) {

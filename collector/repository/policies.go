@@ -1,0 +1,81 @@
+package repository
+
+import (
+	"fmt"
+
+	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
+)
+
+// Policies says what of a row's features is private in a version whose predictions are made
+// elsewhere, as External would record them now, also where that would make the version. Its
+// errors are External's: nothing of such a row is to be taken while there is one.
+func (r *Repository) Policies(name, version string, features []string) (map[string]collector.Privacy, error) {
+	v, err := r.recorded(name, version)
+	if err == nil {
+		return v.Config.Policies(), nil
+	}
+	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
+		return nil, nameError()
+	}
+	says, cfg, err := r.unmade(name, version, err)
+	if err != nil {
+		return nil, err
+	}
+	info := &engine.Info{Features: make([]engine.Feature, len(features))}
+	for i, f := range features {
+		info.Features[i].Name = f
+	}
+	if !says {
+		if cfg, err = r.inherited(name, version, info); err != nil {
+			return nil, besideError(name, version, err)
+		}
+	}
+	if err := r.Protect(name, info, &cfg); err != nil {
+		return nil, closedError(name, version, err.Error())
+	}
+	return cfg.Policies(), nil
+}
+
+// unmade is what a model.yaml says, if one does, of a version that imports have not made yet;
+// its error is why they may not make it, unknown why it was not found.
+func (r *Repository) unmade(name, version string, unknown error) (says bool, cfg collector.ModelConfig, err error) {
+	r.mu.RLock()
+	s := r.slotOf(name, version)
+	if s != nil {
+		as := *s // it may change meanwhile
+		s = &as
+	}
+	why := r.unseenBy(name)
+	r.mu.RUnlock()
+	if why != "" {
+		return false, cfg, unseenError(name, why)
+	}
+	if s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
+		return false, cfg, unknown // it is on disk and did not load: that is to be mended first
+	}
+	if s != nil && s.source.dir == "" {
+		s = nil // known by its predictions only: nothing of it is on disk
+	}
+	if s == nil && !r.isRemote(name) {
+		// Its folder may have come since the models were last looked at.
+		if s, err = r.newFolder(name, version); err != nil {
+			return false, cfg, err
+		}
+	}
+	if s == nil {
+		return false, cfg, nil
+	}
+	if cfg, err = r.declared(s); err != nil {
+		return false, cfg, closedError(name, version, err.Error())
+	}
+	return true, cfg, nil
+}
+
+func nameError() error {
+	return fmt.Errorf("a model's and a version's name have letters, digits, '.', '_' and '-' only, 128 at most: %w", collector.ErrRefused)
+}
+
+func besideError(name, version string, err error) error {
+	return closedError(name, version, "what is private in its model's other versions cannot be read: "+err.Error())
+}
