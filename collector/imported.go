@@ -2,6 +2,7 @@ package collector
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
@@ -27,9 +28,12 @@ type Imported struct {
 	Label      json.RawMessage            `json:"label"`
 	ObservedAt string                     `json:"observed_at"`
 
-	// Content are values that are a feature only where the version's model.yaml
-	// declares one of that name; else nothing of them is kept.
+	// Content are values that are a feature only where the version's configuration names
+	// one so (WithContent); else nothing of them is kept.
 	Content map[string]json.RawMessage `json:"-"`
+	// Known are outputs with what conventions do not fix left out, as they are recorded
+	// where a feature is private.
+	Known map[string]json.RawMessage `json:"-"`
 	// Hidden are values that were private when they came, and are not among the features:
 	// what repeats them is taken out as if they still were.
 	Hidden []json.RawMessage `json:"-"`
@@ -64,6 +68,46 @@ const (
 	ImportDuplicate = "duplicate" // recorded before: nothing changed
 	ImportRefused   = "refused"
 )
+
+// GenerativeFormat is the format of a model whose predictions are told by OpenTelemetry's
+// attributes for generative AI.
+const GenerativeFormat = "gen_ai"
+
+// GenerativeContent are those that hold what people and such a model said: the names of its
+// Imported.Content.
+var GenerativeContent = []string{"gen_ai.system_instructions", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.prompt", "gen_ai.completion"}
+
+// WithContent is what is known of a model whose configuration is cfg: of what was said to
+// and by a generative one, what cfg names is a feature, whether or not info has it as one.
+func WithContent(info *engine.Info, cfg ModelConfig) *engine.Info {
+	if info.Format != GenerativeFormat {
+		return info
+	}
+	content := func(name string) bool { return slices.Contains(GenerativeContent, name) }
+	with := *info
+	with.Inputs = slices.DeleteFunc(slices.Clone(info.Inputs), func(s engine.Spec) bool { return content(s.Name) })
+	with.Features = slices.DeleteFunc(slices.Clone(info.Features), func(f engine.Feature) bool { return content(f.Name) })
+	add := func(name string) {
+		if content(name) && !slices.ContainsFunc(with.Features, func(f engine.Feature) bool { return f.Name == name }) {
+			with.Inputs = append(with.Inputs, engine.Spec{Name: name, DType: engine.String, Shape: []int{-1}})
+			with.Features = append(with.Features, engine.Feature{Name: name, Categorical: true})
+		}
+	}
+	for _, f := range cfg.Features {
+		add(f.Name)
+	}
+	add(cfg.Subject)
+	return &with
+}
+
+// AllContent is info with all content that such a model may be told of.
+func AllContent(info *engine.Info) *engine.Info {
+	var all ModelConfig
+	for _, name := range GenerativeContent {
+		all.Features = append(all.Features, FeatureConfig{Name: name})
+	}
+	return WithContent(info, all)
+}
 
 // ModelName turns what others call a model or a version into a name that one can
 // have here: what is no letter, digit, '.', '_' or '-' becomes '_'.

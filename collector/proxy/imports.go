@@ -177,6 +177,9 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, ready r
 		return "", "", ready.err
 	}
 	p.Version, p.Digest = v.Version, v.Digest
+	if hasPrivate(v) {
+		onlyKnown(row)
+	}
 	if row.TraceID != "" {
 		if private := privateOf(v, row); len(private) > 0 {
 			traces[row.TraceID] = append(traces[row.TraceID], private...)
@@ -229,6 +232,15 @@ func withoutPrivate(v *collector.ModelVersion, rows []*collector.Imported) colle
 		}
 	}
 	return collector.NewScrubber(private, nil)
+}
+
+// onlyKnown leaves of a row's outputs what is known where it can be told.
+func onlyKnown(row *collector.Imported) {
+	for name, raw := range row.Known {
+		if _, ok := row.Outputs[name]; ok { // a failed one has none
+			row.Outputs[name] = raw
+		}
+	}
 }
 
 // hasPrivate reports whether a feature of a version is private.
@@ -345,26 +357,13 @@ func (s *Server) importedLabel(row *collector.Imported, now time.Time) (*collect
 }
 
 // importedVersion finds the version a row is of. One that is not known yet is
-// described by the row's own Info, or by all rows of the request that are of it (all);
-// what is content becomes a feature where its model.yaml has one of that name.
+// described by the row's own Info, or by all rows of the request that are of it (all).
 func (s *Server) importedVersion(row *collector.Imported, all []*collector.Imported) (*collector.ModelVersion, error) {
-	return s.cfg.External(row.Model, row.Version, func(cfg collector.ModelConfig) (*engine.Info, error) {
-		info, err := row.Info, error(nil)
-		if info == nil {
-			info, err = describe(row, all)
+	return s.cfg.External(row.Model, row.Version, func() (*engine.Info, error) {
+		if row.Info != nil {
+			return row.Info, nil
 		}
-		if err != nil || len(row.Content) == 0 {
-			return info, err
-		}
-		with := *info
-		with.Inputs, with.Features = slices.Clone(info.Inputs), slices.Clone(info.Features)
-		for _, f := range cfg.Features {
-			if _, ok := row.Content[f.Name]; ok && specOf(with.Inputs, f.Name) == nil {
-				with.Inputs = append(with.Inputs, engine.Spec{Name: f.Name, DType: engine.String, Shape: []int{-1}})
-				with.Features = append(with.Features, engine.Feature{Name: f.Name, Categorical: true})
-			}
-		}
-		return &with, nil
+		return describe(row, all)
 	})
 }
 

@@ -39,7 +39,7 @@ type keptExternal struct {
 // one of that name, or a new one of what describe returns, under the model.yaml
 // that lies in its folder, if one does. Of an empty version it is the highest, or
 // "1". Errors are of collector.ErrNotReady, collector.ErrRefused, or describe's.
-func (r *Repository) External(name, version string, describe func(collector.ModelConfig) (*engine.Info, error)) (*collector.ModelVersion, error) {
+func (r *Repository) External(name, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error) {
 	v, err := r.recorded(name, version)
 	if err == nil {
 		return v, nil
@@ -62,7 +62,7 @@ func (r *Repository) External(name, version string, describe func(collector.Mode
 	if len(r.Live()) >= maxVersions {
 		return nil, fmt.Errorf("there are %d versions already, which is the most that imports may bring about: %w", maxVersions, collector.ErrRefused)
 	}
-	info, err := describe(cfg)
+	info, err := describe()
 	if err != nil {
 		return nil, err
 	}
@@ -212,11 +212,12 @@ func (r *Repository) externalVersion(kept keptExternal) (*collector.ModelVersion
 	if kept.Config.Reference != "" || kept.Config.Background != "" {
 		return nil, fmt.Errorf("model %q version %q: its model is not here to run over a file of rows: name a window, reference: {from, to}: %w", kept.Name, kept.Version, collector.ErrRefused)
 	}
-	info, err := applyConfig(kept.Info, kept.Config)
+	cfg := kept.Config // what is kept is what model.yaml said: rules may change
+	collector.ApplyPrivateRules(r.cfg.Rules, kept.Name, collector.AllContent(kept.Info), &cfg)
+	info, err := applyConfig(collector.WithContent(kept.Info, cfg), kept.Config)
 	if err != nil {
 		return nil, fmt.Errorf("model %q version %q: %w: %w", kept.Name, kept.Version, collector.ErrRefused, err)
 	}
-	cfg := kept.Config // what is kept is what model.yaml said: rules may change
 	if err := r.Protect(kept.Name, info, &cfg); err != nil {
 		return nil, unknownRules(fmt.Errorf("%w: %w", collector.ErrNotReady, err))
 	}

@@ -83,7 +83,7 @@ func TestImportsAfterTheFolderOfAServedModel(t *testing.T) {
 		info.Features = append(info.Features, engine.Feature{Name: name})
 		info.Inputs = append(info.Inputs, engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1}})
 	}
-	describe := func(collector.ModelConfig) (*engine.Info, error) { return info, nil }
+	describe := func() (*engine.Info, error) { return info, nil }
 	for _, version := range []string{"7", "8"} {
 		s.look(t)
 		if v, err := s.r.External("m", version, describe); err != nil || v.Config.PrivateFeature() != s.a {

@@ -103,6 +103,7 @@ func (r *Repository) privateIn(sources []source, info *engine.Info) (collector.M
 // takePrivate adds to out what cfg says is private of the features of info that out does
 // not speak of.
 func takePrivate(out *collector.ModelConfig, cfg collector.ModelConfig, info *engine.Info) {
+	info = collector.AllContent(info) // which becomes a feature by this
 	for _, f := range cfg.Features {
 		name, ok := featureHere(f.Name, cfg, info)
 		known := slices.ContainsFunc(out.Features, func(o collector.FeatureConfig) bool { return o.Name == name })

@@ -45,7 +45,7 @@ func TestPolicies(t *testing.T) {
 			if said != want[at] {
 				t.Errorf("%s: %s: %s, want %s", when, at, said, want[at])
 			}
-			v, err := r.External(name, version, func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil })
+			v, err := r.External(name, version, func() (*engine.Info, error) { return saidInfo, nil })
 			if (err == nil) == (want[at] == "closed") || err == nil && fmt.Sprint(v.Config.Policies()) != want[at] {
 				t.Errorf("%s: %s is recorded by %+v, %v, want %s", when, at, v, err, want[at])
 			}

@@ -52,7 +52,7 @@ func TestWhatTheDiskRefusedIsTriedAgain(t *testing.T) {
 		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
 	}
 	imports := func(name string) (*collector.ModelVersion, error) {
-		return r.External(name, "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+		return r.External(name, "1", func() (*engine.Info, error) { return info, nil })
 	}
 	if _, err := imports("made"); err != nil {
 		t.Fatal(err)
@@ -103,12 +103,12 @@ func TestAnImportKnowsAFolderThatJustCame(t *testing.T) {
 		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
 	}
 	for _, version := range []string{"1", "2"} { // its own model.yaml, and its neighbour's
-		v, err := r.External("made", version, func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+		v, err := r.External("made", version, func() (*engine.Info, error) { return info, nil })
 		if err != nil || strings.Join(privateOf(v), "") != "age mask" {
 			t.Errorf("version %s: %v, %v", version, privateOf(v), err)
 		}
 	}
-	if _, err := r.External("soon", "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil }); !errors.Is(err, collector.ErrNotReady) {
+	if _, err := r.External("soon", "1", func() (*engine.Info, error) { return info, nil }); !errors.Is(err, collector.ErrNotReady) {
 		t.Errorf("an import of what is about to be served: %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestAnEmptyModelYAML(t *testing.T) {
 		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
 	}
 	imports := func() (*collector.ModelVersion, error) {
-		return r.External("made", "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+		return r.External("made", "1", func() (*engine.Info, error) { return info, nil })
 	}
 	if _, err := imports(); err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ var saidInfo = &engine.Info{
 }
 
 func (s *said) imports(name, version string) (*collector.ModelVersion, error) {
-	return s.r.External(name, version, func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil })
+	return s.r.External(name, version, func() (*engine.Info, error) { return saidInfo, nil })
 }
 
 func newSaid(t *testing.T, poll time.Duration) *said {

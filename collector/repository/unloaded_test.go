@@ -18,7 +18,7 @@ func TestImportsOfAnUnloadedModelStayPrivate(t *testing.T) {
 		info.Features = append(info.Features, engine.Feature{Name: name})
 		info.Inputs = append(info.Inputs, engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1}})
 	}
-	before, err := s.r.External("m", "3", func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+	before, err := s.r.External("m", "3", func() (*engine.Info, error) { return info, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestImportsOfAnUnloadedModelStayPrivate(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		for _, version := range []string{"3", "4", "4", "3", "", "4"} {
-			v, err := s.r.External("m", version, func(collector.ModelConfig) (*engine.Info, error) { return info, nil })
+			v, err := s.r.External("m", version, func() (*engine.Info, error) { return info, nil })
 			if err != nil || v.Config.PrivateFeature() != s.a || version == "3" && v.Digest != before.Digest {
 				t.Errorf("%s, version %q: %+v, %v", when, version, v, err)
 			}
@@ -40,7 +40,7 @@ func TestImportsOfAnUnloadedModelStayPrivate(t *testing.T) {
 				t.Errorf("%s, version %q of one that is only imported: %+v, %v", when, version, v, err)
 			}
 		}
-		if v, err := s.r.External("m", "1", func(collector.ModelConfig) (*engine.Info, error) { return info, nil }); err == nil && when == "unloaded" {
+		if v, err := s.r.External("m", "1", func() (*engine.Info, error) { return info, nil }); err == nil && when == "unloaded" {
 			t.Errorf("a served version that is unloaded takes imports: %+v", v)
 		}
 	}
@@ -62,7 +62,7 @@ func TestAnImportIsNotWhatAnswers(t *testing.T) {
 	f := newFixture(t)
 	f.model(t, "m/1")
 	r := f.open(t, time.Hour)
-	describe := func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil }
+	describe := func() (*engine.Info, error) { return saidInfo, nil }
 	for _, version := range []string{"9", "0"} {
 		if v, err := r.External("m", version, describe); err != nil || v.Version != version {
 			t.Fatal(v, err)
@@ -98,12 +98,12 @@ func TestImportsOfAnUpstreamsNameStayPrivate(t *testing.T) {
 	}
 	t.Cleanup(r.Close)
 	for _, version := range []string{"7", "7", "", "1", "8"} {
-		v, err := r.External("up", version, func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil })
+		v, err := r.External("up", version, func() (*engine.Info, error) { return saidInfo, nil })
 		if err != nil || v.Config.PrivateFeature() != "town" || !r.Private() {
 			t.Errorf("version %q: %+v, %v", version, v, err)
 		}
 	}
-	if v, err := r.External("other", "1", func(collector.ModelConfig) (*engine.Info, error) { return saidInfo, nil }); err != nil || v.Config.PrivateFeature() != "" {
+	if v, err := r.External("other", "1", func() (*engine.Info, error) { return saidInfo, nil }); err != nil || v.Config.PrivateFeature() != "" {
 		t.Errorf("another name: %+v, %v", v, err)
 	}
 }

@@ -127,6 +127,7 @@ func (e *intakeError) Error() string { return e.message }
 // durable as the spool makes them, and do not wait for the store.
 func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptraceotlp.ExportResponse, *intakeError) {
 	res := ptraceotlp.NewExportResponse()
+	private := in.private()
 	spans, rejected := in.rows(ctx, req.Traces())
 	if n, d := len(spans), days(spans); n > maxOTLPSpans || d > maxOTLPDays {
 		return res, &intakeError{http.StatusRequestEntityTooLarge, fmt.Sprintf("%d spans of %d days in one request, the limits are %d and %d", n, d, maxOTLPSpans, maxOTLPDays)}
@@ -143,6 +144,11 @@ func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptrac
 		if refused > 0 {
 			why = append(why, fmt.Sprintf("%d spans were stored, and are no predictions as they mean to be; the first: %s", refused, first))
 			rejected += refused
+		}
+		if !private && in.private() {
+			// These predictions made a model known that has private fields: its spans are not
+			// the last that are kept in full.
+			spans, _ = in.rows(ctx, req.Traces())
 		}
 	}
 	if len(spans) > 0 {

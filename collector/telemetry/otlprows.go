@@ -59,10 +59,7 @@ func spanOf(s ptrace.Span, row Span, x collector.Scrubber) Span {
 	row.SpanAttributes = attributeTexts(s.Attributes(), by)
 	for _, e := range s.Events().All() {
 		attributes := attributeTexts(e.Attributes(), by)
-		if strings.HasPrefix(e.Name(), "gen_ai.") {
-			// What was said is in attributes of such an event that have plain names.
-			maps.DeleteFunc(attributes, func(key, _ string) bool { return !strings.HasPrefix(key, "gen_ai.") && key != errorType })
-		}
+		maps.DeleteFunc(attributes, func(key, _ string) bool { return spoken(e.Name(), key) })
 		row.Events = append(row.Events, SpanEvent{Timestamp: eventTime(e, row.Timestamp), Name: x.Text(e.Name()), Attributes: attributes})
 	}
 	for _, l := range s.Links().All() {

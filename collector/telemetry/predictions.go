@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,17 +84,17 @@ var (
 		{"output_tokens", []string{"gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"}, engine.Float64},
 		{"reasoning_output_tokens", []string{"gen_ai.usage.reasoning.output_tokens"}, engine.Float64},
 		{"time_to_first_chunk", []string{"gen_ai.response.time_to_first_chunk"}, engine.Float64},
-		{"finish_reasons", []string{genReasons}, engine.String},
+		{reasonsColumn, []string{genReasons}, engine.String},
 	}
 	// genContent is what people and models said. It is a feature only where a
-	// model.yaml declares one of that name.
-	genContent = []string{"gen_ai.system_instructions", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.prompt", "gen_ai.completion"}
+	// configuration names one so.
+	genContent = collector.GenerativeContent
 
 	genInfo = describeGenerative()
 )
 
 func describeGenerative() *engine.Info {
-	info := &engine.Info{Format: "gen_ai", Task: engine.TaskOther, Missing: true}
+	info := &engine.Info{Format: collector.GenerativeFormat, Task: engine.TaskOther, Missing: true}
 	for _, c := range genFeatures {
 		info.Inputs = append(info.Inputs, engine.Spec{Name: c.name, DType: c.dtype, Shape: []int{-1}})
 		info.Features = append(info.Features, engine.Feature{Name: c.name, Categorical: c.dtype == engine.String})
@@ -293,6 +294,7 @@ func generative(p *collector.Imported, a pcommon.Map) error {
 	if p.Outputs, err = generativeValues(a, genOutputs); err != nil {
 		return err
 	}
+	p.Known = map[string]json.RawMessage{reasonsColumn: knownReasons(p.Outputs[reasonsColumn])}
 	p.Content = make(map[string]json.RawMessage, len(genContent))
 	for _, key := range genContent {
 		p.Content[key] = json.RawMessage("null")
@@ -309,6 +311,33 @@ func generative(p *collector.Imported, a pcommon.Map) error {
 		}
 	}
 	return nil
+}
+
+// reasonsColumn is the output that says why a model stopped.
+const reasonsColumn = "finish_reasons"
+
+// reasons are why models stop, in small letters: by OpenTelemetry's conventions, and as
+// OpenAI, Anthropic, Google, Amazon, Cohere and Mistral call it.
+var reasons = strings.Fields(`stop length content_filter tool_call tool_calls function_call error
+	end_turn max_tokens stop_sequence tool_use pause_turn refusal model_context_window_exceeded compaction
+	safety recitation language other blocklist prohibited_content spii malformed_function_call finish_reason_unspecified image_safety unexpected_tool_call
+	finish content_filtered guardrail_intervened complete error_toxic error_limit user_cancel model_length cancelled timeout eos eos_token`)
+
+// knownReasons are reasons of which others than those are "_OTHER", as conventions call
+// what they do not list.
+func knownReasons(raw json.RawMessage) json.RawMessage {
+	var all string
+	if json.Unmarshal(raw, &all) != nil || all == "" {
+		return raw // there are none
+	}
+	list := strings.Split(all, ",")
+	for i, one := range list {
+		if !slices.Contains(reasons, strings.ToLower(one)) {
+			list[i] = "_OTHER"
+		}
+	}
+	out, _ := json.Marshal(strings.Join(list, ",")) // text always marshals
+	return out
 }
 
 func generativeValues(a pcommon.Map, columns []genColumn) (map[string]json.RawMessage, error) {
@@ -395,6 +424,12 @@ func clipped(name string) string {
 	return name
 }
 
+// spoken reports whether an attribute of an event is what was said: such events have that
+// under plain names.
+func spoken(event, key string) bool {
+	return strings.HasPrefix(event, "gen_ai.") && !strings.HasPrefix(key, "gen_ai.") && key != errorType
+}
+
 // value reports whether an attribute holds what a prediction was made of, what was
 // predicted, or what was said. Those go where a model.yaml's rules for private
 // fields hold, and never into the table of spans.
@@ -413,7 +448,8 @@ func value(key string) bool {
 	for _, prefix := range [...]string{
 		"gen_ai.system_instructions", "gen_ai.input.", "gen_ai.output.messages", "gen_ai.prompt", "gen_ai.completion", "gen_ai.content.",
 		"gen_ai.event.content", "gen_ai.tool.definitions", "gen_ai.tool.call.arguments", "gen_ai.tool.call.result",
-		"gen_ai.retrieval.", "gen_ai.memory.", "gen_ai.evaluation.explanation",
+		"gen_ai.retrieval.", "gen_ai.memory.", "gen_ai.evaluation.explanation", "gen_ai.security.content.",
+		"gen_ai.system.message", "gen_ai.user.message", "gen_ai.assistant.message", "gen_ai.tool.message", "gen_ai.choice",
 	} {
 		if strings.HasPrefix(key, prefix) {
 			return true

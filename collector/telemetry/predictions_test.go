@@ -144,7 +144,7 @@ func TestOwnSpansAreNoPredictions(t *testing.T) {
 func TestValuesAreNotKeptWithSpans(t *testing.T) {
 	traces := tracesOf(t, map[string]any{
 		"ml.model.name": "m", "ml.features.x": "secret", "ml.features": `{"y":"secret"}`, "ml.outputs.z": "secret", "ml.prediction.label": "secret",
-		"gen_ai.input.messages": "secret", "gen_ai.prompt.0.content": "secret", "gen_ai.tool.call.arguments": "secret", "gen_ai.usage.input_tokens": 7,
+		"gen_ai.security.content.input.value": "secret", "gen_ai.user.message": "secret", "gen_ai.input.messages": "secret", "gen_ai.prompt.0.content": "secret", "gen_ai.tool.call.arguments": "secret", "gen_ai.usage.input_tokens": 7,
 	})
 	s := traces.ResourceSpans().At(0).ScopeSpans().At(0).Spans().At(0)
 	e := s.Events().AppendEmpty()

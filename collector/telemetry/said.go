@@ -96,9 +96,11 @@ func (in *Intake) scrubbers(ctx context.Context, traces ptrace.Traces) map[pcomm
 	for _, rs := range traces.ResourceSpans().All() {
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, s := range ss.Spans().All() {
-				list := appendValues(values[s.TraceID()], s.Attributes())
+				list := appendValues(values[s.TraceID()], s.Attributes(), value)
 				for _, e := range s.Events().All() {
-					list = appendValues(list, e.Attributes())
+					list = appendValues(list, e.Attributes(), func(key string) bool {
+						return value(key) || spoken(e.Name(), key) && !slices.Contains(turns, key)
+					})
 				}
 				values[s.TraceID()] = list
 			}
@@ -144,7 +146,10 @@ func (in *Intake) Said(ctx context.Context, traces map[string][]json.RawMessage)
 	}
 }
 
-func appendValues(to []json.RawMessage, attributes pcommon.Map) []json.RawMessage {
+// turns are attributes of events of what was said that say who speaks, not what.
+var turns = []string{"role", "id", "index", "finish_reason"}
+
+func appendValues(to []json.RawMessage, attributes pcommon.Map, value func(key string) bool) []json.RawMessage {
 	for k, v := range attributes.All() {
 		if value(k) {
 			to = append(to, rawValues(v)...)
