@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Config says where the log is. Dir and Key are required.
@@ -251,7 +250,7 @@ func (l *Log) begin() error {
 		l.number = next - 1
 		return errors.Join(err, l.closeFile(), os.Remove(f.Name()))
 	}
-	if err := errors.Join(l.sync(), syncDir(l.cfg.Dir)); err != nil {
+	if err := errors.Join(l.sync(), vfs.OS{}.SyncDir(l.cfg.Dir)); err != nil {
 		return err
 	}
 	return l.drop(names)
@@ -271,22 +270,6 @@ func (l *Log) drop(names []uint64) error {
 			return err
 		}
 		names = names[1:]
-	}
-	return nil
-}
-
-// syncDir makes the names of a folder durable, where a folder can be synced.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrInvalid) {
-		return err
 	}
 	return nil
 }

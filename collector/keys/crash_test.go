@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
 // sealedValue is what a client was given, and what it may expect of it.
@@ -43,7 +44,7 @@ func (v *vault) fatalf(format string, args ...any) {
 }
 
 // open opens the folder with the key that it may be wrapped by.
-func (v *vault) open(disk *memFS) (r *Ring, err error) {
+func (v *vault) open(disk *vfstest.FS) (r *Ring, err error) {
 	for _, n := range v.keks {
 		r, err = open(Config{Dir: "/data/keys", KEK: kek(n)}, disk)
 		if err == nil {
@@ -90,7 +91,7 @@ func (v *vault) seal(r *Ring, tenant string, subjects []string) error {
 	return nil
 }
 
-func (v *vault) forget(r *Ring, disk *memFS) {
+func (v *vault) forget(r *Ring, disk *vfstest.FS) {
 	if len(v.sealed) == 0 {
 		return
 	}
@@ -110,10 +111,8 @@ func (v *vault) forget(r *Ring, disk *memFS) {
 }
 
 // erased fails where a file of the disk has a key that is forgotten.
-func (v *vault) erased(disk *memFS) {
+func (v *vault) erased(disk *vfstest.FS) {
 	v.t.Helper()
-	disk.mu.Lock()
-	defer disk.mu.Unlock()
 	for _, x := range v.sealed {
 		if !x.gone {
 			continue
@@ -122,8 +121,8 @@ func (v *vault) erased(disk *memFS) {
 		if err != nil {
 			v.fatalf("%v", err)
 		}
-		for name, i := range disk.now {
-			if i != nil && bytes.Contains(i.data, append(b.who[:], b.gen[:]...)) {
+		for _, name := range disk.Names() {
+			if bytes.Contains(disk.Data(name), append(b.who[:], b.gen[:]...)) {
 				v.fatalf("%s has a forgotten key", name)
 			}
 		}
@@ -131,7 +130,7 @@ func (v *vault) erased(disk *memFS) {
 }
 
 // work does what clients and operators do; what fails was told.
-func (v *vault) work(r *Ring, disk *memFS, steps int) {
+func (v *vault) work(r *Ring, disk *vfstest.FS, steps int) {
 	for range steps {
 		tenant := string(rune('a' + v.rng.IntN(3)))
 		switch v.rng.IntN(9) {
@@ -169,7 +168,7 @@ func (v *vault) secret(tenant string, b []byte) {
 }
 
 // check holds what was acknowledged against what there is, on a disk that is well.
-func (v *vault) check(r *Ring, disk *memFS) {
+func (v *vault) check(r *Ring, disk *vfstest.FS) {
 	v.t.Helper()
 	for i, x := range v.sealed {
 		got, err := r.Open(collector.Scope{Tenant: x.tenant, Model: "m"}, "f", x.text)
@@ -196,7 +195,7 @@ func (v *vault) check(r *Ring, disk *memFS) {
 
 // mended fails unless a ring goes on by itself when its disk is well again. Each file that
 // was given up may refuse once.
-func (v *vault) mended(r *Ring, disk *memFS) {
+func (v *vault) mended(r *Ring, disk *vfstest.FS) {
 	v.t.Helper()
 	for _, do := range []func() error{
 		func() error { return r.Rotate("a") },
@@ -215,15 +214,22 @@ func (v *vault) mended(r *Ring, disk *memFS) {
 	v.check(r, disk)
 }
 
+// newDisk is one of which reading fails, too.
+func newDisk(seed uint64) *vfstest.FS {
+	disk := vfstest.New(seed, "/data")
+	disk.CountReads = true
+	return disk
+}
+
 type fault struct {
 	crash, power, forGood bool
 }
 
 // run has the k-th operation fail, or the machine go down in it, and looks at what later
 // starts make of it. It reports whether there were that many.
-func (f fault) run(t *testing.T, k int, seed uint64) (came bool) {
+func (f fault) run(t *testing.T, k int, seed uint64) bool {
 	t.Helper()
-	v, disk := newVault(t, seed), newMemFS(seed)
+	v, disk := newVault(t, seed), newDisk(seed)
 	v.what = fmt.Sprintf("seed %d, %+v, operation %d", seed, f, k)
 	if k%4 != 0 { // else the folder is made under way
 		r, err := v.open(disk)
@@ -234,41 +240,37 @@ func (f fault) run(t *testing.T, k int, seed uint64) (came bool) {
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
-		disk = disk.next(false)
+		disk = disk.After(false)
 	}
-	n := 0
-	disk.fail = func(op, name string) error {
-		n++
-		if n == k {
-			v.what += " (" + op + " " + name + ")"
-		}
-		if !f.crash && (n == k || n > k && f.forGood) {
-			return []error{syscall.EIO, syscall.ENOSPC}[k%2]
-		}
-		return nil
+	var fails error
+	if !f.crash {
+		fails = []error{syscall.EIO, syscall.ENOSPC}[k%2]
 	}
+	failure := disk.FailAt(k, f.forGood, fails)
 	if f.crash {
-		disk.crashAt = k
+		disk.CrashAt = k
 	}
 	r, err := v.open(disk)
 	if err == nil {
 		v.work(r, disk, 10)
-	} else if !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, errCrashed) {
+	} else if !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, vfstest.ErrCrashed) {
 		v.fatalf("the start is refused without the reason: %v", err)
 	}
-	came = n >= k || disk.down
-	disk.fail, disk.crashAt = nil, 0
-	if err == nil && !disk.down {
+	what, came := failure.Came()
+	v.what += " (" + what + ")"
+	came = came || disk.Down()
+	disk.Fail, disk.CrashAt = nil, 0
+	if err == nil && !disk.Down() {
 		v.mended(r, disk)
 	}
 	if r != nil {
 		_ = r.Close()
 	}
-	if !disk.down && disk.locked {
+	if !disk.Down() && disk.Locked() {
 		v.fatalf("the folder stays locked after %v", err)
 	}
 	for _, power := range []bool{f.power, true} {
-		disk = disk.next(power)
+		disk = disk.After(power)
 		if r, err = v.open(disk); err != nil {
 			v.fatalf("open once the disk is well: %v", err)
 		}
@@ -292,7 +294,7 @@ func TestFaultAtEveryOperation(t *testing.T) {
 	for _, f := range []fault{{crash: true}, {crash: true, power: true}, {}, {power: true}, {forGood: true}, {forGood: true, power: true}} {
 		t.Run(fmt.Sprintf("%+v", f), func(t *testing.T) {
 			runs := 0
-			for round := range uint64(3) {
+			for round := range uint64(5) {
 				for k, missed := 1, 0; missed < 4; k++ {
 					if !f.run(t, k, seed+round) {
 						missed++ // a folder that is made under way has more operations
@@ -315,23 +317,19 @@ func TestSecretAtEveryOperation(t *testing.T) {
 	for _, f := range []fault{{crash: true}, {crash: true, power: true}, {}, {power: true}, {forGood: true, power: true}} {
 		for round := range uint64(20) {
 			for k := 1; k < 25; k++ {
-				disk, n := newMemFS(seed+round), 0
-				op := ""
-				disk.fail = func(o, name string) error {
-					if n++; n == k {
-						op = o + " " + name
-					}
-					if !f.crash && (n == k || n > k && f.forGood) {
-						return syscall.EIO
-					}
-					return nil
+				disk := newDisk(seed + round)
+				var fails error
+				if !f.crash {
+					fails = syscall.EIO
 				}
+				failure := disk.FailAt(k, f.forGood, fails)
 				if f.crash {
-					disk.crashAt = k
+					disk.CrashAt = k
 				}
 				var known []byte
 				for range 3 {
 					key, err := makeSecret(disk, path)
+					op, _ := failure.Came()
 					if err == nil && len(key) != keySize || err == nil && known != nil && !bytes.Equal(key, known) {
 						t.Fatalf("seed %d, %+v, operation %d (%s): %x after %x", seed+round, f, k, op, key, known)
 					}
@@ -339,11 +337,12 @@ func TestSecretAtEveryOperation(t *testing.T) {
 						known = key
 					}
 				}
+				op, _ := failure.Came()
 				if known == nil && !f.crash && !f.forGood {
 					t.Fatalf("%+v, operation %d (%s): never made", f, k, op)
 				}
 				for _, power := range []bool{f.power, true} {
-					disk = disk.next(power)
+					disk = disk.After(power)
 					key, err := makeSecret(disk, path)
 					if err != nil || len(key) != keySize || known != nil && !bytes.Equal(key, known) {
 						t.Fatalf("seed %d, %+v, operation %d (%s), power %t: %x after %x: %v", seed+round, f, k, op, power, key, known, err)
@@ -358,7 +357,7 @@ func TestSecretAtEveryOperation(t *testing.T) {
 // TestFlippedBits: no single bit of the file of tenants that is wrong costs a root, and
 // none but the last frame's a data key.
 func TestFlippedBits(t *testing.T) {
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	v := newVault(t, 1)
 	r, err := v.open(disk)
 	if err != nil {

@@ -79,9 +79,6 @@ func (w *wrapped) append(dst []byte) []byte {
 // parseTenants reads the file of tenants. good is how many of its bytes are whole: what
 // follows is what a crash left of records that were never acknowledged.
 func parseTenants(b []byte) (list []wrapped, good int, err error) {
-	if unmade(b, []byte(tenantsMagic)) {
-		return nil, 0, nil
-	}
 	if !bytes.HasPrefix(b, []byte(tenantsMagic)) {
 		return nil, 0, errDamaged
 	}

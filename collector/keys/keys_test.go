@@ -563,3 +563,44 @@ func BenchmarkNewSubject(b *testing.B) {
 		}
 	})
 }
+
+// TestAFileOfTenantsThatIsGone: a file of tenants that was emptied, or that is missing beside
+// keys of subjects, is refused; a folder that was never used is not.
+func TestAFileOfTenantsThatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, tenantsFile)
+	for range 2 { // the first start, and one of which nothing was asked before
+		if err := openRing(t, dir, kek(1)).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := openRing(t, dir, kek(1))
+	one := seal(t, r, "a", "who", "m", "f", "1")
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, b := range map[string][]byte{"empty": {}, "cut in its header": whole[:len(tenantsMagic)-1], "zeros": make([]byte, len(tenantsMagic)), "gone": nil} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b == nil {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Open(Config{Dir: dir, KEK: kek(1)}); !errors.Is(err, errLost) || !strings.Contains(err.Error(), tenantsFile) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if got, err := os.ReadFile(path); b != nil && (err != nil || !bytes.Equal(got, b)) || b == nil && err == nil {
+			t.Errorf("%s: the file was touched: %v", what, err)
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opens(t, openRing(t, dir, kek(1)), "a", "m", "f", one, "1")
+}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Errors that callers test for.
@@ -34,6 +35,8 @@ var (
 const (
 	tenantsFile = "tenants.keys"
 	lockFile    = "lock"
+	// subjectsPrefix begins the names of the files of subjects.
+	subjectsPrefix = "subjects-"
 	// maxSealed is how many values one data key seals before there is another: random
 	// nonces of 96 bits are safe for 2^32.
 	maxSealed = 1 << 31
@@ -51,7 +54,7 @@ type Config struct {
 
 // Ring is a folder of keys, unwrapped. It is safe for concurrent use.
 type Ring struct {
-	disk filesystem
+	disk vfs.FS
 	dir  string
 	kek  cipher.AEAD
 	id   keyID
@@ -60,7 +63,7 @@ type Ring struct {
 	// mu guards what is declared below and the file of tenants.
 	mu      sync.RWMutex
 	tenants map[string]*tenant
-	file    file
+	file    vfs.File
 	// content is what of the file was acknowledged.
 	content []byte
 	// broken is why nothing can be added to the file, but to one in its place.
@@ -99,9 +102,9 @@ const healPause = time.Second
 
 // Open takes the folder and unwraps what is in it. Its error wraps ErrInUse or
 // ErrWrongKey, or says what is damaged.
-func Open(cfg Config) (*Ring, error) { return open(cfg, osFS{}) }
+func Open(cfg Config) (*Ring, error) { return open(cfg, vfs.OS{}) }
 
-func open(cfg Config, disk filesystem) (*Ring, error) {
+func open(cfg Config, disk vfs.FS) (*Ring, error) {
 	if len(cfg.KEK) != keySize {
 		return nil, fmt.Errorf("open the keys: the key-encryption key has %d bytes, not %d", len(cfg.KEK), keySize)
 	}
@@ -109,6 +112,9 @@ func open(cfg Config, disk filesystem) (*Ring, error) {
 		return nil, fmt.Errorf("make the folder of keys: %w", err)
 	}
 	held, err := disk.Lock(filepath.Join(cfg.Dir, lockFile))
+	if errors.Is(err, vfs.ErrLocked) {
+		err = fmt.Errorf("%w: %w", ErrInUse, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the keys: %w", err)
 	}
@@ -150,7 +156,7 @@ func (r *Ring) Close() error {
 func (r *Ring) read() error {
 	// What a crash left of a file that was to take another's place may hold keys that
 	// were forgotten since.
-	names, err := r.disk.List(r.dir)
+	names, err := vfs.Files(r.disk, r.dir)
 	if err != nil {
 		return err
 	}
@@ -163,10 +169,7 @@ func (r *Ring) read() error {
 		}
 	}
 	path := filepath.Join(r.dir, tenantsFile)
-	if r.file, err = openOrCreate(r.disk, path); err != nil {
-		return err
-	}
-	b, err := readWhole(r.file)
+	b, err := r.openTenants(path, names)
 	if err != nil {
 		return fmt.Errorf("read %q: %w", path, err)
 	}
@@ -185,9 +188,6 @@ func (r *Ring) read() error {
 		}
 	}
 	r.content = b[:good:good]
-	if good == 0 {
-		r.content = []byte(tenantsMagic)
-	}
 	if err := settle(r.file, r.content, 0); err != nil {
 		return fmt.Errorf("sync %q: %w", path, err)
 	}
@@ -195,10 +195,35 @@ func (r *Ring) read() error {
 	return errors.Join(r.disk.SyncDir(r.dir), r.disk.SyncDir(filepath.Dir(r.dir)))
 }
 
+// errLost: there were keys, and they are gone.
+var errLost = errors.New("the keys of tenants that were in it are gone, and nothing that they sealed can be read without them: " +
+	"put the file back from a backup, or move the whole folder away if nothing was ever sealed")
+
+// openTenants opens the file of tenants and reads it. A folder that was never used gets one
+// that has its header from the start: an empty one was emptied.
+func (r *Ring) openTenants(path string, names []string) ([]byte, error) {
+	f, err := r.disk.Open(path, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		if slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, subjectsPrefix) }) {
+			return nil, fmt.Errorf("there is none, beside keys of subjects: %w", errLost)
+		}
+		f, _, err = replace(r.disk, path, []byte(tenantsMagic))
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.file = f
+	b, err := vfs.ReadAll(f)
+	if err == nil && unmade(b, []byte(tenantsMagic)) {
+		err = fmt.Errorf("it is empty, or has not even its header: %w", errLost)
+	}
+	return b, err
+}
+
 // settle makes what was read of a file durable, from an offset, and cuts off the rest. An
 // earlier process may not have synced it, or in vain: after that the system takes its
 // pages for written. So the same bytes are written over themselves, which can tear none.
-func settle(f file, b []byte, from int) error {
+func settle(f vfs.File, b []byte, from int) error {
 	if _, err := f.WriteAt(b[from:], int64(from)); err != nil {
 		return err
 	}
@@ -237,7 +262,7 @@ func (r *Ring) newTenant(name string, id keyID, root []byte) *tenant {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.ring, s.root = r, id
-		s.path = filepath.Join(r.dir, fmt.Sprintf("subjects-%s-%02x.keys", hex.EncodeToString(id[:]), i))
+		s.path = filepath.Join(r.dir, fmt.Sprintf(subjectsPrefix+"%s-%02x.keys", hex.EncodeToString(id[:]), i))
 	}
 	return t
 }

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // MakeSecret returns the key in a file of the owner's, which it makes where there is none;
 // an empty file is none, and of no use to anything that was written. Others that make it
 // at once all use the one that comes first. The key is on disk when it is returned.
-func MakeSecret(path string) ([]byte, error) { return makeSecret(osFS{}, path) }
+func MakeSecret(path string) ([]byte, error) { return makeSecret(vfs.OS{}, path) }
 
 // ReadSecret reads a key: 16 bytes or more in hexadecimal.
 func ReadSecret(path string) ([]byte, error) {
@@ -24,7 +26,7 @@ func ReadSecret(path string) ([]byte, error) {
 	return parseSecret(path, text)
 }
 
-func makeSecret(disk filesystem, path string) ([]byte, error) {
+func makeSecret(disk vfs.FS, path string) ([]byte, error) {
 	dir := filepath.Dir(path)
 	if err := newSecret(disk, dir, path); err != nil {
 		return nil, fmt.Errorf("make the key %q: %w", path, err)
@@ -37,7 +39,7 @@ func makeSecret(disk filesystem, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := readWhole(f)
+	text, err := vfs.ReadAll(f)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("read the key %q: %w", path, err)
 	}
@@ -53,7 +55,7 @@ func parseSecret(path string, text []byte) ([]byte, error) {
 }
 
 // newSecret writes a new key unless there is one.
-func newSecret(disk filesystem, dir, path string) (err error) {
+func newSecret(disk vfs.FS, dir, path string) (err error) {
 	if err := disk.MkdirAll(dir); err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func newSecret(disk filesystem, dir, path string) (err error) {
 }
 
 // filled reports whether there is a file with something in it, and removes an empty one.
-func filled(disk filesystem, path string) (bool, error) {
+func filled(disk vfs.FS, path string) (bool, error) {
 	f, err := disk.Open(path, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // shardCount is how many files a tenant's subjects lie in: to forget one, one file is
@@ -31,7 +32,7 @@ type shard struct {
 
 	// mu guards everything below.
 	mu       sync.Mutex
-	file     file
+	file     vfs.File
 	index    map[pseudonym]uint32
 	records  uint32
 	appended uint64
@@ -133,7 +134,7 @@ func (s *shard) heal() error {
 
 // adopt goes on with a file that took the old one's place, which is overwritten: it may
 // hold keys that will be forgotten. The caller holds syncMu and mu.
-func (s *shard) adopt(f file, index map[pseudonym]uint32) error {
+func (s *shard) adopt(f vfs.File, index map[pseudonym]uint32) error {
 	old := s.file
 	s.file, s.index, s.records, s.unsynced, s.broken = f, index, uint32(len(index)), nil, nil
 	s.synced.Store(s.appended)
@@ -191,8 +192,8 @@ func (s *shard) ready() error {
 }
 
 // load reads a file, or closes it.
-func (s *shard) load(f file) (file, error) {
-	b, err := readWhole(f)
+func (s *shard) load(f vfs.File) (vfs.File, error) {
+	b, err := vfs.ReadAll(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

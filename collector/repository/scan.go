@@ -189,7 +189,7 @@ func stamp(s source) string {
 			fmt.Fprintf(&b, "%s %v\n", path, err)
 			return
 		}
-		fmt.Fprintf(&b, "%s %d %d %s\n", path, info.Size(), info.ModTime().UnixNano(), identity(info))
+		fmt.Fprintf(&b, "%s %d %d %s\n", path, info.Size(), info.ModTime().UnixNano(), identity(path))
 	}
 	if s.bare {
 		add(filepath.Join(s.dir, s.file))

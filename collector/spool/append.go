@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"hash/maphash"
+	"io/fs"
 	"sync"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // segment is one file of the log. Its fields are changed under Spool.mu.
@@ -281,12 +283,9 @@ const linkedEvery = 10 * time.Millisecond
 
 // checkLinked gives up the active segment when its file is no longer in the folder.
 func (s *Spool) checkLinked() {
-	l, ok := s.fs.(interface {
-		Linked(name string, f file) bool
-	})
-	if now := time.Now(); !ok || s.active == nil || now.Sub(s.linkedAt) < linkedEvery {
+	if now := time.Now(); s.active == nil || now.Sub(s.linkedAt) < linkedEvery {
 		return
-	} else if s.linkedAt = now; l.Linked(s.path(s.active), s.activeFile) {
+	} else if s.linkedAt = now; s.fs.Linked(s.path(s.active), s.activeFile) {
 		return
 	}
 	st := s.Stats()
@@ -313,7 +312,7 @@ func (s *Spool) abandon(cause error) {
 	}
 	s.mu.Lock()
 	seg.capacity = 0
-	if isFull(cause) {
+	if vfs.IsFull(cause) {
 		s.full.Store(true)
 	}
 	s.mu.Unlock()
@@ -334,7 +333,7 @@ func (s *Spool) makeRoom(n int64) error {
 			return nil
 		}
 		s.full.Store(true)
-		if !isFull(err) && !errors.Is(err, errNoRoom) {
+		if !vfs.IsFull(err) && !errors.Is(err, errNoRoom) {
 			return err
 		}
 		if s.fullSince.IsZero() {
@@ -429,10 +428,13 @@ func (s *Spool) room(want int64) (int64, error) {
 
 // createSegment makes the file of a segment with its space reserved and its
 // header written. At LevelMachine file and name are durable when it returns.
-func (s *Spool) createSegment(h header, capacity int64) (file, error) {
+func (s *Spool) createSegment(h header, capacity int64) (vfs.File, error) {
 	name := join(s.cfg.Dir, segmentName(h.segment))
 	f, err := s.fs.Create(name)
 	if err != nil {
+		if !errors.Is(err, fs.ErrExist) {
+			_ = s.fs.Remove(name) // an error may come after the name: see below
+		}
 		return nil, fmt.Errorf("create segment %q: %w", name, err)
 	}
 	err = f.Reserve(capacity)
@@ -455,7 +457,7 @@ func (s *Spool) createSegment(h header, capacity int64) (file, error) {
 
 // seal finishes a full segment in the background: its reserve goes back to the
 // disk and its bytes are made durable. It ends by itself; Close waits for it.
-func (s *Spool) seal(seg *segment, f file) {
+func (s *Spool) seal(seg *segment, f vfs.File) {
 	defer s.wg.Done()
 	err := f.Truncate(seg.end)
 	if err == nil && s.cfg.Level == LevelProcess {

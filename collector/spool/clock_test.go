@@ -47,12 +47,12 @@ func TestClockJumps(t *testing.T) {
 		// The disk asks from several goroutines, under its lock.
 		when := rand.New(rand.NewPCG(seed+1, round))
 		clock := &wallClock{rng: rand.New(rand.NewPCG(seed+2, round))}
-		w, disk := newWorld(t), newMemFS(seed+round)
+		w, disk := newWorld(t), newDisk(seed+round)
 		w.what = fmt.Sprintf("round %d:", round)
 		cfg, boot := keepConfig(), 0
 		cfg.Now = clock.now
-		disk.boot("boot-0")
-		disk.fail = func(string, string) error {
+		bootAs(disk, "boot-0")
+		disk.Fail = func(string, string) error {
 			if when.IntN(20) == 0 {
 				clock.jump()
 			}
@@ -60,26 +60,26 @@ func TestClockJumps(t *testing.T) {
 		}
 		for range 5 {
 			known := len(w.order)
-			jumping := disk.fail
+			jumping := disk.Fail
 			s, err := open(cfg, disk)
 			if err != nil {
 				t.Fatalf("round %d: %v", round, err)
 			}
-			disk.crashAt = disk.ops + 1 + rng.IntN(150)
+			disk.CrashAt = disk.Ops() + 1 + rng.IntN(150)
 			if err = w.look(s); err == nil {
 				err = w.workload(s, rng, 20)
 			}
 			_ = s.Close()
-			if err != nil && !disk.down {
+			if err != nil && !disk.Down() {
 				t.Fatalf("round %d: %v", round, err)
 			}
 			power := rng.IntN(2) == 0
-			disk = disk.afterCrash(power)
-			if disk.fail = jumping; power {
+			disk = disk.After(power)
+			if disk.Fail = jumping; power {
 				boot++
 				w.lose(rng.IntN(len(w.order) - known + 1))
 			}
-			disk.boot(fmt.Sprint("boot-", boot))
+			bootAs(disk, fmt.Sprint("boot-", boot))
 		}
 		s, err := open(cfg, disk)
 		if err != nil {
@@ -106,8 +106,8 @@ func TestClockJumps(t *testing.T) {
 // ahead stay for KeepFor after the start that finds them so, not until those years are over.
 func TestClockSetBackKeepsNothingForEver(t *testing.T) {
 	for _, jump := range []time.Duration{-70 * 365 * 24 * time.Hour, -time.Hour, time.Hour, 70 * 365 * 24 * time.Hour} {
-		w, disk := newWorld(t), newMemFS(1)
-		disk.boot("boot-0")
+		w, disk := newWorld(t), newDisk(1)
+		bootAs(disk, "boot-0")
 		clock := &wallClock{}
 		cfg := keepConfig()
 		cfg.Now, cfg.KeepFor = clock.now, time.Hour

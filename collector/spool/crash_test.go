@@ -14,9 +14,18 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
+
+// newDisk is one that never writes what a sync of its file has failed to write: nothing that
+// is written to such a file again may be relied on.
+func newDisk(seed uint64) *vfstest.FS {
+	disk := vfstest.New(seed)
+	disk.Unforgiving = true
+	return disk
+}
 
 func smallConfig(level Level) Config {
 	return Config{
@@ -133,7 +142,7 @@ func (w *world) check() {
 func (w *world) workload(s *Spool, rng *rand.Rand, steps int) error {
 	for range steps {
 		if err := w.append(s, 500+rng.IntN(12_000)); err != nil {
-			if errors.Is(err, errCrashed) {
+			if errors.Is(err, vfstest.ErrCrashed) {
 				return err
 			}
 			continue // an injected error: answered with 503
@@ -164,25 +173,25 @@ func (w *world) workload(s *Spool, rng *rand.Rand, steps int) error {
 func crashOnce(t *testing.T, level Level, power bool, k, recoverAt int, seed uint64) bool {
 	t.Helper()
 	w := newWorld(t)
-	disk := newMemFS(seed)
-	disk.crashAt = k
+	disk := newDisk(seed)
+	disk.CrashAt = k
 	run := func(steps int) bool {
 		s, err := open(smallConfig(level), disk)
 		if err == nil {
 			err = w.workload(s, rand.New(rand.NewPCG(seed, 2)), steps)
 			_ = s.Close()
 		}
-		crashed := disk.down
+		crashed := disk.Down()
 		if err != nil && !crashed {
 			t.Fatalf("seed %d, operation %d: %v", seed, k, err)
 		}
-		disk = disk.afterCrash(power)
+		disk = disk.After(power)
 		return crashed
 	}
 	if !run(40) {
 		return false
 	}
-	disk.crashAt = recoverAt
+	disk.CrashAt = recoverAt
 	run(5)
 	if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
 		t.Fatalf("seed %d, operation %d, recovery %d: verify takes a crash for damage: %q (%v)", seed, k, recoverAt, r.Problems(), err)
@@ -234,8 +243,8 @@ func TestPowerCutAtProcessLevel(t *testing.T) {
 	t.Logf("seed %d", seed)
 	for k := uint64(1); k < 400; k++ {
 		w := newWorld(t)
-		disk := newMemFS(seed + k)
-		disk.crashAt = int(k)
+		disk := newDisk(seed + k)
+		disk.CrashAt = int(k)
 		if s, err := open(smallConfig(LevelProcess), disk); err == nil {
 			_ = w.workload(s, rand.New(rand.NewPCG(seed, k)), 40)
 			_ = s.Close()
@@ -243,7 +252,7 @@ func TestPowerCutAtProcessLevel(t *testing.T) {
 		w.acked = map[string]bool{}
 		// What was planned and then lost in part keeps its token with fewer records.
 		w.planned = map[string]string{}
-		s, err := open(smallConfig(LevelProcess), disk.afterCrash(true))
+		s, err := open(smallConfig(LevelProcess), disk.After(true))
 		if err != nil {
 			t.Fatalf("operation %d: %v", k, err)
 		}
@@ -265,10 +274,10 @@ func TestRandomFailures(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, round))
 		level := []Level{LevelProcess, LevelMachine}[rng.IntN(2)]
 		w := newWorld(t)
-		disk := newMemFS(seed + round)
+		disk := newDisk(seed + round)
 		for range 4 {
 			var mu sync.Mutex
-			disk.fail = func(op, name string) error {
+			disk.Fail = func(op, name string) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if name == "LOCK" || rng.IntN(12) != 0 {
@@ -279,16 +288,16 @@ func TestRandomFailures(t *testing.T) {
 				}
 				return nil
 			}
-			disk.crashAt = 1 + rng.IntN(300)
+			disk.CrashAt = 1 + rng.IntN(300)
 			s, err := open(smallConfig(level), disk)
 			if err == nil {
 				_ = w.workload(s, rand.New(rand.NewPCG(seed, round)), 30)
 				_ = s.Close()
 			}
-			if len(disk.afterFailure) > 0 {
-				t.Fatalf("round %d: written or synced again after a failed sync: %v", round, disk.afterFailure)
+			if len(touched(disk)) > 0 {
+				t.Fatalf("round %d: written or synced again after a failed sync: %v", round, touched(disk))
 			}
-			disk = disk.afterCrash(level == LevelMachine && rng.IntN(2) == 0)
+			disk = disk.After(level == LevelMachine && rng.IntN(2) == 0)
 		}
 		if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
 			t.Fatalf("round %d: verify takes failures for damage: %q (%v)", round, r.Problems(), err)
@@ -306,9 +315,9 @@ func TestRandomFailures(t *testing.T) {
 }
 
 func TestSyncFailureSealsTheSegment(t *testing.T) {
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	failing := ""
-	disk.fail = func(op, name string) error {
+	disk.Fail = func(op, name string) error {
 		if op == "sync" && name == failing {
 			return syscall.EIO
 		}
@@ -336,18 +345,18 @@ func TestSyncFailureSealsTheSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.check()
-	if len(w.store) != 2 || len(disk.afterFailure) != 0 {
-		t.Fatalf("%d batches, touched after failure: %v", len(w.store), disk.afterFailure)
+	if len(w.store) != 2 || len(touched(disk)) != 0 {
+		t.Fatalf("%d batches, touched after failure: %v", len(w.store), touched(disk))
 	}
 }
 
 func TestFullDisk(t *testing.T) {
-	for name, limit := range map[string]func(*Config, *memFS){
-		"disk":    func(_ *Config, m *memFS) { m.capacity = 300 << 10 },
-		"maximum": func(c *Config, _ *memFS) { c.MaxBytes = 200 << 10 },
+	for name, limit := range map[string]func(*Config, *vfstest.FS){
+		"disk":    func(_ *Config, m *vfstest.FS) { m.Capacity = 300 << 10 },
+		"maximum": func(c *Config, _ *vfstest.FS) { c.MaxBytes = 200 << 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			disk, cfg := newMemFS(1), smallConfig(LevelProcess)
+			disk, cfg := newDisk(1), smallConfig(LevelProcess)
 			limit(&cfg, disk)
 			s, err := open(cfg, disk)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // cursor is what the spool remembers beside its segments: up to where records
@@ -108,7 +109,7 @@ func decodeCursor(b []byte) (*cursor, error) {
 // where a slot that was written is not valid. A disk that does not give the bytes is an
 // error and not damage: they may be there the next time, and a folder that is taken for
 // one without a cursor delivers what it keeps under new tokens.
-func readCursor(f file) (c *cursor, damaged bool, err error) {
+func readCursor(f vfs.File) (c *cursor, damaged bool, err error) {
 	b := make([]byte, cursorFileSize)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -147,7 +148,7 @@ func allZero(b []byte) bool {
 
 // writeCursor makes the next generation of c durable and returns it. After an
 // error the generation before still stands in the other slot.
-func writeCursor(f file, c cursor) (cursor, error) {
+func writeCursor(f vfs.File, c cursor) (cursor, error) {
 	c.generation++
 	if _, err := f.WriteAt(c.encode(), int64(c.generation%2)*cursorSlot); err != nil {
 		return c, fmt.Errorf("write cursor: %w", err)

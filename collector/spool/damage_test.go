@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
 // smallFolder is a closed spool of n records in one segment. It returns the
 // disk, the segment's bytes and the offset at which each record ends.
-func smallFolder(t testing.TB, n int) (*memFS, []byte, []int64) {
+func smallFolder(t testing.TB, n int) (*vfstest.FS, []byte, []int64) {
 	t.Helper()
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	s, err := open(smallConfig(LevelProcess), disk)
 	if err != nil {
 		t.Fatal(err)
@@ -36,18 +37,18 @@ func smallFolder(t testing.TB, n int) (*memFS, []byte, []int64) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return disk, disk.now[join("/spool", segmentName(1))].data, ends
+	return disk, disk.Data(join("/spool", segmentName(1))), ends
 }
 
 // folderWith is the folder with other bytes in a file of it.
-func folderWith(disk *memFS, name string, data []byte) *memFS {
-	c := disk.afterCrash(false)
-	c.now[join("/spool", name)] = &inode{data: slices.Clone(data), synced: slices.Clone(data)}
+func folderWith(disk *vfstest.FS, name string, data []byte) *vfstest.FS {
+	c := disk.After(false)
+	c.Put(join("/spool", name), data)
 	return c
 }
 
 // drainIDs opens the folder and returns the ids of everything in it.
-func drainIDs(disk *memFS) (ids []string, st Stats, err error) {
+func drainIDs(disk *vfstest.FS) (ids []string, st Stats, err error) {
 	s, err := open(smallConfig(LevelProcess), disk)
 	if err != nil {
 		return nil, Stats{}, err
@@ -75,11 +76,11 @@ func drainIDs(disk *memFS) (ids []string, st Stats, err error) {
 }
 
 // keptBytes is everything that stands in .bad files.
-func keptBytes(disk *memFS) int {
+func keptBytes(disk *vfstest.FS) int {
 	n := 0
-	for name, i := range disk.now {
+	for _, name := range disk.Names() {
 		if strings.HasSuffix(name, ".bad") {
-			n += len(i.data)
+			n += len(disk.Data(name))
 		}
 	}
 	return n
@@ -140,7 +141,7 @@ func TestBitFlipAtEveryByte(t *testing.T) {
 			if at >= headerSize && (st.BadStretches != 1 || keptBytes(bad) == 0) {
 				t.Fatalf("byte %d: %d stretches counted, %d bytes kept", at, st.BadStretches, keptBytes(bad))
 			}
-			if at >= headerSize && int64(at) < ends[4] && bad.now[join("/spool", segmentName(1)+".bad")] == nil {
+			if at >= headerSize && int64(at) < ends[4] && !bad.Has(join("/spool", segmentName(1)+".bad")) {
 				t.Fatalf("byte %d: the damaged segment is gone", at)
 			}
 		}
@@ -149,7 +150,7 @@ func TestBitFlipAtEveryByte(t *testing.T) {
 
 // Damage in a sealed segment is found when it is read, not at the start.
 func TestDamageInAnOlderSegment(t *testing.T) {
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	s, err := open(smallConfig(LevelProcess), disk)
 	if err != nil {
 		t.Fatal(err)
@@ -164,14 +165,14 @@ func TestDamageInAnOlderSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := segmentName(2)
-	data := slices.Clone(disk.now[join("/spool", name)].data)
+	data := slices.Clone(disk.Data(join("/spool", name)))
 	data[headerSize+9000+500] ^= 4 // in its second record
 	bad := folderWith(disk, name, data)
 	ids, st, err := drainIDs(bad)
 	if err != nil || len(ids) != 29 || st.BadStretches != 1 {
 		t.Fatalf("%d records, %+v, %v", len(ids), st, err)
 	}
-	if kept := bad.now[join("/spool", name+".bad")]; kept == nil || !slices.Equal(kept.data, data) {
+	if kept := bad.Data(join("/spool", name+".bad")); !slices.Equal(kept, data) {
 		t.Error("the damaged segment was not kept as it is")
 	}
 	short := folderWith(disk, name, data[:headerSize+9000])
@@ -181,7 +182,7 @@ func TestDamageInAnOlderSegment(t *testing.T) {
 }
 
 func TestDamagedPlanKeepsItsToken(t *testing.T) {
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	cfg := smallConfig(LevelProcess)
 	s, err := open(cfg, disk)
 	if err != nil {
@@ -199,7 +200,7 @@ func TestDamagedPlanKeepsItsToken(t *testing.T) {
 		t.Fatalf("%+v, %v", b, err)
 	}
 	_ = s.Close()
-	data := slices.Clone(disk.now[join("/spool", segmentName(1))].data)
+	data := slices.Clone(disk.Data(join("/spool", segmentName(1))))
 	data[headerSize+60] ^= 1
 	s, err = open(cfg, folderWith(disk, segmentName(1), data))
 	if err != nil {
@@ -214,7 +215,7 @@ func TestDamagedPlanKeepsItsToken(t *testing.T) {
 
 func TestDamagedCursor(t *testing.T) {
 	disk, _, _ := smallFolder(t, 5)
-	whole := disk.now[join("/spool", cursorName)].data
+	whole := disk.Data(join("/spool", cursorName))
 	for at := range whole {
 		flipped := slices.Clone(whole)
 		flipped[at] ^= 0x40
@@ -248,18 +249,18 @@ func TestNewerFormatsAreLeftAlone(t *testing.T) {
 	b[2] = formatVersion + 1
 	copy(b[12:16], appendFrame(nil, f.kind, f.version, sumOf(f.payload), nil)[12:16])
 	sealFrame(b, f.seq)
-	cur := slices.Clone(disk.now[join("/spool", cursorName)].data)
+	cur := slices.Clone(disk.Data(join("/spool", cursorName)))
 	cur[4], cur[cursorSlot+4] = formatVersion+1, formatVersion+1
-	for what, c := range map[string]*memFS{
+	for what, c := range map[string]*vfstest.FS{
 		"segment": folderWith(disk, segmentName(1), header), "frame": folderWith(disk, segmentName(1), frameOf), "cursor": folderWith(disk, cursorName, cur),
 	} {
-		before := len(c.now)
+		before := len(c.Names())
 		_, _, err := drainIDs(c)
-		if what == "cursor" && len(disk.now[join("/spool", cursorName)].data) < 2*cursorSlot {
+		if what == "cursor" && len(disk.Data(join("/spool", cursorName))) < 2*cursorSlot {
 			t.Fatal("the cursor has one slot only")
 		}
-		if !errors.Is(err, ErrVersion) || strings.Contains(err.Error(), "corrupt") || len(c.now) != before {
-			t.Errorf("%s of a newer format: %v, %d files of %d left", what, err, len(c.now), before)
+		if !errors.Is(err, ErrVersion) || strings.Contains(err.Error(), "corrupt") || len(c.Names()) != before {
+			t.Errorf("%s of a newer format: %v, %d files of %d left", what, err, len(c.Names()), before)
 		}
 	}
 }
@@ -268,16 +269,16 @@ func sumOf(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 func FuzzRecover(f *testing.F) {
 	disk, data, _ := smallFolder(f, 3)
-	cur := disk.now[join("/spool", cursorName)].data
+	cur := disk.Data(join("/spool", cursorName))
 	f.Add(data, cur[:cursorSize])
 	f.Add(data[:len(data)-3], []byte{})
 	f.Add([]byte("PLSG"), cur)
 	planned := &cursor{acked: collector.Position{Segment: 1, Offset: 48}, plan: &plan{segment: 1, from: 48, to: 1 << 40, sum: 7}}
 	f.Add(data, planned.encode())
 	f.Fuzz(func(t *testing.T, segment, cursorBytes []byte) {
-		m := newMemFS(1)
+		m := newDisk(1)
 		for name, b := range map[string][]byte{segmentName(1): segment, cursorName: cursorBytes} {
-			m.now[join("/spool", name)] = &inode{data: slices.Clone(b), synced: slices.Clone(b)}
+			m.Put(join("/spool", name), b)
 		}
 		_, _, err := drainIDs(m)
 		if err != nil && !errors.Is(err, ErrVersion) {
@@ -364,7 +365,7 @@ func TestLostCursorIsToldOn(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fresh := newMemFS(1)
+	fresh := newDisk(1)
 	if s, err = open(smallConfig(LevelProcess), fresh); err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +389,7 @@ func TestMendedDamageIsTold(t *testing.T) {
 		b[at] ^= 0xff
 		return b
 	}
-	cursorData := disk.now[join("/spool", cursorName)].data
+	cursorData := disk.Data(join("/spool", cursorName))
 	for _, c := range []struct {
 		name string
 		data []byte

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // DeadConfig says where dead letters are kept and how many. Zero values mean the
@@ -35,10 +37,10 @@ type DeadConfig struct {
 // segment's, synced before a method returns. Its methods may be called at once.
 type Dead struct {
 	cfg DeadConfig
-	fs  filesystem
+	fs  vfs.FS
 
 	mu      sync.Mutex // guards everything declared below
-	file    file       // nil until something is written
+	file    vfs.File   // nil until something is written
 	batch   string     // the drain is at it, and may still come to store or bury its records
 	number  uint64
 	newest  uint64 // the highest number that a file may have, where it could not be put in use
@@ -89,9 +91,9 @@ type note struct {
 
 // OpenDead reads what is kept in cfg.Dir. Nothing is written, nor the folder made,
 // before there is something to keep.
-func OpenDead(cfg DeadConfig) (*Dead, error) { return openDead(cfg, osFS{}) }
+func OpenDead(cfg DeadConfig) (*Dead, error) { return openDead(cfg, vfs.OS{}) }
 
-func openDead(cfg DeadConfig, fs filesystem) (*Dead, error) {
+func openDead(cfg DeadConfig, fs vfs.FS) (*Dead, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("open dead letters: no folder given")
 	}
@@ -105,7 +107,7 @@ func openDead(cfg DeadConfig, fs filesystem) (*Dead, error) {
 	return d, nil
 }
 
-func newDead(cfg DeadConfig, fs filesystem) *Dead {
+func newDead(cfg DeadConfig, fs vfs.FS) *Dead {
 	return &Dead{
 		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
 		gone: map[string]string{},
@@ -115,7 +117,7 @@ func newDead(cfg DeadConfig, fs filesystem) *Dead {
 // ReadDead returns the letters kept in a folder, payloads included, and changes
 // nothing: a server may be using it.
 func ReadDead(dir string) ([]collector.DeadLetter, error) {
-	d := newDead(DeadConfig{Dir: dir, Logger: slog.New(slog.DiscardHandler)}, osFS{})
+	d := newDead(DeadConfig{Dir: dir, Logger: slog.New(slog.DiscardHandler)}, vfs.OS{})
 	if err := d.load(true); err != nil {
 		return nil, fmt.Errorf("read dead letters in %q: %w", dir, err)
 	}
@@ -136,7 +138,7 @@ func deadName(n uint64) string { return fmt.Sprintf("%016d", n) + deadSuffix }
 // load reads the newest file. An older one beside it was left by a rewriting that
 // did not come to its end; a torn tail was acknowledged to nobody.
 func (d *Dead) load(readOnly bool) error {
-	names, err := d.fs.List(d.cfg.Dir)
+	names, err := vfs.Files(d.fs, d.cfg.Dir)
 	if notExist(err) {
 		return nil
 	}
@@ -634,7 +636,11 @@ func seal(frames []deadFrame, seq uint64) (buf []byte, at []int64) {
 // rewrite begins a new file with what still counts. The one before goes when the
 // new one is durable under its name.
 func (d *Dead) rewrite() error {
-	if err := d.fs.MkdirAll(d.cfg.Dir); err != nil {
+	err := d.fs.MkdirAll(d.cfg.Dir)
+	if err == nil {
+		err = d.fs.SyncDir(filepath.Dir(filepath.Clean(d.cfg.Dir))) // its own name
+	}
+	if err != nil {
 		return fmt.Errorf("make the folder of dead letters: %w", err)
 	}
 	fresh := join(d.cfg.Dir, "next"+deadSuffix)
@@ -693,7 +699,7 @@ func (d *Dead) removeFiles(first, end uint64) error {
 }
 
 // copyTo writes everything that counts to f, letter by letter.
-func (d *Dead) copyTo(f file, moved map[string]*buried) (end int64, seq uint64, err error) {
+func (d *Dead) copyTo(f vfs.File, moved map[string]*buried) (end int64, seq uint64, err error) {
 	end = headerSize
 	write := func(fr deadFrame) (int64, error) {
 		buf, _ := seal([]deadFrame{fr}, seq)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 func aLetter(batch string, position int) collector.DeadLetter {
@@ -22,7 +23,7 @@ func aLetter(batch string, position int) collector.DeadLetter {
 	}
 }
 
-func deadAt(t *testing.T, fs filesystem) *Dead {
+func deadAt(t *testing.T, fs vfs.FS) *Dead {
 	t.Helper()
 	d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, fs)
 	if err != nil {
@@ -113,8 +114,8 @@ func TestDeadLettersStay(t *testing.T) {
 func TestDeadLettersSurviveEveryCrash(t *testing.T) {
 	for _, power := range []bool{false, true} {
 		for k := 1; ; k++ {
-			fs := newMemFS(uint64(k))
-			fs.crashAt = k
+			fs := newDisk(uint64(k))
+			fs.CrashAt = k
 			buried, gone, split := map[string]bool{}, map[string]bool{}, map[string]bool{}
 			maybe := map[string]bool{}
 			d := deadAt(t, fs)
@@ -149,7 +150,7 @@ func TestDeadLettersSurviveEveryCrash(t *testing.T) {
 				return nil
 			}
 			err := steps()
-			d = deadAt(t, fs.afterCrash(power))
+			d = deadAt(t, fs.After(power))
 			for id := range buried {
 				if l, gerr := d.Get(id); gerr != nil || len(l.Payload) == 0 {
 					t.Fatalf("crash at %d (power %t): letter lost: %v", k, power, gerr)
@@ -187,7 +188,7 @@ func TestDeadLettersSurviveEveryCrash(t *testing.T) {
 // TestDamagedDeadLetters: bytes that cannot be read are kept aside, the rest is
 // read, and a failed write is never continued in the same file.
 func TestDamagedDeadLetters(t *testing.T) {
-	fs := newMemFS(1)
+	fs := newDisk(1)
 	d := deadAt(t, fs)
 	for i := range 4 {
 		if err := d.Bury([]collector.DeadLetter{aLetter("b", i)}); err != nil {
@@ -207,14 +208,14 @@ func TestDamagedDeadLetters(t *testing.T) {
 		t.Error("a damaged letter was handed out")
 	}
 	d = deadAt(t, fs)
-	names, _ := fs.List("/dead")
+	names, _ := vfs.Files(fs, "/dead")
 	if d.Len() != 3 || !slices.ContainsFunc(names, func(n string) bool { return filepath.Ext(n) == ".bad" }) {
 		t.Errorf("%d letters, files %v", d.Len(), names)
 	}
 	if err := d.Bury([]collector.DeadLetter{aLetter("c", 1)}); err != nil {
 		t.Fatal(err)
 	}
-	fs.fail = func(op, _ string) error {
+	fs.Fail = func(op, _ string) error {
 		if op == "sync" {
 			return errors.New("input/output error")
 		}
@@ -223,12 +224,12 @@ func TestDamagedDeadLetters(t *testing.T) {
 	if err := d.Bury([]collector.DeadLetter{aLetter("c", 2)}); err == nil || d.Len() != 4 {
 		t.Errorf("a failed sync was not told: %v, %d letters", err, d.Len())
 	}
-	fs.fail = nil
+	fs.Fail = nil
 	if err := d.Bury([]collector.DeadLetter{aLetter("c", 1), aLetter("c", 2)}); err != nil {
 		t.Fatal(err)
 	}
-	if len(fs.afterFailure) > 0 {
-		t.Errorf("written after a failed sync: %v", fs.afterFailure)
+	if len(touched(fs)) > 0 {
+		t.Errorf("written after a failed sync: %v", touched(fs))
 	}
 	if d = deadAt(t, fs); d.Len() != 5 {
 		t.Errorf("%d letters, want 5", d.Len())
@@ -320,7 +321,7 @@ func TestErasedLettersLeaveNoByte(t *testing.T) {
 // TestGoneLettersAreRemembered across a rewriting of the file and a restart, until they
 // are refused anew.
 func TestGoneLettersAreRemembered(t *testing.T) {
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, disk)
 	if err != nil {
 		t.Fatal(err)

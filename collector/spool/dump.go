@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Report is what Verify found.
@@ -93,12 +94,12 @@ func (r *SegmentReport) problems() (out []string) {
 
 // Verify reads every frame of the folder and changes nothing; it takes no lock,
 // so that it may run while a server uses the folder.
-func Verify(dir string) (*Report, error) { return walk(osFS{}, dir, nil) }
+func Verify(dir string) (*Report, error) { return walk(vfs.OS{}, dir, nil) }
 
 // Dump writes one line for the cursor, each segment and each record to w: where
 // it is, its kind, size and ids, but no value.
 func Dump(w io.Writer, dir string) error {
-	_, err := walk(osFS{}, dir, w)
+	_, err := walk(vfs.OS{}, dir, w)
 	return err
 }
 
@@ -109,7 +110,7 @@ var kindNames = map[collector.Kind]string{
 
 // walk reads all there is. A server may have the folder: what says where records are to be
 // is read before the segments, and what says that they may be gone after them.
-func walk(fs filesystem, dir string, w io.Writer) (*Report, error) {
+func walk(fs vfs.FS, dir string, w io.Writer) (*Report, error) {
 	if w == nil {
 		w = io.Discard
 	}
@@ -117,7 +118,7 @@ func walk(fs filesystem, dir string, w io.Writer) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, err := fs.List(dir)
+	names, err := vfs.Files(fs, dir)
 	if err != nil {
 		return nil, fmt.Errorf("list spool %q: %w", dir, err)
 	}
@@ -177,7 +178,7 @@ type bound struct {
 
 // bounds gathers what head, cursor (nil where it cannot be read) and headers say of the
 // segments among names.
-func bounds(fs filesystem, dir string, names []string, newest collector.Position, c *cursor) ([]bound, error) {
+func bounds(fs vfs.FS, dir string, names []string, newest collector.Position, c *cursor) ([]bound, error) {
 	var out []bound
 	for _, name := range names {
 		number, ok := segmentNumber(name)
@@ -241,7 +242,7 @@ func (b *bound) pointed(c *cursor) {
 	}
 }
 
-func boundOf(fs filesystem, name string, number uint64) (bound, error) {
+func boundOf(fs vfs.FS, name string, number uint64) (bound, error) {
 	b := bound{number: number}
 	f, err := fs.Open(name, true)
 	if err != nil {
@@ -268,7 +269,7 @@ func boundOf(fs filesystem, name string, number uint64) (bound, error) {
 }
 
 // lookAtHead reads what the head says, nothing where it cannot be read.
-func lookAtHead(fs filesystem, dir string) (at collector.Position, err error) {
+func lookAtHead(fs vfs.FS, dir string) (at collector.Position, err error) {
 	b, err := readFile(fs, join(dir, headName))
 	if notExist(err) {
 		return at, nil
@@ -280,7 +281,7 @@ func lookAtHead(fs filesystem, dir string) (at collector.Position, err error) {
 	return at, nil
 }
 
-func readFile(fs filesystem, name string) ([]byte, error) {
+func readFile(fs vfs.FS, name string) ([]byte, error) {
 	f, err := fs.Open(name, true)
 	if err != nil {
 		return nil, err
@@ -291,7 +292,7 @@ func readFile(fs filesystem, name string) ([]byte, error) {
 
 // reportMissing finds what is gone by the headers, by the cursor as it is now (what goes by
 // rights goes after it was written), and by the head, which is set before its segment goes.
-func reportMissing(fs filesystem, dir string, newest collector.Position, r *Report, w io.Writer) error {
+func reportMissing(fs vfs.FS, dir string, newest collector.Position, r *Report, w io.Writer) error {
 	c, _, err := lookAtCursor(fs, dir)
 	if err != nil || c == nil {
 		return err
@@ -329,7 +330,7 @@ func reportMissing(fs filesystem, dir string, newest collector.Position, r *Repo
 }
 
 // lookAtCursor reads the cursor, nil where there is none or it cannot be read.
-func lookAtCursor(fs filesystem, dir string) (c *cursor, damaged bool, err error) {
+func lookAtCursor(fs vfs.FS, dir string) (c *cursor, damaged bool, err error) {
 	f, err := fs.Open(join(dir, cursorName), true)
 	if notExist(err) {
 		return nil, false, nil
@@ -344,7 +345,7 @@ func lookAtCursor(fs filesystem, dir string) (c *cursor, damaged bool, err error
 	return c, damaged, nil
 }
 
-func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) (*cursor, error) {
+func reportCursor(fs vfs.FS, dir string, r *Report, w io.Writer) (*cursor, error) {
 	c, damaged, err := lookAtCursor(fs, dir)
 	if err != nil {
 		return nil, err
@@ -363,7 +364,7 @@ func reportCursor(fs filesystem, dir string, r *Report, w io.Writer) (*cursor, e
 	return c, nil
 }
 
-func reportLedger(fs filesystem, dir string, r *Report, w io.Writer) error {
+func reportLedger(fs vfs.FS, dir string, r *Report, w io.Writer) error {
 	f, err := fs.Open(join(dir, ledgerName), true)
 	if err != nil {
 		return fmt.Errorf("open ledger in %q: %w", dir, err)
@@ -383,7 +384,7 @@ func reportLedger(fs filesystem, dir string, r *Report, w io.Writer) error {
 	return err
 }
 
-func reportSegment(fs filesystem, name string, of bound, w io.Writer) (SegmentReport, error) {
+func reportSegment(fs vfs.FS, name string, of bound, w io.Writer) (SegmentReport, error) {
 	b, err := readFile(fs, name)
 	if err != nil {
 		return SegmentReport{}, err

@@ -36,31 +36,14 @@ func (w *world) persevere(s *Spool, rng *rand.Rand, steps int) {
 	}
 }
 
-// failAt makes the k-th operation of a disk fail, or it and all that follow. came reports
-// whether there was one.
-func (m *memFS) failAt(k int, forGood bool, err error) (came func() bool) {
-	n := 0
-	m.fail = func(op, name string) error {
-		n++
-		if n == k {
-			m.failed = op + " " + name
-		}
-		if n == k || n > k && forGood {
-			return err
-		}
-		return nil
-	}
-	return func() bool { return n >= k }
-}
-
 // failOnce has the k-th operation on a folder in use fail and looks at what a later start
 // makes of it. It reports whether there were that many operations.
 func failOnce(t *testing.T, level Level, power, forGood bool, k int, seed uint64) (came, refused bool) {
 	t.Helper()
-	w, disk := newWorld(t), newMemFS(seed)
+	w, disk := newWorld(t), newDisk(seed)
 	cfg := keepConfig()
 	cfg.Level = level
-	disk.boot("boot-0")
+	bootAs(disk, "boot-0")
 	rng := rand.New(rand.NewPCG(seed, 3))
 	first, err := open(cfg, disk)
 	if err != nil {
@@ -68,19 +51,19 @@ func failOnce(t *testing.T, level Level, power, forGood bool, k int, seed uint64
 	}
 	w.persevere(first, rng, 12)
 	node := first.cursor.node
-	disk = disk.afterCrash(power)
+	disk = disk.After(power)
 	boot := "boot-0"
 	if power {
 		boot = "boot-1"
 	}
-	disk.boot(boot)
+	bootAs(disk, boot)
 
 	// On a full disk what is merely kept gives way, and with it what a power cut takes then.
 	fault := []error{syscall.EIO, syscall.ENOSPC}[k%2]
 	if power {
 		fault = syscall.EIO
 	}
-	reached := disk.failAt(k, forGood, fault)
+	failure := disk.FailAt(k, forGood, fault)
 	s, err := open(cfg, disk)
 	if err == nil {
 		if s.cursor.node != node {
@@ -91,23 +74,24 @@ func failOnce(t *testing.T, level Level, power, forGood bool, k int, seed uint64
 		}
 		_ = s.Close()
 	}
-	came, refused = reached(), err != nil
-	w.what = fmt.Sprintf("seed %d, operation %d (%s):", seed, k, disk.failed)
+	what, came := failure.Came()
+	refused = err != nil
+	w.what = fmt.Sprintf("seed %d, operation %d (%s):", seed, k, what)
 	if refused && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("seed %d, operation %d: the start is refused without the reason: %v", seed, k, err)
 	}
-	if refused && disk.locked {
+	if refused && disk.Locked() {
 		t.Fatalf("seed %d, operation %d: the folder stays locked after %v", seed, k, err)
 	}
-	if len(disk.afterFailure) > 0 {
-		t.Fatalf("seed %d, operation %d: written or synced again after a failed sync: %v", seed, k, disk.afterFailure)
+	if len(touched(disk)) > 0 {
+		t.Fatalf("seed %d, operation %d: written or synced again after a failed sync: %v", seed, k, touched(disk))
 	}
-	disk = disk.afterCrash(power)
+	disk = disk.After(power)
 	if power {
 		w.lose(rng.IntN(3))
 		boot = "boot-2"
 	}
-	disk.boot(boot)
+	bootAs(disk, boot)
 	s, err = open(cfg, disk)
 	if err != nil {
 		t.Fatalf("seed %d, operation %d: open once the disk is well: %v", seed, k, err)
@@ -168,8 +152,8 @@ func TestErrorAtEveryOperation(t *testing.T) {
 func TestUnreadableCursorAndLedger(t *testing.T) {
 	for _, name := range []string{cursorName, ledgerName} {
 		for _, op := range []string{"open", "read"} {
-			w, disk := newWorld(t), newMemFS(1)
-			disk.boot("boot-0")
+			w, disk := newWorld(t), newDisk(1)
+			bootAs(disk, "boot-0")
 			s, err := open(keepConfig(), disk)
 			if err != nil {
 				t.Fatal(err)
@@ -177,7 +161,7 @@ func TestUnreadableCursorAndLedger(t *testing.T) {
 			if err := errors.Join(w.append(s, 100), w.drain(s), s.Close()); err != nil {
 				t.Fatal(err)
 			}
-			disk.fail = func(o, n string) error {
+			disk.Fail = func(o, n string) error {
 				if o == op && n == name {
 					return syscall.EIO
 				}
@@ -186,7 +170,7 @@ func TestUnreadableCursorAndLedger(t *testing.T) {
 			if s, err := open(keepConfig(), disk); !errors.Is(err, syscall.EIO) {
 				t.Fatalf("%s of %s fails: opened %v, error %v", op, name, s != nil, err)
 			}
-			disk.fail = nil
+			disk.Fail = nil
 			if s, err = open(keepConfig(), disk); err != nil {
 				t.Fatal(err)
 			}
@@ -208,7 +192,7 @@ func TestDeadLettersSurviveEveryError(t *testing.T) {
 	for _, forGood := range []bool{false, true} {
 		refused := 0
 		for k := 1; ; k++ {
-			disk := newMemFS(uint64(k))
+			disk := newDisk(uint64(k))
 			buried, split := map[string]bool{}, map[string]bool{}
 			add := func(d *Dead, from, n int) {
 				for i := from; i < from+n; i++ {
@@ -221,7 +205,7 @@ func TestDeadLettersSurviveEveryError(t *testing.T) {
 				}
 			}
 			add(deadAt(t, disk), 0, 3)
-			came := disk.failAt(k, forGood, syscall.EIO)
+			failure := disk.FailAt(k, forGood, syscall.EIO)
 			d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, disk)
 			if err == nil {
 				add(d, 3, 3)
@@ -232,8 +216,8 @@ func TestDeadLettersSurviveEveryError(t *testing.T) {
 			} else if refused++; !errors.Is(err, syscall.EIO) {
 				t.Fatalf("operation %d: refused without the reason: %v", k, err)
 			}
-			what := disk.failed
-			d = deadAt(t, disk.afterCrash(false))
+			what, came := failure.Came()
+			d = deadAt(t, disk.After(false))
 			for id := range buried {
 				if l, err := d.Get(id); err != nil || len(l.Payload) == 0 {
 					t.Fatalf("operation %d fails (%s): letter lost: %v", k, what, err)
@@ -244,7 +228,7 @@ func TestDeadLettersSurviveEveryError(t *testing.T) {
 					t.Fatalf("operation %d fails: that %s was divided is forgotten", k, token)
 				}
 			}
-			if !came() {
+			if !came {
 				break
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Errors of reading what is on disk.
@@ -17,7 +18,7 @@ var (
 	// ErrVersion: the folder was written by a newer Pellucid.
 	ErrVersion = errors.New("unsupported version")
 	// ErrLocked: another process has the folder.
-	ErrLocked = errors.New("folder is in use")
+	ErrLocked = vfs.ErrLocked
 	// ErrClosed: the spool was closed.
 	ErrClosed = errors.New("spool is closed")
 	// ErrTooLarge: the record is larger than Config.MaxRecordBytes.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 	"sync"
+
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // head remembers which segment is the newest, so that a start misses it where its file is
@@ -24,7 +26,7 @@ import (
 // end is where the segment ended when the spool was closed, 0 while it is open.
 type head struct {
 	mu      sync.Mutex
-	file    file
+	file    vfs.File
 	segment uint64
 	end     int64
 }
@@ -66,7 +68,7 @@ func (s *Spool) openHead(exists bool) {
 	s.head.file = f
 }
 
-func (s *Spool) openHeadFile(exists bool) (file, error) {
+func (s *Spool) openHeadFile(exists bool) (vfs.File, error) {
 	name := join(s.cfg.Dir, headName)
 	if !exists {
 		return s.fs.Create(name)

@@ -23,7 +23,7 @@ func TestNewestSegmentIsMissed(t *testing.T) {
 		{name: "nothing was in it", closed: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			disk := newMemFS(1)
+			disk := newDisk(1)
 			s, err := open(smallConfig(LevelProcess), disk)
 			if err != nil {
 				t.Fatal(err)
@@ -47,12 +47,12 @@ func TestNewestSegmentIsMissed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			disk = disk.afterCrash(false)
+			disk = disk.After(false)
 			name := join("/spool", segmentName(1))
 			if c.keep {
-				disk.now[name].data = disk.now[name].data[:second]
+				disk.Put(name, disk.Data(name)[:second])
 			} else {
-				delete(disk.now, name)
+				disk.Drop(name)
 			}
 			for start, want := range []bool{c.missed, false} { // it is told once
 				s, err := open(smallConfig(LevelProcess), disk)
@@ -86,7 +86,7 @@ func TestNewestSegmentIsMissed(t *testing.T) {
 
 func TestDamagedHead(t *testing.T) {
 	disk, _, _ := smallFolder(t, 3)
-	whole := disk.now[join("/spool", headName)].data
+	whole := disk.Data(join("/spool", headName))
 	for at := range whole {
 		flipped := slices.Clone(whole)
 		flipped[at] ^= 1

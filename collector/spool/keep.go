@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // At LevelMachine a power cut may take from the store what it has confirmed: not all
@@ -103,7 +104,7 @@ func (s *Spool) startKeeping() error {
 		return nil
 	}
 	h.node, h.boot = s.cursor.node, s.boot
-	if err := s.saveLedger(h); err != nil && !isFull(err) {
+	if err := s.saveLedger(h); err != nil && !vfs.IsFull(err) {
 		return err
 	} else if err != nil {
 		s.cfg.Logger.Warn("spool has no room for its ledger", "dir", s.cfg.Dir, "error", err)
@@ -167,7 +168,7 @@ func (s *Spool) remember(b *collector.Batch) error {
 		h.node, h.boot = s.cursor.node, s.boot
 	}
 	err := s.replaceLedger(h, acknowledged{plan: *p, number: l.next, at: now.UnixMilli()})
-	if err != nil && isFull(err) {
+	if err != nil && vfs.IsFull(err) {
 		s.cfg.Logger.Error("spool ledger has no room: a batch will not be looked for after a power cut", "dir", s.cfg.Dir, "batch", b.Token, "error", err)
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
 const bootPath = "/boot_id"
@@ -24,10 +25,13 @@ func keepConfig() Config {
 	return cfg
 }
 
-// boot says which run of the machine it is.
-func (m *memFS) boot(id string) {
-	i := &inode{data: []byte(id + "\n"), synced: []byte(id + "\n")}
-	m.now[bootPath], m.durable[bootPath] = i, i
+// bootAs says which run of the machine it is.
+func bootAs(disk *vfstest.FS, id string) { disk.Put(bootPath, []byte(id+"\n")) }
+
+// touched is what was done to files after a sync of them had failed, but that the cursor is
+// written again, which a reader can do without.
+func touched(disk *vfstest.FS) []string {
+	return slices.DeleteFunc(disk.Touched(), func(name string) bool { return strings.HasPrefix(name, "write ") && filepath.Base(name) == cursorName })
 }
 
 // look looks for what a power cut may have taken from the store, and stores what is
@@ -64,11 +68,11 @@ func TestStoreThatLosesTheLastBatches(t *testing.T) {
 	runs, sent := 0, 0
 	once := func(k int, round uint64) bool {
 		rng := rand.New(rand.NewPCG(seed+round, uint64(k)))
-		w, disk := newWorld(t), newMemFS(seed+round+uint64(k))
+		w, disk := newWorld(t), newDisk(seed+round+uint64(k))
 		boot := 0
-		disk.boot("boot-0")
+		bootAs(disk, "boot-0")
 		run := func(crashAt, steps int) (crashed bool) {
-			disk.crashAt = crashAt
+			disk.CrashAt = crashAt
 			s, err := open(keepConfig(), disk)
 			if err == nil {
 				if err = w.look(s); err == nil {
@@ -76,16 +80,16 @@ func TestStoreThatLosesTheLastBatches(t *testing.T) {
 				}
 				_ = s.Close()
 			}
-			if crashed = disk.down; err != nil && !crashed {
+			if crashed = disk.Down(); err != nil && !crashed {
 				t.Fatalf("seed %d, operation %d: %v", seed+round, k, err)
 			}
 			power := rng.IntN(4) > 0
-			disk = disk.afterCrash(power)
+			disk = disk.After(power)
 			if power {
 				boot++
 				w.lose(rng.IntN(6))
 			}
-			disk.boot(fmt.Sprint("boot-", boot))
+			bootAs(disk, fmt.Sprint("boot-", boot))
 			return crashed
 		}
 		if !run(k, 40) {
@@ -123,14 +127,14 @@ func TestStoreThatLosesTheLastBatches(t *testing.T) {
 
 // TestSameBootOffersNothing: only a power cut puts in doubt what the store confirmed.
 func TestSameBootOffersNothing(t *testing.T) {
-	disk := newMemFS(1)
-	disk.boot("a")
+	disk := newDisk(1)
+	bootAs(disk, "a")
 	w := newWorld(t)
 	for i, c := range []struct {
 		boot string
 		want bool
 	}{{"a", false}, {"a", false}, {"b", true}, {"b", false}, {"", true}, {"", true}} {
-		disk.boot(c.boot)
+		bootAs(disk, c.boot)
 		s, err := open(keepConfig(), disk)
 		if err != nil {
 			t.Fatal(err)
@@ -147,7 +151,7 @@ func TestSameBootOffersNothing(t *testing.T) {
 		if err := errors.Join(w.look(s), w.append(s, 300), w.drain(s), s.Close()); err != nil {
 			t.Fatal(err)
 		}
-		disk = disk.afterCrash(false)
+		disk = disk.After(false)
 	}
 	w.check()
 }
@@ -183,14 +187,14 @@ func TestKeptSegmentsGoInTime(t *testing.T) {
 
 // TestKeptSegmentsRefuseNothing: they give way to records, the oldest first.
 func TestKeptSegmentsRefuseNothing(t *testing.T) {
-	for name, limit := range map[string]func(*Config, *memFS){
-		"disk":    func(_ *Config, m *memFS) { m.capacity = ledgerFileSize + 300<<10 },
-		"maximum": func(c *Config, _ *memFS) { c.MaxBytes = 200 << 10 },
+	for name, limit := range map[string]func(*Config, *vfstest.FS){
+		"disk":    func(_ *Config, m *vfstest.FS) { m.Capacity = ledgerFileSize + 300<<10 },
+		"maximum": func(c *Config, _ *vfstest.FS) { c.MaxBytes = 200 << 10 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			disk, cfg := newMemFS(1), keepConfig()
+			disk, cfg := newDisk(1), keepConfig()
 			limit(&cfg, disk)
-			disk.boot("a")
+			bootAs(disk, "a")
 			s, err := open(cfg, disk)
 			if err != nil {
 				t.Fatal(err)
@@ -213,7 +217,7 @@ func TestKeptSegmentsRefuseNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The newest are the ones that are left.
-			disk.boot("b")
+			bootAs(disk, "b")
 			if s, err = open(cfg, disk); err != nil {
 				t.Fatal(err)
 			}
@@ -244,9 +248,9 @@ func TestWhatIsErasedIsNeverSentAgain(t *testing.T) {
 	t.Logf("seed %d", seed)
 	runs, erasures := 0, 0
 	once := func(k int, early bool) bool {
-		disk := newMemFS(seed + uint64(k))
-		disk.boot("a")
-		disk.crashAt = k
+		disk := newDisk(seed + uint64(k))
+		bootAs(disk, "a")
+		disk.CrashAt = k
 		cfg, w := keepConfig(), newWorld(t)
 		if early {
 			cfg.KeepFor = time.Nanosecond // the files go before anybody asks
@@ -279,12 +283,12 @@ func TestWhatIsErasedIsNeverSentAgain(t *testing.T) {
 				err = s.Close()
 			}
 		}
-		if err != nil && !disk.down {
+		if err != nil && !disk.Down() {
 			t.Fatalf("seed %d, operation %d: %v", seed, k, err)
 		}
-		crashed := disk.down
-		disk = disk.afterCrash(true)
-		disk.boot("b")
+		crashed := disk.Down()
+		disk = disk.After(true)
+		bootAs(disk, "b")
 		if s, err = open(cfg, disk); err != nil {
 			t.Fatalf("seed %d, operation %d: %v", seed, k, err)
 		}
@@ -312,8 +316,8 @@ func TestWhatIsErasedIsNeverSentAgain(t *testing.T) {
 // TestRotateWaitsForWhatIsInDoubt: an erasure must not take away what the store may
 // have lost.
 func TestRotateWaitsForWhatIsInDoubt(t *testing.T) {
-	disk, w := newMemFS(1), newWorld(t)
-	disk.boot("a")
+	disk, w := newDisk(1), newWorld(t)
+	bootAs(disk, "a")
 	s, err := open(keepConfig(), disk)
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +325,7 @@ func TestRotateWaitsForWhatIsInDoubt(t *testing.T) {
 	if err := errors.Join(w.append(s, 500), w.drain(s), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	disk.boot("b")
+	bootAs(disk, "b")
 	if s, err = open(keepConfig(), disk); err != nil {
 		t.Fatal(err)
 	}
@@ -347,8 +351,8 @@ func TestRotateWaitsForWhatIsInDoubt(t *testing.T) {
 
 // TestLostCursorIsMadeFromTheLedger: what is merely kept is not delivered again.
 func TestLostCursorIsMadeFromTheLedger(t *testing.T) {
-	disk, w := newMemFS(1), newWorld(t)
-	disk.boot("a")
+	disk, w := newDisk(1), newWorld(t)
+	bootAs(disk, "a")
 	s, err := open(keepConfig(), disk)
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +366,7 @@ func TestLostCursorIsMadeFromTheLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk = folderWith(disk, cursorName, []byte(strings.Repeat("?", cursorFileSize)))
-	disk.boot("a")
+	bootAs(disk, "a")
 	if s, err = open(keepConfig(), disk); err != nil {
 		t.Fatal(err)
 	}
@@ -379,8 +383,8 @@ func TestLostCursorIsMadeFromTheLedger(t *testing.T) {
 // TestDamagedLedger: a flipped bit costs the memory of one batch, or of all, never a
 // record, and never brings back what was forgotten.
 func TestDamagedLedger(t *testing.T) {
-	disk, w := newMemFS(1), newWorld(t)
-	disk.boot("a")
+	disk, w := newDisk(1), newWorld(t)
+	bootAs(disk, "a")
 	s, err := open(keepConfig(), disk)
 	if err != nil {
 		t.Fatal(err)
@@ -393,7 +397,7 @@ func TestDamagedLedger(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	data := disk.now[join("/spool", ledgerName)].data
+	data := disk.Data(join("/spool", ledgerName))
 	places := []int{}
 	for at := range ledgerHeadSize {
 		places = append(places, at, ledgerSlot+at)
@@ -405,7 +409,7 @@ func TestDamagedLedger(t *testing.T) {
 		flipped := slices.Clone(data)
 		flipped[at] ^= 0x80
 		bad := folderWith(disk, ledgerName, flipped)
-		bad.boot("b")
+		bootAs(bad, "b")
 		s, err := open(keepConfig(), bad)
 		if errors.Is(err, ErrVersion) {
 			continue
@@ -425,7 +429,7 @@ func TestDamagedLedger(t *testing.T) {
 	w.check()
 	for _, n := range []int{0, 10, ledgerSlot, ledgerEntriesAt + 70} {
 		cut := folderWith(disk, ledgerName, data[:n])
-		cut.boot("b")
+		bootAs(cut, "b")
 		s, err := open(keepConfig(), cut)
 		if err != nil {
 			t.Fatalf("cut at %d: %v", n, err)
@@ -443,14 +447,14 @@ func TestDamagedLedger(t *testing.T) {
 
 // TestLedgerThatFails is written anew, and where that fails too nothing is acknowledged.
 func TestLedgerThatFails(t *testing.T) {
-	disk, w := newMemFS(1), newWorld(t)
-	disk.boot("a")
+	disk, w := newDisk(1), newWorld(t)
+	bootAs(disk, "a")
 	s, err := open(keepConfig(), disk)
 	if err != nil {
 		t.Fatal(err)
 	}
 	failing := map[string]error{}
-	disk.fail = func(op, name string) error { return failing[op+" "+name] }
+	disk.Fail = func(op, name string) error { return failing[op+" "+name] }
 	if err := errors.Join(w.append(s, 500), w.drain(s), w.append(s, 500)); err != nil {
 		t.Fatal(err)
 	}
@@ -464,15 +468,15 @@ func TestLedgerThatFails(t *testing.T) {
 	if err := s.Ack(t.Context(), next(t, s)); err != nil {
 		t.Fatal(err)
 	}
-	if len(disk.afterFailure) > 0 {
-		t.Errorf("written after a failed sync: %v", disk.afterFailure)
+	if len(touched(disk)) > 0 {
+		t.Errorf("written after a failed sync: %v", touched(disk))
 	}
 	delete(failing, "sync "+ledgerName)
 	if err := errors.Join(w.append(s, 500), w.drain(s), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	// Without room for it, acknowledging goes on: else nothing would make room.
-	disk.boot("b")
+	bootAs(disk, "b")
 	if s, err = open(keepConfig(), disk); err != nil {
 		t.Fatal(err)
 	}
@@ -494,8 +498,8 @@ func TestLedgerThatFails(t *testing.T) {
 // for.
 func TestLedgerGoesRound(t *testing.T) {
 	cfg := keepConfig()
-	disk := newMemFS(1)
-	disk.boot("a")
+	disk := newDisk(1)
+	bootAs(disk, "a")
 	s, err := open(cfg, disk)
 	if err != nil {
 		t.Fatal(err)

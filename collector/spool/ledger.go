@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // ledger remembers at LevelMachine which batches were acknowledged lately, and under
@@ -34,7 +35,7 @@ import (
 //
 // The CRC is of bytes 0 to 51.
 type ledger struct {
-	file    file
+	file    vfs.File
 	head    ledgerHead
 	entries []acknowledged // in order; at most ledgerEntries
 	next    uint64         // the number of the next entry
@@ -150,7 +151,7 @@ func entryAt(number uint64) int64 { return ledgerEntriesAt + int64(number%ledger
 // readLedger returns what a ledger's file says. found is false where no head can be
 // valid: then nothing is known of what was forgotten, and no entry may count. As with
 // the cursor a disk that does not give the bytes is an error.
-func readLedger(f file) (l *ledger, found bool, damaged int, err error) {
+func readLedger(f vfs.File) (l *ledger, found bool, damaged int, err error) {
 	b := make([]byte, ledgerFileSize)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {

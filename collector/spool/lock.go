@@ -3,13 +3,15 @@ package spool
 import (
 	"fmt"
 	"io"
+
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Lock takes the lock of a spool's folder, which is there, without opening the spool:
 // for work on what the lock guards besides while no server has it. Where another
 // process has it the error wraps ErrLocked.
 func Lock(dir string) (io.Closer, error) {
-	lock, err := osFS{}.Lock(join(dir, "LOCK"))
+	lock, err := vfs.OS{}.Lock(join(dir, "LOCK"))
 	if err != nil {
 		return nil, fmt.Errorf("lock spool folder %q: %w", dir, err)
 	}

@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
 // manySegments is a spool of three records in each of n segments, as kills leave it, of which
 // the first acked records are acknowledged. It is closed where the last process ended well.
-func manySegments(t testing.TB, n, acked int, closed bool) *memFS {
+func manySegments(t testing.TB, n, acked int, closed bool) *vfstest.FS {
 	t.Helper()
-	disk := newMemFS(1)
+	disk := newDisk(1)
 	cfg := smallConfig(LevelProcess)
 	cfg.BatchRows = 1
 	for i := range n {
@@ -33,12 +35,12 @@ func manySegments(t testing.TB, n, acked int, closed bool) *memFS {
 				t.Fatal(err)
 			}
 		}
-		disk = disk.afterCrash(false)
+		disk = disk.After(false)
 	}
 	return disk
 }
 
-func verifyOn(t testing.TB, disk *memFS) *Report {
+func verifyOn(t testing.TB, disk *vfstest.FS) *Report {
 	t.Helper()
 	r, err := walk(disk, "/spool", nil)
 	if err != nil {
@@ -75,10 +77,10 @@ func TestMissingInTheMiddle(t *testing.T) {
 				}
 				for _, n := range c.gone {
 					name := join("/spool", segmentName(n))
-					if disk.now[name] == nil {
+					if !disk.Has(name) {
 						t.Fatalf("segment %d is not there to be lost", n)
 					}
-					delete(disk.now, name)
+					disk.Drop(name)
 				}
 				r := verifyOn(t, disk)
 				if len(r.Missing) != c.missed || r.OK() != (c.missed == 0) {
@@ -105,7 +107,7 @@ func TestMissingInTheMiddle(t *testing.T) {
 // TestMissingNewestIsVerified: what a start would tell, verify tells before it.
 func TestMissingNewestIsVerified(t *testing.T) {
 	disk := manySegments(t, 3, 0, true)
-	delete(disk.now, join("/spool", segmentName(3)))
+	disk.Drop(join("/spool", segmentName(3)))
 	if r := verifyOn(t, disk); r.OK() || len(r.Missing) != 1 || r.Missing[0].Segment != 3 {
 		t.Errorf("%+v, %q", r.Missing, r.Problems())
 	}
@@ -168,10 +170,10 @@ func TestCutIsNotATornTail(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				disk = disk.afterCrash(false)
+				disk = disk.After(false)
 			}
 			name := segmentName(c.number)
-			data := disk.now[join("/spool", name)].data
+			data := disk.Data(join("/spool", name))
 			ends := frameEnds(t, data)
 			if len(ends) != 4 || ends[3] != len(data) {
 				t.Fatalf("frames end at %v of %d bytes", ends, len(data))
@@ -218,7 +220,7 @@ func TestCutIsNotATornTail(t *testing.T) {
 func TestCutOfOpenSegmentIsMissed(t *testing.T) {
 	disk := manySegments(t, 3, 7, false) // of the last segment the first is stored
 	name := segmentName(3)
-	data := disk.now[join("/spool", name)].data
+	data := disk.Data(join("/spool", name))
 	ends := frameEnds(t, data)
 	for cut := ends[0]; cut <= len(data); cut++ {
 		ids, st, err := drainIDs(folderWith(disk, name, data[:cut]))

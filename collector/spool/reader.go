@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 var errExist = fs.ErrExist
@@ -364,7 +365,7 @@ func (s *Spool) cut(b []byte) (n int, rows int64, err error) {
 }
 
 // skipDamage sets the damaged bytes at v aside and puts the reader behind them.
-func (s *Spool) skipDamage(f file, v view) error {
+func (s *Spool) skipDamage(f vfs.File, v view) error {
 	b, err := readRange(f, v.from, v.end)
 	if err != nil {
 		return err
@@ -408,7 +409,7 @@ func (s *Spool) advance(v view, to, rows int64) {
 }
 
 // readRange returns the bytes from from to to, fewer where the file is shorter.
-func readRange(f file, from, to int64) ([]byte, error) {
+func readRange(f vfs.File, from, to int64) ([]byte, error) {
 	b := make([]byte, to-from)
 	n, err := f.ReadAt(b, from)
 	if err != nil && !errors.Is(err, io.EOF) {

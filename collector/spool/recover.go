@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // recover reads the cursor and the segments of the folder. Only the newest
 // segment is read whole; of the others the next one's header says where they
 // end, and damage inside them is found when they are read.
 func (s *Spool) recover() error {
-	names, err := s.fs.List(s.cfg.Dir)
+	names, err := vfs.Files(s.fs, s.cfg.Dir)
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
@@ -126,7 +127,7 @@ func (s *Spool) replaceCursor() error {
 }
 
 // fillCursor writes both slots, so that later writes need no new block.
-func (s *Spool) fillCursor(f file) (cursor, error) {
+func (s *Spool) fillCursor(f vfs.File) (cursor, error) {
 	if _, err := f.WriteAt(make([]byte, cursorFileSize), 0); err != nil {
 		return cursor{}, err
 	}
@@ -316,14 +317,14 @@ func (s *Spool) removeEmpty(seg *segment, b []byte, headerOK bool) error {
 // cutTail keeps what lies behind the last valid frame in a file of its own and
 // cuts it off. Where there is no room to keep it, it stays where it is: the next
 // segment's header says that it does not count.
-func (s *Spool) cutTail(seg *segment, f file, b []byte) error {
+func (s *Spool) cutTail(seg *segment, f vfs.File, b []byte) error {
 	keep, tail := false, b[min(seg.end, int64(len(b))):]
 	if len(tail) > 0 {
 		s.badBytes.Add(uint64(len(tail)))
 		s.badCut.Add(1)
 		s.cfg.Logger.Warn("spool cut a torn tail", "dir", s.cfg.Dir, "segment", seg.number, "offset", seg.end, "bytes", len(tail))
 		err := s.setAside(seg.number, seg.end, ".tail", tail)
-		if err != nil && !isFull(err) {
+		if err != nil && !vfs.IsFull(err) {
 			return err
 		}
 		keep = err != nil
@@ -379,7 +380,7 @@ func (s *Spool) setAside(number uint64, at int64, kind string, b []byte) error {
 	return nil
 }
 
-func readAll(f file) ([]byte, error) {
+func readAll(f vfs.File) ([]byte, error) {
 	size, err := f.Size()
 	if err != nil {
 		return nil, err

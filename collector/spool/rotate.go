@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Rotate ends the active segment and returns the number of the next: every record
@@ -18,7 +20,7 @@ func (s *Spool) Rotate() (uint64, error) {
 	var err error
 	number := s.nextNumber
 	if s.active == nil || s.active.end > headerSize {
-		if err = s.roll(0); errors.Is(err, errNoRoom) || isFull(err) {
+		if err = s.roll(0); errors.Is(err, errNoRoom) || vfs.IsFull(err) {
 			s.endActive()
 			number, err = s.nextNumber+1, nil
 		} else {

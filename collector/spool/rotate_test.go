@@ -119,7 +119,7 @@ func TestRotateAmongAppends(t *testing.T) {
 // no room for another segment, and appending goes on when there is.
 func TestRotateOnAFullDisk(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
-		disk := newMemFS(1)
+		disk := newDisk(1)
 		cfg := smallConfig(LevelProcess)
 		s, err := open(cfg, disk)
 		if err != nil {
@@ -137,7 +137,7 @@ func TestRotateOnAFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		disk.capacity = disk.used() + 100
+		disk.Capacity = disk.Used() + 100
 		mark, err := s.Rotate()
 		if err != nil {
 			t.Fatalf("restarted %t: %v", restarted, err)
@@ -153,7 +153,7 @@ func TestRotateOnAFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		disk.capacity = 0
+		disk.Capacity = 0
 		for _, id := range []string{"later", "last"} {
 			if err := s.Append(t.Context(), prediction(id, 20)); err != nil {
 				t.Fatal(err)

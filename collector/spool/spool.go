@@ -6,18 +6,20 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Spool is an open spool folder. Append and Find may be called by any number of
 // goroutines; Next and Ack belong to one reader at a time.
 type Spool struct {
 	cfg  Config
-	fs   filesystem
+	fs   vfs.FS
 	lock io.Closer
 	seed maphash.Seed
 
@@ -45,7 +47,7 @@ type Spool struct {
 	// Close, may touch these. Fields of the active segment that others read are
 	// changed under mu as well.
 	active     *segment
-	activeFile file
+	activeFile vfs.File
 	nextNumber uint64
 	nextSeq    uint64
 	linkedAt   time.Time // when the active file's name was last looked at
@@ -59,7 +61,7 @@ type Spool struct {
 	// readMu guards the reader's state: the cursor and the batch handed out.
 	readMu     sync.Mutex
 	cursor     cursor
-	cursorFile file
+	cursorFile vfs.File
 	current    *collector.Batch
 	ledger     *ledger
 	unchecked  []acknowledged // to be looked for in the store before Checked
@@ -122,9 +124,9 @@ type Stats struct {
 // Open opens or creates the spool in cfg.Dir and recovers what is in it. The
 // folder is locked until Close; where another process has it the error wraps
 // ErrLocked and names the folder and the process.
-func Open(cfg Config) (*Spool, error) { return open(cfg, osFS{}) }
+func Open(cfg Config) (*Spool, error) { return open(cfg, vfs.OS{}) }
 
-func open(cfg Config, fs filesystem) (*Spool, error) {
+func open(cfg Config, fs vfs.FS) (*Spool, error) {
 	cfg, err := cfg.applyDefaultsAndValidate()
 	if err != nil {
 		return nil, err
@@ -135,6 +137,13 @@ func open(cfg Config, fs filesystem) (*Spool, error) {
 	lock, err := fs.Lock(join(cfg.Dir, "LOCK"))
 	if err != nil {
 		return nil, fmt.Errorf("lock spool folder %q: %w", cfg.Dir, err)
+	}
+	// The folder's own name, which this process or one before it made: without it a power
+	// cut takes all that is synced in it.
+	if cfg.Level == LevelMachine {
+		if err := fs.SyncDir(filepath.Dir(filepath.Clean(cfg.Dir))); err != nil {
+			return nil, errors.Join(fmt.Errorf("sync the folder that spool %q is in: %w", cfg.Dir, err), lock.Close())
+		}
 	}
 	s := &Spool{
 		cfg: cfg, fs: fs, lock: lock, seed: maphash.MakeSeed(), pending: &group{},
@@ -311,6 +320,8 @@ func (s *Spool) fill(used, kept int64) float64 {
 	}
 	return float64(used) / float64(allowed)
 }
+
+func join(dir, name string) string { return filepath.Join(dir, name) }
 
 func (s *Spool) path(seg *segment) string { return join(s.cfg.Dir, segmentName(seg.number)) }
 

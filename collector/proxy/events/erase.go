@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Half is a half that waits, as it can be searched.
@@ -149,7 +151,7 @@ func (h *Held) Delete() (left int64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range h.places {
-		if rerr := removed(r.disk, r.path(p)); rerr != nil {
+		if rerr := vfs.Discard(r.disk, r.path(p)); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("delete a waiting event: %w", rerr))
 			left++
 			continue

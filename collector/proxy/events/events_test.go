@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // record keeps what a room records, as the proxy does: each id once, and only of
@@ -105,7 +106,7 @@ func (r *rig) config(change func(*Config)) Config {
 // about to do.
 func (r *rig) reopen(t *testing.T, change func(*Config)) {
 	t.Helper()
-	room, err := open(r.config(change), osFS{})
+	room, err := open(r.config(change), vfs.OS{})
 	if err == nil {
 		err = room.observe()
 	}

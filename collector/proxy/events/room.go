@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Config is what a Room needs. Dir, Key, Record and Names are required.
@@ -115,7 +116,7 @@ const (
 // Room joins halves. It is safe for concurrent use; Close ends its goroutine.
 type Room struct {
 	cfg  Config
-	disk filesystem
+	disk vfs.FS
 	stop context.CancelFunc
 	over chan struct{}
 	// watched is what publishes the metrics.
@@ -223,7 +224,7 @@ func namesIn(rows []row) []string {
 // Open takes up the halves that wait in the folder. Pairs that a crash interrupted are
 // recorded at once, in the background.
 func Open(cfg Config) (*Room, error) {
-	r, err := open(cfg, osFS{})
+	r, err := open(cfg, vfs.OS{})
 	if err != nil {
 		return nil, err
 	}
@@ -249,13 +250,19 @@ func Open(cfg Config) (*Room, error) {
 }
 
 // open is Open but for what goes on by itself.
-func open(cfg Config, disk filesystem) (*Room, error) {
+func open(cfg Config, disk vfs.FS) (*Room, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	if err := disk.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("make the folder of events: %w", err)
+	}
+	// The folder's own name, which this process or one before it made.
+	if cfg.Sync {
+		if err := disk.SyncDir(filepath.Dir(filepath.Clean(cfg.Dir))); err != nil {
+			return nil, fmt.Errorf("sync the folder that events are in: %w", err)
+		}
 	}
 	r := &Room{cfg: cfg, disk: disk, waiting: map[place]entry{}, done: map[string]bool{}, ring: make([]string, rememberDone), over: make(chan struct{})}
 	if err := r.find(); err != nil {
@@ -309,11 +316,15 @@ const (
 
 // find lists the files of an earlier process.
 func (r *Room) find() error {
-	files, err := r.disk.List(r.cfg.Dir)
+	entries, err := r.disk.List(r.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	for _, f := range files {
+	for _, e := range entries {
+		f, err := e.Info()
+		if err != nil {
+			return err
+		}
 		name, waits := strings.CutSuffix(f.Name(), suffix)
 		name, alone := strings.CutSuffix(name, suffixAlone)
 		key, h, ok := strings.Cut(name, ".")
@@ -528,7 +539,7 @@ func (r *Room) seal() (*sealer, error) {
 }
 
 func (r *Room) load(p place) (*kept, error) {
-	data, err := r.disk.Read(r.path(p))
+	data, err := vfs.ReadFile(r.disk, r.path(p))
 	if err != nil {
 		return nil, fmt.Errorf("read an event: %w", err)
 	}
@@ -550,7 +561,7 @@ func (r *Room) load(p place) (*kept, error) {
 // drop deletes a half's file. Where that fails the half stays, and what it is
 // recorded as later is a duplicate.
 func (r *Room) drop(p place) {
-	if err := removed(r.disk, r.path(p)); err != nil {
+	if err := vfs.Discard(r.disk, r.path(p)); err != nil {
 		r.cfg.Logger.Error("the file of an event that is recorded cannot be deleted", "error", err)
 		r.later(p)
 		return

@@ -1,6 +1,6 @@
 //go:build !unix && !windows
 
-package spool
+package vfs
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 )
 
 // SyncDir does nothing on a platform without synced directories.
-func (osFS) SyncDir(string) error { return nil }
+func (OS) SyncDir(string) error { return nil }
 
-// Lock has no implementation here: a spool cannot be opened.
-func (osFS) Lock(string) (io.Closer, error) {
+// Lock has no implementation here: what needs one cannot be opened.
+func (OS) Lock(string) (io.Closer, error) {
 	return nil, errors.New("locking a folder is not supported on this platform")
 }

@@ -1,28 +1,33 @@
 //go:build unix
 
-package spool
+package vfs
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-func (osFS) SyncDir(dir string) error {
+// SyncDir implements FS.
+func (OS) SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	err = d.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrInvalid) {
+		err = nil // a file system that has no such thing
+	}
+	return errors.Join(err, d.Close())
 }
 
 // Lock holds a flock, which the kernel releases when the process dies.
-func (osFS) Lock(name string) (io.Closer, error) {
+func (OS) Lock(name string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -31,16 +36,14 @@ func (osFS) Lock(name string) (io.Closer, error) {
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		pid := make([]byte, 20)
 		n, _ := f.ReadAt(pid, 0) // the pid is a hint; without it the message says "unknown"
-		_ = f.Close()
 		holder := strings.TrimSpace(string(pid[:n]))
 		if holder == "" {
 			holder = "unknown"
 		}
-		return nil, fmt.Errorf("%w: by process %s", ErrLocked, holder)
+		return nil, errors.Join(fmt.Errorf("%w: by process %s", ErrLocked, holder), f.Close())
 	}
 	if err != nil {
-		_ = f.Close()
-		return nil, err
+		return nil, errors.Join(fmt.Errorf("lock %q: %w", name, err), f.Close())
 	}
 	if err := f.Truncate(0); err == nil {
 		// On a full disk the pid cannot be written; the lock holds all the same.

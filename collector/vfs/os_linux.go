@@ -1,4 +1,4 @@
-package spool
+package vfs
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ func (f osFile) Sync() error {
 	return retryInterrupted(func() error { return unix.Fdatasync(int(f.Fd())) })
 }
 
+// Reserve implements File.
 func (f osFile) Reserve(n int64) error {
 	err := retryInterrupted(func() error {
 		return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, n)
@@ -29,7 +30,8 @@ func retryInterrupted(call func() error) error {
 	}
 }
 
-func (osFS) Free(dir string) (uint64, error) {
+// Free implements FS.
+func (OS) Free(dir string) (uint64, error) {
 	var st unix.Statfs_t
 	if err := retryInterrupted(func() error { return unix.Statfs(dir, &st) }); err != nil {
 		return 0, err
@@ -37,7 +39,7 @@ func (osFS) Free(dir string) (uint64, error) {
 	return st.Bavail * uint64(st.Bsize), nil
 }
 
-// isFull reports whether err says that the disk has no room.
-func isFull(err error) bool {
+// IsFull reports whether err says that the disk has no room.
+func IsFull(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
