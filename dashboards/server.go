@@ -204,8 +204,12 @@ func (s *server) render(c echo.Context, status int, page string, data any) error
 // problem shows an error as a page.
 func (s *server) problem(c echo.Context, err error) error {
 	status := api.StatusOf(err)
+	title := http.StatusText(status)
+	if status == http.StatusConflict {
+		title = "Not ready" // it is the server's state, not what was asked, that has to change
+	}
 	return s.render(c, status, "problem", struct {
 		frame
 		Problem string
-	}{s.frame(c, http.StatusText(status), ""), err.Error()})
+	}{s.frame(c, title, ""), err.Error()})
 }

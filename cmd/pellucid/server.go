@@ -79,6 +79,9 @@ type server struct {
 	// time, exporting by whoever reads a subject's: one reader may be slow.
 	erasing, exporting sync.Mutex
 	settleTime         time.Duration // tests set it
+	// storeFull reports whether the embedded ClickHouse begins no insert for want of room;
+	// nil where it is another's.
+	storeFull func() bool
 	// driveMu is held while dead letters are appended to the spool, and by an erasure:
 	// what it deletes must not be on its way.
 	driveMu sync.Mutex

@@ -32,6 +32,9 @@ func (s *server) drained(ctx context.Context) error {
 	}
 	for s.spool.Before(mark) {
 		s.spool.Flush()
+		if s.noRoom() {
+			return fmt.Errorf("%w: %w", api.ErrPending, errNoRoom)
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", api.ErrPending, ctx.Err())
@@ -43,6 +46,17 @@ func (s *server) drained(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", api.ErrPending, err)
 	}
 	return nil
+}
+
+// errNoRoom is why records will not be stored, however long one waits.
+var errNoRoom = errors.New("the disk of ClickHouse is full, so they cannot be stored, and nothing can be erased before they are: free some room and ask again")
+
+// noRoom reports whether the store takes nothing now because its disk is full.
+func (s *server) noRoom() bool {
+	if clickhouse.IsFull(s.writer.Health().Err) {
+		return true
+	}
+	return s.storeFull != nil && s.storeFull()
 }
 
 // subject is what the store is asked for.
@@ -175,7 +189,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 		o.release() // a logger might not send again what is refused meanwhile
 	}
 	waiting := s.drained(ctx)
-	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending)) {
+	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending) || !r.DryRun && errors.Is(waiting, errNoRoom)) {
 		return out, waiting
 	}
 	entry := audit.Entry{Action: "erase", Tenant: x.Tenant, Model: s.audited().known(x.Model, "", x.Model), Object: s.audited().about(r.Subject)}

@@ -46,6 +46,7 @@ func (s *server) startWriter(context.Context) error {
 	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Kept: s.spool, Log: s.log}
 	if s.engine != nil {
 		wcfg.Doubt = s.engine.NearlyFull
+		s.storeFull = func() bool { return s.engine.NearlyFull(time.Now()) }
 	}
 	w, err := clickhouse.NewWriter(s.store, wcfg)
 	if err != nil {

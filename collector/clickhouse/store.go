@@ -401,6 +401,13 @@ func busy(code int32) bool {
 	return false
 }
 
+// IsFull reports whether the server refused something because its disk has no room:
+// NOT_ENOUGH_SPACE, or what the system said to it.
+func IsFull(err error) bool {
+	var ex *ch.Exception
+	return errors.As(err, &ex) && (ex.Code == 243 || strings.Contains(ex.Message, "No space left on device"))
+}
+
 // marred reports whether a code is of a disk that takes no more, or of a part that was
 // not written whole on one, which a server sets aside when it is started again:
 // CANNOT_READ_ALL_DATA, CHECKSUM_DOESNT_MATCH, CANNOT_WRITE_TO_FILE_DESCRIPTOR, CORRUPTED_DATA.

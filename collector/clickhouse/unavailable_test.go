@@ -45,6 +45,25 @@ func TestMarredPartsAreUnavailable(t *testing.T) {
 	}
 }
 
+// TestIsFull tells a full disk from what passes.
+func TestIsFull(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		full bool
+	}{
+		{fmt.Errorf("send batch: %w", &ch.Exception{Code: 243}), true},
+		{&ch.Exception{Code: 75, Message: "Cannot write to file: errno: 28, strerror: No space left on device"}, true},
+		{&ch.Exception{Code: 75, Message: "Cannot write to file: errno: 5, strerror: Input/output error"}, false},
+		{&ch.Exception{Code: 241}, false},
+		{io.EOF, false},
+		{nil, false},
+	} {
+		if got := IsFull(c.err); got != c.full {
+			t.Errorf("%v: %t", c.err, got)
+		}
+	}
+}
+
 // TestUnavailable tells what may be answered another time from what may not.
 func TestUnavailable(t *testing.T) {
 	for _, err := range []error{io.EOF, context.DeadlineExceeded, &ch.Exception{Code: 241}, fmt.Errorf("x: %w", &ch.Exception{Code: 243}), &ch.Exception{Code: 246}, &ch.Exception{Code: 279}} {

@@ -183,6 +183,10 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 	if err != nil {
 		return nil, err
 	}
+	if !keep { // rules of the server that are new since have made it another version
+		_, err := os.Stat(filepath.Join(r.cfg.Store, v.Digest, externalFile))
+		keep = errors.Is(err, fs.ErrNotExist)
+	}
 	if keep {
 		if err := r.keepExternal(kept, v.Digest); err != nil {
 			return nil, err
@@ -332,7 +336,7 @@ func (r *Repository) declare(s source, forced bool) {
 	}
 	reason := ""
 	if !live {
-		reason = "nothing has been imported yet: send predictions with pellucid import or POST /api/v1/predictions"
+		reason = awaitsImport
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

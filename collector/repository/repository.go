@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -199,8 +200,11 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	}
 	l, err := scan(r.cfg.Dir)
 	if err != nil {
-		r.saw(look, map[string]string{"": "the models' folder cannot be read: " + err.Error()})
+		r.saw(look, map[string]string{"": "the models' folder cannot be read: " + r.told(err)})
 		return err
+	}
+	for name, why := range l.unseen {
+		l.unseen[name] = r.withoutPlaces(why)
 	}
 	r.saw(look, l.unseen)
 	r.restoreAgain()
@@ -234,7 +238,7 @@ func (r *Repository) takeOut(look uint64, only string, l *listing) {
 	for key, reason := range l.bad {
 		seen[key] = true
 		if !r.isRemote(key[0]) && (only == "" || key[0] == only) {
-			r.put(source{name: key[0], version: key[1], look: look}, nil, reason)
+			r.put(source{name: key[0], version: key[1], look: look}, nil, r.withoutPlaces(reason))
 		}
 	}
 	for name, m := range r.models {
@@ -337,6 +341,22 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 	r.cfg.Log.Info("version live", "model", s.name, "version", s.version, "digest", h.version.Digest[:12], "private", privateFields(h.version), "took", time.Since(start).Round(time.Millisecond))
 }
 
+// told is an error as it is told to whoever asks: files are named from the models' folder,
+// or the store's, on. Where those lie is the operator's to know, whom the log tells.
+func (r *Repository) told(err error) string { return r.withoutPlaces(err.Error()) }
+
+func (r *Repository) withoutPlaces(text string) string {
+	for _, dir := range []string{r.cfg.Dir, r.cfg.Store} {
+		if dir == "" || dir == "." || filepath.Dir(dir) == dir {
+			continue
+		}
+		dir = filepath.Clean(dir)
+		text = strings.ReplaceAll(text, dir+string(filepath.Separator), "")
+		text = strings.ReplaceAll(text, dir, filepath.Base(dir))
+	}
+	return text
+}
+
 // failed records that s could not be taken up. It is tried again where that may be for
 // want of something that comes back; and nothing is recorded meanwhile by rules that s may
 // make stricter. cfg is what its model.yaml says, as far as it was read.
@@ -359,10 +379,10 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	if have != nil && have.source.stamp == s.stamp {
 		tries = have.tries
 	}
-	if have == nil || have.reason != err.Error() {
+	if have == nil || have.reason != r.told(err) {
 		r.cfg.Log.Error(what, "model", s.name, "version", s.version, "error", err)
 	}
-	r.put(s, nil, err.Error())
+	r.put(s, nil, r.told(err))
 	have = r.slotOf(s.name, s.version)
 	var of syscall.Errno
 	var key *keyError
@@ -375,10 +395,10 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	}
 	var unknown *rulesError
 	if errors.As(err, &unknown) {
-		have.untold = err.Error()
+		have.untold = r.told(err)
 	}
 	if have.live != nil && closes {
-		have.closed = "its model.yaml is not in force: " + err.Error()
+		have.closed = "its model.yaml is not in force: " + r.told(err)
 	}
 }
 
@@ -655,9 +675,27 @@ func (r *Repository) Live() []*collector.ModelVersion {
 	return out
 }
 
+// awaitsImport is the reason of a version that is taken up, and of which nothing came yet.
+const awaitsImport = "nothing has been imported yet: send predictions with pellucid import or POST /api/v1/predictions"
+
+// awaits reports whether all there is of a model is taken up, and only waits for the first
+// import of its predictions.
+func (r *Repository) awaits(name string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m := r.models[name]
+	if m == nil || m.unloaded || len(m.versions) == 0 || r.unseenBy(name) != "" {
+		return false
+	}
+	return !slices.ContainsFunc(m.versions, func(s *slot) bool {
+		return s.live != nil || s.reason != awaitsImport || s.closed != "" || s.untold != ""
+	})
+}
+
 // Load reads a model's versions again, whatever their files look like, and makes it
-// answer. It fails with the reason when none of them could be loaded, or when what one of
-// them says is private could not be taken up.
+// answer; one whose predictions are made elsewhere is ready to take the first. It fails
+// with the reason when none of them could be loaded, or when what one of them says is
+// private could not be taken up.
 func (r *Repository) Load(ctx context.Context, name string) error {
 	r.mu.Lock()
 	if m := r.models[name]; m != nil {
@@ -665,9 +703,12 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 	}
 	r.mu.Unlock()
 	if err := r.look(ctx, name, true); err != nil {
-		return fmt.Errorf("%w: %w", collector.ErrNotReady, err)
+		return fmt.Errorf("%w: %s", collector.ErrNotReady, r.told(err))
 	}
 	if _, err := r.Find(name, ""); err != nil {
+		if r.awaits(name) {
+			return nil
+		}
 		return err
 	}
 	r.mu.RLock()
