@@ -604,3 +604,17 @@ func TestAFileOfTenantsThatIsGone(t *testing.T) {
 	}
 	opens(t, openRing(t, dir, kek(1)), "a", "m", "f", one, "1")
 }
+
+// TestASecretThatIsNoFile: a device in the place of a key is refused, and stays.
+func TestASecretThatIsNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.Symlink(os.DevNull, path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := MakeSecret(path); err == nil || !strings.Contains(err.Error(), "regular") {
+		t.Errorf("a device is taken: %v", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("it is gone: %v", err)
+	}
+}

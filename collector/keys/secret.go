@@ -15,7 +15,13 @@ import (
 // MakeSecret returns the key in a file of the owner's, which it makes where there is none;
 // an empty file is none, and of no use to anything that was written. Others that make it
 // at once all use the one that comes first. The key is on disk when it is returned.
-func MakeSecret(path string) ([]byte, error) { return makeSecret(vfs.OS{}, path) }
+func MakeSecret(path string) ([]byte, error) {
+	// What is no file has no size, and is not ours to remove: /dev/null above all.
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("make the key %q: it is there and is no regular file", path)
+	}
+	return makeSecret(vfs.OS{}, path)
+}
 
 // ReadSecret reads a key: 16 bytes or more in hexadecimal.
 func ReadSecret(path string) ([]byte, error) {
