@@ -182,20 +182,3 @@ func describe(r *audit.Report, result *compress.Result) {
 	}
 	r.Notes = append(r.Notes, result.Notes...)
 }
-
-// writeWhole writes a file that is there whole or not at all.
-func writeWhole(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".pellucid-*"+filepath.Ext(path))
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
-}

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -63,25 +60,6 @@ func required(cmd *cobra.Command, names ...string) error {
 		if f := cmd.Flags().Lookup(n); f.Value.String() == "" {
 			return usage(fmt.Errorf("%s needs --%s: see '%s --help'", cmd.Name(), n, cmd.CommandPath()))
 		}
-	}
-	return nil
-}
-
-// writeTo runs write on the file at path, or on standard output when path is
-// empty. A file that could not be written whole is removed.
-func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
-	if path == "" {
-		b := bufio.NewWriter(stdout)
-		return errors.Join(write(b), b.Flush())
-	}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	b := bufio.NewWriter(f)
-	err = errors.Join(write(b), b.Flush(), f.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(path))
 	}
 	return nil
 }
