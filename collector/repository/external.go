@@ -55,7 +55,7 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 	if v, again := r.recorded(name, version); again == nil {
 		return v, nil
 	}
-	says, cfg, err := r.unmade(name, version, err)
+	own, cfg, err := r.unmade(name, version, err)
 	if err != nil {
 		return nil, err
 	}
@@ -66,12 +66,12 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 	if err != nil {
 		return nil, err
 	}
-	if !says {
+	if !own {
 		if cfg, err = r.inherited(name, version, info); err != nil {
 			return nil, besideError(name, version, err)
 		}
 	}
-	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: !says}
+	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: !own}
 	return r.addExternal(kept, true)
 }
 
@@ -142,7 +142,7 @@ func (r *Repository) inherited(name, version string, info *engine.Info) (collect
 			return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has changed and is not in force yet", s.version)
 		}
 	}
-	return r.handedOn(name, version, sources, info)
+	return r.handedOn(name, version, sources, r.ownSaid(name, version), info)
 }
 
 // newFolder is the slot of a version whose folder has a model.yaml that was not seen yet,
@@ -159,7 +159,7 @@ func (r *Repository) newFolder(name, version string) (*slot, error) {
 	if err != nil || file != "" {
 		return nil, errors.Join(fmt.Errorf("model %q version %q is about to be loaded: %w", name, version, collector.ErrNotReady), err)
 	}
-	if !exists(filepath.Join(dir, "model.yaml")) {
+	if !says(dir) {
 		return nil, nil //nolint:nilnil // it says nothing
 	}
 	return &slot{source: source{name: name, version: version, dir: dir}}, nil
@@ -325,7 +325,7 @@ func (r *Repository) declare(s source, forced bool) {
 		waits = r.unsure(s, cfg, forced)
 	}
 	if err == nil && !waits {
-		err = r.noteInForce(s.name, s.version, cfg)
+		err = r.noteInForce(s.name, s.version, cfg, false)
 	}
 	if err != nil {
 		r.failed(s, "a model.yaml is not in force", cfg, err)

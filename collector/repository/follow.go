@@ -13,7 +13,7 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// follow holds the imported versions that have no model.yaml of their own against those
+// follow holds the imported versions that have no model.yaml, or none any more, against those
 // beside them: what they take over changes with these, and where one of these cannot be
 // taken up nothing is recorded of them. It runs before what has changed is loaded, which may
 // be long, and after, when it is known whether that fits.
@@ -35,7 +35,7 @@ func (r *Repository) follow(look uint64, only string, forced bool) {
 	}
 }
 
-// follower is an imported version without a model.yaml of its own.
+// follower is an imported version without a folder, be it that it never had one.
 type follower struct {
 	source source
 	digest string
@@ -54,7 +54,7 @@ func (r *Repository) followers(only string) []follower {
 		}
 		troubled := slices.ContainsFunc(m.versions, func(s *slot) bool { return s.untold != "" })
 		for _, s := range m.versions {
-			if s.remote && s.live != nil && s.live.follows && s.source.dir == "" {
+			if s.live != nil && s.live.elsewhere && s.source.dir == "" {
 				out = append(out, follower{s.source, s.live.version.Digest, !troubled && s.closed == "" && s.pending == ""})
 			}
 		}
@@ -64,7 +64,7 @@ func (r *Repository) followers(only string) []follower {
 
 // saysItself reports whether a version has a model.yaml, which is about to be read.
 func (r *Repository) saysItself(s source) bool {
-	return r.cfg.Dir != "" && exists(filepath.Join(r.cfg.Dir, s.name, s.version, configFile))
+	return r.cfg.Dir != "" && !r.isRemote(s.name) && says(filepath.Join(r.cfg.Dir, s.name, s.version))
 }
 
 // besideNow is what the model.yaml of a model's versions say, as it is on disk.
@@ -90,7 +90,12 @@ func (r *Repository) followOne(s source, digest string, forced bool) error {
 		r.settle(s)
 		return nil
 	}
-	kept.Made, kept.Config = time.Now().UTC(), cfg
+	if !kept.Follows { // its own model.yaml has gone
+		if err := r.noteInForce(s.name, s.version, kept.Config, false); err != nil {
+			return err
+		}
+	}
+	kept.Made, kept.Config, kept.Follows = time.Now().UTC(), cfg, true
 	v, err := r.externalVersion(kept)
 	if err != nil {
 		return err
@@ -107,27 +112,48 @@ func (r *Repository) followOne(s source, digest string, forced bool) error {
 	return nil
 }
 
-// takenOver is what a version that is known takes over. Where no other has a model.yaml any
-// more it keeps what it has.
+// takenOver is the configuration of a version that is known, with what it takes over now.
+// Where no other has a model.yaml any more it keeps what it has.
 func (r *Repository) takenOver(name, version string, kept keptExternal) (collector.ModelConfig, error) {
-	sources, err := r.beside(name)
-	if err != nil {
-		return collector.ModelConfig{}, err
-	}
-	if len(sources) > 0 {
-		return r.handedOn(name, version, sources, kept.Info)
-	}
 	cfg := kept.Config
 	cfg.Features = slices.Clone(cfg.Features)
-	if remote, ok := r.cfg.Remote[name]; ok {
-		takePrivate(&cfg, remote, kept.Info)
+	sources, err := r.beside(name)
+	if err != nil {
+		return cfg, err
+	}
+	if len(sources) == 0 {
+		if remote, ok := r.cfg.Remote[name]; ok {
+			takePrivate(&cfg, remote, kept.Info)
+		}
+		return cfg, nil
+	}
+	own := r.ownSaid(name, version)
+	if !kept.Follows {
+		own = saidOf(kept.Config).config()
+	}
+	from, err := r.handedOn(name, version, sources, own, kept.Info)
+	if err != nil {
+		return cfg, err
+	}
+	for i := range cfg.Features {
+		cfg.Features[i].Private = collector.PrivacyNone
+	}
+	cfg.Features = slices.DeleteFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Kind == "" })
+	cfg.Subject = from.Subject
+	for _, f := range from.Features {
+		if i := slices.IndexFunc(cfg.Features, func(have collector.FeatureConfig) bool { return have.Name == f.Name }); i >= 0 {
+			cfg.Features[i].Private = f.Private
+		} else {
+			cfg.Features = append(cfg.Features, f)
+		}
 	}
 	return cfg, nil
 }
 
 // handedOn is what a version without a folder takes over from the configurations of the others
-// of its model, on disk or as they were last, and from that of an upstream of that name.
-func (r *Repository) handedOn(name, version string, sources []source, info *engine.Info) (collector.ModelConfig, error) {
+// of its model, on disk or as they were last, and from that of an upstream of that name. What
+// its own model.yaml said last counts beside them, the stricter of each feature.
+func (r *Repository) handedOn(name, version string, sources []source, own collector.ModelConfig, info *engine.Info) (collector.ModelConfig, error) {
 	out, err := r.privateIn(sources, info)
 	if err != nil {
 		return out, err
@@ -138,6 +164,13 @@ func (r *Repository) handedOn(name, version string, sources []source, info *engi
 	for _, cfg := range r.lastSaid(name, version, sources) {
 		takePrivate(&out, cfg, info)
 	}
+	for i := range out.Features {
+		f := &out.Features[i]
+		if p := policyIn(own, f.Name); p != collector.PrivacyNone {
+			f.Private = collector.Stricter(p, f.Private)
+		}
+	}
+	takePrivate(&out, own, info)
 	return out, nil
 }
 

@@ -2,8 +2,11 @@ package repository
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,4 +139,182 @@ func TestAStartDoesNotGoByHalfAFile(t *testing.T) {
 	s.r.Close()
 	s.r = s.open(t, time.Hour)
 	s.private(t, "at the next start", "m/1", "m/2", "made/1")
+}
+
+// TestABareFileAndItsFolder: the model.yaml in models/NAME/1 is that of models/NAME.onnx, and
+// changes with it like any other; two models are no version.
+func TestABareFileAndItsFolder(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	s.put(t, s.oracle.Model, "bare.json")
+	s.look(t)
+	s.private(t, "a bare file", "bare/1")
+	for _, c := range []struct {
+		yaml  string
+		looks int
+		want  string
+	}{
+		{"features: [{name: " + s.a + ", private: drop}]\n", 1, " " + s.a},
+		{"features: [{name: " + s.a + ", private: drop}, {name: " + s.b + ", private: drop}]\n", 1, " " + s.a + " " + s.b},
+		{"features: [{name: " + s.b + ", private: drop}]\n", 2, " " + s.b},
+		{"features: [{name: " + s.a + ", privat: drop}]\n", 1, " closed"},
+		{"features: [{name: " + s.a + ", private: drop}]\nreference: rows.csv\n", 1, " closed"},
+		{"{}\n", 2, ""},
+		{"features: [{name: " + s.a + ", private: drop}]\n", 1, " " + s.a},
+	} {
+		s.write(t, "bare/1/model.yaml", c.yaml)
+		for range c.looks {
+			s.look(t)
+		}
+		s.private(t, c.yaml, "bare/1"+c.want)
+	}
+	v, err := s.r.Find("bare", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := s.r.fromStore(v.Digest)
+	if err != nil || len(privateOf(back.version)) != 1 || back.version.Schema.ID != v.Schema.ID {
+		t.Errorf("from the store: %v", err)
+	}
+	s.put(t, s.oracle.Model, "bare/1/model.json")
+	s.look(t)
+	if st := state(s.r, "bare", "1"); !strings.Contains(st.Reason, "more than one model file") {
+		t.Errorf("two models: %+v", st)
+	}
+	if err := os.Remove(filepath.Join(s.dir, "bare.json")); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	s.private(t, "in its folder", "bare/1 "+s.a)
+}
+
+// TestAVersionThatWasImportedAndIsServed goes when its folder does, and what is imported of it
+// then is new.
+func TestAVersionThatWasImportedAndIsServed(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	info := &engine.Info{Outputs: saidInfo.Outputs}
+	for _, name := range []string{s.a, s.b} {
+		info.Features = append(info.Features, engine.Feature{Name: name})
+		info.Inputs = append(info.Inputs, engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1}})
+	}
+	imports := func(want ...string) {
+		t.Helper()
+		v, err := s.r.External("m", "5", func() (*engine.Info, error) { return info, nil })
+		if err != nil || !slices.Equal(privateOf(v), want) {
+			t.Errorf("imported: %v, %v, want %v", privateOf(v), err, want)
+		}
+	}
+	imports(s.a + " drop")
+	s.model(t, "m/5")
+	s.look(t)
+	if v, err := s.r.Find("m", "5"); err != nil || v.Model == nil {
+		t.Fatal(v, err)
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, "m/5")); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	if v, err := s.r.Find("m", "5"); !errors.Is(err, collector.ErrNotFound) {
+		t.Errorf("without its folder: %v, %v", v, err)
+	}
+	if err := errors.Join(s.r.Unload(t.Context(), "m"), s.r.Load(t.Context(), "m")); err != nil {
+		t.Error(err)
+	}
+	s.write(t, "m/1/model.yaml", "features: [{name: "+s.a+", private: drop}, {name: "+s.b+", private: drop}]\n")
+	s.look(t)
+	imports(s.a+" drop", s.b+" drop")
+	s.write(t, "m/1/model.yaml", "features: [{name: "+s.a+", privat: drop}]\n")
+	s.look(t)
+	if v, err := s.r.External("m", "5", func() (*engine.Info, error) { return info, nil }); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("beside half a file: %v, %v", privateOf(v), err)
+	}
+}
+
+// TestAnImportWhoseOwnFileIsDeleted keeps what that said and takes over what the others say.
+func TestAnImportWhoseOwnFileIsDeleted(t *testing.T) {
+	for _, gone := range []string{"made/3", "made/3/model.yaml"} {
+		for _, down := range []bool{false, true} {
+			s := newSaid(t, time.Hour)
+			s.write(t, "made/3/model.yaml", "features: [{name: name, private: bucket}, {name: town, kind: categorical}]\n")
+			s.look(t)
+			s.private(t, "its own", "made/1 town", "made/3 name")
+			if down {
+				s.r.Close()
+			}
+			if err := os.RemoveAll(filepath.Join(s.dir, gone)); err != nil {
+				t.Fatal(err)
+			}
+			if down {
+				s.r = s.open(t, time.Hour)
+			} else {
+				s.look(t)
+			}
+			what := gone + " gone"
+			s.private(t, what, "made/1 town", "made/3 name town", "made/4 name town")
+			s.write(t, "made/1/model.yaml", "features: [{name: town, privat: drop}]\n")
+			s.look(t)
+			s.private(t, what+", the other broken", "made/1 closed", "made/3 closed")
+			s.write(t, "made/1/model.yaml", "{}\n")
+			s.look(t)
+			s.look(t)
+			s.private(t, what+", the other open", "made/1", "made/3 name")
+			s.write(t, "made/3/model.yaml", "{}\n")
+			s.look(t)
+			s.look(t)
+			s.private(t, "its own again", "made/1", "made/3")
+		}
+	}
+}
+
+// TestImportsUnderRulesThatComeAndGo: a rule for all models makes an imported version another
+// one, which follows the others all the same.
+func TestImportsUnderRulesThatComeAndGo(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	if _, err := s.imports("made", "2"); err != nil {
+		t.Fatal(err)
+	}
+	rules := []collector.PrivateRule{{Pattern: "*.name", Private: collector.PrivacyMask}}
+	for _, r := range [][]collector.PrivateRule{rules, nil, rules} {
+		s.r.Close()
+		var err error
+		if s.r, err = Open(t.Context(), Config{Dir: s.dir, Store: s.store, Poll: time.Hour, Rules: r, Log: slog.New(slog.DiscardHandler)}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.r.Close)
+		by := ""
+		if r != nil {
+			by = " name"
+		}
+		s.private(t, "started"+by, "made/1 town"+by, "made/2 town"+by, "made/3 town"+by)
+		s.hide(t, s.a, "town, private: drop}, {name: name")
+		s.look(t)
+		s.private(t, "more"+by, "made/1 town name", "made/2 town name")
+		s.hide(t, s.a, "town")
+		s.look(t)
+		s.look(t)
+		s.private(t, "less"+by, "made/1 town"+by, "made/2 town"+by)
+	}
+}
+
+// TestAMisnamedFileCloses: whoever writes a model.yml means something private.
+func TestAMisnamedFileCloses(t *testing.T) {
+	for _, name := range []string{"model.yml", "MODEL.YAML", "Model.yaml"} {
+		s := newSaid(t, time.Hour)
+		if _, err := s.imports("made", "2"); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []string{"m/1", "made/1"} {
+			dir := filepath.Join(s.dir, at)
+			if err := os.Rename(filepath.Join(dir, "model.yaml"), filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.look(t)
+		s.private(t, name, "m/1 closed", "m/2 closed", "made/1 closed", "made/2 closed")
+		if st := state(s.r, "m", "1"); !strings.Contains(st.Reason, name) {
+			t.Errorf("%+v", st)
+		}
+		s.hide(t, s.a, "town")
+		s.look(t)
+		s.private(t, name+" beside model.yaml", "m/1 "+s.a, "m/2 "+s.a, "made/1 town", "made/2 town")
+	}
 }

@@ -23,6 +23,8 @@ type keptSaid struct {
 	Features     []collector.FeatureConfig `json:"features"`
 	FeatureNames []string                  `json:"feature_names,omitempty"`
 	Subject      string                    `json:"subject,omitempty"`
+	// Follows is set of a version that has no model.yaml and took this over.
+	Follows bool `json:"follows,omitempty"`
 }
 
 func (k keptSaid) config() collector.ModelConfig {
@@ -41,7 +43,7 @@ func saidOf(cfg collector.ModelConfig) keptSaid {
 }
 
 func (k keptSaid) equal(o keptSaid) bool {
-	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject
+	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject && k.Follows == o.Follows
 }
 
 // readInForce reads what was in force when the store was last used.
@@ -60,10 +62,11 @@ func (r *Repository) readInForce() error {
 	return nil
 }
 
-// noteInForce keeps what a version says from now on. One that never hid anything is not
-// noted.
-func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig) error {
+// noteInForce keeps what a version says from now on, or takes over where it follows. One
+// that never hid anything is not noted.
+func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig, follows bool) error {
 	now := saidOf(cfg)
+	now.Follows = follows
 	r.noting.Lock()
 	defer r.noting.Unlock()
 	r.mu.RLock()
@@ -97,33 +100,50 @@ func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig
 	return nil
 }
 
+// ownSaid is what the model.yaml of a version said last that has none now.
+func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if said := r.inForce[name][version]; !said.Follows {
+		return said.config()
+	}
+	return collector.ModelConfig{}
+}
+
 // lastSaid is what the versions of a model that have no model.yaml now, those not in sources,
-// said last, but for one of them: the imported ones, the highest first. Where none has a
-// model.yaml those count that took over what they hide, and what served versions said.
+// said last, but for one of them and the highest first: of imported ones, which are still
+// under that. Where none has a model.yaml those count that took over what they hide, and what
+// served versions said that have gone.
 func (r *Repository) lastSaid(name, but string, sources []source) []collector.ModelConfig {
 	alone := len(sources) == 0
 	hasOne := func(version string) bool {
-		return slices.ContainsFunc(sources, func(s source) bool { return s.version == version })
+		return version == but || slices.ContainsFunc(sources, func(s source) bool { return s.version == version })
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	known := map[string]bool{}
 	var out []collector.ModelConfig
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
-			if s.remote && s.live != nil && s.live.elsewhere && !hasOne(s.source.version) && s.source.version != but && (alone || !s.live.follows) {
+			if s.live == nil || !s.live.elsewhere || hasOne(s.source.version) {
+				continue
+			}
+			known[s.source.version] = true
+			if alone || !s.live.follows {
 				out = append(out, s.live.version.Config)
 			}
 		}
 	}
 	for _, kept := range r.unrestored {
-		if kept.Name == name && kept.Version != but && !hasOne(kept.Version) && (alone || !kept.Follows) {
+		if kept.Name == name && !hasOne(kept.Version) && (alone || !kept.Follows) {
+			known[kept.Version] = true
 			out = append(out, kept.Config)
 		}
 	}
-	if alone {
-		versions := slices.SortedFunc(maps.Keys(r.inForce[name]), func(a, b string) int { return compareVersions(b, a) })
-		for _, version := range versions {
-			out = append(out, r.inForce[name][version].config())
+	versions := slices.SortedFunc(maps.Keys(r.inForce[name]), func(a, b string) int { return compareVersions(b, a) })
+	for _, version := range versions {
+		if said := r.inForce[name][version]; alone || known[version] && !said.Follows && !hasOne(version) {
+			out = append(out, said.config())
 		}
 	}
 	return out

@@ -35,7 +35,7 @@ func configs(folder string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if is && exists(filepath.Join(dir, configFile)) {
+		if is && says(dir) {
 			out = append(out, dir)
 		}
 	}

@@ -88,10 +88,11 @@ func (r *Repository) readConfig(s *source) (collector.ModelConfig, error) {
 // parse reads a version's model.yaml.
 func (s *source) parse() (cfg collector.ModelConfig, err error) {
 	s.text = nil
-	if s.bare {
+	dir := s.folder()
+	if dir == "" {
 		return cfg, nil
 	}
-	if s.text, err = readYAML(s.dir); err != nil || s.text == nil {
+	if s.text, err = readYAML(dir); err != nil || s.text == nil {
 		return cfg, err
 	}
 	if len(bytes.TrimSpace(s.text)) == 0 {
@@ -102,6 +103,9 @@ func (s *source) parse() (cfg collector.ModelConfig, err error) {
 		return cfg, err
 	}
 	for _, f := range []string{cfg.Reference, cfg.Background} {
+		if f != "" && s.bare {
+			return cfg, fmt.Errorf("read model.yaml: it names the file %q, which the model is to lie beside: move %s into its folder as model%s", f, s.file, filepath.Ext(s.file))
+		}
 		if f != "" && !filepath.IsLocal(f) {
 			return cfg, fmt.Errorf("read model.yaml: %q is outside the version's folder", f)
 		}
@@ -312,7 +316,12 @@ func leftOut(s source, cfg collector.ModelConfig, m engine.Model) func(rel strin
 func manifest(s source, leave func(rel string) bool) ([]string, error) {
 	if s.bare {
 		sum, err := fileDigest(filepath.Join(s.dir, s.file))
-		return []string{"model" + filepath.Ext(s.file) + " " + sum}, err
+		lines := []string{"model" + filepath.Ext(s.file) + " " + sum}
+		if s.text != nil {
+			lines = append(lines, configFile+" "+digestOfText(s.text, nil))
+			slices.Sort(lines)
+		}
+		return lines, err
 	}
 	var lines []string
 	root, err := filepath.EvalSymlinks(s.dir) // a walk does not go through a link
@@ -364,7 +373,7 @@ func isFile(path string, d fs.DirEntry) bool {
 func sizeOf(s source, lines []string) (n int64) {
 	for _, line := range lines {
 		rel := fileOf(line)
-		if s.bare {
+		if s.bare && rel != configFile {
 			rel = s.file
 		}
 		if info, err := os.Stat(filepath.Join(s.dir, filepath.FromSlash(rel))); err == nil {

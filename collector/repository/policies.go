@@ -18,7 +18,7 @@ func (r *Repository) Policies(name, version string, features []string) (map[stri
 	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
 		return nil, nameError()
 	}
-	says, cfg, err := r.unmade(name, version, err)
+	own, cfg, err := r.unmade(name, version, err)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func (r *Repository) Policies(name, version string, features []string) (map[stri
 	for i, f := range features {
 		info.Features[i].Name = f
 	}
-	if !says {
+	if !own {
 		if cfg, err = r.inherited(name, version, info); err != nil {
 			return nil, besideError(name, version, err)
 		}
@@ -39,7 +39,7 @@ func (r *Repository) Policies(name, version string, features []string) (map[stri
 
 // unmade is what a model.yaml says, if one does, of a version that imports have not made yet;
 // its error is why they may not make it, unknown why it was not found.
-func (r *Repository) unmade(name, version string, unknown error) (says bool, cfg collector.ModelConfig, err error) {
+func (r *Repository) unmade(name, version string, unknown error) (own bool, cfg collector.ModelConfig, err error) {
 	r.mu.RLock()
 	s := r.slotOf(name, version)
 	if s != nil {

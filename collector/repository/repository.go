@@ -175,12 +175,24 @@ func (r *Repository) watch(ctx context.Context) {
 	defer close(r.done)
 	tick := time.NewTicker(r.cfg.Poll)
 	defer tick.Stop()
+	var loading sync.WaitGroup
+	defer loading.Wait()
+	free := make(chan struct{}, 1)
+	free <- struct{}{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = r.refresh(ctx) // saw has told what could not be read, once
+		}
+		select {
+		case <-free:
+			loading.Go(func() {
+				_ = r.refresh(ctx) // saw has told what could not be read, once
+				free <- struct{}{}
+			})
+		default:
+			r.glance()
 		}
 	}
 }
@@ -198,7 +210,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 		r.follow(look, only, forced)
 		return nil
 	}
-	l, err := scan(r.cfg.Dir)
+	l, err := r.list()
 	if err != nil {
 		r.saw(look, map[string]string{"": "the models' folder cannot be read: " + r.told(err)})
 		return err
@@ -225,6 +237,22 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	r.takeOut(look, only, l)
 	r.follow(look, only, forced)
 	return nil
+}
+
+// list lists what lies in the models' folder. A folder with nothing in it is none of a version
+// that imports know of.
+func (r *Repository) list() (*listing, error) {
+	l, err := scan(r.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	l.found = slices.DeleteFunc(l.found, func(s source) bool {
+		have := r.slotOf(s.name, s.version)
+		return errors.Is(s.trouble, errNothing) && have != nil && have.live != nil && have.live.elsewhere
+	})
+	return l, nil
 }
 
 // takeOut takes out the versions that a look did not see, and names what cannot be one.
@@ -295,7 +323,7 @@ func (r *Repository) current(s source) bool {
 	}
 	for _, have := range m.versions {
 		if have.source.version == s.version {
-			return have.source.stamp == s.stamp && have.pending == "" && (have.again.IsZero() || time.Now().Before(have.again))
+			return have.source.stamp == s.stamp && have.pending == "" && have.closed != beingRead && (have.again.IsZero() || time.Now().Before(have.again))
 		}
 	}
 	return false
@@ -318,7 +346,7 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 	if r.unsure(s, h.version.Config, forced) {
 		return
 	}
-	if err := r.noteInForce(s.name, s.version, h.said); err != nil {
+	if err := r.noteInForce(s.name, s.version, h.said, h.inherited != nil); err != nil {
 		r.failed(s, "load version", cfg, err)
 		return
 	}
@@ -335,6 +363,7 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 		r.tellShown(was.live.version, h.version)
 	}
 	r.put(s, h, "")
+	r.slotOf(s.name, s.version).remote = false // it may have been imported before
 	r.archive[h.version.Digest] = h
 	r.trim()
 	r.cfg.Live(h.version)

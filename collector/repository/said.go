@@ -74,7 +74,7 @@ func readYAML(dir string) ([]byte, error) {
 	path := filepath.Join(dir, configFile)
 	switch _, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil
+		return nil, misnamed(dir)
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", configFile, err)
 	}
@@ -96,6 +96,26 @@ func readYAML(dir string) ([]byte, error) {
 	return text, nil
 }
 
+// says reports whether a folder has a model.yaml, or what was meant to be one.
+func says(dir string) bool { return exists(filepath.Join(dir, configFile)) || misnamed(dir) != nil }
+
+// misnamed is the error of a folder in which somebody meant to write a model.yaml.
+func misnamed(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", configFile, err)
+	}
+	for _, e := range entries {
+		if name := strings.ToLower(e.Name()); name == configFile || name == "model.yml" {
+			return fmt.Errorf("read %s: there is %q, which is not read: rename it", configFile, e.Name())
+		}
+	}
+	return nil
+}
+
 // noRules stands for a model.yaml that there is not.
 const noRules = "none"
 
@@ -114,8 +134,8 @@ func digestOfText(text []byte, err error) string {
 // rulesOf changes whenever what is said of a version's private fields does: the content of
 // its model.yaml, which a size and a time do not tell, or of those beside a version without.
 func rulesOf(s source, beside func() string) string {
-	if !s.bare {
-		if said := digestOfText(readYAML(s.dir)); said != noRules {
+	if dir := s.folder(); dir != "" {
+		if said := digestOfText(readYAML(dir)); said != noRules {
 			return said
 		}
 	}
@@ -196,8 +216,8 @@ func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bo
 	if live && (have == nil || have.live == nil) || have != nil && have.source.look > s.look {
 		return true // a later look is about to settle it
 	}
-	if have != nil && have.pending != "" && have.pendingAt == s.look {
-		return true // the same look
+	if have != nil && have.pending != "" && have.pendingAt >= s.look {
+		return true // the same look, or one that began later
 	}
 	if still && have != nil && have.pending == s.rules {
 		return false
@@ -274,6 +294,61 @@ func (r *Repository) saw(look uint64, unseen map[string]string) {
 
 const beingRead = "its changed model.yaml is being put in force"
 
+// glance is the part of a look that is never long, for while another one loads models: what
+// is imported goes by what is there now, and what is served is closed that may hide more,
+// until it is loaded.
+func (r *Repository) glance() {
+	if r.cfg.Dir == "" {
+		return
+	}
+	look := r.looks.Add(1)
+	l, err := r.list()
+	if err != nil {
+		r.saw(look, map[string]string{"": "the models' folder cannot be read: " + r.told(err)})
+		return
+	}
+	r.saw(look, l.unseen)
+	r.follow(look, "", false)
+	for _, s := range l.found {
+		s.look = look
+		switch {
+		case r.isRemote(s.name) || r.current(s):
+		case s.file == "" && s.trouble == nil:
+			r.declare(s, false)
+		default:
+			r.closeUnread(s)
+		}
+	}
+	r.follow(look, "", false)
+}
+
+// closeUnread closes a live version that may hide more than it does. What an earlier look
+// has read of it is not put in place any more.
+func (r *Repository) closeUnread(s source) {
+	r.mu.RLock()
+	have := r.slotOf(s.name, s.version)
+	var live *collector.ModelVersion
+	if have != nil && have.live != nil && have.source.rules != s.rules {
+		live = have.live.version
+	}
+	r.mu.RUnlock()
+	if live == nil {
+		return
+	}
+	cfg, err := s.parse()
+	if !r.untaken(s, cfg, live, unknownRules(err)) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if have = r.slotOf(s.name, s.version); have != nil && have.live != nil && have.source.look < s.look {
+		have.source.look = s.look
+		if have.closed == "" {
+			have.closed = beingRead
+		}
+	}
+}
+
 // closeLate closes the live versions among those that are about to be loaded which may hide
 // more than they do, unless that is done within the time between two looks: models that are
 // long to load are no reason to go by older rules for longer. What it returns ends that.
@@ -316,7 +391,7 @@ func (r *Repository) closeLate(todo []source) func() {
 		defer r.mu.Unlock()
 		done = true
 		for _, s := range late {
-			if have := r.slotOf(s.name, s.version); have != nil && have.closed == beingRead {
+			if have := r.slotOf(s.name, s.version); have != nil && have.closed == beingRead && have.source.look <= s.look {
 				have.closed = ""
 			}
 		}

@@ -321,13 +321,42 @@ func TestABrokenFileThatIsDeleted(t *testing.T) {
 // TestALongLoadClosesMeanwhile what it is to hide more of.
 func TestALongLoadClosesMeanwhile(t *testing.T) {
 	s := newSaid(t, 5*time.Millisecond)
+	s.model(t, "other/1")
+	s.write(t, "other/1/model.yaml", "features: [{name: "+s.a+", private: drop}]\n")
+	within(t, "the other one answers", func() bool {
+		_, err := s.r.Find("other", "1")
+		return err == nil
+	})
 	s.r.loading.Lock() // no version is loaded until this is given back
 	s.write(t, "m/1/model.yaml", "features: [{name: "+s.a+", private: drop}, {name: "+s.b+", private: drop}]\n")
 	within(t, "it is closed", func() bool {
 		_, err := s.r.Find("m", "1")
 		return errors.Is(err, collector.ErrNotReady) && strings.Contains(err.Error(), beingRead)
 	})
+	// What changes now is not waited for: imported ones go by it, served ones are closed.
+	s.write(t, "made/1/model.yaml", "features: [{name: town, private: drop}, {name: name, private: drop}]\n")
+	within(t, "the imported one is under it", func() bool {
+		v, err := s.r.Find("made", "1")
+		return err == nil && len(privateOf(v)) == 2
+	})
+	path := filepath.Join(s.dir, "other/1/model.yaml")
+	if err := os.Rename(path, path+".was"); err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, "other/1/model.yaml", "features: [{name: "+s.b+", private: drop}]\n")
+	within(t, "the other one is closed", func() bool {
+		_, err := s.r.Find("other", "1")
+		return errors.Is(err, collector.ErrNotReady) && strings.Contains(err.Error(), beingRead)
+	})
+	if err := os.Rename(path+".was", path); err != nil { // of the same size, time and identity
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // looks, which must not put it in place of the one to come
 	s.r.loading.Unlock()
+	within(t, "the other one is what it was", func() bool {
+		v, err := s.r.Find("other", "1")
+		return err == nil && slices.Equal(privateOf(v), []string{s.a + " drop"})
+	})
 	within(t, "it is in force", func() bool {
 		v, err := s.r.Find("m", "1")
 		w, err2 := s.r.Find("m", "2")

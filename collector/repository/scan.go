@@ -19,6 +19,8 @@ type source struct {
 	name, version string
 	dir, file     string
 	bare          bool
+	// says is the folder of a bare file's model.yaml, empty where it has none.
+	says string
 	// file is empty where there is only a model.yaml, which declares a version
 	// whose predictions are imported.
 	// stamp changes when any file of the version does, rules when what is said of its
@@ -43,6 +45,8 @@ type listing struct {
 	bad    map[[2]string]string
 	unseen map[string]string
 }
+
+var errNothing = errors.New("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
 
 // scan lists the versions below dir. What is not a model is passed over.
 func scan(dir string) (*listing, error) {
@@ -72,6 +76,7 @@ func scan(dir string) (*listing, error) {
 		}
 		l.versions(dir, e.Name())
 	}
+	l.found = joined(l.found)
 	besides := map[string]string{} // of each model read once, however many versions take it over
 	for i := range l.found {
 		s := &l.found[i]
@@ -86,6 +91,45 @@ func scan(dir string) (*listing, error) {
 	// What is taken over is looked at before what takes it over.
 	slices.SortStableFunc(l.found, func(a, b source) int { return cmp.Compare(silent(a), silent(b)) })
 	return l, nil
+}
+
+// joined makes one of what is of the same version: of a bare file and the folder of its
+// version, which may hold its model.yaml. Two models are no version.
+func joined(found []source) []source {
+	at := map[[2]string]int{}
+	var out []source
+	for _, s := range found {
+		i, twice := at[[2]string{s.name, s.version}]
+		if !twice {
+			at[[2]string{s.name, s.version}] = len(out)
+			out = append(out, s)
+			continue
+		}
+		folder, file := out[i], s
+		if folder.bare && !file.bare {
+			folder, file = file, folder
+		}
+		var unknown *rulesError
+		switch {
+		case folder.file != "":
+			folder.trouble = fmt.Errorf("more than one model file: %s beside the folder, or beside another", file.file)
+			file = folder
+		case errors.As(folder.trouble, &unknown):
+			file.trouble = folder.trouble
+		case says(folder.dir):
+			file.says = folder.dir
+		}
+		out[i] = file
+	}
+	return out
+}
+
+// folder is where a version's model.yaml lies, empty where it can have none.
+func (s source) folder() string {
+	if s.bare {
+		return s.says
+	}
+	return s.dir
 }
 
 // silent is 1 of a version that has no model.yaml.
@@ -133,8 +177,8 @@ func (l *listing) versions(dir, name string) {
 		s := source{name: name, version: e.Name(), dir: vdir, trouble: unknownRules(err)}
 		if err == nil {
 			s.file, s.trouble = modelFile(vdir)
-			if s.file == "" && s.trouble == nil && !exists(filepath.Join(vdir, configFile)) {
-				s.trouble = errors.New("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
+			if s.file == "" && s.trouble == nil && !says(vdir) {
+				s.trouble = errNothing
 			}
 		}
 		l.found = append(l.found, s)
@@ -193,6 +237,9 @@ func stamp(s source) string {
 	}
 	if s.bare {
 		add(filepath.Join(s.dir, s.file))
+		if s.says != "" {
+			add(filepath.Join(s.says, configFile))
+		}
 		return b.String()
 	}
 	_ = filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
