@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 
@@ -14,11 +13,10 @@ func WithoutInputs(v *ModelVersion, in engine.Values, texts []string) {
 	without(v, texts, func() Scrubber { return NewScrubber(nil, privateTexts(v.Schema.Features, in)) })
 }
 
-// WithoutValues takes out of them what they repeat of values that the inputs no longer have.
-func WithoutValues(v *ModelVersion, values []json.RawMessage, texts []string) {
-	if len(values) > 0 {
-		without(v, texts, func() Scrubber { return NewScrubber(values, nil) })
-	}
+// WithoutValues takes out of them what they repeat of values that the inputs do not have or
+// no longer have: values is asked only where there is a text to look through.
+func WithoutValues(v *ModelVersion, values func() Scrubber, texts []string) {
+	without(v, texts, values)
 }
 
 // WithoutTexts leaves nothing of them but names of classes: of what they may repeat nothing is

@@ -262,3 +262,30 @@ func TestAHalfWithoutItsKeyIsNotTaken(t *testing.T) {
 	}
 	r.hidden(t, cfg, "c", "d", "e", "f", "g", "h", "i")
 }
+
+// TestATextRepeatsNoOtherRow: a text among outputs may repeat what is private in another row
+// of its request, of a pair of events or of a list.
+func TestATextRepeatsNoOtherRow(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "known/1/model.yaml", "features: [{name: owner, private: drop}, {name: income, private: mask}]\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	const (
+		asked    = `{"width":1,"owner":"` + canaryText + `","income":123456.703125}`
+		other    = `{"width":1,"owner":"Miss Nobody","income":1}`
+		answered = `{"score":0.5,"text":"dear ` + canaryText + `"}`
+		plain    = `{"score":0.5,"text":"dear Nobody and friends"}`
+	)
+	for kind, data := range map[string]string{"request": `{"instances":[` + asked + "," + other + `]}`, "response": `{"predictions":[` + plain + "," + answered + `]}`} {
+		if status, b, _ := r.half(t, kind, "pair", "known", "1", data); status != http.StatusOK {
+			t.Fatalf("%s: %d %s", kind, status, b)
+		}
+	}
+	r.post(t, "/api/v1/predictions", `[{"id":"one","model":"known","features":`+other+`,"outputs":`+answered+`},{"id":"two","model":"known","features":`+asked+`,"outputs":`+plain+`}]`, nil)
+	r.stored(t)
+	var p collector.StoredPrediction
+	if r.get(t, "/api/v1/predictions/one", &p); p.Outputs["text"] != "dear ***" {
+		t.Errorf("%+v", p)
+	}
+	r.hidden(t, cfg, "pair.0", "pair.1", "one", "two")
+}

@@ -196,7 +196,8 @@ func (s *Server) importRow(ctx context.Context, row *collector.Imported, ready r
 	if row.ID != "" && (seen[key] || s.cfg.Recorded != nil && s.cfg.Recorded(v.Name, row.ID)) {
 		return collector.ImportDuplicate, "", nil
 	}
-	in, out, err := importedValues(v, row)
+	// A text may repeat another row of the request.
+	in, out, err := importedValues(v, row, func() collector.Scrubber { return scrub(v) })
 	if err != nil {
 		return "", "", err
 	}
@@ -468,7 +469,7 @@ func specOfValue(raw json.RawMessage) (*engine.Spec, error) {
 
 // importedValues turns a row's JSON into what its version takes and gives. in is
 // nil where the row has no features, out where it has no outputs.
-func importedValues(v *collector.ModelVersion, row *collector.Imported) (in, out engine.Values, err error) {
+func importedValues(v *collector.ModelVersion, row *collector.Imported, said func() collector.Scrubber) (in, out engine.Values, err error) {
 	if len(row.Features) > 0 {
 		if len(v.Info.Features) == 0 {
 			return nil, nil, fail(http.StatusBadRequest, "model %q takes tensors, which cannot be imported as features", clip(v.Name))
@@ -500,7 +501,7 @@ func importedValues(v *collector.ModelVersion, row *collector.Imported) (in, out
 			return nil, nil, ofField(v.Schema.Outputs, spec.Name, raw, "output %q: %s", clip(spec.Name), err)
 		}
 		texts := engine.Data[string](t) // read out of the row, and nobody else's
-		collector.WithoutValues(v, row.Hidden, texts)
+		collector.WithoutValues(v, said, texts)
 		if row.Alone && hasPrivate(v) {
 			collector.WithoutTexts(v, texts)
 		}
