@@ -216,7 +216,7 @@ func TestWinograd(t *testing.T) {
 			held(t, guard)
 			plain.Convolve(1, &w, want, src, end)
 			for i, v := range want {
-				if math.Abs(float64(v)-float64(dst[i])) > 5e-5*math.Sqrt(float64(9*w.Channels)) {
+				if math.Abs(float64(v)-float64(dst[i])) > 2e-5*math.Sqrt(float64(9*w.Channels)) {
 					t.Fatalf("%+v: element %d is %v, want %v", w, i, dst[i], v)
 				}
 			}
@@ -526,38 +526,115 @@ func BenchmarkEach(b *testing.B) {
 	}
 }
 
-// TestWinogradOnAnyCores: the same weights, whoever transforms them.
+// TestWinogradOnAnyCores: the same weights, whoever transforms them and by which kernels,
+// and they are those of the algorithm.
 func TestWinogradOnAnyCores(t *testing.T) {
 	const out, in = 80, 48 // the last panel is not full
-	r := rand.New(rand.NewPCG(8, 8))
-	weights := noise(r, out*in*9)
-	f := NewFilter(out, in, 9, weights, nil)
-	var first *Winograd
-	for _, cores := range []int{1, 2, 7} {
-		before := runtime.GOMAXPROCS(cores)
-		w := NewWinograd(f, weights, nil)
-		runtime.GOMAXPROCS(before)
-		if (w == nil) == Winogradable(out, in, 9) {
-			t.Fatalf("%d cores: made %t, possible here %t", cores, w != nil, Winogradable(out, in, 9))
-		}
-		if w == nil {
-			continue // plain Go has no form of it
-		}
-		if first == nil {
-			first = w
-		}
-		for k, p := range w.planes {
-			if !slices.Equal(p.panels, first.planes[k].panels) {
-				t.Fatalf("%d cores: plane %d differs", cores, k)
+	weights := noise(rand.New(rand.NewPCG(8, 8)), out*in*9)
+	results := map[string][][]float32{}
+	onEach(t, func(t *testing.T) {
+		f := NewFilter(out, in, 9, weights, nil)
+		var first *Winograd
+		for _, cores := range []int{1, 2, 7} {
+			before := runtime.GOMAXPROCS(cores)
+			w := NewWinograd(f, weights, nil)
+			runtime.GOMAXPROCS(before)
+			if (w == nil) == Winogradable(out, in, 9) {
+				t.Fatalf("%d cores: made %t, possible here %t", cores, w != nil, Winogradable(out, in, 9))
 			}
-			for o := range out {
-				for c := range in {
-					got, want := p.panels[(o/p.width*in+c)*p.width+o%p.width], transformed(weights[9*(o*in+c):])[k]
-					if got != want {
-						t.Fatalf("%d cores: weight %d of %d to %d is %v, want %v", cores, k, c, o, got, want)
+			if w == nil {
+				continue // plain Go has no form of it
+			}
+			if first == nil {
+				first = w
+			}
+			for k, p := range w.planes {
+				if !slices.Equal(p.panels, first.planes[k].panels) {
+					t.Fatalf("%d cores: plane %d differs", cores, k)
+				}
+				var plane []float32
+				for o := range out {
+					for c := range in {
+						plane = append(plane, p.panels[(o/p.width*in+c)*p.width+o%p.width])
+						got := float64(plane[len(plane)-1])
+						want, scale := weighed(weights[9*(o*in+c):][:9], k/squareSide, k%squareSide)
+						if math.Abs(got-want) > 0x1p-24*1.0001*math.Abs(want)+1e-14*scale {
+							t.Fatalf("%d cores: weight %d of %d to %d is %v, want %v", cores, k, c, o, got, want)
+						}
 					}
 				}
+				results[t.Name()] = append(results[t.Name()], plane)
 			}
+		}
+	})
+	sameByKernels(t, results)
+}
+
+// weighed is the value at points i and j of the polynomial of nine taps, each point's
+// divided by the product of its distances to the others; and the sum of its terms' sizes.
+func weighed(taps []float32, i, j int) (value, scale float64) {
+	points := []float64{0, 11.0 / 16, -11.0 / 16, 1.5, -1.5}
+	powers := func(i int) (p [3]float64) {
+		if i == len(points) {
+			return [3]float64{0, 0, 1}
+		}
+		product := 1.0
+		for k, other := range points {
+			if k != i {
+				product *= points[i] - other
+			}
+		}
+		return [3]float64{1 / product, points[i] / product, points[i] * points[i] / product}
+	}
+	for y, a := range powers(i) {
+		for x, b := range powers(j) {
+			term := a * b * float64(taps[3*y+x])
+			value, scale = value+term, scale+math.Abs(term)
+		}
+	}
+	return value, scale
+}
+
+// TestWinogradError: the algorithm's root mean square error is at most two and a half
+// times that of sums, of elements around zero and of those after a Relu.
+func TestWinogradError(t *testing.T) {
+	if !Winogradable(64, 64, 9) {
+		return // this processor has no kernels of it
+	}
+	r := rand.New(rand.NewPCG(5, 9))
+	const channels, size = 64, 28
+	w := Window{
+		Batch: 1, Height: size, Width: size, Channels: channels, Lines: size - 2, Across: size - 2,
+		Kernel: [2]int{3, 3}, Strides: [2]int{1, 1}, Dilations: [2]int{1, 1},
+	}
+	open := Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+	for _, relu := range []bool{false, true} {
+		src, weights := noise(r, size*size*channels), noise(r, 9*channels*channels)
+		if relu {
+			vector.Relu.Apply(src, src)
+		}
+		plain := NewFilter(channels, channels, 9, weights, nil)
+		sums, quick := make([]float32, w.Lines*w.Across*channels), make([]float32, w.Lines*w.Across*channels)
+		plain.Convolve(1, &w, sums, src, open)
+		NewWinograd(plain, weights, nil).Convolve(1, &w, quick, src, open)
+		var off [2]float64
+		w.windows(func(i, n, y, x int) {
+			for o := range channels {
+				exact := 0.0
+				for tap := range 9 {
+					for c := range channels {
+						exact += w.element(src, n, y, x, tap/3, tap%3, c, 0) * float64(weights[(o*channels+c)*9+tap])
+					}
+				}
+				for k, v := range []float32{sums[i*channels+o], quick[i*channels+o]} {
+					off[k] += (float64(v) - exact) * (float64(v) - exact)
+				}
+			}
+		})
+		if ratio := math.Sqrt(off[1] / off[0]); ratio > 2.5 {
+			t.Fatalf("after a Relu %t: %.2f times the error of sums", relu, ratio)
+		} else {
+			t.Logf("after a Relu %t: %.2f times the error of sums", relu, ratio)
 		}
 	}
 }

@@ -1,50 +1,90 @@
 package convolve
 
-import "unsafe"
+import (
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"github.com/pellucid/pellucid/engine/blas"
+)
 
 // Filter is a convolution's weights and biases, laid out once for many runs. It is
-// immutable and safe for concurrent use.
+// safe for concurrent use.
 type Filter struct {
 	in, out, taps int
 	// panels are of width channels each: for every tap and input channel their weights,
 	// zeros beyond the last channel.
 	width        int
 	panels, bias []float32
+	// later makes panels of the weights, once; nil where they are made.
+	later   *sync.Once
+	weights []float32
 }
 
 // plainWidth is the width of panels where there are no kernels.
 const plainWidth = 16
 
 // NewFilter lays out weights [out, in, taps] and, unless it is nil, a bias for each
-// output channel.
+// output channel. It works on all cores, as loads wait for it.
 func NewFilter(out, in, taps int, weights, bias []float32) *Filter {
-	if out < 1 || in < 1 || taps < 1 || len(weights) != out*in*taps || bias != nil && len(bias) != out {
-		panic("convolve: weights or biases of another size")
-	}
-	f := newFilter(out, in, taps)
-	copy(f.bias, bias)
-	for o := 0; o < out; o += f.width {
-		panel, n := f.panels[o*taps*in:], min(f.width, out-o)
-		for c := range in {
-			for t := range taps {
-				// A panel's places are written one after the other, and each channel's weights read so.
-				from, to := weights[(o*in+c)*taps+t:], panel[(t*in+c)*f.width:][:n]
-				for i := range to {
-					to[i] = from[i*in*taps]
-				}
-			}
-		}
-	}
+	f := NewFilterLater(out, in, taps, weights, bias)
+	f.layOut()
+	f.later = nil
 	return f
 }
 
-// newFilter is one of zeros.
-func newFilter(out, in, taps int) *Filter {
-	f := &Filter{in: in, out: out, taps: taps, width: panelWidth()}
-	count := (out + f.width - 1) / f.width
-	f.panels, f.bias = make([]float32, count*taps*in*f.width), make([]float32, count*f.width)
+// NewFilterLater is NewFilter for a filter that may not be needed: its weights, which must
+// not change, are laid out when it is used first.
+func NewFilterLater(out, in, taps int, weights, bias []float32) *Filter {
+	if out < 1 || in < 1 || taps < 1 || len(weights) != out*in*taps || bias != nil && len(bias) != out {
+		panic("convolve: weights or biases of another size")
+	}
+	f := &Filter{in: in, out: out, taps: taps, width: panelWidth(), weights: weights, later: new(sync.Once)}
+	f.bias = make([]float32, (out+f.width-1)/f.width*f.width)
+	copy(f.bias, bias)
 	return f
 }
+
+// ready lays the weights out where they are not yet.
+func (f *Filter) ready() {
+	if f.later != nil {
+		f.later.Do(f.layOut)
+	}
+}
+
+func (f *Filter) layOut() {
+	panels := make([]float32, panelsLen(f.out, f.taps*f.in))
+	eachPanel(f.out, f.taps*f.in, f.weights, func(o, n int, turned []float32) {
+		panel := panels[o*f.taps*f.in:]
+		for c := range f.in {
+			for t := range f.taps {
+				copy(panel[(t*f.in+c)*f.width:], turned[(c*f.taps+t)*n:][:n])
+			}
+		}
+	})
+	f.panels, f.weights = panels, nil
+}
+
+// eachPanel calls f for each panel of weights [out, depth], on all cores where they are
+// many: with its first channel, how many it has and their weights, transposed.
+func eachPanel(out, depth int, weights []float32, f func(o, n int, turned []float32)) {
+	width := panelWidth()
+	panels, threads := (out+width-1)/width, 1
+	if len(weights) >= manyWeights {
+		threads = min(runtime.GOMAXPROCS(0), panels)
+	}
+	parallel(threads, func(part int) {
+		room := make([]float32, min(width, out)*depth)
+		for o := panels * part / threads * width; o < min(panels*(part+1)/threads*width, out); o += width {
+			n := min(width, out-o)
+			blas.Transpose(room[:n*depth], weights[o*depth:][:n*depth], n, depth)
+			f(o, n, room[:n*depth])
+		}
+	})
+}
+
+// manyWeights is from how many on laying them out takes longer than to wake a thread.
+const manyWeights = 1 << 16
 
 // panelWidth is how many channels a panel has.
 func panelWidth() int {
@@ -54,11 +94,17 @@ func panelWidth() int {
 	return plainWidth
 }
 
+// panelsLen is how many elements the panels of a filter have, of depth weights for each
+// output channel.
+func panelsLen(out, depth int) int {
+	width := panelWidth()
+	return (out + width - 1) / width * width * depth
+}
+
 // FilterLen is how many elements a filter takes in memory that has depth weights for
 // each output channel.
 func FilterLen(out, depth int) int {
-	width := panelWidth()
-	return (out + width - 1) / width * width * (depth + 1)
+	return panelsLen(out, depth+1)
 }
 
 // Len is how many elements the filter takes in memory.
@@ -110,6 +156,7 @@ func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish
 	if w.Channels != f.in || w.taps() != f.taps || end.Add != nil && len(end.Add) != len(dst) {
 		panic("convolve: a filter for other windows")
 	}
+	f.ready()
 	j := jobs.Get().(*job)
 	j.filter, j.dst, j.src, j.end = f, dst, src, end
 	if w.isFlat() {

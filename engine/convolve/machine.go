@@ -9,6 +9,6 @@ type machine struct {
 	sum, most func(*byte)
 	// slides join windows of ordinary forms without loading what they share again.
 	slides *slideKernels
-	// enter and leave are the transformations of squares.
-	enter, leave func(*byte)
+	// enter and leave are the transformations of squares, weigh that of weights.
+	enter, leave, weigh func(*byte)
 }

@@ -82,6 +82,8 @@ func enter512(s *byte)
 
 func leave512(s *byte)
 
+func weigh512(s *byte)
+
 func tile256r1v8(t *byte)
 
 func tile256r2v4(t *byte)
@@ -125,3 +127,5 @@ func slide256_5_2(s *byte)
 func enter256(s *byte)
 
 func leave256(s *byte)
+
+func weigh256(s *byte)

@@ -294,6 +294,7 @@ func main() {
 		}
 		g.enter()
 		g.leave()
+		g.weigh()
 	}
 	if err := tables("../tables_amd64.go", machines); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"slices"
 
 	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/build" // avo programs read as assembly
@@ -25,29 +26,45 @@ const (
 	squareHigh     = 84
 )
 
-// constants are those of the transformations.
+// near and far are the points, beside 0 and infinity, that the transformations stand for,
+// each of either sign. The error grows with the powers of points and with the inverses of
+// their differences: among the pairs of sixteenths this is one of the best. As all products
+// below are of few bits, they are exact.
+const near, far = 11.0 / 16, 24.0 / 16
+
+// constants are those of the transformations of elements and windows.
 const constants = "factors"
 
-var factors = []float32{2, 4, 5, 8}
+var factors = []float32{near, far, near * near, far * far, near * near * near, far * far * far, near*near + far*far, near * near * far * far}
 
-func (g *machine) factor(v float32) reg.VecVirtual {
-	r := g.reg()
-	for i, f := range factors {
-		if f == v {
-			VBROADCASTSS(NewDataAddr(Symbol{Name: constants, Static: true}, 4*i), r)
-		}
+// factorBytes is that of one, in all lanes.
+const factorBytes = 64
+
+// factor is one of the constants: a register, or where there are few, memory.
+func (g *machine) factor(v float32) Op {
+	m := NewDataAddr(Symbol{Name: constants, Static: true}, factorBytes*slices.Index(factors, v))
+	if !g.wide {
+		return m
 	}
+	r := g.reg()
+	VMOVUPS(m, r)
 	return r
 }
 
 func factorTable() {
 	GLOBL(constants, attr.RODATA|attr.NOPTR)
 	for i, f := range factors {
-		DATA(4*i, U32(math.Float32bits(f)))
+		for lane := range factorBytes / 4 {
+			DATA(factorBytes*i+4*lane, U32(math.Float32bits(f)))
+		}
+	}
+	GLOBL(weightConstants, attr.RODATA|attr.NOPTR)
+	for i, f := range weightFactors {
+		DATA(8*i, U64(math.Float64bits(f)))
 	}
 }
 
-// squareFrame is what the two transformations share.
+// squareFrame is what the transformations share.
 type squareFrame struct {
 	*machine
 	args, scratch, done reg.GPVirtual
@@ -76,9 +93,10 @@ func (f *squareFrame) from(off int) reg.GPVirtual {
 	return p
 }
 
-func (f *squareFrame) end() {
-	ADDQ(U8(f.bytes()), f.done)
-	SUBQ(U8(f.bytes()/4), Mem{Base: f.args, Disp: squareChannels})
+// end goes on with the channels behind those of so many bytes.
+func (f *squareFrame) end(bytes int) {
+	ADDQ(U8(bytes), f.done)
+	SUBQ(U8(bytes/4), Mem{Base: f.args, Disp: squareChannels})
 	JGT(LabelRef("channels"))
 	VZEROUPPER()
 	RET()
@@ -105,30 +123,30 @@ func (f *squareFrame) place(i, j int) Mem {
 // scratch memory, along the other from there to 36 planes, dstPixel apart.
 func (g *machine) enter() {
 	f := g.square("enter")
-	two, four, five := g.factor(2), g.factor(4), g.factor(5)
+	a, b, a2, b2 := g.factor(near), g.factor(far), g.factor(near*near), g.factor(far*far)
+	sum, product := g.factor(near*near+far*far), g.factor(near*near*far*far)
+	// ends is what belongs to 0 and to infinity, pair what does to two points.
+	ends := func(low, middle, high reg.VecVirtual) {
+		VFNMADD231PS(sum, middle, high)
+		VFMADD231PS(product, low, high)
+	}
+	pair := func(d []reg.VecVirtual, point, other Op, put func(i int, v reg.VecVirtual), i int) {
+		even, odd := f.copyOf(d[4]), f.copyOf(d[3])
+		VFNMADD231PS(other, d[2], even)
+		VFNMADD231PS(other, d[1], odd)
+		t := f.copyOf(even)
+		VFMADD231PS(point, odd, t)
+		put(i, t)
+		VFNMADD231PS(point, odd, even)
+		put(i+1, even)
+	}
 	transform := func(d []reg.VecVirtual, put func(i int, v reg.VecVirtual)) {
 		t := f.copyOf(d[4])
-		VFNMADD231PS(five, d[2], t)
-		VFMADD231PS(four, d[0], t)
+		ends(d[0], d[2], t)
 		put(0, t)
-		a, b := f.copyOf(d[4]), f.copyOf(d[3])
-		VFNMADD231PS(four, d[2], a)
-		VFNMADD231PS(four, d[1], b)
-		t = f.reg()
-		VADDPS(b, a, t)
-		put(1, t)
-		VSUBPS(b, a, a)
-		put(2, a)
-		c, e := f.reg(), f.reg()
-		VSUBPS(d[2], d[4], c)
-		VSUBPS(d[1], d[3], e)
-		t = f.copyOf(c)
-		VFMADD231PS(two, e, t)
-		put(3, t)
-		VFNMADD231PS(two, e, c)
-		put(4, c)
-		VFNMADD231PS(five, d[3], d[5])
-		VFMADD231PS(four, d[1], d[5])
+		pair(d, a, b2, put, 1)
+		pair(d, b, a2, put, 3)
+		ends(d[1], d[3], d[5])
 		put(5, d[5])
 	}
 	src, line, line3, line5 := f.from(squareSrc), f.field(squareSrcLine), GP64(), GP64()
@@ -158,14 +176,16 @@ func (g *machine) enter() {
 			ADDQ(plane, dst)
 		})
 	}
-	f.end()
+	f.end(g.bytes())
 }
 
 // leave transforms 36 planes' elements, srcPixel apart, to squares of 4 x 4, to which
 // it adds the bias, and what is to be added where there is something.
 func (g *machine) leave() {
 	f := g.square("leave")
-	two, four, eight := g.factor(2), g.factor(4), g.factor(8)
+	powers := [3][2]Op{
+		{g.factor(near), g.factor(far)}, {g.factor(near * near), g.factor(far * far)}, {g.factor(near * near * near), g.factor(far * far * far)},
+	}
 	transform := func(m []reg.VecVirtual, put func(i int, v reg.VecVirtual)) {
 		s, u := f.reg(), f.reg()
 		VADDPS(m[2], m[1], s)
@@ -175,14 +195,16 @@ func (g *machine) leave() {
 		VADDPS(s, m[0], m[0])
 		VADDPS(u, m[0], m[0])
 		put(0, m[0])
-		t := f.copyOf(m[1])
-		VFMADD231PS(two, m[3], t)
+		t := f.reg()
+		VMULPS(powers[0][0], m[1], t)
+		VFMADD231PS(powers[0][1], m[3], t)
 		put(1, t)
-		VFMADD231PS(four, u, s)
+		VMULPS(powers[1][0], s, s)
+		VFMADD231PS(powers[1][1], u, s)
 		put(2, s)
-		VFMADD231PS(eight, m[3], m[1])
-		VADDPS(m[5], m[1], m[1])
-		put(3, m[1])
+		VFMADD231PS(powers[2][0], m[1], m[5])
+		VFMADD231PS(powers[2][1], m[3], m[5])
+		put(3, m[5])
 	}
 	src, plane := f.from(squareSrc), f.field(squareSrcPixel)
 	row := GP64() // from one row of planes to the next
@@ -245,5 +267,82 @@ func (g *machine) leave() {
 	Label("alone")
 	write(false)
 	Label("next")
-	f.end()
+	f.end(g.bytes())
+}
+
+// The factors of the transformation of weights, in float64.
+const (
+	zero      = 1 / (near * near * far * far)
+	nearScale = 1 / (2 * near * near * (near*near - far*far))
+	farScale  = 1 / (2 * far * far * (far*far - near*near))
+)
+
+const weightConstants = "weightFactors"
+
+var weightFactors = []float64{zero, nearScale, near * nearScale, near * near, farScale, far * farScale, far * far}
+
+// weigh transforms nine taps, srcPixel apart, to 36 planes, dstPixel apart, in float64:
+// half a vector of channels at a time.
+func (g *machine) weigh() {
+	f := g.square("weigh")
+	var k []reg.VecVirtual
+	for i := range weightFactors {
+		r := g.reg()
+		VBROADCASTSD(NewDataAddr(Symbol{Name: weightConstants, Static: true}, 8*i), r)
+		k = append(k, r)
+	}
+	pair := func(t []reg.VecVirtual, k []reg.VecVirtual, put func(i int, v reg.VecVirtual), i int) {
+		even, odd, less := f.copyOf(t[0]), f.reg(), f.reg()
+		VFMADD231PD(k[2], t[2], even)
+		VMULPD(k[0], even, even)
+		VMULPD(k[1], t[1], odd)
+		VSUBPD(odd, even, less)
+		VADDPD(odd, even, even)
+		put(i, even)
+		put(i+1, less)
+	}
+	transform := func(t []reg.VecVirtual, put func(i int, v reg.VecVirtual)) {
+		pair(t, k[1:4], put, 1)
+		pair(t, k[4:7], put, 3)
+		VMULPD(k[0], t[0], t[0])
+		put(0, t[0])
+		put(5, t[2])
+	}
+	src, tap := f.from(squareSrc), f.field(squareSrcPixel)
+	tap3 := GP64()
+	LEAQ(Mem{Base: tap, Index: tap, Scale: 2}, tap3)
+	for x := range 3 {
+		at, t := GP64(), []reg.VecVirtual(nil)
+		MOVQ(src, at)
+		for range 3 {
+			v := g.reg()
+			VCVTPS2PD(Mem{Base: at}, v)
+			t = append(t, v)
+			ADDQ(tap3, at)
+		}
+		transform(t, func(i int, v reg.VecVirtual) { VMOVUPD(v, f.place(i, x)) })
+		ADDQ(tap, src)
+	}
+	dst, plane := f.from(squareDst), f.field(squareDstPixel)
+	for i := range 6 {
+		at := make([]reg.GPVirtual, 6)
+		t := []reg.VecVirtual{f.load(f.place(i, 0)), f.load(f.place(i, 1)), f.load(f.place(i, 2))}
+		for j := range at {
+			at[j] = GP64()
+			MOVQ(dst, at[j])
+			ADDQ(plane, dst)
+		}
+		transform(t, func(j int, v reg.VecVirtual) {
+			if g.wide {
+				h := YMM()
+				VCVTPD2PS(v, h)
+				VMOVUPS(h, Mem{Base: at[j]})
+				return
+			}
+			h := XMM()
+			VCVTPD2PSY(v, h)
+			VMOVUPS(h, Mem{Base: at[j]})
+		})
+	}
+	f.end(g.bytes() / 2)
 }
