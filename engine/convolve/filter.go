@@ -53,9 +53,15 @@ func (f *Filter) ready() {
 }
 
 func (f *Filter) layOut() {
-	panels := make([]float32, panelsLen(f.out, f.taps*f.in))
-	eachPanel(f.out, f.taps*f.in, f.weights, func(o, n int, turned []float32) {
-		panel := panels[o*f.taps*f.in:]
+	depth := f.taps * f.in
+	panels := make([]float32, panelsLen(f.out, depth))
+	eachPanel(f.out, depth, func(o, n int, room *[]float32) {
+		panel, weights := panels[o*depth:][:f.width*depth], f.weights[o*depth:][:n*depth]
+		if f.taps == 1 && n == f.width {
+			blas.Transpose(panel, weights, n, depth)
+			return
+		}
+		turned := transposed(room, weights, n)
 		for c := range f.in {
 			for t := range f.taps {
 				copy(panel[(t*f.in+c)*f.width:], turned[(c*f.taps+t)*n:][:n])
@@ -65,20 +71,28 @@ func (f *Filter) layOut() {
 	f.panels, f.weights = panels, nil
 }
 
-// eachPanel calls f for each panel of weights [out, depth], on all cores where they are
-// many: with its first channel, how many it has and their weights, transposed.
-func eachPanel(out, depth int, weights []float32, f func(o, n int, turned []float32)) {
+// transposed returns the transpose of some rows, in the room.
+func transposed(room *[]float32, v []float32, rows int) []float32 {
+	if len(*room) < len(v) {
+		*room = make([]float32, len(v))
+	}
+	to := (*room)[:len(v)]
+	blas.Transpose(to, v, rows, len(v)/rows)
+	return to
+}
+
+// eachPanel calls f for each panel of a filter of so many weights for each output channel, on
+// all cores where they are many: with its first channel and how many it has, and room.
+func eachPanel(out, depth int, f func(o, n int, room *[]float32)) {
 	width := panelWidth()
 	panels, threads := (out+width-1)/width, 1
-	if len(weights) >= manyWeights {
+	if out*depth >= manyWeights {
 		threads = min(runtime.GOMAXPROCS(0), panels)
 	}
 	parallel(threads, func(part int) {
-		room := make([]float32, min(width, out)*depth)
-		for o := panels * part / threads * width; o < min(panels*(part+1)/threads*width, out); o += width {
-			n := min(width, out-o)
-			blas.Transpose(room[:n*depth], weights[o*depth:][:n*depth], n, depth)
-			f(o, n, room[:n*depth])
+		var room []float32
+		for p := panels * part / threads; p < panels*(part+1)/threads; p++ {
+			f(p*width, min(width, out-p*width), &room)
 		}
 	})
 }

@@ -60,7 +60,8 @@ func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
 	for k := range w.planes {
 		w.planes[k] = &Filter{in: f.in, out: f.out, taps: 1, width: f.width, panels: all[k*plane:][:plane], bias: none}
 	}
-	eachPanel(f.out, f.in*f.taps, weights, func(o, n int, turned []float32) {
+	eachPanel(f.out, f.in*f.taps, func(o, n int, room *[]float32) {
+		turned := transposed(room, weights[9*f.in*o:][:9*f.in*n], n)
 		var q square
 		var scratch [squareElements * winogradChannels]float32
 		for c := range f.in {

@@ -3,9 +3,11 @@ package graph
 import (
 	"errors"
 	"math"
+	"runtime"
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -611,17 +613,13 @@ func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out 
 		return false
 	}
 	w, b := make([]float32, len(v)), make([]float32, len(bias))
-	per, sum := len(v)/len(bias), 0.0
-	for k, e := range v {
-		w[k] = float32(float64(e) * scales[k/per])
-		sum += math.Abs(float64(w[k]))
+	if !weighed(w, v, scales) {
+		return false
 	}
 	for k, e := range bias {
-		b[k] = float32(e)
-		sum += math.Abs(float64(b[k]))
-	}
-	if math.IsNaN(sum) || math.IsInf(sum, 0) {
-		return false
+		if b[k] = float32(e); b[k]-b[k] != 0 {
+			return false
+		}
 	}
 	weights, err := engine.Of(w, old.Shape()...)
 	if err != nil {
@@ -647,6 +645,29 @@ func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out 
 		node: n, op: functionOp, kernel: kernel, in: []int{s.in[0], f.constant(weights), f.constant(biases)}, out: []int{out}, function: then,
 	}
 	return true
+}
+
+// weighed writes weights, as many for each channel, times their channel's scale, on all cores
+// where they are many; it reports false where a product is no number.
+func weighed(to, weights []float32, scales []float64) bool {
+	const many, infinite, least = 1 << 16, 0x7fffffff, 1 << 23
+	parts := min(len(scales), len(weights)/many+1)
+	over := make([]uint32, parts)
+	per := len(weights) / len(scales)
+	crew.Run(runtime.GOMAXPROCS(0), parts, func(part int) {
+		bits := uint32(0)
+		for c := len(scales) * part / parts; c < len(scales)*(part+1)/parts; c++ {
+			scale, to := scales[c], to[c*per:][:per]
+			for i, e := range weights[c*per:][:per] {
+				v := float32(float64(e) * scale)
+				to[i] = v
+				// The highest exponent, that of what is no number, and one more is the sign.
+				bits |= math.Float32bits(v)&infinite + least
+			}
+		}
+		over[part] = bits
+	})
+	return !slices.ContainsFunc(over, func(bits uint32) bool { return bits>>31 != 0 })
 }
 
 // constant adds a constant without a name.

@@ -688,19 +688,19 @@ func (l *laster) convolution(s *step) {
 	case groups > 1:
 		c.each = convolve.NewEach(shape[0], taps, weights, l.bias(s))
 		l.room -= shape[0] * (taps + 1)
+	case rank == 4 && convolve.Winogradable(shape[0], shape[1], taps) && adjacent(s.node) && convolve.FilterLen(shape[0], shape[1]*taps)+convolve.WinogradLen(shape[0], shape[1]) <= l.room:
+		// Most windows of such filters go by Winograd's algorithm.
+		c.filter = convolve.NewFilterLater(shape[0], shape[1], taps, weights, l.bias(s))
+		c.quick = convolve.NewWinograd(c.filter, weights, l.bias(s))
+		l.room -= convolve.WinogradLen(shape[0], shape[1])
 	default:
 		c.filter = convolve.NewFilter(shape[0], shape[1], taps, weights, l.bias(s))
-	}
-	if s.function != nil {
-		c.follow(s.function)
 	}
 	if c.filter != nil {
 		l.room -= c.filter.Len()
 	}
-	if more := convolve.WinogradLen(shape[0], shape[1]); c.filter != nil && rank == 4 && more <= l.room && adjacent(s.node) {
-		if c.quick = convolve.NewWinograd(c.filter, weights, l.bias(s)); c.quick != nil {
-			l.room -= more
-		}
+	if s.function != nil {
+		c.follow(s.function)
 	}
 	in := l.of(s.in[0], s.node, rank)
 	c.step = len(l.steps)

@@ -12,11 +12,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/catboost"
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/lightgbm"
 	"github.com/pellucid/pellucid/engine/xgboost"
 )
@@ -24,23 +26,31 @@ import (
 // MaxBytes bounds the size of a model file.
 const MaxBytes = 2 << 30
 
-// reader reads a model from its bytes; dir is where data beside it may lie, and limit
-// what the model may hold beyond a small multiple of its file.
-type reader func(data []byte, dir string, limit int64) (engine.Model, error)
+// source is what a reader reads: a model's bytes; dir is where data beside it may lie, and
+// limit what the model may hold beyond a small multiple of its file. Bytes that are taken
+// are nobody else's.
+type source struct {
+	data  []byte
+	dir   string
+	limit int64
+	taken bool
+}
+
+type reader func(from source) (engine.Model, error)
 
 var readers = map[string]reader{
 	".json": readJSON,
-	".ubj":  func(data []byte, _ string, _ int64) (engine.Model, error) { return xgboost.ReadUBJ(data) },
+	".ubj":  func(from source) (engine.Model, error) { return xgboost.ReadUBJ(from.data) },
 	".onnx": readONNX,
-	".txt":  func(data []byte, _ string, _ int64) (engine.Model, error) { return lightgbm.Read(data) },
+	".txt":  func(from source) (engine.Model, error) { return lightgbm.Read(from.data) },
 }
 
 // readJSON reads what XGBoost or CatBoost saves as JSON.
-func readJSON(data []byte, _ string, _ int64) (engine.Model, error) {
-	if catboost.Is(data) {
-		return catboost.Read(data)
+func readJSON(from source) (engine.Model, error) {
+	if catboost.Is(from.data) {
+		return catboost.Read(from.data)
 	}
-	return xgboost.ReadJSON(data)
+	return xgboost.ReadJSON(from.data)
 }
 
 // Extensions returns the file name extensions that Open knows, sorted.
@@ -67,24 +77,24 @@ func OpenWithin(path string, limit int64) (engine.Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", path, err)
 	}
-	return readWithin(path, data, filepath.Dir(path), limit)
+	return readFrom(path, source{data: data, dir: filepath.Dir(path), limit: limit, taken: true})
 }
 
 // Read reads the model in data. The extension of name says what it is; dir is
 // the folder of files it may refer to (an ONNX model's external data).
 func Read(name string, data []byte, dir string) (engine.Model, error) {
-	return readWithin(name, data, dir, 0)
+	return readFrom(name, source{data: data, dir: dir})
 }
 
-func readWithin(name string, data []byte, dir string, limit int64) (engine.Model, error) {
+func readFrom(name string, from source) (engine.Model, error) {
 	read, err := readerOf(name)
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", name, err)
 	}
-	if len(data) == 0 {
+	if len(from.data) == 0 {
 		return nil, fmt.Errorf("open model %q: %w: the file is empty", name, engine.ErrCorrupt)
 	}
-	m, err := read(data, dir, limit)
+	m, err := read(from)
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", name, err)
 	}
@@ -121,11 +131,22 @@ func readFile(path string) (data []byte, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	data = make([]byte, info.Size())
-	if _, err := io.ReadFull(f, data); err != nil {
+	// On all cores: reading is copying, and has the system find the memory.
+	parts := int(info.Size()/leastPart) + 1
+	failed := make([]error, parts)
+	crew.Run(runtime.GOMAXPROCS(0), parts, func(part int) {
+		from := part * leastPart
+		to := min(from+leastPart, len(data))
+		_, failed[part] = io.ReadFull(io.NewSectionReader(f, int64(from), int64(to-from)), data[from:to])
+	})
+	if err := errors.Join(failed...); err != nil {
 		return nil, fmt.Errorf("read %d bytes: %w", info.Size(), err)
 	}
 	return data, nil
 }
+
+// leastPart is what is read of a file at once.
+const leastPart = 4 << 20
 
 // unwrapPath drops the path from an error that will be given it again.
 func unwrapPath(err error) error {

@@ -70,15 +70,18 @@ type attrProto struct {
 }
 
 type tensorProto struct {
-	name     string
-	dims     []int64
-	dtype    int
-	floats   []float32
-	ints     []int64 // int32_data, int64_data and uint64_data
-	doubles  []float64
-	strings  []string
-	raw      []byte
-	hasRaw   bool
+	name    string
+	dims    []int64
+	dtype   int
+	floats  []float32
+	ints    []int64 // int32_data, int64_data and uint64_data
+	doubles []float64
+	strings []string
+	raw     []byte
+	hasRaw  bool
+	// room is raw with its length before it, owned says that raw is nobody else's.
+	room     []byte
+	owned    bool
 	external map[string]string
 	location int
 	segment  bool
@@ -98,12 +101,13 @@ func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), engine.ErrCorrupt)
 }
 
-// field is one field of a message: num for scalars, data for bytes.
+// field is one field of a message: num for scalars, data for bytes; those with their
+// length before them are whole.
 type field struct {
-	id   protowire.Number
-	typ  protowire.Type
-	num  uint64
-	data []byte
+	id          protowire.Number
+	typ         protowire.Type
+	num         uint64
+	data, whole []byte
 }
 
 func (f *field) str() string { return string(f.data) }
@@ -127,7 +131,9 @@ func eachField(what string, b []byte, f func(field) error) error {
 		case protowire.Fixed64Type:
 			v.num, n = protowire.ConsumeFixed64(b)
 		case protowire.BytesType:
-			v.data, n = protowire.ConsumeBytes(b)
+			if v.data, n = protowire.ConsumeBytes(b); n >= 0 {
+				v.whole = b[:n]
+			}
 		default:
 			n = -1
 		}
@@ -151,6 +157,9 @@ func numbers[T any](dst []T, f field, elem protowire.Type, conv func(uint64) T) 
 		return nil, corrupt("field %d has the wrong wire type", f.id)
 	}
 	b := f.data
+	if elem == protowire.Fixed32Type {
+		dst = slices.Grow(dst, len(b)/4)
+	}
 	for len(b) > 0 {
 		var v uint64
 		var n int
@@ -368,7 +377,7 @@ func decodeTensor(b []byte) (*tensorProto, error) {
 		case 8:
 			t.name = f.str()
 		case 9:
-			t.raw, t.hasRaw = f.data, true
+			t.raw, t.hasRaw, t.room = f.data, true, f.whole
 		case 10:
 			t.doubles, err = numbers(t.doubles, f, protowire.Fixed64Type, toDouble)
 		case 13:

@@ -33,10 +33,24 @@ func Read(data []byte, dir string) (engine.Model, error) {
 // ReadWithin is Read for a model that may hold so many bytes, its weights in the forms
 // that they are laid out in counted.
 func ReadWithin(data []byte, dir string, limit int64) (engine.Model, error) {
-	p, g, err := readGraph(data, dir)
+	p, g, err := readGraph(data, dir, false)
 	if err != nil {
 		return nil, err
 	}
+	return compile(p, g, limit)
+}
+
+// Take is ReadWithin for data that nobody else uses from then on, whatever it returns: the
+// model's weights lie in it where they can, and some of it is moved for that.
+func Take(data []byte, dir string, limit int64) (engine.Model, error) {
+	p, g, err := readGraph(data, dir, true)
+	if err != nil {
+		return nil, err
+	}
+	return compile(p, g, limit)
+}
+
+func compile(p *modelProto, g *graph.Graph, limit int64) (engine.Model, error) {
 	program, err := graph.CompileWithin(g, limit)
 	if err != nil {
 		return nil, fmt.Errorf("compile ONNX graph: %w", err)
@@ -47,11 +61,11 @@ func ReadWithin(data []byte, dir string, limit int64) (engine.Model, error) {
 // ReadGraph decodes an ONNX model into a graph that is not compiled yet, so that it
 // can be changed first: engine/train makes inputs of its weights.
 func ReadGraph(data []byte, dir string) (*graph.Graph, error) {
-	_, g, err := readGraph(data, dir)
+	_, g, err := readGraph(data, dir, false)
 	return g, err
 }
 
-func readGraph(data []byte, dir string) (*modelProto, *graph.Graph, error) {
+func readGraph(data []byte, dir string, owned bool) (*modelProto, *graph.Graph, error) {
 	if len(data) > maxFile {
 		return nil, nil, fmt.Errorf("a model of %d bytes: %w", len(data), engine.ErrTooLarge)
 	}
@@ -61,6 +75,9 @@ func readGraph(data []byte, dir string) (*modelProto, *graph.Graph, error) {
 	}
 	if err := p.checkOpsets(); err != nil {
 		return nil, nil, err
+	}
+	if owned {
+		p.own(len(data))
 	}
 	g, err := p.convert(dir)
 	return p, g, err

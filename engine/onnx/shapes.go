@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"context"
+	"runtime"
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
@@ -19,8 +20,12 @@ const (
 // settleShapes corrects the shapes that a file declares for its outputs by one run
 // over rows of zeros. Converters declare some wrongly (a forest of three targets as
 // [-1, 1], a label of shape [-1] that comes as [-1, 1]), and what is declared is what
-// predictions are stored by. Where there is no such run, the file's word stands.
+// predictions are stored by. Where there is no such run, the file's word stands. Where it is
+// known to be right there is none, as it takes as long as all else of a load.
 func settleShapes(info *engine.Info, program *graph.Program) {
+	if !slices.ContainsFunc(info.Outputs, func(s engine.Spec) bool { return !certain(program, s) }) {
+		return
+	}
 	var in engine.Values
 	for _, s := range info.Inputs {
 		if len(s.Shape) == 0 || s.Shape[0] != -1 || slices.Min(append([]int{0}, s.Shape[1:]...)) < 0 {
@@ -37,7 +42,7 @@ func settleShapes(info *engine.Info, program *graph.Program) {
 		}
 		in = append(in, engine.Named{Name: s.Name, Tensor: t})
 	}
-	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes, MaxInner: trialInner}, in, program.Graph().Outputs)
+	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes, MaxInner: trialInner, Threads: runtime.GOMAXPROCS(0)}, in, program.Graph().Outputs)
 	if err != nil {
 		return
 	}
@@ -63,4 +68,41 @@ func fits(made, declared []int) bool {
 		}
 	}
 	return true
+}
+
+// keepsShape are operators whose output has the shape of their first input.
+var keepsShape = map[string]bool{
+	"Relu": true, "Sigmoid": true, "Tanh": true, "Softmax": true, "LogSoftmax": true, "Identity": true, "Clip": true,
+	"HardSigmoid": true, "HardSwish": true, "LeakyRelu": true, "Elu": true, "Exp": true, "Sqrt": true,
+}
+
+// mostKept bounds the operators that certain looks at.
+const mostKept = 8
+
+// certain reports whether an output is known to have the shape that is declared: as the end
+// of most classifiers, a Gemm with constant weights, makes it.
+func certain(program *graph.Program, s engine.Spec) bool {
+	name := s.Name
+	for range mostKept {
+		n := program.Producer(name)
+		if n == nil || n.Domain != graph.DomainONNX || len(n.Inputs) == 0 {
+			return false
+		}
+		if n.Op == "Gemm" {
+			w := program.Constant(n.Inputs[1])
+			if w == nil || len(w.Shape()) != 2 || len(s.Shape) != 2 {
+				return false
+			}
+			columns := w.Shape()[1]
+			if n.Attrs["transB"].Int != 0 {
+				columns = w.Shape()[0]
+			}
+			return s.Shape[0] < 0 && (s.Shape[1] < 0 || s.Shape[1] == columns)
+		}
+		if !keepsShape[n.Op] {
+			return false
+		}
+		name = n.Inputs[0]
+	}
+	return false
 }

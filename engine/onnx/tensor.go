@@ -1,7 +1,6 @@
 package onnx
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,15 +33,15 @@ func (t *tensorProto) tensor(dir string) (*engine.Tensor, error) {
 	if err != nil {
 		return nil, corrupt("tensor %q: %v", t.name, err)
 	}
-	raw, hasRaw := t.raw, t.hasRaw
 	if t.location == 1 {
-		if raw, err = t.readExternal(dir, n, d); err != nil {
+		raw, err := t.readExternal(dir, n, d)
+		if err != nil {
 			return nil, err
 		}
-		hasRaw = true
+		return (&tensorProto{name: t.name, owned: true}).fromRaw(d, raw, n, shape)
 	}
-	if hasRaw {
-		return t.fromRaw(d, raw, n, shape)
+	if t.hasRaw {
+		return t.fromRaw(d, t.raw, n, shape)
 	}
 	return t.fromTyped(d, n, shape)
 }
@@ -106,11 +105,13 @@ func (t *tensorProto) fromRaw(d engine.DType, raw []byte, n int, shape []int) (*
 	if d.IsNarrow() {
 		return fromCodes(d, raw, n, shape)
 	}
+	if t.owned && len(raw) >= manyBytes && lies(raw, d.Size()) {
+		return view(d, raw, n, shape)
+	}
 	o, err := engine.New(d, shape...)
 	if err != nil {
 		return nil, err
 	}
-	le := binary.LittleEndian
 	switch d {
 	case engine.Bool:
 		for i, b := range raw {
@@ -119,23 +120,23 @@ func (t *tensorProto) fromRaw(d engine.DType, raw []byte, n int, shape []int) (*
 	case engine.Uint8:
 		copy(engine.Data[uint8](o), raw)
 	case engine.Int8:
-		unpack(engine.Data[int8](o), func(i int) int8 { return int8(raw[i]) })
+		fill(engine.Data[int8](o), raw)
 	case engine.Uint16, engine.Float16, engine.BFloat16:
-		unpack(engine.Data[uint16](o), func(i int) uint16 { return le.Uint16(raw[2*i:]) })
+		fill(engine.Data[uint16](o), raw)
 	case engine.Int16:
-		unpack(engine.Data[int16](o), func(i int) int16 { return int16(le.Uint16(raw[2*i:])) })
+		fill(engine.Data[int16](o), raw)
 	case engine.Uint32:
-		unpack(engine.Data[uint32](o), func(i int) uint32 { return le.Uint32(raw[4*i:]) })
+		fill(engine.Data[uint32](o), raw)
 	case engine.Int32:
-		unpack(engine.Data[int32](o), func(i int) int32 { return int32(le.Uint32(raw[4*i:])) })
+		fill(engine.Data[int32](o), raw)
 	case engine.Uint64:
-		unpack(engine.Data[uint64](o), func(i int) uint64 { return le.Uint64(raw[8*i:]) })
+		fill(engine.Data[uint64](o), raw)
 	case engine.Int64:
-		unpack(engine.Data[int64](o), func(i int) int64 { return int64(le.Uint64(raw[8*i:])) })
+		fill(engine.Data[int64](o), raw)
 	case engine.Float32:
-		unpack(engine.Data[float32](o), func(i int) float32 { return math.Float32frombits(le.Uint32(raw[4*i:])) })
+		fill(engine.Data[float32](o), raw)
 	case engine.Float64:
-		unpack(engine.Data[float64](o), func(i int) float64 { return math.Float64frombits(le.Uint64(raw[8*i:])) })
+		fill(engine.Data[float64](o), raw)
 	}
 	return o, nil
 }
