@@ -7,6 +7,7 @@
 //	go run ./bench/networks                           # makes a virtual environment, once
 //	go run ./bench/networks -python /path/to/python   # one that has onnxruntime and onnx
 //	go run ./bench/networks -only ocr -threads 2
+//	go run ./bench/networks -load                     # sessions made of files
 //	go run ./bench/networks -int8                     # networks in 8 bits, also against ourselves in FP32
 package main
 
@@ -46,8 +47,9 @@ func main() {
 	threads := flag.Int("threads", 1, "threads of either")
 	only := flag.String("only", "", "measure only networks that have this in their name")
 	int8 := flag.Bool("int8", false, "measure networks that onnxruntime quantised to 8 bits, statically and dynamically, beside FP32; how far they differ is only told")
+	load := flag.Bool("load", false, "measure loads, on all cores, instead of runs; arguments are files of further networks")
 	flag.Parse()
-	if err := run(context.Background(), *python, *only, *rounds, *threads, *int8); err != nil {
+	if err := run(context.Background(), *python, *only, *rounds, *threads, *int8, *load); err != nil {
 		fmt.Fprintln(os.Stderr, "networks:", err)
 		os.Exit(1)
 	}
@@ -61,7 +63,7 @@ var batches = []int{1, 32}
 // quantised are the networks that are measured in 8 bits too.
 var quantised = []string{"dense", "ocr_class", "bert", "resnet18"}
 
-func run(ctx context.Context, python, only string, rounds, threads int, int8 bool) (err error) {
+func run(ctx context.Context, python, only string, rounds, threads int, int8, load bool) (err error) {
 	env, err := rival.New(ctx, rival.Config{Name: "networks", Script: rivalScript, Requirements: requirements, Python: python})
 	if err != nil {
 		return err
@@ -85,6 +87,15 @@ func run(ctx context.Context, python, only string, rounds, threads int, int8 boo
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
+	if load {
+		var paths []string
+		for _, name := range names {
+			if strings.Contains(name, only) {
+				paths = append(paths, filepath.Join(dir, name+".onnx"))
+			}
+		}
+		return loads(r, append(paths, flag.Args()...), rounds)
+	}
 	fmt.Printf("rival: onnxruntime %s; %d thread(s) each; medians of %d rounds\n", strings.TrimPrefix(r.Ready, "ready "), threads, rounds)
 	fmt.Printf("%-17s %6s %12s %12s %7s %11s\n", "network", "batch", "ours ms", "rival ms", "ratio", "difference")
 	product, n, wrong := 0.0, 0, []string(nil)

@@ -5,6 +5,7 @@ onnxruntime==1.32.0 onnx==1.23.2 numpy (see main.go); the networks come out of t
     rival.py make DIR      writes DIR/<network>.onnx and, for every work, its inputs
     rival.py quantise DIR  writes DIR/<network>_static.onnx and _dynamic.onnx, in 8 bits by onnxruntime's quantiser, of QUANTISED
     rival.py serve DIR     answers lines "run NETWORK BATCH THREADS REPEATS" with the seconds of a run, the least of the repeats,
+                           "load PATH THREADS REPEATS" with those of making a session of a file,
                            and "want NETWORK BATCH" with the path of a file of its outputs
 """
 
@@ -201,17 +202,27 @@ def write(path, arrays):
 def serve(folder):
     sessions = {}
 
+    def load(path, threads):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
     def session(network, threads):
         if (network, threads) not in sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-            path = os.path.join(folder, network + ".onnx")
-            sessions[network, threads] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            sessions[network, threads] = load(os.path.join(folder, network + ".onnx"), threads)
         return sessions[network, threads]
 
     print("ready", onnxruntime.__version__, flush=True)
     for line in sys.stdin:
         word, network, batch, *rest = line.split()
+        if word == "load":
+            least = float("inf")
+            for _ in range(int(rest[0])):
+                start = time.perf_counter()
+                load(network, int(batch))
+                least = min(least, time.perf_counter() - start)
+            print(least, flush=True)
+            continue
         feed = inputs(network, int(batch))
         if word == "want":
             s = session(network, 1)

@@ -14,6 +14,9 @@ type Each struct {
 	largest bool
 	// finite says that all weights are numbers.
 	finite bool
+	// pieces are the weights of a number of channels after those of others, where the
+	// images are crowded.
+	pieces []float32
 }
 
 // NewEach lays out weights [channels, taps] and, unless it is nil, a bias for each.
@@ -31,8 +34,19 @@ func NewEach(channels, taps int, weights, bias []float32) *Each {
 			e.finite = e.finite && v-v == 0
 		}
 	}
+	if crowded(channels) {
+		e.pieces = make([]float32, 0, len(e.weights))
+		for c := 0; c < channels; c += groupChannels {
+			for t := range taps {
+				e.pieces = append(e.pieces, e.weights[t*channels+c:][:groupChannels]...)
+			}
+		}
+	}
 	return e
 }
+
+// Len is how many elements it takes in memory.
+func (e *Each) Len() int { return len(e.weights) + len(e.bias) + len(e.pieces) }
 
 // Largest takes the largest element of each channel's windows, NaN where one is.
 func Largest(channels, taps int) *Each {
@@ -151,38 +165,113 @@ func (e *Each) slide(w *Window) func(*byte) {
 	return kernels.slides[w.Kernel[1]][w.Strides[1]]
 }
 
-// slides computes a strip of windows of the images where they lie.
+// Elements that are a multiple of crowdedBytes apart fight for few sets of the first level
+// of cache, as do their windows and weights: what is loaded beside an element is gone
+// before it is wanted. Of such images groupChannels channels are computed at a time, a line
+// after the other, so that what lies beside each other is read and written at once. Where
+// the sets are one or two, their elements are copied side by side first.
+const (
+	crowdedBytes  = 1024
+	groupChannels = 128
+)
+
+func crowded(channels int) bool { return 4*channels%crowdedBytes == 0 }
+
+// copies reports whether windows of crowded images are slid over copies: not where each
+// element is in few windows.
+func (e *Each) copies(w *Window) bool {
+	return 4*e.channels%(4*crowdedBytes) == 0 || 4*e.channels%(2*crowdedBytes) == 0 && w.Strides[1] == 1
+}
+
+// Scratch is how many elements a run on so many threads needs beside the images.
+func (e *Each) Scratch(threads int, w *Window) int {
+	if e.pieces == nil || !e.copies(w) {
+		return w.Scratch(threads)
+	}
+	u := w.upright()
+	_, lines := u.cut(threads)
+	return max(w.Scratch(threads), threads*u.reach(0, lines)*u.Width*groupChannels)
+}
+
+// slides computes a strip of windows of the images where they lie, or of copies of some
+// channels of them.
 func (e *Each) slides(slide func(*byte), w *Window, s *strip, dst, src []float32, end Finish) {
 	r := rooms.Get().(*room)
 	defer r.release()
-	c := 4 * e.channels
-	before, after := r.edgesOf(w, c)
+	p, tap := piece{count: e.channels, step: e.channels}, e.channels
+	if e.pieces != nil {
+		p.count, tap = groupChannels, groupChannels
+		if e.copies(w) {
+			p.step = groupChannels
+		}
+	}
+	before, after := r.edgesOf(w, 4*p.step, 4*tap)
+	r.line = line{
+		dstStep: uintptr(4 * e.channels), srcStep: uintptr(4 * p.step), wStep: uintptr(4 * tap), windows: uintptr(w.Across - before - after),
+		low: end.Low, high: end.High, table: unsafe.Pointer(&masks[16-p.count%8]), srcLine: uintptr(4 * w.Strides[0] * w.Width * p.step),
+		before: uintptr(before), after: uintptr(after), edges: unsafe.Pointer(unsafe.SliceData(r.edges)),
+		first: uintptr(4 * max(before*w.Strides[1]-w.Before[1], 0) * p.step),
+	}
+	image := w.Height * w.Width * e.channels
 	for i := s.image; i < s.image+s.images; i++ {
-		for y := s.line; y < s.line+s.lines; {
-			from, to, lines := w.alike(y, s.line+s.lines)
-			r.offsets = r.offsets[:0]
-			for k := range to - from {
-				r.offsets = append(r.offsets, k*w.Width*c)
+		for p.channel = 0; p.channel < e.channels; p.channel += p.count {
+			p.src, p.top, p.at = src[i*image:][:image], 0, p.channel
+			if p.step < e.channels {
+				p.copied(w, s, r, e.channels)
 			}
-			top := y*w.Strides[0] - w.Before[0] + from
-			// Nothing is read beyond the last line's windows, nor written.
-			_ = src[(i*w.Height+top+(lines-1)*w.Strides[0]+to-from)*w.Width*e.channels-1]
-			_ = dst[(i*w.Lines+y+lines)*w.Across*e.channels-1]
-			r.line = line{
-				dst: pointer(dst, (i*w.Lines+y)*w.Across*e.channels), dstStep: uintptr(c),
-				src: pointer(src, (i*w.Height+top)*w.Width*e.channels), srcStep: uintptr(c),
-				weights: pointer(e.weights, from*w.Kernel[1]*e.channels), wStep: uintptr(c),
-				offsets: unsafe.Pointer(&r.offsets[0]), taps: uintptr(to - from), windows: uintptr(w.Across - before - after),
-				channels: uintptr(e.channels), bias: pointer(e.bias, 0), low: end.Low, high: end.High,
-				table: unsafe.Pointer(&masks[16-e.channels%8]), lines: uintptr(lines), srcLine: uintptr(w.Strides[0] * w.Width * c),
-				before: uintptr(before), after: uintptr(after), edges: unsafe.Pointer(unsafe.SliceData(r.edges)),
-				first: uintptr(max(before*w.Strides[1]-w.Before[1], 0) * c),
-			}
-			slide((*byte)(unsafe.Pointer(&r.line)))
-			y += lines
+			e.slidePiece(slide, w, s, &p, r, dst[i*w.Lines*w.Across*e.channels:][:w.Lines*w.Across*e.channels])
 		}
 	}
 	end.apply(w, s, dst, e.channels)
+}
+
+// piece is some channels of an image, count of them: those of each element are step places
+// behind those of the one before it, those of the first of line top at a place of src.
+type piece struct {
+	channel, count, step int
+	src                  []float32
+	top, at              int
+}
+
+// copied makes p, which is of a whole image, a copy of what a strip's windows meet.
+func (p *piece) copied(w *Window, s *strip, r *room, channels int) {
+	p.top = max(s.line*w.Strides[0]-w.Before[0], 0)
+	bottom := min((s.line+s.lines-1)*w.Strides[0]-w.Before[0]+w.Kernel[0], w.Height)
+	from := p.src[p.top*w.Width*channels+p.channel:]
+	p.at = 0
+	p.src = r.of((bottom - p.top) * w.Width * p.step)
+	for i := range (bottom - p.top) * w.Width {
+		copy(p.src[i*p.step:][:p.count], from[i*channels:])
+	}
+}
+
+// slidePiece computes a strip's windows of a piece of an image.
+func (e *Each) slidePiece(slide func(*byte), w *Window, s *strip, p *piece, r *room, dst []float32) {
+	for y := s.line; y < s.line+s.lines; {
+		from, to, lines := w.alike(y, s.line+s.lines)
+		if p.count < e.channels {
+			lines = 1
+		}
+		r.offsets = r.offsets[:0]
+		for k := range to - from {
+			r.offsets = append(r.offsets, 4*k*w.Width*p.step)
+		}
+		top := y*w.Strides[0] - w.Before[0] + from - p.top
+		// Nothing is read beyond the last line's windows, nor written.
+		_ = p.src[(top+(lines-1)*w.Strides[0]+to-from)*w.Width*p.step-1]
+		_ = dst[(y+lines)*w.Across*e.channels-1]
+		l := &r.line
+		l.dst, l.src = pointer(dst, y*w.Across*e.channels+p.channel), pointer(p.src, top*w.Width*p.step+p.at)
+		l.bias = pointer(e.bias, p.channel)
+		if p.count < e.channels {
+			l.weights = pointer(e.pieces, p.channel*e.taps+from*w.Kernel[1]*p.count)
+		} else {
+			l.weights = pointer(e.weights, from*w.Kernel[1]*e.channels)
+		}
+		l.offsets, l.taps, l.channels, l.lines = unsafe.Pointer(&r.offsets[0]), uintptr(to-from), uintptr(p.count), uintptr(lines)
+		slide((*byte)(unsafe.Pointer(l)))
+		y += lines
+	}
 }
 
 // alike says which rows of the windows of line y the image has, and how many lines have
@@ -202,8 +291,8 @@ func (w *Window) alike(y, end int) (from, to, lines int) {
 }
 
 // edgesOf finds the windows of a line that meet its edges: how many there are before the
-// others and after them.
-func (r *room) edgesOf(w *Window, c int) (before, after int) {
+// others and after them. An element is so many bytes from the next, and so is a tap's weights.
+func (r *room) edgesOf(w *Window, element, tap int) (before, after int) {
 	r.edges = r.edges[:0]
 	for i := range w.Across {
 		x := i*w.Strides[1] - w.Before[1]
@@ -216,7 +305,7 @@ func (r *room) edgesOf(w *Window, c int) (before, after int) {
 		default:
 			continue
 		}
-		r.edges = append(r.edges, edge{src: (x + from) * c, weights: from * c, taps: to - from, skip: (w.Kernel[1] - to + from) * c})
+		r.edges = append(r.edges, edge{src: (x + from) * element, weights: from * tap, taps: to - from, skip: (w.Kernel[1] - to + from) * tap})
 	}
 	return before, after
 }

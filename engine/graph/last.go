@@ -687,7 +687,7 @@ func (l *laster) convolution(s *step) {
 		c.filter = transposedFilter(shape, weights, l.bias(s))
 	case groups > 1:
 		c.each = convolve.NewEach(shape[0], taps, weights, l.bias(s))
-		l.room -= shape[0] * (taps + 1)
+		l.room -= c.each.Len()
 	case rank == 4 && convolve.Winogradable(shape[0], shape[1], taps) && adjacent(s.node) && convolve.FilterLen(shape[0], shape[1]*taps)+convolve.WinogradLen(shape[0], shape[1]) <= l.room:
 		// Most windows of such filters go by Winograd's algorithm.
 		c.filter = convolve.NewFilterLater(shape[0], shape[1], taps, weights, l.bias(s))

@@ -252,8 +252,11 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 	}
 	quick := c.quick != nil && c.quick.Suits(w)
 	scratch := w.Scratch(threads)
-	if quick {
+	switch {
+	case quick:
 		scratch = c.quick.Scratch(threads, w)
+	case c.each != nil:
+		scratch = c.each.Scratch(threads, w)
 	}
 	if err := x.reserve(engine.Float32, scratch); err != nil {
 		return nil, err
