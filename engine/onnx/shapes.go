@@ -17,7 +17,7 @@ const (
 	trialInner = 64
 )
 
-// settleShapes corrects the shapes that a file declares for its outputs by one run
+// settleShapes corrects the shapes that a file declares for its outputs by runs
 // over rows of zeros. Converters declare some wrongly (a forest of three targets as
 // [-1, 1], a label of shape [-1] that comes as [-1, 1]), and what is declared is what
 // predictions are stored by. Where there is no such run, the file's word stands. Where it is
@@ -26,24 +26,15 @@ func settleShapes(info *engine.Info, program *graph.Program) {
 	if !slices.ContainsFunc(info.Outputs, func(s engine.Spec) bool { return !certain(program, s) }) {
 		return
 	}
-	var in engine.Values
-	for _, s := range info.Inputs {
-		if len(s.Shape) == 0 || s.Shape[0] != -1 || slices.Min(append([]int{0}, s.Shape[1:]...)) < 0 {
-			return
-		}
-		shape := slices.Clone(s.Shape)
-		shape[0] = trialRows
-		if n, err := engine.Elements(shape); err != nil || n > trialBytes/8 {
-			return
-		}
-		t, err := engine.New(s.DType, shape...)
-		if err != nil {
-			return
-		}
-		in = append(in, engine.Named{Name: s.Name, Tensor: t})
+	// One row tells whether more have to.
+	if r := trial(info, program, 1); r != nil && !slices.ContainsFunc(info.Outputs, func(s engine.Spec) bool {
+		made := r.Value(s.Name).Shape()
+		return len(made) == 0 || len(s.Shape) == 0 || s.Shape[0] >= 0 || !fits(made[1:], s.Shape[1:])
+	}) {
+		return
 	}
-	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes, MaxInner: trialInner, Threads: runtime.GOMAXPROCS(0)}, in, program.Graph().Outputs)
-	if err != nil {
+	r := trial(info, program, trialRows)
+	if r == nil {
 		return
 	}
 	for i := range info.Outputs {
@@ -55,6 +46,31 @@ func settleShapes(info *engine.Info, program *graph.Program) {
 		s.Shape = slices.Clone(made)
 		s.Shape[0] = -1
 	}
+}
+
+// trial runs the model for so many rows of zeros, nil where it cannot.
+func trial(info *engine.Info, program *graph.Program, rows int) *graph.Run {
+	var in engine.Values
+	for _, s := range info.Inputs {
+		if len(s.Shape) == 0 || s.Shape[0] != -1 || slices.Min(append([]int{0}, s.Shape[1:]...)) < 0 {
+			return nil
+		}
+		shape := slices.Clone(s.Shape)
+		shape[0] = rows
+		if n, err := engine.Elements(shape); err != nil || n > trialBytes/8 {
+			return nil
+		}
+		t, err := engine.New(s.DType, shape...)
+		if err != nil {
+			return nil
+		}
+		in = append(in, engine.Named{Name: s.Name, Tensor: t})
+	}
+	r, err := program.Run(context.Background(), graph.Options{MaxBytes: trialBytes, MaxInner: trialInner, Threads: runtime.GOMAXPROCS(0)}, in, program.Graph().Outputs)
+	if err != nil {
+		return nil
+	}
+	return r
 }
 
 // fits reports whether a tensor's shape is one that was declared.
