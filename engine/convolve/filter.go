@@ -1,6 +1,7 @@
 package convolve
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -234,18 +235,16 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 	defer r.release()
 	t := &r.tile
 	k, at := w.runs(s, r.offsets)
+	r.offsets = at
 	last := at[len(at)-1] + k
+	r.chains = chains(r.chains[:0], at, k)
 	for i := range at {
 		if i+1 < len(at) {
 			at[i] = 4 * (at[i+1] - at[i] - k)
 		}
 	}
-	r.offsets = at
 	by := f.order(w, s)
-	*t = tile{
-		rs: uintptr(4 * by[2].src), deltas: unsafe.Pointer(&at[0]), taps: uintptr(len(at)), k: uintptr(k),
-		bp: uintptr(4 * f.taps * f.in * f.width), cs: uintptr(4 * by[2].dst), as: uintptr(4 * by[2].dst), low: end.Low, high: end.High,
-	}
+	*t = tile{rs: uintptr(4 * by[2].src), bp: uintptr(4 * f.taps * f.in * f.width), cs: uintptr(4 * by[2].dst), as: uintptr(4 * by[2].dst)}
 	// Nothing is read beyond the strip's last window.
 	_ = s.src[(s.images-1)*s.perImage+(s.lines-1)*w.Strides[0]*s.perLine+(w.Across-1)*w.Strides[1]*w.Channels+last-1]
 	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*f.out-1]
@@ -253,14 +252,52 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 	panels := (f.out + f.width - 1) / f.width
 	for q := 0; q < panels; {
 		vecs, wide := f.vectors(height, q)
-		t.b, t.bias = pointer(f.panels, q*f.taps*f.in*f.width), pointer(f.bias, q*f.width)
 		channels := min(wide*f.width, f.out-q*f.width)
 		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
-		f.ahead(&by, t, q+wide, height)
-		f.panel(&by, s.src, t, dst, end, (s.image*w.Lines+s.line)*w.Across*f.out+q*f.width, min(f.out-q*f.width, f.width), height, vecs)
+		t.b = pointer(f.panels, q*f.taps*f.in*f.width)
+		left := f.ahead(&by, t, q+wide, height)
+		for i, c := range r.chains {
+			// The first has the bias and what is added, each other what was before it.
+			part := Finish{Add: end.Add, Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+			t.bias, t.add = pointer(f.bias, q*f.width), nil
+			if i > 0 {
+				part.Add, t.bias = dst, unsafe.Pointer(&noBias)
+			}
+			if i == len(r.chains)-1 {
+				part.Low, part.High = end.Low, end.High
+			}
+			t.b = pointer(f.panels, (q*f.taps*f.in+c.done)*f.width)
+			t.deltas, t.taps, t.k, t.low, t.high = unsafe.Pointer(&at[c.run]), uintptr(c.runs), uintptr(c.k), part.Low, part.High
+			left = f.panel(left, &by, s.src[c.at:], t, dst, part, (s.image*w.Lines+s.line)*w.Across*f.out+q*f.width, min(f.out-q*f.width, f.width), height, vecs)
+		}
 		q += wide
 	}
 	end.apply(w, s, dst, f.out)
+}
+
+// mostChain is how many products are summed one after the other, about: the error of a sum
+// grows with those before, so that of several shorter ones is smaller.
+const mostChain = 128
+
+// chain is some products of each window: those of the elements of some runs, or of a part
+// of one. The first element is so many from the window's first; done are the products
+// before it.
+type chain struct{ run, runs, k, at, done int }
+
+// noBias is that of the chains of a panel, or of four, behind the first.
+var noBias [4 * 2 * 16]float32
+
+// chains cuts the products of a window whose runs, of k elements, begin at these places.
+func chains(to []chain, at []int, k int) []chain {
+	runs := max(mostChain/k, 1)
+	parts := (k + mostChain - 1) / mostChain
+	for i := 0; i < len(at); i += runs {
+		for part := range parts {
+			from, end := k*part/parts, k*(part+1)/parts
+			to = append(to, chain{run: i, runs: min(runs, len(at)-i), k: end - from, at: at[i] + from, done: i*k + from})
+		}
+	}
+	return to
 }
 
 // tileRows is how many windows each tile gets: as even as can be. Windows that are a
@@ -294,24 +331,26 @@ func (f *Filter) vectors(height, q int) (vecs, wide int) {
 	return 2, 1
 }
 
-// ahead has the tiles fetch the panel that comes next, each a part of it.
-func (f *Filter) ahead(by *[3]dimension, t *tile, q, height int) {
+// ahead has the tiles fetch the panel that comes next, each a part of it, and returns how
+// many bytes it has.
+func (f *Filter) ahead(by *[3]dimension, t *tile, q, height int) uintptr {
 	size := f.taps * f.in * f.width
 	t.next, t.ns = t.b, 0
 	if q*f.width >= f.out {
-		return
+		return 0
 	}
 	const cacheLine = 64
 	steps := by[0].n * by[1].n * ((by[2].n + height - 1) / height) * f.taps * f.in
 	t.next = pointer(f.panels, q*size)
 	t.ns = uintptr((4*size/cacheLine+steps-1)/steps) * cacheLine
+	return uintptr(4 * size)
 }
 
-// panel computes a panel's channels of all windows of a strip, the first of which is
-// written at dst[at].
-func (f *Filter) panel(by *[3]dimension, src []float32, t *tile, dst []float32, end Finish, at, channels, height, vecs int) {
+// panel computes a chain of a panel's channels of all windows of a strip, the first of which
+// is written at dst[at]. It returns how many of the limit's bytes are to be fetched yet: a
+// pointer beyond them would be one to nothing.
+func (f *Filter) panel(limit uintptr, by *[3]dimension, src []float32, t *tile, dst []float32, end Finish, at, channels, height, vecs int) uintptr {
 	first, per := t.next, t.ns*t.k*t.taps
-	limit := 4 * uintptr(f.taps*f.in*f.width)
 	done := uintptr(0)
 	for i := range by[0].n {
 		for k := range by[1].n {
@@ -336,6 +375,7 @@ func (f *Filter) panel(by *[3]dimension, src []float32, t *tile, dst []float32, 
 			}
 		}
 	}
+	return limit - min(done, limit)
 }
 
 // tileGo is a kernel in plain Go.
