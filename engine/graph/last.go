@@ -64,7 +64,7 @@ func channelsLast(f *fuser) {
 				l.readers[slot]++
 			}
 		}
-		live = live || l.suits(&f.p.steps[i]) || f.p.steps[i].takesLast || f.p.steps[i].givesLast
+		live = live || l.suits(&f.p.steps[i]) || f.p.steps[i].takesLast > 0 || f.p.steps[i].givesLast > 0
 	}
 	if !live {
 		return
@@ -323,7 +323,7 @@ func (l *laster) add(s *step, rank int, kernel Kernel, in ...int) {
 // step adds s in the new layout; it reports false where s is not known there, or has
 // nothing to do with it.
 func (l *laster) step(s *step) bool {
-	if s.takesLast || s.givesLast {
+	if s.takesLast > 0 || s.givesLast > 0 {
 		l.octets(s)
 		return true
 	}
@@ -395,14 +395,14 @@ func (l *laster) octets(s *step) {
 	in := slices.Clone(s.in)
 	for i, slot := range s.in {
 		switch {
-		case i == 0 && s.takesLast:
-			in[0] = l.of(slot, s.node, 4)
+		case i == 0 && s.takesLast > 0:
+			in[0] = l.of(slot, s.node, s.takesLast)
 		case slot >= 0:
 			l.first(slot)
 		}
 	}
-	if s.givesLast {
-		l.add(s, 4, s.kernel, in...)
+	if s.givesLast > 0 {
+		l.add(s, s.givesLast, s.kernel, in...)
 		return
 	}
 	l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: s.kernel, in: in, out: s.out})
