@@ -73,6 +73,7 @@ func fuse(p *Program) *Program {
 	for i := range f.p.steps {
 		f.convolution(i)
 		f.product(i)
+		f.recurrent(i)
 	}
 	f.widenRest()
 	f.deepConvolutions()

@@ -20,7 +20,13 @@ func (f *fuser) keepsHalves(i int) bool {
 		return false
 	}
 	w := f.p.constants[s.in[0]]
-	if w == nil || !isHalf(w.DType()) || len(w.Shape()) != 2 || w.Len() < leastHalves || min(w.Shape()[0], w.Shape()[1]) < panelColumns/2 {
+	if w == nil || !isHalf(w.DType()) || w.Len() < leastHalves {
+		return false
+	}
+	if len(w.Shape()) == 3 {
+		return f.keepsStack(s.out[0])
+	}
+	if len(w.Shape()) != 2 || min(w.Shape()[0], w.Shape()[1]) < panelColumns/2 {
 		return false
 	}
 	for _, r := range f.readers[s.out[0]] {
@@ -33,6 +39,20 @@ func (f *fuser) keepsHalves(i int) bool {
 		}
 	}
 	return len(f.readers[s.out[0]]) > 0
+}
+
+// keepsStack reports whether only recurrent nodes read a value, as their weights.
+func (f *fuser) keepsStack(slot int) bool {
+	for _, r := range f.readers[slot] {
+		n := &f.p.steps[r]
+		if f.gone[r] || !slices.Contains(n.in, slot) {
+			continue
+		}
+		if n.node.Domain != DomainONNX || gates[n.node.Op] == 0 || n.in[0] == slot || slices.Contains(n.in[3:], slot) || !quickNode(n.node, n.input(4) >= 0, n.input(7) >= 0) {
+			return false
+		}
+	}
+	return len(f.readers[slot]) > 0
 }
 
 // halfMatrix returns the step that makes a value from a constant matrix in 16 bits, or nil.
