@@ -10,6 +10,8 @@ type Filter struct {
 	// zeros beyond the last channel.
 	width        int
 	panels, bias []float32
+	// narrow, where there is one, is what there is instead of panels.
+	narrow *narrow
 }
 
 // plainWidth is the width of panels where there are no kernels.
@@ -23,18 +25,7 @@ func NewFilter(out, in, taps int, weights, bias []float32) *Filter {
 	}
 	f := newFilter(out, in, taps)
 	copy(f.bias, bias)
-	for o := 0; o < out; o += f.width {
-		panel, n := f.panels[o*taps*in:], min(f.width, out-o)
-		for c := range in {
-			for t := range taps {
-				// A panel's places are written one after the other, and each channel's weights read so.
-				from, to := weights[(o*in+c)*taps+t:], panel[(t*in+c)*f.width:][:n]
-				for i := range to {
-					to[i] = from[i*in*taps]
-				}
-			}
-		}
-	}
+	f.panels = panelsOf(f, weights)
 	return f
 }
 
@@ -61,8 +52,14 @@ func FilterLen(out, depth int) int {
 	return (out + width - 1) / width * width * (depth + 1)
 }
 
-// Len is how many elements the filter takes in memory.
-func (f *Filter) Len() int { return FilterLen(f.out, f.taps*f.in) }
+// Len is how many elements, or what takes as much, the filter takes in memory.
+func (f *Filter) Len() int {
+	if f.narrow == nil {
+		return FilterLen(f.out, f.taps*f.in)
+	}
+	// Biases, scales and zeros are floats.
+	return len(f.bias) + (len(f.narrow.bytes)+2*len(f.narrow.halves)+3)/4 + len(f.narrow.scale) + len(f.narrow.zero)
+}
 
 // tile is what a kernel is called with; the generator knows the offsets.
 type tile struct {
@@ -192,7 +189,8 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 	panels := (f.out + f.width - 1) / f.width
 	for q := 0; q < panels; {
 		vecs, wide := f.vectors(height, q)
-		t.b, t.bias = pointer(f.panels, q*f.taps*f.in*f.width), pointer(f.bias, q*f.width)
+		t.start(f.floats(q, r))
+		t.bias = pointer(f.bias, q*f.width)
 		channels := min(wide*f.width, f.out-q*f.width)
 		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
 		f.ahead(&by, t, q+wide, height)
@@ -219,6 +217,9 @@ func tileRows(windows int, step uintptr) int {
 // vectors is how many vectors the tiles at panel q have, and how many panels those are.
 func (f *Filter) vectors(height, q int) (vecs, wide int) {
 	left := f.out - q*f.width
+	if f.narrow != nil {
+		left = min(left, f.width) // one panel is made floats at a time
+	}
 	if kernels == nil {
 		return 2, 1
 	}
@@ -237,7 +238,7 @@ func (f *Filter) vectors(height, q int) (vecs, wide int) {
 func (f *Filter) ahead(by *[3]dimension, t *tile, q, height int) {
 	size := f.taps * f.in * f.width
 	t.next, t.ns = t.b, 0
-	if q*f.width >= f.out {
+	if q*f.width >= f.out || f.narrow != nil {
 		return
 	}
 	const cacheLine = 64

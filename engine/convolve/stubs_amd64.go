@@ -82,6 +82,10 @@ func enter512(s *byte)
 
 func leave512(s *byte)
 
+func widen512(to *float32, from *int8, scale *float32, zero *float32, rows int)
+
+func scale512(to *float32, scale *float32, rows int)
+
 func tile256r1v8(t *byte)
 
 func tile256r2v4(t *byte)
@@ -125,3 +129,7 @@ func slide256_5_2(s *byte)
 func enter256(s *byte)
 
 func leave256(s *byte)
+
+func widen256(to *float32, from *int8, scale *float32, zero *float32, rows int)
+
+func scale256(to *float32, scale *float32, rows int)

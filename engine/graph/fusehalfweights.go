@@ -11,8 +11,8 @@ import (
 // memory to speak of, and products with few rows are faster with floats.
 const leastHalves = 1 << 18
 
-// keepsHalves reports whether step i makes floats of a constant matrix in 16 bits that
-// only products multiply by. It is left to them; what they do not take is computed by
+// keepsHalves reports whether step i makes floats of a constant in 16 bits that only products
+// multiply by, or convolutions or recurrent nodes have as weights. It is left to them; what they do not take is computed by
 // widenRest.
 func (f *fuser) keepsHalves(i int) bool {
 	s := &f.p.steps[i]
@@ -20,7 +20,13 @@ func (f *fuser) keepsHalves(i int) bool {
 		return false
 	}
 	w := f.p.constants[s.in[0]]
-	if w == nil || !isHalf(w.DType()) || w.Len() < leastHalves {
+	if w == nil || !isHalf(w.DType()) {
+		return false
+	}
+	if f.keepsFilters(s.out[0], w.Shape()) {
+		return true
+	}
+	if w.Len() < leastHalves {
 		return false
 	}
 	if len(w.Shape()) == 3 {

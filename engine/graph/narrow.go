@@ -38,7 +38,7 @@ func (f *fuser) narrowOf(slot int) (w narrowed, ok bool) {
 		return w, false
 	}
 	switch {
-	case s.node.Op == "Cast" && isHalf(w.t.DType()) && w.t.Len() >= leastHalves:
+	case s.node.Op == "Cast" && isHalf(w.t.DType()):
 		w.halves, w.precision = engine.Data[uint16](w.t), precisionOf(w.t.DType())
 		return w, true
 	case s.node.Op != "DequantizeLinear" || !isOctet(w.t.DType()) || !onlyAxis(s.node) || s.op == functionOp:

@@ -294,6 +294,8 @@ func main() {
 		}
 		g.enter()
 		g.leave()
+		g.widen()
+		g.scale()
 	}
 	if err := tables("../tables_amd64.go", machines); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
