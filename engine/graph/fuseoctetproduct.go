@@ -3,6 +3,7 @@ package graph
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/qgemm"
@@ -37,9 +38,19 @@ func (e *octetEnd) round() {
 	e.low, e.high = min(max(e.low/e.to.Scale, least), most), max(min(e.high/e.to.Scale, most), least)
 }
 
-// finish is what engine/qgemm is given for a result over rows.
+// finishes are used again once a run has given them back.
+var finishes = sync.Pool{New: func() any { return new(qgemm.Finish) }}
+
+// finish is what engine/qgemm is given for a result over rows; done gives it back.
 func (e *octetEnd) finish() *qgemm.Finish {
-	return &qgemm.Finish{Whole: e.whole, Scale: e.scale, Shift: e.shift, Low: e.low, High: e.high, Zero: int32(e.to.Zero)}
+	f := finishes.Get().(*qgemm.Finish)
+	*f = qgemm.Finish{Whole: e.whole, Scale: e.scale, Shift: e.shift, Low: e.low, High: e.high, Zero: int32(e.to.Zero)}
+	return f
+}
+
+func done(f *qgemm.Finish) {
+	*f = qgemm.Finish{}
+	finishes.Put(f)
 }
 
 // octetOperand is a constant right operand with what its bytes stand for.
@@ -504,34 +515,64 @@ func (o *octeter) pair(i int) bool {
 	return true
 }
 
-// largest is a pool over bytes, or over what they stand for.
+// largest is a pool over bytes, over what they stand for, or over another function of them.
 func (o *octeter) largest(s *step) bool {
-	if len(s.out) != 1 {
+	if len(s.out) != 1 || o.there[s.in[0]] {
 		return false
 	}
-	b, r := s.in[0], rounded8{}
-	direct := o.f.p.typeOf(b) == engine.Uint8 && !o.there[b]
-	if !direct {
-		var ok bool
-		if r, ok = o.rounded[b]; !ok || o.there[b] {
-			return false
-		}
+	b, pooled := s.in[0], s.out[0]
+	r, stands := o.rounded[b]
+	t := o.tables[b]
+	tabled := !stands && t != nil && t.floats != nil
+	switch {
+	case stands:
 		b = r.bytes
+	case tabled:
+		b = t.base
+	case o.f.p.typeOf(b) != engine.Uint8:
+		return false
 	}
 	rank := o.rank(b)
 	if rank == 0 || len(s.node.Attrs["kernel_shape"].Ints) != rank-2 {
 		return false
 	}
-	from := o.needLast(b, rank)
-	pooled := s.out[0]
-	if !direct {
+	if stands || tabled {
 		pooled = o.slot(engine.Uint8)
 	}
+	from := o.needLast(b, rank)
+	if tabled {
+		order, values, ok := orderOf(t.floats)
+		if !ok {
+			return false
+		}
+		at := o.slot(engine.Uint8)
+		o.emit(octetStep(s.node, tableBytes(order), []int{from}, []int{at}))
+		from, o.tables[s.out[0]] = at, &octetTable{base: pooled, floats: values}
+	}
 	o.emit(octetStep(s.node, octetPool(s.node, rank), []int{from}, []int{o.lie(pooled, rank)}))
-	if o.any = true; !direct {
+	if o.any = true; stands {
 		o.floats(s.out[0], pooled, r.scale)
 	}
 	return true
+}
+
+// orderOf gives a byte for each of 256 numbers, the larger the larger they are, and the
+// numbers that those bytes stand for; ok is false where some are none.
+func orderOf(floats []float32) (order []uint8, values []float32, ok bool) {
+	values = slices.Clone(floats)
+	slices.Sort(values)
+	if values[0] != values[0] { // sorted before all others
+		return nil, nil, false
+	}
+	values = slices.Compact(values)
+	for _, v := range floats {
+		i, _ := slices.BinarySearch(values, v)
+		order = append(order, uint8(i))
+	}
+	for len(values) < len(floats) {
+		values = append(values, values[len(values)-1])
+	}
+	return order, values, true
 }
 
 // means is the mean over whole images.

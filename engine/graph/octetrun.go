@@ -80,6 +80,10 @@ func tableBytes(of []uint8) Kernel {
 			return nil, err
 		}
 		src := engine.Data[uint8](in[0])
+		if x.threads < 2 {
+			qgemm.Table(out, src, &table)
+			return x.one(t, nil)
+		}
 		x.parts(len(src), func(from, to int) { qgemm.Table(out[from:to], src[from:to], &table) })
 		return x.one(t, nil)
 	}
@@ -126,6 +130,10 @@ func roundOctets(scale qgemm.Scale) Kernel {
 			return nil, err
 		}
 		src := engine.Data[float32](in[0])
+		if x.threads < 2 {
+			qgemm.ToBytes(out, src, scale)
+			return x.one(t, nil)
+		}
 		x.parts(len(src), func(from, to int) { qgemm.ToBytes(out[from:to], src[from:to], scale) })
 		return x.one(t, nil)
 	}
@@ -231,6 +239,7 @@ func (k *octetConv) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 	if err := k.f.slide(x, g.window, engine.Data[uint8](in[0]), zero, f); err != nil {
 		return nil, err
 	}
+	done(f)
 	if k.end.bytes || rank < 5 {
 		return x.one(t, nil)
 	}
@@ -299,6 +308,10 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		t, out, err := rawOf[uint8](x, a.Shape()...)
 		if err != nil {
 			return nil, err
+		}
+		if x.threads < 2 {
+			join(out, u, v, ofA, ofB, k.to, k.low)
+			return x.one(t, nil)
 		}
 		x.parts(len(out), func(from, to int) { join(out[from:to], u[from:to], v[from:to], ofA, ofB, k.to, k.low) })
 		return x.one(t, nil)
@@ -402,20 +415,24 @@ func octetMeans(scale qgemm.Scale, rank int) Kernel {
 		if !octetVolumes(in[0], rank) || in[0].Len() == 0 {
 			return nil, errUnfused
 		}
-		s := firstShape(in[0].Shape(), rank)
-		n, c := volume(s[2:]), s[1]
-		for i := range s[2:] {
-			s[2+i] = 1
+		last := in[0].Shape()
+		batch, c := last[0], last[len(last)-1]
+		n := in[0].Len() / batch / c
+		s := x.ints(rank)
+		for i := range s {
+			s[i] = 1
 		}
+		s[0], s[1] = batch, c
 		t, out, err := rawOf[float32](x, s...)
 		if err != nil {
 			return nil, err
 		}
-		if err := x.reserve(engine.Int64, c); err != nil {
+		_, sums, err := rawOf[int64](x, c)
+		if err != nil {
 			return nil, err
 		}
-		src, sums := engine.Data[uint8](in[0]), make([]int64, c)
-		for i := range s[0] {
+		src := engine.Data[uint8](in[0])
+		for i := range batch {
 			qgemm.Columns(sums, src[i*n*c:][:n*c])
 			for j, sum := range sums {
 				out[i*c+j] = float32((float64(sum)/float64(n) - float64(scale.Zero)) * float64(scale.Scale))

@@ -240,6 +240,9 @@ func TestOctetForms(t *testing.T) {
 			a = g.pair(g.op("Add", nil, a, b), 0.06, 110)
 			a = g.pair(g.op("MaxPool", three, a), 0.06, 110)
 			a = g.pair(g.op("Conv", group(2, d), a, g.octets(0, unsigned, kernel(10, 12)...)), 0.1, 128)
+			// The largest of what gets smaller before it gets larger.
+			a = g.op("Mul", nil, a, g.op("HardSigmoid", nil, a))
+			a = g.pair(g.op("MaxPool", Attrs{"kernel_shape": ints(slices.Repeat([]int64{2}, d)...)}, a), 0.1, 20)
 			// Floats, which others read, and means.
 			a = g.op("Sigmoid", nil, g.op("Conv", group(1, d), a, g.octets(0, unsigned, kernel(6, 10)...)))
 			a = g.pair(g.op("GlobalAveragePool", nil, g.pair(a, 0.004, 0)), 0.004, 0)

@@ -89,11 +89,11 @@ func (e *each) around(w *Window) (padded Window, size [3]int) {
 	return padded, [3]int{w.Size[0], w.Size[1], w.reach()[2]}
 }
 
-// over is how volumes are gone through.
-func (e *each) over(threads int, w *Window) *eachStrip {
-	s := &eachStrip{each: e, w: w, across: w.reach()[2], lines: 1, rows: w.Kernel[1], step: w.Dilations[1]}
+// over sets how volumes are gone through.
+func (e *each) over(s *eachStrip, threads int, w *Window) {
+	*s = eachStrip{each: e, w: w, across: w.reach()[2], lines: 1, rows: w.Kernel[1], step: w.Dilations[1]}
 	if w.Dilations[1] > 1 || w.Strides[1] >= w.Kernel[1] {
-		return s // lines share no rows
+		return // lines share no rows
 	}
 	row := 4 * eachLanes * s.across * w.Kernel[0]
 	s.lines = max(1, min(w.Windows[1], (eachBytes/row-w.Kernel[1])/w.Strides[1]+1))
@@ -101,7 +101,6 @@ func (e *each) over(threads int, w *Window) *eachStrip {
 		s.lines = min(s.lines, (w.Windows[1]+threads-1)/threads)
 	}
 	s.rows = (s.lines-1)*w.Strides[1] + w.Kernel[1]
-	return s
 }
 
 // convolve computes volumes whose rows have all elements that windows meet.
@@ -110,16 +109,32 @@ func (e *each) convolve(threads int, w *Window, src []uint8, padding uint8, end 
 	vectors := (e.channels + eachLanes - 1) / eachLanes
 	work := w.count() * e.taps() * vectors / (leastWork / 256)
 	threads = max(1, min(threads, runtime.GOMAXPROCS(0), work))
-	s := e.over(threads, w)
+	ws := borrow()
+	defer ws.release()
+	s := &ws.strip
+	e.over(s, threads, w)
 	s.src, s.padding, s.end = src, int32(padding), end
-	strips := (w.Windows[1] + s.lines - 1) / s.lines
-	parallel(threads, w.Batch*w.Windows[0]*strips*vectors, func(part int) {
-		ws := borrow()
-		plane, strip := part/vectors/strips, part/vectors%strips
-		s.strip(ws, plane, strip*s.lines, part%vectors)
+	n := w.Batch * w.Windows[0] * ((w.Windows[1] + s.lines - 1) / s.lines) * vectors
+	if threads < 2 {
+		for i := range n {
+			s.part(ws, i, vectors)
+		}
 		ws.forget()
-		ws.release()
+		return
+	}
+	parallel(threads, n, func(i int) {
+		own := borrow()
+		s.part(own, i, vectors)
+		own.forget()
+		own.release()
 	})
+}
+
+// part computes a strip of one vector of channels.
+func (s *eachStrip) part(ws *workspace, i, vectors int) {
+	strips := (s.w.Windows[1] + s.lines - 1) / s.lines
+	plane, strip := i/vectors/strips, i/vectors%strips
+	s.strip(ws, plane, strip*s.lines, i%vectors)
 }
 
 // strip computes the lines from one on of a plane of windows, for one vector of channels.

@@ -228,6 +228,7 @@ type workspace struct {
 	offsets     []int
 	pairs       pairTile
 	begin       [eachLanes]int32
+	strip       eachStrip
 	left        Left
 	part        Finish
 	params      [8]float32
@@ -241,6 +242,7 @@ func borrow() *workspace { return workspaces.Get().(*workspace) }
 // release gives the workspace back without holding on to anybody's matrices.
 func (s *workspace) release() {
 	s.tile, s.block, s.pairs, s.left, s.part = tile{}, block{}, pairTile{}, Left{}, Finish{}
+	s.strip = eachStrip{}
 	workspaces.Put(s)
 }
 

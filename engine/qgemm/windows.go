@@ -202,7 +202,8 @@ func (f *Filter) Room(threads int, w *Window) int {
 	if f.each == nil {
 		return 0
 	}
-	s := f.each.over(threads, w)
+	var s eachStrip
+	f.each.over(&s, threads, w)
 	return threads * 4 * eachLanes * (w.Kernel[0]*s.rows*s.across + w.Windows[2])
 }
 
@@ -285,7 +286,8 @@ func surround(threads int, w *Window, to, src []uint8, padding uint8, size [3]in
 		surroundRows(w, to, src, padding, size, c, 0, rows)
 		return
 	}
-	parallel(threads, parts, func(part int) { surroundRows(w, to, src, padding, size, c, rows*part/parts, rows*(part+1)/parts) })
+	own := *w // so that the caller's stays where it is
+	parallel(threads, parts, func(part int) { surroundRows(&own, to, src, padding, size, c, rows*part/parts, rows*(part+1)/parts) })
 }
 
 // surroundRows is surround for some rows.
