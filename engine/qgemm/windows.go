@@ -160,7 +160,9 @@ func FilterBytes(s Shape) int64 {
 	outer := int64(s.Out) / groups
 	wide := (outer + mostLanes - 1) / mostLanes * mostLanes
 	some := max(1, mostLanes/max(outer, 1))
-	return (groups/some+1)*wide*taps*(some*int64(s.Inner)+group) + 8*int64(s.Out)
+	together := (groups/some + 1) * wide * taps * (some*int64(s.Inner) + group)
+	alone := groups * wide * taps * int64(Rounded(s.Inner))
+	return max(together, alone) + 8*int64(s.Out)
 }
 
 // mostLanes is the widest vector's.
@@ -203,7 +205,7 @@ func (f *Filter) Room(threads int, w *Window) int {
 		return 0
 	}
 	var s eachStrip
-	f.each.over(&s, threads, w)
+	f.each.over(&s, 1, w) // fewer threads have longer strips
 	return threads * 4 * eachLanes * (w.Kernel[0]*s.rows*s.across + w.Windows[2])
 }
 
