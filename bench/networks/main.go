@@ -46,7 +46,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "rounds of every measurement")
 	threads := flag.Int("threads", 1, "threads of either")
 	only := flag.String("only", "", "measure only networks that have this in their name")
-	int8 := flag.Bool("int8", false, "measure networks that onnxruntime quantised to 8 bits, statically and dynamically, beside FP32; how far they differ is only told")
+	int8 := flag.Bool("int8", false, "measure networks that onnxruntime quantised to 8 bits, statically in two forms and dynamically, beside FP32; how far they differ is only told")
 	load := flag.Bool("load", false, "measure loads, on all cores, instead of runs; arguments are files of further networks")
 	flag.Parse()
 	if err := run(context.Background(), *python, *only, *rounds, *threads, *int8, *load); err != nil {
@@ -79,7 +79,7 @@ func run(ctx context.Context, python, only string, rounds, threads int, int8, lo
 		}
 		names = nil
 		for _, name := range quantised {
-			names = append(names, name, name+"_static", name+"_dynamic")
+			names = append(names, name, name+"_static", name+"_operator", name+"_dynamic")
 		}
 	}
 	r, err := env.Start(ctx, "serve", dir)

@@ -3,7 +3,7 @@
 onnxruntime==1.32.0 onnx==1.23.2 numpy (see main.go); the networks come out of the packages named in PACKAGES.
 
     rival.py make DIR      writes DIR/<network>.onnx and, for every work, its inputs
-    rival.py quantise DIR  writes DIR/<network>_static.onnx and _dynamic.onnx, in 8 bits by onnxruntime's quantiser, of QUANTISED
+    rival.py quantise DIR  writes DIR/<network>_static.onnx, _operator.onnx and _dynamic.onnx, in 8 bits by onnxruntime's quantiser, of QUANTISED
     rival.py serve DIR     answers lines "run NETWORK BATCH THREADS REPEATS" with the seconds of a run, the least of the repeats,
                            "load PATH THREADS REPEATS" with those of making a session of a file,
                            and "want NETWORK BATCH" with the path of a file of its outputs
@@ -139,7 +139,7 @@ def inputs(network, batch):
             "state": (0.1 * rng.normal(size=(2, batch, 128))).astype(np.float32),
             "sr": np.array(16000, np.int64),
         },
-    }[network.removesuffix("_static").removesuffix("_dynamic")]()
+    }[network.removesuffix("_static").removesuffix("_operator").removesuffix("_dynamic")]()
 
 
 def make(folder):
@@ -174,7 +174,7 @@ def quantise(folder):
 
     for network in QUANTISED:
         path = lambda suffix: os.path.join(folder, network + suffix + ".onnx")
-        if os.path.exists(path("_static")) and os.path.exists(path("_dynamic")):
+        if all(os.path.exists(path(suffix)) for suffix in ("_static", "_operator", "_dynamic")):
             continue
         quant_pre_process(path(""), path("_before"), skip_symbolic_shape=True)
         model = onnx.load(path("_before"))
@@ -182,9 +182,8 @@ def quantise(folder):
             del model.opset_import[1:]
             onnx.save(onnx.version_converter.convert_version(model, 13), path("_before"))
         u8, s8 = quantization.QuantType.QUInt8, quantization.QuantType.QInt8
-        quantization.quantize_static(
-            path("_before"), path("_static"), Rows(network), quant_format=quantization.QuantFormat.QDQ, per_channel=True, activation_type=u8, weight_type=s8
-        )
+        for suffix, form in (("_static", quantization.QuantFormat.QDQ), ("_operator", quantization.QuantFormat.QOperator)):
+            quantization.quantize_static(path("_before"), path(suffix), Rows(network), quant_format=form, per_channel=True, activation_type=u8, weight_type=s8)
         quantization.quantize_dynamic(path("_before"), path("_dynamic"))
         os.remove(path("_before"))
 

@@ -158,7 +158,9 @@ func fill(row []float32, v float32) {
 
 // room is scratch memory that is used again.
 type room struct {
-	v       []float32
+	v []float32
+	// panel is of a filter in 8 or 16 bits.
+	panel   []float32
 	offsets []int
 	chains  []chain
 	edges   []edge
@@ -185,6 +187,9 @@ func (r *room) of(n int) []float32 {
 func (r *room) release() {
 	if cap(r.v) > mostRoom {
 		r.v = nil
+	}
+	if cap(r.panel) > mostRoom {
+		r.panel = nil
 	}
 	r.tile, r.line, r.strip, r.turn = tile{}, line{}, strip{}, turn{}
 	rooms.Put(r)

@@ -164,6 +164,53 @@ func TestFilter(t *testing.T) {
 	sameByKernels(t, results)
 }
 
+// TestNarrow: filters in 8 and 16 bits have the bits of those of the floats that they are of.
+func TestNarrow(t *testing.T) {
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(11, 12))
+		for i := range 120 {
+			w := geometry(r)
+			out, taps := 1+r.IntN(90), w.taps()
+			n := out * w.Channels * taps
+			from, wide := Narrow{Scale: noise(r, out)}, make([]float32, n)
+			per := n / out
+			if i%2 == 0 {
+				from.Zero, from.Bytes = make([]float32, out), make([]int8, n)
+				for o := range from.Zero {
+					from.Zero[o] = float32(r.IntN(9) - 4)
+				}
+				for k := range from.Bytes {
+					from.Bytes[k] = int8(r.Uint32())
+					wide[k] = (float32(from.Bytes[k]) - from.Zero[k/per]) * from.Scale[k/per]
+				}
+			} else {
+				from.Halves, from.Precision = make([]uint16, n), []vector.Precision{vector.Half, vector.Brain}[i/2%2]
+				vector.Narrow(from.Precision, from.Halves, noise(r, n))
+				vector.Widen(from.Precision, wide, from.Halves)
+				if i%3 == 0 {
+					from.Scale = nil
+				}
+				for k := range wide {
+					if from.Scale != nil {
+						wide[k] *= from.Scale[k/per]
+					}
+				}
+			}
+			src, bias := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, out)
+			_, dst := guarded(w.Batch * w.Lines * w.Across * out)
+			want := make([]float32, len(dst))
+			end := ends(r, len(dst))
+			NewFilter(out, w.Channels, taps, wide, bias).Convolve(1, &w, want, src, end)
+			NewNarrow(out, w.Channels, taps, from, bias).Convolve(1+i%3, &w, dst, src, end)
+			for k, v := range want {
+				if dst[k] != v {
+					t.Fatalf("%+v, element %d: %v, want %v", w, k, dst[k], v)
+				}
+			}
+		}
+	})
+}
+
 func near(t *testing.T, w *Window, got float32, want float64) {
 	t.Helper()
 	if math.Abs(float64(got)-want) > 1e-4 {

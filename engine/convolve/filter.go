@@ -20,6 +20,8 @@ type Filter struct {
 	// later makes panels of the weights, once; nil where they are made.
 	later   *sync.Once
 	weights []float32
+	// narrow, where there is one, is what there is instead of panels.
+	narrow *narrow
 }
 
 // plainWidth is the width of panels where there are no kernels.
@@ -122,8 +124,14 @@ func FilterLen(out, depth int) int {
 	return panelsLen(out, depth+1)
 }
 
-// Len is how many elements the filter takes in memory.
-func (f *Filter) Len() int { return FilterLen(f.out, f.taps*f.in) }
+// Len is how many elements, or what takes as much, the filter takes in memory.
+func (f *Filter) Len() int {
+	if f.narrow == nil {
+		return FilterLen(f.out, f.taps*f.in)
+	}
+	// Biases, scales and zeros are floats.
+	return len(f.bias) + (len(f.narrow.bytes)+2*len(f.narrow.halves)+3)/4 + len(f.narrow.scale) + len(f.narrow.zero)
+}
 
 // tile is what a kernel is called with; the generator knows the offsets.
 type tile struct {
@@ -254,7 +262,8 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 		vecs, wide := f.vectors(height, q)
 		channels := min(wide*f.width, f.out-q*f.width)
 		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
-		t.b = pointer(f.panels, q*f.taps*f.in*f.width)
+		weights := f.floats(q, r)
+		t.start(weights)
 		left := f.ahead(&by, t, q+wide, height)
 		for i, c := range r.chains {
 			// The first has the bias and what is added, each other what was before it.
@@ -266,7 +275,7 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 			if i == len(r.chains)-1 {
 				part.Low, part.High = end.Low, end.High
 			}
-			t.b = pointer(f.panels, (q*f.taps*f.in+c.done)*f.width)
+			t.start(weights[c.done*f.width:])
 			t.deltas, t.taps, t.k, t.low, t.high = unsafe.Pointer(&at[c.run]), uintptr(c.runs), uintptr(c.k), part.Low, part.High
 			left = f.panel(left, &by, s.src[c.at:], t, dst, part, (s.image*w.Lines+s.line)*w.Across*f.out+q*f.width, min(f.out-q*f.width, f.width), height, vecs)
 		}
@@ -317,6 +326,9 @@ func tileRows(windows int, step uintptr) int {
 // vectors is how many vectors the tiles at panel q have, and how many panels those are.
 func (f *Filter) vectors(height, q int) (vecs, wide int) {
 	left := f.out - q*f.width
+	if f.narrow != nil {
+		left = min(left, f.width) // one panel is made floats at a time
+	}
 	if kernels == nil {
 		return 2, 1
 	}
@@ -336,7 +348,7 @@ func (f *Filter) vectors(height, q int) (vecs, wide int) {
 func (f *Filter) ahead(by *[3]dimension, t *tile, q, height int) uintptr {
 	size := f.taps * f.in * f.width
 	t.next, t.ns = t.b, 0
-	if q*f.width >= f.out {
+	if q*f.width >= f.out || f.narrow != nil {
 		return 0
 	}
 	const cacheLine = 64

@@ -12535,6 +12535,57 @@ channels:
 	VZEROUPPER
 	RET
 
+// func widen512(to *float32, from *int8, scale *float32, zero *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·widen512(SB), NOSPLIT, $0-40
+	MOVQ    to+0(FP), AX
+	MOVQ    from+8(FP), CX
+	MOVQ    scale+16(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	MOVQ    zero+24(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	MOVQ    rows+32(FP), DX
+
+row:
+	VPMOVSXBD (CX), Z4
+	VCVTDQ2PS Z4, Z4
+	VSUBPS    Z2, Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VMOVUPS   Z4, (AX)
+	VPMOVSXBD 16(CX), Z4
+	VCVTDQ2PS Z4, Z4
+	VSUBPS    Z3, Z4, Z4
+	VMULPS    Z1, Z4, Z4
+	VMOVUPS   Z4, 64(AX)
+	ADDQ      $+32, CX
+	ADDQ      $+128, AX
+	DECQ      DX
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func scale512(to *float32, scale *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·scale512(SB), NOSPLIT, $0-24
+	MOVQ    to+0(FP), AX
+	MOVQ    scale+8(FP), CX
+	VMOVUPS (CX), Z0
+	VMOVUPS 64(CX), Z1
+	MOVQ    rows+16(FP), CX
+
+row:
+	VMULPS  (AX), Z0, Z2
+	VMOVUPS Z2, (AX)
+	VMULPS  64(AX), Z1, Z2
+	VMOVUPS Z2, 64(AX)
+	ADDQ    $+128, AX
+	DECQ    CX
+	JNZ     row
+	VZEROUPPER
+	RET
+
 // func tile256r1v8(t *byte)
 // Requires: AVX, FMA3
 TEXT ·tile256r1v8(SB), NOSPLIT, $0-8
@@ -19670,6 +19721,57 @@ channels:
 	ADDQ         $0x10, CX
 	SUBQ         $0x04, 64(AX)
 	JGT          channels
+	VZEROUPPER
+	RET
+
+// func widen256(to *float32, from *int8, scale *float32, zero *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·widen256(SB), NOSPLIT, $0-40
+	MOVQ    to+0(FP), AX
+	MOVQ    from+8(FP), CX
+	MOVQ    scale+16(FP), DX
+	VMOVUPS (DX), Y0
+	VMOVUPS 32(DX), Y1
+	MOVQ    zero+24(FP), DX
+	VMOVUPS (DX), Y2
+	VMOVUPS 32(DX), Y3
+	MOVQ    rows+32(FP), DX
+
+row:
+	VPMOVSXBD (CX), Y4
+	VCVTDQ2PS Y4, Y4
+	VSUBPS    Y2, Y4, Y4
+	VMULPS    Y0, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	VPMOVSXBD 8(CX), Y4
+	VCVTDQ2PS Y4, Y4
+	VSUBPS    Y3, Y4, Y4
+	VMULPS    Y1, Y4, Y4
+	VMOVUPS   Y4, 32(AX)
+	ADDQ      $+16, CX
+	ADDQ      $+64, AX
+	DECQ      DX
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func scale256(to *float32, scale *float32, rows int)
+// Requires: AVX
+TEXT ·scale256(SB), NOSPLIT, $0-24
+	MOVQ    to+0(FP), AX
+	MOVQ    scale+8(FP), CX
+	VMOVUPS (CX), Y0
+	VMOVUPS 32(CX), Y1
+	MOVQ    rows+16(FP), CX
+
+row:
+	VMULPS  (AX), Y0, Y2
+	VMOVUPS Y2, (AX)
+	VMULPS  32(AX), Y1, Y2
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $+64, AX
+	DECQ    CX
+	JNZ     row
 	VZEROUPPER
 	RET
 

@@ -11,4 +11,7 @@ type machine struct {
 	slides *slideKernels
 	// enter and leave are the transformations of squares, weigh that of weights.
 	enter, leave, weigh func(*byte)
+	// widen makes floats of rows of a panel in 8 bits, scale multiplies those of one.
+	widen func(to *float32, from *int8, scale, zero *float32, rows int)
+	scale func(to, scale *float32, rows int)
 }

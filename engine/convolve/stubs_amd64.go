@@ -84,6 +84,10 @@ func leave512(s *byte)
 
 func weigh512(s *byte)
 
+func widen512(to *float32, from *int8, scale *float32, zero *float32, rows int)
+
+func scale512(to *float32, scale *float32, rows int)
+
 func tile256r1v8(t *byte)
 
 func tile256r2v4(t *byte)
@@ -129,3 +133,7 @@ func enter256(s *byte)
 func leave256(s *byte)
 
 func weigh256(s *byte)
+
+func widen256(to *float32, from *int8, scale *float32, zero *float32, rows int)
+
+func scale256(to *float32, scale *float32, rows int)

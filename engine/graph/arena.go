@@ -201,6 +201,8 @@ func small(d engine.DType, n int) bool {
 	switch d {
 	case engine.Float32, engine.Int64, engine.Int32, engine.Bool:
 		return n > 0 && n <= smallest
+	case engine.Uint8:
+		return n > 0 && n <= 4*smallest
 	}
 	return false
 }
@@ -215,6 +217,8 @@ func wipe(t *engine.Tensor) {
 		clear(engine.Data[int32](t))
 	case engine.Bool:
 		clear(engine.Data[bool](t))
+	case engine.Uint8:
+		clear(engine.Data[uint8](t))
 	}
 }
 

@@ -66,6 +66,7 @@ func fuse(p *Program) *Program {
 		f.activation(i)
 	}
 	octets(f)
+	f.narrowFilters()
 	f.rounding()
 	for i := range f.p.steps {
 		f.attention(i)
@@ -75,6 +76,7 @@ func fuse(p *Program) *Program {
 	for i := range f.p.steps {
 		f.convolution(i)
 		f.product(i)
+		f.recurrent(i)
 	}
 	f.widenRest()
 	f.deepConvolutions()
@@ -553,10 +555,13 @@ func (f *fuser) perChannel(slot, n, rank int, list bool) ([]float64, bool) {
 // convolution takes what follows a convolution into it.
 func (f *fuser) convolution(i int) {
 	s := &f.p.steps[i]
-	if !f.is(i, "Conv") || s.in[1] < 0 || f.p.constants[s.in[1]] == nil || f.p.types[s.in[1]] != engine.Float32 {
+	if !f.is(i, "Conv") && (s.narrow == nil || f.gone[i]) || s.in[1] < 0 {
 		return
 	}
-	weights := f.p.constants[s.in[1]]
+	weights := f.filterWeights(s)
+	if weights == nil {
+		return
+	}
 	shape := weights.Shape()
 	if len(shape) < 3 || shape[0] == 0 || weights.Len() == 0 {
 		return
@@ -607,6 +612,9 @@ func (f *fuser) convolution(i int) {
 // weight would be no number.
 func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out int) bool {
 	s := &f.p.steps[i]
+	if s.narrow != nil {
+		return f.weighNarrow(i, scales, bias, then, out)
+	}
 	old := f.p.constants[s.in[1]]
 	v := engine.Data[float32](old)
 	if !f.p.held.lay(4 * int64(len(v)+len(bias))) {

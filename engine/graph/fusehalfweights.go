@@ -11,8 +11,8 @@ import (
 // memory to speak of, and products with few rows are faster with floats.
 const leastHalves = 1 << 18
 
-// keepsHalves reports whether step i makes floats of a constant matrix in 16 bits that
-// only products multiply by. It is left to them; what they do not take is computed by
+// keepsHalves reports whether step i makes floats of a constant in 16 bits that only products
+// multiply by, or convolutions or recurrent nodes have as weights. It is left to them; what they do not take is computed by
 // widenRest.
 func (f *fuser) keepsHalves(i int) bool {
 	s := &f.p.steps[i]
@@ -20,7 +20,19 @@ func (f *fuser) keepsHalves(i int) bool {
 		return false
 	}
 	w := f.p.constants[s.in[0]]
-	if w == nil || !isHalf(w.DType()) || len(w.Shape()) != 2 || w.Len() < leastHalves || min(w.Shape()[0], w.Shape()[1]) < panelColumns/2 {
+	if w == nil || !isHalf(w.DType()) {
+		return false
+	}
+	if f.keepsFilters(s.out[0], w.Shape()) {
+		return true
+	}
+	if w.Len() < leastHalves {
+		return false
+	}
+	if len(w.Shape()) == 3 {
+		return f.keepsStack(s.out[0])
+	}
+	if len(w.Shape()) != 2 || min(w.Shape()[0], w.Shape()[1]) < panelColumns/2 {
 		return false
 	}
 	for _, r := range f.readers[s.out[0]] {
@@ -33,6 +45,20 @@ func (f *fuser) keepsHalves(i int) bool {
 		}
 	}
 	return len(f.readers[s.out[0]]) > 0
+}
+
+// keepsStack reports whether only recurrent nodes read a value, as their weights.
+func (f *fuser) keepsStack(slot int) bool {
+	for _, r := range f.readers[slot] {
+		n := &f.p.steps[r]
+		if f.gone[r] || !slices.Contains(n.in, slot) {
+			continue
+		}
+		if n.node.Domain != DomainONNX || gates[n.node.Op] == 0 || n.in[0] == slot || slices.Contains(n.in[3:], slot) || !quickNode(n.node, n.input(4) >= 0, n.input(7) >= 0) {
+			return false
+		}
+	}
+	return len(f.readers[slot]) > 0
 }
 
 // halfMatrix returns the step that makes a value from a constant matrix in 16 bits, or nil.

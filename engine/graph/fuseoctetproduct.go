@@ -3,6 +3,7 @@ package graph
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/qgemm"
@@ -37,9 +38,19 @@ func (e *octetEnd) round() {
 	e.low, e.high = min(max(e.low/e.to.Scale, least), most), max(min(e.high/e.to.Scale, most), least)
 }
 
-// finish is what engine/qgemm is given for a result over rows.
+// finishes are used again once a run has given them back.
+var finishes = sync.Pool{New: func() any { return new(qgemm.Finish) }}
+
+// finish is what engine/qgemm is given for a result over rows; done gives it back.
 func (e *octetEnd) finish() *qgemm.Finish {
-	return &qgemm.Finish{Whole: e.whole, Scale: e.scale, Shift: e.shift, Low: e.low, High: e.high, Zero: int32(e.to.Zero)}
+	f := finishes.Get().(*qgemm.Finish)
+	*f = qgemm.Finish{Whole: e.whole, Scale: e.scale, Shift: e.shift, Low: e.low, High: e.high, Zero: int32(e.to.Zero)}
+	return f
+}
+
+func done(f *qgemm.Finish) {
+	*f = qgemm.Finish{}
+	finishes.Put(f)
 }
 
 // octetOperand is a constant right operand with what its bytes stand for.
@@ -104,6 +115,42 @@ func (o *octeter) bias(slot, n, after int) []float32 {
 	return engine.Data[float32](t)
 }
 
+// wholeBias is a bias in 32 bits of the very steps of the sums, nil where it is something
+// else. It comes to the sums before they are scaled, as onnxruntime adds it.
+func (o *octeter) wholeBias(slot int, in float32, scale []float32) []int32 {
+	if slot < 0 || o.f.p.constants[slot] != nil {
+		return nil
+	}
+	i := o.f.p.producer[slot]
+	if i < 0 {
+		return nil
+	}
+	s := &o.f.p.steps[i]
+	if s.node.Op != "DequantizeLinear" || s.node.Domain != DomainONNX || !onlyAxis(s.node) || s.in[0] < 0 || s.in[1] < 0 {
+		return nil
+	}
+	v, steps := engine.Data[int32](constantData(o.f.p.constants[s.in[0]])), o.f.p.constants[s.in[1]]
+	if len(v) != len(scale) || steps == nil || steps.DType() != engine.Float32 {
+		return nil
+	}
+	if z := s.input(2); z >= 0 {
+		if zero := o.f.p.constants[z]; zero == nil || slices.ContainsFunc(engine.Data[int32](zero), func(z int32) bool { return z != 0 }) {
+			return nil
+		}
+	}
+	by := eachColumn(steps, len(v), true)
+	for j := range by {
+		const close = 1e-6 // they are rounded products
+		if want := float64(in) * float64(scale[j]); !(math.Abs(float64(by[j])-want) <= close*want) {
+			return nil
+		}
+	}
+	if by == nil {
+		return nil
+	}
+	return v
+}
+
 // weighed sets the scales of sums of bytes of a scale, and what the bias is.
 func (e *octetEnd) weighed(in float32, scale, bias []float32) {
 	e.scale, e.shift, e.whole = make([]float32, len(scale)), make([]float32, len(scale)), make([]int32, len(scale))
@@ -121,7 +168,7 @@ func (o *octeter) conv(i int) bool {
 		return false
 	}
 	w, ok := o.operand(s.in[1], 0)
-	if !ok {
+	if !ok || !o.fits(r.bytes, len(w.t.Shape())) {
 		return false
 	}
 	n := w.t.Shape()[0]
@@ -136,9 +183,14 @@ func (o *octeter) conv(i int) bool {
 		return false
 	}
 	e := octetEnd{}
-	from := o.needLast(r.bytes)
+	from := o.needLast(r.bytes, len(w.t.Shape()))
 	last := o.follow(i, &e, false)
-	e.weighed(r.scale.Scale, w.scale, bias)
+	if whole := o.wholeBias(s.input(2), r.scale.Scale, w.scale); whole != nil {
+		e.weighed(r.scale.Scale, w.scale, nil)
+		copy(e.whole, whole)
+	} else {
+		e.weighed(r.scale.Scale, w.scale, bias)
+	}
 	e.round()
 	o.convolve(s.node, f, &e, int32(r.scale.Zero), []int{from}, last)
 	return true
@@ -148,16 +200,20 @@ func (o *octeter) conv(i int) bool {
 func (o *octeter) convolve(n *Node, f *octetFilter, e *octetEnd, zero int32, in []int, last int) {
 	o.any = true
 	k := &octetConv{node: n, f: f, end: *e, zero: zero, shape: f.of.Shape()}
+	if len(in) == 1 {
+		k.end.whole = f.whole(zero, e.whole)
+	}
+	rank := len(k.shape)
 	if !e.bytes {
 		s := octetStep(n, k.run, in, []int{last})
-		s.givesLast = true
+		if rank < 5 {
+			s.givesLast = rank
+		}
 		o.emit(s)
 		o.there[last] = true
 		return
 	}
-	at := o.slot(engine.Uint8)
-	o.last[last] = at
-	o.emit(octetStep(n, k.run, in, []int{at}))
+	o.emit(octetStep(n, k.run, in, []int{o.lie(last, rank)}))
 }
 
 // linearConv is QLinearConv.
@@ -168,9 +224,9 @@ func (o *octeter) linearConv(s *step) bool {
 	if !ok || !ok2 || !o.octetsOf(s.in[0], s.in[2]) || !o.octetsOf(s.out[0], s.in[7]) || w == nil || o.f.p.constants[s.in[0]] != nil || o.f.p.constantOf(s.in[3]) == nil || o.f.p.constantOf(s.in[4]) == nil || o.f.p.constantOf(s.in[5]) == nil {
 		return false
 	}
-	n := w.Shape()[0]
+	n, rank := w.Shape()[0], len(w.Shape())
 	scales := eachColumn(o.f.p.constants[s.in[4]], n, true)
-	if scales == nil {
+	if scales == nil || !o.fits(s.in[0], rank) {
 		return false
 	}
 	e := octetEnd{bytes: true, to: to, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
@@ -187,7 +243,7 @@ func (o *octeter) linearConv(s *step) bool {
 		return false
 	}
 	e.round()
-	from := o.needLast(o.bytesOf(s.in[0]))
+	from := o.needLast(o.bytesOf(s.in[0]), rank)
 	o.convolve(s.node, f, &e, int32(scale.Zero), []int{from}, o.unsigned(s.out[0]))
 	return true
 }
@@ -292,13 +348,16 @@ func (o *octeter) biased(i, n, after int, bias []float32) (int, []float32) {
 
 // dynamic is DynamicQuantizeLinear, of which a convolution wants the channels last.
 func (o *octeter) dynamic(s *step) bool {
-	if len(s.out) < 3 || !o.wantsLast(s.out[0]) || o.f.p.typeOf(s.in[0]) != engine.Float32 {
+	rank := 0
+	if len(s.out) == 3 && o.f.p.typeOf(s.in[0]) == engine.Float32 {
+		rank = o.wantsLast(s.out[0])
+	}
+	if rank != 3 && rank != 4 {
 		return false
 	}
-	at := o.slot(engine.Uint8)
-	o.last[s.out[0]] = at
+	at := o.lie(s.out[0], rank)
 	t := *s
-	t.op, t.takesLast = functionOp, true
+	t.op, t.takesLast = functionOp, rank
 	t.in, t.out = []int{o.need(s.in[0])}, slices.Clone(s.out)
 	t.out[0] = at
 	o.emit(t)
@@ -320,7 +379,7 @@ func (o *octeter) scaled(i int) bool {
 		return false
 	}
 	image := s.node.Op == "ConvInteger"
-	if image && o.octetWeights(s, s.in[1]) == nil || !image && (len(w.Shape()) != 2 || w.Len() == 0) {
+	if image && (o.octetWeights(s, s.in[1]) == nil || !o.fits(s.in[0], len(w.Shape()))) || !image && (len(w.Shape()) != 2 || w.Len() == 0) {
 		return false
 	}
 	cast := o.f.only(s.out[0])
@@ -337,7 +396,7 @@ func (o *octeter) scaled(i int) bool {
 	}
 	n, axis := w.Shape()[len(w.Shape())-1], 0
 	if image {
-		n, axis = w.Shape()[0], 2
+		n, axis = w.Shape()[0], len(w.Shape())-2
 	}
 	m := &o.f.p.steps[o.f.p.producer[factor]]
 	x, scale := m.in[0], o.scales(m.in[1], n, axis)
@@ -367,7 +426,7 @@ func (o *octeter) scaled(i int) bool {
 	}
 	in := []int{-1, o.need(x)}
 	if in[0] = s.in[0]; image {
-		in[0] = o.needLast(in[0])
+		in[0] = o.needLast(in[0], len(w.Shape()))
 	} else {
 		in[0] = o.need(in[0])
 	}
@@ -446,11 +505,9 @@ func (o *octeter) pair(i int) bool {
 		k.low = e.low / e.to.Scale
 	}
 	o.any = true
-	if o.lies(a.bytes) && o.lies(b.bytes) {
-		at := o.slot(engine.Uint8)
-		in := []int{o.needLast(a.bytes), o.needLast(b.bytes)}
-		o.last[last] = at
-		o.emit(octetStep(s.node, k.run, in, []int{at}))
+	if rank := o.rank(a.bytes); rank > 0 && rank == o.rank(b.bytes) {
+		in := []int{o.needLast(a.bytes, rank), o.needLast(b.bytes, rank)}
+		o.emit(octetStep(s.node, k.run, in, []int{o.lie(last, rank)}))
 		return true
 	}
 	o.emit(octetStep(s.node, k.run, []int{o.need(a.bytes), o.need(b.bytes)}, []int{last}))
@@ -458,43 +515,74 @@ func (o *octeter) pair(i int) bool {
 	return true
 }
 
-// largest is a pool over bytes, or over what they stand for.
+// largest is a pool over bytes, over what they stand for, or over another function of them.
 func (o *octeter) largest(s *step) bool {
-	if len(s.out) != 1 {
+	if len(s.out) != 1 || o.there[s.in[0]] {
 		return false
 	}
-	b, r := s.in[0], rounded8{}
-	direct := o.f.p.typeOf(b) == engine.Uint8 && !o.there[b]
-	if !direct {
-		var ok bool
-		if r, ok = o.rounded[b]; !ok || o.there[b] {
+	b, pooled := s.in[0], s.out[0]
+	r, stands := o.rounded[b]
+	t := o.tables[b]
+	tabled := !stands && t != nil && t.floats != nil
+	switch {
+	case stands:
+		b = r.bytes
+	case tabled:
+		b = t.base
+	case o.f.p.typeOf(b) != engine.Uint8:
+		return false
+	}
+	rank := o.rank(b)
+	if rank == 0 || len(s.node.Attrs["kernel_shape"].Ints) != rank-2 {
+		return false
+	}
+	if stands || tabled {
+		pooled = o.slot(engine.Uint8)
+	}
+	from := o.needLast(b, rank)
+	if tabled {
+		order, values, ok := orderOf(t.floats)
+		if !ok {
 			return false
 		}
-		b = r.bytes
+		at := o.slot(engine.Uint8)
+		o.emit(octetStep(s.node, tableBytes(order), []int{from}, []int{at}))
+		from, o.tables[s.out[0]] = at, &octetTable{base: pooled, floats: values}
 	}
-	if !o.lies(b) || len(s.node.Attrs["kernel_shape"].Ints) != 2 {
-		return false
+	o.emit(octetStep(s.node, octetPool(s.node, rank), []int{from}, []int{o.lie(pooled, rank)}))
+	if o.any = true; stands {
+		o.floats(s.out[0], pooled, r.scale)
 	}
-	at := o.slot(engine.Uint8)
-	o.emit(octetStep(s.node, octetPool(s.node), []int{o.needLast(b)}, []int{at}))
-	o.any = true
-	if direct {
-		o.last[s.out[0]] = at
-		return true
-	}
-	pooled := o.slot(engine.Uint8)
-	o.last[pooled] = at
-	o.floats(s.out[0], pooled, r.scale)
 	return true
+}
+
+// orderOf gives a byte for each of 256 numbers, the larger the larger they are, and the
+// numbers that those bytes stand for; ok is false where some are none.
+func orderOf(floats []float32) (order []uint8, values []float32, ok bool) {
+	values = slices.Clone(floats)
+	slices.Sort(values)
+	if values[0] != values[0] { // sorted before all others
+		return nil, nil, false
+	}
+	values = slices.Compact(values)
+	for _, v := range floats {
+		i, _ := slices.BinarySearch(values, v)
+		order = append(order, uint8(i))
+	}
+	for len(values) < len(floats) {
+		values = append(values, values[len(values)-1])
+	}
+	return order, values, true
 }
 
 // means is the mean over whole images.
 func (o *octeter) means(s *step) bool {
 	r, ok := o.rounded[s.in[0]]
-	if !ok || o.there[s.in[0]] || !o.lies(r.bytes) || len(s.out) != 1 {
+	rank := o.rank(r.bytes)
+	if !ok || o.there[s.in[0]] || rank == 0 || len(s.out) != 1 {
 		return false
 	}
-	o.emit(octetStep(s.node, octetMeans(r.scale), []int{o.needLast(r.bytes)}, []int{s.out[0]}))
+	o.emit(octetStep(s.node, octetMeans(r.scale, rank), []int{o.needLast(r.bytes, rank)}, []int{s.out[0]}))
 	o.there[s.out[0]], o.any = true, true
 	return true
 }

@@ -29,8 +29,9 @@ type octeter struct {
 	rounded map[int]rounded8
 	// tables are values that are made of one of bytes.
 	tables map[int]*octetTable
-	// last are where values of bytes lie with their channels last.
-	last map[int]int
+	// last are where values of bytes lie with their channels last, ranks how many dimensions
+	// those have in the file.
+	last, ranks map[int]int
 	// flipped are, of values of signed bytes, those of unsigned ones, which are 128 more.
 	flipped map[int]int
 	// any says that something was rewritten.
@@ -65,7 +66,7 @@ func octets(f *fuser) {
 	}) {
 		return
 	}
-	o := &octeter{f: f, taken: slices.Clone(f.gone), there: make([]bool, len(f.p.names)), rounded: map[int]rounded8{}, tables: map[int]*octetTable{}, last: map[int]int{}, flipped: map[int]int{}}
+	o := &octeter{f: f, taken: slices.Clone(f.gone), there: make([]bool, len(f.p.names)), rounded: map[int]rounded8{}, tables: map[int]*octetTable{}, last: map[int]int{}, ranks: map[int]int{}, flipped: map[int]int{}}
 	for slot, by := range f.p.producer {
 		o.there[slot] = by < 0 || f.p.constants[slot] != nil
 	}
@@ -228,14 +229,15 @@ func (o *octeter) own(slot int) int {
 	case flipped:
 		o.emit(octetStep(n, flip, []int{o.need(u)}, []int{slot}))
 	case t == nil:
-		o.emit(octetStep(n, octetsFirst, []int{o.last[slot]}, []int{slot}))
-	case t.floats == nil && o.lies(slot):
-		o.emit(octetStep(n, octetsFirst, []int{o.needLast(slot)}, []int{slot}))
+		o.emit(octetStep(n, octetsFirst(o.rank(slot)), []int{o.last[slot]}, []int{slot}))
+	case t.floats == nil && o.rank(slot) > 0:
+		o.emit(octetStep(n, octetsFirst(o.rank(slot)), []int{o.needLast(slot, o.rank(slot))}, []int{slot}))
 	case t.floats == nil:
 		o.emit(octetStep(n, tableBytes(t.bytes), []int{o.need(t.base)}, []int{slot}))
-	case o.lies(t.base):
-		s := octetStep(n, o.toFloats(slot, 4), []int{o.needLast(t.base)}, []int{slot})
-		s.givesLast, s.widens = true, o.widens(slot)
+	case o.rank(t.base) == 3 || o.rank(t.base) == 4:
+		rank := o.rank(t.base)
+		s := octetStep(n, o.toFloats(slot, 4), []int{o.needLast(t.base, rank)}, []int{slot})
+		s.givesLast, s.widens = rank, o.widens(slot)
 		o.emit(s)
 	default:
 		s := octetStep(n, o.toFloats(slot, 0), []int{o.need(t.base)}, []int{slot})
@@ -264,33 +266,47 @@ func (o *octeter) toFloats(slot, rank int) Kernel {
 	return tableFloats(o.tables[slot].floats, rank)
 }
 
-// lies reports whether a value of bytes is, or is made of one that is, with its channels
-// last.
-func (o *octeter) lies(slot int) bool {
+// rank is how many dimensions a value of bytes has in the file that lies, or is made of one
+// that does, with its channels last; 0 where none does.
+func (o *octeter) rank(slot int) int {
 	if _, ok := o.last[slot]; ok {
-		return true
+		return o.ranks[slot]
 	}
-	t := o.tables[slot]
-	return t != nil && o.lies(t.base)
+	if t := o.tables[slot]; t != nil {
+		return o.rank(t.base)
+	}
+	return 0
 }
 
-// needLast returns where a value of bytes lies with its channels last.
-func (o *octeter) needLast(slot int) int {
+// lie has a value of so many dimensions lie with its channels last in a slot of its own,
+// which is returned.
+func (o *octeter) lie(slot, rank int) int {
+	at := o.slot(engine.Uint8)
+	o.last[slot], o.ranks[slot] = at, rank
+	return at
+}
+
+// fits reports whether a value may have so many dimensions.
+func (o *octeter) fits(slot, rank int) bool {
+	known := o.rank(slot)
+	return known == 0 || known == rank
+}
+
+// needLast returns where a value of bytes, which fits, lies with its channels last.
+func (o *octeter) needLast(slot, rank int) int {
 	if at, ok := o.last[slot]; ok {
 		return at
 	}
 	t := o.tables[slot]
 	switch {
 	case t != nil && bytes.Equal(t.bytes, allOctets):
-		o.last[slot] = o.needLast(t.base)
+		o.last[slot], o.ranks[slot] = o.needLast(t.base, rank), rank
 	case t != nil && !o.there[slot]:
-		from := o.needLast(t.base)
-		o.last[slot] = o.slot(engine.Uint8)
-		o.emit(octetStep(o.node(slot), tableBytes(t.bytes), []int{from}, []int{o.last[slot]}))
+		from := o.needLast(t.base, rank)
+		o.emit(octetStep(o.node(slot), tableBytes(t.bytes), []int{from}, []int{o.lie(slot, rank)}))
 	default:
 		from := o.need(slot)
-		o.last[slot] = o.slot(engine.Uint8)
-		o.emit(octetStep(o.node(slot), octetsLast, []int{from}, []int{o.last[slot]}))
+		o.emit(octetStep(o.node(slot), octetsLast(rank), []int{from}, []int{o.lie(slot, rank)}))
 	}
 	return o.last[slot]
 }
@@ -526,38 +542,52 @@ func (o *octeter) quantise(i int) bool {
 		return true
 	}
 	from, out := o.need(s.in[0]), o.unsigned(s.out[0])
-	if !o.wantsLast(s.out[0]) {
+	rank := o.wantsLast(s.out[0])
+	if rank != 3 && rank != 4 {
 		t := octetStep(s.node, roundOctets(scale), []int{from}, []int{out})
 		t.rounds = scale
 		o.emit(t)
 		o.there[out] = true
 		return true
 	}
-	at := o.slot(engine.Uint8)
-	o.last[out] = at
-	t := octetStep(s.node, roundOctets(scale), []int{from}, []int{at})
-	t.takesLast, t.rounds = true, scale
+	t := octetStep(s.node, roundOctets(scale), []int{from}, []int{o.lie(out, rank)})
+	t.takesLast, t.rounds = rank, scale
 	o.emit(t)
 	return true
 }
 
-// wantsLast reports whether a convolution reads the bytes, or what they stand for.
-func (o *octeter) wantsLast(slot int) bool {
-	return slices.ContainsFunc(o.f.readers[slot], func(r int) bool {
-		s := &o.f.p.steps[r]
+// wantsLast is how many dimensions a convolution takes the bytes for, or what they stand
+// for, that reads them; 0 where none does.
+func (o *octeter) wantsLast(slot int) int {
+	for _, r := range o.f.readers[slot] {
+		s, w := &o.f.p.steps[r], (*engine.Tensor)(nil)
 		switch s.node.Op {
 		case "DequantizeLinear":
-			return len(s.out) == 1 && s.out[0] >= 0 && slices.ContainsFunc(o.f.readers[s.out[0]], func(r int) bool {
-				c := &o.f.p.steps[r]
-				return c.node.Op == "Conv" && o.octetWeights(c, c.input(1)) != nil
-			})
+			if len(s.out) == 1 && s.out[0] >= 0 {
+				w = o.convolvedBy(s.out[0])
+			}
 		case "ConvInteger":
-			return o.octetWeights(s, s.input(1)) != nil
+			w = o.octetWeights(s, s.input(1))
 		case "QLinearConv":
-			return o.octetWeights(s, s.input(3)) != nil
+			w = o.octetWeights(s, s.input(3))
 		}
-		return false
-	})
+		if w != nil {
+			return len(w.Shape())
+		}
+	}
+	return 0
+}
+
+// convolvedBy are the weights that a value of floats is convolved with, or nil.
+func (o *octeter) convolvedBy(slot int) *engine.Tensor {
+	for _, r := range o.f.readers[slot] {
+		if c := &o.f.p.steps[r]; c.node.Op == "Conv" {
+			if w := o.octetWeights(c, c.input(1)); w != nil {
+				return w
+			}
+		}
+	}
+	return nil
 }
 
 // octetWeights are the constant bytes of a convolution of images that engine/qgemm has,
@@ -577,7 +607,7 @@ func (o *octeter) octetWeights(s *step, slot int) *engine.Tensor {
 	if w == nil || !isOctet(w.DType()) {
 		return nil
 	}
-	if _, ok := octetGroups(s.node, w.Shape()); !ok {
+	if _, ok := octetShape(s.node, w.Shape()); !ok {
 		return nil
 	}
 	return w

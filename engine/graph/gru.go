@@ -6,56 +6,6 @@ import (
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
-// quickGRU reports whether a node is a GRU over float32 as nearly all are: with the usual
-// functions, of the whole of every row and without clipping.
-func quickGRU(n *Node, in []*engine.Tensor) bool {
-	if n.Op != "GRU" || arg(in, 4) != nil {
-		return false
-	}
-	for _, t := range in {
-		if t != nil && t.DType() != engine.Float32 {
-			return false
-		}
-	}
-	_, clips := n.Attrs["clip"]
-	return !clips && n.Attrs["layout"].Int == 0 && len(n.Attrs["activations"].Strings) == 0
-}
-
-// gruWeights are a node's weights where they are constants: laid out once, for each
-// direction. A nil one is none.
-type gruWeights struct {
-	w, r *engine.Tensor
-	// panels are of each direction: the input's, and the state's of the gates and of the
-	// candidate.
-	panels [][3]*blas.Packed[float32]
-}
-
-// gruWeightsOf lays out what a GRU node multiplies by.
-func gruWeightsOf(b *builder) *gruWeights {
-	if b.node.Op != "GRU" || b.constants[1] == nil || b.constants[2] == nil {
-		return nil
-	}
-	g := &gruWeights{w: b.constants[1], r: b.constants[2]}
-	ws, rs := g.w.Shape(), g.r.Shape()
-	if g.w.DType() != engine.Float32 || g.r.DType() != engine.Float32 || len(ws) != 3 || len(rs) != 3 || g.w.Len() == 0 || g.r.Len() == 0 {
-		return nil
-	}
-	n, inputs := rs[2], ws[2]
-	if ws[0] != rs[0] || ws[1] != 3*n || rs[1] != 3*n {
-		return nil // refused when it is run
-	}
-	if !b.held.lay(int64(ws[0]) * (packedBytes(inputs, 3*n, engine.Float32) + packedBytes(n, 2*n, engine.Float32) + packedBytes(n, n, engine.Float32))) {
-		return nil
-	}
-	for d := range ws[0] {
-		w, r := engine.Data[float32](g.w)[d*3*n*inputs:][:3*n*inputs], engine.Data[float32](g.r)[d*3*n*n:][:3*n*n]
-		g.panels = append(g.panels, [3]*blas.Packed[float32]{
-			blas.Pack(true, inputs, 3*n, w, inputs), blas.Pack(true, n, 2*n, r[:2*n*n], n), blas.Pack(true, n, n, r[2*n*n:], n),
-		})
-	}
-	return g
-}
-
 // gru is one direction of such a node, for all rows at once.
 type gru struct {
 	*Recurrent
@@ -81,8 +31,8 @@ func (g *gru) add(i int, beta float32, c, a []float32, rows, width, depth int) {
 	scaledMatmul(g.threads, beta, c, a, g.weights[i], rows, width, depth, false, true)
 }
 
-func runGRU(x *Exec, n *Node, weights *gruWeights, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	r, err := recurrentShape(n, in)
+func runGRU(x *Exec, n *Node, weights *recurrentWeights, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	r, err := recurrentShape(n, in, weights != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -105,11 +55,10 @@ func runGRU(x *Exec, n *Node, weights *gruWeights, in []*engine.Tensor) ([]*engi
 	for d := range r.Directions {
 		state := room[rows*3*size:]
 		g := &gru{Recurrent: r, threads: x.threads, sums: room[:rows*3*size], h: h[d*part:][:part], state: state[:2*part], inner: state[2*part:]}
-		g.weights[0] = engine.Data[float32](in[1])[d*3*size*r.Inputs:][:3*size*r.Inputs]
-		rec := engine.Data[float32](in[2])[d*3*size*size:][:3*size*size]
-		g.weights[1], g.weights[2] = rec[:2*size*size], rec[2*size*size:]
-		if weights != nil && weights.w == in[1] && weights.r == in[2] {
-			g.packed = weights.panels[d]
+		if g.packed = weights.of(in[1], in[2], d); g.packed[0] == nil {
+			g.weights[0] = engine.Data[float32](in[1])[d*3*size*r.Inputs:][:3*size*r.Inputs]
+			rec := engine.Data[float32](in[2])[d*3*size*size:][:3*size*size]
+			g.weights[1], g.weights[2] = rec[:2*size*size], rec[2*size*size:]
 		}
 		g.begin(arg(in, 3), d)
 		g.add(0, 1, g.sums, engine.Data[float32](in[0]), rows, 3*size, r.Inputs)

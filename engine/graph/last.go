@@ -49,6 +49,11 @@ func channelsLast(f *fuser) {
 			l.room += mostPadded * c.Len()
 		}
 	}
+	for i := range f.p.steps {
+		if w := f.p.steps[i].narrow; w != nil && !f.gone[i] {
+			l.room += mostPadded * int(tensorBytes(w.t)/4)
+		}
+	}
 	// Of what a model may hold a part is left for copies of weights and their images.
 	const share = 16
 	l.room = int(min(int64(l.room), f.p.held.left()/share))
@@ -64,7 +69,7 @@ func channelsLast(f *fuser) {
 				l.readers[slot]++
 			}
 		}
-		live = live || l.suits(&f.p.steps[i]) || f.p.steps[i].takesLast || f.p.steps[i].givesLast
+		live = live || l.suits(&f.p.steps[i]) || f.p.steps[i].takesLast > 0 || f.p.steps[i].givesLast > 0
 	}
 	if !live {
 		return
@@ -102,8 +107,8 @@ func (l *laster) suits(s *step) bool {
 	if n.Domain != DomainONNX || n.Op != "Conv" && n.Op != "ConvTranspose" || len(s.in) < 2 || s.in[0] < 0 || s.in[1] < 0 || s.out[0] < 0 || l.f.p.types[s.in[0]] != engine.Float32 {
 		return false
 	}
-	w := l.f.p.constants[s.in[1]]
-	if w == nil || w.DType() != engine.Float32 || w.Len() == 0 || !l.fits(s.in[0], len(w.Shape())) {
+	w := l.f.filterWeights(s)
+	if w == nil || w.Len() == 0 || !l.fits(s.in[0], len(w.Shape())) {
 		return false
 	}
 	shape := w.Shape()
@@ -114,7 +119,7 @@ func (l *laster) suits(s *step) bool {
 	if b := l.bias(s); len(s.in) > 2 && s.in[2] >= 0 && len(b) != out {
 		return false
 	}
-	if convolve.FilterLen(out, w.Len()/out) > l.room {
+	if filterLen(s, w, out) > l.room {
 		return false
 	}
 	groups := int64(1)
@@ -323,7 +328,7 @@ func (l *laster) add(s *step, rank int, kernel Kernel, in ...int) {
 // step adds s in the new layout; it reports false where s is not known there, or has
 // nothing to do with it.
 func (l *laster) step(s *step) bool {
-	if s.takesLast || s.givesLast {
+	if s.takesLast > 0 || s.givesLast > 0 {
 		l.octets(s)
 		return true
 	}
@@ -395,14 +400,14 @@ func (l *laster) octets(s *step) {
 	in := slices.Clone(s.in)
 	for i, slot := range s.in {
 		switch {
-		case i == 0 && s.takesLast:
-			in[0] = l.of(slot, s.node, 4)
+		case i == 0 && s.takesLast > 0:
+			in[0] = l.of(slot, s.node, s.takesLast)
 		case slot >= 0:
 			l.first(slot)
 		}
 	}
-	if s.givesLast {
-		l.add(s, 4, s.kernel, in...)
+	if s.givesLast > 0 {
+		l.add(s, s.givesLast, s.kernel, in...)
 		return
 	}
 	l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: s.kernel, in: in, out: s.out})
@@ -675,7 +680,7 @@ func (c *convolution) join(l *laster, slot int) bool {
 }
 
 func (l *laster) convolution(s *step) {
-	w := l.f.p.constants[s.in[1]]
+	w := l.f.filterWeights(s)
 	rank, shape, weights := len(w.Shape()), w.Shape(), engine.Data[float32](w)
 	if rank == 3 {
 		shape = []int{shape[0], shape[1], 1, shape[2]}
@@ -683,6 +688,9 @@ func (l *laster) convolution(s *step) {
 	taps := shape[2] * shape[3]
 	c := &convolution{node: wide(s.node, rank), shape: shape, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
 	switch groups := s.node.Attrs["group"].Int; {
+	case s.narrow != nil:
+		n := s.narrow
+		c.filter = convolve.NewNarrow(shape[0], shape[1], taps, convolve.Narrow{Bytes: n.bytes, Halves: n.halves, Precision: n.precision, Scale: n.scale, Zero: n.zero}, l.bias(s))
 	case s.node.Op == "ConvTranspose":
 		c.filter = transposedFilter(shape, weights, l.bias(s))
 	case groups > 1:

@@ -258,6 +258,9 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 	case c.each != nil:
 		scratch = c.each.Scratch(threads, w)
 	}
+	if c.filter != nil {
+		scratch += c.filter.Room(threads)
+	}
 	if err := x.reserve(engine.Float32, scratch); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
@@ -9,60 +10,13 @@ import (
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
-// quickLSTM reports whether a node is an LSTM over float32 as nearly all are: with the
-// usual functions, of the whole of every row, no clipping and no peepholes.
-func quickLSTM(n *Node, in []*engine.Tensor) bool {
-	if n.Op != "LSTM" || arg(in, 4) != nil || arg(in, 7) != nil {
-		return false
-	}
-	for _, t := range in {
-		if t != nil && t.DType() != engine.Float32 {
-			return false
-		}
-	}
-	_, clips := n.Attrs["clip"]
-	return !clips && n.Attrs["input_forget"].Int == 0 && n.Attrs["layout"].Int == 0 && len(n.Attrs["activations"].Strings) == 0
-}
-
-// lstmWeights are a node's weights where they are constants: laid out once, for each
-// direction. A nil one is none.
-type lstmWeights struct {
-	w, r       *engine.Tensor
-	inputs     []*blas.Packed[float32]
-	recurrents []*blas.Packed[float32]
-}
-
-// lstmWeightsOf lays out what an LSTM node multiplies by.
-func lstmWeightsOf(b *builder) *lstmWeights {
-	if b.node.Op != "LSTM" && b.node.Op != OpQuantisedLSTM || b.constants[1] == nil || b.constants[2] == nil {
-		return nil
-	}
-	l := &lstmWeights{w: b.constants[1], r: b.constants[2]}
-	for _, m := range []struct {
-		t  *engine.Tensor
-		to *[]*blas.Packed[float32]
-	}{{l.w, &l.inputs}, {l.r, &l.recurrents}} {
-		shape := m.t.Shape()
-		if m.t.DType() != engine.Float32 || len(shape) != 3 || m.t.Len() == 0 {
-			return nil
-		}
-		if !b.held.lay(int64(shape[0]) * packedBytes(shape[2], shape[1], engine.Float32)) {
-			return nil
-		}
-		for d := range shape[0] {
-			*m.to = append(*m.to, blas.Pack(true, shape[2], shape[1], engine.Data[float32](m.t)[d*shape[1]*shape[2]:][:shape[1]*shape[2]], shape[2]))
-		}
-	}
-	return l
-}
-
 // lstm is one direction of such a node, for all rows at once.
 type lstm struct {
 	*Recurrent
 	threads int
 	// weights are of a gate's input, or of the state before; packed are those laid out.
 	weights [2][]float32
-	packed  [2]*blas.Packed[float32]
+	packed  [3]*blas.Packed[float32]
 	// sums has for each step and row those of the gates input, output, forget and cell;
 	// h and c are the state of all rows.
 	sums, h, c []float32
@@ -83,8 +37,8 @@ func (l *lstm) add(i int, c, a []float32, rows, width, depth int) {
 
 // runLSTM runs a quick LSTM; where it is quantised its state is rounded to 8 bits before
 // each product.
-func runLSTM(x *Exec, n *Node, weights *lstmWeights, quantised bool, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	r, err := recurrentShape(n, in)
+func runLSTM(x *Exec, n *Node, weights *recurrentWeights, quantised bool, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	r, err := recurrentShape(n, in, weights != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -123,12 +77,11 @@ func runLSTM(x *Exec, n *Node, weights *lstmWeights, quantised bool, in []*engin
 	}
 	for d := range r.Directions {
 		l := &lstm{Recurrent: r, threads: x.threads, sums: sums, h: h[d*part:][:part], c: c[d*part:][:part], octets: octets, near: near}
-		l.weights[0] = engine.Data[float32](in[1])[d*width*r.Inputs:][:width*r.Inputs]
-		l.weights[1] = engine.Data[float32](in[2])[d*width*r.Hidden:][:width*r.Hidden]
-		if weights != nil && weights.w == in[1] && weights.r == in[2] {
-			l.packed = [2]*blas.Packed[float32]{weights.inputs[d], weights.recurrents[d]}
+		if l.packed = weights.of(in[1], in[2], d); l.packed[0] == nil {
+			l.weights[0] = engine.Data[float32](in[1])[d*width*r.Inputs:][:width*r.Inputs]
+			l.weights[1] = engine.Data[float32](in[2])[d*width*r.Hidden:][:width*r.Hidden]
 		}
-		l.begin(arg(in, 3), d)
+		beginSums(l.sums, arg(in, 3), d, width)
 		l.add(0, sums, engine.Data[float32](in[0]), rows, width, r.Inputs)
 		for k := range r.Steps {
 			if x.ctx != nil && x.ctx.Err() != nil {
@@ -140,19 +93,6 @@ func runLSTM(x *Exec, n *Node, weights *lstmWeights, quantised bool, in []*engin
 		}
 	}
 	return []*engine.Tensor{all, last, cell}, nil
-}
-
-// begin sets the sums to both biases of direction d.
-func (l *lstm) begin(t *engine.Tensor, d int) {
-	width := 4 * l.Hidden
-	if t == nil {
-		clear(l.sums)
-		return
-	}
-	bias := engine.Data[float32](t)[d*2*width:][:2*width]
-	for at := 0; at < len(l.sums); at += width {
-		vector.Binary(vector.Add, l.sums[at:at+width], bias[:width], bias[width:])
-	}
 }
 
 // step goes from one state to the next.
@@ -171,10 +111,58 @@ func (l *lstm) step(gates []float32) {
 	}
 }
 
-// OpQuantisedLSTM is an LSTM whose weights are multiplied by its state in 8 bits, as
-// onnxruntime's quantiser has it. Its input is the caller's to round; its attributes are
-// hidden_size and direction.
+// OpQuantisedLSTM is an LSTM whose weights, of 8 bits, are multiplied by its state in 8 bits,
+// as onnxruntime's quantiser has it. Its input is the caller's to round; its attributes are
+// hidden_size and direction. Behind an LSTM's inputs, of which the weights are
+// [directions, depth, rows], it has the scale and the zero point of the input's weights and
+// those of the state's: one a direction, or one a row of each.
 const OpQuantisedLSTM = "QuantisedLSTM"
+
+// quantisedInputs is how many inputs a QuantisedLSTM has.
+const quantisedInputs = 12
+
+// quantisedStack reads weights in 8 bits with their scales.
+func quantisedStack(n *Node, t, scale, zero *engine.Tensor) (*rowStack, error) {
+	w := narrowed{t: t}
+	if len(t.Shape()) != 3 || !isOctet(t.DType()) || scale.DType() != engine.Float32 || scale.Len() != zero.Len() {
+		return nil, n.corrupt("weights of %s %v with scales of %s %v", t.DType(), t.Shape(), scale.DType(), scale.Shape())
+	}
+	flat, err := scale.Reshape(scale.Len())
+	if err != nil {
+		return nil, err
+	}
+	axis := 0
+	if scale.Len() != t.Shape()[0] { // of each row, which is no axis
+		axis = -1
+	}
+	ok := w.of(flat, zero, max(axis, 0)) || axis < 0
+	w.axis = axis
+	m, fits := newStack(w, true)
+	if !ok || !fits {
+		return nil, n.corrupt("weights of %s %v with scales of %v", t.DType(), t.Shape(), scale.Shape())
+	}
+	return m, nil
+}
+
+// quantisedWeights lays out those of a node, nil where lay does not.
+func quantisedWeights(n *Node, h *held, in []*engine.Tensor) (*recurrentWeights, error) {
+	var stacks [2]*rowStack
+	for i := range stacks {
+		scale, zero := in[8+2*i], in[9+2*i]
+		if in[1+i] == nil || scale == nil || zero == nil {
+			return nil, n.corrupt("weights without scales")
+		}
+		var err error
+		if stacks[i], err = quantisedStack(n, in[1+i], scale, zero); err != nil {
+			return nil, err
+		}
+	}
+	r := &recurrentWeights{w: in[1], r: in[2]}
+	if !r.lay("LSTM", h, stacks) {
+		return nil, nil
+	}
+	return r, nil
+}
 
 func buildQuantisedLSTM(b *builder) (Kernel, error) {
 	own := *b.node
@@ -184,15 +172,50 @@ func buildQuantisedLSTM(b *builder) (Kernel, error) {
 	if _, err := readRecurrent(&own); err != nil {
 		return nil, err
 	}
-	weights := lstmWeightsOf(b)
-	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if !quickLSTM(&own, in) {
-			return nil, fmt.Errorf("an LSTM with weights of 8 bits over %s, or with lengths or peepholes", in[0].DType())
+	if len(b.constants) != quantisedInputs {
+		return nil, b.node.corrupt("%d inputs, of %d", len(b.constants), quantisedInputs)
+	}
+	var laid *recurrentWeights
+	if constant := slices.Concat(b.constants[1:3], b.constants[8:quantisedInputs]); !slices.Contains(constant, nil) {
+		var err error
+		if laid, err = quantisedWeights(b.node, b.held, b.constants); err != nil {
+			return nil, err
 		}
-		return runLSTM(x, &own, weights, true, in)
+	}
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		for i, t := range in[:8] {
+			if t != nil && i != 1 && i != 2 && (t.DType() != engine.Float32 || i == 4 || i == 7) {
+				return nil, fmt.Errorf("an LSTM with weights of 8 bits over %s, or with lengths or peepholes", in[0].DType())
+			}
+		}
+		weights := laid
+		if weights == nil {
+			if err := x.reserve(engine.Int8, 2*(in[1].Len()+in[2].Len())); err != nil {
+				return nil, err
+			}
+			var err error
+			if weights, err = quantisedWeights(b.node, nil, in); err != nil {
+				return nil, err
+			}
+			if weights == nil {
+				return nil, misfit("weights %v and %v", in[1].Shape(), in[2].Shape())
+			}
+		}
+		// An LSTM's weights lie the other way round.
+		turned := slices.Clone(in[:8])
+		for i := 1; i <= 2; i++ {
+			s := in[i].Shape()
+			var err error
+			if turned[i], err = in[i].Reshape(s[0], s[2], s[1]); err != nil {
+				return nil, err
+			}
+		}
+		given := *weights
+		given.w, given.r = turned[1], turned[2]
+		return given.run(x, &own, true, turned)
 	}, nil
 }
 
 func init() {
-	register(DomainLocal, map[string]opDef{OpQuantisedLSTM: {since: 1, minIn: 3, maxIn: 8, maxOut: 3, accept: floatTypes, build: buildQuantisedLSTM}})
+	register(DomainLocal, map[string]opDef{OpQuantisedLSTM: {since: 1, minIn: 3, maxIn: quantisedInputs, maxOut: 3, build: buildQuantisedLSTM}})
 }

@@ -2,71 +2,61 @@ package graph
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/pellucid/pellucid/engine"
-	"github.com/pellucid/pellucid/engine/convolve"
 	"github.com/pellucid/pellucid/engine/qgemm"
 )
 
 // octetFilter is the weights of a convolution of bytes that were laid out.
 type octetFilter struct {
 	of     *engine.Tensor
+	shape  qgemm.Shape
 	filter *qgemm.Filter
-	// zeros are those of the weights' channels, nil where they are 0, or part of the filter.
-	zeros []int32
-	// dilations and each are what else the layout depends on.
-	dilations []int
-	each      bool
-	// per is how many elements a window has.
-	per int
 }
 
-// octetGroups reports whether engine/qgemm has convolutions of these weights: all
-// channels together, or each by itself.
-func octetGroups(n *Node, shape []int) (each, ok bool) {
-	groups := int64(1)
+// octetShape is the form of weights that engine/qgemm has convolutions of: over lines, images
+// and volumes.
+func octetShape(n *Node, shape []int) (s qgemm.Shape, ok bool) {
+	groups := 1
 	if a, has := n.Attrs["group"]; has {
-		groups = a.Int
+		groups = int(a.Int)
 	}
-	each = groups > 1
-	return each, len(shape) == 4 && volume(shape) > 0 && (!each || groups == int64(shape[0]) && shape[1] == 1)
+	if len(shape) < 3 || len(shape) > 5 || volume(shape) == 0 || groups < 1 || shape[0]%groups != 0 {
+		return s, false
+	}
+	w, err := windowAttrs(n, len(shape)-2)
+	if err != nil {
+		return s, false
+	}
+	return qgemm.Shape{Out: shape[0], Inner: shape[1], Groups: groups, Kernel: threeOf(shape[2:], 1), Dilations: threeOf(w.dilations, 1)}, true
+}
+
+// threeOf is a list of up to three dimensions as one of three.
+func threeOf(v []int, first int) [3]int {
+	of := [3]int{first, first, first}
+	copy(of[3-len(v):], v)
+	return of
 }
 
 // newOctetFilter lays weights out, less their zero points. It is nil where engine/qgemm has
 // no such convolution.
 func newOctetFilter(n *Node, t, zero *engine.Tensor) (*octetFilter, error) {
-	shape := t.Shape()
-	each, ok := octetGroups(n, shape)
+	shape, ok := octetShape(n, t.Shape())
 	if !ok || !isOctet(t.DType()) {
 		return nil, nil
 	}
-	w, err := windowAttrs(n, 2)
+	v, shift := signedOctets(t)
+	zeros, err := zerosOf(zero, shape.Out, shift)
 	if err != nil {
 		return nil, err
 	}
-	v, shift := signedOctets(t)
-	f := &octetFilter{of: t, dilations: w.dilations, each: each, per: shape[1] * shape[2] * shape[3]}
-	if f.zeros, err = zerosOf(zero, shape[0], shift); err != nil {
-		return nil, err
-	}
-	if each {
-		f.filter, f.zeros = qgemm.NewEach(shape[0], [2]int(shape[2:]), v, f.zeros), nil
-	} else {
-		f.filter = qgemm.NewFilter(shape[0], shape[1], [2]int(shape[2:]), [2]int(w.dilations), v)
-	}
-	return f, nil
-}
-
-// filterBytes is what newOctetFilter lays out at most.
-func filterBytes(shape []int) int64 {
-	return qgemm.Bytes(shape[0], qgemm.Rounded(shape[1])*shape[2]*shape[3]) + 64*int64(shape[2]*shape[3])
+	return &octetFilter{of: t, shape: shape, filter: qgemm.NewFilter(shape, v, zeros)}, nil
 }
 
 // filterOf lays input i out, whose zero points are input z, where both are constant; else
 // it is nil.
 func filterOf(b *builder, i, z int) *octetFilter {
-	if i >= len(b.constants) || b.constants[i] == nil || len(b.constants[i].Shape()) != 4 {
+	if i >= len(b.constants) || b.constants[i] == nil {
 		return nil
 	}
 	var zero *engine.Tensor
@@ -81,15 +71,17 @@ func filterOf(b *builder, i, z int) *octetFilter {
 // layFilter is newOctetFilter, once for all nodes that convolve so with the same weights;
 // it is nil where that takes too much.
 func layFilter(laid packs, h *held, n *Node, t, zero *engine.Tensor) *octetFilter {
+	shape, ok := octetShape(n, t.Shape())
+	if !ok {
+		return nil
+	}
 	of, key := [2]*engine.Tensor{zero, t}, packed{t, false}
 	if known := laid[key]; known != nil && known.of == of {
-		f, ok := known.packed.(*octetFilter)
-		w, err := windowAttrs(n, 2)
-		if each, _ := octetGroups(n, t.Shape()); ok && err == nil && f.each == each && slices.Equal(f.dilations, w.dilations) {
+		if f, ok := known.packed.(*octetFilter); ok && f.shape == shape {
 			return f
 		}
 	}
-	size := filterBytes(t.Shape())
+	size := qgemm.FilterBytes(shape)
 	if !h.lay(size) {
 		return nil
 	}
@@ -104,57 +96,94 @@ func layFilter(laid packs, h *held, n *Node, t, zero *engine.Tensor) *octetFilte
 	return f
 }
 
-// octetWindow is the geometry of a convolution over images of a shape, as the file has
+// octetWindow is the geometry of a convolution over volumes of a shape, as the file has
 // it; ok is false where there is nothing to compute.
-func octetWindow(n *Node, shape, weights []int) (c *Conv, w *convolve.Window, ok bool, err error) {
+func octetWindow(n *Node, shape, weights []int) (c *Conv, w *qgemm.Window, ok bool, err error) {
 	plain := *n
 	plain.Op = "Conv"
 	if c, err = NewConv(&plain, shape, weights); err != nil {
 		return nil, nil, false, err
 	}
+	if w, err = octetWindows(c.Windows, shape); err != nil {
+		return nil, nil, false, err
+	}
+	return c, w, volume(c.Result) > 0 && volume(shape) > 0, nil
+}
+
+// octetWindows are windows over volumes of a shape, as the file has it.
+func octetWindows(c *Windows, shape []int) (*qgemm.Window, error) {
 	room := float64(shape[0]) * float64(qgemm.Rounded(shape[1]))
 	for i, d := range shape[2:] {
 		room *= float64(d) + float64(c.before[i]) + float64(c.after[i]) + float64(c.Kernel[i])*float64(c.dilations[i])
 	}
 	if room > mostSurrounded {
-		return nil, nil, false, fmt.Errorf("images of %v with pads of %v and %v: %w", shape, c.before, c.after, engine.ErrTooLarge)
+		return nil, fmt.Errorf("images of %v with pads of %v and %v: %w", shape, c.before, c.after, engine.ErrTooLarge)
 	}
-	return c, windowOf(c.Windows, []int{shape[0], shape[2], shape[3], shape[1]}), volume(c.Result) > 0 && volume(shape) > 0, nil
+	return &qgemm.Window{
+		Batch: shape[0], Channels: shape[1], Size: threeOf(shape[2:], 1), Windows: threeOf(c.Out, 1), Kernel: threeOf(c.Kernel, 1),
+		Strides: threeOf(c.strides, 1), Dilations: threeOf(c.dilations, 1), Before: threeOf(c.before, 0),
+	}, nil
+}
+
+// lastShape is a shape of the file with its channels last; a line is an image one element
+// high, as laster has it.
+func lastShape(shape []int) []int {
+	to := append([]int{shape[0]}, shape[2:]...)
+	if len(shape) == 3 {
+		to = []int{shape[0], 1, shape[2]}
+	}
+	return append(to, shape[1])
+}
+
+// firstShape is the way back, to so many dimensions.
+func firstShape(last []int, rank int) []int {
+	n := len(last) - 1
+	if rank == 3 {
+		return []int{last[0], last[n], last[n-1]}
+	}
+	return append([]int{last[0], last[n]}, last[1:n]...)
 }
 
 // mostSurrounded bounds the bytes of images with what is around them, so that their sizes
 // are numbers; how many a run may have is less.
 const mostSurrounded = 1 << 40
 
-// slide convolves images of bytes whose channels lie last. end is given what sums there
-// are.
-func (f *octetFilter) slide(x *Exec, w *convolve.Window, src []uint8, zero int32, end *qgemm.Finish) error {
-	sums := f.filter.Sums()
-	room := f.filter.Scratch(w)
-	if err := x.reserve(engine.Int32, len(sums)); err != nil {
-		return err
-	}
-	_, scratch, err := rawOf[uint8](x, room)
-	if err != nil {
-		return err
-	}
-	whole := make([]int32, len(sums))
-	corrections(whole, sums, f.zeros, zero, f.per)
-	for j, e := range end.Whole {
+// whole is what comes to the sums for the zero point of what is convolved, and more.
+func (f *octetFilter) whole(zero int32, more []int32) []int32 {
+	whole := make([]int32, f.shape.Out)
+	corrections(whole, f.filter.Sums(), nil, zero, 0)
+	for j, e := range more {
 		whole[j] += e
 	}
-	end.Whole, end.Zeros = whole, f.zeros
-	f.filter.Convolve(max(x.threads, 1), w, src, uint8(zero), scratch, end)
+	return whole
+}
+
+// slide convolves volumes of bytes whose channels lie last. end is given what sums there
+// are.
+func (f *octetFilter) slide(x *Exec, w *qgemm.Window, src []uint8, zero int32, end *qgemm.Finish) error {
+	threads := max(x.threads, 1)
+	if err := x.reserve(engine.Uint8, f.filter.Room(threads, w)); err != nil {
+		return err
+	}
+	var scratch []uint8
+	if n := f.filter.Scratch(w); n > 0 {
+		var err error
+		if _, scratch, err = rawOf[uint8](x, n); err != nil {
+			return err
+		}
+	}
+	f.filter.Convolve(threads, w, src, uint8(zero), scratch, end)
 	return nil
 }
 
-// convOctets convolves images of bytes as the file has them, less their zero points; ok is
+// convOctets convolves volumes of bytes as the file has them, less their zero points; ok is
 // false where it does not. end makes the result of n channels, of the given shape with
 // the channels last.
 func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Tensor, end func(n int, shape []int) (*engine.Tensor, *qgemm.Finish, error)) (t *engine.Tensor, ok bool, err error) {
 	zero, one := oneZero(zx)
 	s, ws := in.Shape(), weights.Shape()
-	if !one || !isOctet(in.DType()) || !isOctet(weights.DType()) || len(s) != 4 || len(ws) != 4 {
+	shape, suits := octetShape(n, ws)
+	if !one || !isOctet(in.DType()) || !isOctet(weights.DType()) || !suits || len(s) != len(ws) {
 		return nil, false, nil
 	}
 	c, w, ok, err := octetWindow(n, s, ws)
@@ -162,7 +191,7 @@ func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Te
 		return nil, false, err
 	}
 	if f == nil || f.of != weights {
-		if err := x.reserve(engine.Int8, int(filterBytes(ws))); err != nil {
+		if err := x.reserve(engine.Int8, int(qgemm.FilterBytes(shape))); err != nil {
 			return nil, false, err
 		}
 		if f, err = newOctetFilter(n, weights, zw); f == nil || err != nil {
@@ -177,11 +206,15 @@ func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Te
 	if err != nil {
 		return nil, false, err
 	}
-	turnedOf(last, v, s[0], s[1], s[2]*s[3])
-	made, fin, err := end(ws[0], []int{c.Result[0], c.Result[2], c.Result[3], c.Result[1]})
+	turnedOf(last, v, s[0], s[1], volume(s[2:]))
+	made, fin, err := end(ws[0], lastShape(c.Result))
 	if err != nil {
 		return nil, false, err
 	}
+	if err := x.reserve(engine.Int32, ws[0]); err != nil {
+		return nil, false, err
+	}
+	fin.Whole = f.whole(zero+shift, fin.Whole)
 	if err := f.slide(x, w, last, zero+shift, fin); err != nil {
 		return nil, false, err
 	}
@@ -245,7 +278,7 @@ func requantise(sx, sw, sy *engine.Tensor, zy *engine.Tensor, n int) (*qgemm.Fin
 	}
 	f := &qgemm.Finish{Zero: zero, Scale: make([]float32, n), Shift: make([]float32, n), Whole: make([]int32, n)}
 	for j := range w {
-		f.Scale[j] = float32(x * w[j] / y)
+		f.Scale[j] = float32(float32(x)*float32(w[j])) / float32(y) // as onnxruntime has it
 	}
 	f.Low, f.High = outOfOctets(zy.DType(), zero)
 	return f, nil

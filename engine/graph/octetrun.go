@@ -9,35 +9,43 @@ import (
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
-// octetImages reports whether t is images of unsigned bytes, or may be.
-func octetImages(t *engine.Tensor) bool { return t.DType() == engine.Uint8 && len(t.Shape()) == 4 }
+// octetVolumes reports whether t is unsigned bytes of so many dimensions in the file, laid
+// out with their channels last, or may be.
+func octetVolumes(t *engine.Tensor, rank int) bool {
+	s := t.Shape()
+	return t.DType() == engine.Uint8 && len(s) == max(rank, 4) && (rank > 3 || s[1] == 1)
+}
 
-// octetsLast lays images of bytes out with their channels last.
-func octetsLast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	if !octetImages(in[0]) {
-		return nil, errUnfused
+// octetsLast lays volumes of bytes of so many dimensions out with their channels last.
+func octetsLast(rank int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		if in[0].DType() != engine.Uint8 || len(s) != rank {
+			return nil, errUnfused
+		}
+		t, out, err := rawOf[uint8](x, lastShape(s)...)
+		if err != nil {
+			return nil, err
+		}
+		turnedOf(out, engine.Data[uint8](in[0]), s[0], s[1], volume(s[2:]))
+		return x.one(t, nil)
 	}
-	s := in[0].Shape()
-	t, out, err := rawOf[uint8](x, s[0], s[2], s[3], s[1])
-	if err != nil {
-		return nil, err
-	}
-	turnedOf(out, engine.Data[uint8](in[0]), s[0], s[1], s[2]*s[3])
-	return one(t, nil)
 }
 
 // octetsFirst lays them out as the file has them.
-func octetsFirst(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	if !octetImages(in[0]) {
-		return nil, errUnfused
+func octetsFirst(rank int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if !octetVolumes(in[0], rank) {
+			return nil, errUnfused
+		}
+		s := firstShape(in[0].Shape(), rank)
+		t, out, err := rawOf[uint8](x, s...)
+		if err != nil {
+			return nil, err
+		}
+		turnedOf(out, engine.Data[uint8](in[0]), s[0], volume(s[2:]), s[1])
+		return x.one(t, nil)
 	}
-	s := in[0].Shape()
-	t, out, err := rawOf[uint8](x, fileShape(s)...)
-	if err != nil {
-		return nil, err
-	}
-	turnedOf(out, engine.Data[uint8](in[0]), s[0], s[1]*s[2], s[3])
-	return one(t, nil)
 }
 
 // flip makes unsigned bytes of signed ones, 128 more, or the other way round.
@@ -57,7 +65,7 @@ func flip(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	for i, v := range octetsOf(in[0]) {
 		out[i] = v ^ 0x80
 	}
-	return one(t, nil)
+	return x.one(t, nil)
 }
 
 // tableBytes gives for each byte another.
@@ -72,8 +80,12 @@ func tableBytes(of []uint8) Kernel {
 			return nil, err
 		}
 		src := engine.Data[uint8](in[0])
+		if x.threads < 2 {
+			qgemm.Table(out, src, &table)
+			return x.one(t, nil)
+		}
 		x.parts(len(src), func(from, to int) { qgemm.Table(out[from:to], src[from:to], &table) })
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -90,7 +102,7 @@ func octetFloats(rank int, f func(out []float32, src []uint8)) Kernel {
 		}
 		src := engine.Data[uint8](in[0])
 		x.parts(len(src), func(from, to int) { f(out[from:to], src[from:to]) })
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -118,8 +130,12 @@ func roundOctets(scale qgemm.Scale) Kernel {
 			return nil, err
 		}
 		src := engine.Data[float32](in[0])
+		if x.threads < 2 {
+			qgemm.ToBytes(out, src, scale)
+			return x.one(t, nil)
+		}
 		x.parts(len(src), func(from, to int) { qgemm.ToBytes(out[from:to], src[from:to], scale) })
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
@@ -163,42 +179,77 @@ func (e *octetEnd) result(x *Exec, f *qgemm.Finish, shape []int) (t *engine.Tens
 	return t, err
 }
 
-// octetConv is a convolution of images of bytes whose channels lie last.
+// octetConv is a convolution of volumes of bytes whose channels lie last.
 type octetConv struct {
 	node  *Node
 	f     *octetFilter
 	end   octetEnd
 	zero  int32
 	shape []int // of the weights
-	seen  atomic.Pointer[overImages]
+	seen  atomic.Pointer[overOctets]
+}
+
+// overOctets is the geometry over volumes of a shape, of which result is that of the
+// output. It is read only.
+type overOctets struct {
+	shape, result []int
+	window        *qgemm.Window
+}
+
+// over returns the geometry over volumes of a shape.
+func (k *octetConv) over(s []int) (*overOctets, error) {
+	if g := k.seen.Load(); g != nil && slices.Equal(g.shape, s) {
+		return g, nil
+	}
+	c, w, ok, err := octetWindow(k.node, firstShape(s, len(k.shape)), k.shape)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, errUnfused
+	}
+	g := &overOctets{slices.Clone(s), lastShape(c.Result), w}
+	k.seen.Store(g)
+	return g, nil
 }
 
 func (k *octetConv) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	if !octetImages(in[0]) {
+	rank := len(k.shape)
+	if !octetVolumes(in[0], rank) {
 		return nil, errUnfused
 	}
-	s := in[0].Shape()
-	g := k.seen.Load()
-	if g == nil || !slices.Equal(g.shape, s) {
-		c, w, ok, err := octetWindow(k.node, fileShape(s), k.shape)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return nil, errUnfused
-		}
-		g = &overImages{shape: slices.Clone(s), window: w, result: c.Result}
-		k.seen.Store(g)
+	g, err := k.over(in[0].Shape())
+	if err != nil {
+		return nil, err
 	}
 	f, zero, err := dynamicEnd(x, &k.end, k.zero, in)
 	if err != nil {
 		return nil, err
 	}
-	t, err := k.end.result(x, f, []int{g.result[0], g.result[2], g.result[3], g.result[1]})
+	if len(in) > 1 {
+		if err := x.reserve(engine.Int32, k.f.shape.Out); err != nil {
+			return nil, err
+		}
+		f.Whole = k.f.whole(zero, f.Whole)
+	}
+	t, err := k.end.result(x, f, g.result)
 	if err != nil {
 		return nil, err
 	}
-	return one(t, k.f.slide(x, g.window, engine.Data[uint8](in[0]), zero, f))
+	if err := k.f.slide(x, g.window, engine.Data[uint8](in[0]), zero, f); err != nil {
+		return nil, err
+	}
+	done(f)
+	if k.end.bytes || rank < 5 {
+		return x.one(t, nil)
+	}
+	// Nobody else has floats of volumes with their channels last.
+	s := firstShape(g.result, rank)
+	first, out, err := rawOf[float32](x, s...)
+	if err == nil {
+		turned(x, out, engine.Data[float32](t), s[0], volume(s[2:]), s[1])
+	}
+	return x.one(first, err)
 }
 
 // octetMatMul is a product of bytes with a constant matrix.
@@ -226,7 +277,7 @@ func (k *octetMatMul) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 	if err != nil {
 		return nil, err
 	}
-	return one(t, multiplyOctets(x, a, zero, k.m, k.end.zeros, volume(shape[:last]), f))
+	return x.one(t, multiplyOctets(x, a, zero, k.m, k.end.zeros, volume(shape[:last]), f))
 }
 
 // octetPair is a sum or a product of two values.
@@ -258,8 +309,12 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		if err != nil {
 			return nil, err
 		}
+		if x.threads < 2 {
+			join(out, u, v, ofA, ofB, k.to, k.low)
+			return x.one(t, nil)
+		}
 		x.parts(len(out), func(from, to int) { join(out[from:to], u[from:to], v[from:to], ofA, ofB, k.to, k.low) })
-		return one(t, nil)
+		return x.one(t, nil)
 	case len(a.Shape()) == 4 && len(b.Shape()) == 4 && perChannel(b.Shape(), a.Shape()):
 		t, out, err := rawOf[uint8](x, a.Shape()...)
 		if err != nil {
@@ -282,7 +337,7 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 				join(out[at:end], u[at:end], again[:end-at], ofA, ofB, k.to, k.low)
 			}
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 	return k.broadcast(x, in)
 }
@@ -317,64 +372,72 @@ func (k *octetPair) broadcast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, e
 			out[i] = max(v, least)
 		}
 	}
-	return one(t, nil)
+	return x.one(t, nil)
 }
 
-// octetPool is the largest of windows over images whose channels lie last.
-func octetPool(n *Node) Kernel {
+// octetPool is the largest of windows over volumes of so many dimensions whose channels lie
+// last.
+func octetPool(n *Node, rank int) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if !octetImages(in[0]) {
+		if !octetVolumes(in[0], rank) {
 			return nil, errUnfused
 		}
-		s := in[0].Shape()
-		p, err := PoolWindows(n, fileShape(s))
+		s := firstShape(in[0].Shape(), rank)
+		p, err := PoolWindows(n, s)
 		if err != nil {
 			return nil, err
 		}
 		if in[0].Len() == 0 || volume(p.Out) == 0 {
 			return nil, errUnfused
 		}
-		w := windowOf(p, s)
-		t, out, err := rawOf[uint8](x, s[0], w.Lines, w.Across, s[3])
+		w, err := octetWindows(p, s)
 		if err != nil {
 			return nil, err
 		}
-		_, scratch, err := rawOf[uint8](x, qgemm.PoolScratch(w))
+		t, out, err := rawOf[uint8](x, lastShape(append([]int{s[0], s[1]}, p.Out...))...)
 		if err != nil {
 			return nil, err
+		}
+		var scratch []uint8
+		if n := qgemm.PoolScratch(w); n > 0 {
+			if _, scratch, err = rawOf[uint8](x, n); err != nil {
+				return nil, err
+			}
 		}
 		qgemm.Pool(max(x.threads, 1), w, out, engine.Data[uint8](in[0]), scratch)
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }
 
-// octetMeans are those of the channels of whole images, as the file has them.
-func octetMeans(scale qgemm.Scale) Kernel {
+// octetMeans are those of the channels of whole volumes, as the file has them.
+func octetMeans(scale qgemm.Scale, rank int) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if !octetImages(in[0]) || in[0].Len() == 0 {
+		if !octetVolumes(in[0], rank) || in[0].Len() == 0 {
 			return nil, errUnfused
 		}
-		s := in[0].Shape()
-		n, c := s[1]*s[2], s[3]
-		t, out, err := rawOf[float32](x, s[0], c, 1, 1)
+		last := in[0].Shape()
+		batch, c := last[0], last[len(last)-1]
+		n := in[0].Len() / batch / c
+		s := x.ints(rank)
+		for i := range s {
+			s[i] = 1
+		}
+		s[0], s[1] = batch, c
+		t, out, err := rawOf[float32](x, s...)
 		if err != nil {
 			return nil, err
 		}
-		if err := x.reserve(engine.Int64, c); err != nil {
+		_, sums, err := rawOf[int64](x, c)
+		if err != nil {
 			return nil, err
 		}
-		src, sums := engine.Data[uint8](in[0]), make([]int64, c)
-		for i := range s[0] {
-			clear(sums)
-			for p := range n {
-				for j, v := range src[(i*n+p)*c:][:c] {
-					sums[j] += int64(v)
-				}
-			}
+		src := engine.Data[uint8](in[0])
+		for i := range batch {
+			qgemm.Columns(sums, src[i*n*c:][:n*c])
 			for j, sum := range sums {
 				out[i*c+j] = float32((float64(sum)/float64(n) - float64(scale.Zero)) * float64(scale.Scale))
 			}
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
@@ -221,12 +222,55 @@ func TestOctetProducts(t *testing.T) {
 	}
 }
 
+// TestOctetForms holds networks of lines, images and volumes in 8 bits, with convolutions of
+// all channels, of groups and of each channel, against the nodes as they are written.
+func TestOctetForms(t *testing.T) {
+	group := func(n int64, d int) Attrs {
+		return Attrs{"group": Attr{Kind: AttrInt, Int: n}, "pads": ints(slices.Repeat([]int64{1}, 2*d)...)}
+	}
+	for d := 1; d <= 3; d++ {
+		for _, unsigned := range []bool{false, true} {
+			g := newOctetGraph(t)
+			kernel := func(out, in int) []int { return append([]int{out, in}, slices.Repeat([]int{3}, d)...) }
+			three := Attrs{"kernel_shape": ints(slices.Repeat([]int64{3}, d)...), "strides": ints(slices.Repeat([]int64{2}, d)...)}
+			a := g.pair("x", 0.02, 120)
+			a = g.pair(g.op("Relu", nil, g.op("Conv", group(1, d), a, g.octets(0, unsigned, kernel(24, 3)...), g.bias(24))), 0.02, 0)
+			b := g.pair(g.op("Conv", group(24, d), a, g.octets(0, unsigned, kernel(24, 1)...)), 0.03, 128)
+			a = g.pair(g.op("Conv", group(8, d), a, g.octets(0, unsigned, kernel(24, 3)...), g.bias(24)), 0.04, 100)
+			a = g.pair(g.op("Add", nil, a, b), 0.06, 110)
+			a = g.pair(g.op("MaxPool", three, a), 0.06, 110)
+			a = g.pair(g.op("Conv", group(2, d), a, g.octets(0, unsigned, kernel(10, 12)...)), 0.1, 128)
+			// The largest of what gets smaller before it gets larger.
+			a = g.op("Mul", nil, a, g.op("HardSigmoid", nil, a))
+			a = g.pair(g.op("MaxPool", Attrs{"kernel_shape": ints(slices.Repeat([]int64{2}, d)...)}, a), 0.1, 20)
+			// Floats, which others read, and means.
+			a = g.op("Sigmoid", nil, g.op("Conv", group(1, d), a, g.octets(0, unsigned, kernel(6, 10)...)))
+			a = g.pair(g.op("GlobalAveragePool", nil, g.pair(a, 0.004, 0)), 0.004, 0)
+			g.node("Flatten", "y", nil, a)
+			shape := append([]int{2, 3}, []int{8, 9, 7}[:d]...)
+			p, worst, share := apart(t, g.Graph, noise(t, g.r, shape...), 0.004)
+			if worst > 4 || share > 0.5 {
+				t.Errorf("%d dimensions, unsigned weights %t: %g steps apart, %g of the elements", d, unsigned, worst, share)
+			}
+			octets := 0
+			for _, s := range p.fused.steps {
+				if s.node.Op == "Conv" && p.fused.types[s.in[0]] == engine.Uint8 {
+					octets++
+				}
+			}
+			if n := fusedSteps(p, "Conv"); n != 5 || octets != 5 {
+				t.Errorf("%d dimensions: %d of %d convolutions are of bytes", d, octets, n)
+			}
+		}
+	}
+}
+
 // TestSnappedBesideOctets: what is rounded where nothing computes with bytes goes into the
 // convolution before it as it did, with a Relu.
 func TestSnappedBesideOctets(t *testing.T) {
 	g := newOctetGraph(t)
-	line := func(x string) string { // of one dimension, which stays in float32
-		return g.pair(g.op("Relu", nil, g.op("Conv", nil, x, g.octets(0, false, 6, 6, 3), g.bias(6))), 0.02, 0)
+	line := func(x string) string { // of weights with scales along their inputs, which stays in float32
+		return g.pair(g.op("Relu", nil, g.op("Conv", nil, x, g.octets(1, false, 6, 6, 3), g.bias(6))), 0.02, 0)
 	}
 	y := g.op("Flatten", nil, line(line("x")))
 	g.op("Identity", nil, g.pair(g.op("Gemm", nil, y, g.octets(1, false, 36, 7), g.bias(7)), 0.02, 100))
@@ -266,15 +310,23 @@ func TestGatheredOctets(t *testing.T) {
 // TestDynamicOctets holds products that are quantised as they come against the nodes as
 // they are written, which differ by no more than float32 rounds.
 func TestDynamicOctets(t *testing.T) {
-	for _, image := range []bool{false, true} {
+	for _, form := range []string{"matrix", "image", "line", "each"} {
 		for _, unsigned := range []bool{false, true} {
-			g := newOctetGraph(t)
+			g, image := newOctetGraph(t), form == "image"
 			outs := []string{g.name(), g.name(), g.name()}
 			g.Nodes = append(g.Nodes, &Node{Op: "DynamicQuantizeLinear", Version: 17, Inputs: []string{"x"}, Outputs: outs, Attrs: Attrs{}})
 			shape, bias, op := []int{24, 40}, []int{40}, "MatMulInteger"
 			x := noise(t, g.r, 2, 5, 24)
 			if image {
 				shape, bias, op, x = []int{10, 5, 3, 3}, []int{1, 10, 1, 1}, "ConvInteger", noise(t, g.r, 2, 5, 9, 7)
+			}
+			attrs := Attrs{}
+			switch form {
+			case "line":
+				shape, bias, op, x = []int{10, 5, 3}, []int{1, 10, 1}, "ConvInteger", noise(t, g.r, 2, 5, 9)
+			case "each":
+				shape, bias, op, x = []int{10, 1, 3, 3}, []int{1, 10, 1, 1}, "ConvInteger", noise(t, g.r, 2, 10, 9, 7)
+				attrs["group"] = Attr{Kind: AttrInt, Int: 10}
 			}
 			v := make([]int8, volume(shape))
 			for i := range v {
@@ -284,16 +336,16 @@ func TestDynamicOctets(t *testing.T) {
 			if unsigned {
 				w, z = put(g, bytesOfSigned(v), shape...), put(g, []uint8{131})
 			}
-			y := g.op("Cast", Attrs{"to": Attr{Kind: AttrInt, Int: 1}}, g.op(op, nil, outs[0], w, outs[2], z))
+			y := g.op("Cast", Attrs{"to": Attr{Kind: AttrInt, Int: 1}}, g.op(op, attrs, outs[0], w, outs[2], z))
 			y = g.op("Mul", nil, y, g.op("Mul", nil, outs[1], put(g, []float32{0.01})))
 			y = g.op("Add", nil, y, g.weigh("b", bias...))
 			g.node("Sigmoid", "y", nil, y)
 			p, worst, _ := apart(t, g.Graph, x, 1)
 			if worst > 1e-5 {
-				t.Errorf("image %t, unsigned weights %t: %g apart", image, unsigned, worst)
+				t.Errorf("%s, unsigned weights %t: %g apart", form, unsigned, worst)
 			}
 			if fusedSteps(p, "Cast")+fusedSteps(p, "Mul") > 0 {
-				t.Errorf("image %t, unsigned weights %t: not one step", image, unsigned)
+				t.Errorf("%s, unsigned weights %t: not one step", form, unsigned)
 			}
 		}
 	}

@@ -55,9 +55,13 @@ type step struct {
 	// that the value has, or the nodes it was made of give it more.
 	function *vector.Function
 	rank     int
-	// takesLast says that the first input is an image with its channels last, givesLast
-	// that the outputs are: laster sees to it.
-	takesLast, givesLast bool
+	// narrow are the weights of a convolution that keeps them in 8 or 16 bits; then the second
+	// input is their constant.
+	narrow *narrowed
+	// takesLast is how many dimensions the first input has in the file where it is taken with
+	// its channels last, givesLast those of the outputs that are given so; else 0. laster sees
+	// to it.
+	takesLast, givesLast int
 	// rounds is the scale of a step that makes bytes of floats, widens that of one that
 	// makes floats of bytes.
 	rounds, widens qgemm.Scale

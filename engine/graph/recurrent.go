@@ -119,7 +119,7 @@ func readSquashes(n *Node, directions int) ([][]squash, error) {
 
 // NewRecurrent works out the geometry of a node for its inputs.
 func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
-	r, err := recurrentShape(n, in)
+	r, err := recurrentShape(n, in, false)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +131,9 @@ func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 	return r, nil
 }
 
-// recurrentShape is NewRecurrent without the inputs' elements.
-func recurrentShape(n *Node, in []*engine.Tensor) (*Recurrent, error) {
+// recurrentShape is NewRecurrent without the inputs' elements. Weights may be of another type
+// where they were laid out.
+func recurrentShape(n *Node, in []*engine.Tensor, laid bool) (*Recurrent, error) {
 	x, w := in[0].Shape(), in[1].Shape()
 	r, err := readRecurrent(n)
 	if err != nil {
@@ -150,7 +151,7 @@ func recurrentShape(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 	}
 	want := map[int][]int{1: {d, g * h, r.Inputs}, 2: {d, g * h, h}, 3: {d, 2 * g * h}, 5: state, 6: state, 7: {d, 3 * h}}
 	for i, shape := range want {
-		if t := arg(in, i); t != nil && (!slices.Equal(t.Shape(), shape) || t.DType() != in[0].DType()) {
+		if t := arg(in, i); t != nil && (!slices.Equal(t.Shape(), shape) || t.DType() != in[0].DType() && (!laid || i != 1 && i != 2)) {
 			return nil, fmt.Errorf("input %d is %s %v, want %s %v", i, t.DType(), t.Shape(), in[0].DType(), shape)
 		}
 	}
@@ -510,13 +511,10 @@ func buildRecurrent(b *builder) (Kernel, error) {
 	if _, err := readRecurrent(n); err != nil {
 		return nil, err
 	}
-	weights, ofGRU := lstmWeightsOf(b), gruWeightsOf(b)
+	weights := recurrentWeightsOf(b, n.Op)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		switch {
-		case quickLSTM(n, in):
-			return runLSTM(x, n, weights, false, in)
-		case quickGRU(n, in):
-			return runGRU(x, n, ofGRU, in)
+		if quickRecurrent(n, in) {
+			return weights.run(x, n, false, in)
 		}
 		r, err := NewRecurrent(n, in)
 		if err != nil {

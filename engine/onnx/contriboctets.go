@@ -154,22 +154,15 @@ func (c *contrib) dynamicLSTM() {
 	if c.err != nil {
 		return
 	}
-	weights := func(i, s int) string {
-		floats := c.node("Cast", 13, "", graph.Attrs{"to": intAttr(1)}, c.in(i))
-		zero := c.node("Cast", 13, "", graph.Attrs{"to": intAttr(1)}, c.in(s+1))
-		// One scale a direction, or one a column of each.
-		wide := func(x string) string {
-			return c.node("Reshape", 13, "", nil, x, c.node("Concat", 13, "", graph.Attrs{"axis": intAttr(0)}, c.node("Shape", 15, "", graph.Attrs{"end": intAttr(1)}, c.in(i)), c.ints(false, 1, -1)))
-		}
-		w := c.node("Mul", 14, "", nil, c.node("Sub", 14, "", nil, floats, wide(zero)), wide(c.in(s)))
-		return c.node("Transpose", 13, "", graph.Attrs{"perm": {Kind: graph.AttrInts, Ints: []int64{0, 2, 1}}}, w)
-	}
 	a := c.n.Outputs[0] + c.n.Label() + "/contribq"
 	c.nodes = append(c.nodes, &graph.Node{
 		Name: c.n.Name, Op: "DynamicQuantizeLinear", Version: 11, Inputs: []string{c.in(0)}, Outputs: []string{a, a + "scale", a + "zero"}, Attrs: graph.Attrs{},
 	})
 	x := c.node("DequantizeLinear", 13, "", nil, a, a+"scale", a+"zero")
-	in := []string{x, weights(1, scales), weights(2, scales+2), c.in(3), c.in(4), c.in(5), c.in(6), c.in(7)}
+	in := []string{x}
+	for i := 1; i < scales+4; i++ {
+		in = append(in, c.in(i))
+	}
 	c.nodes = append(c.nodes, &graph.Node{Name: c.n.Name, Domain: graph.DomainLocal, Op: graph.OpQuantisedLSTM, Version: 1, Inputs: in, Outputs: c.n.Outputs, Attrs: attrs})
 }
 

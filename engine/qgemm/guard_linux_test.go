@@ -4,8 +4,6 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"testing"
-
-	"github.com/pellucid/pellucid/engine/convolve"
 )
 
 // fenced returns n bytes that end where memory that faults begins.
@@ -38,20 +36,22 @@ func TestReadsNothingBehind(t *testing.T) {
 			PackMatrix(false, k, n, randomSigned(r, k*n)).Multiply(1, &left, f)
 		}
 		for i := range 100 {
-			channels, one := 4*(1+r.IntN(12)), [2]int{1, 1}
-			w := &convolve.Window{Batch: 1, Height: 5, Width: 6, Channels: channels, Lines: 3, Across: 4, Kernel: [2]int{3, 3}, Strides: one, Dilations: one}
-			out, filter := 1+r.IntN(40), (*Filter)(nil)
-			if i%2 == 0 {
-				out, filter = channels, NewEach(channels, w.Kernel, randomSigned(r, channels*9), nil)
-			} else {
-				filter = NewFilter(out, channels, w.Kernel, one, randomSigned(r, out*channels*9))
+			channels, one := 4*(1+r.IntN(12)), [3]int{1, 1, 1}
+			w := &Window{Batch: 1, Size: [3]int{1, 5, 6}, Channels: channels, Windows: [3]int{1, 3, 4}, Kernel: [3]int{1, 3, 3}, Strides: one, Dilations: one}
+			s := Shape{Out: 1 + r.IntN(40), Inner: channels, Groups: 1, Kernel: w.Kernel, Dilations: one}
+			switch i % 3 {
+			case 0:
+				s.Out, s.Inner, s.Groups = channels, 1, channels
+			case 1:
+				s.Out, s.Inner, s.Groups = channels, 2, channels/2
 			}
-			f := randomFinish(r, out)
-			f.Zeros, f.Bytes = nil, fenced(t, r, 12*out)
+			filter, f := NewFilter(s, randomSigned(r, s.Out*s.Inner*9), nil), randomFinish(r, s.Out)
+			f.Zeros, f.Bytes = nil, fenced(t, r, 12*s.Out)
 			filter.Convolve(1, w, fenced(t, r, 30*channels), 7, fenced(t, r, filter.Scratch(w)), f)
 			Pool(1, w, fenced(t, r, 12*channels), fenced(t, r, 30*channels), fenced(t, r, PoolScratch(w)))
 			a, b, c := fenced(t, r, channels), fenced(t, r, channels), fenced(t, r, channels)
 			Add(c, a, b, Scale{1, 2}, Scale{1, 2}, Scale{1, 2}, 0)
+			Columns(make([]int64, channels), fenced(t, r, 7*channels))
 			Table(c, a, (*[256]uint8)(fenced(t, r, 256)))
 		}
 	})

@@ -2385,49 +2385,69 @@ TEXT ·finishFloats512(SB), NOSPLIT, $0-8
 	MOVQ         64(AX), R9
 	VBROADCASTSS 72(AX), Z0
 	VBROADCASTSS 76(AX), Z1
-	MOVQ         R9, R10
-	ANDQ         $0x0f, R10
-	MOVQ         $0x00000001, R11
-	SHLXQ        R10, R11, R11
-	DECQ         R11
-	KMOVW        R11, K1
-
-line:
-	XORQ R10, R10
-	MOVQ R9, R11
+	MOVQ         8(AX), R10
+	MOVQ         48(AX), AX
 
 loop:
-	CMPQ      R11, $0x10
-	JLT       rest
-	VMOVDQU32 (CX)(R10*4), Z2
-	VPADDD    (DX)(R10*4), Z2, Z2
-	VCVTDQ2PS Z2, Z2
-	VMULPS    (BX)(R10*4), Z2, Z2
-	VADDPS    (SI)(R10*4), Z2, Z2
-	VMAXPS    Z0, Z2, Z2
-	VMINPS    Z1, Z2, Z2
-	VMOVUPS   Z2, (DI)(R10*4)
-	ADDQ      $0x10, R10
-	SUBQ      $0x10, R11
+	CMPQ    R9, $0x10
+	JLT     rest
+	VMOVUPS (DX), Z2
+	ADDQ    $0x40, DX
+	VMOVUPS (BX), Z3
+	ADDQ    $0x40, BX
+	VMOVUPS (SI), Z4
+	ADDQ    $0x40, SI
+	MOVQ    CX, R11
+	MOVQ    DI, R12
+	MOVQ    R8, R13
+
+line:
+	VPADDD    (R11), Z2, Z5
+	VCVTDQ2PS Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VADDPS    Z4, Z5, Z5
+	VMAXPS    Z0, Z5, Z5
+	VMINPS    Z1, Z5, Z5
+	VMOVUPS   Z5, (R12)
+	ADDQ      R10, R11
+	ADDQ      AX, R12
+	DECQ      R13
+	JNZ       line
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, DI
+	SUBQ      $0x10, R9
 	JMP       loop
 
 rest:
-	TESTQ     R11, R11
-	JZ        done
-	VMOVDQU32 (CX)(R10*4), Z2
-	VPADDD    (DX)(R10*4), Z2, Z2
-	VCVTDQ2PS Z2, Z2
-	VMULPS    (BX)(R10*4), Z2, Z2
-	VADDPS    (SI)(R10*4), Z2, Z2
-	VMAXPS    Z0, Z2, Z2
-	VMINPS    Z1, Z2, Z2
-	VMOVUPS   Z2, K1, (DI)(R10*4)
+	TESTQ   R9, R9
+	JZ      done
+	MOVQ    $0x00000001, R11
+	SHLXQ   R9, R11, R11
+	DECQ    R11
+	KMOVW   R11, K1
+	VMOVUPS (DX), Z2
+	ADDQ    $0x40, DX
+	VMOVUPS (BX), Z3
+	ADDQ    $0x40, BX
+	VMOVUPS (SI), Z4
+	ADDQ    $0x40, SI
+	MOVQ    DI, DX
+	MOVQ    R8, BX
+
+last:
+	VPADDD    (CX), Z2, Z5
+	VCVTDQ2PS Z5, Z5
+	VMULPS    Z3, Z5, Z5
+	VADDPS    Z4, Z5, Z5
+	VMAXPS    Z0, Z5, Z5
+	VMINPS    Z1, Z5, Z5
+	VMOVUPS   Z5, K1, (DX)
+	ADDQ      R10, CX
+	ADDQ      AX, DX
+	DECQ      BX
+	JNZ       last
 
 done:
-	ADDQ 8(AX), CX
-	ADDQ 48(AX), DI
-	DECQ R8
-	JNZ  line
 	VZEROUPPER
 	RET
 
@@ -2445,55 +2465,75 @@ TEXT ·finishBytes512(SB), NOSPLIT, $0-8
 	VBROADCASTSS 72(AX), Z0
 	VBROADCASTSS 76(AX), Z1
 	VPBROADCASTD 80(AX), Z2
-	MOVQ         R9, R10
-	ANDQ         $0x0f, R10
-	MOVQ         $0x00000001, R11
-	SHLXQ        R10, R11, R11
-	DECQ         R11
-	KMOVW        R11, K1
-
-line:
-	XORQ R10, R10
-	MOVQ R9, R11
+	MOVQ         8(AX), R10
+	MOVQ         48(AX), AX
 
 loop:
-	CMPQ      R11, $0x10
-	JLT       rest
-	VMOVDQU32 (CX)(R10*4), Z3
-	VPADDD    (DX)(R10*4), Z3, Z3
-	VCVTDQ2PS Z3, Z3
-	VMULPS    (BX)(R10*4), Z3, Z3
-	VADDPS    (SI)(R10*4), Z3, Z3
-	VMAXPS    Z0, Z3, Z3
-	VMINPS    Z1, Z3, Z3
-	VCVTPS2DQ Z3, Z3
-	VPADDD    Z2, Z3, Z3
-	VPMOVDB   Z3, X3
-	VMOVDQU   X3, (DI)(R10*1)
-	ADDQ      $0x10, R10
-	SUBQ      $0x10, R11
+	CMPQ    R9, $0x10
+	JLT     rest
+	VMOVUPS (DX), Z3
+	ADDQ    $0x40, DX
+	VMOVUPS (BX), Z4
+	ADDQ    $0x40, BX
+	VMOVUPS (SI), Z5
+	ADDQ    $0x40, SI
+	MOVQ    CX, R11
+	MOVQ    DI, R12
+	MOVQ    R8, R13
+
+line:
+	VPADDD    (R11), Z3, Z6
+	VCVTDQ2PS Z6, Z6
+	VMULPS    Z4, Z6, Z6
+	VADDPS    Z5, Z6, Z6
+	VMAXPS    Z0, Z6, Z6
+	VMINPS    Z1, Z6, Z6
+	VCVTPS2DQ Z6, Z6
+	VPADDD    Z2, Z6, Z6
+	VPMOVDB   Z6, X6
+	VMOVDQU   X6, (R12)
+	ADDQ      R10, R11
+	ADDQ      AX, R12
+	DECQ      R13
+	JNZ       line
+	ADDQ      $0x40, CX
+	ADDQ      $0x10, DI
+	SUBQ      $0x10, R9
 	JMP       loop
 
 rest:
-	TESTQ     R11, R11
-	JZ        done
-	VMOVDQU32 (CX)(R10*4), Z3
-	VPADDD    (DX)(R10*4), Z3, Z3
-	VCVTDQ2PS Z3, Z3
-	VMULPS    (BX)(R10*4), Z3, Z3
-	VADDPS    (SI)(R10*4), Z3, Z3
-	VMAXPS    Z0, Z3, Z3
-	VMINPS    Z1, Z3, Z3
-	VCVTPS2DQ Z3, Z3
-	VPADDD    Z2, Z3, Z3
-	VPMOVDB   Z3, X3
-	VMOVDQU8  X3, K1, (DI)(R10*1)
+	TESTQ   R9, R9
+	JZ      done
+	MOVQ    $0x00000001, R11
+	SHLXQ   R9, R11, R11
+	DECQ    R11
+	KMOVW   R11, K1
+	VMOVUPS (DX), Z3
+	ADDQ    $0x40, DX
+	VMOVUPS (BX), Z4
+	ADDQ    $0x40, BX
+	VMOVUPS (SI), Z5
+	ADDQ    $0x40, SI
+	MOVQ    DI, DX
+	MOVQ    R8, BX
+
+last:
+	VPADDD    (CX), Z3, Z6
+	VCVTDQ2PS Z6, Z6
+	VMULPS    Z4, Z6, Z6
+	VADDPS    Z5, Z6, Z6
+	VMAXPS    Z0, Z6, Z6
+	VMINPS    Z1, Z6, Z6
+	VCVTPS2DQ Z6, Z6
+	VPADDD    Z2, Z6, Z6
+	VPMOVDB   Z6, X6
+	VMOVDQU8  X6, K1, (DX)
+	ADDQ      R10, CX
+	ADDQ      AX, DX
+	DECQ      BX
+	JNZ       last
 
 done:
-	ADDQ 8(AX), CX
-	ADDQ 48(AX), DI
-	DECQ R8
-	JNZ  line
 	VZEROUPPER
 	RET
 
@@ -2635,39 +2675,335 @@ loop:
 	VZEROUPPER
 	RET
 
-// func sumTaps512(dst *int32, src *byte, weights *int32, offsets *int, taps int, n int)
-// Requires: AVX, AVX512BW, AVX512F
-TEXT ·sumTaps512(SB), NOSPLIT, $0-48
+// func pairUp512(dst *int32, src *byte, n int, step int, ahead int)
+// Requires: AVX, AVX512F
+TEXT ·pairUp512(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ offsets+24(FP), BX
-	MOVQ taps+32(FP), SI
-	MOVQ n+40(FP), DI
-	MOVQ DI, R8
-	SHLQ $0x02, R8
-	MOVQ DI, R11
+	MOVQ n+16(FP), DX
+	MOVQ step+24(FP), BX
+	MOVQ ahead+32(FP), SI
 
 loop:
-	VPXOR X0, X0, X0
-	XORQ  DI, DI
-	MOVQ  DX, R10
-
-tap:
-	MOVQ      (BX)(DI*8), R9
-	VPMOVZXBD (CX)(R9*1), Z1
-	VPMADDWD  (R10), Z1, Z1
-	VPADDD    Z1, Z0, Z0
-	ADDQ      R8, R10
-	INCQ      DI
-	CMPQ      DI, SI
-	JLT       tap
-	VMOVDQU32 Z0, (AX)
-	ADDQ      $0x10, CX
-	ADDQ      $0x40, DX
+	VPMOVZXBD (CX), Z0
+	VPMOVZXBD (CX)(SI*1), Z1
+	VPSLLD    $0x10, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, (AX)
+	ADDQ      BX, CX
 	ADDQ      $0x40, AX
-	SUBQ      $0x10, R11
+	DECQ      DX
 	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func columns512(dst *int32, src *byte, rows int, step int)
+// Requires: AVX, AVX512F
+TEXT ·columns512(SB), NOSPLIT, $0-32
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  rows+16(FP), DX
+	MOVQ  step+24(FP), BX
+	VPXOR X0, X0, X0
+
+loop:
+	VPMOVZXBD (CX), Z1
+	VPADDD    Z1, Z0, Z0
+	ADDQ      BX, CX
+	DECQ      DX
+	JNZ       loop
+	VMOVDQU32 Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func pairs512w1(t *byte)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·pairs512w1(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R11
+	VMOVUPS (R11), Z0
+	MOVQ    24(AX), R8
+	MOVQ    DI, R10
+
+tap0:
+	MOVQ      16(AX), R9
+	MOVQ      (R8), R11
+	ADDQ      CX, R11
+	ADDQ      8(R8), R9
+	VMOVDQU32 (R9), Z1
+	VPDPWSSD  (R11), Z1, Z0
+	ADDQ      $0x10, R8
+	DECQ      R10
+	JNZ       tap0
+	VMOVDQU32 Z0, (BX)
+	ADDQ      $0x00000040, BX
+	IMUL3Q    $0x01, DX, R11
+	ADDQ      R11, CX
+	DECQ      SI
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func quads512w1(t *byte)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·quads512w1(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R11
+	VMOVUPS (R11), Z0
+	MOVQ    24(AX), R8
+	MOVQ    DI, R10
+
+tap0:
+	MOVQ      16(AX), R9
+	MOVQ      (R8), R11
+	ADDQ      CX, R11
+	ADDQ      8(R8), R9
+	VMOVDQU32 (R9), Z1
+	VMOVDQU32 (R11), Z2
+	VPDPBUSD  Z1, Z2, Z0
+	ADDQ      $0x10, R8
+	DECQ      R10
+	JNZ       tap0
+	VMOVDQU32 Z0, (BX)
+	ADDQ      $0x00000040, BX
+	IMUL3Q    $0x01, DX, R11
+	ADDQ      R11, CX
+	DECQ      SI
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func pairs512w4(t *byte)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·pairs512w4(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R12
+	VMOVUPS (R12), Z0
+	VMOVUPS (R12), Z1
+	VMOVUPS (R12), Z2
+	VMOVUPS (R12), Z3
+	MOVQ    24(AX), R9
+	MOVQ    DI, R11
+
+tap0:
+	MOVQ      16(AX), R10
+	MOVQ      (R9), R12
+	ADDQ      CX, R12
+	ADDQ      8(R9), R10
+	VMOVDQU32 (R10), Z4
+	VPDPWSSD  (R12), Z4, Z0
+	VPDPWSSD  (R12)(DX*1), Z4, Z1
+	VPDPWSSD  (R12)(DX*2), Z4, Z2
+	VPDPWSSD  (R12)(R8*1), Z4, Z3
+	ADDQ      $0x10, R9
+	DECQ      R11
+	JNZ       tap0
+	VMOVDQU32 Z0, (BX)
+	VMOVDQU32 Z1, 64(BX)
+	VMOVDQU32 Z2, 128(BX)
+	VMOVDQU32 Z3, 192(BX)
+	ADDQ      $0x00000100, BX
+	IMUL3Q    $0x04, DX, R12
+	ADDQ      R12, CX
+	DECQ      SI
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func quads512w4(t *byte)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·quads512w4(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R12
+	VMOVUPS (R12), Z0
+	VMOVUPS (R12), Z1
+	VMOVUPS (R12), Z2
+	VMOVUPS (R12), Z3
+	MOVQ    24(AX), R9
+	MOVQ    DI, R11
+
+tap0:
+	MOVQ      16(AX), R10
+	MOVQ      (R9), R12
+	ADDQ      CX, R12
+	ADDQ      8(R9), R10
+	VMOVDQU32 (R10), Z4
+	VMOVDQU32 (R12), Z5
+	VPDPBUSD  Z4, Z5, Z0
+	VMOVDQU32 (R12)(DX*1), Z5
+	VPDPBUSD  Z4, Z5, Z1
+	VMOVDQU32 (R12)(DX*2), Z5
+	VPDPBUSD  Z4, Z5, Z2
+	VMOVDQU32 (R12)(R8*1), Z5
+	VPDPBUSD  Z4, Z5, Z3
+	ADDQ      $0x10, R9
+	DECQ      R11
+	JNZ       tap0
+	VMOVDQU32 Z0, (BX)
+	VMOVDQU32 Z1, 64(BX)
+	VMOVDQU32 Z2, 128(BX)
+	VMOVDQU32 Z3, 192(BX)
+	ADDQ      $0x00000100, BX
+	IMUL3Q    $0x04, DX, R12
+	ADDQ      R12, CX
+	DECQ      SI
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func pairs512w8(t *byte)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·pairs512w8(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R12
+	VMOVUPS (R12), Z0
+	VMOVUPS (R12), Z1
+	VMOVUPS (R12), Z2
+	VMOVUPS (R12), Z3
+	VMOVUPS (R12), Z4
+	VMOVUPS (R12), Z5
+	VMOVUPS (R12), Z6
+	VMOVUPS (R12), Z7
+	MOVQ    24(AX), R9
+	MOVQ    DI, R11
+
+tap0:
+	MOVQ      16(AX), R10
+	MOVQ      (R9), R12
+	ADDQ      CX, R12
+	ADDQ      8(R9), R10
+	VMOVDQU32 (R10), Z8
+	VPDPWSSD  (R12), Z8, Z0
+	VPDPWSSD  (R12)(DX*1), Z8, Z1
+	VPDPWSSD  (R12)(DX*2), Z8, Z2
+	VPDPWSSD  (R12)(R8*1), Z8, Z3
+	LEAQ      (R12)(DX*4), R12
+	VPDPWSSD  (R12), Z8, Z4
+	VPDPWSSD  (R12)(DX*1), Z8, Z5
+	VPDPWSSD  (R12)(DX*2), Z8, Z6
+	VPDPWSSD  (R12)(R8*1), Z8, Z7
+	ADDQ      $0x10, R9
+	DECQ      R11
+	JNZ       tap0
+	VMOVDQU32 Z0, (BX)
+	VMOVDQU32 Z1, 64(BX)
+	VMOVDQU32 Z2, 128(BX)
+	VMOVDQU32 Z3, 192(BX)
+	VMOVDQU32 Z4, 256(BX)
+	VMOVDQU32 Z5, 320(BX)
+	VMOVDQU32 Z6, 384(BX)
+	VMOVDQU32 Z7, 448(BX)
+	ADDQ      $0x00000200, BX
+	IMUL3Q    $0x08, DX, R12
+	ADDQ      R12, CX
+	DECQ      SI
+	JNZ       block
+	VZEROUPPER
+	RET
+
+// func quads512w8(t *byte)
+// Requires: AVX, AVX512F, AVX512VNNI
+TEXT ·quads512w8(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R12
+	VMOVUPS (R12), Z0
+	VMOVUPS (R12), Z1
+	VMOVUPS (R12), Z2
+	VMOVUPS (R12), Z3
+	VMOVUPS (R12), Z4
+	VMOVUPS (R12), Z5
+	VMOVUPS (R12), Z6
+	VMOVUPS (R12), Z7
+	MOVQ    24(AX), R9
+	MOVQ    DI, R11
+
+tap0:
+	MOVQ      16(AX), R10
+	MOVQ      (R9), R12
+	ADDQ      CX, R12
+	ADDQ      8(R9), R10
+	VMOVDQU32 (R10), Z8
+	VMOVDQU32 (R12), Z9
+	VPDPBUSD  Z8, Z9, Z0
+	VMOVDQU32 (R12)(DX*1), Z9
+	VPDPBUSD  Z8, Z9, Z1
+	VMOVDQU32 (R12)(DX*2), Z9
+	VPDPBUSD  Z8, Z9, Z2
+	VMOVDQU32 (R12)(R8*1), Z9
+	VPDPBUSD  Z8, Z9, Z3
+	LEAQ      (R12)(DX*4), R12
+	VMOVDQU32 (R12), Z9
+	VPDPBUSD  Z8, Z9, Z4
+	VMOVDQU32 (R12)(DX*1), Z9
+	VPDPBUSD  Z8, Z9, Z5
+	VMOVDQU32 (R12)(DX*2), Z9
+	VPDPBUSD  Z8, Z9, Z6
+	VMOVDQU32 (R12)(R8*1), Z9
+	VPDPBUSD  Z8, Z9, Z7
+	ADDQ      $0x10, R9
+	DECQ      R11
+	JNZ       tap0
+	VMOVDQU32 Z0, (BX)
+	VMOVDQU32 Z1, 64(BX)
+	VMOVDQU32 Z2, 128(BX)
+	VMOVDQU32 Z3, 192(BX)
+	VMOVDQU32 Z4, 256(BX)
+	VMOVDQU32 Z5, 320(BX)
+	VMOVDQU32 Z6, 384(BX)
+	VMOVDQU32 Z7, 448(BX)
+	ADDQ      $0x00000200, BX
+	IMUL3Q    $0x08, DX, R12
+	ADDQ      R12, CX
+	DECQ      SI
+	JNZ       block
 	VZEROUPPER
 	RET
 
@@ -2705,31 +3041,40 @@ TEXT ·finishFloats256(SB), NOSPLIT, $0-8
 	MOVQ         64(AX), R9
 	VBROADCASTSS 72(AX), Y0
 	VBROADCASTSS 76(AX), Y1
-
-line:
-	XORQ R10, R10
-	MOVQ R9, R11
+	MOVQ         8(AX), R10
+	MOVQ         48(AX), AX
 
 loop:
-	CMPQ      R11, $0x08
-	JLT       rest
-	VMOVDQU   (CX)(R10*4), Y2
-	VPADDD    (DX)(R10*4), Y2, Y2
-	VCVTDQ2PS Y2, Y2
-	VMULPS    (BX)(R10*4), Y2, Y2
-	VADDPS    (SI)(R10*4), Y2, Y2
-	VMAXPS    Y0, Y2, Y2
-	VMINPS    Y1, Y2, Y2
-	VMOVUPS   Y2, (DI)(R10*4)
-	ADDQ      $0x08, R10
-	SUBQ      $0x08, R11
+	CMPQ    R9, $0x08
+	JLT     rest
+	VMOVUPS (DX), Y2
+	ADDQ    $0x20, DX
+	VMOVUPS (BX), Y3
+	ADDQ    $0x20, BX
+	VMOVUPS (SI), Y4
+	ADDQ    $0x20, SI
+	MOVQ    CX, R11
+	MOVQ    DI, R12
+	MOVQ    R8, R13
+
+line:
+	VPADDD    (R11), Y2, Y5
+	VCVTDQ2PS Y5, Y5
+	VMULPS    Y3, Y5, Y5
+	VADDPS    Y4, Y5, Y5
+	VMAXPS    Y0, Y5, Y5
+	VMINPS    Y1, Y5, Y5
+	VMOVUPS   Y5, (R12)
+	ADDQ      R10, R11
+	ADDQ      AX, R12
+	DECQ      R13
+	JNZ       line
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, DI
+	SUBQ      $0x08, R9
 	JMP       loop
 
 rest:
-	ADDQ 8(AX), CX
-	ADDQ 48(AX), DI
-	DECQ R8
-	JNZ  line
 	VZEROUPPER
 	RET
 
@@ -2748,36 +3093,45 @@ TEXT ·finishBytes256(SB), NOSPLIT, $0-8
 	VBROADCASTSS   76(AX), Y1
 	VPBROADCASTD   80(AX), Y2
 	VBROADCASTI128 lowest<>+0(SB), Y3
-
-line:
-	XORQ R10, R10
-	MOVQ R9, R11
+	MOVQ           8(AX), R10
+	MOVQ           48(AX), AX
 
 loop:
-	CMPQ         R11, $0x08
-	JLT          rest
-	VMOVDQU      (CX)(R10*4), Y4
-	VPADDD       (DX)(R10*4), Y4, Y4
-	VCVTDQ2PS    Y4, Y4
-	VMULPS       (BX)(R10*4), Y4, Y4
-	VADDPS       (SI)(R10*4), Y4, Y4
-	VMAXPS       Y0, Y4, Y4
-	VMINPS       Y1, Y4, Y4
-	VCVTPS2DQ    Y4, Y4
-	VPADDD       Y2, Y4, Y4
-	VPSHUFB      Y3, Y4, Y4
-	VEXTRACTI128 $0x01, Y4, X5
-	VMOVD        X4, (DI)(R10*1)
-	VMOVD        X5, 4(DI)(R10*1)
-	ADDQ         $0x08, R10
-	SUBQ         $0x08, R11
+	CMPQ    R9, $0x08
+	JLT     rest
+	VMOVUPS (DX), Y4
+	ADDQ    $0x20, DX
+	VMOVUPS (BX), Y5
+	ADDQ    $0x20, BX
+	VMOVUPS (SI), Y6
+	ADDQ    $0x20, SI
+	MOVQ    CX, R11
+	MOVQ    DI, R12
+	MOVQ    R8, R13
+
+line:
+	VPADDD       (R11), Y4, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y5, Y7, Y7
+	VADDPS       Y6, Y7, Y7
+	VMAXPS       Y0, Y7, Y7
+	VMINPS       Y1, Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPADDD       Y2, Y7, Y7
+	VPSHUFB      Y3, Y7, Y7
+	VEXTRACTI128 $0x01, Y7, X8
+	VMOVD        X7, (R12)
+	VMOVD        X8, 4(R12)
+	ADDQ         R10, R11
+	ADDQ         AX, R12
+	DECQ         R13
+	JNZ          line
+	ADDQ         $0x20, CX
+	ADDQ         $0x08, DI
+	SUBQ         $0x08, R9
 	JMP          loop
 
 rest:
-	ADDQ 8(AX), CX
-	ADDQ 48(AX), DI
-	DECQ R8
-	JNZ  line
 	VZEROUPPER
 	RET
 
@@ -2928,39 +3282,297 @@ loop:
 	VZEROUPPER
 	RET
 
-// func sumTaps256(dst *int32, src *byte, weights *int32, offsets *int, taps int, n int)
+// func pairUp256(dst *int32, src *byte, n int, step int, ahead int)
 // Requires: AVX, AVX2
-TEXT ·sumTaps256(SB), NOSPLIT, $0-48
+TEXT ·pairUp256(SB), NOSPLIT, $0-40
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
-	MOVQ weights+16(FP), DX
-	MOVQ offsets+24(FP), BX
-	MOVQ taps+32(FP), SI
-	MOVQ n+40(FP), DI
-	MOVQ DI, R8
-	SHLQ $0x02, R8
-	MOVQ DI, R11
+	MOVQ n+16(FP), DX
+	MOVQ step+24(FP), BX
+	MOVQ ahead+32(FP), SI
 
 loop:
-	VPXOR X0, X0, X0
-	XORQ  DI, DI
-	MOVQ  DX, R10
-
-tap:
-	MOVQ      (BX)(DI*8), R9
-	VPMOVZXBD (CX)(R9*1), Y1
-	VPMADDWD  (R10), Y1, Y1
-	VPADDD    Y1, Y0, Y0
-	ADDQ      R8, R10
-	INCQ      DI
-	CMPQ      DI, SI
-	JLT       tap
-	VMOVDQU   Y0, (AX)
-	ADDQ      $0x08, CX
-	ADDQ      $0x20, DX
-	ADDQ      $0x20, AX
-	SUBQ      $0x08, R11
+	VPMOVZXBD (CX), Y0
+	VPMOVZXBD (CX)(SI*1), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VPOR      Y0, Y1, Y1
+	VMOVDQU   Y1, (AX)
+	VPMOVZXBD 8(CX), Y0
+	VPMOVZXBD 8(CX)(SI*1), Y1
+	VPSLLD    $0x10, Y1, Y1
+	VPOR      Y0, Y1, Y1
+	VMOVDQU   Y1, 32(AX)
+	ADDQ      BX, CX
+	ADDQ      $0x40, AX
+	DECQ      DX
 	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func columns256(dst *int32, src *byte, rows int, step int)
+// Requires: AVX, AVX2
+TEXT ·columns256(SB), NOSPLIT, $0-32
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), CX
+	MOVQ  rows+16(FP), DX
+	MOVQ  step+24(FP), BX
+	VPXOR X0, X0, X0
+	VPXOR X1, X1, X1
+
+loop:
+	VPMOVZXBD (CX), Y2
+	VPADDD    Y2, Y0, Y0
+	VPMOVZXBD 8(CX), Y2
+	VPADDD    Y2, Y1, Y1
+	ADDQ      BX, CX
+	DECQ      DX
+	JNZ       loop
+	VMOVDQU   Y0, (AX)
+	VMOVDQU   Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func pairs256w1(t *byte)
+// Requires: AVX, AVX2
+TEXT ·pairs256w1(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R11
+	VMOVUPS (R11), Y0
+	MOVQ    24(AX), R8
+	MOVQ    DI, R10
+
+tap0:
+	MOVQ     16(AX), R9
+	MOVQ     (R8), R11
+	ADDQ     CX, R11
+	ADDQ     8(R8), R9
+	VMOVDQU  (R9), Y1
+	VPMADDWD (R11), Y1, Y1
+	VPADDD   Y1, Y0, Y0
+	ADDQ     $0x10, R8
+	DECQ     R10
+	JNZ      tap0
+	VMOVDQU  Y0, (BX)
+	MOVQ     56(AX), R11
+	VMOVUPS  32(R11), Y0
+	MOVQ     24(AX), R8
+	MOVQ     DI, R10
+
+tap8:
+	MOVQ     16(AX), R9
+	MOVQ     (R8), R11
+	ADDQ     CX, R11
+	ADDQ     8(R8), R9
+	VMOVDQU  32(R9), Y1
+	VPMADDWD 32(R11), Y1, Y1
+	VPADDD   Y1, Y0, Y0
+	ADDQ     $0x10, R8
+	DECQ     R10
+	JNZ      tap8
+	VMOVDQU  Y0, 32(BX)
+	ADDQ     $0x00000040, BX
+	IMUL3Q   $0x01, DX, R11
+	ADDQ     R11, CX
+	DECQ     SI
+	JNZ      block
+	VZEROUPPER
+	RET
+
+// func pairs256w4(t *byte)
+// Requires: AVX, AVX2
+TEXT ·pairs256w4(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R12
+	VMOVUPS (R12), Y0
+	VMOVUPS (R12), Y1
+	VMOVUPS (R12), Y2
+	VMOVUPS (R12), Y3
+	MOVQ    24(AX), R9
+	MOVQ    DI, R11
+
+tap0:
+	MOVQ     16(AX), R10
+	MOVQ     (R9), R12
+	ADDQ     CX, R12
+	ADDQ     8(R9), R10
+	VMOVDQU  (R10), Y4
+	VPMADDWD (R12), Y4, Y5
+	VPADDD   Y5, Y0, Y0
+	VPMADDWD (R12)(DX*1), Y4, Y5
+	VPADDD   Y5, Y1, Y1
+	VPMADDWD (R12)(DX*2), Y4, Y5
+	VPADDD   Y5, Y2, Y2
+	VPMADDWD (R12)(R8*1), Y4, Y4
+	VPADDD   Y4, Y3, Y3
+	ADDQ     $0x10, R9
+	DECQ     R11
+	JNZ      tap0
+	VMOVDQU  Y0, (BX)
+	VMOVDQU  Y1, 64(BX)
+	VMOVDQU  Y2, 128(BX)
+	VMOVDQU  Y3, 192(BX)
+	MOVQ     56(AX), R12
+	VMOVUPS  32(R12), Y0
+	VMOVUPS  32(R12), Y1
+	VMOVUPS  32(R12), Y2
+	VMOVUPS  32(R12), Y3
+	MOVQ     24(AX), R9
+	MOVQ     DI, R11
+
+tap8:
+	MOVQ     16(AX), R10
+	MOVQ     (R9), R12
+	ADDQ     CX, R12
+	ADDQ     8(R9), R10
+	VMOVDQU  32(R10), Y4
+	VPMADDWD 32(R12), Y4, Y5
+	VPADDD   Y5, Y0, Y0
+	VPMADDWD 32(R12)(DX*1), Y4, Y5
+	VPADDD   Y5, Y1, Y1
+	VPMADDWD 32(R12)(DX*2), Y4, Y5
+	VPADDD   Y5, Y2, Y2
+	VPMADDWD 32(R12)(R8*1), Y4, Y4
+	VPADDD   Y4, Y3, Y3
+	ADDQ     $0x10, R9
+	DECQ     R11
+	JNZ      tap8
+	VMOVDQU  Y0, 32(BX)
+	VMOVDQU  Y1, 96(BX)
+	VMOVDQU  Y2, 160(BX)
+	VMOVDQU  Y3, 224(BX)
+	ADDQ     $0x00000100, BX
+	IMUL3Q   $0x04, DX, R12
+	ADDQ     R12, CX
+	DECQ     SI
+	JNZ      block
+	VZEROUPPER
+	RET
+
+// func pairs256w8(t *byte)
+// Requires: AVX, AVX2
+TEXT ·pairs256w8(SB), NOSPLIT, $0-8
+	MOVQ t+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 40(AX), BX
+	MOVQ 48(AX), SI
+	MOVQ 32(AX), DI
+	LEAQ (DX)(DX*2), R8
+
+block:
+	MOVQ    56(AX), R12
+	VMOVUPS (R12), Y0
+	VMOVUPS (R12), Y1
+	VMOVUPS (R12), Y2
+	VMOVUPS (R12), Y3
+	VMOVUPS (R12), Y4
+	VMOVUPS (R12), Y5
+	VMOVUPS (R12), Y6
+	VMOVUPS (R12), Y7
+	MOVQ    24(AX), R9
+	MOVQ    DI, R11
+
+tap0:
+	MOVQ     16(AX), R10
+	MOVQ     (R9), R12
+	ADDQ     CX, R12
+	ADDQ     8(R9), R10
+	VMOVDQU  (R10), Y8
+	VPMADDWD (R12), Y8, Y9
+	VPADDD   Y9, Y0, Y0
+	VPMADDWD (R12)(DX*1), Y8, Y9
+	VPADDD   Y9, Y1, Y1
+	VPMADDWD (R12)(DX*2), Y8, Y9
+	VPADDD   Y9, Y2, Y2
+	VPMADDWD (R12)(R8*1), Y8, Y9
+	VPADDD   Y9, Y3, Y3
+	LEAQ     (R12)(DX*4), R12
+	VPMADDWD (R12), Y8, Y9
+	VPADDD   Y9, Y4, Y4
+	VPMADDWD (R12)(DX*1), Y8, Y9
+	VPADDD   Y9, Y5, Y5
+	VPMADDWD (R12)(DX*2), Y8, Y9
+	VPADDD   Y9, Y6, Y6
+	VPMADDWD (R12)(R8*1), Y8, Y8
+	VPADDD   Y8, Y7, Y7
+	ADDQ     $0x10, R9
+	DECQ     R11
+	JNZ      tap0
+	VMOVDQU  Y0, (BX)
+	VMOVDQU  Y1, 64(BX)
+	VMOVDQU  Y2, 128(BX)
+	VMOVDQU  Y3, 192(BX)
+	VMOVDQU  Y4, 256(BX)
+	VMOVDQU  Y5, 320(BX)
+	VMOVDQU  Y6, 384(BX)
+	VMOVDQU  Y7, 448(BX)
+	MOVQ     56(AX), R12
+	VMOVUPS  32(R12), Y0
+	VMOVUPS  32(R12), Y1
+	VMOVUPS  32(R12), Y2
+	VMOVUPS  32(R12), Y3
+	VMOVUPS  32(R12), Y4
+	VMOVUPS  32(R12), Y5
+	VMOVUPS  32(R12), Y6
+	VMOVUPS  32(R12), Y7
+	MOVQ     24(AX), R9
+	MOVQ     DI, R11
+
+tap8:
+	MOVQ     16(AX), R10
+	MOVQ     (R9), R12
+	ADDQ     CX, R12
+	ADDQ     8(R9), R10
+	VMOVDQU  32(R10), Y8
+	VPMADDWD 32(R12), Y8, Y9
+	VPADDD   Y9, Y0, Y0
+	VPMADDWD 32(R12)(DX*1), Y8, Y9
+	VPADDD   Y9, Y1, Y1
+	VPMADDWD 32(R12)(DX*2), Y8, Y9
+	VPADDD   Y9, Y2, Y2
+	VPMADDWD 32(R12)(R8*1), Y8, Y9
+	VPADDD   Y9, Y3, Y3
+	LEAQ     (R12)(DX*4), R12
+	VPMADDWD 32(R12), Y8, Y9
+	VPADDD   Y9, Y4, Y4
+	VPMADDWD 32(R12)(DX*1), Y8, Y9
+	VPADDD   Y9, Y5, Y5
+	VPMADDWD 32(R12)(DX*2), Y8, Y9
+	VPADDD   Y9, Y6, Y6
+	VPMADDWD 32(R12)(R8*1), Y8, Y8
+	VPADDD   Y8, Y7, Y7
+	ADDQ     $0x10, R9
+	DECQ     R11
+	JNZ      tap8
+	VMOVDQU  Y0, 32(BX)
+	VMOVDQU  Y1, 96(BX)
+	VMOVDQU  Y2, 160(BX)
+	VMOVDQU  Y3, 224(BX)
+	VMOVDQU  Y4, 288(BX)
+	VMOVDQU  Y5, 352(BX)
+	VMOVDQU  Y6, 416(BX)
+	VMOVDQU  Y7, 480(BX)
+	ADDQ     $0x00000200, BX
+	IMUL3Q   $0x08, DX, R12
+	ADDQ     R12, CX
+	DECQ     SI
+	JNZ      block
 	VZEROUPPER
 	RET
 
@@ -2982,6 +3594,43 @@ loop:
 	JNZ     loop
 	VMOVUPS Y0, (DX)
 	VMOVUPS Y1, 32(DX)
+	VZEROUPPER
+	RET
+
+// func quadUp512(dst *int32, src *byte, n int, step int)
+// Requires: AVX, AVX512F
+TEXT ·quadUp512(SB), NOSPLIT, $0-32
+	MOVQ      dst+0(FP), AX
+	MOVQ      src+8(FP), CX
+	MOVQ      n+16(FP), DX
+	MOVQ      step+24(FP), BX
+	VPXORD    Z0, Z0, Z0
+	VPMOVZXBD (CX), Z1
+	VPSLLD    $0x18, Z1, Z1
+	VPSRLD    $0x08, Z0, Z0
+	VPORD     Z1, Z0, Z0
+	ADDQ      BX, CX
+	VPMOVZXBD (CX), Z1
+	VPSLLD    $0x18, Z1, Z1
+	VPSRLD    $0x08, Z0, Z0
+	VPORD     Z1, Z0, Z0
+	ADDQ      BX, CX
+	VPMOVZXBD (CX), Z1
+	VPSLLD    $0x18, Z1, Z1
+	VPSRLD    $0x08, Z0, Z0
+	VPORD     Z1, Z0, Z0
+	ADDQ      BX, CX
+
+loop:
+	VPMOVZXBD (CX), Z1
+	VPSLLD    $0x18, Z1, Z1
+	VPSRLD    $0x08, Z0, Z0
+	VPORD     Z1, Z0, Z0
+	ADDQ      BX, CX
+	VMOVDQU32 Z0, (AX)
+	ADDQ      $0x40, AX
+	DECQ      DX
+	JNZ       loop
 	VZEROUPPER
 	RET
 

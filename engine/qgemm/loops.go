@@ -148,6 +148,40 @@ func Largest(dst, src []uint8, offsets []int) {
 	}
 }
 
+// mostRows bounds the rows whose bytes' sums are in 32 bits.
+const mostRows = 1 << 23
+
+// Columns sets sums to those of the columns of rows of as many bytes.
+func Columns(sums []int64, src []uint8) {
+	clear(sums)
+	c := len(sums)
+	if c == 0 || len(src)%c != 0 {
+		panic("qgemm: rows of another size")
+	}
+	s := borrow()
+	defer s.release()
+	for len(src) > 0 {
+		rows := min(len(src)/c, mostRows)
+		for first := 0; first < c; first += eachLanes {
+			cols, done := min(eachLanes, c-first), 0
+			// Rows behind which a whole vector can be read.
+			if n := min((len(src)-first-eachLanes)/c+1, rows); kernels.columns != nil && len(src) >= first+eachLanes {
+				kernels.columns(&s.sums[0], &src[first], n, c)
+				for j, v := range s.sums[:cols] {
+					sums[first+j] += int64(v)
+				}
+				done = n
+			}
+			for i := done; i < rows; i++ {
+				for j, v := range src[i*c+first:][:cols] {
+					sums[first+j] += int64(v)
+				}
+			}
+		}
+		src = src[rows*c:]
+	}
+}
+
 // Table replaces each byte.
 func Table(dst, src []uint8, of *[256]uint8) {
 	dst = dst[:len(src)]

@@ -14,10 +14,15 @@ type machine struct {
 	toBytes                   func(dst *byte, src, p *float32, n int)
 	toFloats                  func(dst *float32, src *byte, p *float32, n int)
 	add, mul                  func(dst, a, b *byte, p *float32, n int)
-	taps                      func(dst *int32, src *byte, weights *int32, offsets *int, taps, n int)
-	largest                   func(dst, src *byte, offsets *int, taps, n int)
-	span                      func(src *float32, n int, to *float32)
-	table                     func(dst, src, of *byte, n int)
+	// pairs sum taps by twos, quads by fours; pairUp and quadUp lay out what they read.
+	pairs, quads pairKernels
+	quadUp       func(dst *int32, src *byte, n, step int)
+	pairUp       func(dst *int32, src *byte, n, step, ahead int)
+	// columns sums those of 16 bytes over rows, step bytes apart.
+	columns func(dst *int32, src *byte, rows, step int)
+	largest func(dst, src *byte, offsets *int, taps, n int)
+	span    func(src *float32, n int, to *float32)
+	table   func(dst, src, of *byte, n int)
 }
 
 // width is how many columns a panel has.

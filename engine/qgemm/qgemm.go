@@ -32,8 +32,10 @@ type Weights struct {
 	m *machine
 	// n is how many columns it has. Its rows are runs of so many groups each.
 	n, runs, groups int
-	panels          []int8
-	sums            []int32
+	// length is how many bytes of a run are no filling.
+	length int
+	panels []int8
+	sums   []int32
 }
 
 // Pack lays out n columns whose rows are runs of length bytes each, of which at gives
@@ -43,7 +45,7 @@ func Pack(n, runs, length int, at func(run, i, col int) int8) *Weights {
 		panic("qgemm: a negative size")
 	}
 	m := kernels
-	w := &Weights{m: m, n: n, runs: runs, groups: Rounded(length) / group, sums: make([]int32, n)}
+	w := &Weights{m: m, n: n, runs: runs, groups: Rounded(length) / group, length: length, sums: make([]int32, n)}
 	w.panels = make([]int8, w.groups*runs*group*m.rounded(n))
 	for first := 0; first < n; first += m.width() {
 		some := min(m.width(), n-first)
@@ -90,14 +92,14 @@ func (w *Weights) Columns() int { return w.n }
 // Depth is how many bytes a row of the left operand has, in all its runs.
 func (w *Weights) Depth() int { return w.runs * w.groups * group }
 
-// Left is the left operand: rows of runs, which may overlap. Row i begins at Across, then
-// Lines rows further than the one before by the steps.
+// Left is the left operand: rows of runs, which may overlap.
 type Left struct {
 	Src  []uint8
 	Rows int
-	// Row i is number i%Across on line i/Across%Lines of image i/Across/Lines.
-	Across, Lines             int
-	PerRow, PerLine, PerImage int
+	// Row i is number i%Across on line i/Across%Lines of plane i/Across/Lines%Planes of an
+	// image.
+	Across, Lines, Planes               int
+	PerRow, PerLine, PerPlane, PerImage int
 	// Offsets are where the runs are, from the beginning of a row.
 	Offsets []int
 }
@@ -105,14 +107,15 @@ type Left struct {
 // Matrix is the left operand that is m rows of depth bytes, which is a whole number of
 // groups.
 func Matrix(src []uint8, m, depth int) Left {
-	return Left{Src: src, Rows: m, Across: max(m, 1), Lines: 1, PerRow: depth, Offsets: origin}
+	return Left{Src: src, Rows: m, Across: max(m, 1), Lines: 1, Planes: 1, PerRow: depth, Offsets: origin}
 }
 
 var origin = []int{0}
 
 func (a *Left) row(i int) int {
 	line := i / a.Across
-	return i%a.Across*a.PerRow + line%a.Lines*a.PerLine + line/a.Lines*a.PerImage
+	plane := line / a.Lines
+	return i%a.Across*a.PerRow + line%a.Lines*a.PerLine + plane%a.Planes*a.PerPlane + plane/a.Planes*a.PerImage
 }
 
 // pointers are to the rows from one on.
@@ -130,14 +133,14 @@ func (a *Left) pointers(to []unsafe.Pointer, from int) {
 
 // check panics where a row reaches out of the source.
 func (a *Left) check(w *Weights) {
-	if a.Rows < 0 || a.Across < 1 || a.Lines < 1 || len(a.Offsets) != w.runs || a.PerRow < 0 || a.PerLine < 0 || a.PerImage < 0 {
+	if a.Rows < 0 || a.Across < 1 || a.Lines < 1 || a.Planes < 1 || len(a.Offsets) != w.runs || a.PerRow < 0 || a.PerLine < 0 || a.PerPlane < 0 || a.PerImage < 0 {
 		panic("qgemm: rows of another form than the weights")
 	}
 	if a.Rows == 0 {
 		return
 	}
-	images := (a.Rows - 1) / (a.Across * a.Lines)
-	last := min(a.Across, a.Rows)*a.PerRow - a.PerRow + min(a.Lines-1, (a.Rows-1)/a.Across)*a.PerLine + images*a.PerImage
+	lines, planes := (a.Rows-1)/a.Across, (a.Rows-1)/a.Across/a.Lines
+	last := min(a.Across-1, a.Rows-1)*a.PerRow + min(a.Lines-1, lines)*a.PerLine + min(a.Planes-1, planes)*a.PerPlane + planes/a.Planes*a.PerImage
 	for _, o := range a.Offsets {
 		if o < 0 || last+o+w.groups*group > len(a.Src) {
 			panic("qgemm: rows that reach out of their source")
@@ -160,11 +163,21 @@ type Finish struct {
 	Zeros []int32
 	// Then is called for pieces of rows of Floats that are done.
 	Then func(row, col int, v []float32)
+	// The columns are those from first on of rows of wide ones, where that is not 0.
+	first, wide int
+}
+
+// rowOf is how many columns the result has that has n of these.
+func (f *Finish) rowOf(n int) int {
+	if f.wide > 0 {
+		return f.wide
+	}
+	return n
 }
 
 func (f *Finish) check(n, rows int) {
 	size := max(len(f.Floats), len(f.Bytes), len(f.Sums))
-	if size != n*rows || len(f.Whole) != n || f.Sums == nil && (len(f.Scale) != n || len(f.Shift) != n) || f.Zeros != nil && len(f.Zeros) != n {
+	if size != f.rowOf(n)*rows || f.first+n > f.rowOf(n) || len(f.Whole) != n || f.Sums == nil && (len(f.Scale) != n || len(f.Shift) != n) || f.Zeros != nil && len(f.Zeros) != n {
 		panic("qgemm: a result of another size")
 	}
 }
@@ -209,11 +222,17 @@ type workspace struct {
 	// of the columns of a panel, filled up.
 	whole        [most]int32
 	scale, shift [most]float32
-	// more are sums of taps and the offsets of those.
-	more    []int32
-	offsets []int
-	params  [8]float32
-	ends    [2 * 16]float32
+	// words are elements laid out for filters of each channel by itself, more the sums of
+	// those, offsets where taps are.
+	words, more []int32
+	offsets     []int
+	pairs       pairTile
+	begin       [eachLanes]int32
+	strip       eachStrip
+	left        Left
+	part        Finish
+	params      [8]float32
+	ends        [2 * 16]float32
 }
 
 var workspaces = sync.Pool{New: func() any { return new(workspace) }}
@@ -222,7 +241,8 @@ func borrow() *workspace { return workspaces.Get().(*workspace) }
 
 // release gives the workspace back without holding on to anybody's matrices.
 func (s *workspace) release() {
-	s.tile, s.block = tile{}, block{}
+	s.tile, s.block, s.pairs, s.left, s.part = tile{}, block{}, pairTile{}, Left{}, Finish{}
+	s.strip = eachStrip{}
 	workspaces.Put(s)
 }
 
@@ -247,19 +267,28 @@ func (w *Weights) Multiply(threads int, a *Left, f *Finish) {
 	if threads > 1 && strips < 2*threads {
 		across = min(panels, threads)
 	}
-	parallel(threads, strips*across, func(part int) {
-		s := borrow()
-		defer s.release()
-		from, p := part/across*most, part%across
-		rows := min(most, a.Rows-from)
-		a.pointers(s.rows[:rows], from)
-		for q := panels * p / across; q < panels*(p+1)/across; q++ {
-			for done := 0; done < rows; done += stripRows {
-				s.panel(w, a, f, from+done, s.rows[done:min(done+stripRows, rows)], q)
-			}
+	if threads < 2 {
+		for part := range strips * across {
+			w.part(a, f, part, most, panels, across)
 		}
-		clear(s.rows[:rows])
-	})
+		return
+	}
+	parallel(threads, strips*across, func(part int) { w.part(a, f, part, most, panels, across) })
+}
+
+// part computes one of Multiply's: most rows at most, and a share of the panels.
+func (w *Weights) part(a *Left, f *Finish, part, most, panels, across int) {
+	s := borrow()
+	defer s.release()
+	from, p := part/across*most, part%across
+	rows := min(most, a.Rows-from)
+	a.pointers(s.rows[:rows], from)
+	for q := panels * p / across; q < panels*(p+1)/across; q++ {
+		for done := 0; done < rows; done += stripRows {
+			s.panel(w, a, f, from+done, s.rows[done:min(done+stripRows, rows)], q)
+		}
+	}
+	clear(s.rows[:rows])
 }
 
 // panel computes the rows of a strip, which begins with row from, and the columns of one
@@ -296,7 +325,7 @@ func (s *workspace) less(w *Weights, a *Left, f *Finish, from, rows, col, cols, 
 	for i := range rows {
 		at, sum := a.row(from+i), int32(0)
 		for _, o := range a.Offsets {
-			for _, v := range a.Src[at+o:][:w.groups*group] {
+			for _, v := range a.Src[at+o:][:w.length] {
 				sum += int32(v)
 			}
 		}
@@ -307,11 +336,13 @@ func (s *workspace) less(w *Weights, a *Left, f *Finish, from, rows, col, cols, 
 	}
 }
 
-// finish makes results of the sums of rows, stride apart.
+// finish makes results of the sums of rows, stride apart, of n columns of which these are
+// cols from col on.
 func (s *workspace) finish(f *Finish, sums []int32, stride, row, rows, col, cols, n int) {
+	n = f.rowOf(n)
 	if f.Sums != nil {
 		for i := range rows {
-			line, out := sums[i*stride:][:cols], f.Sums[(row+i)*n+col:][:cols]
+			line, out := sums[i*stride:][:cols], f.Sums[(row+i)*n+f.first+col:][:cols]
 			for j, v := range f.Whole[col : col+cols] {
 				out[j] = line[j] + v
 			}
@@ -332,7 +363,7 @@ func (s *workspace) finish(f *Finish, sums []int32, stride, row, rows, col, cols
 	}
 	if f.Then != nil {
 		for i := range rows {
-			f.Then(row+i, col, f.Floats[(row+i)*n+col:][:cols])
+			f.Then(row+i, f.first+col, f.Floats[(row+i)*n+f.first+col:][:cols])
 		}
 	}
 }
@@ -355,10 +386,10 @@ func (s *workspace) kernel(f *Finish, sums []int32, stride, row, rows, col, cols
 			b.whole, b.scale, b.shift = unsafe.Pointer(&s.whole), unsafe.Pointer(&s.scale), unsafe.Pointer(&s.shift)
 		}
 		if f.Floats != nil {
-			b.out, b.outStride = unsafe.Pointer(&f.Floats[row*n+at]), 4*n
+			b.out, b.outStride = unsafe.Pointer(&f.Floats[row*n+f.first+at]), 4*n
 			kernels.finishFloats((*byte)(unsafe.Pointer(b)))
 		} else {
-			b.out = unsafe.Pointer(&f.Bytes[row*n+at])
+			b.out = unsafe.Pointer(&f.Bytes[row*n+f.first+at])
 			kernels.finishBytes((*byte)(unsafe.Pointer(b)))
 		}
 		done += some
@@ -372,9 +403,9 @@ func (f *Finish) plain(sums []int32, stride, row, rows, col, cols, n int) {
 			v := float32(float32(sums[i*stride+j]+f.Whole[col+j]) * f.Scale[col+j])
 			v = kept(v+f.Shift[col+j], f.Low, f.High)
 			if f.Floats != nil {
-				f.Floats[(row+i)*n+col+j] = v
+				f.Floats[(row+i)*n+f.first+col+j] = v
 			} else {
-				f.Bytes[(row+i)*n+col+j] = uint8(nearest(v) + f.Zero)
+				f.Bytes[(row+i)*n+f.first+col+j] = uint8(nearest(v) + f.Zero)
 			}
 		}
 	}

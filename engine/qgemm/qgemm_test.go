@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-
-	"github.com/pellucid/pellucid/engine/convolve"
 )
 
 func randomBytes(r *rand.Rand, n int) []uint8 {
@@ -101,7 +99,7 @@ func TestMultiply(t *testing.T) {
 					} else if l < k {
 						v = int64(b[l*n+col])
 					}
-					if f.Zeros != nil {
+					if l < k && f.Zeros != nil {
 						v -= int64(f.Zeros[col])
 					}
 					sum += int64(a[row*depth+l]) * v
@@ -148,86 +146,117 @@ func TestThen(t *testing.T) {
 	}
 }
 
-func randomWindow(r *rand.Rand, channels int) *convolve.Window {
-	w := &convolve.Window{Batch: 1 + r.IntN(2), Height: 1 + r.IntN(12), Width: 1 + r.IntN(12), Channels: channels}
-	sizes := [2]int{w.Height, w.Width}
-	var windows [2]int
-	for d := range 2 {
-		w.Kernel[d], w.Strides[d], w.Dilations[d], w.Before[d] = 1+r.IntN(3), 1+r.IntN(2), 1+r.IntN(2), r.IntN(2)
-		windows[d] = max(1, (sizes[d]+2*w.Before[d]-(w.Kernel[d]-1)*w.Dilations[d]-1)/w.Strides[d]+1)
+func randomWindow(r *rand.Rand, channels int) *Window {
+	w := &Window{Batch: 1 + r.IntN(2), Channels: channels}
+	for d := range 3 {
+		w.Size[d], w.Kernel[d], w.Strides[d], w.Dilations[d], w.Before[d] = 1+r.IntN(12), 1+r.IntN(3), 1+r.IntN(2), 1+r.IntN(2), r.IntN(2)
+		if d == 0 && r.IntN(2) == 0 { // an image
+			w.Size[d], w.Kernel[d], w.Before[d] = 1, 1, 0
+		}
+		if d == 2 && r.IntN(2) == 0 {
+			w.Size[d], w.Kernel[d] = w.Size[d]+r.IntN(30), 1+r.IntN(5)
+		}
+		w.fit(d)
 	}
-	w.Lines, w.Across = windows[0], windows[1]
 	return w
 }
 
+// fit has windows go as far as they do.
+func (w *Window) fit(d int) {
+	w.Windows[d] = max(1, (w.Size[d]+2*w.Before[d]-(w.Kernel[d]-1)*w.Dilations[d]-1)/w.Strides[d]+1)
+}
+
 // windowSums are the exact ones.
-func windowSums(w *convolve.Window, src []uint8, padding uint8, weights []int8, out int, each bool, zeros []int32) []int64 {
-	taps := w.Kernel[0] * w.Kernel[1]
-	sums := make([]int64, w.Batch*w.Lines*w.Across*out)
-	inner := w.Channels
-	if each {
-		inner = 1
-	}
+func windowSums(w *Window, src []uint8, padding uint8, weights []int8, s Shape, zeros []int32) []int64 {
+	sums := make([]int64, w.count()*s.Out)
 	for i := range sums {
-		o, x, y, image := i%out, i/out%w.Across, i/out/w.Across%w.Lines, i/out/w.Across/w.Lines
-		for c := range inner {
-			for k := range taps {
-				ch := c
-				if each {
-					ch = o
+		o, at := i%s.Out, i/s.Out
+		x, y, z, image := at%w.Windows[2], at/w.Windows[2]%w.Windows[1], at/w.Windows[2]/w.Windows[1]%w.Windows[0], at/volumeOf(w.Windows)
+		for c := range s.Inner {
+			for k := range s.taps() {
+				v, inside := int64(padding), true
+				place := [3]int{z, y, x}
+				for d, tap := range [3]int{k / s.Kernel[2] / s.Kernel[1], k / s.Kernel[2] % s.Kernel[1], k % s.Kernel[2]} {
+					place[d] = place[d]*w.Strides[d] + tap*w.Dilations[d] - w.Before[d]
+					inside = inside && place[d] >= 0 && place[d] < w.Size[d]
 				}
-				v := int64(padding)
-				iy, ix := y*w.Strides[0]+k/w.Kernel[1]*w.Dilations[0]-w.Before[0], x*w.Strides[1]+k%w.Kernel[1]*w.Dilations[1]-w.Before[1]
-				if iy >= 0 && iy < w.Height && ix >= 0 && ix < w.Width {
-					v = int64(src[((image*w.Height+iy)*w.Width+ix)*w.Channels+ch])
+				if inside {
+					element := ((image*w.Size[0]+place[0])*w.Size[1]+place[1])*w.Size[2] + place[2]
+					v = int64(src[element*w.Channels+o/(s.Out/s.Groups)*s.Inner+c])
 				}
-				z := int64(0)
+				zero := int64(0)
 				if zeros != nil {
-					z = int64(zeros[o])
+					zero = int64(zeros[o])
 				}
-				sums[i] += v * (int64(weights[(o*inner+c)*taps+k]) - z)
+				sums[i] += v * (int64(weights[(o*s.Inner+c)*s.taps()+k]) - zero)
 			}
 		}
 	}
 	return sums
 }
 
+// filterSize is what a filter's weights take.
+func filterSize(f *Filter) (n int64) {
+	for _, p := range f.parts {
+		n += int64(len(p.weights.panels) + 4*len(p.weights.sums))
+	}
+	if f.each != nil {
+		n += 4 * int64(len(f.each.words)+len(f.each.rows))
+	}
+	return n
+}
+
 // TestConvolve holds convolutions of all forms against sums in 64 bits.
 func TestConvolve(t *testing.T) {
 	onEach(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(5, 6))
-		for i := range 300 {
-			channels, out, each := 1+r.IntN(40), 1+r.IntN(70), i%3 == 0
-			if i%2 == 0 {
-				channels = 16 * (1 + r.IntN(3))
+		for i := range 240 {
+			s := Shape{Out: 1 + r.IntN(70), Inner: 1 + r.IntN(40), Groups: 1}
+			switch i % 3 {
+			case 0:
+				s.Inner, s.Groups = 1, 1+r.IntN(50)
+				s.Out = s.Groups
+			case 1:
+				s.Inner, s.Groups = 1+r.IntN(9), 1+r.IntN(12)
+				s.Out = s.Groups * (1 + r.IntN(6))
 			}
-			w := randomWindow(r, channels)
+			if i%2 == 0 && s.Groups == 1 {
+				s.Inner = 16 * (1 + r.IntN(3))
+			}
+			w := randomWindow(r, s.Groups*s.Inner)
 			if i%5 == 0 {
-				w.Before = [2]int{}
-				w.Lines, w.Across = max(1, (w.Height-(w.Kernel[0]-1)*w.Dilations[0]-1)/w.Strides[0]+1), max(1, (w.Width-(w.Kernel[1]-1)*w.Dilations[1]-1)/w.Strides[1]+1)
-			}
-			src, padding := randomBytes(r, w.Batch*w.Height*w.Width*channels), uint8(r.Uint32())
-			var filter *Filter
-			var weights []int8
-			if each {
-				out = channels
-				weights = randomSigned(r, channels*w.Kernel[0]*w.Kernel[1])
-			} else {
-				weights = randomSigned(r, out*channels*w.Kernel[0]*w.Kernel[1])
-				filter = NewFilter(out, channels, w.Kernel, w.Dilations, weights)
-			}
-			f := randomFinish(r, out)
-			zeros := f.Zeros
-			if each {
-				for o := range zeros {
-					zeros[o] *= 20
+				w.Before = [3]int{}
+				for d := range 3 {
+					w.fit(d)
 				}
-				filter, f.Zeros = NewEach(channels, w.Kernel, weights, zeros), nil
 			}
-			exact := windowSums(w, src, padding, weights, out, each, zeros)
+			s.Kernel, s.Dilations = w.Kernel, w.Dilations
+			src, padding := randomBytes(r, w.Batch*volumeOf(w.Size)*w.Channels), uint8(r.Uint32())
+			weights := randomSigned(r, s.Out*s.Inner*s.taps())
+			f := randomFinish(r, s.Out)
+			zeros := f.Zeros
+			f.Zeros = nil
+			for o := range zeros {
+				zeros[o] *= 20
+			}
+			filter := NewFilter(s, weights, zeros)
+			if size := filterSize(filter); size > FilterBytes(s) {
+				t.Fatalf("%+v: a filter of %d bytes, said to be of %d at most", s, size, FilterBytes(s))
+			}
+			exact := windowSums(w, src, padding, weights, s, zeros)
 			scratch := randomBytes(r, filter.Scratch(w))
-			sums, floats, bytes := results(f, w.Batch*w.Lines*w.Across, out, func(f *Finish) { filter.Convolve(1+i%2, w, src, padding, scratch, f) })
-			wanted(t, f, exact, out, sums, floats, bytes)
+			sums, floats, bytes := results(f, w.count(), s.Out, func(f *Finish) { filter.Convolve(1+i%2, w, src, padding, scratch, f) })
+			wanted(t, f, exact, s.Out, sums, floats, bytes)
+			for o, sum := range filter.Sums() {
+				for _, v := range weights[o*s.Inner*s.taps():][:s.Inner*s.taps()] {
+					if sum -= int32(v); zeros != nil {
+						sum += zeros[o]
+					}
+				}
+				if sum != 0 {
+					t.Fatalf("the sum of channel %d is %d off", o, sum)
+				}
+			}
 		}
 	})
 }
@@ -267,6 +296,11 @@ func TestLoops(t *testing.T) {
 			got = append(got, string(y))
 			low, high := Span(x)
 			got = append(got, fmt.Sprint(low, high))
+			for _, c := range []int{1, 8, 16, 50} {
+				sums := make([]int64, c)
+				Columns(sums, a[:len(a)/c*c])
+				got = append(got, fmt.Sprint(sums))
+			}
 			if first == nil {
 				first = got
 			}

@@ -80,7 +80,21 @@ func addBytes512(dst *byte, a *byte, b *byte, p *float32, n int)
 
 func mulBytes512(dst *byte, a *byte, b *byte, p *float32, n int)
 
-func sumTaps512(dst *int32, src *byte, weights *int32, offsets *int, taps int, n int)
+func pairUp512(dst *int32, src *byte, n int, step int, ahead int)
+
+func columns512(dst *int32, src *byte, rows int, step int)
+
+func pairs512w1(t *byte)
+
+func quads512w1(t *byte)
+
+func pairs512w4(t *byte)
+
+func quads512w4(t *byte)
+
+func pairs512w8(t *byte)
+
+func quads512w8(t *byte)
 
 func span512(src *float32, n int, to *float32)
 
@@ -96,9 +110,19 @@ func addBytes256(dst *byte, a *byte, b *byte, p *float32, n int)
 
 func mulBytes256(dst *byte, a *byte, b *byte, p *float32, n int)
 
-func sumTaps256(dst *int32, src *byte, weights *int32, offsets *int, taps int, n int)
+func pairUp256(dst *int32, src *byte, n int, step int, ahead int)
+
+func columns256(dst *int32, src *byte, rows int, step int)
+
+func pairs256w1(t *byte)
+
+func pairs256w4(t *byte)
+
+func pairs256w8(t *byte)
 
 func span256(src *float32, n int, to *float32)
+
+func quadUp512(dst *int32, src *byte, n int, step int)
 
 func largest128(dst *byte, src *byte, offsets *int, taps int, n int)
 

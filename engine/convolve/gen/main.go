@@ -295,6 +295,8 @@ func main() {
 		g.enter()
 		g.leave()
 		g.weigh()
+		g.widen()
+		g.scale()
 	}
 	if err := tables("../tables_amd64.go", machines); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/build" // avo programs read as assembly
+	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -106,64 +109,68 @@ func (g *machine) finish(floats bool) {
 		VPBROADCASTD(Mem{Base: t, Disp: offZero}, zero)
 		pick = g.pick()
 	}
-	at, left := GP64(), GP64()
-	body := func(masked bool) {
+	params := [3]reg.VecVirtual{g.reg(), g.reg(), g.reg()}
+	body := func(from, to reg.Register, masked bool) {
 		v, w := g.reg(), g.reg()
-		in := func(p reg.Register) Mem { return Mem{Base: p, Index: at, Scale: 4} }
-		if g.wide {
-			VMOVDQU32(in(sums), v)
-		} else {
-			VMOVDQU(in(sums), v)
-		}
-		VPADDD(in(whole), v, v)
+		VPADDD(Mem{Base: from}, params[0], v)
 		VCVTDQ2PS(v, v)
-		VMULPS(in(scale), v, v)
-		VADDPS(in(shift), v, v)
+		VMULPS(params[1], v, v)
+		VADDPS(params[2], v, v)
 		keep(v, low, high)
-		if floats {
-			to := Mem{Base: out, Index: at, Scale: 4}
-			if masked {
-				VMOVUPS(v, g.mask, to)
-			} else {
-				VMOVUPS(v, to)
-			}
-			return
+		switch {
+		case floats && masked:
+			VMOVUPS(v, g.mask, Mem{Base: to})
+		case floats:
+			VMOVUPS(v, Mem{Base: to})
+		default:
+			VCVTPS2DQ(v, w)
+			VPADDD(zero, w, w)
+			g.write(w, pick, Mem{Base: to}, masked)
 		}
-		VCVTPS2DQ(v, w)
-		VPADDD(zero, w, w)
-		g.write(w, pick, Mem{Base: out, Index: at, Scale: 1}, masked)
 	}
-	if g.wide {
-		n, one := GP64(), GP64()
-		MOVQ(cols, n)
-		ANDQ(U8(15), n)
-		MOVQ(U32(1), one)
-		SHLXQ(n, one, one)
-		DECQ(one)
-		g.mask = K()
-		KMOVW(one.As32(), g.mask)
+	sumStride, outStride := field(offSumStride), field(offOutStride)
+	size := 1
+	if floats {
+		size = 4
 	}
-	Label("line")
-	XORQ(at, at)
-	MOVQ(cols, left)
+	// A vector of columns at a time, so that what belongs to them stays in registers.
+	column := func(name string, masked bool) {
+		for i, p := range []reg.Register{whole, scale, shift} {
+			VMOVUPS(Mem{Base: p}, params[i])
+			ADDQ(U8(4*g.lanes()), p)
+		}
+		from, to, left := GP64(), GP64(), GP64()
+		MOVQ(sums, from)
+		MOVQ(out, to)
+		MOVQ(lines, left)
+		Label(name)
+		body(from, to, masked)
+		ADDQ(sumStride, from)
+		ADDQ(outStride, to)
+		DECQ(left)
+		JNZ(LabelRef(name))
+	}
 	Label("loop")
-	CMPQ(left, U8(g.lanes()))
+	CMPQ(cols, U8(g.lanes()))
 	JLT(LabelRef("rest"))
-	body(false)
-	ADDQ(U8(g.lanes()), at)
-	SUBQ(U8(g.lanes()), left)
+	column("line", false)
+	ADDQ(U8(4*g.lanes()), sums)
+	ADDQ(U8(size*g.lanes()), out)
+	SUBQ(U8(g.lanes()), cols)
 	JMP(LabelRef("loop"))
 	Label("rest")
 	if g.wide {
-		TESTQ(left, left)
+		TESTQ(cols, cols)
 		JZ(LabelRef("done"))
-		body(true)
+		one := GP64()
+		MOVQ(U32(1), one)
+		SHLXQ(cols, one, one)
+		DECQ(one)
+		g.mask = K()
+		KMOVW(one.As32(), g.mask)
+		column("last", true)
+		Label("done")
 	}
-	Label("done")
-	ADDQ(Mem{Base: t, Disp: offSumStride}, sums)
-	ADDQ(Mem{Base: t, Disp: offOutStride}, out)
-	DECQ(lines)
-	JNZ(LabelRef("line"))
 	VZEROUPPER()
 	RET()
 }
@@ -240,44 +247,201 @@ func (g *machine) pair(name string, join func(...Op)) {
 	}, step{dst, g.lanes()}, step{a, g.lanes()}, step{b, g.lanes()})
 }
 
-// taps is, for each channel, the sum of the bytes at offsets times a weight each, which
-// is a word with zeros above it. n is a whole number of vectors.
-func (g *machine) taps() {
-	TEXT("sumTaps"+g.name, NOSPLIT, "func(dst *int32, src *byte, weights *int32, offsets *int, taps, n int)")
-	dst, src, weights, offsets := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("weights"), GP64()), Load(Param("offsets"), GP64())
-	taps, n := Load(Param("taps"), GP64()), Load(Param("n"), GP64())
-	t, at, w, step := GP64(), GP64(), GP64(), GP64()
-	MOVQ(n, step)
-	SHLQ(U8(2), step)
-	left := GP64()
-	MOVQ(n, left)
+// eachLanes is how many channels a filter of each by itself computes together.
+const eachLanes = 16
+
+// pairUp makes of each of n elements of 16 channels, step bytes apart, words of its bytes and
+// of those that lie so far ahead.
+func (g *machine) pairUp() {
+	TEXT("pairUp"+g.name, NOSPLIT, "func(dst *int32, src *byte, n, step, ahead int)")
+	dst, src, n := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64())
+	step, ahead := Load(Param("step"), GP64()), Load(Param("ahead"), GP64())
 	Label("loop")
-	acc := g.reg()
-	VPXOR(acc.AsX(), acc.AsX(), acc.AsX())
-	XORQ(t, t)
-	MOVQ(weights, w)
-	Label("tap")
-	MOVQ(Mem{Base: offsets, Index: t, Scale: 8}, at)
-	v := g.reg()
-	VPMOVZXBD(Mem{Base: src, Index: at, Scale: 1}, v)
-	VPMADDWD(Mem{Base: w}, v, v)
-	VPADDD(v, acc, acc)
-	ADDQ(step, w)
-	INCQ(t)
-	CMPQ(t, taps)
-	JLT(LabelRef("tap"))
-	if g.wide {
-		VMOVDQU32(acc, Mem{Base: dst})
-	} else {
-		VMOVDQU(acc, Mem{Base: dst})
+	for at := 0; at < eachLanes; at += g.lanes() {
+		v, w := g.reg(), g.reg()
+		VPMOVZXBD(Mem{Base: src, Disp: at}, v)
+		VPMOVZXBD(Mem{Base: src, Disp: at, Index: ahead, Scale: 1}, w)
+		VPSLLD(U8(16), w, w)
+		if g.wide {
+			VPORD(v, w, w)
+			VMOVDQU32(w, Mem{Base: dst, Disp: 4 * at})
+		} else {
+			VPOR(v, w, w)
+			VMOVDQU(w, Mem{Base: dst, Disp: 4 * at})
+		}
 	}
-	ADDQ(U8(g.lanes()), src)
-	ADDQ(U8(4*g.lanes()), weights)
-	ADDQ(U8(4*g.lanes()), dst)
-	SUBQ(U8(g.lanes()), left)
+	ADDQ(step, src)
+	ADDQ(U8(4*eachLanes), dst)
+	DECQ(n)
 	JNZ(LabelRef("loop"))
 	VZEROUPPER()
 	RET()
+}
+
+// quadUp512 makes of each of n elements of 16 channels, step bytes apart, the bytes of it and
+// of the three behind it.
+func quadUp512() {
+	TEXT("quadUp512", NOSPLIT, "func(dst *int32, src *byte, n, step int)")
+	dst, src, n, step := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("n"), GP64()), Load(Param("step"), GP64())
+	four := ZMM()
+	slide := func() {
+		v := ZMM()
+		VPMOVZXBD(Mem{Base: src}, v)
+		VPSLLD(U8(24), v, v)
+		VPSRLD(U8(8), four, four)
+		VPORD(v, four, four)
+		ADDQ(step, src)
+	}
+	VPXORD(four, four, four)
+	for range 3 {
+		slide()
+	}
+	Label("loop")
+	slide()
+	VMOVDQU32(four, Mem{Base: dst})
+	ADDQ(U8(4*eachLanes), dst)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// columns sums those of 16 bytes over rows, step bytes apart.
+func (g *machine) columns() {
+	TEXT("columns"+g.name, NOSPLIT, "func(dst *int32, src *byte, rows, step int)")
+	dst, src, rows, step := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("rows"), GP64()), Load(Param("step"), GP64())
+	var acc []reg.VecVirtual
+	for range eachLanes / g.lanes() {
+		v := g.reg()
+		VPXOR(v.AsX(), v.AsX(), v.AsX())
+		acc = append(acc, v)
+	}
+	Label("loop")
+	for i, a := range acc {
+		v := g.reg()
+		VPMOVZXBD(Mem{Base: src, Disp: i * g.lanes()}, v)
+		VPADDD(v, a, a)
+	}
+	ADDQ(step, src)
+	DECQ(rows)
+	JNZ(LabelRef("loop"))
+	for i, a := range acc {
+		if g.wide {
+			VMOVDQU32(a, Mem{Base: dst})
+		} else {
+			VMOVDQU(a, Mem{Base: dst, Disp: 4 * i * g.lanes()})
+		}
+	}
+	VZEROUPPER()
+	RET()
+}
+
+// The offsets of pairTile's fields.
+const (
+	offPairSrc     = 0
+	offPairStep    = 8
+	offPairWeights = 16
+	offPairOffsets = 24
+	offPairTaps    = 32
+	offPairDst     = 40
+	offPairBlocks  = 48
+	offPairBegin   = 56
+)
+
+// pairs sums the products of pairs of words, or of four bytes each, for so many windows of 16
+// channels at once.
+func (g *machine) pairs(windows int, quads bool) {
+	name := "pairs"
+	if quads {
+		name = "quads"
+	}
+	TEXT(fmt.Sprintf("%s%sw%d", name, g.name, windows), NOSPLIT, "func(t *byte)")
+	t := Load(Param("t"), GP64())
+	field := func(off int) reg.GPVirtual {
+		r := GP64()
+		MOVQ(Mem{Base: t, Disp: off}, r)
+		return r
+	}
+	src, step, dst, blocks := field(offPairSrc), field(offPairStep), field(offPairDst), field(offPairBlocks)
+	taps := field(offPairTaps)
+	three, offset, weights, left, at := GP64(), GP64(), GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: step, Index: step, Scale: 2}, three)
+	half := func(first int) { // of the channels, in registers
+		acc := make([]reg.VecVirtual, windows)
+		MOVQ(Mem{Base: t, Disp: offPairBegin}, at)
+		for i := range acc {
+			acc[i] = g.reg()
+			VMOVUPS(Mem{Base: at, Disp: 4 * first}, acc[i])
+		}
+		MOVQ(Mem{Base: t, Disp: offPairOffsets}, offset)
+		MOVQ(taps, left)
+		tap := fmt.Sprintf("tap%d", first)
+		Label(tap)
+		MOVQ(Mem{Base: t, Disp: offPairWeights}, weights)
+		MOVQ(Mem{Base: offset}, at)
+		ADDQ(src, at)
+		ADDQ(Mem{Base: offset, Disp: 8}, weights)
+		w := g.reg()
+		if g.wide {
+			VMOVDQU32(Mem{Base: weights, Disp: 4 * first}, w)
+		} else {
+			VMOVDQU(Mem{Base: weights, Disp: 4 * first}, w)
+		}
+		for i := range acc {
+			if i == 4 {
+				LEAQ(Mem{Base: at, Index: step, Scale: 4}, at)
+			}
+			from := Mem{Base: at, Disp: 4 * first}
+			switch i % 4 {
+			case 1:
+				from.Index, from.Scale = step, 1
+			case 2:
+				from.Index, from.Scale = step, 2
+			case 3:
+				from.Index, from.Scale = three, 1
+			}
+			switch {
+			case quads:
+				v := g.reg()
+				VMOVDQU32(from, v)
+				vpdpbusd(w, v, acc[i])
+			case g.wide:
+				vpdpwssd(from, w, acc[i])
+			default:
+				v := g.reg()
+				VPMADDWD(from, w, v)
+				VPADDD(v, acc[i], acc[i])
+			}
+		}
+		ADDQ(U8(16), offset)
+		DECQ(left)
+		JNZ(LabelRef(tap))
+		for i := range acc {
+			to := Mem{Base: dst, Disp: 4 * (eachLanes*i + first)}
+			if g.wide {
+				VMOVDQU32(acc[i], to)
+			} else {
+				VMOVDQU(acc[i], to)
+			}
+		}
+	}
+	Label("block")
+	for first := 0; first < eachLanes; first += g.lanes() {
+		half(first)
+	}
+	ADDQ(U32(4*eachLanes*windows), dst)
+	IMUL3Q(U8(windows), step, at)
+	ADDQ(at, src)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}
+
+// vpdpwssd adds to each of acc's double words the two products of a's and b's words; this
+// version of avo does not know it.
+func vpdpwssd(b Op, a, acc reg.VecVirtual) {
+	Instruction(&ir.Instruction{Opcode: "VPDPWSSD", Operands: []Op{b, a, acc}, Inputs: []Op{b, a, acc}, Outputs: []Op{acc}, ISA: []string{"AVX512VNNI"}})
 }
 
 // largest is, for each of n bytes, a whole number of 16, the largest at the offsets.

@@ -37,9 +37,17 @@ func main() {
 		m.toFloats()
 		m.pair("addBytes", VADDPS)
 		m.pair("mulBytes", VMULPS)
-		m.taps()
+		m.pairUp()
+		m.columns()
+		for _, windows := range []int{1, 4, 8} {
+			m.pairs(windows, false)
+			if m.wide {
+				m.pairs(windows, true)
+			}
+		}
 		m.span()
 	}
+	quadUp512()
 	largest()
 	table512()
 	GLOBL("magic", attr.RODATA|attr.NOPTR)
