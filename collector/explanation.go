@@ -13,7 +13,11 @@ type ExplainRequest struct {
 	// Background is "default", a digest, or rows (a list of lists).
 	Background json.RawMessage `json:"background,omitempty"`
 	Budget     Budget          `json:"budget,omitempty"`
-	// Baseline is the reference input of a gradient method: one row.
+	// Input names the one input that a gradient method attributes to; empty means all
+	// of floats, or where there are none the ids with the largest table of vectors.
+	Input string `json:"input,omitempty"`
+	// Baseline is the reference input of a gradient method: one row. Of ids it is one,
+	// for all positions, or one a position; empty means vectors of zeros.
 	Baseline []float64 `json:"baseline,omitempty"`
 	// Steps is the number of quadrature points of integrated gradients; 0 means
 	// as many as the tolerance needs.

@@ -173,9 +173,43 @@ type Gradient struct {
 // a *NotDifferentiableError naming the node.
 type Differentiator interface {
 	Session
+	// Gradient differentiates the target by the inputs or inner float tensors named in
+	// wrt. Tensors of in that are no inputs of the model are inner ones, taken as they
+	// are in the place of those that it would compute.
 	Gradient(ctx context.Context, in Values, target Target, wrt []string) (*Gradient, error)
+	// Weighted is Gradient for any scalar built from outputs: of each row the sum over
+	// the tensors that weights names of their elements times the weights, which are as
+	// many as the tensor has elements, or one row of it. With 1 everywhere it is a sum;
+	// with the derivatives of a loss by the outputs its Inputs are the loss's gradient.
+	Weighted(ctx context.Context, in, weights Values, wrt []string) (*Gradient, error)
 	// Logit returns the inner target that feeds out's final softmax or sigmoid,
 	// or out itself when there is none. Explanations use it by default, because
 	// a saturated softmax has no gradient to speak of.
 	Logit(out Target) Target
+}
+
+// Embedding is a tensor of vectors that the ids of an input look up in a constant table.
+type Embedding struct {
+	// Name is the inner tensor, which Gradient takes and differentiates by.
+	Name string
+	// Node looks them up, in a table of so many Entries.
+	Node    string
+	Entries int
+	// Tensor holds the vectors, each of Width elements, those of a row in that row.
+	Tensor *Tensor
+	Width  int
+	// Of is for each vector the element of the input whose id looked it up, -1 where
+	// the id is the model's own.
+	Of []int
+}
+
+// Embedder is a Differentiator of a model that takes ids, which have no gradient, but at
+// the vectors that they look up.
+type Embedder interface {
+	Differentiator
+	// EmbeddedInputs names the integer inputs whose ids look up vectors, the one with
+	// the largest table first.
+	EmbeddedInputs() []string
+	// Embeddings returns what the ids of one of those inputs look up.
+	Embeddings(ctx context.Context, in Values, input string) ([]Embedding, error)
 }

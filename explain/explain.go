@@ -181,7 +181,7 @@ func defaultMethod(v *collector.ModelVersion) (string, error) {
 	if differentiates(v.Model) {
 		return IntegratedGradients, nil
 	}
-	return "", refuse("model %q is neither one tree ensemble with constant leaves nor a differentiable network, and the methods that explain any model are not built yet", v.Name)
+	return "", refuse("model %q is neither one tree ensemble with constant leaves nor a differentiable network, and no method here only calls the model: explain the trees or the network within it as a model of its own", v.Name)
 }
 
 func differentiates(m engine.Model) bool {
@@ -199,7 +199,7 @@ func (x *Explainer) admit(v *collector.ModelVersion, rows engine.Values, req col
 		return errors.New("explain: no model version")
 	}
 	if v.Model == nil {
-		return refuse("model %q is not computed here (an upstream answers, or its predictions were made elsewhere); the methods that explain any model are not built yet", v.Name)
+		return refuse("model %q is not computed here (an upstream answers, or its predictions were made elsewhere); no method here only calls a model: load its file, with which each recorded prediction can be explained", v.Name)
 	}
 	if name := private(v); name != "" {
 		return refuse("feature %q is private: no value and no attribution of it may leave the server", name)

@@ -42,6 +42,10 @@ func (m reciprocal) Gradient(_ context.Context, in engine.Values, _ engine.Targe
 	return &engine.Gradient{Value: y, Inputs: engine.Values{{Name: "x", Tensor: t}}}, err
 }
 
+func (m reciprocal) Weighted(context.Context, engine.Values, engine.Values, []string) (*engine.Gradient, error) {
+	return nil, errors.New("nothing here weighs")
+}
+
 func refused(t *testing.T, what string, err error, reason string) {
 	t.Helper()
 	if !errors.Is(err, collector.ErrRefused) || !strings.Contains(err.Error(), reason) {

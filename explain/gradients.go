@@ -30,6 +30,10 @@ type network struct {
 	baseline string
 	// elements names every attributed element of a row.
 	elements []string
+	// attributed are the indexes of the attributed inputs among the rows, in order.
+	attributed []int
+	// tokens is set where ids are attributed to, at the vectors that they look up.
+	tokens *tokens
 }
 
 func (x *Explainer) gradients(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest, method string) ([]collector.Explanation, error) {
@@ -51,7 +55,7 @@ func (x *Explainer) gradients(ctx context.Context, v *collector.ModelVersion, ro
 		return nil, refuse("%s needs a differentiable model; %q is not", method, v.Name)
 	}
 	n := &network{version: v, session: d, method: method}
-	if err := n.prepare(x, rows, req); err != nil {
+	if err := n.prepare(ctx, x, rows, req); err != nil {
 		return nil, err
 	}
 	count := rows[0].Tensor.Rows()
@@ -62,7 +66,11 @@ func (x *Explainer) gradients(ctx context.Context, v *collector.ModelVersion, ro
 			points = n.options.Steps
 		}
 	}
-	cost := int64(count) * int64(points) * int64(len(n.elements)) * 100
+	width := len(n.elements)
+	if n.tokens != nil {
+		width = n.tokens.width
+	}
+	cost := int64(count) * int64(points) * int64(width) * 100
 	if err := x.afford(method, cost, int64(count)*int64(len(n.elements)), collector.ExplainRequest{}); err != nil {
 		return nil, err
 	}
@@ -86,17 +94,19 @@ func (x *Explainer) gradients(ctx context.Context, v *collector.ModelVersion, ro
 }
 
 // prepare fills what holds for all rows.
-func (n *network) prepare(x *Explainer, rows engine.Values, req collector.ExplainRequest) error {
-	attributed := gradient.Inputs(rows)
-	if len(attributed) == 0 {
-		return refuse("%s needs an input of FP32 or FP64; %q has none", n.method, n.version.Name)
+func (n *network) prepare(ctx context.Context, x *Explainer, rows engine.Values, req collector.ExplainRequest) error {
+	if err := n.choose(ctx, rows, req); err != nil {
+		return err
 	}
-	for _, i := range attributed {
+	for _, i := range n.attributed {
 		for j := range rows[i].Tensor.RowLen() {
 			n.elements = append(n.elements, n.elementName(rows, i, j))
 		}
 	}
-	n.options = gradient.Options{Steps: req.Steps, MaxSteps: maxSteps}
+	n.options = gradient.Options{Steps: req.Steps, MaxSteps: maxSteps, Attributed: n.names(rows)}
+	if slices.ContainsFunc(n.version.Info.Inputs, func(s engine.Spec) bool { return len(s.Shape) > 0 && s.Shape[0] == 1 }) {
+		n.options.MaxElements = 1 // such a model takes one point at a time
+	}
 	if req.Steps > maxSteps {
 		return refuse("%d steps: at most %d", req.Steps, maxSteps)
 	}
@@ -111,7 +121,56 @@ func (n *network) prepare(x *Explainer, rows engine.Values, req collector.Explai
 	if n.method != IntegratedGradients {
 		return nil
 	}
-	return n.chooseBaseline(x, rows, attributed, req)
+	if n.tokens != nil {
+		return n.tokens.chooseBaseline(ctx, n, rows, req)
+	}
+	return n.chooseBaseline(x, rows, req)
+}
+
+// choose finds what is attributed to: the input that was asked for, else those of floats,
+// else ids at the vectors that they look up.
+func (n *network) choose(ctx context.Context, rows engine.Values, req collector.ExplainRequest) error {
+	n.attributed = gradient.Inputs(rows)
+	if req.Input == "" && len(n.attributed) > 0 {
+		return nil
+	}
+	if req.Input != "" {
+		at := slices.IndexFunc(rows, func(v engine.Named) bool { return v.Name == req.Input })
+		if at < 0 {
+			return refuse("no input %q: this model has %s", clip(req.Input), strings.Join(inputNames(n.version.Info), ", "))
+		}
+		if slices.Contains(n.attributed, at) {
+			if len(n.version.Info.Features) > 0 {
+				return refuse("input names a tensor; %q is tabular, all of its features of numbers are explained together", n.version.Name)
+			}
+			n.attributed = []int{at}
+			return nil
+		}
+	}
+	return n.chooseTokens(ctx, rows, req.Input)
+}
+
+// names are the tensors that are differentiated by.
+func (n *network) names(rows engine.Values) []string {
+	var list []string
+	if n.tokens != nil {
+		for i := range n.tokens.embeddings {
+			list = append(list, n.tokens.embeddings[i].Name)
+		}
+		return list
+	}
+	for _, i := range n.attributed {
+		list = append(list, rows[i].Name)
+	}
+	return list
+}
+
+func inputNames(info *engine.Info) []string {
+	names := make([]string, len(info.Inputs))
+	for i := range names {
+		names[i] = info.Inputs[i].Name
+	}
+	return names
 }
 
 // elementName names element j of input i: a feature of a tabular model, the
@@ -127,7 +186,7 @@ func (n *network) elementName(rows engine.Values, i, j int) string {
 	return fmt.Sprintf("%s[%d]", rows[i].Name, j)
 }
 
-func (n *network) chooseBaseline(x *Explainer, rows engine.Values, attributed []int, req collector.ExplainRequest) error {
+func (n *network) chooseBaseline(x *Explainer, rows engine.Values, req collector.ExplainRequest) error {
 	if len(req.Baseline) > 0 {
 		if len(req.Baseline) != len(n.elements) {
 			return refuse("baseline of %d values, a row has %d", len(req.Baseline), len(n.elements))
@@ -145,21 +204,21 @@ func (n *network) chooseBaseline(x *Explainer, rows engine.Values, attributed []
 			return err
 		}
 		if bg != nil {
-			return n.center(bg, attributed)
+			return n.center(bg)
 		}
 	} else if len(req.Background) > 0 {
 		return refuse("model %q is not tabular: give a baseline row, not a background", n.version.Name)
 	}
-	if len(attributed) < len(rows) {
-		n.baseline += " (inputs that are not floats are held as they are)"
+	if len(n.attributed) < len(rows) {
+		n.baseline += " (other inputs are held as they are)"
 	}
 	return nil
 }
 
 // center makes the baseline of a background's medians and modes.
-func (n *network) center(bg *background, attributed []int) error {
+func (n *network) center(bg *background) error {
 	base := make([]float64, 0, len(n.elements))
-	for _, i := range attributed {
+	for _, i := range n.attributed {
 		if i >= len(bg.rows) {
 			return refuse("the background lacks input %d", i)
 		}
@@ -311,29 +370,39 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 	if target == out {
 		space = "identity"
 	}
+	given, options := one, n.options
+	if n.tokens != nil {
+		if given, options, err = n.tokens.row(one, r, options); err != nil {
+			return nil, fmt.Errorf("explain row %d of %q: %w", r, n.version.Name, err)
+		}
+	}
 	var results []gradient.Result
 	switch n.method {
 	case Saliency:
-		results, err = gradient.Saliency(ctx, n.session, one, target, n.options)
+		results, err = gradient.Saliency(ctx, n.session, given, target, options)
 	case InputXGradient:
-		results, err = gradient.InputXGradient(ctx, n.session, one, target, n.options)
+		results, err = gradient.InputXGradient(ctx, n.session, given, target, options)
 	default:
-		results, err = gradient.IntegratedGradients(ctx, n.session, one, target, n.options)
+		results, err = gradient.IntegratedGradients(ctx, n.session, given, target, options)
 	}
 	if errors.Is(err, gradient.ErrNotFinite) {
 		return nil, refuse("%s of row %d of %q: %v", n.method, r, n.version.Name, err)
 	}
 	var broken *engine.NotDifferentiableError
 	if errors.As(err, &broken) {
-		return nil, fmt.Errorf("%w: %w", refuse("%s cannot explain %q", n.method, n.version.Name), err)
+		return nil, fmt.Errorf("%w: %w", refuse("%s cannot explain %q, and no method here only calls the model", n.method, n.version.Name), err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("explain row %d of %q: %w", r, n.version.Name, err)
 	}
 	res := &results[0]
+	phi := res.Phi
+	if n.tokens != nil {
+		phi = n.tokens.sum(phi, r, len(n.elements))
+	}
 	e := &collector.Explanation{
 		Model: n.version.Name, Version: n.version.Version, Method: n.method, Output: name, Space: space,
-		Base: res.Base, Prediction: res.Value, Attributions: make([]collector.Attribution, len(res.Phi)),
+		Base: res.Base, Prediction: res.Value, Attributions: make([]collector.Attribution, len(phi)),
 		Certificate: collector.Certificate{
 			Method: n.method, Space: space, ModelDigest: n.version.Digest, Points: res.Points, Baseline: n.baseline,
 			ErrorEstimate: math.Abs(res.Delta),
@@ -341,10 +410,10 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 	}
 	n.describe(e, target)
 	at := 0
-	for _, i := range gradient.Inputs(one) {
+	for _, i := range n.attributed {
 		data, _ := one[i].Tensor.Float64s()
 		for _, v := range data {
-			e.Attributions[at] = collector.Attribution{Feature: n.elements[at], Value: shown(n.version.Info, at, v), Phi: positive(res.Phi[at])}
+			e.Attributions[at] = collector.Attribution{Feature: n.elements[at], Value: n.shown(at, v), Phi: positive(phi[at])}
 			at++
 		}
 	}
@@ -353,6 +422,14 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 		return nil, fmt.Errorf("row %d of %q: %w", r, n.version.Name, err)
 	}
 	return e, nil
+}
+
+// shown is a value as an answer shows it; an id is itself, whatever its feature's place.
+func (n *network) shown(i int, v float64) any {
+	if n.tokens != nil {
+		return v
+	}
+	return shown(n.version.Info, i, v)
 }
 
 // describe says in words what base and numbers mean.
@@ -368,6 +445,9 @@ func (n *network) describe(e *collector.Explanation, target engine.Target) {
 		c.Baseline = "zeros"
 	default:
 		c.BaseDefinition = "value of " + at + " at the baseline"
+	}
+	if n.tokens != nil {
+		n.tokens.describe(n.method, c)
 	}
 }
 

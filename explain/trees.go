@@ -63,6 +63,9 @@ func identity(v *collector.ModelVersion) any {
 }
 
 func (x *Explainer) trees(ctx context.Context, v *collector.ModelVersion, rows engine.Values, req collector.ExplainRequest) ([]collector.Explanation, error) {
+	if req.Input != "" {
+		return nil, refuse("input belongs to a gradient method: tree_shap explains all features")
+	}
 	if len(req.Baseline) > 0 || req.Steps > 0 {
 		return nil, refuse("baseline and steps belong to integrated_gradients; tree_shap takes a background")
 	}

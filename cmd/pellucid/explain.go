@@ -20,9 +20,10 @@ import (
 
 // explainOptions are the flags of `pellucid explain`.
 type explainOptions struct {
-	model, input, method, background, outputName, format, output string
-	interactions                                                 bool
-	steps, threads                                               int
+	model, input, method, background, outputName, inputName, format, output string
+	baseline                                                                []float64
+	interactions                                                            bool
+	steps, threads                                                          int
 }
 
 func explainCommand() *cobra.Command {
@@ -31,10 +32,12 @@ func explainCommand() *cobra.Command {
 		Use: "explain --model FILE --input ROWS", Short: "Explain a model's predictions for rows of a file, offline",
 		Long: `Explains every row of a file: exact Shapley values for trees, gradients for
 networks. Methods: tree_shap, integrated_gradients, saliency, input_x_gradient.
+Ids of tokens are explained at the vectors that they look up, added up for each id.
 Multi-class models give one line a class unless --output-name picks one.`,
 		Example: `  pellucid explain --model model.ubj --input rows.csv --format csv --output phi.csv
   pellucid explain --model model.txt --input rows.parquet --background train.parquet --method tree_shap
-  pellucid explain --model model.onnx --input one.csv --method integrated_gradients --format html --output why.html`,
+  pellucid explain --model model.onnx --input one.csv --method integrated_gradients --format html --output why.html
+  pellucid explain --model bert.onnx --input tokens.parquet --input-name input_ids --baseline 0`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "model", "input"); err != nil {
@@ -54,6 +57,8 @@ Multi-class models give one line a class unless --output-name picks one.`,
 	f.StringVar(&o.method, "method", "", "method (default: the model's own)")
 	f.StringVar(&o.background, "background", "", "rows to take Shapley values against (.csv, .parquet, .npy)")
 	f.StringVar(&o.outputName, "output-name", "", "output to explain: its name, name[k] or a class")
+	f.StringVar(&o.inputName, "input-name", "", "the one input to attribute to (gradients; default: floats, else the ids with the largest table)")
+	f.Float64SliceVar(&o.baseline, "baseline", nil, "where integrated gradients begin: a row, or of ids one for all positions or one for each (default: zeros)")
 	f.BoolVar(&o.interactions, "interactions", false, "add pairs of features (json)")
 	f.IntVar(&o.steps, "steps", 0, "points of integrated gradients (default: as many as needed)")
 	f.StringVar(&o.format, "format", "json", "json (one object a line), csv, html, svg or png (one row)")
@@ -82,7 +87,7 @@ func explainFile(ctx context.Context, w io.Writer, bar *progress, o explainOptio
 	if err != nil {
 		return err
 	}
-	req := collector.ExplainRequest{Method: o.method, Output: o.outputName, Interactions: o.interactions, Steps: o.steps}
+	req := collector.ExplainRequest{Method: o.method, Output: o.outputName, Interactions: o.interactions, Steps: o.steps, Input: o.inputName, Baseline: o.baseline}
 	if o.background != "" {
 		req.Background = []byte(`"default"`)
 	}

@@ -17,6 +17,8 @@ package autodiff
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
@@ -25,35 +27,99 @@ import (
 type float interface{ float32 | float64 }
 
 // Gradient computes the target of every row, and its gradient with respect to
-// the inputs (or inner float values) named in wrt.
+// the inputs (or inner float values) named in wrt. What in holds beyond the graph's
+// inputs are inner values, taken as they are.
 func Gradient(ctx context.Context, p *graph.Program, opt graph.Options, in engine.Values, target engine.Target, wrt []string) (*engine.Gradient, error) {
-	d, ok := p.Type(target.Name)
-	if !ok {
-		return nil, &engine.InputError{Reason: fmt.Sprintf("no value %q to differentiate", target.Name)}
+	return differentiate(ctx, p, opt, in, []term{{name: target.Name, index: target.Index}}, wrt)
+}
+
+// Weighted is Gradient of a sum: of the elements of each weighted value's row times the
+// weights, which are as many as the value has elements, or as its rows have.
+func Weighted(ctx context.Context, p *graph.Program, opt graph.Options, in, weights engine.Values, wrt []string) (*engine.Gradient, error) {
+	if len(weights) == 0 {
+		return nil, &engine.InputError{Reason: "no weights: nothing to differentiate"}
 	}
-	if d != engine.Invalid && !d.IsFloat() {
-		n := p.Producer(target.Name)
-		if n == nil {
-			n = &graph.Node{Name: target.Name, Op: "input"}
+	terms := make([]term, len(weights))
+	for i := range weights {
+		w, ok := weights[i].Tensor.Float64s()
+		if !ok || len(w) == 0 {
+			return nil, &engine.InputError{Input: weights[i].Name, Reason: "its weights are no numbers"}
 		}
-		return nil, notDifferentiable(n)
+		terms[i] = term{name: weights[i].Name, weights: w}
+	}
+	return differentiate(ctx, p, opt, in, terms, wrt)
+}
+
+// term is a part of what is differentiated: an element of each row of a value, or where
+// there are weights, the row weighted by them.
+type term struct {
+	name    string
+	index   int
+	weights []float64
+}
+
+func differentiate(ctx context.Context, p *graph.Program, opt graph.Options, in engine.Values, terms []term, wrt []string) (*engine.Gradient, error) {
+	want := make([]string, 0, len(terms)+len(wrt))
+	for i := range terms {
+		if err := differentiable(p, terms[i].name); err != nil {
+			return nil, err
+		}
+		want = append(want, terms[i].name)
 	}
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = 1 << 30
 	}
 	opt.Keep = true
-	run, err := p.Run(ctx, opt, in, append([]string{target.Name}, wrt...))
+	var err error
+	if opt.Given, err = innerValues(p, in); err != nil {
+		return nil, err
+	}
+	run, err := p.Run(ctx, opt, in, append(want, wrt...))
 	if err != nil {
 		return nil, err
 	}
-	wide := run.Value(target.Name).DType() == engine.Float64
-	for _, name := range wrt {
+	wide := false
+	for _, name := range append(want, wrt...) {
 		wide = wide || run.Value(name).DType() == engine.Float64
 	}
 	if wide {
-		return gradient[float64](ctx, p, run, opt, target, wrt)
+		return gradient[float64](ctx, run, opt, terms, wrt)
 	}
-	return gradient[float32](ctx, p, run, opt, target, wrt)
+	return gradient[float32](ctx, run, opt, terms, wrt)
+}
+
+// innerValues are those of in that are no inputs, in the types that the program has them.
+func innerValues(p *graph.Program, in engine.Values) (engine.Values, error) {
+	var inner engine.Values
+	for _, v := range in {
+		if slices.ContainsFunc(p.Graph().Inputs, func(s engine.Spec) bool { return s.Name == v.Name }) {
+			continue
+		}
+		if d, _ := p.Type(v.Name); d.IsFloat() && d != v.Tensor.DType() && v.Tensor.DType().IsFloat() {
+			var err error
+			if v.Tensor, err = graph.Cast(v.Tensor, d); err != nil {
+				return nil, err
+			}
+		}
+		inner = append(inner, v)
+	}
+	return inner, nil
+}
+
+// differentiable refuses what is no float value of the program.
+func differentiable(p *graph.Program, name string) error {
+	d, ok := p.Type(name)
+	if !ok {
+		return &engine.InputError{Reason: fmt.Sprintf("no value %q to differentiate", name)}
+	}
+	if d == engine.Invalid || d.IsFloat() {
+		return nil
+	}
+	n := p.Producer(name)
+	if n == nil {
+		n = &graph.Node{Name: name, Op: "input"}
+	}
+	return notDifferentiable(n)
 }
 
 // back is the state of one walk back.
@@ -67,12 +133,12 @@ type back[T float] struct {
 	live, limit int64
 }
 
-func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, opt graph.Options, target engine.Target, wrt []string) (*engine.Gradient, error) {
+func gradient[T float](ctx context.Context, run *graph.Run, opt graph.Options, terms []term, wrt []string) (*engine.Gradient, error) {
 	b := &back[T]{ctx: ctx, run: run, grads: map[string][]T{}, needed: map[string]bool{}, live: run.Live, limit: opt.MaxBytes}
 	nodes := run.Nodes()
 	for _, name := range wrt {
 		if t := run.Value(name); !t.DType().IsFloat() {
-			return nil, &engine.InputError{Input: name, Reason: fmt.Sprintf("has type %s, which has no gradient", t.DType())}
+			return nil, &engine.InputError{Input: name, Reason: fmt.Sprintf("has type %s, which has no gradient (ids have one at the vectors that they look up)", t.DType())}
 		}
 		b.needed[name] = true
 	}
@@ -85,12 +151,14 @@ func gradient[T float](ctx context.Context, p *graph.Program, run *graph.Run, op
 			blocked = b.reach(n, blocked)
 		}
 	}
-	if blocked != nil && !b.needed[target.Name] {
-		return nil, notDifferentiable(blocked)
-	}
 	g := &engine.Gradient{}
-	if err := b.seed(run.Value(target.Name), target, g); err != nil {
-		return nil, err
+	for i := range terms {
+		if blocked != nil && !b.needed[terms[i].name] {
+			return nil, notDifferentiable(blocked)
+		}
+		if err := b.seed(run.Value(terms[i].name), &terms[i], g); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.walk(nodes); err != nil {
 		return nil, err
@@ -125,25 +193,48 @@ func (b *back[T]) reach(n *graph.Node, blocked *graph.Node) *graph.Node {
 	return blocked
 }
 
-// seed sets the target's own gradient: 1 at element Index of every row.
-func (b *back[T]) seed(t *engine.Tensor, target engine.Target, g *engine.Gradient) error {
+// seed adds a term to the values of the rows, and to the gradient of what it is of: 1 at
+// an element of every row, or the weights.
+func (b *back[T]) seed(t *engine.Tensor, k *term, g *engine.Gradient) error {
 	size := t.RowLen()
-	if target.Index < 0 || target.Index >= size {
-		return &engine.InputError{Reason: fmt.Sprintf("element %d of value %q, whose rows have %d", target.Index, target.Name, size)}
+	if k.index < 0 || k.index >= size {
+		return &engine.InputError{Reason: fmt.Sprintf("element %d of value %q, whose rows have %d", k.index, k.name, size)}
 	}
 	v, ok := t.Float64s()
 	if !ok || !t.DType().IsFloat() {
-		return &engine.InputError{Reason: fmt.Sprintf("value %q of type %s has no gradient", target.Name, t.DType())}
+		return &engine.InputError{Reason: fmt.Sprintf("value %q of type %s has no gradient", k.name, t.DType())}
 	}
-	seed, err := b.alloc(len(v))
-	if err != nil {
-		return err
+	if n := len(k.weights); n > 0 && n != size && n != len(v) {
+		return &engine.InputError{Reason: fmt.Sprintf("%d weights of value %q, which has %d elements in rows of %d", n, k.name, len(v), size)}
 	}
-	for i := target.Index; i < len(v); i += size {
-		g.Value = append(g.Value, v[i])
-		seed[i] = 1
+	rows := len(v) / size
+	if g.Value == nil {
+		g.Value = make([]float64, rows)
 	}
-	b.grads[target.Name] = seed
+	if len(g.Value) != rows {
+		return &engine.InputError{Reason: fmt.Sprintf("value %q has %d rows, those before it %d", k.name, rows, len(g.Value))}
+	}
+	seed := b.grads[k.name]
+	if seed == nil {
+		var err error
+		if seed, err = b.alloc(len(v)); err != nil {
+			return err
+		}
+		b.grads[k.name] = seed
+	}
+	if len(k.weights) == 0 {
+		for r := range rows {
+			at := r*size + k.index
+			g.Value[r] += v[at]
+			seed[at]++
+		}
+		return nil
+	}
+	for i, x := range v {
+		w := k.weights[i%len(k.weights)]
+		g.Value[i/size] += w * x
+		seed[i] += T(w)
+	}
 	return nil
 }
 
@@ -240,10 +331,19 @@ func (b *back[T]) result(name string) (*engine.Tensor, error) {
 	return engine.Of(out, t.Shape()...)
 }
 
+// notDifferentiable names the node and what else there is: no method here only calls a
+// model, so where trees are not what stops the gradient, another value has to be explained.
 func notDifferentiable(n *graph.Node) error {
-	instead := "a method that only calls the model, of which there is none here yet (of a quantised network the one that it was made of can be explained)"
-	if n.Op == graph.OpTreeScores {
-		instead = "tree_shap with a background"
+	instead := "an output that does not depend on this node, or a model exported without it"
+	switch {
+	case n.Op == graph.OpTreeScores:
+		instead = "tree_shap with a background, on the tree ensemble as a model of its own where other nodes stand around it"
+	case n.Op == "ArgMax" || n.Op == "ArgMin" || n.Op == "TopK" || n.Op == graph.OpClassifierOutput:
+		instead = "the scores that it chooses from as the output"
+	case strings.Contains(n.Op, "Integer") || strings.HasPrefix(n.Op, "QLinear") || n.Op == "DynamicQuantizeLinear":
+		instead = "the network in floats that this quantised one was made of"
+	case n.Op == "input":
+		instead = "a float output"
 	}
 	return &engine.NotDifferentiableError{Node: n.Label(), Op: n.Op, Instead: instead}
 }

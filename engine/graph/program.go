@@ -343,6 +343,15 @@ func (p *Program) Producer(name string) *Node {
 	return p.steps[p.producer[slot]].node
 }
 
+// Nodes returns the program's nodes in an order in which they can run.
+func (p *Program) Nodes() []*Node {
+	nodes := make([]*Node, len(p.steps))
+	for i := range p.steps {
+		nodes[i] = p.steps[i].node
+	}
+	return nodes
+}
+
 // Options bound one run.
 type Options struct {
 	// MaxBytes bounds live intermediate values; 0 means 1 GiB.
@@ -358,6 +367,9 @@ type Options struct {
 	Arena *Arena
 	// Keep keeps every value that was computed, as a gradient needs.
 	Keep bool
+	// Given are values taken in the place of those that nodes make, of the same type and
+	// shape. Only with Keep, where nothing is written over.
+	Given engine.Values
 	// Cost, where it is not nil, is told what the run takes.
 	Cost *Cost
 	// base is what the runs around an inner one hold, for Cost.
@@ -471,11 +483,19 @@ func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want [
 		return nil, err
 	}
 	x := f.begin(ctx, opt, len(p.names))
+	given, err := p.given(opt)
+	if err != nil {
+		return nil, err
+	}
 	for k, i := range pl.steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := p.exec(f, r, &p.steps[i], pl.dead[k]); err != nil {
+		err := p.exec(f, r, &p.steps[i], pl.dead[k])
+		if err == nil && given != nil {
+			err = p.replace(r, &p.steps[i], given)
+		}
+		if err != nil {
 			if opt.Arena != nil {
 				opt.Arena.slack = opt.Arena.slack || x.slack > 0
 			}
@@ -490,6 +510,39 @@ func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want [
 	}
 	r.steps, r.Live = pl.steps, x.live
 	return r, nil
+}
+
+// given are Options.Given by slot, nil where there are none.
+func (p *Program) given(opt Options) (map[int]*engine.Tensor, error) {
+	if len(opt.Given) == 0 || !opt.Keep {
+		return nil, nil
+	}
+	m := make(map[int]*engine.Tensor, len(opt.Given))
+	for i := range opt.Given {
+		name := opt.Given[i].Name
+		slot, ok := p.slots[name]
+		if !ok || p.producer[slot] < 0 || p.constants[slot] != nil {
+			return nil, &engine.InputError{Input: name, Reason: "is neither an input nor made by a node"}
+		}
+		m[slot] = opt.Given[i].Tensor
+	}
+	return m, nil
+}
+
+// replace puts given values in the place of those that a step has made: what it made says
+// which type and shape they need.
+func (p *Program) replace(r *Run, s *step, given map[int]*engine.Tensor) error {
+	for _, slot := range s.out {
+		if slot < 0 || given[slot] == nil {
+			continue
+		}
+		made, t := r.values[slot], given[slot]
+		if t.DType() != made.DType() || !slices.Equal(t.Shape(), made.Shape()) {
+			return &engine.InputError{Input: p.names[slot], Reason: fmt.Sprintf("is %s of shape %v, its node makes %s of %v", t.DType(), t.Shape(), made.DType(), made.Shape())}
+		}
+		r.values[slot] = t
+	}
+	return nil
 }
 
 // begin sets up a frame for a run over so many slots.

@@ -95,6 +95,19 @@ func (s *session) Gradient(ctx context.Context, in engine.Values, target engine.
 	return autodiff.Gradient(ctx, s.model.program, s.opt, in, target, wrt)
 }
 
+// Weighted implements engine.Differentiator.
+func (s *session) Weighted(ctx context.Context, in, weights engine.Values, wrt []string) (*engine.Gradient, error) {
+	return autodiff.Weighted(ctx, s.model.program, s.opt, in, weights, wrt)
+}
+
+// EmbeddedInputs implements engine.Embedder.
+func (s *session) EmbeddedInputs() []string { return autodiff.EmbeddedInputs(s.model.program) }
+
+// Embeddings implements engine.Embedder.
+func (s *session) Embeddings(ctx context.Context, in engine.Values, input string) ([]engine.Embedding, error) {
+	return autodiff.Embeddings(ctx, s.model.program, s.opt, in, input)
+}
+
 // Logit implements engine.Differentiator.
 func (s *session) Logit(out engine.Target) engine.Target {
 	return autodiff.Logit(s.model.program, out)

@@ -74,28 +74,62 @@ func (s *linearSession) Logit(out engine.Target) engine.Target {
 // Gradient implements engine.Differentiator for the margins. Where a value is
 // missing its derivative is 0.
 func (s *linearSession) Gradient(ctx context.Context, in engine.Values, target engine.Target, wrt []string) (*engine.Gradient, error) {
-	m := s.model
-	if target.Name != tree.MarginName && (target.Name != tree.OutputName || m.link != tree.LinkIdentity) {
-		return nil, &engine.NotDifferentiableError{Node: target.Name, Op: string(m.link), Instead: "the output \"" + tree.MarginName + "\""}
+	if target.Index < 0 || target.Index >= s.model.outputs {
+		return nil, &engine.InputError{Reason: "element " + strconv.Itoa(target.Index) + " of " + strconv.Itoa(s.model.outputs) + " margins"}
 	}
-	if target.Index < 0 || target.Index >= m.outputs {
-		return nil, &engine.InputError{Reason: "element " + strconv.Itoa(target.Index) + " of " + strconv.Itoa(m.outputs) + " margins"}
+	one := make([]float64, s.model.outputs)
+	one[target.Index] = 1
+	w, err := engine.Of(one, 1, len(one))
+	if err != nil {
+		return nil, err
+	}
+	return s.Weighted(ctx, in, engine.Values{{Name: target.Name, Tensor: w}}, wrt)
+}
+
+// Weighted implements engine.Differentiator for the margins.
+func (s *linearSession) Weighted(ctx context.Context, in, weights engine.Values, wrt []string) (*engine.Gradient, error) {
+	m := s.model
+	x := engine.Data[float32](in[0].Tensor)
+	rows := in[0].Tensor.Rows()
+	total := make([]float64, rows*m.outputs)
+	for i := range weights {
+		name := weights[i].Name
+		if name != tree.MarginName && (name != tree.OutputName || m.link != tree.LinkIdentity) {
+			return nil, &engine.NotDifferentiableError{Node: name, Op: string(m.link), Instead: "the output \"" + tree.MarginName + "\""}
+		}
+		w, ok := weights[i].Tensor.Float64s()
+		if !ok || len(w) != m.outputs && len(w) != len(total) {
+			return nil, &engine.InputError{Input: name, Reason: strconv.Itoa(len(w)) + " weights for " + strconv.Itoa(m.outputs) + " margins a row"}
+		}
+		for k := range total {
+			total[k] += w[k%len(w)]
+		}
 	}
 	out, err := s.Run(ctx, in, []string{tree.MarginName})
 	if err != nil {
 		return nil, err
 	}
 	margins := engine.Data[float32](out[0].Tensor)
-	x := engine.Data[float32](in[0].Tensor)
+	g := &engine.Gradient{Value: make([]float64, rows)}
 	slopes := make([]float32, len(x))
-	for i, v := range x {
-		if v == v {
-			slopes[i] = m.weights[i%m.features*m.outputs+target.Index]
+	for r := range rows {
+		of := total[r*m.outputs:][:m.outputs]
+		for k, w := range of {
+			if w != 0 {
+				g.Value[r] += w * float64(margins[r*m.outputs+k])
+			}
 		}
-	}
-	g := &engine.Gradient{}
-	for i := target.Index; i < len(margins); i += m.outputs {
-		g.Value = append(g.Value, float64(margins[i]))
+		for i := range m.features {
+			at, slope := r*m.features+i, 0.0
+			for k, w := range of {
+				if w != 0 {
+					slope += w * float64(m.weights[i*m.outputs+k])
+				}
+			}
+			if x[at] == x[at] {
+				slopes[at] = float32(slope)
+			}
+		}
 	}
 	for _, name := range wrt {
 		if name != in[0].Name {

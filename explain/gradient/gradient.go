@@ -6,8 +6,8 @@
 // differentiates nothing itself (engine.Differentiator does), chooses no output
 // and no baseline, and knows no feature name.
 //
-// Invariants: only inputs of FP32 and FP64 are attributed to, all others are
-// held as they are; a batch never holds more than Options.MaxElements input
+// Invariants: only inputs of FP32 and FP64 are attributed to (all of them, or those
+// that Options.Attributed names), all others are held as they are; a batch never holds more than Options.MaxElements input
 // elements; Delta is measured, never assumed.
 package gradient
 
@@ -32,8 +32,11 @@ type Options struct {
 	// Signed keeps the sign of saliency; by default its absolute value is
 	// returned, as captum does.
 	Signed bool
-	// Baseline is one row of the attributed inputs, end to end in the order of
-	// Inputs; nil is zeros.
+	// Attributed names the inputs that are attributed to; nil means all that Inputs
+	// returns. They may be inner tensors that the model takes in place of its own.
+	Attributed []string
+	// Baseline is one row of the attributed inputs, end to end in their order in the
+	// values; nil is zeros.
 	Baseline []float64
 	// Steps fixes the number of quadrature points of integrated gradients; 0
 	// doubles them from 8 until the completeness gap is within Tolerance.
@@ -200,11 +203,15 @@ func IntegratedGradients(ctx context.Context, d engine.Differentiator, in engine
 func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, error) {
 	x := p.row(r)
 	base = held(base, x)
-	ends, err := p.evaluate(ctx, r, [][]float64{x, base})
-	if err != nil {
-		return Result{}, err
+	var ends []float64
+	for chunk := range slices.Chunk([][]float64{x, base}, p.chunk()) {
+		e, err := p.evaluate(ctx, r, chunk)
+		if err != nil {
+			return Result{}, err
+		}
+		ends = append(ends, e.values...)
 	}
-	value, start := ends.values[0], ends.values[1]
+	value, start := ends[0], ends[1]
 	// What rounding alone leaves of the gap is not worth more points.
 	enough := max(p.opt.Tolerance*math.Abs(value-start), 1e-7*max(math.Abs(value), math.Abs(start)))
 	n, last := p.opt.Steps, p.opt.Steps
@@ -292,6 +299,9 @@ type path struct {
 
 func newPath(d engine.Differentiator, in engine.Values, target engine.Target, o Options) (*path, error) {
 	p := &path{d: d, in: in, target: target, opt: o, attributed: Inputs(in)}
+	if o.Attributed != nil {
+		p.attributed = slices.DeleteFunc(p.attributed, func(i int) bool { return !slices.Contains(o.Attributed, in[i].Name) })
+	}
 	if len(p.attributed) == 0 {
 		return nil, errors.New("no input of FP32 or FP64: a gradient method has nothing to attribute to")
 	}
@@ -382,8 +392,10 @@ func (p *path) batch(r int, points [][]float64) (engine.Values, error) {
 		var b *engine.Tensor
 		var err error
 		n := t.RowLen()
-		switch t.DType() {
-		case engine.Float32:
+		switch {
+		case !slices.Contains(p.attributed, i):
+			b, err = repeat(t, r, len(points), shape)
+		case t.DType() == engine.Float32:
 			data := make([]float32, 0, n*len(points))
 			for _, x := range points {
 				for _, v := range x[offset : offset+n] {
@@ -392,15 +404,13 @@ func (p *path) batch(r int, points [][]float64) (engine.Values, error) {
 			}
 			offset += n
 			b, err = engine.Of(data, shape...)
-		case engine.Float64:
+		default:
 			data := make([]float64, 0, n*len(points))
 			for _, x := range points {
 				data = append(data, x[offset:offset+n]...)
 			}
 			offset += n
 			b, err = engine.Of(data, shape...)
-		default:
-			b, err = repeat(t, r, len(points), shape)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("build batch of input %q: %w", p.in[i].Name, err)
@@ -413,6 +423,10 @@ func (p *path) batch(r int, points [][]float64) (engine.Values, error) {
 // repeat returns row r of t n times.
 func repeat(t *engine.Tensor, r, n int, shape []int) (*engine.Tensor, error) {
 	switch t.DType() {
+	case engine.Float32:
+		return repeatRow[float32](t, r, n, shape)
+	case engine.Float64:
+		return repeatRow[float64](t, r, n, shape)
 	case engine.Bool:
 		return repeatRow[bool](t, r, n, shape)
 	case engine.Uint8:
@@ -458,16 +472,7 @@ func Row(in engine.Values, r int) (engine.Values, error) {
 		}
 		shape := slices.Clone(t.Shape())
 		shape[0] = 1
-		var b *engine.Tensor
-		var err error
-		switch t.DType() {
-		case engine.Float32:
-			b, err = repeatRow[float32](t, r, 1, shape)
-		case engine.Float64:
-			b, err = repeatRow[float64](t, r, 1, shape)
-		default:
-			b, err = repeat(t, r, 1, shape)
-		}
+		b, err := repeat(t, r, 1, shape)
 		if err != nil {
 			return nil, fmt.Errorf("take row %d of input %q: %w", r, in[i].Name, err)
 		}

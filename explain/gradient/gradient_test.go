@@ -2,6 +2,7 @@ package gradient_test
 
 import (
 	"context"
+	"errors"
 	"math"
 	"testing"
 
@@ -35,6 +36,10 @@ func (m *analytic) Gradient(_ context.Context, in engine.Values, _ engine.Target
 	t, err := engine.Of(d, n, 2)
 	g.Inputs = engine.Values{{Name: "x", Tensor: t}}
 	return g, err
+}
+
+func (m *analytic) Weighted(context.Context, engine.Values, engine.Values, []string) (*engine.Gradient, error) {
+	return nil, errors.New("nothing here weighs")
 }
 
 func input(t *testing.T, rows ...float64) engine.Values {
