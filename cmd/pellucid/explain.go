@@ -20,10 +20,11 @@ import (
 
 // explainOptions are the flags of `pellucid explain`.
 type explainOptions struct {
-	model, input, method, background, outputName, inputName, format, output string
-	baseline                                                                []float64
-	interactions                                                            bool
-	steps, threads                                                          int
+	model, method, background, outputName, inputName, format, output string
+	inputs                                                           []string
+	baseline                                                         []float64
+	interactions                                                     bool
+	steps, threads                                                   int
 }
 
 func explainCommand() *cobra.Command {
@@ -37,7 +38,7 @@ Multi-class models give one line a class unless --output-name picks one.`,
 		Example: `  pellucid explain --model model.ubj --input rows.csv --format csv --output phi.csv
   pellucid explain --model model.txt --input rows.parquet --background train.parquet --method tree_shap
   pellucid explain --model model.onnx --input one.csv --method integrated_gradients --format html --output why.html
-  pellucid explain --model bert.onnx --input tokens.parquet --input-name input_ids --baseline 0`,
+  pellucid explain --model bert.onnx --input folder-of-arrays --input-name input_ids --baseline 0`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "model", "input"); err != nil {
@@ -53,7 +54,7 @@ Multi-class models give one line a class unless --output-name picks one.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.model, "model", "", "model file (.onnx, .json, .ubj, .txt)")
-	f.StringVar(&o.input, "input", "", "rows (.csv, .parquet, .npy)")
+	f.StringArrayVar(&o.inputs, "input", nil, "rows (.csv, .parquet, .npy), a folder of NAME.npy, or NAME=FILE.npy for each input")
 	f.StringVar(&o.method, "method", "", "method (default: the model's own)")
 	f.StringVar(&o.background, "background", "", "rows to take Shapley values against (.csv, .parquet, .npy)")
 	f.StringVar(&o.outputName, "output-name", "", "output to explain: its name, name[k] or a class")
@@ -75,7 +76,7 @@ func explainFile(ctx context.Context, w io.Writer, bar *progress, o explainOptio
 	if err != nil {
 		return err
 	}
-	rows, n, err := inputRows(v.Info, o.input)
+	rows, n, err := predictInputs(v.Info, o.inputs)
 	if err != nil {
 		return err
 	}
