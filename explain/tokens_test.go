@@ -142,3 +142,49 @@ func TestTokensRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestMixedInputs: floats are attributed to where nothing is named, else the one input
+// that is, the ids of a batch of one in another type among them.
+func TestMixedInputs(t *testing.T) {
+	v, err := repository.Offline("testdata/mixed.onnx", "", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, errX := engine.Of([]float32{2, 3}, 1, 2)
+	ids, errI := engine.Of([]int32{1, 3, 0}, 1, 3)
+	z, errZ := engine.Of([]float32{7}, 1, 1)
+	if err := errors.Join(errX, errI, errZ); err != nil {
+		t.Fatal(err)
+	}
+	in := engine.Values{{Name: "x", Tensor: x}, {Name: "ids", Tensor: ids}, {Name: "z", Tensor: z}}
+	// The vectors' sums are 1, 5, 9, 13; those of the row 19, x adds up to 5: y = 102.
+	for _, c := range []struct {
+		req  collector.ExplainRequest
+		base float64
+		phi  []float64
+	}{
+		{collector.ExplainRequest{}, 0, []float64{38, 57, 7}},
+		{collector.ExplainRequest{Input: "z"}, 95, []float64{7}},
+		{collector.ExplainRequest{Input: "x", Baseline: []float64{1, 0}}, 26, []float64{19, 57}},
+		{collector.ExplainRequest{Input: "ids"}, 7, []float64{25, 65, 5}},
+		{collector.ExplainRequest{Input: "ids", Baseline: []float64{1}}, 82, []float64{0, 40, -20}},
+		{collector.ExplainRequest{Input: "ids", Method: explain.InputXGradient}, 7, []float64{25, 65, 5}},
+		{collector.ExplainRequest{Input: "ids", Method: explain.Saliency}, 0, []float64{10, 10, 10}},
+	} {
+		list, err := explain.Explain(t.Context(), v, in, c.req)
+		if err != nil {
+			t.Errorf("%+v: %v", c.req, err)
+			continue
+		}
+		e := &list[0]
+		if math.Abs(e.Base-c.base) > 1e-4 || e.Prediction != 102 || len(e.Attributions) != len(c.phi) {
+			t.Errorf("%+v: base %v, prediction %v, %d attributions", c.req, e.Base, e.Prediction, len(e.Attributions))
+			continue
+		}
+		for k, a := range e.Attributions {
+			if math.Abs(a.Phi-c.phi[k]) > 1e-4 {
+				t.Errorf("%+v: attribution %d is %v, want %v", c.req, k, a.Phi, c.phi[k])
+			}
+		}
+	}
+}

@@ -10,7 +10,8 @@
 // Invariants: rows do not influence each other, so one walk back gives every
 // row's own gradient; what cannot be differentiated on a path from the target to
 // an input that was asked for is a *engine.NotDifferentiableError that names the
-// node, never a zero. The arithmetic is float64 where a float input or the target
+// node, never a zero. Ids have no gradient; the vectors that they look up in a constant
+// table have (Embeddings), and may be given in the place of those. The arithmetic is float64 where a float input or the target
 // is, and float32 otherwise.
 package autodiff
 
@@ -334,7 +335,7 @@ func (b *back[T]) result(name string) (*engine.Tensor, error) {
 // notDifferentiable names the node and what else there is: no method here only calls a
 // model, so where trees are not what stops the gradient, another value has to be explained.
 func notDifferentiable(n *graph.Node) error {
-	instead := "an output that does not depend on this node, or a model exported without it"
+	instead := "an output that does not depend on this node (or a model exported without it)"
 	switch {
 	case n.Op == graph.OpTreeScores:
 		instead = "tree_shap with a background, on the tree ensemble as a model of its own where other nodes stand around it"

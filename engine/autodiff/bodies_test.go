@@ -2,6 +2,7 @@ package autodiff
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
@@ -194,6 +195,14 @@ func TestNoGradientIsNamed(t *testing.T) {
 		var refused *engine.NotDifferentiableError
 		if _, err := Gradient(t.Context(), p, graph.Options{}, in, engine.Target{Name: "y"}, []string{"x"}); !errors.As(err, &refused) {
 			t.Errorf("%s: error %v, want one that names the node", n.Op, err)
+			continue
+		}
+		want := "an output that does not depend on this node"
+		if n.Op == "DynamicQuantizeLinear" {
+			want = "the network in floats"
+		}
+		if !strings.Contains(refused.Instead, want) {
+			t.Errorf("%s: use %s, want %s", n.Op, refused.Instead, want)
 		}
 	}
 }

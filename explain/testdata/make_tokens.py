@@ -1,12 +1,14 @@
-"""Makes tokens.onnx and tokens.json: a small transformer over ids, and captum's attributions of its tokens.
+"""Makes tokens.onnx and tokens.json: a small transformer over ids, and captum's attributions of its tokens; and mixed.onnx, over ids and floats.
 
 pip install torch==2.15.0 onnx==1.23.2 captum==0.9.0
 LayerIntegratedGradients takes ids as a baseline; vectors of zeros are captum's IntegratedGradients over the vectors themselves.
 """
 import json
+import numpy as np
 import onnx
 import torch
 from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerIntegratedGradients
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 torch.manual_seed(11)
@@ -75,3 +77,11 @@ cases = {
 }
 json.dump({"inputs": {"input_ids": ids.tolist(), "token_type_ids": kinds.tolist(), "attention_mask": mask.tolist()}, "output": f"logits[{TARGET}]", "steps": STEPS,
            "predictions": net(ids, kinds, mask)[:, TARGET].tolist(), "cases": {n: {"request": r, "phi": a.tolist()} for n, (r, a) in cases.items()}}, open("tokens.json", "w"), indent=1)
+
+# y = (sum of the vectors of ids) times (sum of x) plus z, one row at a time: its gradients are plain.
+node, info = helper.make_node, helper.make_tensor_value_info
+graph = helper.make_graph(
+    [node("Gather", ["table", "ids"], ["v"]), node("ReduceSum", ["v", "last"], ["s"], keepdims=0), node("ReduceSum", ["x", "one"], ["t"]), node("ReduceSum", ["s", "one"], ["u"]), node("Mul", ["t", "u"], ["p"]), node("Add", ["p", "z"], ["y"])],
+    "mixed", [info("x", TensorProto.FLOAT, [1, 2]), info("ids", TensorProto.INT32, [1, 3]), info("z", TensorProto.FLOAT, [1, 1])], [info("y", TensorProto.FLOAT, [1, 1])],
+    [numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(4, 2), "table"), numpy_helper.from_array(np.array([2]), "last"), numpy_helper.from_array(np.array([1]), "one")])
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "mixed.onnx")
