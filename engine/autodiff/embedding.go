@@ -75,8 +75,15 @@ func lookups(p *graph.Program, input string) (traced map[string]bool, found []lo
 		inputs[s.Name] = true
 	}
 	varies := p.Depends(inputs)
-	for _, n := range p.Nodes() {
-		if l, ok := lookupOf(p, n, traced, varies); ok {
+	nodes := p.Nodes()
+	floats := map[string][]string{} // made of what is quantised
+	for _, n := range nodes {
+		if n.Op == "DequantizeLinear" {
+			floats[n.Inputs[0]] = append(floats[n.Inputs[0]], n.Outputs[0])
+		}
+	}
+	for _, n := range nodes {
+		if l, ok := lookupOf(p, n, traced, varies, floats); ok {
 			found = append(found, l)
 			continue
 		}
@@ -88,7 +95,9 @@ func lookups(p *graph.Program, input string) (traced map[string]bool, found []lo
 		}
 		if one && (moves || !others) {
 			for _, o := range n.Outputs {
-				traced[o] = true
+				if o != "" {
+					traced[o] = true
+				}
 			}
 		}
 	}
@@ -97,7 +106,7 @@ func lookups(p *graph.Program, input string) (traced map[string]bool, found []lo
 
 // lookupOf tells what a Gather by traced ids looks up: its output, or the floats that are
 // made of it where the table is quantised.
-func lookupOf(p *graph.Program, n *graph.Node, traced, varies map[string]bool) (lookup, bool) {
+func lookupOf(p *graph.Program, n *graph.Node, traced, varies map[string]bool, floats map[string][]string) (lookup, bool) {
 	if n.Op != "Gather" || n.Domain != graph.DomainONNX || n.Attrs["axis"].Int != 0 || !traced[n.Inputs[1]] || varies[n.Inputs[0]] {
 		return lookup{}, false
 	}
@@ -106,11 +115,7 @@ func lookupOf(p *graph.Program, n *graph.Node, traced, varies map[string]bool) (
 	case d.IsFloat():
 		l.vectors = []string{n.Outputs[0]}
 	default:
-		for _, c := range p.Nodes() {
-			if c.Op == "DequantizeLinear" && c.Inputs[0] == n.Outputs[0] {
-				l.vectors = append(l.vectors, c.Outputs[0])
-			}
-		}
+		l.vectors = floats[n.Outputs[0]]
 	}
 	// What makes a table of a constant (Cast, DequantizeLinear) has it as its first input.
 	const far = 8
@@ -168,7 +173,7 @@ func embedding(run *graph.Run, l *lookup, name string, of []int) (engine.Embeddi
 	t := run.Value(name)
 	e := engine.Embedding{Name: name, Node: l.node.Label(), Entries: l.entries, Tensor: t, Of: of}
 	if len(of) == 0 || t.Len()%len(of) != 0 || !t.DType().IsFloat() {
-		return e, fmt.Errorf("look up vectors at node %q: %s of shape %v for %d ids", l.node.Label(), t.DType(), t.Shape(), len(of))
+		return e, &engine.InputError{Reason: fmt.Sprintf("node %q looks up %s of shape %v for %d ids that can be followed", l.node.Label(), t.DType(), t.Shape(), len(of))}
 	}
 	e.Width = t.Len() / len(of)
 	if d := t.DType(); d == engine.Float16 || d == engine.BFloat16 {
@@ -203,7 +208,7 @@ func origins(run *graph.Run, input string, traced map[string]bool) (map[string][
 	}
 	origin := map[string][]int{input: first}
 	for _, n := range run.Nodes() {
-		if !traced[n.Outputs[0]] {
+		if !slices.ContainsFunc(n.Outputs, func(o string) bool { return traced[o] }) {
 			continue
 		}
 		at, moves := dataInputs(n)
