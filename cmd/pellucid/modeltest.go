@@ -41,7 +41,7 @@ func modelTest(ctx context.Context, w io.Writer, paths []string) error {
 			return err
 		}
 		for _, c := range cases {
-			err := runCase(ctx, c)
+			err := guarded(func() error { return runCase(ctx, c) })
 			var unsupported *engine.UnsupportedError
 			switch {
 			case err == nil:

@@ -16,14 +16,14 @@ import (
 func writeTo(path string, stdout io.Writer, write func(io.Writer) error) error {
 	if path == "" {
 		b := bufio.NewWriter(stdout)
-		return errors.Join(write(b), b.Flush())
+		return errors.Join(guarded(func() error { return write(b) }), b.Flush())
 	}
 	f, finish, err := openOutput(path)
 	if err != nil {
 		return err
 	}
 	b := bufio.NewWriter(f)
-	return finish(errors.Join(write(b), b.Flush()))
+	return finish(errors.Join(guarded(func() error { return write(b) }), b.Flush()))
 }
 
 // writeWhole writes data as writeTo does.
