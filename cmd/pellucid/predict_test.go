@@ -78,6 +78,17 @@ func TestPredictArrays(t *testing.T) {
 		t.Errorf("images: %d %q %s, want %q", status, out, errs, want)
 	}
 
+	// An input in half precision takes an array of any.
+	writeModel(t, in("half.onnx"), []engine.Spec{{Name: "x", DType: engine.Float16, Shape: []int{-1, 2}}}, nil, engine.Spec{Name: "y", DType: engine.Float32, Shape: []int{-1, 2}},
+		&graph.Node{Op: "Cast", Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: graph.Attrs{"to": {Kind: graph.AttrInt, Int: 1}}})
+	writeArray(t, in("float.npy"), []float32{0.1, 1, 2, 3}, 2, 2)
+	for _, input := range []string{in("float.npy"), "x=" + in("float.npy")} {
+		status, out, errs := command(t, "predict", "--model", in("half.onnx"), "--input", input)
+		if want := "y[0],y[1]\n0.099975586,1\n2,3\n"; status != 0 || out != want {
+			t.Errorf("halves: %d %q %s, want %q", status, out, errs, want)
+		}
+	}
+
 	writeModel(t, in("two.onnx"), []engine.Spec{{Name: "a", DType: engine.Float32, Shape: []int{-1, 2}}, {Name: "b", DType: engine.Int64, Shape: []int{-1, 2}}}, nil,
 		engine.Spec{Name: "y", DType: engine.Float32, Shape: []int{-1, 2}},
 		&graph.Node{Op: "Cast", Inputs: []string{"b"}, Outputs: []string{"f"}, Attrs: graph.Attrs{"to": {Kind: graph.AttrInt, Int: 1}}},

@@ -28,6 +28,9 @@ func predictInputs(info *engine.Info, inputs []string) (in engine.Values, n int,
 		}
 		in = append(in, engine.Named{Name: name, Tensor: x})
 	}
+	if in, err = table.Halves(info, in); err != nil {
+		return nil, 0, fmt.Errorf("fit %s to the model: %w", strings.Join(inputs, ", "), err)
+	}
 	in, n, err = engine.Bind(info, in)
 	if err != nil {
 		return nil, 0, fmt.Errorf("fit %s to the model: %w", strings.Join(inputs, ", "), err)

@@ -15,6 +15,17 @@ import (
 // names: also where all names are numbers (shop 100 to 189), which are then found
 // by their value, 100 and 100.0 and 1e2 alike. Elsewhere numbers are codes.
 func (t *Table) Inputs(info *engine.Info) (engine.Values, error) {
+	in, err := t.inputs(info)
+	if err != nil {
+		return nil, err
+	}
+	if in, err = Halves(info, in); err != nil {
+		return nil, fmt.Errorf("read %s: %w", t.Path, err)
+	}
+	return in, nil
+}
+
+func (t *Table) inputs(info *engine.Info) (engine.Values, error) {
 	if len(info.Inputs) == 0 {
 		return nil, fmt.Errorf("read %s: the model names no inputs", t.Path)
 	}
