@@ -682,6 +682,9 @@ func softmax[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	y, out := b.value(n.Outputs[0]), b.grads[n.Outputs[0]]
+	if span == 0 {
+		return nil
+	}
 	for o := range outer {
 		for i := range inner {
 			at := o*span*inner + i

@@ -35,7 +35,7 @@ func conv[T float](b *back[T], n *graph.Node) error {
 		if err != nil {
 			return err
 		}
-		plane := len(d) / (c.Result[0] * c.Result[1])
+		plane := len(d) / max(c.Result[0]*c.Result[1], 1) // of no images there is none
 		for i := range d {
 			if g != nil {
 				g[i/plane%len(g)] += d[i]

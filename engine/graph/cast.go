@@ -271,7 +271,8 @@ func parseStrings(o *engine.Tensor, text []string) error {
 	return storeFloats(o, v)
 }
 
-// formatStrings writes numbers as NumPy's astype(str) and ONNX's definition do.
+// formatStrings writes numbers as onnxruntime does: integers in full, floats of every type
+// with 8 digits, which is not always enough to read the same number back.
 func formatStrings(dst []string, t *engine.Tensor) error {
 	if t.DType() == engine.Uint64 {
 		for i, v := range engine.Data[uint64](t) {
@@ -289,17 +290,18 @@ func formatStrings(dst []string, t *engine.Tensor) error {
 	if !ok {
 		return typeError(t)
 	}
-	bits := 32
-	if t.DType() == engine.Float64 {
-		bits = 64
-	}
 	for i, f := range v {
-		dst[i] = formatFloat(f, bits)
+		dst[i] = formatFloat(f)
 	}
 	return nil
 }
 
-func formatFloat(f float64, bits int) string {
+// textDigits is how many digits a number is written with.
+const textDigits = 8
+
+// formatFloat is C's %.8g: an exponent of two digits below 1e-4 and from 1e8 on, no zeros
+// at the end.
+func formatFloat(f float64) string {
 	switch {
 	case math.IsNaN(f):
 		return "NaN"
@@ -308,7 +310,18 @@ func formatFloat(f float64, bits int) string {
 	case math.IsInf(f, -1):
 		return "-INF"
 	}
-	return strconv.FormatFloat(f, 'g', -1, bits)
+	mantissa, power, _ := strings.Cut(strconv.FormatFloat(f, 'e', textDigits-1, 64), "e")
+	if e, err := strconv.Atoi(power); err == nil && e >= -4 && e < textDigits {
+		return trimZeros(strconv.FormatFloat(f, 'f', textDigits-1-e, 64))
+	}
+	return trimZeros(mantissa) + "e" + power
+}
+
+func trimZeros(s string) string {
+	if !strings.Contains(s, ".") {
+		return s
+	}
+	return strings.TrimSuffix(strings.TrimRight(s, "0"), ".")
 }
 
 // narrowing says what becomes of numbers that a narrow float cannot hold.

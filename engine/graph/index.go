@@ -320,9 +320,9 @@ func buildGatherND(b *builder) (Kernel, error) {
 
 // buildScatterND writes slices over a copy of the data at index tuples.
 func buildScatterND(b *builder) (Kernel, error) {
-	reduction := b.attrs.string("reduction", "none")
-	if !slices.Contains([]string{"none", "add", "mul", "min", "max"}, reduction) {
-		return nil, b.node.unsupported("reduction %q", reduction)
+	reduction, err := scatterReduction(b)
+	if err != nil {
+		return nil, err
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if in[0].DType() != in[2].DType() {

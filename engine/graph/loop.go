@@ -38,20 +38,21 @@ func buildLoop(b *builder) (Kernel, error) {
 	return l.run, nil
 }
 
-// emptyResults are the results of no turn for the outputs of g from the given one on.
+// emptyResults are the results of no turn for the outputs of g from the given one on. What
+// the file does not tell of their shapes is none, as in onnxruntime: one without any is [0].
 func emptyResults(g *Graph, types []engine.DType, from int) ([]*engine.Tensor, error) {
 	var list []*engine.Tensor
 	for i := from; i < len(g.Outputs); i++ {
-		if i >= len(g.OutputSpecs) || g.OutputSpecs[i].Shape == nil {
-			list = append(list, nil)
-			continue
+		var spec engine.Spec
+		if i < len(g.OutputSpecs) {
+			spec = g.OutputSpecs[i]
 		}
 		d := types[i]
 		if d == engine.Invalid {
-			d = g.OutputSpecs[i].DType
+			d = spec.DType
 		}
 		shape := []int{0}
-		for _, n := range g.OutputSpecs[i].Shape {
+		for _, n := range spec.Shape {
 			shape = append(shape, max(n, 0))
 		}
 		t, err := engine.New(d, shape...)

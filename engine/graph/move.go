@@ -50,6 +50,14 @@ func copierOf[T engine.Element](dst, src *engine.Tensor) func(d, s, n int) {
 	}
 }
 
+// Put writes each element of values at its place in out, which has the same type.
+func Put(out, values *engine.Tensor, places []int) {
+	cp := copier(out, values)
+	for i, at := range places {
+		cp(at, i, 1)
+	}
+}
+
 // strided copies out of src the view with the given offset, shape and strides.
 func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*engine.Tensor, error) {
 	out, err := x.make(src.DType(), shape, false)
@@ -535,11 +543,12 @@ func (x *Exec) sliceView(shape, starts, ends, axes, steps []int) (offset int, ou
 	return offset, out, strides, nil
 }
 
-// sliceRange is Python's slice(start, end, step).indices(n).
+// sliceRange is Python's slice(start, end, step).indices(n), but that ONNX clamps a
+// start before the first element to it in steps backwards too, where Python has nothing.
 func sliceRange(n, start, end, step int) (first, count int) {
-	lo, hi := 0, n
+	lo, hi, least := 0, n, 0
 	if step < 0 {
-		lo, hi = -1, n-1
+		lo, hi, least = -1, n-1, min(0, n-1)
 	}
 	if start < 0 {
 		start += n
@@ -547,7 +556,7 @@ func sliceRange(n, start, end, step int) (first, count int) {
 	if end < 0 {
 		end += n
 	}
-	start, end = min(max(start, lo), hi), min(max(end, lo), hi)
+	start, end = min(max(start, least), hi), min(max(end, lo), hi)
 	if step > 0 && end > start {
 		return start, (end-start-1)/step + 1
 	}
@@ -686,6 +695,9 @@ func buildConstant(b *builder) (Kernel, error) {
 
 func constantValue(r *attrReader) (*engine.Tensor, error) {
 	if t := r.tensor("value"); t != nil {
+		return t, nil
+	}
+	if t := r.tensor("sparse_value"); t != nil { // the reader has written it out
 		return t, nil
 	}
 	if r.has("value_float") {

@@ -47,19 +47,24 @@ func (t *twister) float() float64 {
 // dropout is a Dropout node: what training drops follows from the seed alone.
 type dropout struct {
 	seeded bool
-	seed   int
-	ratio  float64
+	// numeric says that the mask has the type of the input.
+	numeric bool
+	seed    int
+	ratio   float64
 }
 
 func buildDropout(b *builder) (Kernel, error) {
 	d := &dropout{seeded: b.attrs.has("seed"), seed: b.attrs.int("seed", 0), ratio: 0.5}
 	b.attrs.ignore("training_mode")
 	if b.version() < 12 {
-		d.ratio = b.attrs.float("ratio", 0.5)
+		d.ratio, d.numeric = b.attrs.float("ratio", 0.5), b.version() < 10
 	}
 	b.result = []engine.DType{b.inType(0), engine.Bool}
-	if b.version() < 10 && len(b.node.Outputs) > 1 && b.node.Outputs[1] != "" {
-		return nil, b.node.unsupported("a mask, which is no condition before version 10")
+	if b.version() < 10 {
+		b.result[1] = b.inType(0)
+	}
+	if b.version() < 12 {
+		return d.before12, nil
 	}
 	if len(b.node.Inputs) < 3 || b.node.Inputs[2] == "" {
 		return d.inference, nil
@@ -72,6 +77,17 @@ func buildDropout(b *builder) (Kernel, error) {
 		return nil, b.node.unsupported("training mode without a seed: the same input would not give the same output again")
 	}
 	return d.run, nil
+}
+
+// before12 is Dropout of the operator sets that leave open what is in the mask: nothing, as
+// in onnxruntime, of the input's type before set 10.
+func (d *dropout) before12(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	kind := engine.Bool
+	if d.numeric {
+		kind = in[0].DType()
+	}
+	mask, err := x.New(kind, in[0].Shape()...)
+	return []*engine.Tensor{in[0], mask}, err
 }
 
 func (d *dropout) inference(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {

@@ -21,7 +21,7 @@ func same(acc float64, _ int) float64 { return acc }
 
 var reductions = map[string]reduction{
 	"ReduceSum":       {0, func(a, v float64) float64 { return a + v }, same},
-	"ReduceMean":      {0, func(a, v float64) float64 { return a + v }, func(a float64, n int) float64 { return a / float64(n) }},
+	"ReduceMean":      {0, func(a, v float64) float64 { return a + v }, func(a float64, n int) float64 { return a / float64(max(n, 1)) }},
 	"ReduceMax":       {math.Inf(-1), func(a, v float64) float64 { return max(a, v) }, same},
 	"ReduceMin":       {math.Inf(1), func(a, v float64) float64 { return min(a, v) }, same},
 	"ReduceProd":      {1, func(a, v float64) float64 { return a * v }, same},
@@ -259,7 +259,19 @@ func logSumExp(v []float64, group []int, n int) []float64 {
 	return acc
 }
 
-// reduceInts keeps integers exact.
+// integerRange is the smallest and largest number of an integer type of 64 bits at most,
+// but Uint64, as int64.
+func integerRange(d engine.DType) (lo, hi int64) {
+	bits := d.Bits()
+	switch d {
+	case engine.Uint8, engine.Uint16, engine.Uint32, engine.Uint4, engine.Uint2:
+		return 0, 1<<bits - 1
+	}
+	return math.MinInt64 >> (64 - bits), math.MaxInt64 >> (64 - bits)
+}
+
+// reduceInts keeps integers exact. The largest of nothing is the least there is, as
+// floats have it, and the least the largest.
 func reduceInts(op string, o *engine.Tensor, v []int64, group []int) error {
 	acc := make([]int64, o.Len())
 	seen := make([]bool, o.Len())
@@ -296,10 +308,12 @@ func reduceInts(op string, o *engine.Tensor, v []int64, group []int) error {
 			}
 			continue
 		}
-		if op == "ReduceMax" || op == "ReduceMin" {
-			return fmt.Errorf("%s of nothing", op)
-		}
-		if op == "ReduceProd" {
+		switch lo, hi := integerRange(o.DType()); op {
+		case "ReduceMax":
+			acc[i] = lo
+		case "ReduceMin":
+			acc[i] = hi
+		case "ReduceProd":
 			acc[i] = 1
 		}
 	}
@@ -505,6 +519,9 @@ func buildTopK(b *builder) (Kernel, error) {
 		v, ok := in[0].Float64s()
 		if !ok {
 			return nil, typeError(in[0])
+		}
+		if k == 0 {
+			return []*engine.Tensor{values, t}, nil // of an axis of no element there is nothing to order
 		}
 		cp := copier(values, in[0])
 		for o := range outer {

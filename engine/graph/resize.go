@@ -68,6 +68,8 @@ func (r *resize) source(a *axisOf, i int) float64 {
 		return float64(float32(p*(n-1)) / last)
 	case "asymmetric":
 		return float64(p / a.scale)
+	case "tf_half_pixel_for_nn":
+		return float64((p + 0.5) / a.scale)
 	case "pytorch_half_pixel":
 		if a.out == 1 {
 			return 0
@@ -93,7 +95,7 @@ func (r *resize) lines(a *axisOf) ([]Line, error) {
 			continue
 		}
 		if r.mode == "nearest" {
-			lines[i] = Line{At: []int{clampIndex(r.round(p), a.n)}, Weight: []float64{1}}
+			lines[i] = Line{At: []int{clampIndex(r.round(p, a.scale < 1), a.n)}, Weight: []float64{1}}
 			continue
 		}
 		var err error
@@ -107,8 +109,14 @@ func (r *resize) lines(a *axisOf) ([]Line, error) {
 // tie is how far from the middle of two elements onnxruntime sees a place in the middle.
 const tie = 1e-6
 
-func (r *resize) round(p float64) float64 {
+func (r *resize) round(p float64, shrinks bool) float64 {
 	middle := math.Abs(p-math.Floor(p)-0.5) <= tie
+	if r.nearest == simple {
+		if shrinks {
+			return math.Ceil(p)
+		}
+		return math.Floor(p)
+	}
 	switch {
 	case r.nearest == "ceil" || middle && r.nearest == "round_prefer_ceil":
 		return math.Ceil(p)
@@ -195,18 +203,28 @@ func readResize(n *Node) *resize {
 	if a, ok := n.Attrs["cubic_coeff_a"]; ok {
 		r.cubic = float64(a.Float)
 	}
-	if n.Op == "Upsample" {
-		r.coordinates, r.nearest = "asymmetric", "floor"
+	if n.Op == "Upsample" || n.Version < 11 {
+		r.coordinates, r.nearest = "asymmetric", simple
 	}
 	return r
 }
+
+// simple is how the operators before set 11 choose the nearest element: the next one where
+// the axis shrinks, the one before where it grows. ONNX leaves it open; onnxruntime does so.
+const simple = "simple"
 
 // resizeAxes works out the axes that a node resizes, nil for those it leaves.
 func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
 	shape := in[0].Shape()
 	roi, scales, sizes := arg(in, 1), arg(in, 2), arg(in, 3)
 	if n.Version < 11 {
-		roi, scales = nil, arg(in, 1)
+		roi, scales, sizes = nil, arg(in, 1), nil
+	}
+	if n.Version < 9 {
+		var err error
+		if scales, err = engine.Of(n.Attrs["scales"].Floats, len(n.Attrs["scales"].Floats)); err != nil {
+			return nil, err
+		}
 	}
 	axes := toInts(n.Attrs["axes"].Ints)
 	if len(axes) == 0 {
@@ -361,12 +379,23 @@ func buildResize(b *builder) (Kernel, error) {
 	b.attrs.float("extrapolation_value", 0)
 	b.attrs.int("exclude_outside", 0)
 	b.attrs.ints("axes")
+	if n.Version < 9 {
+		if _, ok := n.Attrs["scales"]; !ok || len(n.Inputs) > 1 {
+			return nil, n.corrupt("has %d inputs, or no scales", len(n.Inputs))
+		}
+		b.attrs.floats("scales")
+	}
+	if n.Version == 9 || n.Version == 10 {
+		if len(n.Inputs) != 2 {
+			return nil, n.corrupt("has %d inputs, the operator takes 2", len(n.Inputs))
+		}
+	}
 	for _, c := range []struct {
 		value string
 		known []string
 	}{
 		{mode, []string{"nearest", "linear", "cubic"}},
-		{coordinates, []string{"half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric", "tf_crop_and_resize"}},
+		{coordinates, []string{"half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "asymmetric", "tf_crop_and_resize", "tf_half_pixel_for_nn"}},
 		{nearest, []string{"floor", "ceil", "round_prefer_floor", "round_prefer_ceil"}},
 		{policy, []string{"stretch", "not_larger", "not_smaller"}},
 	} {
@@ -505,7 +534,7 @@ func mix[T float](l *Line, to, from []T, n int, fill T) {
 
 func init() {
 	register(DomainONNX, map[string]opDef{
-		"Resize":   {since: 11, minIn: 1, maxIn: 4, maxOut: 1, accept: numericTypes, half: true, build: buildResize},
-		"Upsample": {since: 9, until: 9, minIn: 2, maxIn: 2, maxOut: 1, accept: floatTypes, half: true, build: buildResize},
+		"Resize":   {since: 10, minIn: 1, maxIn: 4, maxOut: 1, accept: numericTypes, half: true, build: buildResize},
+		"Upsample": {since: 7, until: 9, minIn: 1, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildResize},
 	})
 }

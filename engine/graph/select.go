@@ -181,6 +181,8 @@ func scatterInto(out, updates *engine.Tensor, reduction string) (func(d, s, n in
 		return nil, fmt.Errorf("reduction %q", reduction)
 	}
 	switch out.DType() {
+	case engine.Bool:
+		return reduceConditions(out, updates, op), nil
 	case engine.Float32:
 		return reduceFloat[float32](out, updates, op), nil
 	case engine.Float64:
@@ -203,6 +205,20 @@ func scatterInto(out, updates *engine.Tensor, reduction string) (func(d, s, n in
 		return reduceInt[uint8](out, updates, op), nil
 	}
 	return nil, typeError(out)
+}
+
+// reduceConditions adds conditions by "or" and multiplies them by "and".
+func reduceConditions(out, updates *engine.Tensor, op arithmetic) func(d, s, n int) {
+	to, from := engine.Data[bool](out), engine.Data[bool](updates)
+	return func(d, s, n int) {
+		for i := range n {
+			if op == opAdd {
+				to[d+i] = to[d+i] || from[s+i]
+			} else {
+				to[d+i] = to[d+i] && from[s+i]
+			}
+		}
+	}
 }
 
 func reduceFloat[T float](out, updates *engine.Tensor, op arithmetic) func(d, s, n int) {
@@ -261,11 +277,25 @@ func ScatterPlaces(n *Node, in []*engine.Tensor) ([]int, error) {
 	return index, nil
 }
 
+// scatterReduction reads how a node puts updates together with what is there. Conditions
+// have no order, and text has neither order nor sum.
+func scatterReduction(b *builder) (string, error) {
+	reduction, d := b.attrs.string("reduction", "none"), b.inType(0)
+	ordered := reduction == "min" || reduction == "max"
+	if !ordered && reduction != "none" && reduction != "add" && reduction != "mul" {
+		return "", b.node.unsupported("reduction %q", reduction)
+	}
+	if ordered && d == engine.Bool || reduction != "none" && d == engine.String {
+		return "", b.node.unsupported("reduction %q of %s", reduction, d)
+	}
+	return reduction, nil
+}
+
 func buildScatterElements(b *builder) (Kernel, error) {
 	b.attrs.int("axis", 0)
-	reduction := b.attrs.string("reduction", "none")
-	if !slices.Contains([]string{"none", "add", "mul", "min", "max"}, reduction) {
-		return nil, b.node.unsupported("reduction %q", reduction)
+	reduction, err := scatterReduction(b)
+	if err != nil {
+		return nil, err
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if in[0].DType() != in[2].DType() {

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -106,4 +107,24 @@ func scatterRun[T float32 | int64](t *testing.T, n *Node, shape, some []int, dat
 		t.Errorf("%v was written over", data)
 	}
 	return engine.Data[T](run.Value("y"))
+}
+
+// TestScatterOfConditions: conditions have no order, so the least or largest of them is
+// refused before a run, as is a sum of text.
+func TestScatterOfConditions(t *testing.T) {
+	for _, c := range []struct {
+		d         engine.DType
+		reduction string
+		refused   bool
+	}{{engine.Bool, "min", true}, {engine.Bool, "max", true}, {engine.String, "add", true}, {engine.Bool, "add", false}, {engine.Bool, "mul", false}, {engine.String, "none", false}} {
+		for _, op := range []string{"ScatterElements", "ScatterND"} {
+			n := &Node{Op: op, Version: 18, Inputs: []string{"x", "i", "u"}, Outputs: []string{"y"}, Attrs: Attrs{"reduction": {Kind: AttrString, String: c.reduction}}}
+			g := &Graph{Inputs: []engine.Spec{{Name: "x", DType: c.d, Shape: []int{2, 2}}, {Name: "i", DType: engine.Int64, Shape: []int{2, 2}}, {Name: "u", DType: c.d, Shape: []int{2, 2}}}, Outputs: []string{"y"}, Nodes: []*Node{n}}
+			_, err := Compile(g)
+			var u *engine.UnsupportedError
+			if errors.As(err, &u) != c.refused || !c.refused && err != nil {
+				t.Errorf("%s %s of %s: %v", op, c.reduction, c.d, err)
+			}
+		}
+	}
 }

@@ -171,6 +171,17 @@ func (g *graphProto) renamed(names map[string]string, prefix string) *graphProto
 		named.name = inner[t.name]
 		own.initializers[i] = &named
 	}
+	own.sparse = make([]*sparseProto, len(g.sparse))
+	for i, t := range g.sparse {
+		named := *t
+		if t.values != nil {
+			values := *t.values
+			inner[values.name] = prefix + values.name
+			values.name = inner[values.name]
+			named.values = &values
+		}
+		own.sparse[i] = &named
+	}
 	for _, n := range g.nodes {
 		for _, out := range n.outputs {
 			inner[out] = prefix + out

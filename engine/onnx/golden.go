@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/pellucid/pellucid/engine"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // ReadTensor reads a file that holds one TensorProto, as ONNX's test_data_set_*
@@ -30,12 +31,31 @@ func ReadValue(data []byte, d engine.DType) (name string, t *engine.Tensor, err 
 	case engine.Nothing:
 		name, t, err = decodeOptional(data)
 	default:
+		if holdsMaps(data) {
+			return "", nil, &engine.UnsupportedError{What: "a value that is a sequence of maps", Reason: "what ZipMap makes is a matrix here, a column a class"}
+		}
 		return ReadTensor(data)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("read value: %w", err)
 	}
 	return name, t, nil
+}
+
+// holdsMaps reports whether a file holds a SequenceProto of maps. Read as a tensor it would
+// be one of 16-bit integers that holds text.
+func holdsMaps(b []byte) bool {
+	kind, maps := uint64(0), false
+	err := eachField("sequence", b, func(f field) error {
+		switch {
+		case f.id == 2 && f.typ == protowire.VarintType:
+			kind = f.num
+		case f.id == 6 && f.typ == protowire.BytesType:
+			maps = true
+		}
+		return nil
+	})
+	return err == nil && maps && kind == 4
 }
 
 // decodeSequence decodes a SequenceProto that stands inside depth others.

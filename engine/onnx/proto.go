@@ -37,6 +37,8 @@ type modelProto struct {
 	graph                     *graphProto
 	metadata                  map[string]string
 	functions                 map[functionID]*functionProto
+	// dense counts the bytes that sparse tensors were written out to.
+	dense int64
 	// called and written count calls of functions, and nodes that came of them.
 	called, written int
 }
@@ -45,6 +47,7 @@ type graphProto struct {
 	name            string
 	nodes           []*nodeProto
 	initializers    []*tensorProto
+	sparse          []*sparseProto
 	inputs, outputs []*valueProto
 }
 
@@ -62,6 +65,7 @@ type attrProto struct {
 	i         int64
 	s         string
 	t         *tensorProto
+	sparse    *sparseProto
 	floats    []float32
 	ints      []int64
 	strings   []string
@@ -281,7 +285,9 @@ func decodeGraph(b []byte, depth int) (*graphProto, error) {
 			g.outputs = append(g.outputs, v)
 			return err
 		case 15:
-			return &engine.UnsupportedError{What: "sparse initializer"}
+			t, err := decodeSparse(f.data)
+			g.sparse = append(g.sparse, t)
+			return err
 		}
 		return nil
 	})
@@ -342,6 +348,8 @@ func decodeAttr(b []byte, depth int) (*attrProto, error) {
 			a.graph, err = decodeGraph(f.data, depth+1)
 		case 11:
 			a.graphs = true
+		case 22:
+			a.sparse, err = decodeSparse(f.data)
 		case 7:
 			a.floats, err = numbers(a.floats, f, protowire.Fixed32Type, toFloat32)
 		case 8:

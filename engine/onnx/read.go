@@ -142,6 +142,20 @@ func (p *modelProto) convertGraph(from *graphProto, at scope, dir string) (*grap
 		}
 		g.Constants[t.name] = v
 	}
+	for _, t := range from.sparse {
+		name := ""
+		if t.values != nil {
+			name = t.values.name
+		}
+		if _, dup := g.Constants[name]; dup || name == "" {
+			return nil, corrupt("sparse initializer %q is defined twice or has no name", name)
+		}
+		v, err := p.writtenOut(t, dir)
+		if err != nil {
+			return nil, err
+		}
+		g.Constants[name] = v
+	}
 	for _, v := range from.outputs {
 		g.Outputs = append(g.Outputs, v.name)
 	}
@@ -176,12 +190,19 @@ func (p *modelProto) checkOutputs() error {
 	return nil
 }
 
+// implied are the operator sets that a model has without importing them, as onnxruntime
+// reads what its own optimizer has left out.
+var implied = map[string]int{domainContrib: 1, graph.DomainML: maxOpsetML}
+
 // nodeIn converts a node of the model's graph or of a function.
 func (p *modelProto) nodeIn(n *nodeProto, at scope, dir string) ([]*graph.Node, error) {
 	if fn := p.functions[functionID{n.domain, n.op, n.overload}]; fn != nil {
 		return p.call(n, fn, at, dir)
 	}
 	version, ok := at.opsets[n.domain]
+	if !ok {
+		version, ok = implied[n.domain]
+	}
 	out := &graph.Node{Name: n.name, Domain: n.domain, Op: n.op, Version: version, Inputs: n.inputs, Outputs: n.outputs, Attrs: graph.Attrs{}}
 	if n.op == "" {
 		return nil, corrupt("node %q has no operator", n.name)
@@ -197,6 +218,9 @@ func (p *modelProto) nodeIn(n *nodeProto, at scope, dir string) ([]*graph.Node, 
 			continue
 		}
 		v, err := a.attr(out, dir)
+		if err == nil && v.Kind == graph.AttrTensor && v.Tensor == nil {
+			v.Tensor, err = p.writtenOut(a.sparse, dir)
+		}
 		if err == nil && a.graph != nil {
 			v.Graph, err = p.body(a.graph, at, dir)
 		}
@@ -264,6 +288,9 @@ func (a *attrProto) attr(n *graph.Node, dir string) (graph.Attr, error) {
 		v.Kind = graph.AttrStrings
 	case a.graph != nil || a.kind == 5 || a.kind == 10:
 		v.Kind = graph.AttrGraph
+	case a.sparse != nil && (a.kind == 11 || a.kind == 0) && n.Op == "Constant":
+		v.Kind = graph.AttrTensor // the caller writes it out
+		return v, nil
 	case a.kind == 13:
 		v.Kind = graph.AttrType
 	case a.kind == 0 && a.s != "":

@@ -46,17 +46,22 @@ func lowerSVM(n *graph.Node) ([]*graph.Node, error) {
 		return local(graph.OpSVMKernel, n.Inputs[0], []string{inner}, attrs)
 	}
 	if n.Op == "SVMRegressor" {
-		if n.Attrs["one_class"].Int != 0 {
-			return nil, refuse("one_class")
-		}
 		none := graph.Attrs{"post_transform": {Kind: graph.AttrString, String: "NONE"}}
 		linear := graph.Attrs{"coefficients": n.Attrs["coefficients"], "intercepts": n.Attrs["rho"], "targets": {Kind: graph.AttrInt, Int: 1}}
-		last := local(graph.OpPostTransform, margin, n.Outputs, none)
+		last := []*graph.Node{local(graph.OpPostTransform, margin, n.Outputs, none)}
+		if n.Attrs["one_class"].Int != 0 {
+			last[0].Outputs = []string{scores + "/float"}
+			signs, err := oneClass(n, last[0].Outputs[0], scores)
+			if err != nil {
+				return nil, err
+			}
+			last = append(last, signs...)
+		}
 		vectors := n.Attrs["n_supports"].Int
 		if vectors == 0 {
-			return []*graph.Node{local(graph.OpLinearScores, n.Inputs[0], []string{margin}, linear), last}, nil
+			return append([]*graph.Node{local(graph.OpLinearScores, n.Inputs[0], []string{margin}, linear)}, last...), nil
 		}
-		return []*graph.Node{kernel(vectors), local(graph.OpLinearScores, inner, []string{margin}, linear), last}, nil
+		return append([]*graph.Node{kernel(vectors), local(graph.OpLinearScores, inner, []string{margin}, linear)}, last...), nil
 	}
 	per := n.Attrs["vectors_per_class"].Ints
 	if len(per) == 0 {
@@ -83,4 +88,31 @@ func lowerSVM(n *graph.Node) ([]*graph.Node, error) {
 		kernel(total), local(graph.OpSVMPairs, inner, []string{margin}, pairs),
 		local(graph.OpSVMOutput, margin, n.Outputs, finish),
 	}, nil
+}
+
+// oneClass makes of a margin what onnxruntime does for a machine that knows one class: 1
+// where it is above zero, -1 elsewhere.
+func oneClass(n *graph.Node, margin, scores string) ([]*graph.Node, error) {
+	var list []*graph.Node
+	node := func(op string, version int, out string, attrs graph.Attrs, in ...string) string {
+		list = append(list, &graph.Node{Name: n.Name, Op: op, Version: version, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+		return out
+	}
+	number := func(name string, v float32) (string, error) {
+		t, err := engine.Of([]float32{v}, []int{}...)
+		if err != nil {
+			return "", err
+		}
+		return node("Constant", 13, scores+name, graph.Attrs{"value": {Kind: graph.AttrTensor, Tensor: t}}), nil
+	}
+	var names [3]string
+	for i, v := range []float32{0, 1, -1} {
+		var err error
+		if names[i], err = number(fmt.Sprintf("/class%d", i), v); err != nil {
+			return nil, err
+		}
+	}
+	inside := node("Greater", 13, scores+"/inside", graph.Attrs{}, margin, names[0])
+	node("Where", 16, scores, graph.Attrs{}, inside, names[1], names[2])
+	return list, nil
 }
