@@ -232,6 +232,7 @@ func buildSqueeze(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
+		given = given && len(axes) > 0 // no axes are all that can go, as in onnxruntime
 		shape := in[0].Shape()
 		drop := x.ints(len(shape))
 		for _, a := range axes {

@@ -263,18 +263,22 @@ func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
 		if err != nil {
 			return nil, err
 		}
-		if list[at] != nil || shape[at] < 1 {
-			return nil, fmt.Errorf("axis %d of shape %v is resized", at, shape)
+		if list[at] != nil {
+			return nil, fmt.Errorf("axis %d of shape %v is resized twice", at, shape)
 		}
 		a := &axisOf{n: shape[at], scale: float32(given[i]), start: float32(region[i]), end: float32(region[len(axes)+i])}
 		list[at] = a
 		size := given[i]
+		if a.n == 0 && (size == 0 || !sized) {
+			a.scale = 1 // of nothing there is nothing, such as of no images
+			continue
+		}
 		if sized {
 			a.scale = float32(size) / float32(a.n)
 		} else {
 			size = math.Floor(float64(a.width() * (a.end - a.start)))
 		}
-		if !(size >= 1 && size <= maxIndex && a.scale > 0) {
+		if !(a.n > 0 && size >= 1 && size <= maxIndex && a.scale > 0) {
 			return nil, misfit("dimension %d of %d is resized to nothing or too much", at, a.n)
 		}
 		a.out = int(size)
@@ -321,7 +325,7 @@ func keepAspect(list []*axisOf, policy string) error {
 	}
 	for _, a := range list {
 		switch {
-		case a == nil:
+		case a == nil || a.n == 0:
 		case policy == "not_smaller":
 			scale = max(scale, a.scale)
 		default:
@@ -329,7 +333,7 @@ func keepAspect(list []*axisOf, policy string) error {
 		}
 	}
 	for _, a := range list {
-		if a == nil {
+		if a == nil || a.n == 0 {
 			continue
 		}
 		a.scale = scale

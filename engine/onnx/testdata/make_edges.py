@@ -88,6 +88,10 @@ def empties():
         case("none", "NonZero", [floats(0, 3)], result=INT64),
         case("none", "LayerNormalization", [floats(0, 4), floats(4), floats(4)]),
         case("none", "Conv", [floats(0, 2, 5, 5), floats(3, 2, 3, 3)]),
+        case("no axes", "Squeeze", [floats(1, 3, 1), i64()]),
+        case("no images", "Resize", [floats(0, 2, 4, 5), None, np.array([1, 1, 1.5, 2], f32)], mode="linear"),
+        case("no columns", "Resize", [floats(1, 2, 4, 0), None, np.array([1, 1, 2, 2], f32)], mode="cubic"),
+        case("no images", "Upsample", [floats(0, 2, 4, 5), np.array([1, 1, 2, 2], f32)], 9, mode="nearest"),
         case("none", "MaxPool", [floats(0, 2, 5, 5)], kernel_shape=[3, 3]),
     ]
     return out
