@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -142,7 +143,28 @@ func (r *Repository) inherited(name, version string, info *engine.Info) (collect
 			return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has changed and is not in force yet", s.version)
 		}
 	}
+	if gone := r.goneSince(name, sources); gone != "" {
+		return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has gone, and that is not in force yet", gone)
+	}
 	return r.handedOn(name, version, sources, r.ownSaid(name, version), info)
+}
+
+// goneSince is a version that had a model.yaml at the last look and has none now, as while
+// somebody puts another in its place.
+func (r *Repository) goneSince(name string, sources []source) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	m := r.models[name]
+	if m == nil || r.isRemote(name) {
+		return ""
+	}
+	for _, s := range m.versions {
+		had := s.source.folder() != "" && s.source.rules != "" && !strings.HasPrefix(s.source.rules, noRules)
+		if had && !slices.ContainsFunc(sources, func(now source) bool { return now.version == s.source.version }) {
+			return s.source.version
+		}
+	}
+	return ""
 }
 
 // newFolder is the slot of a version whose folder has a model.yaml that was not seen yet,
@@ -303,7 +325,16 @@ func (r *Repository) restoreAgain() {
 		if settled {
 			return true
 		}
-		_, err := r.addExternal(kept, false)
+		if _, err := r.addExternal(kept, false); err == nil {
+			return true
+		}
+		// The others may hide it in a way that it can be brought back.
+		cfg, err := r.takenOver(kept.Name, kept.Version, kept)
+		if less, more := changed(kept.Config, cfg); err != nil || less || !more || r.saysItself(source{name: kept.Name, version: kept.Version}) {
+			return false
+		}
+		kept.Made, kept.Config, kept.Follows = time.Now().UTC(), cfg, true
+		_, err = r.addExternal(kept, true)
 		return err == nil
 	})
 }
@@ -314,7 +345,8 @@ func (r *Repository) restoreAgain() {
 func (r *Repository) declare(s source, forced bool) {
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
-	live := have != nil && have.live != nil
+	live := have != nil && have.live != nil && have.live.elsewhere
+	served := have != nil && have.live != nil && !live
 	r.mu.RUnlock()
 	cfg, err := r.readConfig(&s)
 	waits := false
@@ -334,6 +366,9 @@ func (r *Repository) declare(s source, forced bool) {
 	if waits {
 		return
 	}
+	if served { // its model has been taken away
+		r.retire(s)
+	}
 	reason := ""
 	if !live {
 		reason = awaitsImport
@@ -342,6 +377,16 @@ func (r *Repository) declare(s source, forced bool) {
 	defer r.mu.Unlock()
 	if have := r.slotOf(s.name, s.version); have == nil || have.source.look <= s.look {
 		r.put(s, nil, reason)
+	}
+}
+
+// retire takes a served version out of its place, whose folder has no model any more.
+func (r *Repository) retire(s source) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil && !have.live.elsewhere && have.source.look <= s.look {
+		r.cfg.Log.Info("a version's model has gone", "model", s.name, "version", s.version)
+		have.live = nil
 	}
 }
 

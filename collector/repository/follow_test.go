@@ -58,7 +58,10 @@ func TestImportsFollowTheOthers(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(s.dir, "made")); err != nil {
 		t.Fatal(err)
 	}
-	s.private(t, "gone, before a look", "made/1 town name", "made/2 town name", "made/4 town name")
+	s.private(t, "gone, before a look", "made/1 town name", "made/2 town name")
+	if v, err := s.imports("made", "4"); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("a new one before a look: %v, %v", privateOf(v), err)
+	}
 	s.look(t)
 	s.private(t, "gone", "made/1 town name", "made/2 town name", "made/5 town name")
 	restart()
@@ -317,4 +320,103 @@ func TestAMisnamedFileCloses(t *testing.T) {
 		s.look(t)
 		s.private(t, name+" beside model.yaml", "m/1 "+s.a, "m/2 "+s.a, "made/1 town", "made/2 town")
 	}
+}
+
+// TestWhatAVersionSaidThatNeverLoaded or whose folder is away holds in those that say nothing.
+func TestWhatAVersionSaidThatNeverLoaded(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	s.write(t, "broken/1/model.json", "{")
+	s.write(t, "broken/1/model.yaml", "features: [{name: name, private: drop}]\n")
+	s.look(t)
+	if err := os.RemoveAll(filepath.Join(s.dir, "broken")); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	if v, err := s.imports("broken", "2"); err != nil || !slices.Equal(privateOf(v), []string{"name drop"}) {
+		t.Errorf("of one that never loaded: %v, %v", privateOf(v), err)
+	}
+	// A folder that is away for a moment, or since the start.
+	s.write(t, "made/2/model.yaml", "features: [{name: town, private: drop}, {name: name, private: drop}]\n")
+	s.look(t)
+	s.private(t, "two folders", "made/1 town", "made/2 town name", "made/9 town name")
+	away := func(now bool) {
+		t.Helper()
+		from, to := filepath.Join(s.dir, "made/2"), filepath.Join(s.dir, "made/.away")
+		if !now {
+			from, to = to, from
+		}
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away(true)
+	if v, err := s.imports("made", "10"); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("a new one while a folder is away: %v, %v", privateOf(v), err)
+	}
+	s.look(t)
+	s.look(t)
+	s.private(t, "away", "made/9 town name", "made/11 town name")
+	s.r.Close()
+	s.r = s.open(t, time.Hour)
+	s.private(t, "away at the start", "made/9 town name", "made/12 town name")
+	away(false)
+	s.look(t)
+	s.private(t, "back", "made/2 town name", "made/9 town name")
+	// Served without a model.yaml beside one that goes.
+	if err := os.RemoveAll(filepath.Join(s.dir, "m/1")); err != nil {
+		t.Fatal(err)
+	}
+	s.model(t, "m/3")
+	s.look(t)
+	s.look(t)
+	s.private(t, "served, the other gone", "m/2 "+s.a, "m/3 "+s.a)
+}
+
+// TestAModelThatIsTakenAway leaves a version that imports may be told of.
+func TestAModelThatIsTakenAway(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	if err := os.Remove(filepath.Join(s.dir, "m/1/model.json")); err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, "m/1/model.yaml", "features: [{name: town, private: drop}, {name: name, private: drop}]\n")
+	s.look(t)
+	s.look(t) // it hides less of one feature
+	if v, err := s.r.Find("m", "1"); !errors.Is(err, collector.ErrNotReady) {
+		t.Errorf("without its model: %v, %v", v, err)
+	}
+	if v, err := s.imports("m", "1"); err != nil || len(privateOf(v)) != 2 {
+		t.Errorf("imported: %v, %v", privateOf(v), err)
+	}
+}
+
+// TestALostKeyThatIsNoLongerNeeded: an imported version that took over what is sealed opens
+// when the others hide it in a way that needs no key.
+func TestALostKeyThatIsNoLongerNeeded(t *testing.T) {
+	s := &said{fixture: newFixture(t)}
+	s.write(t, "made/1/model.yaml", "features: [{name: town, private: hash}]\n")
+	key := []byte("a key of sixteen or more bytes")
+	open := func() {
+		t.Helper()
+		r, err := Open(t.Context(), Config{Dir: s.dir, Store: s.store, Poll: time.Hour, Log: slog.New(slog.DiscardHandler), HashKey: func() ([]byte, error) {
+			if key == nil {
+				return nil, errors.New("no key today")
+			}
+			return key, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		s.r = r
+	}
+	open()
+	s.private(t, "with a key", "made/1 town", "made/9 town")
+	s.r.Close()
+	key = nil
+	open()
+	s.private(t, "without", "made/1 closed", "made/9 closed")
+	s.write(t, "made/1/model.yaml", "features: [{name: town, private: drop}]\n")
+	s.look(t)
+	s.look(t)
+	s.private(t, "needed no more", "made/1 town", "made/9 town", "made/10 town")
 }

@@ -111,40 +111,56 @@ func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
 }
 
 // lastSaid is what the versions of a model that have no model.yaml now, those not in sources,
-// said last, but for one of them and the highest first: of imported ones, which are still
-// under that. Where none has a model.yaml those count that took over what they hide, and what
-// served versions said that have gone.
+// said last, but for one of them and the highest first: their folders may come back, and a
+// version that says nothing must not bring into the open what they hid. Where no version has
+// a model.yaml those count too that took over what they hide.
 func (r *Repository) lastSaid(name, but string, sources []source) []collector.ModelConfig {
 	alone := len(sources) == 0
-	hasOne := func(version string) bool {
-		return version == but || slices.ContainsFunc(sources, func(s source) bool { return s.version == version })
+	counts := func(version string, follows bool) bool {
+		return version != but && (alone || !follows) && !slices.ContainsFunc(sources, func(s source) bool { return s.version == version })
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	known := map[string]bool{}
 	var out []collector.ModelConfig
+	here := map[string]bool{} // served without a model.yaml: what they said last they say no more
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
-			if s.live == nil || !s.live.elsewhere || hasOne(s.source.version) {
-				continue
-			}
-			known[s.source.version] = true
-			if alone || !s.live.follows {
+			switch {
+			case s.live == nil:
+			case !s.live.elsewhere:
+				here[s.source.version] = s.source.file != "" && exists(filepath.Join(s.source.dir, s.source.file))
+			case counts(s.source.version, s.live.follows):
 				out = append(out, s.live.version.Config)
 			}
 		}
 	}
 	for _, kept := range r.unrestored {
-		if kept.Name == name && !hasOne(kept.Version) && (alone || !kept.Follows) {
-			known[kept.Version] = true
+		if kept.Name == name && counts(kept.Version, kept.Follows) {
 			out = append(out, kept.Config)
 		}
 	}
 	versions := slices.SortedFunc(maps.Keys(r.inForce[name]), func(a, b string) int { return compareVersions(b, a) })
 	for _, version := range versions {
-		if said := r.inForce[name][version]; alone || known[version] && !said.Follows && !hasOne(version) {
+		if said := r.inForce[name][version]; !here[version] && counts(version, said.Follows) {
 			out = append(out, said.config())
 		}
 	}
 	return out
+}
+
+// noteUntaken keeps what the model.yaml of a version says that could not be taken up, unless
+// it hides less than what it said before.
+func (r *Repository) noteUntaken(s source, cfg collector.ModelConfig) {
+	if s.text == nil || cfg.PrivateFeature() == "" {
+		return
+	}
+	r.mu.RLock()
+	was := r.inForce[s.name][s.version]
+	r.mu.RUnlock()
+	if less, _ := changed(was.config(), cfg); less {
+		return
+	}
+	if err := r.noteInForce(s.name, s.version, cfg, false); err != nil {
+		r.cfg.Log.Error("what a version hides is not kept: it is not known once its folder has gone", "model", s.name, "version", s.version, "error", err)
+	}
 }

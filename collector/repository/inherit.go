@@ -62,7 +62,7 @@ func (r *Repository) takeOver(s source, info *engine.Info) (collector.ModelConfi
 	sources, err := r.beside(s.name)
 	cfg := collector.ModelConfig{}
 	if err == nil {
-		cfg, err = r.privateIn(sources, info)
+		cfg, err = r.handedOn(s.name, s.version, sources, cfg, info)
 	}
 	if err != nil {
 		return cfg, fmt.Errorf("it has no model.yaml, and what is private in its model's other versions cannot be read: %w", err)

@@ -398,6 +398,7 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	}
 	r.mu.RUnlock()
 	closes := live != nil && r.untaken(s, cfg, live, err)
+	r.noteUntaken(s, cfg)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)

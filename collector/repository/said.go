@@ -249,7 +249,7 @@ func (r *Repository) untaken(s source, cfg collector.ModelConfig, v *collector.M
 	if s.text == nil && v.Model != nil {
 		sources, err := r.beside(s.name)
 		if err == nil {
-			cfg, err = r.privateIn(sources, v.Info)
+			cfg, err = r.handedOn(s.name, s.version, sources, collector.ModelConfig{}, v.Info)
 		}
 		if err != nil {
 			return true
