@@ -14,9 +14,10 @@ import (
 //
 // A tabular model that takes one matrix [-1, M] also takes one tensor a feature,
 // named after it, of shape [-1] or [-1, 1]. There, strings are the names of
-// Feature.Categories; the empty string is a missing value, and a name that the
-// model has not seen is what its library makes of it: missing in LightGBM, a
-// code beyond the known ones in XGBoost.
+// Feature.Categories, and numbers are too where those are numbers (see
+// Feature.TakesValues), else they are codes, as in the matrix. The empty string and
+// NaN are missing values, and a category that the model has not seen is what its library makes of
+// it: missing in LightGBM, a code beyond the known ones in XGBoost.
 //
 // Element types are converted as the libraries' own readers do: any integer,
 // Bool or float to FP32 and FP64 (rounded to nearest), integers to other
@@ -301,6 +302,9 @@ func fillColumn(info *Info, matrix *Tensor, f int, t *Tensor) error {
 // The usual types need no memory of their own.
 func fillFrom[F float32 | float64](dst []F, info *Info, f int, t *Tensor) (reason string) {
 	feature, width := &info.Features[f], len(info.Features)
+	if t.dtype != String && feature.TakesValues() {
+		return fillValues(dst, info, f, t)
+	}
 	switch d := t.data.(type) {
 	case []float32:
 		reason = fillFloats(dst, d, f, width)
@@ -319,7 +323,7 @@ func fillFrom[F float32 | float64](dst []F, info *Info, f int, t *Tensor) (reaso
 	case []uint32:
 		reason = fillIntegers(dst, d, f, width, feature.Categorical)
 	case []string:
-		reason = fillCodes(dst, d, info, f)
+		reason = fillNames(dst, d, info, f)
 	default:
 		var col *Tensor
 		if col, _, reason = convert(t, dtypeOf[F](), func(int) bool { return feature.Categorical }); reason == "" {
@@ -356,91 +360,10 @@ func fillIntegers[F float32 | float64, I int8 | int16 | int32 | int64 | uint8 | 
 	return ""
 }
 
-// fewNames are so many that looking for each among the categories costs less than
-// a map of them.
-const fewNames = 16
-
-func fillCodes[F float32 | float64](dst []F, names []string, info *Info, f int) string {
-	width := len(info.Features)
-	if len(names) > fewNames {
-		codes, reason := categoryCodes(info, &info.Features[f], names)
-		if reason == "" {
-			reason = fillFloats(dst, codes, f, width)
-		}
-		return reason
-	}
-	if reason := noCategories(&info.Features[f]); reason != "" {
-		return reason
-	}
-	for r, name := range names {
-		dst[r*width+f] = F(codeOf(info, &info.Features[f], name))
-	}
-	return ""
-}
-
-// codeOf is the code of one category's name.
-func codeOf(info *Info, feature *Feature, name string) float64 {
-	for i := len(feature.Categories) - 1; i >= 0; i-- {
-		if feature.Categories[i] == name {
-			return float64(i)
-		}
-	}
-	return unknownCode(info, feature, name == "")
-}
-
-// unknownCode is the code of a name that is no category's.
-func unknownCode(info *Info, feature *Feature, empty bool) float64 {
-	if !empty && info.Format == "xgboost" {
-		return float64(len(feature.Categories))
-	}
-	return math.NaN()
-}
-
 func scatter[T float32 | float64](dst, col []T, f, width int) {
 	for r, v := range col {
 		dst[r*width+f] = v
 	}
-}
-
-// noCategories says why a feature takes no text.
-func noCategories(feature *Feature) string {
-	switch {
-	case len(feature.Categories) > 0:
-		return ""
-	case feature.Categorical:
-		return "text is not accepted: the model file does not name this feature's categories; send their codes"
-	}
-	return "text is not accepted: the feature is numeric"
-}
-
-// categoryCodes maps the names of categories to codes. LightGBM's reader makes
-// a name it does not know a missing value; XGBoost compares codes with sets of
-// known codes, so a code beyond them is in none.
-func categoryCodes(info *Info, feature *Feature, names []string) ([]float64, string) {
-	if reason := noCategories(feature); reason != "" {
-		return nil, reason
-	}
-	code := make(map[string]float64, len(feature.Categories))
-	for i, name := range feature.Categories {
-		code[name] = float64(i)
-	}
-	unseen := math.NaN()
-	if info.Format == "xgboost" {
-		unseen = float64(len(feature.Categories))
-	}
-	out := make([]float64, len(names))
-	for i, name := range names {
-		c, known := code[name]
-		switch {
-		case known:
-			out[i] = c
-		case name == "":
-			out[i] = math.NaN()
-		default:
-			out[i] = unseen
-		}
-	}
-	return out, ""
 }
 
 // categoryTexts writes integers as the text CatBoost hashes for them; anything

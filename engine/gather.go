@@ -10,13 +10,8 @@ type Gather struct {
 	count  int
 	next   int // where the next feature is expected
 	byName map[string]int
-	// codes are those of the names of feature coded, less 1; both are for many rows.
-	codes map[string]float64
-	coded int
+	codes  *categories // of the feature whose names came last
 }
-
-// fewRows are so many that the names of categories are looked up one by one.
-const fewRows = 16
 
 // NewGather returns a Gather for that many rows, or nil where the model takes no
 // matrix of columns.
@@ -73,7 +68,10 @@ func (g *Gather) Name(f, r int, name []byte) bool {
 	if noCategories(feature) != "" {
 		return false
 	}
-	code := g.code(f, name)
+	if g.codes == nil || g.codes.feature != feature {
+		g.codes = lookup(g.info, feature, g.matrix.Rows())
+	}
+	code := g.codes.name(string(name))
 	if code != code && !g.info.Missing {
 		return false
 	}
@@ -84,28 +82,6 @@ func (g *Gather) Name(f, r int, name []byte) bool {
 		d[at] = code
 	}
 	return true
-}
-
-// code is codeOf, of many rows by a map that is used again for each feature.
-func (g *Gather) code(f int, name []byte) float64 {
-	feature := &g.info.Features[f]
-	if g.matrix.Rows() <= fewRows {
-		return codeOf(g.info, feature, string(name))
-	}
-	if g.coded != f+1 {
-		if g.codes == nil {
-			g.codes = make(map[string]float64, len(feature.Categories))
-		}
-		clear(g.codes)
-		for i, c := range feature.Categories {
-			g.codes[c] = float64(i)
-		}
-		g.coded = f + 1
-	}
-	if code, ok := g.codes[string(name)]; ok {
-		return code
-	}
-	return unknownCode(g.info, feature, len(name) == 0)
 }
 
 // Matrix returns the matrix once every feature has been filled.

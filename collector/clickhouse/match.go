@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
 )
 
 // Verdict is whether something outside of the tables is a subject's.
@@ -287,6 +288,9 @@ func (m *matcher) compare(v value, op string, lit whereToken) Verdict {
 	case v.field != nil && (v.field.Private == collector.PrivacySeal || v.field.Private == collector.PrivacyMask):
 		return Maybe
 	}
+	if feature := v.valued(); feature != nil && lit.kind == tokNumber {
+		return v.category(feature, op, lit)
+	}
 	switch is := v.is.(type) {
 	case string:
 		return m.text(v, is, op, lit)
@@ -299,6 +303,32 @@ func (m *matcher) compare(v value, op string, lit whereToken) Verdict {
 		return holds(op, cmp.Compare(is.UnixMicro(), p.args[0].(int64))) //nolint:forcetypeassert // what timeLiteral binds
 	}
 	return numeral(v.is, op, lit)
+}
+
+// valued is the feature whose categories are numbers, where the value is of one.
+func (v value) valued() *engine.Feature {
+	if v.field == nil {
+		return nil
+	}
+	feature := &engine.Feature{Categories: v.field.Categories}
+	if !feature.TakesValues() {
+		return nil
+	}
+	return feature
+}
+
+// category compares a category that is a number by its value. What the model has not seen
+// equals none, and has no order.
+func (v value) category(feature *engine.Feature, op string, lit whereToken) Verdict {
+	switch is := v.is.(type) {
+	case json.Number:
+		return numeral(is, op, lit) // as the caller wrote it
+	case string:
+		if x, ok := feature.Value(slices.Index(feature.Categories, is)); ok {
+			return numeral(x, op, lit)
+		}
+	}
+	return map[bool]Verdict{true: Yes, false: No}[op == "!=" || op == "<>"]
 }
 
 // text compares a text, or the name of a category.

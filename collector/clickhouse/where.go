@@ -364,6 +364,7 @@ type operand struct {
 	whole    bool // an integer, which is never missing
 	output   bool // stored also where features are not
 	codes    []string
+	values   *engine.Feature // of which a number is the category of that value, not a code
 	// forms turns a clear value into what may be stored of it; hash says that this has
 	// no order.
 	forms func(value string) ([]string, error)
@@ -469,6 +470,9 @@ func (p *whereParser) element(op operand, f *collector.Field, array, column stri
 	// An index beyond the array (features not stored) reads the type's
 	// zero, so the length is part of the condition.
 	op.sql, op.codes = column+"["+strconv.Itoa(at+1)+"]", f.Categories
+	if feature := (&engine.Feature{Categories: f.Categories}); feature.TakesValues() {
+		op.values = feature
+	}
 	switch array {
 	case "Str":
 		op.kind = kindText
@@ -596,6 +600,10 @@ func (p *whereParser) compare(ops []operand) {
 			p.member(o, []whereToken{lit}, op == "!=")
 			return
 		}
+		if o.values != nil && lit.kind == tokNumber && !equality {
+			p.ordered(o, op, lit)
+			return
+		}
 		marker := p.literal(o, lit)
 		p.out.WriteString(o.sql + " " + op + " " + marker)
 		if op == "!=" || o.kind == kindText && !equality { // a missing text is less than any
@@ -603,6 +611,27 @@ func (p *whereParser) compare(ops []operand) {
 			p.missing(o)
 		}
 	})
+}
+
+// ordered compares the values of categories that are numbers, whose codes have another
+// order. One that the model has not seen has no value.
+func (p *whereParser) ordered(o operand, op string, lit whereToken) {
+	want, err := strconv.ParseFloat(lit.text, 64)
+	if err != nil {
+		p.failf("%q is not a number", lit.text)
+		return
+	}
+	var codes []string
+	for i := range o.values.Categories {
+		if v, ok := o.values.Value(i); ok && holds(op, cmp.Compare(v, want)) == Yes {
+			codes = append(codes, strconv.Itoa(i))
+		}
+	}
+	if len(codes) == 0 {
+		p.out.WriteByte('0')
+		return
+	}
+	p.out.WriteString(o.sql + " IN (" + strings.Join(codes, ", ") + ")")
 }
 
 // missing writes the condition that the operand is missing.
@@ -693,12 +722,29 @@ func (p *whereParser) literal(o operand, t whereToken) string {
 		// A category by its name; one the model does not have equals nothing.
 		p.args = append(p.args, float64(slices.Index(o.codes, t.text)))
 		return "?"
+	case o.values != nil:
+		return p.category(o, t)
 	case t.kind == tokText:
 		p.failf("%q is text, but the name before it is a number", t.text)
 	default:
 		return p.numberLiteral(o, t)
 	}
 	return "0"
+}
+
+// category binds the code of the category that a number is, or what equals nothing.
+func (p *whereParser) category(o operand, t whereToken) string {
+	v, err := strconv.ParseFloat(t.text, 64)
+	if err != nil {
+		p.failf("%q is not a number", t.text)
+		return "0"
+	}
+	code, ok := o.values.Category(v)
+	if !ok {
+		code = -1
+	}
+	p.args = append(p.args, float64(code))
+	return "?"
 }
 
 func (p *whereParser) numberLiteral(o operand, t whereToken) string {

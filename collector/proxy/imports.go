@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -562,6 +563,9 @@ func importedColumns(v *collector.ModelVersion, features map[string]json.RawMess
 				return nil, ofField(v.Schema.Features, f.Name, raw, "feature %q is a number that is too large", clip(f.Name))
 			}
 		}
+		if n, whole := wholeNumber(is, raw); whole && dtype == engine.String && info.Format == "catboost" {
+			is = n // to which it is the category of that text
+		}
 		t, err := featureTensor(is, dtype)
 		if _, text := is.(string); text && err == nil && dtype != engine.String && !f.Categorical && f.Categories == nil {
 			err = errors.New("is text, it takes numbers")
@@ -581,8 +585,19 @@ func importedColumns(v *collector.ModelVersion, features map[string]json.RawMess
 	return out, nil
 }
 
+// wholeNumber is a JSON number as the integer that it is, where no digit is lost.
+func wholeNumber(is any, raw json.RawMessage) (int64, bool) {
+	v, ok := is.(float64)
+	if n, err := strconv.ParseInt(string(raw), 10, 64); ok && err == nil {
+		return n, true
+	}
+	return int64(v), ok && v == math.Trunc(v) && math.Abs(v) < 1<<53
+}
+
 func featureTensor(v any, dtype engine.DType) (*engine.Tensor, error) {
 	switch v := v.(type) {
+	case int64:
+		return engine.Of([]int64{v}, 1)
 	case nil:
 		if dtype == engine.String {
 			return engine.Of([]string{""}, 1)

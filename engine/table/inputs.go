@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
@@ -12,8 +13,9 @@ import (
 // has exactly as many columns. Columns the model does not know are left out.
 //
 // In a table with names, a column of a feature whose categories are named holds
-// names: also where all names are numbers (shop 100 to 189), which are then found
-// by their value, 100 and 100.0 and 1e2 alike. Elsewhere numbers are codes.
+// names: also where those are numbers (shop 100 to 189), which engine.Bind then finds
+// by their value, 100 and 100.0 and 1e2 alike. Elsewhere, and in a table without names,
+// which is the model's matrix, numbers are codes.
 func (t *Table) Inputs(info *engine.Info) (engine.Values, error) {
 	in, err := t.inputs(info)
 	if err != nil {
@@ -174,41 +176,7 @@ func (t *Table) matrixColumns(info *engine.Info) ([]*Column, error) {
 
 // namesNumbers reports whether column i holds numbers that are category names.
 func (t *Table) namesNumbers(info *engine.Info, i int, c *Column) bool {
-	return t.Named && c.Type != Time && i < len(info.Features) && numberNames(info.Features[i].Categories) != nil
-}
-
-// numberNames returns the category names by the number they stand for, or nil
-// where one of them is no number or two are the same.
-func numberNames(categories []string) map[float64]string {
-	if len(categories) == 0 {
-		return nil
-	}
-	names := make(map[float64]string, len(categories))
-	for _, name := range categories {
-		v, ok := parseFloat(name)
-		if b, isBool := parseBool(name); isBool && !ok {
-			v, ok = float64(b), true
-		}
-		if _, dup := names[v]; dup || !ok {
-			return nil
-		}
-		names[v] = name
-	}
-	return names
-}
-
-// categoryNames writes a column of numbers as the names they stand for; a number
-// that is no name is written as it is, for engine.Bind to treat as unseen.
-func (c *Column) categoryNames(categories []string) (*engine.Tensor, error) {
-	names := numberNames(categories)
-	out := c.Strings()
-	v, _ := c.Float64s()
-	for i := range v {
-		if name, ok := names[v[i]]; ok {
-			out[i] = name
-		}
-	}
-	return engine.Of(out, len(out))
+	return t.Named && c.Type != Time && i < len(info.Features) && info.Features[i].TakesValues()
 }
 
 // namedColumns hands over one named column a feature.
@@ -228,7 +196,7 @@ func (t *Table) namedColumns(info *engine.Info, cols []*Column) (engine.Values, 
 		var x *engine.Tensor
 		var err error
 		if c.Type != String && t.namesNumbers(info, i, c) {
-			x, err = c.categoryNames(f.Categories)
+			x, err = c.values()
 		} else {
 			x, err = c.tensor(d)
 		}
@@ -238,6 +206,18 @@ func (t *Table) namedColumns(info *engine.Info, cols []*Column) (engine.Values, 
 		in = append(in, engine.Named{Name: f.Name, Tensor: x})
 	}
 	return in, nil
+}
+
+// values returns a column of numbers in the type it has, or FP64 where one is missing.
+func (c *Column) values() (*engine.Tensor, error) {
+	switch {
+	case c.Type == Int64 && !slices.Contains(c.Null, true):
+		return engine.Of(c.I64, len(c.I64))
+	case c.Type == Float32:
+		return engine.Of(c.F32, len(c.F32))
+	}
+	f, _ := c.Float64s()
+	return engine.Of(f, len(f))
 }
 
 // tensor returns the column as a tensor [rows] of type d where that loses

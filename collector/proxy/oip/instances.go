@@ -99,10 +99,16 @@ func (in *instances) items() ([]Item, error) {
 }
 
 // matrix reports whether the rows are the one input of the model as it is:
-// strings among them would be categories by name, which go by column.
+// strings among them would be categories by name, which go by column, as numbers that
+// are categories do, so that a value means the same in every row.
 func (in *instances) matrix() bool {
 	return len(in.info.Inputs) == 1 && (in.info.Inputs[0].DType == engine.String ||
-		bytes.IndexByte(in.body[in.list.from:in.list.to], '"') < 0)
+		bytes.IndexByte(in.body[in.list.from:in.list.to], '"') < 0 && !in.values())
+}
+
+// values reports whether a number may be a category by its value.
+func (in *instances) values() bool {
+	return slices.ContainsFunc(in.info.Features, func(f engine.Feature) bool { return f.TakesValues() })
 }
 
 // tensor reads all rows as one tensor whose shape is that of their nesting.
@@ -241,9 +247,9 @@ func (in *instances) lists() ([]Item, error) {
 }
 
 // read turns columns into tensors: one matrix where the model takes one and
-// every cell is a number, else one tensor a column.
+// every cell is a number that is no category, else one tensor a column.
 func (in *instances) read(cols []column) ([]Item, error) {
-	if in.info.Features != nil && len(in.info.Inputs) == 1 && len(in.info.Inputs[0].Shape) == 2 && !in.text(cols) {
+	if in.info.Features != nil && len(in.info.Inputs) == 1 && len(in.info.Inputs[0].Shape) == 2 && !in.text(cols) && !in.values() {
 		return in.gather(cols)
 	}
 	if matrix := in.categories(cols); matrix != nil {
