@@ -1,5 +1,5 @@
 // Package xgboost reads the models that XGBoost saves, as JSON and as Universal
-// Binary JSON, from version 1.3 on: gbtree, dart and gblinear boosters.
+// Binary JSON, from version 1.0 on: gbtree, dart and gblinear boosters.
 //
 // It owns the two decoders and the translation into engine/tree (or, for
 // gblinear, a linear model of its own), with XGBoost's conventions: float32
@@ -128,6 +128,9 @@ func readLearner(root, top object) (*learner, error) {
 	if l.objective, err = readObjective(top, l.outputs, l.version); err != nil {
 		return nil, err
 	}
+	if l.objective.name == "binary:logitraw" && logitOfRaw(l.version, name) {
+		l.objective.margin = inverseLogit
+	}
 	raw := l.version >= 301 && untrained(top, param)
 	if l.base, err = readBase(param, l.objective, l.outputs, raw); err != nil {
 		return nil, err
@@ -140,6 +143,13 @@ func readLearner(root, top object) (*learner, error) {
 	l.detail("objective", l.objective.name)
 	l.bestIteration(top)
 	return l, nil
+}
+
+// logitOfRaw reports whether the version added the logit of base_score to what
+// binary:logitraw answers, as 1.0.0 to 1.3.0 do. Later ones add base_score itself, also to what is in a
+// file of those, whose own numbers are kept here.
+func logitOfRaw(version int, name string) bool {
+	return version >= 100 && version < 103 || name == "1.3.0"
 }
 
 // untrained reports whether a model has no trees and a base_score that nobody

@@ -1,6 +1,7 @@
 # Makes the oracle models of this folder; see README.md.
 # Needs: python 3.11, xgboost==3.2.0, numpy==2.*, pandas<3.
 # With another version of XGBoost: python make_models.py --suffix v1_7 makes the few models of that version.
+# Versions before 1.6 need numpy==1.23.5, scipy==1.10.1 and pandas==1.5.3 beside them.
 import argparse
 import json
 
@@ -183,7 +184,7 @@ def categorical():
 if ARGS.suffix:
     for obj, y in [("binary:logistic", binary), ("binary:logitraw", binary), ("count:poisson", counts), ("reg:squarederror", reg)]:
         save("base_" + obj.replace(":", "_"), train({"objective": obj, "base_score": 0.3}, y, 3), X[:ROWS])
-        save("default_" + obj.replace(":", "_"), train({"objective": obj}, y, 3), X[:ROWS], "ubj")
+        save("default_" + obj.replace(":", "_"), train({"objective": obj}, y, 3), X[:ROWS], "ubj" if ARGS.suffix >= "v1_6" else "json")
     save("multi", train({"objective": "multi:softprob", "num_class": 3}, classes, 3), X[:ROWS])
     save("dart", train({"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.5}, binary, 6), X[:ROWS])
     if ARGS.suffix >= "v3_4":
