@@ -1,4 +1,5 @@
-// Package lightgbm reads the text models that LightGBM saves, format v3 and v4.
+// Package lightgbm reads the text models that LightGBM saves, format v2 (LightGBM 2.0 to 2.2), v3 and v4,
+// which differ in nothing that prediction needs.
 //
 // It owns the parser and the translation into engine/tree, with LightGBM's
 // conventions: float64 throughout, x <= threshold goes left, three kinds of
@@ -103,8 +104,8 @@ type header struct {
 
 func readHeader(head fields) (*header, error) {
 	h := &header{version: string(head["version"]), trees: -1}
-	if h.version != "v3" && h.version != "v4" {
-		return nil, &engine.UnsupportedError{What: "LightGBM text format", Version: short(h.version), Reason: "only v3 and v4 are read"}
+	if h.version != "v2" && h.version != "v3" && h.version != "v4" {
+		return nil, &engine.UnsupportedError{What: "LightGBM text format", Version: short(h.version), Reason: "only v2, v3 and v4 are read"}
 	}
 	var err error
 	if h.outputs, err = head.count("num_tree_per_iteration", 1, tree.MaxOutputs); err != nil {

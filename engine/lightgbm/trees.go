@@ -19,7 +19,8 @@ func readTrees(p *parser, h *header, e *tree.Ensemble) error {
 		if len(line) == 0 {
 			continue
 		}
-		if string(line) == "end of trees" {
+		// LightGBM 2.0 has no line of its own for the end.
+		if string(line) == "end of trees" || h.version == "v2" && string(line) == "feature importances:" {
 			break
 		}
 		if !bytes.HasPrefix(line, []byte("Tree=")) {

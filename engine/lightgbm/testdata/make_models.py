@@ -1,11 +1,17 @@
 # Makes the oracle models of this folder; see README.md.
 # Needs: python 3.11, lightgbm==4.6.0, numpy==2.*, pandas<3.
+# python make_models.py --suffix v2_2 makes the few models of another version; 2.x needs numpy==1.23.5,
+# scipy==1.10.1, scikit-learn==1.2.2 and pandas==1.5.3 beside it.
+import argparse
 import json
 
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
 
+parser = argparse.ArgumentParser()
+parser.add_argument("--suffix", default="")
+ARGS = parser.parse_args()
 rng = np.random.default_rng(11)
 N, M, ROWS = 400, 5, 24
 X = rng.normal(size=(N, M))
@@ -27,13 +33,15 @@ def cell(v):
 
 
 def save(name, booster, rows, encoded=None, contribs=True):
+    if ARGS.suffix:
+        name += "." + ARGS.suffix
     booster.save_model(f"{name}.txt")
     n = len(rows)
     prediction = np.asarray(booster.predict(rows)).reshape(n, -1)
     margin = np.asarray(booster.predict(rows, raw_score=True)).reshape(n, -1)
     k = margin.shape[1]
     # A forest's raw score and contributions are sums over its trees, its prediction is their mean.
-    share = booster.num_trees() // k if booster.params.get("boosting") == "rf" else 1
+    share = booster.num_trees() // k if name.startswith("rf") else 1
     out = {"library": "lightgbm", "version": lgb.__version__, "prediction": prediction.tolist(), "margin": (margin / share).tolist()}
     if contribs:
         phi = np.asarray(booster.predict(rows, pred_contrib=True)).reshape(n, k, -1)
@@ -131,7 +139,21 @@ def categorical():
     save("categorical_ordered", train(p, y, x=df), df[:40], encoded=coded(df)[:40])
 
 
-objectives()
-missing()
-boosting()
-categorical()
+def old():
+    """The forms of the grammar that version 2 of the format has."""
+    missing()
+    save("objective_poisson", train({"objective": "poisson"}, counts, rounds=3), HOLES[:ROWS])
+    save("objective_multiclass", train({"objective": "multiclass", "num_class": 3}, classes, rounds=2), HOLES[:ROWS])
+    save("rf_binary", train({"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.7, "objective": "binary"}, binary, rounds=3), HOLES[:ROWS], contribs=False)
+    save("dart", train({"objective": "binary", "boosting": "dart", "drop_rate": 0.5}, binary, rounds=5), HOLES[:ROWS])
+    save("stump", train({"min_data_in_leaf": 1000}, reg), HOLES[:ROWS])
+    categorical()
+
+
+if ARGS.suffix:
+    old()
+else:
+    objectives()
+    missing()
+    boosting()
+    categorical()
