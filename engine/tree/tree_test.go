@@ -261,6 +261,11 @@ func TestValidate(t *testing.T) {
 		{"missing", func(e *Ensemble) { e.Trees[0].Nodes[0].Missing = 9 }, "missing"},
 		{"set", func(e *Ensemble) { e.Trees[0].Nodes[0].Rule = InSet; e.Trees[0].Nodes[0].Set = 1 }, "category set"},
 		{"NaN threshold", func(e *Ensemble) { e.Trees[0].Nodes[0].Threshold = math.NaN() }, "NaN"},
+		{"NaN leaf", func(e *Ensemble) { e.Trees[0].Values[2] = math.NaN() }, "tree 0: node 2: a leaf is NaN"},
+		{"NaN in a linear leaf", func(e *Ensemble) {
+			e.Trees[0].Linear = make([]LinearLeaf, 3)
+			e.Trees[0].Linear[1].Const = math.NaN()
+		}, "tree 0: node 1: a linear leaf is NaN"},
 		{"threshold of float64", func(e *Ensemble) { e.Trees[0].Nodes[0].Threshold = 0.1 }, "float32"},
 		{"child out of range", func(e *Ensemble) { e.Trees[0].Nodes[0].Right = 3 }, "child 3"},
 		{"one child", func(e *Ensemble) { e.Trees[0].Nodes[0].Right = 0 }, "child 0"},
@@ -285,6 +290,40 @@ func TestValidate(t *testing.T) {
 				t.Errorf("error %v, want ErrCorrupt with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestInfiniteThresholds are no damage: libraries write them for splits by what is missing.
+func TestInfiniteThresholds(t *testing.T) {
+	inf := math.Inf(1)
+	for _, threshold := range []float64{inf, -inf} {
+		e := valid()
+		e.Trees[0].Nodes[0].Threshold = threshold
+		if err := e.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := NewModel(e, &engine.Info{Missing: true, Features: make([]engine.Feature, 2)}).NewSession(engine.SessionOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := []float32{-1, 0, 1, 0, float32(inf), 0, float32(-inf), 0, float32(math.NaN()), 0}
+		x, err := engine.Of(rows, 5, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.Run(t.Context(), engine.Values{{Name: InputName, Tensor: x}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range engine.Data[float32](out[0].Tensor) {
+			want := float32(2) // right: NaN too, whose default is not left
+			if float64(rows[2*i]) < threshold {
+				want = 1
+			}
+			if got != want {
+				t.Errorf("%v < %v: leaf %v, want %v", rows[2*i], threshold, got, want)
+			}
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package tree
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -85,6 +86,9 @@ func (e *Ensemble) validateTree(t *Tree) error {
 	for i := range t.Nodes {
 		n := &t.Nodes[i]
 		if n.IsLeaf() {
+			if slices.ContainsFunc(t.Values[i*k:(i+1)*k], isNaN) {
+				return fmt.Errorf("node %d: a leaf is NaN", i)
+			}
 			if err := e.validateLinear(t, i); err != nil {
 				return err
 			}
@@ -111,6 +115,8 @@ func (e *Ensemble) validateTree(t *Tree) error {
 	return nil
 }
 
+func isNaN(v float64) bool { return math.IsNaN(v) }
+
 func (e *Ensemble) validateSplit(t *Tree, n *Node) error {
 	switch {
 	case n.Feature < 0 || int(n.Feature) >= e.Features:
@@ -136,6 +142,9 @@ func (e *Ensemble) validateLinear(t *Tree, node int) error {
 	l := &t.Linear[node]
 	if len(l.Features) != len(l.Coefs) {
 		return fmt.Errorf("node %d: %d coefficients for %d features", node, len(l.Coefs), len(l.Features))
+	}
+	if math.IsNaN(l.Const) || slices.ContainsFunc(l.Coefs, isNaN) {
+		return fmt.Errorf("node %d: a linear leaf is NaN", node)
 	}
 	for _, f := range l.Features {
 		if f < 0 || int(f) >= e.Features {
