@@ -47,7 +47,8 @@ func run(t *testing.T, v *collector.ModelVersion, rows engine.Values, req collec
 	return got
 }
 
-// TestInteractionsOfXGBoost holds pairs to pred_interactions (float32).
+// TestInteractionsOfXGBoost is trap 17: pairs are held to pred_interactions (float32), halves of
+// them with main effects on the diagonal, and all of a row's make its score less the base.
 func TestInteractionsOfXGBoost(t *testing.T) {
 	files, err := filepath.Glob("testdata/interactions_*.json")
 	if err != nil || len(files) < 4 {
@@ -71,9 +72,17 @@ func TestInteractionsOfXGBoost(t *testing.T) {
 		if err := p.Interactions(data[:n*m], got); err != nil {
 			t.Fatal(err)
 		}
+		whole := run(t, v, rows, collector.ExplainRequest{})
 		for r := range n {
 			for o := range k {
 				compareMatrix(t, fmt.Sprintf("%s row %d output %d", file, r, o), got[(r*k+o)*m*m:], want.Values[r][o], m)
+				all := 0.0
+				for _, x := range got[(r*k+o)*m*m:][:m*m] {
+					all += x
+				}
+				if e := whole[r*k+o]; math.Abs(all-(e.Prediction-e.Base)) > 1e-5*max(1, math.Abs(e.Prediction)) {
+					t.Errorf("%s row %d output %d: all pairs make %g, the score less the base is %g", file, r, o, all, e.Prediction-e.Base)
+				}
 			}
 		}
 		listed := run(t, v, rows, collector.ExplainRequest{Interactions: true})

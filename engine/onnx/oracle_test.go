@@ -185,7 +185,7 @@ var scikitLearnCases = []string{
 	"ada_classifier", "ada_regressor", "bagging", "bins", "boosting_binary", "boosting_multi", "boosting_opset_1",
 	"boosting_regressor", "boosting_scaled", "calibrated", "columns", "extra_trees", "forest_binary", "forest_double",
 	"forest_multi", "forest_normalised", "forest_regressor", "forest_scaled", "forest_three_targets", "gaussian_process",
-	"hist_binary_nan", "hist_multi_nan", "hist_regressor_nan", "imputed_linear", "isolation_forest", "kernel_pca", "lgb_binary",
+	"hist_binary_nan", "hist_categories", "hist_multi_nan", "hist_regressor_nan", "imputed_linear", "isolation_forest", "kernel_pca", "lgb_binary",
 	"lgb_binary_zipmap", "lgb_multi", "lgb_regressor", "linear", "linear_double", "logistic_binary", "logistic_binary_zipmap",
 	"logistic_multi", "mlp_binary", "mlp_classifier", "mlp_labels", "mlp_regressor", "naive_bayes", "neighbours",
 	"neighbours_distance", "neighbours_manhattan", "one_class_svm", "one_vs_rest_labels", "pca_robust", "power_poly",

@@ -182,7 +182,7 @@ func (l *learner) bestIteration(top object) {
 		return
 	}
 	if best, err := attributes.text("best_iteration"); err == nil {
-		l.detail("best_iteration", short(best)+" (all trees are used, as Booster.predict does)")
+		l.detail("best_iteration", short(best)+" (all trees are used, as Booster.predict does; XGBClassifier and XGBRegressor stop there)")
 	}
 }
 

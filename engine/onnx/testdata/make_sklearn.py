@@ -138,6 +138,12 @@ skl("boosting_opset_1", en.GradientBoostingRegressor(n_estimators=5, random_stat
 skl("hist_binary_nan", en.HistGradientBoostingClassifier(max_iter=8, max_depth=4), yb, test=TN, train=XN, tree=True)
 skl("hist_multi_nan", en.HistGradientBoostingClassifier(max_iter=5, max_depth=3), ys, test=TN, train=XN, tree=True)
 skl("hist_regressor_nan", en.HistGradientBoostingRegressor(max_iter=8, max_depth=4), yr, test=TN, train=XN, tree=True)
+# skl2onnx writes splits by sets of categories as splits by their thresholds, so the file does not predict
+# what scikit-learn does (here by up to 1.7). The file is what is to be computed.
+own = np.random.default_rng(5)
+XC = np.column_stack([own.normal(size=N), own.integers(0, 7, N), own.normal(size=N)]).astype(np.float32)
+yc = (XC[:, 1] % 2) * 2 + XC[:, 0] + 0.1 * own.normal(size=N)
+skl("hist_categories", en.HistGradientBoostingRegressor(max_iter=5, max_depth=3, categorical_features=[1]), yc, test=XC[:16], train=XC, initial=[("X", FloatTensorType([None, 3]))], tree=True, library=False)
 skl("isolation_forest", en.IsolationForest(n_estimators=10, random_state=0), None)
 skl("ada_regressor", en.AdaBoostRegressor(n_estimators=5, random_state=0), yr)
 skl("ada_classifier", en.AdaBoostClassifier(n_estimators=5, random_state=0), ys)
