@@ -25,7 +25,8 @@ func (f *Feature) TakesValues() bool {
 
 // Category is the code of the category that a number is, where numbers are values.
 func (f *Feature) Category(v float64) (code int, ok bool) {
-	c := lookup(&Info{}, f, 1)
+	var c categories
+	c.look(&Info{}, f, 1)
 	x := c.float(v)
 	return int(x), x == x
 }
@@ -77,15 +78,20 @@ type categories struct {
 	values  map[float64]float64 // made when a number is no name as it is written
 }
 
-func lookup(info *Info, feature *Feature, count int) *categories {
-	c := &categories{info: info, feature: feature}
-	if count > fewNames {
-		c.names = make(map[string]float64, len(feature.Categories))
-		for i, name := range feature.Categories {
-			c.names[name] = float64(i)
-		}
+// look turns to a feature for that many lookups. The map of one before is used again.
+func (c *categories) look(info *Info, feature *Feature, count int) {
+	c.info, c.feature, c.values = info, feature, nil
+	if count <= fewNames {
+		c.names = nil
+		return
 	}
-	return c
+	if c.names == nil {
+		c.names = make(map[string]float64, len(feature.Categories))
+	}
+	clear(c.names)
+	for i, name := range feature.Categories {
+		c.names[name] = float64(i)
+	}
 }
 
 // name is the code of a category's name. LightGBM's reader makes a name it does not
@@ -212,7 +218,9 @@ func fillNames[F float32 | float64](dst []F, names []string, info *Info, f int) 
 	if reason := noCategories(&info.Features[f]); reason != "" {
 		return reason
 	}
-	c, width := lookup(info, &info.Features[f], len(names)), len(info.Features)
+	var c categories
+	c.look(info, &info.Features[f], len(names))
+	width := len(info.Features)
 	for r, name := range names {
 		dst[r*width+f] = F(c.name(name))
 	}
@@ -221,7 +229,9 @@ func fillNames[F float32 | float64](dst []F, names []string, info *Info, f int) 
 
 // fillValues puts the codes of categories given by value into the place of a feature.
 func fillValues[F float32 | float64](dst []F, info *Info, f int, t *Tensor) string {
-	c, width := lookup(info, &info.Features[f], t.Len()), len(info.Features)
+	var c categories
+	c.look(info, &info.Features[f], t.Len())
+	width := len(info.Features)
 	var code func(r int) float64
 	switch d := t.data.(type) {
 	case []float32:

@@ -10,7 +10,7 @@ type Gather struct {
 	count  int
 	next   int // where the next feature is expected
 	byName map[string]int
-	codes  *categories // of the feature whose names came last
+	codes  categories // of the feature whose names came last
 }
 
 // NewGather returns a Gather for that many rows, or nil where the model takes no
@@ -68,8 +68,8 @@ func (g *Gather) Name(f, r int, name []byte) bool {
 	if noCategories(feature) != "" {
 		return false
 	}
-	if g.codes == nil || g.codes.feature != feature {
-		g.codes = lookup(g.info, feature, g.matrix.Rows())
+	if g.codes.feature != feature {
+		g.codes.look(g.info, feature, g.matrix.Rows())
 	}
 	code := g.codes.name(string(name))
 	if code != code && !g.info.Missing {

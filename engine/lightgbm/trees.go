@@ -9,6 +9,11 @@ import (
 	"github.com/pellucid/pellucid/engine/tree"
 )
 
+// endsTrees reports whether no tree follows a line. LightGBM 2.0 has none of its own for that.
+func endsTrees(line []byte, version string) bool {
+	return string(line) == "end of trees" || version == "v2" && string(line) == "feature importances:"
+}
+
 // readTrees reads the blocks from the first "Tree=" to "end of trees".
 func readTrees(p *parser, h *header, e *tree.Ensemble) error {
 	for {
@@ -19,8 +24,7 @@ func readTrees(p *parser, h *header, e *tree.Ensemble) error {
 		if len(line) == 0 {
 			continue
 		}
-		// LightGBM 2.0 has no line of its own for the end.
-		if string(line) == "end of trees" || h.version == "v2" && string(line) == "feature importances:" {
+		if endsTrees(line, h.version) {
 			break
 		}
 		if !bytes.HasPrefix(line, []byte("Tree=")) {

@@ -73,17 +73,17 @@ func Cut(data []byte, cut tree.Cut) ([]byte, error) {
 }
 
 // split takes a file apart: up to the first tree, each tree with what is behind it,
-// and from "end of trees" on. It goes from block to block as the reader does, for
+// and from what ends the trees on. It goes from block to block as the reader does, for
 // which "Tree=" within a block begins none.
 func split(data []byte) (head []byte, blocks [][]byte, tail []byte, err error) {
 	p := &parser{data: data}
 	p.line()
-	p.block(nil)
+	version := string(p.block(nil)["version"])
 	from, in := 0, false
 	for !p.done() {
 		at := p.pos
 		line := bytes.TrimSpace(p.line())
-		end := string(line) == "end of trees"
+		end := endsTrees(line, version)
 		if !end && !bytes.HasPrefix(line, []byte("Tree=")) {
 			continue
 		}

@@ -89,9 +89,11 @@ func Round(data []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	parallel, err := param.count("num_parallel_tree", tree.MaxNodes)
-	if err != nil {
-		return 0, err
+	parallel := 1
+	if _, says := param["num_parallel_tree"]; says { // versions up to 1.3 do not
+		if parallel, err = param.count("num_parallel_tree", tree.MaxNodes); err != nil {
+			return 0, err
+		}
 	}
 	outputs, err := model.numbers("tree_info")
 	if err != nil {
