@@ -1365,6 +1365,278 @@ done:
 	VZEROUPPER
 	RET
 
+// func leaky512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·leaky512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS constants<>+0(SB), Z1
+
+loop:
+	CMPQ    BX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z2
+	VMULPS  Z0, Z2, Z3
+	VCMPPS  $0x01, Z1, Z2, K1
+	VMOVAPS Z2, Z2
+	VMOVAPS Z3, K1, Z2
+	VMOVUPS Z2, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, BX
+	JMP     loop
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	MOVQ      $0x00000001, DX
+	SHLXQ     BX, DX, DX
+	DECQ      DX
+	KMOVW     DX, K1
+	VMOVUPS.Z (CX), K1, Z2
+	VMULPS    Z0, Z2, Z0
+	VCMPPS    $0x01, Z1, Z2, K2
+	VMOVAPS   Z2, Z1
+	VMOVAPS   Z0, K2, Z1
+	VMOVUPS   Z1, K1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func softplus512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·softplus512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
+	VBROADCASTSS constants<>+20(SB), Z4
+	VBROADCASTSS constants<>+24(SB), Z5
+	VBROADCASTSS constants<>+28(SB), Z6
+	VBROADCASTSS constants<>+32(SB), Z7
+	VBROADCASTSS constants<>+36(SB), Z8
+	VBROADCASTSS constants<>+40(SB), Z9
+	VBROADCASTSS constants<>+44(SB), Z10
+	VBROADCASTSS constants<>+48(SB), Z11
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z12
+	VBROADCASTSS constants<>+56(SB), Z13
+	VANDPS       Z13, Z12, Z13
+	VBROADCASTSS constants<>+52(SB), Z14
+	VXORPS       Z14, Z13, Z13
+	VMINPS       Z13, Z0, Z13
+	VMAXPS       Z13, Z1, Z13
+	VMOVAPS      Z3, Z14
+	VFMADD231PS  Z2, Z13, Z14
+	VSUBPS       Z3, Z14, Z14
+	VMOVAPS      Z13, Z13
+	VFNMADD231PS Z4, Z14, Z13
+	VFNMADD231PS Z5, Z14, Z13
+	VMOVAPS      Z7, Z15
+	VFMADD213PS  Z8, Z13, Z15
+	VFMADD213PS  Z9, Z13, Z15
+	VFMADD213PS  Z10, Z13, Z15
+	VFMADD213PS  Z11, Z13, Z15
+	VFMADD213PS  Z6, Z13, Z15
+	VFMADD213PS  Z6, Z13, Z15
+	VSCALEFPS    Z14, Z15, Z15
+	VBROADCASTSS constants<>+60(SB), Z13
+	VADDPS       Z13, Z15, Z13
+	VDIVPS       Z13, Z15, Z15
+	VMULPS       Z15, Z15, Z13
+	VBROADCASTSS constants<>+156(SB), Z14
+	VMOVAPS      Z14, Z14
+	VBROADCASTSS constants<>+160(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+164(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+168(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+172(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+176(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+180(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+60(SB), Z16
+	VFMADD213PS  Z16, Z13, Z14
+	VBROADCASTSS constants<>+0(SB), Z13
+	VMAXPS       Z12, Z13, Z12
+	VFMADD213PS  Z12, Z15, Z14
+	VMOVUPS      Z14, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z12
+	VBROADCASTSS constants<>+56(SB), Z13
+	VANDPS       Z13, Z12, Z13
+	VBROADCASTSS constants<>+52(SB), Z14
+	VXORPS       Z14, Z13, Z13
+	VMINPS       Z13, Z0, Z0
+	VMAXPS       Z0, Z1, Z0
+	VMOVAPS      Z3, Z1
+	VFMADD231PS  Z2, Z0, Z1
+	VSUBPS       Z3, Z1, Z1
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS Z4, Z1, Z0
+	VFNMADD231PS Z5, Z1, Z0
+	VMOVAPS      Z7, Z2
+	VFMADD213PS  Z8, Z0, Z2
+	VFMADD213PS  Z9, Z0, Z2
+	VFMADD213PS  Z10, Z0, Z2
+	VFMADD213PS  Z11, Z0, Z2
+	VFMADD213PS  Z6, Z0, Z2
+	VFMADD213PS  Z6, Z0, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VBROADCASTSS constants<>+60(SB), Z0
+	VADDPS       Z0, Z2, Z0
+	VDIVPS       Z0, Z2, Z2
+	VMULPS       Z2, Z2, Z0
+	VBROADCASTSS constants<>+156(SB), Z1
+	VMOVAPS      Z1, Z1
+	VBROADCASTSS constants<>+160(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+164(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+168(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+172(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+176(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+180(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+60(SB), Z3
+	VFMADD213PS  Z3, Z0, Z1
+	VBROADCASTSS constants<>+0(SB), Z0
+	VMAXPS       Z12, Z0, Z0
+	VFMADD213PS  Z0, Z2, Z1
+	VMOVUPS      Z1, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func mish512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·mish512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+8(SB), Z0
+	VBROADCASTSS constants<>+12(SB), Z1
+	VBROADCASTSS constants<>+16(SB), Z2
+	VBROADCASTSS constants<>+4(SB), Z3
+	VBROADCASTSS constants<>+20(SB), Z4
+	VBROADCASTSS constants<>+24(SB), Z5
+	VBROADCASTSS constants<>+28(SB), Z6
+	VBROADCASTSS constants<>+32(SB), Z7
+	VBROADCASTSS constants<>+36(SB), Z8
+	VBROADCASTSS constants<>+40(SB), Z9
+	VBROADCASTSS constants<>+44(SB), Z10
+	VBROADCASTSS constants<>+48(SB), Z11
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z12
+	VBROADCASTSS constants<>+184(SB), Z13
+	VMINPS       Z12, Z13, Z13
+	VMINPS       Z13, Z0, Z14
+	VMAXPS       Z14, Z1, Z14
+	VMOVAPS      Z3, Z13
+	VFMADD231PS  Z2, Z14, Z13
+	VSUBPS       Z3, Z13, Z13
+	VMOVAPS      Z14, Z15
+	VFNMADD231PS Z4, Z13, Z15
+	VFNMADD231PS Z5, Z13, Z15
+	VMOVAPS      Z7, Z14
+	VFMADD213PS  Z8, Z15, Z14
+	VFMADD213PS  Z9, Z15, Z14
+	VFMADD213PS  Z10, Z15, Z14
+	VFMADD213PS  Z11, Z15, Z14
+	VFMADD213PS  Z6, Z15, Z14
+	VFMADD213PS  Z6, Z15, Z14
+	VSCALEFPS    Z13, Z14, Z14
+	VBROADCASTSS constants<>+60(SB), Z13
+	VADDPS       Z13, Z14, Z13
+	VMULPS       Z14, Z13, Z13
+	VBROADCASTSS constants<>+60(SB), Z14
+	VADDPS       Z14, Z13, Z14
+	VDIVPS       Z14, Z13, Z13
+	VMULPS       Z12, Z13, Z13
+	VMOVUPS      Z13, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z12
+	VBROADCASTSS constants<>+184(SB), Z13
+	VMINPS       Z12, Z13, Z13
+	VMINPS       Z13, Z0, Z0
+	VMAXPS       Z0, Z1, Z0
+	VMOVAPS      Z3, Z1
+	VFMADD231PS  Z2, Z0, Z1
+	VSUBPS       Z3, Z1, Z1
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS Z4, Z1, Z0
+	VFNMADD231PS Z5, Z1, Z0
+	VMOVAPS      Z7, Z2
+	VFMADD213PS  Z8, Z0, Z2
+	VFMADD213PS  Z9, Z0, Z2
+	VFMADD213PS  Z10, Z0, Z2
+	VFMADD213PS  Z11, Z0, Z2
+	VFMADD213PS  Z6, Z0, Z2
+	VFMADD213PS  Z6, Z0, Z2
+	VSCALEFPS    Z1, Z2, Z2
+	VBROADCASTSS constants<>+60(SB), Z0
+	VADDPS       Z0, Z2, Z0
+	VMULPS       Z2, Z0, Z0
+	VBROADCASTSS constants<>+60(SB), Z1
+	VADDPS       Z1, Z0, Z2
+	VDIVPS       Z2, Z0, Z0
+	VMULPS       Z12, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·norm512(SB), NOSPLIT, $0-48
@@ -2358,17 +2630,17 @@ TEXT ·narrowBrain512(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+156(SB), Z2
+	VBROADCASTSS constants<>+188(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+160(SB), Z2
+	VBROADCASTSS constants<>+192(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+164(SB), Z1
+	VBROADCASTSS constants<>+196(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K1
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K1, Z0
-	VBROADCASTSS constants<>+168(SB), Z1
+	VBROADCASTSS constants<>+200(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VPSRLD       $0x10, Z0, Z0
 	VPMOVDW      Z0, (AX)
@@ -2430,17 +2702,17 @@ loop:
 	JLT          rest
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+156(SB), Z2
+	VBROADCASTSS constants<>+188(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+160(SB), Z2
+	VBROADCASTSS constants<>+192(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+164(SB), Z1
+	VBROADCASTSS constants<>+196(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K1
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K1, Z0
-	VBROADCASTSS constants<>+168(SB), Z1
+	VBROADCASTSS constants<>+200(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, CX
@@ -2457,17 +2729,17 @@ rest:
 	KMOVW        BX, K1
 	VMOVUPS.Z    (CX), K1, Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+156(SB), Z2
+	VBROADCASTSS constants<>+188(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+160(SB), Z2
+	VBROADCASTSS constants<>+192(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+164(SB), Z1
+	VBROADCASTSS constants<>+196(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K2, Z0
-	VBROADCASTSS constants<>+168(SB), Z1
+	VBROADCASTSS constants<>+200(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         $0x40, CX
@@ -3098,7 +3370,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -3145,7 +3417,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3205,7 +3477,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+172(SB), Y6
+	VBROADCASTSS constants<>+204(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -3256,7 +3528,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3319,7 +3591,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -3371,7 +3643,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3436,7 +3708,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+172(SB), Y10
+	VBROADCASTSS constants<>+204(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -3511,7 +3783,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3615,7 +3887,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+172(SB), Y10
+	VBROADCASTSS constants<>+204(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -3704,7 +3976,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3807,7 +4079,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+172(SB), Y11
+	VBROADCASTSS constants<>+204(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -3901,7 +4173,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3992,7 +4264,7 @@ loop:
 	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y9, Y11
-	VBROADCASTSS constants<>+172(SB), Y9
+	VBROADCASTSS constants<>+204(SB), Y9
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y12
 	VPSUBD       Y12, Y10, Y10
@@ -4047,7 +4319,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4062,6 +4334,328 @@ rest:
 	VDIVPS       Y2, Y0, Y2
 	VMULPS       Y9, Y2, Y2
 	VMASKMOVPS   Y2, Y8, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func leaky256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·leaky256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS constants<>+0(SB), Y1
+
+loop:
+	CMPQ      BX, $0x08
+	JLT       rest
+	VMOVUPS   (CX), Y2
+	VMULPS    Y0, Y2, Y3
+	VCMPPS    $0x01, Y1, Y2, Y4
+	VBLENDVPS Y4, Y3, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, BX
+	JMP       loop
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	MOVQ       $0x00000008, DX
+	SUBQ       BX, DX
+	LEAQ       masks<>+0(SB), BX
+	VMOVUPS    (BX)(DX*4), Y2
+	VMASKMOVPS (CX), Y2, Y3
+	VMULPS     Y0, Y3, Y0
+	VCMPPS     $0x01, Y1, Y3, Y1
+	VBLENDVPS  Y1, Y0, Y3, Y0
+	VMASKMOVPS Y0, Y2, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func softplus256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softplus256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
+	VBROADCASTSS constants<>+20(SB), Y4
+	VBROADCASTSS constants<>+24(SB), Y5
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y6
+	VBROADCASTSS constants<>+56(SB), Y7
+	VANDPS       Y7, Y6, Y7
+	VBROADCASTSS constants<>+52(SB), Y8
+	VXORPS       Y8, Y7, Y7
+	VMINPS       Y7, Y0, Y7
+	VMAXPS       Y7, Y1, Y7
+	VMOVAPS      Y3, Y8
+	VFMADD231PS  Y2, Y7, Y8
+	VSUBPS       Y3, Y8, Y8
+	VMOVAPS      Y7, Y7
+	VFNMADD231PS Y4, Y8, Y7
+	VFNMADD231PS Y5, Y8, Y7
+	VBROADCASTSS constants<>+32(SB), Y9
+	VMOVAPS      Y9, Y9
+	VBROADCASTSS constants<>+36(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+40(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+44(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+48(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+204(SB), Y7
+	VCVTPS2DQ    Y8, Y8
+	VPSRAD       $0x01, Y8, Y10
+	VPSUBD       Y10, Y8, Y8
+	VPADDD       Y7, Y10, Y10
+	VPADDD       Y7, Y8, Y8
+	VPSLLD       $0x17, Y10, Y10
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y10, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS constants<>+60(SB), Y7
+	VADDPS       Y7, Y9, Y7
+	VDIVPS       Y7, Y9, Y9
+	VMULPS       Y9, Y9, Y7
+	VBROADCASTSS constants<>+156(SB), Y8
+	VMOVAPS      Y8, Y8
+	VBROADCASTSS constants<>+160(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+164(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+168(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+172(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+176(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+180(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+60(SB), Y10
+	VFMADD213PS  Y10, Y7, Y8
+	VBROADCASTSS constants<>+0(SB), Y7
+	VMAXPS       Y6, Y7, Y6
+	VFMADD213PS  Y6, Y9, Y8
+	VMOVUPS      Y8, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y6
+	VMASKMOVPS   (CX), Y6, Y7
+	VBROADCASTSS constants<>+56(SB), Y8
+	VANDPS       Y8, Y7, Y8
+	VBROADCASTSS constants<>+52(SB), Y9
+	VXORPS       Y9, Y8, Y8
+	VMINPS       Y8, Y0, Y0
+	VMAXPS       Y0, Y1, Y0
+	VMOVAPS      Y3, Y1
+	VFMADD231PS  Y2, Y0, Y1
+	VSUBPS       Y3, Y1, Y1
+	VMOVAPS      Y0, Y0
+	VFNMADD231PS Y4, Y1, Y0
+	VFNMADD231PS Y5, Y1, Y0
+	VBROADCASTSS constants<>+32(SB), Y2
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+36(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+40(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+44(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+48(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+204(SB), Y0
+	VCVTPS2DQ    Y1, Y1
+	VPSRAD       $0x01, Y1, Y3
+	VPSUBD       Y3, Y1, Y1
+	VPADDD       Y0, Y3, Y3
+	VPADDD       Y0, Y1, Y1
+	VPSLLD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y1, Y1
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VBROADCASTSS constants<>+60(SB), Y0
+	VADDPS       Y0, Y2, Y0
+	VDIVPS       Y0, Y2, Y2
+	VMULPS       Y2, Y2, Y0
+	VBROADCASTSS constants<>+156(SB), Y1
+	VMOVAPS      Y1, Y1
+	VBROADCASTSS constants<>+160(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+164(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+168(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+172(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+176(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+180(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+60(SB), Y3
+	VFMADD213PS  Y3, Y0, Y1
+	VBROADCASTSS constants<>+0(SB), Y0
+	VMAXPS       Y7, Y0, Y0
+	VFMADD213PS  Y0, Y2, Y1
+	VMASKMOVPS   Y1, Y6, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func mish256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·mish256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+8(SB), Y0
+	VBROADCASTSS constants<>+12(SB), Y1
+	VBROADCASTSS constants<>+16(SB), Y2
+	VBROADCASTSS constants<>+4(SB), Y3
+	VBROADCASTSS constants<>+20(SB), Y4
+	VBROADCASTSS constants<>+24(SB), Y5
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y6
+	VBROADCASTSS constants<>+184(SB), Y7
+	VMINPS       Y6, Y7, Y7
+	VMINPS       Y7, Y0, Y8
+	VMAXPS       Y8, Y1, Y8
+	VMOVAPS      Y3, Y7
+	VFMADD231PS  Y2, Y8, Y7
+	VSUBPS       Y3, Y7, Y7
+	VMOVAPS      Y8, Y9
+	VFNMADD231PS Y4, Y7, Y9
+	VFNMADD231PS Y5, Y7, Y9
+	VBROADCASTSS constants<>+32(SB), Y8
+	VMOVAPS      Y8, Y8
+	VBROADCASTSS constants<>+36(SB), Y10
+	VFMADD213PS  Y10, Y9, Y8
+	VBROADCASTSS constants<>+40(SB), Y10
+	VFMADD213PS  Y10, Y9, Y8
+	VBROADCASTSS constants<>+44(SB), Y10
+	VFMADD213PS  Y10, Y9, Y8
+	VBROADCASTSS constants<>+48(SB), Y10
+	VFMADD213PS  Y10, Y9, Y8
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y9, Y8
+	VBROADCASTSS constants<>+28(SB), Y10
+	VFMADD213PS  Y10, Y9, Y8
+	VBROADCASTSS constants<>+204(SB), Y9
+	VCVTPS2DQ    Y7, Y7
+	VPSRAD       $0x01, Y7, Y10
+	VPSUBD       Y10, Y7, Y7
+	VPADDD       Y9, Y10, Y10
+	VPADDD       Y9, Y7, Y7
+	VPSLLD       $0x17, Y10, Y10
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y10, Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VBROADCASTSS constants<>+60(SB), Y7
+	VADDPS       Y7, Y8, Y7
+	VMULPS       Y8, Y7, Y7
+	VBROADCASTSS constants<>+60(SB), Y8
+	VADDPS       Y8, Y7, Y8
+	VDIVPS       Y8, Y7, Y7
+	VMULPS       Y6, Y7, Y7
+	VMOVUPS      Y7, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y6
+	VMASKMOVPS   (CX), Y6, Y7
+	VBROADCASTSS constants<>+184(SB), Y8
+	VMINPS       Y7, Y8, Y8
+	VMINPS       Y8, Y0, Y0
+	VMAXPS       Y0, Y1, Y0
+	VMOVAPS      Y3, Y1
+	VFMADD231PS  Y2, Y0, Y1
+	VSUBPS       Y3, Y1, Y1
+	VMOVAPS      Y0, Y0
+	VFNMADD231PS Y4, Y1, Y0
+	VFNMADD231PS Y5, Y1, Y0
+	VBROADCASTSS constants<>+32(SB), Y2
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+36(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+40(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+44(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+48(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+28(SB), Y3
+	VFMADD213PS  Y3, Y0, Y2
+	VBROADCASTSS constants<>+204(SB), Y0
+	VCVTPS2DQ    Y1, Y1
+	VPSRAD       $0x01, Y1, Y3
+	VPSUBD       Y3, Y1, Y1
+	VPADDD       Y0, Y3, Y3
+	VPADDD       Y0, Y1, Y1
+	VPSLLD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y1, Y1
+	VMULPS       Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VBROADCASTSS constants<>+60(SB), Y0
+	VADDPS       Y0, Y2, Y0
+	VMULPS       Y2, Y0, Y0
+	VBROADCASTSS constants<>+60(SB), Y1
+	VADDPS       Y1, Y0, Y2
+	VDIVPS       Y2, Y0, Y0
+	VMULPS       Y7, Y0, Y0
+	VMASKMOVPS   Y0, Y6, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, AX
 
@@ -4166,7 +4760,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+172(SB), Y6
+	VBROADCASTSS constants<>+204(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -4205,7 +4799,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+172(SB), Y11
+	VBROADCASTSS constants<>+204(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -4267,7 +4861,7 @@ loop:
 	VFMADD213PS  Y10, Y6, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y6, Y9
-	VBROADCASTSS constants<>+172(SB), Y6
+	VBROADCASTSS constants<>+204(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y10
 	VPSUBD       Y10, Y7, Y7
@@ -4309,7 +4903,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y8
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y8
-	VBROADCASTSS constants<>+172(SB), Y10
+	VBROADCASTSS constants<>+204(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -4370,7 +4964,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4426,7 +5020,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4465,7 +5059,7 @@ rest:
 	VFMADD213PS  Y13, Y12, Y11
 	VBROADCASTSS constants<>+28(SB), Y13
 	VFMADD213PS  Y13, Y12, Y11
-	VBROADCASTSS constants<>+172(SB), Y12
+	VBROADCASTSS constants<>+204(SB), Y12
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y13
 	VPSUBD       Y13, Y10, Y10
@@ -4527,7 +5121,7 @@ rest:
 	VFMADD213PS  Y11, Y7, Y10
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y7, Y10
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -4569,7 +5163,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y9
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y9
-	VBROADCASTSS constants<>+172(SB), Y11
+	VBROADCASTSS constants<>+204(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -4630,7 +5224,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4700,7 +5294,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+172(SB), Y6
+	VBROADCASTSS constants<>+204(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -4741,7 +5335,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+172(SB), Y10
+	VBROADCASTSS constants<>+204(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -4802,7 +5396,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4859,7 +5453,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+172(SB), Y7
+	VBROADCASTSS constants<>+204(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4900,7 +5494,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+172(SB), Y11
+	VBROADCASTSS constants<>+204(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -4961,7 +5555,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+172(SB), Y0
+	VBROADCASTSS constants<>+204(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -5316,16 +5910,16 @@ TEXT ·narrowBrain256(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x10, Y0, Y1
-	VBROADCASTSS constants<>+156(SB), Y2
+	VBROADCASTSS constants<>+188(SB), Y2
 	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS constants<>+160(SB), Y2
+	VBROADCASTSS constants<>+192(SB), Y2
 	VPADDD       Y2, Y0, Y2
 	VPADDD       Y1, Y2, Y2
-	VBROADCASTSS constants<>+164(SB), Y1
+	VBROADCASTSS constants<>+196(SB), Y1
 	VORPS        Y1, Y0, Y1
 	VCMPPS       $0x03, Y0, Y0, Y0
 	VBLENDVPS    Y0, Y1, Y2, Y0
-	VBROADCASTSS constants<>+168(SB), Y1
+	VBROADCASTSS constants<>+200(SB), Y1
 	VANDPS       Y1, Y0, Y0
 	VPSRLD       $0x10, Y0, Y0
 	VPACKUSDW    Y0, Y0, Y0
@@ -5389,16 +5983,16 @@ loop:
 	JLT          rest
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x10, Y0, Y1
-	VBROADCASTSS constants<>+156(SB), Y2
+	VBROADCASTSS constants<>+188(SB), Y2
 	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS constants<>+160(SB), Y2
+	VBROADCASTSS constants<>+192(SB), Y2
 	VPADDD       Y2, Y0, Y2
 	VPADDD       Y1, Y2, Y2
-	VBROADCASTSS constants<>+164(SB), Y1
+	VBROADCASTSS constants<>+196(SB), Y1
 	VORPS        Y1, Y0, Y1
 	VCMPPS       $0x03, Y0, Y0, Y0
 	VBLENDVPS    Y0, Y1, Y2, Y0
-	VBROADCASTSS constants<>+168(SB), Y1
+	VBROADCASTSS constants<>+200(SB), Y1
 	VANDPS       Y1, Y0, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         $0x20, CX
@@ -5415,16 +6009,16 @@ rest:
 	VMOVUPS      (DX)(BX*4), Y0
 	VMASKMOVPS   (CX), Y0, Y1
 	VPSRLD       $0x10, Y1, Y2
-	VBROADCASTSS constants<>+156(SB), Y3
+	VBROADCASTSS constants<>+188(SB), Y3
 	VANDPS       Y3, Y2, Y2
-	VBROADCASTSS constants<>+160(SB), Y3
+	VBROADCASTSS constants<>+192(SB), Y3
 	VPADDD       Y3, Y1, Y3
 	VPADDD       Y2, Y3, Y3
-	VBROADCASTSS constants<>+164(SB), Y2
+	VBROADCASTSS constants<>+196(SB), Y2
 	VORPS        Y2, Y1, Y2
 	VCMPPS       $0x03, Y1, Y1, Y1
 	VBLENDVPS    Y1, Y2, Y3, Y1
-	VBROADCASTSS constants<>+168(SB), Y2
+	VBROADCASTSS constants<>+200(SB), Y2
 	VANDPS       Y2, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (AX)
 	ADDQ         $0x20, CX
@@ -5516,12 +6110,20 @@ DATA constants<>+140(SB)/4, $0xbec09373
 DATA constants<>+144(SB)/4, $0x3e0375d3
 DATA constants<>+148(SB)/4, $0x3f6b851f
 DATA constants<>+152(SB)/4, $0x3f3504f3
-DATA constants<>+156(SB)/4, $0x00000001
-DATA constants<>+160(SB)/4, $0x00007fff
-DATA constants<>+164(SB)/4, $0x00400000
-DATA constants<>+168(SB)/4, $0xffff0000
-DATA constants<>+172(SB)/4, $0x0000007f
-GLOBL constants<>(SB), RODATA|NOPTR, $176
+DATA constants<>+156(SB)/4, $0x3e088889
+DATA constants<>+160(SB)/4, $0x3e1d89d9
+DATA constants<>+164(SB)/4, $0x3e3a2e8c
+DATA constants<>+168(SB)/4, $0x3e638e39
+DATA constants<>+172(SB)/4, $0x3e924925
+DATA constants<>+176(SB)/4, $0x3ecccccd
+DATA constants<>+180(SB)/4, $0x3f2aaaab
+DATA constants<>+184(SB)/4, $0x41a00000
+DATA constants<>+188(SB)/4, $0x00000001
+DATA constants<>+192(SB)/4, $0x00007fff
+DATA constants<>+196(SB)/4, $0x00400000
+DATA constants<>+200(SB)/4, $0xffff0000
+DATA constants<>+204(SB)/4, $0x0000007f
+GLOBL constants<>(SB), RODATA|NOPTR, $208
 
 DATA masks<>+0(SB)/4, $0xffffffff
 DATA masks<>+4(SB)/4, $0xffffffff

@@ -42,6 +42,12 @@ func gelu512(dst *float32, src *float32, p *float32, n int)
 
 func cubicGate512(dst *float32, src *float32, p *float32, n int)
 
+func leaky512(dst *float32, src *float32, p *float32, n int)
+
+func softplus512(dst *float32, src *float32, p *float32, n int)
+
+func mish512(dst *float32, src *float32, p *float32, n int)
+
 func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 
 func lstm512(gates *float32, c *float32, h *float32, n int)
@@ -111,6 +117,12 @@ func erf256(dst *float32, src *float32, p *float32, n int)
 func gelu256(dst *float32, src *float32, p *float32, n int)
 
 func cubicGate256(dst *float32, src *float32, p *float32, n int)
+
+func leaky256(dst *float32, src *float32, p *float32, n int)
+
+func softplus256(dst *float32, src *float32, p *float32, n int)
+
+func mish256(dst *float32, src *float32, p *float32, n int)
 
 func norm256(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 

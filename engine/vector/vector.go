@@ -3,10 +3,10 @@
 // AVX-512 or AVX2 where the processor has them and in plain Go elsewhere (other
 // processors, and the build tags noasm and purego).
 //
-// Arithmetic, conversions, Max, Min, Relu, Clip, Snap and Rounded are exact: as Go has them, whatever the
+// Arithmetic, conversions, Max, Min, Relu, Clip, Leaky, Snap and Rounded are exact: as Go has them, whatever the
 // processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
 // the right value (of Erf's, Gelu's and CubicGate's terms, which may cancel: 2^-22 of their
-// magnitude), where that, and the sigmoid in Silu, is no denormal number; NaN gives NaN. The kernels for
+// magnitude), where that, the sigmoid in Silu and exp in Mish is no denormal number; NaN gives NaN. The kernels for
 // AVX-512 and AVX2 give the same bits but for sums, and an element's bits depend
 // on that element only: a slice may be computed in any parts.
 //
@@ -157,6 +157,9 @@ const (
 	toHalf
 	toBrain
 	cubicGate
+	leaky
+	softplus
+	mish
 	unaries
 )
 
@@ -176,6 +179,10 @@ var (
 	Erf = &Function{kind: erf}
 	// Gelu is v/2 (1 + erf(v/sqrt(2))).
 	Gelu = &Function{kind: gelu}
+	// Softplus is log(1+exp(v)).
+	Softplus = &Function{kind: softplus}
+	// Mish is v tanh(log(1+exp(v))).
+	Mish = &Function{kind: mish}
 )
 
 // Clip is v between low and high, neither of which is NaN.
@@ -197,6 +204,9 @@ func Gate(scale, shift, low, high, factor float32) *Function {
 // CubicGate is v sigmoid(v (a + b v^2)). With a = 2 sqrt(2/pi) and b = 0.044715 a it is
 // GELU's approximation v/2 (1 + tanh(sqrt(2/pi) (v + 0.044715 v^3))).
 func CubicGate(a, b float32) *Function { return &Function{cubicGate, [5]float32{a, b}} }
+
+// Leaky is v, times slope where it is below 0.
+func Leaky(slope float32) *Function { return &Function{leaky, [5]float32{slope}} }
 
 // Snap is the multiple of scale next to v, ties to even, from low to high times scale:
 // what is left of v once it was kept in few bits.
@@ -310,6 +320,15 @@ func (f *Function) of(v float64) float64 {
 		return float64(Brain.Value(Brain.Bits(float32(v))))
 	case cubicGate:
 		return v / (1 + math.Exp(-v*(p[0]+p[1]*v*v)))
+	case leaky:
+		if v < 0 {
+			return v * p[0]
+		}
+		return v
+	case softplus:
+		return max(v, 0) + math.Log1p(math.Exp(-math.Abs(v)))
+	case mish:
+		return v * math.Tanh(max(v, 0)+math.Log1p(math.Exp(-math.Abs(v))))
 	default:
 		return v / 2 * (1 + math.Erf(v/math.Sqrt2))
 	}

@@ -309,6 +309,31 @@ func (g *machine) erf(v reg.VecVirtual) reg.VecVirtual {
 	return g.pick(less, a, g.c(0.92), small, g.signed(big, v))
 }
 
+// softplus is what is above 0 and log(1+u) of u = exp(-|v|): twice the area of u/(u+2).
+func (g *machine) softplus(v reg.VecVirtual) reg.VecVirtual {
+	u, z, top := g.exp(g.negative(g.absolute(v))), g.reg(), g.reg()
+	VADDPS(g.c(2), u, z)
+	VDIVPS(z, u, u)
+	VMULPS(u, u, z)
+	p := g.horner(z, 2.0/15, 2.0/13, 2.0/11, 2.0/9, 2.0/7, 2.0/5, 2.0/3, 2)
+	VMAXPS(v, g.c(0), top) // v where it is NaN
+	VFMADD213PS(top, u, p)
+	return p
+}
+
+// mish is v times tanh of softplus: w/(w+2) of w = e(e+2), e = exp(v), is 1 from 20 on.
+func (g *machine) mish(v reg.VecVirtual) reg.VecVirtual {
+	x, w := g.reg(), g.reg()
+	VMINPS(v, g.c(20), x) // v where it is NaN
+	e := g.exp(x)
+	VADDPS(g.c(2), e, w)
+	VMULPS(e, w, w)
+	VADDPS(g.c(2), w, e)
+	VDIVPS(e, w, w)
+	VMULPS(v, w, w)
+	return w
+}
+
 func (g *machine) bound(v, low, high reg.VecVirtual) reg.VecVirtual {
 	r := g.reg()
 	VMAXPS(v, low, r) // v where it is NaN
@@ -404,6 +429,13 @@ func (g *machine) all() {
 		VMULPS(v, u, u)
 		return u
 	})
+	g.unary("leaky", 1, []float32{0}, func(v vec, p []vec) vec {
+		r := g.reg()
+		VMULPS(p[0], v, r)
+		return g.pick(less, v, g.c(0), r, v)
+	})
+	g.unary("softplus", 0, expConstants, func(v vec, _ []vec) vec { return g.softplus(v) })
+	g.unary("mish", 0, expConstants, func(v vec, _ []vec) vec { return g.mish(v) })
 	g.norm()
 	g.lstm()
 	g.gru()
