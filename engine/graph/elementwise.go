@@ -931,23 +931,23 @@ func init() {
 		"Abs": signOp("Abs", math.Abs, numericTypes), "Sign": signOp("Sign", sign, numericTypes),
 		"Sqrt": unary(math.Sqrt), "Exp": quickUnary(math.Exp, vector.Exponential), "Log": unary(math.Log),
 		"Sigmoid": quickUnary(sigmoid, vector.Sigmoid), "Tanh": quickUnary(math.Tanh, vector.Tanh), "Erf": quickUnary(math.Erf, vector.Erf),
-		"Softplus": unary(softplus), "Softsign": unary(func(v float64) float64 { return v / (1 + math.Abs(v)) }),
+		"Softplus": quickUnary(softplus, vector.Softplus), "Softsign": unary(func(v float64) float64 { return v / (1 + math.Abs(v)) }),
 		"Reciprocal": unary(func(v float64) float64 { return 1 / v }),
 		"Floor":      unary(math.Floor), "Ceil": unary(math.Ceil), "Round": unary(math.RoundToEven),
 		"Sin": unary(math.Sin), "Cos": unary(math.Cos), "Tan": unary(math.Tan), "Asin": unary(math.Asin),
 		"Acos": unary(math.Acos), "Atan": unary(math.Atan), "Sinh": unary(math.Sinh), "Cosh": unary(math.Cosh),
 		"Asinh": unary(math.Asinh), "Acosh": unary(math.Acosh), "Atanh": unary(math.Atanh),
-		"Mish":      unary(func(v float64) float64 { return v * math.Tanh(softplus(v)) }),
+		"Mish":      quickUnary(func(v float64) float64 { return v * math.Tanh(softplus(v)) }, vector.Mish),
 		"HardSwish": quickUnary(func(v float64) float64 { return v * min(max(v/6+0.5, 0), 1) }, vector.Gate(1.0/6, 0.5, 0, 1, 1)),
-		"LeakyRelu": withAlpha(func(r *attrReader) func(float64) float64 {
-			alpha := r.float("alpha", 0.01)
-			return func(v float64) float64 {
+		"LeakyRelu": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(b *builder) (Kernel, error) {
+			alpha := b.attrs.float("alpha", 0.01)
+			return quickMap(func(v float64) float64 {
 				if v < 0 {
 					return alpha * v
 				}
 				return v
-			}
-		}),
+			}, vector.Leaky(float32(alpha))), nil
+		}},
 		"Elu": withAlpha(func(r *attrReader) func(float64) float64 {
 			alpha := r.float("alpha", 1)
 			return func(v float64) float64 {

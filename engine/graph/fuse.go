@@ -143,6 +143,7 @@ var foldable = map[string]bool{
 	"Add": true, "Sub": true, "Mul": true, "Div": true, "Neg": true, "Sqrt": true, "Reciprocal": true, "Floor": true, "Ceil": true, "Exp": true,
 	"Cast": true, "Slice": true, "Concat": true, "Reshape": true, "Transpose": true, "Squeeze": true, "Unsqueeze": true, "Gather": true,
 	"Identity": true, "Flatten": true, "Shape": true, "Expand": true, "Equal": true, "Not": true, "Where": true, "Pow": true,
+	"Mod": true, "QuantizeLinear": true,
 }
 
 // foldedBytes is what folding may need beyond twice the graph's own constants.
@@ -160,7 +161,7 @@ func (f *fuser) fold() {
 	}
 	for i := range f.p.steps {
 		s := &f.p.steps[i]
-		if s.node.Domain != DomainONNX || !foldable[s.node.Op] || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
+		if s.node.Domain != DomainONNX || !foldable[s.node.Op] && !f.unpacksEarly(s) || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
 			f.rebuild(s, found)
 			continue
 		}
@@ -257,6 +258,12 @@ func (f *fuser) functionOf(s *step) *vector.Function {
 		return vector.Sigmoid
 	case "Tanh":
 		return vector.Tanh
+	case "Softplus":
+		return vector.Softplus
+	case "Mish":
+		return vector.Mish
+	case "LeakyRelu":
+		return vector.Leaky(attr("alpha", 0.01))
 	case "HardSwish":
 		return vector.Gate(1.0/6, 0.5, 0, 1, 1)
 	case "HardSigmoid":
@@ -349,6 +356,7 @@ func (f *fuser) activation(i int) {
 		f.gated(i, s.in[0], vector.Gate(alpha, beta, 0, 1, 1), i)
 	case f.is(i, "Clip"):
 		f.hardSwish(i)
+	case f.is(i, "Tanh") && f.mish(i):
 	case f.is(i, "Erf"), f.is(i, "Tanh"):
 		f.gelu(i)
 	}
@@ -366,6 +374,13 @@ func (f *fuser) gated(i, x int, fn *vector.Function, steps ...int) bool {
 	}
 	f.replace(m, x, fn, steps...)
 	return true
+}
+
+// mish is x times what step i, a Tanh, gives of Softplus of x.
+func (f *fuser) mish(i int) bool {
+	slot := f.p.steps[i].in[0]
+	soft := f.p.producer[slot]
+	return f.is(soft, "Softplus") && f.only(slot) == i && f.gated(i, f.p.steps[soft].in[0], vector.Mish, i, soft)
 }
 
 // replace makes step m the function of x.

@@ -1,8 +1,6 @@
 package graph
 
 import (
-	"slices"
-
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
 )
@@ -30,8 +28,7 @@ func (f *fuser) rounding() {
 	}
 }
 
-// unpack computes step i where it is of a constant that a convolution reads, or of one
-// of 32 bits.
+// unpack computes step i where it is of a constant that unpacks says so of.
 func (f *fuser) unpack(i int, budget *int64) {
 	s := &f.p.steps[i]
 	in := make([]*engine.Tensor, len(s.in))
@@ -46,20 +43,55 @@ func (f *fuser) unpack(i int, budget *int64) {
 	if len(in) < 2 || in[0] == nil || in[1] == nil || len(s.out) != 1 || s.out[0] < 0 {
 		return
 	}
-	convolved := slices.ContainsFunc(f.readers[s.out[0]], func(r int) bool {
-		n := f.p.steps[r].node
-		return n.Domain == DomainONNX && n.Op == "Conv"
-	})
-	if !convolved && in[0].DType() != engine.Int32 {
+	if !f.unpacks(in[0], s.out[0]) {
 		return
 	}
 	out, err := s.call(&Exec{limit: *budget}, in)
 	if err != nil || len(out) != 1 || out[0] == nil {
 		return // it fails when it is run, as it would have
 	}
+	if !f.p.held.lay(tensorBytes(out[0])) {
+		return
+	}
 	*budget -= tensorBytes(out[0])
 	f.p.constants[s.out[0]] = out[0]
 	f.gone[i], f.changed = true, true
+	for _, r := range f.readers[s.out[0]] {
+		if t := &f.p.steps[r]; !f.gone[r] && t.op != functionOp {
+			f.rebuild(t, map[int]bool{s.out[0]: true})
+		}
+	}
+}
+
+// fewUnpacked is up to how many elements a constant is unpacked whatever reads it.
+const fewUnpacked = 1 << 14
+
+// unpacks reports whether what slot is made of constant c is to be computed once: where a
+// convolution reads it, where it is small, and where a product does that has no kernel for
+// what c is kept in.
+func (f *fuser) unpacks(c *engine.Tensor, slot int) bool {
+	if c.DType() == engine.Int32 {
+		return true
+	}
+	products := len(f.readers[slot]) > 0
+	for _, r := range f.readers[slot] {
+		n := f.p.steps[r].node
+		if n.Domain != DomainONNX {
+			products = false
+			continue
+		}
+		switch n.Op {
+		case "Conv", "ConvTranspose":
+			return true
+		case "MatMul", "Gemm":
+		default:
+			products = false
+		}
+	}
+	if products {
+		return !isOctet(c.DType()) || len(c.Shape()) != 2
+	}
+	return c.Len() <= fewUnpacked
 }
 
 // snap makes step i, and the DequantizeLinear that alone reads it, the function they are
@@ -87,13 +119,52 @@ func (f *fuser) snap(i int) {
 	}
 	scale, ok := f.number(s.in[1])
 	zero := f.p.constants[s.in[2]]
-	if !ok || !(scale > 0) || zero == nil || zero.DType() != engine.Uint8 || zero.Len() != 1 {
+	if !ok || !(scale > 0) || zero == nil || !isCode(zero.DType()) || zero.Len() != 1 {
 		return
 	}
-	z := float32(engine.Data[uint8](zero)[0])
-	fn, x := vector.Snap(scale, -z, 255-z), s.in[0]
+	z, _ := oneZero(zero)
+	least, most := outOfCodes(zero.DType(), z)
+	fn, x := vector.Snap(scale, least, most), s.in[0]
 	f.replace(back, x, fn, i)
+	f.unranked(back)
 	if r := f.p.producer[x]; fn.NotBelow() && f.is(r, "Relu") && f.only(x) == back {
 		f.replace(back, f.p.steps[r].in[0], fn, r)
+		f.unranked(back)
 	}
+}
+
+// outOfCodes are the bounds of a value's steps, away from its zero point.
+func outOfCodes(d engine.DType, zero int32) (low, high float32) {
+	least, most := rangeOf(d)
+	return float32(least) - float32(zero), float32(most) - float32(zero)
+}
+
+// unranked says that step m, a function that rounds, takes values of any dimensions: its
+// scale gives a number none.
+func (f *fuser) unranked(m int) {
+	s := &f.p.steps[m]
+	s.rank, s.kernel = 0, functionKernel(s.function, 0)
+}
+
+// unpacksEarly reports whether a step makes floats of a small constant that nothing computes
+// with as it is kept: what is made of it in turn may be constant too.
+func (f *fuser) unpacksEarly(s *step) bool {
+	if s.node.Op != "DequantizeLinear" || len(s.in) < 2 || s.in[0] < 0 || len(s.out) != 1 || s.out[0] < 0 {
+		return false
+	}
+	c := f.p.constants[s.in[0]]
+	if c == nil || c.Len() > fewUnpacked {
+		return false
+	}
+	for _, r := range f.readers[s.out[0]] {
+		n := f.p.steps[r].node
+		if n.Domain != DomainONNX {
+			return false
+		}
+		switch n.Op {
+		case "Conv", "ConvTranspose", "MatMul", "Gemm", "Gather", "LSTM", "GRU", "RNN":
+			return c.Len() == 1
+		}
+	}
+	return true
 }

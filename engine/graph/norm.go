@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
 // NormLayout tells how an InstanceNormalization or GroupNormalization node sees
@@ -13,6 +14,8 @@ import (
 type NormLayout struct {
 	Span  int
 	Scale func(r, i int) int
+	// Run is how many neighbours have the same scale and bias; rows are whole runs.
+	Run int
 	// Parameters is the length of scale and bias.
 	Parameters int
 }
@@ -31,10 +34,10 @@ func NewNormLayout(n *Node, shape []int) (*NormLayout, error) {
 		return nil, fmt.Errorf("%d groups of %d channels", groups, channels)
 	}
 	per := channels / groups
-	l := &NormLayout{Span: per * inner, Parameters: channels}
+	l := &NormLayout{Span: per * inner, Run: inner, Parameters: channels}
 	l.Scale = func(r, i int) int { return r%groups*per + i/inner }
 	if n.Op == "GroupNormalization" && n.Version < 21 {
-		l.Parameters = groups
+		l.Parameters, l.Run = groups, l.Span
 		l.Scale = func(r, _ int) int { return r % groups }
 	}
 	return l, nil
@@ -66,7 +69,7 @@ func buildChannelNorm(b *builder) (Kernel, error) {
 }
 
 func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float64) (*engine.Tensor, error) {
-	t, out, err := newOf[T](x, in[0].Shape()...)
+	t, out, err := rawOf[T](x, in[0].Shape()...)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +81,10 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 		for r := from; r < to; r++ {
 			row := src[r*l.Span : (r+1)*l.Span]
 			mean, inv := moments(row, eps)
+			if v, ok := any(row).([]float32); ok && l.Run >= leastRun {
+				normRuns(l, r, any(out).([]float32)[r*l.Span:], v, mean, inv, any(scale).([]float32), any(bias).([]float32))
+				continue
+			}
 			for i, v := range row {
 				p := l.Scale(r, i)
 				out[r*l.Span+i] = T((float64(v)-mean)*inv*float64(scale[p]) + float64(bias[p]))
@@ -85,6 +92,26 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 		}
 	})
 	return t, nil
+}
+
+// leastRun is from how many neighbours on with one scale and bias kernels compute them.
+const leastRun = 8
+
+// normRuns normalises row r run by run, in pieces that stay in the cache.
+func normRuns(l *NormLayout, r int, out, row []float32, mean, inv float64, scale, bias []float32) {
+	const piece = 4096
+	center := [1]float32{float32(mean)}
+	for i := 0; i < l.Span; i += l.Run {
+		p := l.Scale(r, i)
+		factor := float32(inv * float64(scale[p]))
+		// What the mean lost when it was rounded comes to the bias.
+		shift := float32(float64(bias[p]) + (float64(center[0])-mean)*float64(factor))
+		for from := i; from < i+l.Run; from += piece {
+			to := min(from+piece, i+l.Run)
+			vector.Binary(vector.Sub, out[from:to], row[from:to], center[:])
+			vector.Scale(out[from:to], out[from:to], factor, shift)
+		}
+	}
 }
 
 // trainingNorm is BatchNormalization in training: by the mean and variance of what it

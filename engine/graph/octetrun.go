@@ -292,7 +292,7 @@ const perPair = 4096
 
 func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	a, b, ofA, ofB := in[0], in[1], k.a, k.b
-	if a.DType() != engine.Uint8 || b.DType() != engine.Uint8 || len(a.Shape()) == 0 || len(b.Shape()) == 0 {
+	if a.DType() != engine.Uint8 || b.DType() != engine.Uint8 {
 		return nil, errUnfused
 	}
 	join := qgemm.Add
@@ -302,8 +302,13 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 	if len(a.Shape()) == 4 && len(b.Shape()) == 4 && perChannel(a.Shape(), b.Shape()) {
 		a, b, ofA, ofB = b, a, ofB, ofA
 	}
+	if a.Len() == 1 {
+		a, b, ofA, ofB = b, a, ofB, ofA
+	}
 	u, v := engine.Data[uint8](a), engine.Data[uint8](b)
 	switch {
+	case b.Len() == 1 && len(b.Shape()) <= len(a.Shape()) && len(u) > len(allOctets):
+		return k.tabled(x, a, v[0], ofA, ofB, join)
 	case slices.Equal(a.Shape(), b.Shape()):
 		t, out, err := rawOf[uint8](x, a.Shape()...)
 		if err != nil {
@@ -340,6 +345,22 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		return x.one(t, nil)
 	}
 	return k.broadcast(x, in)
+}
+
+// tabled joins the values of a with one byte: each of 256 results is computed once.
+func (k *octetPair) tabled(x *Exec, a *engine.Tensor, with uint8, ofA, ofB qgemm.Scale, join func(out, a, b []uint8, ofA, ofB, to qgemm.Scale, low float32)) ([]*engine.Tensor, error) {
+	t, out, err := rawOf[uint8](x, a.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	var table, repeated [256]uint8
+	for i := range repeated {
+		repeated[i] = with
+	}
+	join(table[:], allOctets, repeated[:], ofA, ofB, k.to, k.low)
+	u := engine.Data[uint8](a)
+	x.parts(len(out), func(from, to int) { qgemm.Table(out[from:to], u[from:to], &table) })
+	return one(t, nil)
 }
 
 // broadcast joins what is repeated as floats.

@@ -154,6 +154,11 @@ func buildQuantize(b *builder) (Kernel, error) {
 			quickBytes(x, engine.Data[float32](in[0]), out, scale, float32(z))
 			return one(t, nil)
 		}
+		if precision == engine.Invalid || precision == engine.Float32 {
+			if t, ok, err := s.quickCodes(x, in[0], in[1], arg(in, 2), d); ok || err != nil {
+				return one(t, err)
+			}
+		}
 		v, err := floats(x, in[0])
 		if err != nil {
 			return nil, err
@@ -246,6 +251,11 @@ func buildDequantize(b *builder) (Kernel, error) {
 			}
 			quickFloats(x, engine.Data[uint8](in[0]), out, scale, float32(z))
 			return one(t, nil)
+		}
+		if to == engine.Float32 {
+			if t, ok, err := s.quickFloatsOf(x, in[0], in[1], arg(in, 2)); ok || err != nil {
+				return one(t, err)
+			}
 		}
 		v, err := floats(x, in[0])
 		if err != nil {
@@ -360,6 +370,11 @@ func buildMatMulInteger(b *builder) (Kernel, error) {
 		if err != nil || ok {
 			return one(t, err)
 		}
+		if y, ok, err := exactProducts(x, in[0], arg(in, 2), in[1], arg(in, 3)); err != nil {
+			return nil, err
+		} else if ok {
+			return one(castTensor(x, y, engine.Int32, true))
+		}
 		y, err := integerMatMul(x, in[0], arg(in, 2), in[1], arg(in, 3))
 		if err != nil {
 			return nil, err
@@ -404,6 +419,9 @@ func buildQLinearMatMul(b *builder) (Kernel, error) {
 	w := matrixOf(b, 3)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if t, ok, err := linearProduct(x, w, in); ok || err != nil {
+			return one(t, err)
+		}
+		if t, ok, err := batchedProduct(x, in); ok || err != nil {
 			return one(t, err)
 		}
 		y, err := integerMatMul(x, in[0], in[2], in[3], in[5])
