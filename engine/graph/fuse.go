@@ -56,6 +56,9 @@ func fuse(p *Program) *Program {
 	for _, name := range p.graph.Outputs {
 		f.outputs[p.slots[name]] = true
 	}
+	for i := range f.p.steps {
+		f.pass(i)
+	}
 	f.fold()
 	for i := range f.p.steps {
 		if f.functions[i] = f.p.steps[i].function; f.functions[i] == nil {
@@ -160,6 +163,9 @@ func (f *fuser) fold() {
 		}
 	}
 	for i := range f.p.steps {
+		if f.gone[i] {
+			continue
+		}
 		s := &f.p.steps[i]
 		if s.node.Domain != DomainONNX || !foldable[s.node.Op] && !f.unpacksEarly(s) || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
 			f.rebuild(s, found)

@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"slices"
+
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
 )
@@ -84,6 +86,11 @@ func (f *fuser) unpacks(c *engine.Tensor, slot int) bool {
 		case "Conv", "ConvTranspose":
 			return true
 		case "MatMul", "Gemm":
+		case "LSTM", "GRU", "RNN":
+			if isOctet(c.DType()) {
+				return false // they keep bytes
+			}
+			products = false
 		default:
 			products = false
 		}
@@ -167,4 +174,34 @@ func (f *fuser) unpacksEarly(s *step) bool {
 		}
 	}
 	return true
+}
+
+// pass has what reads an Identity of what DequantizeLinear makes read that itself, so that
+// those who compute with what it is kept in find it.
+func (f *fuser) pass(i int) {
+	s := &f.p.steps[i]
+	if s.node.Domain != DomainONNX || s.node.Op != "Identity" || len(s.in) != 1 || s.in[0] < 0 || len(s.out) != 1 || s.out[0] < 0 || f.outputs[s.out[0]] {
+		return
+	}
+	from, out := f.p.producer[s.in[0]], s.out[0]
+	if from < 0 || f.p.steps[from].node.Domain != DomainONNX || f.p.steps[from].node.Op != "DequantizeLinear" || f.p.types[s.in[0]] != f.p.types[out] {
+		return
+	}
+	for _, r := range f.readers[out] {
+		if f.p.steps[r].node.Captured > 0 {
+			return
+		}
+	}
+	for _, r := range f.readers[out] {
+		t := &f.p.steps[r]
+		t.in = slices.Clone(t.in)
+		for k, slot := range t.in {
+			if slot == out {
+				t.in[k] = s.in[0]
+			}
+		}
+	}
+	f.readers[s.in[0]] = append(slices.DeleteFunc(f.readers[s.in[0]], func(r int) bool { return r == i }), f.readers[out]...)
+	f.readers[out] = nil
+	f.gone[i], f.changed = true, true
 }

@@ -319,3 +319,23 @@ func TestFusedMish(t *testing.T) {
 		t.Errorf("%d steps of 4", len(p.fused.steps))
 	}
 }
+
+// TestSharedBias: a bias that several nodes read through an Identity, as exporters share
+// equal ones, does not keep a convolution from computing with bytes.
+func TestSharedBias(t *testing.T) {
+	g := newOctetGraph(t)
+	bias := g.bias(20)
+	a := g.pair(g.op("Conv", nil, g.pair("x", 0.02, 120), g.octets(0, false, 20, 3, 3, 3), bias), 0.02, 100)
+	a = g.pair(g.op("Conv", nil, a, g.octets(0, false, 20, 20, 3, 3), g.op("Identity", nil, bias)), 0.05, 128)
+	g.op("Identity", nil, a)
+	g.Nodes[len(g.Nodes)-1].Outputs[0] = "y"
+	p, worst, share := apart(t, g.Graph, noise(t, g.r, 2, 3, 14, 11), 0.05)
+	if worst > 2 || share > 0.1 {
+		t.Errorf("%g steps apart, %g of the elements", worst, share)
+	}
+	for _, s := range p.fused.steps {
+		if s.node.Op == "Conv" && p.fused.types[s.out[0]] != engine.Uint8 {
+			t.Errorf("a convolution gives %s", p.fused.types[s.out[0]])
+		}
+	}
+}
