@@ -1,24 +1,25 @@
 package blas
 
 import (
-	"runtime"
 	"sync"
+	"time"
 
 	"github.com/pellucid/pellucid/engine/crew"
 )
 
-// leastWork is how many products must be worth handing over: a goroutine can take as
-// long to wake as 30 us, which is 2^22 of them. leastAwake is the same where one is
-// awake, leastPart what each part should have.
-const (
-	leastWork  = 1 << 22
-	leastAwake = 1 << 20
-	leastPart  = 1 << 19
-)
+// leastPart is how many products each part should have.
+const leastPart = 1 << 18
 
 // partsPerThread is how many parts there are for each thread, where they are not
 // too small: one whose processor is taken from it then leaves them to others.
 const partsPerThread = 3
+
+// fewRows is up to how many rows a product takes as long as with so many: until then
+// reading b bounds it.
+const fewRows = 4
+
+// perNanosecond is about how many products a thread computes in one.
+const perNanosecond = 128
 
 // job is one product on several threads. Jobs are pooled, with the function that
 // goroutines run.
@@ -50,9 +51,9 @@ func jobs[T Float]() *sync.Pool {
 // parallel cuts c into a grid, whose parts the threads take one after the other,
 // and reports whether that was worth it.
 func parallel[T Float](s *arch, threads int, p *product[T]) bool {
-	threads = min(threads, runtime.GOMAXPROCS(0))
-	work := float64(p.m) * float64(p.n) * float64(p.k)
-	if threads < 2 || work < leastAwake || work < leastWork && !crew.Ready() {
+	work := float64(max(p.m, fewRows)) * float64(p.n) * float64(p.k)
+	threads = crew.Worth(threads, time.Duration(work/perNanosecond))
+	if threads < 2 {
 		return false
 	}
 	down, across := grid(s, int(min(float64(threads*partsPerThread), work/leastPart)), p.m, p.n)

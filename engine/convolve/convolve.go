@@ -84,35 +84,66 @@ func (w *Window) check(dst, src []float32, channels int) {
 // second level of cache beside a panel of weights.
 const stripBytes = 256 << 10
 
-// cut says how many lines of windows, or whole images, a strip has.
-func (w *Window) cut(threads int) (images, lines int) {
-	line := 4 * w.Strides[0] * w.reach(1, w.Across) * w.Channels
-	lines = min(max(stripBytes/line, 1), w.Lines)
-	if threads > 1 && w.Batch < threads {
-		// Few strips, as each reads all weights.
-		lines = min(lines, (w.Lines+threads-1)/threads)
-	}
-	images = 1
-	if lines == w.Lines {
-		images = min(max(stripBytes/(line*lines), 1), (w.Batch+threads-1)/threads)
-	}
-	return images, lines
+// cuts is how images are cut into strips: those of a batch into so many, and the lines of
+// one, where it is alone, into so many.
+type cuts struct{ batch, lines int }
+
+// of is strip i of a batch of so many images of so many lines.
+func (c cuts) of(i, batch, lines int) strip {
+	b, l := i/c.lines, i%c.lines
+	s := strip{image: batch * b / c.batch, line: lines * l / c.lines}
+	s.images, s.lines = batch*(b+1)/c.batch-s.image, lines*(l+1)/c.lines-s.line
+	return s
 }
 
-// Scratch is how many elements a run on so many threads needs beside the images.
+// most is how many images and lines a strip has at most.
+func (c cuts) most(batch, lines int) (int, int) {
+	return (batch + c.batch - 1) / c.batch, (lines + c.lines - 1) / c.lines
+}
+
+// cut cuts a batch of images of so many lines into strips of up to most lines, as even as
+// can be, and into as many for each thread.
+func cut(batch, lines, most, threads int) cuts {
+	most = max(most, 1)
+	c := cuts{batch: batch, lines: (lines + most - 1) / most}
+	if c.lines == 1 {
+		images := min(most/lines, (batch+threads-1)/threads)
+		c.batch = even((batch+images-1)/images, threads, batch)
+	}
+	if batch < threads {
+		// Few strips, as each reads all weights.
+		c.lines = even(c.lines, threads, lines)
+	}
+	return c
+}
+
+// even is n, or the next number that leaves all threads as much, most at most.
+func even(n, threads, most int) int {
+	return min((n+threads-1)/threads*threads, most)
+}
+
+// cut is how the windows are cut into strips for so many threads.
+func (w *Window) cut(threads int) cuts {
+	line := 4 * w.Strides[0] * w.reach(1, w.Across) * w.Channels
+	return cut(w.Batch, w.Lines, stripBytes/line, threads)
+}
+
+// Scratch is how many elements a run on so many threads needs at most beside the images.
 func (w *Window) Scratch(threads int) int {
 	if w.inside() {
 		return 0
 	}
 	u := w.upright()
-	w = &u
-	images, lines := w.cut(threads)
-	return threads * images * w.reach(0, lines) * w.reach(1, w.Across) * w.Channels
+	// The strips of one thread are the largest, and it may be groups of panels that are shared.
+	images, lines := u.cut(1).most(u.Batch, u.Lines)
+	return max(threads, 1) * images * u.reach(0, lines) * u.reach(1, u.Across) * u.Channels
 }
 
 // strip is some lines of windows over some images.
 type strip struct {
 	image, images, line, lines int
+	// panels of the filter, all where there are none.
+	panels [2]int
 	// src begins where the first window does; the other elements are its distances from
 	// one image and one line of elements to the next.
 	src               []float32
@@ -195,31 +226,6 @@ func (r *room) release() {
 	rooms.Put(r)
 }
 
-// parallel calls f for each of n parts, each on a goroutine of its own. A panic in one
-// is the caller's.
-func parallel(n int, f func(part int)) {
-	if n < 2 {
-		f(0)
-		return
-	}
-	var wait sync.WaitGroup
-	failed := make([]any, n)
-	for i := range n {
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			defer func() { failed[i] = recover() }()
-			f(i)
-		}()
-	}
-	wait.Wait()
-	for _, e := range failed {
-		if e != nil {
-			panic(e)
-		}
-	}
-}
-
 // Finish is what becomes of a sum: Add, where there is one, has an element for each and
 // is added; then the sum is kept between Low and High, and is given to Then.
 type Finish struct {
@@ -228,9 +234,20 @@ type Finish struct {
 	Then      *vector.Function
 }
 
-// apply does what is not done in the kernel, for whole lines of windows.
-func (f *Finish) apply(w *Window, s *strip, dst []float32, channels int) {
+// apply does what is not done in the kernel, for whole lines of windows or for channels
+// from up to to of them.
+func (f *Finish) apply(w *Window, s *strip, dst []float32, channels, from, to int) {
 	if f.Then == nil {
+		return
+	}
+	if to-from < channels {
+		for i := range s.images {
+			first := ((s.image+i)*w.Lines + s.line) * w.Across
+			for at := range s.lines * w.Across {
+				v := dst[(first+at)*channels:][from:to]
+				f.Then.Apply(v, v)
+			}
+		}
 		return
 	}
 	line := w.Across * channels

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/pellucid/pellucid/engine/vector"
 )
@@ -18,6 +19,9 @@ func noise(r *rand.Rand, n int) []float32 {
 	}
 	return v
 }
+
+// Any work is shared here.
+func init() { crewWorth = func(threads int, _ time.Duration) int { return max(threads, 1) } }
 
 // geometry is random, with dimensions around the tiles'.
 func geometry(r *rand.Rand) Window {

@@ -109,9 +109,12 @@ func (e *Each) Convolve(threads int, w *Window, dst, src []float32, end Finish) 
 	j := jobs.Get().(*job)
 	j.w, j.each, j.dst, j.src, j.end, j.padding = w.upright(), e, dst, src, end, padding
 	j.slide = e.slide(&j.w)
-	j.byStrips(threads)
+	j.byStrips(j.worth(threads, e.channels, perEach*e.taps))
 	j.release()
 }
+
+// perEach is how many products of a filter take as long as one of these.
+const perEach = 2
 
 // strip computes a strip of windows, line by line.
 func (e *Each) strip(w *Window, s *strip, dst []float32, end Finish) {
@@ -143,7 +146,7 @@ func (e *Each) strip(w *Window, s *strip, dst []float32, end Finish) {
 			l.run(e.largest)
 		}
 	}
-	end.apply(w, s, dst, e.channels)
+	end.apply(w, s, dst, e.channels, 0, e.channels)
 }
 
 // slide is the kernel for a window's form, nil where none has it. Those leave out the taps
@@ -189,8 +192,8 @@ func (e *Each) Scratch(threads int, w *Window) int {
 		return w.Scratch(threads)
 	}
 	u := w.upright()
-	_, lines := u.cut(threads)
-	return max(w.Scratch(threads), threads*u.reach(0, lines)*u.Width*groupChannels)
+	_, lines := u.cut(1).most(u.Batch, u.Lines) // those of one thread are the largest
+	return max(w.Scratch(threads), max(threads, 1)*u.reach(0, lines)*u.Width*groupChannels)
 }
 
 // slides computes a strip of windows of the images where they lie, or of copies of some
@@ -222,7 +225,7 @@ func (e *Each) slides(slide func(*byte), w *Window, s *strip, dst, src []float32
 			e.slidePiece(slide, w, s, &p, r, dst[i*w.Lines*w.Across*e.channels:][:w.Lines*w.Across*e.channels])
 		}
 	}
-	end.apply(w, s, dst, e.channels)
+	end.apply(w, s, dst, e.channels, 0, e.channels)
 }
 
 // piece is some channels of an image, count of them: those of each element are step places

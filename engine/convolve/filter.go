@@ -6,6 +6,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/blas"
 )
 
@@ -92,7 +93,7 @@ func eachPanel(out, depth int, f func(o, n int, room *[]float32)) {
 	if out*depth >= manyWeights {
 		threads = min(runtime.GOMAXPROCS(0), panels)
 	}
-	parallel(threads, func(part int) {
+	crew.Run(threads, threads, func(part int) {
 		var room []float32
 		for p := panels * part / threads; p < panels*(part+1)/threads; p++ {
 			f(p*width, min(width, out-p*width), &room)
@@ -184,23 +185,41 @@ func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish
 	j.filter, j.dst, j.src, j.end = f, dst, src, end
 	if w.isFlat() {
 		j.w = w.flattened()
-		f.flat(threads, j)
+		f.flat(j.worth(threads, f.out, f.in), j)
 	} else {
 		j.w = w.upright()
-		j.byStrips(threads)
+		j.byStrips(j.worth(threads, f.out, f.taps*f.in))
 	}
 	j.release()
 }
 
 // flat is Convolve for windows of one element, in parts as long as strips.
 func (f *Filter) flat(threads int, j *job) {
-	j.step = max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows * kernelRows
-	if threads > 1 {
-		j.step = min(j.step, (j.w.Across+threads-1)/threads)
-	}
-	j.count = (j.w.Across + j.step - 1) / j.step
+	most := max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows
+	tiles := (j.w.Across + kernelRows - 1) / kernelRows
+	j.groups = f.groups(&j.w, tiles/4, threads)
+	j.count = even((tiles+most-1)/most, max(threads/j.groups, 1), tiles)
 	j.share(threads, j.parts)
 }
+
+// groups is how many groups of panels are worth computing apart where the windows can be
+// cut into so many parts: one where there are enough of those, unless the weights that
+// every thread then reads are more than the images that every thread reads else.
+func (f *Filter) groups(w *Window, parts, threads int) int {
+	fewer := f.taps*f.in*f.out <= w.Batch*w.Height*w.Width*w.Channels
+	if threads < 2 || w.Batch >= threads || parts >= threads && fewer {
+		return 1
+	}
+	return min(threads, f.panelCount())
+}
+
+// group is a group of the panels: from which, up to but without which.
+func (f *Filter) group(i, groups int) [2]int {
+	n := f.panelCount()
+	return [2]int{n * i / groups, n * (i + 1) / groups}
+}
+
+func (f *Filter) panelCount() int { return (f.out + f.width - 1) / f.width }
 
 // runs are the pieces of a window that lie side by side: how many elements each has,
 // and where they begin.
@@ -238,7 +257,7 @@ func (f *Filter) order(w *Window, s *strip) [3]dimension {
 const fewAcross = 7
 
 // strip computes a strip of windows, panel by panel.
-func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
+func (f *Filter) strip(w *Window, s *strip, dst []float32, finish Finish) {
 	r := rooms.Get().(*room)
 	defer r.release()
 	t := &r.tile
@@ -257,9 +276,12 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 	_ = s.src[(s.images-1)*s.perImage+(s.lines-1)*w.Strides[0]*s.perLine+(w.Across-1)*w.Strides[1]*w.Channels+last-1]
 	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*f.out-1]
 	height := tileRows(by[2].n, t.rs)
-	panels := (f.out + f.width - 1) / f.width
-	for q := 0; q < panels; {
-		vecs, wide := f.vectors(height, q)
+	from, end := s.panels[0], s.panels[1]
+	if end == 0 {
+		end = f.panelCount()
+	}
+	for q := from; q < end; {
+		vecs, wide := f.vectors(height, min(f.out, end*f.width)-q*f.width)
 		channels := min(wide*f.width, f.out-q*f.width)
 		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
 		weights := f.floats(q, r)
@@ -267,13 +289,13 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 		left := f.ahead(&by, t, q+wide, height)
 		for i, c := range r.chains {
 			// The first has the bias and what is added, each other what was before it.
-			part := Finish{Add: end.Add, Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
+			part := Finish{Add: finish.Add, Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
 			t.bias, t.add = pointer(f.bias, q*f.width), nil
 			if i > 0 {
 				part.Add, t.bias = dst, unsafe.Pointer(&noBias)
 			}
 			if i == len(r.chains)-1 {
-				part.Low, part.High = end.Low, end.High
+				part.Low, part.High = finish.Low, finish.High
 			}
 			t.start(weights[c.done*f.width:])
 			t.deltas, t.taps, t.k, t.low, t.high = unsafe.Pointer(&at[c.run]), uintptr(c.runs), uintptr(c.k), part.Low, part.High
@@ -281,7 +303,7 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, end Finish) {
 		}
 		q += wide
 	}
-	end.apply(w, s, dst, f.out)
+	finish.apply(w, s, dst, f.out, from*f.width, min(end*f.width, f.out))
 }
 
 // mostChain is how many products are summed one after the other, about: the error of a sum
@@ -323,9 +345,9 @@ func tileRows(windows int, step uintptr) int {
 	return (windows + calls - 1) / calls
 }
 
-// vectors is how many vectors the tiles at panel q have, and how many panels those are.
-func (f *Filter) vectors(height, q int) (vecs, wide int) {
-	left := f.out - q*f.width
+// vectors is how many vectors the tiles of the next panel have where so many channels are
+// left, and how many panels those are.
+func (f *Filter) vectors(height, left int) (vecs, wide int) {
 	if f.narrow != nil {
 		left = min(left, f.width) // one panel is made floats at a time
 	}

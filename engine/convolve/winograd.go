@@ -118,19 +118,11 @@ const (
 	fewPlanes  = 28
 )
 
-// cut says how many lines of squares, or whole images, a strip has.
-func (f *Winograd) cut(w *Window, threads int) (images, lines int) {
-	high, across := squaresOf(w.Lines), squaresOf(w.Across)
+// cut is how the lines of squares are cut into strips for so many threads.
+func (f *Winograd) cut(w *Window, threads int) cuts {
 	want := max(planeBytes/(4*squareElements*(f.in+f.out)), fewPlanes)
-	lines = min(max((want+across-1)/across, 1), high)
-	if threads > 1 && w.Batch < threads {
-		lines = min(lines, (high+threads-1)/threads)
-	}
-	images = 1
-	if lines == high {
-		images = min(max(want/(high*across), 1), (w.Batch+threads-1)/threads)
-	}
-	return images, lines
+	across := squaresOf(w.Across)
+	return cut(w.Batch, squaresOf(w.Lines), (want+across-1)/across, threads)
 }
 
 // padded is w with whole squares of windows.
@@ -148,11 +140,11 @@ func (f *Winograd) room(w *Window, images, lines int) (elements, planes, product
 	return elements, squareElements * squares * f.in, squareElements * squares * f.out, squareElements*winogradChannels + 2*squareWindows*squareWindows*f.out
 }
 
-// Scratch is how many elements a run on so many threads needs beside the images.
+// Scratch is how many elements a run on so many threads needs at most beside the images.
 func (f *Winograd) Scratch(threads int, w *Window) int {
-	images, lines := f.cut(w, threads)
+	images, lines := f.cut(w, 1).most(w.Batch, squaresOf(w.Lines))
 	elements, planes, products, rest := f.room(w, images, lines)
-	return threads * (elements + planes + products + rest)
+	return max(threads, 1) * (elements + planes + products + rest)
 }
 
 // Convolve is Filter.Convolve, for windows that it suits.
@@ -163,9 +155,10 @@ func (f *Winograd) Convolve(threads int, w *Window, dst, src []float32, end Fini
 	}
 	j := jobs.Get().(*job)
 	j.w, j.quick, j.dst, j.src, j.end = *w, f, dst, src, end
-	j.images, j.lines = f.cut(w, threads)
-	j.perImage = (squaresOf(w.Lines) + j.lines - 1) / j.lines
-	j.count = (w.Batch + j.images - 1) / j.images * j.perImage
+	// A quarter of the products of sums.
+	threads = j.worth(threads, f.out, 9*f.in/4)
+	j.cuts, j.groups = f.cut(w, threads), 1
+	j.count = j.cuts.batch * j.cuts.lines
 	j.share(threads, j.squares)
 	j.release()
 }
@@ -211,7 +204,7 @@ func (t *turn) strip(s *strip) {
 	for i := range squares {
 		t.leave(s, i, squares, i/(high*across), i/across%high*squareWindows, i%across*squareWindows)
 	}
-	t.end.apply(t.w, &real, t.dst, t.out)
+	t.end.apply(t.w, &real, t.dst, t.out, 0, t.out)
 }
 
 // needed is how many elements the squares of a strip meet, from the first on.

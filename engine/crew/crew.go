@@ -1,12 +1,15 @@
 // Package crew shares the parts of one computation among goroutines.
 //
-// To wake a sleeping thread takes about as long as a small product of matrices does, so
+// To wake a sleeping thread takes longer than a small product of matrices does, so
 // a goroutine that has helped looks out for the next computation for as long again
 // before it ends, as does a caller for the last part before it sleeps: within a run of a
 // network the second kernel finds the first one's helper awake. Nothing outlives that.
+// Work that is not worth waking anyone is shared while somebody is awake, and wakes
+// somebody once as much of it has come in a row (Worth).
 //
-// Who computes which part is chance. Callers cut their work so that this cannot matter to
-// a result's bits.
+// Who computes which part is chance, though each goroutine begins with parts that lie
+// together, the same ones each time: what it read the last time is in its processor's
+// caches. Callers cut their work so that this cannot matter to a result's bits.
 package crew
 
 import (
@@ -16,14 +19,14 @@ import (
 	"time"
 )
 
-// patience is how long a goroutine looks out before it gives up: what waking it costs.
-const patience = 40 * time.Microsecond
+// patience is how long a goroutine looks out before it gives up: what waking it costs, 70
+// to 110 us on a virtual machine whose idle processors halt.
+const patience = 100 * time.Microsecond
 
 // job is the parts of one call. Jobs are pooled, so that a call makes no objects.
 type job struct {
 	f     func(part int)
-	parts int32
-	taken atomic.Int32
+	lanes []lane
 	left  atomic.Int32
 	done  sync.WaitGroup // of the parts, for a caller that sleeps
 	// holders are the goroutines that may still look at the job.
@@ -31,9 +34,18 @@ type job struct {
 	failed  atomic.Pointer[any]
 }
 
-// helper is a goroutine that has time. Its mail is the job that it is given.
+// lane is the parts that a goroutine takes first: one that finds the same data in the same
+// lane finds it in its processor's caches. Lanes do not share a line of them.
+type lane struct {
+	next atomic.Int32
+	end  int32
+	_    [56]byte
+}
+
+// helper is a goroutine that has time. Its mail is the job that it is given, and its lane.
 type helper struct {
 	mail atomic.Pointer[job]
+	lane int
 	run  func()
 }
 
@@ -63,15 +75,21 @@ func Run(threads, parts int, f func(part int)) {
 		return
 	}
 	j := jobs.Get().(*job)
-	j.f, j.parts = f, int32(parts)
-	j.taken.Store(0)
+	j.f = f
+	if len(j.lanes) != threads {
+		j.lanes = make([]lane, threads)
+	}
+	for i := range j.lanes {
+		j.lanes[i].next.Store(int32(parts * i / threads))
+		j.lanes[i].end = int32(parts * (i + 1) / threads)
+	}
 	j.left.Store(int32(parts))
 	j.holders.Store(int32(threads))
 	j.done.Add(parts)
-	for range threads - 1 {
-		j.offer()
+	for i := 1; i < threads; i++ {
+		j.offer(i)
 	}
-	j.take()
+	j.take(0)
 	// A helper that comes too late for any part is not waited for.
 	if !soon(func() bool { return j.left.Load() == 0 }) {
 		j.done.Wait()
@@ -83,8 +101,44 @@ func Run(threads, parts int, f func(part int)) {
 	}
 }
 
-// Ready reports whether a helper is awake, so that little work is worth sharing.
-func Ready() bool {
+// The least work that is worth sharing with a helper that is awake, and with one that has
+// to be woken, which need not be in time for this work to be for the next.
+const (
+	leastAwake = 4 * time.Microsecond
+	leastWork  = 32 * time.Microsecond
+)
+
+// little is the work that was not worth waking anyone: how long it took, and when the last
+// of it came.
+var little struct{ took, last atomic.Int64 }
+
+// epoch is what times are counted from.
+var epoch = time.Now()
+
+// Worth is how many goroutines, of threads at most, to share work among that takes one so
+// long. Where works that are not worth waking a helper have followed each other for as
+// long as that takes, one is woken for those to come.
+func Worth(threads int, work time.Duration) int {
+	threads = min(threads, runtime.GOMAXPROCS(0))
+	switch {
+	case threads < 2 || work < leastAwake:
+		return 1
+	case work >= leastWork || awake():
+		return threads
+	}
+	now := int64(time.Since(epoch))
+	if now-little.last.Swap(now) > int64(patience+work) {
+		little.took.Store(0)
+	}
+	if little.took.Add(int64(work)) > int64(patience) {
+		little.took.Store(0)
+		go helpers.Get().(*helper).run()
+	}
+	return 1
+}
+
+// awake reports whether a helper looks out for work.
+func awake() bool {
 	for i := range seats {
 		if seats[i].Load() != nil {
 			return true
@@ -106,30 +160,36 @@ func soon(is func() bool) bool {
 		if time.Since(start) > patience {
 			return false
 		}
+		yield()
 	}
 }
 
 // offer gives the job to a helper that waits, or to another.
-func (j *job) offer() {
+func (j *job) offer(lane int) {
 	for i := range seats {
 		if h := seats[i].Load(); h != nil && seats[i].CompareAndSwap(h, nil) {
+			h.lane = lane
 			h.mail.Store(j)
 			return
 		}
 	}
 	h := helpers.Get().(*helper)
+	h.lane = lane
 	h.mail.Store(j)
 	go h.run()
 }
 
-// take computes parts while there are any.
-func (j *job) take() {
-	for {
-		i := j.taken.Add(1) - 1
-		if i >= j.parts {
-			return
+// take computes parts while there are any, those of a lane first.
+func (j *job) take(first int) {
+	for k := range j.lanes {
+		l := &j.lanes[(first+k)%len(j.lanes)]
+		for {
+			i := l.next.Add(1) - 1
+			if i >= l.end {
+				break
+			}
+			j.part(int(i))
 		}
-		j.part(int(i))
 	}
 }
 
@@ -156,9 +216,10 @@ func (j *job) leave() {
 // work helps with jobs until none comes.
 func (h *helper) work() {
 	for {
-		j := h.mail.Swap(nil)
-		j.take()
-		j.leave()
+		if j := h.mail.Swap(nil); j != nil {
+			j.take(h.lane)
+			j.leave()
+		}
 		if !h.wait() {
 			helpers.Put(h)
 			return

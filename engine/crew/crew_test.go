@@ -66,7 +66,36 @@ func TestHelpersEnd(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	before := runtime.NumGoroutine()
 	Run(4, 100, func(int) { runtime.Gosched() })
-	for runtime.NumGoroutine() > before || Ready() {
+	for runtime.NumGoroutine() > before || awake() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestLittleWorkWakesAHelper, once enough of it has come in a row, and work that is seldom
+// does not.
+func TestLittleWorkWakesAHelper(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	for awake() {
+		time.Sleep(time.Millisecond)
+	}
+	for range 20 {
+		if Worth(2, leastWork/2) != 1 || awake() {
+			t.Fatal("a helper was woken for little work")
+		}
+		time.Sleep(2 * patience)
+	}
+	for Worth(2, leastWork/2) == 1 {
+		runtime.Gosched()
+	}
+	if Worth(2, leastAwake-1) != 1 || Worth(1, time.Hour) != 1 || Worth(3, leastWork) != 3 {
+		t.Fatal("as many goroutines for any work")
+	}
+	var calls atomic.Int32
+	Run(2, 9, func(int) { calls.Add(1) })
+	if calls.Load() != 9 {
+		t.Fatalf("%d calls", calls.Load())
+	}
+	for awake() {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
@@ -179,7 +180,8 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	step := min(rows, max(leastRows, scoreRoom/keys))
 	blocks := (rows + step - 1) / step
 	n := batch * heads * blocks
-	threads := max(1, min(x.threads, n, int(2*float64(n*step)*float64(keys)*float64(depth+size)/leastAttended)))
+	products := float64(n*step) * float64(keys) * float64(depth+size)
+	threads := max(1, min(crew.Worth(x.threads, time.Duration(products/attendedPerNanosecond)), n))
 	if err := x.reserve(engine.Float32, threads*step*keys); err != nil {
 		return nil, err
 	}
@@ -218,8 +220,9 @@ func (w *attending) work(part int) {
 	rooms.Put(r)
 }
 
-// leastAttended is how many operations a thread should have to be worth waking.
-const leastAttended = 1 << 22
+// attendedPerNanosecond is about how many products a thread computes in one, with what is
+// done between them.
+const attendedPerNanosecond = 48
 
 // block computes rows from to to of a head.
 func (w *attending) block(scores []float32, b, h, from, to int) {
