@@ -147,22 +147,44 @@ func awake() bool {
 	return false
 }
 
-// soon reports whether a condition comes true before patience ends. The processor is
-// kept: to give it up and to get it again costs more than most of these waits.
+// soon reports whether a condition comes true before patience ends. The goroutine keeps its
+// place: to give it up and to get it again costs more than most of these waits. Its
+// processor goes to another thread that waits for it, which may be the one that is waited
+// for; where that has it for long, the machine has other work, and for a while nobody waits
+// so.
 func soon(is func() bool) bool {
 	const looks = 64
-	for start := time.Now(); ; {
+	start := time.Since(epoch)
+	if start < time.Duration(busy.Load()) {
+		return is()
+	}
+	for last := start; ; {
 		for range looks {
 			if is() {
 				return true
 			}
 		}
-		if time.Since(start) > patience {
+		now := time.Since(epoch)
+		switch {
+		case now-last > taken:
+			busy.Store(int64(now + busyFor))
+			return is()
+		case now-start > patience:
 			return false
 		}
+		last = now
 		yield()
 	}
 }
+
+// taken is how long a processor that was given away was taken away, and busyFor how long
+// the machine counts as busy after that, which it does until busy.
+const (
+	taken   = 500 * time.Microsecond
+	busyFor = 100 * time.Millisecond
+)
+
+var busy atomic.Int64
 
 // offer gives the job to a helper that waits, or to another.
 func (j *job) offer(lane int) {
