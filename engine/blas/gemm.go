@@ -209,7 +209,7 @@ func (w *workspace[T]) run(s *arch, p *product[T], rows, cols span) {
 			for left := rows; left.len() > 0; b.pack = false {
 				var some span
 				some, left = left.next(blockRows / height * height)
-				step := w.rowsOf(p, block, some, height, across.len() > 4*s.width())
+				step := w.rowsOf(p, block, some, height, across.len()/s.width())
 				w.tiles(s, p, &b, some, height, step)
 			}
 		}
@@ -285,15 +285,23 @@ func grown[T Float](s []T, n int) []T {
 	return s[:cap(s)]
 }
 
-// rowsOf sets where the kernels find a block of a: in place, or copied where its
-// rows would fight for the same few sets of the cache. It returns the bytes from
-// one tile to the next.
-func (w *workspace[T]) rowsOf(p *product[T], block, rows span, height int, again bool) uintptr {
+// The panels that have to read a block of a before a copy of it is worth making: of rows
+// that would fight for the same set of the first level, and of columns. Rows that share
+// every second set or fourth are read as fast where they lie.
+const (
+	panelsOfRows    = 16
+	panelsOfColumns = 4
+	oneSet          = 4096
+)
+
+// rowsOf sets where the kernels find a block of a that so many panels read: in place, or
+// copied. It returns the bytes from one tile to the next.
+func (w *workspace[T]) rowsOf(p *product[T], block, rows span, height, panels int) uintptr {
 	size := uintptr(size[T]())
 	w.tile.rs, w.tile.ks = uintptr(p.lda)*size, size
 	if !p.transA {
 		w.tile.a = unsafe.Pointer(&p.a[rows.from*p.lda+block.from])
-		if !again || rows.len() == 1 || w.tile.rs%1024 != 0 {
+		if panels <= panelsOfRows || rows.len() == 1 || w.tile.rs%oneSet != 0 {
 			return uintptr(height) * w.tile.rs
 		}
 		w.a = grown(w.a, blockRows*(depth+rowPad))
@@ -305,7 +313,7 @@ func (w *workspace[T]) rowsOf(p *product[T], block, rows span, height int, again
 	}
 	w.tile.rs, w.tile.ks = size, uintptr(p.lda)*size
 	w.tile.a = unsafe.Pointer(&p.a[block.from*p.lda+rows.from])
-	if !again || rows.len() == 1 {
+	if panels <= panelsOfColumns || rows.len() == 1 {
 		return uintptr(height) * size
 	}
 	// Tiles one after the other, each by products.
