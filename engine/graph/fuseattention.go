@@ -243,7 +243,7 @@ func (w *attending) block(scores []float32, b, h, from, to int) {
 		if mask.v != nil {
 			vector.Binary(vector.Add, row, row, mask.row(b, h, from+r))
 		}
-		softmaxRow(row, row)
+		vector.Softmax(row, row)
 	}
 	blas.Gemm(1, false, false, rows, size, keys, 1, scores, keys, v.at(b, h), max(v.strides[2], size), 0, out.at(b, h)[from*out.strides[2]:], max(out.strides[2], size))
 }

@@ -381,13 +381,13 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 		to := any(out).([]float32)
 		if x.threads < 2 {
 			for i := range outer {
-				softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
+				vector.Softmax(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
 			}
 			return o, nil
 		}
 		x.rows(outer, n, func(from, end int) {
 			for i := from; i < end; i++ {
-				softmaxRow(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
+				vector.Softmax(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
 			}
 		})
 		return o, nil
@@ -414,12 +414,6 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 		}
 	})
 	return o, nil
-}
-
-// softmaxRow is softmaxLine by the kernels.
-func softmaxRow(out, src []float32) {
-	vector.Exp(out, src, vector.Largest(src))
-	vector.Scale(out, out, float32(1/vector.Sum(out)), 0)
 }
 
 // shortSums is up to how many terms float32 sums well.

@@ -235,6 +235,17 @@ func Exp(dst, src []float32, top float32) {
 	s.release()
 }
 
+// Softmax is dst = exp(src - the largest of it), over the sum of that: Exp, Sum and Scale,
+// which for short rows would take as long to borrow as to compute.
+func Softmax(dst, src []float32) {
+	s := borrow()
+	s.function = Function{exp, [5]float32{s.largest(src)}}
+	s.function.Apply(dst, src)
+	s.function = Function{affine, [5]float32{float32(1 / s.sum(dst))}}
+	s.function.Apply(dst, dst)
+	s.release()
+}
+
 // Scale is dst = src factor + shift, element by element, each rounded once.
 func Scale(dst, src []float32, factor, shift float32) {
 	s := borrow()
@@ -400,15 +411,19 @@ func GRU(gates, inner, h []float32) {
 
 // Sum returns the sum of v, computed in float64.
 func Sum(v []float32) float64 {
+	s := borrow()
+	defer s.release()
+	return s.sum(v)
+}
+
+func (s *scratch) sum(v []float32) float64 {
 	whole, sum := 0, 0.0
 	if kernels != nil {
 		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
-			s := borrow()
 			kernels.sum(&v[0], whole, 0, &s.parts[0])
 			for _, p := range s.parts[:kernels.lanes/2] {
 				sum += p
 			}
-			s.release()
 		}
 	}
 	for _, e := range v[whole:] {
@@ -473,17 +488,21 @@ func SquareColumns(sums []float64, v []float32, means []float64) {
 // Largest returns the largest element but for NaN, which may be passed over; -Inf
 // of nothing.
 func Largest(v []float32) float32 {
+	s := borrow()
+	defer s.release()
+	return s.largest(v)
+}
+
+func (s *scratch) largest(v []float32) float32 {
 	whole, top := 0, float32(math.Inf(-1))
 	if kernels != nil {
 		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
-			s := borrow()
 			kernels.largest(&v[0], whole, &s.all[0])
 			for _, p := range s.all[:kernels.lanes] {
 				if p > top {
 					top = p
 				}
 			}
-			s.release()
 		}
 	}
 	for _, e := range v[whole:] {

@@ -165,6 +165,19 @@ func TestSumsAndNorm(t *testing.T) {
 			if got := Largest(v); float64(got) != top {
 				t.Errorf("the largest of %d is %v, want %v", n, got, top)
 			}
+			if n > 0 {
+				got, all := guarded(n), 0.0
+				Softmax(got[guard:guard+n], v)
+				held(t, got)
+				for _, e := range v {
+					all += math.Exp(float64(e) - top)
+				}
+				for i, e := range v {
+					if want := math.Exp(float64(e)-top) / all; math.Abs(float64(got[guard+i])-want) > 1e-6*want {
+						t.Errorf("the softmax of %d has %v at %d, want %v", n, got[guard+i], i, want)
+					}
+				}
+			}
 			got := guarded(n)
 			Norm(got[guard:guard+n], v, scale, bias, 3, 0.5)
 			held(t, got)
@@ -252,6 +265,7 @@ func TestNothingIsAllocated(t *testing.T) {
 			Binary(Add, v, v, one)
 			clip.Apply(v, v)
 			Exp(v, v, 1)
+			Softmax(v, v)
 			Norm(v, v, v, v, 0, 1)
 			Taps(v[:40], v[50:], v[:2], offsets, 0)
 			one[0] = float32(Sum(v)+Squares(v, 1)) + Largest(v)
