@@ -8,6 +8,7 @@
 //	go run ./bench/blas                                  # makes a virtual environment, once
 //	go run ./bench/blas -python /path/to/python          # one that has onnxruntime and onnx
 //	taskset -c 1 go run ./bench/blas -threads 1 -only 512
+//	go run ./bench/blas -peak                            # only what the machine can do
 //
 // GODEBUG=cpu.avx512f=off tries the kernels for AVX2. What a call of an
 // onnxruntime session costs that computes nothing is taken off its time.
@@ -45,7 +46,12 @@ func main() {
 	rounds := flag.Int("rounds", 7, "rounds of every measurement")
 	threads := flag.String("threads", "1,2", "numbers of threads, with commas")
 	only := flag.String("only", "", "measure only what has this in its name")
+	peaks := flag.Bool("peak", false, "measure no product but the machine: multiply-adds, and bytes read from each cache and from memory")
 	flag.Parse()
+	if *peaks {
+		printPeaks(*rounds)
+		return
+	}
 	if err := run(context.Background(), *python, *threads, *only, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "blas:", err)
 		os.Exit(1)

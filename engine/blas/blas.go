@@ -3,7 +3,7 @@
 // processors, and the build tags noasm and purego).
 //
 // Gemm and Packed are what the engine calls; Implementation is the same behind
-// gonum's interfaces, for blas32.Use and blas64.Use.
+// gonum's interfaces, which blas32 and blas64 use in a program that links this package.
 //
 // Invariants of our kernels: an element of the result is a sum over k in order,
 // in blocks of depth fused multiply-adds, then scaled and added. So its bits

@@ -8,25 +8,67 @@ import (
 	"testing"
 
 	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/blas/testblas"
 )
 
-// TestGonum runs gonum's own tests of the routines that are ours. testblas has
-// them for float64; TestAgainstPlain holds both types to the same code.
+// TestGonum runs gonum's own tests, all that testblas has for float64, those of the
+// routines that are ours on several threads; TestAgainstPlain holds both types to the same
+// code.
 func TestGonum(t *testing.T) {
 	eachMachine(t, func(t *testing.T) {
 		for _, threads := range []int{0, 1, 3} {
-			i := Implementation{Threads: threads}
-			testblas.TestDgemm(t, i)
-			testblas.DgemvTest(t, i)
-			testblas.DtrsmTest(t, i)
-			testblas.DsyrkTest(t, i)
-			testblas.DtrmmTest(t, i)
-			testblas.DdotTest(t, i)
-			testblas.DaxpyTest(t, i)
-			testblas.DgerTest(t, i)
+			testblas.TestDgemm(t, Implementation{Threads: threads})
+			testblas.DgemvTest(t, Implementation{Threads: threads})
+		}
+		i := Implementation{Threads: 2}
+		for name, test := range map[string]func(*testing.T){
+			"dasum": func(t *testing.T) { testblas.DasumTest(t, i) }, "daxpy": func(t *testing.T) { testblas.DaxpyTest(t, i) },
+			"dcopy": func(t *testing.T) { testblas.DcopyTest(t, i) }, "ddot": func(t *testing.T) { testblas.DdotTest(t, i) },
+			"dnrm2": func(t *testing.T) { testblas.Dnrm2Test(t, i) }, "drot": func(t *testing.T) { testblas.DrotTest(t, i) },
+			"drotg": func(t *testing.T) { testblas.DrotgTest(t, i, false) }, "drotm": func(t *testing.T) { testblas.DrotmTest(t, i) },
+			"drotmg": func(t *testing.T) { testblas.DrotmgTest(t, i) }, "dscal": func(t *testing.T) { testblas.DscalTest(t, i) },
+			"dswap": func(t *testing.T) { testblas.DswapTest(t, i) }, "idamax": func(t *testing.T) { testblas.IdamaxTest(t, i) },
+
+			"dgbmv": func(t *testing.T) { testblas.DgbmvTest(t, i) }, "dger": func(t *testing.T) { testblas.DgerTest(t, i) },
+			"dsbmv": func(t *testing.T) { testblas.DsbmvTest(t, i) }, "dspmv": func(t *testing.T) { testblas.DspmvTest(t, i) },
+			"dspr": func(t *testing.T) { testblas.DsprTest(t, i) }, "dspr2": func(t *testing.T) { testblas.Dspr2Test(t, i) },
+			"dsymv": func(t *testing.T) { testblas.DsymvTest(t, i) }, "dsyr": func(t *testing.T) { testblas.DsyrTest(t, i) },
+			"dsyr2": func(t *testing.T) { testblas.Dsyr2Test(t, i) }, "dtbmv": func(t *testing.T) { testblas.DtbmvTest(t, i) },
+			"dtbsv": func(t *testing.T) { testblas.DtbsvTest(t, i) }, "dtpmv": func(t *testing.T) { testblas.DtpmvTest(t, i) },
+			"dtpsv": func(t *testing.T) { testblas.DtpsvTest(t, i) }, "dtrmv": func(t *testing.T) { testblas.DtrmvTest(t, i) },
+			"dtrsv": func(t *testing.T) { testblas.DtrsvTest(t, i) }, "dtxmv": func(t *testing.T) { testblas.DtxmvTest(t, i) },
+
+			"dsymm": func(t *testing.T) { testblas.DsymmTest(t, i) }, "dsyr2k": func(t *testing.T) { testblas.Dsyr2kTest(t, i) },
+			"dsyrk": func(t *testing.T) { testblas.DsyrkTest(t, i) }, "dtrmm": func(t *testing.T) { testblas.DtrmmTest(t, i) },
+			"dtrsm": func(t *testing.T) { testblas.DtrsmTest(t, i) },
+		} {
+			t.Run(name, test)
 		}
 	})
+}
+
+// TestGonumUsesTheKernels: a product of gonum's matrices has the bits of ours.
+func TestGonumUsesTheKernels(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	a, b, c := newMatrix[float64](r, 70, 90, false), newMatrix[float64](r, 90, 50, false), newMatrix[float64](r, 70, 50, false)
+	Gemm(1, false, false, 70, 50, 90, 1, a.data, a.stride, b.data, b.stride, 0, c.data, c.stride)
+	general := func(x *matrix[float64]) blas64.General {
+		return blas64.General{Rows: x.rows, Cols: x.cols, Stride: x.stride, Data: x.data}
+	}
+	got := newMatrix[float64](r, 70, 50, false)
+	blas64.Gemm(blas.NoTrans, blas.NoTrans, 1, general(a), general(b), 0, general(got))
+	for i := range 70 {
+		for j := range 50 {
+			if got.data[got.at(i, j)] != c.data[c.at(i, j)] {
+				t.Fatalf("row %d, column %d: %v, ours %v", i, j, got.data[got.at(i, j)], c.data[c.at(i, j)])
+			}
+		}
+	}
+	if _, ours := blas32.Implementation().(Implementation); ours != (machine[float32]() != nil) {
+		t.Errorf("float32 by %T", blas32.Implementation())
+	}
 }
 
 // matrix is op(x) of rows x cols inside poison: values that no product may read

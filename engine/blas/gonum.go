@@ -1,9 +1,22 @@
 package blas
 
 import (
+	"runtime"
+
 	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas32"
+	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/blas/gonum"
 )
+
+// init has gonum's own packages, mat among them, multiply by our kernels where the
+// processor has them: before any of them can have begun.
+func init() {
+	if machine[float32]() != nil {
+		blas32.Use(Implementation{Threads: runtime.NumCPU()})
+		blas64.Use(Implementation{Threads: runtime.NumCPU()})
+	}
+}
 
 // gemmGonum is gemm by gonum's kernels. They skip products with an element of a
 // that is 0; where b holds NaN or infinities a plain loop is used, so that

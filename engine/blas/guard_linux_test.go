@@ -58,3 +58,19 @@ func readsNothingAround[T Float](t *testing.T) {
 		hold(t, 1, a, b, 1, before, c)
 	}
 }
+
+// TestReadsOnlyWhatIsGiven: Reads, which a benchmark calls, too.
+func TestReadsOnlyWhatIsGiven(t *testing.T) {
+	eachMachine(t, func(t *testing.T) {
+		for _, n := range []int{0, 1, 511, 512, 513, 4096} {
+			b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(fenced[float64](t, 512, true)))), 4096)[4096-n:]
+			want := n / 512 * 512
+			if machine[float32]() == nil {
+				want = 0
+			}
+			if got := Reads(b); got != want {
+				t.Errorf("of %d bytes %d were read, want %d", n, got, want)
+			}
+		}
+	})
+}

@@ -203,3 +203,7 @@ func widen256(to *byte, from *byte, scale *byte, zero *byte, k int)
 func peak512(n int)
 
 func peak256(n int)
+
+func reads512(from *byte, n int)
+
+func reads256(from *byte, n int)

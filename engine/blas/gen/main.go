@@ -37,6 +37,8 @@ func main() {
 	widen256()
 	peak512()
 	peak256()
+	reads("reads512", ZMM)
+	reads("reads256", YMM)
 	if err := tables("../tables_amd64.go"); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)

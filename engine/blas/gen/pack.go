@@ -265,6 +265,25 @@ func peak(name string, vectors int, register func() reg.VecVirtual, madd func(re
 	RET()
 }
 
+// readAtOnce is what a round of reads reads; Reads in machine_amd64.go knows it.
+const readAtOnce = 512
+
+// reads loads n times readAtOnce bytes and does nothing with them.
+func reads(name string, register func() reg.VecVirtual) {
+	TEXT(name, NOSPLIT, "func(from *byte, n int)")
+	from, n := Load(Param("from"), GP64()), Load(Param("n"), GP64())
+	x := register()
+	Label("loop")
+	for at := 0; at < readAtOnce; at += int(x.Size()) {
+		VMOVUPS(Mem{Base: from, Disp: at}, x)
+	}
+	ADDQ(U32(readAtOnce), from)
+	DECQ(n)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
 func widen512() { widen("widen512", ZMM) }
 func widen256() { widen("widen256", YMM) }
 
