@@ -8,6 +8,7 @@
 //	go run ./bench/networks -python /path/to/python   # one that has onnxruntime and onnx
 //	go run ./bench/networks -only ocr -threads 2
 //	go run ./bench/networks -load                     # sessions made of files
+//	go run ./bench/networks -only bert -batch 32 -profile cpu.prof   # of ours; the rival is a process of its own
 //	go run ./bench/networks -int8                     # networks in 8 bits, also against ourselves in FP32
 package main
 
@@ -22,6 +23,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,11 +50,36 @@ func main() {
 	only := flag.String("only", "", "measure only networks that have this in their name")
 	int8 := flag.Bool("int8", false, "measure networks that onnxruntime quantised to 8 bits, statically in two forms and dynamically, beside FP32; how far they differ is only told")
 	load := flag.Bool("load", false, "measure loads, on all cores, instead of runs; arguments are files of further networks")
+	batch := flag.Int("batch", 0, "measure only this batch, 1 or 32; 0 for both")
+	profile := flag.String("profile", "", "write a CPU profile of our runs to this file")
 	flag.Parse()
-	if err := run(context.Background(), *python, *only, *rounds, *threads, *int8, *load); err != nil {
+	if *batch != 0 {
+		batches = []int{*batch}
+	}
+	err := profiled(*profile, func() error {
+		return run(context.Background(), *python, *only, *rounds, *threads, *int8, *load)
+	})
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "networks:", err)
 		os.Exit(1)
 	}
+}
+
+// profiled runs f and writes a profile of it to the file, where one is named.
+func profiled(path string, f func() error) (err error) {
+	if path == "" {
+		return f()
+	}
+	file, err := os.Create(path) //nolint:gosec // where its user wants it
+	if err != nil {
+		return fmt.Errorf("write a profile: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return fmt.Errorf("write a profile: %w", err)
+	}
+	defer pprof.StopCPUProfile()
+	return f()
 }
 
 // networks are in the order of their size.

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"unsafe"
 
-	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/crew"
 )
 
 // Filter is a convolution's weights and biases, laid out once for many runs. It is
