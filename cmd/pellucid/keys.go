@@ -39,7 +39,7 @@ func (c *config) hashKey() func() ([]byte, error) {
 			known = key
 			return key, err
 		}
-		key, err := keys.MakeSecret(filepath.Join(c.Data, "private.key"))
+		key, err := keys.KeepSecret(filepath.Join(c.Data, "private.key"))
 		known = key
 		return key, err
 	}

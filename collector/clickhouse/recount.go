@@ -86,7 +86,7 @@ func (w *Writer) between(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if w.even {
+		if w.even || w.nothingBegun() {
 			defer func() { <-w.turn }()
 			return f()
 		}
@@ -108,7 +108,7 @@ func (w *Writer) storeBatch(ctx context.Context, b *collector.Batch) (ended bool
 		return true, nil
 	}
 	defer func() { <-w.turn }()
-	w.even = false
+	w.even, w.begun = false, true
 	if err := w.Write(ctx, b); err != nil {
 		return true, nil //nolint:nilerr // Write fails only when ctx is done
 	}
@@ -119,14 +119,19 @@ func (w *Writer) storeBatch(ctx context.Context, b *collector.Batch) (ended bool
 	return false, nil
 }
 
-// startEven notes at the start that no batch of an earlier process is under way.
+// nothingBegun reports whether no batch is under way though none was stored by this process:
+// what an earlier one had planned may be damaged, and never come. The caller holds turn.
+func (w *Writer) nothingBegun() bool {
+	return w.checked && !w.begun && w.cfg.Kept != nil && w.cfg.Kept.Planned() == ""
+}
+
+// startEven notes at the start, when what a power cut took is stored again, whether a batch of
+// an earlier process is under way.
 func (w *Writer) startEven() {
-	if w.cfg.Kept == nil || w.cfg.Kept.Planned() != "" {
-		return
-	}
 	w.turn <- struct{}{}
-	w.even = true
-	<-w.turn
+	defer func() { <-w.turn }()
+	w.checked = true
+	w.even = w.nothingBegun()
 }
 
 // recount is one run.

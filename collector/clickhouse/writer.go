@@ -98,9 +98,10 @@ type Writer struct {
 	// sync waits until every replica of a table has what was inserted; nil without replicas.
 	sync func(ctx context.Context, table string) error
 	// turn is held by whoever stores a batch or needs that none is partly stored; even,
-	// which it guards, says that none is.
-	turn chan struct{}
-	even bool
+	// which it guards, says that none is, begun that this process has stored one, or tried,
+	// checked that it has stored again what a power cut took.
+	turn                 chan struct{}
+	even, begun, checked bool
 
 	mu     sync.Mutex // guards health
 	health Health

@@ -1,6 +1,8 @@
 package keys
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,6 +23,61 @@ func MakeSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("make the key %q: it is there and is no regular file", path)
 	}
 	return makeSecret(vfs.OS{}, path)
+}
+
+// KeepSecret is MakeSecret of a key that makes values comparable for as long as they are
+// stored: beside it lies what tells it from others (path + ".id"), and a key that has gone or
+// is another is not replaced without a word.
+func KeepSecret(path string) ([]byte, error) {
+	idPath := path + ".id"
+	text, err := os.ReadFile(idPath)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read what tells the key %q from others: %w", path, err)
+	}
+	if want := strings.TrimSpace(string(text)); want != "" {
+		key, err := ReadSecret(path)
+		if err == nil && secretID(key) != want {
+			err = errors.New("it is another key")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the key %q is not the one by which values are stored: put that back (to begin anew, after which equal values have other hashes, remove %s too): %w", path, filepath.Base(idPath), err)
+		}
+		return key, nil
+	}
+	key, err := MakeSecret(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeID(idPath, secretID(key)); err != nil {
+		return nil, fmt.Errorf("keep what tells the key %q from others: %w", path, err)
+	}
+	return key, nil
+}
+
+// secretID tells a key from others and says nothing of it.
+func secretID(key []byte) string {
+	m := hmac.New(sha256.New, key)
+	m.Write([]byte("pellucid key id"))
+	return hex.EncodeToString(m.Sum(nil)[:16])
+}
+
+// writeID writes the file whole: half of one would refuse the right key.
+func writeID(path, id string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-id-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(id + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 // ReadSecret reads a key: 16 bytes or more in hexadecimal.

@@ -249,8 +249,19 @@ func TestParentKilledTakesTheChildAlong(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	// The folder opens again, with the passwords and ports it had.
-	if got := start(t, dir).Env(); got != before {
+	e := start(t, dir)
+	if got := e.Env(); got != before {
 		t.Error("the folder's connection changed")
+	}
+	// And with others where that file is damaged.
+	if err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "connection.json"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := start(t, dir).Env(); got.Password == "" || got.Password == before.Password {
+		t.Error("the folder has no connection of its own again")
 	}
 }
 

@@ -68,20 +68,24 @@ func ReadEnv(dir string) (Env, error) {
 		return e, fmt.Errorf("read the embedded engine's connection: %w", err)
 	}
 	if err := json.Unmarshal(data, &e); err != nil {
-		return e, fmt.Errorf("read %q: %w", filepath.Join(dir, connectionFile), err)
+		return e, fmt.Errorf("read %q: %w: %w", filepath.Join(dir, connectionFile), errDamaged, err)
 	}
 	if e.Password == "" || e.AdminPassword == "" || e.ConsolePassword == "" {
-		return e, fmt.Errorf("read %q: a password is missing", filepath.Join(dir, connectionFile))
+		return e, fmt.Errorf("read %q: %w: a password is missing", filepath.Join(dir, connectionFile), errDamaged)
 	}
 	return e, nil
 }
 
-// loadEnv reads the folder's connection or makes a new one, and sees to it that
-// its ports can be bound now.
+// errDamaged is of a file that is not whole.
+var errDamaged = errors.New("it is damaged")
+
+// loadEnv reads the folder's connection or makes a new one, also in place of one that is
+// damaged: the passwords are of use to nobody else, and the engine is told them at each start.
+// It sees to it that its ports can be bound now.
 func loadEnv(dir string, newPorts bool) (Env, error) {
 	e, err := ReadEnv(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errDamaged):
 		e = Env{
 			Database: "default", User: "app", ConsoleUser: "console", AdminUser: "admin",
 			Password: rand.Text(), ConsolePassword: rand.Text(), AdminPassword: rand.Text(),

@@ -448,13 +448,14 @@ func TestTamperedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := r.Take(t.Context(), event(response, "a", "m", `{"predictions":[1]}`)); err == nil || len(r.rec.rows) != 0 {
-		t.Errorf("%v, %d rows", err, len(r.rec.rows))
+	r.must(t, event(response, "a", "m", `{"predictions":[1]}`), Waiting)
+	if len(r.rec.rows) != 0 {
+		t.Errorf("%d rows", len(r.rec.rows))
 	}
 	r.clock.forward(time.Hour)
 	r.sweep(t.Context())
-	if r.files(t) != 1 {
-		t.Error("the file is gone")
+	if left := must(filepath.Glob(filepath.Join(r.dir, "*.damaged"))); len(left) != 1 || len(r.rec.rows) != 0 {
+		t.Errorf("%v are left, %d rows", left, len(r.rec.rows)) // of a model that is not known
 	}
 }
 
@@ -706,4 +707,34 @@ func TestAHalfWhoseRulesAreNotKnown(t *testing.T) {
 	}
 	closed = nil
 	r.must(t, second, Recorded)
+}
+
+// TestADamagedHalfIsSetAside: it neither answers for the one that is sent again nor stands in
+// the way of its other half.
+func TestADamagedHalfIsSetAside(t *testing.T) {
+	for _, again := range []half{request, response} {
+		r := openRig(t, nil)
+		first, second := event(request, "a", "m", `{"instances":[1]}`), event(response, "a", "m", `{"predictions":[1]}`)
+		r.must(t, first, Waiting)
+		names, err := filepath.Glob(filepath.Join(r.cfg.Dir, "*"+suffix))
+		if err != nil || len(names) != 1 {
+			t.Fatal(names, err)
+		}
+		if err := os.Truncate(names[0], 0); err != nil {
+			t.Fatal(err)
+		}
+		if again == response {
+			r.must(t, second, Waiting)
+			r.must(t, first, Recorded)
+		} else {
+			r.must(t, first, Waiting)
+			r.must(t, second, Recorded)
+		}
+		if left, err := filepath.Glob(filepath.Join(r.cfg.Dir, "*.damaged")); err != nil || len(left) != 1 {
+			t.Error(left, err)
+		}
+		if n, bytes := r.Waiting(); n != 0 || bytes != 0 || len(r.rec.rows) != 1 {
+			t.Errorf("%d wait, %d bytes, %d rows", n, bytes, len(r.rec.rows))
+		}
+	}
 }

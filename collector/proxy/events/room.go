@@ -380,6 +380,11 @@ func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
 	if r.done[p.key] {
 		return Outcome{Status: Duplicate}, nil
 	}
+	for _, p := range []place{p, p.other()} {
+		if err := r.setAside(p); err != nil {
+			return Outcome{}, err
+		}
+	}
 	if _, ok := r.waiting[p.other()]; ok {
 		return r.join(ctx, p, k)
 	}
@@ -498,6 +503,30 @@ func (r *Room) rows(req, res *kept) ([]*collector.Imported, error) {
 	return rows, nil
 }
 
+// setAside takes a half out of the room whose file is not what was written: the one that
+// comes is not answered by it. The file stays, under another name.
+func (r *Room) setAside(p place) error {
+	e, ok := r.waiting[p]
+	if !ok || e.held {
+		return nil
+	}
+	_, err := r.load(p)
+	if !errors.Is(err, errDamaged) {
+		return nil // another error is told by whoever needs it
+	}
+	path := r.path(p)
+	if err := r.disk.Rename(path, path+".damaged"); err != nil {
+		return fmt.Errorf("set a damaged event aside: %w: %w", collector.ErrFull, err)
+	}
+	r.bytes -= e.size
+	delete(r.waiting, p)
+	r.cfg.Logger.Error("half of a prediction that waited is damaged: it is set aside, and is lost unless it is sent again", "file", filepath.Base(path)+".damaged", "error", err)
+	return nil
+}
+
+// errDamaged is of a file that is not what was written.
+var errDamaged = errors.New("the file is damaged")
+
 // keep puts a half into a file, whole or not at all. beyond is by how much, as a part of
 // them, the bounds may be passed: one in beyond.
 func (r *Room) keep(p place, k *kept, beyond int) error {
@@ -549,11 +578,11 @@ func (r *Room) load(p place) (*kept, error) {
 	}
 	plain, err := s.open(data, []byte(p.key+string(p.half)))
 	if err != nil {
-		return nil, fmt.Errorf("read an event: %w", err)
+		return nil, fmt.Errorf("read an event: %w: %w", errDamaged, err)
 	}
 	k := &kept{}
 	if err := json.Unmarshal(plain, k); err != nil {
-		return nil, fmt.Errorf("read an event: %w", err)
+		return nil, fmt.Errorf("read an event: %w: %w", errDamaged, err)
 	}
 	return k, nil
 }
