@@ -271,47 +271,61 @@ func TestRandomFailures(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for round := range uint64(300) {
-		rng := rand.New(rand.NewPCG(seed, round))
-		level := []Level{LevelProcess, LevelMachine}[rng.IntN(2)]
-		w := newWorld(t)
-		disk := newDisk(seed + round)
-		for range 4 {
-			var mu sync.Mutex
-			disk.Fail = func(op, name string) error {
-				mu.Lock()
-				defer mu.Unlock()
-				if name == "LOCK" || rng.IntN(12) != 0 {
-					return nil
-				}
-				if strings.HasSuffix(name, segmentSuffix) && op != "remove" {
-					return []error{syscall.EIO, syscall.ENOSPC}[rng.IntN(2)]
-				}
+		randomFailures(t, seed, round)
+	}
+}
+
+// TestSyncThatFailedInAnEarlierLife: a sync and the cut after it failed, the next process finds
+// the record in the page cache, and the power is cut in its life. The goroutines' turns decide
+// whether it comes so, hence the repeats.
+func TestSyncThatFailedInAnEarlierLife(t *testing.T) {
+	for range 20 {
+		randomFailures(t, 1795745118402799571, 224)
+	}
+}
+
+func randomFailures(t *testing.T, seed, round uint64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, round))
+	level := []Level{LevelProcess, LevelMachine}[rng.IntN(2)]
+	w := newWorld(t)
+	disk := newDisk(seed + round)
+	for range 4 {
+		var mu sync.Mutex
+		disk.Fail = func(op, name string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if name == "LOCK" || rng.IntN(12) != 0 {
 				return nil
 			}
-			disk.CrashAt = 1 + rng.IntN(300)
-			s, err := open(smallConfig(level), disk)
-			if err == nil {
-				_ = w.workload(s, rand.New(rand.NewPCG(seed, round)), 30)
-				_ = s.Close()
+			if strings.HasSuffix(name, segmentSuffix) && op != "remove" {
+				return []error{syscall.EIO, syscall.ENOSPC}[rng.IntN(2)]
 			}
-			if len(touched(disk)) > 0 {
-				t.Fatalf("round %d: written or synced again after a failed sync: %v", round, touched(disk))
-			}
-			disk = disk.After(level == LevelMachine && rng.IntN(2) == 0)
+			return nil
 		}
-		if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
-			t.Fatalf("round %d: verify takes failures for damage: %q (%v)", round, r.Problems(), err)
-		}
+		disk.CrashAt = 1 + rng.IntN(300)
 		s, err := open(smallConfig(level), disk)
-		if err != nil {
-			t.Fatalf("round %d: %v", round, err)
+		if err == nil {
+			_ = w.workload(s, rand.New(rand.NewPCG(seed, round)), 30)
+			_ = s.Close()
 		}
-		if err := w.drain(s); err != nil {
-			t.Fatalf("round %d: %v", round, err)
+		if len(touched(disk)) > 0 {
+			t.Fatalf("round %d: written or synced again after a failed sync: %v", round, touched(disk))
 		}
-		w.check()
-		_ = s.Close()
+		disk = disk.After(level == LevelMachine && rng.IntN(2) == 0)
 	}
+	if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
+		t.Fatalf("round %d: verify takes failures for damage: %q (%v)", round, r.Problems(), err)
+	}
+	s, err := open(smallConfig(level), disk)
+	if err != nil {
+		t.Fatalf("round %d: %v", round, err)
+	}
+	if err := w.drain(s); err != nil {
+		t.Fatalf("round %d: %v", round, err)
+	}
+	w.check()
+	_ = s.Close()
 }
 
 func TestSyncFailureSealsTheSegment(t *testing.T) {

@@ -339,7 +339,11 @@ func (s *Spool) cutTail(seg *segment, f vfs.File, b []byte) error {
 	if s.cfg.Level != LevelMachine {
 		return nil
 	}
-	// What was recovered may so far be in the page cache only.
+	// What was recovered may so far be in the page cache only, and, where a sync of an earlier
+	// process failed, count as written there: it is written again.
+	if _, err := f.WriteAt(b[:min(seg.end, int64(len(b)))], 0); err != nil {
+		return err
+	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
