@@ -2,6 +2,8 @@ package tree
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -31,6 +33,10 @@ func (c *Cut) Check(e *Ensemble) error {
 		for n, v := range leaves {
 			if n < 0 || int(n) >= len(t.Nodes) || t.Nodes[n].IsLeaf() || len(v) != width {
 				return fmt.Errorf("cut tree %d at node %d to %d values: no inner node of it, or of another width", i, n, len(v))
+			}
+			// Means of hostile covers and leaves may be none; formats hold them in float32.
+			if slices.ContainsFunc(v, func(x float64) bool { return math.IsNaN(x) || math.IsInf(float64(float32(x)), 0) }) {
+				return fmt.Errorf("cut tree %d at node %d to %v: a leaf must be a finite number", i, n, v)
 			}
 		}
 	}
