@@ -209,7 +209,7 @@ func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bo
 	if !less || forced {
 		return false
 	}
-	still := rulesOf(s, func() string { return rulesBeside(filepath.Join(r.cfg.Dir, s.name)) }) == s.rules // it may be in the making
+	still := rulesOf(s, func() string { return r.besideNow(s.name) }) == s.rules // it may be in the making
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)
@@ -322,9 +322,9 @@ func (r *Repository) glance() {
 	r.follow(look, "", false)
 }
 
-// closeUnread closes a live version that may hide more than it does. What an earlier look
-// has read of it is not put in place any more.
-func (r *Repository) closeUnread(s source) {
+// mayHideMore reports whether s, whose rules are not those in force for the live version, may
+// hide more than that does.
+func (r *Repository) mayHideMore(s source) bool {
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
 	var live *collector.ModelVersion
@@ -333,15 +333,21 @@ func (r *Repository) closeUnread(s source) {
 	}
 	r.mu.RUnlock()
 	if live == nil {
-		return
+		return false
 	}
 	cfg, err := s.parse()
-	if !r.untaken(s, cfg, live, unknownRules(err)) {
+	return r.untaken(s, cfg, live, unknownRules(err))
+}
+
+// closeUnread closes a live version that may hide more than it does. What an earlier look
+// has read of it is not put in place any more.
+func (r *Repository) closeUnread(s source) {
+	if !r.mayHideMore(s) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if have = r.slotOf(s.name, s.version); have != nil && have.live != nil && have.source.look < s.look {
+	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil && have.source.look < s.look {
 		have.source.look = s.look
 		if have.closed == "" {
 			have.closed = beingRead
@@ -355,17 +361,7 @@ func (r *Repository) closeUnread(s source) {
 func (r *Repository) closeLate(todo []source) func() {
 	var late []source
 	for _, s := range todo {
-		r.mu.RLock()
-		have := r.slotOf(s.name, s.version)
-		var live *collector.ModelVersion
-		if have != nil && have.live != nil && have.source.rules != s.rules {
-			live = have.live.version
-		}
-		r.mu.RUnlock()
-		if live == nil {
-			continue
-		}
-		if cfg, err := s.parse(); r.untaken(s, cfg, live, unknownRules(err)) {
+		if r.mayHideMore(s) {
 			late = append(late, s)
 		}
 	}
