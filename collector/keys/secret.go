@@ -48,7 +48,7 @@ func KeepSecret(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeID(idPath, secretID(key)); err != nil {
+	if err := vfs.Replace(idPath, []byte(secretID(key)+"\n")); err != nil {
 		return nil, fmt.Errorf("keep what tells the key %q from others: %w", path, err)
 	}
 	return key, nil
@@ -59,25 +59,6 @@ func secretID(key []byte) string {
 	m := hmac.New(sha256.New, key)
 	m.Write([]byte("pellucid key id"))
 	return hex.EncodeToString(m.Sum(nil)[:16])
-}
-
-// writeID writes the file whole: half of one would refuse the right key.
-func writeID(path, id string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-id-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(id + "\n")
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }
 
 // ReadSecret reads a key: 16 bytes or more in hexadecimal.

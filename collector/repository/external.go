@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -227,7 +228,7 @@ func (r *Repository) keepExternal(kept keptExternal, digest string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
-	if err := writeWhole(filepath.Join(dir, externalFile), data); err != nil {
+	if err := vfs.Replace(filepath.Join(dir, externalFile), data); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // inForceFile is where the store keeps what each version's model.yaml, or what it took over,
@@ -91,7 +92,7 @@ func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig
 	if err != nil {
 		return fmt.Errorf("keep what is private: %w", err)
 	}
-	if err := writeWhole(filepath.Join(r.cfg.Store, inForceFile), data); err != nil {
+	if err := vfs.Replace(filepath.Join(r.cfg.Store, inForceFile), data); err != nil {
 		return fmt.Errorf("keep what is private: %w", err)
 	}
 	r.mu.Lock()

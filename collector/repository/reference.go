@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
 )
@@ -118,24 +119,7 @@ func writeKept(dir string, kept keptReference) error {
 	if err != nil {
 		return fmt.Errorf("keep the reference: %w", err)
 	}
-	return writeWhole(filepath.Join(dir, referenceFile), data)
-}
-
-// writeWhole replaces a file in one step, so that a crash leaves the old or the
-// new one.
-func writeWhole(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.Write(data); err != nil {
-		return errors.Join(err, tmp.Close())
-	}
-	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return vfs.Replace(filepath.Join(dir, referenceFile), data)
 }
 
 // referenceRows is how many rows one run over a reference takes: an upstream

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // keptVersion is what the store remembers of a version beside its files.
@@ -48,7 +49,7 @@ func (r *Repository) keep(s source, h *held) error {
 	for _, line := range h.manifest {
 		rel := fileOf(line)
 		if text := slices.Concat(h.inherited, s.text); rel == configFile && len(text) > 0 { // it has one of them
-			if err := writeWhole(filepath.Join(tmp, rel), text); err != nil {
+			if err := vfs.Replace(filepath.Join(tmp, rel), text); err != nil {
 				return fmt.Errorf("keep version: %w", err)
 			}
 			continue
@@ -65,7 +66,7 @@ func (r *Repository) keep(s source, h *held) error {
 	if err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
-	if err := writeWhole(filepath.Join(tmp, versionFile), data); err != nil {
+	if err := vfs.Replace(filepath.Join(tmp, versionFile), data); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
 	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
