@@ -222,10 +222,14 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			runs := 0
-			for k := 1; crashOnce(t, c.level, c.power, k, 1+k%7, seed); k++ {
-				for recoverAt := range 20 {
-					crashOnce(t, c.level, c.power, k, recoverAt, seed+uint64(recoverAt))
-					runs++
+			// How much a workload does goes by its seed: one, and on until enough was tried.
+			for round := uint64(0); round == 0 || (round < 8 && runs < 1000); round++ {
+				seed := seed + 1000*round
+				for k := 1; crashOnce(t, c.level, c.power, k, 1+k%7, seed); k++ {
+					for recoverAt := range 20 {
+						crashOnce(t, c.level, c.power, k, recoverAt, seed+uint64(recoverAt))
+						runs++
+					}
 				}
 			}
 			if runs < 1000 {

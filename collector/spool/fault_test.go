@@ -127,7 +127,8 @@ func TestErrorAtEveryOperation(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s/power=%t/forGood=%t", c.level, c.power, c.forGood), func(t *testing.T) {
 			runs, starts := 0, 0
-			for round := range uint64(3) {
+			// How much a round does goes by its seed: three rounds, and on until enough was tried.
+			for round := uint64(0); round < 3 || (round < 12 && (runs < 200 || starts < 20)); round++ {
 				for k := 1; ; k++ {
 					came, refused := failOnce(t, c.level, c.power, c.forGood, k, seed+round)
 					if !came {

@@ -115,7 +115,8 @@ func TestStoreThatLosesTheLastBatches(t *testing.T) {
 		runs, sent = runs+1, sent+w.sentAgain
 		return true
 	}
-	for round := range uint64(4) {
+	// How much a round does goes by its seed: four rounds, and on until enough was tried.
+	for round := uint64(0); round < 4 || (round < 16 && (runs < 500 || sent < 500)); round++ {
 		for k := 1; once(k, round); k++ {
 		}
 	}
@@ -302,7 +303,7 @@ func TestWhatIsErasedIsNeverSentAgain(t *testing.T) {
 		return crashed
 	}
 	for _, early := range []bool{false, true} {
-		for round := 0; round < 3; round++ {
+		for round := 0; round < 3 || (round < 12 && (runs < 300 || erasures < 50)); round++ {
 			for k := 1; once(k, early); k++ {
 			}
 			seed++
