@@ -22,7 +22,7 @@ func (m *FS) After(power bool) *FS {
 			c := i.clone()
 			if power {
 				c.data = m.survived(i)
-				c.synced, c.lost = bytes.Clone(c.data), nil
+				c.synced, c.lost, c.from, c.to = bytes.Clone(c.data), nil, 0, 0
 			}
 			c.failed = false // nobody knows any more
 			copies[i] = c

@@ -3,6 +3,7 @@ package vfstest
 import (
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 )
 
@@ -55,6 +56,7 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	} else if m.Capacity > 0 && grow > 0 && m.used()+grow > m.Capacity {
 		err, n = syscall.ENOSPC, m.rng.IntN(len(p))
 	}
+	i.wrote(min(int(off), len(i.data)), int(off)+n)
 	if need := int(off) + n; need > len(i.data) {
 		i.data = append(i.data, make([]byte, need-len(i.data))...)
 	}
@@ -97,6 +99,13 @@ func (f *file) Sync() error {
 	if m.down {
 		return err
 	}
+	if err == nil && len(i.lost) == 0 && !i.failed {
+		i.synced = grown(i.synced, len(i.data))
+		copy(i.synced[min(i.from, len(i.data)):], i.data[min(i.from, len(i.data)):min(i.to, len(i.data))])
+		i.from, i.to = 0, 0
+		return nil
+	}
+	i.wrote(0, len(i.data)) // it is looked at byte by byte from now on
 	lost, synced := make([]bool, len(i.data)), make([]byte, len(i.data))
 	copy(lost, i.lost)
 	copy(synced, i.synced)
@@ -113,6 +122,12 @@ func (f *file) Sync() error {
 		i.synced = synced
 	}
 	return err
+}
+
+// grown is b with n bytes, in its own memory where there is room.
+func grown(b []byte, n int) []byte {
+	b = b[:min(len(b), n)]
+	return slices.Grow(b, n-len(b))[:n]
 }
 
 // Reserve implements vfs.File.

@@ -27,10 +27,21 @@ type inode struct {
 	// until they are written again. failed says that there was such a sync.
 	lost   []bool
 	failed bool
+	// Outside from and to, and with nothing lost, data is as synced has it.
+	from, to int
 }
 
 func (i *inode) clone() *inode {
-	return &inode{bytes.Clone(i.data), bytes.Clone(i.synced), slices.Clone(i.lost), i.failed}
+	return &inode{bytes.Clone(i.data), bytes.Clone(i.synced), slices.Clone(i.lost), i.failed, i.from, i.to}
+}
+
+// wrote notes that bytes may differ from those that were synced.
+func (i *inode) wrote(from, to int) {
+	if i.from >= i.to {
+		i.from, i.to = from, to
+		return
+	}
+	i.from, i.to = min(i.from, from), max(i.to, to)
 }
 
 // FS is a file system that counts operations and goes down in the one it is told to.
