@@ -7,6 +7,7 @@
 //	go run ./bench/networks                           # makes a virtual environment, once
 //	go run ./bench/networks -python /path/to/python   # one that has onnxruntime and onnx
 //	go run ./bench/networks -only ocr -threads 2
+//	go run ./bench/networks a.onnx b.onnx             # other files; inputs from a.npz beside a.onnx, or random
 //	go run ./bench/networks -load                     # sessions made of files
 //	go run ./bench/networks -only bert -batch 32 -profile cpu.prof   # of ours; the rival is a process of its own
 //	go run ./bench/networks -int8                     # networks in 8 bits, also against ourselves in FP32
@@ -49,12 +50,19 @@ func main() {
 	threads := flag.Int("threads", 1, "threads of either")
 	only := flag.String("only", "", "measure only networks that have this in their name")
 	int8 := flag.Bool("int8", false, "measure networks that onnxruntime quantised to 8 bits, statically in two forms and dynamically, beside FP32; how far they differ is only told")
-	load := flag.Bool("load", false, "measure loads, on all cores, instead of runs; arguments are files of further networks")
+	load := flag.Bool("load", false, "measure loads, on all cores, instead of runs")
 	batch := flag.Int("batch", 0, "measure only this batch, 1 or 32; 0 for both")
 	profile := flag.String("profile", "", "write a CPU profile of our runs to this file")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "networks [flags] [files of other networks, which are measured alone (with -load: too)]")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
-	if *batch != 0 {
+	switch {
+	case *batch != 0:
 		batches = []int{*batch}
+	case flag.NArg() > 0: // many files have no other
+		batches = batches[:1]
 	}
 	err := profiled(*profile, func() error {
 		return run(context.Background(), *python, *only, *rounds, *threads, *int8, *load)
@@ -100,7 +108,9 @@ func run(ctx context.Context, python, only string, rounds, threads int, int8, lo
 		return err
 	}
 	names := networks
-	if int8 {
+	if files := flag.Args(); len(files) > 0 && !load {
+		names = files
+	} else if int8 {
 		if err := env.Run(ctx, "quantise", dir); err != nil {
 			return err
 		}
@@ -130,7 +140,11 @@ func run(ctx context.Context, python, only string, rounds, threads int, int8, lo
 		if !strings.Contains(name, only) {
 			continue
 		}
-		model, err := modelfile.Open(filepath.Join(dir, name+".onnx"))
+		path := name
+		if !strings.HasSuffix(path, ".onnx") {
+			path = filepath.Join(dir, name+".onnx")
+		}
+		model, err := modelfile.Open(path)
 		if err != nil {
 			fmt.Printf("%-17s not read: %v\n", name, err)
 			wrong = append(wrong, name)
@@ -138,7 +152,9 @@ func run(ctx context.Context, python, only string, rounds, threads int, int8, lo
 		}
 		session, err := model.NewSession(engine.SessionOptions{Threads: threads, MaxBytes: 8 << 30})
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			fmt.Printf("%-17s no session: %v\n", name, err)
+			wrong = append(wrong, name)
+			continue
 		}
 		for _, batch := range batches {
 			ratio, off, err := measure(ctx, session, r, name, batch, threads, rounds)
@@ -205,7 +221,7 @@ func measure(ctx context.Context, session engine.Session, r *rival.Process, name
 		ours, theirs, ratios = append(ours, mine), append(theirs, least), append(ratios, mine/least)
 	}
 	ratio = median(ratios)
-	fmt.Printf("%-17s %6d %12.3f %12.3f %7.2f %11.1e\n", name, batch, 1e3*median(ours), 1e3*median(theirs), ratio, off)
+	fmt.Printf("%-17s %6d %12.3f %12.3f %7.2f %11.1e\n", strings.TrimSuffix(filepath.Base(name), ".onnx"), batch, 1e3*median(ours), 1e3*median(theirs), ratio, off)
 	return ratio, off, rival.Note{
 		Against: "onnxruntime " + strings.TrimPrefix(r.Ready, "ready "), Work: fmt.Sprintf("%s, batch %d", name, batch),
 		Ours: median(ours), Rival: median(theirs), Ratio: ratio, Threads: threads,
@@ -224,19 +240,43 @@ func difference(got, want engine.Values) (float64, error) {
 		if g == nil || !slices.Equal(g.Shape(), w.Tensor.Shape()) {
 			return 0, fmt.Errorf("output %d, %s, is not of shape %v", i, w.Name, w.Tensor.Shape())
 		}
-		a, b := engine.Data[float32](g), engine.Data[float32](w.Tensor)
-		scale, off := 0.0, 0.0
-		for k := range b {
-			scale, off = max(scale, math.Abs(float64(b[k]))), max(off, math.Abs(float64(a[k])-float64(b[k])))
-			if math.IsNaN(float64(a[k])) != math.IsNaN(float64(b[k])) {
-				off = math.Inf(1)
-			}
+		if g.DType() != w.Tensor.DType() {
+			return 0, fmt.Errorf("output %d, %s, is %v, the rival's %v", i, w.Name, g.DType(), w.Tensor.DType())
 		}
-		if off > 0 {
-			worst = max(worst, off/scale)
+		switch w.Tensor.DType() {
+		case engine.Float32:
+			worst = max(worst, apart(engine.Data[float32](g), engine.Data[float32](w.Tensor)))
+		case engine.Int64:
+			worst = max(worst, apart(engine.Data[int64](g), engine.Data[int64](w.Tensor)))
+		case engine.Int32:
+			worst = max(worst, apart(engine.Data[int32](g), engine.Data[int32](w.Tensor)))
 		}
 	}
 	return worst, nil
+}
+
+// apart is the largest difference of an element, relative to the largest value.
+func apart[T float32 | int32 | int64](a, b []T) float64 {
+	scale, off := 0.0, 0.0
+	for k := range b {
+		x, y := float64(a[k]), float64(b[k])
+		switch {
+		case math.IsNaN(x) != math.IsNaN(y):
+			return math.Inf(1)
+		case x == y || math.IsNaN(y): // infinities among them
+			continue
+		}
+		off = max(off, math.Abs(x-y))
+	}
+	for _, y := range b {
+		if !math.IsInf(float64(y), 0) {
+			scale = max(scale, math.Abs(float64(y)))
+		}
+	}
+	if off == 0 {
+		return 0
+	}
+	return off / scale
 }
 
 // readTensors reads what the rival has written.

@@ -6,7 +6,8 @@ onnxruntime==1.32.0 onnx==1.23.2 numpy (see main.go); the networks come out of t
     rival.py quantise DIR  writes DIR/<network>_static.onnx, _operator.onnx and _dynamic.onnx, in 8 bits by onnxruntime's quantiser, of QUANTISED
     rival.py serve DIR     answers lines "run NETWORK BATCH THREADS REPEATS" with the seconds of a run, the least of the repeats,
                            "load PATH THREADS REPEATS" with those of making a session of a file,
-                           and "want NETWORK BATCH" with the path of a file of its outputs
+                           and "want NETWORK BATCH" with the path of a file of its outputs.
+                           A NETWORK that ends with .onnx is any file: its inputs are those of the .npz beside it, or drawn.
 """
 
 import os
@@ -119,6 +120,19 @@ def dense(path):
     net.save(path, [("input", TensorProto.FLOAT, ["n", 256])], ("probabilities", TensorProto.FLOAT, ["n", 10]))
 
 
+def drawn(session, path, batch):
+    """Inputs of any network: those kept beside it, or random ones. An open dimension is the batch where it is the first, 64 elsewhere."""
+    kept = path.removesuffix(".onnx") + ".npz"
+    if os.path.exists(kept):
+        return dict(np.load(kept))
+    rng, feed = np.random.default_rng(batch), {}
+    for i in session.get_inputs():
+        shape = [d if isinstance(d, int) else (batch if k == 0 else 64) for k, d in enumerate(i.shape)]
+        kind = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}[i.type]
+        feed[i.name] = rng.normal(size=shape).astype(kind) if kind is np.float32 else rng.integers(0, 100, shape).astype(kind)
+    return feed
+
+
 def inputs(network, batch):
     rng = np.random.default_rng(batch)
     image = lambda h, w, low=0: rng.uniform(low, 1, (batch, 3, h, w)).astype(np.float32)
@@ -209,7 +223,7 @@ def settle():
 
 
 def serve(folder):
-    sessions = {}
+    sessions, feeds = {}, {}
 
     def load(path, threads):
         options = onnxruntime.SessionOptions()
@@ -218,34 +232,47 @@ def serve(folder):
 
     def session(network, threads):
         if (network, threads) not in sessions:
-            sessions[network, threads] = load(os.path.join(folder, network + ".onnx"), threads)
+            path = network if network.endswith(".onnx") else os.path.join(folder, network + ".onnx")
+            sessions[network, threads] = load(path, threads)
         return sessions[network, threads]
 
-    print("ready", onnxruntime.__version__, flush=True)
-    for line in sys.stdin:
-        word, network, batch, *rest = line.split()
+    def feed_of(network, batch):
+        if not network.endswith(".onnx"):
+            return inputs(network, batch)
+        if (network, batch) not in feeds:
+            feeds[network, batch] = drawn(session(network, 1), network, batch)
+        return feeds[network, batch]
+
+    def answer(word, network, batch, *rest):
         if word == "load":
             least = float("inf")
             for _ in range(int(rest[0])):
                 start = time.perf_counter()
                 load(network, int(batch))
                 least = min(least, time.perf_counter() - start)
-            print(least, flush=True)
-            continue
-        feed = inputs(network, int(batch))
+            return least
+        for other in [s for s in sessions if s[0] != network]:
+            del sessions[other]  # many files need not all be in memory
+        feed = feed_of(network, int(batch))
         if word == "want":
             s = session(network, 1)
-            base = os.path.join(folder, f"{network}-{batch}")
+            base = os.path.join(folder, os.path.basename(network) + f"-{batch}")
             write(base + ".in", feed)
-            print(write(base + ".out", dict(zip([o.name for o in s.get_outputs()], s.run(None, feed)))), flush=True)
-            continue
+            return write(base + ".out", dict(zip([o.name for o in s.get_outputs()], s.run(None, feed))))
         s, least = session(network, int(rest[0])), float("inf")
         for _ in range(int(rest[1])):
             start = time.perf_counter()
             s.run(None, feed)
             least = min(least, time.perf_counter() - start)
         settle()
-        print(least, flush=True)
+        return least
+
+    print("ready", onnxruntime.__version__, flush=True)
+    for line in sys.stdin:
+        try:
+            print(answer(*line.split()), flush=True)
+        except Exception as e:  # of any file: the next one may be well
+            print("error", " ".join(str(e).split())[:300], flush=True)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,9 @@ func (p *Process) Ask(words ...any) (string, error) {
 	if !p.out.Scan() {
 		return "", errors.New("the rival has ended")
 	}
+	if failed, ok := strings.CutPrefix(p.out.Text(), "error "); ok {
+		return "", fmt.Errorf("the rival: %s", failed)
+	}
 	return p.out.Text(), nil
 }
 
