@@ -69,6 +69,10 @@ const (
 	ImportRefused   = "refused"
 )
 
+// ImportedFormat is the format of a model that is known by imported rows alone: its features
+// are in the order of their names, not of its columns.
+const ImportedFormat = "imported"
+
 // GenerativeFormat is the format of a model whose predictions are told by OpenTelemetry's
 // attributes for generative AI.
 const GenerativeFormat = "gen_ai"

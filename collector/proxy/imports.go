@@ -371,7 +371,7 @@ func (s *Server) importedVersion(row *collector.Imported, all []*collector.Impor
 
 // describe says what a model takes and gives by the values of its first rows.
 func describe(row *collector.Imported, all []*collector.Imported) (*engine.Info, error) {
-	info := &engine.Info{Format: "imported", Task: engine.TaskOther, Missing: true}
+	info := &engine.Info{Format: collector.ImportedFormat, Task: engine.TaskOther, Missing: true}
 	var err error
 	of := func(part func(*collector.Imported) map[string]json.RawMessage) []map[string]json.RawMessage {
 		var list []map[string]json.RawMessage

@@ -215,7 +215,7 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 			return nil, err
 		}
 	}
-	r.addRemote(&held{version: v, elsewhere: true, follows: kept.Follows})
+	r.addRemote(&held{version: v, elsewhere: true, follows: kept.Follows, said: kept.Config})
 	return v, nil
 }
 
@@ -422,7 +422,7 @@ func (r *Repository) redeclare(s source, cfg collector.ModelConfig, forced bool)
 	if err := r.keepExternal(kept, v.Digest); err != nil {
 		return false, err
 	}
-	r.addRemote(&held{version: v, elsewhere: true})
+	r.addRemote(&held{version: v, elsewhere: true, said: kept.Config})
 	r.cfg.Log.Info("a model.yaml is in force", "model", s.name, "version", s.version, "private", privateFields(v))
 	return false, nil
 }

@@ -20,13 +20,14 @@ import (
 func (r *Repository) follow(look uint64, only string, forced bool) {
 	r.external.Lock()
 	defer r.external.Unlock()
-	beside := map[string]string{}
+	beside, orders := map[string]string{}, map[string]string{}
 	for _, f := range r.followers(only) {
-		if _, ok := beside[f.source.name]; !ok {
-			beside[f.source.name] = r.besideNow(f.source.name)
+		name := f.source.name
+		if _, ok := beside[name]; !ok {
+			beside[name], orders[name] = r.besideNow(name), r.orders(name)
 		}
-		s := source{name: f.source.name, version: f.source.version, bare: true, rules: noRules + "\n" + beside[f.source.name], look: look}
-		if !forced && f.settled && f.source.rules == s.rules || r.saysItself(s) {
+		s := source{name: name, version: f.source.version, bare: true, rules: noRules + "\n" + beside[name], orders: orders[name], look: look}
+		if !forced && f.settled && f.source.rules == s.rules && f.source.orders == s.orders || r.saysItself(s) {
 			continue
 		}
 		if err := r.followOne(s, f.digest, forced); err != nil {
@@ -106,7 +107,7 @@ func (r *Repository) followOne(s source, digest string, forced bool) error {
 	if err := r.keepExternal(kept, v.Digest); err != nil {
 		return err
 	}
-	r.addRemote(&held{version: v, elsewhere: true, follows: true})
+	r.addRemote(&held{version: v, elsewhere: true, follows: true, said: kept.Config})
 	r.settle(s)
 	r.cfg.Log.Info("what is private in a model's other versions is in force", "model", s.name, "version", s.version, "private", privateFields(v))
 	return nil
@@ -122,10 +123,14 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 		return cfg, err
 	}
 	if len(sources) == 0 {
-		if remote, ok := r.cfg.Remote[name]; ok {
-			takePrivate(&cfg, remote, kept.Info)
+		remote, ok := r.cfg.Remote[name]
+		if !ok {
+			return cfg, nil
 		}
-		return cfg, nil
+		h := newHanding(kept.Info)
+		h.cfg = cfg
+		h.take(r.inOrder(name, "", remote))
+		return h.done(), nil
 	}
 	own := r.ownSaid(name, version)
 	if !kept.Follows {
@@ -154,24 +159,25 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 // of its model, on disk or as they were last, and from that of an upstream of that name. What
 // its own model.yaml said last counts beside them, the stricter of each feature.
 func (r *Repository) handedOn(name, version string, sources []source, own collector.ModelConfig, info *engine.Info) (collector.ModelConfig, error) {
-	out, err := r.privateIn(sources, info)
-	if err != nil {
-		return out, err
+	h := newHanding(info)
+	if err := r.takeFrom(h, sources); err != nil {
+		return h.cfg, err
 	}
 	if cfg, ok := r.cfg.Remote[name]; ok {
-		takePrivate(&out, cfg, info)
+		h.take(r.inOrder(name, "", cfg))
 	}
 	for _, cfg := range r.lastSaid(name, version, sources) {
-		takePrivate(&out, cfg, info)
+		h.take(cfg)
 	}
-	for i := range out.Features {
-		f := &out.Features[i]
+	for i := range h.cfg.Features {
+		f := &h.cfg.Features[i]
 		if p := policyIn(own, f.Name); p != collector.PrivacyNone {
 			f.Private = collector.Stricter(p, f.Private)
 		}
 	}
-	takePrivate(&out, own, info)
-	return out, nil
+	h.take(own)
+	r.byRules(h, name, version)
+	return h.done(), nil
 }
 
 // keptOf reads what the store knows of an imported version.

@@ -131,7 +131,7 @@ func (r *Repository) lastSaid(name, but string, sources []source) []collector.Mo
 			case !s.live.elsewhere:
 				here[s.source.version] = s.source.file != "" && exists(filepath.Join(s.source.dir, s.source.file))
 			case counts(s.source.version, s.live.follows):
-				out = append(out, s.live.version.Config)
+				out = append(out, s.live.said)
 			}
 		}
 	}

@@ -78,14 +78,13 @@ func (r *Repository) takeOver(s source, info *engine.Info) (collector.ModelConfi
 	return cfg, nil
 }
 
-// privateIn is what the configurations of other versions say is private of the features
-// of one that has none; the first one that speaks of a feature counts.
-func (r *Repository) privateIn(sources []source, info *engine.Info) (collector.ModelConfig, error) {
-	out := collector.ModelConfig{}
+// takeFrom adds to h what the configurations of other versions say; the first one that speaks
+// of a feature counts.
+func (r *Repository) takeFrom(h *handing, sources []source) error {
 	for _, s := range sources {
 		cfg, err := r.readConfig(&s)
 		if err != nil {
-			return out, fmt.Errorf("version %q: %w", s.version, err)
+			return fmt.Errorf("version %q: %w", s.version, err)
 		}
 		r.mu.RLock()
 		if have := r.slotOf(s.name, s.version); have != nil && have.untold != "" && have.source.rules == digestOfText(s.text, nil) {
@@ -93,40 +92,11 @@ func (r *Repository) privateIn(sources []source, info *engine.Info) (collector.M
 		}
 		r.mu.RUnlock()
 		if err != nil {
-			return out, err
+			return err
 		}
-		takePrivate(&out, cfg, info)
+		h.take(r.inOrder(s.name, s.version, cfg))
 	}
-	return out, nil
-}
-
-// takePrivate adds to out what cfg says is private of the features of info that out does
-// not speak of.
-func takePrivate(out *collector.ModelConfig, cfg collector.ModelConfig, info *engine.Info) {
-	info = collector.AllContent(info) // which becomes a feature by this
-	for _, f := range cfg.Features {
-		name, ok := featureHere(f.Name, cfg, info)
-		known := slices.ContainsFunc(out.Features, func(o collector.FeatureConfig) bool { return o.Name == name })
-		if f.Private != collector.PrivacyNone && ok && !known {
-			out.Features = append(out.Features, collector.FeatureConfig{Name: name, Private: f.Private})
-		}
-	}
-	if name, ok := featureHere(cfg.Subject, cfg, info); ok && out.Subject == "" {
-		out.Subject = name
-	}
-}
-
-// featureHere is what a feature of a configuration is called in a version: the same, or,
-// where the configuration names the columns of a matrix, what is in its place.
-func featureHere(name string, cfg collector.ModelConfig, info *engine.Info) (string, bool) {
-	if slices.ContainsFunc(info.Features, func(f engine.Feature) bool { return f.Name == name }) ||
-		info.Features == nil && slices.ContainsFunc(info.Inputs, func(s engine.Spec) bool { return s.Name == name }) {
-		return name, true
-	}
-	if i := slices.Index(cfg.FeatureNames, name); i >= 0 && len(cfg.FeatureNames) == len(info.Features) {
-		return info.Features[i].Name, true
-	}
-	return name, false
+	return nil
 }
 
 // inheritedYAML is the model.yaml that a version would have that says what it took over:

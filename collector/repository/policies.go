@@ -22,7 +22,7 @@ func (r *Repository) Policies(name, version string, features []string) (map[stri
 	if err != nil {
 		return nil, err
 	}
-	info := &engine.Info{Features: make([]engine.Feature, len(features))}
+	info := &engine.Info{Format: collector.ImportedFormat, Features: make([]engine.Feature, len(features))}
 	for i, f := range features {
 		info.Features[i].Name = f
 	}

@@ -346,7 +346,11 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 	if r.unsure(s, h.version.Config, forced) {
 		return
 	}
-	if err := r.noteInForce(s.name, s.version, h.said, h.inherited != nil); err != nil {
+	said := h.said
+	if len(said.FeatureNames) == 0 {
+		said.FeatureNames = columnsOf(h.version)
+	}
+	if err := r.noteInForce(s.name, s.version, said, h.inherited != nil); err != nil {
 		r.failed(s, "load version", cfg, err)
 		return
 	}

@@ -26,6 +26,8 @@ type source struct {
 	// stamp changes when any file of the version does, rules when what is said of its
 	// private fields does.
 	stamp, rules string
+	// orders is what was known of the order of columns when an imported version took over.
+	orders string
 	// text is the model.yaml as load read it, nil where there is none.
 	text []byte
 	// trouble is why its folder is no version, whatever its model.yaml says.
