@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,8 +50,8 @@ func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 func (OS) Link(from, to string) error { return os.Link(from, to) }
 
 // Linked implements FS.
-func (OS) Linked(name string, f File) bool {
-	open, ok := f.(osFile)
+func (OS) Linked(name string, f io.Closer) bool {
+	open, ok := f.(interface{ Stat() (fs.FileInfo, error) })
 	if !ok {
 		return false
 	}

@@ -28,9 +28,9 @@ type FS interface {
 	Rename(from, to string) error
 	// Link gives a file a second name, which must not exist.
 	Link(from, to string) error
-	// Linked reports whether name still leads to f: a file that was removed takes writes
-	// as if nothing were wrong.
-	Linked(name string, f File) bool
+	// Linked reports whether name still leads to f, an open File or what Lock returned: a
+	// file that was removed takes writes as if nothing were wrong.
+	Linked(name string, f io.Closer) bool
 	// SyncDir makes the names in a folder durable, where the platform can.
 	SyncDir(dir string) error
 	// Free returns the bytes a user may still write in dir.

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +73,7 @@ type FS struct {
 
 	mu           sync.Mutex
 	now, durable map[string]*inode // a folder is a nil one
-	locked       map[string]bool
+	locked       map[string]*lock
 	down         bool
 	ops          int
 	rng          *rand.Rand
@@ -83,7 +84,7 @@ var _ vfs.FS = (*FS)(nil)
 
 // New returns a file system that has these folders, whose dice are seed's.
 func New(seed uint64, dirs ...string) *FS {
-	m := &FS{now: map[string]*inode{}, durable: map[string]*inode{}, locked: map[string]bool{}, rng: rand.New(rand.NewPCG(seed, 1))}
+	m := &FS{now: map[string]*inode{}, durable: map[string]*inode{}, locked: map[string]*lock{}, rng: rand.New(rand.NewPCG(seed, 1))}
 	for _, d := range dirs {
 		m.folders(d)
 	}
@@ -182,12 +183,16 @@ func (m *FS) Put(name string, data []byte) {
 	m.now[name], m.durable[name] = i, i
 }
 
-// Drop takes a file off the disk.
+// Drop takes a file off the disk, or a folder with all that is in it. Those who have a file
+// open have it still; a lock's name leads to it no more.
 func (m *FS) Drop(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.now, name)
-	delete(m.durable, name)
+	in := func(n string) bool { return n == name || strings.HasPrefix(n, name+string(filepath.Separator)) }
+	for _, names := range []map[string]*inode{m.now, m.durable} {
+		maps.DeleteFunc(names, func(n string, _ *inode) bool { return in(n) })
+	}
+	maps.DeleteFunc(m.locked, func(n string, _ *lock) bool { return in(n) })
 }
 
 // Step counts an operation of something else as one of the file system's. did says whether
@@ -354,11 +359,16 @@ func (m *FS) Link(from, to string) error {
 }
 
 // Linked implements vfs.FS. It does not fail.
-func (m *FS) Linked(name string, f vfs.File) bool {
+func (m *FS) Linked(name string, f io.Closer) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	open, ok := f.(*file)
-	return ok && m.now[name] == open.i
+	switch open := f.(type) {
+	case *file:
+		return m.now[name] == open.i
+	case *lock:
+		return m.locked[name] == open
+	}
+	return false
 }
 
 // SyncDir implements vfs.FS.
@@ -395,10 +405,12 @@ type lock struct {
 	name string
 }
 
-func (l lock) Close() error {
+func (l *lock) Close() error {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
-	delete(l.m.locked, l.name)
+	if l.m.locked[l.name] == l {
+		delete(l.m.locked, l.name)
+	}
 	return nil
 }
 
@@ -409,9 +421,9 @@ func (m *FS) Lock(name string) (io.Closer, error) {
 	if _, err := m.step("lock", name, false); err != nil {
 		return nil, err
 	}
-	if m.locked[name] {
+	if m.locked[name] != nil {
 		return nil, vfs.ErrLocked
 	}
-	m.locked[name] = true
-	return lock{m, name}, nil
+	m.locked[name] = &lock{m, name}
+	return m.locked[name], nil
 }
