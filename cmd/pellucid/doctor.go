@@ -107,6 +107,8 @@ var checks = []check{
 	{"kept", checkKept},
 	{"disk", checkDisk},
 	{"audit", checkAudit},
+	{"keys", checkKeys},
+	{"private key", checkPrivateKey},
 }
 
 func checkAddress(ctx context.Context, p patient) (string, error) {
@@ -277,7 +279,7 @@ func doctor(ctx context.Context, w io.Writer, p patient, format string) error {
 			if !r.OK {
 				state = "FAIL"
 			}
-			fmt.Fprintf(w, "%s %-9s %s\n", state, r.Check, r.Detail)
+			fmt.Fprintf(w, "%s %-11s %s\n", state, r.Check, r.Detail)
 		}
 	}
 	if bad {

@@ -39,11 +39,13 @@ func (c *config) hashKey() func() ([]byte, error) {
 			known = key
 			return key, err
 		}
-		key, err := keys.KeepSecret(filepath.Join(c.Data, "private.key"))
+		key, err := keys.KeepSecret(c.privateKey())
 		known = key
 		return key, err
 	}
 }
+
+func (c *config) privateKey() string { return filepath.Join(c.Data, "private.key") }
 
 // keyConfig says where the key-encryption key comes from.
 type keyConfig struct {
@@ -57,12 +59,18 @@ func (k keyConfig) source() keys.Source { return keys.Source(k) }
 // keysDir is where the keys of sealed fields are.
 func (c *config) keysDir() string { return filepath.Join(c.Data, "keys") }
 
-func (c *config) openKeys(ctx context.Context) (*keys.Ring, error) {
+// keysMark is what says from outside of that folder which keys have to be in it.
+func (c *config) keysMark() string { return filepath.Join(c.Data, "keys.id") }
+
+// keysMade reports whether there are keys, or have to be.
+func (c *config) keysMade() bool { return exists(c.keysDir()) || exists(c.keysMark()) }
+
+func (c *config) openKeys(ctx context.Context, told func(error)) (*keys.Ring, error) {
 	kek, err := c.Capture.Key.source().Key(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return keys.Open(keys.Config{Dir: c.keysDir(), KEK: kek})
+	return keys.Open(keys.Config{Dir: c.keysDir(), KEK: kek, Mark: c.keysMark(), Told: told})
 }
 
 // keysNamed refuses sealed features where nothing says what the keys are wrapped by.
@@ -88,7 +96,8 @@ const keyRetry = 30 * time.Second
 // keyring opens the keys of sealed fields when they are first needed, and again some
 // time after that failed: the command that has the key may have been away.
 type keyring struct {
-	cfg *config
+	cfg  *config
+	told func(error)
 
 	mu     sync.Mutex
 	ring   *keys.Ring
@@ -108,7 +117,7 @@ func (k *keyring) open() (*keys.Ring, error) {
 	case k.err != nil && len(k.cfg.Capture.Key.Command) > 0 && time.Since(k.failed) < keyRetry:
 		return nil, k.err
 	}
-	k.ring, k.err = k.cfg.openKeys(context.Background())
+	k.ring, k.err = k.cfg.openKeys(context.Background(), k.told)
 	k.failed = time.Now()
 	return k.ring, k.err
 }
@@ -120,6 +129,13 @@ func (k *keyring) keys() (collector.Keyring, error) {
 		return nil, err // not a nil ring in an interface
 	}
 	return r, nil
+}
+
+// has reports whether the keys are open, wherever their folder has gone.
+func (k *keyring) has() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ring != nil
 }
 
 func (k *keyring) close() error {
@@ -135,7 +151,7 @@ func (k *keyring) close() error {
 // forget deletes the key of a subject and returns how many there were. Where nothing
 // was ever sealed there is none.
 func (s *server) forget(ctx context.Context, tenant, subject string) (int, error) {
-	if !exists(s.cfg.keysDir()) {
+	if !s.cfg.keysMade() && !s.keyring.has() {
 		return 0, nil
 	}
 	r, err := s.keyring.open()
@@ -203,6 +219,38 @@ func (s *server) administer(action string, do func(ctx context.Context, subject 
 	}
 }
 
+// checkKeys holds the folder of keys against what says what has to be in it.
+func checkKeys(_ context.Context, p patient) (string, error) {
+	if !p.keysMade() {
+		return "none yet", nil
+	}
+	found, err := keys.Check(keys.Config{Dir: p.keysDir(), Mark: p.keysMark()})
+	if err != nil {
+		return "", err
+	}
+	said := fmt.Sprintf("those of %d tenants and %d subjects are there", found.Tenants, found.Subjects)
+	if !found.Marked && found.Tenants > 0 {
+		said += "; what would tell that the folder has gone is made by the next start"
+	}
+	if !found.Counted && found.Subjects > 0 {
+		said += "; what would tell that some are taken out is made by the next start"
+	}
+	return said, nil
+}
+
+// checkPrivateKey holds the secret of hashed fields against what tells it from others.
+func checkPrivateKey(_ context.Context, p patient) (string, error) {
+	if path := p.Capture.KeyFile; path != "" {
+		_, err := keys.ReadSecret(path)
+		return "the one of capture.key_file can be read", err
+	}
+	there, err := keys.CheckSecret(p.privateKey())
+	if !there {
+		return "none yet", err
+	}
+	return "it is the one by which values are stored", err
+}
+
 func keysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "keys", Short: "Keep the keys of sealed fields (private: seal)",
@@ -231,10 +279,10 @@ func withKeys(cmd *cobra.Command, f func(cfg *config, r *keys.Ring) error) error
 	if err != nil {
 		return err
 	}
-	if !exists(cfg.keysDir()) {
+	if !cfg.keysMade() {
 		return fmt.Errorf("there are no keys in %q: nothing was sealed yet", cfg.Data)
 	}
-	r, err := cfg.openKeys(cmd.Context())
+	r, err := cfg.openKeys(cmd.Context(), func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "keys:", err) })
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
 	tee := telemetry.NewLogTee(log.Handler())
 	s := &server{cfg: cfg, log: slog.New(tee), logs: tee}
-	s.keyring.cfg = &s.cfg
+	s.keyring.cfg, s.keyring.told = &s.cfg, func(err error) { s.log.Error("keys of sealed fields", "error", err) }
 	s.onStop("keys", func(context.Context) error { return s.keyring.close() })
 	for _, start := range []func(context.Context) error{
 		// A taken port is found out before anything else is started.

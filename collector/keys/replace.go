@@ -8,15 +8,6 @@ import (
 	"github.com/pellucid/pellucid/collector/vfs"
 )
 
-// openOrCreate opens a file, made if need be.
-func openOrCreate(disk vfs.FS, name string) (vfs.File, error) {
-	f, err := disk.Open(name, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return disk.Create(name)
-	}
-	return f, err
-}
-
 // newPrefix begins the names of files that are to take another's place.
 const newPrefix = ".new-"
 

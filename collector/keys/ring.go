@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,12 +45,19 @@ const (
 	maxSubjects = 1 << 14
 )
 
-// Config says where the keys are. Both fields are required.
+// Config says where the keys are. Dir and KEK are required.
 type Config struct {
 	// Dir is the folder of the keys, which Open makes with mode 0700.
 	Dir string
 	// KEK is the key-encryption key, of 32 bytes.
 	KEK []byte
+	// Mark is a file outside of Dir that names the tenants' roots, by ids that tell nothing,
+	// so that a folder that is gone is missed. Without it such a folder is begun anew.
+	Mark string
+	// Told, if any, is told what somebody may want to read in a log: of files that were
+	// taken away and written again, and of what could not be written that nobody waits for.
+	// It must not use the ring.
+	Told func(error)
 }
 
 // Ring is a folder of keys, unwrapped. It is safe for concurrent use.
@@ -59,6 +67,15 @@ type Ring struct {
 	kek  cipher.AEAD
 	id   keyID
 	lock io.Closer
+	mark string
+	tell func(error)
+	// opened is when the folder was, and seen when the file of tenants was in its place.
+	opened time.Time
+	seen   look
+	// look is how long a file is believed to be in its place.
+	look              time.Duration
+	watching, raising later
+	counts            counts
 
 	// mu guards what is declared below and the file of tenants.
 	mu      sync.RWMutex
@@ -69,7 +86,13 @@ type Ring struct {
 	// broken is why nothing can be added to the file, but to one in its place.
 	broken error
 	closed bool
-	// pause is how long a failure to put a file of subjects in another's place is believed.
+	// whole: Open had no error.
+	whole bool
+	// missing is why files that somebody took away could not be written again; tried is
+	// when that was.
+	missing error
+	tried   time.Time
+	// pause is how long a failure to put a file in another's place is believed.
 	pause time.Duration
 
 	subjects cache
@@ -81,6 +104,8 @@ var _ collector.Keyring = (*Ring)(nil)
 type tenant struct {
 	name string
 	root keyID
+	// marked: the mark names it, so that something may be sealed by its keys.
+	marked atomic.Bool
 	// names makes pseudonyms, secret is the tenant's for keyed bins, wrap wraps the
 	// keys of subjects.
 	names, secret []byte
@@ -108,31 +133,66 @@ func open(cfg Config, disk vfs.FS) (*Ring, error) {
 	if len(cfg.KEK) != keySize {
 		return nil, fmt.Errorf("open the keys: the key-encryption key has %d bytes, not %d", len(cfg.KEK), keySize)
 	}
+	if err := missed(cfg, disk); err != nil {
+		return nil, fmt.Errorf("open the keys: %w", err)
+	}
 	if err := disk.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("make the folder of keys: %w", err)
 	}
-	held, err := disk.Lock(filepath.Join(cfg.Dir, lockFile))
-	if errors.Is(err, vfs.ErrLocked) {
-		err = fmt.Errorf("%w: %w", ErrInUse, err)
-	}
+	held, err := lock(disk, cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the keys: %w", err)
 	}
 	r := &Ring{
 		disk: disk, dir: filepath.Clean(cfg.Dir), kek: newAEAD(cfg.KEK), id: kekID(cfg.KEK), lock: held,
+		mark: cfg.Mark, tell: cfg.Told, opened: time.Now(), look: lookPause,
 		tenants: map[string]*tenant{}, pause: healPause,
+	}
+	if r.tell == nil {
+		r.tell = func(error) {}
 	}
 	if err := r.read(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the keys: %w", err), r.Close())
 	}
+	r.whole = true
 	return r, nil
 }
 
-// Close gives the folder back.
+// missed fails where the file of tenants is gone, before anything is made in its place.
+func missed(cfg Config, disk vfs.FS) error {
+	m, err := readMark(disk, cfg.Mark)
+	if err != nil || m.empty() {
+		return err
+	}
+	path := filepath.Join(cfg.Dir, tenantsFile)
+	f, err := disk.Open(path, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m.lost(fmt.Sprintf("read %q: there is none", path))
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Close gives the folder back, with all that was taken out of it meanwhile.
 func (r *Ring) Close() error {
+	var errs []error
+	if r.whole {
+		r.mu.Lock()
+		r.missing = nil // it is tried once more
+		r.mu.Unlock()
+		err := r.putBack()
+		if err == nil {
+			err = r.raise()
+		}
+		if !errors.Is(err, fs.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var errs []error
+	errs = append(errs, r.counts.close())
 	for _, t := range r.tenants {
 		for i := range t.shards {
 			errs = append(errs, t.shards[i].close())
@@ -156,11 +216,11 @@ func (r *Ring) Close() error {
 func (r *Ring) read() error {
 	// What a crash left of a file that was to take another's place may hold keys that
 	// were forgotten since.
-	names, err := vfs.Files(r.disk, r.dir)
+	sizes, err := sizesIn(r.disk, r.dir)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	for name := range sizes {
 		if !strings.HasPrefix(name, newPrefix) {
 			continue
 		}
@@ -168,8 +228,12 @@ func (r *Ring) read() error {
 			return err
 		}
 	}
+	m, err := readMark(r.disk, r.mark)
+	if err != nil {
+		return err
+	}
 	path := filepath.Join(r.dir, tenantsFile)
-	b, err := r.openTenants(path, names)
+	b, err := r.openTenants(path, &m, slices.ContainsFunc(slices.Collect(maps.Keys(sizes)), isSubjects))
 	if err != nil {
 		return fmt.Errorf("read %q: %w", path, err)
 	}
@@ -187,25 +251,64 @@ func (r *Ring) read() error {
 			return fmt.Errorf("read %q: tenant %q has no data key: %w", path, name, errDamaged)
 		}
 	}
+	roots := rootsOf(list)
+	if err := m.hold(roots); err != nil {
+		return fmt.Errorf("read %q: %w", path, err)
+	}
 	r.content = b[:good:good]
 	if err := settle(r.file, r.content, 0); err != nil {
 		return fmt.Errorf("sync %q: %w", path, err)
 	}
 	// The names of the file and of the folder, which this process or one before it made.
-	return errors.Join(r.disk.SyncDir(r.dir), r.disk.SyncDir(filepath.Dir(r.dir)))
+	if err := errors.Join(r.disk.SyncDir(r.dir), r.disk.SyncDir(filepath.Dir(r.dir))); err != nil {
+		return err
+	}
+	if err := r.openCounts(roots, sizes); err != nil {
+		return err
+	}
+	return r.marked(&m)
 }
 
-// errLost: there were keys, and they are gone.
-var errLost = errors.New("the keys of tenants that were in it are gone, and nothing that they sealed can be read without them: " +
-	"put the file back from a backup, or move the whole folder away if nothing was ever sealed")
+// sizesIn are the regular files of a folder.
+func sizesIn(disk vfs.FS, dir string) (map[string]int64, error) {
+	entries, err := disk.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	sizes := map[string]int64{}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) { // gone meanwhile, where another process has the folder
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		sizes[e.Name()] = info.Size()
+	}
+	return sizes, nil
+}
+
+func rootsOf(list []wrapped) map[keyID]bool {
+	roots := map[keyID]bool{}
+	for i := range list {
+		if list[i].kind == kindRoot {
+			roots[list[i].id] = true
+		}
+	}
+	return roots
+}
 
 // openTenants opens the file of tenants and reads it. A folder that was never used gets one
 // that has its header from the start: an empty one was emptied.
-func (r *Ring) openTenants(path string, names []string) ([]byte, error) {
+func (r *Ring) openTenants(path string, m *mark, subjects bool) ([]byte, error) {
 	f, err := r.disk.Open(path, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		if slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, subjectsPrefix) }) {
-			return nil, fmt.Errorf("there is none, beside keys of subjects: %w", errLost)
+		if subjects || !m.empty() {
+			return nil, m.lost("there is none, beside keys of subjects or what says that there were some")
 		}
 		f, _, err = replace(r.disk, path, []byte(tenantsMagic))
 	}
@@ -215,7 +318,7 @@ func (r *Ring) openTenants(path string, names []string) ([]byte, error) {
 	r.file = f
 	b, err := vfs.ReadAll(f)
 	if err == nil && unmade(b, []byte(tenantsMagic)) {
-		err = fmt.Errorf("it is empty, or has not even its header: %w", errLost)
+		err = m.lost("it is empty, or has not even its header")
 	}
 	return b, err
 }
@@ -261,10 +364,17 @@ func (r *Ring) newTenant(name string, id keyID, root []byte) *tenant {
 	}
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.ring, s.root = r, id
-		s.path = filepath.Join(r.dir, fmt.Sprintf(subjectsPrefix+"%s-%02x.keys", hex.EncodeToString(id[:]), i))
+		s.ring, s.root, s.number = r, id, i
+		s.path = filepath.Join(r.dir, subjectsName(id, i))
+	}
+	if r.mark == "" {
+		t.marked.Store(true)
 	}
 	return t
+}
+
+func subjectsName(root keyID, i int) string {
+	return fmt.Sprintf(subjectsPrefix+"%s-%02x.keys", hex.EncodeToString(root[:]), i)
 }
 
 func (t *tenant) add(d *dataKey) {
@@ -341,9 +451,13 @@ func (r *Ring) known(name string) *tenant {
 	return r.tenants[name]
 }
 
-// tenant returns a tenant's keys, made the first time.
+// tenant returns a tenant's keys, made the first time, which lie in the folder and are
+// missed without it.
 func (r *Ring) tenant(name string) (*tenant, error) {
-	if t := r.known(name); t != nil {
+	if err := r.present(); err != nil {
+		return nil, err
+	}
+	if t := r.known(name); t != nil && t.marked.Load() {
 		return t, nil
 	}
 	if name == "" || len(name) > maxTenant {
@@ -351,9 +465,23 @@ func (r *Ring) tenant(name string) (*tenant, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if t := r.tenants[name]; t != nil {
-		return t, nil
+	t := r.tenants[name]
+	if t == nil {
+		var err error
+		if t, err = r.newKeys(name); err != nil {
+			return nil, err
+		}
 	}
+	if !t.marked.Load() {
+		if err := r.remember(); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// newKeys makes a tenant's root and data key. The caller holds mu.
+func (r *Ring) newKeys(name string) (*tenant, error) {
 	root, rootKey := r.fresh(kindRoot, name)
 	data, key := r.fresh(kindData, name)
 	if err := r.write(root, data); err != nil {
@@ -399,6 +527,9 @@ func (r *Ring) rotate(t *tenant, old *dataKey) error {
 func (r *Ring) Rewrap(kek []byte) error {
 	if len(kek) != keySize {
 		return fmt.Errorf("wrap the keys again: the key-encryption key has %d bytes, not %d", len(kek), keySize)
+	}
+	if err := r.present(); err != nil {
+		return fmt.Errorf("wrap the keys again: %w", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -453,6 +584,7 @@ func (r *Ring) Sealers(name string, subjects []string) ([]collector.Sealer, erro
 	}
 	out := make([]collector.Sealer, len(subjects))
 	var pending pending
+	var used uint64 // a bit for each file of subjects
 	for i, s := range subjects {
 		if s == "" {
 			out[i] = &sealer{tenant: t.name, aead: d.aead, id: append([]byte{byTenant}, d.id[:]...), data: d}
@@ -463,10 +595,17 @@ func (r *Ring) Sealers(name string, subjects []string) ([]collector.Sealer, erro
 		if err != nil {
 			return nil, err
 		}
+		used |= 1 << shardOf(who)
 		id := append([]byte{bySubject}, who[:]...)
 		out[i] = &sealer{tenant: t.name, aead: k.aead, id: append(id, k.gen[:]...)}
 	}
-	return out, pending.sync()
+	if err := pending.sync(); err != nil {
+		return nil, err
+	}
+	if err := r.presentShards(t, used); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // sealer seals under one key.
@@ -564,7 +703,15 @@ func (r *Ring) Forget(ctx context.Context, tenant, subject string) (int, error) 
 	if t == nil || subject == "" {
 		return 0, nil
 	}
-	n, err := r.forget(t, t.pseudonym(subject))
+	who := t.pseudonym(subject)
+	err := r.present()
+	if err == nil {
+		err = r.presentShards(t, 1<<shardOf(who))
+	}
+	n := 0
+	if err == nil {
+		n, err = r.forget(t, who)
+	}
 	if err != nil {
 		return n, fmt.Errorf("forget a subject: %w", err)
 	}

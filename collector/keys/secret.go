@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pellucid/pellucid/collector/vfs"
 )
@@ -40,7 +41,7 @@ func KeepSecret(path string) ([]byte, error) {
 			err = errors.New("it is another key")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the key %q is not the one by which values are stored: put that back (to begin anew, after which equal values have other hashes, remove %s too): %w", path, filepath.Base(idPath), err)
+			return nil, otherSecret(path, err)
 		}
 		return key, nil
 	}
@@ -52,6 +53,11 @@ func KeepSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("keep what tells the key %q from others: %w", path, err)
 	}
 	return key, nil
+}
+
+func otherSecret(path string, err error) error {
+	return fmt.Errorf("the key %q is not the one by which values are stored: put that back (to begin anew, after which equal values have other hashes, remove %s too): %w",
+		path, filepath.Base(path)+".id", err)
 }
 
 // secretID tells a key from others and says nothing of it.
@@ -98,9 +104,19 @@ func parseSecret(path string, text []byte) ([]byte, error) {
 	return key, nil
 }
 
+const (
+	// newKeyPrefix begins the name of a key that is to have another.
+	newKeyPrefix = ".new-key-"
+	// youngKey is how long somebody may take to make a key.
+	youngKey = time.Minute
+)
+
 // newSecret writes a new key unless there is one.
 func newSecret(disk vfs.FS, dir, path string) (err error) {
 	if err := disk.MkdirAll(dir); err != nil {
+		return err
+	}
+	if err := sweep(disk, dir); err != nil {
 		return err
 	}
 	there, err := filled(disk, path)
@@ -109,7 +125,7 @@ func newSecret(disk vfs.FS, dir, path string) (err error) {
 	}
 	var name [8]byte
 	random(name[:])
-	fresh := filepath.Join(dir, ".new-key-"+hex.EncodeToString(name[:]))
+	fresh := filepath.Join(dir, newKeyPrefix+hex.EncodeToString(name[:]))
 	f, err := disk.Create(fresh)
 	if err != nil {
 		return err
@@ -132,6 +148,36 @@ func newSecret(disk vfs.FS, dir, path string) (err error) {
 		return nil
 	}
 	return disk.Rename(fresh, path) // a file system without links
+}
+
+// sweep removes what those left who were killed while they made a key. It may be a second
+// name of the key itself, so nothing is overwritten. What is young may be another's who
+// makes one now.
+func sweep(disk vfs.FS, dir string) error {
+	entries, err := disk.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name, ours := strings.CutPrefix(e.Name(), newKeyPrefix)
+		if id, err := hex.DecodeString(name); !ours || err != nil || len(id) != 8 || hex.EncodeToString(id) != name || !e.Type().IsRegular() {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if time.Since(info.ModTime()) < youngKey {
+			continue
+		}
+		if err := vfs.Discard(disk, filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // filled reports whether there is a file with something in it, and removes an empty one.

@@ -21,9 +21,11 @@ const shardCount = 64
 // shard is one file of subjects' keys: an index in memory, of about 40 bytes a
 // subject, and the keys on disk.
 type shard struct {
-	ring *Ring
-	root keyID
-	path string
+	ring   *Ring
+	root   keyID
+	number int
+	path   string
+	seen   look
 
 	// syncMu lets one goroutine at a time sync the file, or put another in its place, for
 	// all who wait. It is taken before mu.
@@ -105,6 +107,7 @@ func (s *shard) sync(seq uint64) error {
 	}
 	s.unsynced = append([]byte(nil), s.unsynced[(n-s.synced.Load())*recordSize:]...)
 	s.synced.Store(n)
+	s.ring.raiseLater()
 	return nil
 }
 
@@ -129,16 +132,22 @@ func (s *shard) heal() error {
 		s.broken = fmt.Errorf("write the keys of subjects anew: %w", err)
 		return s.broken
 	}
-	return s.adopt(f, s.index)
+	return s.replaced(f, s.index)
 }
 
-// adopt goes on with a file that took the old one's place, which is overwritten: it may
+// replaced goes on with a file that took the old one's place, which is overwritten: it may
 // hold keys that will be forgotten. The caller holds syncMu and mu.
-func (s *shard) adopt(f vfs.File, index map[pseudonym]uint32) error {
+func (s *shard) replaced(f vfs.File, index map[pseudonym]uint32) error {
 	old := s.file
+	s.adopt(f, index)
+	return errors.Join(wipe(old), old.Close())
+}
+
+// adopt goes on with a file. The caller holds syncMu and mu.
+func (s *shard) adopt(f vfs.File, index map[pseudonym]uint32) {
 	s.file, s.index, s.records, s.unsynced, s.broken = f, index, uint32(len(index)), nil, nil
 	s.synced.Store(s.appended)
-	return errors.Join(wipe(old), old.Close())
+	s.ring.raiseLater()
 }
 
 // content is all that has to be in the file. The caller holds syncMu and mu.
@@ -180,24 +189,35 @@ func (s *shard) ready() error {
 	if s.file != nil {
 		return nil
 	}
-	f, err := openOrCreate(s.ring.disk, s.path)
+	least := s.ring.counts.least(s)
+	f, err := s.ring.disk.Open(s.path, false)
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+	case least > 0:
+		return fmt.Errorf("read %q: %w", s.path, fewer(0, least))
+	default:
+		f, err = s.ring.disk.Create(s.path)
+	}
 	if err != nil {
 		return err
 	}
-	if f, err = s.load(f); err != nil {
+	if f, err = s.load(f, least); err != nil {
 		return fmt.Errorf("read %q: %w", s.path, err)
 	}
 	s.file = f
 	return nil
 }
 
-// load reads a file, or closes it.
-func (s *shard) load(f vfs.File) (vfs.File, error) {
+// load reads a file, or closes it, which it is left as where it has less than it must.
+func (s *shard) load(f vfs.File, least uint32) (vfs.File, error) {
 	b, err := vfs.ReadAll(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	index, good, holes, err := parseSubjects(b, s.root)
+	if n := uint32(len(index)); err == nil && n < least {
+		err = fewer(n, least)
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -225,6 +245,9 @@ func (s *shard) load(f vfs.File) (vfs.File, error) {
 		}
 	}
 	s.index, s.records = index, uint32(len(index))
+	if s.records > least {
+		s.ring.raiseLater()
+	}
 	return f, nil
 }
 
@@ -387,6 +410,10 @@ func (r *Ring) forget(t *tenant, who pseudonym) (int, error) {
 	if err != nil || good != len(b) || holes > 0 {
 		return 0, errors.Join(errDamaged, err)
 	}
+	// Which of the two files a crash leaves cannot be known.
+	if err := r.counts.lower(s, min(s.durable(), s.records-1)); err != nil {
+		return 0, err
+	}
 	r.subjects.drop(t.root, who)
 	f, placed, err := replace(r.disk, s.path, b)
 	if err != nil {
@@ -397,7 +424,7 @@ func (r *Ring) forget(t *tenant, who pseudonym) (int, error) {
 		}
 		return 0, err
 	}
-	return 1, s.adopt(f, index)
+	return 1, s.replaced(f, index)
 }
 
 // count is how many subjects of a tenant have a key in one file.
@@ -407,6 +434,9 @@ func (r *Ring) count(t *tenant, i int) (int, error) {
 	defer s.mu.Unlock()
 	if s.file == nil {
 		f, err := r.disk.Open(s.path, true)
+		if errors.Is(err, fs.ErrNotExist) && r.counts.least(s) > 0 {
+			return 0, s.ready()
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return 0, nil
 		}
