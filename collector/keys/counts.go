@@ -238,7 +238,9 @@ func (r *Ring) openCounts(roots map[keyID]bool, sizes map[string]int64) error {
 	if n > 0 {
 		r.tell(fmt.Errorf("read %q: %w: the subjects that have keys are counted anew, and one that was taken out of %d files before is not missed", countsFile, err, n))
 	}
+	c.mu.Lock()
 	c.dirty = true
+	c.mu.Unlock()
 	if err := r.raise(); err != nil {
 		r.tell(err)
 		r.raiseLater()
@@ -250,7 +252,7 @@ func (r *Ring) openCounts(roots map[keyID]bool, sizes map[string]int64) error {
 type later struct{ asked atomic.Bool }
 
 func (l *later) in(d time.Duration, do func()) {
-	if !l.asked.Load() && l.asked.CompareAndSwap(false, true) {
+	if l.asked.CompareAndSwap(false, true) {
 		time.AfterFunc(d, func() {
 			l.asked.Store(false)
 			do()

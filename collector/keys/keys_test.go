@@ -543,6 +543,19 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
+// BenchmarkLook is what it costs to look for the files, which is done 10 ms after the last
+// look at the soonest.
+func BenchmarkLook(b *testing.B) {
+	r := openRing(b, b.TempDir(), kek(1))
+	subjects := []string{"ann"}
+	r.look = 0
+	for b.Loop() {
+		if _, err := r.Sealers("a", subjects); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkNewSubject is what the first row of a subject costs: a sync, shared by those
 // who come at once.
 func BenchmarkNewSubject(b *testing.B) {

@@ -55,14 +55,14 @@ func subjectFiles(disk *vfstest.FS) (list []string) {
 // nothing is made in its place until somebody says so.
 func TestAFolderThatIsGone(t *testing.T) {
 	disk := newDisk(1)
-	r, told := openMarked(t, disk)
+	r, _ := openMarked(t, disk)
 	if disk.Has(markFile) {
 		t.Error("a mark of no keys")
 	}
 	one := seal(t, r, "a", "", "m", "f", "1")
 	closeRing(t, r)
 	older := disk.Data(filepath.Join(keysFolder, tenantsFile))
-	r, told = openMarked(t, disk)
+	r, told := openMarked(t, disk)
 	seal(t, r, "b", "", "m", "f", "2")
 	closeRing(t, r)
 	whole, mark := disk.Data(filepath.Join(keysFolder, tenantsFile)), disk.Data(markFile)

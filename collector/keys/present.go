@@ -31,7 +31,9 @@ type look struct{ last atomic.Int64 }
 func (l *look) due(r *Ring) bool {
 	now := time.Since(r.opened)
 	if r.look > 0 && now-time.Duration(l.last.Load()) < r.look {
-		r.watching.in(watchPause, r.watch)
+		if !r.watching.asked.Load() {
+			r.watching.in(watchPause, r.watch)
+		}
 		return false
 	}
 	l.last.Store(int64(now))
