@@ -147,10 +147,29 @@ var foldable = map[string]bool{
 	"Cast": true, "Slice": true, "Concat": true, "Reshape": true, "Transpose": true, "Squeeze": true, "Unsqueeze": true, "Gather": true,
 	"Identity": true, "Flatten": true, "Shape": true, "Expand": true, "Equal": true, "Not": true, "Where": true, "Pow": true,
 	"Mod": true, "QuantizeLinear": true,
+	"Abs": true, "Sign": true, "Round": true, "Log": true, "Sin": true, "Cos": true, "Tan": true, "Tanh": true, "Sigmoid": true, "Relu": true, "Erf": true, "Softplus": true,
+	"Clip": true, "Min": true, "Max": true, "Sum": true, "Mean": true, "And": true, "Or": true, "Xor": true, "Less": true, "LessOrEqual": true, "Greater": true,
+	"GreaterOrEqual": true, "ReduceMean": true, "ReduceSum": true, "ReduceMax": true, "ReduceMin": true, "ReduceProd": true, "ReduceL2": true, "ReduceSumSquare": true,
+	"Range": true, "ConstantOfShape": true, "Tile": true, "Pad": true, "Split": true, "Trilu": true, "Size": true, "CumSum": true, "EyeLike": true, "OneHot": true,
+	"GatherND": true, "GatherElements": true, "ScatterND": true, "ScatterElements": true, "BatchNormalization": true, "LayerNormalization": true, "Softmax": true,
+	"ArgMax": true, "NonZero": true, "CastLike": true,
+}
+
+// foldedProduct bounds the multiplications of a product of constants that is computed once,
+// as the angles of rotary positions are: what a load takes is bounded.
+const foldedProduct = 1 << 24
+
+// folds reports whether a step, whose inputs are constants, is computed once.
+func folds(s *step, in []*engine.Tensor) bool {
+	if s.node.Op != "MatMul" {
+		return foldable[s.node.Op]
+	}
+	a, b := in[0].Shape(), in[1].Shape()
+	return len(b) > 0 && len(a) > 0 && in[0].Len() < foldedProduct/max(1, b[len(b)-1]) && in[1].Len() < foldedProduct/max(1, in[0].Len()/max(1, a[len(a)-1]))
 }
 
 // foldedBytes is what folding may need beyond twice the graph's own constants.
-const foldedBytes = 1 << 20
+const foldedBytes = 16 << 20
 
 func (f *fuser) fold() {
 	budget, found := int64(foldedBytes), map[int]bool{}
@@ -167,7 +186,8 @@ func (f *fuser) fold() {
 			continue
 		}
 		s := &f.p.steps[i]
-		if s.node.Domain != DomainONNX || !foldable[s.node.Op] && !f.unpacksEarly(s) || s.node.Captured > 0 || len(s.out) != 1 || s.out[0] < 0 {
+		may := foldable[s.node.Op] || s.node.Op == "MatMul" || f.unpacksEarly(s)
+		if s.node.Domain != DomainONNX || !may || s.node.Captured > 0 || len(s.out) == 0 || s.out[0] < 0 {
 			f.rebuild(s, found)
 			continue
 		}
@@ -183,19 +203,56 @@ func (f *fuser) fold() {
 				known = known && in[k] != nil
 			}
 		}
-		if !known {
+		if !known || !folds(s, in) && !f.unpacksEarly(s) {
+			f.rebuild(s, found)
 			continue
 		}
 		// What cannot be computed fails when it is run, as it would have.
 		out, err := s.call(&Exec{limit: min(budget, f.p.held.left())}, in)
-		if err != nil || len(out) != 1 || out[0] == nil || out[0].DType().IsList() || !f.p.held.lay(tensorBytes(out[0])) {
+		if err != nil || !f.lay(s, out) {
+			f.rebuild(s, found)
 			continue
 		}
-		budget -= tensorBytes(out[0])
-		found[s.out[0]] = true
-		f.p.constants[s.out[0]] = out[0]
+		for k, slot := range s.out {
+			if slot >= 0 {
+				budget -= tensorBytes(out[k])
+				found[slot], f.p.constants[slot] = true, out[k]
+			}
+		}
 		f.gone[i], f.changed = true, true
+		budget += f.release(s, found)
 	}
+}
+
+// release drops what was found on the way to what a step, which is gone, was the last to
+// read: weights go through several steps before they are ready. It returns its bytes. Who
+// asks for it by its name gets it from the program as it was written.
+func (f *fuser) release(s *step, found map[int]bool) (bytes int64) {
+	for _, slot := range s.in {
+		if slot < 0 || !found[slot] || f.outputs[slot] || slices.ContainsFunc(f.readers[slot], func(i int) bool { return !f.gone[i] }) {
+			continue
+		}
+		bytes += tensorBytes(f.p.constants[slot])
+		f.p.constants[slot] = nil
+		delete(found, slot)
+	}
+	f.p.held.give(bytes)
+	return bytes
+}
+
+// lay reports whether what a step made of constants can be kept, and counts it as held.
+func (f *fuser) lay(s *step, out []*engine.Tensor) bool {
+	var bytes int64
+	for k, slot := range s.out {
+		if slot < 0 {
+			continue
+		}
+		if k >= len(out) || out[k] == nil || out[k].DType().IsList() {
+			return false
+		}
+		bytes += tensorBytes(out[k])
+	}
+	return f.p.held.lay(bytes)
 }
 
 // rebuild makes a step's kernel anew where some of what it reads was found to be

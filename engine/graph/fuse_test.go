@@ -261,3 +261,59 @@ func mustOf(t *testing.T, v []float32, shape ...int) *engine.Tensor {
 	}
 	return x
 }
+
+// TestWeightsAreMadeOnce: weights that pass many steps before a convolution reads them, as
+// standardised ones do, are made at the load, whatever of them there is on the way; who asks
+// for what was on the way gets it.
+func TestWeightsAreMadeOnce(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 2))
+	n := &network{Graph: &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Constants: map[string]*engine.Tensor{}}, t: t, r: r}
+	const c, side = 128, 9
+	ints := func(v ...int64) string {
+		shape, err := engine.Of(v, len(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.constant(shape)
+	}
+	w := n.constant(noise(t, r, c, c, 3, 3))
+	one := func() string { return n.constant(noise(t, r, c)) }
+	w = n.op("Reshape", nil, w, ints(1, c, c*9))
+	mean := n.op("ReduceMean", Attrs{"axes": {Kind: AttrInts, Ints: []int64{0, 2}}, "keepdims": {Kind: AttrInt, Int: 0}}, w)
+	w = fmt.Sprintf("v%d", len(n.Nodes))
+	n.Nodes = append(n.Nodes, &Node{
+		Op: "BatchNormalization", Version: 17, Inputs: []string{fmt.Sprintf("v%d", len(n.Nodes)-2), one(), one(), mean, mean},
+		Outputs: []string{w, w + "mean", w + "var"}, Attrs: Attrs{"training_mode": {Kind: AttrInt, Int: 1}},
+	})
+	for range 20 { // together more than may be held at once
+		w = n.op("Mul", nil, w, n.number(0.7))
+		w = n.op("Tanh", nil, w)
+	}
+	last := n.op("Reshape", nil, w, ints(c, c, 3, 3))
+	y := n.op("Conv", Attrs{"pads": {Kind: AttrInts, Ints: []int64{1, 1, 1, 1}}}, "x", last)
+	n.Outputs = []string{y}
+	p, err := Compile(n.Graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.fused == nil {
+		t.Fatal("the weights are made in every run")
+	}
+	for _, s := range p.fused.steps {
+		if s.node.Op != "Conv" {
+			t.Errorf("%s %v is computed in every run", s.node.Op, s.node.Outputs)
+		}
+	}
+	in := engine.Values{{Name: "x", Tensor: noise(t, r, 2, c, side, side)}}
+	kept, err := p.Run(t.Context(), Options{Keep: true}, in, []string{y})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{y, w, last, mean} {
+		run, err := p.Run(t.Context(), Options{}, in, []string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		near(t, name, engine.Data[float32](run.Value(name)), engine.Data[float32](kept.Value(name)), 100)
+	}
+}
