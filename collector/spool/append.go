@@ -357,6 +357,9 @@ var errNoRoom = errors.New("no room for a segment")
 // roll seals the active segment and begins one with room for n bytes. After an
 // error the active segment stands as it was.
 func (s *Spool) roll(n int64) error {
+	if err := s.ours(); err != nil {
+		return err
+	}
 	capacity, err := s.capacity(n)
 	if err != nil {
 		return err

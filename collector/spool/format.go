@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ var (
 	// ErrLocked: another process has the folder.
 	ErrLocked = vfs.ErrLocked
 	// ErrClosed: the spool was closed.
-	ErrClosed = errors.New("spool is closed")
+	ErrClosed = fmt.Errorf("spool: %w", fs.ErrClosed)
 	// ErrTooLarge: the record is larger than Config.MaxRecordBytes.
 	ErrTooLarge = errors.New("record too large")
 

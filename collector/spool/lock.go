@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -16,4 +17,16 @@ func Lock(dir string) (io.Closer, error) {
 		return nil, fmt.Errorf("lock spool folder %q: %w", dir, err)
 	}
 	return lock, nil
+}
+
+// errNotOurs: the folder was removed while it was open, or another was put in its place,
+// which another process may have opened: nothing in it is ours to write, read or remove.
+var errNotOurs = errors.New("the spool's folder was removed or is another one: put the one that it was back, or start the server anew, which begins another")
+
+// ours fails where the folder is not the one that was opened.
+func (s *Spool) ours() error {
+	if !s.lock.Linked() {
+		return errNotOurs
+	}
+	return nil
 }

@@ -42,10 +42,16 @@ func (s *Spool) Next(ctx context.Context) (*collector.Batch, error) {
 			if err != nil {
 				return nil, err
 			}
-			if err := s.freeze(v); err != nil {
+			if err = s.ours(); err == nil {
+				err = s.freeze(v)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("plan batch: %w", err)
 			}
 			continue
+		}
+		if err := s.ours(); err != nil {
+			return nil, fmt.Errorf("load batch: %w", err)
 		}
 		b, err := s.loadPlan()
 		if err != nil {
@@ -109,6 +115,9 @@ func (s *Spool) Ack(ctx context.Context, b *collector.Batch) error {
 }
 
 func (s *Spool) finish(b *collector.Batch) error {
+	if err := s.ours(); err != nil {
+		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+	}
 	if err := s.remember(b); err != nil {
 		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
 	}
@@ -143,6 +152,9 @@ func (s *Spool) finish(b *collector.Batch) error {
 // not kept, and keeps those with damage under another name. What cannot be deleted is
 // tried again next time.
 func (s *Spool) dropFinished() {
+	if s.ours() != nil { // Next and Ack tell
+		return
+	}
 	finished, forgotten := s.finished()
 	if forgotten > 0 {
 		if err := s.forgetBelow(forgotten); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -20,7 +19,7 @@ import (
 type Spool struct {
 	cfg  Config
 	fs   vfs.FS
-	lock io.Closer
+	lock vfs.Held
 	seed maphash.Seed
 
 	// mu guards everything declared below it down to the next comment.
@@ -211,6 +210,9 @@ func (s *Spool) finishActive() error {
 	}
 	f, seg := s.activeFile, s.active
 	s.active, s.activeFile = nil, nil
+	if err := s.ours(); err != nil { // what has its name is another's
+		return errors.Join(err, f.Close())
+	}
 	if seg.end == headerSize {
 		_ = f.Close()
 		s.retire(seg.number)

@@ -55,10 +55,23 @@ func (OS) Linked(name string, f io.Closer) bool {
 	if !ok {
 		return false
 	}
+	return linked(name, open)
+}
+
+func linked(name string, f interface{ Stat() (fs.FileInfo, error) }) bool {
 	there, err1 := os.Stat(name)
-	ours, err2 := open.Stat()
+	ours, err2 := f.Stat()
 	return err1 == nil && err2 == nil && os.SameFile(there, ours)
 }
+
+// heldFile is a lock on an open file, which ends with it.
+type heldFile struct {
+	*os.File
+	name string
+}
+
+// Linked implements Held.
+func (l heldFile) Linked() bool { return linked(l.name, l.File) }
 
 type osFile struct{ *os.File }
 

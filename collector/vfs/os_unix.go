@@ -5,7 +5,6 @@ package vfs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -27,7 +26,7 @@ func (OS) SyncDir(dir string) error {
 }
 
 // Lock holds a flock, which the kernel releases when the process dies.
-func (OS) Lock(name string) (io.Closer, error) {
+func (OS) Lock(name string) (Held, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -49,5 +48,5 @@ func (OS) Lock(name string) (io.Closer, error) {
 		// On a full disk the pid cannot be written; the lock holds all the same.
 		_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	}
-	return f, nil
+	return heldFile{f, name}, nil
 }

@@ -3,7 +3,6 @@ package vfs
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/windows"
@@ -13,7 +12,7 @@ import (
 func (OS) SyncDir(string) error { return nil }
 
 // Lock holds a LockFileEx lock, which ends with the process.
-func (OS) Lock(name string) (io.Closer, error) {
+func (OS) Lock(name string) (Held, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -25,5 +24,5 @@ func (OS) Lock(name string) (io.Closer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %q: %w", name, err), f.Close())
 	}
-	return f, nil
+	return heldFile{f, name}, nil
 }

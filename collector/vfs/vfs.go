@@ -38,7 +38,15 @@ type FS interface {
 	// Lock takes an exclusive lock on name, creating it, for as long as the process lives
 	// or until closed. It fails at once, with an error that wraps ErrLocked, if another
 	// holds it.
-	Lock(name string) (io.Closer, error)
+	Lock(name string) (Held, error)
+}
+
+// Held is a lock that was taken; Close gives it back.
+type Held interface {
+	io.Closer
+	// Linked reports whether the lock's name still leads to it. Else its folder was removed
+	// or another was put in its place, which somebody else may have locked.
+	Linked() bool
 }
 
 // File is an open file. Its methods may be called at once by several goroutines, but a

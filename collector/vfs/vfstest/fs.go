@@ -414,8 +414,11 @@ func (l *lock) Close() error {
 	return nil
 }
 
+// Linked implements vfs.Held: folders are never removed here.
+func (l lock) Linked() bool { return true }
+
 // Lock implements vfs.FS. It makes no file.
-func (m *FS) Lock(name string) (io.Closer, error) {
+func (m *FS) Lock(name string) (vfs.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, err := m.step("lock", name, false); err != nil {
