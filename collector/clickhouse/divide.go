@@ -316,12 +316,8 @@ func (w *Writer) insist(ctx context.Context, batch string, do func() error) erro
 func (w *Writer) hold(ctx context.Context, batch string, err error) error {
 	w.settle(err)
 	w.cfg.Log.Error("the drain waits", "batch", batch, "error", err)
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(w.cfg.BackoffMax):
-		return nil
-	}
+	_, err = w.pause(ctx, w.cfg.BackoffMax)
+	return err
 }
 
 // letter begins the dead letter of a record of the plan's batch.

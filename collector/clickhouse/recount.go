@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	stdmaps "maps"
 	"slices"
 	"strings"
@@ -112,8 +113,17 @@ func (w *Writer) storeBatch(ctx context.Context, b *collector.Batch) (ended bool
 	if err := w.Write(ctx, b); err != nil {
 		return true, nil //nolint:nilerr // Write fails only when ctx is done
 	}
-	if err := w.cfg.Source.Ack(ctx, b); err != nil && ctx.Err() == nil {
-		return true, fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+	var closed error
+	err = w.insist(ctx, b.Token, func() error {
+		err := w.cfg.Source.Ack(ctx, b)
+		if errors.Is(err, fs.ErrClosed) {
+			closed = fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
+			return nil
+		}
+		return err
+	})
+	if closed != nil || err != nil {
+		return true, closed // without one the end was asked for
 	}
 	w.even = true
 	return false, nil

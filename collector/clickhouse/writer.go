@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"sort"
@@ -21,7 +22,8 @@ import (
 
 // Source hands out frozen batches and is told when one is stored for good. The
 // spool is one. Next blocks until a batch is due; after a restart it returns the
-// same batch, with the same token, until that is acknowledged.
+// same batch, with the same token, until that is acknowledged. Either may be called again
+// after any error but one that wraps fs.ErrClosed.
 type Source interface {
 	Next(ctx context.Context) (*collector.Batch, error)
 	Ack(ctx context.Context, b *collector.Batch) error
@@ -40,6 +42,9 @@ type WriterConfig struct {
 	// Doubt reports that what was inserted since a time may be damaged although it
 	// succeeded: the disk was nearly full. nil means never.
 	Doubt func(since time.Time) bool
+	// Full reports that the server begins no insert for want of room on its disk: the drain
+	// looks again within half a second once it no longer does. nil means never.
+	Full func() bool
 	// Dead takes the records that the server refuses for what is in them. nil means
 	// that the writer waits on them for ever.
 	Dead DeadLetters
@@ -95,6 +100,8 @@ type Writer struct {
 	doubt bool
 	// look is how long kept waits between two of its looks.
 	look time.Duration
+	// roomEvery is how often a waiting drain asks whether a full disk has room again.
+	roomEvery time.Duration
 	// sync waits until every replica of a table has what was inserted; nil without replicas.
 	sync func(ctx context.Context, table string) error
 	// turn is held by whoever stores a batch or needs that none is partly stored; even,
@@ -127,10 +134,13 @@ func NewWriter(s *Store, cfg WriterConfig) (*Writer, error) {
 	if cfg.Doubt == nil {
 		cfg.Doubt = func(time.Time) bool { return false }
 	}
+	if cfg.Full == nil {
+		cfg.Full = func() bool { return false }
+	}
 	if cfg.Schema == nil {
 		cfg.Schema = func(string) *collector.Schema { return nil }
 	}
-	w := &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond, turn: make(chan struct{}, 1)}
+	w := &Writer{store: s, cfg: cfg, doubt: true, look: 200 * time.Millisecond, roomEvery: 500 * time.Millisecond, turn: make(chan struct{}, 1)}
 	if s.cluster.replicas() {
 		w.sync = s.syncReplicas
 	}
@@ -145,7 +155,7 @@ func (w *Writer) Health() Health {
 }
 
 // Run drains the source until ctx is done (then it returns nil) or the source
-// fails. A batch in flight at the end is not acknowledged and comes again.
+// is closed. A batch in flight at the end is not acknowledged and comes again.
 func (w *Writer) Run(ctx context.Context) error {
 	if err := w.recheck(ctx); err != nil {
 		return nil //nolint:nilerr // it fails only when ctx is done
@@ -156,8 +166,14 @@ func (w *Writer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end was asked for
 		}
-		if err != nil {
+		if errors.Is(err, fs.ErrClosed) {
 			return fmt.Errorf("drain the spool: %w", err)
+		}
+		if err != nil { // of the disk: it may pass, and nobody else would go on
+			if w.hold(ctx, "", fmt.Errorf("drain the spool: %w", err)) != nil {
+				return nil //nolint:nilerr // the end was asked for
+			}
+			continue
 		}
 		if ended, err := w.storeBatch(ctx, b); ended {
 			return err
@@ -281,12 +297,35 @@ func (w *Writer) retry(ctx context.Context, batch string, in attempt) (attempts 
 			w.cfg.Log.Error("insert into clickhouse failed: trying again", "batch", batch, "insert", in.name,
 				"attempt", attempts, "permanent", permanent(err), "error", err)
 		}
+		room, err := w.pause(ctx, wait/2+rand.N(wait))
+		if err != nil {
+			return attempts, err
+		}
+		if wait = min(2*wait, w.cfg.BackoffMax); room {
+			wait = w.cfg.Backoff // the server may yet have to start again
+		}
+	}
+}
+
+// pause waits between two attempts, and no longer than until the disk has room again where
+// it was full.
+func (w *Writer) pause(ctx context.Context, wait time.Duration) (room bool, err error) {
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	look := time.NewTicker(w.roomEvery)
+	defer look.Stop()
+	for full := w.cfg.Full(); ; {
 		select {
 		case <-ctx.Done():
-			return attempts, ctx.Err()
-		case <-time.After(wait/2 + rand.N(wait)):
+			return false, ctx.Err()
+		case <-end.C:
+			return false, nil
+		case <-look.C:
 		}
-		wait = min(2*wait, w.cfg.BackoffMax)
+		was := full
+		if full = w.cfg.Full(); was && !full {
+			return true, nil
+		}
 	}
 }
 
