@@ -278,3 +278,66 @@ func TestFilesThatCannotBeDeleted(t *testing.T) {
 	w.settle()
 	w.check(t, "files that could not be deleted for a time")
 }
+
+// TestARenameThatHappenedAlthoughItFailed leaves no half waiting that could be recorded: what
+// is on the disk counts, not what was answered.
+func TestARenameThatHappenedAlthoughItFailed(t *testing.T) {
+	for name, story := range stories {
+		for seed := range uint64(16) {
+			for k := 1; k <= 4; k++ {
+				w := &world{disk: newDisk(seed), now: began, power: seed%2 == 0, rows: map[string]string{}, acked: map[half]string{}, known: true}
+				w.disk.Refuses = false // it happens in half of the runs
+				if err := w.start(); err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				w.disk.Fail = func(op, _ string) error {
+					if op != "rename" && op != "remove" {
+						return nil
+					}
+					if n++; n == k {
+						return fmt.Errorf("%s: %w", op, collector.ErrFull)
+					}
+					return nil
+				}
+				what := fmt.Sprintf("%s, seed %d, rename or removal %d", name, seed, k)
+				if err := story(w); err != nil && !errors.Is(err, collector.ErrFull) {
+					t.Fatalf("%s: %v", what, err)
+				}
+				w.disk.Fail = nil
+				for _, h := range []half{request, response} {
+					if err := w.send(h); err != nil {
+						t.Fatalf("%s: the %s again: %v", what, h, err)
+					}
+				}
+				w.settle()
+				w.check(t, what)
+			}
+		}
+	}
+}
+
+// TestAHalfWhoseFileIsGone: it waits for nothing any more, and what comes again is taken
+// anew.
+func TestAHalfWhoseFileIsGone(t *testing.T) {
+	for _, again := range []half{request, response} {
+		w := &world{disk: newDisk(1), now: began, rows: map[string]string{}, acked: map[half]string{}, known: true}
+		if err := w.start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.send(request); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range w.disk.Names() {
+			w.disk.Drop(name)
+		}
+		delete(w.acked, again)
+		if err := w.send(again); err != nil || w.acked[again] != Waiting {
+			t.Errorf("the %s after it: %q, %v", again, w.acked[again], err)
+		}
+		delete(w.acked, again.other())
+		if err := w.send(again.other()); err != nil || w.acked[again.other()] != Recorded || len(w.rows) != rowsSent {
+			t.Errorf("the %s: %q, %v, %v", again.other(), w.acked[again.other()], err, w.rows)
+		}
+	}
+}

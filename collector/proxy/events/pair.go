@@ -201,6 +201,8 @@ func (r *Room) sweep(ctx context.Context) {
 func (r *Room) goOn(ctx context.Context, p place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lookAgain(p)
+	r.lookAgain(p.other())
 	e, ok := r.waiting[p]
 	o, whole := r.waiting[p.other()]
 	switch {

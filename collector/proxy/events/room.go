@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -381,6 +382,7 @@ func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
 		return Outcome{Status: Duplicate}, nil
 	}
 	for _, p := range []place{p, p.other()} {
+		r.lookAgain(p)
 		if err := r.setAside(p); err != nil {
 			return Outcome{}, err
 		}
@@ -515,7 +517,7 @@ func (r *Room) setAside(p place) error {
 		return nil // another error is told by whoever needs it
 	}
 	path := r.path(p)
-	if err := r.disk.Rename(path, path+".damaged"); err != nil {
+	if err := r.disk.Rename(path, path+".damaged"); err != nil && r.there(path) {
 		return fmt.Errorf("set a damaged event aside: %w: %w", collector.ErrFull, err)
 	}
 	r.bytes -= e.size
@@ -587,10 +589,38 @@ func (r *Room) load(p place) (*kept, error) {
 	return k, nil
 }
 
+// there reports whether there is a file, or may be: an error of the disk is no answer.
+func (r *Room) there(path string) bool {
+	f, err := r.disk.Open(path, true)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	_ = f.Close() // nothing was written
+	return true
+}
+
+// lookAgain finds a half whose file has not the name that it should have: a rename may have
+// happened although it failed. One without a file, which somebody has taken out of the
+// folder, waits no more.
+func (r *Room) lookAgain(p place) {
+	e, ok := r.waiting[p]
+	if !ok || r.there(r.path(p)) {
+		return
+	}
+	other := e
+	other.alone, other.unsynced = !e.alone, r.cfg.Sync
+	if r.waiting[p] = other; r.there(r.path(p)) {
+		return
+	}
+	delete(r.waiting, p)
+	r.bytes -= e.size
+	r.cfg.Logger.Error("the file of half a prediction that waited is gone: the half is lost unless it is sent again", "file", filepath.Base(r.named(p, suffix)))
+}
+
 // drop deletes a half's file. Where that fails the half stays, and what it is
 // recorded as later is a duplicate.
 func (r *Room) drop(p place) {
-	if err := vfs.Discard(r.disk, r.path(p)); err != nil {
+	if err := vfs.Discard(r.disk, r.path(p)); err != nil && r.there(r.path(p)) {
 		r.cfg.Logger.Error("the file of an event that is recorded cannot be deleted", "error", err)
 		r.later(p)
 		return
