@@ -45,6 +45,9 @@ type IntakeConfig struct {
 	// became of each; an error is answered as one to try again after. nil takes
 	// spans only.
 	Predict func(ctx context.Context, predictions []*collector.Imported) ([]collector.ImportResult, error)
+	// Why is what of Predict's error may be told to whoever sent the spans: why not now, and
+	// what mends it. nil, and "", tell nothing.
+	Why func(err error) string
 	// Private reports whether a field of any model here is private: no text of another
 	// program is kept then that is not known, by conventions or by Known*, to repeat none.
 	// nil keeps all, but for what a trace's spans repeat of its predictions.
@@ -123,6 +126,26 @@ type intakeError struct {
 
 func (e *intakeError) Error() string { return e.message }
 
+// why says what was not done, and why where that may be told to whoever sent it.
+func (in *Intake) why(what string, err error) string {
+	if in.cfg.Why == nil {
+		return what
+	}
+	if reason := in.cfg.Why(err); reason != "" {
+		return what + ": " + reason
+	}
+	return what
+}
+
+// storing says why spans are not stored: a store's own words may repeat what is in them.
+func storing(err error) string {
+	const what = "the spans could not be stored now"
+	if errors.Is(err, collector.ErrUnavailable) {
+		return what + ": " + collector.ErrUnavailable.Error()
+	}
+	return what
+}
+
 // take stores a request's spans, after the predictions among them: those are as
 // durable as the spool makes them, and do not wait for the store.
 func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptraceotlp.ExportResponse, *intakeError) {
@@ -139,7 +162,7 @@ func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptrac
 	if in.cfg.Predict != nil {
 		refused, first, err := in.predict(ctx, req.Traces())
 		if err != nil {
-			return res, &intakeError{http.StatusServiceUnavailable, "the predictions among the spans could not be recorded now"}
+			return res, &intakeError{http.StatusServiceUnavailable, in.why("the predictions among the spans could not be recorded now", err)}
 		}
 		if refused > 0 {
 			why = append(why, fmt.Sprintf("%d spans were stored, and are no predictions as they mean to be; the first: %s", refused, first))
@@ -156,7 +179,7 @@ func (in *Intake) take(ctx context.Context, req ptraceotlp.ExportRequest) (ptrac
 		ctx, cancel := context.WithTimeout(ctx, writeTime)
 		defer cancel()
 		if err := in.cfg.Write(ctx, spans); err != nil {
-			return res, &intakeError{http.StatusServiceUnavailable, "the spans could not be stored now"}
+			return res, &intakeError{http.StatusServiceUnavailable, storing(err)}
 		}
 	}
 	if rejected > 0 {

@@ -13,6 +13,8 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -201,5 +203,14 @@ func TestWhatBecomesOfPredictions(t *testing.T) {
 	full = errors.New("the spool is full")
 	if w, _ := send(); w.Code != 503 || w.Header().Get("Retry-After") == "" || wrote != 4 {
 		t.Errorf("full: %d %v, %d spans", w.Code, w.Header(), wrote)
+	}
+	in.cfg.Why = func(err error) string { return "free some room" }
+	if w, _ := send(); w.Code != 503 || !strings.Contains(w.Body.String(), "recorded now: free some room") {
+		t.Errorf("why is not said: %d %s", w.Code, w.Body)
+	}
+	req := ptraceotlp.NewExportRequestFromTraces(traces)
+	_, err := (&traceServer{in: in}).Export(t.Context(), req)
+	if st := status.Convert(err); st.Code() != codes.Unavailable || !strings.Contains(st.Message(), "recorded now: free some room") {
+		t.Errorf("why is not said by gRPC: %v", err)
 	}
 }
