@@ -71,6 +71,9 @@ func (r *Repository) Drop(digest string) error {
 	if r.liveDigests()[digest] {
 		return fmt.Errorf("drop model digest %s: it is live: %w", digest, collector.ErrRefused)
 	}
+	if err := r.kept.remove(digest); err != nil { // else it would be missed
+		return fmt.Errorf("drop model digest %s: %w", digest, err)
+	}
 	// Under another name it is no version, whatever becomes of its files.
 	gone := filepath.Join(r.cfg.Store, ".gone-"+digest)
 	err := os.Rename(filepath.Join(r.cfg.Store, digest), gone)

@@ -228,8 +228,12 @@ func (r *Repository) keepExternal(kept keptExternal, digest string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keep version: %w", err)
 	}
+	before := exists(filepath.Join(dir, externalFile))
 	if err := vfs.Replace(filepath.Join(dir, externalFile), data); err != nil {
 		return fmt.Errorf("keep version: %w", err)
+	}
+	if !before {
+		r.listKept(StoredVersion{kept.Name, kept.Version, digest})
 	}
 	return nil
 }

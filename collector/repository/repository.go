@@ -33,6 +33,10 @@ type Config struct {
 	Dir string
 	// Store keeps every version that was ever live, by digest.
 	Store string
+	// Kept is a file, outside of Store, that lists what there must be in it, so that what
+	// somebody takes out is missed: Missed is told of that, once. Empty misses nothing.
+	Kept   string
+	Missed func([]StoredVersion) error
 	// Threads bounds the cores of one run; 0 means 1.
 	Threads int
 	// MaxBytes bounds the memory of one run; 0 means the engine's default.
@@ -93,6 +97,7 @@ type Repository struct {
 	noting  sync.Mutex
 	// unrestored are the imported versions of earlier runs that could not be brought back.
 	unrestored []keptExternal
+	kept       keptList
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -136,6 +141,9 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	cfg.Poll = cmp.Or(cfg.Poll, 2*time.Second)
 	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 64<<20)
+	if cfg.Missed == nil {
+		cfg.Missed = func([]StoredVersion) error { return nil }
+	}
 	if cfg.Live == nil {
 		cfg.Live = func(*collector.ModelVersion) {}
 	}
@@ -145,6 +153,7 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	r := &Repository{
 		cfg: cfg, models: map[string]*model{}, archive: map[string]*held{},
 		unseen: map[string]string{}, done: make(chan struct{}),
+		kept: keptList{path: cfg.Kept},
 	}
 	watching, stop := context.WithCancel(context.Background())
 	r.stop = stop
@@ -155,6 +164,10 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	if err := r.refresh(ctx); err != nil {
 		stop()
 		return nil, err
+	}
+	// After the first look, which keeps what is served again.
+	if err := r.missKept(); err != nil {
+		cfg.Log.Warn("it is not noted which versions are kept: the next start may not miss one", "file", cfg.Kept, "error", err)
 	}
 	go r.watch(watching)
 	return r, nil

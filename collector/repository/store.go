@@ -72,6 +72,7 @@ func (r *Repository) keep(s source, h *held) error {
 	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep version: %w", err)
 	}
+	r.listKept(StoredVersion{v.Name, v.Version, v.Digest})
 	return nil
 }
 
