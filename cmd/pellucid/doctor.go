@@ -104,6 +104,7 @@ var checks = []check{
 		}
 		return "every frame is whole and none is gone", verifySpool(io.Discard, dir)
 	}},
+	{"folders", checkFolders},
 	{"kept", checkKept},
 	{"disk", checkDisk},
 	{"audit", checkAudit},
@@ -192,13 +193,22 @@ func checkParts(ctx context.Context, p patient) (string, error) {
 }
 
 // checkKept holds the versions that past predictions are explained with against
-// their digests.
+// their digests, and against the list of those that there must be.
 func checkKept(_ context.Context, p patient) (string, error) {
 	dir := filepath.Join(p.Data, "models")
+	gone, err := repository.MissingVersions(filepath.Join(p.Data, keptFile), dir)
+	if err != nil {
+		return "", err
+	}
+	var missing []error
+	for _, v := range gone {
+		missing = append(missing, errors.New(versionGone(v)))
+	}
 	if !exists(dir) {
-		return "none yet", nil
+		return "none yet", errors.Join(missing...)
 	}
 	good, wrong, err := repository.CheckStore(dir)
+	wrong = append(wrong, missing...)
 	return fmt.Sprintf("%d versions are what their digests say", good), errors.Join(append(wrong, err)...)
 }
 

@@ -97,6 +97,8 @@ func (w *selfWatch) number(_ context.Context, metric string) (float64, error) {
 		return float64(w.server.dead.Len()), nil
 	case alerts.SelfSpoolFill:
 		return w.server.spool.Stats().Fill, nil
+	case alerts.SelfLosses:
+		return float64(len(w.server.marks.losses())), nil
 	}
 	return 0, fmt.Errorf("no number %q", metric)
 }
@@ -158,6 +160,7 @@ func (s *server) status(context.Context) api.Status {
 	out := api.Status{
 		Waiting: int64(st.Appended - st.Acked), WaitingBytes: st.Pending, Lag: st.Lag, LagLimit: time.Duration(s.cfg.Alerts.Lag), Store: "ok",
 		Fill: st.Fill, Full: st.Full, DiskBytes: st.Bytes, Lost: int64(st.Lost), Damaged: int64(st.BadBytes), Missing: int64(st.Missing), DeadLetters: s.dead.Len(),
+		Losses: s.marks.losses(), LossesFile: lossesFile,
 		Durability: s.cfg.Capture.Durability, Batches: int64(s.writer.Health().Batches), Rows: int64(s.writer.Health().Rows),
 	}
 	out.In, out.Out = s.self.rates()

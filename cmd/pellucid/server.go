@@ -41,6 +41,8 @@ type server struct {
 	// logs is the handler of log, which the telemetry is told of once there is one.
 	logs *telemetry.LogTee
 
+	// marks are of the folders of the data folder.
+	marks     *marks
 	engine    *embedded.Engine
 	store     *clickhouse.Store
 	spool     *spool.Spool
@@ -110,6 +112,7 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
 	tee := telemetry.NewLogTee(log.Handler())
 	s := &server{cfg: cfg, log: slog.New(tee), logs: tee}
+	s.marks = &marks{dir: cfg.Data, log: s.log}
 	s.keyring.cfg, s.keyring.told = &s.cfg, func(err error) { s.log.Error("keys of sealed fields", "error", err) }
 	s.onStop("keys", func(context.Context) error { return s.keyring.close() })
 	for _, start := range []func(context.Context) error{
@@ -202,6 +205,7 @@ func (s *server) listenGRPC(ctx context.Context) error {
 func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 	dsn := s.cfg.ClickHouse
 	if dsn == "" {
+		found := s.marks.look(markedStore)
 		dir, err := s.cfg.dir("clickhouse")
 		if err != nil {
 			return err
@@ -214,6 +218,7 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 			return err
 		}
 		s.onStop("clickhouse engine", s.engine.Stop)
+		s.marks.settle(found)
 		dsn = s.engine.Env().DSN()
 	}
 	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
@@ -263,6 +268,7 @@ func (s *server) openStore(ctx context.Context, cfg clickhouse.Config) error {
 }
 
 func (s *server) startSpool(context.Context) error {
+	found, dead := s.marks.look(markedSpool), s.marks.look(markedDead)
 	dir, err := s.cfg.dir("spool")
 	if err != nil {
 		return err
@@ -285,6 +291,8 @@ func (s *server) startSpool(context.Context) error {
 		}
 		return err
 	})
+	s.marks.settle(found)
+	s.marks.settle(dead)
 	return s.openDead(dir)
 }
 
@@ -318,10 +326,12 @@ func (s *server) startTelemetry(ctx context.Context) error {
 }
 
 func (s *server) startModels(ctx context.Context) error {
+	found := s.marks.look(markedModels)
 	store, err := s.cfg.dir("models")
 	if err != nil {
 		return err
 	}
+	s.marks.settle(found)
 	dir := s.cfg.Models
 	if dir != "" && !exists(dir) {
 		s.log.Warn("there is no models folder: nothing is served from disk", "models", dir)
@@ -336,7 +346,7 @@ func (s *server) startModels(ctx context.Context) error {
 		return usage(bad("capture.private", "%w", err))
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
+		Dir: dir, Store: store, Kept: filepath.Join(s.cfg.Data, keptFile), Missed: s.missed, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
 		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {
@@ -450,7 +460,7 @@ func (s *server) startHTTP(context.Context) error {
 	}
 	s.proxy = p
 	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
-		Write: s.writeSpans, Predict: p.ImportSpans, Instance: s.telemetry.Instance(), Private: s.onlyKnown,
+		Write: s.writeSpans, Predict: p.ImportSpans, Why: whyLater, Instance: s.telemetry.Instance(), Private: s.onlyKnown,
 		KnownTexts: s.cfg.Capture.KnownTexts, KnownAttributes: s.cfg.Capture.KnownAttributes,
 		Model: func(name string) bool { _, err := s.models.Known(name, ""); return err == nil },
 		Meter: s.telemetry.MeterProvider(), Log: s.log,
@@ -489,10 +499,12 @@ func (s *server) startHTTP(context.Context) error {
 
 // startEvents opens the room where halves of predictions wait for each other.
 func (s *server) startEvents() error {
+	found := s.marks.look(markedEvents)
 	dir, err := s.cfg.dir("events")
 	if err != nil {
 		return err
 	}
+	s.marks.settle(found)
 	s.events, err = events.Open(events.Config{
 		Dir: dir, Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.featureNames, Private: s.models.Policies,
 		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,

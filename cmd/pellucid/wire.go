@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -43,10 +44,14 @@ func (s *server) startWriter(context.Context) error {
 	if err := s.dead.Observe(s.telemetry.MeterProvider()); err != nil {
 		return err
 	}
+	if err := s.marks.observe(s.telemetry.MeterProvider()); err != nil {
+		return err
+	}
 	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Kept: s.spool, Log: s.log}
 	if s.engine != nil {
 		wcfg.Doubt = s.engine.NearlyFull
 		s.storeFull = func() bool { return s.engine.NearlyFull(time.Now()) }
+		wcfg.Full = s.storeFull
 	}
 	w, err := clickhouse.NewWriter(s.store, wcfg)
 	if err != nil {
@@ -131,6 +136,14 @@ func (s *server) knownError() func(string) bool {
 	return func(text string) bool {
 		return telemetry.KnownError(text) || slices.Contains(s.cfg.Capture.KnownTexts, text)
 	}
+}
+
+// whyLater is why a request is to be sent again later, as it is answered to all others.
+func whyLater(err error) string {
+	if status, message, _ := proxy.Failure(err); status == http.StatusServiceUnavailable {
+		return message
+	}
+	return ""
 }
 
 // noneAs is a limit whose zero means none, where a negative one does.

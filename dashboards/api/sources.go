@@ -106,7 +106,11 @@ type Status struct {
 	Lost, Damaged, Batches, Rows int64
 	// Missing counts segments of the spool that were gone, or cut short, when the server
 	// started, with records that were not stored.
-	Missing     int64
+	Missing int64
+	// Losses says what a start found gone from the data folder, or another than before,
+	// until the operator deletes the file LossesFile there.
+	Losses      []string
+	LossesFile  string
 	Durability  string
 	DeadLetters int
 	// Store is "ok" or why ClickHouse cannot be asked, StoreSince since when, Refused

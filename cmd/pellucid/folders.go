@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/collector/vfs"
+)
+
+// marks remembers, outside of them, which folders of the data folder there were, so that a
+// start misses one that somebody took out, or put another in the place of. Each has a name
+// that was drawn when it was made, in a file of it (idFile), and marksFile has them all.
+//
+// What a start misses is written to lossesFile, a line each, besides being logged. It is
+// shown, counted and failed for by the doctor until the operator deletes that file.
+//
+// A file that cannot be written keeps nobody from recording predictions: that is logged,
+// and done by the next start.
+type marks struct {
+	dir string // the data folder
+	log *slog.Logger
+
+	mu  sync.Mutex
+	ids map[string]string // nil until they are read
+}
+
+const (
+	marksFile  = "folders.json"
+	lossesFile = "folders.lost"
+	idFile     = "folder.id"
+	// keptFile lists the versions that there must be in the folder models.
+	keptFile = "models.kept"
+	// maxLosses bounds the lines of lossesFile, and its bytes as they are read.
+	maxLosses     = 1000
+	maxLossesRead = 1 << 20
+)
+
+// marked is a folder that is not to go unnoticed.
+type marked struct {
+	name string
+	path string // from the data folder on
+	// gone says what is lost with it, other what it means that another is in its place.
+	gone, other string
+}
+
+var (
+	markedStore = marked{
+		"clickhouse", "clickhouse",
+		"all that was stored (predictions, labels, explanations, spans) is lost",
+		"what was stored is not there, but what that one has",
+	}
+	markedSpool = marked{
+		"spool", "spool",
+		"records that were acknowledged and not in the store yet are lost; what the store has stays there, once",
+		"records that were acknowledged and not in the store yet are lost; what waits in that one is sent to the store, twice where it was delivered from elsewhere since it was copied",
+	}
+	markedDead = marked{
+		"dead", filepath.Join("spool", "dead"),
+		"dead letters that waited in it are lost; of a batch that was being divided records may come twice if the store takes the whole of it by now",
+		"dead letters that waited in it are lost, and those of that one are there",
+	}
+	markedEvents = marked{
+		"events", "events",
+		"halves of predictions that waited in it for the other are lost: the other, should it come, is recorded alone",
+		"halves of predictions that waited for the other are lost; those of that one are recorded",
+	}
+	markedModels = marked{
+		"models", "models",
+		"versions that answer no more are lost, so their predictions cannot be explained, and it is not known what was private of a model whose folder has gone",
+		"versions that are not in that one are lost, so their predictions cannot be explained, and what was private is what that one says",
+	}
+	allMarked = []marked{markedStore, markedSpool, markedDead, markedEvents, markedModels}
+)
+
+// foundFolder is how a folder is before a start makes it ready.
+type foundFolder struct {
+	marked
+	there bool
+	id    string // "" where it has none
+	err   error  // why that is not known
+}
+
+func (m *marks) place(f marked) string { return filepath.Join(m.dir, f.path) }
+
+// look is called before anything makes the folder.
+func (m *marks) look(f marked) foundFolder {
+	dir := filepath.Join(m.dir, f.path)
+	id, err := readID(dir)
+	return foundFolder{f, exists(dir), id, err}
+}
+
+// settle is called when the folder is in use, and nobody else's: it tells where it is not
+// the one that it was, and marks it.
+func (m *marks) settle(was foundFolder) {
+	if err := m.settled(was); err != nil {
+		m.log.Warn("a folder is not marked: should it go, the next start may not miss it", "folder", m.place(was.marked), "error", err)
+	}
+}
+
+func (m *marks) settled(was foundFolder) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := errors.Join(was.err, m.read()); err != nil {
+		return err
+	}
+	want := m.ids[was.name]
+	if want != "" && want == was.id {
+		return nil // nothing is written, which a full disk has no room for
+	}
+	if what := was.missed(want); what != "" {
+		m.log.Error(what, "folder", m.place(was.marked), "until", m.untilDeleted())
+		if err := m.note(what); err != nil {
+			return err
+		}
+	}
+	id := was.id
+	if id == "" {
+		id = rand.Text()
+		if err := writeID(m.place(was.marked), id); err != nil {
+			return err
+		}
+	}
+	return m.write(was.name, id)
+}
+
+// missed says what is wrong of a folder that should have an id, "" where nothing is.
+func (f foundFolder) missed(want string) string {
+	switch {
+	case want == "" || want == f.id:
+		return ""
+	case !f.there:
+		return fmt.Sprintf("the folder %s of the data folder was gone: %s", f.path, f.gone)
+	}
+	return fmt.Sprintf("the folder %s of the data folder was another one than before: %s", f.path, f.other)
+}
+
+func (m *marks) untilDeleted() string {
+	return "told by doctor and on the page of health until the file " + filepath.Join(m.dir, lossesFile) + " is deleted"
+}
+
+// read reads the marks once. Those that cannot be read are missed like a folder.
+func (m *marks) read() error {
+	if m.ids != nil {
+		return nil
+	}
+	ids, err := readMarks(m.dir)
+	if err != nil {
+		what := "the marks of the data folder's folders cannot be read: it is not known whether one of them has gone"
+		m.log.Error(what, "file", filepath.Join(m.dir, marksFile), "error", err, "until", m.untilDeleted())
+		if err := m.note(what); err != nil {
+			return err
+		}
+	}
+	m.ids = ids
+	return nil
+}
+
+// readMarks reads the marks of a data folder; without any the map is empty.
+func readMarks(data string) (map[string]string, error) {
+	ids := map[string]string{}
+	b, err := os.ReadFile(filepath.Join(data, marksFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ids, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &ids)
+	}
+	if err != nil {
+		return map[string]string{}, err
+	}
+	return ids, nil
+}
+
+func (m *marks) write(name, id string) error {
+	m.ids[name] = id
+	b, err := json.MarshalIndent(m.ids, "", "  ")
+	if err == nil {
+		err = m.replace(marksFile, append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("write the marks of folders: %w", err)
+	}
+	return nil
+}
+
+func (m *marks) replace(name string, b []byte) error {
+	return errors.Join(vfs.Replace(filepath.Join(m.dir, name), b), vfs.OS{}.SyncDir(m.dir))
+}
+
+// note adds a line to what was lost. The caller holds mu.
+func (m *marks) note(what ...string) error {
+	lines, err := readLosses(m.dir)
+	if err != nil {
+		return err
+	}
+	for _, w := range what {
+		lines = append(lines, time.Now().UTC().Format(time.RFC3339)+" "+w)
+	}
+	lines = lines[max(0, len(lines)-maxLosses):]
+	if err := m.replace(lossesFile, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
+		return fmt.Errorf("write down what is lost: %w", err)
+	}
+	return nil
+}
+
+// lost notes what is lost for good, until the operator has seen it.
+func (m *marks) lost(what []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.note(what...)
+}
+
+// missed notes which versions a start has missed in the store of models.
+func (s *server) missed(gone []repository.StoredVersion) error {
+	lines := make([]string, len(gone))
+	for i, v := range gone {
+		lines[i] = versionGone(v)
+	}
+	return s.marks.lost(lines)
+}
+
+func versionGone(v repository.StoredVersion) string {
+	return fmt.Sprintf("version %s of model %s (digest %s) was gone from the folder models: its past predictions cannot be explained, unless its files are put back", v.Version, v.Name, v.Digest)
+}
+
+// losses are the lines that the operator has not deleted.
+func (m *marks) losses() []string {
+	lines, err := readLosses(m.dir)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return lines
+}
+
+// readLosses reads what was lost, the oldest first.
+func readLosses(data string) ([]string, error) {
+	f, err := os.Open(filepath.Join(data, lossesFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what is lost: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxLossesRead))
+	if err != nil {
+		return nil, fmt.Errorf("read what is lost: %w", err)
+	}
+	lines := strings.Split(string(b), "\n")
+	return slices.DeleteFunc(lines, func(l string) bool { return strings.TrimSpace(l) == "" }), nil
+}
+
+// readID is the name that was drawn for a folder, "" where it has none.
+func readID(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, idFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+// writeID has the name of a folder reach the disk before the mark that names it.
+func writeID(dir, id string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("mark a folder: %w", err)
+	}
+	err := vfs.Replace(filepath.Join(dir, idFile), []byte(id+"\n"))
+	if err = errors.Join(err, vfs.OS{}.SyncDir(dir), vfs.OS{}.SyncDir(filepath.Dir(dir))); err != nil {
+		return fmt.Errorf("mark a folder: %w", err)
+	}
+	return nil
+}
+
+// observe publishes how many losses nobody has acknowledged.
+func (m *marks) observe(p metric.MeterProvider) error {
+	meter := p.Meter("github.com/pellucid/pellucid/cmd/pellucid")
+	_, err := meter.Int64ObservableGauge("pellucid.data.losses", metric.WithUnit("{loss}"),
+		metric.WithDescription("What a start found gone from the data folder, or another than before, until the operator deletes folders.lost."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(int64(len(m.losses())))
+			return nil
+		}))
+	return err
+}
+
+// checkFolders tells what a start has missed, and what the next one would.
+func checkFolders(_ context.Context, p patient) (string, error) {
+	lines, err := readLosses(p.Data)
+	if err != nil {
+		return "", err
+	}
+	var wrong []error
+	if len(lines) > 0 {
+		const most = 5
+		told := strings.Join(lines[max(0, len(lines)-most):], "; ")
+		wrong = append(wrong, fmt.Errorf("%d losses that nobody has acknowledged: %s; once you know of them delete %s", len(lines), told, filepath.Join(p.Data, lossesFile)))
+	}
+	ids, err := readMarks(p.Data)
+	if err != nil {
+		wrong = append(wrong, fmt.Errorf("read the marks of folders: %w", err))
+	}
+	m, good := marks{dir: p.Data}, 0
+	for _, f := range allMarked {
+		want := ids[f.name]
+		if f == markedStore && p.ClickHouse != "" || want == "" {
+			continue
+		}
+		found := m.look(f)
+		switch what := found.missed(want); {
+		case found.err != nil:
+			wrong = append(wrong, fmt.Errorf("look at the folder %s of the data folder: %w", f.path, found.err))
+		case what != "":
+			wrong = append(wrong, errors.New(what))
+		default:
+			good++
+		}
+	}
+	if len(wrong) > 0 {
+		return "", errors.Join(wrong...)
+	}
+	if good == 0 {
+		return "none yet", nil
+	}
+	return fmt.Sprintf("%d folders are those that were made", good), nil
+}
