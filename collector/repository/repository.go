@@ -91,6 +91,8 @@ type Repository struct {
 	looks  atomic.Uint64
 	looked uint64
 	unseen map[string]string
+	// doNothing are the notes on files that are read for no version, by model.
+	doNothing map[string]string
 	// inForce is what versions on disk said last of private features, by name and version; noting
 	// lets one goroutine at a time keep it.
 	inForce map[string]map[string]keptSaid
@@ -232,6 +234,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 		l.unseen[name] = r.withoutPlaces(why)
 	}
 	r.saw(look, l.unseen)
+	r.sawAstray(l)
 	r.restoreAgain()
 	r.follow(look, only, forced)
 	var todo []source
@@ -261,6 +264,7 @@ func (r *Repository) list() (*listing, error) {
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	r.judgeAstray(l)
 	l.found = slices.DeleteFunc(l.found, func(s source) bool {
 		have := r.slotOf(s.name, s.version)
 		return errors.Is(s.trouble, errNothing) && have != nil && have.live != nil && have.live.elsewhere
@@ -693,6 +697,7 @@ func (r *Repository) Index(context.Context) []collector.ModelState {
 			if s.live != nil {
 				st.Private = s.live.version.Config.Policies()
 			}
+			st.Reason = cmp.Or(st.Reason, r.doNothing[name])
 			if why := r.unseenBy(name); why != "" {
 				st.State, st.Reason = "UNAVAILABLE", why
 			}

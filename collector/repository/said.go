@@ -109,7 +109,7 @@ func misnamed(dir string) error {
 		return fmt.Errorf("look for %s: %w", configFile, err)
 	}
 	for _, e := range entries {
-		if name := strings.ToLower(e.Name()); name == configFile || name == "model.yml" {
+		if meantForConfig(e.Name()) {
 			return fmt.Errorf("read %s: there is %q, which is not read: rename it", configFile, e.Name())
 		}
 	}

@@ -46,13 +46,15 @@ type listing struct {
 	found  []source
 	bad    map[[2]string]string
 	unseen map[string]string
+	// astray are files, by model, that were meant for a model.yaml and lie where none is read.
+	astray map[string][]string
 }
 
 var errNothing = errors.New("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
 
 // scan lists the versions below dir. What is not a model is passed over.
 func scan(dir string) (*listing, error) {
-	l := &listing{bad: map[[2]string]string{}, unseen: map[string]string{}}
+	l := &listing{bad: map[[2]string]string{}, unseen: map[string]string{}, astray: map[string][]string{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list models: %w", err)
@@ -69,6 +71,9 @@ func scan(dir string) (*listing, error) {
 		if !folder {
 			if s, ok := bareModel(dir, e.Name()); ok {
 				l.found = append(l.found, s)
+			}
+			if name, ok := strings.CutSuffix(e.Name(), filepath.Ext(e.Name())); ok && isYAML(e.Name()) {
+				l.astray[name] = append(l.astray[name], e.Name())
 			}
 			continue
 		}
@@ -170,6 +175,9 @@ func (l *listing) versions(dir, name string) {
 		}
 		folder, err := isDir(vdir)
 		if err == nil && !folder {
+			if meantForConfig(e.Name()) {
+				l.astray[name] = append(l.astray[name], filepath.Join(name, e.Name()))
+			}
 			continue
 		}
 		if !nameRule.MatchString(e.Name()) {

@@ -1,0 +1,69 @@
+package repository
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// isYAML reports whether a file's name is that of a YAML file, capitals or not.
+func isYAML(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return ext == ".yaml" || ext == ".yml"
+}
+
+// meantForConfig reports whether somebody who gave a file this name meant a model.yaml.
+func meantForConfig(name string) bool {
+	name = strings.ToLower(name)
+	return name == configFile || name == "model.yml"
+}
+
+// judgeAstray decides what files mean that are read for no version. One that may say what is
+// private, or cannot be read, closes the model until it lies where it is read: whoever wrote
+// it takes those fields for hidden. Another is told of. A NAME.yaml in the models' folder may
+// be anything where there is no model of that name. The caller holds mu, for reading.
+func (r *Repository) judgeAstray(l *listing) {
+	for name, files := range l.astray {
+		known := r.models[name] != nil || slices.ContainsFunc(l.found, func(s source) bool { return s.name == name })
+		files = slices.DeleteFunc(files, func(file string) bool { return !known && filepath.Dir(file) == "." })
+		if l.astray[name] = files; len(files) == 0 {
+			delete(l.astray, name)
+			continue
+		}
+		for _, file := range files {
+			if l.unseen[name] == "" && mayHide(filepath.Join(r.cfg.Dir, file)) {
+				l.unseen[name] = fmt.Sprintf("%s may say what is private, and is read for no version: move it to %s, for each version that it is meant for", file, filepath.Join(name, "VERSION", configFile))
+			}
+		}
+	}
+}
+
+// mayHide reports whether a file may say what is private.
+func mayHide(path string) bool {
+	f, err := openRegular(path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	return err != nil || len(text) > maxConfig || bytes.Contains(bytes.ToLower(text), []byte("private"))
+}
+
+// sawAstray tells of files that are read for no version, once of each.
+func (r *Repository) sawAstray(l *listing) {
+	now := map[string]string{}
+	for name, files := range l.astray {
+		now[name] = fmt.Sprintf("%s is read for no version: it belongs to %s", strings.Join(files, ", "), filepath.Join(name, "VERSION", configFile))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, why := range now {
+		if r.doNothing[name] != why {
+			r.cfg.Log.Warn("a file in the models' folder does nothing", "model", name, "note", why)
+		}
+	}
+	r.doNothing = now
+}
