@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // told holds that a start has missed what is in want, one loss each and no other, everywhere
@@ -196,4 +198,40 @@ func TestMarksNeedNoRoom(t *testing.T) {
 // notedList is importList with a note in every row.
 func notedList(from, to int) string {
 	return strings.ReplaceAll(importList(from, to), `"note":null`, `"note":"a note"`)
+}
+
+// TestTheSpoolIsRemovedUnderARunningServer: nothing is acknowledged any more until a start,
+// which tells of it; what was stored stays there once.
+func TestTheSpoolIsRemovedUnderARunningServer(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	r.post(t, "/api/v1/predictions", notedList(0, 20), nil)
+	r.stored(t)
+	if err := os.RemoveAll(filepath.Join(cfg.Data, "spool")); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond) // the folder is looked at every 10 ms
+	for range 2 {
+		status, b, header := r.call(t, http.MethodPost, "/api/v1/predictions", notedList(20, 30))
+		if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+			t.Errorf("without a spool: %d %s", status, b)
+		}
+	}
+	if status, checks := doctorOn(t, cfg); status == 0 || !strings.Contains(checks["folders"].Detail, "the folder spool of the data folder was gone") {
+		t.Errorf("doctor while it runs: %+v", checks["folders"])
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if err := r.stop(ctx); err != nil {
+		t.Logf("stop: %v", err) // it may say that the folder is not there
+	}
+	r = startRig(t, cfg)
+	r.post(t, "/api/v1/predictions", notedList(0, 30), nil)
+	r.stored(t)
+	if got := sql(t, r.database(t), "SELECT count(), uniqExact(id, row), (SELECT sum(rows) FROM traffic_1m) FROM predictions"); got != "30\t30\t30" {
+		t.Errorf("rows, different rows and rows counted are %s", got)
+	}
+	r.told(t, cfg, "the folder spool of the data folder was gone", "the folder spool/dead of the data folder was gone")
 }
