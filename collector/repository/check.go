@@ -53,11 +53,21 @@ func checkKept(dir, digest string) error {
 	return nil
 }
 
-// onlyExternal reports whether a folder of the store is an imported model's, or gone.
+// onlyExternal reports whether a folder of the store is that of a model that is not here, or
+// gone: an imported one's, or an upstream's, of which there is the reference alone.
 func onlyExternal(dir string) bool {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return true
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
 	}
-	_, err := os.Stat(filepath.Join(dir, externalFile))
-	return err == nil
+	reference := 0
+	for _, e := range entries {
+		if e.Name() == externalFile {
+			return true
+		}
+		if e.Name() == referenceFile {
+			reference++
+		}
+	}
+	return reference > 0 && reference == len(entries)
 }

@@ -69,3 +69,22 @@ func TestDropTakesRetiredVersionsOnly(t *testing.T) {
 		}
 	}
 }
+
+// TestAReferenceAlone: an upstream's version has nothing in the store but its reference.
+func TestAReferenceAlone(t *testing.T) {
+	dir := t.TempDir()
+	of := func(digit string) string { return filepath.Join(dir, strings.Repeat(digit, 64)) }
+	for path, text := range map[string]string{
+		filepath.Join(of("a"), referenceFile): "{}",
+		filepath.Join(of("b"), referenceFile): "{}",
+		filepath.Join(of("b"), "model.json"):  "{}", // whose description has gone
+		filepath.Join(of("c"), "notes"):       "",
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if good, wrong, err := CheckStore(dir); err != nil || good != 0 || len(wrong) != 2 {
+		t.Errorf("%d good, %v, %v", good, wrong, err)
+	}
+}
