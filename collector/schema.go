@@ -153,9 +153,8 @@ func tensorFields(specs []engine.Spec, batched bool, what string) ([]Field, erro
 		}
 		seen[spec.Name] = true
 		if spec.DType == engine.Sequence {
-			// skl2onnx writes one for a MultiOutputClassifier, whatever zipmap is.
-			return nil, fmt.Errorf("%s %q is a sequence of tensors, which a record has no place for: leave it out, or export one tensor (skl2onnx: "+
-				"zipmap=False; a MultiOutputClassifier, for which that is ignored, needs a ConcatFromSequence node behind it)", what, spec.Name)
+			return nil, fmt.Errorf("%s %q is a sequence of tensors, which a record has no place for: leave it out, or export one tensor, or each of its "+
+				"tensors (ConcatFromSequence or SequenceAt behind it)", what, spec.Name)
 		}
 		if spec.DType == engine.Nothing {
 			return nil, fmt.Errorf("%s %q is an optional value, which a record has no place for: export a tensor in its place", what, spec.Name)

@@ -53,11 +53,11 @@ func Check(ctx context.Context, m engine.Model, dir string) error {
 
 func checkSet(ctx context.Context, m engine.Model, set string) error {
 	info := m.Info()
-	in, err := readSeries(set, "input", info.Inputs)
+	in, err := readSeries(m, set, "input", info.Inputs)
 	if err != nil {
 		return err
 	}
-	want, err := readSeries(set, "output", info.Outputs)
+	want, err := readSeries(m, set, "output", info.Outputs)
 	if err != nil {
 		return err
 	}
@@ -85,41 +85,73 @@ func checkSet(ctx context.Context, m engine.Model, set string) error {
 }
 
 // readSeries reads <kind>_0.pb, <kind>_1.pb, ... and names each by the name it
-// carries, else by its place in the model's own list.
-func readSeries(set, kind string, specs []engine.Spec) (engine.Values, error) {
+// carries, else by its place in the model's own list. A sequence whose values the model
+// gives one by one (NAME/0, NAME/1, ...) is as many of these.
+func readSeries(m engine.Model, set, kind string, specs []engine.Spec) (engine.Values, error) {
 	var out engine.Values
 	for i := 0; ; i++ {
 		path := filepath.Join(set, fmt.Sprintf("%s_%d.pb", kind, i))
-		info, err := os.Stat(path)
+		data, err := readFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return out, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s is not a regular file", filepath.Base(path))
+		var spec engine.Spec
+		if len(out) < len(specs) {
+			spec = specs[len(out)]
 		}
-		if info.Size() > maxFile {
-			return nil, fmt.Errorf("%s is over the limit of %d bytes", filepath.Base(path), maxFile)
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		d := engine.Invalid
-		if i < len(specs) {
-			d = specs[i].DType
-		}
-		name, t, err := onnx.ReadValue(data, d)
+		list, err := readValues(m, data, spec)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
-		if i < len(specs) && !named(specs, name) {
-			name = specs[i].Name
+		for _, v := range list {
+			if at := len(out); at < len(specs) && (len(list) > 1 || !named(specs, v.Name)) {
+				v.Name = specs[at].Name
+			}
+			out = append(out, v)
 		}
-		out = append(out, engine.Named{Name: name, Tensor: t})
 	}
+}
+
+// readValues reads what a file has of the input or output spec, and of those behind it
+// where it holds a sequence that is several.
+func readValues(m engine.Model, data []byte, spec engine.Spec) (engine.Values, error) {
+	if k, ok := m.(onnx.Keyed); ok {
+		if keys := k.Keys(spec.Name); keys != nil {
+			name, t, ok, err := onnx.ReadMaps(data, spec.DType, keys)
+			if ok || err != nil {
+				return engine.Values{{Name: name, Tensor: t}}, err
+			}
+		}
+	}
+	if strings.HasSuffix(spec.Name, "/0") {
+		if _, list, err := onnx.ReadValue(data, engine.Sequence); err == nil && len(list.Items()) > 0 {
+			var out engine.Values
+			for _, t := range list.Items() {
+				out = append(out, engine.Named{Tensor: t})
+			}
+			return out, nil
+		}
+	}
+	name, t, err := onnx.ReadValue(data, spec.DType)
+	return engine.Values{{Name: name, Tensor: t}}, err
+}
+
+// readFile reads a regular file of at most maxFile bytes.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", filepath.Base(path))
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("%s is over the limit of %d bytes", filepath.Base(path), maxFile)
+	}
+	return os.ReadFile(path)
 }
 
 func named(specs []engine.Spec, name string) bool {

@@ -320,9 +320,13 @@ func checkFourier(b *builder) error {
 	return nil
 }
 
-// shortFourier transforms windows of a signal [batch, length, 1 or 2].
+// shortFourier transforms windows of a signal [batch, length, 1 or 2], or [batch, length]
+// of real numbers, as PyTorch writes it and onnxruntime takes it.
 func shortFourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	shape := in[0].Shape()
+	if len(shape) == 2 {
+		shape = []int{shape[0], shape[1], 1}
+	}
 	step, err := scalarInt(in[1])
 	if err != nil {
 		return nil, err

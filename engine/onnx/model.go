@@ -18,6 +18,7 @@ import (
 type model struct {
 	info    *engine.Info
 	program *graph.Program
+	keys    map[string][]string
 }
 
 // treeModel is a model whose graph is one tree ensemble over its inputs, or over
@@ -128,7 +129,7 @@ func owned(t *engine.Tensor, in engine.Values, program *graph.Program) (*engine.
 
 func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Model, error) {
 	info := &engine.Info{Format: "onnx", Inputs: slices.Clone(g.Inputs)}
-	m := &model{info: info, program: program}
+	m := &model{info: info, program: program, keys: p.keysOf(program)}
 	for _, v := range p.graph.outputs {
 		d, _ := program.Type(v.name)
 		if t := graph.TypeOfONNX(v.dtype); v.kind == "tensor" && t != engine.Invalid {
@@ -156,7 +157,9 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 	}
 	settleShapes(info, program)
 	w := &walker{program: program}
-	info.Classes = w.classes(g.Outputs)
+	if len(p.split) == 0 { // else there are several classifiers
+		info.Classes = w.classes(g.Outputs)
+	}
 	for i := range info.Outputs {
 		if s := info.Outputs[i].Shape; len(s) == 2 && s[1] == -1 && len(info.Classes) > 0 && info.Outputs[i].DType.IsFloat() {
 			info.Outputs[i].Shape = []int{s[0], len(info.Classes)}
@@ -164,8 +167,13 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 	}
 	info.Task = taskOf(info)
 	info.Features = features(info.Inputs, p.metadata)
+	if len(info.Inputs) == 1 && info.Features != nil {
+		for i, k := range p.keys[info.Inputs[0].Name] {
+			info.Features[i].Name = k
+		}
+	}
 	info.Missing = w.missing(g, p.producer)
-	info.Details = append(details(p, g), memoryOf(program))
+	info.Details = append(append(details(p, g), keyDetails(p, g.Inputs)...), memoryOf(program))
 	for _, n := range g.Nodes {
 		if n.Domain == graph.DomainLocal && strings.HasSuffix(n.Outputs[0], MarginSuffix) {
 			d, _ := program.Type(n.Outputs[0])

@@ -10,7 +10,9 @@
 // that grow with the file's size only; never a panic.
 //
 // ZipMap, which makes a list of maps from a matrix, passes its matrix through:
-// the output is a float tensor [-1, K] in the order of the class labels.
+// the output is a float tensor [-1, K] in the order of the class labels. DictVectorizer
+// likewise: an input that is a map is a matrix, a column a key, where NaN is a key that
+// is not there.
 package onnx
 
 import (
@@ -39,6 +41,10 @@ type modelProto struct {
 	functions                 map[functionID]*functionProto
 	// dense counts the bytes that sparse tensors were written out to.
 	dense int64
+	// keys are those of the maps that inputs and outputs are in the file, by name.
+	keys map[string][]string
+	// split are the sequences of the file's outputs whose values are outputs here.
+	split []string
 	// called and written count calls of functions, and nodes that came of them.
 	called, written int
 }
@@ -99,6 +105,8 @@ type valueProto struct {
 	// kind is "tensor", or the kind of value that is not one; of a sequence or an
 	// optional value, inner is the kind of what is in it.
 	kind, inner string
+	// key is the type of a map's keys, whose values' type dtype is.
+	key int
 }
 
 func corrupt(format string, args ...any) error {
@@ -436,11 +444,33 @@ func (v *valueProto) typeField(f field) error {
 		return eachField("sequence type", f.data, v.innerField)
 	case 5:
 		v.kind = "map"
+		return eachField("map type", f.data, v.mapField)
 	case 8:
 		v.kind = "sparse tensor"
 	case 9:
 		v.kind = "optional"
 		return eachField("optional type", f.data, v.innerField)
+	}
+	return nil
+}
+
+// mapField reads what a map's keys and values are.
+func (v *valueProto) mapField(f field) error {
+	switch f.id {
+	case 1:
+		v.key = int(f.num)
+	case 2:
+		return eachField("type", f.data, func(f field) error {
+			if f.id != 1 {
+				return nil // no tensor: takeMap refuses it
+			}
+			return eachField("tensor type", f.data, func(f field) error {
+				if f.id == 1 {
+					v.dtype = int(f.num)
+				}
+				return nil
+			})
+		})
 	}
 	return nil
 }

@@ -120,12 +120,21 @@ func (p *modelProto) convert(dir string) (*graph.Graph, error) {
 			g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: engine.Nothing})
 			continue
 		}
+		if v.kind == "map" {
+			spec, err := p.takeMap(v, g)
+			if err != nil {
+				return nil, err
+			}
+			g.Inputs = append(g.Inputs, spec)
+			continue
+		}
 		d := graph.TypeOfONNX(v.dtype)
 		if v.kind != "tensor" || d == engine.Invalid {
 			return nil, &engine.UnsupportedError{What: fmt.Sprintf("input %q: a %s of ONNX type %d", v.name, v.kind, v.dtype)}
 		}
 		g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: d, Shape: v.shape})
 	}
+	p.splitSequences(g)
 	return g, p.checkOutputs()
 }
 
@@ -340,6 +349,9 @@ func lower(n *graph.Node) ([]*graph.Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.Op == "LinearClassifier" && second == graph.SecondOwn {
+		post.String = "NONE" // of a single score onnxruntime takes LOGISTIC only
+	}
 	op := graph.OpLinearScores
 	if n.Op == "TreeEnsembleClassifier" || n.Op == "TreeEnsembleRegressor" {
 		op = graph.OpTreeScores
@@ -414,15 +426,35 @@ func linearScoreAttrs(n *graph.Node, attrs graph.Attrs, classifier bool) (graph.
 		outs = a.Int
 	}
 	if classifier {
-		labels := int64(len(attrs["classlabels_ints"].Ints) + len(attrs["classlabels_strings"].Strings))
-		outs = labels
-		if n := len(attrs["intercepts"].Floats); n == 1 && labels == 2 {
-			outs = 1
+		outs = int64(len(attrs["classlabels_ints"].Ints) + len(attrs["classlabels_strings"].Strings))
+		if len(attrs["intercepts"].Floats) == 1 && outs == 2 {
+			return singleScore(n, attrs)
 		}
 	}
-	out := graph.Attrs{"coefficients": attrs["coefficients"], "intercepts": attrs["intercepts"], "targets": {Kind: graph.AttrInt, Int: outs}}
-	if classifier && outs == 1 {
-		return nil, "", &engine.UnsupportedError{What: "operator " + n.Title(), Version: fmt.Sprint(n.Version), Node: n.Label(), Reason: "two classes with one score"}
+	return graph.Attrs{"coefficients": attrs["coefficients"], "intercepts": attrs["intercepts"], "targets": {Kind: graph.AttrInt, Int: outs}}, graph.SecondNone, nil
+}
+
+// singleScore gives each of two classes a score where the file has one, the second's, and
+// the label is by its sign: the first's is what onnxruntime makes of it, 1 less the score,
+// or by LOGISTIC, which is taken of both, its negative.
+func singleScore(n *graph.Node, attrs graph.Attrs) (graph.Attrs, string, error) {
+	own, first, second := attrs["coefficients"].Floats, float32(1), graph.SecondOwn
+	switch post := n.Attrs["post_transform"].String; post {
+	case "LOGISTIC":
+		first, second = 0, graph.SecondNone
+	case "", "NONE", "SOFTMAX", "SOFTMAX_ZERO":
+	default:
+		return nil, "", &engine.UnsupportedError{What: "operator " + n.Title(), Version: fmt.Sprint(n.Version), Node: n.Label(), Reason: fmt.Sprintf("post_transform %q of two classes with one score", post)}
 	}
-	return out, graph.SecondNone, nil
+	coefs := make([]float32, 0, 2*len(own))
+	for _, c := range own {
+		coefs = append(coefs, -c)
+	}
+	coefs = append(coefs, own...)
+	bias := attrs["intercepts"].Floats[0]
+	return graph.Attrs{
+		"coefficients": {Kind: graph.AttrFloats, Floats: coefs},
+		"intercepts":   {Kind: graph.AttrFloats, Floats: []float32{first - bias, bias}},
+		"targets":      {Kind: graph.AttrInt, Int: 2},
+	}, second, nil
 }
