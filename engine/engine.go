@@ -198,6 +198,8 @@ type Embedding struct {
 	// Tensor holds the vectors, each of Width elements, those of a row in that row.
 	Tensor *Tensor
 	Width  int
+	// Number says that the integers are made floats by Node, and look nothing up.
+	Number bool
 	// Of is for each vector the element of the input whose id looked it up, -1 where
 	// the id is the model's own.
 	Of []int
@@ -208,7 +210,7 @@ type Embedding struct {
 type Embedder interface {
 	Differentiator
 	// EmbeddedInputs names the integer inputs whose ids look up vectors, the one with
-	// the largest table first.
+	// the largest table first; where there are none, those whose integers are made floats.
 	EmbeddedInputs() []string
 	// Embeddings returns what the ids of one of those inputs look up.
 	Embeddings(ctx context.Context, in Values, input string) ([]Embedding, error)

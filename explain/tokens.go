@@ -14,7 +14,8 @@ import (
 
 // tokens is an input of ids that is explained at the vectors they look up: a vector's
 // attributions are added up to the one of its id's position, which leaves their sum
-// what it was.
+// what it was. Integers that are numbers are explained in the same way at the floats that
+// they are made.
 type tokens struct {
 	input      string
 	embeddings []engine.Embedding
@@ -25,6 +26,8 @@ type tokens struct {
 	width int
 	// other says that other inputs look up vectors too, which stay as they are.
 	other bool
+	// numbers says that the integers are made floats, and look nothing up.
+	numbers bool
 }
 
 // chooseTokens takes the ids of an input, or where none is named those with the largest
@@ -37,19 +40,21 @@ func (n *network) chooseTokens(ctx context.Context, rows engine.Values, input st
 	}
 	switch {
 	case len(known) == 0:
-		return refuse("%s needs an input of FP32 or FP64, or one of ids that look up vectors in a constant table; %q has none", n.method, n.version.Name)
+		return refuse("%s needs an input of floats, or one of integers that are made floats or look up vectors in a constant table; %q has none", n.method, n.version.Name)
 	case input == "":
 		input = known[0]
 	case !slices.Contains(known, input):
-		return refuse("input %q is neither of FP32 or FP64 nor of ids that look up vectors in a constant table, as those of %s do", clip(input), strings.Join(known, ", "))
+		return refuse("input %q is neither of floats nor of integers that are made floats or look up vectors in a constant table, as those of %s do", clip(input), strings.Join(known, ", "))
 	}
 	t := &tokens{input: input, other: len(known) > 1}
 	var err error
 	if t.embeddings, err = d.Embeddings(ctx, rows, input); err != nil {
 		return fmt.Errorf("explain %q: %w", n.version.Name, err)
 	}
+	t.numbers = true
 	for i := range t.embeddings {
 		t.width += t.embeddings[i].Tensor.RowLen()
+		t.numbers = t.numbers && t.embeddings[i].Number
 	}
 	n.tokens = t
 	n.attributed = []int{slices.IndexFunc(rows, func(v engine.Named) bool { return v.Name == input })}
@@ -61,7 +66,9 @@ func (t *tokens) chooseBaseline(ctx context.Context, n *network, rows engine.Val
 	if len(req.Background) > 0 {
 		return refuse("ids have no background: give the baseline's id, or one for each position")
 	}
-	n.baseline = "vectors of zeros"
+	if n.baseline = "vectors of zeros"; t.numbers {
+		n.baseline = "zeros"
+	}
 	if len(req.Baseline) == 0 {
 		return nil
 	}
@@ -101,7 +108,9 @@ func (t *tokens) chooseBaseline(ctx context.Context, n *network, rows engine.Val
 		t.base = append(t.base, v)
 	}
 	n.baseline = "vectors of the ids given in the request"
-	if len(req.Baseline) == 1 {
+	if t.numbers {
+		n.baseline = "given in the request"
+	} else if len(req.Baseline) == 1 {
 		n.baseline = fmt.Sprintf("the vector of id %d at every position", ids[0])
 	}
 	return nil
@@ -163,14 +172,20 @@ func (t *tokens) describe(method string, c *collector.Certificate) {
 	for i := range nodes {
 		nodes[i] = fmt.Sprintf("%q", t.embeddings[i].Node)
 	}
-	c.BaseDefinition += fmt.Sprintf("; taken at the vectors that the ids of %q look up (%s), added up for each id", t.input, strings.Join(nodes, ", "))
+	other := " (other inputs' vectors are held as they are)"
+	if t.numbers {
+		other = " (other inputs are held as they are)"
+		c.BaseDefinition += fmt.Sprintf("; taken at the floats that the integers of %q are made (%s)", t.input, strings.Join(nodes, ", "))
+	} else {
+		c.BaseDefinition += fmt.Sprintf("; taken at the vectors that the ids of %q look up (%s), added up for each id", t.input, strings.Join(nodes, ", "))
+	}
 	if method == Saliency {
 		return
 	}
-	if method == InputXGradient {
+	if method == InputXGradient && !t.numbers {
 		c.Baseline = "vectors of zeros"
 	}
 	if t.other {
-		c.Baseline += " (other inputs' vectors are held as they are)"
+		c.Baseline += other
 	}
 }

@@ -16,10 +16,13 @@ type lookup struct {
 	ids     string
 	vectors []string
 	entries int
+	// number says that the node makes floats of the integers themselves.
+	number bool
 }
 
 // EmbeddedInputs names the integer inputs whose ids look up vectors in a constant
-// table, the one with the largest table first.
+// table, the one with the largest table first; where there are none, those whose integers
+// are made floats and nothing else. In a model of ids such an input is a mask.
 func EmbeddedInputs(p *graph.Program) []string {
 	entries := map[string]int{}
 	var names []string
@@ -33,6 +36,13 @@ func EmbeddedInputs(p *graph.Program) []string {
 		}
 		if len(found) > 0 {
 			names = append(names, s.Name)
+		}
+	}
+	if len(names) == 0 {
+		for _, s := range p.Graph().Inputs {
+			if s.DType.IsInteger() && len(numbers(p, s.Name)) > 0 {
+				names = append(names, s.Name)
+			}
 		}
 	}
 	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(entries[b], entries[a]) })
@@ -104,6 +114,24 @@ func lookups(p *graph.Program, input string) (traced map[string]bool, found []lo
 	return traced, found
 }
 
+// numbers are the nodes that make floats of an input's integers, where all that read it do.
+func numbers(p *graph.Program, input string) (found []lookup) {
+	if slices.Contains(p.Graph().Outputs, input) {
+		return nil
+	}
+	for _, n := range p.Nodes() {
+		if !slices.Contains(n.Inputs, input) {
+			continue
+		}
+		d, _ := p.Type(n.Outputs[0])
+		if n.Op != "Cast" || n.Domain != graph.DomainONNX || !d.IsFloat() {
+			return nil
+		}
+		found = append(found, lookup{node: n, ids: input, vectors: n.Outputs[:1], number: true})
+	}
+	return found
+}
+
 // lookupOf tells what a Gather by traced ids looks up: its output, or the floats that are
 // made of it where the table is quantised.
 func lookupOf(p *graph.Program, n *graph.Node, traced, varies map[string]bool, floats map[string][]string) (lookup, bool) {
@@ -138,7 +166,10 @@ func lookupOf(p *graph.Program, n *graph.Node, traced, varies map[string]bool, f
 func Embeddings(ctx context.Context, p *graph.Program, opt graph.Options, in engine.Values, input string) ([]engine.Embedding, error) {
 	traced, found := lookups(p, input)
 	if len(found) == 0 {
-		return nil, &engine.InputError{Input: input, Reason: "looks up no vectors in a constant table"}
+		traced, found = map[string]bool{input: true}, numbers(p, input)
+	}
+	if len(found) == 0 {
+		return nil, &engine.InputError{Input: input, Reason: "looks up no vectors in a constant table, and is not made floats"}
 	}
 	opt.Keep = true
 	var want []string
@@ -171,7 +202,7 @@ func Embeddings(ctx context.Context, p *graph.Program, opt graph.Options, in eng
 
 func embedding(run *graph.Run, l *lookup, name string, of []int) (engine.Embedding, error) {
 	t := run.Value(name)
-	e := engine.Embedding{Name: name, Node: l.node.Label(), Entries: l.entries, Tensor: t, Of: of}
+	e := engine.Embedding{Name: name, Node: l.node.Label(), Entries: l.entries, Tensor: t, Of: of, Number: l.number}
 	if len(of) == 0 || t.Len()%len(of) != 0 || !t.DType().IsFloat() {
 		return e, &engine.InputError{Reason: fmt.Sprintf("node %q looks up %s of shape %v for %d ids that can be followed", l.node.Label(), t.DType(), t.Shape(), len(of))}
 	}

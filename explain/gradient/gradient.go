@@ -6,8 +6,9 @@
 // differentiates nothing itself (engine.Differentiator does), chooses no output
 // and no baseline, and knows no feature name.
 //
-// Invariants: only inputs of FP32 and FP64 are attributed to (all of them, or those
-// that Options.Attributed names), all others are held as they are; a batch never holds more than Options.MaxElements input
+// Invariants: only inputs of floats are attributed to (all of them, or those
+// that Options.Attributed names), all others are held as they are; in half precision points
+// on the way are those that it has; a batch never holds more than Options.MaxElements input
 // elements; Delta is measured, never assumed.
 package gradient
 
@@ -21,6 +22,7 @@ import (
 	"gonum.org/v1/gonum/integrate/quad"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
 )
 
 // ErrNotFinite is wrapped by the error of a row whose value, or whose gradient
@@ -86,7 +88,7 @@ type Result struct {
 func Inputs(in engine.Values) []int {
 	var at []int
 	for i := range in {
-		if d := in[i].Tensor.DType(); d == engine.Float32 || d == engine.Float64 {
+		if in[i].Tensor.DType().IsFloat() {
 			at = append(at, i)
 		}
 	}
@@ -202,7 +204,10 @@ func IntegratedGradients(ctx context.Context, d engine.Differentiator, in engine
 
 func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, error) {
 	x := p.row(r)
-	base = held(base, x)
+	base, err := p.rounded(held(base, x))
+	if err != nil {
+		return Result{}, err
+	}
 	var ends []float64
 	for chunk := range slices.Chunk([][]float64{x, base}, p.chunk()) {
 		e, err := p.evaluate(ctx, r, chunk)
@@ -213,7 +218,7 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 	}
 	value, start := ends[0], ends[1]
 	// What rounding alone leaves of the gap is not worth more points.
-	enough := max(p.opt.Tolerance*math.Abs(value-start), 1e-7*max(math.Abs(value), math.Abs(start)))
+	enough := max(p.opt.Tolerance*math.Abs(value-start), p.epsilon*max(math.Abs(value), math.Abs(start)))
 	n, last := p.opt.Steps, p.opt.Steps
 	if n == 0 {
 		n, last = min(8, p.opt.MaxSteps), p.opt.MaxSteps
@@ -295,15 +300,17 @@ type path struct {
 	data       [][]float64
 	rows       int
 	width      int
+	// epsilon is what rounding leaves of a value of 1, which several of it made.
+	epsilon float64
 }
 
 func newPath(d engine.Differentiator, in engine.Values, target engine.Target, o Options) (*path, error) {
-	p := &path{d: d, in: in, target: target, opt: o, attributed: Inputs(in)}
+	p := &path{d: d, in: in, target: target, opt: o, attributed: Inputs(in), epsilon: 1e-7}
 	if o.Attributed != nil {
 		p.attributed = slices.DeleteFunc(p.attributed, func(i int) bool { return !slices.Contains(o.Attributed, in[i].Name) })
 	}
 	if len(p.attributed) == 0 {
-		return nil, errors.New("no input of FP32 or FP64: a gradient method has nothing to attribute to")
+		return nil, errors.New("no input of floats: a gradient method has nothing to attribute to")
 	}
 	p.rows = in[0].Tensor.Rows()
 	for i := range in {
@@ -319,8 +326,46 @@ func newPath(d engine.Differentiator, in engine.Values, target engine.Target, o 
 		p.names = append(p.names, in[i].Name)
 		p.data = append(p.data, data)
 		p.width += in[i].Tensor.RowLen()
+		switch in[i].Tensor.DType() {
+		case engine.Float16:
+			p.epsilon = max(p.epsilon, 1.0/(1<<9))
+		case engine.BFloat16:
+			p.epsilon = max(p.epsilon, 1.0/(1<<6))
+		}
 	}
 	return p, nil
+}
+
+// rounded is a point as the inputs' types have it, which is where the model is evaluated.
+func (p *path) rounded(x []float64) ([]float64, error) {
+	out := make([]float64, 0, len(x))
+	for _, i := range p.attributed {
+		t := p.in[i].Tensor
+		n := t.RowLen()
+		r, err := ofType(t.DType(), x[:n], n)
+		if err != nil {
+			return nil, err
+		}
+		v, _ := r.Float64s()
+		out, x = append(out, v...), x[n:]
+	}
+	return out, nil
+}
+
+// ofType makes a tensor of floats of some type.
+func ofType(d engine.DType, v []float64, shape ...int) (*engine.Tensor, error) {
+	if d == engine.Float64 {
+		return engine.Of(slices.Clone(v), shape...)
+	}
+	data := make([]float32, len(v))
+	for i, e := range v {
+		data[i] = float32(e)
+	}
+	t, err := engine.Of(data, shape...)
+	if err != nil || d == engine.Float32 {
+		return t, err
+	}
+	return graph.Cast(t, d)
 }
 
 // chunk is how many points go in one batch.
@@ -395,22 +440,13 @@ func (p *path) batch(r int, points [][]float64) (engine.Values, error) {
 		switch {
 		case !slices.Contains(p.attributed, i):
 			b, err = repeat(t, r, len(points), shape)
-		case t.DType() == engine.Float32:
-			data := make([]float32, 0, n*len(points))
-			for _, x := range points {
-				for _, v := range x[offset : offset+n] {
-					data = append(data, float32(v))
-				}
-			}
-			offset += n
-			b, err = engine.Of(data, shape...)
 		default:
 			data := make([]float64, 0, n*len(points))
 			for _, x := range points {
 				data = append(data, x[offset:offset+n]...)
 			}
 			offset += n
-			b, err = engine.Of(data, shape...)
+			b, err = ofType(t.DType(), data, shape...)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("build batch of input %q: %w", p.in[i].Name, err)
