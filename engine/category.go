@@ -12,6 +12,13 @@ import (
 // are True and False, which are 1 and 0. Elsewhere a number is a code: no category can be meant.
 // The numbers of the matrix are codes always.
 func (f *Feature) TakesValues() bool {
+	if x := indexOf(f); x != nil {
+		return x.takesValues
+	}
+	return takesValues(f)
+}
+
+func takesValues(f *Feature) bool {
 	bools := len(f.Categories) > 0
 	for _, name := range f.Categories {
 		if _, ok := parseNumber(name); ok {
@@ -74,21 +81,27 @@ const fewNames = 16
 type categories struct {
 	info    *Info
 	feature *Feature
-	names   map[string]float64  // nil for a few lookups
+	index   *categoryIndex      // of many categories; then the maps are its own
+	names   map[string]float64  // nil for a few lookups among few
 	values  map[float64]float64 // made when a number is no name as it is written
+	own     map[string]float64  // names, where there is no index
 }
 
 // look turns to a feature for that many lookups. The map of one before is used again.
 func (c *categories) look(info *Info, feature *Feature, count int) {
-	c.info, c.feature, c.values = info, feature, nil
-	if count <= fewNames {
-		c.names = nil
+	c.info, c.feature, c.names, c.values = info, feature, nil, nil
+	if c.index = indexOf(feature); c.index != nil {
+		c.names = c.index.names
 		return
 	}
-	if c.names == nil {
-		c.names = make(map[string]float64, len(feature.Categories))
+	if count <= fewNames {
+		return
 	}
-	clear(c.names)
+	if c.own == nil {
+		c.own = make(map[string]float64, len(feature.Categories))
+	}
+	clear(c.own)
+	c.names = c.own
 	for i, name := range feature.Categories {
 		c.names[name] = float64(i)
 	}
@@ -179,19 +192,28 @@ func (c *categories) valued(v float64) (code float64, ok bool) {
 		}
 		return code, ok
 	}
-	if c.values == nil {
-		c.values = make(map[float64]float64, len(c.feature.Categories))
-		for i, name := range c.feature.Categories {
-			x, is := nameValue(name)
-			if _, dup := c.values[x]; is && dup {
-				c.values[x] = -1
-			} else if is {
-				c.values[x] = float64(i)
-			}
-		}
+	switch {
+	case c.index != nil:
+		c.values = c.index.byValue(c.feature.Categories)
+	case c.values == nil:
+		c.values = valuesOf(c.feature.Categories)
 	}
 	code, ok = c.values[v]
 	return code, ok && code >= 0
+}
+
+// valuesOf are the categories' codes by the numbers that their names are, -1 where several are.
+func valuesOf(names []string) map[float64]float64 {
+	values := make(map[float64]float64, len(names))
+	for i, name := range names {
+		x, is := nameValue(name)
+		if _, dup := values[x]; is && dup {
+			values[x] = -1
+		} else if is {
+			values[x] = float64(i)
+		}
+	}
+	return values
 }
 
 // unknownCode is the code of what is no category.
