@@ -127,7 +127,7 @@ func TestTokensRefused(t *testing.T) {
 	v, in, _ := tokenModel(t)
 	for reason, req := range map[string]collector.ExplainRequest{
 		"no input \"words\"":                 {Input: "words"},
-		"neither of floats":                    {Input: "attention_mask"},
+		"neither of floats":                  {Input: "attention_mask"},
 		"baseline of 2 ids":                  {Baseline: []float64{1, 2}},
 		"whole numbers":                      {Baseline: []float64{0.5}},
 		"look up the baseline's ids":         {Baseline: []float64{20}},
