@@ -117,7 +117,7 @@ func Of[T Element](data []T, shape ...int) (*Tensor, error) {
 		return nil, err
 	}
 	if n != len(data) {
-		return nil, fmt.Errorf("shape %v needs %d elements, got %d", shape, n, len(data))
+		return nil, fmt.Errorf("shape %v needs %d elements, got %d", slices.Clone(shape), n, len(data))
 	}
 	return &Tensor{dtype: dtypeOf[T](), shape: slices.Clone(shape), data: data}, nil
 }
@@ -249,10 +249,30 @@ func (t *Tensor) Reshape(shape ...int) (*Tensor, error) {
 		return nil, err
 	}
 	if n != t.Len() {
-		return nil, fmt.Errorf("reshape %v to %v: the number of elements differs", t.shape, shape)
+		return nil, fmt.Errorf("reshape %v to %v: the number of elements differs", t.shape, slices.Clone(shape))
 	}
 	return &Tensor{dtype: t.dtype, shape: slices.Clone(shape), data: t.data}, nil
 }
+
+// View makes t what of.Reshape(shape...) returns, without an object for it. It is for who has
+// the only reference to t, an arena say: to everybody else tensors are immutable.
+func (t *Tensor) View(of *Tensor, shape ...int) error {
+	n, err := Elements(shape)
+	if err != nil {
+		return err
+	}
+	if n != of.Len() {
+		return fmt.Errorf("view %v as %v: the number of elements differs", of.shape, slices.Clone(shape))
+	}
+	t.dtype, t.data = of.dtype, of.data
+	if !slices.Equal(t.shape, shape) {
+		t.shape = slices.Clone(shape) // others may have the list that was there
+	}
+	return nil
+}
+
+// Forget lets go of the elements of a tensor that View is called on next.
+func (t *Tensor) Forget() { t.data = nil }
 
 // As returns a tensor whose elements are t's seen as another type of the same
 // storage, sharing the data.

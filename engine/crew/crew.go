@@ -76,9 +76,10 @@ func Run(threads, parts int, f func(part int)) {
 	}
 	j := jobs.Get().(*job)
 	j.f = f
-	if len(j.lanes) != threads {
+	if cap(j.lanes) < threads {
 		j.lanes = make([]lane, threads)
 	}
+	j.lanes = j.lanes[:threads]
 	for i := range j.lanes {
 		j.lanes[i].next.Store(int32(parts * i / threads))
 		j.lanes[i].end = int32(parts * (i + 1) / threads)
@@ -218,13 +219,17 @@ func (j *job) take(first int) {
 func (j *job) part(i int) {
 	defer func() {
 		if e := recover(); e != nil {
-			j.failed.CompareAndSwap(nil, &e)
+			j.fail(e)
 		}
 		j.left.Add(-1)
 		j.done.Done()
 	}()
 	j.f(i)
 }
+
+// fail keeps a panic for the caller. It is a function of its own for the sake of the parts
+// that have none: only its argument is an object.
+func (j *job) fail(e any) { j.failed.CompareAndSwap(nil, &e) }
 
 // leave gives the job back when nobody looks at it any more.
 func (j *job) leave() {

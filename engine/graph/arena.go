@@ -24,6 +24,16 @@ type Arena struct {
 	// frames are of the runs within each other, depth of which go on.
 	frames []*frame
 	depth  int
+	// views are tensors over memory that is not the arena's, inputs' say, so many of which
+	// the run has in use. brief says that it gives out none of them.
+	views  []*engine.Tensor
+	viewed int
+	brief  bool
+	// runs counts those that began.
+	runs int
+	// derived are what shapes alone decide, by program; keeping is the bytes of them.
+	derived map[*Program][]derived
+	keeping int64
 	// slack says that a run failed while buffers of earlier ones had more than it used.
 	slack bool
 }
@@ -39,6 +49,20 @@ type frame struct {
 	in      []*engine.Tensor
 	scratch scratch
 	inner   int
+	// kept is what the session keeps of the program's steps, nil where there is no arena.
+	kept []derived
+	// given and results are what a run within another is given and gives, until the next one
+	// as deep begins.
+	given   engine.Values
+	results []*engine.Tensor
+}
+
+// next is the frame of the run that will begin next.
+func (a *Arena) next() *frame {
+	if a.depth == len(a.frames) {
+		a.frames = append(a.frames, &frame{})
+	}
+	return a.frames[a.depth]
 }
 
 // frame returns the one of a run that begins; a is nil where there is no arena.
@@ -46,11 +70,9 @@ func (a *Arena) frame() *frame {
 	if a == nil {
 		return &frame{}
 	}
-	if a.depth == len(a.frames) {
-		a.frames = append(a.frames, &frame{})
-	}
+	f := a.next()
 	a.depth++
-	return a.frames[a.depth-1]
+	return f
 }
 
 // done ends the run that began last: nothing of what it had is held on to.
@@ -63,13 +85,60 @@ func (a *Arena) done(f *frame) {
 	clear(f.scratch.tensors.v)
 	clear(f.buffers.held)
 	clear(f.buffers.fresh[:cap(f.buffers.fresh)])
-	f.run, f.exec = Run{}, Exec{}
+	f.run, f.exec, f.kept = Run{}, Exec{}, nil
 	f.buffers.given, f.buffers.fresh, f.buffers.exec = nil, f.buffers.fresh[:0], nil
-	a.depth--
+	if a.depth--; a.depth == 0 {
+		a.end()
+	}
 }
 
 // maxFree bounds the buffers that wait.
 const maxFree = 256
+
+// begin prepares for a run that is within no other. Buffers lie as at the beginning of the
+// run before, so that one of the same shapes takes the same ones for the same values, whose
+// tensors it finds over them.
+func (a *Arena) begin(brief bool) {
+	a.depth, a.slack = 0, false // whatever a run before ended with
+	a.brief, a.viewed = brief, 0
+	a.runs++
+	if len(a.derived) == mostDerivedPrograms { // of inner graphs of other shapes, maybe
+		a.derived, a.keeping = nil, 0
+	}
+	slices.SortFunc(a.free, func(f, g *buffer) int { return f.id - g.id })
+}
+
+// end ends such a run: what it was given and what it gave is not held on to.
+func (a *Arena) end() {
+	for _, f := range a.frames {
+		clear(f.given)
+		clear(f.results)
+	}
+	for _, v := range a.views[:a.viewed] {
+		v.Forget()
+	}
+	a.viewed = 0
+}
+
+// mostViews bounds the views that an arena keeps; a loop makes some in every turn.
+const mostViews = 512
+
+// view returns t in another shape, as a tensor that may be another's once the run has ended,
+// or as one of its own where that would be given out or there are many.
+func (a *Arena) view(t *engine.Tensor, shape []int) (*engine.Tensor, error) {
+	if !a.brief || a.viewed == mostViews {
+		return t.Reshape(shape...)
+	}
+	if a.viewed == len(a.views) {
+		a.views = append(a.views, new(engine.Tensor))
+	}
+	v := a.views[a.viewed]
+	a.viewed++
+	return v, v.View(t, shape...)
+}
+
+// isView reports whether t is one that the run uses.
+func (a *Arena) isView(t *engine.Tensor) bool { return slices.Contains(a.views[:a.viewed], t) }
 
 // take returns a buffer of n elements, whatever they are, or nil where there is
 // none that fits well, with at most spare bytes more: the smallest that fits, of those
@@ -85,7 +154,7 @@ func (a *Arena) take(n int, spare int64) *buffer {
 		return nil
 	}
 	f := a.free[best]
-	a.free = append(a.free[:best], a.free[best+1:]...)
+	a.free = slices.Delete(a.free, best, best+1)
 	a.kept -= 4 * int64(cap(f.v))
 	return f
 }
@@ -102,7 +171,7 @@ func (a *Arena) few(d engine.DType, shape []int) *buffer {
 }
 
 func (a *Arena) give(f *buffer) {
-	f.values = 0
+	f.values, f.used = 0, a.runs
 	switch {
 	case f.v != nil:
 		a.free = append(a.free, f)
@@ -112,16 +181,17 @@ func (a *Arena) give(f *buffer) {
 	}
 }
 
-// trim lets at most limit bytes wait: the oldest, which nobody has needed, go.
+// trim lets at most limit bytes wait: those that nobody has needed for longest go.
 func (a *Arena) trim(limit int64) {
-	drop := 0
-	for ; drop < len(a.free) && (len(a.free)-drop > maxFree || a.kept > limit); drop++ {
-		a.kept -= 4 * int64(cap(a.free[drop].v))
-	}
-	if drop > 0 {
-		n := copy(a.free, a.free[drop:])
-		clear(a.free[n:])
-		a.free = a.free[:n]
+	for len(a.free) > 0 && (len(a.free) > maxFree || a.kept > limit) {
+		oldest := 0
+		for i, f := range a.free {
+			if f.used < a.free[oldest].used {
+				oldest = i
+			}
+		}
+		a.kept -= 4 * int64(cap(a.free[oldest].v))
+		a.free = slices.Delete(a.free, oldest, oldest+1)
 	}
 }
 
@@ -129,22 +199,31 @@ func (a *Arena) trim(limit int64) {
 type buffer struct {
 	// v is nil where heads[0] is the only one to have the memory, which is small.
 	v []float32
+	// id is its place in the order in which they were made, used the last run that used it.
+	id, used int
 	// lent is how many of them the run has that uses it.
 	lent int
 	// values counts the slots that have it.
 	values int
 	// heads are the tensors that were made over it. They are immutable as all are, and
-	// serve again where one of their shape is asked for.
+	// serve again where one of their shape is asked for. at is where the last one was: a run
+	// like the one before asks for them in turn.
 	heads []*engine.Tensor
+	at    int
 }
 
 // mostHeads bounds the tensors that a buffer remembers.
-const mostHeads = 32
+const mostHeads = 128
 
 // head returns a tensor of a type and a shape over the buffer, or nil.
 func (f *buffer) head(d engine.DType, shape []int) *engine.Tensor {
-	for _, t := range f.heads {
-		if t.DType() == d && slices.Equal(t.Shape(), shape) {
+	for i := range f.heads {
+		k := f.at + i
+		if k >= len(f.heads) {
+			k -= len(f.heads)
+		}
+		if t := f.heads[k]; t.DType() == d && slices.Equal(t.Shape(), shape) {
+			f.at = k + 1
 			return t
 		}
 	}
@@ -158,6 +237,7 @@ func (f *buffer) keep(t *engine.Tensor) {
 		f.heads = f.heads[:1]
 	}
 	f.heads = append(f.heads, t)
+	f.at = len(f.heads)
 }
 
 // slack is the bytes that it has beyond its value.
@@ -178,6 +258,8 @@ type buffers struct {
 	fresh  []*buffer
 	off    bool
 	adopts bool
+	// keeps says that the session keeps what the step makes, gives that the run's caller gets it.
+	keeps, gives bool
 	// dying are the slots that nobody reads after the step.
 	dying []int
 	// in and given are the step's inputs, by slot and by value.
@@ -234,11 +316,14 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	if d != engine.Float32 && d != engine.Uint8 || n < smallest {
 		return b.few(d, bytes, shape, zero)
 	}
+	if b.gives && n >= leastGiven {
+		return nil
+	}
 	f := b.arena.take(n, b.exec.limit-b.exec.live-b.exec.slack)
 	if f == nil {
 		b.trim()
 		b.arena.made++
-		f = &buffer{v: make([]float32, n)}
+		f = &buffer{v: make([]float32, n), id: b.arena.made}
 	} else if zero {
 		clear(f.v[:n])
 	}
@@ -246,11 +331,10 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	t := f.head(d, shape)
 	if t == nil {
 		var err error
-		dims := slices.Clone(shape) // so that lists of dimensions stay on the stack
 		if d == engine.Uint8 {
-			t, err = engine.Of(unsafe.Slice((*uint8)(unsafe.Pointer(&f.v[0])), bytes), dims...)
+			t, err = engine.Of(unsafe.Slice((*uint8)(unsafe.Pointer(&f.v[0])), bytes), shape...)
 		} else {
-			t, err = engine.Of(f.v[:n], dims...)
+			t, err = engine.Of(f.v[:n], shape...)
 		}
 		if err != nil {
 			return nil
@@ -267,7 +351,7 @@ func (b *buffers) few(d engine.DType, n int, shape []int, zero bool) *engine.Ten
 	}
 	f := b.arena.few(d, shape)
 	if f == nil {
-		t, err := engine.New(d, slices.Clone(shape)...)
+		t, err := engine.New(d, shape...)
 		if err != nil {
 			return nil
 		}
@@ -291,13 +375,16 @@ func (b *buffers) view(t *engine.Tensor, shape []int) (*engine.Tensor, error) {
 	if b != nil {
 		f = b.of(t)
 	}
-	if f == nil {
-		return t.Reshape(slices.Clone(shape)...)
+	switch {
+	case b == nil || b.keeps:
+		return t.Reshape(shape...)
+	case f == nil:
+		return b.arena.view(t, shape)
 	}
 	if known := f.head(t.DType(), shape); known != nil && known.Len() == t.Len() {
 		return known, nil
 	}
-	v, err := t.Reshape(slices.Clone(shape)...)
+	v, err := t.Reshape(shape...)
 	if err == nil && v.DType() == f.heads[0].DType() {
 		f.keep(v)
 	}
@@ -327,6 +414,7 @@ func (b *buffers) begin(s *step, in []*engine.Tensor, dying []int) {
 	if b.off {
 		b.leave(in)
 	}
+	b.off, b.adopts = b.off || b.keeps, b.adopts && !b.keeps
 }
 
 // leave gives values to the garbage collector.
@@ -386,10 +474,41 @@ func (b *buffers) dead(t *engine.Tensor) {
 	}
 }
 
+// leastGiven is how many elements a result has for which its step asks for memory that is
+// not the arena's: to copy fewer costs nothing that one would notice.
+const leastGiven = 1 << 15
+
+// leaves returns a result as the run's caller may have it. What the session keeps is copied,
+// and so is what lies in the arena, which stay as they are; but a result that is large, or
+// that there is no room for twice, goes with its memory.
+func (b *buffers) leaves(t *engine.Tensor) (*engine.Tensor, error) {
+	switch f := b.of(t); {
+	case t == nil:
+	case t.DType().IsList() || b.arena.isKept(t):
+		return Clone(t) // a list of whatever is in it
+	case f != nil && t.Len() < leastGiven && tensorBytes(t) <= b.exec.limit-b.exec.live-b.exec.slack:
+		return Clone(t)
+	case b.arena.isView(t):
+		b.leave([]*engine.Tensor{t})
+		return t.Reshape(t.Shape()...)
+	case f != nil:
+		b.leave([]*engine.Tensor{t})
+	}
+	return t, nil
+}
+
+// settle gives back what the results of a run have left.
+func (b *buffers) settle() {
+	for _, f := range b.held {
+		b.arena.give(f)
+	}
+	clear(b.held)
+}
+
 // ours reports whether t may be written over: it is an input of the step that runs,
 // once, and its memory is the run's and nobody else's, now or later.
 func (b *buffers) ours(t *engine.Tensor) bool {
-	if b == nil || b.off {
+	if b == nil || b.off || b.gives && t.Len() >= leastGiven {
 		return false
 	}
 	at := slices.Index(b.given, t)

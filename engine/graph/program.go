@@ -27,6 +27,8 @@ type Program struct {
 	held      *held
 	// producer is the step that makes a slot, -1 for inputs and constants.
 	producer []int
+	// derives says what each step's outputs follow from.
+	derives []derivation
 	// fused is the same program in fewer steps, nil where there is none; hidden are
 	// the slots that such a program does not make.
 	fused  *Program
@@ -122,7 +124,10 @@ func compileIn(g *Graph, h *held, laid packs) (*Program, error) {
 			return nil, fmt.Errorf("output %q is made by no node: %w", name, engine.ErrCorrupt)
 		}
 	}
-	p.fused = fuse(p)
+	p.derives = p.derivations()
+	if p.fused = fuse(p); p.fused != nil {
+		p.fused.derives = p.fused.derivations()
+	}
 	p.own = map[unsafe.Pointer]bool{}
 	for _, c := range p.constants {
 		p.claim(c)
@@ -432,7 +437,7 @@ func (p *Program) Run(ctx context.Context, opt Options, in engine.Values, want [
 		opt.Arena = nil
 	}
 	if opt.Arena != nil && opt.inner == nil {
-		opt.Arena.depth, opt.Arena.slack = 0, false // whatever a run before ended with
+		opt.Arena.begin(opt.brief)
 	}
 	f := opt.Arena.frame()
 	r, err := p.run(ctx, opt, in, want, f)
@@ -459,7 +464,16 @@ func (p *Program) Outputs(ctx context.Context, opt Options, in engine.Values, wa
 	defer r.release()
 	out := make(engine.Values, len(want))
 	for i, name := range want {
-		out[i] = engine.Named{Name: name, Tensor: r.Value(name)}
+		t := r.Value(name)
+		if r.frame != nil {
+			if t, err = r.frame.buffers.leaves(t); err != nil {
+				return nil, err
+			}
+		}
+		out[i] = engine.Named{Name: name, Tensor: t}
+	}
+	if r.frame != nil {
+		r.frame.buffers.settle()
 	}
 	return out, nil
 }
@@ -487,11 +501,14 @@ func (p *Program) run(ctx context.Context, opt Options, in engine.Values, want [
 	if err != nil {
 		return nil, err
 	}
+	if f.kept = nil; opt.Arena != nil && opt.Arena.brief {
+		f.kept = opt.Arena.derivedOf(p)
+	}
 	for k, i := range pl.steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		err := p.exec(f, r, &p.steps[i], pl.dead[k])
+		err := p.exec(f, r, i, pl, k)
 		if err == nil && given != nil {
 			err = p.replace(r, &p.steps[i], given)
 		}
@@ -672,6 +689,8 @@ type plan struct {
 	want  []string
 	steps []int
 	dead  [][]int
+	// gives says for each step whether it makes a value that is wanted.
+	gives []bool
 }
 
 // maxPlans bounds the plans that a program remembers.
@@ -729,15 +748,17 @@ func (p *Program) plan(want []string) (*plan, error) {
 			}
 		}
 		pl.steps, pl.dead = append(pl.steps, i), append(pl.dead, dead)
+		pl.gives = append(pl.gives, slices.ContainsFunc(s.out, func(o int) bool { return o >= 0 && wanted[o] }))
 	}
 	slices.Reverse(pl.steps)
+	slices.Reverse(pl.gives)
 	slices.Reverse(pl.dead)
 	return pl, nil
 }
 
-// exec runs one step, after which nobody reads the slots of dying.
-func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
-	x := &f.exec
+// exec runs step i, the k-th of a plan.
+func (p *Program) exec(f *frame, r *Run, i int, pl *plan, k int) error {
+	x, s := &f.exec, &p.steps[i]
 	f.in = slices.Grow(f.in[:0], len(s.in))[:len(s.in)]
 	in := f.in
 	if s.op.lists && !s.op.branches && !s.op.view {
@@ -749,9 +770,20 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 			in[i] = r.values[slot]
 		}
 	}
+	from := fromElements
+	if f.kept != nil {
+		from = p.derives[i]
+	}
+	if from != fromElements && f.kept[i].serves(from, in) {
+		x.give(r, s, f.kept[i].out)
+		return nil
+	}
 	before := x.live
 	x.scratch.begin()
-	x.memory.begin(s, in, dying)
+	if x.memory != nil {
+		x.memory.keeps, x.memory.gives = from != fromElements, pl.gives[k] && x.memory.arena.brief
+		x.memory.begin(s, in, pl.dead[k])
+	}
 	out, err := s.call(x, in)
 	if err != nil {
 		return wrapNode(s.node, err)
@@ -761,11 +793,23 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 	}
 	x.live = before
 	for i, slot := range s.out {
+		if slot >= 0 && (i >= len(out) || out[i] == nil) {
+			return fmt.Errorf("run node %q (%s): made no output %d", s.node.Label(), s.node.Title(), i)
+		}
+	}
+	x.give(r, s, out)
+	if from != fromElements {
+		x.memory.arena.keep(&f.kept[i], from, in, out, x.limit)
+	}
+	x.memory.end(s, out)
+	return nil
+}
+
+// give puts a step's outputs in their slots.
+func (x *Exec) give(r *Run, s *step, out []*engine.Tensor) {
+	for i, slot := range s.out {
 		if slot < 0 {
 			continue
-		}
-		if i >= len(out) || out[i] == nil {
-			return fmt.Errorf("run node %q (%s): made no output %d", s.node.Label(), s.node.Title(), i)
 		}
 		r.values[slot] = out[i]
 		if !s.op.view {
@@ -773,6 +817,4 @@ func (p *Program) exec(f *frame, r *Run, s *step, dying []int) error {
 			x.live += x.owned[slot]
 		}
 	}
-	x.memory.end(s, out)
-	return nil
 }
