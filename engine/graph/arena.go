@@ -410,7 +410,8 @@ func (b *buffers) begin(s *step, in []*engine.Tensor, dying []int) {
 		return
 	}
 	b.dying, b.in, b.given = dying, s.in, in
-	b.off, b.adopts = s.op.lists && !s.op.branches, s.op.branches || s.op.compose != nil
+	// Identity keeps no list that is not there already.
+	b.off, b.adopts = s.op.lists && !s.op.branches && !s.op.view, s.op.branches || s.op.compose != nil
 	if b.off {
 		b.leave(in)
 	}

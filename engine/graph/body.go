@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -191,16 +192,36 @@ func bodyValues(in []*engine.Tensor) engine.Values {
 	return v
 }
 
-func (c *composed) kernel(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	p, err := c.program(in)
-	if err != nil {
-		return nil, err
+// given are bodyValues in a list that the next inner run uses again; specs are the inputs
+// that are there.
+func (x *Exec) given(specs []engine.Spec, in []*engine.Tensor) engine.Values {
+	if x.memory == nil {
+		return bodyValues(in)
 	}
-	return p.within(x, bodyValues(in))
+	f := x.memory.arena.next()
+	f.given = f.given[:0]
+	for _, t := range in {
+		if t != nil {
+			f.given = append(f.given, engine.Named{Name: specs[len(f.given)].Name, Tensor: t})
+		}
+	}
+	return f.given
+}
+
+func (c *composed) kernel(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	p := recall[Program](x, in)
+	if p == nil {
+		var err error
+		if p, err = c.program(in); err != nil {
+			return nil, err
+		}
+		remember(x, in, p)
+	}
+	return p.within(x, x.given(p.graph.Inputs, in))
 }
 
 // within runs a program inside a kernel, on the kernel's memory, and returns its
-// outputs.
+// outputs, in a list that the next one to run inside it uses again.
 func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	if x.inner == nil {
 		x.inner = new(int)
@@ -226,7 +247,13 @@ func (p *Program) within(x *Exec, in engine.Values) ([]*engine.Tensor, error) {
 	}
 	defer r.release()
 	// Not lent by the step: a loop's has many turns, whose values would all stay until it ends.
-	out := make([]*engine.Tensor, len(p.graph.Outputs))
+	var out []*engine.Tensor
+	if r.frame == nil {
+		out = make([]*engine.Tensor, len(p.graph.Outputs))
+	} else {
+		out = slices.Grow(r.frame.results[:0], len(p.graph.Outputs))[:len(p.graph.Outputs)]
+		r.frame.results = out
+	}
 	for i, name := range p.graph.Outputs {
 		out[i] = r.Value(name)
 		if !p.Owns(out[i]) {

@@ -196,6 +196,9 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 		return o, formatStrings(engine.Data[string](o), t)
 	}
 	if d.IsInteger() {
+		if castWide(o, t) {
+			return o, nil
+		}
 		if v := integers(t); v != nil {
 			storeInts(o, v)
 			return o, nil
@@ -215,6 +218,22 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 		return nil, typeError(t)
 	}
 	return o, storeFloats(o, v)
+}
+
+// castWide casts the two types of ids to each other, without a copy of them; it reports
+// whether t and o are such.
+func castWide(o, t *engine.Tensor) bool {
+	switch {
+	case o.DType() == engine.Int64 && t.DType() == engine.Int32:
+		for i, v := range engine.Data[int32](t) {
+			engine.Data[int64](o)[i] = int64(v)
+		}
+	case o.DType() == engine.Int32 && t.DType() == engine.Int64:
+		narrowInt(engine.Data[int32](o), engine.Data[int64](t))
+	default:
+		return false
+	}
+	return true
 }
 
 // castSingle casts what models make numbers of most, without a copy in float64, to

@@ -43,7 +43,8 @@ func (p *Program) isDerived(slot int, list []derivation) bool {
 // derived is what a step made of shapes in an earlier run of the session, nil where nothing
 // is kept.
 type derived struct {
-	out []*engine.Tensor
+	geometry geometry
+	out      []*engine.Tensor
 	// in are what it was made from: the very tensors, which are constants or kept too. Of one
 	// that is made from a shape it is that.
 	in    []*engine.Tensor
@@ -113,8 +114,8 @@ func (d *derived) bytes() int64 {
 // keep replaces d by what a step has made, where that is not too much.
 func (a *Arena) keep(d *derived, from derivation, in, out []*engine.Tensor, limit int64) {
 	a.keeping -= d.bytes()
-	*d = derived{}
-	made := derived{out: slices.Clone(out)}
+	*d = derived{geometry: d.geometry}
+	made := derived{geometry: d.geometry, out: slices.Clone(out)}
 	n := made.bytes()
 	if a.keeping+n > min(mostDerived, limit/partDerived) || slices.ContainsFunc(out, a.isView) {
 		return

@@ -225,13 +225,28 @@ func floatMap(f func(float64) float64) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(apply(x, in[0], func(v float32) float32 { return float32(f(float64(v))) }))
+			t, out, err := newOf[float32](x, in[0].Shape()...)
+			if err != nil {
+				return nil, err
+			}
+			for i, v := range engine.Data[float32](in[0]) {
+				out[i] = float32(f(float64(v)))
+			}
+			return x.one(t, nil)
 		case engine.Float64:
-			return one(apply(x, in[0], f))
+			return x.one(apply(x, in[0], f))
 		}
 		return nil, typeError(in[0])
 	}
 }
+
+// applying is a function over elements.
+type applying struct {
+	f        *vector.Function
+	out, src []float32
+}
+
+func applyPart(w *applying, from, to int) { w.f.Apply(w.out[from:to], w.src[from:to]) }
 
 // quickMap is floatMap whose float32 elements go through a kernel.
 func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
@@ -249,7 +264,7 @@ func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
 			quick.Apply(out, src)
 			return x.one(t, nil)
 		}
-		x.parts(len(src), func(from, to int) { quick.Apply(out[from:to], src[from:to]) })
+		share(x, x.inParts(len(src)), len(src), applying{quick, out, src}, applyPart)
 		return x.one(t, nil)
 	}
 }
@@ -417,7 +432,7 @@ const leastPart = 1 << 15
 
 // parts cuts n elements for the threads. It must not matter to the bits where.
 func (x *Exec) parts(n int, f func(from, to int)) {
-	count := min(x.threads, n/leastPart)
+	count := x.inParts(n)
 	if count < 2 {
 		f(0, n)
 		return
@@ -425,10 +440,18 @@ func (x *Exec) parts(n int, f func(from, to int)) {
 	crew.Run(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
 }
 
+// inParts is how many parts that is, for share.
+func (x *Exec) inParts(n int) int { return min(x.threads, n/leastPart) }
+
+// inRows is how many parts rows cuts, for share.
+func (x *Exec) inRows(n, size int) int {
+	return int(min(float64(x.threads), float64(n), float64(n)*float64(size)/(leastPart/4)))
+}
+
 // rows cuts n rows of size elements for the threads, where each row is computed alone and
 // costs several times what its elements do in a loop of arithmetic.
 func (x *Exec) rows(n, size int, f func(from, to int)) {
-	count := int(min(float64(x.threads), float64(n), float64(n)*float64(size)/(leastPart/4)))
+	count := x.inRows(n, size)
 	if count < 2 {
 		f(0, n)
 		return
@@ -751,7 +774,7 @@ func clipFunction(in []*engine.Tensor) *vector.Function {
 
 // zipEqual is Equal without a call for each element: one-hot vectors are made by it.
 func zipEqual[T int32 | int64](x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
-	shape, err := BroadcastShape(a.Shape(), b.Shape())
+	shape, err := x.broadcast(a.Shape(), b.Shape())
 	if err != nil {
 		return nil, err
 	}
@@ -811,9 +834,9 @@ func compare(op string, since int) opDef {
 			if op == "Equal" && a.DType() == b.DType() {
 				switch a.DType() {
 				case engine.Int64:
-					return one(zipEqual[int64](x, a, b))
+					return x.one(zipEqual[int64](x, a, b))
 				case engine.Int32:
-					return one(zipEqual[int32](x, a, b))
+					return x.one(zipEqual[int32](x, a, b))
 				}
 			}
 			switch a.DType() {
@@ -850,14 +873,14 @@ func compare(op string, since int) opDef {
 func logical(f func(a, b bool) bool) opDef {
 	return opDef{since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: boolType, result: isBool, build: func(*builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-			return one(zip(x, in[0], in[1], f))
+			return x.one(zip(x, in[0], in[1], f))
 		}, nil
 	}}
 }
 
 func buildNot(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(apply(x, in[0], func(v bool) bool { return !v }))
+		return x.one(apply(x, in[0], func(v bool) bool { return !v }))
 	}, nil
 }
 

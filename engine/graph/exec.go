@@ -33,6 +33,8 @@ type Exec struct {
 	base int64
 	// memory is nil where the run has no arena.
 	memory *buffers
+	// geometry is what the step that runs remembers, nil where nothing is kept.
+	geometry *geometry
 	// scratch is nil where a kernel is run apart from a program.
 	scratch *scratch
 }

@@ -341,27 +341,38 @@ func (k *normed) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return nil, err
 	}
 	if inner > 1 {
-		x.rows(outer, n*inner, func(from, to int) {
-			r := columnRooms.Get().(*columnRoom)
-			for o := from; o < to; o++ {
-				at, end := o*n*inner, (o+1)*n*inner
-				k.columns(r, out[at:end], src[at:end], inner)
-			}
-			columnRooms.Put(r)
-		})
+		share(x, x.inRows(outer, n*inner), outer, normedWork{k, out, src, n, inner}, normedColumns)
 		return x.one(t, nil)
 	}
-	x.rows(outer, n, func(from, to int) {
-		r := columnRooms.Get().(*columnRoom)
-		scale, bias := k.parameters(r, n)
-		for o := from; o < to; o++ {
-			row := src[o*n : (o+1)*n]
-			mean, inv := moments(row, k.eps)
-			vector.Norm(out[o*n:(o+1)*n], row, scale, bias, float32(mean), float32(inv))
-		}
-		columnRooms.Put(r)
-	})
+	share(x, x.inRows(outer, n), outer, normedWork{k, out, src, n, 1}, normedRows)
 	return x.one(t, nil)
+}
+
+// normedWork is what is normalised: blocks of n lines of inner elements.
+type normedWork struct {
+	k        *normed
+	out, src []float32
+	n, inner int
+}
+
+func normedColumns(w *normedWork, from, to int) {
+	r := columnRooms.Get().(*columnRoom)
+	for o := from; o < to; o++ {
+		at, end := o*w.n*w.inner, (o+1)*w.n*w.inner
+		w.k.columns(r, w.out[at:end], w.src[at:end], w.inner)
+	}
+	columnRooms.Put(r)
+}
+
+func normedRows(w *normedWork, from, to int) {
+	r := columnRooms.Get().(*columnRoom)
+	scale, bias := w.k.parameters(r, w.n)
+	for o := from; o < to; o++ {
+		row := w.src[o*w.n : (o+1)*w.n]
+		mean, inv := moments(row, w.k.eps)
+		vector.Norm(w.out[o*w.n:(o+1)*w.n], row, scale, bias, float32(mean), float32(inv))
+	}
+	columnRooms.Put(r)
 }
 
 // columnRoom is what a normalisation has beside its input and its result.

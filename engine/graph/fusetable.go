@@ -122,23 +122,31 @@ func (t *table) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	}
 	switch in[0].DType() {
 	case engine.Int64:
-		lookUp(x, t, out, engine.Data[int64](in[0]))
+		ids := engine.Data[int64](in[0])
+		share(x, x.inParts(len(ids)), len(ids), looking[int64]{t, out, ids}, lookPart[int64])
 	case engine.Int32:
-		lookUp(x, t, out, engine.Data[int32](in[0]))
+		ids := engine.Data[int32](in[0])
+		share(x, x.inParts(len(ids)), len(ids), looking[int32]{t, out, ids}, lookPart[int32])
 	default:
 		return nil, errUnfused
 	}
 	return x.one(o, nil)
 }
 
-func lookUp[T int32 | int64](x *Exec, t *table, out []float32, ids []T) {
-	x.parts(len(ids), func(from, to int) {
-		for i, id := range ids[from:to] {
-			row := t.rows
-			if id >= 0 && int64(id) < int64(t.rows) {
-				row = int(id)
-			}
-			copy(out[(from+i)*t.cols:][:t.cols], t.v[row*t.cols:])
+// looking is the rows of a table that ids ask for.
+type looking[T int32 | int64] struct {
+	t   *table
+	out []float32
+	ids []T
+}
+
+func lookPart[T int32 | int64](w *looking[T], from, to int) {
+	t := w.t
+	for i, id := range w.ids[from:to] {
+		row := t.rows
+		if id >= 0 && int64(id) < int64(t.rows) {
+			row = int(id)
 		}
-	})
+		copy(w.out[(from+i)*t.cols:][:t.cols], t.v[row*t.cols:])
+	}
 }

@@ -32,7 +32,7 @@ func (g *gru) add(i int, beta float32, c, a []float32, rows, width, depth int) {
 }
 
 func runGRU(x *Exec, n *Node, weights *recurrentWeights, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	r, err := recurrentShape(n, in, weights != nil)
+	r, err := recurrentShape(x, n, in, weights != nil)
 	if err != nil {
 		return nil, err
 	}

@@ -116,7 +116,12 @@ func (b *builder) compileInner(g *Graph, types []engine.DType) (*inner, error) {
 
 // run runs the inner graph. outer are the inputs of the node it belongs to.
 func (g *inner) run(x *Exec, params, outer []*engine.Tensor) ([]*engine.Tensor, error) {
-	return g.program.within(x, g.values(params, outer))
+	if x.memory == nil {
+		return g.program.within(x, g.values(params, outer))
+	}
+	f := x.memory.arena.next()
+	f.given = g.appendValues(f.given[:0], params, outer)
+	return g.program.within(x, f.given)
 }
 
 // outputTypes are the types of the inner graph's outputs, where known.

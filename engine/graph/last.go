@@ -481,7 +481,7 @@ func (l *laster) affine(s *step, slot, n, rank int) bool {
 			return nil, err
 		}
 		src := engine.Data[float32](in[0])
-		x.parts(len(src)/n, func(from, to int) { convolve.Rows(out[from*n:to*n], src[from*n:to*n], a, b) })
+		share(x, x.inParts(len(src)/n), len(src)/n, rowsWork{out, src, a, b}, rowsPart)
 		return x.one(t, nil)
 	}, l.of(slot, s.node, rank))
 	return true

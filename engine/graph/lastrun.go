@@ -67,7 +67,7 @@ func transposedLast(perm []int) Kernel {
 		if len(perm) == 4 {
 			order = [4]int{perm[0], perm[2], perm[3], perm[1]}
 		}
-		from := rowMajor(s)
+		from := x.rowMajor(s)
 		shape, strides := x.ints(4), x.ints(4)
 		for i, a := range order {
 			shape[i] = 1
@@ -382,7 +382,7 @@ func poolLast(n *Node) Kernel {
 			case "AveragePool":
 				g.each = convolve.NewEach(s[3], g.taps, slices.Repeat([]float32{1 / float32(g.taps)}, s[3]*g.taps), nil)
 			}
-			if g.taps*s[3] <= mostPooled {
+			if g.each == nil || g.taps*s[3] <= mostPooled {
 				seen.Store(g)
 			}
 		}
@@ -512,6 +512,14 @@ func perChannel(a, b []int) bool {
 	return a[0] == b[0] && a[1] == 1 && a[2] == 1 && a[3] == b[3] && b[1]*b[2] > 1
 }
 
+// rowsWork is what convolve.Rows is given.
+type rowsWork struct{ out, src, a, b []float32 }
+
+func rowsPart(w *rowsWork, from, to int) {
+	n := len(w.a)
+	convolve.Rows(w.out[from*n:to*n], w.src[from*n:to*n], w.a, w.b)
+}
+
 func scaled(x *Exec, t, by *engine.Tensor) ([]*engine.Tensor, error) {
 	s := t.Shape()
 	o, out, err := overOf(x, t)
@@ -520,17 +528,10 @@ func scaled(x *Exec, t, by *engine.Tensor) ([]*engine.Tensor, error) {
 	}
 	src, factors, c := engine.Data[float32](t), engine.Data[float32](by), s[3]
 	pixels := s[1] * s[2]
-	if x.threads < 2 {
-		for i := range s[0] {
-			convolve.Rows(out[i*pixels*c:(i+1)*pixels*c], src[i*pixels*c:(i+1)*pixels*c], factors[i*c:(i+1)*c], nil)
-		}
-		return x.one(o, nil)
-	}
 	for i := range s[0] {
-		x.parts(pixels, func(from, to int) {
-			from, to = (i*pixels+from)*c, (i*pixels+to)*c
-			convolve.Rows(out[from:to], src[from:to], factors[i*c:(i+1)*c], nil)
-		})
+		at := i * pixels * c
+		w := rowsWork{out[at : at+pixels*c], src[at : at+pixels*c], factors[i*c : (i+1)*c], nil}
+		share(x, x.inParts(pixels), pixels, w, rowsPart)
 	}
 	return x.one(o, nil)
 }

@@ -263,9 +263,14 @@ func (s *MatMulShape) Each(f func(o, a, b int)) {
 }
 
 func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tensor, error) {
-	s, err := NewMatMulShape(a.Shape(), b.Shape())
-	if err != nil {
-		return nil, err
+	pair := [2]*engine.Tensor{a, b}
+	s := recall[MatMulShape](x, pair[:])
+	if s == nil {
+		var err error
+		if s, err = NewMatMulShape(a.Shape(), b.Shape()); err != nil {
+			return nil, err
+		}
+		remember(x, pair[:], s)
 	}
 	t, out, err := rawOf[T](x, s.Out...)
 	if err != nil {
@@ -300,7 +305,7 @@ func buildMatMul(b *builder) (Kernel, error) {
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(runMatMul[float32](x, w, in[0], in[1]))
+			return x.one(runMatMul[float32](x, w, in[0], in[1]))
 		case engine.Float64:
 			return one(runMatMul[float64](x, w, in[0], in[1]))
 		}
@@ -368,6 +373,31 @@ func buildSoftmax(b *builder) (Kernel, error) {
 	}, nil
 }
 
+type softmaxRows struct {
+	to, v []float32
+	n     int
+}
+
+func softmaxPart(w *softmaxRows, from, end int) {
+	for i := from; i < end; i++ {
+		vector.Softmax(w.to[i*w.n:(i+1)*w.n], w.v[i*w.n:(i+1)*w.n])
+	}
+}
+
+type softmaxBlocks struct {
+	to, v    []float32
+	n, inner int
+}
+
+func softmaxBlocksPart(w *softmaxBlocks, from, end int) {
+	size := w.n * w.inner
+	borrowed(2*w.inner, func(room []float32) {
+		for i := from; i < end; i++ {
+			softmaxBlock(w.to[i*size:][:size], w.v[i*size:][:size], room[:w.inner], room[w.inner:])
+		}
+	})
+}
+
 func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool) (*engine.Tensor, error) {
 	o, out, err := rawOf[T](x, t.Shape()...)
 	if err != nil {
@@ -385,11 +415,7 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 			}
 			return o, nil
 		}
-		x.rows(outer, n, func(from, end int) {
-			for i := from; i < end; i++ {
-				vector.Softmax(to[i*n:(i+1)*n], v[i*n:(i+1)*n])
-			}
-		})
+		share(x, x.inRows(outer, n), outer, softmaxRows{to, v, n}, softmaxPart)
 		return o, nil
 	}
 	if v, ok := any(src).([]float32); ok && !logs && inner >= 8 && n > 0 && n <= shortSums {
@@ -397,13 +423,7 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 			return nil, err
 		}
 		to := any(out).([]float32)
-		x.rows(outer, n*inner, func(from, end int) {
-			borrowed(2*inner, func(room []float32) {
-				for i := from; i < end; i++ {
-					softmaxBlock(to[i*n*inner:][:n*inner], v[i*n*inner:][:n*inner], room[:inner], room[inner:])
-				}
-			})
-		})
+		share(x, x.inRows(outer, n*inner), outer, softmaxBlocks{to, v, n, inner}, softmaxBlocksPart)
 		return o, nil
 	}
 	x.rows(outer, n*inner, func(from, end int) {
@@ -536,6 +556,22 @@ func buildLayerNorm(b *builder) (Kernel, error) {
 	}, nil
 }
 
+// normWork is the rows of a layer normalisation, with what is told of each.
+type normWork struct {
+	out, src, means, invs, scale, bias []float32
+	n                                  int
+	eps                                float64
+}
+
+func normPart(w *normWork, from, end int) {
+	for r := from; r < end; r++ {
+		row := w.src[r*w.n : (r+1)*w.n]
+		mean, inv := moments(row, w.eps)
+		w.means[r], w.invs[r] = float32(mean), float32(inv)
+		vector.Norm(w.out[r*w.n:(r+1)*w.n], row, w.scale, w.bias, float32(mean), float32(inv))
+	}
+}
+
 func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]*engine.Tensor, error) {
 	shape := in[0].Shape()
 	n := 1
@@ -572,12 +608,9 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	if _, ok := any(src).([]float32); ok && bias == nil {
 		bias = make([]T, n)
 	}
-	if v, ok := any(src).([]float32); ok && x.threads < 2 {
-		for r := range means {
-			mean, inv := moments(v[r*n:(r+1)*n], eps)
-			means[r], invs[r] = T(mean), T(inv)
-			vector.Norm(any(out).([]float32)[r*n:(r+1)*n], v[r*n:(r+1)*n], any(scale).([]float32), any(bias).([]float32), float32(mean), float32(inv))
-		}
+	if v, ok := any(src).([]float32); ok {
+		w := normWork{any(out).([]float32), v, any(means).([]float32), any(invs).([]float32), any(scale).([]float32), any(bias).([]float32), n, eps}
+		share(x, x.inRows(len(means), n), len(means), w, normPart)
 		return normResults(x, t, tm, ti), nil
 	}
 	x.rows(len(means), n, func(from, end int) {
@@ -585,10 +618,6 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 			row := src[r*n : (r+1)*n]
 			mean, inv := moments(row, eps)
 			means[r], invs[r] = T(mean), T(inv)
-			if v, ok := any(row).([]float32); ok {
-				vector.Norm(any(out).([]float32)[r*n:(r+1)*n], v, any(scale).([]float32), any(bias).([]float32), float32(mean), float32(inv))
-				continue
-			}
 			for i, v := range row {
 				y := (float64(v) - mean) * inv * float64(scale[i])
 				if bias != nil {

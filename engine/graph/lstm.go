@@ -38,7 +38,7 @@ func (l *lstm) add(i int, c, a []float32, rows, width, depth int) {
 // runLSTM runs a quick LSTM; where it is quantised its state is rounded to 8 bits before
 // each product.
 func runLSTM(x *Exec, n *Node, weights *recurrentWeights, quantised bool, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	r, err := recurrentShape(n, in, weights != nil)
+	r, err := recurrentShape(x, n, in, weights != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,9 @@ func runLSTM(x *Exec, n *Node, weights *recurrentWeights, quantised bool, in []*
 			copy(y[r.YAt(step, d, 0):], l.h)
 		}
 	}
-	return []*engine.Tensor{all, last, cell}, nil
+	outs := x.list(3)
+	outs[0], outs[1], outs[2] = all, last, cell
+	return outs, nil
 }
 
 // step goes from one state to the next.

@@ -771,8 +771,9 @@ func (p *Program) exec(f *frame, r *Run, i int, pl *plan, k int) error {
 		}
 	}
 	from := fromElements
+	x.geometry = nil
 	if f.kept != nil {
-		from = p.derives[i]
+		from, x.geometry = p.derives[i], &f.kept[i].geometry
 	}
 	if from != fromElements && f.kept[i].serves(from, in) {
 		x.give(r, s, f.kept[i].out)

@@ -119,7 +119,7 @@ func readSquashes(n *Node, directions int) ([][]squash, error) {
 
 // NewRecurrent works out the geometry of a node for its inputs.
 func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
-	r, err := recurrentShape(n, in, false)
+	r, err := recurrentShape(new(Exec), n, in, false)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,10 @@ func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
 
 // recurrentShape is NewRecurrent without the inputs' elements. Weights may be of another type
 // where they were laid out.
-func recurrentShape(n *Node, in []*engine.Tensor, laid bool) (*Recurrent, error) {
+func recurrentShape(xc *Exec, n *Node, in []*engine.Tensor, laid bool) (*Recurrent, error) {
+	if r := recall[Recurrent](xc, in); r != nil && arg(in, 4) == nil {
+		return r, nil
+	}
 	x, w := in[0].Shape(), in[1].Shape()
 	r, err := readRecurrent(n)
 	if err != nil {
@@ -162,6 +165,8 @@ func recurrentShape(n *Node, in []*engine.Tensor, laid bool) (*Recurrent, error)
 		if len(r.lengths) != r.Batch || slices.ContainsFunc(r.lengths, func(n int) bool { return n < 0 || n > r.Steps }) {
 			return nil, fmt.Errorf("sequence_lens %v for %d rows of %d steps", t.Shape(), r.Batch, r.Steps)
 		}
+	} else {
+		remember(xc, in, r)
 	}
 	return r, nil
 }

@@ -33,7 +33,7 @@ var reductions = map[string]reduction{
 
 // reduceAxes works out which axes a Reduce node folds. none is true where it
 // folds nothing (noop_with_empty_axes).
-func reduceAxes(n *Node, in []*engine.Tensor) (fold []bool, keep, none bool, err error) {
+func reduceAxes(x *Exec, n *Node, in []*engine.Tensor) (fold []bool, keep, none bool, err error) {
 	shape := in[0].Shape()
 	since := 18
 	if n.Op == "ReduceSum" {
@@ -43,16 +43,17 @@ func reduceAxes(n *Node, in []*engine.Tensor) (fold []bool, keep, none bool, err
 	if a, ok := n.Attrs["keepdims"]; ok {
 		keep = a.Int != 0
 	}
-	axes := toInts(n.Attrs["axes"].Ints)
+	given := n.Attrs["axes"].Ints
+	axes := copyInts(x.ints(len(given)), given)
 	if n.Version >= since {
 		axes = nil
 		if t := arg(in, 1); t != nil {
-			if axes, err = intsOf(t); err != nil {
+			if axes, err = x.intsOf(t); err != nil {
 				return nil, false, false, err
 			}
 		}
 	}
-	fold = make([]bool, len(shape))
+	fold = x.flags(len(shape))
 	if len(axes) == 0 {
 		if n.Attrs["noop_with_empty_axes"].Int == 1 {
 			return fold, true, true, nil
@@ -94,7 +95,7 @@ func groups(shape []int, fold []bool) (out []int, group []int) {
 // ReduceGroups returns for every element of a Reduce node's input the element of
 // its output that it is folded into.
 func ReduceGroups(n *Node, in []*engine.Tensor) ([]int, error) {
-	fold, _, _, err := reduceAxes(n, in)
+	fold, _, _, err := reduceAxes(new(Exec), n, in)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func buildReduce(b *builder) (Kernel, error) {
 	n := b.node
 	b.attrs.ignore("axes", "keepdims", "noop_with_empty_axes")
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		fold, keep, none, err := reduceAxes(n, in)
+		fold, keep, none, err := reduceAxes(x, n, in)
 		if err != nil {
 			return nil, err
 		}
@@ -115,12 +116,12 @@ func buildReduce(b *builder) (Kernel, error) {
 		}
 		if v, r := engine.Data[float32](in[0]), reductions[n.Op]; v != nil && r.step != nil {
 			if outer, span, inner, ok := foldedBlock(in[0].Shape(), fold); ok {
-				t, out, err := newOf[float32](x, reducedShape(in[0].Shape(), fold, keep)...)
+				t, out, err := newOf[float32](x, reducedShape(x.ints(len(fold))[:0], in[0].Shape(), fold, keep)...)
 				if err != nil {
 					return nil, err
 				}
 				reduceBlock(n.Op, r, out, v, outer, span, inner)
-				return one(t, nil)
+				return x.one(t, nil)
 			}
 		}
 		if err := x.reserve(engine.Int64, 2*in[0].Len()); err != nil {
@@ -171,8 +172,7 @@ func foldedBlock(shape []int, fold []bool) (outer, span, inner int, ok bool) {
 	return outer, span, inner, true
 }
 
-func reducedShape(shape []int, fold []bool, keep bool) []int {
-	out := make([]int, 0, len(shape))
+func reducedShape(out, shape []int, fold []bool, keep bool) []int {
 	for i, d := range shape {
 		switch {
 		case !fold[i]:

@@ -7,7 +7,7 @@ import (
 
 // runRNN runs a quick RNN, all rows at once.
 func runRNN(x *Exec, n *Node, weights *recurrentWeights, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	r, err := recurrentShape(n, in, weights != nil)
+	r, err := recurrentShape(x, n, in, weights != nil)
 	if err != nil {
 		return nil, err
 	}

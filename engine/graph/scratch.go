@@ -7,12 +7,17 @@ import "github.com/pellucid/pellucid/engine"
 type scratch struct {
 	numbers slab[int]
 	tensors slab[*engine.Tensor]
+	flags   slab[bool]
+	// works are what share needs, by the type of what is worked on.
+	works map[any]any
 }
 
 // begin gives up what the step before had.
 func (s *scratch) begin() {
 	if s != nil {
-		s.numbers.used, s.tensors.used = 0, 0
+		s.numbers.begin()
+		s.tensors.begin()
+		s.flags.begin()
 	}
 }
 
@@ -21,17 +26,31 @@ func (s *scratch) begin() {
 type slab[T any] struct {
 	v    []T
 	used int
+	// asked is how many elements the step has asked for, those of larger lists of its own too.
+	asked int
 }
 
-// slabSize is how many elements a list has at least.
-const slabSize = 512
+// slabSize is how many elements a list has at least, mostSlab at most.
+const (
+	slabSize = 512
+	mostSlab = 1 << 14
+)
+
+// begin gives up what the step before had, and makes room for as much in one list.
+func (s *slab[T]) begin() {
+	if s.asked > len(s.v) && len(s.v) < mostSlab && s.asked > slabSize {
+		s.v = make([]T, min(s.asked, mostSlab))
+	}
+	s.used, s.asked = 0, 0
+}
 
 func (s *slab[T]) take(n int) []T {
+	s.asked += n
 	if s.v == nil || s.used+n > len(s.v) {
 		if n > slabSize {
 			return make([]T, n)
 		}
-		s.v, s.used = make([]T, slabSize), 0
+		s.v, s.used = make([]T, max(slabSize, len(s.v))), 0
 	}
 	out := s.v[s.used : s.used+n : s.used+n]
 	s.used += n
@@ -46,6 +65,14 @@ func (x *Exec) ints(n int) []int {
 		return make([]int, n)
 	}
 	return x.scratch.numbers.take(n)
+}
+
+// flags is ints of what is so or not.
+func (x *Exec) flags(n int) []bool {
+	if x.scratch == nil {
+		return make([]bool, n)
+	}
+	return x.scratch.flags.take(n)
 }
 
 // rowMajor is rowMajor as ints has it.

@@ -25,22 +25,22 @@ func buildPad(b *builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		t, widths := in[0], pads
 		rank := len(t.Shape())
-		axes := make([]int, rank)
+		axes := x.ints(rank)
 		for i := range axes {
 			axes[i] = i
 		}
 		var err error
 		if p := arg(in, 1); p != nil {
-			if widths, err = intsOf(p); err != nil {
+			if widths, err = x.intsOf(p); err != nil {
 				return nil, err
 			}
 		}
 		if a := arg(in, 3); a != nil {
-			if axes, err = intsOf(a); err != nil {
+			if axes, err = x.intsOf(a); err != nil {
 				return nil, err
 			}
 		}
-		before, after := make([]int, rank), make([]int, rank)
+		before, after := x.ints(rank), x.ints(rank)
 		if len(widths) != 2*len(axes) {
 			return nil, fmt.Errorf("%d pads for %d axes", len(widths), len(axes))
 		}
@@ -50,7 +50,7 @@ func buildPad(b *builder) (Kernel, error) {
 			}
 			before[a], after[a] = widths[i], widths[len(axes)+i]
 		}
-		return one(padded(x, t, before, after, mode, arg(in, 2), value))
+		return x.one(padded(x, t, before, after, mode, arg(in, 2), value))
 	}, nil
 }
 

@@ -90,7 +90,10 @@ func (g *inner) turns() *Turns {
 
 // values are what the inner graph is given for these params.
 func (g *inner) values(params, outer []*engine.Tensor) engine.Values {
-	in := make(engine.Values, 0, len(g.params)+len(g.captured))
+	return g.appendValues(make(engine.Values, 0, len(g.params)+len(g.captured)), params, outer)
+}
+
+func (g *inner) appendValues(in engine.Values, params, outer []*engine.Tensor) engine.Values {
 	for i, name := range g.params {
 		in = append(in, engine.Named{Name: name, Tensor: params[i]})
 	}

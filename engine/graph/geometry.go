@@ -1,0 +1,105 @@
+package graph
+
+import (
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/crew"
+)
+
+// geometry is what a step has worked out from the types and shapes of its inputs, for as long
+// as they stay what they are.
+type geometry struct {
+	of    []int
+	value any
+}
+
+// recall returns what was remembered of inputs of these types and shapes, nil where nothing
+// was.
+func recall[T any](x *Exec, in []*engine.Tensor) *T {
+	if x.geometry == nil {
+		return nil
+	}
+	v, ok := x.geometry.value.(*T)
+	if !ok {
+		return nil
+	}
+	rest := x.geometry.of
+	for _, t := range in {
+		if t == nil {
+			if len(rest) == 0 || rest[0] != -1 {
+				return nil
+			}
+			rest = rest[1:]
+			continue
+		}
+		s := t.Shape()
+		if len(rest) < 2+len(s) || rest[0] != int(t.DType()) || rest[1] != len(s) || !slices.Equal(rest[2:2+len(s)], s) {
+			return nil
+		}
+		rest = rest[2+len(s):]
+	}
+	if len(rest) > 0 {
+		return nil
+	}
+	return v
+}
+
+// remember keeps v for the step that runs. It must follow from the inputs' types and shapes,
+// and the node, alone, hold little, and be read only.
+func remember[T any](x *Exec, in []*engine.Tensor, v *T) {
+	if x.geometry == nil {
+		return
+	}
+	var of []int
+	for _, t := range in {
+		if t == nil {
+			of = append(of, -1)
+			continue
+		}
+		of = append(append(of, int(t.DType()), len(t.Shape())), t.Shape()...)
+	}
+	*x.geometry = geometry{of, v}
+}
+
+// shared is work on several threads: its function is no closure and is given what it needs,
+// so that a run which shares the same work makes no object.
+type shared[S any] struct {
+	s        S
+	f        func(s *S, from, to int)
+	n, count int
+	run      func(part int)
+}
+
+func (w *shared[S]) part(i int) { w.f(&w.s, w.n*i/w.count, w.n*(i+1)/w.count) }
+
+// share cuts n in so many parts for as many threads; it must not matter to the bits where. f
+// is no closure; s is what it works on. It is for the goroutine that the kernel was called on.
+func share[S any](x *Exec, count, n int, s S, f func(s *S, from, to int)) {
+	w := sharedOf[S](x)
+	w.s, w.f, w.n, w.count = s, f, n, count
+	if count < 2 {
+		w.n, w.count = n, 1
+	}
+	crew.Run(w.count, w.count, w.run)
+	var none S
+	w.s = none
+}
+
+func sharedOf[S any](x *Exec) *shared[S] {
+	key := any((*S)(nil))
+	if x.scratch != nil {
+		if w, ok := x.scratch.works[key].(*shared[S]); ok {
+			return w
+		}
+	}
+	w := new(shared[S])
+	w.run = w.part
+	if x.scratch != nil {
+		if x.scratch.works == nil {
+			x.scratch.works = map[any]any{}
+		}
+		x.scratch.works[key] = w
+	}
+	return w
+}
