@@ -83,6 +83,9 @@ func (a *Arena) done(f *frame) {
 	clear(f.values)
 	clear(f.in)
 	clear(f.scratch.tensors.v)
+	for _, l := range f.scratch.lists {
+		clear(l[:cap(l)])
+	}
 	clear(f.buffers.held)
 	clear(f.buffers.fresh[:cap(f.buffers.fresh)])
 	f.run, f.exec, f.kept = Run{}, Exec{}, nil
@@ -410,8 +413,7 @@ func (b *buffers) begin(s *step, in []*engine.Tensor, dying []int) {
 		return
 	}
 	b.dying, b.in, b.given = dying, s.in, in
-	// Identity keeps no list that is not there already.
-	b.off, b.adopts = s.op.lists && !s.op.branches && !s.op.view, s.op.branches || s.op.compose != nil
+	b.off, b.adopts = s.holds(), s.op.branches || s.op.compose != nil || s.plain
 	if b.off {
 		b.leave(in)
 	}
@@ -423,6 +425,33 @@ func (b *buffers) leave(values []*engine.Tensor) {
 	for _, t := range values {
 		if b.of(t) != nil {
 			delete(b.held, firstOf(t))
+		}
+	}
+}
+
+// pin keeps a value of a loop's turn until it is pinned by -1.
+func (b *buffers) pin(t *engine.Tensor, by int) {
+	if b == nil || b.off {
+		return
+	}
+	if f := b.of(t); f != nil {
+		f.values += by
+	}
+}
+
+// turned gives back what a turn of a loop was given of the one before and did not give on.
+func (b *buffers) turned(was, state []*engine.Tensor) {
+	if b == nil || b.off {
+		return
+	}
+	for _, t := range was {
+		f := b.of(t)
+		if f == nil || f.values > 0 {
+			continue
+		}
+		if !slices.ContainsFunc(state, func(o *engine.Tensor) bool { return firstOf(o) == firstOf(t) }) {
+			b.fresh = slices.DeleteFunc(b.fresh, func(o *buffer) bool { return o == f })
+			b.release(f)
 		}
 	}
 }

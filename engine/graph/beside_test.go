@@ -57,7 +57,99 @@ func allocationGraphs(t *testing.T) map[string]*plainGraph {
 	norm.node("Slice", "u", nil, "t", wholeOf(norm, "from", 1), wholeOf(norm, "to", 9))
 	norm.node("Concat", "w", Attrs{"axis": {Kind: AttrInt}}, "u", "t")
 	norm.node("Relu", "y", nil, "w")
-	return map[string]*plainGraph{"dense": dense, "conv": conv, "branch": branch, "attention": attention, "lstm": lstm, "norm": norm}
+	return map[string]*plainGraph{
+		"dense": dense, "conv": conv, "branch": branch, "attention": attention, "lstm": lstm, "norm": norm,
+		"loop": loopGraph(t), "shapes": shapesGraph(t), "block": blockGraph(t),
+	}
+}
+
+// loopGraph carries two states, one of which is the one before of the other, and stacks a
+// new value, a state, the turn and a value from outside.
+func loopGraph(t *testing.T) *plainGraph {
+	body := newPlainGraph(t)
+	body.Inputs = []engine.Spec{{Name: "i", DType: engine.Int64}, {Name: "c", DType: engine.Bool}, {Name: "s", DType: engine.Float32}, {Name: "old", DType: engine.Float32}}
+	body.node("Mul", "m", nil, "s", "x")
+	body.node("Tanh", "next", nil, "m")
+	body.node("Sub", "d", nil, "next", "old")
+	body.node("Cast", "turn", Attrs{"to": {Kind: AttrInt, Int: 1}}, "i")
+	body.node("Identity", "go", nil, "c")
+	body.node("Identity", "was", nil, "s")
+	body.node("Identity", "out", nil, "x")
+	body.node("Identity", "i2", nil, "i")
+	body.Outputs = []string{"go", "next", "was", "d", "was", "i2", "out"}
+	g := newPlainGraph(t)
+	g.Constants["true"] = mustBool(t, true)
+	turns := wholeOf(g, "turns", 5)
+	g.node("Exp", "e", nil, "x")
+	g.node("Loop", "last", Attrs{"body": {Kind: AttrGraph, Graph: body.Graph}}, turns, "true", "e", "x")
+	loop := g.Nodes[1]
+	loop.Outputs = []string{"last", "before", "ds", "states", "is", "xs"}
+	Capture(loop)
+	g.node("Cast", "turnsOf", Attrs{"to": {Kind: AttrInt, Int: 1}}, "is")
+	zero := wholeOf(g, "zero", 0)
+	sums := []string{"last", "before"}
+	for _, name := range []string{"ds", "states", "xs", "turnsOf"} {
+		g.node("ReduceSum", "sum"+name, Attrs{"keepdims": {Kind: AttrInt}}, name, zero)
+		sums = append(sums, "sum"+name)
+	}
+	at := sums[0]
+	for _, name := range sums[1:] {
+		g.node("Add", at+"+", nil, at, name)
+		at += "+"
+	}
+	g.node("Relu", "y", nil, at)
+	return g
+}
+
+// shapesGraph is arithmetic of shapes as exporters spell it: positions, a mask, and a value
+// given the shape that it has.
+func shapesGraph(t *testing.T) *plainGraph {
+	g := newPlainGraph(t)
+	zero, one, width := wholeOf(g, "zero", 0), wholeOf(g, "one", 1), wholeOf(g, "width", 2, 16)
+	g.Constants["0"], g.Constants["1"] = wholeNumber(t, 0), wholeNumber(t, 1)
+	g.node("Exp", "e", nil, "x")
+	g.node("Shape", "shape", nil, "e")
+	g.node("Gather", "rows", nil, "shape", "0")
+	g.node("Range", "counted", nil, "0", "rows", "1")
+	g.node("Cast", "places", Attrs{"to": {Kind: AttrInt, Int: 1}}, "counted")
+	g.node("Unsqueeze", "column", nil, "places", one)
+	g.node("Slice", "first", nil, "shape", zero, one)
+	g.node("Concat", "split", Attrs{"axis": {Kind: AttrInt}}, "first", width)
+	g.node("ConstantOfShape", "zeros", nil, "split")
+	g.node("Reshape", "halves", nil, "e", "split")
+	g.node("Add", "z", nil, "halves", "zeros")
+	g.node("Reshape", "whole", nil, "z", "shape")
+	g.node("Add", "y", nil, "whole", "column")
+	return g
+}
+
+// blockGraph is a block of a transformer.
+func blockGraph(t *testing.T) *plainGraph {
+	g := newPlainGraph(t)
+	perm := Attrs{"perm": {Kind: AttrInts, Ints: []int64{0, 2, 1, 3}}}
+	heads, flat := wholeOf(g, "heads", 1, -1, 4, 8), wholeOf(g, "flat", -1, 32)
+	g.Constants["root"] = mustOf(t, []float32{2.8})
+	g.node("LayerNormalization", "n", nil, "x", g.weigh("ns", 32), g.weigh("nb", 32))
+	for _, name := range []string{"q", "k", "v"} {
+		g.node("MatMul", name+"0", nil, "n", g.weigh("w"+name, 32, 32))
+		g.node("Add", name+"1", nil, name+"0", g.weigh("b"+name, 32))
+		g.node("Reshape", name+"2", nil, name+"1", heads)
+		g.node("Transpose", name, perm, name+"2")
+	}
+	g.node("Transpose", "kt", Attrs{"perm": {Kind: AttrInts, Ints: []int64{0, 1, 3, 2}}}, "k")
+	g.node("MatMul", "s0", nil, "q", "kt")
+	g.node("Div", "s", nil, "s0", "root")
+	g.node("Softmax", "p", Attrs{"axis": {Kind: AttrInt, Int: -1}}, "s")
+	g.node("MatMul", "c0", nil, "p", "v")
+	g.node("Transpose", "c1", perm, "c0")
+	g.node("Reshape", "c", nil, "c1", flat)
+	g.node("MatMul", "o", nil, "c", g.weigh("wo", 32, 32))
+	g.node("Add", "r", nil, "o", "x")
+	g.node("MatMul", "f", nil, "r", g.weigh("w1", 32, 64))
+	g.node("Tanh", "h", nil, "f")
+	g.node("MatMul", "f2", nil, "h", g.weigh("w2", 64, 32))
+	g.node("Add", "y", nil, "f2", "r")
+	return g
 }
 
 // TestRunsBesideEachOther runs one program in several sessions at a time, over inputs of

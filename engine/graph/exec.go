@@ -3,7 +3,6 @@ package graph
 import (
 	"context"
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
@@ -77,7 +76,7 @@ func (x *Exec) make(d engine.DType, shape []int, zero bool) (*engine.Tensor, err
 	if t := x.memory.tensor(d, n, shape, zero); t != nil {
 		return t, nil
 	}
-	return engine.New(d, slices.Clone(shape)...) // so that lists of dimensions stay on the stack
+	return engine.New(d, shape...)
 }
 
 // maxRank bounds the dimensions of a tensor; NumPy's own bound.

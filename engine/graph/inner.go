@@ -320,7 +320,10 @@ func stack(x *Exec, list []*engine.Tensor, axis int) (*engine.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	shape := slices.Insert(slices.Clone(first.Shape()), a, len(list))
+	shape := x.ints(len(first.Shape()) + 1)
+	copy(shape, first.Shape()[:a])
+	shape[a] = len(list)
+	copy(shape[a+1:], first.Shape()[a:])
 	out, err := x.New(first.DType(), shape...)
 	if err != nil {
 		return nil, err
@@ -330,9 +333,16 @@ func stack(x *Exec, list []*engine.Tensor, axis int) (*engine.Tensor, error) {
 		if t.DType() != first.DType() || !slices.Equal(t.Shape(), first.Shape()) {
 			return nil, fmt.Errorf("steps make %s %v and %s %v", first.DType(), first.Shape(), t.DType(), t.Shape())
 		}
-		cp := copier(out, t)
-		for o := range outer {
-			cp((o*len(list)+i)*inner, o*inner, inner)
+		switch t.DType() { // the usual ones, without a function made for each
+		case engine.Float32:
+			layInto[float32](out, t, outer, len(list)*inner, i*inner, inner)
+		case engine.Int64:
+			layInto[int64](out, t, outer, len(list)*inner, i*inner, inner)
+		default:
+			cp := copier(out, t)
+			for o := range outer {
+				cp((o*len(list)+i)*inner, o*inner, inner)
+			}
 		}
 	}
 	return out, nil

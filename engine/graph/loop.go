@@ -35,6 +35,7 @@ func buildLoop(b *builder) (Kernel, error) {
 	if l.empty, err = emptyResults(g, l.body.outputTypes(), 1+l.carried); err != nil {
 		return nil, err
 	}
+	b.plain = !slices.ContainsFunc(slices.Concat(b.inputs, l.body.outputTypes()), func(d engine.DType) bool { return d == engine.Invalid || d.IsList() })
 	return l.run, nil
 }
 
@@ -65,10 +66,10 @@ func emptyResults(g *Graph, types []engine.DType, from int) ([]*engine.Tensor, e
 }
 
 // turns reads the bound of a loop and whether it begins.
-func turns(in []*engine.Tensor) (most int, begins bool, err error) {
+func turns(x *Exec, in []*engine.Tensor) (most int, begins bool, err error) {
 	most, begins = math.MaxInt, true
 	if t := in[0]; t != nil {
-		v, err := intsOf(t)
+		v, err := x.intsOf(t)
 		if err != nil || len(v) != 1 {
 			return 0, false, fmt.Errorf("a number of turns of %s %v", t.DType(), t.Shape())
 		}
@@ -91,16 +92,16 @@ func condition(t *engine.Tensor) (bool, error) {
 }
 
 func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	most, goes, err := turns(in)
+	most, goes, err := turns(x, in)
 	if err != nil {
 		return nil, err
 	}
-	state := slices.Clone(in[2 : 2+l.carried])
-	pieces := make([][]*engine.Tensor, len(l.empty))
+	state, params := x.list(l.carried), x.list(2+l.carried)
+	copy(state, in[2:])
+	pieces := x.lists(len(l.empty))
 	base, kept := x.live, int64(0)
 	for turn := 0; turn < most && goes; turn++ {
-		params, err := loopParams(turn, goes, state)
-		if err != nil {
+		if err := loopParams(x, params, pieces, turn, goes, state); err != nil {
 			return nil, err
 		}
 		out, err := l.body.run(x, params, in)
@@ -114,7 +115,9 @@ func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		for i, t := range out[1+l.carried:] {
 			kept += tensorBytes(t)
 			pieces[i] = append(pieces[i], t)
+			x.memory.pin(t, 1)
 		}
+		x.memory.turned(params[2:], state)
 		held := kept
 		for _, t := range state {
 			held += tensorBytes(t)
@@ -123,6 +126,8 @@ func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			return nil, fmt.Errorf("values carried by turn %d hold %d bytes: %w", turn, held, engine.ErrTooLarge)
 		}
 	}
+	results := x.list(l.carried + len(pieces))
+	copy(results, state)
 	for i, list := range pieces {
 		t := l.empty[i]
 		if len(list) > 0 || t == nil {
@@ -130,22 +135,34 @@ func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 				return nil, err
 			}
 		}
-		state = append(state, t)
+		results[l.carried+i] = t
+		for _, piece := range list {
+			x.memory.pin(piece, -1)
+		}
 	}
-	return state, nil
+	return results, nil
 }
 
-// loopParams are what the body of a loop is given.
-func loopParams(turn int, goes bool, state []*engine.Tensor) ([]*engine.Tensor, error) {
-	i, err := engine.Of([]int64{int64(turn)})
-	if err != nil {
-		return nil, err
+// loopParams makes params what the body of a loop is given. The turn and the condition of
+// the turn before are written over where nothing that it made shares their memory.
+func loopParams(x *Exec, params []*engine.Tensor, pieces [][]*engine.Tensor, turn int, goes bool, state []*engine.Tensor) error {
+	for i, d := range [...]engine.DType{engine.Int64, engine.Bool} {
+		t := params[i]
+		shares := func(o *engine.Tensor) bool { return SameMemory(o, t) }
+		if t != nil && !slices.ContainsFunc(state, shares) && !slices.ContainsFunc(pieces, func(list []*engine.Tensor) bool { return shares(list[len(list)-1]) }) {
+			continue
+		}
+		live := x.live
+		t, err := x.New(d)
+		if err != nil {
+			return err
+		}
+		x.live = live // two elements
+		params[i] = t
 	}
-	c, err := engine.Of([]bool{goes})
-	if err != nil {
-		return nil, err
-	}
-	return append([]*engine.Tensor{i, c}, state...), nil
+	engine.Data[int64](params[0])[0], engine.Data[bool](params[1])[0] = int64(turn), goes
+	copy(params[2:], state)
+	return nil
 }
 
 // buildScan8 is Scan of operator set 8: each row of a batch is walked alone.

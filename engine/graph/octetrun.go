@@ -2,6 +2,7 @@ package graph
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/pellucid/pellucid/engine"
@@ -89,6 +90,15 @@ func tableBytes(of []uint8) Kernel {
 	}
 }
 
+// octetsToFloats is bytes that a function makes floats of.
+type octetsToFloats struct {
+	f   func(out []float32, src []uint8)
+	out []float32
+	src []uint8
+}
+
+func octetsToFloatsPart(w *octetsToFloats, from, to int) { w.f(w.out[from:to], w.src[from:to]) }
+
 // octetFloats is a kernel that makes floats of bytes, of values of that many dimensions
 // where rank is not 0.
 func octetFloats(rank int, f func(out []float32, src []uint8)) Kernel {
@@ -101,7 +111,7 @@ func octetFloats(rank int, f func(out []float32, src []uint8)) Kernel {
 			return nil, err
 		}
 		src := engine.Data[uint8](in[0])
-		x.parts(len(src), func(from, to int) { f(out[from:to], src[from:to]) })
+		share(x, x.inParts(len(src)), len(src), octetsToFloats{f, out, src}, octetsToFloatsPart)
 		return x.one(t, nil)
 	}
 }
@@ -263,7 +273,7 @@ type octetMatMul struct {
 
 func (k *octetMatMul) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	a := in[0]
-	shape := slices.Clone(a.Shape())
+	shape := x.shaped(a.Shape())
 	last := len(shape) - 1
 	if a.DType() != engine.Uint8 || last < 1 || k.flat && last != 1 || shape[last] != k.m.k || a.Len() == 0 {
 		return nil, errUnfused
@@ -277,7 +287,9 @@ func (k *octetMatMul) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 	if err != nil {
 		return nil, err
 	}
-	return x.one(t, multiplyOctets(x, a, zero, k.m, k.end.zeros, volume(shape[:last]), f))
+	err = multiplyOctets(x, a, zero, k.m, k.end.zeros, volume(shape[:last]), f)
+	done(f)
+	return x.one(t, err)
 }
 
 // octetPair is a sum or a product of two values.
@@ -430,6 +442,9 @@ func octetPool(n *Node, rank int) Kernel {
 	}
 }
 
+// sumRooms have room for sums of bytes.
+var sumRooms = sync.Pool{New: func() any { return new([]int64) }}
+
 // octetMeans are those of the channels of whole volumes, as the file has them.
 func octetMeans(scale qgemm.Scale, rank int) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -448,10 +463,13 @@ func octetMeans(scale qgemm.Scale, rank int) Kernel {
 		if err != nil {
 			return nil, err
 		}
-		_, sums, err := rawOf[int64](x, c)
-		if err != nil {
+		if err := x.reserve(engine.Int64, c); err != nil {
 			return nil, err
 		}
+		room := sumRooms.Get().(*[]int64)
+		defer sumRooms.Put(room)
+		*room = slices.Grow((*room)[:0], c)[:c]
+		sums := *room
 		src := engine.Data[uint8](in[0])
 		for i := range batch {
 			qgemm.Columns(sums, src[i*n*c:][:n*c])

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
@@ -166,16 +167,28 @@ func multiplyOctets(x *Exec, a *engine.Tensor, za int32, w *octetMatrix, zeros [
 	if err := x.reserve(engine.Int32, w.n); err != nil {
 		return err
 	}
-	whole := make([]int32, w.n)
+	room := octetRooms.Get().(*octetRoom)
+	defer octetRooms.Put(room)
+	room.whole = slices.Grow(room.whole[:0], w.n)[:w.n]
+	whole := room.whole
 	corrections(whole, w.w.Sums(), zeros, za+shift, w.k)
 	for j, e := range end.Whole {
 		whole[j] += e
 	}
 	end.Whole, end.Zeros = whole, zeros
-	left := qgemm.Matrix(v, rows, w.w.Depth())
-	w.w.Multiply(max(x.threads, 1), &left, end)
+	room.left = qgemm.Matrix(v, rows, w.w.Depth())
+	w.w.Multiply(max(x.threads, 1), &room.left, end)
+	room.left, end.Whole = qgemm.Left{}, nil
 	return nil
 }
+
+// octetRoom is what a product of bytes needs beside them.
+type octetRoom struct {
+	whole []int32
+	left  qgemm.Left
+}
+
+var octetRooms = sync.Pool{New: func() any { return new(octetRoom) }}
 
 // octetProduct is a x b, exact, of a tensor and a matrix of bytes with zero points that
 // this computes; ok is false where it does not.

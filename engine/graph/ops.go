@@ -96,6 +96,8 @@ type builder struct {
 	held *held
 	// result holds the outputs' types for fromBuilder.
 	result []engine.DType
+	// plain says of a node whose operator takes lists that there are none here.
+	plain bool
 	// packs are shared by all kernels of a model, nil where they need not be.
 	packs packs
 }

@@ -57,6 +57,8 @@ type step struct {
 	// that the value has, or the nodes it was made of give it more.
 	function *vector.Function
 	rank     int
+	// plain says that no list goes through an operator that takes some.
+	plain bool
 	// narrow are the weights of a convolution that keeps them in 8 or 16 bits; then the second
 	// input is their constant.
 	narrow *narrowed
@@ -247,6 +249,7 @@ func (p *Program) add(n *Node) error {
 	if s.kernel, err = op.build(b); err != nil {
 		return err
 	}
+	s.plain = b.plain
 	if err := b.attrs.done(); err != nil {
 		return err
 	}
@@ -761,7 +764,7 @@ func (p *Program) exec(f *frame, r *Run, i int, pl *plan, k int) error {
 	x, s := &f.exec, &p.steps[i]
 	f.in = slices.Grow(f.in[:0], len(s.in))[:len(s.in)]
 	in := f.in
-	if s.op.lists && !s.op.branches && !s.op.view {
+	if s.holds() {
 		in = make([]*engine.Tensor, len(s.in)) // a list may keep it
 	}
 	for i, slot := range s.in {
@@ -805,6 +808,10 @@ func (p *Program) exec(f *frame, r *Run, i int, pl *plan, k int) error {
 	x.memory.end(s, out)
 	return nil
 }
+
+// holds reports whether a list that the step makes may hold its inputs. Identity makes none
+// that is not there already.
+func (s *step) holds() bool { return s.op.lists && !s.op.branches && !s.op.view && !s.plain }
 
 // give puts a step's outputs in their slots.
 func (x *Exec) give(r *Run, s *step, out []*engine.Tensor) {

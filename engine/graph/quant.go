@@ -292,6 +292,15 @@ func dynamicScale(v []float32) qgemm.Scale {
 	return qgemm.Scale{Scale: scale, Zero: float32(math.RoundToEven(min(max(float64(-lo/scale), 0), 255)))}
 }
 
+// rounding is floats that are made bytes.
+type rounding struct {
+	out []uint8
+	v   []float32
+	to  qgemm.Scale
+}
+
+func roundingPart(w *rounding, from, end int) { qgemm.ToBytes(w.out[from:end], w.v[from:end], w.to) }
+
 func buildDynamicQuantize(b *builder) (Kernel, error) {
 	b.result = []engine.DType{engine.Uint8, engine.Float32, engine.Uint8}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -304,13 +313,19 @@ func buildDynamicQuantize(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		x.parts(len(v), func(from, end int) { qgemm.ToBytes(out[from:end], v[from:end], to) })
-		ts, err := engine.Of([]float32{to.Scale})
+		share(x, x.inParts(len(v)), len(v), rounding{out, v, to}, roundingPart)
+		ts, scale, err := rawOf[float32](x)
 		if err != nil {
 			return nil, err
 		}
-		tz, err := engine.Of([]uint8{uint8(to.Zero)})
-		return []*engine.Tensor{t, ts, tz}, err
+		tz, zero, err := rawOf[uint8](x)
+		if err != nil {
+			return nil, err
+		}
+		scale[0], zero[0] = to.Scale, uint8(to.Zero)
+		outs := x.list(3)
+		outs[0], outs[1], outs[2] = t, ts, tz
+		return outs, nil
 	}, nil
 }
 

@@ -187,7 +187,9 @@ func reducedShape(out, shape []int, fold []bool, keep bool) []int {
 // reduceBlock folds in float64.
 func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner int) {
 	sums := op == "ReduceSum" || op == "ReduceMean"
-	acc := make([]float64, inner)
+	room := columnRooms.Get().(*columnRoom)
+	defer columnRooms.Put(room)
+	acc, _ := room.of(inner)
 	for o := range outer {
 		block := v[o*span*inner:][:span*inner]
 		if inner == 1 && sums {

@@ -1,6 +1,10 @@
 package graph
 
-import "github.com/pellucid/pellucid/engine"
+import (
+	"slices"
+
+	"github.com/pellucid/pellucid/engine"
+)
 
 // scratch is what a run's steps make lists of: shapes, strides, and results. A step's are
 // whatever they are once the next one begins.
@@ -8,6 +12,7 @@ type scratch struct {
 	numbers slab[int]
 	tensors slab[*engine.Tensor]
 	flags   slab[bool]
+	lists   [][]*engine.Tensor
 	// works are what share needs, by the type of what is worked on.
 	works map[any]any
 }
@@ -108,6 +113,26 @@ func (x *Exec) list(n int) []*engine.Tensor {
 		return make([]*engine.Tensor, n)
 	}
 	return x.scratch.tensors.take(n)
+}
+
+// mostPieces bounds the lists that lists keeps for the next step that has some.
+const mostPieces = 1 << 12
+
+// lists is so many empty lists, for a step that asks for them once.
+func (x *Exec) lists(n int) [][]*engine.Tensor {
+	if x.scratch == nil {
+		return make([][]*engine.Tensor, n)
+	}
+	l := slices.Grow(x.scratch.lists[:0], n)[:n]
+	for i := range l {
+		if cap(l[i]) > mostPieces {
+			l[i] = nil
+		}
+		clear(l[i][:cap(l[i])])
+		l[i] = l[i][:0]
+	}
+	x.scratch.lists = l
+	return l
 }
 
 // intsOf is intsOf as ints has it.

@@ -140,14 +140,14 @@ func (b *builder) loopTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, er
 	t := body.turns()
 	t.States, t.FirstParam, t.FirstOut, t.FirstInput = given-2, 2, 1, 2
 	t.Stacked = make([]Walk, len(g.Outputs)-1-t.States)
-	most, goes, err := turns(in)
+	most, goes, err := turns(x, in)
 	if err != nil {
 		return nil, err
 	}
 	state := slices.Clone(in[2:given])
 	for turn := 0; turn < most && goes; turn++ {
-		params, err := loopParams(turn, goes, state)
-		if err != nil {
+		params := make([]*engine.Tensor, 2+len(state))
+		if err := loopParams(x, params, nil, turn, goes, state); err != nil {
 			return nil, err
 		}
 		out, err := t.turn(x, body, params, in)
