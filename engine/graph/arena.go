@@ -180,6 +180,9 @@ func (a *Arena) give(f *buffer) {
 		a.free = append(a.free, f)
 		a.kept += 4 * int64(cap(f.v))
 	case len(a.small) < maxFree:
+		if f.heads[0].DType() == engine.String {
+			wipe(f.heads[0]) // nobody's text is held on to
+		}
 		a.small = append(a.small, f)
 	}
 }
@@ -284,7 +287,7 @@ const smallest = 64
 // small are the types whose tensors of few elements are kept.
 func small(d engine.DType, n int) bool {
 	switch d {
-	case engine.Float32, engine.Int64, engine.Int32, engine.Bool:
+	case engine.Float32, engine.Int64, engine.Int32, engine.Bool, engine.String:
 		return n > 0 && n <= smallest
 	case engine.Uint8:
 		return n > 0 && n <= 4*smallest
@@ -304,6 +307,8 @@ func wipe(t *engine.Tensor) {
 		clear(engine.Data[bool](t))
 	case engine.Uint8:
 		clear(engine.Data[uint8](t))
+	case engine.String:
+		clear(engine.Data[string](t))
 	}
 }
 
@@ -388,7 +393,7 @@ func (b *buffers) view(t *engine.Tensor, shape []int) (*engine.Tensor, error) {
 		return known, nil
 	}
 	v, err := t.Reshape(shape...)
-	if err == nil && v.DType() == f.heads[0].DType() {
+	if err == nil {
 		f.keep(v)
 	}
 	return v, err

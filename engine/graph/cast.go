@@ -186,7 +186,7 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 		return o, nil
 	}
 	if t.DType() == d {
-		copier(o, t)(0, 0, t.Len())
+		moveRun(o, t, 0, 0, t.Len())
 		return o, nil
 	}
 	if t.DType() == engine.String {

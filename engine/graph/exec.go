@@ -274,13 +274,6 @@ func Clone(t *engine.Tensor) (*engine.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch t.DType() { // the usual ones, without a function made for each
-	case engine.Float32:
-		copy(engine.Data[float32](o), engine.Data[float32](t))
-	case engine.Int64:
-		copy(engine.Data[int64](o), engine.Data[int64](t))
-	default:
-		copier(o, t)(0, 0, t.Len())
-	}
+	moveRun(o, t, 0, 0, t.Len())
 	return o, nil
 }

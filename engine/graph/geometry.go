@@ -1,8 +1,6 @@
 package graph
 
 import (
-	"slices"
-
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/crew"
 )
@@ -26,18 +24,9 @@ func recall[T any](x *Exec, in []*engine.Tensor) *T {
 	}
 	rest := x.geometry.of
 	for _, t := range in {
-		if t == nil {
-			if len(rest) == 0 || rest[0] != -1 {
-				return nil
-			}
-			rest = rest[1:]
-			continue
-		}
-		s := t.Shape()
-		if len(rest) < 2+len(s) || rest[0] != int(t.DType()) || rest[1] != len(s) || !slices.Equal(rest[2:2+len(s)], s) {
+		if rest, ok = cutShape(rest, t); !ok {
 			return nil
 		}
-		rest = rest[2+len(s):]
 	}
 	if len(rest) > 0 {
 		return nil
@@ -53,11 +42,7 @@ func remember[T any](x *Exec, in []*engine.Tensor, v *T) {
 	}
 	var of []int
 	for _, t := range in {
-		if t == nil {
-			of = append(of, -1)
-			continue
-		}
-		of = append(append(of, int(t.DType()), len(t.Shape())), t.Shape()...)
+		of = addShape(of, t)
 	}
 	*x.geometry = geometry{of, v}
 }

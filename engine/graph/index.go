@@ -35,6 +35,8 @@ func buildGather(b *builder) (Kernel, error) {
 			gather[float32](out, in[0], index, outer, shape[a], inner)
 		case engine.Int64:
 			gather[int64](out, in[0], index, outer, shape[a], inner)
+		case engine.Uint8:
+			gather[uint8](out, in[0], index, outer, shape[a], inner)
 		default:
 			cp := copier(out, in[0])
 			to := 0

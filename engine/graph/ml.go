@@ -197,7 +197,7 @@ func buildPostTransform(b *builder) (Kernel, error) {
 		} else if d := engine.Data[float64](o); d != nil && k > 0 {
 			transform(kind, d, k)
 		}
-		return one(castTensor(x, o, engine.Float32, true))
+		return x.one(castTensor(x, o, engine.Float32, true))
 	}, err
 }
 
@@ -365,7 +365,7 @@ func columnMap(x *Exec, t *engine.Tensor, f func(j int, v float64) float64) (*en
 	if err != nil {
 		return nil, err
 	}
-	v, ok := t.Float64s()
+	v, ok := x.float64s(t)
 	if !ok {
 		return nil, typeError(t)
 	}
@@ -399,16 +399,23 @@ func ScalerParams(n *Node, cols int) (offset, scale func(j int) float64, err err
 	return offset, scale, err
 }
 
+type scalerParams struct{ offset, scale func(j int) float64 }
+
 func buildScaler(b *builder) (Kernel, error) {
 	b.attrs.floats("offset")
 	b.attrs.floats("scale")
 	b.result = []engine.DType{floatResult(b.inType(0))}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		offset, scale, err := ScalerParams(b.node, columnsOf(in[0]))
-		if err != nil {
-			return nil, err
+		p := recall[scalerParams](x, in)
+		if p == nil {
+			p = new(scalerParams)
+			var err error
+			if p.offset, p.scale, err = ScalerParams(b.node, columnsOf(in[0])); err != nil {
+				return nil, err
+			}
+			remember(x, in, p)
 		}
-		return one(columnMap(x, in[0], func(j int, v float64) float64 { return (v - offset(j)) * scale(j) }))
+		return x.one(columnMap(x, in[0], func(j int, v float64) float64 { return (v - p.offset(j)) * p.scale(j) }))
 	}, nil
 }
 
@@ -470,13 +477,18 @@ func buildImputer(b *builder) (Kernel, error) {
 		}, nil
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		value, err := perColumn(values, columnsOf(in[0]), "imputed_value_floats")
-		if err != nil {
-			return nil, err
+		value := recall[func(j int) float64](x, in)
+		if value == nil {
+			f, err := perColumn(values, columnsOf(in[0]), "imputed_value_floats")
+			if err != nil {
+				return nil, err
+			}
+			value = &f
+			remember(x, in, value)
 		}
-		return one(columnMap(x, in[0], func(j int, v float64) float64 {
+		return x.one(columnMap(x, in[0], func(j int, v float64) float64 {
 			if v == missing || math.IsNaN(v) && math.IsNaN(missing) {
-				return value(j)
+				return (*value)(j)
 			}
 			return v
 		}))
@@ -551,7 +563,7 @@ func buildFeatureVectorizer(b *builder) (Kernel, error) {
 
 func buildArrayFeatureExtractor(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		index, err := intsOf(in[1])
+		index, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
@@ -561,19 +573,22 @@ func buildArrayFeatureExtractor(*builder) (Kernel, error) {
 				return nil, outsideAxis(cols)
 			}
 		}
-		shape := []int{1, len(index)}
-		if s := in[0].Shape(); len(s) > 1 {
-			shape = append(append([]int{}, s[:len(s)-1]...), len(index))
+		s := in[0].Shape()
+		shape := x.ints(max(2, len(s)))
+		if len(s) > 1 {
+			copy(shape, s[:len(s)-1])
+		} else {
+			shape[0] = 1
 		}
+		shape[len(shape)-1] = len(index)
 		out, err := x.New(in[0].DType(), shape...)
 		if err != nil {
 			return nil, err
 		}
-		cp := copier(out, in[0])
 		for i := range out.Len() {
-			cp(i, i/len(index)*cols+index[i%len(index)], 1)
+			moveRun(out, in[0], i, i/len(index)*cols+index[i%len(index)], 1)
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 

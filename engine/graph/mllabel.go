@@ -145,15 +145,14 @@ func lookupWith[T engine.Element](m *mapping, find func(T) (int, bool)) Kernel {
 		if err != nil {
 			return nil, err
 		}
-		known, other := copier(o, m.to), copier(o, m.def)
 		for i, k := range keys {
 			if j, ok := find(k); ok {
-				known(i, j, 1)
+				moveRun(o, m.to, i, j, 1)
 			} else {
-				other(i, 0, 1)
+				moveRun(o, m.def, i, 0, 1)
 			}
 		}
-		return one(o, nil)
+		return x.one(o, nil)
 	}
 }
 
@@ -224,7 +223,9 @@ func buildOneHotEncoder(b *builder) (Kernel, error) {
 	}
 	n := max(len(ints), len(text))
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		o, out, err := newOf[float32](x, append(append([]int{}, in[0].Shape()...), n)...)
+		shape := x.ints(len(in[0].Shape()) + 1)
+		shape[copy(shape, in[0].Shape())] = n
+		o, out, err := newOf[float32](x, shape...)
 		if err != nil {
 			return nil, err
 		}
@@ -244,9 +245,9 @@ func buildOneHotEncoder(b *builder) (Kernel, error) {
 					return nil, err
 				}
 			}
-			return one(o, nil)
+			return x.one(o, nil)
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok || len(ints) == 0 {
 			return nil, typeError(in[0])
 		}
@@ -256,7 +257,7 @@ func buildOneHotEncoder(b *builder) (Kernel, error) {
 				return nil, err
 			}
 		}
-		return one(o, nil)
+		return x.one(o, nil)
 	}, nil
 }
 

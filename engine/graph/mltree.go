@@ -315,9 +315,9 @@ func buildTreeScores(b *builder) (Kernel, error) {
 	eval := tree.NewEvaluator(s.Ensemble)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if result == engine.Float32 {
-			return one(treeMargins[float32](x, in[0], s.Ensemble, eval))
+			return x.one(treeMargins[float32](x, in[0], s.Ensemble, eval))
 		}
-		return one(treeMargins[float64](x, in[0], s.Ensemble, eval))
+		return x.one(treeMargins[float64](x, in[0], s.Ensemble, eval))
 	}, nil
 }
 

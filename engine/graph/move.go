@@ -50,6 +50,26 @@ func copierOf[T engine.Element](dst, src *engine.Tensor) func(d, s, n int) {
 	}
 }
 
+// moveRun is what copier's function does, for few elements.
+func moveRun(dst, src *engine.Tensor, d, s, n int) {
+	switch src.DType() { // the usual ones, without a function made for each
+	case engine.Float32:
+		copy(engine.Data[float32](dst)[d:d+n], engine.Data[float32](src)[s:s+n])
+	case engine.Int64:
+		copy(engine.Data[int64](dst)[d:d+n], engine.Data[int64](src)[s:s+n])
+	case engine.Int32:
+		copy(engine.Data[int32](dst)[d:d+n], engine.Data[int32](src)[s:s+n])
+	case engine.Bool:
+		copy(engine.Data[bool](dst)[d:d+n], engine.Data[bool](src)[s:s+n])
+	case engine.Float64:
+		copy(engine.Data[float64](dst)[d:d+n], engine.Data[float64](src)[s:s+n])
+	case engine.String:
+		copy(engine.Data[string](dst)[d:d+n], engine.Data[string](src)[s:s+n])
+	default:
+		copier(dst, src)(d, s, n)
+	}
+}
+
 // Put writes each element of values at its place in out, which has the same type.
 func Put(out, values *engine.Tensor, places []int) {
 	cp := copier(out, values)
@@ -74,6 +94,10 @@ func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*en
 		walkOf[int64](out, src, offset, shape, strides)
 	case engine.Int32:
 		walkOf[int32](out, src, offset, shape, strides)
+	case engine.Uint8:
+		walkOf[uint8](out, src, offset, shape, strides)
+	case engine.Bool:
+		walkOf[bool](out, src, offset, shape, strides)
 	default:
 		walkStrided(shape, strides, offset, copier(out, src))
 	}

@@ -76,6 +76,9 @@ func oneZero(t *engine.Tensor) (int32, bool) {
 	if t == nil {
 		return 0, true
 	}
+	if v := engine.Data[uint8](t); t.DType() == engine.Uint8 && len(v) == 1 { // without a copy
+		return int32(v[0]), true
+	}
 	v, ok := t.Float64s()
 	if !ok || len(v) != 1 {
 		return 0, false

@@ -602,12 +602,7 @@ const maxOdd = 32
 func (p *Program) shapesOf(in engine.Values) []int {
 	var all []int
 	for _, spec := range p.graph.Inputs {
-		t := in.Get(spec.Name)
-		if t == nil {
-			all = append(all, -1)
-			continue
-		}
-		all = append(append(all, int(t.DType()), len(t.Shape())), t.Shape()...)
+		all = addShape(all, in.Get(spec.Name))
 	}
 	return all
 }
@@ -617,10 +612,44 @@ func (p *Program) isOdd(in engine.Values) bool {
 	if !p.someOdd.Load() {
 		return false
 	}
-	shapes := p.shapesOf(in)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.ContainsFunc(p.odd, func(s []int) bool { return slices.Equal(s, shapes) })
+	return slices.ContainsFunc(p.odd, func(s []int) bool { return p.hasShapes(in, s) })
+}
+
+// hasShapes reports whether a run's inputs are of shapes as shapesOf tells them.
+func (p *Program) hasShapes(in engine.Values, shapes []int) bool {
+	ok := true
+	for _, spec := range p.graph.Inputs {
+		if shapes, ok = cutShape(shapes, in.Get(spec.Name)); !ok {
+			return false
+		}
+	}
+	return len(shapes) == 0
+}
+
+// cutShape takes what shapesOf tells of one tensor from the beginning of a list, where it is
+// that.
+func cutShape(shapes []int, t *engine.Tensor) (rest []int, ok bool) {
+	if t == nil {
+		if len(shapes) == 0 || shapes[0] != -1 {
+			return nil, false
+		}
+		return shapes[1:], true
+	}
+	s := t.Shape()
+	if len(shapes) < 2+len(s) || shapes[0] != int(t.DType()) || shapes[1] != len(s) || !slices.Equal(shapes[2:2+len(s)], s) {
+		return nil, false
+	}
+	return shapes[2+len(s):], true
+}
+
+// addShape appends what cutShape takes.
+func addShape(shapes []int, t *engine.Tensor) []int {
+	if t == nil {
+		return append(shapes, -1)
+	}
+	return append(append(shapes, int(t.DType()), len(t.Shape())), t.Shape()...)
 }
 
 func (p *Program) addOdd(in engine.Values) {

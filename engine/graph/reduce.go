@@ -342,7 +342,7 @@ func buildArg(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		outer, inner := split(shape, a)
-		final := slices.Clone(shape)
+		final := x.shaped(shape)
 		final[a] = 1
 		if !keep {
 			final = slices.Delete(final, a, a+1)
@@ -354,7 +354,7 @@ func buildArg(b *builder) (Kernel, error) {
 		if shape[a] == 0 {
 			return nil, fmt.Errorf("%s of nothing", b.node.Op)
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
@@ -363,7 +363,7 @@ func buildArg(b *builder) (Kernel, error) {
 				out[o*inner+i] = argExtreme(v[o*shape[a]*inner+i:], shape[a], inner, largest, last)
 			}
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}, nil
 }
 

@@ -12,6 +12,7 @@ type scratch struct {
 	numbers slab[int]
 	tensors slab[*engine.Tensor]
 	flags   slab[bool]
+	wide    slab[float64]
 	lists   [][]*engine.Tensor
 	// works are what share needs, by the type of what is worked on.
 	works map[any]any
@@ -23,6 +24,7 @@ func (s *scratch) begin() {
 		s.numbers.begin()
 		s.tensors.begin()
 		s.flags.begin()
+		s.wide.begin()
 	}
 }
 
@@ -113,6 +115,19 @@ func (x *Exec) list(n int) []*engine.Tensor {
 		return make([]*engine.Tensor, n)
 	}
 	return x.scratch.tensors.take(n)
+}
+
+// float64s is Tensor.Float64s as ints has it, to be read only.
+func (x *Exec) float64s(t *engine.Tensor) ([]float64, bool) {
+	v := engine.Data[float32](t)
+	if v == nil || x.scratch == nil {
+		return t.Float64s()
+	}
+	out := x.scratch.wide.take(len(v))
+	for i, e := range v {
+		out[i] = float64(e)
+	}
+	return out, true
 }
 
 // mostPieces bounds the lists that lists keeps for the next step that has some.

@@ -1,0 +1,89 @@
+//go:build !race
+
+package onnx
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+)
+
+// TestCommittedNetworksAllocateResultsOnly: a session of each small network of the
+// repository makes no object but its results from the second run on.
+func TestCommittedNetworksAllocateResultsOnly(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which empties the kernels' pools
+	for _, path := range []string{
+		"../../cmd/pellucid/demo/data/models/flights_mlp/1/model.onnx", "../compress/testdata/full.onnx", "../../explain/testdata/tokens.onnx",
+		"../train/testdata/mlp_whole.onnx", "../train/testdata/mlp_all.onnx", "../train/testdata/mlp_head.onnx", "../train/testdata/mlp_mixed.onnx",
+		"../../explain/testdata/mixed.onnx", "../../explain/testdata/pipeline_onehot.onnx", "../../explain/testdata/pipeline_forest.onnx", "../../explain/testdata/pipeline_ordinal.onnx", "../../explain/testdata/pipeline_boosting.onnx",
+	} {
+		data, err := os.ReadFile(filepath.FromSlash(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Read(data, "")
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		s, err := m.NewSession(engine.SessionOptions{})
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		r := rand.New(rand.NewPCG(1, 2))
+		for _, rows := range []int{1, 7} {
+			in := noiseFor(t, r, m.Info(), rows)
+			var out engine.Values
+			run := func() {
+				if out, err = s.Run(t.Context(), in, nil); err != nil {
+					t.Fatal(path, err)
+				}
+			}
+			run()
+			count := testing.AllocsPerRun(10, run)
+			most := testing.AllocsPerRun(10, func() {
+				results := make(engine.Values, len(out))
+				for i := range out {
+					if results[i].Tensor, err = graph.Clone(out[i].Tensor); err != nil {
+						t.Fatal(err)
+					}
+				}
+				listed = results
+			})
+			if count > most {
+				t.Errorf("%s over %d rows: %v objects a run, its results are %v", path, rows, count, most)
+			}
+		}
+	}
+}
+
+// listed keeps a list from the stack.
+var listed engine.Values
+
+// noiseFor makes inputs of so many rows where the model leaves that open.
+func noiseFor(t *testing.T, r *rand.Rand, info *engine.Info, rows int) engine.Values {
+	t.Helper()
+	var in engine.Values
+	for _, spec := range info.Inputs {
+		shape := []int{}
+		for _, d := range spec.Shape {
+			if d < 0 {
+				d = rows
+			}
+			shape = append(shape, d)
+		}
+		v, err := engine.New(spec.DType, shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range engine.Data[float32](v) {
+			engine.Data[float32](v)[i] = float32(r.NormFloat64())
+		}
+		in = append(in, engine.Named{Name: spec.Name, Tensor: v})
+	}
+	return in
+}
