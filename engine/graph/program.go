@@ -619,7 +619,7 @@ func (p *Program) isOdd(in engine.Values) bool {
 
 // hasShapes reports whether a run's inputs are of shapes as shapesOf tells them.
 func (p *Program) hasShapes(in engine.Values, shapes []int) bool {
-	ok := true
+	var ok bool
 	for _, spec := range p.graph.Inputs {
 		if shapes, ok = cutShape(shapes, in.Get(spec.Name)); !ok {
 			return false
