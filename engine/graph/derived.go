@@ -56,7 +56,7 @@ type derived struct {
 const (
 	mostDerived         = 1 << 20
 	partDerived         = 64
-	mostDerivedPrograms = 64
+	mostDerivedPrograms = 1 << 10
 )
 
 // derivedOf returns what is kept of a program's steps, by step, nil where there are too many
