@@ -33,11 +33,18 @@ func ParsePrivateRules(rules map[string]string) ([]PrivateRule, error) {
 			return nil, fmt.Errorf("%q: %q is not a policy (drop, mask, hash, bucket, seal)", pattern, policy)
 		case !strings.Contains(pattern, "."):
 			return nil, fmt.Errorf("%q is not of the form model.feature, as in loans.income or *.email", pattern)
+		case spaced(pattern):
+			return nil, fmt.Errorf("%q has white space at an end or beside a dot and would meet no feature: take it out, or write * for that of a name that has it", pattern)
 		}
 		out = append(out, PrivateRule{pattern, p})
 	}
 	slices.SortFunc(out, func(a, b PrivateRule) int { return strings.Compare(a.Pattern, b.Pattern) })
 	return out, nil
+}
+
+// spaced reports whether a pattern has white space where a name's would be a slip.
+func spaced(pattern string) bool {
+	return slices.ContainsFunc(strings.Split(pattern, "."), func(part string) bool { return strings.TrimSpace(part) != part })
 }
 
 // ApplyPrivateRules adds to a configuration what the rules say of a model's features.

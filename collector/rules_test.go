@@ -27,6 +27,14 @@ func TestPrivateRules(t *testing.T) {
 	if ApplyPrivateRules(nil, "risk", privateInfo(true), &cfg); len(cfg.Features) != 2 {
 		t.Errorf("%+v", cfg.Features)
 	}
+	for _, pattern := range []string{" a.email", "a.email ", "a. email", "a .email", "*. email", "\ta.email", "a.email\u00a0", "a.b .email"} {
+		if _, err := ParsePrivateRules(map[string]string{pattern: "hash"}); err == nil || !strings.Contains(err.Error(), "white space") {
+			t.Errorf("%q: %v", pattern, err)
+		}
+	}
+	if _, err := ParsePrivateRules(map[string]string{"a.home address": "hash", "a.*email": "drop"}); err != nil {
+		t.Errorf("a name of two words: %v", err)
+	}
 	for pattern, policy := range map[string]string{"*.a": "hide", "*.b": "", "*.c": "false", "email": "drop", "*.d": "Seal"} {
 		if _, err := ParsePrivateRules(map[string]string{pattern: policy}); err == nil || !strings.Contains(err.Error(), pattern) {
 			t.Errorf("%s: %s: %v", pattern, policy, err)

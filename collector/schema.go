@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -189,7 +190,7 @@ func applyFeatureConfig(fields []Field, cfg ModelConfig) error {
 	for _, c := range cfg.Features {
 		f := fieldNamed(fields, c.Name)
 		if f == nil {
-			return fmt.Errorf("the model has no feature %q", c.Name)
+			return noFeature(fields, c.Name)
 		}
 		if seen[c.Name] {
 			return fmt.Errorf("feature %q is configured twice", c.Name)
@@ -221,11 +222,20 @@ func applyFeatureConfig(fields []Field, cfg ModelConfig) error {
 	return nil
 }
 
+// noFeature says that a configuration names what is none, and which was meant where only
+// white space is beside it.
+func noFeature(fields []Field, name string) error {
+	if bare := strings.TrimSpace(name); bare != name && fieldNamed(fields, bare) != nil {
+		return fmt.Errorf("the model has no feature %q, but one that is called so without the white space: write %q", name, bare)
+	}
+	return fmt.Errorf("the model has no feature %q", name)
+}
+
 func markSubject(fields []Field, name string) error {
 	f := fieldNamed(fields, name)
 	switch {
 	case f == nil:
-		return fmt.Errorf("subject: the model has no feature %q", name)
+		return fmt.Errorf("subject: %w", noFeature(fields, name))
 	case f.Elements != 1:
 		return fmt.Errorf("subject: feature %q is a tensor", name)
 	}

@@ -69,7 +69,8 @@ func TestSchemaOfAMatrixModel(t *testing.T) {
 
 func TestSchemaRefusals(t *testing.T) {
 	for what, cfg := range map[string]FeatureConfig{
-		`no feature "z"`:         {Name: "z"},
+		`no feature "z"`: {Name: "z"},
+		`no feature " a", but one that is called so without the white space: write "a"`: {Name: " a", Private: PrivacyDrop},
 		`private "hide"`:         {Name: "a", Private: "hide"},
 		`unknown kind "strange"`: {Name: "a", Kind: "strange"},
 	} {

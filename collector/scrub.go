@@ -239,22 +239,8 @@ func (x Scrubber) without(s string, least int) string {
 	case len(s) < wholeFrom || len(x.long.list) == 0:
 		return s
 	}
-	w := stepsFor(s)
-	s = x.encoded(s, least, w)
-	s = masked(s, func(s string, i int) (from, to int) { return i, i + x.long.at(s[i:], least, w) })
-	s = x.unread(s, least, w)
-	if w.gone() {
-		return Masked // made to take long; what is in it is not known
-	}
-	if len(x.numbers) == 0 {
-		return s
-	}
-	return masked(s, func(s string, i int) (from, to int) {
-		if from, to = x.number(s, i); to-from < least {
-			from = to
-		}
-		return from, to
-	})
+	q := search{x: &x, least: least, w: stepsFor(s)}
+	return q.without(s)
 }
 
 // Bytes reports whether bytes may hold a value: one of them, or what is no text, so that
@@ -267,52 +253,14 @@ func (x Scrubber) Bytes(b []byte) bool {
 	return x.whole || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) }) || x.Text(s) != s
 }
 
-// masked is s with what find finds from a place on masked. find returns an empty range
-// where there is nothing, and may skip ahead by where it begins.
-func masked(s string, find func(s string, i int) (from, to int)) string {
-	var b strings.Builder
-	done := 0
-	for i := 0; i < len(s); {
-		from, to := find(s, i)
-		if to <= from {
-			i = max(i+1, from)
-			continue
-		}
-		b.WriteString(s[done:from])
-		b.WriteString(Masked)
-		done, i = to, to
-	}
-	if done == 0 {
-		return s
-	}
-	b.WriteString(s[done:])
-	return b.String()
-}
-
 // Text is s without the values: for what is written to be read.
 func (x Scrubber) Text(s string) string {
-	s = x.Long(s)
-	if len(x.words) == 0 || s == "" {
+	switch {
+	case x.whole && s != "":
+		return Masked
+	case s == "" || x.Empty():
 		return s
 	}
-	var b strings.Builder
-	for len(s) > 0 {
-		inWord := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' }
-		n := strings.IndexFunc(s, func(r rune) bool { return !inWord(r) })
-		if n < 0 {
-			n = len(s)
-		}
-		if x.words[s[:n]] {
-			b.WriteString(Masked)
-		} else {
-			b.WriteString(s[:n])
-		}
-		if s = s[n:]; s == "" {
-			break
-		}
-		_, size := utf8.DecodeRuneInString(s)
-		b.WriteString(s[:size])
-		s = s[size:]
-	}
-	return b.String()
+	q := search{x: &x, least: wholeFrom, words: true, w: stepsFor(s)}
+	return q.without(s)
 }

@@ -2,13 +2,20 @@ package collector
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"html"
+	"maps"
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 func TestScrubber(t *testing.T) {
@@ -90,7 +97,6 @@ func TestScrubberFindsWhatIsWrittenAnotherWay(t *testing.T) {
 	}
 }
 
-// TestScrubberPrecision: what is no value stays, of thousands of numbers and hashes.
 // TestScrubberReads: what a stranger found in clear, and its like.
 func TestScrubberReads(t *testing.T) {
 	long := "Lindenthalqx " + strings.Repeat("z", 1500)
@@ -130,6 +136,146 @@ func TestScrubberReads(t *testing.T) {
 	}
 }
 
+// eachRune writes every sign of a text in a form of its own.
+func eachRune(format string) func(string) string {
+	return func(s string) string {
+		var b strings.Builder
+		for _, c := range s {
+			fmt.Fprintf(&b, format, c)
+		}
+		return b.String()
+	}
+}
+
+func eachByte(format, between string) func(string) string {
+	return func(s string) string {
+		var parts []string
+		for i := range len(s) {
+			parts = append(parts, fmt.Sprintf(format, s[i]))
+		}
+		return strings.Join(parts, between)
+	}
+}
+
+// utf16Bytes writes ASCII as UTF-16.
+func utf16Bytes(s string) string {
+	var b []byte
+	for _, c := range utf16.Encode([]rune(s)) {
+		b = binary.LittleEndian.AppendUint16(b, c)
+	}
+	return string(b)
+}
+
+// escaped are the ways to write a text again that README.md says are read.
+var escaped = map[string]func(string) string{
+	"as it is":         func(s string) string { return s },
+	"query":            url.QueryEscape,
+	"path":             url.PathEscape,
+	"percent":          eachByte("%%%02x", ""),
+	"PERCENT":          eachByte("%%%02X", ""),
+	"percent u":        eachRune("%%u%04x"),
+	"HTML":             html.EscapeString,
+	"decimal entities": eachRune("&#%d;"),
+	"entities":         eachRune("&#x%x;"),
+	"ENTITIES":         eachRune("&#X%04X;"),
+	`\u`:               eachUnit(`\u%04x`),
+	`\U`:               eachRune(`\U%08X`),
+	`\u{}`:             eachRune(`\u{%x}`),
+	`\x`:               eachByte(`\x%02x`, ""),
+	"octal":            eachByte(`\%03o`, ""),
+	"JSON":             func(s string) string { b, _ := json.Marshal(s); return string(b) },
+	"JSON in JSON":     func(s string) string { b, _ := json.Marshal(s); b, _ = json.Marshal(string(b)); return string(b) },
+	"percent twice":    func(s string) string { return eachByte("%%%02x", "")(eachByte("%%%02x", "")(s)) },
+	"base64":           func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+	"base64 in an URL": func(s string) string { return url.QueryEscape(base64.StdEncoding.EncodeToString([]byte("?>" + s))) },
+	"base64 twice": func(s string) string {
+		return base64.RawURLEncoding.EncodeToString([]byte(base64.StdEncoding.EncodeToString([]byte(s))))
+	},
+	"base64 of hex":     func(s string) string { return base64.StdEncoding.EncodeToString([]byte(hex.EncodeToString([]byte(s)))) },
+	"base64 of percent": func(s string) string { return base64.StdEncoding.EncodeToString([]byte(eachByte("%%%02x", "")(s))) },
+	"base64 of UTF-16":  func(s string) string { return base64.StdEncoding.EncodeToString([]byte(utf16Bytes(s))) },
+	"hex":               func(s string) string { return hex.EncodeToString([]byte(s)) },
+	"HEX":               func(s string) string { return strings.ToUpper(hex.EncodeToString([]byte(s))) },
+	"0x":                func(s string) string { return "0x" + hex.EncodeToString([]byte(s)) },
+	"within hex":        func(s string) string { return "cafe" + hex.EncodeToString([]byte(s)) + "0" },
+	"hex of UTF-16":     func(s string) string { return hex.EncodeToString([]byte(utf16Bytes(s))) },
+	"hex by colons":     eachByte("%02X", ":"),
+	"hex by spaces":     eachByte("%02x", " "),
+	"hex by dashes":     eachByte("%02x", "-"),
+	"Go's bytes":        eachByte("%#02x", ", "),
+	"JSON's bytes":      eachByte("%d", ","),
+	"bytes":             eachByte("%d", " "),
+}
+
+// eachUnit writes every unit of UTF-16.
+func eachUnit(format string) func(string) string {
+	return func(s string) string {
+		var b strings.Builder
+		for _, c := range utf16.Encode([]rune(s)) {
+			fmt.Fprintf(&b, format, c)
+		}
+		return b.String()
+	}
+}
+
+// TestScrubberReadsNumbers: a number that is escaped or encoded is found as a text is,
+// whatever its length, grouped and rounded too.
+func TestScrubberReadsNumbers(t *testing.T) {
+	x := NewScrubber([]json.RawMessage{json.RawMessage(`2416395.5`), json.RawMessage(`3693.25`), json.RawMessage(`3455.2`), json.RawMessage(`61803`), json.RawMessage(`"Ab-7"`), json.RawMessage(`"Quux12"`)}, nil)
+	for _, value := range []string{"2416395.5", "2,416,395.5", "2,416,395.50", "2.416.395,5", "2'416'395.5", "2 416 395.5", "2\u202f416\u00a0395,5", "2\u2009416\u2009395.5", "2\u2019416\u2019395.5", "2416396", "3693.25", "3,693.25", "3693.3", "3455.2", "3,455.2", "61803", "61,803", "61 803", "Ab-7", "Quux12"} {
+		for name, escape := range escaped {
+			if strings.HasSuffix(name, "UTF-16") && strings.ContainsFunc(value, func(c rune) bool { return c >= utf8.RuneSelf }) {
+				continue // read where it is ASCII
+			}
+			in := escape(value)
+			for _, text := range []string{x.Text("amount " + in + " is high"), x.Long(`{"v":"` + in + `"}`)} {
+				if rest := strings.Trim(text, `{}"\v:amount ishg*0x`); rest != "" || !strings.Contains(text, Masked) {
+					t.Errorf("%s of %s: %q became %q", name, value, in, text)
+				}
+			}
+		}
+	}
+	for _, text := range []string{
+		"٢٤١٦٣٩٥٫٥", "२४१६३९५.५", "２，４１６，３９５．５", "\U0001d7d0\U0001d7d2\U0001d7cf\U0001d7d4\U0001d7d1\U0001d7d7\U0001d7d3.5", "2&comma;416&comma;395&period;5", "2&nbsp;416&thinsp;395.5", "2%2C416%2C395.5", "2&#44;416&#44;395.5", `2\u002c416\u002c395.5`, "%24%32416395.5", "3693%2E25", "2+416+395.5", "value=%242%2C416%2C395.5&x=1",
+	} {
+		if got := x.Long(text); strings.Contains(got, "39") || strings.Contains(got, "５") || strings.Contains(got, "٥") || strings.Contains(got, "५") || strings.Contains(got, "\U0001d7d0") {
+			t.Errorf("%s became %s", text, got)
+		}
+	}
+	if got := NewScrubber([]json.RawMessage{json.RawMessage(`"NO"`), json.RawMessage(`417`)}, nil).Text(`{"a":"x\nNO","b":"%34%31%37", "c": "NOT%20NO%20"}`); got != `{"a":"x\n***","b":"***", "c": "NOT%20***%20"}` {
+		t.Errorf("short values: %s", got)
+	}
+}
+
+// TestScrubberLeavesNumbers: what is escaped, listed or grouped by spaces and no value
+// stays as it is.
+func TestScrubberLeavesNumbers(t *testing.T) {
+	x := NewScrubber([]json.RawMessage{json.RawMessage(`2416395.5`), json.RawMessage(`417`), json.RawMessage(`7400`), json.RawMessage(`55.5`), json.RawMessage(`"Zoe"`)}, nil)
+	for _, text := range []string{
+		"rows 2 416 of 395", "ports 416 395, 2 418 000", "10%2C418.5 and 4%2E18", "7%2C400%2C000", `"a\n7\t400"`, "5&#53;.6", "the mac is aa:bb:cc:dd:ee:ff at 12:00:00-07:00", "[1 2 3 4 5 6] and 1, 2, 3, 4", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"1732680000000 418000", "a 7 401 b", "55,5%, 100%25", "deadbeef cafebabe 0xdeadbeef", "４１８ is wide, ２，４１９", "中文，标点，四", "UUID 123e4567-e89b-12d3-a456-426614173000", `Zoedeer &Zoedeer; \u{zz} \u{} %u12 \x{`, "\\417x",
+	} {
+		if got := x.Text(text); got != text {
+			t.Errorf("%s became %s", text, got)
+		}
+	}
+	// Lists of numbers are as often near a value as their parts are.
+	r := rand.New(rand.NewPCG(5, 6))
+	wrong := 0
+	const n = 20000
+	for range n {
+		for _, s := range []string{fmt.Sprintf("%d %d %d", r.IntN(1000), r.IntN(1000), r.IntN(1000)), fmt.Sprint(r.Perm(8)), fmt.Sprintf("% x", r.Uint64()), fmt.Sprintf("a%%2C%d%%2C%d", r.IntN(1e4), r.IntN(1000)), fmt.Sprintf("%x", r.Uint32()), fmt.Sprintf("%016x", r.Uint64())} {
+			if x.Text(s) != s && !strings.Contains(s, "417") && !strings.Contains(s, "7400") {
+				wrong++
+			}
+		}
+	}
+	if wrong > n/1000 {
+		t.Errorf("%d of %d are taken for values", wrong, 6*n)
+	}
+}
+
+// TestScrubberPrecision: what is no value stays, of thousands of numbers and hashes.
 func TestScrubberPrecision(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var raw []json.RawMessage
@@ -189,7 +335,7 @@ func TestScrubbingIsBounded(t *testing.T) {
 		x := NewScrubber(nil, c.values)
 		w := stepsFor(c.text)
 		budget := w.left
-		x.encoded(c.text, wholeFrom, w)
+		(&search{x: &x, least: wholeFrom, w: w}).encoded(nil, reading{s: c.text}, 0)
 		for i := range c.text {
 			x.long.at(c.text[i:], wholeFrom, w)
 		}
@@ -210,6 +356,36 @@ func TestScrubbingIsBounded(t *testing.T) {
 	if n := x.long.at(nested[100]+"z", wholeFrom, w); n != len(nested[100]) || stepsFor("").left-w.left > 8192 {
 		t.Errorf("%d bytes found, %d steps", n, stepsFor("").left-w.left)
 	}
+}
+
+// FuzzScrubberEscaped: a value of eight bytes and more is found in whatever way that is
+// promised it is written again, whatever stands beside it.
+func FuzzScrubberEscaped(f *testing.F) {
+	ways := slices.Sorted(maps.Keys(escaped))
+	for i := range ways {
+		f.Add("SSN-920-11", "1 2 3", `53 \u`, uint8(i))
+		f.Add("2416395.5", "%2", "%2C416", uint8(i))
+		f.Add("Zoë \"Q\" <O'Hara> & Co + 1", "&#4", "", uint8(i))
+	}
+	f.Fuzz(func(t *testing.T, value, before, after string, how uint8) {
+		way := ways[int(how)%len(ways)]
+		value = strings.TrimSpace(value)
+		strange := func(c rune) bool {
+			return !unicode.IsPrint(c) || c == '*' || c >= utf8.RuneSelf && strings.HasSuffix(way, "UTF-16")
+		}
+		if len(value) < sureFrom || !utf8.ValidString(value) || strings.ContainsFunc(value, strange) {
+			return
+		}
+		in := escaped[way](value)
+		text := before + " " + in + " " + after
+		for _, x := range []Scrubber{NewScrubber(nil, []string{value}), NewScrubber(nil, []string{value, "12345.5", "name " + before})} {
+			for _, got := range []string{x.Text(text), x.Long(text), x.Sure(text)} {
+				if strings.Contains(got, in) {
+					t.Errorf("%s: %q became %q, which has %q", way, text, got, in)
+				}
+			}
+		}
+	})
 }
 
 func FuzzScrubber(f *testing.F) {

@@ -106,66 +106,76 @@ func (f *forms) at(s string, least int, w *steps) int {
 	return len(f.list[i])
 }
 
-// Shortest runs of digits of base64 and hexadecimal that may stand for a value.
-const (
-	minBase64 = 6
-	minHex    = 2 * sureFrom
-)
-
-// sixBits are the digits of base64 in both of its alphabets, 64 for what is none;
-// fourBits those of hexadecimal, 16 for what is none.
-var sixBits, fourBits = func() (six, four [256]byte) {
-	for c := range six {
-		six[c], four[c] = 64, 16
-	}
-	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
-		six[c] = byte(i)
-	}
-	six['-'], six['_'] = 62, 63
-	for i, c := range []byte("0123456789abcdef") {
-		four[c] = byte(i)
-	}
-	for i, c := range []byte("ABCDEF") {
-		four[c] = byte(10 + i)
-	}
-	return six, four
-}()
-
-// encoded is s without the runs of base64 or hexadecimal digits that hold a value.
-func (x Scrubber) encoded(s string, least int, w *steps) string {
-	var buf []byte
-	// One of so many offsets is where a byte begins.
-	run := func(digits *[256]byte, bits, offsets, shortest, least int) func(s string, i int) (int, int) {
-		none := byte(1) << bits
-		return func(s string, i int) (int, int) {
-			end := i
-			for end < len(s) && digits[s[end]] != none {
-				end++
-			}
-			if end-i < shortest {
-				return end, end
-			}
-			// Nobody knows where in the run what is encoded begins.
-			for from := i; from < i+offsets && end-from >= shortest; from++ {
-				if buf = decodeRun(buf[:0], s[from:end], digits, uint(bits)); x.holds(string(buf), least, w) {
-					for end < len(s) && s[end] == '=' {
-						end++
-					}
-					return i, end
-				}
-			}
-			return end, end
-		}
-	}
-	s = masked(s, run(&sixBits, 6, 4, minBase64, least))
-	return masked(s, run(&fourBits, 4, 2, minHex, sureFrom))
+// alphabet is a way to encode bytes by digits of so many bits each.
+type alphabet struct {
+	digits   [256]byte // noDigit for what is none
+	bits     uint
+	offsets  int // a byte begins at one of so many digits
+	shortest int // run of digits that may stand for a value
 }
 
-// decodeRun appends the whole bytes that digits of so many bits each make.
-func decodeRun(to []byte, s string, digits *[256]byte, bits uint) []byte {
+const noDigit = 0xFF
+
+var base64Digits, hexDigits = func() (b, h alphabet) {
+	b, h = alphabet{bits: 6, offsets: 4, shortest: minBase64}, alphabet{bits: 4, offsets: 2, shortest: 2 * wholeFrom}
+	for c := range b.digits {
+		b.digits[c], h.digits[c] = noDigit, noDigit
+	}
+	for i, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		b.digits[c] = byte(i)
+	}
+	b.digits['-'], b.digits['_'] = 62, 63
+	for i, c := range []byte("0123456789abcdef") {
+		h.digits[c] = byte(i)
+	}
+	for i, c := range []byte("ABCDEF") {
+		h.digits[c] = byte(10 + i)
+	}
+	return b, h
+}()
+
+// minBase64 is how many digits of base64 a value of wholeFrom bytes has.
+const minBase64 = 6
+
+// encoded appends where in a reading base64, hexadecimal or bytes that are listed hold a
+// value.
+func (q *search) encoded(found [][2]int, r reading, depth int) [][2]int {
+	return q.lists(q.runs(q.runs(found, r, depth, &base64Digits), r, depth, &hexDigits), r, depth)
+}
+
+// runs appends where runs of digits hold a value.
+func (q *search) runs(found [][2]int, r reading, depth int, a *alphabet) [][2]int {
+	for i := 0; i < len(r.s); {
+		end := i
+		for end < len(r.s) && a.digits[r.s[end]] != noDigit {
+			end++
+		}
+		if end-i >= a.shortest && q.run(r.s[i:end], depth, a) {
+			for end < len(r.s) && r.s[end] == '=' {
+				end++
+			}
+			found = append(found, r.place(i, end))
+		}
+		i = max(end, i+1)
+	}
+	return found
+}
+
+// run reports whether a run holds a value: nobody knows where in it what is encoded begins.
+func (q *search) run(s string, depth int, a *alphabet) bool {
+	for from := 0; from < a.offsets && len(s)-from >= a.shortest; from++ {
+		if q.buf = a.decode(q.buf[:0], s[from:]); q.holds(depth) {
+			return true
+		}
+	}
+	return false
+}
+
+// decode appends the whole bytes that digits make.
+func (a *alphabet) decode(to []byte, s string) []byte {
 	var acc, have uint
 	for i := range len(s) {
-		acc, have = acc<<bits|uint(digits[s[i]]), have+bits
+		acc, have = acc<<a.bits|uint(a.digits[s[i]]), have+a.bits
 		if have >= 8 {
 			have -= 8
 			to = append(to, byte(acc>>have))
@@ -174,19 +184,118 @@ func decodeRun(to []byte, s string, digits *[256]byte, bits uint) []byte {
 	return to
 }
 
-// holds reports whether one of the longer values is in what was decoded.
-func (x Scrubber) holds(s string, least int, w *steps) bool {
+// lists appends where bytes that are listed one by one, as in 53:53:4e, 0x53, 0x53 or
+// [83 83 78], hold a value.
+func (q *search) lists(found [][2]int, r reading, depth int) [][2]int {
+	for _, base := range []int{16, 10} {
+		for i := 0; i < len(r.s); {
+			if int(hexDigits.digits[r.s[i]]) >= base || i > 0 && isAlnum(r.s[i-1]) {
+				i++
+				continue
+			}
+			var last, end int
+			q.buf, last, end = listed(q.buf[:0], r.s, i, base)
+			switch {
+			case len(q.buf) < wholeFrom:
+				i++
+			case q.holds(depth):
+				found = append(found, r.place(i, end))
+				i = end
+			default:
+				i = max(i+1, last) // another list may begin there, parted by another sign
+			}
+		}
+	}
+	return found
+}
+
+// listed appends the bytes of the list that s has at a place, and returns where the last
+// of them begins and ends. They are of two digits in base 16, of up to three in base 10,
+// and parted by the same.
+func listed(to []byte, s string, i, base int) (list []byte, last, end int) {
+	most, between := 2, ""
+	if base == 10 {
+		most = 3
+	} else if len(s) > i+2 && hexDigits.digits[s[i+2]] != noDigit && s[i+1]|0x20 != 'x' {
+		return to, i, i // most often a word
+	}
+	for last, end = i, i; ; {
+		begin := i
+		if base == 16 && len(s) > i+1 && s[i] == '0' && s[i+1]|0x20 == 'x' {
+			i += 2
+		}
+		n := i
+		for n < min(len(s), i+most) && int(hexDigits.digits[s[n]]) < base {
+			n++
+		}
+		v, ok := byteOf(s[i:n], base)
+		if !ok || base == 16 && n < i+most || n < len(s) && isAlnum(s[n]) {
+			return to, last, end
+		}
+		to, last, end = append(to, v), begin, n
+		part := n
+		for part < min(len(s), n+2) && strings.IndexByte(" ,:-", s[part]) >= 0 {
+			part++
+		}
+		if part == n || between != "" && between != s[n:part] {
+			return to, last, end
+		}
+		i, between = part, s[n:part]
+	}
+}
+
+// byteOf is the byte that digits stand for.
+func byteOf(s string, base int) (byte, bool) {
+	v := 0
 	for i := range len(s) {
-		if x.long.at(s[i:], least, w) > 0 {
+		v = v*base + int(hexDigits.digits[s[i]])
+	}
+	return byte(v), s != "" && v <= 0xFF
+}
+
+// holds reports whether one of the longer values is in what was decoded, which is in buf,
+// or in what that reads as.
+func (q *search) holds(depth int) bool {
+	q.w.left -= len(q.buf)
+	if q.plainly(string(q.buf)) {
+		return true
+	}
+	if depth == 0 || !readable(q.buf) || q.w.gone() {
+		return false
+	}
+	inner := *q
+	inner.words = false
+	return len(inner.places(nil, string(q.buf), depth-1)) > 0
+}
+
+// plainly reports whether one of the longer values is in s as it is, or as a number. Most
+// of what is decoded was never encoded: nothing is allocated for it.
+func (q *search) plainly(s string) bool {
+	for i := range len(s) {
+		if q.x.long.at(s[i:], q.least, q.w) > 0 {
 			return true
 		}
 	}
-	for i := 0; i < len(s) && len(x.numbers) > 0; {
-		from, to := x.number(s, i)
-		if to > from {
+	for i := 0; i < len(s) && len(q.x.numbers) > 0; {
+		from, to := q.x.number(s, i)
+		if to-from >= q.least {
 			return true
 		}
-		i = max(i+1, from)
+		i = max(i+1, to)
+	}
+	return false
+}
+
+// readable reports whether so much of what was decoded is text that it may be an escape
+// or be encoded again, which bytes that were never encoded seldom are.
+func readable(s []byte) bool {
+	n := 0
+	for i := range len(s) {
+		if s[i] != 0 && (s[i] < ' ' || s[i] > '~') {
+			n = 0
+		} else if n++; n == minBase64 {
+			return true
+		}
 	}
 	return false
 }
@@ -206,6 +315,9 @@ func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 func (x Scrubber) number(s string, i int) (from, to int) {
 	for i < len(s) && !isDigit(s[i]) {
 		i++
+	}
+	if to := x.spaced(s, i); to > 0 {
+		return i, to
 	}
 	end := i
 	for end < min(len(s), i+maxNumber) && (isDigit(s[end]) || end > i && strings.IndexByte(".,_'", s[end]) >= 0 && isDigit(s[end-1]) && end+1 < len(s) && isDigit(s[end+1])) {
@@ -236,6 +348,63 @@ func (x Scrubber) number(s string, i int) (from, to int) {
 	return end, end
 }
 
+// groupSpaces are signs of more than a byte, or a space, that part the groups of a number.
+var groupSpaces = []string{" ", "\u00a0", "\u2007", "\u2009", "\u202f", "\u2019"}
+
+// spaced is where a number ends that s has at a place, grouped by spaces, 0 where there
+// is none that means a value.
+func (x Scrubber) spaced(s string, i int) (to int) {
+	const most = 8 // groups
+	var b [3 * most]byte
+	var ends [most]int
+	digits := i
+	for digits < min(len(s), i+4) && isDigit(s[digits]) {
+		digits++
+	}
+	if digits == i || digits == i+4 || spaceAt(s[digits:]) == 0 {
+		return 0
+	}
+	t := append(b[:0], s[i:digits]...)
+	first, n := len(t), 0
+	for at := digits; n < most-1; n++ {
+		at += spaceAt(s[at:])
+		if len(s) < at+3 || !isDigit(s[at]) || !isDigit(s[at+1]) || !isDigit(s[at+2]) || len(s) > at+3 && isDigit(s[at+3]) || isDigit(s[at-1]) {
+			break
+		}
+		t = append(t, s[at:at+3]...)
+		at += 3
+		ends[n] = at
+	}
+	// The longest: what follows may be another number.
+	for ; n > 0; n-- {
+		whole, end := string(t[:first+3*n]), ends[n-1]
+		fraction := end
+		if len(s) > end && (s[end] == '.' || s[end] == ',') {
+			for fraction++; fraction < min(len(s), end+maxNumber) && isDigit(s[fraction]); fraction++ {
+			}
+		}
+		if f := whole + "." + s[min(end+1, fraction):fraction]; x.means(f, len(f), ".", "") {
+			return fraction
+		}
+		if x.means(whole, len(whole), ".", "") {
+			return end
+		}
+	}
+	return 0
+}
+
+func spaceAt(s string) int {
+	if s == "" || s[0] != ' ' && s[0] != groupSpaces[1][0] && s[0] != groupSpaces[2][0] {
+		return 0
+	}
+	for _, sign := range groupSpaces {
+		if strings.HasPrefix(s, sign) {
+			return len(sign)
+		}
+	}
+	return 0
+}
+
 // exponent is the length of the exponent that s begins with.
 func exponent(s string) int {
 	i := 1
@@ -255,17 +424,18 @@ func exponent(s string) int {
 // means reports whether t, of whose bytes the first n are no exponent, is one of the
 // values under this point and these signs between groups of three digits.
 func (x Scrubber) means(t string, n int, point, signs string) bool {
-	whole, fraction, _ := strings.Cut(t[:n], point)
-	if strings.Trim(fraction, "0123456789") != "" || strings.ContainsAny(fraction, signs) {
+	if n < minDigits {
 		return false
 	}
-	groups := strings.FieldsFunc(whole, func(r rune) bool { return strings.ContainsRune(signs, r) })
-	for k, g := range groups {
-		if strings.Trim(g, "0123456789") != "" || len(groups) > 1 && (len(g) > 3 || k > 0 && len(g) != 3) {
+	whole, fraction, _ := strings.Cut(t[:n], point)
+	if strings.Trim(fraction, "0123456789") != "" {
+		return false
+	}
+	if strings.Trim(whole, "0123456789") != "" {
+		if whole = ungrouped(whole, signs); whole == "" {
 			return false
 		}
 	}
-	whole = strings.Join(groups, "")
 	all := len(strings.TrimLeft(whole+fraction, "0"))
 	significant := len(strings.Trim(whole+fraction, "0"))
 	if all < minDigits {
@@ -281,6 +451,27 @@ func (x Scrubber) means(t string, n int, point, signs string) bool {
 		unit = math.Pow10(e - len(fraction))
 	}
 	return x.near(f, unit)
+}
+
+// ungrouped is a whole number without the signs between its groups of three digits, ""
+// where it is not grouped so.
+func ungrouped(s, signs string) string {
+	digits := make([]byte, 0, maxNumber)
+	last := -1 // the sign before
+	for i := range len(s) {
+		switch {
+		case isDigit(s[i]):
+			digits = append(digits, s[i])
+		case strings.IndexByte(signs, s[i]) < 0, last < 0 && (i == 0 || i > 3), last >= 0 && i-last != 4:
+			return ""
+		default:
+			last = i
+		}
+	}
+	if last >= 0 && len(s)-last != 4 {
+		return ""
+	}
+	return string(digits)
 }
 
 // near reports whether a value is f, or is it when rounded or cut to whole units.

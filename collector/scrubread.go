@@ -11,62 +11,118 @@ import (
 
 // A text in which a value is repeated may escape it in any of many ways. It is read
 // instead: what is escaped in it is made out, up to readDepth times over, and each of the
-// texts that come of it is looked through in one case. Where a value is found, what it was
-// read from is masked.
+// texts that come of it is looked through as the first one is. Where a value is found,
+// what it was read from is masked.
 
-// readDepth bounds how often a text is read: JSON within JSON within an address.
+// readDepth bounds how often a text is read: JSON within JSON within an address, or
+// base64 within base64.
 const readDepth = 3
 
 // reading is a text that was made of another, with where in that each of its bytes begins
-// and, last, where it ends.
+// and, last, where it ends; at is nil where they are the same.
 type reading struct {
+	s  string
+	at []int
+}
+
+// place is where in the first text the bytes from i to end were read.
+func (r reading) place(i, end int) [2]int {
+	if r.at == nil {
+		return [2]int{i, end}
+	}
+	for end < len(r.s) && r.at[end] == r.at[end-1] {
+		end++ // the rest of what one sign was read as
+	}
+	return [2]int{r.at[i], r.at[end]}
+}
+
+// rewriting makes a reading of another.
+type rewriting struct {
+	of reading
 	s  []byte
 	at []int
 }
 
-func asRead(s string) reading {
-	r := reading{s: []byte(s), at: make([]int, len(s)+1)}
-	for i := range r.at {
-		r.at[i] = i
+// rewrite begins with what stays as it is up to n.
+func rewrite(of reading, n int) *rewriting {
+	w := &rewriting{of: of, s: make([]byte, 0, len(of.s)), at: make([]int, 0, len(of.s)+1)}
+	for i := range n {
+		w.add(i, of.s[i])
 	}
-	return r
+	return w
 }
 
 // add appends bytes that stand for what begins at a place.
-func (r *reading) add(at int, b ...byte) {
-	for range b {
-		r.at = append(r.at, at)
+func (w *rewriting) add(i int, b ...byte) {
+	from := i
+	if w.of.at != nil {
+		from = w.of.at[i]
 	}
-	r.s = append(r.s, b...)
+	for range b {
+		w.at = append(w.at, from)
+	}
+	w.s = append(w.s, b...)
+}
+
+func (w *rewriting) done() reading {
+	end := len(w.of.s)
+	if w.of.at != nil {
+		end = w.of.at[end]
+	}
+	return reading{string(w.s), append(w.at, end)}
 }
 
 // unescaped is r with each escape of JSON, of programming languages, of SQL, HTML and
 // addresses made out; plus says that a + is a space, as in forms. changed is false where
 // there is none.
 func (r reading) unescaped(plus bool) (out reading, changed bool) {
-	s := string(r.s)
-	for i := 0; i < len(s); {
-		b, n := unescape(s[i:], plus)
-		if n == 0 {
-			out.add(r.at[i], s[i])
-			i++
-			continue
+	var w *rewriting
+	for i := 0; i < len(r.s); {
+		var b []byte
+		n := 0
+		if escapes[r.s[i]] {
+			b, n = unescape(r.s[i:], plus)
 		}
-		changed = true
-		out.add(r.at[i], b...)
-		i += n
+		switch {
+		case n > 0 && w == nil:
+			w = rewrite(r, i)
+			fallthrough
+		case n > 0:
+			w.add(i, b...)
+			i += n
+		default:
+			if w != nil {
+				w.add(i, r.s[i])
+			}
+			i++
+		}
 	}
-	out.at = append(out.at, r.at[len(s)])
-	return out, changed
+	if w == nil {
+		return r, false
+	}
+	return w.done(), true
 }
+
+// escapes are the bytes that an escape may begin with.
+var escapes = func() (is [256]bool) {
+	for _, c := range []byte("\x00%+'&\\") {
+		is[c] = true
+	}
+	return is
+}()
 
 // unescape returns what the escape that s begins with stands for and how long it is, 0
 // where it begins with none.
 func unescape(s string, plus bool) ([]byte, int) {
 	switch s[0] {
+	case 0:
+		return nil, 1 // half a sign of UTF-16
 	case '%':
 		if v, ok := hexOf(s, 1, 2); ok {
 			return []byte{byte(v)}, 3
+		}
+		if v, ok := hexOf(s, 2, 4); ok && s[1]|0x20 == 'u' {
+			return utf8.AppendRune(nil, rune(v)), 6
 		}
 	case '+':
 		if plus {
@@ -95,6 +151,48 @@ func unescape(s string, plus bool) ([]byte, int) {
 	return nil, 0
 }
 
+// plainSign is ASCII's digit for one of another script, its letter for a full-width one,
+// and the point or comma that stands among such digits; 0 for any other.
+func plainSign(c rune, next string) byte {
+	const firstDigit = '٠' // but for ASCII's
+	const wide, wideEnd, shift = '！', '～', '！' - '!'
+	switch {
+	case c < firstDigit:
+		return 0
+	case unicode.IsDigit(c):
+		return digitOf(c)
+	case c == '٫':
+		return '.'
+	case c == '٬':
+		return ','
+	case c == '，':
+		// An ordinary comma of Chinese, unless a digit follows.
+		if after, _ := utf8.DecodeRuneInString(next); !unicode.IsDigit(after) {
+			return 0
+		}
+		return ','
+	case c == '．' || c >= wide && c <= wideEnd && unicode.IsLetter(c):
+		return byte(unicode.ToLower(c - shift))
+	}
+	return 0
+}
+
+// digitOf is a decimal digit's in ASCII. Unicode has those of a script in order, and the
+// ranges of its table begin with a nought.
+func digitOf(c rune) byte {
+	for _, t := range unicode.Nd.R16 {
+		if c >= rune(t.Lo) && c <= rune(t.Hi) {
+			return '0' + byte((c-rune(t.Lo))%10)
+		}
+	}
+	for _, t := range unicode.Nd.R32 {
+		if c >= rune(t.Lo) && c <= rune(t.Hi) {
+			return '0' + byte((c-rune(t.Lo))%10)
+		}
+	}
+	return 0
+}
+
 func isAlnum(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 func unescapeBackslash(s string) ([]byte, int) {
@@ -104,7 +202,25 @@ func unescapeBackslash(s string) ([]byte, int) {
 	if at := strings.IndexByte(`"'/\ntrbf`, s[1]); at >= 0 {
 		return []byte{"\"'/\\\n\t\r\b\f"[at]}, 2
 	}
-	digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[s[1]]
+	if s[1] >= '0' && s[1] <= '3' && len(s) > 3 {
+		if v, err := strconv.ParseUint(s[1:4], 8, 8); err == nil {
+			return []byte{byte(v)}, 4
+		}
+	}
+	if end := strings.IndexByte(s[:min(len(s), len(`\u{10ffff}`))], '}'); end > 3 && (s[1] == 'u' || s[1] == 'x') && s[2] == '{' {
+		if v, ok := hexOf(s, 3, end-3); ok {
+			return utf8.AppendRune(nil, rune(min(v, unicode.MaxRune+1))), end + 1
+		}
+	}
+	digits := 0
+	switch s[1] {
+	case 'x':
+		digits = 2
+	case 'u':
+		digits = 4
+	case 'U':
+		digits = 8
+	}
 	v, ok := hexOf(s, 2, digits)
 	switch {
 	case !ok:
@@ -128,23 +244,27 @@ func hexOf(s string, at, n int) (uint64, bool) {
 	return v, err == nil
 }
 
-// folded is r in one case.
+// folded is r in one case and with one script's digits.
 func (r reading) folded() reading {
-	var out reading
+	if strings.IndexFunc(r.s, func(c rune) bool { return c >= utf8.RuneSelf }) < 0 {
+		return reading{strings.ToLower(r.s), r.at}
+	}
+	w := rewrite(r, 0)
 	for i := 0; i < len(r.s); {
-		c, n := utf8.DecodeRune(r.s[i:])
+		c, n := utf8.DecodeRuneInString(r.s[i:])
 		if c == utf8.RuneError && n == 1 {
-			out.add(r.at[i], r.s[i])
+			w.add(i, r.s[i])
 		} else {
-			out.add(r.at[i], foldRune(c)...)
+			b := foldRune(c)
+			if plain := plainSign(c, r.s[i+n:]); plain != 0 {
+				b = []byte{plain}
+			}
+			w.add(i, b...)
 		}
 		i += n
 	}
-	out.at = append(out.at, r.at[len(r.s)])
-	return out
+	return w.done()
 }
-
-func fold(s string) string { return string(asRead(s).folded().s) }
 
 func foldRune(c rune) []byte {
 	if c == 'ß' || c == 'ẞ' {
@@ -154,73 +274,132 @@ func foldRune(c rune) []byte {
 }
 
 // readForms are what a value is looked for as in what was read: all of it and, where it
-// has few words, each of them.
+// has few words, each of them. What looks like an escape in it is made out with the others.
 func readForms(t string) []string {
-	t = fold(strings.TrimSpace(t))
-	out := []string{t}
-	if words := strings.Fields(t); len(words) > 1 && len(words) <= fewWords {
-		out = append(out, words...)
+	var out []string
+	r := reading{s: strings.TrimSpace(t)}
+	for depth, changed := 0, true; changed && depth <= readDepth; depth++ {
+		t := r.folded().s
+		out = append(out, t)
+		if words := strings.Fields(t); len(words) > 1 && len(words) <= fewWords {
+			out = append(out, words...)
+		}
+		r, changed = r.unescaped(false)
 	}
 	return slices.DeleteFunc(out, func(t string) bool { return len(t) < wholeFrom })
 }
 
-// unread is s without the values that are found in what it reads as.
-func (x Scrubber) unread(s string, least int, w *steps) string {
-	if len(x.read.list) == 0 {
-		return s
-	}
-	var found [][2]int
-	for _, plus := range []bool{false, true} {
-		if plus && strings.IndexByte(s, '+') < 0 {
-			continue
-		}
-		r := asRead(s)
-		for depth := 0; ; depth++ {
-			if depth > 0 || !plus {
-				found = x.findIn(found, r.folded(), least, w)
-			}
-			next, changed := r.unescaped(plus && depth == 0)
-			if !changed || depth == readDepth || w.gone() {
-				break
-			}
-			r = next
-		}
+// search is one look through a text for the values of a Scrubber.
+type search struct {
+	x     *Scrubber
+	least int  // bytes of the values that are looked for
+	words bool // and the shorter ones as words
+	w     *steps
+	buf   []byte
+}
+
+// without is s without what is found.
+func (q *search) without(s string) string {
+	found := q.places(nil, s, readDepth)
+	if q.w.gone() {
+		return Masked // made to take long; what is in it is not known
 	}
 	if len(found) == 0 {
 		return s
 	}
-	slices.SortFunc(found, func(a, b [2]int) int { return a[0] - b[0] })
-	return masked(s, func(_ string, i int) (from, to int) {
-		for len(found) > 0 && found[0][1] <= i {
-			found = found[1:]
-		}
-		if len(found) == 0 {
-			return len(s), len(s)
-		}
-		from, to = max(found[0][0], i), found[0][1]
-		// Those that overlap it are one with it.
-		for found = found[1:]; len(found) > 0 && found[0][0] < to; found = found[1:] {
-			to = max(to, found[0][1])
-		}
-		return from, to
-	})
+	s = maskedAt(s, found)
+	// What stood beside a value is a number or a word of its own now.
+	if found = q.named(nil, reading{s: s}, reading{s: s}.folded()); len(found) > 0 {
+		s = maskedAt(s, found)
+	}
+	return s
 }
 
-// findIn appends where in the text that was read the values stand.
-func (x Scrubber) findIn(found [][2]int, r reading, least int, w *steps) [][2]int {
-	s := string(r.s)
-	for i := 0; i < len(s); {
-		n := x.read.at(s[i:], least, w)
-		if n == 0 {
-			i++
+// maskedAt is s with what is at these places masked, those that overlap as one.
+func maskedAt(s string, found [][2]int) string {
+	slices.SortFunc(found, func(a, b [2]int) int { return a[0] - b[0] })
+	var b strings.Builder
+	done := 0
+	for i := 0; i < len(found); {
+		from, to := found[i][0], found[i][1]
+		for i++; i < len(found) && found[i][0] < to; i++ {
+			to = max(to, found[i][1])
+		}
+		b.WriteString(s[done:from])
+		b.WriteString(Masked)
+		done = to
+	}
+	b.WriteString(s[done:])
+	return b.String()
+}
+
+// places appends where in s values are, as it is and as it reads so many times over.
+func (q *search) places(found [][2]int, s string, depth int) [][2]int {
+	found = q.in(found, reading{s: s}, depth)
+	for _, plus := range []bool{false, true} {
+		if plus && strings.IndexByte(s, '+') < 0 {
 			continue
 		}
-		end := i + n
-		for end < len(s) && r.at[end] == r.at[end-1] {
-			end++ // the rest of what one sign was read as
+		r := reading{s: s}
+		for left := depth; left > 0 && !q.w.gone(); left-- {
+			var changed bool
+			if r, changed = r.unescaped(plus && left == depth); !changed {
+				break
+			}
+			q.w.left -= len(r.s)
+			found = q.in(found, r, left-1)
 		}
-		found = append(found, [2]int{r.at[i], r.at[end]})
-		i = end
+	}
+	return found
+}
+
+// in appends where in a reading values are: encoded, as they are, in one case, and as
+// numbers and words.
+func (q *search) in(found [][2]int, r reading, depth int) [][2]int {
+	found = q.encoded(found, r, depth)
+	found = q.forms(found, &q.x.long, r)
+	folded := r.folded()
+	found = q.forms(found, &q.x.read, folded)
+	return q.named(found, r, folded)
+}
+
+// forms appends where in a reading some of the forms are.
+func (q *search) forms(found [][2]int, f *forms, r reading) [][2]int {
+	for i := 0; i < len(r.s) && len(f.list) > 0; {
+		n := f.at(r.s[i:], q.least, q.w)
+		if n > 0 {
+			found = append(found, r.place(i, i+n))
+		}
+		i += max(n, 1)
+	}
+	return found
+}
+
+// named appends where in a reading numbers and words are that mean values.
+func (q *search) named(found [][2]int, r, folded reading) [][2]int {
+	for i := 0; i < len(folded.s) && len(q.x.numbers) > 0; {
+		from, to := q.x.number(folded.s, i)
+		if to-from >= q.least {
+			found = append(found, folded.place(from, to))
+		}
+		i = max(i+1, to)
+	}
+	if !q.words || len(q.x.words) == 0 {
+		return found
+	}
+	inWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_' }
+	for i := 0; i < len(r.s); {
+		n := strings.IndexFunc(r.s[i:], func(c rune) bool { return !inWord(c) })
+		if n < 0 {
+			n = len(r.s) - i
+		}
+		if n > 0 && n < wholeFrom && q.x.words[r.s[i:i+n]] {
+			found = append(found, r.place(i, i+n))
+		}
+		if i += n; i < len(r.s) {
+			_, size := utf8.DecodeRuneInString(r.s[i:])
+			i += size
+		}
 	}
 	return found
 }

@@ -254,6 +254,10 @@ func TestImportCommand(t *testing.T) {
 		t.Errorf("%d copies", len(copied.Predictions))
 	}
 	checkWeightsExported(t, r)
+	place(t, dir, "errors.csv", "id,error,score\nx,none,0.5\n")
+	if status, _, stderr := command(t, "import", dir+"/errors.csv", "--url", r.url, "--model", "errors", "--id", "id", "--outputs", "score"); status != 0 || !strings.Contains(stderr, `"error" is taken for a feature`) {
+		t.Errorf("a column of errors: %d %s", status, stderr)
+	}
 	for want, args := range map[string][]string{
 		"no column":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk", "--outputs", "q"},
 		"--outputs":  {"import", dir + "/rows.csv", "--url", r.url, "--model", "risk"},
