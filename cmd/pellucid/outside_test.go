@@ -170,7 +170,7 @@ func TestErasureReachesWaitingHalves(t *testing.T) {
 	send("response", "four", `{"predictions":[0.1,0.2]}`, 200)
 	waiting := func(n int) {
 		t.Helper()
-		files, err := filepath.Glob(filepath.Join(cfg.Data, "events", "*"))
+		files, err := filepath.Glob(filepath.Join(cfg.Data, "events", "*.half"))
 		if got, _ := r.events.Waiting(); err != nil || got != n || len(files) != n {
 			t.Fatalf("%d halves wait in %q, want %d; %v", got, files, n, err)
 		}
