@@ -332,8 +332,13 @@ func (s *Spool) makeRoom(n int64) error {
 			s.fullSince = time.Time{}
 			return nil
 		}
+		full := vfs.IsFull(err) || errors.Is(err, errNoRoom)
+		if full && (s.dropDrained() || s.dropKept()) {
+			continue
+		}
+		s.refused = n
 		s.full.Store(true)
-		if !vfs.IsFull(err) && !errors.Is(err, errNoRoom) {
+		if !full {
 			return err
 		}
 		if s.fullSince.IsZero() {
@@ -353,6 +358,81 @@ func (s *Spool) makeRoom(n int64) error {
 }
 
 var errNoRoom = errors.New("no room for a segment")
+
+// dropDrained ends the active segment and deletes it, to make room, where all of it is
+// acknowledged, and reports whether it did. Nothing else would: what ends a segment is the
+// next, for which there is no room while this one stands. Its number is not used again, and
+// what the cursor says of it makes a start go on behind it.
+func (s *Spool) dropDrained() bool {
+	seg, f := s.active, s.activeFile
+	if seg == nil {
+		return false
+	}
+	s.mu.Lock()
+	drained := seg.end > headerSize && seg.ackedTo >= seg.end
+	if drained {
+		seg.capacity = 0
+	}
+	s.mu.Unlock()
+	if !drained {
+		return false
+	}
+	s.active, s.activeFile = nil, nil
+	// The disk has the room back when no name and no open file has it any more.
+	if err := f.Close(); err != nil {
+		s.cfg.Logger.Warn("spool could not close a segment of which all is acknowledged", "dir", s.cfg.Dir, "segment", seg.number, "error", err)
+	}
+	if !s.remove(seg) {
+		signal(s.wake) // the reader tries it again
+		return false
+	}
+	s.removed(map[*segment]bool{seg: true})
+	return true
+}
+
+// regainEvery is how often a spool that found no room looks for some by itself.
+const regainEvery = time.Second
+
+// regainLoop has a full spool find out that there is room again although nobody appends:
+// a server that says that it is not ready gets no requests.
+func (s *Spool) regainLoop() {
+	defer s.wg.Done()
+	every := time.NewTicker(regainEvery)
+	defer every.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-every.C:
+			if s.full.Load() {
+				s.regain()
+			}
+		}
+	}
+}
+
+// regain looks for the room that was refused last, or for a small segment's where it was
+// more than that.
+func (s *Spool) regain() {
+	s.mu.Lock()
+	if s.closed || s.writing || len(s.pending.records) > 0 { // who appends finds out
+		s.mu.Unlock()
+		return
+	}
+	s.writing = true
+	s.mu.Unlock()
+	if s.makeRoom(min(s.refused, minSegment-headerSize)) == nil {
+		s.full.Store(false)
+	}
+	s.mu.Lock()
+	if len(s.pending.records) == 0 {
+		s.writing = false
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	_ = s.lead() // whoever appended meanwhile gets the error
+}
 
 // roll seals the active segment and begins one with room for n bytes. After an
 // error the active segment stands as it was.
@@ -388,6 +468,7 @@ func (s *Spool) roll(n int64) error {
 	if old != nil {
 		s.wg.Add(1)
 		go s.seal(old, oldFile)
+		signal(s.wake) // all of it may be acknowledged
 	}
 	return nil
 }

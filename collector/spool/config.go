@@ -31,7 +31,9 @@ type Config struct {
 	// Level is LevelProcess by default.
 	Level Level
 	// SegmentBytes is the size of a segment, 64 MiB by default. A smaller one
-	// is made when the disk has no room for that.
+	// is made when the disk has no room for that, and a quarter of MaxBytes is the
+	// most: a segment's room is free when all of it is acknowledged, and a full spool is
+	// to go on while it is drained.
 	SegmentBytes int64
 	// MaxBytes bounds the segments together; 0 means only by the disk.
 	MaxBytes int64
@@ -90,6 +92,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	setDefault(&c.IndexRecords, 1<<20)
 	setDefault(&c.KeepFor, 15*time.Minute)
 	c.BootIDPath = cmp.Or(c.BootIDPath, "/proc/sys/kernel/random/boot_id")
+	if c.MaxBytes >= minSegment && c.SegmentBytes >= minSegment {
+		c.SegmentBytes = min(c.SegmentBytes, max(c.MaxBytes/4, minSegment))
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

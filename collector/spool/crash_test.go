@@ -170,13 +170,13 @@ func (w *world) workload(s *Spool, rng *rand.Rand, steps int) error {
 // crashOnce runs a workload that crashes at the k-th operation and the recovery
 // after it, which crashes too at its recoverAt-th. It reports whether the crash
 // came.
-func crashOnce(t *testing.T, level Level, power bool, k, recoverAt int, seed uint64) bool {
+func crashOnce(t *testing.T, cfg Config, power bool, k, recoverAt int, seed uint64) bool {
 	t.Helper()
 	w := newWorld(t)
 	disk := newDisk(seed)
 	disk.CrashAt = k
 	run := func(steps int) bool {
-		s, err := open(smallConfig(level), disk)
+		s, err := open(cfg, disk)
 		if err == nil {
 			err = w.workload(s, rand.New(rand.NewPCG(seed, 2)), steps)
 			_ = s.Close()
@@ -196,7 +196,7 @@ func crashOnce(t *testing.T, level Level, power bool, k, recoverAt int, seed uin
 	if r, err := walk(disk, "/spool", nil); err != nil || !r.OK() {
 		t.Fatalf("seed %d, operation %d, recovery %d: verify takes a crash for damage: %q (%v)", seed, k, recoverAt, r.Problems(), err)
 	}
-	s, err := open(smallConfig(level), disk)
+	s, err := open(cfg, disk)
 	if err != nil {
 		t.Fatalf("seed %d, operation %d: open after the crash: %v", seed, k, err)
 	}
@@ -217,17 +217,29 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	for _, c := range []struct {
 		level Level
 		power bool
-	}{{LevelProcess, false}, {LevelMachine, false}, {LevelMachine, true}} {
-		t.Run(fmt.Sprintf("%s/power=%t", c.level, c.power), func(t *testing.T) {
+		// max is what the spool may take: no more than one segment, so that it goes on only
+		// where the active one ends when all of it is acknowledged.
+		max int64
+	}{
+		{LevelProcess, false, 0},
+		{LevelMachine, false, 0},
+		{LevelMachine, true, 0},
+		{LevelProcess, false, minSegment},
+		{LevelMachine, false, minSegment},
+		{LevelMachine, true, minSegment},
+	} {
+		t.Run(fmt.Sprintf("%s/power=%t/max=%d", c.level, c.power, c.max), func(t *testing.T) {
+			cfg := smallConfig(c.level)
+			cfg.MaxBytes, cfg.FullTimeout = c.max, time.Millisecond
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			runs := 0
 			// How much a workload does goes by its seed: one, and on until enough was tried.
 			for round := uint64(0); round == 0 || (round < 8 && runs < 1000); round++ {
 				seed := seed + 1000*round
-				for k := 1; crashOnce(t, c.level, c.power, k, 1+k%7, seed); k++ {
+				for k := 1; crashOnce(t, cfg, c.power, k, 1+k%7, seed); k++ {
 					for recoverAt := range 20 {
-						crashOnce(t, c.level, c.power, k, recoverAt, seed+uint64(recoverAt))
+						crashOnce(t, cfg, c.power, k, recoverAt, seed+uint64(recoverAt))
 						runs++
 					}
 				}

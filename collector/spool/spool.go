@@ -51,6 +51,7 @@ type Spool struct {
 	nextSeq    uint64
 	linkedAt   time.Time // when the active file's name was last looked at
 	fullSince  time.Time
+	refused    int64 // the bytes for which there was no room last
 
 	// head has a lock of its own.
 	head head
@@ -106,7 +107,7 @@ type Stats struct {
 	// Fill is the share that is taken of what the spool may take, by its bound or by
 	// what the disk has.
 	Fill float64
-	// Full says that the last Append found no room.
+	// Full says that the last Append found no room, and that there is none since.
 	Full bool
 	// Appended and Acked count records: those found waiting by Open (counted as
 	// appended) and those since. They are equal exactly when nothing waits. Lost
@@ -159,6 +160,8 @@ func open(cfg Config, fs vfs.FS) (*Spool, error) {
 		s.wg.Add(1)
 		go s.flushLoop() // ends when Close closes stop
 	}
+	s.wg.Add(1)
+	go s.regainLoop() // ends when Close closes stop
 	return s, nil
 }
 
@@ -267,23 +270,29 @@ func (s *Spool) Stats() Stats {
 		Full: s.full.Load(), Appended: s.appended.Load(), Acked: s.acked.Load(), Lost: s.lost.Load(),
 		Failures: s.failures.Load(), BadBytes: s.badBytes.Load(), BadStretches: s.badCut.Load(), Missing: s.missing.Load(),
 	}
-	used := s.count(&st)
-	st.Fill = s.fill(used, st.Kept) // asks the disk, which nobody must wait for
+	used, spare := s.count(&st)
+	st.Fill = s.fill(used, spare) // asks the disk, which nobody must wait for
 	return st
 }
 
-// count fills in what is known under the lock, and returns the bytes in use, without those
-// that are merely kept.
-func (s *Spool) count(st *Stats) (used int64) {
+// count fills in what is known under the lock, and returns the bytes in use, and what of the
+// disk the spool has beside them: what is merely kept, or reserved, or a segment of which
+// all is acknowledged, which ends when its room is wanted.
+func (s *Spool) count(st *Stats) (used, spare int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Segments = len(s.segments)
 	for _, seg := range s.segments {
 		st.Doubt = st.Doubt || seg.doubt
-		if seg.kept && !seg.doubt {
+		switch {
+		case seg.kept && !seg.doubt:
 			st.Kept += seg.end
-		} else {
+			spare += seg.end
+		case seg.ackedTo >= seg.end && !seg.doubt:
+			spare += max(seg.end, seg.capacity)
+		default:
 			used += seg.end
+			spare += max(0, seg.capacity-seg.end)
 		}
 		st.Bytes += max(seg.end, seg.capacity)
 		st.Pending += max(0, seg.end-max(seg.ackedTo, headerSize))
@@ -301,12 +310,12 @@ func (s *Spool) count(st *Stats) (used int64) {
 	if ms := s.received.Load(); ms > 0 && st.Pending > 0 {
 		st.Lag = max(st.Lag, s.cfg.Now().Sub(time.UnixMilli(ms)))
 	}
-	return used
+	return used, spare
 }
 
 // fill is the share of used in what may be used. A disk that does not say what it
 // has bounds nothing.
-func (s *Spool) fill(used, kept int64) float64 {
+func (s *Spool) fill(used, spare int64) float64 {
 	if s.full.Load() {
 		return 1
 	}
@@ -315,7 +324,7 @@ func (s *Spool) fill(used, kept int64) float64 {
 		allowed = s.cfg.MaxBytes
 	}
 	if free, err := s.fs.Free(s.cfg.Dir); err == nil {
-		allowed = min(allowed, used+kept+max(0, int64(min(free, 1<<62))-s.cfg.MinFreeBytes))
+		allowed = min(allowed, used+spare+max(0, int64(min(free, 1<<62))-s.cfg.MinFreeBytes))
 	}
 	if allowed <= used {
 		return 1
