@@ -76,10 +76,17 @@ func erasePerson(t *testing.T, level string) {
 	cfg.ClickHouse = ""
 	cfg.Capture.Durability = level
 	r := startRig(t, cfg)
-	for _, table := range []string{"predictions", "feedback", "explanations", "otel_traces", "otel_traces_trace_id_ts", "undecodable"} {
-		r.admin(t, "ALTER TABLE "+table+" MODIFY SETTING old_parts_lifetime = 1, cleanup_delay_period = 1, max_cleanup_delay_period = 1, cleanup_delay_period_random_add = 0")
+	r.halt(t)
+	// Of the server and not of its tables, which at level machine may not say so.
+	dir := filepath.Join(cfg.Data, "clickhouse", "config.d")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
 	}
-	r.halt(t) // what cleans up heeds its settings from the next start on
+	const soon = "<clickhouse><merge_tree><old_parts_lifetime>1</old_parts_lifetime><cleanup_delay_period>1</cleanup_delay_period>" +
+		"<max_cleanup_delay_period>1</max_cleanup_delay_period><cleanup_delay_period_random_add>0</cleanup_delay_period_random_add></merge_tree></clickhouse>"
+	if err := os.WriteFile(filepath.Join(dir, "soon.xml"), []byte(soon), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r = startRig(t, cfg)
 	c.rows = c.rows[:1]
 	h := r.post(t, "/v2/models/xgb/infer", c.body(`{"external_id":"`+canaryText+`"}`), nil)

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -363,18 +364,105 @@ func TestFourMigratorsAtOnce(t *testing.T) {
 }
 
 func TestBreakingTableSettingsAreRefused(t *testing.T) {
-	for setting, want := range map[string]string{
-		"async_insert = 1": "async_insert", "non_replicated_deduplication_window = 0": "no deduplication window",
-		"non_replicated_deduplication_window = 999": "deduplication window of 999 blocks",
+	dsn := embeddedtest.DSN(t)
+	s := openDSN(t, dsn)
+	for _, c := range []struct {
+		alter, undo string
+		synced      bool     // only durability machine refuses it
+		want        []string // of the error
+	}{
+		{alter: "MODIFY SETTING async_insert = 1", undo: "RESET SETTING async_insert"},
+		{alter: "MODIFY SETTING non_replicated_deduplication_window = 0", undo: "MODIFY SETTING non_replicated_deduplication_window = 10000", want: []string{"no deduplication window"}},
+		{alter: "MODIFY SETTING non_replicated_deduplication_window = 999", undo: "MODIFY SETTING non_replicated_deduplication_window = 10000", want: []string{"deduplication window of 999 blocks"}},
+		{alter: "MODIFY SETTING fault_probability_before_part_commit = 0.5", undo: "RESET SETTING fault_probability_before_part_commit", want: []string{"0.5"}},
+		{alter: "MODIFY SETTING fault_probability_after_part_commit = 0.5", undo: "RESET SETTING fault_probability_after_part_commit", want: []string{"0.5"}},
+		{alter: "MODIFY SETTING max_suspicious_broken_parts = 100000", undo: "RESET SETTING max_suspicious_broken_parts"},
+		{alter: "MODIFY SETTING deduplicate_merge_projection_mode = 'drop'", undo: "RESET SETTING deduplicate_merge_projection_mode", want: []string{"drop"}},
+		{alter: "MODIFY SETTING min_rows_to_fsync_after_merge = 0", undo: "RESET SETTING min_rows_to_fsync_after_merge", synced: true},
+		{alter: "MODIFY SETTING min_compressed_bytes_to_fsync_after_merge = 1000000", undo: "RESET SETTING min_compressed_bytes_to_fsync_after_merge", synced: true},
+		{alter: "MODIFY SETTING old_parts_lifetime = 1", undo: "RESET SETTING old_parts_lifetime", synced: true},
+		{alter: "MODIFY TTL toDateTime(received_at) + INTERVAL 1 DAY", undo: "REMOVE TTL", want: []string{"toIntervalDay(1)"}},
+		{alter: "MODIFY TTL toDateTime(received_at) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(9)), toDateTime(received_at) + INTERVAL 1 YEAR DELETE WHERE rows > 1", undo: "REMOVE TTL", want: []string{"toIntervalYear(1)"}},
+		{alter: "MODIFY COLUMN error String TTL toDateTime(received_at) + INTERVAL 1 DAY", undo: "MODIFY COLUMN error REMOVE TTL", want: []string{"column `error` "}},
 	} {
-		dsn := embeddedtest.DSN(t)
-		s := openDSN(t, dsn)
-		if err := s.conn.Exec(t.Context(), "ALTER TABLE predictions MODIFY SETTING "+setting); err != nil {
-			t.Fatal(err)
+		exec(t, s, "ALTER TABLE predictions "+c.alter)
+		for _, synced := range []bool{false, true} {
+			got, err := Open(t.Context(), Config{DSN: dsn, Synced: synced})
+			if c.synced && !synced {
+				if err != nil {
+					t.Errorf("%s is not durability machine's alone: %v", c.alter, err)
+					continue
+				}
+				_ = got.Close()
+				continue
+			}
+			want := append([]string{"table predictions"}, c.want...)
+			if name, _, setting := strings.Cut(strings.TrimPrefix(c.alter, "MODIFY SETTING "), " = "); setting {
+				want = append(want, name)
+			}
+			if !strings.HasPrefix(c.undo, "MODIFY COLUMN") {
+				want = append(want, "ALTER TABLE predictions "+c.undo)
+			}
+			for _, part := range want {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("%s, synced %t: %v, without %q", c.alter, synced, err, part)
+				}
+			}
 		}
-		_, err := Open(t.Context(), Config{DSN: dsn})
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "predictions") {
-			t.Errorf("%s: %v", setting, err)
+		exec(t, s, "ALTER TABLE predictions "+c.undo)
+	}
+	// What an operator may choose, or says as it is anyway.
+	for _, alter := range []string{
+		"MODIFY SETTING async_insert = 0, table_readonly = 0, max_bytes_to_merge_at_max_space_in_pool = 1000000000, parts_to_throw_insert = 100, min_bytes_for_wide_part = 1, " +
+			"storage_policy = 'default', auto_statistics_types = 'basic, uniq', min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 3600, merge_with_ttl_timeout = 60",
+		"MODIFY TTL toDateTime(received_at) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(9))",
+		"MODIFY COLUMN error String COMMENT 'no TTL here'",
+		"MODIFY COMMENT 'neither a TTL here'",
+	} {
+		exec(t, s, "ALTER TABLE predictions "+alter)
+		got, err := Open(t.Context(), Config{DSN: dsn, Synced: true})
+		if err != nil {
+			t.Errorf("%s: %v", alter, err)
+			continue
+		}
+		_ = got.Close()
+	}
+	// The last, as nothing is changed any more afterwards.
+	exec(t, s, "ALTER TABLE feedback MODIFY SETTING table_readonly = 1")
+	if _, err := Open(t.Context(), Config{DSN: dsn}); err == nil || !strings.Contains(err.Error(), "table feedback has table_readonly = 1") {
+		t.Errorf("a table that takes nothing: %v", err)
+	}
+}
+
+// TestKnownTableSettings: what is known to be harmless, or checked, are settings that the
+// server has, and none is of both kinds.
+func TestKnownTableSettings(t *testing.T) {
+	s := open(t)
+	all, err := s.strings(t.Context(), "SELECT name FROM system.merge_tree_settings")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := 0
+	for _, name := range all {
+		if !harmless.MatchString(name) {
+			continue
+		}
+		free++
+		if _, must := plainly[name]; must || synced[name] != nil || slices.Contains(windowSettings, name) {
+			t.Errorf("%s is harmless and checked", name)
+		}
+	}
+	if free < 100 || free > 160 {
+		t.Errorf("%d settings of %d are harmless", free, len(all))
+	}
+	for _, name := range append(append(sorted(plainly), sorted(synced)...), windowSettings...) {
+		if !slices.Contains(all, name) {
+			t.Errorf("the server has no %s", name)
+		}
+	}
+	for _, part := range harmlessNames {
+		if !slices.ContainsFunc(all, regexp.MustCompile("^("+part+")$").MatchString) {
+			t.Errorf("no setting is %q", part)
 		}
 	}
 }

@@ -274,6 +274,22 @@ func TestBreakingTableSettingsOnCluster(t *testing.T) {
 		reopen("fsync_after_insert = 0", true, server, "table feedback_local ", "fsync_after_insert")
 		exec(t, s, "ALTER TABLE feedback_local RESET SETTING fsync_after_insert")
 	}
+	// A table over the shards that was made beforehand, and lays rows where chance has it.
+	for server, s := range pair {
+		exec(t, s, "DROP TABLE feedback SYNC")
+		for _, key := range []string{"rand()", "sipHash64(target_id)", ""} {
+			args, named := key, key
+			if key != "" {
+				args = ", " + key
+			} else {
+				named = "none"
+			}
+			exec(t, s, "CREATE TABLE feedback AS feedback_local ENGINE = Distributed('pair', 'default', 'feedback_local'"+args+")")
+			reopen("sharding key "+named, false, server, "table feedback ", "the sharding key "+named+" ", "sipHash64(target_id, external_id)")
+			exec(t, s, "DROP TABLE feedback SYNC")
+		}
+		exec(t, s, "CREATE TABLE feedback AS feedback_local ENGINE = Distributed('pair', 'default', 'feedback_local', sipHash64(target_id, external_id)) SETTINGS fsync_after_insert = 1")
+	}
 	reopen("mended", true, 0)
 	// A server that is away cannot be looked at: the start waits for it.
 	env := shards[0].engine.Env()
@@ -294,6 +310,12 @@ func TestBreakingTableSettingsOnCluster(t *testing.T) {
 	shards[1].start(t)
 	reopen("a default that does not sync", true, 1, "fsync_after_insert")
 	reopen("where that is not asked for", false, 1)
+	shards[1].stop(t)
+	if err := os.WriteFile(filepath.Join(dir, "unsynced.xml"), []byte(strings.ReplaceAll(strings.ReplaceAll(unsynced, "fsync_after_insert", "async_insert"), ">0<", ">1<")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shards[1].start(t)
+	reopen("async inserts by default", false, 1, "async_insert = 1 by its server's configuration", "MODIFY SETTING async_insert = 0")
 }
 
 // TestSettingsOfAServer: what a server or a user's profile has for its own is overruled by

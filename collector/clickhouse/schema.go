@@ -9,12 +9,6 @@ const dedupWindow = 10000
 // settled are the settings every table of ours is made with.
 var settled = fmt.Sprintf("SETTINGS non_replicated_deduplication_window = %d", dedupWindow)
 
-// tableNames are the tables that the writer inserts into, or views write to.
-var tableNames = map[string]struct{}{
-	"predictions": {}, "bins_1m": {}, "traffic_1m": {}, "feedback": {}, "explanations": {}, "schemas": {}, "references": {},
-	"backfills": {}, "alert_events": {}, "otel_traces": {}, "otel_traces_trace_id_ts": {}, "undecodable": {},
-}
-
 // migrations are run in order at every start. Each is one idempotent statement,
 // so any number of servers may run them at once: there is no lock to take
 // without a Keeper. None changes a table that is there as it should be: an ALTER

@@ -233,77 +233,62 @@ func (s *Store) checkSettings(ctx context.Context) error {
 // serverName tells the servers of a cluster apart, several on one machine too.
 const serverName = "concat(hostName(), ':', toString(tcpPort()))"
 
-// checkTables refuses tables whose own settings override what inserts ask for, on every
-// server that has them: an ALTER reaches one server where it is not sent ON CLUSTER.
+// checkTables refuses tables whose own settings override what inserts ask for, or have rows
+// go, on every server that has them: an ALTER reaches one server where it is not sent ON CLUSTER.
 func (s *Store) checkTables(ctx context.Context) error {
-	var byDefault map[string]map[string]string
-	if s.synced {
-		var err error
-		if byDefault, err = s.syncedByDefault(ctx); err != nil {
-			return err
-		}
-	}
-	rows, err := s.conn.Query(ctx, "SELECT "+serverName+", name, engine_full FROM "+s.cluster.system("tables")+
-		" WHERE database = "+s.cluster.current()+" AND engine LIKE '%MergeTree'")
+	defaults := map[string]map[string]map[string]string{}
+	rows, err := s.conn.Query(ctx, "SELECT "+serverName+", name, engine, engine_full, create_table_query FROM "+s.cluster.system("tables")+
+		" WHERE database = "+s.cluster.current()+" AND (engine LIKE '%MergeTree' OR engine = 'Distributed')")
 	if err != nil {
 		return fmt.Errorf("read table settings: %w", unavailable(err))
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var server, name, full string
-		if err := rows.Scan(&server, &name, &full); err != nil {
+	return scanAll(rows, func() error {
+		var server, name, engine, full, create string
+		if err := rows.Scan(&server, &name, &engine, &full, &create); err != nil {
 			return fmt.Errorf("read table settings: %w", err)
 		}
-		if _, ours := tableNames[strings.TrimSuffix(name, localSuffix)]; !ours {
-			continue
+		if _, ours := sharding[strings.TrimSuffix(name, localSuffix)]; !ours {
+			return nil
 		}
-		err := checkEngine(name, full)
-		if err == nil && s.synced {
-			err = checkSynced(name, full, byDefault[server])
+		of := "merge_tree_settings"
+		if strings.HasPrefix(engine, "Replicated") {
+			of = "replicated_merge_tree_settings"
 		}
-		if err != nil && s.cluster.name != "" {
+		var err error
+		if defaults[of] == nil && engine != "Distributed" {
+			if defaults[of], err = s.tableDefaults(ctx, of); err != nil {
+				return err
+			}
+		}
+		if err = s.checkTableSettings(name, engine, full, create, defaults[of][server]); err != nil && s.cluster.name != "" {
 			err = fmt.Errorf("server %s: %w", server, err)
 		}
-		if err != nil {
-			return err
-		}
+		return err
+	})
+}
+
+func (s *Store) checkTableSettings(name, engine, full, create string, byDefault map[string]string) error {
+	if engine == "Distributed" {
+		return checkDistributed(name, full)
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read table settings: %w", unavailable(err))
+	err := checkEngine(name, full)
+	if err == nil {
+		err = checkTTL(name, create)
 	}
-	return nil
+	if err == nil {
+		err = checkPlainly(name, tableSettings(full), byDefault)
+	}
+	if err == nil && s.synced {
+		err = checkSynced(name, full, byDefault)
+	}
+	return err
 }
 
 // syncSettings are what makes an insert be on the disk when it is confirmed.
 const syncSettings = "fsync_after_insert = 1, fsync_part_directory = 1"
 
-// syncedByDefault says which of them each server has for every table that is not
-// replicated.
-func (s *Store) syncedByDefault(ctx context.Context) (map[string]map[string]string, error) {
-	rows, err := s.conn.Query(ctx, "SELECT "+serverName+", name, value FROM "+s.cluster.system("merge_tree_settings")+
-		" WHERE name IN ('fsync_after_insert', 'fsync_part_directory')")
-	if err != nil {
-		return nil, fmt.Errorf("read the server's table settings: %w", unavailable(err))
-	}
-	out := map[string]map[string]string{}
-	err = scanAll(rows, func() error {
-		var server, name, value string
-		if err := rows.Scan(&server, &name, &value); err != nil {
-			return err
-		}
-		if out[server] == nil {
-			out[server] = map[string]string{}
-		}
-		out[server][name] = value
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the server's table settings: %w", err)
-	}
-	return out, nil
-}
-
-// checkSynced refuses a table that confirms what is not on its disk.
+// checkSynced refuses a table that confirms what is not on its disk, or that says itself
+// that what becomes of it in a merge need not be.
 func checkSynced(table, full string, byDefault map[string]string) error {
 	have := tableSettings(full)
 	for _, name := range []string{"fsync_after_insert", "fsync_part_directory"} {
@@ -311,9 +296,15 @@ func checkSynced(table, full string, byDefault map[string]string) error {
 		if !own && !strings.HasPrefix(full, "Replicated") {
 			v = byDefault[name]
 		}
-		if v != "1" && v != "true" {
+		if !isOn(v) {
 			return fmt.Errorf("table %s confirms inserts that a power cut can take away (%s is not 1), which durability machine does not allow: ALTER TABLE %s MODIFY SETTING %s",
 				table, name, table, syncSettings)
+		}
+	}
+	for _, name := range sorted(synced) {
+		if v, own := have[name]; own && !synced[name](v) {
+			return fmt.Errorf("table %s has %s = %s, by which a power cut can take acknowledged rows away, which durability machine does not allow: ALTER TABLE %s RESET SETTING %s",
+				table, name, v, table, name)
 		}
 	}
 	return nil
@@ -331,7 +322,7 @@ func (s *Store) withSync(migration string) string {
 func tableSettings(full string) map[string]string {
 	_, set, _ := strings.Cut(full, " SETTINGS ")
 	have := map[string]string{}
-	for _, kv := range strings.Split(set, ", ") {
+	for _, kv := range splitList(set) {
 		k, v, _ := strings.Cut(kv, " = ")
 		have[k] = strings.Trim(v, "'")
 	}
@@ -352,8 +343,8 @@ const (
 
 func checkEngine(table, full string) error {
 	have := tableSettings(full)
-	if v, ok := have["async_insert"]; ok && v != "0" && v != "false" {
-		return fmt.Errorf("table %s has async_insert = %s, under which acknowledged rows can be lost or doubled: ALTER TABLE %s RESET SETTING async_insert", table, v, table)
+	if err := checkOwn(table, have); err != nil {
+		return err
 	}
 	if strings.HasPrefix(full, "Replicated") {
 		mend := fmt.Sprintf("ALTER TABLE %s MODIFY SETTING "+replicatedWindow, table, dedupWindow)
