@@ -21,6 +21,7 @@ import (
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 	"github.com/pellucid/pellucid/collector/keys"
 	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/collector/spool"
 )
 
 func doctorCommand() *cobra.Command {
@@ -123,6 +124,9 @@ func checkAddress(ctx context.Context, p patient) (string, error) {
 // storeTime bounds the doctor's questions to the store.
 const storeTime = 10 * time.Second
 
+// synced says that the store's tables have to be on the disk when an insert is confirmed.
+func (c *config) synced() bool { return c.Capture.Durability == string(spool.LevelMachine) }
+
 // openStore reaches the store, if it runs; else found says that it does not.
 func (p *patient) openStore(ctx context.Context) (s *clickhouse.Store, found string, err error) {
 	dsn := p.ClickHouse
@@ -133,7 +137,7 @@ func (p *patient) openStore(ctx context.Context) (s *clickhouse.Store, found str
 		}
 		dsn = env.DSN()
 	}
-	s, err = clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: p.Cluster})
+	s, err = clickhouse.Open(ctx, clickhouse.Config{DSN: dsn, Cluster: p.Cluster, Synced: p.synced()})
 	if err != nil && p.ClickHouse == "" && errors.Is(err, collector.ErrUnavailable) {
 		return nil, "embedded, not running", nil
 	}

@@ -223,7 +223,7 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 	}
 	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
 	return s.openStore(ctx, clickhouse.Config{
-		DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.Capture.Durability == string(spool.LevelMachine),
+		DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.synced(),
 	})
 }
 

@@ -114,3 +114,33 @@ func TestDoctorChecksTables(t *testing.T) {
 		t.Errorf("without a server: %d %+v", status, checks["tables"])
 	}
 }
+
+// TestDoctorGoesByTheDurability: tables that a power cut can take rows from are nothing to
+// the doctor of a server that does not promise to survive one, and fail it where it does.
+func TestDoctorGoesByTheDurability(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	cfg.ClickHouse = ""
+	r := startRig(t, cfg)
+	path := filepath.Join(t.TempDir(), "pellucid.yaml")
+	if err := os.WriteFile(path, []byte("capture: {durability: machine}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, checks := doctorOn(t, cfg, "--config", path); status != 0 {
+		t.Errorf("as made: %+v", checks)
+	}
+	for _, setting := range []string{"fsync_after_insert", "min_rows_to_fsync_after_merge"} {
+		r.admin(t, "ALTER TABLE feedback MODIFY SETTING "+setting+" = 0")
+		if status, checks := doctorOn(t, cfg); status != 0 {
+			t.Errorf("%s at level process: %+v", setting, checks)
+		}
+		status, checks := doctorOn(t, cfg, "--config", path)
+		if got := checks["store"]; status != 1 || got.OK || !strings.Contains(got.Detail, "table feedback ") || !strings.Contains(got.Detail, setting) {
+			t.Errorf("%s at level machine: %d %+v", setting, status, got)
+		}
+		r.admin(t, "ALTER TABLE feedback RESET SETTING "+setting)
+	}
+	r.admin(t, "ALTER TABLE feedback MODIFY TTL toDateTime(received_at) + INTERVAL 1 DAY")
+	if status, checks := doctorOn(t, cfg); status != 1 || !strings.Contains(checks["store"].Detail, "ALTER TABLE feedback REMOVE TTL") {
+		t.Errorf("a TTL: %+v", checks["store"])
+	}
+}
