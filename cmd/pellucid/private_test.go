@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/clickhouse/embedded/embeddedtest"
 	"github.com/pellucid/pellucid/collector/proxy/rpc/inference"
 	"github.com/pellucid/pellucid/engine"
 )
@@ -246,17 +248,23 @@ func column(name string, v float64) string {
 func searchFolder(t *testing.T, dir string) {
 	t.Helper()
 	n := 0
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
+	search := func(path string) error {
 		b, err := os.ReadFile(path)
 		n += len(b)
 		if found := leaks(b); found != "" {
 			t.Errorf("%s holds %s", path, found)
 		}
 		return err
+	}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		return search(path)
 	})
+	for _, path := range embeddedtest.Logs(t) { // the engine's folder is its own
+		err = errors.Join(err, search(path))
+	}
 	if err != nil || n == 0 {
 		t.Fatalf("search %d bytes: %v", n, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -153,6 +154,13 @@ func (s *server) stays() []string {
 		"bin edges and category names in references, which are of many rows",
 		"ids of predictions in alert_events and in the audit log, which lead nowhere any more",
 		"backups, and disks' own copies of deleted blocks",
+	}
+	// The embedded engine's own log holds no values. Another server's does, and so do tables
+	// of logs that an operator switches on.
+	if s.cfg.ClickHouse != "" {
+		out = append(out, "values and statements in the ClickHouse server's own logs, and in its system.*_log tables")
+	} else if exists(filepath.Join(s.cfg.Data, "clickhouse", "config.d")) {
+		out = append(out, "statements in system.*_log tables, where clickhouse/config.d switches them on")
 	}
 	if s.spool.Stats().BadStretches > 0 {
 		out = append(out, "damaged bytes that the spool has set aside (*.bad)")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand"
 	"net"
@@ -291,7 +292,7 @@ func TestSecondServerOnTheFolderIsRefused(t *testing.T) {
 func TestSecretsAreTheOwnersOnly(t *testing.T) {
 	dir := t.TempDir()
 	env := start(t, dir).Env()
-	for _, name := range []string{"connection.json", "config.xml", "users.xml", "child.log"} {
+	for _, name := range []string{"connection.json", "config.xml", "users.xml", "engine.log"} {
 		st, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -310,6 +311,58 @@ func TestSecretsAreTheOwnersOnly(t *testing.T) {
 	got, err := embedded.ReadEnv(dir)
 	if err != nil || got != env {
 		t.Errorf("ReadEnv: %v", err)
+	}
+}
+
+// TestLogHoldsNoValues: an insert that a constraint refuses, a statement that is none, one
+// whose rights or client are missing. The engine says so in its log, without their values.
+func TestLogHoldsNoValues(t *testing.T) {
+	dir := t.TempDir()
+	env := start(t, dir).Env()
+	if err := query(t, env, "CREATE TABLE seen (who String, CONSTRAINT c CHECK who != 'person-77') ENGINE = MergeTree ORDER BY who", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"INSERT INTO seen VALUES ('person-77')", "SELECT throwIf(who != 'person-77', 'person-77') FROM seen", "SELECT toUInt8('person-77')", "ELECT 'person-77'",
+		"SELECT * FROM file('/person-77')", "INSERT INTO seen SELECT 'person-77'"} {
+		if err := query(t, env, sql, nil); err == nil && !strings.HasPrefix(sql, "SELECT throwIf") {
+			t.Errorf("%q succeeds", sql)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+env.HTTPAddress()+"/?query=SELECT+'person-77',sleep(2)", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-ClickHouse-User", env.User)
+	req.Header.Set("X-ClickHouse-Key", env.Password)
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+	}
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		b, err := os.ReadFile(filepath.Join(dir, "engine.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := string(b); strings.Contains(text, "Code: 469 (VIOLATED_CONSTRAINT)") && strings.Contains(text, "Code: 62 (SYNTAX_ERROR)") {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("the log does not tell what failed:\n%s", b)
+		}
+	}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasSuffix(path, ".sql") || strings.HasSuffix(path, ".bin") {
+			return err // the constraint is in the table's definition
+		}
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, []byte("person")) {
+			t.Errorf("%s holds the value:\n%s", path, b)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -56,10 +56,10 @@ type Engine struct {
 type child struct {
 	cmd    *exec.Cmd
 	master *os.File // the pty that is its stdin; nil for a server binary
-	log    *os.File
 	since  time.Time
-	exited chan struct{} // closed once err is set
+	exited chan struct{} // closed once err and said are set
 	err    error
+	said   string // the log's last lines
 }
 
 // Start finds the engine (Ensure), takes the folder's lock, starts the child and
@@ -249,36 +249,38 @@ func (e *Engine) startChild(ctx context.Context) (*child, error) {
 	command := e.command(server)
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = e.cfg.Dir
-	logPath := filepath.Join(e.cfg.Dir, "child.log")
-	if st, err := os.Stat(logPath); err == nil && st.Size() > 10<<20 {
-		if err := os.Truncate(logPath, 0); err != nil {
-			return nil, fmt.Errorf("shorten %q: %w", logPath, err)
-		}
-	}
-	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	log, err := openLog(e.cfg.Dir, e.cfg.Log)
 	if err != nil {
-		return nil, fmt.Errorf("open the child's log: %w", err)
+		return nil, err
 	}
-	from, err := logFile.Seek(0, io.SeekEnd)
+	from, to, err := os.Pipe()
 	if err != nil {
-		logFile.Close()
-		return nil, fmt.Errorf("seek in the child's log: %w", err)
+		log.close()
+		return nil, fmt.Errorf("make a pipe for the engine's log: %w", err)
 	}
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	c := &child{cmd: cmd, log: logFile, since: time.Now(), exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = to, to
+	c := &child{cmd: cmd, since: time.Now(), exited: make(chan struct{})}
 	master, exited, err := launch(cmd, !server)
+	to.Close()
 	if err != nil {
-		logFile.Close()
+		from.Close()
+		log.close()
 		return nil, err
 	}
 	c.master = master
+	sifted := make(chan string, 1)
+	go func() { // ends with the child, whose end of the pipe is the last
+		log.follow(from)
+		from.Close()
+		sifted <- log.close()
+	}()
 	go func() { // ends with the child
-		c.err = exitError(<-exited)
+		err := exitError(<-exited)
 		if c.master != nil {
 			c.master.Close()
 		}
+		c.err, c.said = err, <-sifted
 		close(c.exited)
-		logFile.Close()
 	}()
 	e.mu.Lock()
 	e.child = c
@@ -286,7 +288,7 @@ func (e *Engine) startChild(ctx context.Context) (*child, error) {
 	if err := e.awaitReady(ctx, c); err != nil {
 		_ = cmd.Process.Kill() // it may just have ended
 		<-c.exited
-		return nil, fmt.Errorf("%w%s", err, logTail(logPath, from))
+		return nil, fmt.Errorf("%w%s", err, c.said)
 	}
 	return c, nil
 }
@@ -296,19 +298,6 @@ func exitError(err error) error {
 		return errors.New("the engine ended")
 	}
 	return fmt.Errorf("the engine ended: %w", err)
-}
-
-func logTail(path string, from int64) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(io.NewSectionReader(f, from, 1<<20), 64<<10))
-	if err != nil || len(strings.TrimSpace(string(data))) == 0 {
-		return ""
-	}
-	return ": " + lastLines(string(data), 4)
 }
 
 func (e *Engine) command(server bool) []string {

@@ -192,7 +192,7 @@ func configXML(cfg Config, env Env, server bool) []byte {
 	dir := escape(cfg.Dir)
 	fmt.Fprintf(&b, `<clickhouse>
   <users_config>%[1]s/users.xml</users_config>
-  <logger><level>information</level><log>%[1]s/clickhouse.log</log><size>10M</size><count>3</count><console>0</console></logger>
+  <logger><level>information</level><console>1</console><color_terminal>0</color_terminal></logger>
   <memory_worker_use_cgroup>0</memory_worker_use_cgroup>
   <max_server_memory_usage>%[2]d</max_server_memory_usage>
   <mark_cache_size>33554432</mark_cache_size><index_mark_cache_size>8388608</index_mark_cache_size>

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,6 +85,18 @@ func Engine(t testing.TB) *embedded.Engine {
 		t.Fatalf("start the shared engine: %v", shared.err)
 	}
 	return shared.engine
+}
+
+// Logs returns the paths of what the shared engine has written beside its data: logs
+// and configuration.
+func Logs(t testing.TB) []string {
+	t.Helper()
+	Engine(t)
+	paths, err := filepath.Glob(filepath.Join(shared.dir, "*.*"))
+	if err != nil || !slices.Contains(paths, filepath.Join(shared.dir, "engine.log")) {
+		t.Fatalf("the engine's files: %v, %v", paths, err)
+	}
+	return paths
 }
 
 // DSN returns the address of a fresh database of the shared engine, dropped when
