@@ -31,6 +31,9 @@ func (c *config) auditKey() string {
 	return filepath.Join(c.Data, "audit", "key")
 }
 
+// auditDir is the audit log's folder.
+func (c *config) auditDir() string { return filepath.Join(c.Data, "audit") }
+
 // startAudit opens the audit log, whose folder the spool's lock guards.
 func (s *server) startAudit(context.Context) error {
 	dir, err := s.cfg.dir("audit")
@@ -57,12 +60,12 @@ func (s *server) startAudit(context.Context) error {
 }
 
 // offlineAudit opens the audit log of a data folder that no server uses. record has an
-// act recorded before it is done, and again where it failed; the subject it is about, if
-// any, as a keyed hash. Where there is no log nothing is.
-func (c *config) offlineAudit(ctx context.Context) (record func(e audit.Entry, subject string, do func() error) error, done func() error, err error) {
-	dir := filepath.Join(c.Data, "audit")
+// act recorded before it is done, and again where it failed; object, if any, says what it
+// is about, given the log's keyed hash. Where there is no log nothing is.
+func (c *config) offlineAudit(ctx context.Context) (record func(e audit.Entry, object func(hash func(string) string) string, do func() error) error, done func() error, err error) {
+	dir := c.auditDir()
 	if !exists(dir) {
-		return func(_ audit.Entry, _ string, do func() error) error { return do() }, func() error { return nil }, nil
+		return func(_ audit.Entry, _ func(func(string) string) string, do func() error) error { return do() }, func() error { return nil }, nil
 	}
 	lock, err := spool.Lock(filepath.Join(c.Data, "spool"))
 	if errors.Is(err, spool.ErrLocked) {
@@ -79,9 +82,9 @@ func (c *config) offlineAudit(ctx context.Context) (record func(e audit.Entry, s
 	if err != nil {
 		return nil, nil, errors.Join(err, lock.Close())
 	}
-	record = func(e audit.Entry, subject string, do func() error) error {
-		if subject != "" {
-			e.Object = "subject " + l.Hash(subject)
+	record = func(e audit.Entry, object func(hash func(string) string) string, do func() error) error {
+		if object != nil {
+			e.Object = object(l.Hash)
 		}
 		return recorded(ctx, l, e, do)
 	}
@@ -218,9 +221,14 @@ func (a audited) query(q collector.Query) string {
 }
 
 func (a audited) question(model, version string, from, to time.Time, where string) string {
+	return question(a.known(model, version, version), from, to, where, a.s.audit.Hash)
+}
+
+// question describes which rows are asked for; hash is for the values of the filter.
+func question(version string, from, to time.Time, where string, hash func(string) string) string {
 	parts := []string{"predictions"}
 	if version != "" {
-		parts = append(parts, "version "+a.known(model, version, version))
+		parts = append(parts, "version "+version)
 	}
 	if !from.IsZero() {
 		parts = append(parts, "from "+from.UTC().Format(time.RFC3339))
@@ -229,9 +237,22 @@ func (a audited) question(model, version string, from, to time.Time, where strin
 		parts = append(parts, "to "+to.UTC().Format(time.RFC3339))
 	}
 	if where != "" {
-		parts = append(parts, "where "+clickhouse.RedactWhere(where, a.s.audit.Hash))
+		parts = append(parts, "where "+clickhouse.RedactWhere(where, hash))
 	}
 	return strings.Join(parts, " ")
+}
+
+// export records that somebody is about to take rows out of the store, past the server,
+// and says how many there are.
+func (a audited) export(ctx context.Context, r api.ExportRequest) (uint64, error) {
+	q := collector.Query{Tenant: collector.DefaultTenant, Model: r.Model, Version: r.Version, From: r.From, To: r.To, Where: r.Where}
+	n, err := a.s.store.Count(ctx, q)
+	if err != nil {
+		return 0, asked(err)
+	}
+	return n, a.s.audit.Append(ctx, audit.Entry{
+		Action: "export", Tenant: q.Tenant, Model: a.known(q.Model, "", q.Model), Object: a.query(q), Counts: map[string]int64{"predictions": int64(n)},
+	}, true)
 }
 
 // sources has everything recorded that shows rows, or counts those of a filter: a

@@ -271,3 +271,42 @@ func TestWhoWasRefusedIsRecorded(t *testing.T) {
 		t.Errorf("an unrecorded refusal: %d", status)
 	}
 }
+
+// TestExportIsRecorded: rows that are taken out past the server are in its audit log first,
+// through the server while it runs, and nothing is taken out that is not.
+func TestExportIsRecorded(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	c.rows = c.rows[:1]
+	r.post(t, "/v2/models/xgb/infer", c.body(`{"external_id":"`+canaryText+`"}`), nil)
+	r.stored(t)
+	args := []string{"export", "--model", "xgb", "--clickhouse", cfg.ClickHouse, "--from", "2020-01-01", "--where", "external_id = '" + canaryText + "'"}
+	beside := append(slices.Clone(args), "--data", cfg.Data)
+	for _, more := range [][]string{append(slices.Clone(beside), "--url", r.url), append(slices.Clone(args), "--data", t.TempDir(), "--url", r.url)} {
+		if status, out, errOut := command(t, more...); status != 0 || !strings.Contains(out, canaryText) {
+			t.Fatalf("%d %s%s", status, out, errOut)
+		}
+	}
+	if status, out, errOut := command(t, append(slices.Clone(beside), "--url", "http://127.0.0.1:1")...); status == 0 || out != "" || !strings.Contains(errOut, "audit log") {
+		t.Errorf("without a server to record it: %d %s%s", status, out, errOut)
+	}
+	if status, _, errOut := command(t, append(slices.Clone(args), "--data", t.TempDir())...); status != 0 || !strings.Contains(errOut, "nothing records this export") {
+		t.Errorf("where there is no log: %d %s", status, errOut)
+	}
+	about := "predictions from 2020-01-01T00:00:00Z where external_id = " + r.audit.Hash(canaryText)
+	r.halt(t)
+	if status, out, errOut := command(t, beside...); status != 0 || !strings.Contains(out, canaryText) {
+		t.Fatalf("with no server: %d %s%s", status, out, errOut)
+	}
+	list := auditEntries(t, cfg.Data)
+	if got := actions(list); !slices.Equal(got, []string{"export xgb", "export xgb", "export xgb"}) {
+		t.Fatalf("recorded %q", got)
+	}
+	for i, e := range slices.DeleteFunc(list, func(e audit.Entry) bool { return e.Action != "export" }) {
+		if who := map[bool]string{true: "command line", false: "loopback 127.0.0.1:"}[i == 2]; e.Object != about || e.Counts["predictions"] != 1 || !strings.HasPrefix(e.Actor, who) {
+			t.Errorf("entry %d: %+v", i, e)
+		}
+	}
+}

@@ -18,8 +18,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
+	"github.com/pellucid/pellucid/collector/spool"
 	"github.com/pellucid/pellucid/dashboards/api"
 )
 
@@ -29,7 +31,9 @@ func exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export --model NAME", Short: "Take stored predictions out as CSV",
 		Long: `Writes one line a stored prediction, with its features, outputs and id. Works
-beside a running server, on the same --data folder or --clickhouse address.
+beside a running server, on the same --data folder or --clickhouse address. The
+audit log of that folder gets an entry first: through the server at --url while it
+runs, which is also asked where --url is given and no such folder is here.
 
 With --external-id or --prediction-id it asks the running server instead for
 everything stored of that subject, and writes JSON, one object a line: the counts,
@@ -65,10 +69,7 @@ then predictions with their labels, labels, explanations, spans.`,
 			if err != nil {
 				return err
 			}
-			err = writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
-				return export(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), store, q)
-			})
-			return errors.Join(err, store.Close())
+			return errors.Join(exportModel(cmd, store, q, url, output), store.Close())
 		},
 	}
 	f := cmd.Flags()
@@ -81,6 +82,53 @@ then predictions with their labels, labels, explanations, spans.`,
 	subjectFlags(cmd, &subject, &url)
 	storeFlags(cmd)
 	return cmd
+}
+
+// exportModel has the export recorded, and writes it.
+func exportModel(cmd *cobra.Command, store *clickhouse.Store, q collector.Query, url, output string) error {
+	total, err := exportable(cmd.Context(), store, q)
+	if err != nil {
+		return err
+	}
+	if err := exportRecorded(cmd, q, url, total); err != nil {
+		return fmt.Errorf("record the export in the audit log, before which nothing is taken out: %w", err)
+	}
+	return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
+		return export(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), store, q, total)
+	})
+}
+
+// exportRecorded has the audit log say who takes out which rows, and how many.
+func exportRecorded(cmd *cobra.Command, q collector.Query, url string, rows uint64) error {
+	cfg, err := loadConfig(cmd.Flags(), os.Getenv)
+	if err != nil {
+		return err
+	}
+	ctx := collector.WithActor(cmd.Context(), "command line")
+	named := cmd.Flags().Changed("url")
+	if exists(cfg.auditDir()) {
+		record, done, err := cfg.offlineAudit(ctx)
+		if err == nil {
+			err = record(audit.Entry{Action: "export", Tenant: q.Tenant, Model: q.Model, Counts: map[string]int64{"predictions": int64(rows)}},
+				func(hash func(string) string) string { return question(q.Version, q.From, q.To, q.Where, hash) }, func() error { return nil })
+			return errors.Join(err, done())
+		}
+		if !errors.Is(err, spool.ErrLocked) {
+			return err
+		}
+		if !named {
+			url = "http://" + cfg.HTTP
+		}
+	} else if !named {
+		fmt.Fprintf(cmd.ErrOrStderr(), "no audit log in %q: nothing records this export (--data or --url says where)\n", cfg.Data)
+		return nil
+	}
+	resp, err := (&subjectClient{strings.TrimRight(url, "/")}).post(ctx, "/api/v1/exports",
+		api.ExportRequest{Model: q.Model, Version: q.Version, From: q.From, To: q.To, Where: q.Where})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // storeFlags are the flags of commands that talk to the store of a server.
@@ -126,26 +174,31 @@ func optionalTime(name, s string) (time.Time, error) {
 	return t, nil
 }
 
-// export writes predictions whose columns are those that the first one's schema has;
-// later ones with other columns (another version's) are an error, not a crooked line.
-func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.Store, q collector.Query) error {
+// exportable counts what there is to export.
+func exportable(ctx context.Context, store *clickhouse.Store, q collector.Query) (uint64, error) {
 	total, err := store.Count(ctx, q)
 	if errors.Is(err, clickhouse.ErrWhere) {
-		return usage(fmt.Errorf("--where: %w", err))
+		return 0, usage(fmt.Errorf("--where: %w", err))
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if total == 0 {
 		// A misspelt name is not a model without predictions.
 		stored, err := store.Count(ctx, collector.Query{Tenant: q.Tenant, Model: q.Model, Version: q.Version})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if stored == 0 {
-			return fmt.Errorf("export model %q version %q: no prediction is stored", q.Model, q.Version)
+			return 0, fmt.Errorf("export model %q version %q: no prediction is stored", q.Model, q.Version)
 		}
 	}
+	return total, nil
+}
+
+// export writes predictions whose columns are those that the first one's schema has;
+// later ones with other columns (another version's) are an error, not a crooked line.
+func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.Store, q collector.Query, total uint64) error {
 	schemas, err := store.Schemas(ctx, q)
 	if err != nil {
 		return err

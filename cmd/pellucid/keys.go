@@ -299,7 +299,11 @@ func changeKeys(cmd *cobra.Command, e audit.Entry, subject string, change func(r
 			return err
 		}
 		said := ""
-		err = record(e, subject, func() (err error) { said, err = change(r); return err })
+		var object func(hash func(string) string) string
+		if subject != "" {
+			object = func(hash func(string) string) string { return "subject " + hash(subject) }
+		}
+		err = record(e, object, func() (err error) { said, err = change(r); return err })
 		if err = errors.Join(err, done()); err != nil {
 			return err
 		}

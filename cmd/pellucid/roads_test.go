@@ -689,6 +689,7 @@ var httpRoads = []road{
 	{"DELETE /api/v1/dead-letters/:id", letterRoad("DELETE", "/api/v1/dead-letters/:id")},
 	{"POST /api/v1/rollups/recount", askBy("POST", "/api/v1/rollups/recount", "{}", `{"model":"`+canaryText+`"}`, canaryText)},
 	{"POST /api/v1/subjects/export", subjectRoad("/api/v1/subjects/export", "")},
+	{"POST /api/v1/exports", askBy("POST", "/api/v1/exports", `{"model":"rule","where":"carrier = '`+canaryText+`'"}`, `{"model":"`+canaryText+`"}`, `{"model":"rule","where":"`+canaryText+`"}`, `{"`+canaryText+`":1}`, canaryText)},
 	{"POST /api/v1/keys/rotate", askBy("POST", "/api/v1/keys/rotate")},
 	{"POST /api/v1/keys/forget", askBy("POST", "/api/v1/keys/forget", `{"subject":"`+canaryText+`"}`, `{"subject":123456.703125}`, canaryText)},
 	{"POST /v2/repository/models/:model/unload", askBy("POST", "/v2/repository/models/rule/unload", "{}", canaryText)},

@@ -554,7 +554,7 @@ func (s *server) registerPages(e *echo.Echo) error {
 	api.Register(e, src)
 	api.RegisterRetention(e, s.retentionStatus)
 	api.RegisterRollups(e, s.recountRollups)
-	api.RegisterSubjects(e, api.Subjects{Erase: s.eraseSubject, Export: s.exportSubject})
+	api.RegisterSubjects(e, api.Subjects{Erase: s.eraseSubject, Export: s.exportSubject, Exported: s.audited().export})
 	return dashboards.Register(e, dashboards.Config{
 		Sources: src, Build: build(), Methods: explain.Methods,
 		Rules: func() int { return len(s.manager.Rules()) },

@@ -59,11 +59,24 @@ type Erasure struct {
 	Stays []string `json:"stays"`
 }
 
-// Subjects are what is done about one subject's rows. Both are required.
+// ExportRequest says which rows of a model are about to be taken out of the store past the
+// server, as pellucid export does. From and To are zero where there is no bound.
+type ExportRequest struct {
+	Model   string    `json:"model"`
+	Version string    `json:"version,omitempty"`
+	From    time.Time `json:"from,omitzero"`
+	To      time.Time `json:"to,omitzero"`
+	Where   string    `json:"where,omitempty"`
+}
+
+// Subjects are what is done about one subject's rows, and what is recorded of exports. All
+// are required.
 type Subjects struct {
 	Erase func(ctx context.Context, r ErasureRequest) (Erasure, error)
 	// Export writes JSON lines to w: first the counts, then each thing.
 	Export func(ctx context.Context, x Subject, w io.Writer) error
+	// Exported records an export of a model's rows before it begins, and counts them.
+	Exported func(ctx context.Context, r ExportRequest) (uint64, error)
 }
 
 // maxSubject bounds the body of a question about a subject.
@@ -71,6 +84,7 @@ const maxSubject = 64 << 10
 
 // RegisterSubjects puts the routes on e.
 func RegisterSubjects(e *echo.Echo, s Subjects) {
+	registerExports(e, s)
 	e.POST("/api/v1/subjects/erase", func(c echo.Context) error {
 		var r ErasureRequest
 		if err := decodeSubject(c, &r); err != nil {
@@ -94,6 +108,21 @@ func RegisterSubjects(e *echo.Echo, s Subjects) {
 		}
 		// The status is sent: the last line says that this is not all.
 		return json.NewEncoder(w).Encode(map[string]string{"error": err.Error()})
+	}, sameOrigin)
+}
+
+// registerExports has clients say what they are about to take out.
+func registerExports(e *echo.Echo, s Subjects) {
+	e.POST("/api/v1/exports", func(c echo.Context) error {
+		var r ExportRequest
+		if err := decodeSubject(c, &r); err != nil {
+			return answer(c, nil, err)
+		}
+		if r.Model == "" {
+			return answer(c, nil, BadRequest(errors.New("the model is missing")))
+		}
+		n, err := s.Exported(c.Request().Context(), r)
+		return answer(c, map[string]uint64{"predictions": n}, err)
 	}, sameOrigin)
 }
 
