@@ -325,7 +325,7 @@ func (k *call) refuse(f *failure) {
 			"prediction_id", k.id, "status", f.status, "error", f.cause)
 	}
 	if k.v != nil && !f.noRow && k.captured == "none" && k.s.cfg.Capture != nil {
-		k.recordFailed(f)
+		k.recordFailed(f, nil)
 	}
 	k.header(2, "Pellucid-Capture", k.captured)
 	if k.c != nil {
@@ -333,9 +333,9 @@ func (k *call) refuse(f *failure) {
 	}
 }
 
-// recordFailed records what was asked, as far as it is known, and why there is no
-// answer.
-func (k *call) recordFailed(f *failure) {
+// recordFailed records what was asked, as far as it is known, why there is no answer, and
+// what of one was sent before it broke off.
+func (k *call) recordFailed(f *failure, out engine.Values) {
 	if k.bound == nil {
 		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
 	}
@@ -344,7 +344,7 @@ func (k *call) recordFailed(f *failure) {
 	if k.bound == nil {
 		p.Capture = collector.CaptureNone
 	}
-	if err := k.s.cfg.Capture(k.traced(), p, k.v, k.bound, nil); err != nil {
+	if err := k.s.cfg.Capture(k.traced(), p, k.v, k.bound, out); err != nil {
 		k.s.metrics.captureFailures.Add(k.ctx, 1)
 		k.s.log.ErrorContext(k.ctx, "capture of a failed prediction failed", "prediction_id", k.id, "error", err)
 		return

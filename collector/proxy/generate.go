@@ -13,6 +13,7 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/proxy/oip"
 	"github.com/pellucid/pellucid/engine"
 )
@@ -21,6 +22,7 @@ import (
 // an answer with its outputs by name, whole (generate) or as a stream of events
 // (generate_stream) that are passed on as they come. Only an upstream answers it. What is
 // recorded of a stream is what it came to: texts put together, of anything else the last.
+// One that breaks off is recorded with what came of it until then, and with its error.
 
 const contentEvents = "text/event-stream"
 
@@ -184,7 +186,7 @@ func (k *call) stream(res *http.Response, in engine.Values) error {
 	if err != nil {
 		f := asFailure(err)
 		if k.s.cfg.Capture != nil {
-			k.recordFailed(f)
+			k.recordFailed(f, said.brokenOff(k.v, in))
 			f.noRow = true // it has one
 		}
 		// The status has gone out as 200: the last event says what became of it.
@@ -296,28 +298,58 @@ func (c *collected) add(data []byte) error {
 func (c *collected) values() (engine.Values, error) {
 	out := make(engine.Values, len(c.outputs))
 	for i := range c.outputs {
-		o := &c.outputs[i]
-		raw, ok := c.last[o.Name]
-		if o.DType == engine.String {
-			var err error
-			if raw, err = json.Marshal(string(c.texts[o.Name])); err != nil {
-				return nil, err
-			}
-		} else if !ok {
-			return nil, fmt.Errorf("its answer has no output %q", clip(o.Name))
-		}
-		one := *o
-		for d := range one.Shape {
-			if one.Shape[d] == -1 {
-				one.Shape = append([]int(nil), one.Shape...)
-				one.Shape[d] = 1
-			}
-		}
-		t, err := importedOutput(&one, raw)
+		t, err := c.value(&c.outputs[i])
 		if err != nil {
-			return nil, fmt.Errorf("its output %q: %w", clip(o.Name), err)
+			return nil, err
+		}
+		out[i] = engine.Named{Name: c.outputs[i].Name, Tensor: t}
+	}
+	return out, nil
+}
+
+func (c *collected) value(o *engine.Spec) (*engine.Tensor, error) {
+	raw, ok := c.last[o.Name]
+	if o.DType == engine.String {
+		var err error
+		if raw, err = json.Marshal(string(c.texts[o.Name])); err != nil {
+			return nil, err
+		}
+	} else if !ok {
+		return nil, fmt.Errorf("its answer has no output %q", clip(o.Name))
+	}
+	one := *o
+	for d := range one.Shape {
+		if one.Shape[d] == -1 {
+			one.Shape = append([]int(nil), one.Shape...)
+			one.Shape[d] = 1
+		}
+	}
+	t, err := importedOutput(&one, raw)
+	if err != nil {
+		return nil, fmt.Errorf("its output %q: %w", clip(o.Name), err)
+	}
+	return t, nil
+}
+
+// brokenOff are the outputs as far as they were sent, nil where nothing was. One that never
+// came, as a count that stands in the last event only, has no elements.
+func (c *collected) brokenOff(v *collector.ModelVersion, in engine.Values) engine.Values {
+	if len(c.texts)+len(c.last) == 0 {
+		return nil
+	}
+	out := make(engine.Values, len(c.outputs))
+	for i := range c.outputs {
+		o := &c.outputs[i]
+		t, err := c.value(o)
+		if err != nil {
+			if t, err = engine.New(o.DType, 1, 0); err != nil {
+				return nil // a type that has no tensors is not served
+			}
+		}
+		if o.DType == engine.String {
+			collector.WithoutEnds(v, in, engine.Data[string](t))
 		}
 		out[i] = engine.Named{Name: o.Name, Tensor: t}
 	}
-	return out, nil
+	return out
 }

@@ -164,28 +164,29 @@ func TestStreamsThatBreakOff(t *testing.T) {
 		script func(w http.ResponseWriter, flush func())
 		status int
 		said   string
+		text   string // what is recorded of the answer begins with, "" for nothing
 	}{
-		"cut": {func(w http.ResponseWriter, flush func()) { words(w, flush); panic(http.ErrAbortHandler) }, 502, "broke off"},
+		"cut": {func(w http.ResponseWriter, flush func()) { words(w, flush); panic(http.ErrAbortHandler) }, 502, "broke off", "ten metres \u00e4"},
 		"its own error": {func(w http.ResponseWriter, flush func()) {
 			words(w, flush)
 			_, _ = io.WriteString(w, "data: {\"error\":\"out of memory at how high?\"}\n\n")
-		}, 502, "error of its own"},
+		}, 502, "error of its own", "ten metres \u00e4"},
 		"too much": {func(w http.ResponseWriter, flush func()) {
 			for range 3000 {
 				words(w, flush)
 			}
-		}, 502, "larger than the limit"},
+		}, 502, "larger than the limit", "ten metres \u00e4ten"},
 		"no newline": {func(w http.ResponseWriter, _ func()) {
 			for range 1 << 10 {
 				if _, err := io.WriteString(w, strings.Repeat("x", 1<<12)); err != nil {
 					return
 				}
 			}
-		}, 502, "larger than the limit"},
-		"not JSON": {func(w http.ResponseWriter, _ func()) { _, _ = io.WriteString(w, "data: {\"text_output\":\n\n") }, 502, "not valid"},
+		}, 502, "larger than the limit", ""},
+		"not JSON": {func(w http.ResponseWriter, _ func()) { _, _ = io.WriteString(w, "data: {\"text_output\":\n\n") }, 502, "not valid", ""},
 		"no output": {func(w http.ResponseWriter, _ func()) {
 			_, _ = io.WriteString(w, "data: {\"text_output\":\"a\"}\n\n")
-		}, 502, "no output"},
+		}, 502, "no output", "a"},
 	} {
 		s.says(c.script)
 		res, err := http.Post(base+"/v2/models/front/generate_stream", "application/json", strings.NewReader(question))
@@ -199,8 +200,11 @@ func TestStreamsThatBreakOff(t *testing.T) {
 		}
 		n++
 		p := lastOf(t, r, n)
-		if p.Status != c.status || !strings.Contains(p.Error, c.said) || strings.Contains(p.Error, "how high") || r.tape.in[n-1] == nil || r.tape.out[n-1] != nil {
+		if p.Status != c.status || !strings.Contains(p.Error, c.said) || strings.Contains(p.Error, "how high") || r.tape.in[n-1] == nil || (r.tape.out[n-1] == nil) != (c.text == "") {
 			t.Errorf("%s: recorded %+v", name, p)
+		}
+		if out := r.tape.out[n-1]; out != nil && !strings.HasPrefix(engine.Data[string](out.Get("text_output"))[0], c.text) {
+			t.Errorf("%s: recorded %q", name, engine.Data[string](out.Get("text_output")))
 		}
 	}
 	// A busy upstream is asked again before anything is answered.
@@ -233,7 +237,7 @@ func TestStreamsThatBreakOff(t *testing.T) {
 	}
 	_, _ = res.Body.Read(make([]byte, 10))
 	res.Body.Close()
-	if p := lastOf(t, r, n+1); p.Status != statusClientGone || r.tape.in[n] == nil {
+	if p := lastOf(t, r, n+1); p.Status != statusClientGone || r.tape.in[n] == nil || engine.Data[string](r.tape.out[n].Get("text_output"))[0] == "" {
 		t.Errorf("the client left: recorded %+v", p)
 	}
 	close(gone)
