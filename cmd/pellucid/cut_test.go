@@ -36,4 +36,18 @@ func TestWhatIsCutIsSaid(t *testing.T) {
 			t.Errorf("its page: %d", status)
 		}
 	}
+	// So is it where the second half of a logged one comes.
+	for i, want := range []string{`"capture":"cut"`, `"capture":"inputs"`, ""} {
+		id := fmt.Sprint("call-", i)
+		asked, said := []string{long, "short", "short"}[i], []string{"short", long, "short"}[i]
+		for kind, body := range map[string]string{"request": fmt.Sprintf(`{"instances":[{"note":%q}]}`, asked), "response": fmt.Sprintf(`{"predictions":[%q]}`, said)} {
+			status, answer := r.loggedEvent(t, kind, id, body, false)
+			if status != http.StatusOK {
+				t.Fatalf("%s of %s: %d %s", kind, id, status, answer)
+			}
+			if recorded := strings.Contains(answer, `"recorded"`); recorded && want != "" && !strings.Contains(answer, want) || (want == "" || !recorded) && strings.Contains(answer, "capture") {
+				t.Errorf("%s: %s, want %s", id, answer, want)
+			}
+		}
+	}
 }

@@ -17,6 +17,9 @@ type eventResult struct {
 	ID     string `json:"id"`
 	Status string `json:"status"` // "waiting", "recorded", "duplicate" or "refused"
 	Error  string `json:"error,omitempty"`
+	// Capture says how much of a recorded one is stored where it is not all, as for rows of
+	// POST /api/v1/predictions; of several rows it is that of the first.
+	Capture string `json:"capture,omitempty"`
 }
 
 // eventResults is the answer to CloudEvents. Error is set where all were refused.
@@ -50,6 +53,7 @@ func (s *Server) cloudEvents(c echo.Context) error {
 		r.ID = list[i].ID
 		got, err := s.cfg.Events(ctx, list[i])
 		if err == nil {
+			r.Capture = got.Capture
 			if r.Status = got.Status; got.Status == events.Duplicate {
 				out.Duplicate++
 			} else {

@@ -594,7 +594,7 @@ func TestRowsThatAreRefused(t *testing.T) {
 	}
 	r.must(t, event(request, "a", "m", `{"instances":[1,2,3]}`), Waiting)
 	got, err := r.Take(t.Context(), event(response, "a", "m", `{"predictions":[1,"x","x"]}`))
-	if want := (Outcome{Recorded, 2, "row 2: it must be a number"}); got != want || err != nil {
+	if want := (Outcome{Status: Recorded, Refused: 2, Reason: "row 2: it must be a number"}); got != want || err != nil {
 		t.Errorf("%+v %v", got, err)
 	}
 	r.must(t, event(request, "b", "m", `{"instances":[1,2]}`), Waiting)

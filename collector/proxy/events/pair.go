@@ -1,6 +1,7 @@
 package events
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,13 +26,14 @@ import (
 type recorded struct {
 	accepted, duplicate, refused int
 	reason                       string // why the first refused one was
+	capture                      string // of the first that is not stored whole, how much is
 }
 
 // any reports whether rows are recorded, now or before.
 func (c recorded) any() bool { return c.accepted+c.duplicate > 0 }
 
 func (c recorded) outcome() Outcome {
-	out := Outcome{Status: Recorded, Refused: c.refused, Reason: c.reason}
+	out := Outcome{Status: Recorded, Refused: c.refused, Reason: c.reason, Capture: c.capture}
 	if c.accepted == 0 {
 		out.Status = Duplicate
 	}
@@ -48,6 +50,7 @@ func (r *Room) record(ctx context.Context, rows []*collector.Imported) (c record
 		switch x.Status {
 		case collector.ImportAccepted:
 			c.accepted++
+			c.capture = cmp.Or(c.capture, x.Capture)
 		case collector.ImportDuplicate:
 			c.duplicate++
 		default:

@@ -105,6 +105,8 @@ type Outcome struct {
 	// first of them could not.
 	Refused int
 	Reason  string
+	// Capture says how much of the first row that is not stored whole is: ImportResult.Capture.
+	Capture string
 }
 
 // What becomes of an event.
