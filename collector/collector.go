@@ -39,7 +39,7 @@ var (
 // How much of a request is stored (Prediction.Capture).
 const (
 	CaptureFull     = "full"
-	CaptureRedacted = "redacted" // but for what patterns took out of its features
+	CaptureRedacted = "redacted" // but for what patterns took out of its features, or an operator changed in a dead letter
 	CaptureInputs   = "inputs"   // without outputs: too large, or not of the declared shapes and too many to be kept otherwise
 	CaptureCut      = "cut"      // without features: they were too large
 	CaptureSampled  = "sampled"  // without features, by a rule; with their bins

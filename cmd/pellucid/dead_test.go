@@ -217,3 +217,67 @@ func TestLagAlert(t *testing.T) {
 		return sql(t, r.database(t), "SELECT uniqExact(state) FROM alert_events WHERE rule = 'PellucidLagging'") == "2"
 	})
 }
+
+// TestDeadLetterIsChanged: one value of a letter is mended by hand, and it is stored with
+// that, marked, and said in the audit log without the value; what is private cannot be.
+func TestDeadLetterIsChanged(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: mask}]\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	db := r.database(t)
+	sql(t, db, "ALTER TABLE predictions ADD CONSTRAINT no_denmark CHECK NOT has(str, 'DK')")
+	sql(t, db, "ALTER TABLE feedback ADD CONSTRAINT no_maybe CHECK label != 'maybe'")
+	r.post(t, "/api/v1/predictions", strings.ReplaceAll(importList(0, 6), `"note":null`, `"note":"`+canaryText+`"`), nil)
+	r.post(t, "/api/v1/feedback", `[{"prediction_id":"order-0.0","label":"maybe"}]`, nil)
+	r.stored(t)
+	var list deadPage
+	r.get(t, "/api/v1/dead-letters", &list)
+	if list.Count != 3 {
+		t.Fatalf("letters: %+v", list)
+	}
+	letters := map[string]collector.DeadLetter{}
+	for _, l := range list.Letters {
+		letters[l.Insert+" "+l.Record] = l
+	}
+	first, second, label := letters["predictions order-2.2"], letters["predictions order-5.2"], letters["feedback order-0.0"]
+	for _, bad := range []string{
+		`"edit":{"set":{"note":"` + canaryText + `"}}`, `"edit":{"drop":["note"]}`, `"edit":{"set":{"nosuch":"1"}}`, `"edit":{"set":{"amount":"much"}}`, `"edit":{"drop":["nosuch"]}`,
+		`"edit":{"set":{"vip":"perhaps"}}`, `"edit":{}`, `"edit":{"row":1,"set":{"amount":"1"}}`, `"edit":{"row":-1,"drop":["amount"]}`, `"without_features":true,"edit":{"drop":["amount"]}`,
+		`"edit":{"set":{"country":"` + strings.Repeat("x", 2000) + `"}}`,
+	} {
+		if status, b, _ := r.call(t, "POST", "/api/v1/dead-letters/drive", `{"ids":["`+first.ID+`"],`+bad+`}`); status != http.StatusBadRequest || leaks(b) != "" {
+			t.Errorf("%s: %d %s", bad, status, b)
+		}
+	}
+	if status, b, _ := r.call(t, "POST", "/api/v1/dead-letters/drive", `{"ids":["`+label.ID+`"],"edit":{"set":{"label":""}}}`); status != http.StatusBadRequest {
+		t.Errorf("an empty label: %d %s", status, b)
+	}
+	before := len(actions(auditEntries(t, cfg.Data)))
+	pellucid(t, "spool", "dead", "edit", "--url", r.url, first.ID, "--set", "country=SE", "--set", "amount=7", "--drop", "amount")
+	pellucid(t, "spool", "dead", "edit", "--url", r.url, second.ID[:20], "--set", "country=NO", "--set", "vip=true")
+	pellucid(t, "spool", "dead", "edit", "--url", r.url, label.ID, "--set", "label=yes")
+	until(t, "all are stored", func() bool { r.get(t, "/api/v1/dead-letters", &list); return list.Count == 0 })
+	var a, b, c collector.StoredPrediction
+	r.get(t, "/api/v1/predictions/order-2.2", &a)
+	r.get(t, "/api/v1/predictions/order-5.2", &b)
+	r.get(t, "/api/v1/predictions/order-0.0", &c)
+	if a.Features["country"] != "SE" || a.Features["amount"] != nil || a.Features["note"] != "***" || a.Capture != collector.CaptureRedacted || a.Outputs["score"] == nil {
+		t.Errorf("the first: %+v", a)
+	}
+	if b.Features["country"] != "NO" || b.Features["vip"] != true || b.Features["amount"] != 5.5 {
+		t.Errorf("the second: %+v", b)
+	}
+	if len(c.Labels) == 0 || c.Labels[0].Label != "yes" {
+		t.Errorf("the label: %+v", c.Labels)
+	}
+	list2 := auditEntries(t, cfg.Data)
+	if got := strings.Join(actions(list2)[before:], "; "); strings.Count(got, "dead_letters.edit elsewhere") < 2 || strings.Count(got, "dead_letters.edit") != 3 {
+		t.Errorf("recorded %s", got)
+	}
+	for _, e := range list2 {
+		if e.Action == "dead_letters.edit" && strings.Contains(e.Object, first.ID) && e.Object != "dead letter "+first.ID+": amount, country, amount" {
+			t.Errorf("entry %+v", e)
+		}
+	}
+}

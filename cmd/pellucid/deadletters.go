@@ -93,6 +93,9 @@ func (s *server) deadLetters() *api.DeadLetters {
 			return l, s.audited().told(ctx, "read", l.Model, "dead letter "+l.ID, l.Rows)
 		},
 		Drive: func(ctx context.Context, r api.DriveRequest) (n int, err error) {
+			if r.Edit != nil {
+				return s.editDead(ctx, r)
+			}
 			err = s.act(ctx, deadEntry("dead_letters.drive", r), func() error { n, err = s.driveDead(ctx, r); return err })
 			return n, err
 		},

@@ -23,7 +23,7 @@ import (
 // deadCommand looks at dead letters and drives them again.
 func deadCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "dead", Short: "Records that the store refuses for what is in them: list, show, drive again",
+		Use: "dead", Short: "Records that the store refuses for what is in them: list, show, edit, drive again",
 		Long: `Records that the store refuses for what is in them are set aside as dead letters,
 so that all others go on. Once the cause is mended they are driven again; a letter
 goes when it is stored.`,
@@ -80,7 +80,58 @@ goes when it is stored.`,
 	drive.Flags().BoolVar(&all, "all", false, "all there are")
 	drive.Flags().BoolVar(&without, "without-features", false, "cut the features out of predictions first")
 	drive.Flags().String("url", "http://"+defaults().HTTP, "the server")
-	cmd.AddCommand(list, show, drive)
+	cmd.AddCommand(list, show, drive, editCommand())
+	return cmd
+}
+
+// editCommand changes one letter.
+func editCommand() *cobra.Command {
+	var set, drop []string
+	row := -1
+	cmd := &cobra.Command{
+		Use: "edit ID --set FEATURE=VALUE", Short: "Change values of one dead letter and send it to the store once more", Args: oneArg("id of a dead letter"),
+		Long: `Changes features of a prediction, or a label (label=VALUE, where no feature is called
+so), and drives the letter. A feature that is dropped is missing. What was changed is
+marked redacted in the prediction, and is in the audit log without its value. Private
+features cannot be changed: drive --without-features leaves all of them out.`,
+		Example: "  pellucid spool dead edit 3f2a... --set country=SE --drop income\n  pellucid spool dead edit 3f2a... --set label=yes",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			edit := map[string]any{"drop": drop}
+			values := map[string]string{}
+			for _, s := range set {
+				name, value, ok := strings.Cut(s, "=")
+				if _, twice := values[name]; !ok || twice {
+					return usage(errors.New("--set takes FEATURE=VALUE, each feature once"))
+				}
+				values[name] = value
+			}
+			if len(values)+len(drop) == 0 {
+				return usage(errors.New("say what to change: --set or --drop"))
+			}
+			edit["set"] = values
+			if cmd.Flags().Changed("row") {
+				edit["row"] = row
+			}
+			letters, err := deadOf(cmd)
+			if err != nil {
+				return err
+			}
+			l, err := namedDead(letters, args[0])
+			if err != nil {
+				return err
+			}
+			var got struct{ Driven int }
+			if err := askServer(cmd, http.MethodPost, "/api/v1/dead-letters/drive", map[string]any{"ids": []string{l.ID}, "edit": edit}, &got); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "changed and on its way; the letter goes when it is stored")
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&set, "set", nil, "FEATURE=VALUE, or label=VALUE")
+	cmd.Flags().StringArrayVar(&drop, "drop", nil, "feature that is to be missing")
+	cmd.Flags().IntVar(&row, "row", row, "row of a prediction of several, from 0")
+	cmd.Flags().String("url", "http://"+defaults().HTTP, "the server")
 	return cmd
 }
 

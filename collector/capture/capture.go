@@ -437,6 +437,9 @@ func (c *Capturer) redactTexts(p *collector.Prediction) {
 	p.ExternalIDs = ids
 }
 
+// Clean takes out of a text what patterns find, as of what was captured.
+func (c *Capturer) Clean(text string) string { return c.cfg.Patterns.Text(text) }
+
 // redactColumn takes out of the texts of rows what patterns find, but where a text
 // stands for a private field: a hash or a sealed value is no text. It reports whether
 // it found anything.

@@ -40,6 +40,17 @@ type DriveRequest struct {
 	All bool     `json:"all"`
 	// WithoutFeatures drives predictions with their features cut, which they then say.
 	WithoutFeatures bool `json:"without_features"`
+	// Edit changes the one letter that is named before it is driven.
+	Edit *DeadEdit `json:"edit,omitempty"`
+}
+
+// DeadEdit is a change of a letter: values of features by name, or a label by the name
+// label, and features that are to be missing.
+type DeadEdit struct {
+	// Row is the row of a prediction of several, from 0.
+	Row  *int              `json:"row,omitempty"`
+	Set  map[string]string `json:"set,omitempty"`
+	Drop []string          `json:"drop,omitempty"`
 }
 
 // deadBody bounds a request's body: all letters there may be, by id.
@@ -109,8 +120,8 @@ func (h handlers) driveDead(c echo.Context) error {
 
 func (h handlers) deleteDead(c echo.Context) error {
 	r, err := readDrive(c)
-	if err == nil && r.WithoutFeatures {
-		err = badRequest{errors.New("without_features belongs to driving")}
+	if err == nil && (r.WithoutFeatures || r.Edit != nil) {
+		err = badRequest{errors.New("without_features and edit belong to driving")}
 	}
 	if err != nil {
 		return answer(c, nil, err)
@@ -144,6 +155,9 @@ func readDrive(c echo.Context) (r DriveRequest, err error) {
 	}
 	if r.All == (len(r.IDs) > 0) {
 		return r, badRequest{errors.New(`name letters by "ids", or say "all": true`)}
+	}
+	if r.Edit != nil && (len(r.IDs) != 1 || r.WithoutFeatures || len(r.Edit.Set)+len(r.Edit.Drop) == 0) {
+		return r, badRequest{errors.New("an edit is of one letter, by its id, with features, and sets or drops something")}
 	}
 	return r, nil
 }
