@@ -192,6 +192,10 @@ func TestForms(t *testing.T) {
 		},
 		{"Seldon, ndarray", "m", `{"data":{"names":["age","plan"],"ndarray":[[41,"basic"]]}}`, `{"meta":{},"data":{"names":["a","b"],"ndarray":[[0.25,0.75]]}}`, `[{"age":41,"plan":"basic"}{"a":0.25,"b":0.75}]`},
 		{"Seldon, tensor", "m", `{"data":{"tensor":{"shape":[2,2],"values":[1,2,3,4]}}}`, `{"data":{"tensor":{"shape":[2],"values":[0.5,0.25]}}}`, `[{"f0":1,"f1":2}{"prediction":0.5}][{"f0":3,"f1":4}{"prediction":0.25}]`},
+		{"Seldon, three dimensions", "m", `{"data":{"tensor":{"shape":[2,1,2],"values":[1,2,3,4]}}}`, `{"data":{"tensor":{"shape":[2,2,1],"values":[1,2,3,4]}}}`, `[{"f0":1,"f1":2}{"prediction":[1,2]}][{"f0":3,"f1":4}{"prediction":[3,4]}]`},
+		{"Seldon, JSON", "m", `{"jsonData":{"age":41,"plan":"basic"}}`, `{"jsonData":{"score":0.25}}`, `[{"age":41,"plan":"basic"}{"score":0.25}]`},
+		{"Seldon, JSON of rows", "m", `{"jsonData":[{"age":41},{"age":42}]}`, `{"jsonData":[[1,2],[3,4]]}`, `[{"age":41}{"prediction":[1,2]}][{"age":42}{"prediction":[3,4]}]`},
+		{"Seldon, text", "m", `{"strData":"so it is"}`, `{"strData":"yes"}`, `[{"f0":"so it is"}{"prediction":"yes"}]`},
 		{"Seldon, without names", "named", `{"data":{"ndarray":[[41,"basic"]]}}`, `{"data":{"names":[],"ndarray":[[0.25,0.75]]}}`, `[{"age":41,"plan":"basic"}{"prediction":[0.25,0.75]}]`},
 	} {
 		r := openRig(t, nil)
@@ -404,19 +408,21 @@ func TestAloneAfterItsTime(t *testing.T) {
 func TestRefusedEvents(t *testing.T) {
 	r := openRig(t, func(c *Config) { c.MaxHalves = 1 })
 	for what, e := range map[string]Event{
-		"another type":       {ID: "a", Type: "io.seldon.serving.feedback", Extensions: map[string]string{"inferenceservicename": "m"}, Data: []byte(`{"instances":[1]}`)},
-		"no model":           event(request, "a", "", `{"instances":[1]}`),
-		"a long name":        event(request, "a", strings.Repeat("m", 129), `{"instances":[1]}`),
-		"no JSON":            event(request, "a", "m", "\x00\x01"),
-		"no data":            event(request, "a", "m", ""),
-		"another form":       event(request, "a", "m", `{"text":"x"}`),
-		"the wrong half":     event(request, "a", "m", `{"predictions":[1]}`),
-		"no rows":            event(request, "a", "m", `{"instances":[]}`),
-		"too many rows":      event(request, "a", "m", `{"instances":[`+strings.Repeat("1,", maxRows)+`1]}`),
-		"too many values":    event(request, "a", "m", `{"instances":[[`+strings.Repeat("1,", maxColumns)+`1]]}`),
-		"a shape of nothing": event(request, "a", "m", `{"data":{"tensor":{"shape":[0,4],"values":[]}}}`),
-		"a huge shape":       event(request, "a", "m", `{"data":{"tensor":{"shape":[4611686018427387904,4],"values":[1]}}}`),
-		"differing tensors":  event(request, "a", "m", `{"inputs":[{"name":"a","shape":[1],"datatype":"FP32","data":[1]},{"name":"b","shape":[2],"datatype":"FP32","data":[1,2]}]}`),
+		"another type":        {ID: "a", Type: "io.seldon.serving.feedback", Extensions: map[string]string{"inferenceservicename": "m"}, Data: []byte(`{"instances":[1]}`)},
+		"no model":            event(request, "a", "", `{"instances":[1]}`),
+		"a long name":         event(request, "a", strings.Repeat("m", 129), `{"instances":[1]}`),
+		"no JSON":             event(request, "a", "m", "\x00\x01"),
+		"no data":             event(request, "a", "m", ""),
+		"another form":        event(request, "a", "m", `{"text":"x"}`),
+		"the wrong half":      event(request, "a", "m", `{"predictions":[1]}`),
+		"no rows":             event(request, "a", "m", `{"instances":[]}`),
+		"too many rows":       event(request, "a", "m", `{"instances":[`+strings.Repeat("1,", maxRows)+`1]}`),
+		"too many values":     event(request, "a", "m", `{"instances":[[`+strings.Repeat("1,", maxColumns)+`1]]}`),
+		"a shape of nothing":  event(request, "a", "m", `{"data":{"tensor":{"shape":[0,4],"values":[]}}}`),
+		"a text that is none": event(request, "a", "m", `{"strData":7}`),
+		"bytes":               event(request, "a", "m", `{"binData":"AAAA"}`),
+		"a huge shape":        event(request, "a", "m", `{"data":{"tensor":{"shape":[4611686018427387904,4],"values":[1]}}}`),
+		"differing tensors":   event(request, "a", "m", `{"inputs":[{"name":"a","shape":[1],"datatype":"FP32","data":[1]},{"name":"b","shape":[2],"datatype":"FP32","data":[1,2]}]}`),
 	} {
 		var refused *Refusal
 		if _, err := r.Take(t.Context(), e); !errors.As(err, &refused) {

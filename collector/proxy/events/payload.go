@@ -2,6 +2,7 @@ package events
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/pellucid/pellucid/collector/proxy/oip"
@@ -24,6 +25,8 @@ type payload struct {
 	Inputs      json.RawMessage   `json:"inputs"`
 	Outputs     json.RawMessage   `json:"outputs"`
 	Data        *seldonData       `json:"data"`
+	JSONData    json.RawMessage   `json:"jsonData"`
+	StrData     json.RawMessage   `json:"strData"`
 }
 
 type seldonData struct {
@@ -49,6 +52,8 @@ func rowsOf(h half, data []byte, names []string) ([]row, error) {
 	switch {
 	case p.Data != nil:
 		rows, err = p.Data.rows(h, names)
+	case p.JSONData != nil || p.StrData != nil:
+		rows, err = p.seldonRows(h, names)
 	case h == request && p.Instances != nil:
 		rows, err = listed(p.Instances, func(raw json.RawMessage) (row, error) { return featuresOf(raw, names) })
 	case h == request && p.Inputs != nil:
@@ -232,6 +237,33 @@ func flat(raw json.RawMessage, to []json.RawMessage, depth int) ([]json.RawMessa
 	return to, nil
 }
 
+// seldonRows reads the two forms of Seldon's that are no tables: JSON of any shape, and one
+// text. A list of objects, or of lists, is a row each; anything else is one row.
+func (p *payload) seldonRows(h half, names []string) ([]row, error) {
+	list := []json.RawMessage{p.JSONData}
+	switch {
+	case p.JSONData == nil:
+		if first(p.StrData) != '"' {
+			return nil, refuse("strData is no text")
+		}
+		list[0] = p.StrData
+	case first(p.JSONData) == '[':
+		var inner []json.RawMessage
+		if err := json.Unmarshal(p.JSONData, &inner); err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(inner, func(raw json.RawMessage) bool { return first(raw) != '{' && first(raw) != '[' }) {
+			list = inner
+		}
+	}
+	return listed(list, func(raw json.RawMessage) (row, error) {
+		if h == request {
+			return featuresOf(raw, names)
+		}
+		return outputsOf(raw)
+	})
+}
+
 // rows reads Seldon's data.
 func (d *seldonData) rows(h half, names []string) ([]row, error) {
 	list, err := d.lists()
@@ -275,8 +307,8 @@ func (d *seldonData) lists() ([]json.RawMessage, error) {
 		return d.NDArray, nil
 	}
 	n, err := engine.Elements(d.Tensor.Shape)
-	if err != nil || n != len(d.Tensor.Values) || n == 0 || len(d.Tensor.Shape) > 2 {
-		return nil, refuse("the tensor's shape has another number of values than it has, none, or more than two dimensions")
+	if err != nil || n != len(d.Tensor.Values) || n == 0 {
+		return nil, refuse("the tensor's shape has another number of values than it has, or none")
 	}
 	if len(d.Tensor.Shape) < 2 {
 		return d.Tensor.Values, nil
