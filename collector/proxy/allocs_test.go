@@ -123,6 +123,51 @@ func TestNoAllocationPerFeature(t *testing.T) {
 	}
 }
 
+// TestAllocationsOfAnInputAFeature: where a model has an input for each feature a request
+// makes some allocations for each, and no more with many than with few.
+func TestAllocationsOfAnInputAFeature(t *testing.T) {
+	counts := []int{10, 100, 300}
+	var each []float64
+	for _, n := range counts {
+		info := &engine.Info{Format: "onnx", Task: engine.TaskRegression, Outputs: []engine.Spec{{Name: "prediction", DType: engine.Float32, Shape: []int{-1}}}}
+		var columns []string
+		for i := range n {
+			name := fmt.Sprintf("feature_%d", i)
+			info.Inputs = append(info.Inputs, engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1, 1}})
+			info.Features = append(info.Features, engine.Feature{Name: name})
+			columns = append(columns, tensor(name, "FP32", "[1,1]", fmt.Sprintf("[%d.25]", i)))
+		}
+		v := versionOf(t, "m", firstColumn{info})
+		r := newRig(t, func(c *Config) {
+			c.Capture = func(_ context.Context, p *collector.Prediction, v *collector.ModelVersion, in, _ engine.Values) error {
+				_, err := collector.Flatten(v.Schema.Features, in, p.Rows)
+				return err
+			}
+		})
+		r.shelf.models["m"], r.shelf.loaded["m"] = v, true
+		text := inputs(columns...)
+		req, err := http.NewRequest("POST", "/v2/models/m/infer", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host, req.ContentLength = "127.0.0.1", int64(len(text))
+		w := &discard{h: http.Header{}}
+		allocs := testing.AllocsPerRun(100, func() {
+			clear(w.h)
+			req.Body = body{strings.NewReader(text)}
+			r.e.ServeHTTP(w, req)
+			if w.status != 200 {
+				t.Fatal(w.status)
+			}
+		})
+		t.Logf("%d inputs: %v allocations", n, allocs)
+		each = append(each, allocs/float64(n))
+	}
+	if each[2] > each[0] {
+		t.Errorf("allocations an input grow with their number: %v with %v", each, counts)
+	}
+}
+
 // TestColumnsAreTheMatrix: a request read straight into a matrix gives the values that
 // one read column by column does, in whatever order and form.
 func TestColumnsAreTheMatrix(t *testing.T) {
