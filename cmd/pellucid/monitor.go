@@ -179,6 +179,9 @@ func (m *monitor) report(what string, err error) {
 // fileReference makes the reference of an upstream's version, which has to answer
 // for the rows of the file. A version on disk has its own since it was loaded.
 func (m *monitor) fileReference(ctx context.Context, v *collector.ModelVersion) error {
+	if err := m.server.models.Shut(v.Name); err != nil {
+		return err // what is to be private in it is not what is configured
+	}
 	if time.Now().Before(m.retry[v.Digest]) {
 		return m.waiting[v.Digest]
 	}

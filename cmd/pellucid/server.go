@@ -399,7 +399,7 @@ func (s *server) startUpstreams(configs map[string]collector.ModelConfig) error 
 		s.privateUpstream = s.privateUpstream || cfg.PrivateFeature() != ""
 		up, err := proxy.NewUpstream(proxy.UpstreamConfig{
 			Name: u.Name, URL: u.URL, Model: u.Model, Version: u.Version, Timeout: time.Duration(u.Timeout), Retries: u.Retries,
-			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Protect: s.models.Protect, Live: s.models.AddRemote, Logger: s.log,
+			Missing: u.Missing, FeatureNames: cfg.FeatureNames, Config: cfg, Protect: s.models.Protect, Shut: s.models.Shut, Live: s.models.AddRemote, Logger: s.log,
 		})
 		if err != nil {
 			return usage(err)

@@ -37,6 +37,9 @@ type UpstreamConfig struct {
 	// Protect adds to the configuration what is private of the model by rule, once it is
 	// known what features it has; nil adds nothing.
 	Protect func(model string, info *engine.Info, cfg *collector.ModelConfig) error
+	// Shut says why nothing is to be asked of the model, nor recorded, wrapping
+	// collector.ErrNotReady; nil says that of nothing.
+	Shut func(name string) error
 	// Inputs and Outputs are used where the server's metadata has none.
 	Inputs, Outputs []engine.Spec
 	// FeatureNames name the columns of a single matrix input; by default f0, f1...
@@ -172,10 +175,20 @@ func (u *Upstream) Close() {
 // collector.ErrNotReady and says why.
 func (u *Upstream) Version(ctx context.Context) (*collector.ModelVersion, error) {
 	sv, err := u.served(ctx)
+	if err == nil {
+		err = u.shut() // of a version that is known by now
+	}
 	if err != nil {
 		return nil, err
 	}
 	return sv.version, nil
+}
+
+func (u *Upstream) shut() error {
+	if u.cfg.Shut == nil {
+		return nil
+	}
+	return u.cfg.Shut(u.cfg.Name)
 }
 
 func (u *Upstream) served(ctx context.Context) (*served, error) {
@@ -255,6 +268,9 @@ func (u *Upstream) state() collector.ModelState {
 		st.Reason = failed.Error()
 	case fetching != nil:
 		st.State, st.Reason = "LOADING", "its description is being fetched"
+	}
+	if err := u.shut(); err != nil {
+		st.State, st.Reason = "UNAVAILABLE", err.Error()
 	}
 	return st
 }

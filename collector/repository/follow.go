@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ func (r *Repository) follow(look uint64, only string, forced bool) {
 			beside[name], orders[name] = r.besideNow(name), r.orders(name)
 		}
 		s := source{name: name, version: f.source.version, bare: true, rules: noRules + "\n" + beside[name], orders: orders[name], look: look}
-		if !forced && f.settled && f.source.rules == s.rules && f.source.orders == s.orders || r.saysItself(s) {
+		if !forced && f.settled && f.source.rules == s.rules && f.source.orders == s.orders || r.saysItself(s) || r.hasModel(s) {
 			continue
 		}
 		if err := r.followOne(s, f.digest, forced); err != nil {
@@ -66,6 +67,17 @@ func (r *Repository) followers(only string) []follower {
 // saysItself reports whether a version has a model.yaml, which is about to be read.
 func (r *Repository) saysItself(s source) bool {
 	return r.cfg.Dir != "" && !r.isRemote(s.name) && says(filepath.Join(r.cfg.Dir, s.name, s.version))
+}
+
+// hasModel reports whether there is a model of a version on disk, which is about to be served.
+func (r *Repository) hasModel(s source) bool {
+	if r.cfg.Dir == "" || r.isRemote(s.name) {
+		return false
+	}
+	if file, err := modelFile(filepath.Join(r.cfg.Dir, s.name, s.version)); file != "" || err != nil {
+		return true
+	}
+	return s.version == bareVersion && slices.ContainsFunc(extensions, func(ext string) bool { return exists(filepath.Join(r.cfg.Dir, s.name+ext)) })
 }
 
 // besideNow is what the model.yaml of a model's versions say, as it is on disk.
@@ -178,6 +190,44 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 	h.take(own)
 	r.byRules(h, name, version)
 	return h.done(), nil
+}
+
+// takeStricter adds to out what cfg says is private, the stricter of each feature of which both
+// speak.
+func takeStricter(out *collector.ModelConfig, cfg collector.ModelConfig, info *engine.Info) {
+	h := newHanding(info)
+	h.take(cfg)
+	here := h.done()
+	for i := range out.Features {
+		f := &out.Features[i]
+		f.Private = collector.Stricter(policyIn(here, f.Name), f.Private)
+	}
+	for _, f := range here.Features {
+		if !slices.ContainsFunc(out.Features, func(have collector.FeatureConfig) bool { return have.Name == f.Name }) {
+			out.Features = append(out.Features, f)
+		}
+	}
+	out.Subject = cmp.Or(out.Subject, here.Subject)
+}
+
+// keptOn is what a served version without a model.yaml said last, which was gone from the models'
+// folder meanwhile (imports may have been told of it since) and has come back without: that stays
+// so until a model.yaml says otherwise. own is unset of what it took over from the others itself,
+// which is kept where none of these says anything any more. Where its model.yaml was deleted
+// while it was served nothing is: that is found twice.
+func (r *Repository) keptOn(s source) (said collector.ModelConfig, own bool, err error) {
+	sources, err := r.beside(s.name)
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	have := r.slotOf(s.name, s.version)
+	if have != nil && have.live != nil && !have.live.elsewhere && !have.live.keeps {
+		return said, false, err
+	}
+	was, noted := r.inForce[s.name][s.version]
+	if !noted || was.Follows && len(sources) > 0 {
+		return said, false, err
+	}
+	return was.config(), !was.Follows, err
 }
 
 // keptOf reads what the store knows of an imported version.

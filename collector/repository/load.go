@@ -36,6 +36,11 @@ type held struct {
 	// elsewhere is set where its predictions are made elsewhere and imported, follows where
 	// it has no model.yaml and takes over what is private in the others of its model.
 	elsewhere, follows bool
+	// keeps is set where it has no model.yaml and what it was under before it was gone stays in
+	// force, own where that is what it said itself.
+	keeps, own bool
+	// from is how its files were found before they were read.
+	from source
 	// said is what model.yaml says, or what it took over, without the rules for all models.
 	said      collector.ModelConfig
 	reference atomic.Pointer[stats.Reference]
@@ -53,13 +58,18 @@ func (r *Repository) load(ctx context.Context, s *source) (*held, collector.Mode
 		return nil, cfg, err
 	}
 	var inherit func(info *engine.Info) (collector.ModelConfig, error)
+	var keeps, own bool
 	if s.text == nil {
-		inherit = func(info *engine.Info) (collector.ModelConfig, error) { return r.takeOver(*s, info) }
+		inherit = func(info *engine.Info) (from collector.ModelConfig, err error) {
+			from, keeps, own, err = r.handOn(*s, info)
+			return from, err
+		}
 	}
 	h, err := r.assemble(*s, cfg, inherit)
 	if err != nil {
 		return nil, cfg, err
 	}
+	h.keeps, h.own = keeps, own
 	if err := r.gate(ctx, *s, h.version); err != nil {
 		return nil, cfg, err
 	}
@@ -70,6 +80,24 @@ func (r *Repository) load(ctx context.Context, s *source) (*held, collector.Mode
 		return h, cfg, r.fileReference(ctx, *s, h)
 	}
 	return h, cfg, r.storedReference(h)
+}
+
+// handOn is what is private in a served version without a model.yaml: what is in those beside
+// it and, where keeps says so, what it was under itself when it was last here.
+func (r *Repository) handOn(s source, info *engine.Info) (cfg collector.ModelConfig, keeps, own bool, err error) {
+	said, own, err := r.keptOn(s)
+	if err != nil {
+		return cfg, false, false, fmt.Errorf("it has no model.yaml, and what is private in its model's other versions cannot be read: %w", err)
+	}
+	if cfg, err = r.takeOver(s, info); err != nil {
+		return cfg, false, false, err
+	}
+	if len(said.Features) == 0 {
+		return cfg, false, false, nil
+	}
+	takeStricter(&cfg, said, info)
+	r.cfg.Log.Warn("a version has come back without a model.yaml: what it said was private stays so until one says otherwise ({} opens it)", "model", s.name, "version", s.version)
+	return cfg, true, own, nil
 }
 
 // readConfig reads a version's model.yaml into s.text, once, notes whether anything is
@@ -140,10 +168,7 @@ func (r *Repository) Protect(model string, info *engine.Info, cfg *collector.Mod
 // assemble reads the model and fits the parts of a version together. inherit, if any,
 // says what is private in it where no model.yaml does.
 func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(*engine.Info) (collector.ModelConfig, error)) (*held, error) {
-	m, err := modelfile.OpenWithin(filepath.Join(s.dir, s.file), r.cfg.MaxModel)
-	if errors.Is(err, engine.ErrTooLarge) {
-		return nil, fmt.Errorf("%w (limits.model raises what a model may hold)", err)
-	}
+	m, predict, err := r.open(s)
 	if err != nil {
 		return nil, err
 	}
@@ -180,11 +205,12 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 		lines = append(lines, "model.yaml "+hex.EncodeToString(sum[:]))
 		slices.Sort(lines)
 	}
-	h := &held{manifest: lines, inherited: inherited, said: said, bytes: sizeOf(s, lines)}
+	h := &held{manifest: lines, inherited: inherited, said: said, bytes: sizeOf(s, lines), from: s}
+	h.from.known, h.from.text = nil, nil
 	v := &collector.ModelVersion{
 		Name: s.name, Version: s.version, Digest: digestOf(lines),
 		Info: info, Schema: schema, Config: cfg, Model: m,
-		Predict:   r.predictor(m),
+		Predict:   predict,
 		Reference: h.reference.Load,
 	}
 	if v.Background, err = background(s, backgroundFile(cfg, m), info); err != nil {
@@ -192,6 +218,34 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 	}
 	h.version = v
 	return h, nil
+}
+
+// open reads the model of s, or takes that of the version in force which is the same.
+func (r *Repository) open(s source) (engine.Model, func(context.Context, engine.Values, []string) (engine.Values, error), error) {
+	if s.known != nil {
+		return s.known.version.Model, s.known.version.Predict, nil
+	}
+	m, err := modelfile.OpenWithin(filepath.Join(s.dir, s.file), r.cfg.MaxModel)
+	if errors.Is(err, engine.ErrTooLarge) {
+		return nil, nil, fmt.Errorf("%w (limits.model raises what a model may hold)", err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, r.predictor(m), nil
+}
+
+// inForceOf is the version in force under the name and number of s where its model was read
+// of the same files, nil where there is none: a change of what is said of a model does not
+// need the model twice.
+func (r *Repository) inForceOf(s source) *held {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	have := r.slotOf(s.name, s.version)
+	if have == nil || have.live == nil || have.live.version.Model == nil || !sameModel(&have.live.from, &s) {
+		return nil
+	}
+	return have.live
 }
 
 // applyConfig returns what the model says of itself with what model.yaml adds.
@@ -315,7 +369,7 @@ func leftOut(s source, cfg collector.ModelConfig, m engine.Model) func(rel strin
 // file is that file.
 func manifest(s source, leave func(rel string) bool) ([]string, error) {
 	if s.bare {
-		sum, err := fileDigest(filepath.Join(s.dir, s.file))
+		sum, err := s.digestOfFile(filepath.Join(s.dir, s.file), s.file, "model"+filepath.Ext(s.file))
 		lines := []string{"model" + filepath.Ext(s.file) + " " + sum}
 		if s.text != nil {
 			lines = append(lines, configFile+" "+digestOfText(s.text, nil))
@@ -350,12 +404,25 @@ func manifest(s source, leave func(rel string) bool) ([]string, error) {
 		if strings.HasPrefix(d.Name(), ".") || leave(rel) || !isFile(path, d) {
 			return nil
 		}
-		sum, err := fileDigest(path)
+		sum, err := s.digestOfFile(path, rel, filepath.ToSlash(rel))
 		lines = append(lines, filepath.ToSlash(rel)+" "+sum)
 		return err
 	})
 	slices.Sort(lines)
 	return lines, err
+}
+
+// digestOfFile is that of a file of s, which the manifest of the version in force has where
+// it is the same file.
+func (s source) digestOfFile(path, rel, inManifest string) (string, error) {
+	if s.known != nil && s.files[rel] != "" && s.known.from.files[rel] == s.files[rel] {
+		for _, line := range s.known.manifest {
+			if fileOf(line) == inManifest {
+				return line[len(inManifest)+1:], nil
+			}
+		}
+	}
+	return fileDigest(path)
 }
 
 // isFile reports whether an entry is a regular file, or a link to one, as deployments and

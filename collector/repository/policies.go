@@ -49,7 +49,7 @@ func (r *Repository) unmade(name, version string, unknown error) (own bool, cfg 
 	why := r.unseenBy(name)
 	r.mu.RUnlock()
 	if why != "" {
-		return false, cfg, unseenError(name, why)
+		return false, cfg, r.unseenError(name, why)
 	}
 	if s != nil && (s.source.file != "" || s.closed != "" || s.source.trouble != nil) {
 		return false, cfg, unknown // it is on disk and did not load: that is to be mended first

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,6 +94,11 @@ type Repository struct {
 	unseen map[string]string
 	// doNothing are the notes on files that are read for no version, by model.
 	doNothing map[string]string
+	// upstreams is what lies in the models' folder under the names of upstreams, of the look
+	// upstreamsAt, and shut why nothing of one is recorded because of it.
+	upstreams   map[string]besideUpstream
+	upstreamsAt uint64
+	shut        map[string]string
 	// inForce is what versions on disk said last of private features, by name and version; noting
 	// lets one goroutine at a time keep it.
 	inForce map[string]map[string]keptSaid
@@ -131,6 +137,8 @@ type slot struct {
 	// hide what this one does not, and is not in force. untold says, live or not, why it is
 	// not known what should be private.
 	closed, untold string
+	// toRead is the stamp of the files because of which it is closed until they are read.
+	toRead string
 	// pending is what hides less than the live version (source.rules), and is taken up when
 	// the next look finds the same as the one before, pendingAt, did.
 	pending   string
@@ -154,7 +162,7 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	}
 	r := &Repository{
 		cfg: cfg, models: map[string]*model{}, archive: map[string]*held{},
-		unseen: map[string]string{}, done: make(chan struct{}),
+		unseen: map[string]string{}, shut: map[string]string{}, done: make(chan struct{}),
 		kept: keptList{path: cfg.Kept},
 	}
 	watching, stop := context.WithCancel(context.Background())
@@ -192,8 +200,17 @@ func (r *Repository) watch(ctx context.Context) {
 	defer tick.Stop()
 	var loading sync.WaitGroup
 	defer loading.Wait()
-	free := make(chan struct{}, 1)
-	free <- struct{}{}
+	// While one look loads large models another takes up what is small, and where that is long
+	// too (its golden data may be) what may hide more is closed all the same.
+	all, small := make(chan struct{}, 1), make(chan struct{}, 1)
+	all <- struct{}{}
+	small <- struct{}{}
+	goes := func(most int64, free chan struct{}) {
+		loading.Go(func() {
+			_ = r.look(ctx, "", false, most) // saw has told what could not be read, once
+			free <- struct{}{}
+		})
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -201,24 +218,33 @@ func (r *Repository) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		select {
-		case <-free:
-			loading.Go(func() {
-				_ = r.refresh(ctx) // saw has told what could not be read, once
-				free <- struct{}{}
-			})
+		case <-all:
+			goes(math.MaxInt64, all)
+			continue
+		default:
+		}
+		select {
+		case <-small:
+			goes(smallModel, small)
 		default:
 			r.glance()
 		}
 	}
 }
 
+// smallModel is how many bytes a version has at most that is not to wait for large ones.
+const smallModel = 16 << 20
+
 // refresh brings the set in line with the folder: new and changed versions are
 // loaded beside the old ones and swapped in when they pass.
-func (r *Repository) refresh(ctx context.Context) error { return r.look(ctx, "", false) }
+func (r *Repository) refresh(ctx context.Context) error {
+	return r.look(ctx, "", false, math.MaxInt64)
+}
 
-// look does that for one model, or for all where only is empty. What is forced is read again
-// though its files seem to be what they were, and taken up at once also where it hides less.
-func (r *Repository) look(ctx context.Context, only string, forced bool) error {
+// look does that for one model, or for all where only is empty, and loads what has so many
+// bytes at most. What is forced is read again though its files seem to be what they were, and
+// taken up at once also where it hides less.
+func (r *Repository) look(ctx context.Context, only string, forced bool, most int64) error {
 	look := r.looks.Add(1)
 	if r.cfg.Dir == "" {
 		r.restoreAgain()
@@ -235,24 +261,36 @@ func (r *Repository) look(ctx context.Context, only string, forced bool) error {
 	}
 	r.saw(look, l.unseen)
 	r.sawAstray(l)
+	r.holdUpstreams(look, l.unseen)
 	r.restoreAgain()
 	r.follow(look, only, forced)
+	todo := r.changedSince(look, l, only, forced)
+	r.closeUnread(todo)
+	before := r.inMemory()
+	defer func() { giveBack(before, r.inMemory()) }()
+	for i, weight := range inLoadOrder(todo) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if weight > most {
+			break
+		}
+		r.install(ctx, todo[i], forced)
+	}
+	r.takeOut(look, only, l)
+	r.follow(look, only, forced)
+	return nil
+}
+
+// changedSince are the versions that a look is to take up again.
+func (r *Repository) changedSince(look uint64, l *listing, only string, forced bool) []source {
 	var todo []source
 	for _, s := range l.found {
 		if s.look = look; !r.isRemote(s.name) && (only == "" || s.name == only) && (forced || !r.current(s)) {
 			todo = append(todo, s)
 		}
 	}
-	defer r.closeLate(todo)()
-	for _, s := range todo {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		r.install(ctx, s, forced)
-	}
-	r.takeOut(look, only, l)
-	r.follow(look, only, forced)
-	return nil
+	return todo
 }
 
 // list lists what lies in the models' folder. A folder with nothing in it is none of a version
@@ -353,6 +391,9 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 		return
 	}
 	start := time.Now()
+	if !forced {
+		s.known = r.inForceOf(s)
+	}
 	r.loading.RLock()
 	defer r.loading.RUnlock()
 	h, cfg, err := r.load(ctx, &s)
@@ -367,7 +408,7 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 	if len(said.FeatureNames) == 0 {
 		said.FeatureNames = columnsOf(h.version)
 	}
-	if err := r.noteInForce(s.name, s.version, said, h.inherited != nil); err != nil {
+	if err := r.noteInForce(s.name, s.version, said, h.inherited != nil && !h.own); err != nil {
 		r.failed(s, "load version", cfg, err)
 		return
 	}
@@ -377,14 +418,24 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 		return // meanwhile: Load reads it again
 	}
 	was := r.slotOf(s.name, s.version)
-	if was != nil && was.source.look > s.look {
+	if overtaken(was, s) && was.closed != beingRead {
 		return // a later look has read it again
+	}
+	var later slot // which has closed it since
+	if overtaken(was, s) {
+		later = *was
 	}
 	if was != nil && was.live != nil {
 		r.tellShown(was.live.version, h.version)
 	}
 	r.put(s, h, "")
-	r.slotOf(s.name, s.version).remote = false // it may have been imported before
+	is := r.slotOf(s.name, s.version)
+	is.remote = false // it may have been imported before
+	if later.closed != "" {
+		// The files have changed again: it stays closed, and what they are now is put in force
+		// without a model that was read in vain, however often they change.
+		is.closed, is.toRead, is.source.look = later.closed, later.toRead, later.source.look
+	}
 	r.archive[h.version.Digest] = h
 	r.trim()
 	r.cfg.Live(h.version)
@@ -423,7 +474,7 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)
-	if have != nil && have.source.look > s.look {
+	if overtaken(have, s) {
 		return // a later look has read it again
 	}
 	tries := 0
@@ -474,7 +525,7 @@ func privateFields(v *collector.ModelVersion) []string {
 // put records the outcome of looking at s. A failed load keeps the version that
 // was live under the same number. The caller holds mu.
 func (r *Repository) put(s source, h *held, reason string) {
-	s.text = nil // it was taken up, or is read again
+	s.text, s.known = nil, nil // it was taken up, or is read again
 	m := r.models[s.name]
 	if m == nil {
 		m = &model{}
@@ -522,6 +573,9 @@ func (r *Repository) addRemote(h *held) {
 	r.put(s, h, "")
 	r.slotOf(v.Name, v.Version).remote = true
 	r.archive[v.Digest] = h
+	if !h.elsewhere {
+		r.judgeUpstream(v.Name)
+	}
 	r.cfg.Live(v)
 }
 
@@ -553,7 +607,7 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 		return nil, fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
 	}
 	if why := r.unseenBy(name); why != "" {
-		return nil, unseenError(name, why)
+		return nil, r.unseenError(name, why)
 	}
 	if m.unloaded {
 		return nil, fmt.Errorf("model %q is unloaded: %w", name, collector.ErrNotReady)
@@ -754,7 +808,7 @@ func (r *Repository) Load(ctx context.Context, name string) error {
 		m.unloaded = false
 	}
 	r.mu.Unlock()
-	if err := r.look(ctx, name, true); err != nil {
+	if err := r.look(ctx, name, true, math.MaxInt64); err != nil {
 		return fmt.Errorf("%w: %s", collector.ErrNotReady, r.told(err))
 	}
 	if _, err := r.Find(name, ""); err != nil {
@@ -794,7 +848,10 @@ func (r *Repository) Known(name, version string) (*collector.ModelVersion, error
 	return nil, err
 }
 
-func unseenError(name, why string) error {
+func (r *Repository) unseenError(name, why string) error {
+	if r.isRemote(name) {
+		return fmt.Errorf("model %q: %s: it opens by itself within seconds of that: %w", name, why, collector.ErrNotReady)
+	}
 	return fmt.Errorf("model %q: %s: it opens by itself once that can be read: %w", name, why, collector.ErrNotReady)
 }
 
@@ -813,6 +870,8 @@ func (r *Repository) Unload(_ context.Context, name string) error {
 		return fmt.Errorf("model %q: %w", name, collector.ErrNotFound)
 	}
 	m.unloaded = true
+	before := r.largeModels()
+	defer func() { giveBack(before, r.largeModels()) }()
 	for _, s := range m.versions {
 		if s.live != nil && s.live.version.Model != nil {
 			// Nothing of it may answer again but what Load reads.

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -213,7 +212,7 @@ func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bo
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have = r.slotOf(s.name, s.version)
-	if live && (have == nil || have.live == nil) || have != nil && have.source.look > s.look {
+	if live && (have == nil || have.live == nil) || overtaken(have, s) {
 		return true // a later look is about to settle it
 	}
 	if have != nil && have.pending != "" && have.pendingAt >= s.look {
@@ -246,7 +245,7 @@ func (r *Repository) untaken(s source, cfg collector.ModelConfig, v *collector.M
 	if errors.As(err, &unknown) {
 		return true
 	}
-	if s.text == nil && v.Model != nil {
+	if s.text == nil && (v.Model != nil || s.file != "") {
 		sources, err := r.beside(s.name)
 		if err == nil {
 			cfg, err = r.handedOn(s.name, s.version, sources, collector.ModelConfig{}, v.Info)
@@ -263,10 +262,11 @@ func (r *Repository) untaken(s source, cfg collector.ModelConfig, v *collector.M
 }
 
 // unseenBy says why what lies in the folder of a model, or in all, is not known: that cannot be
-// read, so any of its versions may hide more by now. The caller holds mu.
+// read, so any of its versions may hide more by now. Of an upstream's it says what hides more
+// than its configuration. The caller holds mu.
 func (r *Repository) unseenBy(name string) string {
 	if r.isRemote(name) {
-		return ""
+		return r.shut[name]
 	}
 	if why := r.unseen[""]; why != "" {
 		return why
@@ -308,15 +308,13 @@ func (r *Repository) glance() {
 		return
 	}
 	r.saw(look, l.unseen)
+	r.holdUpstreams(look, l.unseen)
 	r.follow(look, "", false)
-	for _, s := range l.found {
-		s.look = look
-		switch {
-		case r.isRemote(s.name) || r.current(s):
-		case s.file == "" && s.trouble == nil:
+	todo := r.changedSince(look, l, "", false)
+	r.closeUnread(todo)
+	for _, s := range todo {
+		if s.file == "" && s.trouble == nil {
 			r.declare(s, false)
-		default:
-			r.closeUnread(s)
 		}
 	}
 	r.follow(look, "", false)
@@ -339,57 +337,28 @@ func (r *Repository) mayHideMore(s source) bool {
 	return r.untaken(s, cfg, live, unknownRules(err))
 }
 
-// closeUnread closes a live version that may hide more than it does. What an earlier look
-// has read of it is not put in place any more.
-func (r *Repository) closeUnread(s source) {
-	if !r.mayHideMore(s) {
-		return
+// closeUnread closes, before any of them is loaded and in one step, the live versions among
+// those found that may hide more than they do, those without a model.yaml with the one whose
+// rules they follow.
+func (r *Repository) closeUnread(found []source) {
+	var more []source
+	for _, s := range found {
+		if r.mayHideMore(s) {
+			more = append(more, s)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil && have.source.look < s.look {
-		have.source.look = s.look
-		if have.closed == "" {
-			have.closed = beingRead
+	for _, s := range more {
+		have := r.slotOf(s.name, s.version)
+		if have != nil && have.live != nil && have.source.look <= s.look && have.source.rules != s.rules {
+			have.source.look, have.closed, have.toRead = s.look, beingRead, s.stamp
 		}
 	}
 }
 
-// closeLate closes the live versions among those that are about to be loaded which may hide
-// more than they do, unless that is done within the time between two looks: models that are
-// long to load are no reason to go by older rules for longer. What it returns ends that.
-func (r *Repository) closeLate(todo []source) func() {
-	var late []source
-	for _, s := range todo {
-		if r.mayHideMore(s) {
-			late = append(late, s)
-		}
-	}
-	if len(late) == 0 {
-		return func() {}
-	}
-	done := false // guarded by mu: the timer may be under way when it is stopped
-	timer := time.AfterFunc(r.cfg.Poll, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, s := range late {
-			if done {
-				return
-			}
-			if have := r.slotOf(s.name, s.version); have != nil && have.source.look < s.look && have.closed == "" {
-				have.closed = beingRead
-			}
-		}
-	})
-	return func() {
-		timer.Stop()
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		done = true
-		for _, s := range late {
-			if have := r.slotOf(s.name, s.version); have != nil && have.closed == beingRead && have.source.look <= s.look {
-				have.closed = ""
-			}
-		}
-	}
+// overtaken reports whether a look later than that of s has found the version otherwise. One
+// that only closed it, because of the very files that s is of, has not.
+func overtaken(have *slot, s source) bool {
+	return have != nil && have.source.look > s.look && (have.closed != beingRead || have.toRead != s.stamp)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,6 +29,12 @@ type source struct {
 	stamp, rules string
 	// orders is what was known of the order of columns when an imported version took over.
 	orders string
+	// files tells each of its files from another by the path in its folder, and bytes is
+	// what they have together.
+	files map[string]string
+	bytes int64
+	// known is a version in force of whose model the files are the same ones, if there is one.
+	known *held
 	// text is the model.yaml as load read it, nil where there is none.
 	text []byte
 	// trouble is why its folder is no version, whatever its model.yaml says.
@@ -37,6 +44,9 @@ type source struct {
 }
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// bareVersion is the version of a model that lies in the models' folder itself.
+const bareVersion = "1"
 
 var extensions = []string{".onnx", ".ubj", ".json", ".txt"}
 
@@ -93,7 +103,8 @@ func scan(dir string) (*listing, error) {
 			}
 			return besides[s.name]
 		})
-		s.stamp = stamp(*s) + "private " + s.rules
+		s.stampFiles()
+		s.stamp += "private " + s.rules
 	}
 	// What is taken over is looked at before what takes it over.
 	slices.SortStableFunc(l.found, func(a, b source) int { return cmp.Compare(silent(a), silent(b)) })
@@ -159,7 +170,7 @@ func bareModel(dir, file string) (source, bool) {
 	if !slices.Contains(extensions, ext) || !nameRule.MatchString(name) {
 		return source{}, false
 	}
-	return source{name: name, version: "1", dir: dir, file: file, bare: true}, true
+	return source{name: name, version: bareVersion, dir: dir, file: file, bare: true}, true
 }
 
 func (l *listing) versions(dir, name string) {
@@ -233,35 +244,87 @@ func isDir(path string) (bool, error) {
 	return err == nil && st.IsDir(), err
 }
 
-// stamp joins name, size, time and identity of every file of a version, of links of what
+// stampFiles notes name, size, time and identity of every file of a version, of links of what
 // they lead to.
-func stamp(s source) string {
-	var b strings.Builder
-	add := func(path string) {
+func (s *source) stampFiles() {
+	s.files, s.bytes = map[string]string{}, 0
+	add := func(path, rel string) {
 		info, err := os.Stat(path)
 		if err != nil {
-			fmt.Fprintf(&b, "%s %v\n", path, err)
+			s.files[rel] = err.Error()
 			return
 		}
-		fmt.Fprintf(&b, "%s %d %d %s\n", path, info.Size(), info.ModTime().UnixNano(), identity(path))
+		s.files[rel] = fmt.Sprintf("%d %d %s", info.Size(), info.ModTime().UnixNano(), identity(path))
+		s.bytes += info.Size()
 	}
 	if s.bare {
-		add(filepath.Join(s.dir, s.file))
+		add(filepath.Join(s.dir, s.file), s.file)
 		if s.says != "" {
-			add(filepath.Join(s.says, configFile))
+			add(filepath.Join(s.says, configFile), configFile)
 		}
-		return b.String()
+	} else {
+		root, err := filepath.EvalSymlinks(s.dir) // a walk does not go through a link
+		if err != nil {
+			root = s.dir
+		}
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			rel := strings.TrimPrefix(path, root)
+			switch {
+			case err != nil:
+				s.files[rel] = err.Error()
+			case !d.IsDir():
+				add(path, strings.TrimPrefix(rel, string(filepath.Separator)))
+			}
+			return nil // a file that vanishes meanwhile changes the next stamp
+		})
 	}
-	_ = filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			fmt.Fprintf(&b, "%s %v\n", path, err)
-		case !d.IsDir():
-			add(path)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", filepath.Join(s.dir, s.file))
+	for _, rel := range slices.Sorted(maps.Keys(s.files)) {
+		fmt.Fprintf(&b, "%s %s\n", rel, s.files[rel])
+	}
+	s.stamp = b.String()
+}
+
+// sameModel reports whether two findings of a version are of one model file and of the same
+// files beside it, whatever their model.yaml says: only its own name and what editors put
+// beside it may differ.
+func sameModel(a, b *source) bool {
+	if a.dir != b.dir || a.file != b.file || a.files[a.file] == "" || a.files[a.file] != b.files[b.file] {
+		return false
+	}
+	own := func(files map[string]string) map[string]string {
+		files = maps.Clone(files)
+		maps.DeleteFunc(files, func(rel, _ string) bool { return strings.Contains(filepath.Base(rel), configFile) })
+		return files
+	}
+	return maps.Equal(own(a.files), own(b.files))
+}
+
+// inLoadOrder sorts what is to be loaded by size, so that nothing small waits for a large
+// model that it has nothing to do with; what is taken over comes before what takes it over.
+// It returns what each waits for, in bytes.
+func inLoadOrder(todo []source) []int64 {
+	most := map[string]int64{} // of each model, among the versions that have a model.yaml
+	for _, s := range todo {
+		if silent(s) == 0 {
+			most[s.name] = max(most[s.name], s.bytes)
 		}
-		return nil // a file that vanishes meanwhile changes the next stamp
+	}
+	weight := func(s source) int64 {
+		if silent(s) == 1 {
+			return max(s.bytes, most[s.name])
+		}
+		return s.bytes
+	}
+	slices.SortStableFunc(todo, func(a, b source) int {
+		return cmp.Or(cmp.Compare(weight(a), weight(b)), cmp.Compare(silent(a), silent(b)))
 	})
-	return b.String()
+	weights := make([]int64, len(todo))
+	for i, s := range todo {
+		weights[i] = weight(s)
+	}
+	return weights
 }
 
 // compareVersions sorts integers first, by value, then text.
