@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -103,5 +107,89 @@ func TestNothingOfARequestIsRecordedOfWhichOneRowIsClosed(t *testing.T) {
 	var list struct{ Predictions []json.RawMessage }
 	if r.get(t, "/api/v1/predictions?model=open", &list); len(list.Predictions) != 1 {
 		t.Errorf("%d rows of the open one", len(list.Predictions))
+	}
+}
+
+// TestAnUpstreamUnderAModelYAML: a file in the models' folder hides what the upstream's configuration
+// does not. Nothing is asked of it or recorded by any road until the folder has gone.
+func TestAnUpstreamUnderAModelYAML(t *testing.T) {
+	asked := make(chan struct{}, 100)
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			asked <- struct{}{}
+			fmt.Fprint(w, `{"model_name":"w","outputs":[{"name":"y","datatype":"FP32","shape":[1],"data":[1]}]}`)
+			return
+		}
+		fmt.Fprint(w, `{"name":"w","versions":["1"],"platform":"p","ready":true,"inputs":[{"name":"town","datatype":"BYTES","shape":[-1]},{"name":"x","datatype":"FP32","shape":[-1]}],`+
+			`"outputs":[{"name":"y","datatype":"FP32","shape":[-1]}]}`)
+	}))
+	defer far.Close()
+	models := t.TempDir()
+	place(t, models, "w/1/model.yaml", "features: [{name: town, private: drop}]\n")
+	cfg := testConfig(t, models)
+	cfg.Upstreams = upstreamsOf(t, "upstreams: [{name: w, url: "+far.URL+"}]")
+	r := startRig(t, cfg)
+	const infer = `{"inputs":[{"name":"town","datatype":"BYTES","shape":[1],"data":["Aachen"]},{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}`
+	roads := map[string]string{
+		"/v2/models/w/infer":   infer,
+		"/v1/models/w:predict": `{"instances":[{"town":"Aachen","x":1}]}`,
+		"/api/v1/predictions":  `{"model":"w","version":"1","features":{"town":"Aachen","x":1},"outputs":{"y":2}}`,
+	}
+	var index []collector.ModelState
+	until(t, "the upstream is shut", func() bool {
+		r.post(t, "/v2/repository/index", "{}", &index)
+		return len(index) == 1 && index[0].State == "UNAVAILABLE" && strings.Contains(index[0].Reason, "town")
+	})
+	for path, body := range roads {
+		if status, b, _ := r.call(t, "POST", path, body); status != http.StatusServiceUnavailable || !strings.Contains(string(b), "w/1/model.yaml") {
+			t.Errorf("%s: %d %s", path, status, b)
+		}
+	}
+	if len(asked) > 0 {
+		t.Error("the upstream was asked")
+	}
+	if err := os.RemoveAll(filepath.Join(models, "w")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is open", func() bool {
+		status, _, _ := r.call(t, "POST", "/v2/models/w/infer", infer)
+		return status == http.StatusOK
+	})
+	r.post(t, "/api/v1/predictions", roads["/api/v1/predictions"], nil)
+}
+
+// TestAnImportSaysWhyItWaits on standard error, once a reason.
+func TestAnImportSaysWhyItWaits(t *testing.T) {
+	answers := []string{"closed for this", "closed for this", "closed for that", ""}
+	var n int
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		why := answers[n]
+		n++
+		if why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprint(w, `{"accepted":1,"results":[{"status":"accepted"}]}`)
+	}))
+	defer far.Close()
+	rows := filepath.Join(t.TempDir(), "rows.csv")
+	if err := os.WriteFile(rows, []byte("x,y\n1,2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, said bytes.Buffer
+	cmd := importCommand()
+	cmd.SetArgs([]string{"--model", "m", "--outputs", "y", "--url", far.URL, rows})
+	cmd.SetOut(&out)
+	cmd.SetErr(&said)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, why := range []string{"closed for this", "closed for that"} {
+		if strings.Count(said.String(), why) != 1 {
+			t.Errorf("%q is not said once: %s", why, said.String())
+		}
+	}
+	if !strings.Contains(out.String(), "1 accepted") {
+		t.Error(out.String())
 	}
 }

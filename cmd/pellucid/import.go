@@ -167,6 +167,7 @@ func (im *importer) run(ctx context.Context, out io.Writer, bar *progress) error
 	if im.weight == "" && !im.labels && slices.ContainsFunc(im.features, func(c *table.Column) bool { return c.Name == "weight" }) {
 		fmt.Fprintln(bar.w, `the column "weight" is taken for a feature: --weight weight makes it the rows' weight`)
 	}
+	im.to.told = bar.w
 	if !im.labels && slices.ContainsFunc(im.features, func(c *table.Column) bool { return c.Name == "error" }) {
 		fmt.Fprintln(bar.w, `the column "error" is taken for a feature: rows of a file have answers, failed predictions are sent by POST /api/v1/predictions`)
 	}

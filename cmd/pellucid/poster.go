@@ -14,6 +14,9 @@ import (
 type poster struct {
 	url    string
 	client *http.Client
+	// told takes why the server does not take what is posted, each reason once; nil takes none.
+	told io.Writer
+	said string
 }
 
 // post sends a body and wants 2xx; 503 is tried again, a second later. answer, if
@@ -30,6 +33,10 @@ func (p *poster) post(ctx context.Context, path string, body []byte, answer any)
 			return json.Unmarshal(got, answer)
 		case status != http.StatusServiceUnavailable:
 			return fmt.Errorf("post to %s%s: status %d: %s", p.url, path, status, bytes.TrimSpace(got[:min(len(got), 500)]))
+		}
+		if why := string(bytes.TrimSpace(got[:min(len(got), 500)])); p.told != nil && why != p.said {
+			p.said = why
+			fmt.Fprintf(p.told, "waiting, as the server answers 503: %s\n", why)
 		}
 		select {
 		case <-ctx.Done():
