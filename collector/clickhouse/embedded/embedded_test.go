@@ -322,8 +322,10 @@ func TestLogHoldsNoValues(t *testing.T) {
 	if err := query(t, env, "CREATE TABLE seen (who String, CONSTRAINT c CHECK who != 'person-77') ENGINE = MergeTree ORDER BY who", nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, sql := range []string{"INSERT INTO seen VALUES ('person-77')", "SELECT throwIf(who != 'person-77', 'person-77') FROM seen", "SELECT toUInt8('person-77')", "ELECT 'person-77'",
-		"SELECT * FROM file('/person-77')", "INSERT INTO seen SELECT 'person-77'"} {
+	for _, sql := range []string{
+		"INSERT INTO seen VALUES ('person-77')", "SELECT throwIf(who != 'person-77', 'person-77') FROM seen", "SELECT toUInt8('person-77')", "ELECT 'person-77'",
+		"SELECT * FROM file('/person-77')", "INSERT INTO seen SELECT 'person-77'",
+	} {
 		if err := query(t, env, sql, nil); err == nil && !strings.HasPrefix(sql, "SELECT throwIf") {
 			t.Errorf("%q succeeds", sql)
 		}
