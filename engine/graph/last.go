@@ -189,20 +189,6 @@ func besides(n *Node, kernel []int) bool {
 	return (mode == "" || mode == "NOTSET") && slices.Max(w.dilations) == 1 && slices.Max(append(w.before, w.after...)) == 0
 }
 
-// whole reports whether no window of a pool meets padding.
-func whole(n *Node) bool {
-	mode := n.Attrs["auto_pad"].String
-	return (mode == "" || mode == "NOTSET" || mode == "VALID") && n.Attrs["ceil_mode"].Int == 0 &&
-		(mode == "VALID" || !slices.ContainsFunc(n.Attrs["pads"].Ints, func(p int64) bool { return p != 0 }))
-}
-
-// evenMean reports whether every window of an average is divided by all of its taps: those
-// of padding count, and none reaches beyond that.
-func evenMean(n *Node) bool {
-	mode := n.Attrs["auto_pad"].String
-	return whole(n) || (mode == "" || mode == "NOTSET") && n.Attrs["ceil_mode"].Int == 0 && n.Attrs["count_include_pad"].Int == 1
-}
-
 // bias is a convolution's constant bias, or nil.
 func (l *laster) bias(s *step) []float32 {
 	if len(s.in) < 3 || s.in[2] < 0 || l.f.p.constants[s.in[2]] == nil {
@@ -382,7 +368,7 @@ func (l *laster) step(s *step) bool {
 		l.add(s, rank, mostLast, l.of(s.in[0], s.node, rank))
 		return true
 	case "MaxPool", "AveragePool", "GlobalAveragePool":
-		if len(s.out) > 1 || s.node.Op == "AveragePool" && !evenMean(s.node) {
+		if len(s.out) > 1 {
 			return false
 		}
 		l.add(s, rank, poolLast(wide(s.node, rank)), l.of(s.in[0], s.node, rank))
@@ -413,16 +399,20 @@ func (l *laster) octets(s *step) {
 	l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: s.kernel, in: in, out: s.out})
 }
 
-// resize is s where it takes the nearest elements of all.
+// resize is s where it takes the nearest elements of all, or blends a few.
 func (l *laster) resize(s *step) bool {
 	r := readResize(s.node)
-	if r.mode != "nearest" || r.coordinates == "tf_crop_and_resize" || !l.is(s.in[0]) || slices.ContainsFunc(s.in[1:], l.is) {
+	if r.antialias || r.coordinates == "tf_crop_and_resize" || !l.is(s.in[0]) || slices.ContainsFunc(s.in[1:], l.is) {
 		return false
 	}
 	in := slices.Clone(s.in)
 	in[0] = l.of(s.in[0], s.node, 4)
 	fixed := !slices.ContainsFunc(in[1:], func(slot int) bool { return slot >= 0 && l.f.p.constants[slot] == nil })
-	l.add(s, 4, resizeLast(s.node, fixed), in...)
+	kernel := resizeLast(s.node, fixed)
+	if r.mode != "nearest" {
+		kernel = blendLast(s.node, fixed)
+	}
+	l.add(s, 4, kernel, in...)
 	return true
 }
 

@@ -213,6 +213,10 @@ type overImages struct {
 	result []int
 	taps   int
 	each   *convolve.Each // a pool's
+	// uneven are the windows of an average that do not divide by all of their taps, factors
+	// what makes up for it.
+	uneven  []int
+	factors []float32
 }
 
 // mostPooled bounds the weights that a pool keeps.
@@ -381,8 +385,13 @@ func poolLast(n *Node) Kernel {
 				g.each = convolve.Largest(s[3], g.taps)
 			case "AveragePool":
 				g.each = convolve.NewEach(s[3], g.taps, slices.Repeat([]float32{1 / float32(g.taps)}, s[3]*g.taps), nil)
+				for i, weight := range p.averages(n) {
+					if factor := float32(weight * float64(g.taps)); factor != 1 {
+						g.uneven, g.factors = append(g.uneven, i), append(g.factors, factor)
+					}
+				}
 			}
-			if g.each == nil || g.taps*s[3] <= mostPooled {
+			if g.each == nil || g.taps*s[3] <= mostPooled && len(g.uneven) <= mostPooled {
 				seen.Store(g)
 			}
 		}
@@ -400,6 +409,13 @@ func poolLast(n *Node) Kernel {
 			return x.one(t, meansOf(x, out, src, s))
 		}
 		g.each.Convolve(threads, w, out, src, open)
+		for i := range s[0] {
+			image := out[i*w.Lines*w.Across*s[3]:]
+			for k, at := range g.uneven {
+				pixel := image[at*s[3]:][:s[3]]
+				vector.Scale(pixel, pixel, g.factors[k], 0)
+			}
+		}
 		return x.one(t, nil)
 	}
 }
@@ -429,9 +445,9 @@ type nearestOf struct {
 // mostNearest bounds what is kept of it, in lines and columns.
 const mostNearest = 1 << 13
 
-func newNearest(x *Exec, n *Node, in []*engine.Tensor) (*nearestOf, error) {
-	s := in[0].Shape()
-	view, err := in[0].Reshape(fileShape(s)...)
+// resizeOfLast is NewResize of images with their channels last.
+func resizeOfLast(x *Exec, n *Node, in []*engine.Tensor) (*Resize, error) {
+	view, err := in[0].Reshape(fileShape(in[0].Shape())...)
 	if err != nil {
 		return nil, err
 	}
@@ -439,7 +455,12 @@ func newNearest(x *Exec, n *Node, in []*engine.Tensor) (*nearestOf, error) {
 	if err := reserveLines(x, n, as); err != nil {
 		return nil, err
 	}
-	r, err := NewResize(n, as)
+	return NewResize(n, as)
+}
+
+func newNearest(x *Exec, n *Node, in []*engine.Tensor) (*nearestOf, error) {
+	s := in[0].Shape()
+	r, err := resizeOfLast(x, n, in)
 	if err != nil {
 		return nil, err
 	}

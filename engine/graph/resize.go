@@ -289,7 +289,7 @@ func resizeAxes(n *Node, in []*engine.Tensor) ([]*axisOf, error) {
 	return list, nil
 }
 
-// reserveLines counts what the lines of a node will take.
+// reserveLines counts what the lines of a node will take, as lists and as tables.
 func reserveLines(x *Exec, n *Node, in []*engine.Tensor) error {
 	axes, err := resizeAxes(n, in)
 	if err != nil {
@@ -310,7 +310,7 @@ func reserveLines(x *Exec, n *Node, in []*engine.Tensor) error {
 		if !(taps < maxIndex) {
 			return fmt.Errorf("an element made of %v: %w", taps, engine.ErrTooLarge)
 		}
-		if err := x.reserve(engine.Float64, out*(6+2*int(taps))); err != nil {
+		if err := x.reserve(engine.Float64, out*(8+4*int(taps))); err != nil {
 			return err
 		}
 	}
@@ -410,22 +410,11 @@ func buildResize(b *builder) (Kernel, error) {
 	if b.attrs.int("antialias", 0) != 0 && mode == "nearest" {
 		return nil, n.corrupt("antialias of the nearest element")
 	}
-	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if err := reserveLines(x, n, in); err != nil {
-			return nil, err
-		}
-		r, err := NewResize(n, in)
-		if err != nil {
-			return nil, err
-		}
-		switch in[0].DType() {
-		case engine.Float32:
-			return one(resized[float32](x, in[0], r))
-		case engine.Float64:
-			return one(resized[float64](x, in[0], r))
-		}
-		return resizedIntegers(x, in[0], r)
-	}, nil
+	fixed := true
+	for i := 1; i < len(n.Inputs); i++ {
+		fixed = fixed && (n.Inputs[i] == "" || b.constants[i] != nil)
+	}
+	return resizer(n, fixed), nil
 }
 
 // resizedIntegers rounds what a resize makes of integers, to even, and saturates.

@@ -146,20 +146,28 @@ func (w *Windows) Index() []int32 {
 	return w.index
 }
 
-// padded returns how many of a window's elements stand in the input or its
-// padding; those beyond are there only because of ceil_mode.
+// inside returns how many elements along dimension i of window o there stand in the input,
+// or in that and its padding; those beyond are there only because of ceil_mode.
+func (w *Windows) inside(i, o int, padded bool) (count int) {
+	first, end := 0, w.In[i]
+	if padded {
+		first, end = -w.before[i], end+w.after[i]
+	}
+	start := o*w.strides[i] - w.before[i]
+	for k := range w.Kernel[i] {
+		if at := start + k*w.dilations[i]; at >= first && at < end {
+			count++
+		}
+	}
+	return count
+}
+
+// padded returns how many of a window's elements stand in the input or its padding.
 func (w *Windows) padded(o int) int {
 	outs := rowMajor(w.Out)
 	count := 1
 	for i := range w.In {
-		start := o/outs[i]%w.Out[i]*w.strides[i] - w.before[i]
-		inside := 0
-		for k := range w.Kernel[i] {
-			if start+k*w.dilations[i] < w.In[i]+w.after[i] {
-				inside++
-			}
-		}
-		count *= inside
+		count *= w.inside(i, o/outs[i]%w.Out[i], true)
 	}
 	return count
 }
@@ -203,6 +211,26 @@ func (w *Windows) AverageWeight(n *Node, o int) float64 {
 		}
 	}
 	return 1 / float64(max(count, 1))
+}
+
+// averages are the weights of all windows, as AverageWeight has them.
+func (w *Windows) averages(n *Node) []float64 {
+	padded := n.Attrs["count_include_pad"].Int == 1
+	counts := []int{1}
+	for i, out := range w.Out {
+		next := make([]int, 0, len(counts)*out)
+		for _, c := range counts {
+			for o := range out {
+				next = append(next, c*w.inside(i, o, padded))
+			}
+		}
+		counts = next
+	}
+	weights := make([]float64, len(counts))
+	for i, c := range counts {
+		weights[i] = 1 / float64(max(c, 1))
+	}
+	return weights
 }
 
 func buildPool(b *builder) (Kernel, error) {
@@ -273,9 +301,11 @@ func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Te
 		}
 		return []*engine.Tensor{o}, nil
 	}
-	weights := make([]float64, positions)
-	for i := range weights {
-		weights[i] = w.AverageWeight(n, i)
+	weights := w.averages(n)
+	if v, ok := any(src).([]float32); ok && p == 0 && len(out) > 0 && w.Taps <= mostSummed {
+		if l := newLayout(w); l != nil {
+			return []*engine.Tensor{o}, meansOfWindows(x, l, weights, any(out).([]float32), v)
+		}
 	}
 	for c := range t.Shape()[0] * t.Shape()[1] {
 		from, to := src[c*plane:(c+1)*plane], out[c*positions:(c+1)*positions]
@@ -377,6 +407,39 @@ func mostOfWindows[T float](x *Exec, l *layout, out, src []T) error {
 			}
 			unpadded(l, out[c*positions:], most, l.outs)
 		}
+	})
+	return nil
+}
+
+// mostSummed is up to how many elements a window's mean is of their sum in float32.
+const mostSummed = 64
+
+// meansOfWindows takes the mean of every window, plane by plane: the sum of its elements
+// and of zeros for its padding, times its weight.
+func meansOfWindows(x *Exec, l *layout, weights []float64, out, src []float32) error {
+	size, positions, plane, flat, taps := l.size(), l.outs*l.width, l.height*l.wide, l.flat(l.outs), len(l.offsets)
+	planes := len(out) / positions
+	if err := x.reserve(engine.Float32, positions+taps+(size+flat)*min(max(x.threads, 1), planes)); err != nil {
+		return err
+	}
+	borrowed(positions+taps, func(v []float32) {
+		scale, ones := v[:positions], v[positions:]
+		for i, w := range weights {
+			scale[i] = float32(w)
+		}
+		pad(ones, 1)
+		x.rows(planes, positions*taps/4, func(from, to int) {
+			borrowed(size+flat, func(v []float32) {
+				phases, sums := v[:size], v[size:]
+				for c := from; c < to; c++ {
+					fill(l, phases, src[c*plane:][:plane], 0)
+					vector.Taps(sums, phases, ones, l.offsets, 0)
+					means := out[c*positions:][:positions]
+					unpadded(l, means, sums, l.outs)
+					vector.Binary(vector.Mul, means, means, scale)
+				}
+			})
+		})
 	})
 	return nil
 }

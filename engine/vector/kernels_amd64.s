@@ -2497,6 +2497,72 @@ done:
 	VZEROUPPER
 	RET
 
+// func blend512(dst *float32, src *float32, weights *float32, places *int32, taps int, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·blend512(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ places+24(FP), BX
+	MOVQ taps+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ DI, R8
+	SHLQ $0x02, R8
+
+loop:
+	CMPQ   DI, $0x10
+	JLT    rest
+	VXORPS Z0, Z0, Z0
+	XORQ   R9, R9
+	MOVQ   SI, R10
+
+taps:
+	VMOVUPS     (DX)(R9*1), Z1
+	VMOVUPS     (BX)(R9*1), Z2
+	VXORPS      Z3, Z3, Z3
+	KXNORW      K1, K1, K1
+	VGATHERDPS  (CX)(Z2*4), K1, Z3
+	VFMADD231PS Z3, Z1, Z0
+	ADDQ        R8, R9
+	DECQ        R10
+	JNZ         taps
+	VMOVUPS     Z0, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+	SUBQ        $0x10, DI
+	JMP         loop
+
+rest:
+	TESTQ  DI, DI
+	JZ     done
+	MOVQ   $0x00000001, R9
+	SHLXQ  DI, R9, R9
+	DECQ   R9
+	KMOVW  R9, K1
+	VXORPS Z0, Z0, Z0
+	XORQ   R9, R9
+	MOVQ   SI, R10
+
+restTaps:
+	VMOVUPS.Z   (DX)(R9*1), K1, Z1
+	VMOVUPS.Z   (BX)(R9*1), K1, Z2
+	VXORPS      Z3, Z3, Z3
+	KMOVW       K1, K2
+	VGATHERDPS  (CX)(Z2*4), K2, Z3
+	VFMADD231PS Z3, Z1, Z0
+	ADDQ        R8, R9
+	DECQ        R10
+	JNZ         restTaps
+	VMOVUPS     Z0, K1, (AX)
+	ADDQ        $0x40, AX
+	ADDQ        $0x40, DX
+	ADDQ        $0x40, BX
+
+done:
+	VZEROUPPER
+	RET
+
 // func sum512(src *float32, n int, mean float64, to *float64)
 // Requires: AVX, AVX512F, SSE2
 TEXT ·sum512(SB), NOSPLIT, $0-32
@@ -5772,6 +5838,72 @@ restTaps:
 	VMASKMOVPS Y0, Y1, (AX)
 	ADDQ       $0x20, CX
 	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func blend256(dst *float32, src *float32, weights *float32, places *int32, taps int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·blend256(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ weights+16(FP), DX
+	MOVQ places+24(FP), BX
+	MOVQ taps+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ DI, R8
+	SHLQ $0x02, R8
+
+loop:
+	CMPQ   DI, $0x08
+	JLT    rest
+	VXORPS Y0, Y0, Y0
+	XORQ   R9, R9
+	MOVQ   SI, R10
+
+taps:
+	VMOVUPS     (DX)(R9*1), Y1
+	VMOVUPS     (BX)(R9*1), Y2
+	VXORPS      Y3, Y3, Y3
+	VPCMPEQD    Y4, Y4, Y4
+	VGATHERDPS  Y4, (CX)(Y2*4), Y3
+	VFMADD231PS Y3, Y1, Y0
+	ADDQ        R8, R9
+	DECQ        R10
+	JNZ         taps
+	VMOVUPS     Y0, (AX)
+	ADDQ        $0x20, AX
+	ADDQ        $0x20, DX
+	ADDQ        $0x20, BX
+	SUBQ        $0x08, DI
+	JMP         loop
+
+rest:
+	TESTQ   DI, DI
+	JZ      done
+	MOVQ    $0x00000008, R9
+	SUBQ    DI, R9
+	LEAQ    masks<>+0(SB), DI
+	VMOVUPS (DI)(R9*4), Y0
+	VXORPS  Y1, Y1, Y1
+	XORQ    R9, R9
+	MOVQ    SI, R10
+
+restTaps:
+	VMASKMOVPS  (DX)(R9*1), Y0, Y2
+	VMASKMOVPS  (BX)(R9*1), Y0, Y3
+	VXORPS      Y4, Y4, Y4
+	VMOVAPS     Y0, Y5
+	VGATHERDPS  Y5, (CX)(Y3*4), Y4
+	VFMADD231PS Y4, Y2, Y1
+	ADDQ        R8, R9
+	DECQ        R10
+	JNZ         restTaps
+	VMASKMOVPS  Y1, Y0, (AX)
+	ADDQ        $0x20, AX
+	ADDQ        $0x20, DX
+	ADDQ        $0x20, BX
 
 done:
 	VZEROUPPER

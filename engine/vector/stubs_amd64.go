@@ -58,6 +58,8 @@ func tapsSum512(dst *float32, src *float32, weights *float32, offsets *int, taps
 
 func tapsMax512(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 
+func blend512(dst *float32, src *float32, weights *float32, places *int32, taps int, n int)
+
 func sum512(src *float32, n int, mean float64, to *float64)
 
 func squares512(src *float32, n int, mean float64, to *float64)
@@ -133,6 +135,8 @@ func gru256(gates *float32, inner *float32, h *float32, n int)
 func tapsSum256(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
 
 func tapsMax256(dst *float32, src *float32, weights *float32, offsets *int, taps int, n int, start *float32)
+
+func blend256(dst *float32, src *float32, weights *float32, places *int32, taps int, n int)
 
 func sum256(src *float32, n int, mean float64, to *float64)
 

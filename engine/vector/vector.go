@@ -104,6 +104,7 @@ type scratch struct {
 	all      [maxLanes]float32
 	parts    [maxLanes / 2]float64
 	function Function
+	offsets  [fewRuns]int
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -131,6 +132,7 @@ type machine struct {
 	// columns add what lies below each other.
 	columns, columnSquares func(to *float64, src *float32, mean *float64, n int)
 	tapSum, tapMost        func(dst, src, weights *float32, offsets *int, taps, n int, start *float32)
+	blend                  func(dst, src, weights *float32, places *int32, taps, n int)
 }
 
 // Function is a function of one element, with its parameters.

@@ -446,9 +446,62 @@ func (g *machine) all() {
 		VMAXPS(r, v, x) // r where one is NaN
 		VMOVAPS(x, acc)
 	}, false)
+	g.blend()
 	g.sums()
 	g.halves()
 	g.columns()
+}
+
+// blend is, for each element, the sum of a few of src by weights of its own: tap after
+// tap, the weights and places of all n elements.
+func (g *machine) blend() {
+	TEXT("blend"+g.name, NOSPLIT, "func(dst, src, weights *float32, places *int32, taps, n int)")
+	dst, src, weights, places := Load(Param("dst"), GP64()), Load(Param("src"), GP64()), Load(Param("weights"), GP64()), Load(Param("places"), GP64())
+	taps, n := Load(Param("taps"), GP64()), Load(Param("n"), GP64()).(reg.GPVirtual)
+	pitch, at, t := GP64(), GP64(), GP64()
+	MOVQ(n, pitch)
+	SHLQ(U8(2), pitch)
+	g.loop(n, func(masked bool) {
+		label := "taps"
+		if masked {
+			label = "restTaps"
+		}
+		acc := g.reg()
+		VXORPS(acc, acc, acc)
+		XORQ(at, at)
+		MOVQ(taps, t)
+		Label(label)
+		w := g.load(Mem{Base: weights, Index: at, Scale: 1}, masked)
+		index := g.load(Mem{Base: places, Index: at, Scale: 1}, masked) // 0 where it is masked
+		v := g.reg()
+		VXORPS(v, v, v)
+		all := Mem{Base: src, Index: index, Scale: 4}
+		if g.wide {
+			k := K()
+			if masked {
+				KMOVW(g.k, k)
+			} else {
+				KXNORW(k, k, k)
+			}
+			VGATHERDPS(all, k, v)
+		} else {
+			m := g.reg()
+			if masked {
+				VMOVAPS(g.m, m)
+			} else {
+				VPCMPEQD(m, m, m)
+			}
+			VGATHERDPS(m, all, v)
+		}
+		VFMADD231PS(v, w, acc)
+		ADDQ(pitch, at)
+		DECQ(t)
+		JNZ(LabelRef(label))
+		g.store(acc, Mem{Base: dst}, masked)
+		for _, r := range []reg.Register{dst, weights, places} {
+			ADDQ(U8(g.bytes()), r)
+		}
+	})
 }
 
 // columns adds a row to sums of columns in float64, or its squared distances from means.

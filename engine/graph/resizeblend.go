@@ -1,0 +1,234 @@
+package graph
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/vector"
+)
+
+// blended is a resize of images of float32 that blends their columns and their lines, what
+// leaves the fewest elements between the two first. It is read only.
+type blended struct {
+	shape []int // of the input
+	// images have high lines of wide columns of channels elements, which become lines by
+	// columns of them.
+	images, high, wide, channels, lines, columns int
+	// blend is of the columns of one element, pixels of those of several; mix of the
+	// lines. They are nil where everything stays in its place.
+	blend       *vector.Blend
+	pixels, mix *vector.Mix
+}
+
+// mostBlended is up to how many elements are summed in float32 for one, as is done here.
+const mostBlended = 64
+
+// newBlended returns r of a tensor of a shape, whose last two axes but for the channels are
+// lines and columns; nil where other axes are resized too, nothing is blended, or what is
+// needs many elements or none.
+func newBlended(r *Resize, shape []int, channelsLast bool) *blended {
+	rank := len(shape)
+	at := rank - 2
+	if channelsLast {
+		at--
+	}
+	if at < 0 || volume(shape) == 0 {
+		return nil
+	}
+	b := &blended{shape: slices.Clone(shape), images: volume(shape[:at]), high: shape[at], wide: shape[at+1], channels: volume(shape[at+2:])}
+	axes := slices.Clone(r.Lines)
+	if channelsLast { // a Resize has them as the file does
+		axes = append(append(axes[:1:1], axes[2:]...), axes[1])
+	}
+	blends := false
+	for a, list := range axes {
+		places, same := placesOf(list, shape[a])
+		if a != at && a != at+1 {
+			if !same {
+				return nil
+			}
+			continue
+		}
+		blends = blends || places == nil
+		if slices.ContainsFunc(list, func(l Line) bool { return len(l.At) == 0 || len(l.At) > mostBlended }) {
+			return nil
+		}
+		switch {
+		case same:
+		case a == at:
+			b.mix = mixOf(list)
+		case b.channels > 1:
+			b.pixels = mixOf(list)
+		default:
+			b.blend = blendOf(list, b.wide)
+		}
+	}
+	b.lines, b.columns = len(axes[at]), len(axes[at+1])
+	if !blends {
+		return nil
+	}
+	return b
+}
+
+func mixOf(list []Line) *vector.Mix {
+	m := &vector.Mix{}
+	for _, l := range list {
+		m.At = append(m.At, l.At...)
+		for _, w := range l.Weight {
+			m.Weights = append(m.Weights, float32(w))
+		}
+		m.Ends = append(m.Ends, len(m.At))
+	}
+	return m
+}
+
+func blendOf(list []Line, n int) *vector.Blend {
+	places, weights := make([][]int, len(list)), make([][]float32, len(list))
+	for i, l := range list {
+		places[i] = l.At
+		for _, w := range l.Weight {
+			weights[i] = append(weights[i], float32(w))
+		}
+	}
+	return vector.NewBlend(n, places, weights)
+}
+
+// between is how many elements an image has between its columns and its lines.
+func (b *blended) between() int {
+	if b.mix == nil || b.blend == nil && b.pixels == nil {
+		return 0
+	}
+	return min(b.high*b.columns, b.lines*b.wide) * b.channels
+}
+
+// run resizes t to a new tensor of a shape.
+func (b *blended) run(x *Exec, t *engine.Tensor, shape ...int) (*engine.Tensor, error) {
+	o, out, err := rawOf[float32](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	rooms := min(max(x.threads, 1), b.images)
+	if b.images < x.threads {
+		rooms = 1
+	}
+	if err := x.reserve(engine.Float32, b.between()*rooms); err != nil {
+		return nil, err
+	}
+	src, from, to := engine.Data[float32](t), b.high*b.wide*b.channels, b.lines*b.columns*b.channels
+	some := func(x *Exec, first, end int) {
+		borrowed(b.between(), func(room []float32) {
+			for i := first; i < end; i++ {
+				b.image(x, out[i*to:][:to], src[i*from:][:from], room)
+			}
+		})
+	}
+	if rooms == 1 {
+		some(x, 0, b.images) // each by all threads
+		return o, nil
+	}
+	x.rows(b.images, to, func(first, end int) { some(&Exec{}, first, end) })
+	return o, nil
+}
+
+// image resizes one.
+func (b *blended) image(x *Exec, to, from, room []float32) {
+	switch {
+	case b.mix == nil:
+		b.across(x, to, from, b.high)
+		return
+	case b.blend == nil && b.pixels == nil:
+		b.down(x, to, from, b.wide)
+		return
+	case b.high*b.columns <= b.lines*b.wide:
+		b.across(x, room, from, b.high)
+		b.down(x, to, room, b.columns)
+		return
+	}
+	b.down(x, room, from, b.wide)
+	b.across(x, to, room, b.lines)
+}
+
+// across blends the columns of some lines.
+func (b *blended) across(x *Exec, to, from []float32, lines int) {
+	wide, columns := b.wide*b.channels, b.columns*b.channels
+	x.rows(lines, columns, func(first, end int) {
+		part, of := to[first*columns:end*columns], from[first*wide:end*wide]
+		if b.blend != nil {
+			b.blend.Lines(part, of)
+			return
+		}
+		for i := range end - first {
+			b.pixels.Runs(part[i*columns:][:columns], of[i*wide:][:wide], b.channels, 0, b.columns)
+		}
+	})
+}
+
+// down mixes lines of some columns.
+func (b *blended) down(x *Exec, to, from []float32, columns int) {
+	n := columns * b.channels
+	x.rows(b.lines, n, func(first, end int) {
+		b.mix.Runs(to[first*n:end*n], from, n, first, end)
+	})
+}
+
+// resizer is the kernel of a Resize; fixed says that all but what it resizes are constants.
+func resizer(n *Node, fixed bool) Kernel {
+	var seen atomic.Pointer[blended]
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		single := in[0].DType() == engine.Float32
+		if b := seen.Load(); b != nil && single && slices.Equal(b.shape, in[0].Shape()) {
+			return one(b.run(x, in[0], b.result()...))
+		}
+		if err := reserveLines(x, n, in); err != nil {
+			return nil, err
+		}
+		r, err := NewResize(n, in)
+		if err != nil {
+			return nil, err
+		}
+		if single {
+			if b := newBlended(r, in[0].Shape(), false); b != nil {
+				if fixed && b.lines+b.columns <= mostNearest {
+					seen.Store(b)
+				}
+				return one(b.run(x, in[0], b.result()...))
+			}
+		}
+		switch in[0].DType() {
+		case engine.Float32:
+			return one(resized[float32](x, in[0], r))
+		case engine.Float64:
+			return one(resized[float64](x, in[0], r))
+		}
+		return resizedIntegers(x, in[0], r)
+	}
+}
+
+// result is the shape of what has its channels first.
+func (b *blended) result() []int {
+	rank := len(b.shape)
+	return append(slices.Clone(b.shape[:rank-2]), b.lines, b.columns)
+}
+
+// blendLast is the kernel of a Resize that blends, of images with their channels last.
+func blendLast(n *Node, fixed bool) Kernel {
+	var seen atomic.Pointer[blended]
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		b := seen.Load()
+		if b == nil || !slices.Equal(b.shape, s) {
+			r, err := resizeOfLast(x, n, in)
+			if err != nil {
+				return nil, err
+			}
+			if b = newBlended(r, s, true); b == nil {
+				return nil, errUnfused
+			}
+			if fixed && b.lines+b.columns <= mostNearest {
+				seen.Store(b)
+			}
+		}
+		return x.one(b.run(x, in[0], s[0], b.lines, b.columns, s[3]))
+	}
+}
