@@ -25,8 +25,8 @@ type blended struct {
 const mostBlended = 64
 
 // newBlended returns r of a tensor of a shape, whose last two axes but for the channels are
-// lines and columns; nil where other axes are resized too, nothing is blended, or what is
-// needs many elements or none.
+// lines and columns; nil where other axes are resized too, an element is of many or of
+// none, or nothing is blended of what has its channels first.
 func newBlended(r *Resize, shape []int, channelsLast bool) *blended {
 	rank := len(shape)
 	at := rank - 2
@@ -65,7 +65,7 @@ func newBlended(r *Resize, shape []int, channelsLast bool) *blended {
 		}
 	}
 	b.lines, b.columns = len(axes[at]), len(axes[at+1])
-	if !blends {
+	if !blends && !channelsLast {
 		return nil
 	}
 	return b
@@ -156,6 +156,10 @@ func (b *blended) across(x *Exec, to, from []float32, lines int) {
 		part, of := to[first*columns:end*columns], from[first*wide:end*wide]
 		if b.blend != nil {
 			b.blend.Lines(part, of)
+			return
+		}
+		if b.pixels == nil {
+			copy(part, of)
 			return
 		}
 		for i := range end - first {

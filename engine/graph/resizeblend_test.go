@@ -28,8 +28,10 @@ func TestBlendedResizes(t *testing.T) {
 		channels := 32
 		in := []int{1 + r.IntN(2), channels, 1 + r.IntN(19), 1 + r.IntN(40)}
 		to := []int64{int64(in[0]), int64(channels), 1 + r.Int64N(30), 1 + r.Int64N(70)}
-		if round%6 == 0 {
-			to[2+round/6%2] = int64(in[2+round/6%2]) // which stays as it is
+		for i := 2; i < 4; i++ { // each stays as it is now and then, both at times
+			if round%(2*i-1) == 0 {
+				to[i] = int64(in[i])
+			}
 		}
 		g := newPlainGraph(t)
 		g.r = r
@@ -65,8 +67,8 @@ func TestBlendedResizes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(got.Value("y").Shape(), right.Shape()) && got.Value("y").Shape()[1] == channels {
-				t.Fatalf("round %d: shape %v, want %v", round, got.Value("y").Shape(), right.Shape())
+			if shape := got.Value("y").Shape(); !slices.Equal(shape[2:], right.Shape()[2:]) {
+				t.Fatalf("round %d: shape %v, want %v", round, shape, right.Shape())
 			}
 			return engine.Data[float32](got.Value("y"))
 		}
@@ -89,6 +91,10 @@ func TestBlendedResizes(t *testing.T) {
 		last := p.fused != nil && slices.ContainsFunc(p.fused.steps, func(s step) bool { return s.node.Op == "Resize" && s.op == functionOp })
 		if want := round%5 != 0; last != want {
 			t.Errorf("round %d: channels last is %v, want %v", round, last, want)
+		}
+		lastly := noise(t, r, in[0], in[2], in[3], channels)
+		if _, err := blendLast(g.Nodes[1], true)(NewExec(1<<30), []*engine.Tensor{lastly, nil, nil, g.Constants["sizes"]}); err != nil && last {
+			t.Errorf("round %d: from %v to %v: %v", round, in, to, err)
 		}
 		got := run(p, Options{})
 		near(t, "channels last", got, run(p, Options{Keep: true}), 40)
