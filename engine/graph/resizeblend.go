@@ -123,7 +123,7 @@ func (b *blended) run(x *Exec, t *engine.Tensor, shape ...int) (*engine.Tensor, 
 			}
 		})
 	}
-	if rooms == 1 {
+	if rooms < 2 {
 		some(x, 0, b.images) // each by all threads
 		return o, nil
 	}
@@ -151,29 +151,37 @@ func (b *blended) image(x *Exec, to, from, room []float32) {
 
 // across blends the columns of some lines.
 func (b *blended) across(x *Exec, to, from []float32, lines int) {
+	if x.threads < 2 { // without a closure for each image
+		b.columnsOf(to, from, 0, lines)
+		return
+	}
+	x.rows(lines, b.columns*b.channels, func(first, end int) { b.columnsOf(to, from, first, end) })
+}
+
+func (b *blended) columnsOf(to, from []float32, first, end int) {
 	wide, columns := b.wide*b.channels, b.columns*b.channels
-	x.rows(lines, columns, func(first, end int) {
-		part, of := to[first*columns:end*columns], from[first*wide:end*wide]
-		if b.blend != nil {
-			b.blend.Lines(part, of)
-			return
-		}
-		if b.pixels == nil {
-			copy(part, of)
-			return
-		}
-		for i := range end - first {
-			b.pixels.Runs(part[i*columns:][:columns], of[i*wide:][:wide], b.channels, 0, b.columns)
-		}
-	})
+	part, of := to[first*columns:end*columns], from[first*wide:end*wide]
+	if b.blend != nil {
+		b.blend.Lines(part, of)
+		return
+	}
+	if b.pixels == nil {
+		copy(part, of)
+		return
+	}
+	for i := range end - first {
+		b.pixels.Runs(part[i*columns:][:columns], of[i*wide:][:wide], b.channels, 0, b.columns)
+	}
 }
 
 // down mixes lines of some columns.
 func (b *blended) down(x *Exec, to, from []float32, columns int) {
 	n := columns * b.channels
-	x.rows(b.lines, n, func(first, end int) {
-		b.mix.Runs(to[first*n:end*n], from, n, first, end)
-	})
+	if x.threads < 2 {
+		b.mix.Runs(to, from, n, 0, b.lines)
+		return
+	}
+	x.rows(b.lines, n, func(first, end int) { b.mix.Runs(to[first*n:end*n], from, n, first, end) })
 }
 
 // resizer is the kernel of a Resize; fixed says that all but what it resizes are constants.
