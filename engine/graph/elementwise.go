@@ -83,6 +83,26 @@ func rowMajor(shape []int) []int {
 // offset, the two operands' offsets, the run's length, and the operands' steps
 // in it.
 func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
+	pairRows(shape, a, b, func(o, ia, ib int, r rows) {
+		for range r.count {
+			f(o, ia, ib, r.n, r.a.step, r.b.step)
+			o, ia, ib = o+r.n, ia+r.a.stride, ib+r.b.stride
+		}
+	})
+}
+
+// rows are runs of n elements that follow each other in an output.
+type rows struct {
+	count, n int
+	a, b     side
+}
+
+// side is how an operand goes along with rows: by stride from each to the next, by step in
+// them. What is broadcast has 0; else step is 1 and stride n, or 1 where step is 0.
+type side struct{ stride, step int }
+
+// pairRows is pairWalk that visits as many runs at once as are evenly spaced.
+func pairRows(shape, a, b []int, f func(o, ia, ib int, r rows)) {
 	var few [4][fewDimensions]int
 	var sa, sb, index []int
 	if len(shape) > len(few[0]) {
@@ -96,7 +116,10 @@ func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
 		shape, sa, sb, index = few[2][:n], few[0][:n], few[1][:n], few[3][:n]
 	}
 	last := len(shape) - 1
-	n, da, db := shape[last], sa[last], sb[last]
+	r := rows{count: 1, n: shape[last], a: side{step: sa[last]}, b: side{step: sb[last]}}
+	if last > 0 {
+		r.count, r.a.stride, r.b.stride = shape[last-1], sa[last-1], sb[last-1]
+	}
 	total := 1
 	for _, d := range shape {
 		total *= d
@@ -105,9 +128,9 @@ func pairWalk(shape, a, b []int, f func(o, ia, ib, n, sa, sb int)) {
 		return
 	}
 	ia, ib := 0, 0
-	for o := 0; ; o += n {
-		f(o, ia, ib, n, da, db)
-		k := last - 1
+	for o := 0; ; o += r.count * r.n {
+		f(o, ia, ib, r)
+		k := last - 2
 		for ; k >= 0; k-- {
 			index[k]++
 			ia += sa[k]
@@ -406,17 +429,72 @@ func zipVector(x *Exec, a, b *engine.Tensor, op vector.Op) (*engine.Tensor, erro
 		return nil, err
 	}
 	da, db := engine.Data[float32](a), engine.Data[float32](b)
-	pairWalk(shape, a.Shape(), b.Shape(), func(o, ia, ib, n, sa, sb int) {
-		// Along the last dimension either operand is dense or repeated.
-		if x.threads < 2 || n < 2*leastPart {
-			vector.Binary(op, out[o:o+n], runOf(da, ia, 0, n, sa), runOf(db, ib, 0, n, sb))
+	pairRows(shape, a.Shape(), b.Shape(), func(o, ia, ib int, r rows) {
+		if r.count > 1 && r.n <= shortRun {
+			shortRuns(op, out[o:o+r.count*r.n], da[ia:], db[ib:], r)
 			return
 		}
-		x.parts(n, func(from, to int) {
-			vector.Binary(op, out[o+from:o+to], runOf(da, ia, from, to, sa), runOf(db, ib, from, to, sb))
-		})
+		n := r.n
+		for range r.count {
+			// Along the last dimension either operand is dense or repeated.
+			if x.threads < 2 || n < 2*leastPart {
+				vector.Binary(op, out[o:o+n], runOf(da, ia, 0, n, r.a.step), runOf(db, ib, 0, n, r.b.step))
+			} else {
+				zipParts(x, op, out[o:o+n], da[ia:], db[ib:], r)
+			}
+			o, ia, ib = o+n, ia+r.a.stride, ib+r.b.stride
+		}
 	})
 	return t, nil
+}
+
+// zipParts computes a long run on several threads.
+func zipParts(x *Exec, op vector.Op, out, a, b []float32, r rows) {
+	x.parts(len(out), func(from, to int) {
+		vector.Binary(op, out[from:to], runOf(a, 0, from, to, r.a.step), runOf(b, 0, from, to, r.b.step))
+	})
+}
+
+// Runs up to shortRun are computed shortPiece elements at once, with what is broadcast
+// written out: to call a kernel for each takes longer.
+const (
+	shortRun   = 48
+	shortPiece = 2048
+)
+
+func shortRuns(op vector.Op, out, a, b []float32, r rows) {
+	room := columnRooms.Get().(*columnRoom)
+	_, v := room.of(2 * shortPiece)
+	some := shortPiece / r.n
+	for from := 0; from < r.count; from += some {
+		to := min(from+some, r.count)
+		vector.Binary(op, out[from*r.n:to*r.n], r.a.dense(v[:shortPiece], a, from, to, r.n), r.b.dense(v[shortPiece:], b, from, to, r.n))
+	}
+	columnRooms.Put(room)
+}
+
+// dense is an operand of rows from and up to to, of n elements each, in room where it is
+// broadcast. A row that is repeated stays there from the first call, which has the most.
+func (s side) dense(room, v []float32, from, to, n int) []float32 {
+	room = room[:(to-from)*n]
+	switch {
+	case s.stride == 0 && s.step == 0:
+		return v[:1]
+	case s.step == 0:
+		for i, e := range v[from:to] {
+			row := room[i*n:][:n]
+			for j := range row {
+				row[j] = e
+			}
+		}
+	case s.stride != 0:
+		return v[from*n : to*n]
+	case from == 0:
+		for i := copy(room, v[:n]); i < len(room); {
+			i += copy(room[i:], room[:i])
+		}
+	}
+	return room
 }
 
 // runOf is elements from to to of the run at v[at], or the one that is repeated.
@@ -918,6 +996,9 @@ func buildWhere(b *builder) (Kernel, error) {
 		if shape, err = BroadcastShape(shape, cond.Shape()); err != nil {
 			return nil, err
 		}
+		if a.DType() == engine.Float32 {
+			return x.one(whereFloats(x, shape, cond, a, c))
+		}
 		out, err := x.New(a.DType(), shape...)
 		if err != nil {
 			return nil, err
@@ -940,6 +1021,79 @@ func buildWhere(b *builder) (Kernel, error) {
 			}
 		})
 		return one(out, nil)
+	}, nil
+}
+
+// whereFloats is Where of float32.
+func whereFloats(x *Exec, shape []int, cond, a, c *engine.Tensor) (*engine.Tensor, error) {
+	t, out, err := rawOf[float32](x, shape...)
+	if err != nil {
+		return nil, err
+	}
+	pick, da, dc := engine.Data[bool](cond), engine.Data[float32](a), engine.Data[float32](c)
+	switch n := len(out); {
+	case len(pick) == n && len(dc) == n && len(da) == 1:
+		pickFrom(out, dc, pick, da[0], true)
+		return t, nil
+	case len(pick) == n && len(da) == n && len(dc) == 1:
+		pickFrom(out, da, pick, dc[0], false)
+		return t, nil
+	}
+	// The condition's place is found by walking it twice, once with each branch.
+	for _, branch := range []struct {
+		of   *engine.Tensor
+		v    []float32
+		when bool
+	}{{a, da, true}, {c, dc, false}} {
+		v, when := branch.v, branch.when
+		pairWalk(shape, cond.Shape(), branch.of.Shape(), func(o, ic, iv, n, sc, sv int) {
+			to := out[o : o+n]
+			switch {
+			case sc == 0 && pick[ic] != when:
+			case sc == 0 && sv != 0:
+				copy(to, v[iv:iv+n])
+			default:
+				for i := range to {
+					if pick[ic] == when {
+						to[i] = v[iv]
+					}
+					ic += sc
+					iv += sv
+				}
+			}
+		})
+	}
+	return t, nil
+}
+
+// pickFrom is out = v where pick is when, else many, element by element.
+func pickFrom(out, many []float32, pick []bool, v float32, when bool) {
+	pick, many = pick[:len(out)], many[:len(out)]
+	for i, e := range many {
+		if pick[i] == when {
+			e = v
+		}
+		out[i] = e
+	}
+}
+
+// buildIsNaN: what is not itself.
+func buildIsNaN(*builder) (Kernel, error) {
+	plain := floatTest(math.IsNaN)
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		if in[0].DType() != engine.Float32 {
+			return plain(x, in)
+		}
+		t, out, err := rawOf[bool](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		v := engine.Data[float32](in[0])
+		v = v[:len(out)]
+		for i := range out {
+			out[i] = v[i] != v[i]
+		}
+		return x.one(t, nil)
 	}, nil
 }
 
@@ -1017,13 +1171,11 @@ func init() {
 		"Clip":  {since: 6, minIn: 1, maxIn: 3, maxOut: 1, accept: numericTypes, half: true, build: buildClip},
 		"Equal": compare("Equal", 7), "Less": compare("Less", 7), "Greater": compare("Greater", 7),
 		"LessOrEqual": compare("LessOrEqual", 12), "GreaterOrEqual": compare("GreaterOrEqual", 12),
-		"And": logical(func(a, b bool) bool { return a && b }),
-		"Or":  logical(func(a, b bool) bool { return a || b }),
-		"Xor": logical(func(a, b bool) bool { return a != b }),
-		"Not": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: boolType, result: isBool, build: buildNot},
-		"IsNaN": {since: 9, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: func(*builder) (Kernel, error) {
-			return floatTest(math.IsNaN), nil
-		}},
+		"And":   logical(func(a, b bool) bool { return a && b }),
+		"Or":    logical(func(a, b bool) bool { return a || b }),
+		"Xor":   logical(func(a, b bool) bool { return a != b }),
+		"Not":   {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: boolType, result: isBool, build: buildNot},
+		"IsNaN": {since: 9, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: buildIsNaN},
 		"IsInf": {since: 10, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: buildIsInf},
 		"Where": {since: 9, minIn: 3, maxIn: 3, maxOut: 1, accept: boolType, result: fromBuilder, build: buildWhere},
 	})

@@ -367,11 +367,7 @@ func normedColumns(w *normedWork, from, to int) {
 func normedRows(w *normedWork, from, to int) {
 	r := columnRooms.Get().(*columnRoom)
 	scale, bias := w.k.parameters(r, w.n)
-	for o := from; o < to; o++ {
-		row := w.src[o*w.n : (o+1)*w.n]
-		mean, inv := moments(row, w.k.eps)
-		vector.Norm(w.out[o*w.n:(o+1)*w.n], row, scale, bias, float32(mean), float32(inv))
-	}
+	vector.NormRows(w.out[from*w.n:to*w.n], w.src[from*w.n:to*w.n], scale, bias, w.k.eps, nil, nil)
 	columnRooms.Put(r)
 }
 

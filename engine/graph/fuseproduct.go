@@ -114,7 +114,11 @@ func (f *fuser) product(i int) {
 		f.gone[k] = k != last
 	}
 	f.changed = true
-	f.p.steps[last] = step{node: s.node, op: functionOp, kernel: productKernel(g, gemm, then), in: in, out: f.p.steps[last].out}
+	var few *vector.FewColumns
+	if from == nil && half == nil && !g.transA {
+		few = fewColumns(w, g.transB, then.bias)
+	}
+	f.p.steps[last] = step{node: s.node, op: functionOp, kernel: productKernel(g, gemm, then, few), in: in, out: f.p.steps[last].out}
 }
 
 // dequantised returns the step that makes a value from a constant matrix of 8 bits, or
@@ -227,8 +231,9 @@ func (f *fuser) perColumn(slot, n int) []float32 {
 	return engine.Data[float32](t)
 }
 
-// productKernel is MatMul or Gemm with what follows.
-func productKernel(g gemm, is2D bool, then follows) Kernel {
+// productKernel is MatMul or Gemm with what follows, by few, which has the bias, where that
+// is not nil.
+func productKernel(g gemm, is2D bool, then follows, few *vector.FewColumns) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		a := in[0]
 		p := packedOf[float32](g.weights, in[1])
@@ -263,7 +268,12 @@ func productKernel(g gemm, is2D bool, then follows) Kernel {
 			e.also = engine.Data[float32](other)
 		}
 		rows := volume(shape[:last])
-		p.GemmThen(x.threads, g.transA, rows, 1, engine.Data[float32](a), max(a.Shape()[last], 1), 0, out, max(n, 1), e.f)
+		if few != nil {
+			e.bias = nil
+			x.fewProduct(rows, fewWork{few, out, engine.Data[float32](a), k, n, e.f})
+		} else {
+			p.GemmThen(x.threads, g.transA, rows, 1, engine.Data[float32](a), max(a.Shape()[last], 1), 0, out, max(n, 1), e.f)
+		}
 		e.follows, e.also = follows{}, nil
 		ends.Put(e)
 		if !late {

@@ -100,10 +100,10 @@ func TestAttentionInOneStep(t *testing.T) {
 // write them in.
 func TestWhatFollowsAProduct(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 7))
-	for _, rows := range []int{1, 3, 200} {
+	for _, c := range []struct{ rows, depth, width int }{{1, 70, 300}, {3, 70, 300}, {200, 70, 300}, {1, 4, 4}, {7, 3, 5}, {70001, 8, 6}, {13, 9, 8}} {
+		rows, depth, width := c.rows, c.depth, c.width
 		for form := range 16 {
-			t.Run(fmt.Sprint(rows, form), func(t *testing.T) {
-				const depth, width = 70, 300
+			t.Run(fmt.Sprint(c, form), func(t *testing.T) {
 				g := &Graph{
 					Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}, {Name: "z", DType: engine.Float32}}, Outputs: []string{"y"},
 					Constants: map[string]*engine.Tensor{"w": noise(t, r, depth, width), "wt": noise(t, r, width, depth), "b": noise(t, r, width), "c": noise(t, r, 1, width)},

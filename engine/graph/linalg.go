@@ -38,6 +38,52 @@ type weights struct {
 	packed any // *blas.Packed of the tensor's type, of float32 where that has 8 bits
 	// of are the scales and zeros of a tensor of 8 bits.
 	of [2]*engine.Tensor
+	// few is a matrix of float32 that is small enough for it, else nil.
+	few *vector.FewColumns
+}
+
+// fewColumns lays out a small matrix, of which op takes the transpose where trans says so,
+// and what is added to its products; nil of a larger one.
+func fewColumns(t *engine.Tensor, trans bool, bias []float32) *vector.FewColumns {
+	v, k, n := engine.Data[float32](t), t.Shape()[0], t.Shape()[1]
+	if k < 1 || n < 1 || k > vector.MostFew || n > vector.MostFew || len(v) != k*n {
+		return nil
+	}
+	if trans {
+		turned := make([]float32, k*n)
+		blas.Transpose(turned, v, k, n)
+		v, k, n = turned, n, k
+	}
+	return vector.NewFewColumns(k, n, v, bias)
+}
+
+// fewPiece is how many elements of a product of few columns are ended while in the cache.
+const fewPiece = 4096
+
+// fewWork is the rows of k elements that are multiplied by a small matrix of n columns; then
+// is done to each piece, nil for nothing.
+type fewWork struct {
+	f        *vector.FewColumns
+	out, src []float32
+	k, n     int
+	then     func(row, col int, c []float32)
+}
+
+func fewPart(w *fewWork, from, to int) {
+	for from < to {
+		end := min(from+fewPiece/w.n, to)
+		c := w.out[from*w.n : end*w.n]
+		w.f.Product(c, w.src[from*w.k:end*w.k])
+		if w.then != nil {
+			w.then(from, 0, c)
+		}
+		from = end
+	}
+}
+
+// fewProduct is so many rows of the work.
+func (x *Exec) fewProduct(rows int, w fewWork) {
+	share(x, x.inRows(rows, max(w.k, w.n)), rows, w, fewPart)
 }
 
 // packs are a model's weights that were laid out, so that each is only once, whatever
@@ -84,6 +130,7 @@ func weightsOf(b *builder, i int, trans bool) *weights {
 	switch t.DType() {
 	case engine.Float32:
 		w.packed = blas.Pack(trans, k, n, engine.Data[float32](t), t.Shape()[1])
+		w.few = fewColumns(t, trans, nil)
 	case engine.Float64:
 		w.packed = blas.Pack(trans, k, n, engine.Data[float64](t), t.Shape()[1])
 	default:
@@ -283,7 +330,10 @@ func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tenso
 		for _, d := range s.A {
 			rows *= d
 		}
-		if p := packedOf[T](w, b); p != nil {
+		p := packedOf[T](w, b)
+		if p != nil && w.few != nil {
+			x.fewProduct(rows, fewWork{w.few, any(out).([]float32), any(da).([]float32), s.K, s.N, nil})
+		} else if p != nil {
 			p.Gemm(x.threads, false, rows, 1, da, max(s.K, 1), 0, out, max(s.N, 1))
 		} else {
 			scaledMatmul(x.threads, 0, out, da, db, rows, s.N, s.K, false, false)
@@ -564,12 +614,7 @@ type normWork struct {
 }
 
 func normPart(w *normWork, from, end int) {
-	for r := from; r < end; r++ {
-		row := w.src[r*w.n : (r+1)*w.n]
-		mean, inv := moments(row, w.eps)
-		w.means[r], w.invs[r] = float32(mean), float32(inv)
-		vector.Norm(w.out[r*w.n:(r+1)*w.n], row, w.scale, w.bias, float32(mean), float32(inv))
-	}
+	vector.NormRows(w.out[from*w.n:end*w.n], w.src[from*w.n:end*w.n], w.scale, w.bias, w.eps, w.means[from:end], w.invs[from:end])
 }
 
 func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]*engine.Tensor, error) {
@@ -608,7 +653,7 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	if _, ok := any(src).([]float32); ok && bias == nil {
 		bias = make([]T, n)
 	}
-	if v, ok := any(src).([]float32); ok {
+	if v, ok := any(src).([]float32); ok && n > 0 {
 		w := normWork{any(out).([]float32), v, any(means).([]float32), any(invs).([]float32), any(scale).([]float32), any(bias).([]float32), n, eps}
 		share(x, x.inRows(len(means), n), len(means), w, normPart)
 		return normResults(x, t, tm, ti), nil

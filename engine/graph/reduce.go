@@ -184,35 +184,79 @@ func reducedShape(out, shape []int, fold []bool, keep bool) []int {
 	return out
 }
 
-// reduceBlock folds in float64.
+// reduceBlock folds in float64, by the kernels where they have the step: rows below each
+// other, or the elements of a row.
 func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner int) {
-	sums := op == "ReduceSum" || op == "ReduceMean"
+	switch op {
+	case "ReduceMax":
+		extremeBlock(vector.Max, r, out, v, outer, span, inner)
+		return
+	case "ReduceMin":
+		extremeBlock(vector.Min, r, out, v, outer, span, inner)
+		return
+	}
+	sums := op == "ReduceSum" || op == "ReduceMean" || op == "ReduceLogSum"
+	squares := op == "ReduceL2" || op == "ReduceSumSquare"
+	if inner == 1 && (sums || squares) {
+		for o := range outer {
+			row := v[o*span:][:span]
+			if squares {
+				out[o] = float32(r.end(vector.Squares(row, 0), span))
+				continue
+			}
+			out[o] = float32(r.end(vector.Sum(row), span))
+		}
+		return
+	}
 	room := columnRooms.Get().(*columnRoom)
 	defer columnRooms.Put(room)
-	acc, _ := room.of(inner)
+	wide, _ := room.of(2 * inner)
+	acc, zeros := wide[:inner], wide[inner:]
+	clear(zeros)
 	for o := range outer {
 		block := v[o*span*inner:][:span*inner]
-		if inner == 1 && sums {
-			out[o] = float32(r.end(vector.Sum(block), span))
-			continue
-		}
 		for i := range acc {
 			acc[i] = r.start
 		}
 		for k := range span {
 			row := block[k*inner:][:inner]
-			if sums {
+			switch {
+			case sums:
+				vector.SumColumns(acc, row)
+			case squares:
+				vector.SquareColumns(acc, row, zeros)
+			default:
 				for i, e := range row {
-					acc[i] += float64(e)
+					acc[i] = r.step(acc[i], float64(e))
 				}
-				continue
-			}
-			for i, e := range row {
-				acc[i] = r.step(acc[i], float64(e))
 			}
 		}
 		for i, a := range acc {
 			out[o*inner+i] = float32(r.end(a, span))
+		}
+	}
+}
+
+// extremeBlock is reduceBlock of the largest or the smallest element.
+func extremeBlock(op vector.Op, r reduction, out, v []float32, outer, span, inner int) {
+	for o := range outer {
+		to, block := out[o*inner:][:inner], v[o*span*inner:][:span*inner]
+		for i := range to {
+			to[i] = float32(r.start)
+		}
+		switch {
+		case inner > 1:
+			for k := range span {
+				vector.Binary(op, to, to, block[k*inner:][:inner])
+			}
+		case op == vector.Max:
+			for _, e := range block {
+				to[0] = max(to[0], e)
+			}
+		default:
+			for _, e := range block {
+				to[0] = min(to[0], e)
+			}
 		}
 	}
 }

@@ -2858,6 +2858,253 @@ loop:
 	VZEROUPPER
 	RET
 
+// func normRows512(dst *float32, src *float32, scale *float32, bias *float32, p *float64, means *float32, invs *float32, step int, n int, rows int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·normRows512(SB), NOSPLIT, $0-80
+	MOVQ     dst+0(FP), AX
+	MOVQ     src+8(FP), CX
+	MOVQ     scale+16(FP), DX
+	MOVQ     bias+24(FP), BX
+	MOVQ     p+32(FP), SI
+	MOVQ     means+40(FP), DI
+	MOVQ     invs+48(FP), R8
+	MOVQ     step+56(FP), R9
+	MOVQ     n+64(FP), R10
+	MOVQ     rows+72(FP), R11
+	MOVQ     R10, R12
+	ANDQ     $0x0f, R12
+	SUBQ     R12, R10
+	SHLQ     $0x02, R10
+	MOVQ     $0x00000001, R13
+	MOVQ     R12, R14
+	SHLXQ    R14, R13, R13
+	DECQ     R13
+	KMOVW    R13, K1
+	KSHIFTRW $0x08, K1, K2
+
+row:
+	VPXOR X0, X0, X0
+	VPXOR X1, X1, X1
+	XORQ  R13, R13
+
+sum:
+	CMPQ          R13, R10
+	JGE           sumRest
+	VMOVUPS       (CX)(R13*1), Z2
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VCVTPS2PD     Y2, Z2
+	VCVTPS2PD     Y3, Z3
+	VADDPD        Z2, Z0, Z0
+	VADDPD        Z3, Z1, Z1
+	ADDQ          $0x40, R13
+	JMP           sum
+
+sumRest:
+	TESTQ         R12, R12
+	JZ            sumDone
+	VMOVUPS.Z     (CX)(R13*1), K1, Z2
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VCVTPS2PD     Y2, Z2
+	VCVTPS2PD     Y3, Z3
+	VADDPD        Z2, Z0, Z0
+	VADDPD        Z3, Z1, Z1
+
+sumDone:
+	VADDPD        Z1, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPD        Y2, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPD        X1, X0, X0
+	VUNPCKHPD     X0, X0, X1
+	VADDSD        X1, X0, X0
+	VDIVSD        (SI), X0, X0
+	VBROADCASTSD  X0, Z2
+	VPXOR         X4, X4, X4
+	VPXOR         X5, X5, X5
+	XORQ          R13, R13
+
+square:
+	CMPQ          R13, R10
+	JGE           squareRest
+	VMOVUPS       (CX)(R13*1), Z3
+	VEXTRACTF64X4 $0x01, Z3, Y6
+	VCVTPS2PD     Y3, Z3
+	VCVTPS2PD     Y6, Z6
+	VSUBPD        Z2, Z3, Z3
+	VFMADD231PD   Z3, Z3, Z4
+	VSUBPD        Z2, Z6, Z6
+	VFMADD231PD   Z6, Z6, Z5
+	ADDQ          $0x40, R13
+	JMP           square
+
+squareRest:
+	TESTQ         R12, R12
+	JZ            squareDone
+	VMOVUPS.Z     (CX)(R13*1), K1, Z3
+	VEXTRACTF64X4 $0x01, Z3, Y6
+	VCVTPS2PD     Y3, Z3
+	VCVTPS2PD     Y6, Z6
+	VSUBPD.Z      Z2, Z3, K1, Z3
+	VFMADD231PD   Z3, Z3, Z4
+	VSUBPD.Z      Z2, Z6, K2, Z6
+	VFMADD231PD   Z6, Z6, Z5
+
+squareDone:
+	VADDPD        Z5, Z4, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y2
+	VADDPD        Y2, Y4, Y4
+	VEXTRACTF128  $0x01, Y4, X2
+	VADDPD        X2, X4, X1
+	VUNPCKHPD     X1, X1, X2
+	VADDSD        X2, X1, X1
+	VDIVSD        (SI), X1, X1
+	VADDSD        8(SI), X1, X1
+	VSQRTSD       X1, X1, X1
+	VMOVSD        16(SI), X2
+	VDIVSD        X1, X2, X1
+	VCVTSD2SS     X0, X0, X0
+	VCVTSD2SS     X1, X1, X1
+	VMOVSS        X0, (DI)
+	VMOVSS        X1, (R8)
+	VBROADCASTSS  X0, Z2
+	VBROADCASTSS  X1, Z3
+	XORQ          R13, R13
+
+norm:
+	CMPQ        R13, R10
+	JGE         normRest
+	VMOVUPS     (CX)(R13*1), Z6
+	VMOVUPS     (DX)(R13*1), Z7
+	VMOVUPS     (BX)(R13*1), Z8
+	VSUBPS      Z2, Z6, Z6
+	VMULPS      Z3, Z6, Z6
+	VFMADD213PS Z8, Z7, Z6
+	VMOVUPS     Z6, (AX)(R13*1)
+	ADDQ        $0x40, R13
+	JMP         norm
+
+normRest:
+	TESTQ       R12, R12
+	JZ          normDone
+	VMOVUPS.Z   (CX)(R13*1), K1, Z6
+	VMOVUPS.Z   (DX)(R13*1), K1, Z7
+	VMOVUPS.Z   (BX)(R13*1), K1, Z8
+	VSUBPS      Z2, Z6, Z6
+	VMULPS      Z3, Z6, Z6
+	VFMADD213PS Z8, Z7, Z6
+	VMOVUPS     Z6, K1, (AX)(R13*1)
+
+normDone:
+	LEAQ (CX)(R12*4), CX
+	ADDQ R10, CX
+	LEAQ (AX)(R12*4), AX
+	ADDQ R10, AX
+	ADDQ R9, DI
+	ADDQ R9, R8
+	DECQ R11
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func fewColumns512(dst *float32, src *float32, tables *float32, k int, groups int, in int, out int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·fewColumns512(SB), NOSPLIT, $0-56
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    tables+16(FP), DX
+	MOVQ    k+24(FP), BX
+	MOVQ    groups+32(FP), SI
+	MOVQ    in+40(FP), DI
+	MOVQ    out+48(FP), R8
+	MOVQ    $0x00000001, R9
+	MOVQ    DI, R10
+	SHLXQ   R10, R9, R9
+	DECQ    R9
+	KMOVW   R9, K1
+	MOVQ    $0x00000001, R9
+	MOVQ    R8, R10
+	SHLXQ   R10, R9, R9
+	DECQ    R9
+	KMOVW   R9, K2
+	VMOVUPS (DX), Z0
+	ADDQ    $0x40, DX
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, R8
+
+many:
+	CMPQ      SI, $0x04
+	JLT       each
+	VMOVUPS.Z (CX), K1, Z1
+	VPXOR     X2, X2, X2
+	ADDQ      DI, CX
+	VMOVUPS.Z (CX), K1, Z3
+	VPXOR     X4, X4, X4
+	ADDQ      DI, CX
+	VMOVUPS.Z (CX), K1, Z5
+	VPXOR     X6, X6, X6
+	ADDQ      DI, CX
+	VMOVUPS.Z (CX), K1, Z7
+	VPXOR     X8, X8, X8
+	ADDQ      DI, CX
+	MOVQ      DX, R9
+	MOVQ      BX, R10
+
+manyTerms:
+	VMOVUPS     (R9), Z9
+	VMOVUPS     64(R9), Z10
+	VPERMPS     Z1, Z9, Z11
+	VFMADD231PS Z10, Z11, Z2
+	VPERMPS     Z3, Z9, Z11
+	VFMADD231PS Z10, Z11, Z4
+	VPERMPS     Z5, Z9, Z11
+	VFMADD231PS Z10, Z11, Z6
+	VPERMPS     Z7, Z9, Z9
+	VFMADD231PS Z10, Z9, Z8
+	ADDQ        $0x00000080, R9
+	DECQ        R10
+	JNZ         manyTerms
+	VADDPS      Z0, Z2, Z2
+	VMOVUPS     Z2, K2, (AX)
+	ADDQ        R8, AX
+	VADDPS      Z0, Z4, Z4
+	VMOVUPS     Z4, K2, (AX)
+	ADDQ        R8, AX
+	VADDPS      Z0, Z6, Z6
+	VMOVUPS     Z6, K2, (AX)
+	ADDQ        R8, AX
+	VADDPS      Z0, Z8, Z8
+	VMOVUPS     Z8, K2, (AX)
+	ADDQ        R8, AX
+	SUBQ        $0x04, SI
+	JMP         many
+
+each:
+	TESTQ     SI, SI
+	JZ        done
+	VMOVUPS.Z (CX), K1, Z1
+	VPXOR     X12, X12, X12
+	ADDQ      DI, CX
+	MOVQ      DX, R9
+	MOVQ      BX, R10
+
+terms:
+	VMOVUPS     (R9), Z2
+	VMOVUPS     64(R9), Z3
+	VPERMPS     Z1, Z2, Z2
+	VFMADD231PS Z3, Z2, Z12
+	ADDQ        $0x00000080, R9
+	DECQ        R10
+	JNZ         terms
+	VADDPS      Z0, Z12, Z12
+	VMOVUPS     Z12, K2, (AX)
+	ADDQ        R8, AX
+	DECQ        SI
+	JMP         each
+
+done:
+	VZEROUPPER
+	RET
+
 // func add256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 // Requires: AVX
 TEXT ·add256(SB), NOSPLIT, $0-48
@@ -6200,6 +6447,250 @@ loop:
 	ADDQ        $0x20, AX
 	SUBQ        $0x04, BX
 	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func normRows256(dst *float32, src *float32, scale *float32, bias *float32, p *float64, means *float32, invs *float32, step int, n int, rows int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·normRows256(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         scale+16(FP), DX
+	MOVQ         bias+24(FP), BX
+	MOVQ         p+32(FP), SI
+	MOVQ         means+40(FP), DI
+	MOVQ         invs+48(FP), R8
+	MOVQ         step+56(FP), R9
+	MOVQ         n+64(FP), R10
+	MOVQ         rows+72(FP), R11
+	MOVQ         R10, R12
+	ANDQ         $0x07, R12
+	SUBQ         R12, R10
+	SHLQ         $0x02, R10
+	MOVQ         $0x00000008, R13
+	SUBQ         R12, R13
+	LEAQ         masks<>+0(SB), R14
+	VMOVUPS      (R14)(R13*4), Y0
+	VPMOVSXDQ    X0, Y2
+	VEXTRACTF128 $0x01, Y0, X1
+	VPMOVSXDQ    X1, Y1
+
+row:
+	VPXOR X3, X3, X3
+	VPXOR X4, X4, X4
+	XORQ  R13, R13
+
+sum:
+	CMPQ         R13, R10
+	JGE          sumRest
+	VMOVUPS      (CX)(R13*1), Y5
+	VEXTRACTF128 $0x01, Y5, X6
+	VCVTPS2PD    X5, Y5
+	VCVTPS2PD    X6, Y6
+	VADDPD       Y5, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	ADDQ         $0x20, R13
+	JMP          sum
+
+sumRest:
+	TESTQ        R12, R12
+	JZ           sumDone
+	VMASKMOVPS   (CX)(R13*1), Y0, Y5
+	VEXTRACTF128 $0x01, Y5, X6
+	VCVTPS2PD    X5, Y5
+	VCVTPS2PD    X6, Y6
+	VADDPD       Y5, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+
+sumDone:
+	VADDPD       Y4, Y3, Y3
+	VEXTRACTF128 $0x01, Y3, X4
+	VADDPD       X4, X3, X3
+	VUNPCKHPD    X3, X3, X4
+	VADDSD       X4, X3, X3
+	VDIVSD       (SI), X3, X3
+	VBROADCASTSD X3, Y5
+	VPXOR        X7, X7, X7
+	VPXOR        X8, X8, X8
+	XORQ         R13, R13
+
+square:
+	CMPQ         R13, R10
+	JGE          squareRest
+	VMOVUPS      (CX)(R13*1), Y6
+	VEXTRACTF128 $0x01, Y6, X4
+	VCVTPS2PD    X6, Y6
+	VCVTPS2PD    X4, Y9
+	VSUBPD       Y5, Y6, Y6
+	VFMADD231PD  Y6, Y6, Y7
+	VSUBPD       Y5, Y9, Y9
+	VFMADD231PD  Y9, Y9, Y8
+	ADDQ         $0x20, R13
+	JMP          square
+
+squareRest:
+	TESTQ        R12, R12
+	JZ           squareDone
+	VMASKMOVPS   (CX)(R13*1), Y0, Y6
+	VEXTRACTF128 $0x01, Y6, X4
+	VCVTPS2PD    X6, Y6
+	VCVTPS2PD    X4, Y9
+	VSUBPD       Y5, Y6, Y6
+	VANDPD       Y2, Y6, Y6
+	VFMADD231PD  Y6, Y6, Y7
+	VSUBPD       Y5, Y9, Y9
+	VANDPD       Y1, Y9, Y9
+	VFMADD231PD  Y9, Y9, Y8
+
+squareDone:
+	VADDPD       Y8, Y7, Y7
+	VEXTRACTF128 $0x01, Y7, X5
+	VADDPD       X5, X7, X4
+	VUNPCKHPD    X4, X4, X5
+	VADDSD       X5, X4, X4
+	VDIVSD       (SI), X4, X4
+	VADDSD       8(SI), X4, X4
+	VSQRTSD      X4, X4, X4
+	VMOVSD       16(SI), X5
+	VDIVSD       X4, X5, X4
+	VCVTSD2SS    X3, X3, X3
+	VCVTSD2SS    X4, X4, X4
+	VMOVSS       X3, (DI)
+	VMOVSS       X4, (R8)
+	VBROADCASTSS X3, Y5
+	VBROADCASTSS X4, Y6
+	XORQ         R13, R13
+
+norm:
+	CMPQ        R13, R10
+	JGE         normRest
+	VMOVUPS     (CX)(R13*1), Y9
+	VMOVUPS     (DX)(R13*1), Y10
+	VMOVUPS     (BX)(R13*1), Y11
+	VSUBPS      Y5, Y9, Y9
+	VMULPS      Y6, Y9, Y9
+	VFMADD213PS Y11, Y10, Y9
+	VMOVUPS     Y9, (AX)(R13*1)
+	ADDQ        $0x20, R13
+	JMP         norm
+
+normRest:
+	TESTQ       R12, R12
+	JZ          normDone
+	VMASKMOVPS  (CX)(R13*1), Y0, Y9
+	VMASKMOVPS  (DX)(R13*1), Y0, Y10
+	VMASKMOVPS  (BX)(R13*1), Y0, Y11
+	VSUBPS      Y5, Y9, Y9
+	VMULPS      Y6, Y9, Y9
+	VFMADD213PS Y11, Y10, Y9
+	VMASKMOVPS  Y9, Y0, (AX)(R13*1)
+
+normDone:
+	LEAQ (CX)(R12*4), CX
+	ADDQ R10, CX
+	LEAQ (AX)(R12*4), AX
+	ADDQ R10, AX
+	ADDQ R9, DI
+	ADDQ R9, R8
+	DECQ R11
+	JNZ  row
+	VZEROUPPER
+	RET
+
+// func fewColumns256(dst *float32, src *float32, tables *float32, k int, groups int, in int, out int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·fewColumns256(SB), NOSPLIT, $0-56
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+8(FP), CX
+	MOVQ    tables+16(FP), DX
+	MOVQ    k+24(FP), BX
+	MOVQ    groups+32(FP), SI
+	MOVQ    in+40(FP), DI
+	MOVQ    out+48(FP), R8
+	MOVQ    $0x00000008, R9
+	SUBQ    DI, R9
+	LEAQ    masks<>+0(SB), R10
+	VMOVUPS (R10)(R9*4), Y0
+	MOVQ    $0x00000008, R9
+	SUBQ    R8, R9
+	LEAQ    masks<>+0(SB), R10
+	VMOVUPS (R10)(R9*4), Y1
+	VMOVUPS (DX), Y2
+	ADDQ    $0x20, DX
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, R8
+
+many:
+	CMPQ       SI, $0x04
+	JLT        each
+	VMASKMOVPS (CX), Y0, Y3
+	VPXOR      X4, X4, X4
+	ADDQ       DI, CX
+	VMASKMOVPS (CX), Y0, Y5
+	VPXOR      X6, X6, X6
+	ADDQ       DI, CX
+	VMASKMOVPS (CX), Y0, Y7
+	VPXOR      X8, X8, X8
+	ADDQ       DI, CX
+	VMASKMOVPS (CX), Y0, Y9
+	VPXOR      X10, X10, X10
+	ADDQ       DI, CX
+	MOVQ       DX, R9
+	MOVQ       BX, R10
+
+manyTerms:
+	VMOVUPS     (R9), Y11
+	VMOVUPS     32(R9), Y12
+	VPERMPS     Y3, Y11, Y13
+	VFMADD231PS Y12, Y13, Y4
+	VPERMPS     Y5, Y11, Y13
+	VFMADD231PS Y12, Y13, Y6
+	VPERMPS     Y7, Y11, Y13
+	VFMADD231PS Y12, Y13, Y8
+	VPERMPS     Y9, Y11, Y11
+	VFMADD231PS Y12, Y11, Y10
+	ADDQ        $0x00000040, R9
+	DECQ        R10
+	JNZ         manyTerms
+	VADDPS      Y2, Y4, Y4
+	VMASKMOVPS  Y4, Y1, (AX)
+	ADDQ        R8, AX
+	VADDPS      Y2, Y6, Y6
+	VMASKMOVPS  Y6, Y1, (AX)
+	ADDQ        R8, AX
+	VADDPS      Y2, Y8, Y8
+	VMASKMOVPS  Y8, Y1, (AX)
+	ADDQ        R8, AX
+	VADDPS      Y2, Y10, Y10
+	VMASKMOVPS  Y10, Y1, (AX)
+	ADDQ        R8, AX
+	SUBQ        $0x04, SI
+	JMP         many
+
+each:
+	TESTQ      SI, SI
+	JZ         done
+	VMASKMOVPS (CX), Y0, Y3
+	VPXOR      X14, X14, X14
+	ADDQ       DI, CX
+	MOVQ       DX, R9
+	MOVQ       BX, R10
+
+terms:
+	VMOVUPS     (R9), Y4
+	VMOVUPS     32(R9), Y5
+	VPERMPS     Y3, Y4, Y4
+	VFMADD231PS Y5, Y4, Y14
+	ADDQ        $0x00000040, R9
+	DECQ        R10
+	JNZ         terms
+	VADDPS      Y2, Y14, Y14
+	VMASKMOVPS  Y14, Y1, (AX)
+	ADDQ        R8, AX
+	DECQ        SI
+	JMP         each
+
+done:
 	VZEROUPPER
 	RET
 

@@ -22,6 +22,7 @@ func choose(avx2, avx512 bool) *machine {
 			},
 			norm: norm512, lstm: lstm512, gru: gru512, halves: [...]halves{{widenHalf512, narrowHalf512}, {widenBrain512, narrowBrain512}}, sum: sum512, squares: squares512, largest: largest512, tapSum: tapsSum512, tapMost: tapsMax512, blend: blend512,
 			columns: columns512, columnSquares: columnSquares512,
+			normRows: normRows512, fewColumns: fewColumns512,
 		}
 	case avx2:
 		return &machine{
@@ -33,6 +34,7 @@ func choose(avx2, avx512 bool) *machine {
 			},
 			norm: norm256, lstm: lstm256, gru: gru256, halves: [...]halves{{widenHalf256, narrowHalf256}, {widenBrain256, narrowBrain256}}, sum: sum256, squares: squares256, largest: largest256, tapSum: tapsSum256, tapMost: tapsMax256, blend: blend256,
 			columns: columns256, columnSquares: columnSquares256,
+			normRows: normRows256, fewColumns: fewColumns256,
 		}
 	}
 	return nil

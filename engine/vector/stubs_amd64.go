@@ -82,6 +82,10 @@ func columns512(to *float64, src *float32, mean *float64, n int)
 
 func columnSquares512(to *float64, src *float32, mean *float64, n int)
 
+func normRows512(dst *float32, src *float32, scale *float32, bias *float32, p *float64, means *float32, invs *float32, step int, n int, rows int)
+
+func fewColumns512(dst *float32, src *float32, tables *float32, k int, groups int, in int, out int)
+
 func add256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
 func sub256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
@@ -159,3 +163,7 @@ func toBrain256(dst *float32, src *float32, p *float32, n int)
 func columns256(to *float64, src *float32, mean *float64, n int)
 
 func columnSquares256(to *float64, src *float32, mean *float64, n int)
+
+func normRows256(dst *float32, src *float32, scale *float32, bias *float32, p *float64, means *float32, invs *float32, step int, n int, rows int)
+
+func fewColumns256(dst *float32, src *float32, tables *float32, k int, groups int, in int, out int)

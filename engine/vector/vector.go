@@ -133,6 +133,8 @@ type machine struct {
 	columns, columnSquares func(to *float64, src *float32, mean *float64, n int)
 	tapSum, tapMost        func(dst, src, weights *float32, offsets *int, taps, n int, start *float32)
 	blend                  func(dst, src, weights *float32, places *int32, taps, n int)
+	normRows               func(dst, src, scale, bias *float32, p *float64, means, invs *float32, step, n, rows int)
+	fewColumns             func(dst, src, tables *float32, k, groups, in, out int)
 }
 
 // Function is a function of one element, with its parameters.

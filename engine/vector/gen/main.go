@@ -450,6 +450,8 @@ func (g *machine) all() {
 	g.sums()
 	g.halves()
 	g.columns()
+	g.normRows()
+	g.fewColumns()
 }
 
 // blend is, for each element, the sum of a few of src by weights of its own: tap after
