@@ -65,6 +65,8 @@ type arch struct {
 	copyRows func(to, from *byte, stride, k int)
 	// transpose turns vector rows, stride apart, into columns.
 	transpose func(to, from *byte, columns, stride, blocks int)
+	// transpose4 turns blocks of 4 x 4, a step apart; of float32 only.
+	transpose4 func(to, from *byte, toStride, fromStride, toStep, fromStep, blocks int)
 	// widen makes rows of a panel out of bytes; of float32 only.
 	widen func(to, from, scale, zero *byte, k int)
 }

@@ -12815,3 +12815,39 @@ loop:
 	JNZ     loop
 	VZEROUPPER
 	RET
+
+// func transpose4x32(to *byte, from *byte, toStride int, fromStride int, toStep int, fromStep int, blocks int)
+// Requires: AVX
+TEXT ·transpose4x32(SB), NOSPLIT, $0-56
+	MOVQ to+0(FP), AX
+	MOVQ from+8(FP), CX
+	MOVQ toStride+16(FP), DX
+	MOVQ fromStride+24(FP), BX
+	MOVQ toStep+32(FP), SI
+	MOVQ fromStep+40(FP), DI
+	MOVQ blocks+48(FP), R8
+	LEAQ (DX)(DX*2), R9
+	LEAQ (BX)(BX*2), R10
+
+block:
+	VMOVUPS   (CX), X0
+	VMOVUPS   (CX)(BX*1), X2
+	VMOVUPS   (CX)(BX*2), X3
+	VMOVUPS   (CX)(R10*1), X4
+	VUNPCKLPS X2, X0, X1
+	VUNPCKHPS X2, X0, X0
+	VUNPCKLPS X4, X3, X2
+	VUNPCKHPS X4, X3, X4
+	VUNPCKLPD X2, X1, X3
+	VUNPCKHPD X2, X1, X1
+	VUNPCKLPD X4, X0, X2
+	VUNPCKHPD X4, X0, X0
+	VMOVUPS   X3, (AX)
+	VMOVUPS   X1, (AX)(DX*1)
+	VMOVUPS   X2, (AX)(DX*2)
+	VMOVUPS   X0, (AX)(R9*1)
+	ADDQ      DI, CX
+	ADDQ      SI, AX
+	DECQ      R8
+	JNZ       block
+	RET

@@ -207,3 +207,5 @@ func peak256(n int)
 func reads512(from *byte, n int)
 
 func reads256(from *byte, n int)
+
+func transpose4x32(to *byte, from *byte, toStride int, fromStride int, toStep int, fromStep int, blocks int)

@@ -7,8 +7,8 @@ func TestTranspose(t *testing.T) {
 }
 
 func testTranspose(t *testing.T) {
-	for _, rows := range []int{0, 1, 3, 15, 16, 17, 33, 64} {
-		for _, cols := range []int{0, 1, 3, 15, 16, 17, 33, 64} {
+	for _, rows := range []int{0, 1, 3, 4, 7, 8, 15, 16, 17, 22, 33, 64} {
+		for _, cols := range []int{0, 1, 3, 4, 7, 8, 15, 16, 17, 22, 33, 64} {
 			from, to := make([]float32, rows*cols), make([]float32, rows*cols)
 			for i := range from {
 				from[i] = float32(i)

@@ -39,6 +39,7 @@ func main() {
 	peak256()
 	reads("reads512", ZMM)
 	reads("reads256", YMM)
+	transpose4x32()
 	if err := tables("../tables_amd64.go"); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)

@@ -317,3 +317,41 @@ func widen(name string, register func() reg.VecVirtual) {
 	VZEROUPPER()
 	RET()
 }
+
+// transpose4x32 turns blocks of 4 x 4, for what squares of whole vectors leave over.
+func transpose4x32() {
+	TEXT("transpose4x32", NOSPLIT, "func(to, from *byte, toStride, fromStride, toStep, fromStep, blocks int)")
+	to, from := Load(Param("to"), GP64()), Load(Param("from"), GP64())
+	toStride, fromStride := Load(Param("toStride"), GP64()), Load(Param("fromStride"), GP64())
+	toStep, fromStep := Load(Param("toStep"), GP64()), Load(Param("fromStep"), GP64())
+	blocks := Load(Param("blocks"), GP64())
+	to3, from3 := GP64(), GP64()
+	LEAQ(Mem{Base: toStride, Index: toStride, Scale: 2}, to3)
+	LEAQ(Mem{Base: fromStride, Index: fromStride, Scale: 2}, from3)
+	four := func(base, stride, stride3 reg.Register) []Mem {
+		return []Mem{{Base: base}, {Base: base, Index: stride, Scale: 1}, {Base: base, Index: stride, Scale: 2}, {Base: base, Index: stride3, Scale: 1}}
+	}
+	src, dst := four(from, fromStride, from3), four(to, toStride, to3)
+	Label("block")
+	x, pairs, out := make([]reg.VecVirtual, 4), make([]reg.VecVirtual, 4), make([]reg.VecVirtual, 4)
+	for i := range x {
+		x[i], pairs[i], out[i] = XMM(), XMM(), XMM()
+		VMOVUPS(src[i], x[i])
+	}
+	for i := range 2 {
+		VUNPCKLPS(x[2*i+1], x[2*i], pairs[2*i])
+		VUNPCKHPS(x[2*i+1], x[2*i], pairs[2*i+1])
+	}
+	for i := range 2 {
+		VUNPCKLPD(pairs[2+i], pairs[i], out[2*i])
+		VUNPCKHPD(pairs[2+i], pairs[i], out[2*i+1])
+	}
+	for i, v := range out {
+		VMOVUPS(v, dst[i])
+	}
+	ADDQ(fromStep, from)
+	ADDQ(toStep, to)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	RET()
+}
