@@ -659,6 +659,10 @@ func negAbs[T signed](x *Exec, t *engine.Tensor, op string) (*engine.Tensor, err
 func signOp(op string, f func(float64) float64, accept typeSet) opDef {
 	return opDef{since: 6, minIn: 1, maxIn: 1, maxOut: 1, accept: accept, half: true, build: func(*builder) (Kernel, error) {
 		floats := floatMap(f)
+		if op == "Neg" {
+			// With a zero below 0 added, which leaves the sign of zeros.
+			floats = quickMap(f, vector.Affine(-1, float32(math.Copysign(0, -1))))
+		}
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			t := in[0]
 			switch t.DType() {

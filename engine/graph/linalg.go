@@ -574,18 +574,42 @@ func batchNorm[T float](x *Exec, in []*engine.Tensor, eps float64) (*engine.Tens
 		return nil, err
 	}
 	src := engine.Data[T](in[0])
+	if v, ok := any(src).([]float32); ok {
+		batchNormFloats(any(out).([]float32), v, p, eps, inner)
+		return t, nil
+	}
 	for at := 0; at < len(src); at += inner {
 		c := at / inner % channels
 		scale := p[0][c] / math.Sqrt(p[3][c]+eps)
-		if v, ok := any(src).([]float32); ok {
-			vector.Scale(any(out).([]float32)[at:at+inner], v[at:at+inner], float32(scale), float32(p[1][c]-p[2][c]*scale))
-			continue
-		}
 		for i, v := range src[at : at+inner] {
 			out[at+i] = T((float64(v)-p[2][c])*scale + p[1][c])
 		}
 	}
 	return t, nil
+}
+
+// batchNormFloats is batchNorm by scale, bias, mean and variance of each channel of inner
+// neighbours: a row of channels at once where each has but one.
+func batchNormFloats(out, src []float32, p [4][]float64, eps float64, inner int) {
+	channels := len(p[0])
+	room := columnRooms.Get().(*columnRoom)
+	defer columnRooms.Put(room)
+	_, both := room.of(2 * channels)
+	scales, shifts := both[:channels], both[channels:]
+	for c := range scales {
+		scale := p[0][c] / math.Sqrt(p[3][c]+eps)
+		scales[c], shifts[c] = float32(scale), float32(p[1][c]-p[2][c]*scale)
+	}
+	if inner == 1 {
+		for at := 0; at < len(src); at += channels {
+			vector.Norm(out[at:at+channels], src[at:at+channels], scales, shifts, 0, 1)
+		}
+		return
+	}
+	for at := 0; at < len(src); at += inner {
+		c := at / inner % channels
+		vector.Scale(out[at:at+inner], src[at:at+inner], scales[c], shifts[c])
+	}
 }
 
 func buildLayerNorm(b *builder) (Kernel, error) {

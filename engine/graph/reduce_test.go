@@ -112,3 +112,69 @@ func TestWhereOfFloats(t *testing.T) {
 		}
 	}
 }
+
+// TestNegOfZeros: the sign of a zero turns too.
+func TestNegOfZeros(t *testing.T) {
+	in := []float32{0, float32(math.Copysign(0, -1)), 1, float32(math.Inf(1)), 1e-42, -3, 0, 0, float32(math.Copysign(0, -1))}
+	x, err := engine.Of(in, len(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Compile(&Graph{
+		Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Outputs: []string{"y"},
+		Nodes: []*Node{{Op: "Neg", Version: 13, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: Attrs{}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range computed(t, p, Options{}, engine.Values{{Name: "x", Tensor: x}}, "y") {
+		if math.Float32bits(v) != math.Float32bits(-in[i]) {
+			t.Errorf("element %d is %v, want %v", i, v, -in[i])
+		}
+	}
+}
+
+// TestBatchNormOfFloats: rows of channels, which are computed at once, and channels of
+// several neighbours, held against float64.
+func TestBatchNormOfFloats(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 4))
+	for _, shape := range [][]int{{5, 37}, {3, 16}, {4, 3, 7}, {2, 5, 1, 1}, {0, 4}, {1, 1}} {
+		x, names := noise(t, r, shape...), []string{"x", "scale", "bias", "mean", "variance"}
+		g := &Graph{Inputs: []engine.Spec{{Name: "x", DType: engine.Float32}}, Outputs: []string{"y", "z"}, Constants: map[string]*engine.Tensor{}}
+		values := engine.Values{{Name: "x", Tensor: x}}
+		wide := []string{"x64"}
+		for _, name := range names[1:] {
+			p := noise(t, r, shape[1])
+			if name == "variance" {
+				for i, v := range engine.Data[float32](p) {
+					engine.Data[float32](p)[i] = v * v
+				}
+			}
+			values = append(values, engine.Named{Name: name, Tensor: p})
+			g.Inputs = append(g.Inputs, engine.Spec{Name: name, DType: engine.Float32})
+			wide = append(wide, name+"64")
+		}
+		add := func(op string, in []string, out string, attrs Attrs) {
+			g.Nodes = append(g.Nodes, &Node{Op: op, Version: 15, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+		}
+		for i, name := range names {
+			add("Cast", []string{name}, wide[i], Attrs{"to": {Kind: AttrInt, Int: 11}})
+		}
+		add("BatchNormalization", names, "y", Attrs{})
+		add("BatchNormalization", wide, "wide", Attrs{})
+		add("Cast", []string{"wide"}, "z", Attrs{"to": {Kind: AttrInt, Int: 1}})
+		p, err := Compile(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := computed(t, p, Options{}, values, "y"), computed(t, p, Options{}, values, "z")
+		if len(got) != volume(shape) || len(want) != len(got) {
+			t.Fatalf("%v: %d and %d elements", shape, len(got), len(want))
+		}
+		for i, w := range want {
+			if !(math.Abs(float64(got[i]-w)) <= 1e-5*max(1, math.Abs(float64(w)))) {
+				t.Fatalf("%v: element %d is %v, want %v", shape, i, got[i], w)
+			}
+		}
+	}
+}
