@@ -15,8 +15,15 @@ func TestReduceOfFloats(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 4))
 	for op := range reductions {
 		for _, c := range []struct{ shape, axes []int }{
-			{[]int{3, 5, 7, 37}, []int{1, 2}}, {[]int{2, 4, 3, 16}, []int{1, 2}}, {[]int{5, 33}, []int{1}}, {[]int{33, 5}, []int{0}},
-			{[]int{3, 9, 2}, []int{0, 2}}, {[]int{41}, []int{0}}, {[]int{2, 1, 3}, []int{1}}, {[]int{2, 0, 20}, []int{1}}, {[]int{2, 0}, []int{1}},
+			{[]int{3, 5, 7, 37}, []int{1, 2}},
+			{[]int{2, 4, 3, 16}, []int{1, 2}},
+			{[]int{5, 33}, []int{1}},
+			{[]int{33, 5}, []int{0}},
+			{[]int{3, 9, 2}, []int{0, 2}},
+			{[]int{41}, []int{0}},
+			{[]int{2, 1, 3}, []int{1}},
+			{[]int{2, 0, 20}, []int{1}},
+			{[]int{2, 0}, []int{1}},
 		} {
 			for _, special := range []bool{false, true} {
 				if volume(c.shape) == 0 && special {
