@@ -8,6 +8,19 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
+// fillAll sets all of a tensor of zeros to one element of its type.
+func fillAll(out, fill *engine.Tensor) {
+	n := out.Len()
+	if v := engine.Data[float32](fill); n == 0 || v != nil && math.Float32bits(v[0]) == 0 {
+		return
+	}
+	copier(out, fill)(0, 0, 1)
+	again := copier(out, out)
+	for done := 1; done < n; done *= 2 {
+		again(done, 0, min(done, n-done))
+	}
+}
+
 // padded pads t; negative widths cut. fill is what constant padding holds, the
 // number value where it is nil.
 func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *engine.Tensor, value float64) (*engine.Tensor, error) {
@@ -44,10 +57,7 @@ func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *e
 		if fill, err = castTensor(x, fill, t.DType(), true); err != nil {
 			return nil, err
 		}
-		cp := copier(out, fill)
-		for i := range out.Len() {
-			cp(i, 0, 1)
-		}
+		fillAll(out, fill)
 	}
 	if out.Len() > 0 {
 		p := padding{before: before, from: from, shape: shape, mode: mode}
