@@ -7,7 +7,7 @@
 //	go run ./bench/networks                           # makes a virtual environment, once
 //	go run ./bench/networks -python /path/to/python   # one that has onnxruntime and onnx
 //	go run ./bench/networks -only ocr -threads 2
-//	go run ./bench/networks a.onnx b.onnx             # other files; inputs from a.npz beside a.onnx, or random
+//	go run ./bench/networks a.onnx b.onnx             # other files; inputs from a.npz beside a.onnx, or random (zoo.py makes a hundred)
 //	go run ./bench/networks -load                     # sessions made of files
 //	go run ./bench/networks -only bert -batch 32 -profile cpu.prof   # of ours; the rival is a process of its own
 //	go run ./bench/networks -int8                     # networks in 8 bits, also against ourselves in FP32
