@@ -119,18 +119,25 @@ func (f *fuser) attend(a *attended, taken []int, last int, in []int) {
 	f.changed = true
 }
 
-// seen is a tensor of four dimensions, maybe transposed.
+// seen is a tensor of four dimensions, maybe transposed; one of three is of one batch.
 type seen struct {
 	v              []float32
 	shape, strides [4]int
 }
 
 func seenThrough(t *engine.Tensor, perm []int) (s seen, ok bool) {
-	if t.DType() != engine.Float32 || len(t.Shape()) != 4 || t.Len() == 0 {
+	rank := len(t.Shape())
+	if t.DType() != engine.Float32 || rank != 4 && (rank != 3 || perm != nil) || t.Len() == 0 {
 		return s, false
 	}
 	s.v = engine.Data[float32](t)
 	from := rowMajor(t.Shape())
+	if rank == 3 {
+		s.shape[0], s.strides[0] = 1, t.Len()
+		copy(s.shape[1:], t.Shape())
+		copy(s.strides[1:], from)
+		return s, true
+	}
 	for i := range 4 {
 		k := i
 		if perm != nil {
@@ -152,7 +159,8 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	q, ok0 := seenThrough(in[0], a.perms[0])
 	k, ok1 := seenThrough(in[1], a.perms[1])
 	v, ok2 := seenThrough(in[2], a.perms[2])
-	if !ok0 || !ok1 || !ok2 {
+	rank := len(in[0].Shape())
+	if !ok0 || !ok1 || !ok2 || len(in[1].Shape()) != rank || len(in[2].Shape()) != rank || rank == 3 && a.out != nil {
 		return nil, errUnfused
 	}
 	batch, heads, rows, depth, keys, size := q.shape[0], q.shape[1], q.shape[2], q.shape[3], k.shape[3], v.shape[3]
@@ -163,7 +171,7 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	var mask maskOf
 	if a.mask {
 		var ok bool
-		if mask, ok = newMask(in[3], batch, heads, rows, keys); !ok {
+		if mask, ok = newMask(in[3], batch, heads, rows, keys); !ok || len(in[3].Shape()) > rank {
 			return nil, errUnfused
 		}
 	}
@@ -172,7 +180,7 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if a.out != nil {
 		shape[1], shape[2] = rows, heads
 	}
-	t, _, err := rawOf[float32](x, shape...)
+	t, _, err := rawOf[float32](x, shape[4-rank:]...)
 	if err != nil {
 		return nil, err
 	}

@@ -96,6 +96,27 @@ func TestAttentionInOneStep(t *testing.T) {
 	}
 }
 
+// TestAttentionOfThreeDimensions: heads that lie in the batch, with a mask a head or for all.
+func TestAttentionOfThreeDimensions(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 8))
+	for _, masks := range [][]int{{6, 9, 5}, {9, 5}, {1, 1, 5}} {
+		g := &Graph{
+			Inputs:  []engine.Spec{{Name: "q", DType: engine.Float32}, {Name: "k", DType: engine.Float32}, {Name: "v", DType: engine.Float32}, {Name: "m", DType: engine.Float32}},
+			Outputs: []string{"y"}, Constants: map[string]*engine.Tensor{"root": noise(t, r)},
+		}
+		add := func(op, out string, attrs Attrs, in ...string) {
+			g.Nodes = append(g.Nodes, &Node{Op: op, Version: 17, Inputs: in, Outputs: []string{out}, Attrs: attrs})
+		}
+		add("MatMul", "s", Attrs{}, "q", "k")
+		add("Mul", "scaled", Attrs{}, "s", "root")
+		add("Add", "masked", Attrs{}, "scaled", "m")
+		add("Softmax", "p", Attrs{"axis": {Kind: AttrInt, Int: -1}}, "masked")
+		add("MatMul", "y", Attrs{}, "p", "v")
+		in := engine.Values{{Name: "q", Tensor: noise(t, r, 6, 9, 8)}, {Name: "k", Tensor: noise(t, r, 6, 8, 5)}, {Name: "v", Tensor: noise(t, r, 6, 5, 7)}, {Name: "m", Tensor: noise(t, r, masks...)}}
+		alike(t, g, in, 1)
+	}
+}
+
 // TestWhatFollowsAProduct: biases, another value, a function, in the orders exporters
 // write them in.
 func TestWhatFollowsAProduct(t *testing.T) {
