@@ -263,6 +263,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool, most in
 	r.sawAstray(l)
 	r.holdUpstreams(look, l.unseen)
 	r.restoreAgain()
+	r.hear(l)
 	r.follow(look, only, forced)
 	todo := r.changedSince(look, l, only, forced)
 	r.closeUnread(todo)
@@ -373,8 +374,8 @@ func (r *Repository) current(s source) bool {
 	if m == nil {
 		return false
 	}
-	if m.unloaded {
-		return true
+	if m.unloaded && s.file != "" {
+		return true // until Load reads it again; what is imported goes on
 	}
 	for _, have := range m.versions {
 		if have.source.version == s.version {

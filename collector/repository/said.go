@@ -309,6 +309,7 @@ func (r *Repository) glance() {
 	}
 	r.saw(look, l.unseen)
 	r.holdUpstreams(look, l.unseen)
+	r.hear(l)
 	r.follow(look, "", false)
 	todo := r.changedSince(look, l, "", false)
 	r.closeUnread(todo)
@@ -318,6 +319,29 @@ func (r *Repository) glance() {
 		}
 	}
 	r.follow(look, "", false)
+}
+
+// hear notes what the changed model.yaml of unloaded versions hide: their imported siblings go
+// by that, also once the folder has gone.
+func (r *Repository) hear(l *listing) {
+	for _, s := range l.found {
+		r.mu.RLock()
+		m := r.models[s.name]
+		have := r.slotOf(s.name, s.version)
+		news := m != nil && m.unloaded && s.file != "" && have != nil && have.source.rules != s.rules
+		r.mu.RUnlock()
+		if !news {
+			continue
+		}
+		if cfg, err := s.parse(); err == nil {
+			r.noteUntaken(s, cfg)
+		}
+		r.mu.Lock()
+		if have := r.slotOf(s.name, s.version); have != nil && have.live == nil {
+			have.source.rules = s.rules
+		}
+		r.mu.Unlock()
+	}
 }
 
 // mayHideMore reports whether s, whose rules are not those in force for the live version, may

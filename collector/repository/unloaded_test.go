@@ -1,7 +1,11 @@
 package repository
 
 import (
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,4 +110,78 @@ func TestImportsOfAnUpstreamsNameStayPrivate(t *testing.T) {
 	if v, err := r.External("other", "1", func() (*engine.Info, error) { return saidInfo, nil }); err != nil || v.Config.PrivateFeature() != "" {
 		t.Errorf("another name: %+v, %v", v, err)
 	}
+}
+
+// TestAnUnloadedModelsFilesAreFollowed: unloading stops answers, not the looks at what is
+// private in what is imported: the version's own file, broken ones, and those of served
+// versions beside it, also once their folder has gone.
+func TestAnUnloadedModelsFilesAreFollowed(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	yaml := func(at, text string) { s.write(t, at+"/model.yaml", text) }
+	if _, err := s.imports("made", "2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.r.Unload(t.Context(), "made"); err != nil {
+		t.Fatal(err)
+	}
+	imported := func(when, version string, want ...string) {
+		t.Helper()
+		v, err := s.imports("made", version)
+		if err != nil || !slices.Equal(privateOf(v), want) {
+			t.Errorf("%s: version %s: %v, %v, want %v", when, version, privateOf(v), err, want)
+		}
+	}
+	yaml("made/1", "features: [{name: town, private: drop}, {name: name, private: mask}]\n")
+	s.look(t)
+	imported("more", "1", "name mask", "town drop")
+	imported("more", "2", "name mask", "town drop")
+	yaml("made/1", "features: [{name: town, privat: drop}]\n")
+	s.look(t)
+	for _, version := range []string{"1", "2"} {
+		if v, err := s.imports("made", version); !errors.Is(err, collector.ErrNotReady) {
+			t.Errorf("broken: version %s: %v, %v", version, privateOf(v), err)
+		}
+	}
+	yaml("made/1", "features: [{name: town, private: drop}]\n")
+	s.look(t)
+	s.look(t)
+	imported("mended", "1", "town drop")
+	yaml("made/2", "features: [{name: name, private: drop}]\n")
+	s.look(t)
+	s.look(t) // it hides less too
+	imported("one of its own", "2", "name drop")
+
+	// A served one's, which goes while its model is unloaded.
+	info := &engine.Info{Features: []engine.Feature{{Name: s.a}, {Name: s.b}}, Outputs: saidInfo.Outputs, Inputs: []engine.Spec{
+		{Name: s.a, DType: engine.Float32, Shape: []int{-1}}, {Name: s.b, DType: engine.Float32, Shape: []int{-1}},
+	}}
+	yaml("m/2", "{}\n")
+	s.look(t)
+	s.look(t)
+	hidden := func(when string, want ...string) {
+		t.Helper()
+		slices.Sort(want)
+		v, err := s.r.External("m", "3", func() (*engine.Info, error) { return info, nil })
+		if err != nil || !slices.Equal(privateOf(v), want) {
+			t.Errorf("%s: %v, %v, want %v", when, privateOf(v), err, want)
+		}
+	}
+	hidden("at first", s.a+" drop")
+	if err := s.r.Unload(t.Context(), "m"); err != nil {
+		t.Fatal(err)
+	}
+	yaml("m/1", "features: [{name: "+s.a+", private: drop}, {name: "+s.b+", private: drop}]\n")
+	s.look(t)
+	hidden("unloaded", s.a+" drop", s.b+" drop")
+	if err := os.RemoveAll(filepath.Join(s.dir, "m", "1")); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.look(t)
+	}
+	hidden("and gone", s.a+" drop", s.b+" drop")
+	s.r.Close()
+	s.r = s.open(t, time.Hour)
+	s.look(t)
+	hidden("after a start", s.a+" drop", s.b+" drop")
 }
