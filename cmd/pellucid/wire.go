@@ -157,8 +157,8 @@ func noneAs(limit int) int {
 // featureNames are the features of a version that is known, in their order.
 func (s *server) featureNames(model, version string) []string {
 	v, err := s.models.Known(model, version)
-	if err != nil {
-		return nil
+	if err != nil || v.Info.Format == collector.ImportedFormat {
+		return nil // of rows that had names nobody knows the order of the columns
 	}
 	names := make([]string, len(v.Info.Features))
 	for i, f := range v.Info.Features {

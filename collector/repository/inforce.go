@@ -128,6 +128,7 @@ func (r *Repository) lastSaid(name, but string, sources []source) []collector.Mo
 		for _, s := range m.versions {
 			switch {
 			case s.live == nil:
+			case !s.live.elsewhere && s.live.keeps: // and is under that still
 			case !s.live.elsewhere:
 				here[s.source.version] = s.source.file != "" && exists(filepath.Join(s.source.dir, s.source.file))
 			case counts(s.source.version, s.live.follows):

@@ -15,8 +15,9 @@ import (
 type handing struct {
 	cfg  collector.ModelConfig
 	info *engine.Info
-	// names are what the version calls its features.
-	names []string
+	// names are what the version calls its features, numbered those that only number them.
+	names    []string
+	numbered map[string]place
 	// unplaced is set where something is private that is found here neither by its name nor
 	// by its place.
 	unplaced bool
@@ -24,7 +25,9 @@ type handing struct {
 
 func newHanding(info *engine.Info) *handing {
 	info = collector.AllContent(info) // which becomes a feature by what is taken over
-	return &handing{info: info, names: namesOf(info)}
+	h := &handing{info: info, names: namesOf(info)}
+	h.numbered = numberedIn(h.names)
+	return h
 }
 
 // namesOf are a model's features or, where it has only tensors, its inputs.
@@ -90,18 +93,18 @@ func (h *handing) here(name string, columns []string) (out []string) {
 	}
 	places := map[string]map[int]string{}
 	for _, n := range h.names {
-		stem, i, ok := unnamed(n)
+		p, ok := h.numbered[n]
 		if !ok {
 			continue
 		}
-		if stem == name+"[" {
+		if p.of == name+"[" {
 			out = append(out, n)
 			continue
 		}
-		if places[stem] == nil {
-			places[stem] = map[int]string{}
+		if places[p.of] == nil {
+			places[p.of] = map[int]string{}
 		}
-		places[stem][i] = n
+		places[p.of][p.at] = n
 	}
 	for _, of := range places {
 		if at >= 0 && len(of) == len(columns) && whole(of) {
@@ -128,7 +131,7 @@ func (h *handing) done() collector.ModelConfig {
 		return h.cfg
 	}
 	for _, name := range h.names {
-		if _, _, ok := unnamed(name); ok {
+		if _, ok := h.numbered[name]; ok {
 			h.hide(collector.FeatureConfig{Private: collector.PrivacyDrop}, []string{name})
 		}
 	}
@@ -137,6 +140,39 @@ func (h *handing) done() collector.ModelConfig {
 
 // unnamedRule are names that only number what they are of: f0, Column_3, input[2], 7.
 var unnamedRule = regexp.MustCompile(`^(?i:([fxvc]|feat|features?|cols?|columns?|inputs?|in|args?|fields?|var|variables?|dim|values?|data|tensor|arr)?[ _.:-]*([0-9]+)|(.*)\[([0-9]+)((?:[\]\[,; ]+[0-9]+)*)\])$`)
+
+// place is what a name says that only numbers: a place in what.
+type place struct {
+	of string
+	at int
+}
+
+// digits are the numbers in a name, in any script.
+var digits = regexp.MustCompile(`[\p{Nd}\p{No}\p{Nl}]+`)
+
+// numberedIn finds the names that only number: those of a known form, and all that differ in
+// nothing but their numbers, whatever they are called otherwise.
+func numberedIn(names []string) map[string]place {
+	out, alike := map[string]place{}, map[string]int{}
+	for _, name := range names {
+		alike[digits.ReplaceAllString(name, "0")]++
+	}
+	for _, name := range names {
+		form := digits.ReplaceAllString(name, "0")
+		if of, at, ok := unnamed(name); ok {
+			out[name] = place{of, at}
+		} else if alike[form] > 1 && digits.MatchString(name) {
+			at := -1
+			if all := digits.FindAllString(name, -1); len(all) == 1 {
+				if n, err := strconv.Atoi(all[0]); err == nil {
+					at = n
+				}
+			}
+			out[name] = place{form, at}
+		}
+	}
+	return out
+}
 
 // unnamed takes a name apart that only says a place: what it is a place in, and the place, -1
 // where that has several numbers.

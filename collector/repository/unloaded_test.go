@@ -185,3 +185,37 @@ func TestAnUnloadedModelsFilesAreFollowed(t *testing.T) {
 	s.look(t)
 	hidden("after a start", s.a+" drop", s.b+" drop")
 }
+
+// TestWhatIsKeptOnIsHandedOn: a served version that came back without its model.yaml stays under
+// what it said last, and so do those that take it over, whatever others say.
+func TestWhatIsKeptOnIsHandedOn(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	info := &engine.Info{Features: []engine.Feature{{Name: s.a}, {Name: s.b}}, Outputs: saidInfo.Outputs, Inputs: []engine.Spec{
+		{Name: s.a, DType: engine.Float32, Shape: []int{-1}}, {Name: s.b, DType: engine.Float32, Shape: []int{-1}},
+	}}
+	s.write(t, "m/2/model.yaml", "{}\n")
+	s.look(t)
+	s.look(t)
+	hidden := func(when string) {
+		t.Helper()
+		for range 3 {
+			s.look(t)
+			if v, err := s.r.External("m", "3", func() (*engine.Info, error) { return info, nil }); err != nil || !slices.Equal(privateOf(v), []string{s.a + " drop"}) {
+				t.Fatalf("%s: %v, %v", when, privateOf(v), err)
+			}
+		}
+	}
+	hidden("at first")
+	if err := os.RemoveAll(filepath.Join(s.dir, "m", "1")); err != nil {
+		t.Fatal(err)
+	}
+	hidden("gone")
+	s.model(t, "m/1")
+	hidden("back")
+	if v, err := s.r.Find("m", "1"); err != nil || !slices.Equal(privateOf(v), []string{s.a + " drop"}) {
+		t.Errorf("itself: %v, %v", privateOf(v), err)
+	}
+	s.r.Close()
+	s.r = s.open(t, time.Hour)
+	hidden("after a start")
+}
