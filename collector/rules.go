@@ -54,7 +54,7 @@ func ApplyPrivateRules(rules []PrivateRule, model string, info *engine.Info, cfg
 		return
 	}
 	cfg.Features = slices.Clone(cfg.Features)
-	for _, name := range fieldNames(info) {
+	for _, name := range FieldNames(info) {
 		how := ruleFor(rules, model+"."+name)
 		if how == PrivacyNone {
 			continue
@@ -70,11 +70,11 @@ func ApplyPrivateRules(rules []PrivateRule, model string, info *engine.Info, cfg
 
 // Meets reports whether the rule speaks of a feature of a version.
 func (r PrivateRule) Meets(v *ModelVersion) bool {
-	return slices.ContainsFunc(fieldNames(v.Info), func(name string) bool { return matches(r.Pattern, v.Name+"."+name) })
+	return slices.ContainsFunc(FieldNames(v.Info), func(name string) bool { return matches(r.Pattern, v.Name+"."+name) })
 }
 
-// fieldNames are the features of a model or, where it has only tensors, its inputs.
-func fieldNames(info *engine.Info) (names []string) {
+// FieldNames are the names of the features of a model or, where it has only tensors, its inputs.
+func FieldNames(info *engine.Info) (names []string) {
 	for _, f := range info.Features {
 		names = append(names, f.Name)
 	}

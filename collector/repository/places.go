@@ -25,23 +25,9 @@ type handing struct {
 
 func newHanding(info *engine.Info) *handing {
 	info = collector.AllContent(info) // which becomes a feature by what is taken over
-	h := &handing{info: info, names: namesOf(info)}
+	h := &handing{info: info, names: collector.FieldNames(info)}
 	h.numbered = numberedIn(h.names)
 	return h
-}
-
-// namesOf are a model's features or, where it has only tensors, its inputs.
-func namesOf(info *engine.Info) []string {
-	var names []string
-	for _, f := range info.Features {
-		names = append(names, f.Name)
-	}
-	if info.Features == nil {
-		for _, in := range info.Inputs {
-			names = append(names, in.Name)
-		}
-	}
-	return names
 }
 
 // take adds what cfg says is private of the features that nobody spoke of before.
@@ -197,7 +183,7 @@ func columnsOf(v *collector.ModelVersion) []string {
 	if v.Info.Format == collector.ImportedFormat || v.Info.Features == nil {
 		return nil
 	}
-	return namesOf(v.Info)
+	return collector.FieldNames(v.Info)
 }
 
 // inOrder gives what a version says, or an upstream where version is empty, the names of the
@@ -252,7 +238,7 @@ func (r *Repository) byRules(h *handing, name, but string) {
 			v := s.live.version
 			cfg := collector.ModelConfig{FeatureNames: columnsOf(v)}
 			collector.ApplyPrivateRules(r.cfg.Rules, name, v.Info, &cfg)
-			known = append(known, namesOf(v.Info)...)
+			known = append(known, collector.FieldNames(v.Info)...)
 			h.takePlaces(cfg)
 		}
 	}

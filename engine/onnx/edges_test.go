@@ -26,10 +26,10 @@ type edge struct {
 	Outputs [][]byte `json:"outputs"`
 }
 
-// TestEdges: axes of no elements, old operator sets, rare attributes and sparse tensors
-// give what onnxruntime gives, in its type and shape.
-func TestEdges(t *testing.T) {
-	f, err := os.Open("testdata/edges.json.gz")
+// edgesOf reads the cases of an archive, which has so many.
+func edgesOf(t *testing.T, path string, n int) []edge {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,9 +39,16 @@ func TestEdges(t *testing.T) {
 		t.Fatal(err)
 	}
 	var cases []edge
-	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != edgeCases {
+	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != n {
 		t.Fatalf("%d cases, %v", len(cases), err)
 	}
+	return cases
+}
+
+// TestEdges: axes of no elements, old operator sets, rare attributes and sparse tensors
+// give what onnxruntime gives, in its type and shape.
+func TestEdges(t *testing.T) {
+	cases := edgesOf(t, "testdata/edges.json.gz", edgeCases)
 	for i := range cases {
 		if err := cases[i].check(t); err != nil {
 			t.Errorf("%s: %v", cases[i].Name, err)

@@ -1,8 +1,6 @@
 package onnx_test
 
 import (
-	"compress/gzip"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -22,28 +20,11 @@ const mlCases = 83
 // TestML: maps, tokens, hashes, single scores and several classifiers give what
 // onnxruntime gives. What is a map in the file is a row of a matrix here.
 func TestML(t *testing.T) {
-	for _, c := range mlArchive(t) {
+	for _, c := range edgesOf(t, "testdata/ml.json.gz", mlCases) {
 		if err := mapped(t, &c); err != nil {
 			t.Errorf("%s: %v", c.Name, err)
 		}
 	}
-}
-
-func mlArchive(t *testing.T) []edge {
-	f, err := os.Open("testdata/ml.json.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cases []edge
-	if err := json.NewDecoder(z).Decode(&cases); err != nil || len(cases) != mlCases {
-		t.Fatalf("%d cases, %v", len(cases), err)
-	}
-	return cases
 }
 
 func mapped(t *testing.T, c *edge) error {
@@ -155,7 +136,7 @@ func TestMapsAreFeatures(t *testing.T) {
 }
 
 func mlCase(t *testing.T, name string) *edge {
-	for _, c := range mlArchive(t) {
+	for _, c := range edgesOf(t, "testdata/ml.json.gz", mlCases) {
 		if c.Name == name {
 			return &c
 		}
