@@ -34,6 +34,9 @@ import (
 type marks struct {
 	dir string // the data folder
 	log *slog.Logger
+	// spoolMissed is called where the spool is not the one that it was: what of it is stored
+	// may not be counted. nil means nothing is to be done.
+	spoolMissed func()
 
 	mu  sync.Mutex
 	ids map[string]string // nil until they are read
@@ -126,6 +129,9 @@ func (m *marks) settled(was foundFolder) error {
 		m.log.Error(what, "folder", m.place(was.marked), "until", m.untilDeleted())
 		if err := m.note(what); err != nil {
 			return err
+		}
+		if was.name == "spool" && m.spoolMissed != nil {
+			m.spoolMissed()
 		}
 	}
 	id := was.id

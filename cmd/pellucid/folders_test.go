@@ -25,6 +25,10 @@ func (r *rig) told(t *testing.T, cfg config, want ...string) {
 		}
 		return
 	}
+	until(t, "the rollups were held against the rows", func() bool {
+		_, err := checkRollups(t.Context(), patient{config: cfg})
+		return err == nil
+	})
 	until(t, "the alert", func() bool { return strings.Contains(r.selfFires(t), "PellucidDataLost") })
 	_, page, _ := r.call(t, http.MethodGet, "/ui/health", "")
 	_, metrics, _ := r.call(t, http.MethodGet, "/metrics", "")

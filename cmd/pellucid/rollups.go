@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,14 +27,60 @@ const (
 	// asideEvery is the time between looks for damaged parts of rollups: the embedded
 	// engine may be started again at any time, and finds them then.
 	asideEvery = time.Hour
+	// recountEvery is the least time between two recounts for rows that no rollup counts.
+	recountEvery = 15 * time.Second
 	// asideFile is where the data folder keeps which of them were made good.
 	asideFile = "rollups.json"
 )
 
 // aside are the damaged parts of rollups after which these were counted again. The
-// server never takes such parts away, so each is told at every start.
+// server never takes such parts away, so each is told at every start. Short says that
+// rows may be stored that the rollups do not count.
 type aside struct {
 	Mended []string `json:"mended"`
+	Short  bool     `json:"short,omitempty"`
+}
+
+// rollups is what a server knows of its own.
+type rollups struct {
+	mu sync.Mutex // guards asideFile and said
+	// said counts how often they were said to be short, kick has the loop look.
+	said int
+	kick chan struct{}
+}
+
+// uncounted notes that rows are stored which the rollups may not count, and has them
+// counted again.
+func (s *server) uncounted() {
+	s.rollups.mu.Lock()
+	defer s.rollups.mu.Unlock()
+	s.rollups.said++
+	known, err := readAside(s.cfg.Data)
+	if err == nil && !known.Short {
+		known.Short = true
+		err = known.write(s.cfg.Data)
+	}
+	if err != nil {
+		s.log.Error("it is not noted that the rollups may count less than is stored", "error", err)
+	}
+	select {
+	case s.rollups.kick <- struct{}{}:
+	default:
+	}
+}
+
+// counted notes after which parts the rollups count what is stored, unless they were said
+// to be short since said was read.
+func (s *server) counted(mended []string, said int) error {
+	s.rollups.mu.Lock()
+	defer s.rollups.mu.Unlock()
+	return aside{Mended: mended, Short: s.rollups.said != said}.write(s.cfg.Data)
+}
+
+func (s *server) saidShort() int {
+	s.rollups.mu.Lock()
+	defer s.rollups.mu.Unlock()
+	return s.rollups.said
 }
 
 func readAside(data string) (aside, error) {
@@ -70,10 +117,10 @@ func (a aside) write(data string) error {
 }
 
 // damaged returns the parts of rollups that are set aside, and those of them after which
-// the rollups were not counted again.
-func damaged(ctx context.Context, store *clickhouse.Store, data string) (all, open []string, err error) {
+// the rollups were not counted again; short says that they may count less than is stored.
+func damaged(ctx context.Context, store *clickhouse.Store, data string) (all, open []string, short bool, err error) {
 	if all, err = store.SetAside(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	known, err := readAside(data)
 	for _, part := range all {
@@ -81,7 +128,7 @@ func damaged(ctx context.Context, store *clickhouse.Store, data string) (all, op
 			open = append(open, part)
 		}
 	}
-	return all, open, err
+	return all, open, known.Short, err
 }
 
 // startRollups has the server look for damaged parts of its rollups, now and every hour.
@@ -103,8 +150,8 @@ func (s *server) startRollups(context.Context) error {
 func (s *server) rollupsLoop(ctx context.Context) {
 	told := ""
 	for {
-		wait := asideEvery
-		_, open, err := damaged(ctx, s.store, s.cfg.Data)
+		wait, kick := asideEvery, s.rollups.kick
+		_, open, short, err := damaged(ctx, s.store, s.cfg.Data)
 		if err == nil && s.engine != nil {
 			var unreadable []string
 			unreadable, err = s.store.DamagedParts(ctx)
@@ -118,10 +165,17 @@ func (s *server) rollupsLoop(ctx context.Context) {
 			s.log.Error("parts of rollups are damaged: these count less than there is, or cannot be read, until they are counted again from the rows",
 				"parts", len(open), "first", open[0], "by hand", "pellucid rollups repair --url "+s.url, "by itself", s.engine != nil)
 		}
+		if short {
+			kick, wait = nil, recountEvery
+		}
+		if short && told != "short" && len(open) == 0 {
+			told = "short"
+			s.log.Warn("rows are stored that the rollups may not count: these are held against them", "counted again by itself", s.engine != nil)
+		}
 		// Into another's ClickHouse other servers may write, whose rows on their way would
 		// count as short: that is for its operator to judge.
-		if len(open) > 0 && s.engine != nil {
-			_, err := s.recount(collector.WithActor(ctx, collector.OwnActor), clickhouse.Recounting{Repair: true})
+		if short || len(open) > 0 && s.engine != nil {
+			out, err := s.recount(collector.WithActor(ctx, collector.OwnActor), clickhouse.Recounting{Repair: s.engine != nil})
 			switch {
 			case ctx.Err() != nil:
 				return
@@ -129,11 +183,15 @@ func (s *server) rollupsLoop(ctx context.Context) {
 				wait = retentionRetry
 			case err != nil:
 				s.log.Error("the rollups are not counted again: the next look tries again", "error", err)
+			case s.engine == nil && len(out.Short)+len(out.Damaged) > 0:
+				wait, kick = asideEvery, s.rollups.kick
+				s.log.Error("the rollups count less than is stored", "rollups", len(out.Short), "damaged parts", len(out.Damaged), "by hand", "pellucid rollups repair --url "+s.url)
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-kick:
 		case <-time.After(wait):
 		}
 	}
@@ -146,7 +204,8 @@ func (s *server) recount(ctx context.Context, cfg clickhouse.Recounting) (*click
 		return nil, errBusy
 	}
 	defer s.erasing.Unlock()
-	all, _, err := damaged(ctx, s.store, s.cfg.Data)
+	all, _, _, err := damaged(ctx, s.store, s.cfg.Data)
+	said := s.saidShort()
 	if err != nil {
 		s.log.Warn("look for damaged parts of rollups", "error", err)
 	}
@@ -168,12 +227,19 @@ func (s *server) recount(ctx context.Context, cfg clickhouse.Recounting) (*click
 		}
 		err = errors.Join(err, s.audit.Append(context.WithoutCancel(ctx), entry, true))
 	}
-	if err != nil || !cfg.Repair {
+	if err != nil || !cfg.Repair && len(out.Short)+len(out.Damaged) > 0 {
 		return out, err
+	}
+	if !cfg.Repair {
+		known, err := readAside(s.cfg.Data)
+		if err != nil || !known.Short {
+			return out, err
+		}
+		return out, s.counted(known.Mended, said)
 	}
 	// Those it has taken out are set aside now.
 	if len(out.Damaged) > 0 {
-		if all, _, err = damaged(ctx, s.store, s.cfg.Data); err != nil {
+		if all, _, _, err = damaged(ctx, s.store, s.cfg.Data); err != nil {
 			return out, err
 		}
 	}
@@ -182,7 +248,7 @@ func (s *server) recount(ctx context.Context, cfg clickhouse.Recounting) (*click
 			"from", sh.From, "to", sh.To, "minutes", sh.Minutes)
 	}
 	s.log.Info("the rollups count the rows that are stored", "days", out.Days, "short", len(out.Short), "took", time.Since(began))
-	return out, aside{Mended: all}.write(s.cfg.Data)
+	return out, s.counted(all, said)
 }
 
 // recountRollups is recount for a caller, who is told how far it is.
@@ -214,9 +280,12 @@ func checkRollups(ctx context.Context, p patient) (string, error) {
 		return found, err
 	}
 	defer s.Close() //nolint:errcheck // it was only read
-	all, open, err := damaged(ctx, s, p.Data)
-	if err == nil && len(open) > 0 {
+	all, open, short, err := damaged(ctx, s, p.Data)
+	switch {
+	case err == nil && len(open) > 0:
 		err = fmt.Errorf("%d damaged parts of rollups were set aside (%s) and are not made good: pellucid rollups repair", len(open), open[0])
+	case err == nil && short:
+		err = errors.New("rows are stored that the rollups may not count: pellucid rollups repair, where the running server does not do it within minutes")
 	}
 	return fmt.Sprintf("%d damaged parts, made good", len(all)), err
 }

@@ -105,6 +105,40 @@ func TestDamagedRollupsAreMended(t *testing.T) {
 	}
 }
 
+// TestRollupsAreCountedAgainAfterASpoolWent: a batch whose rows are stored and whose spool
+// has gone before they were counted is counted from its rows.
+func TestRollupsAreCountedAgainAfterASpoolWent(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	cfg.ClickHouse = ""
+	r := startRig(t, cfg)
+	r.post(t, "/api/v1/predictions", notedList(0, 20), nil)
+	r.stored(t)
+	r.admin(t, "INSERT INTO predictions SELECT * REPLACE (concat(id, 'x') AS id, 'uncounted' AS insert_batch) FROM predictions LIMIT 7")
+	if got := r.sums(t); !strings.HasPrefix(got, "27\t20\t") {
+		t.Fatalf("rows and rows counted are %s", got)
+	}
+	r.halt(t)
+	if err := os.Rename(filepath.Join(cfg.Data, "spool"), filepath.Join(cfg.Data, "away")); err != nil {
+		t.Fatal(err)
+	}
+	r = startRig(t, cfg)
+	until(t, "the rollups are counted again", func() bool { return strings.Contains(r.log.String(), "the rollups count the rows that are stored") })
+	if got := r.sums(t); !strings.HasPrefix(got, "27\t27\t") {
+		t.Errorf("rows and rows counted are %s", got)
+	}
+	if got, err := checkRollups(t.Context(), patient{config: r.cfg}); err != nil {
+		t.Errorf("doctor, after they were counted: %q, %v", got, err)
+	}
+	r.uncounted()
+	if got, err := checkRollups(t.Context(), patient{config: r.cfg}); err == nil || !strings.Contains(err.Error(), "rows are stored that the rollups may not count") {
+		t.Errorf("doctor, before: %q, %v", got, err)
+	}
+	until(t, "they are held against the rows again", func() bool {
+		_, err := checkRollups(t.Context(), patient{config: r.cfg})
+		return err == nil
+	})
+}
+
 // lost takes all of a rollup away, and has the commands tell and mend it.
 func (r *rig) lost(t *testing.T, want string) {
 	t.Helper()

@@ -77,6 +77,7 @@ type server struct {
 	// patterns find what is private by its form in texts; nil finds nothing.
 	patterns *capture.Patterns
 
+	rollups rollups
 	// erasing is held by whoever deletes a subject's rows, or those that are past their
 	// time, exporting by whoever reads a subject's: one reader may be slow.
 	erasing, exporting sync.Mutex
@@ -112,7 +113,8 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
 	tee := telemetry.NewLogTee(log.Handler())
 	s := &server{cfg: cfg, log: slog.New(tee), logs: tee}
-	s.marks = &marks{dir: cfg.Data, log: s.log}
+	s.marks = &marks{dir: cfg.Data, log: s.log, spoolMissed: s.uncounted}
+	s.rollups.kick = make(chan struct{}, 1)
 	s.keyring.cfg, s.keyring.told = &s.cfg, func(err error) { s.log.Error("keys of sealed fields", "error", err) }
 	s.onStop("keys", func(context.Context) error { return s.keyring.close() })
 	for _, start := range []func(context.Context) error{

@@ -57,6 +57,7 @@ func (w *Writer) dropStored(ctx context.Context, p *plan) error {
 			p.months[month] = slices.DeleteFunc(list, func(d decoded) bool {
 				return d.imported && d.p.Tenant == o.tenant && d.p.Model == o.model && stored[d.p.ID]
 			})
+			p.dropped = p.dropped || len(p.months[month]) < len(list)
 		}
 	}
 	return w.dropStoredLabels(ctx, p)

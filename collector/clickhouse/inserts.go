@@ -114,7 +114,10 @@ func (w *Writer) rollupInserts(p *plan) []insert {
 				if err != nil {
 					return false, err
 				}
-				return w.store.hasTraffic(ctx, items[lo:hi], missing)
+				if kept, err := w.store.hasTraffic(ctx, items[lo:hi], missing); kept || err != nil {
+					return kept, err
+				}
+				return w.counts(ctx, &trafficRollup, p.token, items[lo:hi], missing)
 			},
 		}, collector.InsertTraffic, items))
 	}
@@ -131,7 +134,10 @@ func (w *Writer) rollupInserts(p *plan) []insert {
 				if err != nil {
 					return false, err
 				}
-				return w.store.hasBins(ctx, c, countOf(items[lo:hi]), missing)
+				if kept, err := w.store.hasBins(ctx, c, countOf(items[lo:hi]), missing); kept || err != nil {
+					return kept, err
+				}
+				return w.counts(ctx, &binsRollup, p.token, items[lo:hi], missing)
 			},
 		}, collector.InsertBins, items)
 		in.token = c.token()

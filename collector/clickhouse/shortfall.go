@@ -292,8 +292,8 @@ func (s *Store) shares(ctx context.Context, r *rollup, batches []string, where s
 
 // short is by how much a rollup counts less than the rows that are stored, in the
 // minutes of some batches.
-func (s *Store) short(ctx context.Context, r *rollup, k series, list []share, where string, args []any) (map[int64]sums, error) {
-	out := map[int64]sums{}
+func (s *Store) short(ctx context.Context, r *rollup, k series, list []share, where string, args []any) (minuteSums, error) {
+	out := minuteSums{}
 	first, last := int64(1<<62), int64(0)
 	for _, sh := range list {
 		for m := range sh.minutes {
@@ -302,14 +302,9 @@ func (s *Store) short(ctx context.Context, r *rollup, k series, list []share, wh
 		}
 	}
 	from, to := time.Unix(first, 0).UTC(), time.Unix(last+60, 0).UTC()
-	own := []any{k.tenant, k.model, k.version}
-	also := ""
-	if k.binsID != "" {
-		own, also = append(own, k.binsID), " AND bins_id = ?"
-	}
-	stored := append(append(slices.Clone(own), from, to), args...)
-	err := s.eachMinute(ctx, "SELECT "+rowMinute+" AS m, "+r.rows+" FROM predictions WHERE tenant = ? AND model = ? AND version = ?"+also+
-		" AND time >= ? AND time < ? AND "+r.where+" AND "+where+" GROUP BY m", stored, func(m int64, v sums) {
+	in, of := k.where()
+	err := s.eachMinute(ctx, "SELECT "+rowMinute+" AS m, "+r.rows+" FROM predictions WHERE "+in+
+		" AND time >= ? AND time < ? AND "+r.where+" AND "+where+" GROUP BY m", append(append(of, from, to), args...), func(m int64, v sums) {
 		if _, ok := out[m]; ok {
 			out[m] = v
 		}
@@ -317,12 +312,7 @@ func (s *Store) short(ctx context.Context, r *rollup, k series, list []share, wh
 	if err != nil {
 		return nil, err
 	}
-	return out, s.eachMinute(ctx, "SELECT toInt64(toUnixTimestamp(minute)) AS m, "+r.kept+" FROM "+r.table+" WHERE tenant = ? AND model = ? AND version = ?"+also+
-		" AND minute >= ? AND minute < ? GROUP BY m", append(slices.Clone(own), from, to), func(m int64, v sums) {
-		if have, ok := out[m]; ok {
-			out[m] = have.minus(v)
-		}
-	})
+	return out, s.minusKept(ctx, r, k, out)
 }
 
 func (s *Store) eachMinute(ctx context.Context, query string, args []any, do func(m int64, v sums)) error {

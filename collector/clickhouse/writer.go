@@ -51,6 +51,9 @@ type WriterConfig struct {
 	// Kept is asked at the start for batches that a power cut may have taken from the
 	// server after it had confirmed them. nil means none.
 	Kept Kept
+	// Uncounted is called when the rollups are short of rows that are stored and that the
+	// batch under way does not account for; nil means none.
+	Uncounted func()
 	// Backoff is the first wait after a failed attempt, doubled up to
 	// BackoffMax; 0 means 100 ms and 15 s.
 	Backoff, BackoffMax time.Duration
@@ -213,6 +216,10 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 		if err := w.insist(ctx, b.Token, func() error { return w.cfg.Dead.Finish(b.Token, p.homeLetters()) }); err != nil {
 			return err
 		}
+	}
+	// What another spool's batch has stored it may have died before it was counted.
+	if b.Again && p.dropped && w.cfg.Uncounted != nil {
+		w.cfg.Uncounted()
 	}
 	w.doubt = false
 	st.Took = time.Since(began)
@@ -439,6 +446,8 @@ type plan struct {
 	// imported are the ids of predictions made elsewhere, by tenant and model.
 	imported map[owner][]string
 	known    map[owner]map[string]bool
+	// dropped says that some of them were stored by other batches.
+	dropped bool
 }
 
 // burial is a record of a batch and the insert that refused it.
