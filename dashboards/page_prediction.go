@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/labstack/echo/v4"
 
@@ -406,7 +407,11 @@ func (s *server) explain(c echo.Context) error {
 }
 
 func (s *server) explanation(c echo.Context) (template.HTML, error) {
-	list, err := s.ask(c, c.FormValue("method"))
+	req, err := asked(c)
+	if err != nil {
+		return "", err
+	}
+	list, err := s.ask(c, req)
 	if err != nil {
 		return "", err
 	}
@@ -425,12 +430,27 @@ func (s *server) explanation(c echo.Context) (template.HTML, error) {
 	return template.HTML(b.String()), nil //nolint:gosec // made by the template above
 }
 
-func (s *server) ask(c echo.Context, method string) ([]collector.Explanation, error) {
+// asked is the explanation that the form asks for.
+func asked(c echo.Context) (collector.ExplainRequest, error) {
+	r := collector.ExplainRequest{
+		Method: c.FormValue("method"), Output: strings.TrimSpace(c.FormValue("output")), Input: strings.TrimSpace(c.FormValue("input")),
+	}
+	for _, text := range strings.FieldsFunc(c.FormValue("baseline"), func(x rune) bool { return x == ',' || unicode.IsSpace(x) }) {
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return r, fmt.Errorf("%w: baseline: %q is no number", collector.ErrRefused, text)
+		}
+		r.Baseline = append(r.Baseline, x)
+	}
+	return r, nil
+}
+
+func (s *server) ask(c echo.Context, req collector.ExplainRequest) ([]collector.Explanation, error) {
 	ref, err := refOf(c)
 	if err != nil {
 		return nil, err
 	}
-	return s.Sources.Explain(c.Request().Context(), ref, collector.ExplainRequest{Method: method})
+	return s.Sources.Explain(c.Request().Context(), ref, req)
 }
 
 func viewOf(e *collector.Explanation) (explanationView, error) {
@@ -489,7 +509,7 @@ func (s *server) report(c echo.Context) error {
 	if err != nil {
 		return s.problem(c, err)
 	}
-	list, err := s.ask(c, c.QueryParam("method"))
+	list, err := s.ask(c, collector.ExplainRequest{Method: c.QueryParam("method")})
 	if err != nil {
 		return s.problem(c, err)
 	}

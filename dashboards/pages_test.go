@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -342,7 +343,11 @@ func TestStaticFilesAreKeptByTheirContent(t *testing.T) {
 }
 
 func post(e *echo.Echo, path string, headers map[string]string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("method=tree_shap"))
+	return postForm(e, path, "method=tree_shap", headers)
+}
+
+func postForm(e *echo.Echo, path, form string, headers map[string]string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	for k, v := range headers {
 		if v != "" {
@@ -380,6 +385,21 @@ func TestExplain(t *testing.T) {
 	}
 	if strings.Contains(part, "<html") {
 		t.Error("htmx got a whole page")
+	}
+	optional := filled("m")
+	optional.Explain = func(_ context.Context, _ collector.Ref, req collector.ExplainRequest) ([]collector.Explanation, error) {
+		if req.Output != "late" || req.Input != "x" || !slices.Equal(req.Baseline, []float64{1, -2.5, 3e4}) {
+			t.Errorf("asked for %+v", req)
+		}
+		return answer()
+	}
+	of := pages(t, optional)
+	const options = "output=late&input=+x&baseline=1,+-2.5%0A3e4"
+	if w := postForm(of, path, options, map[string]string{"HX-Request": "true"}); !strings.Contains(w.Body.String(), "<svg") {
+		t.Errorf("with options: %d %s", w.Code, w.Body)
+	}
+	if w := postForm(of, path, options+",x", map[string]string{"HX-Request": "true"}); !strings.Contains(w.Body.String(), "&#34;x&#34; is no number") {
+		t.Errorf("with a baseline of letters: %d %s", w.Code, w.Body)
 	}
 	if whole := post(e, path, nil).Body.String(); !strings.Contains(whole, "<html") || !strings.Contains(whole, "completeness residual") {
 		t.Error("without script the page does not hold the explanation")
