@@ -210,19 +210,14 @@ func takeStricter(out *collector.ModelConfig, cfg collector.ModelConfig, info *e
 	out.Subject = cmp.Or(out.Subject, here.Subject)
 }
 
-// keptOn is what a served version without a model.yaml said last, which was gone from the models'
-// folder meanwhile (imports may have been told of it since) and has come back without: that stays
-// so until a model.yaml says otherwise. own is unset of what it took over from the others itself,
-// which is kept where none of these says anything any more. Where its model.yaml was deleted
-// while it was served nothing is: that is found twice.
+// keptOn is what a served version said last that has no model.yaml any more, be it that this was
+// deleted or that its folder came back without: deleting a file is no decision to publish, so that
+// stays so until a model.yaml says otherwise. own is unset of what it took over from the others
+// itself, which is kept where none of these says anything any more.
 func (r *Repository) keptOn(s source) (said collector.ModelConfig, own bool, err error) {
 	sources, err := r.beside(s.name)
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	have := r.slotOf(s.name, s.version)
-	if have != nil && have.live != nil && !have.live.elsewhere && !have.live.keeps {
-		return said, false, err
-	}
 	was, noted := r.inForce[s.name][s.version]
 	if !noted || was.Follows && len(sources) > 0 {
 		return said, false, err

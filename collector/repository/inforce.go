@@ -101,6 +101,19 @@ func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig
 	return nil
 }
 
+// noteServed is noteInForce of a version that is about to be served. What it said itself stays as
+// it is where its model.yaml has gone: what it took over beside that is the others'.
+func (r *Repository) noteServed(s source, h *held) error {
+	if h.own {
+		return nil
+	}
+	said := h.said
+	if len(said.FeatureNames) == 0 {
+		said.FeatureNames = columnsOf(h.version)
+	}
+	return r.noteInForce(s.name, s.version, said, h.inherited != nil)
+}
+
 // ownSaid is what the model.yaml of a version said last that has none now.
 func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
 	r.mu.RLock()
@@ -123,15 +136,9 @@ func (r *Repository) lastSaid(name, but string, sources []source) []collector.Mo
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var out []collector.ModelConfig
-	here := map[string]bool{} // served without a model.yaml: what they said last they say no more
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
-			switch {
-			case s.live == nil:
-			case !s.live.elsewhere && s.live.keeps: // and is under that still
-			case !s.live.elsewhere:
-				here[s.source.version] = s.source.file != "" && exists(filepath.Join(s.source.dir, s.source.file))
-			case counts(s.source.version, s.live.follows):
+			if s.live != nil && s.live.elsewhere && counts(s.source.version, s.live.follows) {
 				out = append(out, s.live.said)
 			}
 		}
@@ -143,7 +150,7 @@ func (r *Repository) lastSaid(name, but string, sources []source) []collector.Mo
 	}
 	versions := slices.SortedFunc(maps.Keys(r.inForce[name]), func(a, b string) int { return compareVersions(b, a) })
 	for _, version := range versions {
-		if said := r.inForce[name][version]; !here[version] && counts(version, said.Follows) {
+		if said := r.inForce[name][version]; counts(version, said.Follows) {
 			out = append(out, said.config())
 		}
 	}

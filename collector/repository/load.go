@@ -36,9 +36,8 @@ type held struct {
 	// elsewhere is set where its predictions are made elsewhere and imported, follows where
 	// it has no model.yaml and takes over what is private in the others of its model.
 	elsewhere, follows bool
-	// keeps is set where it has no model.yaml and what it was under before it was gone stays in
-	// force, own where that is what it said itself.
-	keeps, own bool
+	// own is set where it has no model.yaml any more and what that said last stays in force.
+	own bool
 	// from is how its files were found before they were read.
 	from source
 	// said is what model.yaml says, or what it took over, without the rules for all models.
@@ -58,10 +57,10 @@ func (r *Repository) load(ctx context.Context, s *source) (*held, collector.Mode
 		return nil, cfg, err
 	}
 	var inherit func(info *engine.Info) (collector.ModelConfig, error)
-	var keeps, own bool
+	var own bool
 	if s.text == nil {
 		inherit = func(info *engine.Info) (from collector.ModelConfig, err error) {
-			from, keeps, own, err = r.handOn(*s, info)
+			from, own, err = r.handOn(*s, info)
 			return from, err
 		}
 	}
@@ -69,7 +68,7 @@ func (r *Repository) load(ctx context.Context, s *source) (*held, collector.Mode
 	if err != nil {
 		return nil, cfg, err
 	}
-	h.keeps, h.own = keeps, own
+	h.own = own
 	if err := r.gate(ctx, *s, h.version); err != nil {
 		return nil, cfg, err
 	}
@@ -83,21 +82,23 @@ func (r *Repository) load(ctx context.Context, s *source) (*held, collector.Mode
 }
 
 // handOn is what is private in a served version without a model.yaml: what is in those beside
-// it and, where keeps says so, what it was under itself when it was last here.
-func (r *Repository) handOn(s source, info *engine.Info) (cfg collector.ModelConfig, keeps, own bool, err error) {
+// it and what it was under itself, which own says that it said itself.
+func (r *Repository) handOn(s source, info *engine.Info) (cfg collector.ModelConfig, own bool, err error) {
 	said, own, err := r.keptOn(s)
 	if err != nil {
-		return cfg, false, false, fmt.Errorf("it has no model.yaml, and what is private in its model's other versions cannot be read: %w", err)
+		return cfg, false, fmt.Errorf("it has no model.yaml, and what is private in its model's other versions cannot be read: %w", err)
 	}
 	if cfg, err = r.takeOver(s, info); err != nil {
-		return cfg, false, false, err
+		return cfg, false, err
 	}
 	if len(said.Features) == 0 {
-		return cfg, false, false, nil
+		return cfg, false, nil
 	}
 	takeStricter(&cfg, said, info)
-	r.cfg.Log.Warn("a version has come back without a model.yaml: what it said was private stays so until one says otherwise ({} opens it)", "model", s.name, "version", s.version)
-	return cfg, true, own, nil
+	if own {
+		r.cfg.Log.Warn("a version has no model.yaml any more: what that said was private stays so until one says otherwise ({} opens it)", "model", s.name, "version", s.version)
+	}
+	return cfg, own, nil
 }
 
 // readConfig reads a version's model.yaml into s.text, once, notes whether anything is

@@ -405,11 +405,7 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 	if r.unsure(s, h.version.Config, forced) {
 		return
 	}
-	said := h.said
-	if len(said.FeatureNames) == 0 {
-		said.FeatureNames = columnsOf(h.version)
-	}
-	if err := r.noteInForce(s.name, s.version, said, h.inherited != nil && !h.own); err != nil {
+	if err := r.noteServed(s, h); err != nil {
 		r.failed(s, "load version", cfg, err)
 		return
 	}

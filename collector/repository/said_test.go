@@ -294,9 +294,13 @@ func TestWhatHidesLessIsFoundTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.look(t)
-	s.private(t, "gone, seen once", one...)
 	s.look(t)
-	s.private(t, "gone, seen twice", "m/1", "m/2")
+	s.private(t, "gone", one...)
+	s.write(t, "m/1/model.yaml", "{}\n")
+	s.look(t)
+	s.private(t, "nothing, seen once", one...)
+	s.look(t)
+	s.private(t, "nothing, seen twice", "m/1", "m/2")
 }
 
 // TestABrokenFileThatIsDeleted: an imported model goes on under what it said last.
