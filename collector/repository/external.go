@@ -47,6 +47,9 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 		return v, nil
 	}
 	if version == "" {
+		if err := r.waits(name); err != nil {
+			return nil, err
+		}
 		version = "1"
 	}
 	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {

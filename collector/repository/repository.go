@@ -576,15 +576,40 @@ func (r *Repository) addRemote(h *held) {
 	r.cfg.Live(v)
 }
 
+// isTold reports whether predictions of a version are made elsewhere, be it that it could not be
+// brought back.
+func (s *slot) isTold() bool { return s.remote && (s.live == nil || s.live.elsewhere) }
+
+// waits is why a version that is to be served is not yet, whose model.yaml a start is to find twice.
+func (s *slot) waits() error {
+	if s.live != nil || s.pending == "" || s.source.file == "" {
+		return nil
+	}
+	return fmt.Errorf("model %q version %q: %s: %w", s.source.name, s.source.version, s.reason, collector.ErrNotReady)
+}
+
+// waits is that of any version of a model.
+func (r *Repository) waits(name string) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m := r.models[name]; m != nil {
+		for _, s := range m.versions {
+			if err := s.waits(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // inTurn are the versions in the order in which they are asked for one that answers.
 func (m *model) inTurn(version string) []*slot {
-	made := func(s *slot) bool { return s.live != nil && s.live.elsewhere }
-	if version != "" || !slices.ContainsFunc(m.versions, made) {
+	if version != "" || !slices.ContainsFunc(m.versions, (*slot).isTold) {
 		return m.versions
 	}
 	var answers, told []*slot
 	for _, s := range m.versions {
-		if made(s) {
+		if s.isTold() {
 			told = append(told, s)
 		} else {
 			answers = append(answers, s)
@@ -609,10 +634,15 @@ func (r *Repository) Find(name, version string) (*collector.ModelVersion, error)
 	if m.unloaded {
 		return nil, fmt.Errorf("model %q is unloaded: %w", name, collector.ErrNotReady)
 	}
+	var waits error
 	for _, s := range m.inTurn(version) {
 		if version != "" && s.source.version != version {
 			continue
 		}
+		if version == "" && s.isTold() && waits != nil {
+			return nil, waits // it is not what is asked for
+		}
+		waits = cmp.Or(waits, s.waits())
 		if s.closed != "" {
 			return nil, closedError(name, s.source.version, s.closed)
 		}
