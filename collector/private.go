@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,8 +36,8 @@ func anyTransformed(fields []Field) bool {
 // makePrivate turns a field into what is stored of it.
 func makePrivate(f *Field, how Privacy, cfg *ModelConfig) error {
 	key := cfg.HashKey
-	if how != PrivacyNone && how != PrivacyDrop && f.Elements != 1 {
-		return fmt.Errorf("feature %q is a tensor: only private: drop is possible", f.Name)
+	if err := suits(f, how); err != nil {
+		return err
 	}
 	switch how {
 	case PrivacyNone:
@@ -53,9 +54,6 @@ func makePrivate(f *Field, how Privacy, cfg *ModelConfig) error {
 		id := sha256.Sum256(append([]byte("pellucid key id\x00"), key...))
 		f.KeyID = hex.EncodeToString(id[:4])
 	case PrivacyBucket:
-		if f.Categorical || f.DType == engine.String {
-			return fmt.Errorf("feature %q is categorical: private: bucket is for numbers", f.Name)
-		}
 		f.DType = engine.Float64
 	case PrivacySeal:
 		if cfg.Keys == nil {
@@ -69,6 +67,39 @@ func makePrivate(f *Field, how Privacy, cfg *ModelConfig) error {
 	// The names of its categories are values too.
 	f.Private, f.Categories = how, nil
 	return nil
+}
+
+// suits tells what a field cannot be private by.
+func suits(f *Field, how Privacy) error {
+	switch {
+	case how == PrivacyNone || how == PrivacyDrop:
+	case f.Elements != 1:
+		return fmt.Errorf("feature %q is a tensor: only private: drop is possible", f.Name)
+	case how == PrivacyBucket && (f.Categorical || f.DType == engine.String):
+		return fmt.Errorf("feature %q is categorical: private: bucket is for numbers", f.Name)
+	}
+	return nil
+}
+
+// Suited is what a model takes over from the configuration of another, in which a feature may be
+// of another kind: what it cannot be private by, as a text by bucket, is dropped.
+func Suited(info *engine.Info, cfg ModelConfig) ModelConfig {
+	plain := ModelConfig{Features: slices.Clone(cfg.Features)}
+	for i := range plain.Features {
+		plain.Features[i].Private = PrivacyNone
+	}
+	s, err := NewSchema(info, plain)
+	if err != nil {
+		return cfg // it is told where it is used, or the types are not known yet
+	}
+	cfg.Features = slices.Clone(cfg.Features)
+	for i := range cfg.Features {
+		c := &cfg.Features[i]
+		if suits(fieldNamed(s.Features, c.Name), c.Private) != nil {
+			c.Private = PrivacyDrop
+		}
+	}
+	return cfg
 }
 
 // redact replaces the values of transformed fields, before anything is laid out

@@ -77,7 +77,10 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 		}
 	}
 	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: !own}
-	return r.addExternal(kept, true)
+	if v, err = r.addExternal(kept, true); err != nil && !own {
+		err = r.tookOver(name, version, err)
+	}
+	return v, err
 }
 
 // declared is what the model.yaml of a version says of which nothing was imported yet. One
@@ -303,6 +306,9 @@ func (r *Repository) restoreExternals() error {
 			if kept.Config.PrivateFeature() != "" {
 				r.private.Store(true)
 			}
+			if kept.Follows {
+				err = r.tookOver(kept.Name, kept.Version, err)
+			}
 			r.closeExternal(kept, err)
 			r.unrestored = append(r.unrestored, kept)
 		}
@@ -320,12 +326,12 @@ func (r *Repository) closeExternal(kept keptExternal, err error) {
 	s.remote, s.closed = true, "it cannot be brought back: "+err.Error()
 }
 
-// restoreAgain tries again what could not be brought back, as long as no folder says what
-// is meant instead.
-func (r *Repository) restoreAgain() {
+// restoreAgain tries again what could not be brought back, also under what hides it now, so that
+// a key that is no longer needed keeps nothing closed.
+func (r *Repository) restoreAgain(look uint64, forced bool) {
 	r.external.Lock()
 	defer r.external.Unlock()
-	r.unrestored = slices.DeleteFunc(r.unrestored, func(kept keptExternal) bool {
+	left := slices.DeleteFunc(slices.Clone(r.unrestored), func(kept keptExternal) bool {
 		r.mu.RLock()
 		s := r.slotOf(kept.Name, kept.Version)
 		settled := s == nil || s.live != nil
@@ -336,15 +342,51 @@ func (r *Repository) restoreAgain() {
 		if _, err := r.addExternal(kept, false); err == nil {
 			return true
 		}
-		// The others may hide it in a way that it can be brought back.
-		cfg, err := r.takenOver(kept.Name, kept.Version, kept)
-		if less, more := changed(kept.Config, cfg); err != nil || less || !more || r.saysItself(source{name: kept.Name, version: kept.Version}) {
+		cfg, own, err := r.saidNow(kept)
+		less, more := changed(kept.Config, cfg)
+		if err != nil || !own && !less && !more || !own && less && !forced && !r.foundAgain(kept, look) {
 			return false
 		}
-		kept.Made, kept.Config, kept.Follows = time.Now().UTC(), cfg, true
+		kept.Made, kept.Config, kept.Follows = time.Now().UTC(), cfg, !own
 		_, err = r.addExternal(kept, true)
 		return err == nil
 	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unrestored = left
+}
+
+// saidNow is what hides a version that was not brought back now: its own model.yaml once that is
+// in force, or the others.
+func (r *Repository) saidNow(kept keptExternal) (cfg collector.ModelConfig, own bool, err error) {
+	if !r.saysItself(source{name: kept.Name, version: kept.Version}) {
+		cfg, err = r.takenOver(kept.Name, kept.Version, kept)
+		return cfg, false, err
+	}
+	r.mu.RLock()
+	s := *r.slotOf(kept.Name, kept.Version)
+	r.mu.RUnlock()
+	if s.reason != awaitsImport {
+		return cfg, true, errors.New("its model.yaml is not in force yet")
+	}
+	cfg, err = r.declared(&s)
+	return cfg, true, err
+}
+
+// foundAgain reports whether the model.yaml beside a version that was not brought back, which hide
+// less than it did, are those that an earlier look found.
+func (r *Repository) foundAgain(kept keptExternal, look uint64) bool {
+	rules := noRules + "\n" + r.besideNow(kept.Name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.slotOf(kept.Name, kept.Version)
+	if s.pending == rules && s.pendingAt < look {
+		return true
+	}
+	if s.pending != rules {
+		s.pending, s.pendingAt = rules, look
+	}
+	return false
 }
 
 // declare takes the folder of a version without a model file: its model.yaml says

@@ -126,7 +126,7 @@ func (r *Repository) followOne(s source, digest string, forced bool) error {
 }
 
 // takenOver is the configuration of a version that is known, with what it takes over now.
-// Where no other has a model.yaml any more it keeps what it has.
+// Where no other has a model.yaml any more it keeps what it has beside that.
 func (r *Repository) takenOver(name, version string, kept keptExternal) (collector.ModelConfig, error) {
 	cfg := kept.Config
 	cfg.Features = slices.Clone(cfg.Features)
@@ -135,14 +135,17 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 		return cfg, err
 	}
 	if len(sources) == 0 {
-		remote, ok := r.cfg.Remote[name]
-		if !ok {
-			return cfg, nil
-		}
 		h := newHanding(kept.Info)
-		h.cfg = cfg
-		h.take(r.inOrder(name, "", remote))
-		return h.done(), nil
+		if remote, ok := r.cfg.Remote[name]; ok {
+			h.take(r.inOrder(name, "", remote))
+		}
+		for _, said := range r.lastSaid(name, version, nil) {
+			if !said.follows {
+				h.take(said.cfg)
+			}
+		}
+		takeStricter(&cfg, h.done(), kept.Info)
+		return collector.Suited(collector.WithContent(kept.Info, cfg), cfg), nil
 	}
 	own := r.ownSaid(name, version)
 	if !kept.Follows {
@@ -164,7 +167,7 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 			cfg.Features = append(cfg.Features, f)
 		}
 	}
-	return cfg, nil
+	return collector.Suited(collector.WithContent(kept.Info, cfg), cfg), nil
 }
 
 // handedOn is what a version without a folder takes over from the configurations of the others
@@ -178,8 +181,8 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 	if cfg, ok := r.cfg.Remote[name]; ok {
 		h.take(r.inOrder(name, "", cfg))
 	}
-	for _, cfg := range r.lastSaid(name, version, sources) {
-		h.take(cfg)
+	for _, said := range r.lastSaid(name, version, sources) {
+		h.take(said.cfg)
 	}
 	for i := range h.cfg.Features {
 		f := &h.cfg.Features[i]
@@ -189,7 +192,7 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 	}
 	h.take(own)
 	r.byRules(h, name, version)
-	return h.done(), nil
+	return collector.Suited(h.info, h.done()), nil
 }
 
 // takeStricter adds to out what cfg says is private, the stricter of each feature of which both
@@ -252,13 +255,14 @@ func (r *Repository) settle(s source) {
 
 // astray closes a version of which it is not known what it takes over.
 func (r *Repository) astray(s source, err error) {
+	err = r.tookOver(s.name, s.version, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	have := r.slotOf(s.name, s.version)
 	if have == nil || have.live == nil || have.source.look > s.look {
 		return
 	}
-	why := "it has no model.yaml, and what is private in its model's other versions cannot be taken over: " + err.Error()
+	why := "what is private in its model's other versions cannot be taken over: " + err.Error()
 	if have.closed != why {
 		r.cfg.Log.Error("an imported version is closed", "model", s.name, "version", s.version, "error", why)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/vfs"
@@ -114,6 +115,13 @@ func (r *Repository) noteServed(s source, h *held) error {
 	return r.noteInForce(s.name, s.version, said, h.inherited != nil)
 }
 
+// saidBy is what a version says or said, or took over.
+type saidBy struct {
+	version string
+	cfg     collector.ModelConfig
+	follows bool
+}
+
 // ownSaid is what the model.yaml of a version said last that has none now.
 func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
 	r.mu.RLock()
@@ -127,34 +135,74 @@ func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
 // lastSaid is what the versions of a model that have no model.yaml now, those not in sources,
 // said last, but for one of them and the highest first: their folders may come back, and a
 // version that says nothing must not bring into the open what they hid. Where no version has
-// a model.yaml those count too that took over what they hide.
-func (r *Repository) lastSaid(name, but string, sources []source) []collector.ModelConfig {
+// a model.yaml those count too, and last, that took over what they hide.
+func (r *Repository) lastSaid(name, but string, sources []source) []saidBy {
 	alone := len(sources) == 0
-	counts := func(version string, follows bool) bool {
-		return version != but && (alone || !follows) && !slices.ContainsFunc(sources, func(s source) bool { return s.version == version })
+	var out, took []saidBy
+	add := func(version string, cfg collector.ModelConfig, follows bool) {
+		switch {
+		case version == but || slices.ContainsFunc(sources, func(s source) bool { return s.version == version }):
+		case !follows:
+			out = append(out, saidBy{version, cfg, follows})
+		case alone:
+			took = append(took, saidBy{version, cfg, follows})
+		}
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var out []collector.ModelConfig
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
-			if s.live != nil && s.live.elsewhere && counts(s.source.version, s.live.follows) {
-				out = append(out, s.live.said)
+			if s.live != nil && s.live.elsewhere {
+				add(s.source.version, s.live.said, s.live.follows)
 			}
 		}
 	}
 	for _, kept := range r.unrestored {
-		if kept.Name == name && counts(kept.Version, kept.Follows) {
-			out = append(out, kept.Config)
+		if kept.Name == name {
+			add(kept.Version, kept.Config, kept.Follows)
 		}
 	}
 	versions := slices.SortedFunc(maps.Keys(r.inForce[name]), func(a, b string) int { return compareVersions(b, a) })
 	for _, version := range versions {
-		if said := r.inForce[name][version]; counts(version, said.Follows) {
-			out = append(out, said.config())
+		said := r.inForce[name][version]
+		add(version, said.config(), said.Follows)
+	}
+	return append(out, took...)
+}
+
+// speakers are the versions of a model, but for one, from which that takes over what they hide.
+func (r *Repository) speakers(name, but string) ([]string, error) {
+	sources, err := r.beside(name)
+	if err != nil {
+		return nil, err
+	}
+	said := r.lastSaid(name, but, sources)
+	for _, s := range sources {
+		cfg, err := s.parse()
+		if err != nil {
+			return nil, err
+		}
+		said = append(said, saidBy{version: s.version, cfg: cfg})
+	}
+	var out []string
+	for _, s := range said {
+		if s.cfg.PrivateFeature() != "" && !slices.Contains(out, s.version) {
+			out = append(out, s.version)
 		}
 	}
-	return out
+	slices.SortFunc(out, compareVersions)
+	return out, nil
+}
+
+// tookOver adds to why a version without a model.yaml cannot have what it takes over, where that
+// is from and what is to be done. A model.yaml that cannot be read is named already.
+func (r *Repository) tookOver(name, version string, err error) error {
+	from, unread := r.speakers(name, version)
+	if unread != nil || len(from) == 0 || r.isRemote(name) {
+		return err
+	}
+	return fmt.Errorf("%w (taken over from version \"%s\"; %s, a model.yaml of its own, would say what is private instead)",
+		err, strings.Join(from, `", "`), source{name: name, version: version}.place())
 }
 
 // noteUntaken keeps what the model.yaml of a version says that could not be taken up, unless

@@ -95,6 +95,7 @@ func (r *Repository) handOn(s source, info *engine.Info) (cfg collector.ModelCon
 		return cfg, false, nil
 	}
 	takeStricter(&cfg, said, info)
+	cfg = collector.Suited(info, cfg)
 	if own {
 		r.cfg.Log.Warn("a version has no model.yaml any more: what that said was private stays so until one says otherwise ({} opens it)", "model", s.name, "version", s.version)
 	}

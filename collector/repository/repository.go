@@ -247,7 +247,7 @@ func (r *Repository) refresh(ctx context.Context) error {
 func (r *Repository) look(ctx context.Context, only string, forced bool, most int64) error {
 	look := r.looks.Add(1)
 	if r.cfg.Dir == "" {
-		r.restoreAgain()
+		r.restoreAgain(look, forced)
 		r.follow(look, only, forced)
 		return nil
 	}
@@ -262,7 +262,7 @@ func (r *Repository) look(ctx context.Context, only string, forced bool, most in
 	r.saw(look, l.unseen)
 	r.sawAstray(l)
 	r.holdUpstreams(look, l.unseen)
-	r.restoreAgain()
+	r.restoreAgain(look, forced)
 	r.hear(l)
 	r.follow(look, only, forced)
 	todo := r.changedSince(look, l, only, forced)

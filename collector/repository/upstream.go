@@ -10,13 +10,8 @@ import (
 // besideUpstream is what the model.yaml files say that lie under the name of an upstream, or
 // why that is not known.
 type besideUpstream struct {
-	said []upstreamSaid
+	said []saidBy
 	why  string
-}
-
-type upstreamSaid struct {
-	version string
-	cfg     collector.ModelConfig
 }
 
 // Shut says why nothing is to be asked of an upstream or recorded of it: a model.yaml in the models'
@@ -71,7 +66,7 @@ func (r *Repository) readUpstream(name, unseen string) (found besideUpstream) {
 			found.why = fmt.Sprintf("%s cannot be read: %s", s.place(), r.told(err))
 			return found
 		}
-		found.said = append(found.said, upstreamSaid{s.version, cfg})
+		found.said = append(found.said, saidBy{version: s.version, cfg: cfg})
 	}
 	return found
 }
