@@ -1,7 +1,6 @@
 package repository
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ func (r *Repository) follow(look uint64, only string, forced bool) {
 	for _, f := range r.followers(only) {
 		name := f.source.name
 		if _, ok := beside[name]; !ok {
-			beside[name], orders[name] = r.besideNow(name), r.orders(name)
+			beside[name], orders[name] = r.besideNow(name), r.orders(name, "")
 		}
 		s := source{name: name, version: f.source.version, bare: true, rules: noRules + "\n" + beside[name], orders: orders[name], look: look}
 		if !forced && f.settled && f.source.rules == s.rules && f.source.orders == s.orders || r.saysItself(s) || r.hasModel(s) {
@@ -136,6 +135,7 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 	}
 	if len(sources) == 0 {
 		h := newHanding(kept.Info)
+		h.columns = r.order(name, kept.Info)
 		if remote, ok := r.cfg.Remote[name]; ok {
 			h.take(r.inOrder(name, "", remote))
 		}
@@ -175,6 +175,7 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 // its own model.yaml said last counts beside them, the stricter of each feature.
 func (r *Repository) handedOn(name, version string, sources []source, own collector.ModelConfig, info *engine.Info) (collector.ModelConfig, error) {
 	h := newHanding(info)
+	h.columns = r.order(name, info)
 	if err := r.takeFrom(h, sources); err != nil {
 		return h.cfg, err
 	}
@@ -184,13 +185,7 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 	for _, said := range r.lastSaid(name, version, sources) {
 		h.take(said.cfg)
 	}
-	for i := range h.cfg.Features {
-		f := &h.cfg.Features[i]
-		if p := policyIn(own, f.Name); p != collector.PrivacyNone {
-			f.Private = collector.Stricter(p, f.Private)
-		}
-	}
-	h.take(own)
+	h.takeStricter(own)
 	r.byRules(h, name, version)
 	return collector.Suited(h.info, h.done()), nil
 }
@@ -199,18 +194,10 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 // speak.
 func takeStricter(out *collector.ModelConfig, cfg collector.ModelConfig, info *engine.Info) {
 	h := newHanding(info)
-	h.take(cfg)
-	here := h.done()
-	for i := range out.Features {
-		f := &out.Features[i]
-		f.Private = collector.Stricter(policyIn(here, f.Name), f.Private)
-	}
-	for _, f := range here.Features {
-		if !slices.ContainsFunc(out.Features, func(have collector.FeatureConfig) bool { return have.Name == f.Name }) {
-			out.Features = append(out.Features, f)
-		}
-	}
-	out.Subject = cmp.Or(out.Subject, here.Subject)
+	h.cfg = *out
+	h.cfg.Features = slices.Clone(out.Features)
+	h.takeStricter(cfg)
+	*out = h.done()
 }
 
 // keptOn is what a served version said last that has no model.yaml any more, be it that this was

@@ -108,11 +108,7 @@ func (r *Repository) noteServed(s source, h *held) error {
 	if h.own {
 		return nil
 	}
-	said := h.said
-	if len(said.FeatureNames) == 0 {
-		said.FeatureNames = columnsOf(h.version)
-	}
-	return r.noteInForce(s.name, s.version, said, h.inherited != nil)
+	return r.noteInForce(s.name, s.version, inColumns(h.said, h.columns), h.inherited != nil)
 }
 
 // saidBy is what a version says or said, or took over.
@@ -139,7 +135,9 @@ func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
 func (r *Repository) lastSaid(name, but string, sources []source) []saidBy {
 	alone := len(sources) == 0
 	var out, took []saidBy
+	columns := map[string][]string{}
 	add := func(version string, cfg collector.ModelConfig, follows bool) {
+		cfg = inColumns(cfg, columns[version])
 		switch {
 		case version == but || slices.ContainsFunc(sources, func(s source) bool { return s.version == version }):
 		case !follows:
@@ -153,12 +151,14 @@ func (r *Repository) lastSaid(name, but string, sources []source) []saidBy {
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
 			if s.live != nil && s.live.elsewhere {
+				columns[s.source.version] = s.live.columns
 				add(s.source.version, s.live.said, s.live.follows)
 			}
 		}
 	}
 	for _, kept := range r.unrestored {
 		if kept.Name == name {
+			columns[kept.Version] = columnsOf(kept.Info)
 			add(kept.Version, kept.Config, kept.Follows)
 		}
 	}
@@ -168,6 +168,14 @@ func (r *Repository) lastSaid(name, but string, sources []source) []saidBy {
 		add(version, said.config(), said.Follows)
 	}
 	return append(out, took...)
+}
+
+// inColumns gives a configuration that has none the names of a model's columns.
+func inColumns(cfg collector.ModelConfig, columns []string) collector.ModelConfig {
+	if len(cfg.FeatureNames) == 0 {
+		cfg.FeatureNames = columns
+	}
+	return cfg
 }
 
 // speakers are the versions of a model, but for one, from which that takes over what they hide.

@@ -40,6 +40,8 @@ type held struct {
 	own bool
 	// from is how its files were found before they were read.
 	from source
+	// columns are the names of its columns in their order, where that is known.
+	columns []string
 	// said is what model.yaml says, or what it took over, without the rules for all models.
 	said      collector.ModelConfig
 	reference atomic.Pointer[stats.Reference]
@@ -218,7 +220,7 @@ func (r *Repository) assemble(s source, cfg collector.ModelConfig, inherit func(
 	if v.Background, err = background(s, backgroundFile(cfg, m), info); err != nil {
 		return nil, err
 	}
-	h.version = v
+	h.version, h.columns = v, columnsOf(info)
 	return h, nil
 }
 

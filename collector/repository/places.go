@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -15,26 +16,41 @@ import (
 type handing struct {
 	cfg  collector.ModelConfig
 	info *engine.Info
-	// names are what the version calls its features, numbered those that only number them.
-	names    []string
-	numbered map[string]place
+	// names are what the version calls its features, numbered those that only number them, and
+	// columns all in their order, where that is known.
+	names, columns []string
+	numbered       map[string]place
 	// unplaced is set where something is private that is found here neither by its name nor
-	// by its place.
-	unplaced bool
+	// by its place, anywhere where that was only numbered: any column may be it.
+	unplaced, anywhere bool
 }
 
 func newHanding(info *engine.Info) *handing {
 	info = collector.AllContent(info) // which becomes a feature by what is taken over
-	h := &handing{info: info, names: collector.FieldNames(info)}
+	h := &handing{info: info, names: collector.FieldNames(info), columns: columnsOf(info)}
 	h.numbered = numberedIn(h.names)
 	return h
 }
 
 // take adds what cfg says is private of the features that nobody spoke of before.
 func (h *handing) take(cfg collector.ModelConfig) {
+	h.each(cfg, func(have, how collector.Privacy) collector.Privacy { return cmp.Or(have, how) })
+}
+
+// takeStricter is take where what was said before counts only as far as it tells less.
+func (h *handing) takeStricter(cfg collector.ModelConfig) { h.each(cfg, collector.Stricter) }
+
+func (h *handing) each(cfg collector.ModelConfig, of func(have, how collector.Privacy) collector.Privacy) {
 	for _, f := range cfg.Features {
-		if f.Private != collector.PrivacyNone {
-			h.hide(f, h.here(f.Name, cfg.FeatureNames))
+		if f.Private == collector.PrivacyNone {
+			continue
+		}
+		names := h.here(f.Name, cfg.FeatureNames)
+		if len(names) == 0 {
+			h.unplaced, h.anywhere = true, h.anywhere || onlyNumbers(f.Name, cfg.FeatureNames)
+		}
+		for _, name := range names {
+			h.hide(name, f.Private, of)
 		}
 	}
 	if names := h.here(cfg.Subject, cfg.FeatureNames); len(names) > 0 && h.cfg.Subject == "" {
@@ -42,27 +58,18 @@ func (h *handing) take(cfg collector.ModelConfig) {
 	}
 }
 
-// takePlaces is take of what has another name here: rules of the server, which hide what has
-// theirs themselves.
-func (h *handing) takePlaces(cfg collector.ModelConfig) {
-	for _, f := range cfg.Features {
-		if f.Private != collector.PrivacyNone && !slices.Contains(h.names, f.Name) {
-			h.hide(f, h.here(f.Name, cfg.FeatureNames))
-		}
+// hide makes a feature private in the one of two ways that of chooses.
+func (h *handing) hide(name string, how collector.Privacy, of func(have, how collector.Privacy) collector.Privacy) {
+	i := slices.IndexFunc(h.cfg.Features, func(f collector.FeatureConfig) bool { return f.Name == name })
+	if i < 0 {
+		h.cfg.Features = append(h.cfg.Features, collector.FeatureConfig{Name: name, Private: how})
+		return
 	}
+	h.cfg.Features[i].Private = of(h.cfg.Features[i].Private, how)
 }
 
-func (h *handing) hide(f collector.FeatureConfig, names []string) {
-	h.unplaced = h.unplaced || len(names) == 0
-	for _, name := range names {
-		if !slices.ContainsFunc(h.cfg.Features, func(o collector.FeatureConfig) bool { return o.Name == name }) {
-			h.cfg.Features = append(h.cfg.Features, collector.FeatureConfig{Name: name, Private: f.Private})
-		}
-	}
-}
-
-// here is what a feature of another version is called in this one: the same; the parts of
-// its tensor; or what is in its place among columns, where these are so many as here.
+// here is what a feature of another version is called in this one: the same; what is in its
+// place among columns, where these are so many as here; or the parts of its tensor.
 func (h *handing) here(name string, columns []string) (out []string) {
 	if name == "" {
 		return nil
@@ -71,10 +78,10 @@ func (h *handing) here(name string, columns []string) (out []string) {
 		return []string{name}
 	}
 	at := slices.Index(columns, name)
+	if at >= 0 && len(columns) == len(h.columns) {
+		return []string{h.columns[at]}
+	}
 	if at >= 0 && h.info.Format != collector.ImportedFormat {
-		if len(columns) == len(h.info.Features) {
-			return []string{h.info.Features[at].Name}
-		}
 		return nil
 	}
 	places := map[string]map[int]string{}
@@ -111,14 +118,14 @@ func whole(places map[int]string) bool {
 }
 
 // done is what is taken over. Where something private is under no name here, what has no name
-// of its own may be it, and is dropped.
+// of its own may be it, and is dropped; where that has none itself all is.
 func (h *handing) done() collector.ModelConfig {
 	if !h.unplaced {
 		return h.cfg
 	}
 	for _, name := range h.names {
-		if _, ok := h.numbered[name]; ok {
-			h.hide(collector.FeatureConfig{Private: collector.PrivacyDrop}, []string{name})
+		if _, ok := h.numbered[name]; ok || h.anywhere {
+			h.hide(name, collector.PrivacyDrop, func(have, how collector.Privacy) collector.Privacy { return cmp.Or(have, how) })
 		}
 	}
 	return h.cfg
@@ -178,12 +185,80 @@ func unnamed(name string) (stem string, at int, ok bool) {
 	return stem, at, true
 }
 
-// columnsOf are the names of the columns of a version whose model is known, in their order.
-func columnsOf(v *collector.ModelVersion) []string {
-	if v.Info.Format == collector.ImportedFormat || v.Info.Features == nil {
+// onlyNumbers reports whether a feature of a version only numbers its column: its name does, and so
+// do those of its columns, where they are known.
+func onlyNumbers(name string, columns []string) bool {
+	if len(columns) > 0 {
+		return len(numberedIn(columns)) == len(columns)
+	}
+	_, _, ok := unnamed(name)
+	return ok
+}
+
+// columnsOf are the names of a model's columns in their order: of one that is known by imported rows
+// alone where they are numbered.
+func columnsOf(info *engine.Info) []string {
+	names := collector.FieldNames(info)
+	if info.Features == nil {
 		return nil
 	}
-	return collector.FieldNames(v.Info)
+	if info.Format != collector.ImportedFormat {
+		return names
+	}
+	numbered := numberedIn(names)
+	columns := make([]string, len(names))
+	for name, p := range numbered {
+		if p.at < 0 || p.at >= len(names) || columns[p.at] != "" || p.of != numbered[names[0]].of {
+			return nil
+		}
+		columns[p.at] = name
+	}
+	if len(numbered) < len(names) {
+		return nil
+	}
+	return columns
+}
+
+// Columns are the names of a version's columns in their order, nil where it is not known. That of
+// one that is known by rows with names is that of the served versions that have the same names, if
+// these agree.
+func (r *Repository) Columns(name, version string) []string {
+	v, err := r.Known(name, version)
+	if err != nil {
+		return nil
+	}
+	return r.order(name, v.Info)
+}
+
+// order is Columns of a version of a model that is known by info.
+func (r *Repository) order(name string, info *engine.Info) (columns []string) {
+	if columns = columnsOf(info); columns != nil || info.Features == nil {
+		return columns
+	}
+	names := slices.Sorted(slices.Values(collector.FieldNames(info)))
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	orders := map[string][]string{} // of versions that are served, or were
+	for version, said := range r.inForce[name] {
+		orders[version] = said.FeatureNames
+	}
+	if m := r.models[name]; m != nil {
+		for _, s := range m.versions {
+			if s.live != nil && !s.live.elsewhere {
+				orders[s.source.version] = s.live.columns
+			}
+		}
+	}
+	for _, have := range orders {
+		switch {
+		case !slices.Equal(slices.Sorted(slices.Values(have)), names):
+		case columns != nil && !slices.Equal(columns, have):
+			return nil
+		default:
+			columns = have
+		}
+	}
+	return columns
 }
 
 // inOrder gives what a version says, or an upstream where version is empty, the names of the
@@ -197,8 +272,8 @@ func (r *Repository) inOrder(name, version string, cfg collector.ModelConfig) co
 	cfg.FeatureNames = r.inForce[name][version].FeatureNames
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
-			if s.live != nil && !s.live.elsewhere && (version == "" || s.source.version == version) {
-				cfg.FeatureNames = columnsOf(s.live.version)
+			if s.live != nil && (s.source.version == version || version == "" && !s.live.elsewhere) {
+				cfg.FeatureNames = s.live.columns
 				break
 			}
 		}
@@ -206,22 +281,25 @@ func (r *Repository) inOrder(name, version string, cfg collector.ModelConfig) co
 	return cfg
 }
 
-// orders tells what is known of the order of a model's columns, by which what its versions
-// hide is found in those whose columns have no names.
-func (r *Repository) orders(name string) string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	m := r.models[name]
-	if m == nil {
-		return ""
-	}
+// orders tells what is known of the order of a model's columns, by which what the other versions
+// hide is found in one whose columns have other names. The caller holds mu.
+func (m *model) orders(but string) string {
 	var b strings.Builder
 	for _, s := range m.versions {
-		if s.live != nil && !s.live.elsewhere {
-			fmt.Fprintf(&b, "%s %q\n", s.source.version, columnsOf(s.live.version))
+		if s.live != nil && s.live.columns != nil && s.source.version != but {
+			fmt.Fprintf(&b, "%s %q\n", s.source.version, s.live.columns)
 		}
 	}
 	return b.String()
+}
+
+func (r *Repository) orders(name, but string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if m := r.models[name]; m != nil {
+		return m.orders(but)
+	}
+	return ""
 }
 
 // byRules adds to h what the server's rules hide in the other versions of a model, and what
@@ -236,10 +314,13 @@ func (r *Repository) byRules(h *handing, name, but string) {
 				continue
 			}
 			v := s.live.version
-			cfg := collector.ModelConfig{FeatureNames: columnsOf(v)}
+			cfg := collector.ModelConfig{FeatureNames: s.live.columns}
 			collector.ApplyPrivateRules(r.cfg.Rules, name, v.Info, &cfg)
 			known = append(known, collector.FieldNames(v.Info)...)
-			h.takePlaces(cfg)
+			cfg.Features = slices.DeleteFunc(cfg.Features, func(f collector.FeatureConfig) bool {
+				return slices.Contains(h.names, f.Name) // which the rules hide themselves
+			})
+			h.takeStricter(cfg)
 		}
 	}
 	for _, rule := range r.cfg.Rules {

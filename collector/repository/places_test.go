@@ -64,13 +64,6 @@ func TestPlaces(t *testing.T) {
 	}
 	t.Cleanup(func() { r.Close() })
 	f_ := func(i int) string { return fmt.Sprintf("f%d", i) }
-	all := func(names []string, policy string) (out []string) {
-		for _, name := range names {
-			out = append(out, name+" "+policy)
-		}
-		slices.Sort(out)
-		return out
-	}
 	sorted := func(list ...string) []string { slices.Sort(list); return list }
 	cases := []struct {
 		name, model string

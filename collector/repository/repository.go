@@ -379,6 +379,9 @@ func (r *Repository) current(s source) bool {
 	}
 	for _, have := range m.versions {
 		if have.source.version == s.version {
+			if have.live != nil && have.live.inherited != nil && have.source.orders != m.orders(s.version) {
+				return false
+			}
 			return have.source.stamp == s.stamp && have.pending == "" && have.closed != beingRead && (have.again.IsZero() || time.Now().Before(have.again))
 		}
 	}
@@ -392,6 +395,7 @@ func (r *Repository) install(ctx context.Context, s source, forced bool) {
 		return
 	}
 	start := time.Now()
+	s.orders = r.orders(s.name, s.version)
 	if !forced {
 		s.known = r.inForceOf(s)
 	}
@@ -554,7 +558,7 @@ func (r *Repository) addRemote(h *held) {
 	if v.Config.PrivateFeature() != "" {
 		r.private.Store(true)
 	}
-	v.Reference = h.reference.Load
+	v.Reference, h.columns = h.reference.Load, columnsOf(v.Info)
 	if err := r.storedReference(h); err != nil {
 		r.cfg.Log.Error("read the reference of an upstream's version", "model", v.Name, "version", v.Version, "error", err)
 	}

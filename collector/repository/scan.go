@@ -27,7 +27,7 @@ type source struct {
 	// stamp changes when any file of the version does, rules when what is said of its
 	// private fields does.
 	stamp, rules string
-	// orders is what was known of the order of columns when an imported version took over.
+	// orders is what was known of the order of the other versions' columns when it took over.
 	orders string
 	// files tells each of its files from another by the path in its folder, and bytes is
 	// what they have together.
