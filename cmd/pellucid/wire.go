@@ -154,19 +154,6 @@ func noneAs(limit int) int {
 	return limit
 }
 
-// featureNames are the features of a version that is known, in their order.
-func (s *server) featureNames(model, version string) []string {
-	v, err := s.models.Known(model, version)
-	if err != nil || v.Info.Format == collector.ImportedFormat {
-		return nil // of rows that had names nobody knows the order of the columns
-	}
-	names := make([]string, len(v.Info.Features))
-	for i, f := range v.Info.Features {
-		names[i] = f.Name
-	}
-	return names
-}
-
 // keepSpan has a span of the data plane kept after the fact.
 func (s *server) keepSpan(l proxy.LateSpan) {
 	s.telemetry.Keep(telemetry.Late{
