@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
@@ -114,6 +115,36 @@ func (c *ModelConfig) Policies() map[string]Privacy {
 		}
 	}
 	return out
+}
+
+// PrivateAlike is how a feature is private that the model does not know and that is called like a
+// private one of it; of several the strictest.
+func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
+	for _, f := range c.Features {
+		if f.Private != PrivacyNone && Alike(f.Name, name) {
+			how = Stricter(how, f.Private)
+		}
+	}
+	return how
+}
+
+// Alike reports whether two names are the same but for capitals, white space around them and what
+// dots or slashes part from one of them in front: income is called like INCOME and in.income.
+func Alike(a, b string) bool { return endsIn(a, b) || endsIn(b, a) }
+
+func endsIn(name, part string) bool {
+	part = strings.TrimSpace(part)
+	for part != "" {
+		if name = strings.TrimSpace(name); strings.EqualFold(name, part) {
+			return true
+		}
+		i := strings.IndexAny(name, "./")
+		if i < 0 {
+			break
+		}
+		name = name[i+1:]
+	}
+	return false
 }
 
 // PrivateFeature returns the first feature that is private in any way, "" for

@@ -250,7 +250,8 @@ func hasPrivate(v *collector.ModelVersion) bool {
 	return slices.ContainsFunc(v.Schema.Features, func(f collector.Field) bool { return f.Private != collector.PrivacyNone })
 }
 
-// privateOf are what a row has in private features, or had when it came.
+// privateOf are what a row has in private features and in those called like one that the version
+// does not know, or had when it came.
 func privateOf(v *collector.ModelVersion, row *collector.Imported) (private []json.RawMessage) {
 	private = append(private, row.Hidden...)
 	for i := range v.Schema.Features {
@@ -260,6 +261,12 @@ func privateOf(v *collector.ModelVersion, row *collector.Imported) (private []js
 					private = append(private, raw)
 				}
 			}
+		}
+	}
+	for name, raw := range row.Features {
+		known := slices.ContainsFunc(v.Schema.Features, func(f collector.Field) bool { return f.Name == name })
+		if !known && v.Config.PrivateAlike(name) != collector.PrivacyNone {
+			private = append(private, raw)
 		}
 	}
 	return private

@@ -192,3 +192,24 @@ func TestColumns(t *testing.T) {
 	columns("plain/5", turned)
 	columns("plain/2", nil)
 }
+
+// TestWhatTakesOverIsLoadedOnce: the order of columns that it was loaded by is not news afterwards.
+func TestWhatTakesOverIsLoadedOnce(t *testing.T) {
+	p := newPlaced(t)
+	for _, version := range []string{"1", "2", "3", "4"} {
+		p.put(t, "../../engine/xgboost/testdata/categorical.json", "m/"+version+"/model.json")
+	}
+	p.write(t, "m/1/model.yaml", "features: [{name: colour, private: drop}]\n")
+	times := map[string]int{}
+	p.cfg.Live = func(v *collector.ModelVersion) { times[v.Name+"/"+v.Version]++ }
+	p.start(t)
+	p.look(t, 3)
+	for at, n := range times {
+		if n != 1 {
+			t.Errorf("%s was loaded %d times", at, n)
+		}
+	}
+	if len(times) != 5 {
+		t.Errorf("loaded %v", times)
+	}
+}

@@ -137,11 +137,12 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 		h := newHanding(kept.Info)
 		h.columns = r.order(name, kept.Info)
 		if remote, ok := r.cfg.Remote[name]; ok {
-			h.take(r.inOrder(name, "", remote))
+			remote, known := r.inOrder(name, "", remote)
+			h.take(remote, known)
 		}
 		for _, said := range r.lastSaid(name, version, nil) {
 			if !said.follows {
-				h.take(said.cfg)
+				h.take(said.cfg, said.known)
 			}
 		}
 		takeStricter(&cfg, h.done(), kept.Info)
@@ -180,10 +181,11 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 		return h.cfg, err
 	}
 	if cfg, ok := r.cfg.Remote[name]; ok {
-		h.take(r.inOrder(name, "", cfg))
+		cfg, known := r.inOrder(name, "", cfg)
+		h.take(cfg, known)
 	}
 	for _, said := range r.lastSaid(name, version, sources) {
-		h.take(said.cfg)
+		h.take(said.cfg, said.known)
 	}
 	h.takeStricter(own)
 	r.byRules(h, name, version)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/vfs"
+	"github.com/pellucid/pellucid/engine"
 )
 
 // inForceFile is where the store keeps what each version's model.yaml, or what it took over,
@@ -116,6 +117,8 @@ type saidBy struct {
 	version string
 	cfg     collector.ModelConfig
 	follows bool
+	// known are what it calls its features, where that is known.
+	known []string
 }
 
 // ownSaid is what the model.yaml of a version said last that has none now.
@@ -135,15 +138,18 @@ func (r *Repository) ownSaid(name, version string) collector.ModelConfig {
 func (r *Repository) lastSaid(name, but string, sources []source) []saidBy {
 	alone := len(sources) == 0
 	var out, took []saidBy
-	columns := map[string][]string{}
+	columns, infos := map[string][]string{}, map[string]*engine.Info{}
 	add := func(version string, cfg collector.ModelConfig, follows bool) {
-		cfg = inColumns(cfg, columns[version])
+		by := saidBy{version: version, cfg: inColumns(cfg, columns[version]), follows: follows}
+		if infos[version] != nil {
+			by.known = collector.FieldNames(infos[version])
+		}
 		switch {
 		case version == but || slices.ContainsFunc(sources, func(s source) bool { return s.version == version }):
 		case !follows:
-			out = append(out, saidBy{version, cfg, follows})
+			out = append(out, by)
 		case alone:
-			took = append(took, saidBy{version, cfg, follows})
+			took = append(took, by)
 		}
 	}
 	r.mu.RLock()
@@ -151,14 +157,14 @@ func (r *Repository) lastSaid(name, but string, sources []source) []saidBy {
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
 			if s.live != nil && s.live.elsewhere {
-				columns[s.source.version] = s.live.columns
+				columns[s.source.version], infos[s.source.version] = s.live.columns, s.live.version.Info
 				add(s.source.version, s.live.said, s.live.follows)
 			}
 		}
 	}
 	for _, kept := range r.unrestored {
 		if kept.Name == name {
-			columns[kept.Version] = columnsOf(kept.Info)
+			columns[kept.Version], infos[kept.Version] = columnsOf(kept.Info), kept.Info
 			add(kept.Version, kept.Config, kept.Follows)
 		}
 	}

@@ -94,7 +94,8 @@ func (r *Repository) takeFrom(h *handing, sources []source) error {
 		if err != nil {
 			return err
 		}
-		h.take(r.inOrder(s.name, s.version, cfg))
+		cfg, known := r.inOrder(s.name, s.version, cfg)
+		h.take(cfg, known)
 	}
 	return nil
 }

@@ -32,20 +32,41 @@ func newHanding(info *engine.Info) *handing {
 	return h
 }
 
-// take adds what cfg says is private of the features that nobody spoke of before.
-func (h *handing) take(cfg collector.ModelConfig) {
-	h.each(cfg, func(have, how collector.Privacy) collector.Privacy { return cmp.Or(have, how) })
+// take adds what cfg says is private of the features that nobody spoke of before. known are what
+// the version that says so calls its own features, as far as that is known.
+func (h *handing) take(cfg collector.ModelConfig, known []string) {
+	h.each(cfg, h.here(cfg, known), func(have, how collector.Privacy) collector.Privacy { return cmp.Or(have, how) })
 }
 
-// takeStricter is take where what was said before counts only as far as it tells less.
-func (h *handing) takeStricter(cfg collector.ModelConfig) { h.each(cfg, collector.Stricter) }
+// takeStricter is take of what is said of this very version, which counts beside what others say as
+// far as it tells less. What it calls alike is another feature.
+func (h *handing) takeStricter(cfg collector.ModelConfig) {
+	here := h.here(cfg, nil)
+	h.each(cfg, func(name string) []string {
+		if slices.Contains(h.names, name) {
+			return []string{name}
+		}
+		return here(name)
+	}, collector.Stricter)
+}
 
-func (h *handing) each(cfg collector.ModelConfig, of func(have, how collector.Privacy) collector.Privacy) {
+// here tells what a feature of another version is called in this one: the same, or like it; or what
+// is in its place.
+func (h *handing) here(cfg collector.ModelConfig, known []string) func(name string) []string {
+	return func(name string) []string {
+		if like := h.like(name, known, cfg); len(like) > 0 || name == "" {
+			return like
+		}
+		return h.byPlace(name, cfg.FeatureNames)
+	}
+}
+
+func (h *handing) each(cfg collector.ModelConfig, here func(name string) []string, of func(have, how collector.Privacy) collector.Privacy) {
 	for _, f := range cfg.Features {
 		if f.Private == collector.PrivacyNone {
 			continue
 		}
-		names := h.here(f.Name, cfg.FeatureNames)
+		names := here(f.Name)
 		if len(names) == 0 {
 			h.unplaced, h.anywhere = true, h.anywhere || onlyNumbers(f.Name, cfg.FeatureNames)
 		}
@@ -53,7 +74,7 @@ func (h *handing) each(cfg collector.ModelConfig, of func(have, how collector.Pr
 			h.hide(name, f.Private, of)
 		}
 	}
-	if names := h.here(cfg.Subject, cfg.FeatureNames); len(names) > 0 && h.cfg.Subject == "" {
+	if names := here(cfg.Subject); len(names) > 0 && h.cfg.Subject == "" {
 		h.cfg.Subject = names[0]
 	}
 }
@@ -68,15 +89,24 @@ func (h *handing) hide(name string, how collector.Privacy, of func(have, how col
 	h.cfg.Features[i].Private = of(h.cfg.Features[i].Private, how)
 }
 
-// here is what a feature of another version is called in this one: the same; what is in its
-// place among columns, where these are so many as here; or the parts of its tensor.
-func (h *handing) here(name string, columns []string) (out []string) {
-	if name == "" {
-		return nil
+// like are the features called as one of another version is, the very same first, and like it where
+// that version knows no such feature.
+func (h *handing) like(name string, known []string, cfg collector.ModelConfig) (out []string) {
+	for _, n := range h.names {
+		switch {
+		case n == name:
+			out = slices.Insert(out, 0, n)
+		case !collector.Alike(n, name) || slices.Contains(known, n) || slices.Contains(cfg.FeatureNames, n):
+		case !slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Name == n }):
+			out = append(out, n)
+		}
 	}
-	if slices.Contains(h.names, name) {
-		return []string{name}
-	}
+	return out
+}
+
+// byPlace is what a feature of another version is called in this one that has another name: what is
+// in its place among columns, where these are so many as here, or the parts of its tensor.
+func (h *handing) byPlace(name string, columns []string) (out []string) {
 	at := slices.Index(columns, name)
 	if at >= 0 && len(columns) == len(h.columns) {
 		return []string{h.columns[at]}
@@ -262,42 +292,45 @@ func (r *Repository) order(name string, info *engine.Info) (columns []string) {
 }
 
 // inOrder gives what a version says, or an upstream where version is empty, the names of the
-// model's columns, where it has none.
-func (r *Repository) inOrder(name, version string, cfg collector.ModelConfig) collector.ModelConfig {
+// model's columns, where it has none, and tells what it calls its features, as far as that is known.
+func (r *Repository) inOrder(name, version string, cfg collector.ModelConfig) (ordered collector.ModelConfig, known []string) {
 	if len(cfg.FeatureNames) > 0 {
-		return cfg
+		return cfg, nil
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	cfg.FeatureNames = r.inForce[name][version].FeatureNames
+	columns := r.inForce[name][version].FeatureNames
 	if m := r.models[name]; m != nil {
 		for _, s := range m.versions {
 			if s.live != nil && (s.source.version == version || version == "" && !s.live.elsewhere) {
-				cfg.FeatureNames = s.live.columns
+				columns, known = s.live.columns, collector.FieldNames(s.live.version.Info)
 				break
 			}
 		}
 	}
-	return cfg
+	cfg.FeatureNames = columns
+	return cfg, known
 }
 
-// orders tells what is known of the order of a model's columns, by which what the other versions
-// hide is found in one whose columns have other names. The caller holds mu.
-func (m *model) orders(but string) string {
+// orders tells what is known of the order of a model's columns, by which what its versions hide is
+// found in those whose columns have other names: all of it or, for a served version, that of those
+// that it may take something over from. The caller holds mu.
+func (m *model) orders(served string) string {
 	var b strings.Builder
 	for _, s := range m.versions {
-		if s.live != nil && s.live.columns != nil && s.source.version != but {
-			fmt.Fprintf(&b, "%s %q\n", s.source.version, s.live.columns)
+		if s.live == nil || s.live.columns == nil || served != "" && (s.source.version == served || s.live.inherited != nil && !s.live.own) {
+			continue
 		}
+		fmt.Fprintf(&b, "%s %q\n", s.source.version, s.live.columns)
 	}
 	return b.String()
 }
 
-func (r *Repository) orders(name, but string) string {
+func (r *Repository) orders(name, served string) string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if m := r.models[name]; m != nil {
-		return m.orders(but)
+		return m.orders(served)
 	}
 	return ""
 }
@@ -316,11 +349,12 @@ func (r *Repository) byRules(h *handing, name, but string) {
 			v := s.live.version
 			cfg := collector.ModelConfig{FeatureNames: s.live.columns}
 			collector.ApplyPrivateRules(r.cfg.Rules, name, v.Info, &cfg)
-			known = append(known, collector.FieldNames(v.Info)...)
+			of := collector.FieldNames(v.Info)
+			known = append(known, of...)
 			cfg.Features = slices.DeleteFunc(cfg.Features, func(f collector.FeatureConfig) bool {
 				return slices.Contains(h.names, f.Name) // which the rules hide themselves
 			})
-			h.takeStricter(cfg)
+			h.each(cfg, h.here(cfg, of), collector.Stricter)
 		}
 	}
 	for _, rule := range r.cfg.Rules {

@@ -142,7 +142,7 @@ func TestPlacesBeyondTen(t *testing.T) {
 	for i := range 12 {
 		columns = append(columns, fmt.Sprintf("name%c", 'a'+i))
 	}
-	h.take(collector.ModelConfig{FeatureNames: columns, Features: []collector.FeatureConfig{{Name: "namec", Private: collector.PrivacyDrop}}})
+	h.take(collector.ModelConfig{FeatureNames: columns, Features: []collector.FeatureConfig{{Name: "namec", Private: collector.PrivacyDrop}}}, nil)
 	if got := h.done(); len(got.Features) != 1 || got.Features[0].Name != "f2" {
 		t.Errorf("%+v", got.Features)
 	}

@@ -2,6 +2,7 @@ package repository
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/engine"
@@ -13,7 +14,7 @@ import (
 func (r *Repository) Policies(name, version string, features []string) (map[string]collector.Privacy, error) {
 	v, err := r.recorded(name, version)
 	if err == nil {
-		return v.Config.Policies(), nil
+		return policiesOf(v.Config, features, collector.FieldNames(v.Info)), nil
 	}
 	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
 		return nil, nameError()
@@ -34,7 +35,30 @@ func (r *Repository) Policies(name, version string, features []string) (map[stri
 	if err := r.Protect(name, info, &cfg); err != nil {
 		return nil, closedError(name, version, err.Error())
 	}
+	if own {
+		return policiesOf(cfg, features, nil), nil
+	}
 	return cfg.Policies(), nil
+}
+
+// policiesOf are the policies of a version with those of a row's features that are called like a
+// private one. Those that the version knows are what it says; where it is not known yet, what is
+// called alike is another feature in a row that has the private one too.
+func policiesOf(cfg collector.ModelConfig, features, known []string) map[string]collector.Privacy {
+	out := cfg.Policies()
+	like := collector.ModelConfig{Features: slices.DeleteFunc(slices.Clone(cfg.Features), func(f collector.FeatureConfig) bool {
+		return slices.Contains(features, f.Name) && !slices.Contains(known, f.Name)
+	})}
+	for _, name := range features {
+		says := slices.ContainsFunc(cfg.Features, func(f collector.FeatureConfig) bool { return f.Name == name })
+		if says || slices.Contains(known, name) {
+			continue
+		}
+		if how := like.PrivateAlike(name); how != collector.PrivacyNone {
+			out[name] = how
+		}
+	}
+	return out
 }
 
 // unmade is what a model.yaml says, if one does, of a version that imports have not made yet;

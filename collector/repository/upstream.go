@@ -108,7 +108,7 @@ func (r *Repository) judgeUpstream(name string) {
 // whose values another person's key would seal. It is empty where v hides as much.
 func hiddenBeyond(cfg collector.ModelConfig, v *collector.ModelVersion) string {
 	h := newHanding(v.Info)
-	h.take(cfg)
+	h.takeStricter(cfg)
 	here := h.done()
 	for _, f := range here.Features {
 		has := policyIn(v.Config, f.Name)

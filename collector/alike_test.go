@@ -1,0 +1,29 @@
+package collector
+
+import "testing"
+
+// TestAlike: what counts as the same name of a private feature, and what does not.
+func TestAlike(t *testing.T) {
+	for name, want := range map[string]bool{
+		"income": true, "INCOME": true, " income\t": true, "in.income": true, "in/INCOME": true, "a.b/ income": true, ".income": true, "INCOME ": true,
+		"income2": false, "incomes": false, "net_income": false, "in-income": false, "gross income": false, "income.tax": false, "in.come": false, "": false, ".": false, "come": false,
+	} {
+		if Alike("income", name) != want || Alike(name, "income") != want {
+			t.Errorf("income and %q: alike %t", name, !want)
+		}
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{{"user.name", "product.name", false}, {"user.name", "NAME", true}, {"straße", "STRASSE", false}, {"größe", "GRÖSSE", false}, {"größe", "GRÖßE", true}, {"", "", false}, {" ", "", false}} {
+		if Alike(c.a, c.b) != c.want {
+			t.Errorf("%q and %q: alike %t", c.a, c.b, !c.want)
+		}
+	}
+	cfg := ModelConfig{Features: []FeatureConfig{{Name: "income", Private: PrivacyBucket}, {Name: "in.income", Private: PrivacyMask}, {Name: "age"}}}
+	for name, want := range map[string]Privacy{"INCOME": PrivacyMask, "x.in.income": PrivacyMask, "x.income": PrivacyBucket, "AGE": PrivacyNone} {
+		if got := cfg.PrivateAlike(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
