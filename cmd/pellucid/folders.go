@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/vfs"
 )
@@ -28,6 +30,9 @@ import (
 //
 // What a start misses is written to lossesFile, a line each, besides being logged. It is
 // shown, counted and failed for by the doctor until the operator deletes that file.
+//
+// While the server runs it looks at the folders that it has in use, and tells of one that
+// is taken, or that has another in its place, as the next start would.
 //
 // A file that cannot be written keeps nobody from recording predictions: that is logged,
 // and done by the next start.
@@ -40,7 +45,22 @@ type marks struct {
 
 	mu  sync.Mutex
 	ids map[string]string // nil until they are read
+	// uses are the folders that this process has in use, by name.
+	uses map[string]*use
 }
+
+// use is a folder in use, with the name in it, "" where none could be written.
+type use struct {
+	marked
+	id string
+	// away is what is wrong with it, told that what is, is written down, and warned that it could not
+	// be; all belong to watch.
+	away         string
+	told, warned bool
+}
+
+// foldersEvery is how often a running server looks at its folders.
+const foldersEvery = time.Second
 
 const (
 	marksFile  = "folders.json"
@@ -113,6 +133,86 @@ func (m *marks) settle(was foundFolder) {
 	if err := m.settled(was); err != nil {
 		m.log.Warn("a folder is not marked: should it go, the next start may not miss it", "folder", m.place(was.marked), "error", err)
 	}
+	if now := m.look(was.marked); now.err != nil {
+		m.log.Warn("a folder cannot be looked at: should it go, nobody is told before the next start", "folder", m.place(was.marked), "error", now.err)
+	} else {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.uses == nil {
+			m.uses = map[string]*use{}
+		}
+		m.uses[was.name] = &use{marked: was.marked, id: now.id, told: true}
+	}
+}
+
+// ours is asked before something is written to a folder in use, or anything in it is taken
+// for gone: it fails where the folder is gone or is another one.
+func (m *marks) ours(f marked) func() error {
+	return func() error {
+		m.mu.Lock()
+		u := m.uses[f.name]
+		m.mu.Unlock()
+		if u == nil {
+			return nil
+		}
+		now := m.look(f)
+		if now.err != nil {
+			return fmt.Errorf("look at the folder %s of the data folder: %w", f.path, now.err)
+		}
+		if now.lost(u.id) != "" {
+			return &collector.GoneError{Folder: filepath.ToSlash(f.path)}
+		}
+		return nil
+	}
+}
+
+// watch tells of folders in use that are taken, until ctx ends.
+func (m *marks) watch(ctx context.Context) {
+	tick := time.NewTicker(foldersEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		m.mu.Lock()
+		uses := maps.Clone(m.uses)
+		m.mu.Unlock()
+		for _, f := range allMarked { // those beneath others last
+			if u := uses[f.name]; u != nil {
+				m.tell(u)
+			}
+		}
+	}
+}
+
+// tell says what has become of a folder in use, once.
+func (m *marks) tell(u *use) {
+	now, place := m.look(u.marked), m.place(u.marked)
+	what := now.lost(u.id)
+	if now.err != nil {
+		what = "a folder of the data folder cannot be looked at"
+	}
+	if what != u.away {
+		switch {
+		case now.err != nil:
+			m.log.Error(what, "folder", place, "error", now.err)
+		case what != "":
+			m.log.Error(what, "folder", place, "until", m.untilDeleted())
+		default:
+			m.log.Info("a folder of the data folder is back", "folder", place)
+		}
+		u.away, u.told, u.warned = what, now.err != nil || what == "", false
+	}
+	if u.told {
+		return
+	}
+	err := m.lost([]string{what})
+	if u.told = err == nil; !u.told && !u.warned {
+		u.warned = true
+		m.log.Warn("what is lost is not written down yet: it is tried again", "folder", place, "error", err)
+	}
 }
 
 func (m *marks) settled(was foundFolder) error {
@@ -146,8 +246,16 @@ func (m *marks) settled(was foundFolder) error {
 
 // missed says what is wrong of a folder that should have an id, "" where nothing is.
 func (f foundFolder) missed(want string) string {
+	if want == "" {
+		return ""
+	}
+	return f.lost(want)
+}
+
+// lost is missed of a folder that was there, with or without an id.
+func (f foundFolder) lost(id string) string {
 	switch {
-	case want == "" || want == f.id:
+	case f.there && id == f.id:
 		return ""
 	case !f.there:
 		return fmt.Sprintf("the folder %s of the data folder was gone: %s", f.path, f.gone)
@@ -208,14 +316,21 @@ func (m *marks) replace(name string, b []byte) error {
 	return errors.Join(vfs.Replace(filepath.Join(m.dir, name), b), vfs.OS{}.SyncDir(m.dir))
 }
 
-// note adds a line to what was lost. The caller holds mu.
+// note adds lines to what was lost, but those that are there: a start finds what the process
+// before it has told of. The caller holds mu.
 func (m *marks) note(what ...string) error {
 	lines, err := readLosses(m.dir)
 	if err != nil {
 		return err
 	}
+	before := len(lines)
 	for _, w := range what {
-		lines = append(lines, time.Now().UTC().Format(time.RFC3339)+" "+w)
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasSuffix(l, "Z "+w) }) {
+			lines = append(lines, time.Now().UTC().Format(time.RFC3339)+" "+w)
+		}
+	}
+	if len(lines) == before {
+		return nil
 	}
 	lines = lines[max(0, len(lines)-maxLosses):]
 	if err := m.replace(lossesFile, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
@@ -229,6 +344,18 @@ func (m *marks) lost(what []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.note(what...)
+}
+
+// watchFolders has the folders in use looked at.
+func (s *server) watchFolders(context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.marks.watch(ctx)
+	}()
+	s.onStop("watch over folders", func(context.Context) error { cancel(); <-done; return nil })
+	return nil
 }
 
 // missed notes which versions a start has missed in the store of models.
@@ -296,7 +423,7 @@ func writeID(dir, id string) error {
 func (m *marks) observe(p metric.MeterProvider) error {
 	meter := p.Meter("github.com/pellucid/pellucid/cmd/pellucid")
 	_, err := meter.Int64ObservableGauge("pellucid.data.losses", metric.WithUnit("{loss}"),
-		metric.WithDescription("What a start found gone from the data folder, or another than before, until the operator deletes folders.lost."),
+		metric.WithDescription("What was found gone from the data folder, or another than before, until the operator deletes folders.lost."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			o.Observe(int64(len(m.losses())))
 			return nil

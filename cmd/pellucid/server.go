@@ -121,7 +121,7 @@ func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.
 		// A taken port is found out before anything else is started.
 		s.listen, s.listenGRPC,
 		func(ctx context.Context) error { return s.startStore(ctx, progress) },
-		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startRollups, s.startHTTP, s.startGRPC,
+		s.startSpool, s.startTelemetry, s.startAudit, s.startModels, s.startWriter, s.startAlerts, s.startRetention, s.startRollups, s.startHTTP, s.startGRPC, s.watchFolders,
 	} {
 		if err := start(ctx); err != nil {
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -348,7 +348,7 @@ func (s *server) startModels(ctx context.Context) error {
 		return usage(bad("capture.private", "%w", err))
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Kept: filepath.Join(s.cfg.Data, keptFile), Missed: s.missed, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
+		Dir: dir, Store: store, Ours: s.marks.ours(markedModels), Kept: filepath.Join(s.cfg.Data, keptFile), Missed: s.missed, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
 		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {
@@ -508,7 +508,7 @@ func (s *server) startEvents() error {
 	}
 	s.marks.settle(found)
 	s.events, err = events.Open(events.Config{
-		Dir: dir, Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.models.Columns, Private: s.models.Policies,
+		Dir: dir, Ours: s.marks.ours(markedEvents), Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Names: s.models.Columns, Private: s.models.Policies,
 		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
 	})
 	if err != nil {

@@ -73,7 +73,10 @@ func asFailure(err error) *failure {
 	if errors.As(err, &up) {
 		return up.failure()
 	}
+	var gone *collector.GoneError
 	switch {
+	case errors.As(err, &gone):
+		return &failure{status: http.StatusServiceUnavailable, message: gone.Error(), retryAfter: 1, noRow: true}
 	case errors.Is(err, collector.ErrNotReady):
 		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), record: collector.ErrNotReady.Error(), retryAfter: 1}
 	case errors.Is(err, collector.ErrUnavailable):

@@ -62,6 +62,9 @@ func (r *Repository) Drop(digest string) error {
 	if !digestRule.MatchString(digest) {
 		return fmt.Errorf("drop model digest %q: %w", digest, collector.ErrNotFound)
 	}
+	if err := r.cfg.Ours(); err != nil {
+		return fmt.Errorf("drop model digest %s: %w", digest, err)
+	}
 	if !r.loading.TryLock() {
 		return fmt.Errorf("drop model digest %s: a version is being loaded: %w", digest, collector.ErrNotReady)
 	}

@@ -226,6 +226,9 @@ func (r *Repository) addExternal(kept keptExternal, keep bool) (*collector.Model
 }
 
 func (r *Repository) keepExternal(kept keptExternal, digest string) error {
+	if err := r.cfg.Ours(); err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
 	dir := filepath.Join(r.cfg.Store, digest)
 	data, err := json.Marshal(kept)
 	if err != nil {

@@ -91,6 +91,9 @@ func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig
 	}
 	next[name] = of
 	data, err := json.Marshal(next)
+	if err == nil {
+		err = r.cfg.Ours()
+	}
 	if err != nil {
 		return fmt.Errorf("keep what is private: %w", err)
 	}

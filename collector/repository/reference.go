@@ -64,6 +64,9 @@ func (r *Repository) fileReference(ctx context.Context, s source, h *held) error
 		return err
 	}
 	h.reference.Store(ref)
+	if err := r.cfg.Ours(); err != nil {
+		return fmt.Errorf("keep the reference: %w", err)
+	}
 	return writeKept(dir, keptReference{RowsDigest: digest, Schema: h.version.Schema.ID, Reference: ref})
 }
 
@@ -89,6 +92,9 @@ func (r *Repository) storedReference(h *held) error {
 		return err
 	}
 	if !kept.fits(h.version.Schema) {
+		if err := r.cfg.Ours(); err != nil {
+			return fmt.Errorf("remove a reference that no longer fits: %w", err)
+		}
 		return os.Remove(filepath.Join(dir, referenceFile))
 	}
 	h.reference.Store(kept.Reference)

@@ -34,6 +34,9 @@ type Config struct {
 	Dir string
 	// Store keeps every version that was ever live, by digest.
 	Store string
+	// Ours fails while Store is not the folder that was opened: nothing is written to it
+	// then. nil means that it always is.
+	Ours func() error
 	// Kept is a file, outside of Store, that lists what there must be in it, so that what
 	// somebody takes out is missed: Missed is told of that, once. Empty misses nothing.
 	Kept   string
@@ -153,6 +156,9 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 64<<20)
 	if cfg.Missed == nil {
 		cfg.Missed = func([]StoredVersion) error { return nil }
+	}
+	if cfg.Ours == nil {
+		cfg.Ours = func() error { return nil }
 	}
 	if cfg.Live == nil {
 		cfg.Live = func(*collector.ModelVersion) {}
@@ -489,8 +495,9 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	have = r.slotOf(s.name, s.version)
 	var of syscall.Errno
 	var key *keyError
+	var gone *collector.GoneError
 	switch {
-	case errors.As(err, &key):
+	case errors.As(err, &key), errors.As(err, &gone):
 		have.again = time.Now().Add(r.cfg.Poll)
 	case errors.As(err, &of):
 		const longest = 5 // doublings: a minute
@@ -919,6 +926,9 @@ func (r *Repository) SetReference(digest string, ref *stats.Reference) error {
 	h, err := r.byDigest(digest)
 	if err != nil {
 		return err
+	}
+	if err := r.cfg.Ours(); err != nil {
+		return fmt.Errorf("keep the reference: %w", err)
 	}
 	dir := filepath.Join(r.cfg.Store, digest)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

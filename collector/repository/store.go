@@ -35,6 +35,9 @@ var digestRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // the background are kept like the other files: without them a past prediction
 // could not be explained again the same way.
 func (r *Repository) keep(s source, h *held) error {
+	if err := r.cfg.Ours(); err != nil {
+		return fmt.Errorf("keep version: %w", err)
+	}
 	v := h.version
 	dir := filepath.Join(r.cfg.Store, v.Digest)
 	if _, err := os.Stat(filepath.Join(dir, versionFile)); err == nil {
@@ -102,6 +105,9 @@ func copyFile(from, to string) error {
 func (r *Repository) fromStore(digest string) (*held, error) {
 	if !digestRule.MatchString(digest) {
 		return nil, fmt.Errorf("model digest %q: %w", digest, collector.ErrNotFound)
+	}
+	if err := r.cfg.Ours(); err != nil {
+		return nil, fmt.Errorf("read model digest %s: %w", digest, err)
 	}
 	dir := filepath.Join(r.cfg.Store, digest)
 	data, err := os.ReadFile(filepath.Join(dir, versionFile))

@@ -27,6 +27,9 @@ type DeadConfig struct {
 	// what goes beyond, and the drain waits.
 	MaxBytes   int64
 	MaxLetters int
+	// Ours fails while Dir is not the folder that was opened: nothing is written then. nil
+	// means that it always is.
+	Ours func() error
 	// Logger is told of damage; slog.Default by default.
 	Logger *slog.Logger
 }
@@ -108,6 +111,9 @@ func openDead(cfg DeadConfig, fs vfs.FS) (*Dead, error) {
 }
 
 func newDead(cfg DeadConfig, fs vfs.FS) *Dead {
+	if cfg.Ours == nil {
+		cfg.Ours = func() error { return nil }
+	}
 	return &Dead{
 		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
 		gone: map[string]string{},
@@ -315,7 +321,7 @@ func (d *Dead) Begin(batch string) error {
 			delete(d.home, b)
 		}
 	}
-	if d.file != nil && (d.broken || d.end-d.live > max(1<<20, d.live)) {
+	if d.file != nil && (d.broken || d.end-d.live > max(1<<20, d.live)) && d.cfg.Ours() == nil {
 		return d.rewrite()
 	}
 	return nil
@@ -602,10 +608,16 @@ func (d *Dead) append(frames []deadFrame) error {
 			return err
 		}
 	}
+	if err := d.cfg.Ours(); err != nil {
+		return fmt.Errorf("write dead letters: %w", err)
+	}
 	buf, at := seal(frames, d.seq)
 	_, err := d.file.WriteAt(buf, d.end)
 	if err == nil {
 		err = d.file.Sync()
+	}
+	if err == nil {
+		err = d.cfg.Ours() // or it was taken meanwhile
 	}
 	if err != nil {
 		d.broken = true
@@ -636,7 +648,10 @@ func seal(frames []deadFrame, seq uint64) (buf []byte, at []int64) {
 // rewrite begins a new file with what still counts. The one before goes when the
 // new one is durable under its name.
 func (d *Dead) rewrite() error {
-	err := d.fs.MkdirAll(d.cfg.Dir)
+	err := d.cfg.Ours()
+	if err == nil {
+		err = d.fs.MkdirAll(d.cfg.Dir)
+	}
 	if err == nil {
 		err = d.fs.SyncDir(filepath.Dir(filepath.Clean(d.cfg.Dir))) // its own name
 	}

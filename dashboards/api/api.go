@@ -75,11 +75,14 @@ func Conflict(err error) error { return conflict{err} }
 func StatusOf(err error) int {
 	var bad badRequest
 	var state conflict
+	var gone *collector.GoneError
 	switch {
 	case errors.As(err, &state):
 		return http.StatusConflict
 	case errors.As(err, &bad):
 		return http.StatusBadRequest
+	case errors.As(err, &gone):
+		return http.StatusServiceUnavailable
 	case errors.Is(err, collector.ErrNotFound):
 		return http.StatusNotFound
 	case errors.Is(err, collector.ErrRefused):

@@ -107,7 +107,7 @@ type Status struct {
 	// Missing counts segments of the spool that were gone, or cut short, when the server
 	// started, with records that were not stored.
 	Missing int64
-	// Losses says what a start found gone from the data folder, or another than before,
+	// Losses says what was found gone from the data folder, or another than before,
 	// until the operator deletes the file LossesFile there.
 	Losses      []string
 	LossesFile  string

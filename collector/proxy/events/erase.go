@@ -40,6 +40,9 @@ type Held struct {
 // halves that match says yes to, whose other half is refused for now; where that is in a
 // file already it is found with it. A half comes as a whole: with every row of its request.
 func (r *Room) Hold(ctx context.Context, match func(*Half) (bool, error)) (*Held, error) {
+	if err := r.cfg.Ours(); err != nil {
+		return nil, fmt.Errorf("search waiting events: %w", err)
+	}
 	r.sweep(ctx)
 	h := &Held{room: r, has: map[place]bool{}}
 	r.mu.Lock()
@@ -68,6 +71,9 @@ func (r *Room) hold(h *Held, p place, match func(*Half) (bool, error)) error {
 		return nil // recorded meanwhile
 	}
 	half, err := r.half(p)
+	if gone := r.cfg.Ours(); err != nil && gone != nil {
+		return gone
+	}
 	if err != nil {
 		h.Unread++
 		return nil //nolint:nilerr // counted: its key may be lost
@@ -150,6 +156,9 @@ func (h *Held) Delete() (left int64, err error) {
 	r := h.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.cfg.Ours(); err != nil {
+		return int64(len(h.places)), fmt.Errorf("delete waiting events: %w", err)
+	}
 	for _, p := range h.places {
 		if rerr := vfs.Discard(r.disk, r.path(p)); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("delete a waiting event: %w", rerr))

@@ -184,6 +184,9 @@ func (r *Room) later(p place) {
 // sweep goes on with what was interrupted, and records alone what has waited for long
 // enough.
 func (r *Room) sweep(ctx context.Context) {
+	if r.cfg.Ours() != nil {
+		return // whoever sends a half is told
+	}
 	r.mu.Lock()
 	var due []place
 	for p, e := range r.waiting {
@@ -209,8 +212,8 @@ func (r *Room) goOn(ctx context.Context, p place) {
 	e, ok := r.waiting[p]
 	o, whole := r.waiting[p.other()]
 	switch {
-	case !ok || e.held || o.held:
-		return // its other half has come, or it is about to be erased
+	case !ok || e.held || o.held || r.cfg.Ours() != nil:
+		return // its other half has come, it is about to be erased, or its file cannot be had
 	case whole && o.alone && !e.alone:
 		p = p.other() // what was begun is finished first
 		fallthrough

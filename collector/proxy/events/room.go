@@ -32,6 +32,9 @@ type Config struct {
 	// Key is the secret that they are encrypted under; it must stay the same. It is
 	// asked for when there is a half.
 	Key func() ([]byte, error)
+	// Ours fails while Dir is not the folder that was opened: nothing is written then, and
+	// what waits is not given up for gone. nil means that it always is.
+	Ours func() error
 	// Sync has a half reach the disk before it is acknowledged, where the durability
 	// is machine.
 	Sync bool
@@ -64,6 +67,9 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.Private == nil {
 		c.Private = func(string, string, []string) (map[string]collector.Privacy, error) { return nil, nil }
+	}
+	if c.Ours == nil {
+		c.Ours = func() error { return nil }
 	}
 	if c.Dir == "" || c.Key == nil || c.Record == nil || c.Names == nil {
 		return c, errors.New("configure events: Dir, Key, Record or Names is not set")
@@ -383,6 +389,9 @@ func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
 	if r.done[p.key] {
 		return Outcome{Status: Duplicate}, nil
 	}
+	if err := r.cfg.Ours(); err != nil {
+		return Outcome{}, fmt.Errorf("keep an event: %w", err)
+	}
 	for _, p := range []place{p, p.other()} {
 		r.lookAgain(p)
 		if err := r.setAside(p); err != nil {
@@ -553,6 +562,9 @@ func (r *Room) keep(p place, k *kept, beyond int) error {
 	if err := writeWhole(r.disk, r.path(p), data, r.cfg.Sync); err != nil {
 		return fmt.Errorf("keep an event: %w: %w", collector.ErrFull, err)
 	}
+	if err := r.cfg.Ours(); err != nil { // it was taken meanwhile, perhaps with the file
+		return fmt.Errorf("keep an event: %w", err)
+	}
 	r.waiting[p] = entry{since: k.Since, due: k.Since.Add(r.cfg.Wait), size: int64(len(data))}
 	r.bytes += int64(len(data))
 	return nil
@@ -603,15 +615,19 @@ func (r *Room) there(path string) bool {
 
 // lookAgain finds a half whose file has not the name that it should have: a rename may have
 // happened although it failed. One without a file, which somebody has taken out of the
-// folder, waits no more.
+// folder, waits no more; where the whole folder was taken that is not known.
 func (r *Room) lookAgain(p place) {
 	e, ok := r.waiting[p]
-	if !ok || r.there(r.path(p)) {
+	if !ok || r.there(r.path(p)) || r.cfg.Ours() != nil {
 		return
 	}
 	other := e
 	other.alone, other.unsynced = !e.alone, r.cfg.Sync
 	if r.waiting[p] = other; r.there(r.path(p)) {
+		return
+	}
+	if r.cfg.Ours() != nil { // since
+		r.waiting[p] = e
 		return
 	}
 	delete(r.waiting, p)
@@ -622,11 +638,21 @@ func (r *Room) lookAgain(p place) {
 // drop deletes a half's file. Where that fails the half stays, and what it is
 // recorded as later is a duplicate.
 func (r *Room) drop(p place) {
-	if err := vfs.Discard(r.disk, r.path(p)); err != nil && r.there(r.path(p)) {
+	if err := r.discard(p); err != nil {
 		r.cfg.Logger.Error("the file of an event that is recorded cannot be deleted", "error", err)
 		r.later(p)
 		return
 	}
 	r.bytes -= r.waiting[p].size
 	delete(r.waiting, p)
+}
+
+func (r *Room) discard(p place) error {
+	if err := r.cfg.Ours(); err != nil {
+		return err
+	}
+	if err := vfs.Discard(r.disk, r.path(p)); err != nil && r.there(r.path(p)) {
+		return err
+	}
+	return nil
 }

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// toldRunning holds that a running server tells by itself of what is in want, once each and
+// nothing else, everywhere where a start does.
+func (r *rig) toldRunning(t *testing.T, cfg config, want ...string) {
+	t.Helper()
+	var lines []string
+	until(t, "losses", func() bool {
+		var err error
+		if lines, err = readLosses(cfg.Data); err != nil {
+			t.Fatal(err)
+		}
+		return len(lines) >= len(want)
+	})
+	until(t, "the alert", func() bool { return strings.Contains(r.selfFires(t), "PellucidDataLost") })
+	_, page, _ := r.call(t, http.MethodGet, "/ui/health", "")
+	_, metrics, _ := r.call(t, http.MethodGet, "/metrics", "")
+	status, checks := doctorOn(t, cfg)
+	if status == 0 {
+		t.Error("doctor is content")
+	}
+	for _, w := range want {
+		for where, text := range map[string]string{"the file": strings.Join(lines, "\n"), "doctor": checks["folders"].Detail, "the page": string(page), "the log": r.log.String()} {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s does not say %q: %s", where, w, text)
+			}
+		}
+		if n := strings.Count(r.log.String(), w); n != 1 {
+			t.Errorf("the log says %q %d times", w, n)
+		}
+	}
+	if line := regexp.MustCompile(`(?m)^pellucid_data_losses.* (\d+)$`).FindStringSubmatch(string(metrics)); len(lines) != len(want) || len(line) != 2 || line[1] != strconv.Itoa(len(want)) {
+		t.Errorf("the metric is %q of %q, want %d", line, lines, len(want))
+	}
+}
+
+const (
+	modelsGone  = "the folder models of the data folder was gone"
+	eventsGone  = "the folder events of the data folder was gone"
+	deadGone    = "the folder spool/dead of the data folder was gone"
+	askedRow    = `{"instances":[{"width":1}]}`
+	answeredRow = `{"predictions":[0.5]}`
+)
+
+// TestFoldersTakenFromARunningServer: it tells by itself of folders that are moved away,
+// acknowledges nothing that would lie in them, and puts nothing into others in their place;
+// once they are back all goes on where it was.
+func TestFoldersTakenFromARunningServer(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	place(t, models, "paired/1/model.yaml", "task: regression\n")
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	folder := func(name string) string { return filepath.Join(cfg.Data, filepath.FromSlash(name)) }
+	taken := []string{"models", "events", "spool/dead"}
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.post(t, "/api/v1/predictions", notedList(0, 20), nil)
+	if status, b, _ := r.half(t, "request", "waits", "paired", "1", askedRow); status != http.StatusOK {
+		t.Fatalf("%d %s", status, b)
+	}
+	r.stored(t)
+	for _, name := range taken {
+		move(folder(name), folder("away-"+filepath.Base(name)))
+	}
+	refused := func(when string) {
+		t.Helper()
+		for _, kind := range []string{"request", "response"} {
+			status, b, header := r.half(t, kind, map[string]string{"request": "new", "response": "waits"}[kind], "paired", "1", map[string]string{"request": askedRow, "response": answeredRow}[kind])
+			if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(b, "the folder events of the data folder is gone") {
+				t.Errorf("%s: a %s: %d %s", when, kind, status, b)
+			}
+		}
+		other := strings.ReplaceAll(notedList(0, 5), "elsewhere", "fresh")
+		if status, b, header := r.call(t, http.MethodPost, "/api/v1/predictions", other); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(string(b), "the folder models of the data folder is gone") {
+			t.Errorf("%s: a new model: %d %s", when, status, b)
+		}
+		if err := r.dead.Divide("batch", "token"); err == nil || !strings.Contains(err.Error(), "the folder spool/dead of the data folder is gone") {
+			t.Errorf("%s: dead letters: %v", when, err)
+		}
+		if n, _ := r.events.Waiting(); n != 1 {
+			t.Errorf("%s: %d halves wait", when, n)
+		}
+	}
+	refused("away")
+	r.post(t, "/api/v1/predictions", notedList(20, 30), nil) // of a version that is known
+	r.toldRunning(t, cfg, modelsGone, eventsGone, deadGone)
+	for _, name := range taken {
+		if _, err := os.Stat(folder(name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s was made again (%v)", name, err)
+		}
+		if err := os.Mkdir(folder(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused("others in their place")
+	for _, name := range taken {
+		if left, err := os.ReadDir(folder(name)); err != nil || len(left) > 0 {
+			t.Errorf("the other %s has %v (%v)", name, left, err)
+		}
+		if err := os.Remove(folder(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range taken {
+		move(folder("away-"+filepath.Base(name)), folder(name))
+	}
+	if status, b, _ := r.half(t, "response", "waits", "paired", "1", answeredRow); status != http.StatusOK || !strings.Contains(b, "recorded") {
+		t.Errorf("back: %d %s", status, b)
+	}
+	r.post(t, "/api/v1/predictions", strings.ReplaceAll(notedList(0, 5), "elsewhere", "fresh"), nil)
+	if err := r.dead.Divide("batch", "token"); err != nil {
+		t.Errorf("back: %v", err)
+	}
+	r.stored(t)
+	if got := sql(t, r.database(t), "SELECT count(), uniqExact(model, id, row) FROM predictions"); got != "36\t36" {
+		t.Errorf("rows and different rows are %s", got)
+	}
+	until(t, "that they are back", func() bool { return strings.Count(r.log.String(), "a folder of the data folder is back") == len(taken) })
+	// Another one with a name in it is told of too, once, and so are they when they go for good.
+	r.acknowledge(t, cfg)
+	move(folder("events"), folder("away-events"))
+	place(t, folder("events"), idFile, "SOMEBODYELSES\n")
+	r.toldRunning(t, cfg, "the folder events of the data folder was another one than before")
+	if left, err := os.ReadDir(folder("events")); err != nil || len(left) != 1 {
+		t.Errorf("the other one has %v (%v)", left, err)
+	}
+	if err := os.RemoveAll(folder("events")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(folder("away-events")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "that it is gone", func() bool {
+		lines, err := readLosses(cfg.Data)
+		return err == nil && slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, eventsGone) })
+	})
+	// A start says nothing twice.
+	r.halt(t)
+	r = startRig(t, cfg)
+	if lines, err := readLosses(cfg.Data); err != nil || len(lines) != 2 {
+		t.Errorf("after a start: %q (%v)", lines, err)
+	}
+	r.acknowledge(t, cfg)
+	if status, checks := doctorOn(t, cfg); status != 0 {
+		t.Errorf("acknowledged: %+v", checks)
+	}
+	if status, b, _ := r.half(t, "request", "waits", "paired", "1", askedRow); status != http.StatusOK {
+		t.Errorf("with another: %d %s", status, b)
+	}
+}
+
+// acknowledge deletes what is told of losses.
+func (r *rig) acknowledge(t *testing.T, cfg config) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(cfg.Data, lossesFile)); err != nil {
+		t.Fatal(err)
+	}
+}
