@@ -206,8 +206,9 @@ func checkKept(_ context.Context, p patient) (string, error) {
 	}
 	var missing []error
 	for _, v := range gone {
-		missing = append(missing, errors.New(versionGone(v)))
+		missing = append(missing, errors.New(v.Gone()))
 	}
+	missing = append(missing, repository.CheckSaid(dir, filepath.Join(p.Data, privateFile)))
 	if !exists(dir) {
 		return "none yet", errors.Join(missing...)
 	}

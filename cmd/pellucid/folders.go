@@ -20,7 +20,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/pellucid/pellucid/collector"
-	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/collector/vfs"
 )
 
@@ -66,8 +65,10 @@ const (
 	marksFile  = "folders.json"
 	lossesFile = "folders.lost"
 	idFile     = "folder.id"
-	// keptFile lists the versions that there must be in the folder models.
-	keptFile = "models.kept"
+	// keptFile lists the versions that there must be in the folder models, privateFile what was
+	// private last in them and in those that they are of.
+	keptFile    = "models.kept"
+	privateFile = "models.private"
 	// maxLosses bounds the lines of lossesFile, and its bytes as they are read.
 	maxLosses     = 1000
 	maxLossesRead = 1 << 20
@@ -104,7 +105,7 @@ var (
 	}
 	markedModels = marked{
 		"models", "models",
-		"versions that answer no more are lost, so their predictions cannot be explained, and it is not known what was private of a model whose folder has gone",
+		"versions that answer no more are lost, so their predictions cannot be explained",
 		"versions that are not in that one are lost, so their predictions cannot be explained, and what was private is what that one says",
 	}
 	allMarked = []marked{markedStore, markedSpool, markedDead, markedEvents, markedModels}
@@ -356,19 +357,6 @@ func (s *server) watchFolders(context.Context) error {
 	}()
 	s.onStop("watch over folders", func(context.Context) error { cancel(); <-done; return nil })
 	return nil
-}
-
-// missed notes which versions a start has missed in the store of models.
-func (s *server) missed(gone []repository.StoredVersion) error {
-	lines := make([]string, len(gone))
-	for i, v := range gone {
-		lines[i] = versionGone(v)
-	}
-	return s.marks.lost(lines)
-}
-
-func versionGone(v repository.StoredVersion) string {
-	return fmt.Sprintf("version %s of model %s (digest %s) was gone from the folder models: its past predictions cannot be explained, unless its files are put back", v.Version, v.Name, v.Digest)
 }
 
 // losses are the lines that the operator has not deleted.

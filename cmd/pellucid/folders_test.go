@@ -131,7 +131,8 @@ func TestFoldersThatAreGoneAreMissed(t *testing.T) {
 		}
 	}
 	r = startRig(t, cfg)
-	r.told(t, cfg, "the folder events of the data folder was gone", "the folder models of the data folder was gone", "version 7 of model elsewhere (digest ", "the folder spool/dead of the data folder was gone")
+	r.told(t, cfg, "the folder events of the data folder was gone", "the folder models of the data folder was gone", "version 7 of model elsewhere (digest ", "the folder spool/dead of the data folder was gone",
+		"what was private last was gone from the folder models")
 	again()
 	r.told(t, cfg)
 

@@ -174,3 +174,38 @@ func (r *rig) acknowledge(t *testing.T, cfg config) {
 		t.Fatal(err)
 	}
 }
+
+// TestWhatWasPrivateIsGone: a version whose model.yaml goes together with what says what was
+// private last is recorded as it was, which doctor and the start tell.
+func TestWhatWasPrivateIsGone(t *testing.T) {
+	models := t.TempDir()
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	c.rows = c.rows[:1]
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	v, err := r.models.Find("xgb", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.halt(t)
+	name := v.Info.Features[0].Name
+	place(t, models, "xgb/1/model.yaml", "features: [{name: "+name+", private: drop}]\n")
+	r = startRig(t, cfg)
+	r.halt(t)
+	if err := errors.Join(os.Remove(filepath.Join(models, "xgb/1/model.yaml")), os.Remove(filepath.Join(cfg.Data, "models", ".inforce.json"))); err != nil {
+		t.Fatal(err)
+	}
+	const gone = "what was private last was gone from the folder models"
+	if status, checks := doctorOn(t, cfg); status == 0 || !strings.Contains(checks["kept"].Detail, gone) {
+		t.Errorf("before the start: doctor %+v", checks["kept"])
+	}
+	r = startRig(t, cfg)
+	id, _ := r.infer(t, "xgb", c)
+	r.stored(t)
+	var row struct{ Features map[string]any }
+	r.get(t, "/api/v1/predictions/"+id, &row)
+	if _, there := row.Features[name]; there || len(row.Features) != len(v.Info.Features)-1 {
+		t.Errorf("%s is recorded: %v", name, row.Features)
+	}
+	r.told(t, cfg, gone)
+}

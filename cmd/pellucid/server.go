@@ -348,7 +348,8 @@ func (s *server) startModels(ctx context.Context) error {
 		return usage(bad("capture.private", "%w", err))
 	}
 	s.models, err = repository.Open(ctx, repository.Config{
-		Dir: dir, Store: store, Ours: s.marks.ours(markedModels), Kept: filepath.Join(s.cfg.Data, keptFile), Missed: s.missed, Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
+		Dir: dir, Store: store, Ours: s.marks.ours(markedModels), Kept: filepath.Join(s.cfg.Data, keptFile), Private: filepath.Join(s.cfg.Data, privateFile), Missed: s.marks.lost,
+		Threads: s.cfg.Threads, MaxBytes: int64(s.cfg.Limits.Memory), MaxModel: int64(s.cfg.Limits.Model), Remote: upstreams, HashKey: s.cfg.hashKey(),
 		Keys: s.keyring.keys, Rules: rules, Log: s.log,
 	})
 	if err != nil {

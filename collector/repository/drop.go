@@ -13,6 +13,11 @@ import (
 // StoredVersion is a version that is in the store and answers nothing any more.
 type StoredVersion struct{ Name, Version, Digest string }
 
+// Gone says that the version was taken out of the store.
+func (v StoredVersion) Gone() string {
+	return fmt.Sprintf("version %s of model %s (digest %s) was gone from the folder models: its past predictions cannot be explained, unless its files are put back", v.Version, v.Name, v.Digest)
+}
+
 // Retired lists the versions in the store that are live under no name. Imported
 // models and upstreams have no files there and are not among them.
 func (r *Repository) Retired() ([]StoredVersion, error) {

@@ -1,6 +1,8 @@
 package repository
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,18 +51,181 @@ func (k keptSaid) equal(o keptSaid) bool {
 	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject && k.Follows == o.Follows
 }
 
-// readInForce reads what was in force when the store was last used.
-func (r *Repository) readInForce() error {
-	path := filepath.Join(r.cfg.Store, inForceFile)
+// allSaid is what versions said last of private features, by name and version.
+type allSaid map[string]map[string]keptSaid
+
+// hides reports whether any version hid something.
+func (s allSaid) hides() bool {
+	for _, of := range s {
+		if len(of) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// add takes in what a version said, the stricter of each feature where that is known already.
+func (s allSaid) add(name, version string, k keptSaid) {
+	if s[name] == nil {
+		s[name] = map[string]keptSaid{}
+	}
+	have, known := s[name][version]
+	if !known || have.equal(k) {
+		s[name][version] = k
+		return
+	}
+	for _, f := range k.Features {
+		i := slices.IndexFunc(have.Features, func(h collector.FeatureConfig) bool { return h.Name == f.Name })
+		if i < 0 {
+			have.Features = append(slices.Clip(have.Features), f)
+			continue
+		}
+		have.Features = slices.Clone(have.Features)
+		have.Features[i].Private = collector.Stricter(have.Features[i].Private, f.Private)
+	}
+	if len(have.FeatureNames) == 0 {
+		have.FeatureNames = k.FeatureNames
+	}
+	have.Subject = cmp.Or(have.Subject, k.Subject)
+	have.Follows = have.Follows && k.Follows
+	s[name][version] = have
+}
+
+func (s allSaid) equal(o allSaid) bool {
+	return maps.EqualFunc(s, o, func(a, b map[string]keptSaid) bool { return maps.EqualFunc(a, b, keptSaid.equal) })
+}
+
+// readSaid reads a file of what was private last, nil where there is none.
+func readSaid(path string) (s allSaid, err error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(data, &r.inForce)
+		err = json.Unmarshal(data, &s)
 	}
+	if err == nil && s == nil {
+		err = errors.New("it holds nothing")
+	}
+	return s, err
+}
+
+// readInForce reads what was in force when the store was last used: from the store, from the
+// copy outside of it and, where neither is there, from the files of the versions in the store.
+// A version that has no model.yaml any more would be open without.
+func (r *Repository) readInForce() error {
+	path := filepath.Join(r.cfg.Store, inForceFile)
+	own, err := readSaid(path)
 	if err != nil {
 		return fmt.Errorf("what was private last cannot be read (without the file it is not known, and no start holds model.yaml files against it): %s: %w", path, err)
+	}
+	copied, wrong := allSaid(nil), error(nil)
+	if r.cfg.Private != "" {
+		copied, wrong = readSaid(r.cfg.Private)
+	}
+	r.inForce = allSaid{}
+	for _, s := range []allSaid{own, copied} {
+		for name, of := range s {
+			if r.inForce[name] == nil {
+				r.inForce[name] = map[string]keptSaid{}
+			}
+			for version, k := range of {
+				r.inForce.add(name, version, k)
+			}
+		}
+	}
+	if own == nil && copied == nil {
+		if r.inForce, err = saidIn(r.cfg.Store); err != nil {
+			return err
+		}
+	}
+	if what := r.missSaid(own, wrong); what != "" {
+		r.cfg.Log.Error(what, "store", r.cfg.Store, "file", r.cfg.Private)
+		if err := r.cfg.Missed([]string{what}); err != nil {
+			r.cfg.Log.Warn("it is not noted that what was private last is gone", "error", err)
+		}
+	}
+	if own.equal(r.inForce) && (r.cfg.Private == "" || copied.equal(r.inForce)) {
+		return nil // a full disk has no room for more
+	}
+	if err := r.writeInForce(r.inForce); err != nil {
+		r.cfg.Log.Warn("what was private last is known, and not written where it was gone: the next start may not know it", "error", err)
+	}
+	return nil
+}
+
+// missSaid says which file of what was private last has gone, "" where none has, given what
+// the store's says and what is wrong with the copy.
+func (r *Repository) missSaid(own allSaid, wrong error) string {
+	switch {
+	case own == nil && r.inForce.hides():
+		return missedSaid
+	case wrong != nil:
+		return "the copy of what was private last could not be read: " + filepath.Base(r.cfg.Private) + " in the data folder is written anew from the file " + inForceFile + " of the folder models"
+	}
+	return ""
+}
+
+const missedSaid = "what was private last was gone from the folder models (" + inForceFile + "): it is taken from what else tells it, and a version without a model.yaml stays under the strictest of that until it has one ({} opens it)"
+
+// saidIn is what the versions in a store say themselves: of each all that it ever hid, since
+// nothing tells which of its files were the last.
+func saidIn(store string) (allSaid, error) {
+	entries, err := os.ReadDir(store)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list the model store: %w", err)
+	}
+	out := allSaid{}
+	for _, e := range entries {
+		dir := filepath.Join(store, e.Name())
+		if !digestRule.MatchString(e.Name()) || !exists(filepath.Join(dir, versionFile)) {
+			continue // those of imported versions tell it to the start themselves
+		}
+		name, version, ok := namedIn(dir)
+		if !ok {
+			continue // damaged, which its check tells
+		}
+		text, err := readYAML(dir)
+		if err != nil {
+			return nil, fmt.Errorf("read what was private in stored version %s: %w", e.Name(), err)
+		}
+		if text == nil {
+			continue
+		}
+		cfg, err := ParseConfig(text, configFile)
+		if err != nil {
+			return nil, fmt.Errorf("read what was private in stored version %s: %w", e.Name(), err)
+		}
+		if k := saidOf(cfg); len(k.Features) > 0 {
+			k.Follows = bytes.HasPrefix(text, []byte(inheritedText))
+			out.add(name, version, k)
+		}
+	}
+	return out, nil
+}
+
+// CheckSaid holds what was private last, in a store, against its copy outside of it, and
+// changes nothing.
+func CheckSaid(store, private string) error {
+	own, err := readSaid(filepath.Join(store, inForceFile))
+	if err != nil {
+		return fmt.Errorf("what was private last cannot be read: %s: %w", inForceFile, err)
+	}
+	copied, err := readSaid(private)
+	if err != nil {
+		return fmt.Errorf("the copy of what was private last cannot be read: %s: %w", filepath.Base(private), err)
+	}
+	from := copied
+	if own == nil && copied == nil {
+		if from, err = saidIn(store); err != nil {
+			return err
+		}
+	}
+	switch {
+	case own == nil && from.hides():
+		return errors.New(missedSaid)
+	case own.hides() && copied == nil:
+		return fmt.Errorf("the copy of what was private last is gone: the next start writes %s again", filepath.Base(private))
 	}
 	return nil
 }
@@ -87,18 +252,11 @@ func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig
 		delete(of, version)
 	}
 	if next == nil {
-		next = map[string]map[string]keptSaid{}
+		next = allSaid{}
 	}
 	next[name] = of
-	data, err := json.Marshal(next)
-	if err == nil {
-		err = r.cfg.Ours()
-	}
-	if err != nil {
-		return fmt.Errorf("keep what is private: %w", err)
-	}
-	if err := vfs.Replace(filepath.Join(r.cfg.Store, inForceFile), data); err != nil {
-		return fmt.Errorf("keep what is private: %w", err)
+	if err := r.writeInForce(next); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,6 +280,24 @@ type saidBy struct {
 	follows bool
 	// known are what it calls its features, where that is known.
 	known []string
+}
+
+// writeInForce keeps what is private: in the store, and outside of it.
+func (r *Repository) writeInForce(s allSaid) error {
+	data, err := json.Marshal(s)
+	if err == nil {
+		err = r.cfg.Ours()
+	}
+	if err == nil {
+		err = vfs.Replace(filepath.Join(r.cfg.Store, inForceFile), data)
+	}
+	if err == nil && r.cfg.Private != "" {
+		err = vfs.Replace(r.cfg.Private, data)
+	}
+	if err != nil {
+		return fmt.Errorf("keep what is private: %w", err)
+	}
+	return nil
 }
 
 // ownSaid is what the model.yaml of a version said last that has none now.

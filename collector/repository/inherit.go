@@ -100,6 +100,8 @@ func (r *Repository) takeFrom(h *handing, sources []source) error {
 	return nil
 }
 
+const inheritedText = "# Made by Pellucid: taken over from the other versions of the model.\n"
+
 // inheritedYAML is the model.yaml that a version would have that says what it took over:
 // the store keeps it beside the model, so that its digest tells it from the same model
 // with nothing private, and its past predictions are read by it when the others have gone.
@@ -112,7 +114,7 @@ func inheritedYAML(took collector.ModelConfig) ([]byte, error) {
 		return string(b)
 	}
 	var b bytes.Buffer
-	b.WriteString("# Made by Pellucid: taken over from the other versions of the model.\nfeatures:\n")
+	b.WriteString(inheritedText + "features:\n")
 	for _, f := range took.Features {
 		fmt.Fprintf(&b, "  - {name: %s, private: %s}\n", quoted(f.Name), f.Private)
 	}

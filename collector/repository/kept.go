@@ -127,12 +127,14 @@ func (r *Repository) missKept() error {
 	if err != nil {
 		return err
 	}
-	for _, v := range gone {
+	lines := make([]string, len(gone))
+	for i, v := range gone {
+		lines[i] = v.Gone()
 		r.cfg.Log.Error("a kept version is gone from the store: its past predictions cannot be explained, unless its files are put back", "model", v.Name, "version", v.Version, "digest", v.Digest)
 	}
 	if len(gone) > 0 {
 		// The list names them until they are told of where the operator looks.
-		if err := r.cfg.Missed(gone); err != nil {
+		if err := r.cfg.Missed(lines); err != nil {
 			return fmt.Errorf("tell which versions have gone: %w", err)
 		}
 	}

@@ -38,9 +38,13 @@ type Config struct {
 	// then. nil means that it always is.
 	Ours func() error
 	// Kept is a file, outside of Store, that lists what there must be in it, so that what
-	// somebody takes out is missed: Missed is told of that, once. Empty misses nothing.
-	Kept   string
-	Missed func([]StoredVersion) error
+	// somebody takes out is missed. Empty misses nothing.
+	Kept string
+	// Private is a file, outside of Store, that says again what Store says was private last,
+	// so that it is known still where that was taken out. Empty keeps none.
+	Private string
+	// Missed is told what somebody has taken out, once.
+	Missed func(what []string) error
 	// Threads bounds the cores of one run; 0 means 1.
 	Threads int
 	// MaxBytes bounds the memory of one run; 0 means the engine's default.
@@ -104,7 +108,7 @@ type Repository struct {
 	shut        map[string]string
 	// inForce is what versions on disk said last of private features, by name and version; noting
 	// lets one goroutine at a time keep it.
-	inForce map[string]map[string]keptSaid
+	inForce allSaid
 	noting  sync.Mutex
 	// unrestored are the imported versions of earlier runs that could not be brought back.
 	unrestored []keptExternal
@@ -155,7 +159,7 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	cfg.Poll = cmp.Or(cfg.Poll, 2*time.Second)
 	cfg.MaxIdle = cmp.Or(cfg.MaxIdle, 64<<20)
 	if cfg.Missed == nil {
-		cfg.Missed = func([]StoredVersion) error { return nil }
+		cfg.Missed = func([]string) error { return nil }
 	}
 	if cfg.Ours == nil {
 		cfg.Ours = func() error { return nil }

@@ -13,7 +13,6 @@ import (
 // TestHalvesOfAFolderThatIsAway: none is taken, given up, recorded or erased until the folder
 // is back, when each is recorded once; so is one whose folder went while it was recorded.
 func TestHalvesOfAFolderThatIsAway(t *testing.T) {
-
 	r := openRig(t, func(c *Config) {
 		c.Ours = func() error {
 			if _, err := os.Stat(c.Dir); err != nil {

@@ -1,0 +1,107 @@
+package repository
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pellucid/pellucid/collector"
+)
+
+// TestWhatWasPrivateIsKnownWithoutItsFile: a version whose model.yaml has gone together with
+// what says what was private last, be it alone, with its copy or with the whole store, hides
+// what it did, and that is told once; a model.yaml of its own opens it.
+func TestWhatWasPrivateIsKnownWithoutItsFile(t *testing.T) {
+	const gone = "what was private last"
+	for _, c := range []struct {
+		name string
+		take func(store, private string) error
+		told bool
+	}{
+		{"nothing else", func(string, string) error { return nil }, false},
+		{"the file", func(store, _ string) error { return os.Remove(filepath.Join(store, inForceFile)) }, true},
+		{"the copy", func(_, private string) error { return os.Remove(private) }, false},
+		{"the copy emptied", func(_, private string) error { return os.Truncate(private, 0) }, true},
+		{"both", func(store, private string) error {
+			return errors.Join(os.Remove(filepath.Join(store, inForceFile)), os.Remove(private))
+		}, true},
+		{"the file, and the copy emptied", func(store, private string) error {
+			return errors.Join(os.Remove(filepath.Join(store, inForceFile)), os.Truncate(private, 0))
+		}, true},
+		{"the whole store", func(store, _ string) error { return os.RemoveAll(store) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			private := filepath.Join(t.TempDir(), "models.private")
+			var told []string
+			open := func() *Repository {
+				t.Helper()
+				told = nil
+				r, err := Open(t.Context(), Config{
+					Dir: f.dir, Store: f.store, Private: private, Poll: time.Hour, Log: slog.New(slog.DiscardHandler),
+					Missed: func(what []string) error { told = append(told, what...); return nil },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(r.Close)
+				return r
+			}
+			hides := func(when string, want collector.Privacy) {
+				t.Helper()
+				r := open()
+				defer r.Close()
+				v, err := r.Find("m", "1")
+				if err != nil {
+					t.Fatalf("%s: %v", when, err)
+				}
+				if got := policyIn(v.Config, v.Info.Features[0].Name); got != want {
+					t.Errorf("%s: it is private by %q, want %q", when, got, want)
+				}
+			}
+			f.model(t, "m/1")
+			f.model(t, "open/1")
+			r := open()
+			v, err := r.Find("m", "1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			f.write(t, "m/1/model.yaml", "features: [{name: "+v.Info.Features[0].Name+", private: mask}]\n")
+			hides("as it is", collector.PrivacyMask)
+			if len(told) > 0 {
+				t.Errorf("as it is: told %q", told)
+			}
+			if err := errors.Join(os.Remove(filepath.Join(f.dir, "m/1/model.yaml")), c.take(f.store, private)); err != nil {
+				t.Fatal(err)
+			}
+			if err := CheckSaid(f.store, private); (err == nil) != (c.name == "nothing else") {
+				t.Errorf("checked: %v", err)
+			}
+			hides("gone", collector.PrivacyMask)
+			if is := strings.Contains(strings.Join(told, "\n"), gone); is != c.told || len(told) > 1 {
+				t.Errorf("told %q", told)
+			}
+			hides("gone before", collector.PrivacyMask)
+			if err := CheckSaid(f.store, private); len(told) > 0 || err != nil {
+				t.Errorf("again: told %q, checked: %v", told, err)
+			}
+			f.write(t, "m/1/model.yaml", "{}\n")
+			r = open()
+			defer r.Close()
+			if err := r.Load(t.Context(), "m"); err != nil {
+				t.Fatal(err)
+			}
+			if v, err := r.Find("m", "1"); err != nil || v.Config.PrivateFeature() != "" {
+				t.Errorf("opened: %+v, %v", v, err)
+			}
+			if v, err := r.Find("open", "1"); err != nil || v.Config.PrivateFeature() != "" {
+				t.Errorf("the open one: %+v, %v", v, err)
+			}
+		})
+	}
+}
