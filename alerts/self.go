@@ -32,7 +32,7 @@ func SelfRules(lag time.Duration) []Rule {
 		rule("PellucidLagging", SelfLag, lag.Seconds(), "warning", "records wait for the store: the oldest came {{ value }} seconds ago, the limit is {{ threshold }}"),
 		rule("PellucidDeadLetters", SelfDeadLetters, 0, "warning", "{{ value }} records are dead letters: the store refuses what is in them"),
 		rule("PellucidSpoolFull", SelfSpoolFill, 0.8, "critical", "the spool is nearly full: {{ value }} of what it may take, the limit is {{ threshold }}"),
-		rule("PellucidDataLost", SelfLosses, 0, "critical", "{{ value }} folders or versions were gone from the data folder, or others than before: the page of health says which"),
+		rule("PellucidDataLost", SelfLosses, 0, "critical", "{{ value }} folders, versions or records were gone from the data folder, or others than before: the page of health says which"),
 	}
 }
 

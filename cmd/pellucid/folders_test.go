@@ -220,9 +220,12 @@ func TestTheSpoolIsRemovedUnderARunningServer(t *testing.T) {
 	time.Sleep(50 * time.Millisecond) // the folder is looked at every 10 ms
 	for range 2 {
 		status, b, header := r.call(t, http.MethodPost, "/api/v1/predictions", notedList(20, 30))
-		if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(string(b), "the folder spool of the data folder is gone") || strings.Contains(string(b), "full") {
 			t.Errorf("without a spool: %d %s", status, b)
 		}
+	}
+	if status, b, _ := r.call(t, http.MethodGet, "/readyz", ""); status != http.StatusServiceUnavailable || !strings.Contains(string(b), "the folder spool of the data folder is gone") {
+		t.Errorf("ready without a spool: %d %s", status, b)
 	}
 	if status, checks := doctorOn(t, cfg); status == 0 || !strings.Contains(checks["folders"].Detail, "the folder spool of the data folder was gone") {
 		t.Errorf("doctor while it runs: %+v", checks["folders"])

@@ -167,7 +167,7 @@ func (s *server) keepSpan(l proxy.LateSpan) {
 // has them served all the same.
 func (s *server) ready() error {
 	if s.cfg.Capture.OnFull != string(capture.OnFullServe) && s.spool.Stats().Full {
-		return collector.ErrFull
+		return cmp.Or(s.marks.ours(markedSpool)(), collector.ErrFull)
 	}
 	return nil
 }

@@ -277,7 +277,8 @@ func (c *Capturer) release(buf *[]byte) {
 func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err error) error {
 	p.Capture = collector.CaptureNone
 	c.metrics.lose(ctx, collector.KindPrediction)
-	if c.cfg.OnFull == OnFullServe && p.Route != collector.RouteImported && errors.Is(err, collector.ErrFull) {
+	var gone *collector.GoneError
+	if c.cfg.OnFull == OnFullServe && p.Route != collector.RouteImported && (errors.Is(err, collector.ErrFull) || errors.As(err, &gone)) {
 		return nil
 	}
 	return err
@@ -619,7 +620,10 @@ func (c *Capturer) append(ctx context.Context, rec collector.Record) error {
 
 // errorClass names an error for a span: a class, never its text.
 func errorClass(err error) string {
+	var gone *collector.GoneError
 	switch {
+	case errors.As(err, &gone):
+		return "spool gone"
 	case errors.Is(err, collector.ErrFull):
 		return "spool full"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

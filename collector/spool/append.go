@@ -64,7 +64,7 @@ const (
 
 // Append writes one record. It returns nil when the configured level holds, an
 // error wrapping collector.ErrFull when the record could not be written (in
-// time), ErrTooLarge, or ErrClosed. Many appends at once share one write.
+// time), a collector.GoneError, ErrTooLarge, or ErrClosed. Many appends at once share one write.
 //
 // It does not take the payload: the caller may use it again afterwards. A
 // context that is already done stops it; later it waits for the disk, at most
@@ -255,7 +255,9 @@ func (s *Spool) trimIndex() {
 // segment is sealed where it stood before g.
 func (s *Spool) commit(g *group) error {
 	s.checkLinked()
-	if err := s.makeRoom(int64(len(g.buf))); err != nil {
+	if err := s.makeRoom(int64(len(g.buf))); errors.Is(err, errNotOurs) {
+		return fmt.Errorf("append record: %w", err)
+	} else if err != nil {
 		return fmt.Errorf("append to spool %q: %w: %w", s.cfg.Dir, collector.ErrFull, err)
 	}
 	for i := range g.records {

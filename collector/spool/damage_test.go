@@ -318,7 +318,7 @@ func TestRemovedUnderARunningServer(t *testing.T) {
 		time.Sleep(2 * linkedEvery)
 		err = s.Append(t.Context(), prediction("two", 20))
 		if c.refused {
-			if !errors.Is(err, collector.ErrFull) || !s.Stats().Full {
+			if !errors.Is(err, errNotOurs) || !s.Stats().Full {
 				t.Errorf("%s: %v, full %t", name, err, s.Stats().Full)
 			}
 		} else {

@@ -1,10 +1,10 @@
 package spool
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/vfs"
 )
 
@@ -21,7 +21,7 @@ func Lock(dir string) (io.Closer, error) {
 
 // errNotOurs: the folder was removed while it was open, or another was put in its place,
 // which another process may have opened: nothing in it is ours to write, read or remove.
-var errNotOurs = errors.New("the spool's folder was removed or is another one: put the one that it was back, or start the server anew, which begins another")
+var errNotOurs = &collector.GoneError{Folder: "spool"}
 
 // ours fails where the folder is not the one that was opened.
 func (s *Spool) ours() error {

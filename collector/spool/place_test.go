@@ -39,7 +39,7 @@ func TestAnotherFolderInItsPlace(t *testing.T) {
 	}
 	refused := func(when string) {
 		t.Helper()
-		if err := s.Append(t.Context(), prediction("refused", 20)); !errors.Is(err, collector.ErrFull) || !errors.Is(err, errNotOurs) {
+		if err := s.Append(t.Context(), prediction("refused", 20)); errors.Is(err, collector.ErrFull) || !errors.Is(err, errNotOurs) {
 			t.Errorf("%s: append: %v", when, err)
 		}
 		if err := s.Ack(t.Context(), batch); !errors.Is(err, errNotOurs) {
