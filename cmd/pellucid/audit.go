@@ -36,6 +36,7 @@ func (c *config) auditDir() string { return filepath.Join(c.Data, "audit") }
 
 // startAudit opens the audit log, whose folder the spool's lock guards.
 func (s *server) startAudit(context.Context) error {
+	found := s.marks.look(markedAudit)
 	dir, err := s.cfg.dir("audit")
 	if err != nil {
 		return err
@@ -55,6 +56,7 @@ func (s *server) startAudit(context.Context) error {
 		return err
 	}
 	s.audit = l
+	s.marks.settle(found)
 	s.onStop("audit log", func(context.Context) error { return l.Close() })
 	return l.Observe(s.telemetry.MeterProvider())
 }

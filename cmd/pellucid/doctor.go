@@ -204,7 +204,14 @@ func checkKept(_ context.Context, p patient) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	unlisted, err := repository.UnlistedVersions(filepath.Join(p.Data, keptFile), dir)
+	if err != nil {
+		return "", err
+	}
 	var missing []error
+	if len(unlisted) > 0 {
+		missing = append(missing, fmt.Errorf("%s does not name %d versions that are in the folder models: it was emptied or taken out, and others may have gone", keptFile, len(unlisted)))
+	}
 	for _, v := range gone {
 		missing = append(missing, errors.New(v.Gone()))
 	}

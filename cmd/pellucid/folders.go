@@ -108,7 +108,12 @@ var (
 		"versions that answer no more are lost, so their predictions cannot be explained",
 		"versions that are not in that one are lost, so their predictions cannot be explained, and what was private is what that one says",
 	}
-	allMarked = []marked{markedStore, markedSpool, markedDead, markedEvents, markedModels}
+	markedAudit = marked{
+		"audit", "audit",
+		"what it recorded of who read, exported and deleted what is lost, with its key where audit.key_file names no other",
+		"what was recorded of who read, exported and deleted what is not there, but what that one has",
+	}
+	allMarked = []marked{markedStore, markedSpool, markedDead, markedEvents, markedModels, markedAudit}
 )
 
 // foundFolder is how a folder is before a start makes it ready.
@@ -274,6 +279,9 @@ func (m *marks) read() error {
 		return nil
 	}
 	ids, err := readMarks(m.dir)
+	if err == nil {
+		err = m.unnamed(ids)
+	}
 	if err != nil {
 		what := "the marks of the data folder's folders cannot be read: it is not known whether one of them has gone"
 		m.log.Error(what, "file", filepath.Join(m.dir, marksFile), "error", err, "until", m.untilDeleted())
@@ -299,6 +307,21 @@ func readMarks(data string) (map[string]string, error) {
 		return map[string]string{}, err
 	}
 	return ids, nil
+}
+
+// unnamed fails where folders have names that the marks have not. One may: a crash came
+// between the two.
+func (m *marks) unnamed(ids map[string]string) error {
+	var names []string
+	for _, f := range allMarked {
+		if now := m.look(f); now.id != "" && ids[f.name] == "" {
+			names = append(names, f.path)
+		}
+	}
+	if len(names) < 2 {
+		return nil
+	}
+	return fmt.Errorf("%s was emptied or taken out: it does not name the folders %s, which have a name", marksFile, strings.Join(names, ", "))
 }
 
 func (m *marks) write(name, id string) error {
@@ -357,6 +380,14 @@ func (s *server) watchFolders(context.Context) error {
 	}()
 	s.onStop("watch over folders", func(context.Context) error { cancel(); <-done; return nil })
 	return nil
+}
+
+// lostRecords notes what of the spool is lost, which it has logged with where.
+func (m *marks) lostRecords(what string) {
+	m.log.Error(what, "until", m.untilDeleted())
+	if err := m.lost([]string{what}); err != nil {
+		m.log.Warn("what is lost is not written down", "error", err)
+	}
 }
 
 // losses are the lines that the operator has not deleted.
@@ -436,6 +467,9 @@ func checkFolders(_ context.Context, p patient) (string, error) {
 		wrong = append(wrong, fmt.Errorf("read the marks of folders: %w", err))
 	}
 	m, good := marks{dir: p.Data}, 0
+	if err := m.unnamed(ids); err != nil {
+		wrong = append(wrong, err)
+	}
 	for _, f := range allMarked {
 		want := ids[f.name]
 		if f == markedStore && p.ClickHouse != "" || want == "" {

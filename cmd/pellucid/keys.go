@@ -230,7 +230,7 @@ func checkKeys(_ context.Context, p patient) (string, error) {
 	}
 	said := fmt.Sprintf("those of %d tenants and %d subjects are there", found.Tenants, found.Subjects)
 	if !found.Marked && found.Tenants > 0 {
-		said += "; what would tell that the folder has gone is made by the next start"
+		return "", fmt.Errorf("%s, but %s is gone or empty: nothing would tell that the folder of keys has gone until a start that needs the keys writes it again", said, filepath.Base(p.keysMark()))
 	}
 	if !found.Counted && found.Subjects > 0 {
 		said += "; what would tell that some are taken out is made by the next start"

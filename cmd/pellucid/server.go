@@ -275,7 +275,7 @@ func (s *server) startSpool(context.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := spool.Config{Dir: dir, Level: spool.Level(s.cfg.Capture.Durability), MaxBytes: int64(s.cfg.Capture.SpoolBytes), Logger: s.log}
+	cfg := spool.Config{Dir: dir, Level: spool.Level(s.cfg.Capture.Durability), MaxBytes: int64(s.cfg.Capture.SpoolBytes), Logger: s.log, Lost: s.marks.lostRecords}
 	if s.engine != nil {
 		// The embedded ClickHouse needs room on the same disk to work the spool off.
 		cfg.MinFreeBytes = 4 * embedded.KeepFree(dir)

@@ -54,6 +54,12 @@ func TestSpoolDamageIsToldByCommands(t *testing.T) {
 		{"gone", func(_ *testing.T, names []string) error { return os.Remove(names[1]) }, "segment 2 is gone"},
 		{"an older one cut", func(_ *testing.T, names []string) error { return os.Truncate(names[1], 100) }, "bytes shorter than it was"},
 		{"the newest cut after it was closed", func(_ *testing.T, names []string) error { return os.Truncate(names[2], 100) }, "segment 3 is 278 bytes shorter than it was"},
+		{"the cursor emptied", func(_ *testing.T, names []string) error {
+			return os.Truncate(filepath.Join(filepath.Dir(names[0]), "cursor"), 0)
+		}, "the cursor cannot be read"},
+		{"the cursor gone", func(_ *testing.T, names []string) error {
+			return os.Remove(filepath.Join(filepath.Dir(names[0]), "cursor"))
+		}, "the cursor is gone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := t.TempDir()

@@ -107,6 +107,19 @@ func MissingVersions(list, store string) ([]StoredVersion, error) {
 	return slices.DeleteFunc(kept, func(v StoredVersion) bool { return inStore(store, v.Digest) }), nil
 }
 
+// UnlistedVersions are those that are in the store and that no line of a list of kept
+// versions names.
+func UnlistedVersions(list, store string) ([]StoredVersion, error) {
+	listed, _, err := readKept(list)
+	if err != nil {
+		return nil, err
+	}
+	there, err := keptIn(store)
+	return slices.DeleteFunc(there, func(v StoredVersion) bool {
+		return slices.ContainsFunc(listed, func(l StoredVersion) bool { return l.Digest == v.Digest })
+	}), err
+}
+
 // inStore reports whether a version is in the store, or may be: one that cannot be looked at
 // has not gone.
 func inStore(store, digest string) bool {
@@ -138,9 +151,16 @@ func (r *Repository) missKept() error {
 			return fmt.Errorf("tell which versions have gone: %w", err)
 		}
 	}
-	there, err := r.keptNow()
+	there, err := keptIn(r.cfg.Store)
 	if err != nil {
 		return err
+	}
+	if len(listed) == 0 && len(there) > 0 {
+		what := "the list of the versions that there must be in the folder models (" + filepath.Base(r.kept.path) + ") was gone or emptied: it is not known whether one of them has gone"
+		r.cfg.Log.Error(what, "file", r.kept.path)
+		if err := r.cfg.Missed([]string{what}); err != nil {
+			return fmt.Errorf("tell that the list of kept versions has gone: %w", err)
+		}
 	}
 	for _, v := range there {
 		if tidy && !slices.ContainsFunc(listed, func(l StoredVersion) bool { return l.Digest == v.Digest }) {
@@ -160,9 +180,12 @@ func (r *Repository) missKept() error {
 	return nil
 }
 
-// keptNow lists what is in the store, imported models among it.
-func (r *Repository) keptNow() (out []StoredVersion, err error) {
-	entries, err := os.ReadDir(r.cfg.Store)
+// keptIn lists what is in a store, imported models among it.
+func keptIn(store string) (out []StoredVersion, err error) {
+	entries, err := os.ReadDir(store)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list the model store: %w", err)
 	}
@@ -170,7 +193,7 @@ func (r *Repository) keptNow() (out []StoredVersion, err error) {
 		if !digestRule.MatchString(e.Name()) {
 			continue
 		}
-		name, version, ok := namedIn(filepath.Join(r.cfg.Store, e.Name()))
+		name, version, ok := namedIn(filepath.Join(store, e.Name()))
 		if ok && nameRule.MatchString(name) && nameRule.MatchString(version) {
 			out = append(out, StoredVersion{name, version, e.Name()})
 		}

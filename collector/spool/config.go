@@ -66,6 +66,9 @@ type Config struct {
 	IndexRecords int
 	// Logger is told of damage and failures; slog.Default by default.
 	Logger *slog.Logger
+	// Lost is told of records that are lost for good, in the same words each time that a
+	// start finds them so. It must not use the spool. nil tells nobody.
+	Lost func(what string)
 }
 
 // Smallest useful sizes.
@@ -97,6 +100,9 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Lost == nil {
+		c.Lost = func(string) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

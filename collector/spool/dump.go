@@ -21,8 +21,9 @@ type Report struct {
 	// that a batch is frozen beyond it.
 	Acked   collector.Position
 	Planned bool
-	// CursorDamaged says that no cursor can be read though there is a file.
-	CursorDamaged bool
+	// CursorDamaged says that no cursor can be read though there is a file; CursorGone that
+	// there is none, which is made before the first segment.
+	CursorDamaged, CursorGone bool
 	// BadFiles are the names of what earlier starts set aside.
 	BadFiles []string
 	// Remembered counts the batches in the ledger; LedgerDamaged says that no ledger can
@@ -63,6 +64,9 @@ func (r *Report) OK() bool { return len(r.Problems()) == 0 }
 func (r *Report) Problems() (out []string) {
 	if r.CursorDamaged {
 		out = append(out, "the cursor cannot be read")
+	}
+	if r.CursorGone {
+		out = append(out, "the cursor is gone")
 	}
 	if r.LedgerDamaged {
 		out = append(out, "the ledger cannot be read")
@@ -155,6 +159,7 @@ func walk(fs vfs.FS, dir string, w io.Writer) (*Report, error) {
 		}
 		r.Segments = append(r.Segments, s)
 	}
+	r.CursorGone = len(r.Segments) > 0 && !slices.Contains(names, cursorName)
 	return r, reportMissing(fs, dir, newest, r, w)
 }
 
@@ -293,7 +298,7 @@ func readFile(fs vfs.FS, name string) ([]byte, error) {
 // reportMissing finds what is gone by the headers, by the cursor as it is now (what goes by
 // rights goes after it was written), and by the head, which is set before its segment goes.
 func reportMissing(fs vfs.FS, dir string, newest collector.Position, r *Report, w io.Writer) error {
-	c, _, err := lookAtCursor(fs, dir)
+	c, err := lookAtCursor(fs, dir)
 	if err != nil || c == nil {
 		return err
 	}
@@ -330,28 +335,29 @@ func reportMissing(fs vfs.FS, dir string, newest collector.Position, r *Report, 
 }
 
 // lookAtCursor reads the cursor, nil where there is none or it cannot be read.
-func lookAtCursor(fs vfs.FS, dir string) (c *cursor, damaged bool, err error) {
+func lookAtCursor(fs vfs.FS, dir string) (*cursor, error) {
 	f, err := fs.Open(join(dir, cursorName), true)
 	if notExist(err) {
-		return nil, false, nil
+		return nil, nil //nolint:nilnil // there is none
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("open cursor in %q: %w", dir, err)
+		return nil, fmt.Errorf("open cursor in %q: %w", dir, err)
 	}
 	defer f.Close()
-	if c, damaged, err = readCursor(f); err != nil {
-		return nil, false, fmt.Errorf("read cursor in %q: %w", dir, err)
+	c, _, err := readCursor(f)
+	if err != nil {
+		return nil, fmt.Errorf("read cursor in %q: %w", dir, err)
 	}
-	return c, damaged, nil
+	return c, nil
 }
 
 func reportCursor(fs vfs.FS, dir string, r *Report, w io.Writer) (*cursor, error) {
-	c, damaged, err := lookAtCursor(fs, dir)
+	c, err := lookAtCursor(fs, dir)
 	if err != nil {
 		return nil, err
 	}
 	if c == nil {
-		r.CursorDamaged = damaged
+		r.CursorDamaged = true // it is made with something in it
 		fmt.Fprintln(w, "cursor cannot be read")
 		return nil, nil //nolint:nilnil // damage is a finding, not a failure
 	}

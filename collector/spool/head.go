@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"slices"
@@ -157,6 +158,7 @@ func (s *Spool) miss(numbers []uint64) error {
 		what = "the spool's newest segment is shorter than it was: what it lacks is lost"
 	}
 	s.cfg.Logger.Error(what, "dir", s.cfg.Dir, "segment", segment, "from", from, "to", end, "end known", end > 0)
+	s.cfg.Lost(fmt.Sprintf("records of the spool are lost: its newest segment, %d, is gone or shorter than it was, from %d on", segment, from))
 	return nil
 }
 

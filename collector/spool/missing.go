@@ -69,6 +69,7 @@ func (s *Spool) missBetween(numbers []uint64, headers []*header) {
 		s.missing.Add(1)
 		s.cfg.Logger.Error("a segment of the spool is gone: all in it that was not in the store yet is lost", "dir", s.cfg.Dir,
 			"segment", m.Segment, "from", m.From, "to", m.To, "after", m.After, "before", m.Next)
+		s.cfg.Lost("records of the spool are lost: " + m.String())
 	}
 }
 
@@ -84,4 +85,5 @@ func (s *Spool) missCut(seg *segment, next uint64) {
 	s.missing.Add(1)
 	s.cfg.Logger.Error("the spool's newest segment is shorter than it was: what it lacks is lost", "dir", s.cfg.Dir, "segment", seg.number,
 		"from", seg.end, "records", s.cursor.nextSeq-next, "some may be stored", acked.Segment == seg.number && acked.Offset > seg.end)
+	s.cfg.Lost(fmt.Sprintf("records of the spool are lost: segment %d is shorter than it was, by %d records", seg.number, s.cursor.nextSeq-next))
 }

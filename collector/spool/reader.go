@@ -395,15 +395,20 @@ func (s *Spool) skipDamage(f vfs.File, v view) error {
 }
 
 func (s *Spool) skip(v view, to int64, what string) {
-	s.mu.Lock()
-	known := v.seg.damaged
-	s.mu.Unlock()
-	if known { // counted when it was found at start
-		s.cfg.Logger.Warn("spool skips damage", "dir", s.cfg.Dir, "segment", v.number, "offset", v.from, "bytes", to-v.from)
-	} else {
-		s.damage(v.seg, v.from, to-v.from, what)
-	}
+	s.found(v.seg, v.from, to-v.from, what)
 	s.advance(v, to, 0)
+}
+
+// found is damage that the reader has met, which a start may have counted and told.
+func (s *Spool) found(seg *segment, at, n int64, what string) {
+	s.mu.Lock()
+	known := seg.damaged
+	s.mu.Unlock()
+	if known {
+		s.cfg.Logger.Warn("spool skips damage", "dir", s.cfg.Dir, "segment", seg.number, "offset", at, "bytes", n)
+		return
+	}
+	s.damage(seg, at, n, what)
 }
 
 // advance puts the reader at to.
@@ -454,7 +459,7 @@ func (s *Spool) load(p *plan) (*collector.Batch, error) {
 	}
 	intact := int64(len(data)) == p.to-p.from && crc32.Checksum(data, castagnoli) == p.sum
 	if !intact {
-		s.damage(seg, p.from, p.to-p.from, "a planned batch is not what it was")
+		s.found(seg, p.from, p.to-p.from, "a planned batch is not what it was")
 		if len(data) > 0 {
 			if err := s.setAside(p.segment, p.from, "", data); err != nil {
 				return nil, err

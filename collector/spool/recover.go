@@ -79,16 +79,14 @@ func (s *Spool) openCursor(exists bool, last uint64) error {
 			s.cursor, s.cursorFile = *c, f
 			return nil
 		}
-		_ = f.Close()
-		if damaged {
-			aside := fmt.Sprintf("%s.%d.bad", name, s.cfg.Now().UnixNano())
-			if err := s.fs.Rename(name, aside); err != nil {
-				return fmt.Errorf("set cursor aside: %w", err)
-			}
-			s.badBytes.Add(cursorFileSize)
-			s.badCut.Add(1)
-			s.cfg.Logger.Error("spool cursor is damaged: all segments will be delivered again", "dir", s.cfg.Dir, "kept", aside)
+		_ = f.Close() // also where nothing is in it: it was made with something
+		aside := fmt.Sprintf("%s.%d.bad", name, s.cfg.Now().UnixNano())
+		if err := s.fs.Rename(name, aside); err != nil {
+			return fmt.Errorf("set cursor aside: %w", err)
 		}
+		s.badBytes.Add(cursorFileSize)
+		s.badCut.Add(1)
+		s.cfg.Logger.Error("spool cursor is damaged: all segments will be delivered again", "dir", s.cfg.Dir, "kept", aside)
 	} else if last > 0 {
 		s.cfg.Logger.Warn("spool has segments but no cursor: all of them will be delivered", "dir", s.cfg.Dir)
 	}
@@ -356,6 +354,7 @@ func (s *Spool) damage(seg *segment, at, n int64, what string) {
 	s.badBytes.Add(uint64(n))
 	s.badCut.Add(1)
 	s.cfg.Logger.Error("spool segment is damaged", "dir", s.cfg.Dir, "segment", seg.number, "offset", at, "bytes", n, "reason", what)
+	s.cfg.Lost(fmt.Sprintf("records of the spool are lost: %d bytes of segment %d from %d on cannot be read (%s)", n, seg.number, at, what))
 }
 
 // setAside copies damaged bytes to a file named after where they were. What an
