@@ -81,7 +81,7 @@ func (r reading) unescaped(plus bool) (out reading, changed bool) {
 		var b []byte
 		n := 0
 		if escapes[r.s[i]] {
-			b, n = unescape(r.s[i:], plus)
+			b, n = Unescape(r.s[i:], plus)
 		}
 		switch {
 		case n > 0 && w == nil:
@@ -111,9 +111,10 @@ var escapes = func() (is [256]bool) {
 	return is
 }()
 
-// unescape returns what the escape that s begins with stands for and how long it is, 0
-// where it begins with none.
-func unescape(s string, plus bool) ([]byte, int) {
+// Unescape returns what the escape that s begins with stands for and how long it is, 0
+// where it begins with none: those of JSON, of programming languages, of SQL, HTML and
+// addresses. plus says that a + is a space, as in forms.
+func Unescape(s string, plus bool) ([]byte, int) {
 	switch s[0] {
 	case 0:
 		return nil, 1 // half a sign of UTF-16

@@ -9,10 +9,11 @@ import (
 // at a part that no other call looks at again.
 
 // cardGroups are the lengths of the groups that cards are printed in.
-var cardGroups = [][]int{{4, 4, 4, 4}, {4, 6, 5}, {4, 6, 4}, {4, 4, 4, 4, 3}, {4, 4, 4, 1}}
+var cardGroups = [][]int{{4, 4, 4, 4}, {4, 6, 5}, {4, 6, 4}, {6, 6, 4}, {4, 4, 4, 4, 3}, {4, 4, 4, 1}}
 
 // findCard returns the end of a card number that begins at i, or 0: 13 to 19 digits of
-// an issuer, with a right check digit, in one run or in the groups of a card.
+// an issuer, with a right check digit, in one run or in the groups of a card. Letters may
+// stand beside it.
 func findCard(s string, i int) int {
 	if i > 1 && strings.IndexByte(".-+", s[i-1]) >= 0 && isDigit(s[i-2]) || afterDash(s, i) {
 		return 0 // of a number, a date, a longer code
@@ -38,7 +39,7 @@ func findCard(s string, i int) int {
 		ends[groups] = at
 		groups++
 		next, width := separator(s, at)
-		if groups == 1 && n != 4 || width == 0 || sep != 0 && next != sep {
+		if groups == 1 && n != 4 && n != 6 || width == 0 || sep != 0 && next != sep {
 			break // one run of digits, or the last group
 		}
 		sep = next
@@ -46,7 +47,7 @@ func findCard(s string, i int) int {
 	}
 	// What follows a card may be digits too: a date, a house's number.
 	for ; groups > 0; groups-- {
-		if end := ends[groups-1]; cardEnds(s, end) && grouped(lens[:groups]) && issued(digits) && luhn(digits) {
+		if end := ends[groups-1]; cardEnds(s, end) && grouped(lens[:groups]) && issued(digits) && luhn(digits) && besideLetters(s, i, end) {
 			return end
 		}
 		digits = digits[:len(digits)-lens[groups-1]]
@@ -54,14 +55,29 @@ func findCard(s string, i int) int {
 	return 0
 }
 
-// cardEnds reports whether a card may end at end: not in a word, a decimal number or a
-// longer code.
+// cardEnds reports whether a card may end at end: not in a decimal number or a longer code.
 func cardEnds(s string, end int) bool {
-	if wordAt(s, end) {
-		return false
-	}
 	sep, width := separator(s, end)
 	return sep != '.' && sep != '-' || end+width == len(s) || !isDigit(s[end+width])
+}
+
+// besideLetters reports whether the code that s[i:end] is part of has nothing but letters in
+// front of it and behind it, and is no hash: hexadecimal digits, as many as make whole words
+// of four bytes. Other scripts have no codes, and some no spaces.
+func besideLetters(s string, i, end int) bool {
+	from, to := i, end
+	for ; from > 0 && (isLetter(s[from-1]) || s[from-1] == '_'); from-- {
+	}
+	for ; to < len(s) && (isLetter(s[to]) || s[to] == '_'); to++ {
+	}
+	if from > 0 && isDigit(s[from-1]) || to < len(s) && isDigit(s[to]) {
+		return false
+	}
+	hash := from < i || to > end
+	for k := from; hash && k < to; k++ {
+		hash = hexDigit(s[k]) < 16
+	}
+	return !hash || (to-from)%8 != 0
 }
 
 func grouped(lens []int) bool {

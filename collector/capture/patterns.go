@@ -169,7 +169,11 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 		}
 		return patternPhone, i, to
 	case i > done && wordBefore(s, i):
-		return 0, 0, 0 // in the midst of a word
+		// In the midst of a word; a card may be the only digits that it has.
+		if p.kinds[patternCard] && isDigit(c) && !isDigit(s[i-1]) {
+			to = findCard(s, i)
+		}
+		return patternCard, i, to
 	}
 	if p.kinds[patternToken] {
 		if from, to = findToken(s, i); to > 0 {
@@ -192,15 +196,27 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 	return 0, 0, 0
 }
 
-// skip goes on after i: past the word, in which nothing begins, but to an '@' or '+'.
+// skip goes on after i: past the word, in which nothing begins but what may be a card, but
+// to an '@' or '+'.
 func skip(s string, i int) int {
 	if s[i] == '(' {
 		return i + 1
 	}
-	for i++; i < len(s); i++ {
-		if c := s[i]; !wordBytes[c] || c >= 0xC2 && sign(s, i) > 0 {
+	digit := isDigit(s[i])
+	for i++; digit && i < len(s) && isDigit(s[i]); i++ {
+	}
+	for i < len(s) {
+		c := s[i]
+		if !wordBytes[c] || c >= 0xC2 && sign(s, i) > 0 {
 			break
 		}
+		n := 1
+		if c <= '9' { // a digit
+			if n = spanOf(s, i, len(s), isDigit); n == 4 || n == 6 || n >= 13 && n < 20 {
+				break
+			}
+		}
+		i += n
 	}
 	return i
 }

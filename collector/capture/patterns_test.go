@@ -58,6 +58,17 @@ var found = map[string][][2]string{
 		{"4111 1111\u00a01111 1111", "[card]"},
 		{"\u201c4111111111111111\u201d", "\u201c[card]\u201d"},
 		{"a\u00a04111111111111111\u2026", "a\u00a0[card]\u2026"},
+		{"411111 111111 1111", "[card]"},
+		{"pay 555555-555555-4444.", "pay [card]."},
+		{"3782-822463-10005", "[card]"},
+		{"card4111111111111111x", "card[card]x"},
+		{"x4111111111111111", "x[card]"},
+		{"4111111111111111x", "[card]x"},
+		{"Kartennummer4111 1111 1111 1111EUR 5", "Kartennummer[card]EUR 5"},
+		{"card_378282246310005_exp 5105105105105100EUR", "card_[card]_exp [card]EUR"},
+		{"карта4111111111111111и", "карта[card]и"},
+		{"2026年5月1日我的卡号是4111111111111111谢谢2", "2026年5月1日我的卡号是[card]谢谢2"},
+		{"DEcard5555555555554444", "DEcard[card]"},
 	},
 	"email": {
 		{"ann@example.org", "[email]"},
@@ -147,7 +158,9 @@ var lookAlikes = []string{
 	"2026-05-01T12:00:00.000Z", "2026-05-01 12:00:00+02:00", "20260501120000", "2026-05-01T12:00:00+0100", "12:00:00+00:00",
 	"d41d8cd98f00b204e9800998ecf8427e", "da39a3ee5e6b4b0d3255bfef95601890afd80709", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
 	"123e4567-e89b-12d3-a456-426614174000", "01a216f7-2224-7dba-98a4-4766a294d077", "3.141592653589793", "4111111111111111.5", "0.4111111111111111", "1e+10", "+1.5e10", "+12345678.90", "+3.14159265358979",
-	"x4111111111111111", "4111111111111111x", "41111111111111111111111111", "0000000000000000", "4111 1111 1111", "4111-1111 1111-1111", "4111111111111111-01", "123-4111111111111111",
+	"x4111111111111112", "4111111111111112x", "card4111111111111111x2", "v2card4111111111111111", "x41111111111111111111", "411111 111111 1112", "411111 1111111111", "411111-111111 1111",
+	"ORDER0004111111111111", "evt1714564800123", "req20260501120000123", "0x4111111111111111", "deadbeef4111111111111111", "4111111111111abc", "req_4111111111111abc5", "sha1:da4111111111111111afd80709abcdefabcdefab", "1e4111111111111111", "4111111111111111e5",
+	"card_378282246310005_2027", "build20260501120000abc", "IMG_20260501_120000123", "user1234567890123456789", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "41111111111111111111111111", "0000000000000000", "4111 1111 1111", "4111-1111 1111-1111", "4111111111111111-01", "123-4111111111111111",
 	"user@host", "@app.route", "git@github", "image@sha256:abcd", "pkg@1.2.3", "a@b", "a@b.c", "a@.com", "a@-b.com", "a.@b.com", "@@@@", "foo@bar..com", "50 @ 3.20",
 	"DE89370400440532013001", "DE8937040044053201300", "XX89370400440532013000", "De89370400440532013000", "DE89370400440532013000X", "DE 89 3704", "AB12CD34EF56", "NO9386011117948",
 	"+1", "+12", "+0123456789", "1+2345678901", "++4930901820", "+123456789", "+1234567890123456", "a+4930901820", "C++ 2020", "+99 99", "+1 and 2025550173", "+4930901820x",
@@ -273,6 +286,20 @@ func TestPatternsPrecision(t *testing.T) {
 		func() string { return fmt.Sprintf("%.3e", r.NormFloat64()*1e12) },
 		func() string { return fmt.Sprintf("$%d.%02d", n(1e5), n(100)) },
 		func() string { return fmt.Sprintf("%d %%", n(100)) },
+		func() string { return fmt.Sprintf("ORDER%010d", n(1e10)) },
+		func() string { return fmt.Sprintf("evt%d", 1_600_000_000_000+n(1e11)) },
+		func() string { return fmt.Sprintf("user%d", 1_000_000_000_000_000_000+n(1e18)) },
+		func() string { return fmt.Sprintf("req%04d%02d%02d%09d", 1950+n(90), 1+n(12), 1+n(28), n(1e9)) },
+		func() string { return fmt.Sprintf("req_%016x", r.Uint64()) },
+		func() string { return fmt.Sprintf("0x%016X", r.Uint64()) },
+		func() string {
+			return fmt.Sprintf("sha256:%016x%016x%016x%016x", r.Uint64(), r.Uint64(), r.Uint64(), r.Uint64())
+		},
+		func() string { return fmt.Sprintf("%016x%016x", r.Uint64(), r.Uint64()) },
+		func() string { return fmt.Sprintf("%06d-%06d-%04d", n(1e5), n(1e6), n(1e4)) },
+		func() string {
+			return fmt.Sprintf("https://x.example/a?b=%d&amp;c=%%20%d&d=\\u00e9%d", n(1e9), n(1e9), n(1e9))
+		},
 	}
 	const million = 1_000_000
 	wrong, seen := 0, 0
@@ -324,7 +351,7 @@ func TestPatternHashes(t *testing.T) {
 	}
 }
 
-// TestPatternsFindWhatIsEscaped: in addresses, once or twice.
+// TestPatternsFindWhatIsEscaped: in addresses, JSON and HTML, once or twice.
 func TestPatternsFindWhatIsEscaped(t *testing.T) {
 	p := allPatterns(t, PatternMask)
 	for in, want := range map[string]string{
@@ -339,6 +366,17 @@ func TestPatternsFindWhatIsEscaped(t *testing.T) {
 		"%41nn%40example.org":                                     "[email]",
 		`{"u":"/x?a=ann%40example.org","ann@example.org":"100%"}`: `{"u":"/x?a=[email]","[email]":"100%"}`,
 		"100% of 50%20 a%40b 1+1=2+2 50%":                         "100% of 50%20 a%40b 1+1=2+2 50%",
+		`{"to":"ann\u0040example.org","x":"\u00e9\n"}`:            `{"to":"[email]","x":"\u00e9\n"}`,
+		`{\"to\":\"ann\\u0040example.org\"}`:                      `{\"to\":\"[email]\"}`,
+		`ann\x40example\x2eorg`:                                   "[email]",
+		"write ann&#64;example.org &amp; go":                      "write [email] &amp; go",
+		"ann&#x40;example&#46;org;":                               "[email];",
+		"<b>ann&commat;example&period;org</b> a&nbsp;b":           "<b>[email]</b> a&nbsp;b",
+		"&lt;ann&amp;#64;example.org&gt;":                         "<[email]>",
+		"?a=1&copy=2&to=ann%40example.org&b=c&amp;d":              "?a=1&copy=2&to=[email]&b=c&amp;d",
+		"4111&nbsp;1111&nbsp;1111&nbsp;1111":                      "[card]",
+		`"card\u003d4111111111111111"`:                            `"card=[card]"`,
+		`C:\users\x40\a&b \u0040 a\u0040b &#64; R&D &commat;`:     `C:\users\x40\a&b \u0040 a\u0040b &#64; R&D &commat;`,
 	} {
 		if got := p.Text(in); got != want {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
@@ -353,7 +391,7 @@ func TestPatternsFindWhatIsEscaped(t *testing.T) {
 // again; a form that did would not end within the test's own time.
 func TestPatternsOnHostileTexts(t *testing.T) {
 	p := allPatterns(t, PatternMask)
-	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "(", "(0", "(030) ", "030/", "0049 ", "555-", "1-", "202.", "\u00a0", "4111\u00a0", "DE89-", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa.", "%40", "%25", "%", "=+", "a%40b.io&", "=1+%2B"} {
+	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "(", "(0", "(030) ", "030/", "0049 ", "555-", "1-", "202.", "\u00a0", "4111\u00a0", "DE89-", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa.", "%40", "%25", "%", "=+", "&", "&#", "&#64;", "&amp;", "&commat", "\\", "\\u", "\\u0040", "\\\\u0040", "x4111", "x4111 ", "x4", "4111111111111111x", "x4111111111111111", "411111 ", "_4111-", "a%40b.io&", "=1+%2B"} {
 		s := strings.Repeat(unit, 1<<20/len(unit))
 		if got := p.Text(s); len(got) > 2*len(s) {
 			t.Errorf("%q grows to %d", unit, len(got))
@@ -362,20 +400,29 @@ func TestPatternsOnHostileTexts(t *testing.T) {
 }
 
 // reads reports whether each piece of a part stands in a text as it is or as it reads where
-// it is escaped as in an address: a part in which something is found is written so.
+// it is escaped: a part in which something is found is written so.
 func reads(s, part string) bool {
 	readings := []string{s}
 	for depth, from := 0, 0; depth < maxEscapes; depth++ {
 		for _, r := range readings[from:] {
 			from++
 			for _, query := range []bool{false, true} {
-				if plain, ok := unescaped(r, query); ok {
-					readings = append(readings, plain)
+				var all strings.Builder
+				for i := 0; i < len(r); {
+					plain, n, _ := unescaped(r[i:], query)
+					all.WriteString(plain)
+					if n == 0 {
+						all.WriteByte(r[i])
+					}
+					i += max(n, 1)
+				}
+				if all.String() != r {
+					readings = append(readings, all.String())
 				}
 			}
 		}
 	}
-	for _, piece := range strings.FieldsFunc(part, func(r rune) bool { return r < 128 && addressEnds(byte(r)) }) {
+	for _, piece := range strings.FieldsFunc(part, func(r rune) bool { return r < 128 && partEnds(byte(r)) }) {
 		if !slices.ContainsFunc(readings, func(r string) bool { return strings.Contains(r, piece) }) {
 			return false
 		}
