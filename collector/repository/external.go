@@ -306,9 +306,6 @@ func (r *Repository) restoreExternals() error {
 	for _, kept := range last {
 		if _, err := r.addExternal(kept, false); err != nil {
 			r.cfg.Log.Error("an imported model cannot be brought back", "model", kept.Name, "version", kept.Version, "error", err)
-			if kept.Config.PrivateFeature() != "" {
-				r.private.Store(true)
-			}
 			if kept.Follows {
 				err = r.tookOver(kept.Name, kept.Version, err)
 			}
@@ -327,6 +324,9 @@ func (r *Repository) closeExternal(kept keptExternal, err error) {
 	r.put(source{name: kept.Name, version: kept.Version}, nil, err.Error())
 	s := r.slotOf(kept.Name, kept.Version)
 	s.remote, s.closed = true, "it cannot be brought back: "+err.Error()
+	if kept.Config.PrivateFeature() != "" {
+		r.private.Store(true)
+	}
 }
 
 // restoreAgain tries again what could not be brought back, also under what hides it now, so that

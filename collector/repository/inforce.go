@@ -261,6 +261,9 @@ func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inForce = next
+	if len(now.Features) > 0 {
+		r.private.Store(true)
+	}
 	return nil
 }
 

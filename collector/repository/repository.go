@@ -77,7 +77,8 @@ type Config struct {
 // Repository is the set of versions. It is safe for concurrent use.
 type Repository struct {
 	cfg Config
-	// private is set for good once a field of any version was.
+	// private is set once a field of any version is, and taken back under mu by a look that
+	// took all up and finds none: whoever puts one in place sets it under mu.
 	private atomic.Bool
 
 	// mu guards everything below.
@@ -193,9 +194,9 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	return r, nil
 }
 
-// Private reports whether a field of any version is, or since Open was, private: of one
-// that is served, that imported predictions have, or that cannot be served but declares it.
-// A rule says so of models that may yet come.
+// Private reports whether a field of any version is private: of one that is served, that
+// imported predictions have or would take over, or that cannot be served but declares it, and
+// of one of which that is not known. A rule says so of models that may yet come.
 func (r *Repository) Private() bool { return len(r.cfg.Rules) > 0 || r.private.Load() }
 
 // Close stops watching. Versions already handed out go on working.
@@ -279,18 +280,47 @@ func (r *Repository) look(ctx context.Context, only string, forced bool, most in
 	r.closeUnread(todo)
 	before := r.inMemory()
 	defer func() { giveBack(before, r.inMemory()) }()
+	whole := only == ""
 	for i, weight := range inLoadOrder(todo) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if weight > most {
+			whole = false
 			break
 		}
 		r.install(ctx, todo[i], forced)
 	}
 	r.takeOut(look, only, l)
 	r.follow(look, only, forced)
+	if whole {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.private.Store(r.private.Load() && r.hides())
+	}
 	return nil
+}
+
+// hides reports whether something is private, or it is not known. The caller holds mu.
+func (r *Repository) hides() bool {
+	if len(r.unseen) > 0 || r.upstreamsHide() {
+		return true
+	}
+	for _, said := range r.inForce {
+		for _, k := range said {
+			if len(k.Features) > 0 {
+				return true
+			}
+		}
+	}
+	for _, m := range r.models {
+		for _, s := range m.versions {
+			if s.closed != "" || s.untold != "" || s.pending != "" || s.live != nil && s.live.version.Config.PrivateFeature() != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // changedSince are the versions that a look is to take up again.
@@ -510,6 +540,7 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	var unknown *rulesError
 	if errors.As(err, &unknown) {
 		have.untold = r.told(err)
+		r.private.Store(true)
 	}
 	if have.live != nil && closes {
 		have.closed = "its model.yaml is not in force: " + r.told(err)
@@ -538,6 +569,9 @@ func privateFields(v *collector.ModelVersion) []string {
 // was live under the same number. The caller holds mu.
 func (r *Repository) put(s source, h *held, reason string) {
 	s.text, s.known = nil, nil // it was taken up, or is read again
+	if h != nil && h.version.Config.PrivateFeature() != "" {
+		r.private.Store(true)
+	}
 	m := r.models[s.name]
 	if m == nil {
 		m = &model{}
@@ -566,9 +600,6 @@ func (r *Repository) AddRemote(v *collector.ModelVersion) { r.addRemote(&held{ve
 
 func (r *Repository) addRemote(h *held) {
 	v := h.version
-	if v.Config.PrivateFeature() != "" {
-		r.private.Store(true)
-	}
 	v.Reference, h.columns = h.reference.Load, columnsOf(v.Info)
 	if err := r.storedReference(h); err != nil {
 		r.cfg.Log.Error("read the reference of an upstream's version", "model", v.Name, "version", v.Version, "error", err)

@@ -428,3 +428,37 @@ func TestANewVersionBesideHalfAFile(t *testing.T) {
 		t.Errorf("seen twice: %v, %v", privateOf(v), err)
 	}
 }
+
+// TestNothingIsPrivateOnceAllIsOpen: texts of spans are kept again without a restart, and not
+// before the last private field is open.
+func TestNothingIsPrivateOnceAllIsOpen(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	is := func(when string, private bool) {
+		t.Helper()
+		for range 3 {
+			s.look(t) // what hides less is taken up when it is found twice
+		}
+		if s.r.Private() != private {
+			t.Errorf("%s: private %t", when, s.r.Private())
+		}
+	}
+	is("at first", true)
+	s.write(t, "m/1/model.yaml", "{}\n")
+	is("one model is open", true)
+	s.write(t, "made/1/model.yaml", "{}\n")
+	is("all is open", false)
+	s.private(t, "all is open", "m/1", "m/2", "made/1")
+	s.write(t, "made/1/model.yaml", "features: [{name: town, private: dr")
+	is("a file cannot be read", true)
+	s.write(t, "made/1/model.yaml", "task: binary\n")
+	is("it can be read", false)
+	s.write(t, "new/1/model.yaml", "features: [{name: town, private: drop}]\n")
+	is("one that nothing came of", true)
+	if err := os.RemoveAll(filepath.Join(s.dir, "new")); err != nil {
+		t.Fatal(err)
+	}
+	is("what its folder said last holds for what may yet come", true)
+	if v, err := s.imports("new", "2"); err != nil || len(privateOf(v)) != 1 {
+		t.Errorf("%v, %v", privateOf(v), err)
+	}
+}

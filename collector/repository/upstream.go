@@ -41,6 +41,9 @@ func (r *Repository) holdUpstreams(look uint64, unseen map[string]string) {
 		return
 	}
 	r.upstreams, r.upstreamsAt = found, look
+	if r.upstreamsHide() {
+		r.private.Store(true)
+	}
 	for name := range found {
 		r.judgeUpstream(name)
 	}
@@ -53,15 +56,11 @@ func (r *Repository) readUpstream(name, unseen string) (found besideUpstream) {
 	}
 	sources, err := r.beside(name)
 	if err != nil {
-		r.private.Store(true) // what cannot be read may say so
 		found.why = "what lies in its folder cannot be read: " + r.told(err)
 		return found
 	}
 	for _, s := range sources {
 		cfg, err := s.parse()
-		if err != nil || cfg.PrivateFeature() != "" {
-			r.private.Store(true)
-		}
 		if err != nil {
 			found.why = fmt.Sprintf("%s cannot be read: %s", s.place(), r.told(err))
 			return found
@@ -69,6 +68,23 @@ func (r *Repository) readUpstream(name, unseen string) (found besideUpstream) {
 		found.said = append(found.said, saidBy{version: s.version, cfg: cfg})
 	}
 	return found
+}
+
+// upstreamsHide reports whether something is private by what is configured of an upstream or
+// lies under its name, or cannot be read. The caller holds mu.
+func (r *Repository) upstreamsHide() bool {
+	for name, cfg := range r.cfg.Remote {
+		found := r.upstreams[name]
+		if found.why != "" || cfg.PrivateFeature() != "" {
+			return true
+		}
+		for _, said := range found.said {
+			if said.cfg.PrivateFeature() != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // place is where the model.yaml of a version lies, from the models' folder on.
