@@ -106,6 +106,25 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 	return s
 }
 
+// NewNameScrubber takes whole values out of names, given as JSON: a word of one may be what
+// anything is called.
+func NewNameScrubber(raw []json.RawMessage) Scrubber {
+	var list, read []string
+	size := 0
+	for _, r := range raw {
+		for _, t := range scalars(r) {
+			if t = strings.TrimSpace(t); len(t) >= wholeFrom && len(t) <= longText {
+				list, read = append(list, t), append(read, reading{s: t}.folded().s)
+				size += 2 * (len(t) + formCost)
+			}
+		}
+	}
+	if size > maxScrubbed {
+		return Scrubber{whole: true}
+	}
+	return Scrubber{long: newForms(slices.Compact(sorted(list))), read: newForms(slices.Compact(sorted(read))), size: size}
+}
+
 // Join takes out what either of two takes out.
 func (x Scrubber) Join(y Scrubber) Scrubber {
 	switch {

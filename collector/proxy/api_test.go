@@ -509,7 +509,7 @@ func TestFeedbackAsksHowManyRowsThereAre(t *testing.T) {
 // again, and says so.
 func TestAFullDiskIsNoMistakeOfOurs(t *testing.T) {
 	r := newRig(t, func(c *Config) {
-		c.External = func(string, string, func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+		c.External = func(string, string, func() (*engine.Info, error), func(*collector.ModelVersion) *engine.Info) (*collector.ModelVersion, error) {
 			return nil, fmt.Errorf("keep version: %w", &fs.PathError{Op: "write", Path: "/data/x", Err: syscall.ENOSPC})
 		}
 	})
@@ -524,7 +524,7 @@ func TestAFullDiskIsNoMistakeOfOurs(t *testing.T) {
 func TestKeysAreTakenAsTheyAreWritten(t *testing.T) {
 	r := newRig(t, func(c *Config) {
 		c.Feedback = func(context.Context, []collector.Feedback) error { return nil }
-		c.External = func(string, string, func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+		c.External = func(string, string, func() (*engine.Info, error), func(*collector.ModelVersion) *engine.Info) (*collector.ModelVersion, error) {
 			return nil, collector.ErrNotFound
 		}
 		c.ExplainStored = func(context.Context, collector.Ref, collector.ExplainRequest) ([]collector.Explanation, error) {

@@ -46,9 +46,13 @@ type Config struct {
 	Capture func(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error
 	// External finds the version that predictions made elsewhere are recorded
 	// under: a served one, one known from an earlier import, or a new one of what
-	// describe returns, under the version's model.yaml. describe's error is returned
+	// describe returns, under the version's model.yaml, with the names that named gives
+	// what the new version is known by (nil leaves them). describe's error is returned
 	// as it is.
-	External func(model, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error)
+	External func(model, version string, describe func() (*engine.Info, error), named func(*collector.ModelVersion) *engine.Info) (*collector.ModelVersion, error)
+	// Name is the name of a field that somebody else gave without what patterns find in it.
+	// Where it is nil names stay as they are but for private values.
+	Name func(string) string
 	// Events takes one CloudEvent of a payload logger and says what became of it; a
 	// *events.Refusal is the sender's fault.
 	Events func(ctx context.Context, e events.Event) (events.Outcome, error)

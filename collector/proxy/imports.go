@@ -136,7 +136,9 @@ func (s *Server) imported(ctx context.Context, rows []*collector.Imported, said 
 		}
 		r := &ready[i]
 		if r.p, r.label, r.err = s.importedPrediction(row, now); r.err == nil {
-			r.v, r.err = s.importedVersion(row, of[[2]string{row.Model, row.Version}])
+			if r.v, r.err = s.importedVersion(row, of[[2]string{row.Model, row.Version}]); r.err == nil {
+				s.rename(ctx, r.v, row)
+			}
 		}
 		if r.err != nil && asFailure(r.err).status >= http.StatusInternalServerError {
 			return nil, r.err
@@ -368,11 +370,18 @@ func (s *Server) importedLabel(row *collector.Imported, now time.Time) (*collect
 // importedVersion finds the version a row is of. One that is not known yet is
 // described by the row's own Info, or by all rows of the request that are of it (all).
 func (s *Server) importedVersion(row *collector.Imported, all []*collector.Imported) (*collector.ModelVersion, error) {
-	return s.cfg.External(row.Model, row.Version, func() (*engine.Info, error) {
+	var info *engine.Info
+	return s.cfg.External(row.Model, row.Version, func() (_ *engine.Info, err error) {
 		if row.Info != nil {
 			return row.Info, nil
 		}
-		return describe(row, all)
+		info, err = describe(row, all)
+		return info, err
+	}, func(v *collector.ModelVersion) *engine.Info {
+		if row.Info != nil {
+			return nil // names of ours
+		}
+		return s.named(v, info, all)
 	})
 }
 
@@ -394,8 +403,8 @@ func describe(row *collector.Imported, all []*collector.Imported) (*engine.Info,
 		if len(in.Shape) > 1 {
 			return nil, fail(http.StatusBadRequest, "feature %q is a list: a feature is one value", clip(in.Name))
 		}
-		info.Features = append(info.Features, engine.Feature{Name: in.Name, Categorical: in.DType == engine.String})
 	}
+	info.Features = featuresNamed(info.Inputs)
 	if info.Outputs, err = columnsOf("output", of(func(r *collector.Imported) map[string]json.RawMessage { return r.Outputs })); err != nil {
 		return nil, err
 	}
@@ -403,6 +412,15 @@ func describe(row *collector.Imported, all []*collector.Imported) (*engine.Info,
 		return nil, fail(http.StatusBadRequest, "model %q is not known, and no row here has both features and outputs to know it by", clip(row.Model))
 	}
 	return info, nil
+}
+
+// featuresNamed are the features of columns.
+func featuresNamed(columns []engine.Spec) []engine.Feature {
+	var out []engine.Feature
+	for _, in := range columns {
+		out = append(out, engine.Feature{Name: in.Name, Categorical: in.DType == engine.String})
+	}
+	return out
 }
 
 // columnsOf describes columns by their values in rows, sorted by name.

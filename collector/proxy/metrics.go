@@ -24,6 +24,7 @@ type instruments struct {
 	panics, captureFailures    metric.Int64Counter
 	refused                    metric.Int64Counter
 	feedbackTaken, feedbackBad metric.Int64Counter
+	importNames                metric.Int64Counter
 
 	active atomic.Int64
 	sets   sync.Map // labels -> *series
@@ -50,7 +51,7 @@ type labels struct {
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	m := p.Meter("github.com/pellucid/pellucid/collector/proxy")
 	in := &instruments{}
-	var errs [10]error
+	var errs [11]error
 	in.duration, errs[0] = m.Float64Histogram("ml.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's first byte to its answer's last."),
 		metric.WithExplicitBucketBoundaries(durationBuckets...))
@@ -76,6 +77,8 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 		metric.WithDescription("Labels refused."))
 	in.refused, errs[9] = m.Int64Counter("ml.server.requests.refused", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests answered with a status from 400 to 499, by the route they came by, read or not."))
+	in.importNames, errs[10] = m.Int64Counter("ml.server.import.names", metric.WithUnit("{name}"),
+		metric.WithDescription("Names of features and outputs of imported predictions that repeated what is private: masked, or left out where another has that name."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,12 @@ type keptExternal struct {
 // that lies in its folder, if one does. Of an empty version it is the highest, or
 // "1". Errors are of collector.ErrNotReady, collector.ErrRefused, or describe's.
 func (r *Repository) External(name, version string, describe func() (*engine.Info, error)) (*collector.ModelVersion, error) {
+	return r.Imported(name, version, describe, func(*collector.ModelVersion) *engine.Info { return nil })
+}
+
+// Imported is External for what somebody else names: once it is known what is private in a
+// new version, named returns what it is known by instead, nil for the same.
+func (r *Repository) Imported(name, version string, describe func() (*engine.Info, error), named func(*collector.ModelVersion) *engine.Info) (*collector.ModelVersion, error) {
 	v, err := r.recorded(name, version)
 	if err == nil {
 		return v, nil
@@ -77,10 +83,22 @@ func (r *Repository) External(name, version string, describe func() (*engine.Inf
 		}
 	}
 	kept := keptExternal{Name: name, Version: version, Made: time.Now().UTC(), Info: info, Config: cfg, Follows: !own}
-	if v, err = r.addExternal(kept, true); err != nil && !own {
+	if v, err = r.addNamed(kept, named); err != nil && !own {
 		err = r.tookOver(name, version, err)
 	}
 	return v, err
+}
+
+// addNamed makes a version that is known by what named returns of it.
+func (r *Repository) addNamed(kept keptExternal, named func(*collector.ModelVersion) *engine.Info) (*collector.ModelVersion, error) {
+	v, err := r.externalVersion(kept)
+	if err != nil {
+		return nil, err
+	}
+	if info := named(v); info != nil {
+		kept.Info = info
+	}
+	return r.addExternal(kept, true)
 }
 
 // declared is what the model.yaml of a version says of which nothing was imported yet. One
