@@ -12,6 +12,21 @@ import (
 	"github.com/pellucid/pellucid/collector/proxy/oip"
 )
 
+// EventLabels records labels that came as CloudEvents, as RecordFeedback does.
+func (s *Server) EventLabels(ctx context.Context, list []events.Label) ([]error, error) {
+	labels, refused := make([]*Label, len(list)), make([]error, len(list))
+	for i, l := range list {
+		labels[i] = &Label{PredictionID: l.ID, Model: l.Model, Label: l.Label, ObservedAt: l.Time}
+	}
+	err := s.RecordFeedback(ctx, labels, refused)
+	for i := range refused {
+		if refused[i] != nil {
+			refused[i] = errors.New(asFailure(refused[i]).message)
+		}
+	}
+	return refused, err
+}
+
 // eventResult is what became of one CloudEvent.
 type eventResult struct {
 	ID     string `json:"id"`

@@ -21,6 +21,10 @@
 //	event time             time of the request's event
 //	trace                  the extension traceparent
 //
+// Of Seldon's feedback the truth is a label of the prediction, named by response.meta.puid,
+// request.meta.puid or the requestid; of its row .<row> where there are several. What was
+// asked, answered and rewarded is left.
+//
 // Payloads are of KServe v1 (instances, predictions), the Open Inference Protocol in
 // JSON (inputs, outputs) or Seldon's (data: ndarray or tensor, names). A feature
 // without a name has that of the known version's at its place, else f0, f1, ...

@@ -408,7 +408,7 @@ func TestAloneAfterItsTime(t *testing.T) {
 func TestRefusedEvents(t *testing.T) {
 	r := openRig(t, func(c *Config) { c.MaxHalves = 1 })
 	for what, e := range map[string]Event{
-		"another type":        {ID: "a", Type: "io.seldon.serving.feedback", Extensions: map[string]string{"inferenceservicename": "m"}, Data: []byte(`{"instances":[1]}`)},
+		"another type":        {ID: "a", Type: "io.seldon.serving.inference.outlier", Extensions: map[string]string{"inferenceservicename": "m"}, Data: []byte(`{"instances":[1]}`)},
 		"no model":            event(request, "a", "", `{"instances":[1]}`),
 		"a long name":         event(request, "a", strings.Repeat("m", 129), `{"instances":[1]}`),
 		"no JSON":             event(request, "a", "m", "\x00\x01"),

@@ -41,6 +41,9 @@ type Config struct {
 	// Record records predictions, each id once. An error means that they may be sent
 	// again, all of them.
 	Record func(ctx context.Context, rows []*collector.Imported) ([]collector.ImportResult, error)
+	// Label records what was true of predictions and says which labels it refuses, and why. An
+	// error means that all may be sent again. Where it is nil feedback is not taken.
+	Label func(ctx context.Context, labels []Label) (refused []error, err error)
 	// Names are the features of a version, in their order; nil where it is not known.
 	Names func(model, version string) []string
 	// Private says what of a row's features is private in a version now, known or not. An
@@ -376,9 +379,12 @@ func (r *Room) named(p place, ending string) string {
 }
 
 // Take takes one event. When it returns nil the event is in a file (Waiting), or its
-// rows are recorded. A *Refusal must not be sent again; after any other error the event
+// rows or labels are recorded. A *Refusal must not be sent again; after any other error the event
 // may be.
 func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
+	if e.Type == feedbackType && r.cfg.Label != nil {
+		return r.label(ctx, e)
+	}
 	k, err := r.read(e)
 	if err != nil {
 		return Outcome{}, err
@@ -411,7 +417,7 @@ func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
 func (r *Room) read(e Event) (*kept, error) {
 	h, ok := halves[e.Type]
 	if !ok {
-		return nil, refuse("events of this type are not taken: requests and responses of KServe's and Seldon's loggers are")
+		return nil, refuse("events of this type are not taken: requests and responses of KServe's and Seldon's loggers are, and Seldon's feedback")
 	}
 	k := &kept{ID: e.ID, Half: h, Time: e.Time, Since: r.cfg.Now().UTC(), Data: e.Data}
 	x := e.Extensions
