@@ -14,7 +14,8 @@
 // to the last byte and freed meanwhile. Where that may not be mounted it says so and exits 0.
 //
 // It builds the binary, makes its own data folder and model, and exits 1 when
-// any of that does not hold.
+// any of that does not hold. With -write it puts the figures of a trial in which all of it
+// held into a document, between its marks.
 package main
 
 import (
@@ -61,6 +62,7 @@ type options struct {
 	keep       bool
 	seed       uint64
 	binary     string
+	write      string
 }
 
 func main() {
@@ -73,6 +75,7 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "keep the data folder where all is well, too")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of the choices")
 	flag.StringVar(&o.binary, "binary", "", "a pellucid binary; empty builds one")
+	flag.StringVar(&o.write, "write", "", "a document to write the figures into, where all is well")
 	flag.Parse()
 	err := run(o)
 	if errors.Is(err, errNoMount) {

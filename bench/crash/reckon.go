@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/pellucid/pellucid/bench/internal/marks"
 )
 
 // found is what a database has of a trial.
@@ -60,7 +62,26 @@ func (t *trial) reckon() error {
 	if err != nil {
 		return fmt.Errorf("the rollups are short: %w: %s", err, out)
 	}
-	return nil
+	if t.write == "" {
+		return nil
+	}
+	return marks.Replace(t.write, begin, end, t.figures(f))
+}
+
+// The marks of the figures in a document.
+const (
+	begin = "<!-- made by go run ./bench/crash -write ARCHITECTURE.md -->"
+	end   = "<!-- end of the figures of crashes -->"
+)
+
+// figures are what a trial came to that held.
+func (t *trial) figures(f *found) string {
+	with := fmt.Sprintf("`-kills %d -durability %s`", t.kills, t.durability)
+	if t.disk > 0 {
+		with = fmt.Sprintf("`-kills %d -durability %s -disk %d`, the disk filled %d times", t.kills, t.durability, t.disk, t.fills.Load())
+	}
+	return fmt.Sprintf("  %s: %d kills of the server, %d of ClickHouse; predictions: %d attempted, %d acknowledged, %d stored;\n  labels: %d, %d, %d; %d pairs of CloudEvents: 0 lost, 0 doubled, every pair whole, the rollups the sums of their rows.\n  ",
+		with, t.killed["server"], t.killed["clickhouse"], t.attempted.Load(), len(t.acked), f.rows, t.labels.Load(), len(t.ackedLabels), len(f.labels), len(t.pairs))
 }
 
 // judge compares what was found with what was sent.

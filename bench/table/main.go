@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -19,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pellucid/pellucid/bench/internal/marks"
 	"github.com/pellucid/pellucid/bench/internal/rival"
 )
 
@@ -68,7 +68,7 @@ func run(ctx context.Context, python string, rounds, rows int, write, from, keep
 		fmt.Print(table)
 		return nil
 	}
-	return replace(write, table)
+	return marks.Replace(write, begin, end, table)
 }
 
 // measure runs the benchmarks; what they print goes to standard error.
@@ -203,18 +203,4 @@ func seconds(n *rival.Note, ours bool) string {
 		return fmt.Sprintf("%.3g ms", s*1e3)
 	}
 	return fmt.Sprintf("%.3g us", s*1e6)
-}
-
-// replace puts the table between the marks of a document.
-func replace(path, table string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := bytes.Cut(data, []byte(begin))
-	_, after, closed := bytes.Cut(rest, []byte(end))
-	if !ok || !closed {
-		return errors.New(path + " has no marks for the table")
-	}
-	return os.WriteFile(path, slices.Concat(before, []byte(begin+"\n"+table+end), after), 0o644) //nolint:gosec // a document
 }
