@@ -10,6 +10,9 @@ import (
 // WithoutInputs takes out of the texts of outputs what they repeat of private features: a
 // model that writes often says again what it was asked. The names of classes stay.
 func WithoutInputs(v *ModelVersion, in engine.Values, texts []string) {
+	if len(texts) == 0 || !slices.ContainsFunc(v.Schema.Features, func(f Field) bool { return f.Private != PrivacyNone }) {
+		return
+	}
 	without(v, texts, func() Scrubber { return NewScrubber(nil, privateTexts(v.Schema.Features, in)) })
 }
 

@@ -234,8 +234,9 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 	if err := c.ensureSchema(ctx, schema); err != nil {
 		return c.decide(ctx, p, fmt.Errorf("capture schema of prediction %s: %w", p.ID, err))
 	}
+	ready := time.Now()
 	if p.Latency.Capture == 0 {
-		p.Latency.Capture = time.Since(start).Nanoseconds()
+		p.Latency.Capture = ready.Sub(start).Nanoseconds()
 	}
 	buf := c.buffers.Get().(*[]byte)
 	*buf = collector.AppendPrediction((*buf)[:0], p)
@@ -246,7 +247,7 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 	case isRefused:
 		kind = collector.KindRefused
 	}
-	err = c.append(ctx, collector.Record{
+	err = c.appendAt(ctx, ready, collector.Record{
 		Kind: kind, Version: (*buf)[0], Payload: *buf, ID: p.ID, TraceID: p.TraceID,
 	})
 	size := len(*buf)
@@ -612,7 +613,11 @@ func (c *Capturer) schemaOf(model, version string) *collector.Schema {
 }
 
 func (c *Capturer) append(ctx context.Context, rec collector.Record) error {
-	start := time.Now()
+	return c.appendAt(ctx, time.Now(), rec)
+}
+
+// appendAt is append at a time that has just been looked at.
+func (c *Capturer) appendAt(ctx context.Context, start time.Time, rec collector.Record) error {
 	err := c.cfg.Append(ctx, rec)
 	c.metrics.appended(ctx, rec.Kind, len(rec.Payload), time.Since(start), err)
 	return err

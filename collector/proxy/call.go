@@ -48,8 +48,11 @@ type call struct {
 	in, out     int64 // bytes
 	captured    string
 	parent      string // the traceparent of the answer
+	record      collector.Prediction
 	// values backs the answer's header values.
 	values [4]string
+	// now backs the times of a record whose request has none.
+	now [1]time.Time
 }
 
 // Options of spans, made once.
@@ -361,16 +364,17 @@ func first[T any](s []T) []T { return s[:min(1, len(s))] }
 // prediction describes the call for the record, but for its values.
 func (k *call) prediction(status int) *collector.Prediction {
 	k.stages.Total = int64(time.Since(k.start))
-	p := &collector.Prediction{
+	k.record = collector.Prediction{
 		ID: k.id, Rows: k.rows, ReceivedAt: k.received, Times: k.times, ExternalIDs: k.externalIDs,
 		Tenant: collector.DefaultTenant, Model: k.v.Name, Version: k.v.Version, Digest: k.v.Digest,
 		Route: k.route, TraceID: k.parent[3:35], SpanID: k.parent[36:52],
 		Status: status, Capture: collector.CaptureFull, Weight: 1, Latency: k.stages, Attempts: k.attempts,
 	}
-	if len(p.Times) == 0 {
-		p.Times = []time.Time{k.received}
+	if len(k.record.Times) == 0 {
+		k.now[0] = k.received
+		k.record.Times = k.now[:]
 	}
-	return p
+	return &k.record
 }
 
 // capture records an answered call. Its answer may be sent when this returns
