@@ -17,8 +17,7 @@ var durationBuckets = []float64{0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0
 // are served, never names out of a request.
 //
 // What is counted at every request is counted here and told when it is asked for:
-// an SDK counter takes ten times as long. The histogram is the SDK's, for its
-// exemplars.
+// an SDK counter takes ten times as long.
 type instruments struct {
 	duration                   metric.Float64Histogram
 	panics, captureFailures    metric.Int64Counter

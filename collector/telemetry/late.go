@@ -60,8 +60,13 @@ type keepExplained struct{ sdktrace.Sampler }
 
 // ShouldSample samples spans named "explain" and "explain <model>".
 func (s keepExplained) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {
-	if p.Name == "explain" || strings.HasPrefix(p.Name, "explain ") {
+	if explains(p.Name) {
 		return sdktrace.SamplingResult{Decision: sdktrace.RecordAndSample, Tracestate: trace.SpanContextFromContext(p.ParentContext).TraceState()}
 	}
 	return s.Sampler.ShouldSample(p)
+}
+
+// explains reports whether a span of that name is one of what explains.
+func explains(name string) bool {
+	return name == "explain" || strings.HasPrefix(name, "explain ")
 }

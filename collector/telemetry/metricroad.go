@@ -15,7 +15,7 @@ import (
 
 // metricReaders are where the metrics go besides /metrics: every minute to the
 // endpoint where there is one. An endpoint whose path is for spans only gets none.
-func metricReaders(ctx context.Context, cfg Config) ([]sdkmetric.Option, error) {
+func metricReaders(ctx context.Context, cfg Config, own sdkmetric.Producer) ([]sdkmetric.Option, error) {
 	u, path, err := besideSpans(cfg.OTLPEndpoint, "metrics")
 	if err != nil {
 		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
@@ -36,7 +36,7 @@ func metricReaders(ctx context.Context, cfg Config) ([]sdkmetric.Option, error) 
 	if err != nil {
 		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
 	}
-	return []sdkmetric.Option{sdkmetric.WithReader(sdkmetric.NewPeriodicReader(&quiet{Exporter: e, log: cfg.Logger}))}, nil
+	return []sdkmetric.Option{sdkmetric.WithReader(sdkmetric.NewPeriodicReader(&quiet{Exporter: e, log: cfg.Logger}, sdkmetric.WithProducer(own)))}, nil
 }
 
 func grpcMetricOptions(u *url.URL) []otlpmetricgrpc.Option {

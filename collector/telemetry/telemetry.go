@@ -105,9 +105,11 @@ func (c Config) withDefaults() (Config, error) {
 // Telemetry holds the providers of one process.
 type Telemetry struct {
 	tracers  *sdktrace.TracerProvider
+	heads    heads                    // of tracers
 	late     *sdktrace.TracerProvider // of spans that are over; see Keep
 	logs     *sdklog.LoggerProvider   // nil without an endpoint; see LogTee
 	meters   *sdkmetric.MeterProvider
+	counted  histograms // of meters
 	registry *prometheus.Registry
 	queue    *spanQueue
 	log      *slog.Logger
@@ -133,9 +135,11 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if id, ok := res.Set().Value("service.instance.id"); ok {
 		t.instance = id.AsString()
 	}
-	if t.meters, err = newMeters(ctx, cfg, t.registry, res); err != nil {
+	t.counted.all = &histogramList{}
+	if t.meters, err = newMeters(ctx, cfg, t.registry, res, t.counted.all); err != nil {
 		return nil, err
 	}
+	t.counted.sdk = t.meters
 	if t.logs, err = newLogs(ctx, cfg, res); err != nil {
 		return nil, err
 	}
@@ -144,7 +148,10 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 		return nil, err
 	}
 	t.queue = newSpanQueue(cfg, r)
-	t.tracers = newTracers(res, t.queue, sdktrace.WithSampler(keepExplained{sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))}))
+	share := newHeadShare(cfg.SampleRatio)
+	t.tracers = newTracers(res, t.queue, sdktrace.WithIDGenerator(share),
+		sdktrace.WithSampler(keepExplained{sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))}))
+	t.heads = heads{sdk: t.tracers, share: share}
 	t.late = newTracers(res, t.queue, sdktrace.WithSampler(sdktrace.AlwaysSample()), sdktrace.WithIDGenerator(lateIDs{}))
 	if err := t.observeSpans(); err != nil {
 		return nil, errors.Join(err, t.Shutdown(ctx))
@@ -165,7 +172,7 @@ func newResource(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	return resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(attrs...), resource.WithFromEnv())
 }
 
-func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, res *resource.Resource) (*sdkmetric.MeterProvider, error) {
+func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, res *resource.Resource, own sdkmetric.Producer) (*sdkmetric.MeterProvider, error) {
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -180,11 +187,12 @@ func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, r
 		promexporter.WithRegisterer(registry),
 		promexporter.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
 		promexporter.WithoutScopeInfo(),
+		promexporter.WithProducer(own),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("set up the Prometheus exporter: %w", err)
 	}
-	opts, err := metricReaders(ctx, cfg)
+	opts, err := metricReaders(ctx, cfg, own)
 	if err != nil {
 		return nil, err
 	}
@@ -230,10 +238,10 @@ func (t *Telemetry) observeSpans() error {
 }
 
 // TracerProvider makes the tracers of every room.
-func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.tracers }
+func (t *Telemetry) TracerProvider() trace.TracerProvider { return t.heads }
 
 // MeterProvider makes the meters of every room.
-func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.meters }
+func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.counted }
 
 // Propagator reads and writes W3C trace context and baggage.
 func (t *Telemetry) Propagator() propagation.TextMapPropagator {
@@ -243,8 +251,8 @@ func (t *Telemetry) Propagator() propagation.TextMapPropagator {
 // SetGlobal makes the providers, the propagator and the logger those of the
 // whole process, for libraries that ask OpenTelemetry for them. Only cmd calls it.
 func (t *Telemetry) SetGlobal() {
-	otel.SetTracerProvider(t.tracers)
-	otel.SetMeterProvider(t.meters)
+	otel.SetTracerProvider(t.heads)
+	otel.SetMeterProvider(t.counted)
 	otel.SetTextMapPropagator(t.Propagator())
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { t.log.Warn("opentelemetry", "error", err) }))
 }
