@@ -23,11 +23,13 @@ type Spool struct {
 	seed maphash.Seed
 
 	// mu guards everything declared below it down to the next comment.
-	mu       sync.Mutex
-	closed   bool
-	pending  *group // collects appends while another group is written
-	spare    *group // a group without followers, for use again
-	writing  bool   // some goroutine is the leader
+	mu      sync.Mutex
+	closed  bool
+	pending *group // collects appends while another group is written
+	spare   *group // a group without followers, for use again
+	writing bool   // some goroutine is the leader
+	// alone counts the groups in a row that nobody joined, and those written at once then.
+	alone    int
 	segments []*segment
 	indexed  int // records in the segments' indexes together
 	// unread counts what Next has not planned yet; oldest is when the first of
