@@ -2,7 +2,6 @@ package graph
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -12,17 +11,19 @@ import (
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
-// attended is softmax(scale q k + mask) v in one step, for operands of four dimensions:
-// row by row of the batch and head by head, so that the scores stay in the caches.
-// Transposes around it are only other strides.
+// attended is softmax(scale q k + mask) v in one step: matrix by matrix of the dimensions
+// before the last two, so that the scores stay in the caches. Transposes around it are only
+// other strides.
 type attended struct {
 	scale float32
 	// mask says that the fourth input is added to the scores.
 	mask bool
 	// perms are what q, k and v are seen through, nil where as they are; out is what the
-	// result is.
+	// result is to be seen through, so that its dimensions are the product's.
 	perms [3][]int
 	out   []int
+	// axis is the softmax's, which is to be the last.
+	axis int
 }
 
 // attention looks for one whose softmax is step i.
@@ -31,14 +32,13 @@ func (f *fuser) attention(i int) {
 	if !f.is(i, "Softmax") || s.node.Version < 13 {
 		return
 	}
-	axis := int64(-1)
-	if a, ok := s.node.Attrs["axis"]; ok {
-		axis = a.Int
+	a := &attended{scale: 1, axis: -1}
+	if axis, ok := s.node.Attrs["axis"]; ok {
+		a.axis = int(axis.Int)
 	}
-	if axis != -1 && axis != 3 {
+	if a.axis != -1 && a.axis != 3 {
 		return
 	}
-	a := &attended{scale: 1}
 	taken, mask := []int{i}, -1
 	scores, below := s.in[0], i // below reads scores
 	up := func() int {
@@ -98,18 +98,35 @@ func (f *fuser) through(a *attended, k, slot, reader int, taken []int) (from int
 	if !f.is(t, "Transpose") || f.only(slot) != reader {
 		return slot, taken
 	}
-	perm := toInts(f.p.steps[t].node.Attrs["perm"].Ints)
-	if !slices.Equal(perm, []int{0, 2, 1, 3}) && (k != 1 || !slices.Equal(perm, []int{0, 2, 3, 1}) && !slices.Equal(perm, []int{0, 1, 3, 2})) {
-		return slot, taken
+	perm := f.perm(t)
+	n := len(perm)
+	if n < 3 || perm[n-1] != n-1 && (k != 1 || perm[n-2] != n-1) {
+		return slot, taken // neither rows nor columns lie in one piece
 	}
 	a.perms[k] = perm
 	return f.p.steps[t].in[0], append(taken, t)
 }
 
+// perm is that of step i, a transpose, nil where it has none or is of more dimensions than
+// attention's operands.
+func (f *fuser) perm(i int) []int {
+	given := f.p.steps[i].node.Attrs["perm"].Ints
+	perm, err := permutation(given, len(given))
+	if err != nil || len(given) > mostSeen {
+		return nil
+	}
+	return perm
+}
+
 // attend makes step last, or the transpose of what it gives, the whole.
 func (f *fuser) attend(a *attended, taken []int, last int, in []int) {
-	if t := f.only(f.p.steps[last].out[0]); f.is(t, "Transpose") && slices.Equal(toInts(f.p.steps[t].node.Attrs["perm"].Ints), []int{0, 2, 1, 3}) {
-		a.out, last, taken = []int{0, 2, 1, 3}, t, append(taken, t)
+	if t := f.only(f.p.steps[last].out[0]); f.is(t, "Transpose") {
+		if perm := f.perm(t); len(perm) >= 3 && perm[len(perm)-1] == len(perm)-1 {
+			a.out, last, taken = make([]int, len(perm)), t, append(taken, t)
+			for i, from := range perm {
+				a.out[from] = i
+			}
+		}
 	}
 	for _, k := range taken {
 		f.gone[k] = k != last
@@ -119,37 +136,60 @@ func (f *fuser) attend(a *attended, taken []int, last int, in []int) {
 	f.changed = true
 }
 
-// seen is a tensor of four dimensions, maybe transposed; one of three is of one batch.
+// mostSeen is how many dimensions an operand of attention has at most.
+const mostSeen = 6
+
+// seen is a tensor of as many dimensions, maybe transposed; those that it lacks are ones
+// before its own.
 type seen struct {
 	v              []float32
-	shape, strides [4]int
+	shape, strides [mostSeen]int
 }
 
+// The last two dimensions, those of matrices.
+const seenRows, seenColumns = mostSeen - 2, mostSeen - 1
+
+// seenThrough looks at a tensor through a transpose, where perm is not nil.
 func seenThrough(t *engine.Tensor, perm []int) (s seen, ok bool) {
 	rank := len(t.Shape())
-	if t.DType() != engine.Float32 || rank != 4 && (rank != 3 || perm != nil) || t.Len() == 0 {
+	if t.DType() != engine.Float32 || rank < 3 || rank > mostSeen || perm != nil && len(perm) != rank || t.Len() == 0 {
 		return s, false
 	}
 	s.v = engine.Data[float32](t)
-	from := rowMajor(t.Shape())
-	if rank == 3 {
-		s.shape[0], s.strides[0] = 1, t.Len()
-		copy(s.shape[1:], t.Shape())
-		copy(s.strides[1:], from)
-		return s, true
+	var from [mostSeen]int
+	for i, step := rank-1, 1; i >= 0; i-- {
+		from[i] = step
+		step *= t.Shape()[i]
 	}
-	for i := range 4 {
-		k := i
+	for i := range s.shape {
+		s.shape[i] = 1
+	}
+	for i := range rank {
+		k, at := i, mostSeen-rank+i
 		if perm != nil {
 			k = perm[i]
 		}
-		s.shape[i], s.strides[i] = t.Shape()[k], from[k]
+		s.shape[at], s.strides[at] = t.Shape()[k], from[k]
 	}
 	return s, true
 }
 
-// at is the matrix of batch b and head h.
-func (s *seen) at(b, h int) []float32 { return s.v[b*s.strides[0]+h*s.strides[1]:] }
+// at is matrix i of those before the last two dimensions.
+func (s *seen) at(i int) []float32 { return s.v[s.offset(i):] }
+
+func (s *seen) offset(i int) int {
+	at := 0
+	for d := seenRows - 1; d >= 0 && i > 0; d-- {
+		at += i % s.shape[d] * s.strides[d]
+		i /= s.shape[d]
+	}
+	return at
+}
+
+// like reports whether two have the same dimensions before the last two.
+func (s *seen) like(o *seen) bool {
+	return [seenRows]int(s.shape[:seenRows]) == [seenRows]int(o.shape[:seenRows])
+}
 
 // scoreRoom is about how many scores are made at once, leastRows of how many rows at
 // least.
@@ -160,34 +200,38 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	k, ok1 := seenThrough(in[1], a.perms[1])
 	v, ok2 := seenThrough(in[2], a.perms[2])
 	rank := len(in[0].Shape())
-	if !ok0 || !ok1 || !ok2 || len(in[1].Shape()) != rank || len(in[2].Shape()) != rank || rank == 3 && a.out != nil {
+	if !ok0 || !ok1 || !ok2 || len(in[1].Shape()) != rank || len(in[2].Shape()) != rank || a.axis != -1 && a.axis != rank-1 || a.out != nil && len(a.out) != rank {
 		return nil, errUnfused
 	}
-	batch, heads, rows, depth, keys, size := q.shape[0], q.shape[1], q.shape[2], q.shape[3], k.shape[3], v.shape[3]
-	same := func(s *seen, n int) bool { return s.shape[0] == batch && s.shape[1] == heads && s.shape[2] == n }
-	if !same(&k, depth) || !same(&v, keys) || k.strides[2] != 1 && k.strides[3] != 1 {
+	rows, depth, keys, size := q.shape[seenRows], q.shape[seenColumns], k.shape[seenColumns], v.shape[seenColumns]
+	if !k.like(&q) || !v.like(&q) || k.shape[seenRows] != depth || v.shape[seenRows] != keys || k.strides[seenRows] != 1 && k.strides[seenColumns] != 1 {
 		return nil, errUnfused
 	}
+	full := q.shape
+	full[seenColumns] = keys
 	var mask maskOf
 	if a.mask {
 		var ok bool
-		if mask, ok = newMask(in[3], batch, heads, rows, keys); !ok || len(in[3].Shape()) > rank {
+		if mask, ok = newMask(in[3], full); !ok || len(in[3].Shape()) > rank {
 			return nil, errUnfused
 		}
 	}
-	shape := x.ints(4)
-	shape[0], shape[1], shape[2], shape[3] = batch, heads, rows, size
-	if a.out != nil {
-		shape[1], shape[2] = rows, heads
+	full[seenColumns] = size
+	shape := x.ints(rank)
+	for i, d := range full[mostSeen-rank:] {
+		if a.out != nil {
+			i = a.out[i]
+		}
+		shape[i] = d
 	}
-	t, _, err := rawOf[float32](x, shape[4-rank:]...)
+	t, _, err := rawOf[float32](x, shape...)
 	if err != nil {
 		return nil, err
 	}
 	out, _ := seenThrough(t, a.out)
 	step := min(rows, max(leastRows, scoreRoom/keys))
 	blocks := (rows + step - 1) / step
-	n := batch * heads * blocks
+	n := volume(q.shape[:seenRows]) * blocks
 	products := float64(n*step) * float64(keys) * float64(depth+size)
 	threads := max(1, min(crew.Worth(x.threads, time.Duration(products/attendedPerNanosecond)), n))
 	if err := x.reserve(engine.Float32, threads*step*keys); err != nil {
@@ -195,7 +239,7 @@ func (a *attended) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	}
 	w := attendings.Get().(*attending)
 	w.attended, w.of, w.maskOf = a, [4]seen{q, k, v, out}, mask
-	w.n, w.threads, w.step, w.blocks, w.heads, w.rows = n, threads, step, blocks, heads, rows
+	w.n, w.threads, w.step, w.blocks, w.rows = n, threads, step, blocks, rows
 	crew.Run(threads, threads, w.f)
 	w.attended, w.of, w.maskOf = nil, [4]seen{}, maskOf{}
 	attendings.Put(w)
@@ -207,8 +251,8 @@ type attending struct {
 	*attended
 	of [4]seen
 	maskOf
-	n, threads, step, blocks, heads, rows int
-	f                                     func(part int)
+	n, threads, step, blocks, rows int
+	f                              func(part int)
 }
 
 var attendings = sync.Pool{New: func() any {
@@ -220,10 +264,10 @@ var attendings = sync.Pool{New: func() any {
 // work computes the blocks of a thread.
 func (w *attending) work(part int) {
 	r := rooms.Get().(*room)
-	scores := r.of(w.step * w.of[1].shape[3])
+	scores := r.of(w.step * w.of[1].shape[seenColumns])
 	for i := w.n * part / w.threads; i < w.n*(part+1)/w.threads; i++ {
-		b, h, from := i/w.blocks/w.heads, i/w.blocks%w.heads, i%w.blocks*w.step
-		w.block(scores, b, h, from, min(from+w.step, w.rows))
+		from := i % w.blocks * w.step
+		w.block(scores, i/w.blocks, from, min(from+w.step, w.rows))
 	}
 	rooms.Put(r)
 }
@@ -232,59 +276,61 @@ func (w *attending) work(part int) {
 // done between them.
 const attendedPerNanosecond = 48
 
-// block computes rows from to to of a head.
-func (w *attending) block(scores []float32, b, h, from, to int) {
+// block computes rows from to to of matrix i.
+func (w *attending) block(scores []float32, i, from, to int) {
 	q, k, v, out, mask := &w.of[0], &w.of[1], &w.of[2], &w.of[3], &w.maskOf
-	rows, depth, keys, size := to-from, q.shape[3], k.shape[3], v.shape[3]
+	rows, depth, keys, size := to-from, q.shape[seenColumns], k.shape[seenColumns], v.shape[seenColumns]
 	// One of k's strides is 1; a dimension of one element may have any.
-	trans, ldk := k.strides[3] != 1, k.strides[2]
+	trans, ldk, least := k.strides[seenColumns] != 1, k.strides[seenRows], keys
 	if trans {
-		ldk = k.strides[3]
+		ldk, least = k.strides[seenColumns], depth
 	}
-	least := keys
-	if trans {
-		least = depth
-	}
-	blas.Gemm(1, false, trans, rows, keys, depth, w.scale, q.at(b, h)[from*q.strides[2]:], max(q.strides[2], depth), k.at(b, h), max(ldk, least), 0, scores, keys)
+	line := q.strides[seenRows]
+	blas.Gemm(1, false, trans, rows, keys, depth, w.scale, q.at(i)[from*line:], max(line, depth), k.at(i), max(ldk, least), 0, scores, keys)
 	for r := range rows {
 		row := scores[r*keys : (r+1)*keys]
 		if mask.v != nil {
-			vector.Binary(vector.Add, row, row, mask.row(b, h, from+r))
+			vector.Binary(vector.Add, row, row, mask.row(i, from+r))
 		}
 		vector.Softmax(row, row)
 	}
-	blas.Gemm(1, false, false, rows, size, keys, 1, scores, keys, v.at(b, h), max(v.strides[2], size), 0, out.at(b, h)[from*out.strides[2]:], max(out.strides[2], size))
+	line = out.strides[seenRows]
+	blas.Gemm(1, false, false, rows, size, keys, 1, scores, keys, v.at(i), max(v.strides[seenRows], size), 0, out.at(i)[from*line:], max(line, size))
 }
 
 // maskOf is what is added to scores, broadcast.
 type maskOf struct {
-	v       []float32
-	strides [3]int
+	seen
 	// width is the elements of a row, or 1.
 	width int
 }
 
-func newMask(t *engine.Tensor, batch, heads, rows, keys int) (m maskOf, ok bool) {
+// newMask looks at a mask of scores of a shape.
+func newMask(t *engine.Tensor, full [mostSeen]int) (m maskOf, ok bool) {
 	shape := t.Shape()
-	full := []int{batch, heads, rows, keys}
-	if t.DType() != engine.Float32 || len(shape) > 4 || t.Len() == 0 {
+	if t.DType() != engine.Float32 || len(shape) > mostSeen || t.Len() == 0 {
 		return m, false
 	}
-	for i, d := range shape {
-		if want := full[4-len(shape)+i]; d != want && d != 1 {
+	m.v, m.shape, m.width = engine.Data[float32](t), full, 1
+	for i, step := len(shape)-1, 1; i >= 0; i-- {
+		at := mostSeen - len(shape) + i
+		switch shape[i] {
+		case 1:
+		case full[at]:
+			m.strides[at] = step
+		default:
 			return m, false
 		}
+		step *= shape[i]
 	}
-	strides := broadcastStrides(shape, full)
-	m.v, m.width = engine.Data[float32](t), 1
-	if strides[3] != 0 {
-		m.width = keys
+	if m.strides[seenColumns] != 0 {
+		m.width = full[seenColumns]
 	}
-	copy(m.strides[:], strides)
 	return m, true
 }
 
-func (m *maskOf) row(b, h, r int) []float32 {
-	at := b*m.strides[0] + h*m.strides[1] + r*m.strides[2]
+// row is row r of matrix i.
+func (m *maskOf) row(i, r int) []float32 {
+	at := m.offset(i) + r*m.strides[seenRows]
 	return m.v[at : at+m.width]
 }
