@@ -60,7 +60,22 @@ func allocationGraphs(t *testing.T) map[string]*plainGraph {
 	return map[string]*plainGraph{
 		"dense": dense, "conv": conv, "branch": branch, "attention": attention, "lstm": lstm, "norm": norm,
 		"loop": loopGraph(t), "shapes": shapesGraph(t), "block": blockGraph(t),
+		"pads": padsGraph(t),
 	}
+}
+
+// padsGraph pads lines by what their shape says.
+func padsGraph(t *testing.T) *plainGraph {
+	g := newPlainGraph(t)
+	g.node("Unsqueeze", "u", nil, "x", wholeOf(g, "one", 1))
+	g.node("Conv", "a", nil, "u", g.weigh("w1", 8, 1, 3))
+	g.node("Shape", "shape", nil, "a")
+	g.node("Gather", "n", nil, "shape", wholeOf(g, "two", 2))
+	g.node("Sub", "more", nil, wholeOf(g, "whole", 32), "n")
+	g.node("Concat", "pads", Attrs{"axis": {Kind: AttrInt}}, wholeOf(g, "none", 0, 0, 0, 0, 0), "more")
+	g.node("Pad", "b", nil, "a", "pads")
+	g.node("Conv", "y", nil, "b", g.weigh("w2", 8, 8, 3))
+	return g
 }
 
 // loopGraph carries two states, one of which is the one before of the other, and stacks a

@@ -38,11 +38,13 @@ type laster struct {
 	readers []int
 	// open are convolutions that may take in more, by the slot that they give.
 	open map[int]*convolution
+	// deferred are the pads that a convolution may take in, by the slot that they give.
+	deferred map[int]deferred
 }
 
 // channelsLast rewrites the steps of a fused program.
 func channelsLast(f *fuser) {
-	l := &laster{f: f, last: map[int]int{}, made: map[int]bool{}, ranks: map[int]int{}, readers: make([]int, len(f.p.names)), open: map[int]*convolution{}}
+	l := &laster{f: f, last: map[int]int{}, made: map[int]bool{}, ranks: map[int]int{}, readers: make([]int, len(f.p.names)), open: map[int]*convolution{}, deferred: map[int]deferred{}}
 	l.room = leastRoom
 	for _, c := range f.p.constants {
 		if c != nil && c.DType() == engine.Float32 {
@@ -81,8 +83,8 @@ func channelsLast(f *fuser) {
 	}
 	for i := range f.p.steps {
 		l.at = i
-		if !f.gone[i] && !l.step(&f.p.steps[i]) {
-			l.plain(&f.p.steps[i])
+		if s := &f.p.steps[i]; !f.gone[i] && !l.defers(s) && !l.step(s) {
+			l.plain(s)
 		}
 	}
 	for slot, out := range f.outputs {
@@ -209,6 +211,11 @@ func (l *laster) plain(s *step) {
 
 // first sees to it that a value is there as the file has it.
 func (l *laster) first(slot int) {
+	if pad, ok := l.deferred[slot]; ok {
+		delete(l.deferred, slot)
+		l.plain(pad.step)
+		return
+	}
 	from, ok := l.last[slot]
 	if !ok || !l.made[slot] {
 		return
@@ -344,6 +351,9 @@ func (l *laster) step(s *step) bool {
 			return false
 		}
 		l.add(s, rank, func(_ *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return in[:1], nil }, l.of(s.in[0], s.node, rank))
+		return true
+	case "Shape":
+		l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: shapeLast(s.kernel, rank), in: []int{l.of(s.in[0], s.node, rank)}, out: s.out})
 		return true
 	case "Sqrt":
 		l.add(s, rank, s.kernel, l.of(s.in[0], s.node, rank))
@@ -628,8 +638,11 @@ type convolution struct {
 	quick *convolve.Winograd
 	each  *convolve.Each
 	shape []int // of the weights
-	// added is the slot of what is added to the sums, bounded and then are what follows.
-	added     bool
+	rank  int   // of the images in the file
+	// padded says that the second input is how wide the images are padded first. added is the
+	// input that is added to the sums, 0 for none; bounded and then are what follows.
+	padded    bool
+	added     int
 	bounded   bool
 	low, high float32
 	then      *vector.Function
@@ -652,11 +665,11 @@ func (c *convolution) follow(fn *vector.Function) bool {
 
 // join takes in a sum with the value of a slot: the step moves to where that is there.
 func (c *convolution) join(l *laster, slot int) bool {
-	if c.added || c.bounded || c.then != nil || c.filter == nil || c.node.Op != "Conv" {
+	if c.added > 0 || c.bounded || c.then != nil || c.filter == nil || c.node.Op != "Conv" {
 		return false
 	}
-	c.added = true
 	s := l.steps[c.step]
+	c.added = len(s.in)
 	s.in = append(slices.Clone(s.in), slot)
 	l.steps = slices.Delete(l.steps, c.step, c.step+1)
 	for _, other := range l.open {
@@ -676,7 +689,7 @@ func (l *laster) convolution(s *step) {
 		shape = []int{shape[0], shape[1], 1, shape[2]}
 	}
 	taps := shape[2] * shape[3]
-	c := &convolution{node: wide(s.node, rank), shape: shape, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
+	c := &convolution{node: wide(s.node, rank), shape: shape, rank: rank, low: float32(math.Inf(-1)), high: float32(math.Inf(1))}
 	switch groups := s.node.Attrs["group"].Int; {
 	case s.narrow != nil:
 		n := s.narrow
@@ -700,9 +713,16 @@ func (l *laster) convolution(s *step) {
 	if s.function != nil {
 		c.follow(s.function)
 	}
-	in := l.of(s.in[0], s.node, rank)
+	var in []int
+	if pad, ok := l.deferred[s.in[0]]; ok {
+		delete(l.deferred, s.in[0])
+		l.first(pad.widths)
+		in, c.padded = []int{l.of(pad.step.in[0], s.node, rank), pad.widths}, true
+	} else {
+		in = []int{l.of(s.in[0], s.node, rank)}
+	}
 	c.step = len(l.steps)
-	l.add(s, rank, c.run, in)
+	l.add(s, rank, c.run, in...)
 	l.open[s.out[0]] = c
 }
 

@@ -15,6 +15,21 @@ import (
 // fileShape is the shape that the file gives a value whose channels lie last.
 func fileShape(shape []int) []int { return []int{shape[0], shape[3], shape[1], shape[2]} }
 
+// shapeLast is the kernel of a Shape of a value that has so many dimensions in the file.
+func shapeLast(kernel Kernel, rank int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := fileShape(in[0].Shape())
+		if rank == 3 {
+			s = []int{s[0], s[1], s[3]}
+		}
+		t, err := in[0].Reshape(s...)
+		if err != nil {
+			return nil, err
+		}
+		return kernel(x, []*engine.Tensor{t})
+	}
+}
+
 // lastOf lays a value of that many dimensions out with its channels last; one of three
 // is an image one element high.
 func lastOf(rank int) Kernel {
@@ -207,6 +222,7 @@ func windowOf(w *Windows, shape []int) *convolve.Window {
 // overImages is the geometry of a convolution or a pool over images of a shape. It is read only.
 type overImages struct {
 	shape  []int
+	widths []int64 // that they are padded by
 	window *convolve.Window
 	// result is the shape of a convolution's output in the file, taps the elements of a
 	// pool's window.
@@ -222,26 +238,36 @@ type overImages struct {
 // mostPooled bounds the weights that a pool keeps.
 const mostPooled = 1 << 16
 
-// over returns the geometry over images of a shape.
-func (c *convolution) over(s []int) (*overImages, error) {
-	if g := c.seen.Load(); g != nil && slices.Equal(g.shape, s) {
+// over returns the geometry over images of a shape, which are padded first.
+func (c *convolution) over(s []int, widths []int64) (*overImages, error) {
+	if g := c.seen.Load(); g != nil && slices.Equal(g.shape, s) && slices.Equal(g.widths, widths) {
 		return g, nil
 	}
-	n, err := NewConv(c.node, fileShape(s), c.shape)
+	node := c.node
+	if c.padded {
+		node = withPads(node, widths)
+	}
+	n, err := NewConv(node, fileShape(s), c.shape)
 	if err != nil {
 		return nil, err
 	}
 	if volume(n.Result) == 0 || volume(s) == 0 {
 		return nil, errUnfused
 	}
-	g := &overImages{shape: slices.Clone(s), window: windowOf(n.Windows, s), result: n.Result}
+	g := &overImages{shape: slices.Clone(s), widths: slices.Clone(widths), window: windowOf(n.Windows, s), result: n.Result}
 	c.seen.Store(g)
 	return g, nil
 }
 
 // run is the kernel of a convolution.
 func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	g, err := c.over(in[0].Shape())
+	var widths []int64
+	if c.padded {
+		if widths = engine.Data[int64](in[1]); !padsImages(in[1], c.rank) {
+			return nil, errUnfused
+		}
+	}
+	g, err := c.over(in[0].Shape(), widths)
 	if err != nil {
 		return nil, err
 	}
@@ -269,12 +295,12 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 		return nil, err
 	}
 	end := convolve.Finish{Low: c.low, High: c.high, Then: c.then}
-	apart := c.added && !slices.Equal(in[1].Shape(), t.Shape())
+	apart := c.added > 0 && !slices.Equal(in[c.added].Shape(), t.Shape())
 	switch {
 	case apart:
 		end = convolve.Finish{Low: float32(math.Inf(-1)), High: float32(math.Inf(1))}
-	case c.added:
-		end.Add = engine.Data[float32](in[1])
+	case c.added > 0:
+		end.Add = engine.Data[float32](in[c.added])
 	}
 	src := engine.Data[float32](in[0])
 	switch {
@@ -286,7 +312,7 @@ func (c *convolution) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error
 		c.filter.Convolve(threads, w, out, src, end)
 	}
 	if apart {
-		return x.one(c.broadcast(x, t, in[1]))
+		return x.one(c.broadcast(x, t, in[c.added]))
 	}
 	return x.one(t, nil)
 }
