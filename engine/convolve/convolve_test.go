@@ -355,7 +355,7 @@ func TestEach(t *testing.T) {
 // are smaller than windows among them.
 func slidable(r *rand.Rand) Window {
 	w := Window{Batch: 1 + r.IntN(2), Height: 1 + r.IntN(12), Channels: 1 + r.IntN(70), Dilations: [2]int{1, 1}}
-	w.Kernel = [2]int{1 + r.IntN(6), 3 + 2*r.IntN(2)}
+	w.Kernel = [2]int{1 + r.IntN(8), 3 + 2*r.IntN(3)}
 	w.Width = w.Kernel[1] + r.IntN(40)
 	for d, size := range []int{w.Height, w.Width} {
 		w.Strides[d] = 1 + r.IntN(2)
@@ -387,8 +387,11 @@ func TestSlides(t *testing.T) {
 		r := rand.New(rand.NewPCG(11, 12))
 		var all [][]float32
 		slid := 0
-		for range 600 {
+		for i := range 600 {
 			w := slidable(r)
+			if i%8 == 0 { // crowded
+				w.Channels = 256 * (1 + r.IntN(4))
+			}
 			src, weights := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, w.Channels*w.taps())
 			e := NewEach(w.Channels, w.taps(), weights, noise(r, w.Channels))
 			if u := w.upright(); e.slide(&u) != nil {
@@ -538,7 +541,7 @@ func BenchmarkFilter(b *testing.B) {
 	}
 }
 
-// BenchmarkEach has the depthwise convolutions of a MobileNetV2 and of PP-OCR's
+// BenchmarkEach has the depthwise convolutions of a MobileNetV2, a ConvNeXt and of PP-OCR's
 // classifier and recogniser: height, width, channels, kernel, strides.
 func BenchmarkEach(b *testing.B) {
 	for _, s := range [][6]int{
@@ -563,6 +566,10 @@ func BenchmarkEach(b *testing.B) {
 		{56, 56, 128, 3, 1, 1},
 		{7, 7, 1024, 3, 1, 1},
 		{10, 10, 480, 5, 1, 1},
+		{56, 56, 96, 7, 1, 1},
+		{32, 32, 768, 7, 1, 1},
+		{14, 14, 320, 7, 1, 1},
+		{7, 7, 640, 7, 1, 1},
 	} {
 		b.Run(fmt.Sprint(s), func(b *testing.B) {
 			w := Window{Batch: 1, Height: s[0], Width: s[1], Channels: s[2], Lines: (s[0]-1)/s[4] + 1, Across: (s[1]-1)/s[5] + 1, Kernel: [2]int{s[3], s[3]}, Strides: [2]int{s[4], s[5]}, Dilations: [2]int{1, 1}, Before: [2]int{s[3] / 2, s[3] / 2}}

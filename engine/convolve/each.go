@@ -14,9 +14,10 @@ type Each struct {
 	largest bool
 	// finite says that all weights are numbers.
 	finite bool
-	// pieces are the weights of a number of channels after those of others, where the
-	// images are crowded.
+	// pieces are the weights of group channels after those of others, where the images are
+	// crowded.
 	pieces []float32
+	group  int
 }
 
 // NewEach lays out weights [channels, taps] and, unless it is nil, a bias for each.
@@ -35,10 +36,13 @@ func NewEach(channels, taps int, weights, bias []float32) *Each {
 		}
 	}
 	if crowded(channels) {
-		e.pieces = make([]float32, 0, len(e.weights))
-		for c := 0; c < channels; c += groupChannels {
+		e.pieces, e.group = make([]float32, 0, len(e.weights)), groupChannels
+		if taps >= manyTaps {
+			e.group /= 2
+		}
+		for c := 0; c < channels; c += e.group {
 			for t := range taps {
-				e.pieces = append(e.pieces, e.weights[t*channels+c:][:groupChannels]...)
+				e.pieces = append(e.pieces, e.weights[t*channels+c:][:e.group]...)
 			}
 		}
 	}
@@ -88,7 +92,7 @@ type line struct {
 type edge struct{ src, weights, taps, skip int }
 
 // mostSlide bounds the taps a row, and the steps between windows, of slides.
-const mostSlide, mostSlideStride = 5, 2
+const mostSlide, mostSlideStride = 7, 2
 
 // slideKernels are by the taps of a window's row and by the elements from one window to
 // the next; where there is none there is nil.
@@ -172,10 +176,12 @@ func (e *Each) slide(w *Window) func(*byte) {
 // of cache, as do their windows and weights: what is loaded beside an element is gone
 // before it is wanted. Of such images groupChannels channels are computed at a time, a line
 // after the other, so that what lies beside each other is read and written at once. Where
-// the sets are one or two, their elements are copied side by side first.
+// the sets are one or two, or each element is in many windows, their elements are copied side
+// by side first; of windows of many taps half as many channels at a time.
 const (
 	crowdedBytes  = 1024
 	groupChannels = 128
+	manyTaps      = 49
 )
 
 func crowded(channels int) bool { return 4*channels%crowdedBytes == 0 }
@@ -183,7 +189,17 @@ func crowded(channels int) bool { return 4*channels%crowdedBytes == 0 }
 // copies reports whether windows of crowded images are slid over copies: not where each
 // element is in few windows.
 func (e *Each) copies(w *Window) bool {
-	return 4*e.channels%(4*crowdedBytes) == 0 || 4*e.channels%(2*crowdedBytes) == 0 && w.Strides[1] == 1
+	return e.taps >= manyTaps || 4*e.channels%(4*crowdedBytes) == 0 || 4*e.channels%(2*crowdedBytes) == 0 && w.Strides[1] == 1
+}
+
+// cut is how windows are cut into strips for so many threads: where some channels are copied
+// at a time, a strip is of what is copied, as windows of neighbouring strips share lines.
+func (e *Each) cut(w *Window, threads int) cuts {
+	some := *w
+	if e.pieces != nil && e.copies(w) {
+		some.Channels = e.group
+	}
+	return some.cut(threads)
 }
 
 // Scratch is how many elements a run on so many threads needs beside the images.
@@ -192,8 +208,8 @@ func (e *Each) Scratch(threads int, w *Window) int {
 		return w.Scratch(threads)
 	}
 	u := w.upright()
-	_, lines := u.cut(1).most(u.Batch, u.Lines) // those of one thread are the largest
-	return max(w.Scratch(threads), max(threads, 1)*u.reach(0, lines)*u.Width*groupChannels)
+	_, lines := e.cut(&u, 1).most(u.Batch, u.Lines) // those of one thread are the largest
+	return max(w.Scratch(threads), max(threads, 1)*u.reach(0, lines)*u.Width*e.group)
 }
 
 // slides computes a strip of windows of the images where they lie, or of copies of some
@@ -203,9 +219,9 @@ func (e *Each) slides(slide func(*byte), w *Window, s *strip, dst, src []float32
 	defer r.release()
 	p, tap := piece{count: e.channels, step: e.channels}, e.channels
 	if e.pieces != nil {
-		p.count, tap = groupChannels, groupChannels
+		p.count, tap = e.group, e.group
 		if e.copies(w) {
-			p.step = groupChannels
+			p.step = e.group
 		}
 	}
 	before, after := r.edgesOf(w, 4*p.step, 4*tap)

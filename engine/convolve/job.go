@@ -59,7 +59,11 @@ func (j *job) byStrips(threads int) {
 	if j.filter != nil {
 		j.groups = j.filter.groups(&j.w, j.w.Lines, threads)
 	}
-	j.cuts = j.w.cut(max(threads/j.groups, 1))
+	if j.slide != nil {
+		j.cuts = j.each.cut(&j.w, threads)
+	} else {
+		j.cuts = j.w.cut(max(threads/j.groups, 1))
+	}
 	j.count = j.cuts.batch * j.cuts.lines
 	j.share(threads, j.strips)
 }

@@ -78,6 +78,10 @@ func slide512_5_1(s *byte)
 
 func slide512_5_2(s *byte)
 
+func slide512_7_1(s *byte)
+
+func slide512_7_2(s *byte)
+
 func enter512(s *byte)
 
 func leave512(s *byte)
@@ -127,6 +131,10 @@ func slide256_3_2(s *byte)
 func slide256_5_1(s *byte)
 
 func slide256_5_2(s *byte)
+
+func slide256_7_1(s *byte)
+
+func slide256_7_2(s *byte)
 
 func enter256(s *byte)
 

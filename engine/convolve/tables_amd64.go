@@ -24,6 +24,7 @@ var tiles512 = tileKernels{
 var slides512 = slideKernels{
 	3: {1: slide512_3_1, 2: slide512_3_2},
 	5: {1: slide512_5_1, 2: slide512_5_2},
+	7: {1: slide512_7_1, 2: slide512_7_2},
 }
 
 var tiles256 = tileKernels{
@@ -38,4 +39,5 @@ var tiles256 = tileKernels{
 var slides256 = slideKernels{
 	3: {1: slide256_3_1, 2: slide256_3_2},
 	5: {1: slide256_5_1, 2: slide256_5_2},
+	7: {1: slide256_7_1, 2: slide256_7_2},
 }

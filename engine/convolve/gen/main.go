@@ -342,4 +342,4 @@ func tables(path string, machines []*machine) error {
 const mostRows = 14
 
 // slideTaps and slideStrides are the forms of windows that have kernels of their own.
-var slideTaps, slideStrides = []int{3, 5}, []int{1, 2}
+var slideTaps, slideStrides = []int{3, 5, 7}, []int{1, 2}

@@ -251,9 +251,12 @@ func (s *slideFrame) block(n, again int) {
 func (s *slideFrame) row(w, offsets reg.GPVirtual, acc []reg.VecVirtual) {
 	weights := make([]reg.VecVirtual, s.taps)
 	for i := range weights {
+		if i > 0 && i%4 == 0 {
+			LEAQ(Mem{Base: w, Index: s.wStep, Scale: 4}, w)
+		}
 		weights[i] = s.reg()
 		m := Mem{Base: w}
-		switch i {
+		switch i := i % 4; i {
 		case 0:
 		case 3:
 			m.Index, m.Scale = s.wStep3, 1
@@ -262,11 +265,10 @@ func (s *slideFrame) row(w, offsets reg.GPVirtual, acc []reg.VecVirtual) {
 		}
 		s.load(m, weights[i])
 	}
-	if s.taps == 3 {
-		ADDQ(s.wStep3, w)
+	if s.taps%4 == 1 {
+		ADDQ(s.wStep, w)
 	} else {
 		ADDQ(s.wStep3, w)
-		LEAQ(Mem{Base: w, Index: s.wStep, Scale: 2}, w)
 	}
 	at := GP64()
 	MOVQ(Mem{Base: offsets}, at)
@@ -314,9 +316,10 @@ func (s *slideFrame) row(w, offsets reg.GPVirtual, acc []reg.VecVirtual) {
 }
 
 // chunk is of how many windows a tap's products follow each other, 0 for those of one
-// element: with registers for more elements sums wait less for each other.
+// element: with registers for more elements sums wait less for each other. Elements of seven
+// taps are in as many sums.
 func (s *slideFrame) chunk() int {
-	if !s.wide {
+	if !s.wide || s.taps == 7 {
 		return 0
 	}
 	if s.stride == 1 {
