@@ -121,15 +121,21 @@ func TestFilter(t *testing.T) {
 			cases = 60 // plain Go is slow, under the race detector much so
 		}
 		for i := range cases {
-			w, out := geometry(r), 1+r.IntN(90)
-			src, weights := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, out*w.Channels*w.taps())
+			w, groups := geometry(r), 1
+			if i%3 == 0 {
+				groups = 2 + r.IntN(4)
+			}
+			in, each := (w.Channels+groups-1)/groups, 1+r.IntN(90/groups)
+			out := groups * each
+			w.Channels = groups * in
+			src, weights := noise(r, w.Batch*w.Height*w.Width*w.Channels), noise(r, out*in*w.taps())
 			var bias []float32
 			if i%3 > 0 {
 				bias = noise(r, out)
 			}
 			guard, dst := guarded(w.Batch * w.Lines * w.Across * out)
 			end := ends(r, len(dst))
-			f := NewFilter(out, w.Channels, w.taps(), weights, bias)
+			f := NewGrouped(groups, each, in, w.taps(), weights, bias)
 			f.Convolve(1, &w, dst, src, end)
 			held(t, guard)
 			w.windows(func(i, n, y, x int) {
@@ -139,8 +145,8 @@ func TestFilter(t *testing.T) {
 						sum = float64(bias[o])
 					}
 					for tap := range w.taps() {
-						for c := range w.Channels {
-							sum += w.element(src, n, y, x, tap/w.Kernel[1], tap%w.Kernel[1], c, 0) * float64(weights[(o*w.Channels+c)*w.taps()+tap])
+						for c := range in {
+							sum += w.element(src, n, y, x, tap/w.Kernel[1], tap%w.Kernel[1], o/each*in+c, 0) * float64(weights[(o*in+c)*w.taps()+tap])
 						}
 					}
 					near(t, &w, dst[i*out+o], end.of(sum, i*out+o))

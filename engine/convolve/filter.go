@@ -13,7 +13,8 @@ import (
 // Filter is a convolution's weights and biases, laid out once for many runs. It is
 // safe for concurrent use.
 type Filter struct {
-	in, out, taps int
+	// in and out are the channels of a group.
+	groups, in, out, taps int
 	// panels are of width channels each: for every tap and input channel their weights,
 	// zeros beyond the last channel.
 	width        int
@@ -31,7 +32,13 @@ const plainWidth = 16
 // NewFilter lays out weights [out, in, taps] and, unless it is nil, a bias for each
 // output channel. It works on all cores, as loads wait for it.
 func NewFilter(out, in, taps int, weights, bias []float32) *Filter {
-	f := NewFilterLater(out, in, taps, weights, bias)
+	return NewGrouped(1, out, in, taps, weights, bias)
+}
+
+// NewGrouped is NewFilter for groups of out channels each, which are of in channels each of the
+// images: weights [groups * out, in, taps].
+func NewGrouped(groups, out, in, taps int, weights, bias []float32) *Filter {
+	f := newFilter(groups, out, in, taps, weights, bias)
 	f.layOut()
 	f.later = nil
 	return f
@@ -40,14 +47,31 @@ func NewFilter(out, in, taps int, weights, bias []float32) *Filter {
 // NewFilterLater is NewFilter for a filter that may not be needed: its weights, which must
 // not change, are laid out when it is used first.
 func NewFilterLater(out, in, taps int, weights, bias []float32) *Filter {
-	if out < 1 || in < 1 || taps < 1 || len(weights) != out*in*taps || bias != nil && len(bias) != out {
+	return newFilter(1, out, in, taps, weights, bias)
+}
+
+func newFilter(groups, out, in, taps int, weights, bias []float32) *Filter {
+	if groups < 1 || out < 1 || in < 1 || taps < 1 || len(weights) != groups*out*in*taps || bias != nil && len(bias) != groups*out {
 		panic("convolve: weights or biases of another size")
 	}
-	f := &Filter{in: in, out: out, taps: taps, width: panelWidth(), weights: weights, later: new(sync.Once)}
-	f.bias = make([]float32, (out+f.width-1)/f.width*f.width)
-	copy(f.bias, bias)
+	f := &Filter{groups: groups, in: in, out: out, taps: taps, width: panelWidth(), weights: weights, later: new(sync.Once)}
+	f.bias = make([]float32, f.panelCount()*f.width)
+	for q := 0; q < f.panelCount() && bias != nil; q++ {
+		o, n := f.channel(q)
+		copy(f.bias[q*f.width:], bias[o:o+min(n, f.width)])
+	}
 	return f
 }
+
+// channel is the first channel of panel q, and how many its group has from there on.
+func (f *Filter) channel(q int) (first, left int) {
+	per := (f.out + f.width - 1) / f.width
+	at := q % per * f.width
+	return q/per*f.out + at, f.out - at
+}
+
+// channels is how many the images have, and how many the results.
+func (f *Filter) channels() (in, out int) { return f.groups * f.in, f.groups * f.out }
 
 // ready lays the weights out where they are not yet.
 func (f *Filter) ready() {
@@ -58,9 +82,11 @@ func (f *Filter) ready() {
 
 func (f *Filter) layOut() {
 	depth := f.taps * f.in
-	panels := make([]float32, panelsLen(f.out, depth))
-	eachPanel(f.out, depth, func(o, n int, room *[]float32) {
-		panel, weights := panels[o*depth:][:f.width*depth], f.weights[o*depth:][:n*depth]
+	panels := make([]float32, f.groups*panelsLen(f.out, depth))
+	eachPanel(f.panelCount(), f.groups*f.out*depth, func(q int, room *[]float32) {
+		o, n := f.channel(q)
+		n = min(n, f.width)
+		panel, weights := panels[q*f.width*depth:][:f.width*depth], f.weights[o*depth:][:n*depth]
 		if f.taps == 1 && n == f.width {
 			blas.Transpose(panel, weights, n, depth)
 			return
@@ -85,18 +111,17 @@ func transposed(room *[]float32, v []float32, rows int) []float32 {
 	return to
 }
 
-// eachPanel calls f for each panel of a filter of so many weights for each output channel, on
-// all cores where they are many: with its first channel and how many it has, and room.
-func eachPanel(out, depth int, f func(o, n int, room *[]float32)) {
-	width := panelWidth()
-	panels, threads := (out+width-1)/width, 1
-	if out*depth >= manyWeights {
+// eachPanel calls f for each panel of a filter of so many weights, on all cores where they are
+// many, with room.
+func eachPanel(panels, weights int, f func(q int, room *[]float32)) {
+	threads := 1
+	if weights >= manyWeights {
 		threads = min(runtime.GOMAXPROCS(0), panels)
 	}
 	crew.Run(threads, threads, func(part int) {
 		var room []float32
 		for p := panels * part / threads; p < panels*(part+1)/threads; p++ {
-			f(p*width, min(width, out-p*width), &room)
+			f(p, &room)
 		}
 	})
 }
@@ -119,8 +144,8 @@ func panelsLen(out, depth int) int {
 	return (out + width - 1) / width * width * depth
 }
 
-// FilterLen is how many elements a filter takes in memory that has depth weights for
-// each output channel.
+// FilterLen is how many elements a filter of one group takes in memory that has depth weights
+// for each output channel; one of several takes that for each.
 func FilterLen(out, depth int) int {
 	return panelsLen(out, depth+1)
 }
@@ -128,7 +153,7 @@ func FilterLen(out, depth int) int {
 // Len is how many elements, or what takes as much, the filter takes in memory.
 func (f *Filter) Len() int {
 	if f.narrow == nil {
-		return FilterLen(f.out, f.taps*f.in)
+		return f.groups * FilterLen(f.out, f.taps*f.in)
 	}
 	// Biases, scales and zeros are floats.
 	return len(f.bias) + (len(f.narrow.bytes)+2*len(f.narrow.halves)+3)/4 + len(f.narrow.scale) + len(f.narrow.zero)
@@ -176,8 +201,9 @@ var masks = func() (m [32]int32) {
 // each window and output channel, on up to threads threads. It panics where sizes
 // contradict each other.
 func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish) {
-	w.check(dst, src, f.out)
-	if w.Channels != f.in || w.taps() != f.taps || end.Add != nil && len(end.Add) != len(dst) {
+	in, out := f.channels()
+	w.check(dst, src, out)
+	if w.Channels != in || w.taps() != f.taps || end.Add != nil && len(end.Add) != len(dst) {
 		panic("convolve: a filter for other windows")
 	}
 	f.ready()
@@ -185,48 +211,48 @@ func (f *Filter) Convolve(threads int, w *Window, dst, src []float32, end Finish
 	j.filter, j.dst, j.src, j.end = f, dst, src, end
 	if w.isFlat() {
 		j.w = w.flattened()
-		f.flat(j.worth(threads, f.out, f.in), j)
+		f.flat(j.worth(threads, out, f.in), j)
 	} else {
 		j.w = w.upright()
-		j.byStrips(j.worth(threads, f.out, f.taps*f.in))
+		j.byStrips(j.worth(threads, out, f.taps*f.in))
 	}
 	j.release()
 }
 
 // flat is Convolve for windows of one element, in parts as long as strips.
 func (f *Filter) flat(threads int, j *job) {
-	most := max(stripBytes/(4*f.in), 4*kernelRows) / kernelRows
+	most := max(stripBytes/(4*j.w.Channels), 4*kernelRows) / kernelRows
 	tiles := (j.w.Across + kernelRows - 1) / kernelRows
-	j.groups = f.groups(&j.w, tiles/4, threads)
+	j.groups = f.parts(&j.w, tiles/4, threads)
 	j.count = even((tiles+most-1)/most, max(threads/j.groups, 1), tiles)
 	j.share(threads, j.parts)
 }
 
-// groups is how many groups of panels are worth computing apart where the windows can be
+// parts is how many groups of panels are worth computing apart where the windows can be
 // cut into so many parts: one where there are enough of those, unless the weights that
 // every thread then reads are more than the images that every thread reads else.
-func (f *Filter) groups(w *Window, parts, threads int) int {
-	fewer := f.taps*f.in*f.out <= w.Batch*w.Height*w.Width*w.Channels
+func (f *Filter) parts(w *Window, parts, threads int) int {
+	fewer := f.groups*f.taps*f.in*f.out <= w.Batch*w.Height*w.Width*w.Channels
 	if threads < 2 || w.Batch >= threads || parts >= threads && fewer {
 		return 1
 	}
 	return min(threads, f.panelCount())
 }
 
-// group is a group of the panels: from which, up to but without which.
-func (f *Filter) group(i, groups int) [2]int {
+// part is a group of the panels: from which, up to but without which.
+func (f *Filter) part(i, groups int) [2]int {
 	n := f.panelCount()
 	return [2]int{n * i / groups, n * (i + 1) / groups}
 }
 
-func (f *Filter) panelCount() int { return (f.out + f.width - 1) / f.width }
+func (f *Filter) panelCount() int { return f.groups * ((f.out + f.width - 1) / f.width) }
 
-// runs are the pieces of a window that lie side by side: how many elements each has,
-// and where they begin.
-func (w *Window) runs(s *strip, offsets []int) (k int, at []int) {
-	at, k = offsets[:0], w.Channels
+// runs are the pieces of a window that lie side by side, of so many of the images' channels:
+// how many elements each has, and where they begin.
+func (w *Window) runs(s *strip, channels int, offsets []int) (k int, at []int) {
+	at, k = offsets[:0], channels
 	across := w.Kernel[1]
-	if w.Dilations[1] == 1 {
+	if w.Dilations[1] == 1 && channels == w.Channels {
 		k, across = k*across, 1
 	}
 	for y := range w.Kernel[0] {
@@ -244,9 +270,10 @@ type dimension struct{ n, src, dst int }
 // order is how a strip's windows are gone through, the last dimension by tiles: windows
 // side by side, or those of all images at one place where that is more.
 func (f *Filter) order(w *Window, s *strip) [3]dimension {
-	images := dimension{s.images, s.perImage, w.Lines * w.Across * f.out}
-	lines := dimension{s.lines, w.Strides[0] * s.perLine, w.Across * f.out}
-	across := dimension{w.Across, w.Strides[1] * w.Channels, f.out}
+	_, out := f.channels()
+	images := dimension{s.images, s.perImage, w.Lines * w.Across * out}
+	lines := dimension{s.lines, w.Strides[0] * s.perLine, w.Across * out}
+	across := dimension{w.Across, w.Strides[1] * w.Channels, out}
 	if s.images > w.Across && w.Across < fewAcross {
 		return [3]dimension{lines, across, images}
 	}
@@ -261,9 +288,10 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, finish Finish) {
 	r := rooms.Get().(*room)
 	defer r.release()
 	t := &r.tile
-	k, at := w.runs(s, r.offsets)
+	k, at := w.runs(s, f.in, r.offsets)
 	r.offsets = at
-	last := at[len(at)-1] + k
+	_, out := f.channels()
+	last := at[len(at)-1] + (f.groups-1)*f.in + k
 	r.chains = chains(r.chains[:0], at, k)
 	for i := range at {
 		if i+1 < len(at) {
@@ -274,15 +302,17 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, finish Finish) {
 	*t = tile{rs: uintptr(4 * by[2].src), bp: uintptr(4 * f.taps * f.in * f.width), cs: uintptr(4 * by[2].dst), as: uintptr(4 * by[2].dst)}
 	// Nothing is read beyond the strip's last window.
 	_ = s.src[(s.images-1)*s.perImage+(s.lines-1)*w.Strides[0]*s.perLine+(w.Across-1)*w.Strides[1]*w.Channels+last-1]
-	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*f.out-1]
+	_ = dst[((s.image+s.images-1)*w.Lines+s.line+s.lines)*w.Across*out-1]
 	height := tileRows(by[2].n, t.rs)
 	from, end := s.panels[0], s.panels[1]
 	if end == 0 {
 		end = f.panelCount()
 	}
 	for q := from; q < end; {
-		vecs, wide := f.vectors(height, min(f.out, end*f.width)-q*f.width)
-		channels := min(wide*f.width, f.out-q*f.width)
+		o, channels := f.channel(q)
+		vecs, wide := f.vectors(height, min(channels, (end-q)*f.width))
+		own := f.in * (o / f.out) // the group's first channel of the images
+		channels = min(wide*f.width, channels)
 		t.mask, t.table = 1<<min(channels, 32)-1, unsafe.Pointer(&masks[max(0, 16-channels)])
 		weights := f.floats(q, r)
 		t.start(weights)
@@ -299,11 +329,13 @@ func (f *Filter) strip(w *Window, s *strip, dst []float32, finish Finish) {
 			}
 			t.start(weights[c.done*f.width:])
 			t.deltas, t.taps, t.k, t.low, t.high = unsafe.Pointer(&at[c.run]), uintptr(c.runs), uintptr(c.k), part.Low, part.High
-			left = f.panel(left, &by, s.src[c.at:], t, dst, part, (s.image*w.Lines+s.line)*w.Across*f.out+q*f.width, min(f.out-q*f.width, f.width), height, vecs)
+			left = f.panel(left, &by, s.src[own+c.at:], t, dst, part, (s.image*w.Lines+s.line)*w.Across*out+o, min(channels, f.width), height, vecs)
 		}
 		q += wide
 	}
-	finish.apply(w, s, dst, f.out, from*f.width, min(end*f.width, f.out))
+	first, _ := f.channel(from)
+	behind, left := f.channel(end - 1)
+	finish.apply(w, s, dst, out, first, behind+min(left, f.width))
 }
 
 // mostChain is how many products are summed one after the other, about: the error of a sum
@@ -370,7 +402,7 @@ func (f *Filter) vectors(height, left int) (vecs, wide int) {
 func (f *Filter) ahead(by *[3]dimension, t *tile, q, height int) uintptr {
 	size := f.taps * f.in * f.width
 	t.next, t.ns = t.b, 0
-	if q*f.width >= f.out || f.narrow != nil {
+	if q >= f.panelCount() || f.narrow != nil {
 		return 0
 	}
 	const cacheLine = 64

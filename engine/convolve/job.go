@@ -57,7 +57,7 @@ func (j *job) share(threads int, f func(part int)) { crew.Run(threads, j.count*j
 func (j *job) byStrips(threads int) {
 	j.groups = 1
 	if j.filter != nil {
-		j.groups = j.filter.groups(&j.w, j.w.Lines, threads)
+		j.groups = j.filter.parts(&j.w, j.w.Lines, threads)
 	}
 	if j.slide != nil {
 		j.cuts = j.each.cut(&j.w, threads)
@@ -83,7 +83,7 @@ func (j *job) doStrips(part int) {
 		j.each.strip(&j.w, s, j.dst, j.end)
 		return
 	}
-	s.panels = j.filter.group(part/j.count, j.groups)
+	s.panels = j.filter.part(part/j.count, j.groups)
 	j.filter.strip(&j.w, s, j.dst, j.end)
 }
 
@@ -95,14 +95,15 @@ func (j *job) doParts(part int) {
 	i, tiles := part%j.count, (j.w.Across+kernelRows-1)/kernelRows
 	from, to := tiles*i/j.count*kernelRows, min(tiles*(i+1)/j.count*kernelRows, j.w.Across)
 	finish, some := j.end, &r.window
+	in, out := f.channels()
 	*some = j.w
 	some.Width, some.Across = to-from, to-from
 	if finish.Add != nil {
-		finish.Add = finish.Add[from*f.out : to*f.out]
+		finish.Add = finish.Add[from*out : to*out]
 	}
-	src := j.src[from*f.in : to*f.in]
-	r.strip = strip{images: 1, lines: 1, panels: f.group(part/j.count, j.groups), src: src, perLine: len(src), perImage: len(src)}
-	f.strip(some, &r.strip, j.dst[from*f.out:to*f.out], finish)
+	src := j.src[from*in : to*in]
+	r.strip = strip{images: 1, lines: 1, panels: f.part(part/j.count, j.groups), src: src, perLine: len(src), perImage: len(src)}
+	f.strip(some, &r.strip, j.dst[from*out:to*out], finish)
 }
 
 // doSquares computes a strip by squares.

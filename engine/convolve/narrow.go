@@ -33,7 +33,7 @@ func NewNarrow(out, in, taps int, w Narrow, bias []float32) *Filter {
 		len(w.Scale) != out && (w.Bytes != nil || w.Scale != nil) || w.Bytes != nil && len(w.Zero) != out {
 		panic("convolve: weights or biases of another size")
 	}
-	f := &Filter{in: in, out: out, taps: taps, width: panelWidth(), narrow: &narrow{precision: w.Precision}}
+	f := &Filter{groups: 1, in: in, out: out, taps: taps, width: panelWidth(), narrow: &narrow{precision: w.Precision}}
 	count := (out + f.width - 1) / f.width
 	f.bias = make([]float32, count*f.width)
 	copy(f.bias, bias)

@@ -46,7 +46,7 @@ const fewSquares = 12
 // serve: other filters than of 3 x 3 taps and many, but not too many channels, or no
 // kernels. It works on all cores, as loads wait for it.
 func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
-	if !Winogradable(f.out, f.in, f.taps) {
+	if f.groups > 1 || !Winogradable(f.out, f.in, f.taps) {
 		return nil
 	}
 	if len(weights) != f.out*f.in*f.taps || bias != nil && len(bias) != f.out {
@@ -58,9 +58,11 @@ func NewWinograd(f *Filter, weights, bias []float32) *Winograd {
 	plane, none := panelsLen(f.out, f.in), make([]float32, FilterLen(f.out, 0))
 	all := make([]float32, squareElements*plane)
 	for k := range w.planes {
-		w.planes[k] = &Filter{in: f.in, out: f.out, taps: 1, width: f.width, panels: all[k*plane:][:plane], bias: none}
+		w.planes[k] = &Filter{groups: 1, in: f.in, out: f.out, taps: 1, width: f.width, panels: all[k*plane:][:plane], bias: none}
 	}
-	eachPanel(f.out, f.in*f.taps, func(o, n int, room *[]float32) {
+	eachPanel(f.panelCount(), len(weights), func(panel int, room *[]float32) {
+		o, n := f.channel(panel)
+		n = min(n, f.width)
 		turned := transposed(room, weights[9*f.in*o:][:9*f.in*n], n)
 		var q square
 		var scratch [squareElements * winogradChannels]float32

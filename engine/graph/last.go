@@ -103,7 +103,8 @@ const (
 )
 
 // suits reports whether s is a convolution for engine/convolve: of one or two
-// dimensions, its weights constant, one group or each channel by itself.
+// dimensions, its weights constant, one group, several of many channels, or each channel by
+// itself.
 func (l *laster) suits(s *step) bool {
 	n := s.node
 	if n.Domain != DomainONNX || n.Op != "Conv" && n.Op != "ConvTranspose" || len(s.in) < 2 || s.in[0] < 0 || s.in[1] < 0 || s.out[0] < 0 || l.f.p.types[s.in[0]] != engine.Float32 {
@@ -121,18 +122,27 @@ func (l *laster) suits(s *step) bool {
 	if b := l.bias(s); len(s.in) > 2 && s.in[2] >= 0 && len(b) != out {
 		return false
 	}
-	if filterLen(s, w, out) > l.room {
-		return false
-	}
 	groups := int64(1)
 	if a, ok := n.Attrs["group"]; ok {
 		groups = a.Int
 	}
+	many := groups > 1 && shape[1] >= leastGrouped && int64(out) >= groups*leastGrouped && int64(out)%groups == 0
+	size := filterLen(s, w, out)
+	if many {
+		size = int(groups) * convolve.FilterLen(out/int(groups), w.Len()/out)
+	}
+	if size > l.room {
+		return false
+	}
 	if n.Op == "ConvTranspose" {
 		return groups == 1 && len(shape) == 4 && besides(n, shape[2:])
 	}
-	return groups == 1 || groups == int64(shape[0]) && shape[1] == 1
+	return groups == 1 || groups == int64(shape[0]) && shape[1] == 1 || many && s.narrow == nil
 }
+
+// leastGrouped is from how many channels a group on convolutions are for engine/convolve,
+// which pads fewer with zeros.
+const leastGrouped = 8
 
 // fits reports whether a value may be one of that many dimensions with its channels last.
 func (l *laster) fits(slot, rank int) bool {
@@ -476,7 +486,7 @@ func (l *laster) affine(s *step, slot, n, rank int) bool {
 		if shape := in[0].Shape(); len(shape) != 4 || shape[3] != n {
 			return nil, errUnfused
 		}
-		t, out, err := rawOf[float32](x, in[0].Shape()...)
+		t, out, err := overOf(x, in[0])
 		if err != nil {
 			return nil, err
 		}
@@ -696,6 +706,8 @@ func (l *laster) convolution(s *step) {
 		c.filter = convolve.NewNarrow(shape[0], shape[1], taps, convolve.Narrow{Bytes: n.bytes, Halves: n.halves, Precision: n.precision, Scale: n.scale, Zero: n.zero}, l.bias(s))
 	case s.node.Op == "ConvTranspose":
 		c.filter = transposedFilter(shape, weights, l.bias(s))
+	case groups > 1 && shape[1] > 1:
+		c.filter = convolve.NewGrouped(int(groups), shape[0]/int(groups), shape[1], taps, weights, l.bias(s))
 	case groups > 1:
 		c.each = convolve.NewEach(shape[0], taps, weights, l.bias(s))
 		l.room -= c.each.Len()
