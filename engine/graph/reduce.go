@@ -208,32 +208,55 @@ func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner in
 		}
 		return
 	}
+	if span == 2 && op == "ReduceSum" {
+		// A float64 that two float32 add up to is rounded as their sum in float32 is.
+		for o := range outer {
+			block := v[o*2*inner:][:2*inner]
+			vector.Binary(vector.Add, out[o*inner:][:inner], block[:inner], block[inner:])
+		}
+		return
+	}
+	// Columns are folded some at a time, whose sums stay in the first level of cache.
+	const columns = 1024
 	room := columnRooms.Get().(*columnRoom)
 	defer columnRooms.Put(room)
-	wide, _ := room.of(2 * inner)
-	acc, zeros := wide[:inner], wide[inner:]
-	clear(zeros)
+	most := min(columns, inner)
+	wide, _ := room.of(2 * most)
+	clear(wide[most:])
 	for o := range outer {
 		block := v[o*span*inner:][:span*inner]
-		for i := range acc {
-			acc[i] = r.start
-		}
-		for k := range span {
-			row := block[k*inner:][:inner]
-			switch {
-			case sums:
-				vector.SumColumns(acc, row)
-			case squares:
-				vector.SquareColumns(acc, row, zeros)
-			default:
-				for i, e := range row {
-					acc[i] = r.step(acc[i], float64(e))
+		for from := 0; from < inner; from += most {
+			acc := wide[:min(most, inner-from)]
+			for i := range acc {
+				acc[i] = r.start
+			}
+			for k := range span {
+				row := block[k*inner+from:][:len(acc)]
+				switch {
+				case sums:
+					vector.SumColumns(acc, row)
+				case squares:
+					vector.SquareColumns(acc, row, wide[most:][:len(acc)])
+				default:
+					r.fold(acc, row)
 				}
 			}
+			r.finish(out[o*inner+from:], acc, span)
 		}
-		for i, a := range acc {
-			out[o*inner+i] = float32(r.end(a, span))
-		}
+	}
+}
+
+// fold takes a row into sums.
+func (r *reduction) fold(acc []float64, row []float32) {
+	for i, e := range row {
+		acc[i] = r.step(acc[i], float64(e))
+	}
+}
+
+// finish writes what sums of so many elements become.
+func (r *reduction) finish(out []float32, acc []float64, n int) {
+	for i, a := range acc {
+		out[i] = float32(r.end(a, n))
 	}
 }
 

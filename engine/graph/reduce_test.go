@@ -22,6 +22,8 @@ func TestReduceOfFloats(t *testing.T) {
 			{[]int{3, 9, 2}, []int{0, 2}},
 			{[]int{41}, []int{0}},
 			{[]int{2, 1, 3}, []int{1}},
+			{[]int{3, 2, 1500}, []int{1}},
+			{[]int{2, 3, 2100}, []int{1}},
 			{[]int{2, 0, 20}, []int{1}},
 			{[]int{2, 0}, []int{1}},
 		} {
