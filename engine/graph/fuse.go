@@ -67,6 +67,7 @@ func fuse(p *Program) *Program {
 	}
 	for i := range f.p.steps {
 		f.activation(i)
+		f.expansion(i)
 	}
 	octets(f)
 	f.narrowFilters()

@@ -384,6 +384,8 @@ func (l *laster) step(s *step) bool {
 		return l.slice(s, rank)
 	case "Squeeze":
 		return l.squeeze(s, rank)
+	case "ReduceMean":
+		return l.mean(s, rank)
 	case "GlobalMaxPool":
 		l.add(s, rank, mostLast, l.of(s.in[0], s.node, rank))
 		return true
@@ -515,7 +517,7 @@ func (l *laster) arithmetic(s *step, rank int) bool {
 		switch {
 		case slot < 0:
 			return false
-		case l.is(slot):
+		case l.is(slot), l.f.p.constants[slot] == nil && l.known(slot, rank):
 		case l.f.p.constants[slot] == nil:
 			return false
 		default:
@@ -544,6 +546,51 @@ func (l *laster) arithmetic(s *step, rank int) bool {
 		}
 	}
 	l.add(s, rank, arithmeticLast(s), in...)
+	return true
+}
+
+// known reports whether a value that does not lie with its channels last has so many
+// dimensions for sure: a Reshape gives it.
+func (l *laster) known(slot, rank int) bool {
+	i := l.f.p.producer[slot]
+	if i < 0 || l.f.p.types[slot] != engine.Float32 || !l.fits(slot, rank) {
+		return false
+	}
+	s := &l.f.p.steps[i]
+	return s.op != functionOp && s.node.Domain == DomainONNX && s.node.Op == "Reshape" && constantLen(l.f.p.constants, s.in[1]) == rank
+}
+
+// mean is a ReduceMean over all places of an image or a line, which is a pool.
+func (l *laster) mean(s *step, rank int) bool {
+	axes, keep := s.node.Attrs["axes"].Ints, true
+	if a, ok := s.node.Attrs["keepdims"]; ok {
+		keep = a.Int != 0
+	}
+	if len(s.in) > 1 && s.in[1] >= 0 {
+		if l.f.p.constants[s.in[1]] == nil {
+			return false
+		}
+		axes = engine.Data[int64](l.f.p.constants[s.in[1]])
+	}
+	folded := make([]bool, rank)
+	for _, a := range axes {
+		if a < 0 {
+			a += int64(rank)
+		}
+		if a < 2 || a >= int64(rank) {
+			return false
+		}
+		folded[a] = true
+	}
+	if slices.Contains(folded[2:], false) {
+		return false
+	}
+	in := l.of(s.in[0], s.node, rank)
+	if keep {
+		l.add(s, rank, meanLast(4), in)
+		return true
+	}
+	l.steps = append(l.steps, step{node: s.node, op: functionOp, kernel: meanLast(2), in: []int{in}, out: s.out})
 	return true
 }
 

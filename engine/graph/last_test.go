@@ -209,3 +209,45 @@ func TestPaddedAverages(t *testing.T) {
 		}
 	}
 }
+
+// TestGatesOfChannels: means of images and lines, and what is made of them and joined with the
+// channels again, in the forms exporters write; none of it is laid out otherwise, and what is
+// repeated to an image's shape is not.
+func TestGatesOfChannels(t *testing.T) {
+	for form := range 32 {
+		lines, keep, given, expand, sum := form&1, form>>1&1, form>>2&1, form>>3&1, form>>4&1
+		g := newPlainGraph(t)
+		window, axes, whole := []int{3, 3}, []int64{2, -1}, []int64{2, 16, 1, 1}
+		if lines == 1 {
+			window, axes, whole = []int{3}, []int64{-1}, []int64{2, 16, 1}
+		}
+		g.node("Conv", "a", nil, "x", g.weigh("w1", append([]int{16, 4}, window...)...))
+		attrs := Attrs{"keepdims": {Kind: AttrInt, Int: int64(keep)}}
+		in := []string{"a"}
+		if given == 1 {
+			in = append(in, wholeOf(g, "axes", axes...))
+		} else {
+			attrs["axes"] = attrInts(axes...)
+		}
+		g.node("ReduceMean", "mean", attrs, in...)
+		g.Nodes[1].Version = []int{17, 18}[given]
+		g.node("Sigmoid", "gate", nil, "mean")
+		g.node("Reshape", "gates", nil, "gate", wholeOf(g, "whole", whole...))
+		gates := "gates"
+		if expand == 1 {
+			g.node("Shape", "shape", nil, "a")
+			g.node("Expand", "wide", nil, gates, "shape")
+			gates = "wide"
+		}
+		g.node([]string{"Mul", "Sub"}[sum], "joined", nil, []string{"a", gates}[sum], []string{gates, "a"}[sum])
+		g.node("Conv", "y", nil, "joined", g.weigh("w2", append([]int{8, 16}, window...)...))
+		for _, w := range []string{"w1", "w2"} {
+			v := engine.Data[float32](g.Constants[w])
+			for i := range v {
+				v[i] /= 16 // results of around one
+			}
+		}
+		size := []int{2, 4, 9, 7}[:len(window)+2]
+		alike(t, g.Graph, engine.Values{{Name: "x", Tensor: noise(t, g.r, size...)}}, 9+keep)
+	}
+}

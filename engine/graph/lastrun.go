@@ -446,6 +446,26 @@ func poolLast(n *Node) Kernel {
 	}
 }
 
+// meanLast is the mean of each channel, of so many dimensions.
+func meanLast(rank int) Kernel {
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := in[0].Shape()
+		if in[0].Len() == 0 {
+			return nil, errUnfused
+		}
+		shape := x.ints(rank)
+		for i := range shape {
+			shape[i] = 1
+		}
+		shape[0], shape[rank-1] = s[0], s[3]
+		t, out, err := rawOf[float32](x, shape...)
+		if err != nil {
+			return nil, err
+		}
+		return x.one(t, meansOf(x, out, engine.Data[float32](in[0]), s))
+	}
+}
+
 // meansOf writes the mean of every channel of every image: those of lines first, so
 // that no sum is long.
 func meansOf(x *Exec, out, src []float32, s []int) error {
