@@ -106,12 +106,24 @@ func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*en
 
 func walkOf[T engine.Element](dst, src *engine.Tensor, offset int, shape, strides []int) {
 	to, from := engine.Data[T](dst), engine.Data[T](src)
-	walkStrided(shape, strides, offset, func(d, s, n int) {
-		if n == 1 {
-			to[d] = from[s]
+	run, dims := trailing(shape, strides)
+	if dims == 0 {
+		copy(to[:run], from[offset:])
+		return
+	}
+	// The runs of a dimension are copied here: a call for each costs more than a short one.
+	m, step := shape[dims-1], strides[dims-1]
+	walkRuns(shape[:dims-1], strides[:dims-1], offset, m*run, len(to), func(d, s, n int) {
+		part := to[d : d+n]
+		if run == 1 {
+			for i := range part {
+				part[i] = from[s+i*step]
+			}
 			return
 		}
-		copy(to[d:d+n], from[s:s+n])
+		for i := range m {
+			copy(part[i*run:][:run], from[s+i*step:])
+		}
 	})
 }
 
@@ -119,16 +131,25 @@ func walkOf[T engine.Element](dst, src *engine.Tensor, offset int, shape, stride
 // source's offset and the run's length, which is above 1 only where the source
 // is contiguous.
 func walkStrided(shape, strides []int, offset int, cp func(d, s, n int)) {
-	total := 1
-	for _, d := range shape {
-		total *= d
-	}
-	// The trailing dimensions that are contiguous in the source make one run.
-	run, dims := 1, len(shape)
+	run, dims := trailing(shape, strides)
+	walkRuns(shape[:dims], strides[:dims], offset, run, volume(shape), cp)
+}
+
+// trailing is the run that the trailing dimensions make which are contiguous in the source,
+// and how many are before them.
+func trailing(shape, strides []int) (run, dims int) {
+	run, dims = 1, len(shape)
 	for dims > 0 && (strides[dims-1] == run || shape[dims-1] == 1) {
 		run *= shape[dims-1]
 		dims--
 	}
+	return run, dims
+}
+
+// walkRuns visits runs of so many elements, total in all, in the order of the dimensions that
+// they lie in.
+func walkRuns(shape, strides []int, offset, run, total int, cp func(d, s, n int)) {
+	dims := len(shape)
 	var few [fewDimensions]int
 	index := few[:]
 	if dims > len(few) {
@@ -414,6 +435,13 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 // layInto copies runs of n elements to at in runs of size.
 func layInto[T engine.Element](dst, src *engine.Tensor, runs, size, at, n int) {
 	to, from := engine.Data[T](dst), engine.Data[T](src)
+	if n == 1 {
+		for _, v := range from[:runs] {
+			to[at] = v
+			at += size
+		}
+		return
+	}
 	for o := range runs {
 		copy(to[o*size+at:][:n], from[o*n:])
 	}
