@@ -60,8 +60,16 @@ func allocationGraphs(t *testing.T) map[string]*plainGraph {
 	return map[string]*plainGraph{
 		"dense": dense, "conv": conv, "branch": branch, "attention": attention, "lstm": lstm, "norm": norm,
 		"loop": loopGraph(t), "shapes": shapesGraph(t), "block": blockGraph(t),
-		"pads": padsGraph(t),
+		"pads": padsGraph(t), "bytes": octetsGraph(t),
 	}
+}
+
+// octetsGraph is of images in 8 bits.
+func octetsGraph(t *testing.T) *plainGraph {
+	g := newOctetGraph(t)
+	g.node("Reshape", "images", nil, "x", wholeOf(g.plainGraph, "size", -1, 2, 4, 4))
+	g.images("images", 2, false)
+	return g.plainGraph
 }
 
 // padsGraph pads lines by what their shape says.

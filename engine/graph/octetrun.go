@@ -411,23 +411,21 @@ func (k *octetPair) broadcast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, e
 // octetPool is the largest of windows over volumes of so many dimensions whose channels lie
 // last.
 func octetPool(n *Node, rank int) Kernel {
+	var seen atomic.Pointer[overOctets]
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if !octetVolumes(in[0], rank) {
+		if !octetVolumes(in[0], rank) || in[0].Len() == 0 {
 			return nil, errUnfused
 		}
-		s := firstShape(in[0].Shape(), rank)
-		p, err := PoolWindows(n, s)
-		if err != nil {
-			return nil, err
+		g := seen.Load()
+		if g == nil || !slices.Equal(g.shape, in[0].Shape()) {
+			var err error
+			if g, err = poolOverOctets(n, in[0].Shape(), rank); err != nil {
+				return nil, err
+			}
+			seen.Store(g)
 		}
-		if in[0].Len() == 0 || volume(p.Out) == 0 {
-			return nil, errUnfused
-		}
-		w, err := octetWindows(p, s)
-		if err != nil {
-			return nil, err
-		}
-		t, out, err := rawOf[uint8](x, lastShape(append([]int{s[0], s[1]}, p.Out...))...)
+		w := g.window
+		t, out, err := rawOf[uint8](x, g.result...)
 		if err != nil {
 			return nil, err
 		}
@@ -440,6 +438,23 @@ func octetPool(n *Node, rank int) Kernel {
 		qgemm.Pool(max(x.threads, 1), w, out, engine.Data[uint8](in[0]), scratch)
 		return x.one(t, nil)
 	}
+}
+
+// poolOverOctets is the geometry of a pool over volumes of a shape.
+func poolOverOctets(n *Node, shape []int, rank int) (*overOctets, error) {
+	s := firstShape(shape, rank)
+	p, err := PoolWindows(n, s)
+	if err != nil {
+		return nil, err
+	}
+	if volume(p.Out) == 0 {
+		return nil, errUnfused
+	}
+	w, err := octetWindows(p, s)
+	if err != nil {
+		return nil, err
+	}
+	return &overOctets{slices.Clone(shape), lastShape(append([]int{s[0], s[1]}, p.Out...)), w}, nil
 }
 
 // sumRooms have room for sums of bytes.

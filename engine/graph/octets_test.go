@@ -141,6 +141,33 @@ func apart(t *testing.T, g *Graph, x *engine.Tensor, scale float64) (p *Program,
 	return p, worst, share
 }
 
+// images is a network of images of so many channels, with a pool, a sum, channels by
+// themselves, a hard swish, and squeeze and excitation.
+func (g *octetGraph) images(in string, channels int, unsigned bool) {
+	pads := Attrs{"pads": ints(1, 1, 1, 1)}
+	x := g.pair(in, 0.02, 120)
+	a := g.op("Relu", nil, g.op("Conv", Attrs{"pads": ints(1, 1, 1, 1), "strides": ints(2, 2)}, x, g.octets(0, unsigned, 20, channels, 3, 3), g.bias(20)))
+	a = g.pair(a, 0.02, 0)
+	a = g.pair(g.op("MaxPool", Attrs{"kernel_shape": ints(3, 3), "pads": ints(1, 1, 1, 1), "strides": ints(1, 1)}, a), 0.02, 0)
+	b := g.pair(g.op("Conv", pads, a, g.octets(0, unsigned, 20, 20, 3, 3)), 0.05, 128)
+	a = g.pair(g.op("Relu", nil, g.op("Add", nil, a, b)), 0.05, 3)
+	each := Attrs{"pads": ints(1, 1, 1, 1), "group": Attr{Kind: AttrInt, Int: 20}}
+	a = g.pair(g.op("Conv", each, a, g.octets(0, unsigned, 20, 1, 3, 3)), 0.04, 128)
+	// What exporters write for a hard swish, each value rounded.
+	s := g.pair(g.op("Add", nil, a, put(g, []float32{3})), 0.05, 90)
+	s = g.pair(g.op("Clip", nil, s, put(g, []float32{0}), put(g, []float32{6})), 0.03, 0)
+	a = g.pair(g.op("Mul", nil, a, s), 0.08, 20)
+	// Squeeze and excitation.
+	one := g.pair(g.op("GlobalAveragePool", nil, a), 0.02, 100)
+	one = g.pair(g.op("Conv", nil, one, g.octets(0, unsigned, 20, 20, 1, 1)), 0.03, 128)
+	a = g.pair(g.op("Mul", nil, g.pair(g.op("HardSigmoid", nil, one), 1.0/255, 0), a), 0.04, 40)
+	a = g.pair(g.op("GlobalAveragePool", nil, a), 0.01, 60)
+	a = g.op("Flatten", nil, a)
+	a = g.op("Gemm", Attrs{"transB": Attr{Kind: AttrInt, Int: 1}}, a, g.octets(0, unsigned, 7, 20), g.bias(7))
+	g.op("Identity", nil, g.pair(a, 0.004, 128))
+	g.Nodes[len(g.Nodes)-1].Outputs[0] = "y"
+}
+
 // TestOctetConvolutions holds a network of images in 8 bits, in integers, against the
 // nodes as they are written.
 func TestOctetConvolutions(t *testing.T) {
@@ -148,28 +175,7 @@ func TestOctetConvolutions(t *testing.T) {
 		unsigned := i%2 > 0
 		g := newOctetGraph(t)
 		g.signed = i/2 > 0
-		pads := Attrs{"pads": ints(1, 1, 1, 1)}
-		x := g.pair("x", 0.02, 120)
-		a := g.op("Relu", nil, g.op("Conv", Attrs{"pads": ints(1, 1, 1, 1), "strides": ints(2, 2)}, x, g.octets(0, unsigned, 20, 3, 3, 3), g.bias(20)))
-		a = g.pair(a, 0.02, 0)
-		a = g.pair(g.op("MaxPool", Attrs{"kernel_shape": ints(3, 3), "pads": ints(1, 1, 1, 1), "strides": ints(1, 1)}, a), 0.02, 0)
-		b := g.pair(g.op("Conv", pads, a, g.octets(0, unsigned, 20, 20, 3, 3)), 0.05, 128)
-		a = g.pair(g.op("Relu", nil, g.op("Add", nil, a, b)), 0.05, 3)
-		each := Attrs{"pads": ints(1, 1, 1, 1), "group": Attr{Kind: AttrInt, Int: 20}}
-		a = g.pair(g.op("Conv", each, a, g.octets(0, unsigned, 20, 1, 3, 3)), 0.04, 128)
-		// What exporters write for a hard swish, each value rounded.
-		s := g.pair(g.op("Add", nil, a, put(g, []float32{3})), 0.05, 90)
-		s = g.pair(g.op("Clip", nil, s, put(g, []float32{0}), put(g, []float32{6})), 0.03, 0)
-		a = g.pair(g.op("Mul", nil, a, s), 0.08, 20)
-		// Squeeze and excitation.
-		one := g.pair(g.op("GlobalAveragePool", nil, a), 0.02, 100)
-		one = g.pair(g.op("Conv", nil, one, g.octets(0, unsigned, 20, 20, 1, 1)), 0.03, 128)
-		a = g.pair(g.op("Mul", nil, g.pair(g.op("HardSigmoid", nil, one), 1.0/255, 0), a), 0.04, 40)
-		a = g.pair(g.op("GlobalAveragePool", nil, a), 0.01, 60)
-		a = g.op("Flatten", nil, a)
-		a = g.op("Gemm", Attrs{"transB": Attr{Kind: AttrInt, Int: 1}}, a, g.octets(0, unsigned, 7, 20), g.bias(7))
-		g.op("Identity", nil, g.pair(a, 0.004, 128))
-		g.Nodes[len(g.Nodes)-1].Outputs[0] = "y"
+		g.images("x", 3, unsigned)
 		p, worst, share := apart(t, g.Graph, noise(t, g.r, 2, 3, 14, 11), 0.004)
 		if worst > 4 || share > 0.5 {
 			t.Errorf("unsigned weights %t: %g steps apart, %g of the elements", unsigned, worst, share)

@@ -226,6 +226,7 @@ type workspace struct {
 	// those, offsets where taps are.
 	words, more []int32
 	offsets     []int
+	line        []uint8 // of a pool
 	pairs       pairTile
 	begin       [eachLanes]int32
 	strip       eachStrip

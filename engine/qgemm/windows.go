@@ -1,6 +1,9 @@
 package qgemm
 
-import "runtime"
+import (
+	"runtime"
+	"slices"
+)
 
 // Window is the geometry: of Batch volumes of Size elements of so many channels each, which
 // lie last, and of Windows over each volume. Dimensions are depth, height and width; those
@@ -367,31 +370,55 @@ func Pool(threads int, w *Window, dst, src, scratch []uint8) {
 		surround(threads, w, scratch, src, 0, size, c)
 		src = scratch
 	}
-	// The largest of the lines first: they are long, and windows share them.
+	s := borrow()
+	defer s.release()
 	line := size[2] * c
-	var down, across []int
+	s.offsets = s.offsets[:0]
 	for z := range w.Kernel[0] {
 		for y := range w.Kernel[1] {
-			down = append(down, (z*w.Dilations[0]*size[1]+y*w.Dilations[1])*line)
+			s.offsets = append(s.offsets, (z*w.Dilations[0]*size[1]+y*w.Dilations[1])*line)
 		}
 	}
+	rows := len(s.offsets)
 	for x := range w.Kernel[2] {
-		across = append(across, x*w.Dilations[2]*c)
+		s.offsets = append(s.offsets, x*w.Dilations[2]*c)
 	}
+	p := pool{w: w, size: size, dst: dst, src: src, down: s.offsets[:rows], across: s.offsets[rows:]}
+	lines := w.Batch * w.Windows[0] * w.Windows[1]
 	parts := 1
 	if threads > 1 && len(dst) > 1<<16 {
 		parts = min(threads, runtime.GOMAXPROCS(0))
 	}
-	lines, planes := w.Windows[1], w.Windows[0]
-	rows := w.Batch * planes * lines
-	parallel(parts, parts, func(part int) {
-		most := make([]uint8, line)
-		for i := rows * part / parts; i < rows*(part+1)/parts; i++ {
-			image, z, y := i/lines/planes, i/lines%planes*w.Strides[0], i%lines*w.Strides[1]
-			Largest(most, src[((image*size[0]+z)*size[1]+y)*line:], down)
-			for x := range w.Windows[2] {
-				Largest(dst[(i*w.Windows[2]+x)*c:][:c], most[x*w.Strides[2]*c:], across)
-			}
+	if parts == 1 {
+		p.lines(0, lines)
+		return
+	}
+	own := p // so that the other stays where it is
+	parallel(parts, parts, func(part int) { own.lines(lines*part/parts, lines*(part+1)/parts) })
+}
+
+// pool is what a part of Pool needs: where the lines of a window are, and the elements of one.
+type pool struct {
+	w            *Window
+	size         [3]int
+	dst, src     []uint8
+	down, across []int
+}
+
+// lines computes some lines of windows: the largest of a window's lines first, as they are long
+// and windows share them.
+func (p *pool) lines(from, to int) {
+	s := borrow()
+	defer s.release()
+	w, c := p.w, p.w.Channels
+	line := p.size[2] * c
+	s.line = slices.Grow(s.line[:0], line)[:line]
+	for i := from; i < to; i++ {
+		at := i / w.Windows[1]
+		image, z, y := at/w.Windows[0], at%w.Windows[0]*w.Strides[0], i%w.Windows[1]*w.Strides[1]
+		Largest(s.line, p.src[((image*p.size[0]+z)*p.size[1]+y)*line:], p.down)
+		for x := range w.Windows[2] {
+			Largest(p.dst[(i*w.Windows[2]+x)*c:][:c], s.line[x*w.Strides[2]*c:], p.across)
 		}
-	})
+	}
 }
