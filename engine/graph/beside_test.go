@@ -60,7 +60,7 @@ func allocationGraphs(t *testing.T) map[string]*plainGraph {
 	return map[string]*plainGraph{
 		"dense": dense, "conv": conv, "branch": branch, "attention": attention, "lstm": lstm, "norm": norm,
 		"loop": loopGraph(t), "shapes": shapesGraph(t), "block": blockGraph(t),
-		"pads": padsGraph(t), "bytes": octetsGraph(t),
+		"pads": padsGraph(t), "bytes": octetsGraph(t), "dynamic": dynamicGraph(t),
 	}
 }
 
@@ -69,6 +69,20 @@ func octetsGraph(t *testing.T) *plainGraph {
 	g := newOctetGraph(t)
 	g.node("Reshape", "images", nil, "x", wholeOf(g.plainGraph, "size", -1, 2, 4, 4))
 	g.images("images", 2, false)
+	return g.plainGraph
+}
+
+// dynamicGraph convolves images in 8 bits whose scale each run finds.
+func dynamicGraph(t *testing.T) *plainGraph {
+	g := newOctetGraph(t)
+	g.node("Reshape", "images", nil, "x", wholeOf(g.plainGraph, "size", -1, 2, 4, 4))
+	g.Nodes = append(g.Nodes, &Node{Op: "DynamicQuantizeLinear", Version: 17, Inputs: []string{"images"}, Outputs: []string{"b", "s", "z"}, Attrs: Attrs{}})
+	v := make([]int8, 10*2*9)
+	for i := range v {
+		v[i] = int8(g.r.Uint32())
+	}
+	sums := g.op("ConvInteger", nil, "b", put(g, v, 10, 2, 3, 3), "z")
+	g.node("Sigmoid", "y", nil, g.op("Mul", nil, g.op("Cast", Attrs{"to": Attr{Kind: AttrInt, Int: 1}}, sums), g.op("Mul", nil, "s", put(g, []float32{0.01}))))
 	return g.plainGraph
 }
 

@@ -21,7 +21,13 @@ type octetEnd struct {
 	bytes     bool
 	to        qgemm.Scale
 	low, high float32
-	then      *vector.Function
+	// then is a function of pieces of the result, made once so that a run makes none.
+	then func(row, col int, v []float32)
+}
+
+// pieces is fn as engine/qgemm calls it.
+func pieces(fn *vector.Function) func(row, col int, v []float32) {
+	return func(_, _ int, v []float32) { fn.Apply(v, v) }
 }
 
 // round has the scale and shift be those of the result's steps, which low and high are
@@ -201,7 +207,8 @@ func (o *octeter) convolve(n *Node, f *octetFilter, e *octetEnd, zero int32, in 
 	o.any = true
 	k := &octetConv{node: n, f: f, end: *e, zero: zero, shape: f.of.Shape()}
 	if len(in) == 1 {
-		k.end.whole = f.whole(zero, e.whole)
+		k.end.whole = make([]int32, f.shape.Out)
+		f.whole(k.end.whole, zero, e.whole)
 	}
 	rank := len(k.shape)
 	if !e.bytes {
@@ -459,7 +466,7 @@ func (o *octeter) bounded(i int, e *octetEnd) (last int) {
 	if ok {
 		e.low, e.high = low, high
 	} else {
-		e.then = o.f.functions[next]
+		e.then = pieces(o.f.functions[next])
 	}
 	o.taken[next] = true
 	return o.f.p.steps[next].out[0]

@@ -699,7 +699,7 @@ func (o *octeter) follow(i int, e *octetEnd, anything bool) (last int) {
 		if low, high, ok := fn.Bounds(); ok {
 			e.low, e.high = min(max(e.low, low), high), max(min(e.high, high), low)
 		} else if after := o.f.only(s.out[0]); anything && (after < 0 || o.f.p.steps[after].node.Op != "QuantizeLinear") {
-			e.then = fn
+			e.then = pieces(fn)
 		} else {
 			return last
 		}

@@ -148,14 +148,12 @@ func firstShape(last []int, rank int) []int {
 // are numbers; how many a run may have is less.
 const mostSurrounded = 1 << 40
 
-// whole is what comes to the sums for the zero point of what is convolved, and more.
-func (f *octetFilter) whole(zero int32, more []int32) []int32 {
-	whole := make([]int32, f.shape.Out)
-	corrections(whole, f.filter.Sums(), nil, zero, 0)
+// whole writes what comes to the sums for the zero point of what is convolved, and more.
+func (f *octetFilter) whole(to []int32, zero int32, more []int32) {
+	corrections(to, f.filter.Sums(), nil, zero, 0)
 	for j, e := range more {
-		whole[j] += e
+		to[j] += e
 	}
-	return whole
 }
 
 // slide convolves volumes of bytes whose channels lie last. end is given what sums there
@@ -211,10 +209,12 @@ func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Te
 	if err != nil {
 		return nil, false, err
 	}
-	if err := x.reserve(engine.Int32, ws[0]); err != nil {
+	_, whole, err := rawOf[int32](x, ws[0])
+	if err != nil {
 		return nil, false, err
 	}
-	fin.Whole = f.whole(zero+shift, fin.Whole)
+	f.whole(whole, zero+shift, fin.Whole)
+	fin.Whole = whole
 	if err := f.slide(x, w, last, zero+shift, fin); err != nil {
 		return nil, false, err
 	}

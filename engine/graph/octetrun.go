@@ -183,9 +183,7 @@ func (e *octetEnd) result(x *Exec, f *qgemm.Finish, shape []int) (t *engine.Tens
 		return t, err
 	}
 	t, f.Floats, err = rawOf[float32](x, shape...)
-	if fn := e.then; fn != nil {
-		f.Then = func(_, _ int, v []float32) { fn.Apply(v, v) }
-	}
+	f.Then = e.then
 	return t, err
 }
 
@@ -237,10 +235,15 @@ func (k *octetConv) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		return nil, err
 	}
 	if len(in) > 1 {
-		if err := x.reserve(engine.Int32, k.f.shape.Out); err != nil {
+		n := k.f.shape.Out
+		if err := x.reserve(engine.Int32, n); err != nil {
 			return nil, err
 		}
-		f.Whole = k.f.whole(zero, f.Whole)
+		room := octetRooms.Get().(*octetRoom)
+		defer octetRooms.Put(room)
+		room.whole = slices.Grow(room.whole[:0], n)[:n]
+		k.f.whole(room.whole, zero, f.Whole)
+		f.Whole = room.whole
 	}
 	t, err := k.end.result(x, f, g.result)
 	if err != nil {
