@@ -51,7 +51,7 @@ func (s *server) startAudit(context.Context) error {
 	if err != nil {
 		return usage(fmt.Errorf("read the audit log's key: %w", err))
 	}
-	l, err := audit.Open(audit.Config{Dir: dir, Key: key, HeadFile: s.cfg.Audit.HeadFile, MaxBytes: int64(s.cfg.Audit.Bytes), Log: s.log})
+	l, err := audit.Open(audit.Config{Dir: dir, Ours: s.marks.ours(markedAudit), Key: key, HeadFile: s.cfg.Audit.HeadFile, MaxBytes: int64(s.cfg.Audit.Bytes), Log: s.log})
 	if err != nil {
 		return err
 	}

@@ -209,3 +209,43 @@ func TestWhatWasPrivateIsGone(t *testing.T) {
 	}
 	r.told(t, cfg, gone)
 }
+
+// TestAnAuditLogThatIsAway: what must be recorded is not done while the folder of the audit log
+// is gone, and goes on in the same chain once it is back.
+func TestAnAuditLogThatIsAway(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	r := startRig(t, cfg)
+	r.post(t, "/api/v1/predictions", notedList(0, 5), nil)
+	r.stored(t)
+	read := func() (int, string) {
+		status, b, _ := r.call(t, http.MethodGet, "/api/v1/predictions?model=elsewhere", "")
+		return status, string(b)
+	}
+	if status, b := read(); status != http.StatusOK {
+		t.Fatalf("%d %s", status, b)
+	}
+	folder, away := filepath.Join(cfg.Data, "audit"), filepath.Join(cfg.Data, "away")
+	if err := os.Rename(folder, away); err != nil {
+		t.Fatal(err)
+	}
+	if status, b := read(); status != http.StatusServiceUnavailable || !strings.Contains(b, "the folder audit of the data folder is gone") {
+		t.Errorf("away: %d %s", status, b)
+	}
+	r.post(t, "/api/v1/predictions", notedList(5, 6), nil) // which nobody reads
+	if err := os.Rename(away, folder); err != nil {
+		t.Fatal(err)
+	}
+	if status, b := read(); status != http.StatusOK {
+		t.Errorf("back: %d %s", status, b)
+	}
+	r.halt(t)
+	reads := 0
+	for _, e := range auditEntries(t, cfg.Data) {
+		if strings.HasPrefix(e.Action, "read") {
+			reads++
+		}
+	}
+	if reads != 2 {
+		t.Errorf("%d reads are recorded, want 2", reads)
+	}
+}

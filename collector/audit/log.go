@@ -24,6 +24,9 @@ import (
 // Config says where the log is. Dir and Key are required.
 type Config struct {
 	Dir string
+	// Ours fails where the folder is not the one that was opened: nothing is recorded in
+	// another. nil means that nobody looks.
+	Ours func() error
 	// Key signs the entries: 16 bytes or more that whoever may write the folder
 	// should not have.
 	Key []byte
@@ -63,6 +66,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Ours == nil {
+		c.Ours = func() error { return nil }
 	}
 	return c, nil
 }
@@ -163,6 +169,9 @@ func (l *Log) Append(ctx context.Context, e Entry, durable bool) error {
 func (l *Log) append(e *Entry) error {
 	if l.closed {
 		return errors.New("the log is closed")
+	}
+	if err := l.cfg.Ours(); err != nil {
+		return err
 	}
 	if l.file != nil && l.size >= l.cfg.fileBytes {
 		if err := l.roll(); err != nil {
