@@ -183,7 +183,7 @@ func (b *back[T]) reach(n *graph.Node, blocked *graph.Node) *graph.Node {
 		if o == "" {
 			continue
 		}
-		if t := b.run.Value(o); t == nil || !t.DType().IsFloat() && n.Op != "QuantizeLinear" {
+		if _, ok := graph.Floats(b.run.Value(o)); !ok && (b.run.Value(o) == nil || n.Op != "QuantizeLinear") {
 			if blocked == nil {
 				blocked = n
 			}
@@ -256,7 +256,12 @@ func (b *back[T]) grad(name string) ([]T, error) {
 	if g, ok := b.grads[name]; ok {
 		return g, nil
 	}
-	g, err := b.alloc(b.run.Value(name).Len())
+	t := b.run.Value(name)
+	n, ok := graph.Floats(t)
+	if !ok {
+		n = t.Len()
+	}
+	g, err := b.alloc(n)
 	if err != nil {
 		return nil, err
 	}

@@ -157,6 +157,8 @@ func moveChecks() []check {
 		{op: "SpaceToDepth", in: [][]int{{1, 2, 4, 2}}, attrs: graph.Attrs{"blocksize": aInt(2)}},
 		{op: "Trilu", in: [][]int{{1, 3, 3}}, attrs: graph.Attrs{"upper": aInt(0)}},
 		{op: "Compress", in: m23, constants: []*engine.Tensor{tensor([]bool{true, false, true}, 3)}, attrs: graph.Attrs{"axis": aInt(1)}},
+		{op: "Det", in: [][]int{{2, 3, 3}}},
+		{op: "Det", in: [][]int{{1, 1}}, whole: true},
 		{op: "CumSum", in: m23, constants: []*engine.Tensor{ints(1)}},
 		{op: "CumSum", in: shape, constants: []*engine.Tensor{ints(-2)}, attrs: graph.Attrs{"exclusive": aInt(1), "reverse": aInt(1)}},
 		{op: "TopK", in: m23, constants: []*engine.Tensor{ints(2)}, outs: 2},
@@ -427,7 +429,8 @@ func TestEveryRuleIsChecked(t *testing.T) {
 	for _, c := range allChecks() {
 		checked[c.op] = true
 	}
-	for _, op := range append([]string{"If", "Loop", "Scan", "QuantizeLinear", "DequantizeLinear"}, narrowOps...) { // see TestBranch, TestStraightThrough
+	lists := []string{"SplitToSequence", "SequenceAt", "SequenceConstruct", "SequenceInsert", "SequenceErase", "ConcatFromSequence"} // see TestTorch
+	for _, op := range slices.Concat([]string{"If", "Loop", "Scan", "QuantizeLinear", "DequantizeLinear"}, lists, narrowOps) {       // see TestBranch, TestStraightThrough
 		checked[op] = true
 	}
 	for _, domain := range []string{graph.DomainONNX, graph.DomainML, graph.DomainLocal, graph.DomainContrib} {

@@ -21,7 +21,7 @@ func (b *back[T]) through(p *graph.Program, in engine.Values, seeds map[string][
 	}
 	inner := &back[T]{ctx: b.ctx, run: run, grads: map[string][]T{}, needed: map[string]bool{}, live: b.live + run.Live, limit: b.limit}
 	for name := range wanted {
-		if t := run.Value(name); t != nil && t.DType().IsFloat() {
+		if _, ok := graph.Floats(run.Value(name)); ok {
 			inner.needed[name] = true
 		}
 	}

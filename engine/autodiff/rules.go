@@ -63,7 +63,8 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 	case "LayerNormalization":
 		return layerNorm[T]
 	case "Transpose", "Slice", "Expand", "Tile", "Gather", "GatherElements", "Split", "Concat", "Where", "ArrayFeatureExtractor", "FeatureVectorizer",
-		"Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "Compress", "ReverseSequence", "CenterCropPad", "TensorScatter":
+		"Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "Compress", "ReverseSequence", "CenterCropPad", "TensorScatter",
+		"SplitToSequence", "SequenceAt", "SequenceConstruct", "SequenceInsert", "SequenceErase", "ConcatFromSequence":
 		return moved[T]
 	case "ScatterND", "ScatterElements", "Scatter":
 		return scatter[T]
@@ -88,6 +89,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return resize[T]
 	case "PRelu":
 		return prelu[T]
+	case "Det":
+		return det[T]
 	case "CumSum":
 		return cumSum[T]
 	case "CumProd":

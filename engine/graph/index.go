@@ -139,9 +139,55 @@ func Moved(n *Node, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	return kernel(&Exec{limit: defaultMaxBytes}, in)
 }
 
+// Floats counts the elements of a tensor of floats, or of all tensors of a sequence of
+// such, one behind the other. ok is false for anything else.
+func Floats(t *engine.Tensor) (n int, ok bool) {
+	if t == nil || t.DType() != engine.Sequence {
+		if t == nil || !t.DType().IsFloat() {
+			return 0, false
+		}
+		return t.Len(), true
+	}
+	for _, item := range t.Items() {
+		if !item.DType().IsFloat() {
+			return 0, false
+		}
+		n += item.Len()
+	}
+	return n, true
+}
+
+// numbered is a tensor of the shape of t, or a sequence of such, whose elements are
+// 1, 2, 3 and so on, or 0 where none is asked for.
+func numbered(t *engine.Tensor, asked bool) (*engine.Tensor, error) {
+	var at int64
+	one := func(t *engine.Tensor) (*engine.Tensor, error) {
+		v := make([]int64, t.Len())
+		for j := range v {
+			if asked {
+				at++
+				v[j] = at
+			}
+		}
+		return engine.Of(v, t.Shape()...)
+	}
+	if t.DType() != engine.Sequence {
+		return one(t)
+	}
+	items := slices.Clone(t.Items())
+	for i := range items {
+		var err error
+		if items[i], err = one(items[i]); err != nil {
+			return nil, err
+		}
+	}
+	return engine.NewSequence(items), nil
+}
+
 // Origin tells for each output of a node that only moves elements which element
 // of its input k stands where: 1 + its offset, or 0 for none. It runs the node's
-// own kernel on offsets instead of values.
+// own kernel on offsets instead of values. The elements of a sequence are those of its
+// tensors one behind the other.
 func Origin(n *Node, in []*engine.Tensor, k int) ([][]int64, error) {
 	op, err := lookup(n)
 	if err != nil {
@@ -152,16 +198,10 @@ func Origin(n *Node, in []*engine.Tensor, k int) ([][]int64, error) {
 	for i, t := range in {
 		b.inputs = append(b.inputs, engine.Invalid)
 		b.constants = append(b.constants, nil)
-		if t == nil || !t.DType().IsFloat() {
+		if _, ok := Floats(t); !ok {
 			continue
 		}
-		v := make([]int64, t.Len())
-		for j := range v {
-			if i == k {
-				v[j] = int64(j) + 1
-			}
-		}
-		if marked[i], err = engine.Of(v, t.Shape()...); err != nil {
+		if marked[i], err = numbered(t, i == k); err != nil {
 			return nil, err
 		}
 	}
@@ -187,6 +227,11 @@ func Origin(n *Node, in []*engine.Tensor, k int) ([][]int64, error) {
 	res := make([][]int64, len(outs))
 	for i, o := range outs {
 		res[i] = engine.Data[int64](o)
+		if o.DType() == engine.Sequence {
+			for _, item := range o.Items() {
+				res[i] = append(res[i], engine.Data[int64](item)...)
+			}
+		}
 	}
 	return res, nil
 }

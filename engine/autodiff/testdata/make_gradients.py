@@ -276,6 +276,34 @@ for kind, f in {"LINEAR": lambda p: p, "POLY": lambda p: (0.5 * p + 0.75) ** 3, 
     case("SVMRegressor", lambda x: f(x @ t64(vectors).T) @ t64(alpha)[:, None] + 0.25, f32(2, 3), kernel_type=kind, kernel_params=[0.5, 0.75, 3.0], support_vectors=vectors.reshape(-1).tolist(), coefficients=alpha.tolist(), rho=[0.25], n_supports=2, name=f"SVMRegressor {kind}", **ml)
 case("SVMRegressor", lambda x: torch.exp(-0.5 * ((x[:, None] - t64(vectors)) ** 2).sum(-1)) @ t64(alpha)[:, None] + 0.25, f32(2, 3), kernel_type="RBF", kernel_params=[0.5, 0.0, 0.0], support_vectors=vectors.reshape(-1).tolist(), coefficients=alpha.tolist(), rho=[0.25], n_supports=2, name="SVMRegressor RBF", **ml)
 
+case("Det", torch.linalg.det, r(2, 3, 3))
+case("Det", torch.linalg.det, r(1, 5, 5), name="Det of five")
+# Lists of tensors, as torch.jit writes chunk, append and stack.
+node = helper.make_node
+i64 = np.int64
+graph_case("SplitToSequence", [node("SplitToSequence", ["x0", "n"], ["s"], axis=1), node("SequenceAt", ["s", "at"], ["y"])],
+           {"x0": r(2, 5)}, {"n": np.array([2, 3], i64), "at": np.array(1, i64)}, lambda x: x[:, 2:])
+graph_case("ConcatFromSequence", [node("SequenceConstruct", ["x0", "x1"], ["a"]), node("SequenceInsert", ["a", "x1", "zero"], ["b"]),
+                                  node("SequenceErase", ["b", "one"], ["c"]), node("SequenceInsert", ["c", "x0"], ["d"]), node("Mul", ["x0", "x1"], ["m"]),
+                                  node("SequenceInsert", ["d", "m"], ["e"]), node("ConcatFromSequence", ["e"], ["y"], axis=1, new_axis=1)],
+           {"x0": r(2, 3), "x1": r(2, 3)}, {"zero": np.array(0, i64), "one": np.array(1, i64)}, lambda a, b: torch.stack([b, b, a, a * b], 1))
+listed = helper.make_graph([node("Tanh", ["h"], ["t"]), node("Mul", ["t", "x0"], ["next"]), node("SequenceInsert", ["list", "next"], ["longer"])], "listed",
+                           [info("i", TensorProto.INT64, []), info("c", TensorProto.BOOL, []), info("h", shape=[2, 3]), helper.make_tensor_sequence_value_info("list", TensorProto.DOUBLE, None)],
+                           [info("c", TensorProto.BOOL, []), info("next", shape=[2, 3]), helper.make_tensor_sequence_value_info("longer", TensorProto.DOUBLE, None)])
+
+
+def appended(x, h):
+    out = []
+    for _ in range(3):
+        h = torch.tanh(h) * x
+        out.append(h)
+    return torch.stack(out, 1)
+
+
+graph_case("Loop of a list", [node("SequenceEmpty", [], ["none"], dtype=TensorProto.DOUBLE), node("Loop", ["n", "c", "x1", "none"], ["last", "all"], body=listed),
+                              node("ConcatFromSequence", ["all"], ["y"], axis=1, new_axis=1)],
+           {"x0": r(2, 3), "x1": r(2, 3)}, {"n": np.array(3, i64), "c": np.array(True)}, appended)
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
