@@ -97,6 +97,9 @@ func bindsColumns(info *Info, in Values) bool {
 
 func bindInputs(info *Info, in Values) (Values, int, error) {
 	for i := range in {
+		if slices.ContainsFunc(info.Optional, func(s Spec) bool { return s.Name == in[i].Name }) {
+			return nil, 0, inputError(in[i].Name, "is optional: the model runs here without it")
+		}
 		if !slices.ContainsFunc(info.Inputs, func(s Spec) bool { return s.Name == in[i].Name }) {
 			return nil, 0, inputError(in[i].Name, "the model has no such input; it takes %s", describe(info))
 		}

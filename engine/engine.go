@@ -56,6 +56,9 @@ type Info struct {
 	Task    Task
 	Classes []string
 	Inputs  []Spec
+	// Optional lists inputs behind those that may be left out, as a caller of a server
+	// always does. Each takes any tensor that the model can use in its place.
+	Optional []Spec
 	// Outputs lists what Run returns when nothing is asked for by name.
 	Outputs []Spec
 	// Extra lists outputs that Run returns only when they are named, such as

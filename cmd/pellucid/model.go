@@ -80,7 +80,7 @@ func inspectText(w io.Writer, path string, info *engine.Info, run *runCost) erro
 	for _, part := range []struct {
 		name  string
 		specs []engine.Spec
-	}{{"input", info.Inputs}, {"output", info.Outputs}, {"on request", info.Extra}} {
+	}{{"input", info.Inputs}, {"left out", info.Optional}, {"output", info.Outputs}, {"on request", info.Extra}} {
 		for _, s := range part.specs {
 			fmt.Fprintf(t, "%s\t%s %s %v\n", part.name, s.Name, s.DType, s.Shape)
 		}
@@ -130,7 +130,7 @@ func inspectJSON(w io.Writer, path string, info *engine.Info, run *runCost) erro
 	e.SetIndent("", "  ")
 	all := map[string]any{
 		"file": filepath.Base(path), "format": info.Format, "task": info.Task, "classes": info.Classes,
-		"inputs": specsJSON(info.Inputs), "outputs": specsJSON(info.Outputs), "extra": specsJSON(info.Extra),
+		"inputs": specsJSON(info.Inputs), "optional": specsJSON(info.Optional), "outputs": specsJSON(info.Outputs), "extra": specsJSON(info.Extra),
 		"features": info.Features, "missing": info.Missing, "details": details,
 	}
 	if run != nil {

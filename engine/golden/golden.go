@@ -15,6 +15,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
@@ -53,7 +54,7 @@ func Check(ctx context.Context, m engine.Model, dir string) error {
 
 func checkSet(ctx context.Context, m engine.Model, set string) error {
 	info := m.Info()
-	in, err := readSeries(m, set, "input", info.Inputs)
+	in, err := readSeries(m, set, "input", slices.Concat(info.Inputs, info.Optional))
 	if err != nil {
 		return err
 	}

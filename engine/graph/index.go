@@ -474,7 +474,8 @@ func buildRange(*builder) (Kernel, error) {
 }
 
 // buildCompress keeps the elements of an axis, or of the whole tensor, where the
-// condition holds.
+// condition holds. Of a whole tensor it may have any shape, as in onnxruntime: PaddlePaddle
+// writes the tensor's own.
 func buildCompress(b *builder) (Kernel, error) {
 	whole := !b.attrs.has("axis")
 	axis := b.attrs.int("axis", 0)
@@ -488,7 +489,7 @@ func buildCompress(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(in[1].Shape()) != 1 || len(cond) > shape[a] {
+		if !whole && len(in[1].Shape()) != 1 || len(cond) > shape[a] {
 			return nil, fmt.Errorf("a condition of shape %v for %d elements", in[1].Shape(), shape[a])
 		}
 		var keep []int

@@ -696,6 +696,9 @@ func (p *Program) runFused(ctx context.Context, opt Options, in engine.Values, w
 func (p *Program) bindInputs(r *Run, in engine.Values) error {
 	for _, spec := range p.graph.Inputs {
 		t := in.Get(spec.Name)
+		if t == nil && spec.DType == engine.Nothing {
+			t = engine.NewNothing()
+		}
 		if t == nil {
 			return &engine.InputError{Input: spec.Name, Reason: "is missing"}
 		}

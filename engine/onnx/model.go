@@ -129,6 +129,9 @@ func owned(t *engine.Tensor, in engine.Values, program *graph.Program) (*engine.
 
 func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Model, error) {
 	info := &engine.Info{Format: "onnx", Inputs: slices.Clone(g.Inputs)}
+	for n := len(info.Inputs) - 1; n > 0 && info.Inputs[n].DType == engine.Nothing; n-- {
+		info.Inputs, info.Optional = info.Inputs[:n], info.Inputs[n:]
+	}
 	m := &model{info: info, program: program, keys: p.keysOf(program)}
 	for _, v := range p.graph.outputs {
 		d, _ := program.Type(v.name)

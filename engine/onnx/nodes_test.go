@@ -80,7 +80,7 @@ func runNode(t *testing.T, files map[string][]byte) error {
 		return err
 	}
 	var in engine.Values
-	for i, spec := range m.Info().Inputs {
+	for i, spec := range slices.Concat(m.Info().Inputs, m.Info().Optional) {
 		_, x, err := ReadValue(files[fmt.Sprintf("input_%d.pb", i)], spec.DType)
 		if err != nil {
 			return err
