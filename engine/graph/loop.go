@@ -13,6 +13,7 @@ import (
 type loop struct {
 	body    *inner
 	carried int
+	shapes  [2][]int
 	// empty are the results of no turn, nil where their shapes are not known.
 	empty []*engine.Tensor
 }
@@ -23,7 +24,7 @@ func buildLoop(b *builder) (Kernel, error) {
 		return nil, err
 	}
 	given := len(b.node.Inputs) - b.node.Captured
-	l := &loop{carried: given - 2}
+	l := &loop{carried: given - 2, shapes: paramShapes(g)}
 	if len(g.Outputs) < 1+l.carried || len(b.node.Outputs) > len(g.Outputs)-1 {
 		return nil, b.node.corrupt("carries %d values through a body of %d outputs to %d", l.carried, len(g.Outputs), len(b.node.Outputs))
 	}
@@ -65,6 +66,18 @@ func emptyResults(g *Graph, types []engine.DType, from int) ([]*engine.Tensor, e
 	return list, nil
 }
 
+// paramShapes are those of the turn and the condition that a loop's body is given: scalars,
+// or vectors of one element where the body declares them so, as TensorFlow's converter
+// does and onnxruntime takes it.
+func paramShapes(body *Graph) (shapes [2][]int) {
+	for i := range min(len(body.Inputs), len(shapes)) {
+		if len(body.Inputs[i].Shape) == 1 {
+			shapes[i] = []int{1}
+		}
+	}
+	return shapes
+}
+
 // turns reads the bound of a loop and whether it begins.
 func turns(x *Exec, in []*engine.Tensor) (most int, begins bool, err error) {
 	most, begins = math.MaxInt, true
@@ -101,7 +114,7 @@ func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	pieces := x.lists(len(l.empty))
 	base, kept := x.live, int64(0)
 	for turn := 0; turn < most && goes; turn++ {
-		if err := loopParams(x, params, pieces, turn, goes, state); err != nil {
+		if err := loopParams(x, l.shapes, params, pieces, turn, goes, state); err != nil {
 			return nil, err
 		}
 		out, err := l.body.run(x, params, in)
@@ -145,7 +158,7 @@ func (l *loop) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 
 // loopParams makes params what the body of a loop is given. The turn and the condition of
 // the turn before are written over where nothing that it made shares their memory.
-func loopParams(x *Exec, params []*engine.Tensor, pieces [][]*engine.Tensor, turn int, goes bool, state []*engine.Tensor) error {
+func loopParams(x *Exec, shapes [2][]int, params []*engine.Tensor, pieces [][]*engine.Tensor, turn int, goes bool, state []*engine.Tensor) error {
 	for i, d := range [...]engine.DType{engine.Int64, engine.Bool} {
 		t := params[i]
 		shares := func(o *engine.Tensor) bool { return SameMemory(o, t) }
@@ -153,7 +166,7 @@ func loopParams(x *Exec, params []*engine.Tensor, pieces [][]*engine.Tensor, tur
 			continue
 		}
 		live := x.live
-		t, err := x.New(d)
+		t, err := x.New(d, shapes[i]...)
 		if err != nil {
 			return err
 		}

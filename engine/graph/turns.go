@@ -147,7 +147,7 @@ func (b *builder) loopTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, er
 	state := slices.Clone(in[2:given])
 	for turn := 0; turn < most && goes; turn++ {
 		params := make([]*engine.Tensor, 2+len(state))
-		if err := loopParams(x, params, nil, turn, goes, state); err != nil {
+		if err := loopParams(x, paramShapes(g), params, nil, turn, goes, state); err != nil {
 			return nil, err
 		}
 		out, err := t.turn(x, body, params, in)

@@ -28,9 +28,9 @@ type exported struct {
 }
 
 // exporters are the archives of testdata by name, with how many cases each has.
-var exporters = map[string]int{"paddle": 60, "hummingbird": 35, "jax": 35, "flow": 32}
+var exporters = map[string]int{"keras": 117, "paddle": 60, "hummingbird": 35, "jax": 35, "flow": 32}
 
-// TestExporters: what PaddlePaddle, Hummingbird, JAX and PyTorch's control flow are
+// TestExporters: what Keras, PaddlePaddle, Hummingbird, JAX and PyTorch's control flow are
 // written as answers as in onnxruntime, in its types and shapes, and as the library does.
 func TestExporters(t *testing.T) {
 	for name := range exporters {

@@ -269,7 +269,7 @@ func (p *modelProto) body(from *graphProto, at scope, dir string) (*graph.Graph,
 	}
 	for _, v := range from.inputs {
 		if _, constant := g.Constants[v.name]; !constant {
-			g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: graph.TypeOfONNX(v.dtype)})
+			g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: graph.TypeOfONNX(v.dtype), Shape: v.shape})
 		}
 	}
 	return g, nil

@@ -1,4 +1,4 @@
-"""What the scripts of the field's exporters (make_paddle.py and its like) share: an archive of cases.
+"""What the scripts of the field's exporters (make_keras.py and its like) share: an archive of cases.
 
 A case is a model, its inputs, what onnxruntime answers, what the library itself computes where that is the same, and gradients
 of the library: of element `index` of every row of `output` by `input`. Tensors are TensorProtos.
