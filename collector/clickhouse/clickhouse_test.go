@@ -190,7 +190,7 @@ func (l *list) left() int {
 
 func write(t testing.TB, w *Writer, token string, records ...collector.Record) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := w.Write(ctx, &collector.Batch{Token: token, Records: records}); err != nil {
 		t.Fatalf("write %s: %v (%v)", token, err, w.Health().Err)

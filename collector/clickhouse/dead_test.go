@@ -345,7 +345,7 @@ func TestServerFaultIsNotPoison(t *testing.T) {
 		go func() {
 			done <- w.Write(t.Context(), &collector.Batch{Token: fmt.Sprint("b", i), Records: records[1:]})
 		}()
-		for deadline := time.Now().Add(30 * time.Second); w.Health().Retries < 25 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(3 * time.Minute); w.Health().Retries < 25 && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
 		h := w.Health()
