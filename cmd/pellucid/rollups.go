@@ -47,6 +47,8 @@ type rollups struct {
 	// said counts how often they were said to be short, kick has the loop look.
 	said int
 	kick chan struct{}
+	// spoolMissed says that this start found another spool than the one before.
+	spoolMissed bool
 }
 
 // uncounted notes that rows are stored which the rollups may not count, and has them
@@ -67,6 +69,12 @@ func (s *server) uncounted() {
 	case s.rollups.kick <- struct{}{}:
 	default:
 	}
+}
+
+// spoolMissed is called where the spool is not the one that it was.
+func (s *server) spoolMissed() {
+	s.rollups.spoolMissed = true
+	s.uncounted()
 }
 
 // counted notes after which parts the rollups count what is stored, unless they were said

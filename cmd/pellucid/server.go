@@ -113,7 +113,8 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
 	tee := telemetry.NewLogTee(log.Handler())
 	s := &server{cfg: cfg, log: slog.New(tee), logs: tee}
-	s.marks = &marks{dir: cfg.Data, log: s.log, spoolMissed: s.uncounted}
+	takeStdLog(s.log)
+	s.marks = &marks{dir: cfg.Data, log: s.log, spoolMissed: s.spoolMissed}
 	s.rollups.kick = make(chan struct{}, 1)
 	s.keyring.cfg, s.keyring.told = &s.cfg, func(err error) { s.log.Error("keys of sealed fields", "error", err) }
 	s.onStop("keys", func(context.Context) error { return s.keyring.close() })

@@ -47,7 +47,7 @@ func (s *server) startWriter(context.Context) error {
 	if err := s.marks.observe(s.telemetry.MeterProvider()); err != nil {
 		return err
 	}
-	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Kept: s.spool, Log: s.log, Uncounted: s.uncounted}
+	wcfg := clickhouse.WriterConfig{Source: s.spool, Reference: s.models.Reference, Schema: s.schemaOf, Dead: s.dead, Kept: s.spool, Log: s.log, Uncounted: s.uncounted, Recounted: s.rollups.spoolMissed}
 	if s.engine != nil {
 		wcfg.Doubt = s.engine.NearlyFull
 		s.storeFull = func() bool { return s.engine.NearlyFull(time.Now()) }

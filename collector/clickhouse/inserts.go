@@ -146,6 +146,27 @@ func (w *Writer) rollupInserts(p *plan) []insert {
 	return out
 }
 
+// newRollupInserts are those that the rollups do not have yet: where a recount may have counted
+// a batch, its own inserts are no repeats, and are looked for before they are sent.
+func (w *Writer) newRollupInserts(p *plan) []insert {
+	list := w.rollupInserts(p)
+	if !w.cfg.Recounted || !w.doubt {
+		return list
+	}
+	for i := range list {
+		in := list[i]
+		list[i].run = func(ctx context.Context, token string, lo, hi int) error {
+			if lo == 0 && hi == in.n && token == in.token {
+				if kept, err := in.stored(ctx, lo, hi, func(int) bool { return false }); kept || err != nil {
+					return err
+				}
+			}
+			return in.run(ctx, token, lo, hi)
+		}
+	}
+	return list
+}
+
 // missing are the rows that a rollup is known not to have: the open ones of an
 // insert, and dead letters.
 func (w *Writer) missing(rollup string, p *plan, items []*decoded, open func(int) bool) ([]*decoded, error) {

@@ -21,6 +21,39 @@ func halfStored(t *testing.T, w *Writer, token string, records ...collector.Reco
 	}
 }
 
+// TestABatchThatWasCountedFromItsRows: a spool is away for one start, which counts what its batch
+// had stored and not counted, and comes back: the batch counts once.
+func TestABatchThatWasCountedFromItsRows(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	ref := m.reference(t, 100)
+	cfg := WriterConfig{Reference: func(string) *stats.Reference { return ref }}
+	records, rows := []collector.Record{m.schemaRecord(t)}, 0
+	for i := range 30 {
+		p := m.prediction(t, 1+i%4, base.Add(time.Duration(i)*9*time.Second))
+		rows += p.Rows
+		records = append(records, record(p))
+	}
+	write(t, writer(t, s, cfg), "before", m.schemaRecord(t), record(m.prediction(t, 3, base)))
+	halfStored(t, writer(t, s, cfg), "away", records...)
+	other := writer(t, s, cfg)
+	other.even = true
+	if _, err := other.Recount(t.Context(), Recounting{Repair: true}); err != nil {
+		t.Fatal(err)
+	}
+	m.consistent(t, s, rows+3)
+	cfg.Recounted = true
+	w := writer(t, s, cfg)
+	write(t, w, "away", records...)
+	m.consistent(t, s, rows+3)
+	write(t, w, "after", record(m.prediction(t, 2, base)))
+	m.consistent(t, s, rows+5)
+	// And one that nobody has counted.
+	again := m.prediction(t, 4, base)
+	halfStored(t, writer(t, s, cfg), "again", record(again))
+	write(t, writer(t, s, cfg), "again", record(again))
+	m.consistent(t, s, rows+9)
+}
+
 // TestABatchIsHeldAgainstItsOwnRows: a spool that is put in another's place offers its batch
 // once more, while the store has rows of the other's batch, of the same minutes, that no
 // rollup has counted and nobody will. The batch counts once, whether the rollups had it or

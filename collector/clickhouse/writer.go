@@ -51,6 +51,9 @@ type WriterConfig struct {
 	// Kept is asked at the start for batches that a power cut may have taken from the
 	// server after it had confirmed them. nil means none.
 	Kept Kept
+	// Recounted says that the rollups may have been counted from rows of the batch that comes
+	// first: its spool was away, and what it had stored of that was held against them.
+	Recounted bool
 	// Uncounted is called when the rollups are short of rows that are stored and that the
 	// batch under way does not account for; nil means none.
 	Uncounted func()
@@ -200,7 +203,7 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	w.bin(ctx, p)
 	st := BatchStats{Records: len(b.Records), Undecodable: len(p.undecodable)}
 	// Rollups are of the rows that the first inserts have stored.
-	for _, inserts := range []func(*plan) []insert{w.rowInserts, w.rollupInserts, w.otherInserts} {
+	for _, inserts := range []func(*plan) []insert{w.rowInserts, w.newRollupInserts, w.otherInserts} {
 		for _, in := range inserts(p) {
 			st.Inserts++
 			n, dead, err := w.place(ctx, b.Token, in)
