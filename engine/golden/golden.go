@@ -3,8 +3,9 @@
 // output_<i>.pb.
 //
 // It owns the layout and the comparison. It never changes a tolerance: outputs
-// agree when |a-b| <= 1e-3 x max(1, |b|), the tolerance ONNX's own backend tests
-// use, and integers, booleans and strings when they are equal.
+// agree when |a-b| <= 1e-3 x max(|b|, min(1, the largest of b)) or 1e-7, the relative
+// and absolute tolerances of ONNX's own backend tests, and integers, booleans and
+// strings when they are equal.
 package golden
 
 import (
@@ -22,8 +23,13 @@ import (
 	"github.com/pellucid/pellucid/engine/onnx"
 )
 
-// Tolerance is what numbers may differ by, relative to max(1, |expected|).
-const Tolerance = 1e-3
+// Tolerance is what numbers may differ by, relative to the expected one or, where that is
+// greater, to the largest of its tensor, up to 1: small elements are what is left of large
+// ones. Least is what they may differ by in any case.
+const (
+	Tolerance = 1e-3
+	Least     = 1e-7
+)
 
 // maxFile bounds one tensor file.
 const maxFile = 1 << 30
@@ -203,17 +209,24 @@ func Compare(got, want *engine.Tensor) error {
 	}
 	g, _ := got.Float64s()
 	w, _ := want.Float64s()
-	tol := 0.0
-	if want.DType().IsFloat() {
-		tol = Tolerance
-	}
+	floats, scale := want.DType().IsFloat(), scaleOf(w)
 	for i := range w {
 		same := g[i] == w[i] || math.IsNaN(g[i]) && math.IsNaN(w[i])
-		if !same && !(math.Abs(g[i]-w[i]) <= tol*max(1, math.Abs(w[i]))) {
+		if !same && !(floats && math.Abs(g[i]-w[i]) <= max(Least, Tolerance*max(scale, math.Abs(w[i])))) {
 			return &Mismatch{i, fmt.Sprintf("%g", g[i]), fmt.Sprintf("%g", w[i])}
 		}
 	}
 	return nil
+}
+
+// scaleOf is the largest of some numbers, up to 1.
+func scaleOf(w []float64) (scale float64) {
+	for _, x := range w {
+		if x = math.Abs(x); x > scale && !math.IsInf(x, 0) {
+			scale = x
+		}
+	}
+	return min(scale, 1)
 }
 
 func quote(s string) string {
