@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"strings"
+	"unicode"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
@@ -128,14 +129,38 @@ func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
 	return how
 }
 
-// Alike reports whether two names are the same but for capitals, white space around them and what
-// dots or slashes part from one of them in front: income is called like INCOME and in.income.
-func Alike(a, b string) bool { return endsIn(a, b) || endsIn(b, a) }
+// Alike reports whether two names are the same but for capitals, white space around them, signs
+// that are not seen, what their words are parted by, and what dots or slashes part from one of them
+// in front: net_income is called like NET-INCOME and in.net income.
+func Alike(a, b string) bool {
+	a, b = seen(a), seen(b)
+	return endsIn(a, b) || endsIn(b, a)
+}
+
+// seen is a name without the signs that are not seen.
+func seen(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.Is(unicode.Cf, r) {
+			return -1
+		}
+		return r
+	}, name)
+}
+
+// words is a name whose words are parted by underscores.
+func words(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '-' || unicode.IsSpace(r) {
+			return '_'
+		}
+		return r
+	}, name)
+}
 
 func endsIn(name, part string) bool {
 	part = strings.TrimSpace(part)
 	for part != "" {
-		if name = strings.TrimSpace(name); strings.EqualFold(name, part) {
+		if name = strings.TrimSpace(name); strings.EqualFold(words(name), words(part)) {
 			return true
 		}
 		i := strings.IndexAny(name, "./")

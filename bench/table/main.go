@@ -31,7 +31,7 @@ const (
 func main() {
 	python := flag.String("python", "", "a Python with what all rivals need; empty makes virtual environments in the user's cache folder")
 	rounds := flag.Int("rounds", 5, "rounds of every measurement")
-	rows := flag.Int("rows", 1_000_000, "rows to fit trees to")
+	rows := flag.Int("rows", 200_000, "rows to fit trees to")
 	write := flag.String("write", "", "a document to write the table into, instead of printing it")
 	from := flag.String("from", "", "make the table of notes that an earlier run kept")
 	keep := flag.String("keep", "", "where to keep the notes of this run")
