@@ -19,7 +19,9 @@ import (
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/catboost"
 	"github.com/pellucid/pellucid/engine/crew"
+	"github.com/pellucid/pellucid/engine/graph"
 	"github.com/pellucid/pellucid/engine/lightgbm"
+	"github.com/pellucid/pellucid/engine/tree"
 	"github.com/pellucid/pellucid/engine/xgboost"
 )
 
@@ -67,8 +69,8 @@ func Extensions() []string {
 func Open(path string) (engine.Model, error) { return OpenWithin(path, 0) }
 
 // OpenWithin is Open for a model that may hold so many bytes in memory; 0 means 8 GiB.
-// It bounds graphs, whose weights are laid out in several forms and may be put together
-// when they are read: trees take a small multiple of their file.
+// A graph's weights are counted while they are laid out and put together; trees, which
+// take a small multiple of their file, when they are read.
 func OpenWithin(path string, limit int64) (engine.Model, error) {
 	if _, err := readerOf(path); err != nil {
 		return nil, fmt.Errorf("open model %q: %w", path, err)
@@ -94,11 +96,31 @@ func readFrom(name string, from source) (engine.Model, error) {
 	if len(from.data) == 0 {
 		return nil, fmt.Errorf("open model %q: %w: the file is empty", name, engine.ErrCorrupt)
 	}
+	if err := within(int64(len(from.data)), from.limit); err != nil {
+		return nil, fmt.Errorf("open model %q: its file has %w", name, err)
+	}
 	m, err := read(from)
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", name, err)
 	}
+	if holder, ok := m.(tree.Holder); ok {
+		trees, _ := holder.Trees()
+		if err := within(trees.Bytes(), from.limit); err != nil {
+			return nil, fmt.Errorf("open model %q: its trees take %w", name, err)
+		}
+	}
 	return m, nil
+}
+
+// within fails where a model has more bytes than it may hold; 0 means 8 GiB.
+func within(n, limit int64) error {
+	if limit <= 0 {
+		limit = graph.DefaultHeld
+	}
+	if n > limit {
+		return fmt.Errorf("%d bytes, more than the %d that a model may hold: %w", n, limit, engine.ErrTooLarge)
+	}
+	return nil
 }
 
 func readerOf(name string) (reader, error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/tree"
 )
 
 func TestOpen(t *testing.T) {
@@ -65,5 +66,48 @@ func TestOpenRefuses(t *testing.T) {
 		if err == nil || !tt.is(err) || strings.Count(err.Error(), tt.path) != 1 {
 			t.Errorf("Open %q: error %v", filepath.Base(tt.path), err)
 		}
+	}
+}
+
+// TestEveryKindIsHeldToItsLimit: a model that may hold little is refused, whatever it is made of,
+// and read where it may hold more.
+func TestEveryKindIsHeldToItsLimit(t *testing.T) {
+	for path, enough := range map[string]int64{
+		"../../cmd/pellucid/demo/data/models/flights_gbm/1/model.ubj":  64 << 20,
+		"../lightgbm/testdata/deep.txt":                                64 << 20,
+		"../catboost/testdata/loss_rmse.json":                          1 << 20,
+		"../../explain/testdata/pipeline_forest.onnx":                  64 << 20,
+		"../../cmd/pellucid/demo/data/models/flights_mlp/1/model.onnx": 64 << 20,
+	} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range []int64{1, info.Size() - 1} {
+			if _, err := OpenWithin(path, limit); !errors.Is(err, engine.ErrTooLarge) {
+				t.Errorf("%s within %d bytes: %v", path, limit, err)
+			}
+		}
+		if _, err := OpenWithin(path, enough); err != nil {
+			t.Errorf("%s within %d bytes: %v", path, enough, err)
+		}
+	}
+	// The trees of a small file take more than it.
+	path := "../lightgbm/testdata/deep.txt"
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, ok := m.(tree.Holder)
+	if !ok {
+		t.Fatal("no trees")
+	}
+	trees, _ := holder.Trees()
+	if _, err := OpenWithin(path, max(trees.Bytes(), info.Size())-1); !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("one byte less than its trees take: %v", err)
 	}
 }

@@ -15,6 +15,8 @@
 // one parent, and thresholds are not NaN.
 package tree
 
+import "unsafe"
+
 // Rule is how an inner node decides whether a present value goes left.
 type Rule uint8
 
@@ -166,6 +168,21 @@ type Ensemble struct {
 	Groups    []int32
 	Link      Link
 	LinkScale float64
+}
+
+// Bytes is about what an ensemble and its compiled form take, which is as much again.
+func (e *Ensemble) Bytes() (n int64) {
+	for i := range e.Trees {
+		t := &e.Trees[i]
+		n += int64(cap(t.Nodes))*int64(unsafe.Sizeof(Node{})) + 8*int64(cap(t.Values)) + int64(cap(t.Linear))*int64(unsafe.Sizeof(LinearLeaf{}))
+		for _, s := range t.Sets {
+			n += 8 * int64(cap(s))
+		}
+		for _, l := range t.Linear {
+			n += 4*int64(cap(l.Features)) + 8*int64(cap(l.Coefs))
+		}
+	}
+	return 2 * n
 }
 
 // Left reports whether value x goes left at inner node n of t. x must already
