@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/catboost"
 )
 
 // ErrRefused is wrapped by the error of a transformation that a model does not
@@ -207,6 +208,9 @@ func Apply(ctx context.Context, in Input, steps []Step) (*Result, error) {
 
 func apply(ctx context.Context, in Input, s Step) (*Result, error) {
 	onnx := strings.EqualFold(filepath.Ext(in.Name), ".onnx")
+	if !onnx && catboost.Is(in.Data) {
+		return nil, refuse("files of CatBoost are not written: train a smaller model (iterations, depth), or save it as ONNX (save_model(..., format=\"onnx\")) and compress that")
+	}
 	switch s.Kind {
 	case Trees, Least, Leaves:
 		return trim(ctx, in, s)

@@ -302,3 +302,16 @@ func FuzzTrees(f *testing.F) {
 		}
 	})
 }
+
+// TestCatBoostIsRefusedByName: its files are read and not written.
+func TestCatBoostIsRefusedByName(t *testing.T) {
+	data, err := os.ReadFile("../catboost/testdata/loss_rmse.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []Step{{Trees, 2}, {Least, 0.5}, {Leaves, 0.1}, {FP16, 0}} {
+		if _, err := Apply(t.Context(), Input{Name: "m.json", Data: data}, []Step{s}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "CatBoost") {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+}
