@@ -21,8 +21,10 @@ func TestSeldonsFeedbackIsALabel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for key, value := range map[string]string{"Content-Type": "application/json", "Ce-Specversion": "1.0", "Ce-Id": "ce-" + kind + id, "Ce-Type": "io.seldon.serving." + kind,
-			"Ce-Requestid": id, "Ce-Inferenceservicename": "iris", "Ce-Endpoint": "default", "Ce-Time": "2026-05-01T12:00:00Z"} {
+		for key, value := range map[string]string{
+			"Content-Type": "application/json", "Ce-Specversion": "1.0", "Ce-Id": "ce-" + kind + id, "Ce-Type": "io.seldon.serving." + kind,
+			"Ce-Requestid": id, "Ce-Inferenceservicename": "iris", "Ce-Endpoint": "default", "Ce-Time": "2026-05-01T12:00:00Z",
+		} {
 			req.Header.Set(key, value)
 		}
 		res, err := http.DefaultClient.Do(req)

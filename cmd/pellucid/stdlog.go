@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	"log"
+	"log" //nolint:depguard // what libraries write to it is taken here
 	"log/slog"
 )
 
