@@ -265,10 +265,13 @@ func privateOf(v *collector.ModelVersion, row *collector.Imported) (private []js
 			}
 		}
 	}
-	for name, raw := range row.Features {
-		known := slices.ContainsFunc(v.Schema.Features, func(f collector.Field) bool { return f.Name == name })
-		if !known && v.Config.PrivateAlike(name) != collector.PrivacyNone {
-			private = append(private, raw)
+	if v.Config.PrivateFeature() == "" {
+		return private
+	}
+	known := namesOf(v.Schema.Features, func(f *collector.Field) string { return f.Name })
+	for _, name := range unknown(row.Features, known) {
+		if v.Config.PrivateAlike(name) != collector.PrivacyNone {
+			private = append(private, row.Features[name])
 		}
 	}
 	return private

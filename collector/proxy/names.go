@@ -64,27 +64,51 @@ func (s *Server) named(v *collector.ModelVersion, info *engine.Info, all []*coll
 // rename gives a row's fields the names that its version has of them. One that would be
 // another's is left out.
 func (s *Server) rename(ctx context.Context, v *collector.ModelVersion, row *collector.Imported) {
+	features := namesOf(v.Info.Features, func(f *engine.Feature) string { return f.Name })
+	outputs := namesOf(v.Info.Outputs, func(o *engine.Spec) string { return o.Name })
+	newFeatures, newOutputs := unknown(row.Features, features), unknown(row.Outputs, outputs)
+	if len(newFeatures)+len(newOutputs) == 0 {
+		return
+	}
 	clean := s.withoutValues(privateOf(v, row))
-	names := make([]string, len(v.Info.Features))
-	for i, f := range v.Info.Features {
-		names[i] = f.Name
-	}
-	outputs := make([]string, len(v.Info.Outputs))
-	for i, o := range v.Info.Outputs {
-		outputs[i] = o.Name
-	}
 	var n, m int
-	row.Features, n = renamed(row.Features, names, clean)
-	row.Outputs, m = renamed(row.Outputs, outputs, clean)
+	row.Features, n = renamed(row.Features, newFeatures, features, clean)
+	row.Outputs, m = renamed(row.Outputs, newOutputs, outputs, clean)
 	if n+m > 0 {
 		s.metrics.importNames.Add(ctx, int64(n+m))
 	}
 }
 
-// renamed are the values under the names that are known, or that clean makes of theirs, and
-// how many names that changed.
-func renamed(values map[string]json.RawMessage, known []string, clean func(string) string) (map[string]json.RawMessage, int) {
-	others := slices.DeleteFunc(slices.Sorted(maps.Keys(values)), func(name string) bool { return slices.Contains(known, name) })
+func namesOf[T any](list []T, name func(*T) string) []string {
+	out := make([]string, len(list))
+	for i := range list {
+		out[i] = name(&list[i])
+	}
+	return out
+}
+
+// unknown are the names of values, in their order, that are none of the known ones.
+func unknown(values map[string]json.RawMessage, known []string) []string {
+	if len(values) == 0 {
+		return nil
+	}
+	names := make(map[string]bool, len(known))
+	for _, name := range known {
+		names[name] = true
+	}
+	var out []string
+	for name := range values {
+		if !names[name] {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// renamed are the values with others of them, whose names are not known, under the known ones
+// that these stand for, or what clean makes of theirs, and how many names that changed.
+func renamed(values map[string]json.RawMessage, others, known []string, clean func(string) string) (map[string]json.RawMessage, int) {
 	if len(others) == 0 {
 		return values, 0
 	}

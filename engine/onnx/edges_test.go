@@ -57,32 +57,35 @@ func TestEdges(t *testing.T) {
 }
 
 func (c *edge) check(t *testing.T) error {
+	_, _, _, err := c.run(t)
+	return err
+}
+
+// run checks what a case answers, and returns it with what it was asked and of whom.
+func (c *edge) run(t *testing.T) (s engine.Session, in, got engine.Values, err error) {
 	m, err := onnx.Read(c.Model, "")
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
-	s, err := m.NewSession(engine.SessionOptions{})
-	if err != nil {
-		return err
+	if s, err = m.NewSession(engine.SessionOptions{}); err != nil {
+		return nil, nil, nil, err
 	}
-	in, err := tensors(c.Inputs)
-	if err != nil {
-		return err
+	if in, err = tensors(c.Inputs); err != nil {
+		return nil, nil, nil, err
 	}
 	want, err := tensors(c.Outputs)
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
-	got, err := s.Run(t.Context(), in, nil)
-	if err != nil {
-		return err
+	if got, err = s.Run(t.Context(), in, nil); err != nil {
+		return nil, nil, nil, err
 	}
 	for i, w := range want {
 		if err := agree(got[i].Tensor, w.Tensor); err != nil {
-			return fmt.Errorf("output %q: %w", w.Name, err)
+			return nil, nil, nil, fmt.Errorf("output %q: %w", w.Name, err)
 		}
 	}
-	return nil
+	return s, in, got, nil
 }
 
 func tensors(files [][]byte) (engine.Values, error) {

@@ -88,22 +88,7 @@ func TestOptionalInput(t *testing.T) {
 }
 
 func (c *exported) compare(t *testing.T) error {
-	if err := c.check(t); err != nil {
-		return err
-	}
-	m, err := onnx.Read(c.Model, "")
-	if err != nil {
-		return err
-	}
-	s, err := m.NewSession(engine.SessionOptions{})
-	if err != nil {
-		return err
-	}
-	in, err := tensors(c.Inputs)
-	if err != nil {
-		return err
-	}
-	got, err := s.Run(t.Context(), in, nil)
+	s, in, got, err := c.run(t)
 	if err != nil {
 		return err
 	}
