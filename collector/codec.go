@@ -205,10 +205,11 @@ func decodePrediction(r *reader) (*Prediction, error) {
 			p.Attempts[i] = Attempt{Status: r.intValue(), MS: math.Float64frombits(r.u64())}
 		}
 	}
-	switch {
-	case version >= 6:
+	if version >= 6 {
 		p.LabelArrival = time.UnixMicro(r.varint()).UTC()
-	case p.Label != "":
+	}
+	// No arrival, of an earlier version or written as the zero time, is that of receipt.
+	if p.Label != "" && p.LabelArrival.IsZero() {
 		p.LabelArrival = p.ReceivedAt
 	}
 	return p, r.end("prediction")
@@ -245,9 +246,11 @@ func DecodeFeedback(b []byte) (*Feedback, error) {
 	}
 	f.ObservedAt = time.UnixMicro(r.varint()).UTC()
 	f.ReceivedAt = time.UnixMicro(r.varint()).UTC()
-	f.Arrival = f.ReceivedAt
 	if !earlier {
 		f.Arrival = time.UnixMicro(r.varint()).UTC()
+	}
+	if f.Arrival.IsZero() {
+		f.Arrival = f.ReceivedAt
 	}
 	return f, r.end("feedback")
 }

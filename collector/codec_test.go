@@ -178,6 +178,11 @@ func TestStringsOfEveryForm(t *testing.T) {
 	}
 }
 
+// zeroArrival returns b, whose last value is an arrival of 0 us, with the zero time there.
+func zeroArrival(b []byte) []byte {
+	return binary.AppendVarint(b[:len(b)-1], time.Time{}.UnixMicro())
+}
+
 func FuzzPayloads(f *testing.F) {
 	f.Add(AppendPrediction(nil, samplePrediction()))
 	binned := samplePrediction()
@@ -186,6 +191,8 @@ func FuzzPayloads(f *testing.F) {
 	binned.Label, binned.LabelObservedAt = "1", time.UnixMicro(1_732_420_000_123_456)
 	f.Add(AppendPrediction(nil, binned))
 	f.Add(AppendFeedback(nil, &Feedback{ExternalID: "x"}))
+	f.Add(zeroArrival(AppendFeedback(nil, &Feedback{ReceivedAt: time.UnixMilli(1), Arrival: time.UnixMicro(0)})))
+	f.Add(zeroArrival(AppendPrediction(nil, &Prediction{Label: "1", ReceivedAt: time.UnixMilli(1), LabelArrival: time.UnixMicro(0)})))
 	f.Add([]byte(`{"features":[{"name":"a","dtype":13,"elements":-1,"shape":[-1]}],"outputs":null}`))
 	shared := &Decoder{}
 	f.Fuzz(func(t *testing.T, b []byte) {
