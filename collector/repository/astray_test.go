@@ -31,6 +31,7 @@ func TestAFileThatIsReadForNoVersion(t *testing.T) {
 			t.Errorf("%s: %v, note %q, private %t", file, err, note, r.Private())
 		}
 		f.write(t, file, "features: [{name: x, private: drop}]\n")
+		later(r)
 		if err := r.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -45,6 +46,7 @@ func TestAFileThatIsReadForNoVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
+			later(r)
 			if err := r.refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -54,6 +54,7 @@ func (p *placed) start(t *testing.T) {
 func (p *placed) look(t *testing.T, times int) {
 	t.Helper()
 	for range times {
+		later(p.r)
 		if err := p.r.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -206,6 +206,7 @@ func TestWhatIsSmallIsLoadedFirst(t *testing.T) {
 	s.write(t, "large/1/model.yaml", "{}\n")
 	s.write(t, "m/1/model.yaml", s.both())
 	s.model(t, "small/1")
+	later(s.r)
 	if err := s.r.look(t.Context(), "", false, smallModel); err != nil {
 		t.Fatal(err)
 	}
@@ -363,6 +364,7 @@ func TestWhatLiesUnderAnUpstreamsName(t *testing.T) {
 	} {
 		f.write(t, "far/3/model.yaml", c.yaml)
 		if i%2 == 0 {
+			later(r)
 			err = r.refresh(t.Context())
 		} else {
 			r.glance()

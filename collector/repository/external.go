@@ -109,7 +109,7 @@ func (r *Repository) declared(s *slot) (collector.ModelConfig, error) {
 	if err != nil {
 		return cfg, err
 	}
-	waits := s.pending != "" || s.source.rules != "" && s.source.rules != digestOfText(from.text, nil)
+	waits := s.pending.rules != "" || s.source.rules != "" && s.source.rules != digestOfText(from.text, nil)
 	r.mu.RLock()
 	was, noted := r.inForce[from.name][from.version]
 	r.mu.RUnlock()
@@ -162,7 +162,7 @@ func (r *Repository) inherited(name, version string, info *engine.Info) (collect
 		now := digestOfText(readYAML(s.dir))
 		r.mu.RLock()
 		have := r.slotOf(s.name, s.version)
-		changing := have != nil && (have.pending != "" || have.source.rules != "" && have.source.rules != now)
+		changing := have != nil && (have.pending.rules != "" || have.source.rules != "" && have.source.rules != now)
 		r.mu.RUnlock()
 		if changing {
 			return collector.ModelConfig{}, fmt.Errorf("the model.yaml of version %q has changed and is not in force yet", s.version)
@@ -397,17 +397,14 @@ func (r *Repository) saidNow(kept keptExternal) (cfg collector.ModelConfig, own 
 // foundAgain reports whether the model.yaml beside a version that was not brought back, which hide
 // less than it did, are those that an earlier look found.
 func (r *Repository) foundAgain(kept keptExternal, look uint64) bool {
-	rules := noRules + "\n" + r.besideNow(kept.Name)
+	now := finding{written: r.written(source{name: kept.Name}), rules: noRules + "\n" + r.besideNow(kept.Name), look: look, ended: time.Now()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.slotOf(kept.Name, kept.Version)
-	if s.pending == rules && s.pendingAt < look {
-		return true
+	if s.pending.rules != now.rules || s.pending.written != now.written {
+		s.pending = now
 	}
-	if s.pending != rules {
-		s.pending, s.pendingAt = rules, look
-	}
-	return false
+	return s.pending.again(now, r.cfg.Poll)
 }
 
 // declare takes the folder of a version without a model file: its model.yaml says

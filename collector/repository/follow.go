@@ -56,7 +56,7 @@ func (r *Repository) followers(only string) []follower {
 		troubled := slices.ContainsFunc(m.versions, func(s *slot) bool { return s.untold != "" })
 		for _, s := range m.versions {
 			if s.live != nil && s.live.elsewhere && s.source.dir == "" {
-				out = append(out, follower{s.source, s.live.version.Digest, !troubled && s.closed == "" && s.pending == ""})
+				out = append(out, follower{s.source, s.live.version.Digest, !troubled && s.closed == "" && s.pending.rules == ""})
 			}
 		}
 	}
@@ -238,7 +238,7 @@ func (r *Repository) settle(s source) {
 	defer r.mu.Unlock()
 	if have := r.slotOf(s.name, s.version); have != nil && have.live != nil && have.source.look <= s.look {
 		have.source = s
-		have.closed, have.pending, have.reason = "", "", ""
+		have.closed, have.pending, have.reason = "", finding{}, ""
 	}
 }
 
@@ -255,5 +255,5 @@ func (r *Repository) astray(s source, err error) {
 	if have.closed != why {
 		r.cfg.Log.Error("an imported version is closed", "model", s.name, "version", s.version, "error", why)
 	}
-	have.source, have.closed, have.pending = s, why, ""
+	have.source, have.closed, have.pending = s, why, finding{}
 }

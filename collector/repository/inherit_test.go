@@ -82,6 +82,7 @@ func TestPrivacyIsTakenOver(t *testing.T) {
 	}
 	// What is said later holds from then on, without a restart of the model.
 	f.write(t, "none/2/model.yaml", "feature_names: ["+strings.Join(named(len(v)), ", ")+"]\nfeatures: [{name: n1, private: drop}]\n")
+	later(r)
 	if err := r.refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}

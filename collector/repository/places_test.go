@@ -165,6 +165,7 @@ func TestPlacesOnceTheModelIsThere(t *testing.T) {
 	f.model(t, "m/1")
 	f.write(t, "m/1/model.yaml", "feature_names: [a, b, c, d, e, f]\nfeatures: [{name: c, private: drop}]\n")
 	for range 4 {
+		later(r)
 		if err := r.refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}

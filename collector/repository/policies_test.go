@@ -55,6 +55,7 @@ func TestPolicies(t *testing.T) {
 	check("at first", map[string]string{"made/1": "map[town:drop]", "made/2": "map[town:drop]", "free/1": "map[]", "up/7": "map[town:drop]", "up/8": "map[town:drop]", "ruled/1": "map[name:hash town:hash]"})
 	f.write(t, "made/1/model.yaml", "features: [{name: tow")
 	f.write(t, "fresh/1/model.yaml", "features: [{name: tow")
+	later(r)
 	if err := r.refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -147,10 +147,24 @@ type slot struct {
 	closed, untold string
 	// toRead is the stamp of the files because of which it is closed until they are read.
 	toRead string
-	// pending is what hides less than the live version (source.rules), and is taken up when
-	// the next look finds the same as the one before, pendingAt, did.
-	pending   string
-	pendingAt uint64
+	// pending is what hides less than the live version, and is taken up when it is found again.
+	pending finding
+}
+
+// finding is what hides less than what was in force, as a look found it.
+type finding struct {
+	// rules are source.rules, "" of none, and written tells the files that say so from what they
+	// are once they are written again.
+	rules, written string
+	look           uint64
+	// ended is when it had been found.
+	ended time.Time
+}
+
+// again reports whether what later finds is the same for as long as there is between two looks:
+// these may follow each other at once, and whoever writes the file takes his time.
+func (f finding) again(later finding, poll time.Duration) bool {
+	return f.rules == later.rules && f.written == later.written && f.look < later.look && later.ended.Sub(f.ended) >= poll
 }
 
 // Open loads every version below cfg.Dir once, then watches it until Close.
@@ -315,7 +329,7 @@ func (r *Repository) hides() bool {
 	}
 	for _, m := range r.models {
 		for _, s := range m.versions {
-			if s.closed != "" || s.untold != "" || s.pending != "" || s.live != nil && s.live.version.Config.PrivateFeature() != "" {
+			if s.closed != "" || s.untold != "" || s.pending.rules != "" || s.live != nil && s.live.version.Config.PrivateFeature() != "" {
 				return true
 			}
 		}
@@ -389,7 +403,8 @@ func (r *Repository) forget(name string, m *model, look uint64, seen map[[2]stri
 				s.closed = cmp.Or(s.closed, "it cannot be brought back: "+s.reason)
 			} else if s.source.dir != "" {
 				s.source = source{name: name, version: s.source.version, look: look}
-				s.closed, s.untold, s.pending, s.reason = "", "", "", ""
+				s.closed, s.untold, s.reason = "", "", ""
+				s.pending = finding{}
 			}
 			return false
 		}
@@ -422,7 +437,7 @@ func (r *Repository) current(s source) bool {
 			if have.live != nil && have.live.inherited != nil && have.source.orders != m.orders(s.version) {
 				return false
 			}
-			return have.source.stamp == s.stamp && have.pending == "" && have.closed != beingRead && (have.again.IsZero() || time.Now().Before(have.again))
+			return have.source.stamp == s.stamp && have.pending.rules == "" && have.closed != beingRead && (have.again.IsZero() || time.Now().Before(have.again))
 		}
 	}
 	return false
@@ -583,7 +598,7 @@ func (r *Repository) put(s source, h *held, reason string) {
 		}
 		have.source, have.reason, have.unloaded = s, reason, ""
 		have.tries, have.again = 0, time.Time{}
-		have.closed, have.untold, have.pending = "", "", ""
+		have.closed, have.untold, have.pending = "", "", finding{}
 		if h != nil {
 			have.live = h
 		}
@@ -628,7 +643,7 @@ func (s *slot) isTold() bool { return s.remote && (s.live == nil || s.live.elsew
 
 // waits is why a version that is to be served is not yet, whose model.yaml a start is to find twice.
 func (s *slot) waits() error {
-	if s.live != nil || s.pending == "" || s.source.file == "" {
+	if s.live != nil || s.pending.rules == "" || s.source.file == "" {
 		return nil
 	}
 	return fmt.Errorf("model %q version %q: %s: %w", s.source.name, s.source.version, s.reason, collector.ErrNotReady)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 )
@@ -191,7 +192,28 @@ func changed(was, is collector.ModelConfig) (less, more bool) {
 	return less, more
 }
 
-// unsure reports whether cfg, read of s, is to wait for the next look: it hides less than what
+// written changes whenever a file is written by which source.rules of s go, also with the same text.
+func (r *Repository) written(s source) string {
+	if dir := s.folder(); dir != "" && says(dir) {
+		stamp, _ := stampOf(filepath.Join(dir, configFile))
+		return stamp
+	}
+	if r.cfg.Dir == "" {
+		return ""
+	}
+	dirs, err := configs(filepath.Join(r.cfg.Dir, s.name))
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, dir := range dirs {
+		stamp, _ := stampOf(filepath.Join(dir, configFile))
+		fmt.Fprintf(&b, "%s %s\n", filepath.Base(dir), stamp)
+	}
+	return b.String()
+}
+
+// unsure reports whether cfg, read of s, is to wait for a later look: it hides less than what
 // is in force, or was last, which half a file does too, so the same must be found twice. Of a
 // version that hides more as well nothing is recorded meanwhile.
 func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bool {
@@ -208,6 +230,7 @@ func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bo
 	if !less || forced {
 		return false
 	}
+	now := finding{written: r.written(s), look: s.look}                          // before it is read again, which is after it was written
 	still := rulesOf(s, func() string { return r.besideNow(s.name) }) == s.rules // it may be in the making
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,21 +238,21 @@ func (r *Repository) unsure(s source, cfg collector.ModelConfig, forced bool) bo
 	if live && (have == nil || have.live == nil) || overtaken(have, s) {
 		return true // a later look is about to settle it
 	}
-	if have != nil && have.pending != "" && have.pendingAt >= s.look {
+	if have != nil && have.pending.rules != "" && have.pending.look >= s.look {
 		return true // the same look, or one that began later
 	}
-	if still && have != nil && have.pending == s.rules {
-		return false
+	if now.rules, now.ended = "in the making", time.Now(); still {
+		now.rules = s.rules
+	}
+	if still && have != nil && have.pending.rules == now.rules && have.pending.written == now.written {
+		return !have.pending.again(now, r.cfg.Poll)
 	}
 	if !live {
 		r.cfg.Log.Warn("a model.yaml hides less than when its version was last here: it is taken up when the next look finds it the same", "model", s.name, "version", s.version)
 		r.put(s, nil, "")
 		have = r.slotOf(s.name, s.version)
 	}
-	have.pending, have.pendingAt = "in the making", s.look
-	if still {
-		have.pending = s.rules
-	}
+	have.pending = now
 	have.reason = "a changed model.yaml hides less: it is taken up when the next look finds it the same"
 	if more {
 		have.closed = "a changed model.yaml hides more of one field and less of another: it is taken up when the next look finds it the same"

@@ -92,10 +92,23 @@ func (s *said) private(t *testing.T, when string, want ...string) {
 	}
 }
 
+// look is a look at its time.
 func (s *said) look(t *testing.T) {
 	t.Helper()
+	later(s.r)
 	if err := s.r.refresh(t.Context()); err != nil {
 		t.Log(err)
+	}
+}
+
+// later lets as much time go by as there is between two looks.
+func later(r *Repository) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.models {
+		for _, s := range m.versions {
+			s.pending.ended = s.pending.ended.Add(-r.cfg.Poll)
+		}
 	}
 }
 

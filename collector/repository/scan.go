@@ -244,18 +244,23 @@ func isDir(path string) (bool, error) {
 	return err == nil && st.IsDir(), err
 }
 
+// stampOf tells a file from another, of a link what it leads to, and how many bytes it has.
+func stampOf(path string) (stamp string, size int64) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err.Error(), 0
+	}
+	return fmt.Sprintf("%d %d %s", info.Size(), info.ModTime().UnixNano(), identity(path)), info.Size()
+}
+
 // stampFiles notes name, size, time and identity of every file of a version, of links of what
 // they lead to.
 func (s *source) stampFiles() {
 	s.files, s.bytes = map[string]string{}, 0
 	add := func(path, rel string) {
-		info, err := os.Stat(path)
-		if err != nil {
-			s.files[rel] = err.Error()
-			return
-		}
-		s.files[rel] = fmt.Sprintf("%d %d %s", info.Size(), info.ModTime().UnixNano(), identity(path))
-		s.bytes += info.Size()
+		stamp, size := stampOf(path)
+		s.files[rel] = stamp
+		s.bytes += size
 	}
 	if s.bare {
 		add(filepath.Join(s.dir, s.file), s.file)
