@@ -107,21 +107,40 @@ func readSaid(path string) (s allSaid, err error) {
 	if err == nil && s == nil {
 		err = errors.New("it holds nothing")
 	}
-	return s, err
+	if err != nil {
+		return nil, err // not the half that could be read
+	}
+	return s, nil
+}
+
+// readTwice reads what was private last from the store and from its copy, if it has one. One of them
+// may be damaged where the other is whole: that tells it.
+func readTwice(store, private string) (own, copied allSaid, wrongOwn, wrongCopy, err error) {
+	path := filepath.Join(store, inForceFile)
+	own, wrongOwn = readSaid(path)
+	if private != "" {
+		copied, wrongCopy = readSaid(private)
+	}
+	if wrongOwn == nil || copied != nil {
+		return own, copied, wrongOwn, wrongCopy, nil
+	}
+	what := fmt.Sprintf("%s: %v", path, wrongOwn)
+	switch {
+	case wrongCopy != nil:
+		what += fmt.Sprintf("; nor can its copy, %s: %v", private, wrongCopy)
+	case private != "":
+		what += fmt.Sprintf("; its copy, %s, is gone", private)
+	}
+	return nil, nil, wrongOwn, wrongCopy, fmt.Errorf("what was private last cannot be read: %s: put one back from a backup; or, where there is none, take away what cannot be read: what the stored versions ever hid is taken for it then, the strictest of each", what)
 }
 
 // readInForce reads what was in force when the store was last used: from the store, from the
 // copy outside of it and, where neither is there, from the files of the versions in the store.
 // A version that has no model.yaml any more would be open without.
 func (r *Repository) readInForce() error {
-	path := filepath.Join(r.cfg.Store, inForceFile)
-	own, err := readSaid(path)
+	own, copied, wrongOwn, wrongCopy, err := readTwice(r.cfg.Store, r.cfg.Private)
 	if err != nil {
-		return fmt.Errorf("what was private last cannot be read (without the file it is not known, and no start holds model.yaml files against it): %s: %w", path, err)
-	}
-	copied, wrong := allSaid(nil), error(nil)
-	if r.cfg.Private != "" {
-		copied, wrong = readSaid(r.cfg.Private)
+		return err
 	}
 	r.inForce = allSaid{}
 	for _, s := range []allSaid{own, copied} {
@@ -139,7 +158,7 @@ func (r *Repository) readInForce() error {
 			return err
 		}
 	}
-	if what := r.missSaid(own, wrong); what != "" {
+	if what := r.missSaid(own, wrongOwn, wrongCopy); what != "" {
 		r.cfg.Log.Error(what, "store", r.cfg.Store, "file", r.cfg.Private)
 		if err := r.cfg.Missed([]string{what}); err != nil {
 			r.cfg.Log.Warn("it is not noted that what was private last is gone", "error", err)
@@ -155,12 +174,14 @@ func (r *Repository) readInForce() error {
 }
 
 // missSaid says which file of what was private last has gone, "" where none has, given what
-// the store's says and what is wrong with the copy.
-func (r *Repository) missSaid(own allSaid, wrong error) string {
+// the store's says and what is wrong with that and with the copy.
+func (r *Repository) missSaid(own allSaid, wrongOwn, wrongCopy error) string {
 	switch {
+	case wrongOwn != nil:
+		return "what was private last could not be read: the file " + inForceFile + " of the folder models is written anew from its copy, " + filepath.Base(r.cfg.Private) + " in the data folder"
 	case own == nil && r.inForce.hides():
 		return missedSaid
-	case wrong != nil:
+	case wrongCopy != nil:
 		return "the copy of what was private last could not be read: " + filepath.Base(r.cfg.Private) + " in the data folder is written anew from the file " + inForceFile + " of the folder models"
 	}
 	return ""
@@ -207,13 +228,14 @@ func saidIn(store string) (allSaid, error) {
 // CheckSaid holds what was private last, in a store, against its copy outside of it, and
 // changes nothing.
 func CheckSaid(store, private string) error {
-	own, err := readSaid(filepath.Join(store, inForceFile))
-	if err != nil {
-		return fmt.Errorf("what was private last cannot be read: %s: %w", inForceFile, err)
-	}
-	copied, err := readSaid(private)
-	if err != nil {
-		return fmt.Errorf("the copy of what was private last cannot be read: %s: %w", filepath.Base(private), err)
+	own, copied, wrongOwn, wrongCopy, err := readTwice(store, private)
+	switch {
+	case err != nil:
+		return err
+	case wrongOwn != nil:
+		return fmt.Errorf("what was private last cannot be read: the next start writes %s anew from its copy, %s: %w", inForceFile, filepath.Base(private), wrongOwn)
+	case wrongCopy != nil:
+		return fmt.Errorf("the copy of what was private last cannot be read: %s: %w", filepath.Base(private), wrongCopy)
 	}
 	from := copied
 	if own == nil && copied == nil {

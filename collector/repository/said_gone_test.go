@@ -2,6 +2,7 @@ package repository
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,6 +27,14 @@ func TestWhatWasPrivateIsKnownWithoutItsFile(t *testing.T) {
 		{"the file", func(store, _ string) error { return os.Remove(filepath.Join(store, inForceFile)) }, true},
 		{"the copy", func(_, private string) error { return os.Remove(private) }, false},
 		{"the copy emptied", func(_, private string) error { return os.Truncate(private, 0) }, true},
+		{"the file emptied", func(store, _ string) error { return os.Truncate(filepath.Join(store, inForceFile), 0) }, true},
+		{"the file cut", func(store, _ string) error { return os.Truncate(filepath.Join(store, inForceFile), 9) }, true},
+		{"the file is null", func(store, _ string) error {
+			return os.WriteFile(filepath.Join(store, inForceFile), []byte("null"), 0o600)
+		}, true},
+		{"the file is of another kind", func(store, _ string) error {
+			return os.WriteFile(filepath.Join(store, inForceFile), []byte(`{"other": {"1": {}}, "m": []}`), 0o600)
+		}, true},
 		{"both", func(store, private string) error {
 			return errors.Join(os.Remove(filepath.Join(store, inForceFile)), os.Remove(private))
 		}, true},
@@ -103,5 +112,53 @@ func TestWhatWasPrivateIsKnownWithoutItsFile(t *testing.T) {
 				t.Errorf("the open one: %+v, %v", v, err)
 			}
 		})
+	}
+}
+
+// TestWhatWasPrivateIsDamagedTwice: no start guesses at it, and the error says which files are
+// damaged, and what to do, which works.
+func TestWhatWasPrivateIsDamagedTwice(t *testing.T) {
+	f := newFixture(t)
+	private := filepath.Join(t.TempDir(), "models.private")
+	own := filepath.Join(f.store, inForceFile)
+	open := func() (*Repository, error) {
+		return Open(t.Context(), Config{Dir: f.dir, Store: f.store, Private: private, Poll: time.Hour, Log: slog.New(slog.DiscardHandler)})
+	}
+	f.model(t, "m/1")
+	f.write(t, "m/1/model.yaml", "features: [{name: f0, private: mask}]\n")
+	r, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if err := errors.Join(os.Remove(filepath.Join(f.dir, "m/1/model.yaml")), os.Truncate(own, 9), os.Truncate(private, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, copied := range []string{"emptied", "gone"} {
+		r, err = open()
+		if err == nil {
+			r.Close()
+		}
+		for _, says := range []string{own, private, "backup", "take"} {
+			if !strings.Contains(fmt.Sprint(err), says) {
+				t.Errorf("the copy is %s: %v, which does not say %q", copied, err, says)
+			}
+		}
+		if err := CheckSaid(f.store, private); err == nil {
+			t.Errorf("the copy is %s: checked", copied)
+		}
+		if err := os.RemoveAll(private); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(own); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = open(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if v, err := r.Find("m", "1"); err != nil || policyIn(v.Config, "f0") != collector.PrivacyMask {
+		t.Errorf("taken from the store: %v, %v", privateOf(v), err)
 	}
 }
