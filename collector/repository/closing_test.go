@@ -407,3 +407,78 @@ func TestAModelOfAnImportedVersion(t *testing.T) {
 		t.Errorf("it is not served: %v, %v", v, err)
 	}
 }
+
+// TestAModelYAMLDeletedUnderAnUpstreamsName opens nothing, nor does a start after that: it is told
+// from one that was never there until the configuration says it or the folder has gone.
+func TestAModelYAMLDeletedUnderAnUpstreamsName(t *testing.T) {
+	f := newFixture(t)
+	private := filepath.Join(t.TempDir(), "models.private")
+	var r *Repository
+	open := func(hidden ...string) {
+		t.Helper()
+		if r != nil {
+			r.Close()
+		}
+		var cfg collector.ModelConfig
+		for _, name := range hidden {
+			cfg.Features = append(cfg.Features, collector.FeatureConfig{Name: name, Private: collector.PrivacyDrop})
+		}
+		schema, err := collector.NewSchema(saidInfo, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err = Open(t.Context(), Config{Dir: f.dir, Store: f.store, Private: private, Poll: time.Hour, Remote: map[string]collector.ModelConfig{"far": cfg}, Log: slog.New(slog.DiscardHandler)}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		r.AddRemote(&collector.ModelVersion{Name: "far", Version: "1", Digest: "far", Info: saidInfo, Schema: schema, Config: cfg})
+	}
+	is := func(when string, shut bool) {
+		t.Helper()
+		for range 2 {
+			if err := r.refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			err := r.Shut("far")
+			if shut != errors.Is(err, collector.ErrNotReady) || shut && !strings.Contains(err.Error(), "far/1/model.yaml") {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+	}
+	deleted := func(at string) {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(f.dir, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.write(t, "far/1/model.yaml", "features: [{name: town, private: drop}, {name: name, private: drop}]\n")
+	f.write(t, "far/2/model.yaml", "{}\n")
+	open("name")
+	is("as it is", true)
+	deleted("far/1/model.yaml")
+	is("deleted", true)
+	r.glance()
+	is("looked at", true)
+	open("name")
+	is("after a start", true)
+	deleted("far/1")
+	is("its version's folder too", true)
+	open("name", "town")
+	is("configured", false)
+	open("name")
+	is("no longer configured", true)
+	f.write(t, "far/1/model.yaml", "{}\n")
+	is("it says nothing", false)
+	deleted("far/1/model.yaml")
+	is("what said nothing is deleted", false)
+	f.write(t, "far/1/model.yaml", "features: [{name: town, private: drop}]\n")
+	is("it says something again", true)
+	deleted("far")
+	is("the folder has gone", false)
+	if v, err := r.External("far", "9", func() (*engine.Info, error) { return saidInfo, nil }); err != nil || !slices.Equal(privateOf(v), []string{"name drop"}) {
+		t.Errorf("an import once the folder has gone: %v, %v", privateOf(v), err)
+	}
+	open("name")
+	f.write(t, "far/2/model.yaml", "{}\n")
+	is("another folder after a start", false)
+}

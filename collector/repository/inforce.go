@@ -30,6 +30,8 @@ type keptSaid struct {
 	Subject      string                    `json:"subject,omitempty"`
 	// Follows is set of a version that has no model.yaml and took this over.
 	Follows bool `json:"follows,omitempty"`
+	// Upstream is set of what was said under an upstream's name alone, and goes with the folder.
+	Upstream bool `json:"upstream,omitempty"`
 }
 
 func (k keptSaid) config() collector.ModelConfig {
@@ -48,7 +50,7 @@ func saidOf(cfg collector.ModelConfig) keptSaid {
 }
 
 func (k keptSaid) equal(o keptSaid) bool {
-	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject && k.Follows == o.Follows
+	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject && k.Follows == o.Follows && k.Upstream == o.Upstream
 }
 
 // allSaid is what versions said last of private features, by name and version.
@@ -88,6 +90,7 @@ func (s allSaid) add(name, version string, k keptSaid) {
 	}
 	have.Subject = cmp.Or(have.Subject, k.Subject)
 	have.Follows = have.Follows && k.Follows
+	have.Upstream = have.Upstream && k.Upstream
 	s[name][version] = have
 }
 
@@ -257,6 +260,10 @@ func CheckSaid(store, private string) error {
 func (r *Repository) noteInForce(name, version string, cfg collector.ModelConfig, follows bool) error {
 	now := saidOf(cfg)
 	now.Follows = follows
+	return r.note(name, version, now)
+}
+
+func (r *Repository) note(name, version string, now keptSaid) error {
 	r.noting.Lock()
 	defer r.noting.Unlock()
 	r.mu.RLock()

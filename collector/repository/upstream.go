@@ -1,17 +1,19 @@
 package repository
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/pellucid/pellucid/collector"
 )
 
 // besideUpstream is what the model.yaml files say that lie under the name of an upstream, or
-// why that is not known.
+// why that is not known. last is what those said that were deleted.
 type besideUpstream struct {
-	said []saidBy
-	why  string
+	said, last []saidBy
+	why        string
 }
 
 // Shut says why nothing is to be asked of an upstream or recorded of it: a model.yaml in the models'
@@ -67,7 +69,45 @@ func (r *Repository) readUpstream(name, unseen string) (found besideUpstream) {
 		}
 		found.said = append(found.said, saidBy{version: s.version, cfg: cfg})
 	}
+	r.noteUpstream(name, found.said)
+	if !exists(filepath.Join(r.cfg.Dir, name)) {
+		return found
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for version, k := range r.inForce[name] {
+		if !k.Follows && !slices.ContainsFunc(sources, func(s source) bool { return s.version == version }) {
+			found.last = append(found.last, saidBy{version: version, cfg: k.config()})
+		}
+	}
+	slices.SortFunc(found.last, func(a, b saidBy) int { return compareVersions(b.version, a.version) })
 	return found
+}
+
+// noteUpstream keeps what the files under the name of an upstream say: deleting one is no decision
+// to publish what it hid. Taking out the folder is, and forgets it.
+func (r *Repository) noteUpstream(name string, said []saidBy) {
+	now := map[string]keptSaid{}
+	r.mu.RLock()
+	for _, by := range said {
+		k := saidOf(by.cfg)
+		was, noted := r.inForce[name][by.version]
+		k.Upstream = !noted || was.Upstream // what it said as a version here stays
+		now[by.version] = k
+	}
+	if !exists(filepath.Join(r.cfg.Dir, name)) {
+		for version, k := range r.inForce[name] {
+			if k.Upstream {
+				now[version] = keptSaid{}
+			}
+		}
+	}
+	r.mu.RUnlock()
+	for version, k := range now {
+		if err := r.note(name, version, k); err != nil {
+			r.cfg.Log.Error("what lies under an upstream's name is not kept: it is not known once it is deleted", "model", name, "version", version, "error", err)
+		}
+	}
 }
 
 // upstreamsHide reports whether something is private by what is configured of an upstream or
@@ -101,11 +141,8 @@ func (r *Repository) judgeUpstream(name string) {
 			if s.live == nil || s.live.elsewhere {
 				continue
 			}
-			for _, said := range found.said {
-				if f := hiddenBeyond(said.cfg, s.live.version); f != "" && why == "" {
-					why = fmt.Sprintf("%s makes %q private, which the upstream's configuration does not", source{name: name, version: said.version}.place(), f)
-				}
-			}
+			why = cmp.Or(why, moreHidden(name, found.said, s.live.version, "%s makes %q private, which the upstream's configuration does not"),
+				moreHidden(name, found.last, s.live.version, "%s made %q private, which the upstream's configuration does not, and is gone, which opens nothing"))
 		}
 	}
 	if why != "" {
@@ -118,6 +155,17 @@ func (r *Repository) judgeUpstream(name string) {
 		r.cfg.Log.Info("an upstream is open again", "model", name)
 	}
 	r.shut[name] = why
+}
+
+// moreHidden says in words of which file and feature one of the files under an upstream's name hides
+// more than its version v, "" where none does.
+func moreHidden(name string, said []saidBy, v *collector.ModelVersion, words string) string {
+	for _, by := range said {
+		if f := hiddenBeyond(by.cfg, v); f != "" {
+			return fmt.Sprintf(words, source{name: name, version: by.version}.place(), f)
+		}
+	}
+	return ""
 }
 
 // hiddenBeyond is a feature that cfg makes private in v, and v does not or tells more of; or
