@@ -4,6 +4,7 @@ package repository
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,4 +75,39 @@ func TestAPipeInAModelsPlace(t *testing.T) {
 	s.private(t, "a pipe", "m/1 closed", "m/2 closed", "made/1 closed")
 	s.model(t, "late/1")
 	within(t, "the watcher goes on", func() bool { return state(s.r, "late", "1").State == "READY" })
+}
+
+// TestARegularFileThatWouldBeWaitedFor, as some of the kernel's are, is an error at once, wherever it
+// lies and whatever is in it by then, and keeps nothing else from being looked at.
+func TestARegularFileThatWouldBeWaitedFor(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(pipe, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("text"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(unwaited{f})
+	if string(text) != "text" || !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%q, %v", text, err)
+	}
+
+	s := newSaid(t, time.Hour)
+	s.model(t, "kernel/1")
+	if err := os.Symlink("/proc/kmsg", filepath.Join(s.dir, "kernel", "1", "model.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	s.model(t, "late/1")
+	s.look(t)
+	if st := state(s.r, "kernel", "1"); st.State != "UNAVAILABLE" || st.Reason == "" {
+		t.Errorf("%+v", st)
+	}
+	if st := state(s.r, "late", "1"); st.State != "READY" {
+		t.Errorf("%+v", st)
+	}
 }

@@ -47,7 +47,7 @@ func (e *keyError) Unwrap() error { return e.err }
 
 // openRegular opens a file that must be a regular one, once links are followed. A pipe is
 // not waited for, also where it takes the file's place between the two looks.
-func openRegular(path string) (*os.File, error) {
+func openRegular(path string) (io.ReadCloser, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -65,8 +65,14 @@ func openRegular(path string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return unwaited{f}, nil
 }
+
+// unwaited reads a file that is not to be waited for: some that the kernel makes are regular ones,
+// and have nothing to read until something happens.
+type unwaited struct{ f *os.File }
+
+func (u unwaited) Close() error { return u.f.Close() }
 
 // readYAML reads the model.yaml in a folder whole: nil where there is none, which is not so
 // of a link to nothing.
