@@ -74,6 +74,9 @@ func (r *Repository) load(ctx context.Context, s *source) (*held, collector.Mode
 	if err := r.gate(ctx, *s, h.version); err != nil {
 		return nil, cfg, err
 	}
+	if err := asFound(*s, h.manifest); err != nil {
+		return nil, cfg, err
+	}
 	if err := r.keep(*s, h); err != nil {
 		return nil, cfg, err
 	}

@@ -546,7 +546,7 @@ func (r *Repository) failed(s source, what string, cfg collector.ModelConfig, er
 	var key *keyError
 	var gone *collector.GoneError
 	switch {
-	case errors.As(err, &key), errors.As(err, &gone):
+	case errors.As(err, &key), errors.As(err, &gone), errors.Is(err, errReplaced):
 		have.again = time.Now().Add(r.cfg.Poll)
 	case errors.As(err, &of):
 		const longest = 5 // doublings: a minute

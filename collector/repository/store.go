@@ -1,6 +1,8 @@
 package repository
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,7 +63,11 @@ func (r *Repository) keep(s source, h *held) error {
 		if s.bare {
 			from = filepath.Join(s.dir, s.file)
 		}
-		if err := copyFile(from, filepath.Join(tmp, filepath.FromSlash(rel))); err != nil {
+		sum, err := copyFile(from, filepath.Join(tmp, filepath.FromSlash(rel)))
+		if err == nil && sum != line[len(rel)+1:] {
+			err = replacedError(rel)
+		}
+		if err != nil {
 			return fmt.Errorf("keep version: %w", err)
 		}
 	}
@@ -83,21 +89,46 @@ func (r *Repository) keep(s source, h *held) error {
 // does not.
 func fileOf(line string) string { return line[:strings.LastIndexByte(line, ' ')] }
 
-func copyFile(from, to string) error {
+// errReplaced marks a version of which a file was replaced while it was loaded.
+var errReplaced = errors.New("it was replaced while it was loaded: the next look takes up what is there then")
+
+func replacedError(rel string) error { return fmt.Errorf("%q: %w", rel, errReplaced) }
+
+// asFound fails where a file of a version is not the one any more that the look found, so that what was
+// loaded may not be what its digest was made of.
+func asFound(s source, manifest []string) error {
+	for _, line := range manifest {
+		rel := filepath.FromSlash(fileOf(line))
+		if rel == configFile {
+			continue // which was read once
+		}
+		if s.bare {
+			rel = s.file
+		}
+		if now, _ := stampOf(filepath.Join(s.dir, rel)); now != s.files[rel] {
+			return replacedError(rel)
+		}
+	}
+	return nil
+}
+
+// copyFile returns the digest of what it copied.
+func copyFile(from, to string) (digest string, err error) {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		return err
+		return "", err
 	}
 	in, err := openRegular(from)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer in.Close()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return "", err
 	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Sync(), out.Close())
+	sum := sha256.New()
+	_, err = io.Copy(io.MultiWriter(out, sum), in)
+	return hex.EncodeToString(sum.Sum(nil)), errors.Join(err, out.Sync(), out.Close())
 }
 
 // fromStore reads a version back by its digest and checks that its files still
