@@ -303,6 +303,7 @@ func (s *Spool) commit(g *group) error {
 		return fmt.Errorf("append to segment %q: %w: %w", join(s.cfg.Dir, name), collector.ErrFull, err)
 	}
 	s.nextSeq += uint64(len(g.records))
+	s.noteEnd(s.active.number, s.active.end+int64(len(g.buf)))
 	if s.full.Load() {
 		s.full.Store(false)
 	}

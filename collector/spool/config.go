@@ -74,6 +74,8 @@ type Config struct {
 // Smallest useful sizes.
 const minSegment = 64 << 10
 
+const defaultBootIDPath = "/proc/sys/kernel/random/boot_id"
+
 func (c Config) applyDefaultsAndValidate() (Config, error) {
 	if c.Dir == "" {
 		return c, errors.New("spool: no folder given")
@@ -94,7 +96,7 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	setDefault(&c.BatchAge, time.Second)
 	setDefault(&c.IndexRecords, 1<<20)
 	setDefault(&c.KeepFor, 15*time.Minute)
-	c.BootIDPath = cmp.Or(c.BootIDPath, "/proc/sys/kernel/random/boot_id")
+	c.BootIDPath = cmp.Or(c.BootIDPath, defaultBootIDPath)
 	if c.MaxBytes >= minSegment && c.SegmentBytes >= minSegment {
 		c.SegmentBytes = min(c.SegmentBytes, max(c.MaxBytes/4, minSegment))
 	}

@@ -175,6 +175,8 @@ func crashOnce(t *testing.T, cfg Config, power bool, k, recoverAt int, seed uint
 	w := newWorld(t)
 	disk := newDisk(seed)
 	disk.CrashAt = k
+	boot := 0
+	thisBoot(disk, fmt.Sprint("boot-", boot))
 	run := func(steps int) bool {
 		s, err := open(cfg, disk)
 		if err == nil {
@@ -186,6 +188,10 @@ func crashOnce(t *testing.T, cfg Config, power bool, k, recoverAt int, seed uint
 			t.Fatalf("seed %d, operation %d: %v", seed, k, err)
 		}
 		disk = disk.After(power)
+		if power {
+			boot++
+		}
+		thisBoot(disk, fmt.Sprint("boot-", boot))
 		return crashed
 	}
 	if !run(40) {

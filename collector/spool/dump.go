@@ -118,7 +118,7 @@ func walk(fs vfs.FS, dir string, w io.Writer) (*Report, error) {
 	if w == nil {
 		w = io.Discard
 	}
-	newest, err := lookAtHead(fs, dir)
+	newest, marked, err := lookAtHead(fs, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func walk(fs vfs.FS, dir string, w io.Writer) (*Report, error) {
 			fmt.Fprintf(w, "kept aside %s\n", name)
 		}
 	}
-	known, err := bounds(fs, dir, names, newest, c)
+	known, err := bounds(fs, dir, names, newest, marked, c)
 	if err != nil {
 		return nil, err
 	}
@@ -174,16 +174,16 @@ type bound struct {
 	// tail.
 	newest, torn bool
 	// end is where it ends, by the header of the next or by the head of a spool that was
-	// closed; 0 where nobody knows. least is how far the cursor says that there were frames.
+	// closed; 0 where nobody knows. least is how far cursor or mark say that there were frames.
 	end, least int64
 	// nextSeq is a sequence number that all of its records are below, and that is one above
 	// the last's, or less; 0 where nobody knows.
 	nextSeq uint64
 }
 
-// bounds gathers what head, cursor (nil where it cannot be read) and headers say of the
-// segments among names.
-func bounds(fs vfs.FS, dir string, names []string, newest collector.Position, c *cursor) ([]bound, error) {
+// bounds gathers what head, mark, cursor (nil where it cannot be read) and headers say of
+// the segments among names.
+func bounds(fs vfs.FS, dir string, names []string, newest, marked collector.Position, c *cursor) ([]bound, error) {
 	var out []bound
 	for _, name := range names {
 		number, ok := segmentNumber(name)
@@ -197,7 +197,7 @@ func bounds(fs vfs.FS, dir string, names []string, newest collector.Position, c 
 		if err != nil {
 			return nil, fmt.Errorf("read segment %q: %w", join(dir, name), err)
 		}
-		b.begun = b.begun || number == newest.Segment
+		b.begun = b.begun || number == newest.Segment || number == marked.Segment
 		out = append(out, b)
 	}
 	last := len(out) - 1
@@ -226,6 +226,9 @@ func bounds(fs vfs.FS, dir string, names []string, newest collector.Position, c 
 			}
 		}
 		b.pointed(c)
+		if b.newest && marked.Segment == b.number && (c == nil || before(c.acked, b.number, marked.Offset)) {
+			b.least = max(b.least, marked.Offset)
+		}
 	}
 	return out, nil
 }
@@ -273,17 +276,17 @@ func boundOf(fs vfs.FS, name string, number uint64) (bound, error) {
 	return b, nil
 }
 
-// lookAtHead reads what the head says, nothing where it cannot be read.
-func lookAtHead(fs vfs.FS, dir string) (at collector.Position, err error) {
+// lookAtHead reads what head and mark say, nothing where they cannot be read.
+func lookAtHead(fs vfs.FS, dir string) (at, marked collector.Position, err error) {
 	b, err := readFile(fs, join(dir, headName))
 	if notExist(err) {
-		return at, nil
+		return at, marked, nil
 	}
 	if err != nil {
-		return at, fmt.Errorf("read head in %q: %w", dir, err)
+		return at, marked, fmt.Errorf("read head in %q: %w", dir, err)
 	}
 	at.Segment, at.Offset, _ = decodeHead(b)
-	return at, nil
+	return at, decodeMark(b, bootID(fs, defaultBootIDPath)), nil
 }
 
 func readFile(fs vfs.FS, name string) ([]byte, error) {
@@ -313,7 +316,7 @@ func reportMissing(fs vfs.FS, dir string, newest collector.Position, r *Report, 
 	if len(numbers) > 0 {
 		last = numbers[len(numbers)-1]
 	}
-	now, err := lookAtHead(fs, dir)
+	now, _, err := lookAtHead(fs, dir)
 	if err != nil {
 		return err
 	}

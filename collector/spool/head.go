@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/vfs"
 )
 
@@ -24,12 +25,18 @@ import (
 //	 0       4   5       8             16        24
 //	| "PLHD" | 1 | 0 0 0 | segment u64 | end i64 | crc32c of bytes 0 to 23, u32 |   = 28 bytes
 //
-// end is where the segment ended when the spool was closed, 0 while it is open.
+// end is where the segment ended when the spool was closed, 0 while it is open; how far it
+// has come by then says the mark (mark.go).
 type head struct {
 	mu      sync.Mutex
 	file    vfs.File
 	segment uint64
 	end     int64
+	// marks says that ends are noted; mark is the buffer. marked is the mark that Open found.
+	marks  bool
+	mark   [markSize]byte
+	marked collector.Position
+	told   bool // miss has told of the newest segment
 }
 
 const (
@@ -78,12 +85,13 @@ func (s *Spool) openHeadFile(exists bool) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, headSize)
+	b := make([]byte, markAt+markSize)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, errors.Join(err, f.Close())
 	}
 	s.head.segment, s.head.end, _ = decodeHead(b[:n])
+	s.head.marked = decodeMark(b[:n], s.boot)
 	return f, nil
 }
 
@@ -105,15 +113,33 @@ func (s *Spool) writeHead(segment uint64, end int64) {
 		err = h.file.Sync()
 	}
 	if err != nil {
-		s.cfg.Logger.Warn("spool could not note which segment is its newest: until the next start none is missed", "dir", s.cfg.Dir, "segment", segment, "error", err)
-		_ = h.file.Close()
-		h.file, h.segment = nil, 0
-		if err := s.fs.Remove(join(s.cfg.Dir, headName)); err != nil { // or a start would believe it
-			s.cfg.Logger.Warn("spool could not remove its head", "dir", s.cfg.Dir, "error", err)
-		}
+		s.giveUpHead(segment, err)
 		return
 	}
 	h.segment, h.end = segment, end
+}
+
+// giveUpHead removes a head that could not be written, or a start would believe it.
+func (s *Spool) giveUpHead(segment uint64, cause error) {
+	h := &s.head
+	s.cfg.Logger.Warn("spool could not note which segment is its newest: until the next start none is missed", "dir", s.cfg.Dir, "segment", segment, "error", cause)
+	_ = h.file.Close()
+	h.file, h.segment = nil, 0
+	if err := s.fs.Remove(join(s.cfg.Dir, headName)); err != nil {
+		s.cfg.Logger.Warn("spool could not remove its head", "dir", s.cfg.Dir, "error", err)
+	}
+}
+
+// knownEnd is where the newest segment ended, or how far it had come, as far as that is
+// known: 0 where it is not.
+func (h *head) knownEnd(segment uint64) (end int64) {
+	if h.segment == segment {
+		end = h.end
+	}
+	if h.marked.Segment == segment {
+		end = max(end, h.marked.Offset)
+	}
+	return end
 }
 
 // retire is called before the file of a segment goes by rights.
@@ -127,10 +153,11 @@ func (s *Spool) retire(segment uint64) {
 }
 
 // miss tells of records that were appended and not acknowledged and whose segment is not
-// there, or is shorter than it was when the spool was closed. Where the cursor is lost
+// there, or is shorter than it was by head and mark. Where the cursor is lost
 // nobody knows what was acknowledged.
 func (s *Spool) miss(numbers []uint64) error {
-	segment, end := s.head.segment, s.head.end
+	segment := s.head.segment
+	end := s.head.knownEnd(segment)
 	newer := len(numbers) > 0 && numbers[len(numbers)-1] > segment // made just before a crash
 	s.nextNumber = max(s.nextNumber, segment)
 	if segment == 0 || newer || s.cursorLost {
@@ -152,6 +179,7 @@ func (s *Spool) miss(numbers []uint64) error {
 	if end > 0 && from >= end {
 		return nil
 	}
+	s.head.told = true
 	s.missing.Add(1)
 	what := "the spool's newest segment is gone: all in it that was not in the store yet is lost"
 	if size > headerSize {

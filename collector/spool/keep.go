@@ -3,10 +3,8 @@ package spool
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -80,7 +78,6 @@ func (s *Spool) startKeeping() error {
 	}
 	l.cut(s.cursor.acked)
 	h := l.head
-	s.boot = s.bootID()
 	changed := s.remembers && (s.boot == "" || s.boot != h.boot)
 	now := time.Now()
 	for i := range l.entries {
@@ -110,22 +107,6 @@ func (s *Spool) startKeeping() error {
 		s.cfg.Logger.Warn("spool has no room for its ledger", "dir", s.cfg.Dir, "error", err)
 	}
 	return nil
-}
-
-// bootID names this run of the machine, "" where it has no name: then every start
-// counts as after a power cut.
-func (s *Spool) bootID() string {
-	f, err := s.fs.Open(s.cfg.BootIDPath, true)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b := make([]byte, bootLength)
-	n, err := f.ReadAt(b, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return ""
-	}
-	return strings.TrimSpace(string(b[:n]))
 }
 
 // saveLedger makes a head durable; a ledger that failed is written anew.

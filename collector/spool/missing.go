@@ -73,13 +73,26 @@ func (s *Spool) missBetween(numbers []uint64, headers []*header) {
 	}
 }
 
-// missCut tells of the newest segment when it has fewer records than the cursor says were
-// appended to it, and some of them were not acknowledged: the head says how long it is only
-// where the spool was closed. next is one above the last record found in it.
+// missCut tells of the newest segment when it has fewer records than the cursor, or less
+// than head and mark, say were appended to it, and some of them were not acknowledged. next
+// is one above the last record found in it, 0 where that is not known.
 func (s *Spool) missCut(seg *segment, next uint64) {
-	acked := s.cursor.acked
-	closed := s.head.segment == seg.number && s.head.end > 0 // miss has looked
-	if closed || s.cursorLost || s.cursor.nextSeq <= next || acked.Segment > seg.number {
+	acked, end := s.cursor.acked, s.head.knownEnd(seg.number)
+	if s.head.told || s.cursorLost || acked.Segment > seg.number {
+		return
+	}
+	if end > seg.end && before(acked, seg.number, end) {
+		s.missing.Add(1)
+		from := seg.end
+		if acked.Segment == seg.number {
+			from = max(from, acked.Offset)
+		}
+		s.cfg.Logger.Error("the spool's newest segment is shorter than it was: what it lacks is lost", "dir", s.cfg.Dir, "segment", seg.number, "from", from, "to", end)
+		s.cfg.Lost(fmt.Sprintf("records of the spool are lost: %d bytes of segment %d from %d on are gone or cannot be read", end-from, seg.number, from))
+		return
+	}
+	closed := s.head.segment == seg.number && s.head.end > 0
+	if closed || next == 0 || s.cursor.nextSeq <= next {
 		return
 	}
 	s.missing.Add(1)

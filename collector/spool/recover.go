@@ -43,6 +43,7 @@ func (s *Spool) recover() error {
 		s.nextNumber = max(s.nextNumber, p.segment)
 	}
 	s.nextNumber = max(s.nextNumber, last)
+	s.boot = bootID(s.fs, s.cfg.BootIDPath)
 	s.openHead(slices.Contains(names, headName))
 	if err := s.miss(numbers); err != nil {
 		return fmt.Errorf("look for the newest segment: %w", err)
@@ -50,6 +51,8 @@ func (s *Spool) recover() error {
 	if err := s.recoverSegments(numbers, names); err != nil {
 		return err
 	}
+	s.forgetMark()
+	s.startMarks()
 	if err := s.startKeeping(); err != nil {
 		return err
 	}
@@ -285,9 +288,10 @@ func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err
 			return false, err
 		}
 	}
-	if newest && next > 0 {
-		s.missCut(seg, next)
+	if !newest {
+		next = 0
 	}
+	s.missCut(seg, next)
 	s.indexed += len(seg.index)
 	if seg.records == 0 {
 		return false, s.removeEmpty(seg, b, headerOK)
