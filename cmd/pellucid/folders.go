@@ -25,7 +25,8 @@ import (
 
 // marks remembers, outside of them, which folders of the data folder there were, so that a
 // start misses one that somebody took out, or put another in the place of. Each has a name
-// that was drawn when it was made, in a file of it (idFile), and marksFile has them all.
+// that each start draws anew, in a file of it (idFile), and marksFile has them all: an older
+// copy of the very same folder has the name of an earlier start.
 //
 // What a start misses is written to lossesFile, a line each, besides being logged. It is
 // shown, counted and failed for by the doctor until the operator deletes that file.
@@ -228,8 +229,9 @@ func (m *marks) settled(was foundFolder) error {
 		return err
 	}
 	want := m.ids[was.name]
-	if want != "" && want == was.id {
-		return nil // nothing is written, which a full disk has no room for
+	if want != "" && was.missed(want) == "" {
+		m.renew(was)
+		return nil
 	}
 	if what := was.missed(want); what != "" {
 		m.log.Error(what, "folder", m.place(was.marked), "until", m.untilDeleted())
@@ -250,6 +252,22 @@ func (m *marks) settled(was foundFolder) error {
 	return m.write(was.name, id)
 }
 
+// renew draws another name for a folder that is the right one. Between the two files the
+// marks take both names. A full disk has no room for it: the name stays as it was.
+func (m *marks) renew(f foundFolder) {
+	next := rand.Text()
+	err := m.write(f.name, next+" "+f.id)
+	if err == nil {
+		err = writeID(m.place(f.marked), next)
+	}
+	if err == nil {
+		err = m.write(f.name, next)
+	}
+	if err != nil {
+		m.log.Warn("a folder keeps its mark: an older copy in its place would not be missed by the next start", "folder", m.place(f.marked), "error", err)
+	}
+}
+
 // missed says what is wrong of a folder that should have an id, "" where nothing is.
 func (f foundFolder) missed(want string) string {
 	if want == "" {
@@ -261,7 +279,7 @@ func (f foundFolder) missed(want string) string {
 // lost is missed of a folder that was there, with or without an id.
 func (f foundFolder) lost(id string) string {
 	switch {
-	case f.there && id == f.id:
+	case f.there && (id == f.id || slices.Contains(strings.Fields(id), f.id)):
 		return ""
 	case !f.there:
 		return fmt.Sprintf("the folder %s of the data folder was gone: %s", f.path, f.gone)

@@ -97,6 +97,19 @@ func TestFoldersThatAreGoneAreMissed(t *testing.T) {
 	again()
 	r.told(t, cfg)
 
+	// An older copy of the very same spool.
+	r.halt(t)
+	if err := os.CopyFS(place("older"), os.DirFS(place("spool"))); err != nil {
+		t.Fatal(err)
+	}
+	r = startRig(t, cfg)
+	r.halt(t)
+	move(place("spool"), place("newer"))
+	move(place("older"), place("spool"))
+	r = startRig(t, cfg)
+	r.told(t, cfg, "the folder spool of the data folder was another one than before", "the folder spool/dead of the data folder was another one")
+	stored(20)
+
 	// The spool, with ten records that wait in it.
 	f.cut()
 	r.post(t, "/api/v1/predictions", notedList(20, 30), nil)
@@ -167,20 +180,25 @@ func TestFoldersThatAreGoneAreMissed(t *testing.T) {
 	stored(30)
 }
 
-// TestMarksNeedNoRoom: a start that finds all as it was writes nothing, and one that cannot
-// write a mark tells so and goes on.
-func TestMarksNeedNoRoom(t *testing.T) {
+// TestMarksThatCannotBeWritten: a start that cannot write a mark tells so and goes on, and
+// one that was killed between the two files of a new name misses nothing.
+func TestMarksThatCannotBeWritten(t *testing.T) {
 	cfg := testConfig(t, t.TempDir())
 	r := startRig(t, cfg)
 	r.halt(t)
-	before, err := os.Stat(filepath.Join(cfg.Data, marksFile))
+	ids, err := readMarks(cfg.Data)
 	if err != nil {
 		t.Fatal(err)
 	}
+	m := marks{dir: cfg.Data, ids: ids}
+	if err := m.write("spool", "next "+ids["spool"]); err != nil {
+		t.Fatal(err)
+	}
 	r = startRig(t, cfg)
+	r.told(t, cfg)
 	r.halt(t)
-	if after, err := os.Stat(filepath.Join(cfg.Data, marksFile)); err != nil || !os.SameFile(before, after) {
-		t.Errorf("the marks were written anew (%v)", err)
+	if ids, err = readMarks(cfg.Data); err != nil || strings.Contains(ids["spool"], " ") {
+		t.Errorf("the spool's name is %q (%v)", ids["spool"], err)
 	}
 	names, err := os.ReadDir(cfg.Data)
 	if err != nil {
