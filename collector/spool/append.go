@@ -30,6 +30,8 @@ type segment struct {
 	index   []entry
 	whole   bool // the index has every record
 	damaged bool // damage was found inside: never delete the file
+	// told has where damage begins, and ends, that is told already.
+	told []int64
 	// ackedAt is when the last of it was acknowledged, or looked for; zero where the
 	// ledger does not know it. kept says that it is all acknowledged and stays for now,
 	// doubt that a batch of it is still to be looked for.

@@ -415,3 +415,53 @@ func TestMendedDamageIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestEachDamageIsTold: three records of a segment are damaged while the spool is open, and
+// the reader meets one after the other.
+func TestEachDamageIsTold(t *testing.T) {
+	var told []string
+	cfg := realConfig(t)
+	cfg.Lost = func(what string) { told = append(told, what) }
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends []int64
+	for i := range 9 {
+		if err := s.Append(t.Context(), prediction(fmt.Sprint("id-", i), 20)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, s.segments[0].end)
+	}
+	f, err := os.OpenFile(filepath.Join(cfg.Dir, segmentName(1)), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, record := range []int{1, 4, 7} {
+		if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff}, ends[record]-5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Flush()
+	b, err := s.Next(t.Context())
+	got := 0
+	for ; err == nil && len(b.Records) > 0; b, err = s.Next(t.Context()) {
+		got += len(b.Records)
+		if err := s.Ack(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if got == 6 {
+			break
+		}
+		s.Flush()
+	}
+	if err != nil || got != 6 || len(told) != 3 || s.Stats().BadStretches != 3 {
+		t.Errorf("%d records, told %q, %d stretches, %v", got, told, s.Stats().BadStretches, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -402,7 +402,7 @@ func (s *Spool) skip(v view, to int64, what string) {
 // found is damage that the reader has met, which a start may have counted and told.
 func (s *Spool) found(seg *segment, at, n int64, what string) {
 	s.mu.Lock()
-	known := seg.damaged
+	known := slices.ContainsFunc(seg.told, func(o int64) bool { return at <= o && o <= at+n })
 	s.mu.Unlock()
 	if known {
 		s.cfg.Logger.Warn("spool skips damage", "dir", s.cfg.Dir, "segment", seg.number, "offset", at, "bytes", n)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -167,7 +168,8 @@ func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
 		newest--
 	}
 	for i, n := range numbers {
-		seg := &segment{number: n, damaged: headers[i] == nil || hasDamage(names, n)}
+		seg := &segment{number: n, told: damageOf(names, n)}
+		seg.damaged = headers[i] == nil || len(seg.told) > 0
 		if headers[i] != nil {
 			seg.firstSeq = headers[i].firstSeq
 			s.nextSeq = max(s.nextSeq, seg.firstSeq)
@@ -192,14 +194,21 @@ func (s *Spool) recoverSegments(numbers []uint64, names []string) error {
 	return nil
 }
 
-// hasDamage reports whether bytes of the segment were set aside before. A torn
+// damageOf returns the offsets of bytes of the segment that were set aside before. A torn
 // tail does not count: nothing behind it was lost.
-func hasDamage(names []string, number uint64) bool {
+func damageOf(names []string, number uint64) (at []int64) {
 	prefix := strings.TrimSuffix(segmentName(number), segmentSuffix) + "."
-	return slices.ContainsFunc(names, func(name string) bool {
-		return strings.HasPrefix(name, prefix) && strings.HasSuffix(name, ".bad") &&
-			!strings.Contains(name, ".tail") && !strings.Contains(name, segmentSuffix)
-	})
+	for _, name := range names {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok || !strings.HasSuffix(rest, ".bad") || strings.Contains(rest, "tail") {
+			continue
+		}
+		offset, _, _ := strings.Cut(rest, ".")
+		if n, err := strconv.ParseInt(offset, 10, 64); err == nil { // else the segment's own
+			at = append(at, n)
+		}
+	}
+	return at
 }
 
 // readHeader returns nil where the header is damaged.
@@ -354,7 +363,10 @@ func (s *Spool) cutTail(seg *segment, f vfs.File, b []byte) error {
 
 // damage notes that bytes of seg are lost. The file is kept for good.
 func (s *Spool) damage(seg *segment, at, n int64, what string) {
+	s.mu.Lock()
 	seg.damaged = true
+	seg.told = append(seg.told, at, at+n)
+	s.mu.Unlock()
 	s.badBytes.Add(uint64(n))
 	s.badCut.Add(1)
 	s.cfg.Logger.Error("spool segment is damaged", "dir", s.cfg.Dir, "segment", seg.number, "offset", at, "bytes", n, "reason", what)
