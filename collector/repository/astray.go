@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // isYAML reports whether a file's name is that of a YAML file, capitals or not.
@@ -24,8 +26,11 @@ func meantForConfig(name string) bool {
 // judgeAstray decides what files mean that are read for no version. One that may say what is
 // private, or cannot be read, closes the model until it lies where it is read: whoever wrote
 // it takes those fields for hidden. Another is told of. A NAME.yaml in the models' folder may
-// be anything where there is no model of that name. The caller holds mu, for reading.
+// be anything where there is no model of that name. The caller holds mu.
 func (r *Repository) judgeAstray(l *listing) {
+	maps.DeleteFunc(r.astrayHid, func(file string, _ finding) bool {
+		return !exists(filepath.Join(r.cfg.Dir, file)) // moved, which is what was asked for
+	})
 	for name, files := range l.astray {
 		known := r.models[name] != nil || slices.ContainsFunc(l.found, func(s source) bool { return s.name == name })
 		files = slices.DeleteFunc(files, func(file string) bool { return !known && filepath.Dir(file) == "." })
@@ -34,11 +39,34 @@ func (r *Repository) judgeAstray(l *listing) {
 			continue
 		}
 		for _, file := range files {
-			if l.unseen[name] == "" && mayHide(filepath.Join(r.cfg.Dir, file)) {
+			if r.mayHide(file) && l.unseen[name] == "" {
 				l.unseen[name] = fmt.Sprintf("%s may say what is private, and is read for no version: move it to %s, for each version that it is meant for", file, filepath.Join(name, "VERSION", configFile))
 			}
 		}
 	}
+}
+
+// mayHide reports whether a file in the models' folder may say what is private, or did until less than
+// a look's interval ago: half of it may not say so yet. The caller holds mu.
+func (r *Repository) mayHide(file string) bool {
+	path := filepath.Join(r.cfg.Dir, file)
+	written, _ := stampOf(path) // before it is read
+	if mayHide(path) {
+		r.astrayHid[file] = finding{}
+		return true
+	}
+	was, hid := r.astrayHid[file]
+	switch {
+	case !hid:
+		return false
+	case was.written != written:
+		r.astrayHid[file] = finding{written: written, ended: time.Now()}
+		return true
+	case time.Since(was.ended) < r.cfg.Poll:
+		return true
+	}
+	delete(r.astrayHid, file)
+	return false
 }
 
 // mayHide reports whether a file may say what is private.

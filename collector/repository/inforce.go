@@ -32,6 +32,8 @@ type keptSaid struct {
 	Follows bool `json:"follows,omitempty"`
 	// Upstream is set of what was said under an upstream's name alone, and goes with the folder.
 	Upstream bool `json:"upstream,omitempty"`
+	// Unread is set where an upstream's could not be read when it was last there: it may have said more.
+	Unread bool `json:"unread,omitempty"`
 }
 
 func (k keptSaid) config() collector.ModelConfig {
@@ -50,7 +52,7 @@ func saidOf(cfg collector.ModelConfig) keptSaid {
 }
 
 func (k keptSaid) equal(o keptSaid) bool {
-	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject && k.Follows == o.Follows && k.Upstream == o.Upstream
+	return slices.Equal(k.Features, o.Features) && slices.Equal(k.FeatureNames, o.FeatureNames) && k.Subject == o.Subject && k.Follows == o.Follows && k.Upstream == o.Upstream && k.Unread == o.Unread
 }
 
 // allSaid is what versions said last of private features, by name and version.
@@ -91,6 +93,7 @@ func (s allSaid) add(name, version string, k keptSaid) {
 	have.Subject = cmp.Or(have.Subject, k.Subject)
 	have.Follows = have.Follows && k.Follows
 	have.Upstream = have.Upstream && k.Upstream
+	have.Unread = have.Unread || k.Unread
 	s[name][version] = have
 }
 
@@ -270,14 +273,15 @@ func (r *Repository) note(name, version string, now keptSaid) error {
 	was, noted := r.inForce[name][version]
 	next := maps.Clone(r.inForce)
 	r.mu.RUnlock()
-	if noted && was.equal(now) || !noted && len(now.Features) == 0 {
+	nothing := len(now.Features) == 0 && !now.Unread
+	if noted && was.equal(now) || !noted && nothing {
 		return nil
 	}
 	of := maps.Clone(next[name])
 	if of == nil {
 		of = map[string]keptSaid{}
 	}
-	if of[version] = now; len(now.Features) == 0 {
+	if of[version] = now; nothing {
 		delete(of, version)
 	}
 	if next == nil {
@@ -290,7 +294,7 @@ func (r *Repository) note(name, version string, now keptSaid) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inForce = next
-	if len(now.Features) > 0 {
+	if !nothing {
 		r.private.Store(true)
 	}
 	return nil

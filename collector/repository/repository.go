@@ -107,6 +107,9 @@ type Repository struct {
 	upstreams   map[string]besideUpstream
 	upstreamsAt uint64
 	shut        map[string]string
+	// waiting are the files under the names of upstreams that hide less than they did, and astrayHid
+	// those that are read for no version and may say what is private, or did when they were last found.
+	waiting, astrayHid map[string]finding
 	// inForce is what versions on disk said last of private features, by name and version; noting
 	// lets one goroutine at a time keep it.
 	inForce allSaid
@@ -187,7 +190,7 @@ func Open(ctx context.Context, cfg Config) (*Repository, error) {
 	}
 	r := &Repository{
 		cfg: cfg, models: map[string]*model{}, archive: map[string]*held{},
-		unseen: map[string]string{}, shut: map[string]string{}, done: make(chan struct{}),
+		unseen: map[string]string{}, shut: map[string]string{}, waiting: map[string]finding{}, astrayHid: map[string]finding{}, done: make(chan struct{}),
 		kept: keptList{path: cfg.Kept},
 	}
 	watching, stop := context.WithCancel(context.Background())
@@ -355,8 +358,8 @@ func (r *Repository) list() (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.judgeAstray(l)
 	l.found = slices.DeleteFunc(l.found, func(s source) bool {
 		have := r.slotOf(s.name, s.version)

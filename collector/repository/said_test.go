@@ -110,6 +110,12 @@ func later(r *Repository) {
 			s.pending.ended = s.pending.ended.Add(-r.cfg.Poll)
 		}
 	}
+	for _, of := range []map[string]finding{r.waiting, r.astrayHid} {
+		for file, f := range of {
+			f.ended = f.ended.Add(-r.cfg.Poll)
+			of[file] = f
+		}
+	}
 }
 
 // TestWhatLooksTheSameIsRead: a model.yaml of the same size and time as before is told by

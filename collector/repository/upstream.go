@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 )
 
 // besideUpstream is what the model.yaml files say that lie under the name of an upstream, or
-// why that is not known. last is what those said that were deleted.
+// why that is not known. last is what those said that were deleted, before what those did that
+// hide less now and wait for a later look.
 type besideUpstream struct {
-	said, last []saidBy
-	why        string
+	said, last, before []saidBy
+	why                string
 }
 
 // Shut says why nothing is to be asked of an upstream or recorded of it: a model.yaml in the models'
@@ -35,7 +37,7 @@ func (r *Repository) Shut(name string) error {
 func (r *Repository) holdUpstreams(look uint64, unseen map[string]string) {
 	found := map[string]besideUpstream{}
 	for name := range r.cfg.Remote {
-		found[name] = r.readUpstream(name, unseen[name])
+		found[name] = r.readUpstream(look, name, unseen[name])
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,7 +53,7 @@ func (r *Repository) holdUpstreams(look uint64, unseen map[string]string) {
 	}
 }
 
-func (r *Repository) readUpstream(name, unseen string) (found besideUpstream) {
+func (r *Repository) readUpstream(look uint64, name, unseen string) (found besideUpstream) {
 	if unseen != "" {
 		found.why = r.withoutPlaces(unseen)
 		return found
@@ -61,48 +63,87 @@ func (r *Repository) readUpstream(name, unseen string) (found besideUpstream) {
 		found.why = "what lies in its folder cannot be read: " + r.told(err)
 		return found
 	}
+	now := map[string]keptSaid{}
 	for _, s := range sources {
+		written := r.written(s) // before it is read: what is written in between is found again
 		cfg, err := s.parse()
-		if err != nil {
-			found.why = fmt.Sprintf("%s cannot be read: %s", s.place(), r.told(err))
-			return found
+		was := r.lastUnder(s)
+		switch {
+		case err != nil:
+			found.why = cmp.Or(found.why, fmt.Sprintf("%s cannot be read: %s", s.place(), r.told(err)))
+			was.Unread, was.Follows = true, false
+			now[s.version] = was
+			continue
+		case !r.upstreamWaits(s, was, cfg, finding{written: written, look: look}):
+			k := saidOf(cfg)
+			k.Upstream = was.Upstream // what it said as a version here stays
+			now[s.version] = k
+		case was.Unread:
+			found.why = cmp.Or(found.why, s.place()+" could not be read before: it is taken up when a later look finds it the same")
+		default:
+			found.before = append(found.before, saidBy{version: s.version, cfg: was.config()})
 		}
 		found.said = append(found.said, saidBy{version: s.version, cfg: cfg})
 	}
-	r.noteUpstream(name, found.said)
+	r.noteUpstream(name, now)
 	if !exists(filepath.Join(r.cfg.Dir, name)) {
 		return found
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for version, k := range r.inForce[name] {
-		if !k.Follows && !slices.ContainsFunc(sources, func(s source) bool { return s.version == version }) {
-			found.last = append(found.last, saidBy{version: version, cfg: k.config()})
+		if k.Follows || slices.ContainsFunc(sources, func(s source) bool { return s.version == version }) {
+			continue
 		}
+		if k.Unread {
+			found.why = cmp.Or(found.why, source{name: name, version: version}.place()+" could not be read when it was last there, and is gone, which opens nothing")
+		}
+		found.last = append(found.last, saidBy{version: version, cfg: k.config()})
 	}
 	slices.SortFunc(found.last, func(a, b saidBy) int { return compareVersions(b.version, a.version) })
 	return found
 }
 
-// noteUpstream keeps what the files under the name of an upstream say: deleting one is no decision
-// to publish what it hid. Taking out the folder is, and forgets it.
-func (r *Repository) noteUpstream(name string, said []saidBy) {
-	now := map[string]keptSaid{}
+// lastUnder is what was noted last of a file under the name of an upstream.
+func (r *Repository) lastUnder(s source) keptSaid {
 	r.mu.RLock()
-	for _, by := range said {
-		k := saidOf(by.cfg)
-		was, noted := r.inForce[name][by.version]
-		k.Upstream = !noted || was.Upstream // what it said as a version here stays
-		now[by.version] = k
+	defer r.mu.RUnlock()
+	if was, noted := r.inForce[s.name][s.version]; noted {
+		return was
 	}
+	return keptSaid{Upstream: true}
+}
+
+// upstreamWaits reports whether what a file says that hides less than it did, or could not be read, is
+// to be found again a look's interval later, as of any other: half a file does too.
+func (r *Repository) upstreamWaits(s source, was keptSaid, cfg collector.ModelConfig, now finding) bool {
+	now.rules, now.ended = digestOfText(s.text, nil), time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have, waits := r.waiting[s.place()]
+	if less, _ := changed(was.config(), cfg); !less && !was.Unread || have.again(now, r.cfg.Poll) {
+		delete(r.waiting, s.place())
+		return false
+	}
+	if !waits || have.rules != now.rules || have.written != now.written {
+		r.waiting[s.place()] = now
+	}
+	return true
+}
+
+// noteUpstream keeps what the files under the name of an upstream say now: deleting one is no decision
+// to publish what it hid. Taking out the folder is, and forgets it.
+func (r *Repository) noteUpstream(name string, now map[string]keptSaid) {
 	if !exists(filepath.Join(r.cfg.Dir, name)) {
+		r.mu.RLock()
 		for version, k := range r.inForce[name] {
-			if k.Upstream {
-				now[version] = keptSaid{}
+			if k.Unread = false; k.Upstream {
+				k = keptSaid{}
 			}
+			now[version] = k
 		}
+		r.mu.RUnlock()
 	}
-	r.mu.RUnlock()
 	for version, k := range now {
 		if err := r.note(name, version, k); err != nil {
 			r.cfg.Log.Error("what lies under an upstream's name is not kept: it is not known once it is deleted", "model", name, "version", version, "error", err)
@@ -118,7 +159,7 @@ func (r *Repository) upstreamsHide() bool {
 		if found.why != "" || cfg.PrivateFeature() != "" {
 			return true
 		}
-		for _, said := range found.said {
+		for _, said := range slices.Concat(found.said, found.before) {
 			if said.cfg.PrivateFeature() != "" {
 				return true
 			}
@@ -142,10 +183,13 @@ func (r *Repository) judgeUpstream(name string) {
 				continue
 			}
 			why = cmp.Or(why, moreHidden(name, found.said, s.live.version, "%s makes %q private, which the upstream's configuration does not"),
+				moreHidden(name, found.before, s.live.version, "%s made %q private, which the upstream's configuration does not, until now: it is taken up when a later look finds it the same"),
 				moreHidden(name, found.last, s.live.version, "%s made %q private, which the upstream's configuration does not, and is gone, which opens nothing"))
 		}
 	}
-	if why != "" {
+	if found.why != "" {
+		why += fmt.Sprintf(": write it so that it can be read ({} says nothing), or take the folder %q out of the models' folder; what is private belongs under features of the upstream %q in the configuration", name, name)
+	} else if why != "" {
 		why += fmt.Sprintf(": say what is private under features of the upstream %q in the configuration and start again, or take the folder %q out of the models' folder", name, name)
 	}
 	if why != "" && r.shut[name] != why {
