@@ -215,7 +215,7 @@ func checkKept(_ context.Context, p patient) (string, error) {
 	for _, v := range gone {
 		missing = append(missing, errors.New(v.Gone()))
 	}
-	missing = append(missing, repository.CheckSaid(dir, filepath.Join(p.Data, privateFile)))
+	missing = append(missing, repository.CheckSaid(dir, filepath.Join(p.Data, privateFile), filepath.Join(p.Data, keptFile)))
 	if !exists(dir) {
 		return "none yet", errors.Join(missing...)
 	}

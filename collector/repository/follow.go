@@ -133,6 +133,9 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 	if err != nil {
 		return cfg, err
 	}
+	if err := r.knownBeside(name, sources); err != nil {
+		return cfg, err
+	}
 	if len(sources) == 0 {
 		h := newHanding(kept.Info)
 		h.columns = r.order(name, kept.Info)
@@ -177,6 +180,9 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 func (r *Repository) handedOn(name, version string, sources []source, own collector.ModelConfig, info *engine.Info) (collector.ModelConfig, error) {
 	h := newHanding(info)
 	h.columns = r.order(name, info)
+	if err := r.knownBeside(name, sources); err != nil {
+		return h.cfg, err
+	}
 	if err := r.takeFrom(h, sources); err != nil {
 		return h.cfg, err
 	}

@@ -32,7 +32,8 @@ type keptSaid struct {
 	Follows bool `json:"follows,omitempty"`
 	// Upstream is set of what was said under an upstream's name alone, and goes with the folder.
 	Upstream bool `json:"upstream,omitempty"`
-	// Unread is set where an upstream's could not be read when it was last there: it may have said more.
+	// Unread is set where it is not known what it hid: an upstream's could not be read when it was last
+	// there, or nothing is left that says it of a version that hid something.
 	Unread bool `json:"unread,omitempty"`
 }
 
@@ -110,7 +111,7 @@ func readSaid(path string) (s allSaid, err error) {
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}
-	if err == nil && s == nil {
+	if err == nil && len(s) == 0 { // nor is {} ever written
 		err = errors.New("it holds nothing")
 	}
 	if err != nil {
@@ -160,7 +161,7 @@ func (r *Repository) readInForce() error {
 		}
 	}
 	if own == nil && copied == nil {
-		if r.inForce, err = saidIn(r.cfg.Store); err != nil {
+		if r.inForce, err = saidWithout(r.cfg.Store, r.cfg.Kept); err != nil {
 			return err
 		}
 	}
@@ -193,7 +194,7 @@ func (r *Repository) missSaid(own allSaid, wrongOwn, wrongCopy error) string {
 	return ""
 }
 
-const missedSaid = "what was private last was gone from the folder models (" + inForceFile + "): it is taken from what else tells it, and a version without a model.yaml stays under the strictest of that until it has one ({} opens it)"
+const missedSaid = "what was private last was gone from the folder models (" + inForceFile + "): it is taken from what else tells it, and a version without a model.yaml stays under the strictest of that until it has one ({} opens it); one that hid something of which nothing tells what is closed until then"
 
 // saidIn is what the versions in a store say themselves: of each all that it ever hid, since
 // nothing tells which of its files were the last.
@@ -231,9 +232,65 @@ func saidIn(store string) (allSaid, error) {
 	return out, nil
 }
 
-// CheckSaid holds what was private last, in a store, against its copy outside of it, and
-// changes nothing.
-func CheckSaid(store, private string) error {
+// saidWithout is what was private last where both files that say it have gone: what the versions in
+// the store say, and of those that hid something by the list of kept versions, and of which nothing
+// says what, that it is not known.
+func saidWithout(store, list string) (allSaid, error) {
+	out, err := saidIn(store)
+	if err != nil || list == "" {
+		return out, err
+	}
+	hid, err := readHid(list)
+	if err != nil {
+		return nil, err
+	}
+	for _, of := range hid {
+		_, known := out[of[0]][of[1]]
+		if known {
+			continue
+		}
+		if known, err = importedSays(store, of); err != nil {
+			return nil, err
+		}
+		if !known {
+			out.add(of[0], of[1], keptSaid{Unread: true})
+		}
+	}
+	return out, nil
+}
+
+// importedSays reports whether the store has an imported version that says itself what it hides.
+func importedSays(store string, of [2]string) (bool, error) {
+	paths, err := filepath.Glob(filepath.Join(store, "*", externalFile))
+	if err != nil {
+		return false, err
+	}
+	for _, path := range paths {
+		var kept keptExternal
+		data, err := os.ReadFile(path)
+		if err == nil && json.Unmarshal(data, &kept) == nil && kept.Name == of[0] && kept.Version == of[1] && kept.Config.PrivateFeature() != "" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// knownBeside fails where it is not known what a version of a model hid that has no model.yaml now,
+// one not in sources.
+func (r *Repository) knownBeside(name string, sources []source) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, version := range slices.SortedFunc(maps.Keys(r.inForce[name]), compareVersions) {
+		if r.inForce[name][version].Unread && !slices.ContainsFunc(sources, func(s source) bool { return s.version == version }) {
+			return fmt.Errorf("version %q hid something, and nothing is left that says what: write %s ({} says that it hides nothing), or put %s back from a backup", version, source{name: name, version: version}.place(), inForceFile)
+		}
+	}
+	return nil
+}
+
+// CheckSaid holds what was private last, in a store, against its copy outside of it or, where both
+// are gone, against what else tells it, and changes nothing.
+func CheckSaid(store, private, list string) error {
 	own, copied, wrongOwn, wrongCopy, err := readTwice(store, private)
 	switch {
 	case err != nil:
@@ -245,7 +302,7 @@ func CheckSaid(store, private string) error {
 	}
 	from := copied
 	if own == nil && copied == nil {
-		if from, err = saidIn(store); err != nil {
+		if from, err = saidWithout(store, list); err != nil {
 			return err
 		}
 	}
@@ -290,6 +347,11 @@ func (r *Repository) note(name, version string, now keptSaid) error {
 	next[name] = of
 	if err := r.writeInForce(next); err != nil {
 		return err
+	}
+	if noted == nothing { // it hides now and did not, or did and does not
+		if err := r.kept.hides(name, version, !nothing); err != nil {
+			r.cfg.Log.Warn("that a version hides something is not listed: it is not known should all be lost that says so", "model", name, "version", version, "error", err)
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

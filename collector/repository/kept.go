@@ -17,7 +17,9 @@ import (
 
 // keptList is which versions there must be in the store, in a file beside it: a version that
 // somebody has taken out of the store is missed by it. A line is appended for each that is
-// kept ("+ digest name version") and for each that Drop takes out ("- digest"); a start
+// kept ("+ digest name version") and for each that Drop takes out ("- digest"), as for each that
+// begins to hide something ("! name version") and ends it ("? name version"), so that it is missed
+// should all be lost that says what; a start
 // writes the file anew where more than that is in it. What cannot be read as a line counts
 // for nothing: a version that is in the store is added again by the next start.
 type keptList struct {
@@ -34,6 +36,17 @@ func (l *keptList) add(v StoredVersion) error {
 
 // remove notes that a version goes by rights, before it does.
 func (l *keptList) remove(digest string) error { return l.append("- " + digest + "\n") }
+
+// hides notes that a version hides something from now on, or that it does not.
+func (l *keptList) hides(name, version string, does bool) error {
+	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
+		return nil // a folder under an upstream's name that is no version's
+	}
+	if does {
+		return l.append("! " + name + " " + version + "\n")
+	}
+	return l.append("? " + name + " " + version + "\n")
+}
 
 func (l *keptList) append(line string) error {
 	if l.path == "" {
@@ -91,11 +104,52 @@ func readKept(path string) (list []StoredVersion, tidy bool, err error) {
 				delete(at, part[1])
 			}
 			tidy = false
+		case whole && len(part) == 3 && part[0] == "!":
 		default:
 			tidy = false
 		}
 	}
 	return slices.DeleteFunc(list, func(v StoredVersion) bool { return v.Digest == "" }), tidy, nil
+}
+
+// readHid is which versions hid something last by such a file, by name and version, in their order.
+func readHid(path string) (hid [][2]string, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which versions hid something: %w", err)
+	}
+	for line := range bytes.Lines(data) {
+		text, whole := strings.CutSuffix(string(line), "\n")
+		part := strings.Split(text, " ")
+		if !whole || len(part) != 3 || !nameRule.MatchString(part[1]) || !nameRule.MatchString(part[2]) {
+			continue
+		}
+		of := [2]string{part[1], part[2]}
+		hid = slices.DeleteFunc(hid, func(h [2]string) bool { return h == of })
+		if part[0] == "!" {
+			hid = append(hid, of)
+		}
+	}
+	slices.SortFunc(hid, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	return hid, nil
+}
+
+// hiding are the versions that hide something now, as such a file names them.
+func (r *Repository) hiding() (out [][2]string) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for name, of := range r.inForce {
+		for version := range of {
+			if nameRule.MatchString(name) && nameRule.MatchString(version) {
+				out = append(out, [2]string{name, version})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	return out
 }
 
 // MissingVersions are those that a list of kept versions names and that are not in the store.
@@ -167,12 +221,20 @@ func (r *Repository) missKept() error {
 			tidy = false
 		}
 	}
-	if tidy && len(gone) == 0 {
+	hid, err := readHid(r.kept.path)
+	if err != nil {
+		return err
+	}
+	hiding := r.hiding()
+	if tidy && len(gone) == 0 && slices.Equal(hid, hiding) {
 		return nil // a full disk has no room for more
 	}
 	var b strings.Builder
 	for _, v := range there {
 		fmt.Fprintf(&b, "+ %s %s %s\n", v.Digest, v.Name, v.Version)
+	}
+	for _, of := range hiding {
+		fmt.Fprintf(&b, "! %s %s\n", of[0], of[1])
 	}
 	if err := vfs.Replace(r.kept.path, []byte(b.String())); err != nil {
 		return fmt.Errorf("note which versions are kept: %w", err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/engine"
 )
 
 // TestWhatWasPrivateIsKnownWithoutItsFile: a version whose model.yaml has gone together with
@@ -31,6 +32,9 @@ func TestWhatWasPrivateIsKnownWithoutItsFile(t *testing.T) {
 		{"the file cut", func(store, _ string) error { return os.Truncate(filepath.Join(store, inForceFile), 9) }, true},
 		{"the file is null", func(store, _ string) error {
 			return os.WriteFile(filepath.Join(store, inForceFile), []byte("null"), 0o600)
+		}, true},
+		{"the file is {}", func(store, _ string) error {
+			return os.WriteFile(filepath.Join(store, inForceFile), []byte("{}"), 0o600)
 		}, true},
 		{"the file is of another kind", func(store, _ string) error {
 			return os.WriteFile(filepath.Join(store, inForceFile), []byte(`{"other": {"1": {}}, "m": []}`), 0o600)
@@ -88,7 +92,7 @@ func TestWhatWasPrivateIsKnownWithoutItsFile(t *testing.T) {
 			if err := errors.Join(os.Remove(filepath.Join(f.dir, "m/1/model.yaml")), c.take(f.store, private)); err != nil {
 				t.Fatal(err)
 			}
-			if err := CheckSaid(f.store, private); (err == nil) != (c.name == "nothing else") {
+			if err := CheckSaid(f.store, private, ""); (err == nil) != (c.name == "nothing else") {
 				t.Errorf("checked: %v", err)
 			}
 			hides("gone", collector.PrivacyMask)
@@ -96,7 +100,7 @@ func TestWhatWasPrivateIsKnownWithoutItsFile(t *testing.T) {
 				t.Errorf("told %q", told)
 			}
 			hides("gone before", collector.PrivacyMask)
-			if err := CheckSaid(f.store, private); len(told) > 0 || err != nil {
+			if err := CheckSaid(f.store, private, ""); len(told) > 0 || err != nil {
 				t.Errorf("again: told %q, checked: %v", told, err)
 			}
 			f.write(t, "m/1/model.yaml", "{}\n")
@@ -134,7 +138,12 @@ func TestWhatWasPrivateIsDamagedTwice(t *testing.T) {
 	if err := errors.Join(os.Remove(filepath.Join(f.dir, "m/1/model.yaml")), os.Truncate(own, 9), os.Truncate(private, 0)); err != nil {
 		t.Fatal(err)
 	}
-	for _, copied := range []string{"emptied", "gone"} {
+	for _, copied := range []string{"emptied", "{}", "gone"} {
+		if copied == "{}" {
+			if err := errors.Join(os.WriteFile(own, []byte("{}"), 0o600), os.WriteFile(private, []byte("{}\n"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		r, err = open()
 		if err == nil {
 			r.Close()
@@ -144,8 +153,11 @@ func TestWhatWasPrivateIsDamagedTwice(t *testing.T) {
 				t.Errorf("the copy is %s: %v, which does not say %q", copied, err, says)
 			}
 		}
-		if err := CheckSaid(f.store, private); err == nil {
+		if err := CheckSaid(f.store, private, ""); err == nil {
 			t.Errorf("the copy is %s: checked", copied)
+		}
+		if copied == "emptied" {
+			continue
 		}
 		if err := os.RemoveAll(private); err != nil {
 			t.Fatal(err)
@@ -160,5 +172,92 @@ func TestWhatWasPrivateIsDamagedTwice(t *testing.T) {
 	defer r.Close()
 	if v, err := r.Find("m", "1"); err != nil || policyIn(v.Config, "f0") != collector.PrivacyMask {
 		t.Errorf("taken from the store: %v, %v", privateOf(v), err)
+	}
+}
+
+// TestWhatWasPrivateIsLost: of a version that hid something nothing is left that says what. It is
+// closed and told, as is what is new beside it, until its model.yaml says what it hides; what never
+// hid anything stays open.
+func TestWhatWasPrivateIsLost(t *testing.T) {
+	for _, by := range []string{"the kept copies", "a twin"} {
+		f := newFixture(t)
+		private, list := filepath.Join(t.TempDir(), "models.private"), filepath.Join(t.TempDir(), "models.kept")
+		var told []string
+		open := func() *Repository {
+			t.Helper()
+			told = nil
+			r, err := Open(t.Context(), Config{
+				Dir: f.dir, Store: f.store, Private: private, Kept: list, Poll: time.Hour, Log: slog.New(slog.DiscardHandler),
+				Missed: func(what []string) error { told = append(told, what...); return nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(r.Close)
+			return r
+		}
+		f.model(t, "m/1")
+		f.model(t, "open/1")
+		f.write(t, "m/1/model.yaml", "features: [{name: f0, private: mask}]\n")
+		open().Close()
+		if by == "a twin" { // the same files under another name, which the store has already
+			f.model(t, "twin/1")
+			f.write(t, "twin/1/model.yaml", "features: [{name: f0, private: mask}]\n")
+			open().Close()
+			if err := os.Remove(filepath.Join(f.dir, "twin/1/model.yaml")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hid, other := map[string]string{"a twin": "twin", "the kept copies": "m"}[by], "m"
+		if err := errors.Join(os.Remove(filepath.Join(f.dir, "m/1/model.yaml")), os.Remove(filepath.Join(f.store, inForceFile)), os.Remove(private)); err != nil {
+			t.Fatal(err)
+		}
+		if by == "the kept copies" {
+			dirs, err := filepath.Glob(filepath.Join(f.store, "*", versionFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range dirs {
+				if err := os.RemoveAll(filepath.Dir(file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := CheckSaid(f.store, private, list); err == nil {
+			t.Errorf("%s: checked", by)
+		}
+		for i := range 3 {
+			r := open()
+			if is := strings.Contains(strings.Join(told, "\n"), "what was private last"); is != (i == 0) {
+				t.Errorf("%s: told %q", by, told)
+			}
+			if v, err := r.Find(hid, "1"); err == nil {
+				t.Errorf("%s: it answers: %v", by, privateOf(v))
+			}
+			if st := state(r, hid, "1"); !strings.Contains(st.Reason, hid+"/1/model.yaml") {
+				t.Errorf("%s: %+v", by, st)
+			}
+			v, err := r.Find("open", "1")
+			if err != nil || v.Config.PrivateFeature() != "" {
+				t.Fatalf("%s: the open one: %v", by, err)
+			}
+			if n, err := r.External(hid, "9", func() (*engine.Info, error) { return v.Info, nil }); !errors.Is(err, collector.ErrNotReady) {
+				t.Errorf("%s: an import beside it: %v, %v", by, privateOf(n), err)
+			}
+			if v, err := r.Find(other, "1"); by == "a twin" && (err != nil || policyIn(v.Config, "f0") != collector.PrivacyMask) {
+				t.Errorf("what the store says: %v", err)
+			}
+			r.Close()
+		}
+		f.write(t, hid+"/1/model.yaml", "{}\n")
+		r := open()
+		v, err := r.Find(hid, "1")
+		if err != nil || v.Config.PrivateFeature() != "" {
+			t.Fatalf("%s: opened: %v", by, err)
+		}
+		if n, err := r.External(hid, "9", func() (*engine.Info, error) { return v.Info, nil }); err != nil || n.Config.PrivateFeature() != "" {
+			t.Errorf("%s: an import once it is open: %v", by, err)
+		}
+		r.Close()
 	}
 }
