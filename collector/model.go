@@ -2,8 +2,11 @@ package collector
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"unicode"
+
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
@@ -118,6 +121,14 @@ func (c *ModelConfig) Policies() map[string]Privacy {
 	return out
 }
 
+// Policy is how the feature of a name is private.
+func (c *ModelConfig) Policy(name string) Privacy {
+	if i := slices.IndexFunc(c.Features, func(f FeatureConfig) bool { return f.Name == name }); i >= 0 {
+		return c.Features[i].Private
+	}
+	return PrivacyNone
+}
+
 // PrivateAlike is how a feature is private that the model does not know and that is called like a
 // private one of it; of several the strictest.
 func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
@@ -129,22 +140,22 @@ func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
 	return how
 }
 
-// Alike reports whether two names are the same but for capitals, white space around them, signs
-// that are not seen, what their words are parted by, and what dots or slashes part from one of them
+// Alike reports whether two names are the same but for capitals, full-width letters and whatever else
+// Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, and what dots or slashes part from one of them
 // in front: net_income is called like NET-INCOME and in.net income.
 func Alike(a, b string) bool {
 	a, b = seen(a), seen(b)
 	return endsIn(a, b) || endsIn(b, a)
 }
 
-// seen is a name without the signs that are not seen.
+// seen is a name without the signs that are not seen, each of the others written in the one way.
 func seen(name string) string {
-	return strings.Map(func(r rune) rune {
+	return norm.NFKC.String(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Cf, r) {
 			return -1
 		}
 		return r
-	}, name)
+	}, name))
 }
 
 // words is a name whose words are parted by underscores.
