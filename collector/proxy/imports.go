@@ -518,6 +518,9 @@ func importedValues(v *collector.ModelVersion, row *collector.Imported, said fun
 		if specOf(v.Info.Outputs, name) == nil {
 			return nil, nil, ofField(nil, name, nil, "the model has no output %q", clip(name))
 		}
+		if row.Info == nil && v.Info.Format == collector.ImportedFormat && v.Config.Policy(name) != collector.PrivacyNone {
+			return nil, nil, ofField(nil, name, nil, "output %q has the name of a private feature, which it may repeat: call it otherwise, and import it under another version", clip(name))
+		}
 	}
 	for i := range v.Info.Outputs {
 		spec := &v.Info.Outputs[i]
