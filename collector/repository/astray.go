@@ -26,8 +26,10 @@ func meantForConfig(name string) bool {
 // judgeAstray decides what files mean that are read for no version. One that may say what is
 // private, or cannot be read, closes the model until it lies where it is read: whoever wrote
 // it takes those fields for hidden. Another is told of. A NAME.yaml in the models' folder may
-// be anything where there is no model of that name. The caller holds mu.
+// be anything where there is no model of that name. The caller holds mu, for reading.
 func (r *Repository) judgeAstray(l *listing) {
+	r.judging.Lock()
+	defer r.judging.Unlock()
 	maps.DeleteFunc(r.astrayHid, func(file string, _ finding) bool {
 		return !exists(filepath.Join(r.cfg.Dir, file)) // moved, which is what was asked for
 	})
@@ -47,7 +49,7 @@ func (r *Repository) judgeAstray(l *listing) {
 }
 
 // mayHide reports whether a file in the models' folder may say what is private, or did until less than
-// a look's interval ago: half of it may not say so yet. The caller holds mu.
+// a look's interval ago: half of it may not say so yet. The caller holds judging.
 func (r *Repository) mayHide(file string) bool {
 	path := filepath.Join(r.cfg.Dir, file)
 	written, _ := stampOf(path) // before it is read

@@ -107,9 +107,8 @@ type Repository struct {
 	upstreams   map[string]besideUpstream
 	upstreamsAt uint64
 	shut        map[string]string
-	// waiting are the files under the names of upstreams that hide less than they did, and astrayHid
-	// those that are read for no version and may say what is private, or did when they were last found.
-	waiting, astrayHid map[string]finding
+	// waiting are the files under the names of upstreams that hide less than they did.
+	waiting map[string]finding
 	// inForce is what versions on disk said last of private features, by name and version; noting
 	// lets one goroutine at a time keep it.
 	inForce allSaid
@@ -117,6 +116,11 @@ type Repository struct {
 	// unrestored are the imported versions of earlier runs that could not be brought back.
 	unrestored []keptExternal
 	kept       keptList
+
+	// astrayHid are the files that are read for no version and may say what is private, or did when
+	// they were last found; judging guards it, since files are read meanwhile.
+	astrayHid map[string]finding
+	judging   sync.Mutex
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -358,8 +362,8 @@ func (r *Repository) list() (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	r.judgeAstray(l)
 	l.found = slices.DeleteFunc(l.found, func(s source) bool {
 		have := r.slotOf(s.name, s.version)
