@@ -15,7 +15,35 @@ func TestAlike(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
 		want bool
-	}{{"net_income", "NET-INCOME", true}, {"net_income", "in.net income", true}, {"income", "in\u200bcome", true}, {"net_income", "ＮＥＴ＿ｉｎｃｏｍｅ", true}, {"net_income", "ｎｅｔ－ｉｎｃｏｍｅ", true}, {"income", "ｉｎ．ｉｎｃｏｍｅ", true}, {"größe", "gro\u0308ße", true}, {"ファイル", "ﾌｧｲﾙ", true}, {"income", "\ufeffincome", true}, {"net_income", "netincome", false}, {"user.name", "product.name", false}, {"user.name", "NAME", true}, {"straße", "STRASSE", false}, {"größe", "GRÖSSE", false}, {"größe", "GRÖßE", true}, {"", "", false}, {" ", "", false}} {
+	}{
+		{"net_income", "NET-INCOME", true},
+		{"net_income", "in.net income", true},
+		{"income", "in\u200bcome", true},
+		{"net_income", "ＮＥＴ＿ｉｎｃｏｍｅ", true},
+		{"net_income", "ｎｅｔ－ｉｎｃｏｍｅ", true},
+		{"income", "ｉｎ．ｉｎｃｏｍｅ", true},
+		{"größe", "gro\u0308ße", true},
+		{"ファイル", "ﾌｧｲﾙ", true},
+		{"income", "\ufeffincome", true},
+		{"net_income", "netincome", false},
+		{"income", "in\x00come\x7f", true},
+		{"income", "income[0]", true},
+		{"income", "IN.Income[0,1] ", true},
+		{"income", "income[0][1]", true},
+		{"income[0]", "income", true},
+		{"income[0]", "income[1]", false},
+		{"income", "income[tax]", false},
+		{"income", "income[0]x", false},
+		{"income", "[0]", false},
+		{"", "[0]", false},
+		{"user.name", "product.name", false},
+		{"user.name", "NAME", true},
+		{"straße", "STRASSE", false},
+		{"größe", "GRÖSSE", false},
+		{"größe", "GRÖßE", true},
+		{"", "", false},
+		{" ", "", false},
+	} {
 		if Alike(c.a, c.b) != c.want {
 			t.Errorf("%q and %q: alike %t", c.a, c.b, !c.want)
 		}

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -141,17 +142,28 @@ func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
 }
 
 // Alike reports whether two names are the same but for capitals, full-width letters and whatever else
-// Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, and what dots or slashes part from one of them
-// in front: net_income is called like NET-INCOME and in.net income.
+// Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, what dots or slashes part from one of them
+// in front, and the place of an element behind one: net_income is called like NET-INCOME, in.net income and net_income[0].
 func Alike(a, b string) bool {
 	a, b = seen(a), seen(b)
-	return endsIn(a, b) || endsIn(b, a)
+	return endsIn(a, b) || endsIn(b, a) || endsIn(whole(a), b) || endsIn(whole(b), a)
+}
+
+// elementRule is the place of an element behind the name of what it is of.
+var elementRule = regexp.MustCompile(`[[][0-9,; \]\[]*\][[:space:]]*$`)
+
+// whole is the name of what a name says an element of.
+func whole(name string) string {
+	if at := elementRule.FindStringIndex(name); at != nil {
+		return name[:at[0]]
+	}
+	return name
 }
 
 // seen is a name without the signs that are not seen, each of the others written in the one way.
 func seen(name string) string {
 	return norm.NFKC.String(strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.Cf, r) {
+		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && !unicode.IsSpace(r) {
 			return -1
 		}
 		return r
