@@ -2,6 +2,7 @@ package oip
 
 import (
 	"slices"
+	"unicode/utf8"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -115,6 +116,7 @@ func DecodeRequestFor(body []byte, header int, info *engine.Info) (*Request, err
 			return d.once(&seen, 4, key, func() (err error) {
 				var ok bool
 				if info != nil {
+					d.inputs = info.Inputs
 					req.Inputs, ok = d.columns(info)
 				}
 				if !ok {
@@ -176,6 +178,36 @@ type decoder struct {
 	s    scanner
 	tail []byte
 	json bool
+	// inputs are those of the model, whose names need not be made anew; nil where it is
+	// not known. r and dims are used for one tensor after the other.
+	inputs []engine.Spec
+	r      reader
+	dims   []int
+}
+
+// name reads the name of tensor i.
+func (d *decoder) name(i int) (string, error) {
+	if i < len(d.inputs) && d.s.peek() == '"' {
+		if name := d.inputs[i].Name; plainly(d.s.b[d.s.i+1:], name) {
+			d.s.i += len(name) + 2
+			return name, nil
+		}
+	}
+	return d.s.str()
+}
+
+// plainly reports whether text begins with a name and a quotation mark, and the name is in
+// JSON as it is.
+func plainly(text []byte, name string) bool {
+	if len(text) <= len(name) || text[len(name)] != '"' {
+		return false
+	}
+	for i, c := range []byte(name) {
+		if text[i] != c || c < 0x20 || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func newDecoder(body []byte, header int) (*decoder, error) {
@@ -271,7 +303,7 @@ func (d *decoder) item(what string, i int) (Item, error) {
 	err := d.s.object(func(key string) error {
 		switch key {
 		case "name":
-			return d.once(&p.seen, 1, key, func() (err error) { p.Name, err = d.s.str(); return err })
+			return d.once(&p.seen, 1, key, func() (err error) { p.Name, err = d.name(i); return err })
 		case "shape":
 			return d.once(&p.seen, 2, key, func() (err error) {
 				p.shape, err = d.shape(p.Name)
@@ -309,7 +341,7 @@ func (d *decoder) dtype(p *pending) error {
 func (d *decoder) data(p *pending) (err error) {
 	p.hasData = true
 	if p.hasShape && p.dtype != engine.Invalid {
-		p.Tensor, err = d.s.data(p.Name, p.dtype, p.shape)
+		p.Tensor, err = d.r.data(&d.s, p.Name, p.dtype, p.shape)
 		return err
 	}
 	d.s.peek()
@@ -373,7 +405,10 @@ func binarySize(p *pending) (int, error) {
 }
 
 func (d *decoder) shape(name string) ([]int, error) {
-	out := make([]int, 0, 4)
+	if d.dims == nil {
+		d.dims = make([]int, 0, 4)
+	}
+	out := d.dims[:0]
 	if d.s.peek() != '[' {
 		return nil, refuse("tensor %q: shape must be a list of integers", clip(name))
 	}
@@ -397,6 +432,7 @@ func (d *decoder) shape(name string) ([]int, error) {
 		out = append(out, int(v))
 		return nil
 	})
+	d.dims = out
 	return out, err
 }
 

@@ -9,19 +9,28 @@ import (
 // maxRank bounds the number of dimensions of a tensor.
 const maxRank = 16
 
-// reader reads the elements of one tensor in JSON. at is the number of elements
-// read so far.
+// reader reads the elements of one tensor in JSON, and may then read another. at is the
+// number of elements read so far.
 type reader struct {
 	s    *scanner
 	name string
 	elem func() error
 	n    int
 	at   int
+	// f32 and f64 are where elements of these types go; the functions that put them there
+	// are made once.
+	f32            []float32
+	f64            []float64
+	read32, read64 func() error
 }
 
 // data reads the elements of a tensor from s: a flat list of all of them, or
 // lists nested exactly as the shape says.
 func (s *scanner) data(name string, d engine.DType, shape []int) (*engine.Tensor, error) {
+	return new(reader).data(s, name, d, shape)
+}
+
+func (r *reader) data(s *scanner, name string, d engine.DType, shape []int) (*engine.Tensor, error) {
 	n, err := s.room(name, d, shape)
 	if err != nil {
 		return nil, err
@@ -30,7 +39,7 @@ func (s *scanner) data(name string, d engine.DType, shape []int) (*engine.Tensor
 	if err != nil {
 		return nil, refuse("tensor %q: %s", clip(name), err)
 	}
-	r := &reader{s: s, name: name, n: n}
+	r.s, r.name, r.n, r.at = s, name, n, 0
 	r.elem = r.into(t)
 	return t, r.all(shape)
 }
@@ -166,9 +175,15 @@ func (r *reader) fault(err error) error {
 func (r *reader) into(t *engine.Tensor) func() error {
 	switch t.DType() {
 	case engine.Float32:
-		return r.float32s(engine.Data[float32](t))
+		if r.f32 = engine.Data[float32](t); r.read32 == nil {
+			r.read32 = r.float32
+		}
+		return r.read32
 	case engine.Float64:
-		return r.float64s(engine.Data[float64](t))
+		if r.f64 = engine.Data[float64](t); r.read64 == nil {
+			r.read64 = r.float64
+		}
+		return r.read64
 	case engine.Bool:
 		d := engine.Data[bool](t)
 		return func() (err error) { d[r.at], err = r.bool(); return err }
@@ -193,42 +208,38 @@ func (r *reader) into(t *engine.Tensor) func() error {
 	return unsignedInto(r, engine.Data[uint64](t), 64)
 }
 
-func (r *reader) float32s(d []float32) func() error {
-	return func() error {
-		missing, num, err := r.numeric()
-		if err != nil {
-			return err
-		}
-		if missing {
-			d[r.at] = float32(math.NaN())
-			return nil
-		}
-		v, ok := num.float32()
-		if !ok {
-			return errRange
-		}
-		d[r.at] = v
+func (r *reader) float32() error {
+	missing, num, err := r.numeric()
+	if err != nil {
+		return err
+	}
+	if missing {
+		r.f32[r.at] = float32(math.NaN())
 		return nil
 	}
+	v, ok := num.float32()
+	if !ok {
+		return errRange
+	}
+	r.f32[r.at] = v
+	return nil
 }
 
-func (r *reader) float64s(d []float64) func() error {
-	return func() error {
-		missing, num, err := r.numeric()
-		if err != nil {
-			return err
-		}
-		if missing {
-			d[r.at] = math.NaN()
-			return nil
-		}
-		v, ok := num.float64()
-		if !ok {
-			return errRange
-		}
-		d[r.at] = v
+func (r *reader) float64() error {
+	missing, num, err := r.numeric()
+	if err != nil {
+		return err
+	}
+	if missing {
+		r.f64[r.at] = math.NaN()
 		return nil
 	}
+	v, ok := num.float64()
+	if !ok {
+		return errRange
+	}
+	r.f64[r.at] = v
+	return nil
 }
 
 func signedInto[T int8 | int16 | int32 | int64](r *reader, d []T, bits uint) func() error {
