@@ -65,7 +65,7 @@ func (w *world) lose(n int) {
 func TestStoreThatLosesTheLastBatches(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	runs, sent := 0, 0
+	runs, sent, acknowledged := 0, 0, 0
 	once := func(k int, round uint64) bool {
 		rng := rand.New(rand.NewPCG(seed+round, uint64(k)))
 		w, disk := newWorld(t), newDisk(seed+round+uint64(k))
@@ -112,7 +112,7 @@ func TestStoreThatLosesTheLastBatches(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		runs, sent = runs+1, sent+w.sentAgain
+		runs, sent, acknowledged = runs+1, sent+w.sentAgain, acknowledged+len(w.acked)
 		return true
 	}
 	// How much a round does goes by its seed: four rounds, and on until enough was tried.
@@ -123,7 +123,7 @@ func TestStoreThatLosesTheLastBatches(t *testing.T) {
 	if runs < 500 || sent < 500 {
 		t.Fatalf("only %d power cuts, %d batches sent again", runs, sent)
 	}
-	t.Logf("%d power cuts, %d batches sent again", runs, sent)
+	t.Logf("%d power cuts, %d batches sent again, %d acknowledged, 0 lost, 0 doubled", runs, sent, acknowledged)
 }
 
 // TestSameBootOffersNothing: only a power cut puts in doubt what the store confirmed.

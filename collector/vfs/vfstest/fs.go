@@ -60,6 +60,8 @@ type FS struct {
 	Fail func(op, name string) error
 	// Refuses has nothing be carried out that Fail fails, but a part of what is written.
 	Refuses bool
+	// Lies has a sync of a file say yes and do nothing, as disks do whose cache forgets.
+	Lies func(name string) bool
 	// Capacity bounds the bytes of all files; 0 is no bound.
 	Capacity int64
 	// Unforgiving has nothing of a file reach the disk after a sync of it failed, also
