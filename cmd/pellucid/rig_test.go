@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -369,10 +370,12 @@ func (r *rig) database(t *testing.T) string {
 	return strings.TrimPrefix(u.Path, "/")
 }
 
-// forwarder stands between a server and ClickHouse and can be cut.
+// forwarder stands between a server and ClickHouse and can be cut, or slow.
 type forwarder struct {
 	to      string
 	address string
+	// late is how long each piece that ClickHouse sends is kept.
+	late atomic.Int64
 
 	mu    sync.Mutex // guards the rest
 	l     net.Listener
@@ -424,13 +427,29 @@ func (f *forwarder) join(l net.Listener, c net.Conn) {
 	}
 	f.conns = append(f.conns, c, d)
 	f.mu.Unlock()
-	for _, pair := range [][2]net.Conn{{c, d}, {d, c}} {
+	for _, pair := range []struct {
+		to   net.Conn
+		from io.Reader
+	}{{d, c}, {c, f.kept(d)}} {
 		go func() {
-			_, _ = io.Copy(pair[0], pair[1]) // ends when either side is closed
-			_, _ = pair[0].Close(), pair[1].Close()
+			_, _ = io.Copy(pair.to, pair.from) // ends when either side is closed
+			_, _ = c.Close(), d.Close()
 		}()
 	}
 }
+
+// kept reads from ClickHouse, late.
+func (f *forwarder) kept(from io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := from.Read(p)
+		time.Sleep(time.Duration(f.late.Load()))
+		return n, err
+	})
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // cut ends every connection and takes no more.
 func (f *forwarder) cut() {
