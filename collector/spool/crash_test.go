@@ -310,6 +310,12 @@ func TestSyncThatFailedInAnEarlierLife(t *testing.T) {
 	}
 }
 
+// TestDrainedSegmentBehindAKeptOne: the newest segment is acknowledged and removed to make room,
+// and the header of the one after it names a kept one as the one before.
+func TestDrainedSegmentBehindAKeptOne(t *testing.T) {
+	randomFailures(t, 1795791908599370132, 6)
+}
+
 func randomFailures(t *testing.T, seed, round uint64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, round))

@@ -214,7 +214,11 @@ func bounds(fs vfs.FS, dir string, names []string, newest, marked collector.Posi
 				b.begun = b.begun || i < last
 			case h.prevSegment == b.number:
 				b.begun = true
-				b.end, b.nextSeq = max(h.prevEnd, headerSize), h.firstSeq
+				b.end = max(h.prevEnd, headerSize)
+				// Where numbers between are not there, what they had may have gone by rights.
+				if out[i+1].number == b.number+1 || c != nil && c.acked.Segment <= b.number {
+					b.nextSeq = h.firstSeq
+				}
 			default: // removed before the next was begun, and brought back by a power cut
 				b.torn = true
 			}
