@@ -32,7 +32,8 @@ func (f *fuser) deepConvolutions() {
 		}
 		if d := f.deepOf(&f.p.steps[i]); d != nil {
 			s := f.p.steps[i]
-			f.p.steps[i] = step{node: s.node, op: functionOp, kernel: d.run, in: s.in[:2], out: s.out}
+			f.p.steps[i] = step{node: s.node, op: functionOp, kernel: d.run, in: s.in[:1], out: s.out}
+			f.laid[s.in[1]] = true
 			f.changed = true
 		}
 	}

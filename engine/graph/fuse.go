@@ -28,7 +28,9 @@ type fuser struct {
 	// functions are of steps that are one.
 	functions []*vector.Function
 	// kept are steps that make floats of matrices in 16 bits, for the products to take.
-	kept    []int
+	kept []int
+	// laid are constants that a convolution has copied, and reads no more.
+	laid    map[int]bool
 	changed bool
 }
 
@@ -43,7 +45,7 @@ func fuse(p *Program) *Program {
 			types: slices.Clone(p.types), producer: slices.Clone(p.producer), held: p.held,
 		},
 		readers: make([][]int, len(p.names)), outputs: make([]bool, len(p.names)),
-		gone: make([]bool, len(p.steps)), functions: make([]*vector.Function, len(p.steps)),
+		gone: make([]bool, len(p.steps)), functions: make([]*vector.Function, len(p.steps)), laid: map[int]bool{},
 	}
 	for i := range f.p.steps {
 		s := &f.p.steps[i]
@@ -88,11 +90,11 @@ func fuse(p *Program) *Program {
 	if !f.changed {
 		return nil
 	}
-	return f.finish()
+	return f.finish(from)
 }
 
-// finish drops the steps that are gone.
-func (f *fuser) finish() *Program {
+// finish drops the steps that are gone, of what from was made.
+func (f *fuser) finish(from *Program) *Program {
 	p := f.p
 	p.hidden = make([]bool, len(p.names))
 	var steps []step
@@ -107,6 +109,8 @@ func (f *fuser) finish() *Program {
 		}
 		steps = append(steps, s)
 	}
+	p.steps = steps
+	f.forget(from)
 	made := make([]bool, len(p.names))
 	for _, s := range steps {
 		for _, slot := range s.out {
@@ -118,13 +122,13 @@ func (f *fuser) finish() *Program {
 	for slot, by := range p.producer {
 		p.hidden[slot] = by >= 0 && !made[slot] && p.constants[slot] == nil
 	}
-	p.steps = steps
-	f.forget()
 	return p
 }
 
-// forget drops what no step reads any more of the constants that were made here.
-func (f *fuser) forget() {
+// forget drops what no step reads any more of the constants that were made here: those
+// without a name, and those of a name that a convolution has copied: who asks for them gets
+// the program as it was written, which makes them.
+func (f *fuser) forget(from *Program) {
 	read := make([]bool, len(f.p.names))
 	for _, s := range f.p.steps {
 		for _, slot := range s.in {
@@ -134,7 +138,8 @@ func (f *fuser) forget() {
 		}
 	}
 	for slot, name := range f.p.names {
-		if name == "" && !read[slot] && f.p.constants[slot] != nil {
+		made := name == "" || f.laid[slot] && from.constants[slot] == nil && !f.outputs[slot]
+		if made && !read[slot] && f.p.constants[slot] != nil {
 			f.p.held.give(tensorBytes(f.p.constants[slot]))
 			f.p.constants[slot] = nil
 		}
@@ -194,6 +199,9 @@ func (f *fuser) fold() {
 		}
 		if f.keepsHalves(i) {
 			f.kept = append(f.kept, i)
+			continue
+		}
+		if f.keepsTable(i) {
 			continue
 		}
 		in := make([]*engine.Tensor, len(s.in))
@@ -260,7 +268,7 @@ func (f *fuser) lay(s *step, out []*engine.Tensor) bool {
 // constant: weights are laid out once, and what an inner graph makes of them is computed
 // once. Graphs are not nested deep enough for the doubling at each level to matter.
 func (f *fuser) rebuild(s *step, found map[int]bool) {
-	if !slices.ContainsFunc(s.in, func(slot int) bool { return found[slot] }) {
+	if s.op.build == nil || !slices.ContainsFunc(s.in, func(slot int) bool { return found[slot] }) {
 		return
 	}
 	b := &builder{node: s.node, attrs: &attrReader{node: s.node, read: map[string]bool{}}, packs: f.p.packs, held: f.p.held}
@@ -717,6 +725,7 @@ func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out 
 		return false
 	}
 	n := s.node
+	f.laid[s.in[1]] = true
 	kernel := func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if in[0].DType() != engine.Float32 {
 			return nil, errUnfused

@@ -5,10 +5,11 @@ import (
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
+	"github.com/pellucid/pellucid/engine/vector"
 )
 
-// leastHalves is from how many elements on a matrix stays in 16 bits: smaller ones take no
-// memory to speak of, and products with few rows are faster with floats.
+// leastHalves is from how many elements on a matrix is laid out in 16 bits: products of few
+// rows are faster with floats, which smaller ones are laid out as.
 const leastHalves = 1 << 18
 
 // keepsHalves reports whether step i makes floats of a constant in 16 bits that only products
@@ -26,13 +27,10 @@ func (f *fuser) keepsHalves(i int) bool {
 	if f.keepsFilters(s.out[0], w.Shape()) {
 		return true
 	}
-	if w.Len() < leastHalves {
-		return false
-	}
 	if len(w.Shape()) == 3 {
-		return f.keepsStack(s.out[0])
+		return w.Len() >= leastHalves && f.keepsStack(s.out[0])
 	}
-	if len(w.Shape()) != 2 || min(w.Shape()[0], w.Shape()[1]) < panelColumns/2 {
+	if len(w.Shape()) != 2 {
 		return false
 	}
 	for _, r := range f.readers[s.out[0]] {
@@ -40,11 +38,43 @@ func (f *fuser) keepsHalves(i int) bool {
 		if f.gone[r] || !slices.Contains(n.in, s.out[0]) {
 			continue // a product has taken it
 		}
-		if n.node.Domain != DomainONNX || n.node.Op != "MatMul" && n.node.Op != "Gemm" || n.in[1] != s.out[0] || n.in[0] == s.out[0] {
+		if n.node.Domain != DomainONNX || n.node.Op != "MatMul" && n.node.Op != "Gemm" || n.in[1] != s.out[0] || n.in[0] == s.out[0] || f.p.constantOf(n.in[0]) != nil {
 			return false
 		}
 	}
 	return len(f.readers[s.out[0]]) > 0
+}
+
+// keepsTable reports whether step i makes floats of a constant in 16 bits that others only
+// pick from: those make floats of what they pick.
+func (f *fuser) keepsTable(i int) bool {
+	s := &f.p.steps[i]
+	if s.node.Op != "Cast" || s.node.Domain != DomainONNX || len(s.in) != 1 || s.in[0] < 0 || s.out[0] < 0 || f.outputs[s.out[0]] || f.p.types[s.out[0]] != engine.Float32 {
+		return false
+	}
+	w, slot := f.p.constants[s.in[0]], s.out[0]
+	if w == nil || !isHalf(w.DType()) || len(f.readers[slot]) == 0 {
+		return false
+	}
+	for _, r := range f.readers[slot] {
+		n := &f.p.steps[r]
+		if f.gone[r] || n.op == functionOp || n.node.Domain != DomainONNX || n.node.Op != "Gather" || n.in[0] != slot || n.in[1] == slot {
+			return false
+		}
+	}
+	for _, r := range slices.Clone(f.readers[slot]) {
+		n := f.p.steps[r]
+		pick := n.kernel
+		f.become(r, step{node: n.node, op: functionOp, in: []int{s.in[0], n.in[1]}, kernel: func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+			out, err := pick(x, in)
+			if err != nil {
+				return nil, err
+			}
+			return one(castTensor(x, out[0], engine.Float32, true))
+		}})
+	}
+	f.gone[i], f.changed = true, true
+	return true
 }
 
 // keepsStack reports whether only recurrent nodes read a value, as their weights.
@@ -70,7 +100,8 @@ func (f *fuser) halfMatrix(slot int) *step {
 	return &f.p.steps[i]
 }
 
-// halvesOf lays out a constant matrix in 16 bits, nil where it finds no room.
+// halvesOf lays out a constant matrix in 16 bits, as floats where it is small, nil where it
+// finds no room.
 func (f *fuser) halvesOf(w *engine.Tensor, trans bool) *weights {
 	laid := packed{w, trans}
 	if known := f.p.packs[laid]; known != nil {
@@ -80,12 +111,28 @@ func (f *fuser) halvesOf(w *engine.Tensor, trans bool) *weights {
 	if trans {
 		k, n = n, k
 	}
-	if !f.p.held.lay(packedBytes(k, n, w.DType())) {
+	d := w.DType()
+	if w.Len() < leastHalves || min(k, n) < panelColumns/2 {
+		d = engine.Float32
+	}
+	if !fillsPanels(k, n, d) || !f.p.held.lay(packedBytes(k, n, d)) {
 		return nil
 	}
-	out := &weights{tensor: w, packed: blas.PackHalves(trans, k, n, engine.Data[uint16](w), w.Shape()[1], precisionOf(w.DType()))}
+	out := &weights{tensor: w}
+	if d == engine.Float32 {
+		out.packed = blas.Pack(trans, k, n, widenedFloats(w), w.Shape()[1])
+	} else {
+		out.packed = blas.PackHalves(trans, k, n, engine.Data[uint16](w), w.Shape()[1], precisionOf(d))
+	}
 	f.p.packs[laid] = out
 	return out
+}
+
+// widenedFloats are the elements of a tensor in 16 bits.
+func widenedFloats(w *engine.Tensor) []float32 {
+	v := make([]float32, w.Len())
+	vector.Widen(precisionOf(w.DType()), v, engine.Data[uint16](w))
+	return v
 }
 
 // widenRest computes what keepsHalves has left where a step still reads it.

@@ -115,7 +115,7 @@ func (f *fuser) product(i int) {
 	}
 	f.changed = true
 	var few *vector.FewColumns
-	if from == nil && half == nil && !g.transA {
+	if from == nil && !g.transA {
 		few = fewColumns(w, g.transB, then.bias)
 	}
 	f.p.steps[last] = step{node: s.node, op: functionOp, kernel: productKernel(g, gemm, then, few), in: in, out: f.p.steps[last].out}

@@ -769,6 +769,7 @@ func (l *laster) convolution(s *step) {
 	if c.filter != nil {
 		l.room -= c.filter.Len()
 	}
+	l.f.laid[s.in[1]] = true
 	if s.function != nil {
 		c.follow(s.function)
 	}

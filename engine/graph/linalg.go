@@ -45,8 +45,15 @@ type weights struct {
 // fewColumns lays out a small matrix, of which op takes the transpose where trans says so,
 // and what is added to its products; nil of a larger one.
 func fewColumns(t *engine.Tensor, trans bool, bias []float32) *vector.FewColumns {
-	v, k, n := engine.Data[float32](t), t.Shape()[0], t.Shape()[1]
-	if k < 1 || n < 1 || k > vector.MostFew || n > vector.MostFew || len(v) != k*n {
+	k, n := t.Shape()[0], t.Shape()[1]
+	if k < 1 || n < 1 || k > vector.MostFew || n > vector.MostFew {
+		return nil
+	}
+	v := engine.Data[float32](t)
+	if isHalf(t.DType()) {
+		v = widenedFloats(t)
+	}
+	if len(v) != k*n {
 		return nil
 	}
 	if trans {
@@ -103,6 +110,11 @@ const (
 	smallWeights = 1 << 20 // bytes
 )
 
+// fillsPanels reports whether a matrix of k rows and n columns is laid out.
+func fillsPanels(k, n int, d engine.DType) bool {
+	return k > 0 && n >= 2 && (n >= panelColumns/2 || k*panelColumns*d.Size() <= smallWeights)
+}
+
 // weightsOf lays out input i, of which op takes the transpose where trans says so.
 func weightsOf(b *builder, i int, trans bool) *weights {
 	if i >= len(b.constants) || b.constants[i] == nil || len(b.constants[i].Shape()) != 2 {
@@ -116,7 +128,7 @@ func weightsOf(b *builder, i int, trans bool) *weights {
 	if t.DType() != engine.Float32 && t.DType() != engine.Float64 {
 		return nil
 	}
-	if k == 0 || n < 2 || n < panelColumns/2 && k*panelColumns*t.DType().Size() > smallWeights {
+	if !fillsPanels(k, n, t.DType()) {
 		return nil
 	}
 	laid := packed{t, trans}
