@@ -30,7 +30,8 @@ func compressCommand() *cobra.Command {
 first read too. With --input both models answer the same rows, and what differs is
 told: size, speed on this machine, scores, decisions, accuracy (--labels), the
 distribution of scores and the explanations. A limit that is not kept fails the
-command, and the compressed model is then not written.
+command, and the compressed model is then not written. A file that became larger is
+written, with a warning (--max-size-ratio 1 refuses it).
 
 HOW is one of these, or several by commas:
   fp16               weights in half precision, cast back where they are read (ONNX)
@@ -157,12 +158,17 @@ func compressModel(ctx context.Context, w io.Writer, bar *progress, o compressOp
 	if err != nil {
 		return fmt.Errorf("read back what was made: %w", err)
 	}
+	warnings := larger(original.FileBytes, compressed.FileBytes)
+	for _, text := range warnings {
+		bar.warn(text)
+	}
 	var r *audit.Report
 	if o.input != "" {
 		if r, err = o.judge(ctx, bar, original, compressed, in.Rows, labels); err != nil {
 			return err
 		}
 		describe(r, result)
+		r.Warnings = warnings
 		if err := o.write(r); err != nil {
 			return err
 		}
@@ -174,6 +180,14 @@ func compressModel(ctx context.Context, w io.Writer, bar *progress, o compressOp
 		return fmt.Errorf("write %s: %w", o.out, err)
 	}
 	return compressText(w, original.FileBytes, result, r)
+}
+
+// larger warns of a file that did not become smaller.
+func larger(before, after int64) []string {
+	if after <= before {
+		return nil
+	}
+	return []string{fmt.Sprintf("the file became larger: %d bytes, was %d (%s)", after, before, percent(float64(after)/float64(max(before, 1))))}
 }
 
 func describe(r *audit.Report, result *compress.Result) {

@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
 	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/engine/onnx"
 	"github.com/pellucid/pellucid/engine/tree"
 	"github.com/pellucid/pellucid/explain/audit"
 )
@@ -43,6 +46,56 @@ func TestCompress(t *testing.T) {
 	}
 	if html, err := os.ReadFile(page); err != nil || !strings.Contains(string(html), "Within every limit") || strings.Contains(string(html), "<script") {
 		t.Errorf("the page is not as it should be (%v)", err)
+	}
+}
+
+// TestCompressLarger: a file that became larger is written all the same, and told of.
+func TestCompressLarger(t *testing.T) {
+	dir := t.TempDir()
+	model, rows := filepath.Join(dir, "tiny.onnx"), filepath.Join(dir, "rows.csv")
+	w, err := engine.Of([]float32{1, -2, 3, 4}, 2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := onnx.Encode(&onnx.Made{
+		Graph: &graph.Graph{
+			Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 2}}}, Outputs: []string{"y"},
+			Constants: map[string]*engine.Tensor{"w": w}, Nodes: []*graph.Node{{Op: "MatMul", Inputs: []string{"x", "w"}, Outputs: []string{"y"}}},
+		},
+		Outputs: []engine.Spec{{Name: "y", DType: engine.Float32, Shape: []int{-1, 2}}}, Producer: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string][]byte{model: data, rows: []byte("x0,x1\n0.5,1\n-1,2\n3,0.25\n")} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const told = "the file became larger: "
+	args := []string{"model", "compress", model, "--to", "int8:full", "--out", filepath.Join(dir, "small.onnx")}
+	for _, more := range [][]string{
+		{"--calibration", rows}, {"--input", rows, "--explain-rows", "0", "--rounds", "0", "--audit", filepath.Join(dir, "audit.html")},
+		{"--input", rows, "--explain-rows", "0", "--rounds", "0", "--audit", filepath.Join(dir, "audit.json")},
+	} {
+		status, stdout, stderr := command(t, append(args, more...)...)
+		if status != 0 || !strings.Contains(stderr, "warning: "+told) || strings.Contains(stdout, told) {
+			t.Errorf("%v: status %d, %q and %q", more, status, stdout, stderr)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, "small.onnx"))
+	if err != nil || info.Size() <= int64(len(data)) {
+		t.Fatalf("%v (%v) of %d bytes", info, err, len(data))
+	}
+	for _, name := range []string{"audit.html", "audit.json"} {
+		page, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !strings.Contains(string(page), told) {
+			t.Errorf("%s does not tell (%v): %s", name, err, page)
+		}
+	}
+	status, _, stderr := command(t, append(args, "--input", rows, "--explain-rows", "0", "--rounds", "0", "--max-size-ratio", "1")...)
+	if status != 1 || !strings.Contains(stderr, told) || !strings.Contains(stderr, "max-size-ratio is ") {
+		t.Errorf("status %d, %q", status, stderr)
 	}
 }
 

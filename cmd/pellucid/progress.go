@@ -46,6 +46,9 @@ func (p *progress) add(n int) {
 	}
 }
 
+// warn says what somebody should know of a result.
+func (p *progress) warn(text string) { fmt.Fprintln(p.w, "warning: "+text) }
+
 // finish ends the work.
 func (p *progress) finish() {
 	if p.bar != nil {

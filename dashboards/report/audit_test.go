@@ -27,7 +27,7 @@ func TestAuditPage(t *testing.T) {
 		Explanations: &audit.Explanations{Method: "tree_shap", Rows: 200, Compared: 200, Features: 7, Spearman: 0.98, Top: 5},
 		Worst:        []audit.Row{{Row: 17, Output: "score[1]", Original: 0.5, Compressed: audit.Number(math.NaN()), Difference: audit.Number(math.Inf(1)), OriginalDecided: "cat", NewDecided: "dog"}},
 		Verdict:      &audit.Verdict{Checks: []audit.Check{{Name: "max-disagreement", Limit: limit, Value: &found}, {Name: "max-psi", Reason: "no score is finite"}}},
-		Notes:        []string{"a note"},
+		Notes:        []string{"a note"}, Warnings: []string{"a warning"},
 	}
 	for range 150 {
 		r.Applied = append(r.Applied, audit.Applied{Part: "w", What: "halved"})
@@ -40,7 +40,7 @@ func TestAuditPage(t *testing.T) {
 	page := out.String()
 	for _, want := range []string{
 		"&lt;b&gt;big&lt;/b&gt;.onnx", "Outside the limits", "max-disagreement is 0.25, the limit is 0.01", "20.00 %", "2.50 ×", "2.50 M rows/s", "measured here",
-		"infinite", "3 numbers are finite on one side only", "75.00 %", "cat → dog", "Log loss", "-0.1000", "tree_shap", "50 more", "a note", "no number", "2026-05-01 12:00:00 UTC", "1.0 MiB, was 5.0 MiB",
+		"infinite", "3 numbers are finite on one side only", "75.00 %", "cat → dog", "Log loss", "-0.1000", "tree_shap", "50 more", "a note", "a warning", "no number", "2026-05-01 12:00:00 UTC", "1.0 MiB, was 5.0 MiB",
 	} {
 		if !strings.Contains(strings.ReplaceAll(page, "&#43;", "+"), want) {
 			t.Errorf("%q is not on the page", want)

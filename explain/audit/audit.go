@@ -96,8 +96,10 @@ type Report struct {
 	// Applied lists what was done to the original, where the caller told.
 	Applied []Applied `json:"applied,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
-	File    Size      `json:"file_bytes"`
-	Memory  *Size     `json:"memory_bytes,omitempty"`
+	// Warnings are what the caller has against the change beside its limits.
+	Warnings []string `json:"warnings,omitempty"`
+	File     Size     `json:"file_bytes"`
+	Memory   *Size    `json:"memory_bytes,omitempty"`
 	// Speed was measured on this machine at the time of the report.
 	Speed *Speed `json:"speed,omitempty"`
 	// Scores compares every number the models put out.
