@@ -18,7 +18,8 @@ type runCost struct {
 	Batch   int        `json:"batch"`
 	Inputs  []specJSON `json:"inputs"`
 	Outputs []specJSON `json:"outputs"`
-	// Comparisons are what rows of trees take at most; the rest is of graphs.
+	// Comparisons are what rows of trees take at most; Weights and Laid are of trees too, where
+	// there are no Operations, which graphs have.
 	Comparisons float64 `json:"comparisons,omitempty"`
 	Operations  float64 `json:"operations,omitempty"`
 	Weights     int64   `json:"weight_bytes,omitempty"`
@@ -48,6 +49,10 @@ func costOf(ctx context.Context, m engine.Model, batch int, shapes []string) (*r
 	}
 	coster, ok := session.(engine.Coster)
 	if !ok {
+		if trees, ok := m.(tree.Sized); ok {
+			c.Laid = trees.Bytes() / 2
+			c.Weights = trees.Bytes() - c.Laid
+		}
 		out, err := session.Run(ctx, in, nil)
 		if err != nil {
 			return nil, fmt.Errorf("run a batch of %d: %w", batch, err)
@@ -152,9 +157,12 @@ func (c *runCost) text() [][2]string {
 	if c.Comparisons > 0 {
 		lines = append(lines, [2]string{"  comparisons", scaled(c.Comparisons) + " at most"})
 	}
-	if c.Weights > 0 || c.Peak > 0 {
+	switch {
+	case c.Peak > 0:
 		lines = append(lines, [2]string{"  operations", fmt.Sprintf("%sFLOP, %sFLOP a row", scaled(c.Operations), scaled(c.Operations/float64(c.Batch)))},
 			[2]string{"  memory", fmt.Sprintf("%s of weights, %s laid out of them, %s for the run", sizeText(c.Weights), sizeText(c.Laid), sizeText(c.Peak))})
+	case c.Weights > 0:
+		lines = append(lines, [2]string{"  memory", fmt.Sprintf("%s of trees, %s of them compiled", sizeText(c.Weights), sizeText(c.Laid))})
 	}
 	return lines
 }

@@ -152,7 +152,7 @@ func TestInspectBatch(t *testing.T) {
 	if status, _, errs = command(t, "model", "inspect", path, "--batch", "4"); status != 2 || !strings.Contains(errs, "--shape 'x=4,128,10'") {
 		t.Errorf("%d %s", status, errs)
 	}
-	if status, out, errs = command(t, "model", "inspect", gbm+"model.ubj", "--batch", "8"); status != 0 || !strings.Contains(out, "comparisons") || !strings.Contains(out, "8 rows") {
+	if status, out, errs = command(t, "model", "inspect", gbm+"model.ubj", "--batch", "8"); status != 0 || !strings.Contains(out, "comparisons") || !strings.Contains(out, "8 rows") || strings.Count(out, "KiB of trees, ") != 1 || !strings.Contains(out, "memory") || strings.Contains(out, "FLOP") {
 		t.Errorf("%d %s %s", status, out, errs)
 	}
 }

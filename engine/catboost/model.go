@@ -31,10 +31,14 @@ type model struct {
 	of []int
 }
 
-var _ tree.Sharer = (*model)(nil)
+var (
+	_ tree.Sharer = (*model)(nil)
+	_ tree.Sized  = (*model)(nil)
+)
 
 func (r *reader) newModel(e *tree.Ensemble, info *engine.Info) (engine.Model, error) {
 	tree.SetSpecs(info, engine.Float64, e.Features, e.Outputs, e.Link)
+	info.Details = append(info.Details, e.Memory())
 	info.Inputs = make([]engine.Spec, len(info.Features))
 	for i := range info.Features {
 		d := engine.Float64
@@ -63,6 +67,9 @@ func (r *reader) newModel(e *tree.Ensemble, info *engine.Info) (engine.Model, er
 	}
 	return m, nil
 }
+
+// Bytes implements tree.Sized.
+func (m *model) Bytes() int64 { return m.ensemble.Bytes() }
 
 func (m *model) Info() *engine.Info { return m.info }
 

@@ -36,6 +36,19 @@ func (h *held) constant(name string, t *engine.Tensor) error {
 	return nil
 }
 
+// trees counts n bytes that an ensemble takes, half of them its compiled form.
+func (h *held) trees(n *Node, bytes int64) error {
+	if h == nil {
+		return nil
+	}
+	if bytes > h.left() {
+		return fmt.Errorf("the trees of node %q (%s) of %d bytes, with %d of %d bytes in use, the limit of a model: %w",
+			n.Label(), n.Title(), bytes, h.constants+h.laid, h.limit, engine.ErrTooLarge)
+	}
+	h.constants, h.laid = h.constants+bytes-bytes/2, h.laid+bytes/2
+	return nil
+}
+
 // lay counts n bytes that are about to be made of constants; it reports false, and
 // counts nothing, where they are too many.
 func (h *held) lay(n int64) bool {
@@ -64,8 +77,8 @@ func (h *held) left() int64 {
 	return h.limit - h.constants - h.laid
 }
 
-// Held returns the bytes of the program's constants, and of what was made of them for
-// their kernels: folded constants, packed weights, convolutions' filters.
+// Held returns the bytes of the program's constants and trees, and of what was made of them
+// for their kernels: folded constants, packed weights, convolutions' filters, compiled trees.
 func (p *Program) Held() (constants, laid int64) {
 	if p.held == nil {
 		return 0, 0

@@ -304,6 +304,10 @@ func buildTreeScores(b *builder) (Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.held.trees(b.node, s.Ensemble.Bytes()); err != nil {
+		return nil, err
+	}
+	b.trees = s
 	result := engine.Float32
 	if !s.Ensemble.Float32 {
 		result = engine.Float64

@@ -98,6 +98,8 @@ type builder struct {
 	result []engine.DType
 	// plain says of a node whose operator takes lists that there are none here.
 	plain bool
+	// trees are those of a TreeScores.
+	trees *TreeScores
 	// packs are shared by all kernels of a model, nil where they need not be.
 	packs packs
 }

@@ -59,6 +59,8 @@ type step struct {
 	rank     int
 	// plain says that no list goes through an operator that takes some.
 	plain bool
+	// trees are those of a TreeScores.
+	trees *TreeScores
 	// narrow are the weights of a convolution that keeps them in 8 or 16 bits; then the second
 	// input is their constant.
 	narrow *narrowed
@@ -249,7 +251,7 @@ func (p *Program) add(n *Node) error {
 	if s.kernel, err = op.build(b); err != nil {
 		return err
 	}
-	s.plain = b.plain
+	s.plain, s.trees = b.plain, b.trees
 	if err := b.attrs.done(); err != nil {
 		return err
 	}
@@ -349,6 +351,16 @@ func (p *Program) Producer(name string) *Node {
 		return nil
 	}
 	return p.steps[p.producer[slot]].node
+}
+
+// Trees returns what a TreeScores node of the program computes, or nil.
+func (p *Program) Trees(n *Node) *TreeScores {
+	for i := range p.steps {
+		if p.steps[i].node == n {
+			return p.steps[i].trees
+		}
+	}
+	return nil
 }
 
 // Nodes returns the program's nodes in an order in which they can run.

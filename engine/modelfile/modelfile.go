@@ -69,8 +69,8 @@ func Extensions() []string {
 func Open(path string) (engine.Model, error) { return OpenWithin(path, 0) }
 
 // OpenWithin is Open for a model that may hold so many bytes in memory; 0 means 8 GiB.
-// A graph's weights are counted while they are laid out and put together; trees, which
-// take a small multiple of their file, when they are read.
+// A graph's weights and trees are counted while they are laid out and put together; other
+// trees, which take a small multiple of their file, when they are read.
 func OpenWithin(path string, limit int64) (engine.Model, error) {
 	if _, err := readerOf(path); err != nil {
 		return nil, fmt.Errorf("open model %q: %w", path, err)
@@ -103,8 +103,7 @@ func readFrom(name string, from source) (engine.Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open model %q: %w", name, err)
 	}
-	if holder, ok := m.(tree.Holder); ok {
-		trees, _ := holder.Trees()
+	if trees, ok := m.(tree.Sized); ok {
 		if err := within(trees.Bytes(), from.limit); err != nil {
 			return nil, fmt.Errorf("open model %q: its trees take %w", name, err)
 		}

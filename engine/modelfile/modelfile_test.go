@@ -2,6 +2,7 @@ package modelfile
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
-	"github.com/pellucid/pellucid/engine/tree"
 )
 
 func TestOpen(t *testing.T) {
@@ -92,22 +92,40 @@ func TestEveryKindIsHeldToItsLimit(t *testing.T) {
 			t.Errorf("%s within %d bytes: %v", path, enough, err)
 		}
 	}
-	// The trees of a small file take more than it.
-	path := "../lightgbm/testdata/deep.txt"
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	holder, ok := m.(tree.Holder)
-	if !ok {
-		t.Fatal("no trees")
-	}
-	trees, _ := holder.Trees()
-	if _, err := OpenWithin(path, max(trees.Bytes(), info.Size())-1); !errors.Is(err, engine.ErrTooLarge) {
-		t.Errorf("one byte less than its trees take: %v", err)
+}
+
+// TestTreesAreHeldToTheLimit: the trees of a small file take more than it, and the model says
+// what.
+func TestTreesAreHeldToTheLimit(t *testing.T) {
+	for _, path := range []string{
+		"../../cmd/pellucid/demo/data/models/flights_gbm/1/model.ubj", "../lightgbm/testdata/deep.txt", "../lightgbm/testdata/linear_tree.txt",
+		"../catboost/testdata/loss_rmse.json", "../../explain/testdata/pipeline_forest.onnx",
+	} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text string
+		for _, d := range m.Info().Details {
+			if d.Name == "memory" {
+				text = d.Value
+			}
+		}
+		var bytes int64
+		if _, err := fmt.Sscanf(text, "%d bytes", &bytes); err != nil || bytes < 1000 {
+			t.Errorf("%s: memory %q (%v)", path, text, err)
+			continue
+		}
+		t.Logf("%s: %s of a file of %d bytes", path, text, info.Size())
+		if _, err := OpenWithin(path, max(bytes, info.Size())-1); !errors.Is(err, engine.ErrTooLarge) {
+			t.Errorf("%s: one byte less than its trees take: %v", path, err)
+		}
+		if _, err := OpenWithin(path, max(bytes, info.Size())); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

@@ -273,7 +273,7 @@ func featureNames(metadata map[string]string, m int) []string {
 // memoryOf says what the program holds.
 func memoryOf(program *graph.Program) engine.Detail {
 	constants, laid := program.Held()
-	return engine.Detail{Name: "memory", Value: fmt.Sprintf("%d bytes: %d of constants, %d of them laid out for kernels", constants+laid, constants, laid)}
+	return engine.Detail{Name: "memory", Value: fmt.Sprintf("%d bytes: %d of constants and trees, %d of them laid out for kernels", constants+laid, constants, laid)}
 }
 
 func details(p *modelProto, g *graph.Graph) []engine.Detail {

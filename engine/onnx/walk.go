@@ -136,9 +136,8 @@ func (w *walker) ensemble(g *graph.Graph, info *engine.Info) (*treeModel, bool) 
 		}
 		width = len(m.features)
 	}
-	d, _ := w.program.Type(scores.Inputs[0])
-	s, err := graph.NewTreeScores(scores, d)
-	if err != nil || s.Aggregate != "SUM" || s.Ensemble.Features > width {
+	s := w.program.Trees(scores)
+	if s == nil || s.Aggregate != "SUM" || s.Ensemble.Features > width {
 		return nil, false
 	}
 	for _, out := range info.Outputs {

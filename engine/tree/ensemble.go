@@ -15,7 +15,12 @@
 // one parent, and thresholds are not NaN.
 package tree
 
-import "unsafe"
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/pellucid/pellucid/engine"
+)
 
 // Rule is how an inner node decides whether a present value goes left.
 type Rule uint8
@@ -183,6 +188,12 @@ func (e *Ensemble) Bytes() (n int64) {
 		}
 	}
 	return 2 * n
+}
+
+// Memory tells of Bytes.
+func (e *Ensemble) Memory() engine.Detail {
+	n := e.Bytes()
+	return engine.Detail{Name: "memory", Value: fmt.Sprintf("%d bytes: %d of trees, %d of them compiled", n, n-n/2, n/2)}
 }
 
 // Left reports whether value x goes left at inner node n of t. x must already

@@ -19,17 +19,21 @@ const (
 // It fills info's Inputs, Outputs and Extra: `input` [-1, Features] in, the
 // predictions as `prediction` out, the margins as `margin` on request, each [-1]
 // for one value a row and [-1, K] for more, FP32 for a Float32 ensemble and FP64
-// otherwise. The model is a Holder unless the ensemble has linear leaves, which
-// have no tree Shapley values.
+// otherwise, and adds to its Details what the ensemble takes. The model is Sized, and a
+// Holder unless the ensemble has linear leaves, which have no tree Shapley values.
 func NewModel(e *Ensemble, info *engine.Info) engine.Model {
 	d := engine.Float64
 	if e.Float32 {
 		d = engine.Float32
 	}
 	SetSpecs(info, d, e.Features, e.Outputs, e.Link)
+	info.Details = append(info.Details, e.Memory())
 	m := &model{ensemble: e, info: info, evaluator: NewEvaluator(e)}
 	if e.Linear() {
-		return struct{ engine.Model }{m}
+		return struct {
+			engine.Model
+			Sized
+		}{m, m}
 	}
 	return m
 }
@@ -82,6 +86,12 @@ type model struct {
 }
 
 var _ Holder = (*model)(nil)
+
+// Sized is a model that knows about how many bytes its trees take.
+type Sized interface{ Bytes() int64 }
+
+// Bytes implements Sized.
+func (m *model) Bytes() int64 { return m.ensemble.Bytes() }
 
 func (m *model) Info() *engine.Info { return m.info }
 
