@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -108,6 +109,9 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model string, inpu
 		if err != nil {
 			return fmt.Errorf("predict rows %d to %d: %w", from, to-1, err)
 		}
+		if got, err = upright(m.Info(), got, to-from); err != nil {
+			return err
+		}
 		if from == 0 {
 			if err := out.Write(outputHeader(got)); err != nil {
 				return err
@@ -120,6 +124,28 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model string, inpu
 	}
 	out.Flush()
 	return out.Error()
+}
+
+// upright has outputs that give a number a row side by side, [1, N], as labels of some
+// exporters do, give one below the other, as a record takes them too. What the file says is of
+// a fixed size is not of the rows.
+func upright(info *engine.Info, out engine.Values, rows int) (engine.Values, error) {
+	out = slices.Clone(out)
+	for i, o := range out {
+		if rows < 2 || !slices.Equal(o.Tensor.Shape(), []int{1, rows}) {
+			continue
+		}
+		open := func(s engine.Spec) bool { return s.Name == o.Name && slices.Contains(s.Shape, -1) }
+		if !slices.ContainsFunc(info.Outputs, open) {
+			continue
+		}
+		t, err := o.Tensor.Reshape(rows)
+		if err != nil {
+			return nil, fmt.Errorf("shape output %q: %w", o.Name, err)
+		}
+		out[i].Tensor = t
+	}
+	return out, nil
 }
 
 // rowsOf is how many rows outputs of a run of n are written as. Inputs that are no rows,

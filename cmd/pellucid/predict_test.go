@@ -127,6 +127,45 @@ func TestPredictArrays(t *testing.T) {
 	}
 }
 
+// TestPredictLyingOutput: an output that gives a number a row side by side is written as
+// the one beside it, whatever the file declares and also by blocks; one that is not of the
+// rows is refused.
+func TestPredictLyingOutput(t *testing.T) {
+	dir := t.TempDir()
+	rows := filepath.Join(dir, "rows.csv")
+	if err := os.WriteFile(rows, []byte("a,b\n1,2\n3,4\n-5,6\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x := []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 2}}}
+	lying, err := engine.Of([]int64{1, -1}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	axis := func(i int64) *engine.Tensor {
+		a, err := engine.Of([]int64{i}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	for i, declared := range [][]int{{-1}, {1, -1}, {-1, 1}, {-1, -1}} {
+		path := filepath.Join(dir, fmt.Sprintf("lying%d.onnx", i))
+		writeModel(t, path, x, map[string]*engine.Tensor{"shape": lying, "axes": axis(1)}, engine.Spec{Name: "label", DType: engine.Float32, Shape: declared},
+			&graph.Node{Op: "ReduceMax", Inputs: []string{"x", "axes"}, Outputs: []string{"most"}},
+			&graph.Node{Op: "Reshape", Inputs: []string{"most", "shape"}, Outputs: []string{"label"}})
+		status, out, errs := command(t, "predict", "--model", path, "--input", rows)
+		if want := "label\n2\n4\n6\n"; status != 0 || out != want {
+			t.Errorf("declared %v: %d %q %s, want %q", declared, status, out, errs, want)
+		}
+	}
+	path := filepath.Join(dir, "other.onnx")
+	writeModel(t, path, x, map[string]*engine.Tensor{"axes": axis(0)}, engine.Spec{Name: "most", DType: engine.Float32, Shape: []int{1, -1}},
+		&graph.Node{Op: "ReduceMax", Inputs: []string{"x", "axes"}, Outputs: []string{"most"}})
+	if status, _, errs := command(t, "predict", "--model", path, "--input", rows); status != 1 || !strings.Contains(errs, `"most" has 1 rows for 3 rows`) {
+		t.Errorf("an output of the whole batch: %d %s", status, errs)
+	}
+}
+
 // TestInspectBatch holds what a run takes against what is known of it.
 func TestInspectBatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dense.onnx")
