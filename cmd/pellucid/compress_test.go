@@ -75,7 +75,8 @@ func TestCompressLarger(t *testing.T) {
 	const told = "the file became larger: "
 	args := []string{"model", "compress", model, "--to", "int8:full", "--out", filepath.Join(dir, "small.onnx")}
 	for _, more := range [][]string{
-		{"--calibration", rows}, {"--input", rows, "--explain-rows", "0", "--rounds", "0", "--audit", filepath.Join(dir, "audit.html")},
+		{"--calibration", rows},
+		{"--input", rows, "--explain-rows", "0", "--rounds", "0", "--audit", filepath.Join(dir, "audit.html")},
 		{"--input", rows, "--explain-rows", "0", "--rounds", "0", "--audit", filepath.Join(dir, "audit.json")},
 	} {
 		status, stdout, stderr := command(t, append(args, more...)...)

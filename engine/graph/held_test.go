@@ -68,8 +68,10 @@ func TestLaidOutIsStillThere(t *testing.T) {
 		Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 8, 4, 4}}, {Name: "i", DType: engine.Int64, Shape: []int{-1}}}, Outputs: []string{"y", "e"},
 		Constants: map[string]*engine.Tensor{"h": halves(8*8*9, 8, 8, 3, 3), "rows": halves(40, 10, 4)},
 		Nodes: []*Node{
-			{Op: "Cast", Version: 17, Inputs: []string{"h"}, Outputs: []string{"w"}, Attrs: cast}, {Op: "Cast", Version: 17, Inputs: []string{"rows"}, Outputs: []string{"table"}, Attrs: cast},
-			{Op: "Conv", Version: 17, Inputs: []string{"x", "w"}, Outputs: []string{"c"}, Attrs: Attrs{}}, {Op: "Relu", Version: 17, Inputs: []string{"c"}, Outputs: []string{"y"}, Attrs: Attrs{}},
+			{Op: "Cast", Version: 17, Inputs: []string{"h"}, Outputs: []string{"w"}, Attrs: cast},
+			{Op: "Cast", Version: 17, Inputs: []string{"rows"}, Outputs: []string{"table"}, Attrs: cast},
+			{Op: "Conv", Version: 17, Inputs: []string{"x", "w"}, Outputs: []string{"c"}, Attrs: Attrs{}},
+			{Op: "Relu", Version: 17, Inputs: []string{"c"}, Outputs: []string{"y"}, Attrs: Attrs{}},
 			{Op: "Gather", Version: 17, Inputs: []string{"table", "i"}, Outputs: []string{"e"}, Attrs: Attrs{}},
 		},
 	}
