@@ -92,6 +92,9 @@ type Certificate struct {
 	Exact         bool    `json:"exact"`
 	// Points is the quadrature order or number of steps used.
 	Points int `json:"points,omitempty"`
+	// Warning says that the attributions do not add up where they are to, why, and what else
+	// there is.
+	Warning string `json:"warning,omitempty"`
 	// Engine is the version of Pellucid that computed it.
 	Engine string `json:"engine"`
 }

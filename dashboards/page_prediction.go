@@ -377,6 +377,7 @@ type explanationView struct {
 	Plot        figureView
 	Words       string
 	Promise     string
+	Warning     string
 	Unit        string
 	Rest        string
 	Rows        []phiRow
@@ -468,6 +469,7 @@ func viewOf(e *collector.Explanation) (explanationView, error) {
 		Plot:    plot,
 		Words:   fmt.Sprintf("%s of %s: base %.5g, prediction %.5g (%s)", e.Method, e.Output, e.Base, e.Prediction, e.Space),
 		Promise: fmt.Sprintf("base + sum of phi misses the prediction by %.2g", e.Certificate.Residual),
+		Warning: e.Certificate.Warning,
 	}
 	v.Unit, v.Rest = report.Unit(e), report.Residual(e)
 	if e.Certificate.Exact {

@@ -700,6 +700,12 @@ func TestExplanationsSayWhatTheirNumbersAre(t *testing.T) {
 			}
 		}
 	}
+	x.Method, x.Certificate.Method, x.Certificate.Warning = "integrated_gradients", "integrated_gradients", "the value jumps"
+	for _, body := range []string{post(e, "/ui/predictions/one/explain", map[string]string{"HX-Request": "true"}).Body.String(), get(e, "/ui/predictions/one/report").Body.String()} {
+		if !strings.Contains(body, "Does not add up: the value jumps.") || strings.Contains(body, "what is left of the error") {
+			t.Errorf("a warning is not shown as one in %s", body)
+		}
+	}
 }
 
 // TestRulesAreListed with what makes them fire, where they stand and why they are not

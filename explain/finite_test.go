@@ -9,6 +9,8 @@ import (
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+	"github.com/pellucid/pellucid/engine/onnx"
 	"github.com/pellucid/pellucid/engine/tree"
 	"github.com/pellucid/pellucid/explain"
 )
@@ -84,6 +86,52 @@ func TestWhatIsNoNumberIsRefused(t *testing.T) {
 	}
 	_, err = explain.Explain(t.Context(), v, at(1), collector.ExplainRequest{Method: "saliency", Baseline: []float64{2}})
 	refused(t, "a baseline of saliency", err, "integrated_gradients")
+}
+
+// TestJumpIsSaid: an answer whose parts do not add up says so, why, and what else there is.
+func TestJumpIsSaid(t *testing.T) {
+	floor := &graph.Node{Op: "Floor", Version: 20, Inputs: []string{"x"}, Outputs: []string{"f"}, Attrs: graph.Attrs{}}
+	add := &graph.Node{Op: "Add", Version: 20, Inputs: []string{"f", "x"}, Outputs: []string{"y"}, Attrs: graph.Attrs{}}
+	spec := func(name string) engine.Spec {
+		return engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1, 2}}
+	}
+	file, err := onnx.Encode(&onnx.Made{Graph: &graph.Graph{Nodes: []*graph.Node{floor, add}, Inputs: []engine.Spec{spec("x")}, Outputs: []string{"y"}}, Outputs: []engine.Spec{spec("y")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Read(file, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &collector.ModelVersion{Name: "m", Info: m.Info(), Model: m}
+	x, err := engine.Of([]float32{2.5, 0.25, 0.75, 0.25}, 2, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := explain.Explain(t.Context(), v, engine.Values{{Name: "x", Tensor: x}}, collector.ExplainRequest{Output: "y[0]"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := list[0].Certificate
+	if c.Points != 1024 || math.Abs(c.Residual-2) > 1e-3 {
+		t.Errorf("certificate %+v", c)
+	}
+	for _, say := range []string{"44.4 %", "1024 points", "2 jumps", "no gradient", "baseline"} {
+		if !strings.Contains(c.Warning, say) {
+			t.Errorf("no %q in the warning %q", say, c.Warning)
+		}
+	}
+	if list[1].Certificate.Warning != "" || list[1].Certificate.Points != 8 {
+		t.Errorf("where nothing jumps: %+v", list[1].Certificate)
+	}
+	list, err = explain.Explain(t.Context(), v, engine.Values{{Name: "x", Tensor: x}}, collector.ExplainRequest{Output: "y[0]", Steps: 1})
+	if err != nil || list[0].Certificate.Points != 1 || !strings.Contains(list[0].Certificate.Warning, "with 1 points") {
+		t.Errorf("with the steps asked for: %+v, %v", list, err)
+	}
+	list, err = explain.Explain(t.Context(), v, engine.Values{{Name: "x", Tensor: x}}, collector.ExplainRequest{Output: "y[0]", Method: explain.Saliency})
+	if err != nil || list[0].Certificate.Warning != "" {
+		t.Errorf("saliency, which adds up to nothing: %+v, %v", list, err)
+	}
 }
 
 // TestTreesThatDoNotAddUpAreRefused: corrupt covers and leaves that are not those

@@ -409,6 +409,7 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 		},
 	}
 	n.describe(e, target)
+	e.Certificate.Warning = warning(res)
 	at := 0
 	for _, i := range n.attributed {
 		data, _ := one[i].Tensor.Float64s()
@@ -449,6 +450,35 @@ func (n *network) describe(e *collector.Explanation, target engine.Target) {
 	if n.tokens != nil {
 		n.tokens.describe(n.method, c)
 	}
+}
+
+// warning says of a row whose integrated gradients do not add up why, and what else there is.
+func warning(r *gradient.Result) string {
+	m := r.Miss
+	if m == nil {
+		return ""
+	}
+	s := fmt.Sprintf("the attributions miss %.3g of the difference of %.3g to the baseline (%.3g %%) with %d points: ",
+		math.Abs(r.Delta), r.Value-r.Base, 100*math.Abs(r.Delta/(r.Value-r.Base)), m.Tried)
+	if r.Value == r.Base {
+		s = fmt.Sprintf("the attributions add up to %.3g with %d points, and there is no difference to the baseline: ", r.Delta, m.Tried)
+	}
+	if m.Jumps > 0 {
+		return s + fmt.Sprintf("the value jumps on the way from the baseline to the row (%s, the largest by %.3g at %.3g of the way), and a jump has no gradient. "+
+			"Use a baseline on the row's side of it, or a value from before it as the output (a score where this is a decision or is rounded)",
+			counted(m.Jumps, "jump"), m.Jump, m.At)
+	}
+	if m.Tried < maxSteps {
+		return s + fmt.Sprintf("the gradient changes faster than these points follow. Use more steps or a larger budget (at most %d points), or leave both out", maxSteps)
+	}
+	return s + "the gradient changes faster than these points follow, or the network's own rounding is more than this. Use a baseline nearer to the row"
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // takeRow returns row r of every input.

@@ -16,6 +16,9 @@ import (
 
 	"github.com/pellucid/pellucid/alerts"
 	"github.com/pellucid/pellucid/collector/strictyaml"
+	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
+	"github.com/pellucid/pellucid/engine/onnx"
 )
 
 // command runs one command line and returns its status and what it printed.
@@ -156,6 +159,25 @@ func TestMissingValueHasNoGradient(t *testing.T) {
 		if temp.Feature != "temp" || temp.Value != nil || temp.Phi == nil || *temp.Phi != 0 {
 			t.Errorf("%s: %+v", method, temp)
 		}
+	}
+}
+
+// TestJumpIsWarnedOf on standard error whatever the format, which may have no certificate.
+func TestJumpIsWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	floor := &graph.Node{Op: "Floor", Version: 20, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: graph.Attrs{}}
+	spec := func(name string) engine.Spec {
+		return engine.Spec{Name: name, DType: engine.Float32, Shape: []int{-1, 1}}
+	}
+	file, err := onnx.Encode(&onnx.Made{Graph: &graph.Graph{Nodes: []*graph.Node{floor}, Inputs: []engine.Spec{spec("x")}, Outputs: []string{"y"}}, Outputs: []engine.Spec{spec("y")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	place(t, dir, "floor.onnx", string(file))
+	place(t, dir, "rows.csv", "x\n0.5\n1.5\n2.5\n")
+	status, out, stderr := command(t, "explain", "--model", filepath.Join(dir, "floor.onnx"), "--input", filepath.Join(dir, "rows.csv"), "--format", "csv")
+	if status != 0 || !strings.Contains(stderr, "warning: 2 of 3 explanations do not add up; row 1: ") || !strings.Contains(stderr, "1 jump,") || strings.Contains(out, "warning") {
+		t.Errorf("status %d: %s%s", status, out, stderr)
 	}
 }
 

@@ -94,6 +94,7 @@ func explainFile(ctx context.Context, w io.Writer, bar *progress, o explainOptio
 	}
 	bar.start("explain", n)
 	defer bar.finish()
+	var warned warnings
 	for from := 0; from < n; from += explainBlock {
 		to := min(from+explainBlock, n)
 		list, err := explainRows(ctx, x, v, rows, from, to, req)
@@ -103,9 +104,36 @@ func explainFile(ctx context.Context, w io.Writer, bar *progress, o explainOptio
 		if err := sink.write(from, to-from, list); err != nil {
 			return err
 		}
+		warned.add(from, to-from, list)
 		bar.add(to - from)
 	}
+	warned.tell(bar.w)
 	return sink.close()
+}
+
+// warnings are the explanations that say of themselves that they do not add up.
+type warnings struct {
+	count, all int
+	first      string
+}
+
+func (s *warnings) add(from, rows int, list []collector.Explanation) {
+	s.all += len(list)
+	for i := range list {
+		w := list[i].Certificate.Warning
+		if w == "" {
+			continue
+		}
+		if s.count++; s.count == 1 {
+			s.first = fmt.Sprintf("row %d: %s", from+i*rows/len(list), w)
+		}
+	}
+}
+
+func (s *warnings) tell(w io.Writer) {
+	if s.count > 0 {
+		fmt.Fprintf(w, "warning: %d of %d explanations do not add up; %s\n", s.count, s.all, s.first)
+	}
 }
 
 func explainRows(ctx context.Context, x *explain.Explainer, v *collector.ModelVersion, rows engine.Values, from, to int, req collector.ExplainRequest) ([]collector.Explanation, error) {

@@ -253,6 +253,9 @@ func strongest(e *collector.Explanation, direction float64) string {
 // promise says in words what the certificate vouches for.
 func promise(e *collector.Explanation) string {
 	c := &e.Certificate
+	if c.Warning != "" {
+		return "Does not add up: " + c.Warning + "."
+	}
 	switch {
 	case e.Method == "saliency":
 		return "These are gradients of the model at this row, computed by reverse-mode differentiation. They are not shares of the prediction."
@@ -285,6 +288,8 @@ func Residual(e *collector.Explanation) string {
 	}
 	s := "The completeness residual is what base and effects together miss the prediction by, here " + small(e.Certificate.Residual)
 	switch {
+	case e.Certificate.Warning != "":
+		return s + ", beyond the tolerance."
 	case e.Certificate.Exact:
 		return s + ": rounding of floating point numbers, no part of the prediction is left unexplained."
 	case e.Method == "integrated_gradients":
@@ -321,6 +326,7 @@ func facts(e *collector.Explanation) []Output {
 		{"Error estimate", small(c.ErrorEstimate)},
 		{"Exact", map[bool]string{true: "yes", false: "no"}[c.Exact]},
 		{"Quadrature points", count(c.Points)},
+		{"Warning", c.Warning},
 		{"Computed by", c.Engine},
 	}
 	return slices.DeleteFunc(all, func(o Output) bool { return o.Value == "" })

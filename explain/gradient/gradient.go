@@ -13,6 +13,7 @@
 package gradient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,20 @@ type Result struct {
 	Points int
 	// Delta is sum(Phi) - (Value - Base).
 	Delta float64
+	// Miss is set where Delta of integrated gradients is beyond the tolerance.
+	Miss *Miss
+}
+
+// Miss says why the attributions of a row do not add up.
+type Miss struct {
+	// Tried is the most points that were taken.
+	Tried int
+	// Jumps is between how many neighbouring points of the finest quadrature the value
+	// changes by more than the gradients there explain, where that makes up the gap: more
+	// points would not close it. 0 otherwise.
+	Jumps int
+	// Jump is the largest such change, and At where it is: 0 at the baseline, 1 at the row.
+	Jump, At float64
 }
 
 // Inputs returns the indexes of the inputs that are attributed to.
@@ -174,9 +189,11 @@ func pointwise(ctx context.Context, d engine.Differentiator, in engine.Values, t
 
 // IntegratedGradients integrates the gradient along the straight line from the
 // baseline to each row by Gauss-Legendre quadrature. Without fixed steps their
-// number doubles until the completeness gap is within tolerance; the gap does
-// not always shrink with more points, so the best answer is kept, whose Points
-// and Delta say what it is worth.
+// number doubles until the completeness gap is within tolerance or they are as
+// many as may be; what is still beyond it then has a Miss. The gap does not always
+// shrink with more points, so the best answer is kept, whose Points and Delta say
+// what it is worth; where the value jumps on the way, which no gradient shows, the
+// finest: a smaller gap is made there by chance.
 func IntegratedGradients(ctx context.Context, d engine.Differentiator, in engine.Values, target engine.Target, o Options) ([]Result, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -208,15 +225,11 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 	if err != nil {
 		return Result{}, err
 	}
-	var ends []float64
-	for chunk := range slices.Chunk([][]float64{x, base}, p.chunk()) {
-		e, err := p.evaluate(ctx, r, chunk)
-		if err != nil {
-			return Result{}, err
-		}
-		ends = append(ends, e.values...)
+	ends, err := p.ends(ctx, r, base, x)
+	if err != nil {
+		return Result{}, err
 	}
-	value, start := ends[0], ends[1]
+	start, value := ends[0].value, ends[1].value
 	// What rounding alone leaves of the gap is not worth more points.
 	enough := max(p.opt.Tolerance*math.Abs(value-start), p.epsilon*max(math.Abs(value), math.Abs(start)))
 	n, last := p.opt.Steps, p.opt.Steps
@@ -225,7 +238,7 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 	}
 	var best Result
 	for {
-		res, err := p.quadrature(ctx, r, x, base, n)
+		res, way, err := p.quadrature(ctx, r, x, base, n)
 		if err != nil {
 			return Result{}, err
 		}
@@ -234,17 +247,79 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 		if best.Phi == nil || math.Abs(res.Delta) < math.Abs(best.Delta) {
 			best = res
 		}
-		if math.Abs(best.Delta) <= enough || 2*n > last {
+		if math.Abs(best.Delta) <= enough {
+			return best, nil
+		}
+		if 2*n > last {
+			m := miss(slices.Concat(ends[:1], way, ends[1:]), res.Delta, enough)
+			if m.Jumps > 0 {
+				best = res
+			}
+			m.Tried, best.Miss = n, m
 			return best, nil
 		}
 		n *= 2
 	}
 }
 
-func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) (Result, error) {
+// step is what one point on the way has: where it is, its value and the value's slope
+// along the way.
+type step struct{ at, value, slope float64 }
+
+// ends are the first and the last point of the way.
+func (p *path) ends(ctx context.Context, r int, base, x []float64) ([]step, error) {
+	var list []step
+	for chunk := range slices.Chunk([][]float64{base, x}, p.chunk()) {
+		e, err := p.evaluate(ctx, r, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for q, g := range e.gradients {
+			list = append(list, step{at: float64(len(list)), value: e.values[q], slope: along(g, base, x)})
+		}
+	}
+	return list, nil
+}
+
+// along is the slope of the way from base to x where the gradient is g.
+func along(g, base, x []float64) float64 {
+	slope := 0.0
+	for i, v := range g {
+		if !math.IsNaN(x[i]) {
+			slope += v * (x[i] - base[i])
+		}
+	}
+	return slope
+}
+
+// miss looks for the jumps that a gap is made of: a value that only bends between two
+// points changes by no more than the slopes there, which differ, leave open. What is
+// less than enough by itself may be rounding.
+func miss(way []step, delta, enough float64) *Miss {
+	m, missed := &Miss{}, 0.0
+	for i, b := range way[1:] {
+		a := way[i]
+		width := b.at - a.at
+		jump := b.value - a.value - width*(a.slope+b.slope)/2
+		if math.Abs(jump) <= width*math.Abs(a.slope-b.slope)+enough {
+			continue
+		}
+		m.Jumps++
+		missed += jump
+		if math.Abs(jump) > math.Abs(m.Jump) {
+			m.Jump, m.At = jump, (a.at+b.at)/2
+		}
+	}
+	if math.Abs(delta+missed) > math.Abs(delta)/2 {
+		return &Miss{}
+	}
+	return m
+}
+
+func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) (Result, []step, error) {
 	at, weight := make([]float64, n), make([]float64, n)
 	quad.Legendre{}.FixedLocations(at, weight, 0, 1)
-	res := Result{Phi: make([]float64, p.width), Points: n}
+	res, way := Result{Phi: make([]float64, p.width), Points: n}, make([]step, 0, n)
 	chunk := p.chunk()
 	for from := 0; from < n; from += chunk {
 		to := min(n, from+chunk)
@@ -258,9 +333,10 @@ func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) 
 		}
 		e, err := p.evaluate(ctx, r, points)
 		if err != nil {
-			return Result{}, err
+			return Result{}, nil, err
 		}
 		for q, g := range e.gradients {
+			way = append(way, step{at: at[from+q], value: e.values[q], slope: along(g, base, x)})
 			for i, v := range g {
 				res.Phi[i] += weight[from+q] * v
 			}
@@ -273,7 +349,8 @@ func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) 
 		}
 		res.Phi[i] *= x[i] - base[i]
 	}
-	return res, nil
+	slices.SortFunc(way, func(a, b step) int { return cmp.Compare(a.at, b.at) })
+	return res, way, nil
 }
 
 // held returns base with a row's missing values in it: what is missing stays

@@ -115,6 +115,63 @@ func TestStepsGrowUntilTolerance(t *testing.T) {
 	}
 }
 
+// jumps is a + b with a jump of 2 where they pass 1, which no gradient shows.
+func jumps(a, b float64) (float64, float64, float64) {
+	v := a + b
+	if v > 1 {
+		v += 2
+	}
+	return v, 1, 1
+}
+
+// stairs only jump: 0.1 at every tenth, and bend between them.
+func stairs(a, b float64) (float64, float64, float64) {
+	s := a + b
+	return math.Floor(10*s)/10 + math.Sin(s), math.Cos(s), math.Cos(s)
+}
+
+// TestJump: what no number of points settles is said, with the jumps that are why, and
+// the finest answer is the one given.
+func TestJump(t *testing.T) {
+	for _, c := range []struct {
+		f           func(a, b float64) (float64, float64, float64)
+		jumps       int
+		size, where float64
+	}{{jumps, 1, 2, 1 / 3.7}, {stairs, 37, 0.1, -1}} {
+		got, err := gradient.IntegratedGradients(t.Context(), &analytic{f: c.f}, input(t, 2, 1.7), engine.Target{}, gradient.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, miss := got[0], got[0].Miss
+		if miss == nil || r.Points != 1024 || miss.Tried != 1024 || miss.Jumps != c.jumps {
+			t.Fatalf("%+v, miss %+v: want all 1024 points and %d jumps", r, miss, c.jumps)
+		}
+		if math.Abs(math.Abs(miss.Jump)-c.size) > 0.01 || c.where >= 0 && math.Abs(miss.At-c.where) > 0.01 {
+			t.Errorf("the largest jump %+v, want %v at %v", miss, c.size, c.where)
+		}
+		if want := float64(c.jumps) * c.size; math.Abs(r.Delta+want) > 0.01 {
+			t.Errorf("a gap of %v, want %v", r.Delta, -want)
+		}
+	}
+}
+
+// TestUnsettled: what more points would settle is no jump, and what is settled is no miss.
+func TestUnsettled(t *testing.T) {
+	for _, o := range []gradient.Options{{Tolerance: 1e-9, MaxSteps: 64}, {Tolerance: 1e-9, Steps: 100}} {
+		got, err := gradient.IntegratedGradients(t.Context(), &analytic{f: kink}, input(t, 2, 1.7), engine.Target{}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if miss := got[0].Miss; miss == nil || miss.Tried != max(o.MaxSteps, o.Steps) || miss.Jumps != 0 {
+			t.Errorf("%+v: miss %+v, want one without jumps", o, miss)
+		}
+	}
+	got, err := gradient.IntegratedGradients(t.Context(), &analytic{f: kink}, input(t, 2, 1.7), engine.Target{}, gradient.Options{})
+	if err != nil || got[0].Miss != nil {
+		t.Errorf("%+v, miss %+v, %v", got, got[0].Miss, err)
+	}
+}
+
 func TestPointwise(t *testing.T) {
 	m := &analytic{f: product}
 	in := input(t, -3, 5)
