@@ -2,6 +2,7 @@ package autodiff
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,12 +31,20 @@ func bodyChecks() []check {
 		{op: "RMSNormalization", version: 23, in: [][]int{{2, 3}, {3}}, whole: true},
 		{op: "SwiGLU", version: 28, in: [][]int{{2, 3}, {2, 3}}, attrs: graph.Attrs{"alpha": aFloat(1.5)}},
 		{op: "CausalConvWithState", version: 27, in: [][]int{{1, 2, 4}}, constants: []*engine.Tensor{noise(2, 1, 3), noise(2), noise(1, 2, 2)}, whole: true, outs: 2, attrs: graph.Attrs{"activation": aString("silu")}},
+		{op: "LinearAttention", version: 27, in: [][]int{{2, 3, 8}, {2, 3, 4}, {2, 3, 6}, {2, 2, 2, 3}, {2, 3, 4}, {2, 3, 2}}, whole: true, outs: 2, lo: -1, hi: 0.5, attrs: linearHeads("gated_delta")},
+		{op: "LinearAttention", version: 27, in: [][]int{{1, 3, 8}, {1, 3, 4}, {1, 3, 6}, {1, 2, 2, 3}, {1, 3, 2}}, whole: true, outs: 2, target: 1, attrs: linearHeads("gated")},
+		{op: "LinearAttention", version: 27, in: [][]int{{1, 3, 8}, {1, 3, 4}, {1, 3, 6}, nil, nil, {1, 3, 1}}, whole: true, outs: 2, lo: -1, hi: 0.5, attrs: linearHeads("delta")},
+		{op: "LinearAttention", version: 27, in: [][]int{{1, 3, 8}, {1, 3, 4}, {1, 3, 6}}, whole: true, attrs: linearHeads("linear")},
 		{op: "NegativeLogLikelihoodLoss", in: [][]int{{2, 3, 3}}, constants: []*engine.Tensor{classes, noise(3)}, whole: true, attrs: graph.Attrs{"ignore_index": aInt(9)}},
 		{op: "SoftmaxCrossEntropyLoss", in: [][]int{{2, 3, 3}}, constants: []*engine.Tensor{classes}, whole: true, attrs: graph.Attrs{"ignore_index": aInt(9), "reduction": aString("sum")}},
 		{op: "MeanVarianceNormalization", in: [][]int{{2, 2, 3, 2}}, whole: true},
 		{op: "Shrink", in: m23, attrs: graph.Attrs{"bias": aFloat(0.2), "lambd": aFloat(0.7)}},
 		{op: "LRN", in: [][]int{{1, 5, 2, 2}}, whole: true, attrs: graph.Attrs{"size": aInt(3), "alpha": aFloat(0.5)}},
 	}
+}
+
+func linearHeads(rule string) graph.Attrs {
+	return graph.Attrs{"q_num_heads": aInt(4), "kv_num_heads": aInt(2), "update_rule": aString(rule), "scale": aFloat(0.75)}
 }
 
 // nbits are codes and scales of a matrix of k x n in blocks of 16.
@@ -115,17 +124,52 @@ func furtherChecks() []check {
 	return list
 }
 
-// TestScatterElements: both ways of writing, the indices between the two inputs.
+// TestScatterElements: every way of writing, two updates at one place, the indices between
+// the two inputs.
 func TestScatterElements(t *testing.T) {
-	for _, mode := range []string{"none", "add"} {
+	for _, mode := range []string{"none", "add", "mul", "min", "max"} {
 		for _, op := range []string{"ScatterElements", "ScatterND"} {
-			c := check{in: [][]int{{3, 3}, {2, 2}}, whole: true}
-			at := tensor([]int64{1, 0, 1, 2}, 2, 2)
+			c := check{in: [][]int{{3, 3}, {3, 2}}, whole: true}
+			at := tensor([]int64{1, 0, 1, 2, 0, 0}, 3, 2)
+			if mode == "none" {
+				at = tensor([]int64{1, 0, 0, 2, 2, 2}, 3, 2) // which of two replaces is not said
+			}
 			n := &graph.Node{Op: op, Version: 18, Inputs: []string{"x0", "at", "x1"}, Outputs: []string{"y0"}, Attrs: graph.Attrs{"reduction": aString(mode)}}
 			if op == "ScatterND" {
-				c.in[1] = []int{2}
+				c.in[1] = []int{3}
 			}
 			build(t, &c, n, map[string]*engine.Tensor{"at": at})
+		}
+	}
+}
+
+// TestScatterTies: what ties shares the gradient evenly, and a product with zeros in it is
+// that of the others, as PyTorch's scatter_reduce has it.
+func TestScatterTies(t *testing.T) {
+	for _, c := range []struct {
+		mode               string
+		x, u, wantX, wantU []float64
+	}{
+		{"max", []float64{1, 5}, []float64{1, 0, 5, 5}, []float64{1.0 / 2, 1.0 / 3}, []float64{1.0 / 2, 0, 1.0 / 3, 1.0 / 3}},
+		{"min", []float64{1, 7}, []float64{1, 0, 5, 5}, []float64{0, 0}, []float64{0, 1, 1.0 / 2, 1.0 / 2}},
+		{"mul", []float64{0, 3}, []float64{2, 5, 0, 0}, []float64{10, 0}, []float64{0, 0, 0, 0}},
+		{"mul", []float64{4, 3}, []float64{0, 5, 0, 2}, []float64{0, 0}, []float64{20, 0, 6, 0}},
+	} {
+		n := &graph.Node{Op: "ScatterElements", Version: 18, Inputs: []string{"x", "at", "u"}, Outputs: []string{"y"}, Attrs: graph.Attrs{"reduction": aString(c.mode)}}
+		p, err := graph.Compile(&graph.Graph{
+			Nodes: []*graph.Node{n}, Outputs: []string{"y"}, Constants: map[string]*engine.Tensor{"at": ints(0, 0, 1, 1)},
+			Inputs: []engine.Spec{{Name: "x", DType: engine.Float64, Shape: []int{2}}, {Name: "u", DType: engine.Float64, Shape: []int{4}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := engine.Values{{Name: "x", Tensor: tensor(c.x, 2)}, {Name: "u", Tensor: tensor(c.u, 4)}}
+		got, err := Weighted(t.Context(), p, graph.Options{}, in, engine.Values{{Name: "y", Tensor: tensor([]float64{1, 1}, 2)}}, []string{"x", "u"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x, u := engine.Data[float64](got.Inputs[0].Tensor), engine.Data[float64](got.Inputs[1].Tensor); !slices.Equal(x, c.wantX) || !slices.Equal(u, c.wantU) {
+			t.Errorf("%s of %v and %v: gradients %v and %v, want %v and %v", c.mode, c.x, c.u, x, u, c.wantX, c.wantU)
 		}
 	}
 }
@@ -176,6 +220,23 @@ func TestScanGradient(t *testing.T) {
 	}}
 	graph.Capture(n)
 	build(t, &check{in: [][]int{{2}, {2, 4}, {2}}, whole: true}, n, nil)
+}
+
+// TestScan8Gradient: each row of the batch is walked alone, one input twice, from its end,
+// and all rows read the value around them.
+func TestScan8Gradient(t *testing.T) {
+	n := node("Scan", []string{"", "x0", "x1", "x1"}, "last", "y0")
+	n.Version = 8
+	n.Attrs["num_scan_inputs"], n.Attrs["directions"] = aInt(2), aInts(1, 0)
+	n.Attrs["body"] = graph.Attr{Kind: graph.AttrGraph, Graph: &graph.Graph{
+		Inputs: []engine.Spec{{Name: "s"}, {Name: "e"}, {Name: "f"}}, Outputs: []string{"next", "seen"},
+		Nodes: []*graph.Node{node("Mul", []string{"s", "e"}, "m"), node("Add", []string{"m", "x2"}, "next"), node("Mul", []string{"next", "f"}, "seen")},
+	}}
+	graph.Capture(n)
+	for range 2 {
+		build(t, &check{in: [][]int{{3, 2}, {3, 4, 2}, {2}}, whole: true}, n, nil)
+		n.Outputs = []string{"y0"} // the last states alone
+	}
 }
 
 // TestNoGradientIsNamed: what has no derivative is an error that names the node.

@@ -177,6 +177,47 @@ func turns[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
+// scanRows differentiates Scan of operator set 8, which walks each row of its batch alone.
+func scanRows[T float](b *back[T], n *graph.Node) error {
+	p, rows, err := graph.ScanRows(graph.NewExec(max(b.limit-b.live, 1)), n, b.inputs(n))
+	if err != nil {
+		return err
+	}
+	own := len(n.Inputs) - 1 - n.Captured
+	for r, in := range rows {
+		seeds, wanted := map[string][]T{}, map[string]bool{}
+		for _, name := range p.Graph().Outputs {
+			if g := b.grads[name]; g != nil {
+				size := len(g) / len(rows)
+				seeds[name] = g[r*size : (r+1)*size]
+			}
+		}
+		for i, v := range in {
+			if b.needed[n.Inputs[1+i]] {
+				wanted[v.Name] = true
+			}
+		}
+		grads, err := b.through(p, in, seeds, wanted)
+		if err != nil {
+			return err
+		}
+		for i, v := range in {
+			g, err := b.grad(n.Inputs[1+i])
+			if err != nil {
+				return err
+			}
+			d := grads[v.Name]
+			if g != nil && i < own {
+				g = g[r*len(d):]
+			}
+			for k := range d {
+				g[k] += d[k]
+			}
+		}
+	}
+	return nil
+}
+
 // wantedOf are the inputs of a turn that depend on what is needed: the values it
 // reads from around it, what is walked, and states, which may come to depend on them
 // in a later turn.

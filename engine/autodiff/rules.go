@@ -25,6 +25,9 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 	if graph.HasTurns(n) {
 		return turns[T]
 	}
+	if graph.IsScan8(n) {
+		return scanRows[T]
+	}
 	switch n.Op {
 	case "Add", "Sub", "Mul", "Div", "Pow", "Mod":
 		return binary[T]
@@ -973,34 +976,6 @@ func dropout[T float](b *back[T], n *graph.Node) error {
 		if kept[i] {
 			g[i] += d * scale
 		}
-	}
-	return nil
-}
-
-// scatter: what replaces elements moves them; what is added leaves them where they
-// are, and gets what arrives at their places.
-func scatter[T float](b *back[T], n *graph.Node) error {
-	switch n.Attrs["reduction"].String {
-	case "", "none":
-		return moved(b, n)
-	case "add":
-	default:
-		return notDifferentiable(n)
-	}
-	d := b.grads[n.Outputs[0]]
-	if err := b.add(n.Inputs[0], d, nil); err != nil {
-		return err
-	}
-	g, err := b.grad(n.Inputs[2])
-	if err != nil || g == nil {
-		return err
-	}
-	places, err := graph.UpdatePlaces(n, b.inputs(n))
-	if err != nil {
-		return err
-	}
-	for i, at := range places {
-		g[i] += d[at]
 	}
 	return nil
 }

@@ -287,7 +287,14 @@ func composite(def opDef, read func(b *builder) (composer, error)) opDef {
 // IsComposite reports whether a node's operator is one that others define.
 func IsComposite(n *Node) bool {
 	op, err := lookup(n)
-	return err == nil && op.compose != nil
+	return err == nil && op.definition() != nil
+}
+
+func (op *opDef) definition() func(b *builder) (composer, error) {
+	if op.compose != nil {
+		return op.compose
+	}
+	return op.means
 }
 
 // BodyOf returns what a composite node stands for, over inputs named as the values
@@ -305,7 +312,7 @@ func BodyOf(n *Node, in []*engine.Tensor) (*Program, engine.Values, error) {
 		}
 		b.inputs = append(b.inputs, d)
 	}
-	c, err := op.compose(b)
+	c, err := op.definition()(b)
 	if err != nil {
 		return nil, nil, err
 	}

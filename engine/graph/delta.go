@@ -17,12 +17,9 @@ type linearAttention struct {
 }
 
 func buildLinearAttention(b *builder) (Kernel, error) {
-	b.attrs.ignore("chunk_size") // of an order of work, which changes nothing
-	a := &linearAttention{qHeads: b.attrs.int("q_num_heads", 0), kvHeads: b.attrs.int("kv_num_heads", 0), scale: b.attrs.float("scale", 0)}
-	rule := b.attrs.string("update_rule", "gated_delta")
-	a.gated, a.corrects = rule == "gated" || rule == "gated_delta", rule == "delta" || rule == "gated_delta"
-	if a.kvHeads < 1 || a.qHeads < 1 || a.qHeads%a.kvHeads != 0 || !a.gated && !a.corrects && rule != "linear" {
-		return nil, b.node.corrupt("%d heads for %d, rule %q", a.qHeads, a.kvHeads, rule)
+	a, err := readLinearAttention(b)
+	if err != nil {
+		return nil, err
 	}
 	state := b.inType(3)
 	if state == engine.Invalid {
@@ -30,6 +27,17 @@ func buildLinearAttention(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{b.inType(0), state}
 	return a.run, nil
+}
+
+func readLinearAttention(b *builder) (*linearAttention, error) {
+	b.attrs.ignore("chunk_size") // of an order of work, which changes nothing
+	a := &linearAttention{qHeads: b.attrs.int("q_num_heads", 0), kvHeads: b.attrs.int("kv_num_heads", 0), scale: b.attrs.float("scale", 0)}
+	rule := b.attrs.string("update_rule", "gated_delta")
+	a.gated, a.corrects = rule == "gated" || rule == "gated_delta", rule == "delta" || rule == "gated_delta"
+	if a.kvHeads < 1 || a.qHeads < 1 || a.qHeads%a.kvHeads != 0 || !a.gated && !a.corrects && rule != "linear" {
+		return nil, b.node.corrupt("%d heads for %d, rule %q", a.qHeads, a.kvHeads, rule)
+	}
+	return a, nil
 }
 
 // deltaSizes are a run's sizes: steps, and the widths of a head's keys and values.
@@ -140,10 +148,7 @@ func (a *linearAttention) step(s *deltaSizes, data *[6][]float64, state, out []f
 			state[i*s.v+j] += k * v
 		}
 	}
-	scale := a.scale
-	if scale == 0 {
-		scale = 1 / math.Sqrt(float64(s.k))
-	}
+	scale := a.scaleOf(s)
 	times := a.qHeads / a.kvHeads
 	for h := head * times; h < (head+1)*times; h++ {
 		query := data[0][(at*a.qHeads+h)*s.k:][:s.k]
@@ -157,8 +162,71 @@ func (a *linearAttention) step(s *deltaSizes, data *[6][]float64, state, out []f
 	}
 }
 
+func (a *linearAttention) scaleOf(s *deltaSizes) float64 {
+	if a.scale != 0 {
+		return a.scale
+	}
+	return 1 / math.Sqrt(float64(s.k))
+}
+
+// meansLinearAttention writes the steps as a Scan over the state, in float64 as the kernel.
+func meansLinearAttention(b *builder) (composer, error) {
+	a, err := readLinearAttention(b)
+	if err != nil {
+		return nil, err
+	}
+	return func(f *body) error {
+		s, err := a.sizes(f.in)
+		if err != nil {
+			return err
+		}
+		first, state := f.op("Expand", f.number(engine.Float64, 0), f.ints(s.batch, a.kvHeads, s.k, s.v)), f.in[0].DType()
+		if f.given(3) != "" {
+			first, state = f.cast(f.given(3), engine.Float64), f.in[3].DType()
+		}
+		walked := []string{first}
+		// What is walked has a dimension of heads, then the rows and columns of a product.
+		for i, sizes := range [][]int{{a.kvHeads, a.qHeads / a.kvHeads, s.k}, {a.kvHeads, 1, s.k}, {a.kvHeads, 1, s.v}, nil, {a.kvHeads, s.decay / a.kvHeads, 1}, {s.beta, 1, 1}} {
+			if sizes != nil && f.given(i) != "" {
+				split := f.op("Reshape", f.cast(f.given(i), engine.Float64), f.ints(slices.Concat([]int{s.batch, s.steps}, sizes)...))
+				walked = append(walked, f.transpose(split, 1, 0, 2, 3, 4))
+			}
+		}
+		scan := f.ops("Scan", 2, Attrs{"num_scan_inputs": {Kind: AttrInt, Int: int64(len(walked) - 1)}, "body": {Kind: AttrGraph, Graph: a.stepGraph()}}, walked...)
+		read := f.op("Mul", f.transpose(scan[1], 1, 0, 2, 3, 4), f.number(engine.Float64, a.scaleOf(s)))
+		f.give(f.cast(f.op("Reshape", read, f.ints(s.batch, s.steps, a.qHeads*s.v)), f.in[0].DType()), f.cast(scan[0], state))
+		return nil
+	}, nil
+}
+
+// stepGraph is step for all heads at once: a state and what is walked to a state and what
+// the queries read of it.
+func (a *linearAttention) stepGraph() *Graph {
+	f := newBody(nil)
+	walked := []string{"state", "query", "key", "value"}
+	if a.gated {
+		walked = append(walked, "decay")
+	}
+	if a.corrects {
+		walked = append(walked, "beta")
+	}
+	for _, name := range walked {
+		f.graph.Inputs = append(f.graph.Inputs, engine.Spec{Name: name, DType: engine.Float64})
+	}
+	state, value := "state", "value"
+	if a.gated {
+		state = f.op("Mul", state, f.op("Exp", "decay"))
+	}
+	if a.corrects {
+		value = f.op("Mul", "beta", f.op("Sub", value, f.op("MatMul", "key", state)))
+	}
+	next := f.op("Add", state, f.op("MatMul", f.transpose("key", 0, 1, 3, 2), value))
+	f.give(next, f.op("MatMul", "query", next))
+	return f.graph
+}
+
 func init() {
 	register(DomainONNX, map[string]opDef{
-		"LinearAttention": {since: 27, minIn: 3, maxIn: 6, maxOut: 2, accept: floatTypes, result: fromBuilder, build: buildLinearAttention},
+		"LinearAttention": {since: 27, minIn: 3, maxIn: 6, maxOut: 2, accept: floatTypes, result: fromBuilder, build: buildLinearAttention, means: meansLinearAttention},
 	})
 }

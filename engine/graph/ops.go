@@ -26,8 +26,9 @@ type opDef struct {
 	// branches marks one of those that runs one inner graph once, and gives its results.
 	branches bool
 	build    func(b *builder) (Kernel, error)
-	// compose is set where the operator is one that others define.
-	compose func(b *builder) (composer, error)
+	// compose is set where the operator is one that others define, means where it has a
+	// kernel of its own and a gradient takes the others that define it.
+	compose, means func(b *builder) (composer, error)
 }
 
 // typeSet is the element types an operator's first input may have.

@@ -81,6 +81,48 @@ func HasTurns(n *Node) bool {
 	return n.Domain == DomainONNX && (n.Op == "If" || n.Op == "Loop" || n.Op == "Scan" && n.Version >= 9)
 }
 
+// IsScan8 reports whether a node is a Scan of operator set 8, whose gradient is that of
+// ScanRows.
+func IsScan8(n *Node) bool { return n.Domain == DomainONNX && n.Op == "Scan" && n.Version == 8 }
+
+// ScanRows returns what a Scan node of operator set 8 runs for each row of its batch: a
+// Scan of a later set, with the same outputs, and what each row gives it, in the order of the
+// node's inputs from the second on.
+func ScanRows(x *Exec, n *Node, in []*engine.Tensor) (*Program, []engine.Values, error) {
+	row := &Node{Name: n.Name, Op: "Scan", Version: bodyVersion, Outputs: n.Outputs, Captured: n.Captured, Attrs: Attrs{"body": n.Attrs["body"], "num_scan_inputs": n.Attrs["num_scan_inputs"]}}
+	if d, ok := n.Attrs["directions"]; ok {
+		row.Attrs["scan_input_directions"] = d
+	}
+	own := len(n.Inputs) - 1 - n.Captured
+	g := &Graph{Nodes: []*Node{row}, Constants: map[string]*engine.Tensor{}}
+	for _, name := range n.Outputs {
+		if name != "" {
+			g.Outputs = append(g.Outputs, name)
+		}
+	}
+	rows := make([]engine.Values, in[1].Rows())
+	for i, t := range in[1:] {
+		name := n.Inputs[1+i]
+		if i < own {
+			name = bodyInput(i) // the same value may be walked twice
+		}
+		row.Inputs = append(row.Inputs, name)
+		g.Inputs = append(g.Inputs, engine.Spec{Name: name, DType: t.DType()})
+		for r := range rows {
+			part := t
+			if i < own {
+				var err error
+				if part, err = element(x, t, 0, r); err != nil {
+					return nil, nil, err
+				}
+			}
+			rows[r] = append(rows[r], engine.Named{Name: name, Tensor: part})
+		}
+	}
+	p, err := compileIn(g, nil, packs{})
+	return p, rows, err
+}
+
 // NewExec returns what a kernel that is run apart from a program may use.
 func NewExec(limit int64) *Exec { return &Exec{limit: limit, inner: new(int)} }
 

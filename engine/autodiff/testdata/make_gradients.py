@@ -304,6 +304,46 @@ graph_case("Loop of a list", [node("SequenceEmpty", [], ["none"], dtype=TensorPr
                               node("ConcatFromSequence", ["all"], ["y"], axis=1, new_axis=1)],
            {"x0": r(2, 3), "x1": r(2, 3)}, {"n": np.array(3, i64), "c": np.array(True)}, appended)
 
+# Scatters that multiply or compare: two updates at one place, and values that tie or are zero.
+at = torch.tensor([[1, 1, 2], [2, 0, 2]])
+tied, ties, zeros = np.array([[1.0, 5, 2], [0, 3, 1]]), np.array([[5.0, 5, 2], [1, 0, 1]]), np.array([[0.0, 2, 0], [0, 3, 0]])
+row = torch.tensor([[3, 3], [1, 1], [3, 3]])
+for mode, reduce in {"mul": "prod", "min": "amin", "max": "amax"}.items():
+    f = lambda x, u: torch.scatter_reduce(x, 1, at, u, reduce)
+    case("ScatterElements", f, r(2, 3), C(at.numpy()), r(2, 3), axis=1, reduction=mode, name=f"ScatterElements {mode}", version=18)
+    case("ScatterElements", f, tied, C(at.numpy()), ties, axis=1, reduction=mode, name=f"ScatterElements {mode} of ties", version=18)
+    case("ScatterElements", f, tied, C(at.numpy()), zeros, axis=1, reduction=mode, name=f"ScatterElements {mode} of zeros", version=18)
+    case("ScatterND", lambda x, u: torch.scatter_reduce(x, 0, row, u, reduce), r(4, 2), C([[3], [1], [3]]), r(3, 2), reduction=mode, name=f"ScatterND {mode}", version=18)
+
+
+def linear_attention(rule):
+    """Four heads of queries over two of keys (2) and values (3), a step at a time; inputs but for q, k and v in their order where the rule has them."""
+
+    def f(q, k, v, s, *more):
+        more = list(more)
+        decay = more.pop(0) if "gated" in rule else None
+        beta = more.pop(0) if "delta" in rule else None
+        out = []
+        for t in range(q.shape[1]):
+            key, value = k[:, t].reshape(-1, 2, 2), v[:, t].reshape(-1, 2, 3)
+            if decay is not None:
+                s = s * decay[:, t].exp().reshape(-1, 2, decay.shape[2] // 2, 1)
+            if beta is not None:
+                value = beta[:, t, :, None] * (value - torch.einsum("bhk,bhkv->bhv", key, s))
+            s = s + torch.einsum("bhk,bhv->bhkv", key, value)
+            out.append(torch.einsum("bhnk,bhkv->bhnv", q[:, t].reshape(-1, 2, 2, 2), s).flatten(1) / 2**0.5)
+        return torch.stack(out, 1)
+
+    return f
+
+
+q, k, v, state = r(2, 3, 8), r(2, 3, 4), r(2, 3, 6), r(2, 2, 2, 3)
+of_heads = dict(version=27, outs=2, q_num_heads=4, kv_num_heads=2)
+for rule, more in {"linear": [], "gated": [r(2, 3, 4, lo=-1, hi=0)], "delta": [None, r(2, 3, 2, lo=0, hi=1)], "gated_delta": [r(2, 3, 2, lo=-1, hi=0), r(2, 3, 1, lo=0, hi=1)]}.items():
+    case("LinearAttention", linear_attention(rule), q, k, v, state, *more, name=f"LinearAttention {rule}", update_rule=rule, **of_heads)
+graph_case("Scan of set 8", [node("Scan", ["", "x0", "x1"], ["last", "y"], body=step, num_scan_inputs=1, directions=[1])], {"x0": r(2, 3), "x1": r(2, 4, 3)}, {},
+           lambda s, x: torch.stack([scanned(s[i], x[i].flip(0)) for i in range(2)]), version=8, ir=3)
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
