@@ -52,14 +52,17 @@ func (e *UnsupportedError) Error() string {
 	return s
 }
 
-// NotDifferentiableError says where the path from a target to an input breaks,
-// and which method to use instead.
+// NotDifferentiableError says where the path from a target to an input breaks, why,
+// and which method, output or model to use instead.
 type NotDifferentiableError struct {
-	Node, Op, Instead string
+	Node, Op, Reason, Instead string
 }
 
 func (e *NotDifferentiableError) Error() string {
 	s := fmt.Sprintf("not differentiable at node %q (%s)", e.Node, e.Op)
+	if e.Reason != "" {
+		s += ", " + e.Reason
+	}
 	if e.Instead != "" {
 		s += ": use " + e.Instead + " instead"
 	}

@@ -10,7 +10,7 @@
 // Invariants: rows do not influence each other, so one walk back gives every
 // row's own gradient; what cannot be differentiated on a path from the target to
 // an input that was asked for is a *engine.NotDifferentiableError that names the
-// node, never a zero. Ids have no gradient; the vectors that they look up in a constant
+// node, the reason and what to use instead, never a zero. Ids have no gradient; the vectors that they look up in a constant
 // table have (Embeddings), and may be given in the place of those. The arithmetic is float64 where a float input or the target
 // is, and float32 otherwise.
 package autodiff
@@ -19,7 +19,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/graph"
@@ -120,7 +119,7 @@ func differentiable(p *graph.Program, name string) error {
 	if n == nil {
 		n = &graph.Node{Name: name, Op: "input"}
 	}
-	return notDifferentiable(n)
+	return noFloat(n)
 }
 
 // back is the state of one walk back.
@@ -155,7 +154,7 @@ func gradient[T float](ctx context.Context, run *graph.Run, opt graph.Options, t
 	g := &engine.Gradient{}
 	for i := range terms {
 		if blocked != nil && !b.needed[terms[i].name] {
-			return nil, notDifferentiable(blocked)
+			return nil, noFloat(blocked)
 		}
 		if err := b.seed(run.Value(terms[i].name), &terms[i], g); err != nil {
 			return nil, err
@@ -299,7 +298,7 @@ func (b *back[T]) node(n *graph.Node) error {
 	}
 	rule := ruleOf[T](n)
 	if rule == nil {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "")
 	}
 	if err := rule(b, n); err != nil {
 		return fmt.Errorf("differentiate node %q (%s): %w", n.Label(), n.Title(), err)
@@ -335,23 +334,6 @@ func (b *back[T]) result(name string) (*engine.Tensor, error) {
 		out[i] = float32(v)
 	}
 	return engine.Of(out, t.Shape()...)
-}
-
-// notDifferentiable names the node and what else there is: no method here only calls a
-// model, so where trees are not what stops the gradient, another value has to be explained.
-func notDifferentiable(n *graph.Node) error {
-	instead := "an output that does not depend on this node (or a model exported without it)"
-	switch {
-	case n.Op == graph.OpTreeScores:
-		instead = "tree_shap with a background, on the tree ensemble as a model of its own where other nodes stand around it"
-	case n.Op == "ArgMax" || n.Op == "ArgMin" || n.Op == "TopK" || n.Op == graph.OpClassifierOutput:
-		instead = "the scores that it chooses from as the output"
-	case strings.Contains(n.Op, "Integer") || strings.HasPrefix(n.Op, "QLinear") || n.Op == "DynamicQuantizeLinear":
-		instead = "the network in floats that this quantised one was made of"
-	case n.Op == "input":
-		instead = "a float output"
-	}
-	return &engine.NotDifferentiableError{Node: n.Label(), Op: n.Op, Instead: instead}
 }
 
 // Logit walks back from out over what keeps its element's place, and returns the

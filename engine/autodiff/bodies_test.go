@@ -239,13 +239,28 @@ func TestScan8Gradient(t *testing.T) {
 	}
 }
 
-// TestNoGradientIsNamed: what has no derivative is an error that names the node.
+// TestNoGradientIsNamed: what has no derivative is an error that names the node, why, and
+// what to use instead.
 func TestNoGradientIsNamed(t *testing.T) {
-	for _, n := range []*graph.Node{
-		node("Hardmax", []string{"x"}, "y"), node("SequenceLength", []string{"s"}, "y"), node("DynamicQuantizeLinear", []string{"x"}, "q", "y", "z"),
+	attr := func(n *graph.Node, name string, a graph.Attr) *graph.Node { n.Attrs[name] = a; return n }
+	for _, c := range []struct {
+		n               *graph.Node
+		reason, instead string
+	}{
+		{node("Hardmax", []string{"x"}, "y"), "changes only by jumps", "the scores that it decides by"},
+		{node("SequenceLength", []string{"s"}, "y"), "shapes and settings", "an output that"},
+		{node("DynamicQuantizeLinear", []string{"x"}, "q", "y", "z"), "8 bits", "the network in floats"},
+		{node("ArgMax", []string{"x"}, "y"), "changes only by jumps", "the scores that it decides by"},
+		{attr(node("Cast", []string{"x"}, "y"), "to", aInt(7)), "no float", "an output that"},
+		{node("TopK", []string{"x", "k"}, "v", "y"), "no float", "the scores that it decides by"},
+		{node("BatchNormalization", []string{"x", "x1", "x1", "x1", "x1"}, "y"), "parameters depend on", "an output that"},
 	} {
-		g := &graph.Graph{Nodes: []*graph.Node{n}, Outputs: []string{"y"}, Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{1, 3}}}}
-		if n.Op == "SequenceLength" {
+		g := &graph.Graph{
+			Nodes:   []*graph.Node{node("ReduceSum", []string{"x", "zero"}, "x0"), node("Squeeze", []string{"x0", "zero"}, "x1"), c.n},
+			Outputs: []string{"y"}, Constants: map[string]*engine.Tensor{"k": ints(1), "zero": ints(0)},
+			Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{1, 3}}},
+		}
+		if c.n.Op == "SequenceLength" {
 			g.Nodes = append(g.Nodes, node("SequenceConstruct", []string{"x"}, "s"))
 		}
 		p, err := graph.Compile(g)
@@ -253,17 +268,28 @@ func TestNoGradientIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := engine.Values{{Name: "x", Tensor: tensor([]float32{1, 2, 3}, 1, 3)}}
+		_, err = Gradient(t.Context(), p, graph.Options{}, in, engine.Target{Name: "y"}, []string{"x"})
 		var refused *engine.NotDifferentiableError
-		if _, err := Gradient(t.Context(), p, graph.Options{}, in, engine.Target{Name: "y"}, []string{"x"}); !errors.As(err, &refused) {
-			t.Errorf("%s: error %v, want one that names the node", n.Op, err)
-			continue
+		switch {
+		case !errors.As(err, &refused):
+			t.Errorf("%s: error %v, want one that names the node", c.n.Op, err)
+		case refused.Node != c.n.Label() || refused.Op != c.n.Op || !strings.Contains(refused.Reason, c.reason) || !strings.Contains(refused.Instead, c.instead):
+			t.Errorf("%s: %v, want node %q, reason %q, instead %q", c.n.Op, refused, c.n.Label(), c.reason, c.instead)
 		}
-		want := "an output that does not depend on this node"
-		if n.Op == "DynamicQuantizeLinear" {
-			want = "the network in floats"
+	}
+}
+
+// TestEveryRefusalIsWhole: of each operator without a rule the error has all that helps.
+func TestEveryRefusalIsWhole(t *testing.T) {
+	for op, r := range refusals {
+		err := notDifferentiable(&graph.Node{Op: op, Name: "here"}, "").Error()
+		for _, say := range []string{`node "here" (` + op + ")", r.reason, "use " + r.instead + " instead"} {
+			if !strings.Contains(err, say) {
+				t.Errorf("no %q in %q", say, err)
+			}
 		}
-		if !strings.Contains(refused.Instead, want) {
-			t.Errorf("%s: use %s, want %s", n.Op, refused.Instead, want)
-		}
+	}
+	if err := notDifferentiable(&graph.Node{Op: "Mystery", Name: "here"}, "").Error(); !strings.Contains(err, "no rule for it") || !strings.Contains(err, "use ") {
+		t.Error(err)
 	}
 }

@@ -46,7 +46,7 @@ func (b *back[T]) through(p *graph.Program, in engine.Values, seeds map[string][
 		inner.grads[name] = own
 	}
 	if !reached && blocked != nil {
-		return nil, notDifferentiable(blocked)
+		return nil, noFloat(blocked)
 	}
 	if err := inner.walk(nodes); err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func turns[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	if !ok {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "")
 	}
 	wanted := wantedOf(t, b.needed, n)
 	state := make([][]T, t.States)

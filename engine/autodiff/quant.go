@@ -26,7 +26,7 @@ func scalesOf[T float](b *back[T], n *graph.Node, x string) (func(i int) (scale,
 func fixed[T float](b *back[T], n *graph.Node) error {
 	for _, in := range n.Inputs[1:] {
 		if in != "" && b.needed[in] {
-			return notDifferentiable(n)
+			return notDifferentiable(n, "its scale or zero point depends on the input, and rounding has no derivative by them")
 		}
 	}
 	return nil
@@ -43,7 +43,7 @@ func quantize[T float](b *back[T], n *graph.Node) error {
 	}
 	low, high, ok := graph.WholeRange(b.run.Value(n.Outputs[0]).DType())
 	if !ok {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "it rounds to a type that is not one of whole numbers")
 	}
 	of, err := scalesOf(b, n, n.Inputs[0])
 	if err != nil {

@@ -646,7 +646,7 @@ func normalizer[T float](b *back[T], n *graph.Node) error {
 	}
 	kind := n.Attrs["norm"].String
 	if kind != "L1" && kind != "L2" {
-		return notDifferentiable(n)
+		return noRuleFor(n, "norm")
 	}
 	x, out := b.value(n.Inputs[0]), b.grads[n.Outputs[0]]
 	cols := lastDim(b.shape(n.Inputs[0]))
@@ -673,7 +673,7 @@ func pass[T float](b *back[T], n *graph.Node) error {
 
 func castRule[T float](b *back[T], n *graph.Node) error {
 	if !b.run.Value(n.Outputs[0]).DType().IsFloat() || !b.run.Value(n.Inputs[0]).DType().IsFloat() {
-		return notDifferentiable(n)
+		return noFloat(n)
 	}
 	return pass(b, n)
 }
@@ -727,7 +727,7 @@ func postTransform[T float](b *back[T], n *graph.Node) error {
 	name := n.Outputs[len(n.Outputs)-1]
 	y, d := b.value(name), b.grads[name]
 	if d == nil || n.Attrs["second_class"].String == graph.SecondPositive || n.Attrs["second_class"].String == graph.SecondMixed {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "of two classes by one score, labels and the scores made of them have no derivative")
 	}
 	k := lastDim(b.shape(name))
 	switch n.Attrs["post_transform"].String {
@@ -744,7 +744,7 @@ func postTransform[T float](b *back[T], n *graph.Node) error {
 			softmaxLine(g[at:], y[at:], d[at:], k, 1, false)
 		}
 	default:
-		return notDifferentiable(n)
+		return noRuleFor(n, "post_transform")
 	}
 	return nil
 }
@@ -753,7 +753,7 @@ func postTransform[T float](b *back[T], n *graph.Node) error {
 func onlyFirst[T float](b *back[T], n *graph.Node) error {
 	for _, name := range n.Inputs[1:] {
 		if name != "" && b.needed[name] {
-			return notDifferentiable(n)
+			return notDifferentiable(n, "its parameters depend on the input, and the engine has a rule for its first input alone")
 		}
 	}
 	return nil
@@ -768,7 +768,7 @@ func batchNorm[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	if n.Attrs["training_mode"].Int != 0 {
-		return notDifferentiable(n) // each row depends on all
+		return notDifferentiable(n, "in training mode each row depends on all")
 	}
 	scale, variance := b.value(n.Inputs[1]), b.value(n.Inputs[4])
 	eps := attrFloat(n, "epsilon", 1e-5)
@@ -793,7 +793,7 @@ func layerNorm[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	if len(n.Outputs) > 1 {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "the engine has no rule for it with mean and deviation as outputs")
 	}
 	shape := b.shape(n.Inputs[0])
 	axis := -1
@@ -894,7 +894,7 @@ func reduce[T float](b *back[T], n *graph.Node) error {
 		}
 		s, ok := totals[o].slope(n.Op, float64(x[i]), float64(y[o]))
 		if !ok {
-			return notDifferentiable(n)
+			return notDifferentiable(n, "")
 		}
 		g[i] += d[o] * T(s)
 	}
@@ -965,7 +965,7 @@ func dropout[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	if len(n.Outputs) < 2 || n.Outputs[1] == "" {
-		return notDifferentiable(n) // without its mask what was dropped is not known
+		return notDifferentiable(n, "without its mask as an output what was dropped is not known")
 	}
 	scale := T(2)
 	if n.Inputs[1] != "" {

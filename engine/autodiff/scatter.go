@@ -36,7 +36,7 @@ func scatter[T float](b *back[T], n *graph.Node) error {
 	case "min", "max":
 		return scatterExtreme(b, n, places, gx, gu)
 	}
-	return notDifferentiable(n)
+	return noRuleFor(n, "reduction")
 }
 
 // scatterProduct gives each factor the product of the others at its place, those before it

@@ -23,7 +23,7 @@ func (b *back[T]) inputs(n *graph.Node) []*engine.Tensor {
 // are constants in every model served.
 func conv[T float](b *back[T], n *graph.Node) error {
 	if len(n.Inputs) > 1 && b.needed[n.Inputs[1]] {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "its weights depend on the input, and the engine has no rule by them")
 	}
 	c, err := graph.NewConv(n, b.shape(n.Inputs[0]), b.shape(n.Inputs[1]))
 	if err != nil {
@@ -335,7 +335,7 @@ func topK[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	if len(n.Outputs) < 2 || n.Outputs[1] == "" {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "without its indices as an output what was chosen is not known")
 	}
 	shape, chosen := b.shape(n.Inputs[0]), b.shape(n.Outputs[0])
 	axis := len(shape) - 1
@@ -448,7 +448,7 @@ func svmOutput[T float](b *back[T], n *graph.Node) error {
 	}
 	d := b.grads[n.Outputs[len(n.Outputs)-1]]
 	if d == nil || len(n.Attrs["prob_a"].Floats) > 0 {
-		return notDifferentiable(n)
+		return notDifferentiable(n, "labels, and probabilities coupled by an iteration, have no derivative")
 	}
 	if len(d) == len(g) {
 		for i, v := range d {

@@ -169,7 +169,7 @@ func TestEveryRuleHasTorch(t *testing.T) {
 		count(b)
 	}
 	rules := 0
-	for _, domain := range []string{graph.DomainONNX, graph.DomainML, graph.DomainLocal, graph.DomainContrib, graph.DomainPreview, graph.DomainTraining} {
+	for _, domain := range graph.Domains() {
 		for _, op := range graph.Operators(domain) {
 			if !autodiff.HasRule(op, domain) {
 				if noCounterpart[op] != "" {

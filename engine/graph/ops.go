@@ -176,6 +176,22 @@ func lookup(n *Node) (*opDef, error) {
 	return nil, n.unsupported("the engine has other versions of it only")
 }
 
+// Domains lists the domains that the engine has operators of.
+func Domains() []string {
+	var names []string
+	for k := range operators {
+		names = append(names, k.domain)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Defined reports whether the engine has a node's operator in the version of its set.
+func Defined(n *Node) bool {
+	_, err := lookup(n)
+	return err == nil
+}
+
 // Operators lists the operators of a domain, for people.
 func Operators(domain string) []string {
 	var names []string

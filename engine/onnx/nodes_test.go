@@ -73,19 +73,28 @@ func nodeArchive(t testing.TB) map[string]map[string][]byte {
 	return enginetest.Nodes(t, "testdata/nodes.tar.gz")
 }
 
-func runNode(t *testing.T, files map[string][]byte) error {
-	t.Helper()
+// nodeInputs reads a case's model and inputs.
+func nodeInputs(files map[string][]byte) (engine.Model, engine.Values, error) {
 	m, err := Read(files["model.onnx"], "")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	var in engine.Values
 	for i, spec := range slices.Concat(m.Info().Inputs, m.Info().Optional) {
 		_, x, err := ReadValue(files[fmt.Sprintf("input_%d.pb", i)], spec.DType)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		in = append(in, engine.Named{Name: spec.Name, Tensor: x})
+	}
+	return m, in, nil
+}
+
+func runNode(t *testing.T, files map[string][]byte) error {
+	t.Helper()
+	m, in, err := nodeInputs(files)
+	if err != nil {
+		return err
 	}
 	s, err := m.NewSession(engine.SessionOptions{})
 	if err != nil {

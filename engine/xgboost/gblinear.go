@@ -95,7 +95,7 @@ func (s *linearSession) Weighted(ctx context.Context, in, weights engine.Values,
 	for i := range weights {
 		name := weights[i].Name
 		if name != tree.MarginName && (name != tree.OutputName || m.link != tree.LinkIdentity) {
-			return nil, &engine.NotDifferentiableError{Node: name, Op: string(m.link), Instead: "the output \"" + tree.MarginName + "\""}
+			return nil, &engine.NotDifferentiableError{Node: name, Op: string(m.link), Reason: "margins are what this model differentiates", Instead: "the output \"" + tree.MarginName + "\""}
 		}
 		w, ok := weights[i].Tensor.Float64s()
 		if !ok || len(w) != m.outputs && len(w) != len(total) {
