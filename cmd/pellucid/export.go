@@ -30,7 +30,8 @@ func exportCommand() *cobra.Command {
 	var subject api.Subject
 	cmd := &cobra.Command{
 		Use: "export --model NAME", Short: "Take stored predictions out as CSV",
-		Long: `Writes one line a stored prediction, with its features, outputs and id. Works
+		Long: `Writes one line a stored prediction, with its features, outputs and id; column
+"label" is the truth that feedback told, a model's output of that name "_label". Works
 beside a running server, on the same --data folder or --clickhouse address. The
 audit log of that folder gets an entry first: through the server at --url while it
 runs, which is also asked where --url is given and no such folder is here.
@@ -273,7 +274,12 @@ func (c *columns) head() []string {
 		head[weightAt] = otherWeight
 	}
 	for _, name := range c.outputs {
-		head = append(head, outputColumns(name, c.widths[name])...)
+		for _, column := range outputColumns(name, c.widths[name]) {
+			for slices.Contains(head, column) {
+				column = "_" + column
+			}
+			head = append(head, column)
+		}
 	}
 	return head
 }
@@ -306,7 +312,8 @@ func (c *columns) record(p *collector.StoredPrediction) []string {
 
 // exported are the columns of an export that are neither feature nor output, in
 // their order. That of weights has another name where a feature or an output is called
-// so, as a person's weight is.
+// so, as a person's weight is; an output that is called like a column before it, as
+// scikit-learn's classifiers have one "label", is written behind a "_".
 var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id", "capture", "weight", "label"}
 
 const (
