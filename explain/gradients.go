@@ -52,7 +52,7 @@ func (x *Explainer) gradients(ctx context.Context, v *collector.ModelVersion, ro
 	}
 	d, ok := s.(engine.Differentiator)
 	if !ok {
-		return nil, refuse("%s needs a differentiable model; %q is not", method, v.Name)
+		return nil, refuse("%s needs a differentiable model, and %q is not: use tree_shap where it is trees, or a network in ONNX", method, v.Name)
 	}
 	n := &network{version: v, session: d, method: method}
 	if err := n.prepare(ctx, x, rows, req); err != nil {
