@@ -288,10 +288,10 @@ func fillColumn(info *Info, matrix *Tensor, f int, t *Tensor) error {
 	feature := &info.Features[f]
 	var reason string
 	switch dst := matrix.data.(type) {
-	case []float32:
-		reason = fillFrom(dst, info, f, t)
-	case []float64:
-		reason = fillFrom(dst, info, f, t)
+	case *[]float32:
+		reason = fillFrom(*dst, info, f, t)
+	case *[]float64:
+		reason = fillFrom(*dst, info, f, t)
 	default:
 		reason = fmt.Sprintf("a matrix of %s takes no columns", matrix.DType())
 	}
@@ -309,24 +309,24 @@ func fillFrom[F float32 | float64](dst []F, info *Info, f int, t *Tensor) (reaso
 		return fillValues(dst, info, f, t)
 	}
 	switch d := t.data.(type) {
-	case []float32:
-		reason = fillFloats(dst, d, f, width)
-	case []float64:
-		reason = fillFloats(dst, d, f, width)
-	case []int64:
-		reason = fillIntegers(dst, d, f, width, feature.Categorical)
-	case []int32:
-		reason = fillIntegers(dst, d, f, width, feature.Categorical)
-	case []int16:
-		reason = fillIntegers(dst, d, f, width, feature.Categorical)
-	case []int8:
-		reason = fillIntegers(dst, d, f, width, feature.Categorical)
-	case []uint8:
-		reason = fillIntegers(dst, d, f, width, feature.Categorical)
-	case []uint32:
-		reason = fillIntegers(dst, d, f, width, feature.Categorical)
-	case []string:
-		reason = fillNames(dst, d, info, f)
+	case *[]float32:
+		reason = fillFloats(dst, *d, f, width)
+	case *[]float64:
+		reason = fillFloats(dst, *d, f, width)
+	case *[]int64:
+		reason = fillIntegers(dst, *d, f, width, feature.Categorical)
+	case *[]int32:
+		reason = fillIntegers(dst, *d, f, width, feature.Categorical)
+	case *[]int16:
+		reason = fillIntegers(dst, *d, f, width, feature.Categorical)
+	case *[]int8:
+		reason = fillIntegers(dst, *d, f, width, feature.Categorical)
+	case *[]uint8:
+		reason = fillIntegers(dst, *d, f, width, feature.Categorical)
+	case *[]uint32:
+		reason = fillIntegers(dst, *d, f, width, feature.Categorical)
+	case *[]string:
+		reason = fillNames(dst, *d, info, f)
 	default:
 		var col *Tensor
 		if col, _, reason = convert(t, dtypeOf[F](), func(int) bool { return feature.Categorical }); reason == "" {
@@ -374,29 +374,29 @@ func scatter[T float32 | float64](dst, col []T, f, width int) {
 func categoryTexts(t *Tensor) *Tensor {
 	var out []string
 	switch d := t.data.(type) {
-	case []int8:
-		out = texts(d)
-	case []int16:
-		out = texts(d)
-	case []int32:
-		out = texts(d)
-	case []int64:
-		out = texts(d)
-	case []uint8:
-		out = texts(d)
-	case []uint32:
-		out = texts(d)
-	case []uint64:
-		out = texts(d)
-	case []uint16:
+	case *[]int8:
+		out = texts(*d)
+	case *[]int16:
+		out = texts(*d)
+	case *[]int32:
+		out = texts(*d)
+	case *[]int64:
+		out = texts(*d)
+	case *[]uint8:
+		out = texts(*d)
+	case *[]uint32:
+		out = texts(*d)
+	case *[]uint64:
+		out = texts(*d)
+	case *[]uint16:
 		if t.dtype == Uint16 {
-			out = texts(d)
+			out = texts(*d)
 		}
 	}
 	if out == nil {
 		return t
 	}
-	return &Tensor{dtype: String, shape: t.shape, data: out}
+	return &Tensor{dtype: String, shape: t.shape, data: hold(out)}
 }
 
 func texts[I integer](d []I) []string {
@@ -437,16 +437,16 @@ func convert(t *Tensor, d DType, exact func(int) bool) (out *Tensor, at int, rea
 	return &Tensor{dtype: d, shape: t.shape, data: data}, -1, ""
 }
 
-func toFloat[F float32 | float64](t *Tensor, exact func(int) bool) ([]F, int, string) {
+func toFloat[F float32 | float64](t *Tensor, exact func(int) bool) (any, int, string) {
 	switch d := t.data.(type) {
-	case []int64:
-		return integersToFloat[F](d, exact)
-	case []uint64:
-		return integersToFloat[F](d, exact)
-	case []int32:
-		return integersToFloat[F](d, exact)
-	case []uint32:
-		return integersToFloat[F](d, exact)
+	case *[]int64:
+		return integersToFloat[F](*d, exact)
+	case *[]uint64:
+		return integersToFloat[F](*d, exact)
+	case *[]int32:
+		return integersToFloat[F](*d, exact)
+	case *[]uint32:
+		return integersToFloat[F](*d, exact)
 	}
 	wide, ok := t.Float64s()
 	if !ok {
@@ -460,12 +460,12 @@ func toFloat[F float32 | float64](t *Tensor, exact func(int) bool) ([]F, int, st
 		}
 		out[i] = f
 	}
-	return out, -1, ""
+	return hold(out), -1, ""
 }
 
 // integersToFloat rounds once, from the integer itself: by way of float64 a
 // large integer would be rounded twice.
-func integersToFloat[F float32 | float64, I int32 | uint32 | int64 | uint64](d []I, exact func(int) bool) ([]F, int, string) {
+func integersToFloat[F float32 | float64, I int32 | uint32 | int64 | uint64](d []I, exact func(int) bool) (any, int, string) {
 	const limit = 1 << 24 // every smaller integer is exact in both types
 	out := make([]F, len(d))
 	for i, v := range d {
@@ -477,7 +477,7 @@ func integersToFloat[F float32 | float64, I int32 | uint32 | int64 | uint64](d [
 			return nil, i, "a category code is too large to be kept exactly"
 		}
 	}
-	return out, -1, ""
+	return hold(out), -1, ""
 }
 
 func keepsInteger[F float32 | float64, I int8 | int16 | int32 | int64 | uint8 | uint32 | uint64](f F, v I) bool {
@@ -514,26 +514,26 @@ type integer interface {
 
 func integers[I integer](t *Tensor) (any, int, string) {
 	switch d := t.data.(type) {
-	case []int8:
-		return narrow[I](d)
-	case []int16:
-		return narrow[I](d)
-	case []int32:
-		return narrow[I](d)
-	case []int64:
-		return narrow[I](d)
-	case []uint8:
-		return narrow[I](d)
-	case []uint16:
-		return narrow[I](d)
-	case []uint32:
-		return narrow[I](d)
-	case []uint64:
-		return narrow[I](d)
-	case []float32:
-		return whole[I](d)
-	case []float64:
-		return whole[I](d)
+	case *[]int8:
+		return narrow[I](*d)
+	case *[]int16:
+		return narrow[I](*d)
+	case *[]int32:
+		return narrow[I](*d)
+	case *[]int64:
+		return narrow[I](*d)
+	case *[]uint8:
+		return narrow[I](*d)
+	case *[]uint16:
+		return narrow[I](*d)
+	case *[]uint32:
+		return narrow[I](*d)
+	case *[]uint64:
+		return narrow[I](*d)
+	case *[]float32:
+		return whole[I](*d)
+	case *[]float64:
+		return whole[I](*d)
 	}
 	return nil, -1, fmt.Sprintf("type %s is not an integer", t.dtype)
 }
@@ -546,7 +546,7 @@ func narrow[I, J integer](d []J) (any, int, string) {
 			return nil, i, "an integer is out of the range of the model's type"
 		}
 	}
-	return out, -1, ""
+	return hold(out), -1, ""
 }
 
 func whole[I integer, F float32 | float64](d []F) (any, int, string) {
@@ -563,19 +563,19 @@ func whole[I integer, F float32 | float64](d []F) (any, int, string) {
 			return nil, i, "an integer is out of the range of the model's type"
 		}
 	}
-	return out, -1, ""
+	return hold(out), -1, ""
 }
 
 // firstNaN returns the index of the first NaN of a float tensor, or -1.
 func firstNaN(t *Tensor) int {
 	switch d := t.data.(type) {
-	case []float32:
-		return slices.IndexFunc(d, func(v float32) bool { return v != v })
-	case []float64:
-		return slices.IndexFunc(d, func(v float64) bool { return v != v })
-	case []uint16:
+	case *[]float32:
+		return slices.IndexFunc(*d, func(v float32) bool { return v != v })
+	case *[]float64:
+		return slices.IndexFunc(*d, func(v float64) bool { return v != v })
+	case *[]uint16:
 		if t.dtype.IsFloat() {
-			return slices.IndexFunc(d, func(b uint16) bool {
+			return slices.IndexFunc(*d, func(b uint16) bool {
 				v := HalfToFloat32(t.dtype, b)
 				return v != v
 			})

@@ -256,12 +256,12 @@ func fillValues[F float32 | float64](dst []F, info *Info, f int, t *Tensor) stri
 	width := len(info.Features)
 	var code func(r int) float64
 	switch d := t.data.(type) {
-	case []float32:
-		code = func(r int) float64 { return c.single(d[r]) }
-	case []int64:
-		code = func(r int) float64 { return c.integer(d[r]) }
-	case []uint64:
-		code = func(r int) float64 { return c.unsigned(d[r]) }
+	case *[]float32:
+		code = func(r int) float64 { return c.single((*d)[r]) }
+	case *[]int64:
+		code = func(r int) float64 { return c.integer((*d)[r]) }
+	case *[]uint64:
+		code = func(r int) float64 { return c.unsigned((*d)[r]) }
 	default:
 		wide, ok := t.Float64s()
 		if !ok {

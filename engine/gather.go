@@ -76,10 +76,10 @@ func (g *Gather) Name(f, r int, name []byte) bool {
 		return false
 	}
 	switch at := r*len(g.filled) + f; d := g.matrix.data.(type) {
-	case []float32:
-		d[at] = float32(code)
-	case []float64:
-		d[at] = code
+	case *[]float32:
+		(*d)[at] = float32(code)
+	case *[]float64:
+		(*d)[at] = code
 	}
 	return true
 }

@@ -163,19 +163,19 @@ func (t *Tensor) SetNarrow(v []float64, saturate bool, mode ScaleRounding) error
 		return fmt.Errorf("%d numbers for %s %v", len(v), t.dtype, t.shape)
 	case t.dtype == Float8E8M0:
 		for i, e := range v {
-			t.data.([]uint8)[i] = encodeScale(e, saturate, mode)
+			Data[uint8](t)[i] = encodeScale(e, saturate, mode)
 		}
 	case f != nil:
 		for i, e := range v {
-			t.data.([]uint8)[i] = f.encode(e, saturate || t.dtype == Float4E2M1)
+			Data[uint8](t)[i] = f.encode(e, saturate || t.dtype == Float4E2M1)
 		}
 	case t.dtype.Storage() == Int8:
 		for i, e := range v {
-			t.data.([]int8)[i] = int8(wrapped(e)) << bits >> bits
+			Data[int8](t)[i] = int8(wrapped(e)) << bits >> bits
 		}
 	default:
 		for i, e := range v {
-			t.data.([]uint8)[i] = uint8(wrapped(e)) << bits >> bits
+			Data[uint8](t)[i] = uint8(wrapped(e)) << bits >> bits
 		}
 	}
 	return nil
@@ -192,14 +192,14 @@ func wrapped(v float64) int64 {
 func (t *Tensor) narrowFloat64s() []float64 {
 	out := make([]float64, t.Len())
 	switch d := t.data.(type) {
-	case []int8:
-		return widen(d)
-	case []uint8:
+	case *[]int8:
+		return widen(*d)
+	case *[]uint8:
 		table := narrowValues[t.dtype]
 		if table == nil {
-			return widen(d)
+			return widen(*d)
 		}
-		for i, c := range d {
+		for i, c := range *d {
 			out[i] = table[c]
 		}
 	}

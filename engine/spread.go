@@ -30,30 +30,30 @@ func (v Values) Spread(k int) (Values, error) {
 
 func spreadData(t *Tensor, n, k int) any {
 	switch d := t.data.(type) {
-	case []bool:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []uint8:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []uint16:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []uint32:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []uint64:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []int8:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []int16:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []int32:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []int64:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []float32:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []float64:
-		return spreadRows(d, t.RowLen(), n, k)
-	case []string:
-		return spreadRows(d, t.RowLen(), n, k)
+	case *[]bool:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]uint8:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]uint16:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]uint32:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]uint64:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]int8:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]int16:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]int32:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]int64:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]float32:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]float64:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
+	case *[]string:
+		return hold(spreadRows(*d, t.RowLen(), n, k))
 	}
 	return nil
 }

@@ -89,8 +89,12 @@ type Element interface {
 type Tensor struct {
 	dtype DType
 	shape []int
-	data  any
+	data  any // *[]T of the type's storage, *list of a sequence
 }
+
+// hold returns elements as a tensor has them: by where their slice lies, so that the slices of
+// many tensors may be one object (Slab).
+func hold[T any](d []T) any { return &d }
 
 // Elements returns the product of the dimensions, or an error when one is
 // negative or the product does not fit an int.
@@ -119,7 +123,7 @@ func Of[T Element](data []T, shape ...int) (*Tensor, error) {
 	if n != len(data) {
 		return nil, fmt.Errorf("shape %v needs %d elements, got %d", slices.Clone(shape), n, len(data))
 	}
-	return &Tensor{dtype: dtypeOf[T](), shape: slices.Clone(shape), data: data}, nil
+	return &Tensor{dtype: dtypeOf[T](), shape: slices.Clone(shape), data: hold(data)}, nil
 }
 
 // OfBits wraps the bits of Float16 or BFloat16 elements in a tensor.
@@ -144,29 +148,29 @@ func New(d DType, shape ...int) (*Tensor, error) {
 	t := &Tensor{dtype: d, shape: slices.Clone(shape)}
 	switch d.Storage() {
 	case Bool:
-		t.data = make([]bool, n)
+		t.data = hold(make([]bool, n))
 	case Uint8:
-		t.data = make([]uint8, n)
+		t.data = hold(make([]uint8, n))
 	case Uint16:
-		t.data = make([]uint16, n)
+		t.data = hold(make([]uint16, n))
 	case Uint32:
-		t.data = make([]uint32, n)
+		t.data = hold(make([]uint32, n))
 	case Uint64:
-		t.data = make([]uint64, n)
+		t.data = hold(make([]uint64, n))
 	case Int8:
-		t.data = make([]int8, n)
+		t.data = hold(make([]int8, n))
 	case Int16:
-		t.data = make([]int16, n)
+		t.data = hold(make([]int16, n))
 	case Int32:
-		t.data = make([]int32, n)
+		t.data = hold(make([]int32, n))
 	case Int64:
-		t.data = make([]int64, n)
+		t.data = hold(make([]int64, n))
 	case Float32:
-		t.data = make([]float32, n)
+		t.data = hold(make([]float32, n))
 	case Float64:
-		t.data = make([]float64, n)
+		t.data = hold(make([]float64, n))
 	case String:
-		t.data = make([]string, n)
+		t.data = hold(make([]string, n))
 	default:
 		return nil, fmt.Errorf("no tensor of type %s", d)
 	}
@@ -205,8 +209,11 @@ func dtypeOf[T Element]() DType {
 // Data returns the tensor's elements, not a copy, or nil when they are not of
 // type T.
 func Data[T Element](t *Tensor) []T {
-	d, _ := t.data.([]T)
-	return d
+	d, ok := t.data.(*[]T)
+	if !ok {
+		return nil
+	}
+	return *d
 }
 
 // DType returns the element type.
@@ -292,30 +299,30 @@ func (t *Tensor) Slice(from, to int) (*Tensor, error) {
 	s := &Tensor{dtype: t.dtype, shape: slices.Clone(t.shape)}
 	s.shape[0] = to - from
 	switch d := t.data.(type) {
-	case []bool:
-		s.data = d[from*k : to*k]
-	case []uint8:
-		s.data = d[from*k : to*k]
-	case []uint16:
-		s.data = d[from*k : to*k]
-	case []uint32:
-		s.data = d[from*k : to*k]
-	case []uint64:
-		s.data = d[from*k : to*k]
-	case []int8:
-		s.data = d[from*k : to*k]
-	case []int16:
-		s.data = d[from*k : to*k]
-	case []int32:
-		s.data = d[from*k : to*k]
-	case []int64:
-		s.data = d[from*k : to*k]
-	case []float32:
-		s.data = d[from*k : to*k]
-	case []float64:
-		s.data = d[from*k : to*k]
-	case []string:
-		s.data = d[from*k : to*k]
+	case *[]bool:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]uint8:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]uint16:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]uint32:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]uint64:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]int8:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]int16:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]int32:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]int64:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]float32:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]float64:
+		s.data = hold((*d)[from*k : to*k])
+	case *[]string:
+		s.data = hold((*d)[from*k : to*k])
 	default:
 		return nil, fmt.Errorf("rows of a %s", t.dtype)
 	}
@@ -330,36 +337,36 @@ func (t *Tensor) Float64s() (out []float64, ok bool) {
 		return t.narrowFloat64s(), true
 	}
 	switch d := t.data.(type) {
-	case []float64:
-		return d, true
-	case []float32:
-		return widen(d), true
-	case []uint8:
-		return widen(d), true
-	case []uint16:
+	case *[]float64:
+		return *d, true
+	case *[]float32:
+		return widen(*d), true
+	case *[]uint8:
+		return widen(*d), true
+	case *[]uint16:
 		if t.dtype != Uint16 {
-			out = make([]float64, len(d))
-			for i, b := range d {
+			out = make([]float64, len(*d))
+			for i, b := range *d {
 				out[i] = float64(HalfToFloat32(t.dtype, b))
 			}
 			return out, true
 		}
-		return widen(d), true
-	case []uint32:
-		return widen(d), true
-	case []uint64:
-		return widen(d), true
-	case []int8:
-		return widen(d), true
-	case []int16:
-		return widen(d), true
-	case []int32:
-		return widen(d), true
-	case []int64:
-		return widen(d), true
-	case []bool:
-		out = make([]float64, len(d))
-		for i, b := range d {
+		return widen(*d), true
+	case *[]uint32:
+		return widen(*d), true
+	case *[]uint64:
+		return widen(*d), true
+	case *[]int8:
+		return widen(*d), true
+	case *[]int16:
+		return widen(*d), true
+	case *[]int32:
+		return widen(*d), true
+	case *[]int64:
+		return widen(*d), true
+	case *[]bool:
+		out = make([]float64, len(*d))
+		for i, b := range *d {
 			if b {
 				out[i] = 1
 			}

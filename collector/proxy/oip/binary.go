@@ -3,6 +3,7 @@ package oip
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -10,31 +11,43 @@ import (
 var le = binary.LittleEndian
 
 // fromBinary decodes the little-endian bytes of one tensor: BOOL is one byte of
-// 0 or 1, BYTES is a uint32 length and the bytes of each element.
-func fromBinary(name string, d engine.DType, shape []int, raw []byte) (*engine.Tensor, error) {
+// 0 or 1, BYTES is a uint32 length and the bytes of each element. It lies in slab.
+func fromBinary(slab *engine.Slab, name string, d engine.DType, shape []int, raw []byte) (*engine.Tensor, error) {
 	n, err := engine.Elements(shape)
 	if err != nil {
 		return nil, refuse("tensor %q: %s", clip(name), err)
 	}
 	if d == engine.String {
-		return stringsFrom(name, shape, n, raw)
+		return stringsFrom(slab, name, shape, n, raw)
 	}
 	// The division keeps n*size from overflowing.
 	if size := d.Size(); len(raw)%size != 0 || len(raw)/size != n {
 		return nil, refuse("tensor %q: shape %v of %s does not fit %d bytes of binary data", clip(name), shape, d, len(raw))
 	}
-	t, err := numbersFrom(d, shape, raw)
+	t, err := slab.New(d, shape...)
 	if err != nil {
 		return nil, refuse("tensor %q: %s", clip(name), err)
+	}
+	if d == engine.Bool {
+		if i := slices.IndexFunc(raw, func(b byte) bool { return b > 1 }); i >= 0 {
+			return nil, refuse("tensor %q: element %d: a BOOL byte is neither 0 nor 1", clip(name), Number(i))
+		}
+	}
+	if !numbersInto(t, raw) {
+		return nil, refuse("tensor %q: %s cannot be sent as bytes", clip(name), d)
 	}
 	return t, nil
 }
 
-func stringsFrom(name string, shape []int, n int, raw []byte) (*engine.Tensor, error) {
+func stringsFrom(slab *engine.Slab, name string, shape []int, n int, raw []byte) (*engine.Tensor, error) {
 	if n > len(raw)/4 {
 		return nil, refuse("tensor %q: shape %v of BYTES does not fit %d bytes of binary data", clip(name), shape, len(raw))
 	}
-	out := make([]string, n)
+	t, err := slab.New(engine.String, shape...)
+	if err != nil {
+		return nil, err
+	}
+	out := engine.Data[string](t)
 	for i := range out {
 		if len(raw) < 4 || uint64(le.Uint32(raw)) > uint64(len(raw)-4) {
 			return nil, refuse("tensor %q: element %d reaches beyond its binary data", clip(name), Number(i))
@@ -46,45 +59,10 @@ func stringsFrom(name string, shape []int, n int, raw []byte) (*engine.Tensor, e
 	if len(raw) > 0 {
 		return nil, refuse("tensor %q: %d bytes of binary data are left over", clip(name), len(raw))
 	}
-	return engine.Of(out, shape...)
+	return t, nil
 }
 
-func numbersFrom(d engine.DType, shape []int, raw []byte) (*engine.Tensor, error) {
-	switch d {
-	case engine.Bool:
-		out := make([]bool, len(raw))
-		for i, b := range raw {
-			if b > 1 {
-				return nil, refuse("element %d: a BOOL byte is neither 0 nor 1", Number(i))
-			}
-			out[i] = b == 1
-		}
-		return engine.Of(out, shape...)
-	case engine.Uint8:
-		return engine.Of(append(make([]uint8, 0, len(raw)), raw...), shape...)
-	case engine.Int8:
-		return engine.Of(each(raw, 1, func(b []byte) int8 { return int8(b[0]) }), shape...)
-	case engine.Uint16:
-		return engine.Of(each(raw, 2, le.Uint16), shape...)
-	case engine.Float16, engine.BFloat16:
-		return engine.OfBits(d, each(raw, 2, le.Uint16), shape...)
-	case engine.Int16:
-		return engine.Of(each(raw, 2, func(b []byte) int16 { return int16(le.Uint16(b)) }), shape...)
-	case engine.Uint32:
-		return engine.Of(each(raw, 4, le.Uint32), shape...)
-	case engine.Int32:
-		return engine.Of(each(raw, 4, func(b []byte) int32 { return int32(le.Uint32(b)) }), shape...)
-	case engine.Float32:
-		return engine.Of(each(raw, 4, func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) }), shape...)
-	case engine.Uint64:
-		return engine.Of(each(raw, 8, le.Uint64), shape...)
-	case engine.Int64:
-		return engine.Of(each(raw, 8, func(b []byte) int64 { return int64(le.Uint64(b)) }), shape...)
-	}
-	return engine.Of(each(raw, 8, func(b []byte) float64 { return math.Float64frombits(le.Uint64(b)) }), shape...)
-}
-
-// numbersInto is numbersFrom into a tensor that is there, of as many elements.
+// numbersInto reads the bytes of as many elements as the tensor has.
 func numbersInto(t *engine.Tensor, raw []byte) bool {
 	switch t.DType() {
 	case engine.Bool:
@@ -126,12 +104,6 @@ func into[T engine.Element](dst []T, raw []byte, size int, decode func([]byte) T
 	}
 }
 
-func each[T engine.Element](raw []byte, size int, decode func([]byte) T) []T {
-	out := make([]T, len(raw)/size)
-	into(out, raw, size, decode)
-	return out
-}
-
 // DecodeRaw decodes a body that is the bytes of one tensor and nothing else
 // (Inference-Header-Content-Length 0): the model must have one input with at
 // most one varying dimension besides the first, which is a batch of one.
@@ -150,7 +122,7 @@ func DecodeRaw(body []byte, inputs []engine.Spec) (*Request, error) {
 		t, err := engine.Of([]string{string(body)}, shape...)
 		return rawRequest(spec.Name, t), err
 	}
-	t, err := fromBinary(spec.Name, spec.DType, shape, body)
+	t, err := fromBinary(&engine.Slab{}, spec.Name, spec.DType, shape, body)
 	if err != nil {
 		return nil, err
 	}

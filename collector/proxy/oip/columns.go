@@ -346,6 +346,8 @@ func known(key []byte) string {
 		return "data"
 	case "instances":
 		return "instances"
+	case "binary_data_size":
+		return "binary_data_size"
 	}
 	return string(key)
 }

@@ -63,6 +63,8 @@ type instances struct {
 	info *engine.Info
 	list span
 	rows []span
+	r    reader
+	dims []int // of one column after the other
 }
 
 func (in *instances) split(at span) error {
@@ -170,12 +172,20 @@ func (in *instances) columns() []column {
 	}
 	cells := make([]span, len(out)*len(in.rows))
 	for i := range out {
-		if k := slices.IndexFunc(in.info.Inputs, func(s engine.Spec) bool { return s.Name == out[i].name }); k >= 0 {
+		if k := in.input(i, out[i].name); k >= 0 {
 			out[i].spec = &in.info.Inputs[k]
 		}
 		out[i].cells = cells[i*len(in.rows) : (i+1)*len(in.rows)]
 	}
 	return out
+}
+
+// input returns which input has a name, mostly the i-th, or -1.
+func (in *instances) input(i int, name string) int {
+	if i < len(in.info.Inputs) && in.info.Inputs[i].Name == name {
+		return i
+	}
+	return slices.IndexFunc(in.info.Inputs, func(s engine.Spec) bool { return s.Name == name })
 }
 
 // objects reads rows that are objects of named values.
@@ -348,11 +358,14 @@ func (in *instances) gather(cols []column) ([]Item, error) {
 	return []Item{{Name: spec.Name, Tensor: t}}, nil
 }
 
+// one is the shape of a row that is a bare value of a column.
+var one = []int{1}
+
 // column reads one column: of the input's own type where the model declares it,
 // else strings or float64 by what its first cell that is not null holds.
 func (in *instances) column(c *column) (*engine.Tensor, error) {
 	d := engine.Float64
-	shape := []int{len(in.rows)}
+	in.dims = append(in.dims[:0], len(in.rows))
 	if c.spec != nil {
 		if d = c.spec.DType; d == engine.String && in.codes(c) {
 			d = engine.Int64 // which stands for its digits, as in a tensor
@@ -362,26 +375,31 @@ func (in *instances) column(c *column) (*engine.Tensor, error) {
 			return nil, err
 		}
 		if len(row) == 0 && len(c.spec.Shape) == 2 {
-			row = []int{1}
+			row = one
 		}
-		shape = append(shape, row...)
+		in.dims = append(in.dims, row...)
 	} else if in.text([]column{*c}) {
 		d = engine.String
 	}
 	if !JSONable(d) {
 		return nil, refuse("feature %q: %s cannot be sent as JSON", Own(c.name), d)
 	}
+	shape := in.dims
 	// Every cell holds at least a byte of the body, but a claimed row shape is
 	// only the first cell's: bound the product by the body.
 	if n, err := engine.Elements(shape); err != nil || n > len(in.body) {
 		return nil, refuse("feature %q: the rows' shapes differ", Own(c.name))
 	}
-	t, err := engine.New(d, shape...)
+	t, err := in.r.slab.New(d, shape...)
 	if err != nil {
 		return nil, refuse("the instances make no tensor: %s", err)
 	}
-	s := scanner{b: in.body}
-	rd := &reader{s: &s, name: c.name, n: t.RowLen()}
+	rd := &in.r
+	if rd.s == nil {
+		rd.s = &scanner{b: in.body}
+	}
+	s := rd.s
+	rd.name, rd.n, rd.at = c.name, t.RowLen(), 0
 	rd.elem = rd.into(t)
 	for r, cell := range c.cells {
 		s.i = cell.from

@@ -28,9 +28,9 @@ func (p Params) Get(name string) any {
 	return nil
 }
 
-// Without returns the parameters but those named.
+// Without returns the parameters but those named, in memory of their own; nil where none is left.
 func (p Params) Without(names ...string) Params {
-	out := make(Params, 0, len(p))
+	var out Params
 	for _, x := range p {
 		if !slices.Contains(names, x.Name) {
 			out = append(out, x)
@@ -179,10 +179,11 @@ type decoder struct {
 	tail []byte
 	json bool
 	// inputs are those of the model, whose names need not be made anew; nil where it is
-	// not known. r and dims are used for one tensor after the other.
+	// not known. r, dims and given are used for one tensor after the other.
 	inputs []engine.Spec
 	r      reader
 	dims   []int
+	given  Params
 }
 
 // name reads the name of tensor i.
@@ -236,8 +237,10 @@ func (d *decoder) once(seen *keys, bit keys, key string, read func() error) erro
 	return read()
 }
 
-func (d *decoder) params() (Params, error) {
-	var out Params
+func (d *decoder) params() (Params, error) { return d.paramsInto(nil) }
+
+// paramsInto reads parameters behind those that are there.
+func (d *decoder) paramsInto(out Params) (Params, error) {
 	err := d.s.object(func(key string) error {
 		if null, err := d.s.null(); null || err != nil {
 			return err
@@ -313,7 +316,7 @@ func (d *decoder) item(what string, i int) (Item, error) {
 		case "datatype":
 			return d.once(&p.seen, 4, key, func() error { return d.dtype(&p) })
 		case "parameters":
-			return d.once(&p.seen, 8, key, func() (err error) { p.Params, err = d.params(); return err })
+			return d.once(&p.seen, 8, key, func() (err error) { d.given, err = d.paramsInto(d.given[:0]); p.Params = d.given; return err })
 		case "data":
 			return d.once(&p.seen, 16, key, func() error { return d.data(&p) })
 		}
@@ -326,13 +329,13 @@ func (d *decoder) item(what string, i int) (Item, error) {
 }
 
 func (d *decoder) dtype(p *pending) error {
-	name, err := d.s.str()
+	name, err := d.s.key()
 	if err != nil {
 		return err
 	}
-	dt, ok := engine.ParseDType(name)
+	dt, ok := engine.ParseDType(string(name))
 	if !ok {
-		return refuse("tensor %q: unknown datatype %q", clip(p.Name), clip(name))
+		return refuse("tensor %q: unknown datatype %q", clip(p.Name), clip(string(name)))
 	}
 	p.dtype = dt
 	return nil
@@ -368,6 +371,7 @@ func (d *decoder) complete(p *pending, what string, i int) (err error) {
 	if err != nil {
 		return err
 	}
+	p.Params = p.Params.Without("binary_data_size")
 	switch {
 	case size < 0 && !p.hasData:
 		return refuse("tensor %q has no data", clip(p.Name))
@@ -375,7 +379,7 @@ func (d *decoder) complete(p *pending, what string, i int) (err error) {
 		return refuse("tensor %q has both data and binary_data_size", clip(p.Name))
 	case size < 0 && p.later != nil:
 		s := scanner{b: d.s.b[:p.laterAt+len(p.later)], i: p.laterAt}
-		p.Tensor, err = s.data(p.Name, p.dtype, p.shape)
+		p.Tensor, err = d.r.data(&s, p.Name, p.dtype, p.shape)
 		return err
 	case size < 0:
 		return nil
@@ -385,8 +389,7 @@ func (d *decoder) complete(p *pending, what string, i int) (err error) {
 		return refuse("tensor %q: binary_data_size is %d, the body has %d bytes left", clip(p.Name), size, len(d.tail))
 	}
 	p.Binary = true
-	p.Params = p.Params.Without("binary_data_size")
-	p.Tensor, err = fromBinary(p.Name, p.dtype, p.shape, d.tail[:size])
+	p.Tensor, err = fromBinary(&d.r.slab, p.Name, p.dtype, p.shape, d.tail[:size])
 	d.tail = d.tail[size:]
 	return err
 }

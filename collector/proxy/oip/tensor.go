@@ -17,6 +17,7 @@ type reader struct {
 	elem func() error
 	n    int
 	at   int
+	slab engine.Slab // where the tensors lie
 	// f32 and f64 are where elements of these types go; the functions that put them there
 	// are made once.
 	f32            []float32
@@ -35,7 +36,7 @@ func (r *reader) data(s *scanner, name string, d engine.DType, shape []int) (*en
 	if err != nil {
 		return nil, err
 	}
-	t, err := engine.New(d, shape...)
+	t, err := r.slab.New(d, shape...)
 	if err != nil {
 		return nil, refuse("tensor %q: %s", clip(name), err)
 	}

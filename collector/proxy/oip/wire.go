@@ -99,8 +99,13 @@ func (w *Wire) into(t *engine.Tensor) bool {
 		return copy(engine.Data[float32](t), w.Floats) == t.Len()
 	case engine.Float64:
 		return copy(engine.Data[float64](t), w.Doubles) == t.Len()
+	case engine.String:
+		for i, b := range w.Bytes[:min(len(w.Bytes), t.Len())] {
+			engine.Data[string](t)[i] = string(b)
+		}
+		return len(w.Bytes) == t.Len()
 	}
-	return false
+	return false // has raw contents only
 }
 
 func narrowed[T int8 | int16 | uint8 | uint16, W int32 | uint32](dst []T, wide []W) bool {
@@ -120,8 +125,8 @@ func (w *Wire) elements() int {
 	return len(w.Bools) + len(w.Ints) + len(w.Longs) + len(w.Uints) + len(w.ULongs) + len(w.Floats) + len(w.Doubles) + len(w.Bytes)
 }
 
-// Item reads the tensor of a request.
-func (w *Wire) Item(params Params) (Item, error) {
+// Item reads the tensor of a request, whose tensors lie in slab.
+func (w *Wire) Item(slab *engine.Slab, params Params) (Item, error) {
 	it := Item{Name: w.Name, Params: params, Binary: w.IsRaw}
 	d, ok := engine.ParseDType(w.Datatype)
 	switch {
@@ -142,10 +147,10 @@ func (w *Wire) Item(params Params) (Item, error) {
 	}
 	var err error
 	if w.IsRaw {
-		it.Tensor, err = fromBinary(w.Name, d, shape, w.Raw)
+		it.Tensor, err = fromBinary(slab, w.Name, d, shape, w.Raw)
 		return it, err
 	}
-	if it.Tensor, err = w.typed(d, shape); err != nil {
+	if it.Tensor, err = w.typed(slab, d, shape); err != nil {
 		return it, refuse("tensor %q: its contents do not fit its datatype %s and shape", clip(w.Name), d)
 	}
 	return it, nil
@@ -153,53 +158,19 @@ func (w *Wire) Item(params Params) (Item, error) {
 
 // typed takes the elements from the list of the datatype; another list must be
 // empty, since its elements would be lost.
-func (w *Wire) typed(d engine.DType, shape []int) (*engine.Tensor, error) {
+func (w *Wire) typed(slab *engine.Slab, d engine.DType, shape []int) (*engine.Tensor, error) {
 	total := w.elements()
 	if n, err := engine.Elements(shape); err != nil || n != total {
 		return nil, fmt.Errorf("%d elements: %w", total, engine.ErrTooLarge)
 	}
-	switch d {
-	case engine.Bool:
-		return engine.Of(append([]bool{}, w.Bools...), shape...)
-	case engine.Int8:
-		return narrow[int8](w.Ints, shape)
-	case engine.Int16:
-		return narrow[int16](w.Ints, shape)
-	case engine.Int32:
-		return narrow[int32](w.Ints, shape)
-	case engine.Int64:
-		return engine.Of(append([]int64{}, w.Longs...), shape...)
-	case engine.Uint8:
-		return narrow[uint8](w.Uints, shape)
-	case engine.Uint16:
-		return narrow[uint16](w.Uints, shape)
-	case engine.Uint32:
-		return narrow[uint32](w.Uints, shape)
-	case engine.Uint64:
-		return engine.Of(append([]uint64{}, w.ULongs...), shape...)
-	case engine.Float32:
-		return engine.Of(append([]float32{}, w.Floats...), shape...)
-	case engine.Float64:
-		return engine.Of(append([]float64{}, w.Doubles...), shape...)
-	case engine.String:
-		out := make([]string, len(w.Bytes))
-		for i, b := range w.Bytes {
-			out[i] = string(b)
-		}
-		return engine.Of(out, shape...)
+	t, err := slab.New(d, shape...)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s has raw contents only", d)
-}
-
-// narrow takes elements that travel in a wider type; none may be out of range.
-func narrow[T int8 | int16 | int32 | uint8 | uint16 | uint32, W int32 | uint32](wide []W, shape []int) (*engine.Tensor, error) {
-	out := make([]T, len(wide))
-	for i, v := range wide {
-		if out[i] = T(v); W(out[i]) != v {
-			return nil, fmt.Errorf("element %d is out of range", i)
-		}
+	if !w.into(t) {
+		return nil, fmt.Errorf("not all are %s", d)
 	}
-	return engine.Of(out, shape...)
+	return t, nil
 }
 
 // NewWire is the tensor of an answer, raw or in the list of its datatype.

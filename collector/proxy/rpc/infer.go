@@ -176,6 +176,7 @@ func request(m *inference.ModelInferRequest, info *engine.Info) (*oip.Request, e
 		t := m.GetInputs()[i]
 		return wire(w, t, raw, i) && len(t.GetParameters()) == 0
 	})
+	var slab engine.Slab
 	if !ok {
 		inputs = make([]oip.Item, len(m.GetInputs()))
 	}
@@ -188,7 +189,7 @@ func request(m *inference.ModelInferRequest, info *engine.Info) (*oip.Request, e
 			return nil, proxy.Refuse("raw_input_contents and contents exclude each other")
 		}
 		var err error
-		if inputs[i], err = w.Item(params(t.GetParameters())); err != nil {
+		if inputs[i], err = w.Item(&slab, params(t.GetParameters())); err != nil {
 			return nil, err
 		}
 	}

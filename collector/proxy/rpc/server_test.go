@@ -229,7 +229,7 @@ func FuzzModelInfer(f *testing.F) {
 				t.Errorf("tensor of %d elements and shape %v", x.Len(), x.Shape())
 			}
 			for _, raw := range []bool{true, x.DType() == engine.Float16 || x.DType() == engine.BFloat16} {
-				it, err := oip.NewWire(&req.Inputs[i], raw).Item(nil)
+				it, err := oip.NewWire(&req.Inputs[i], raw).Item(&engine.Slab{}, nil)
 				if err != nil || it.Tensor.Len() != x.Len() || it.Tensor.DType() != x.DType() {
 					t.Errorf("%s %v does not come back: %v", x.DType(), x.Shape(), err)
 				}
