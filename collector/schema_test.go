@@ -152,7 +152,7 @@ func everyType(t *testing.T) (*engine.Info, engine.Values) {
 // told is a tensor as text, in which NaN is itself.
 func told(t *engine.Tensor) string {
 	return fmt.Sprint(t.DType(), t.Shape(), engine.Data[bool](t), engine.Data[string](t), engine.Data[float32](t), engine.Data[float64](t),
-		engine.Data[int8](t), engine.Data[int16](t), engine.Data[int32](t), engine.Data[int64](t), engine.Data[uint8](t), engine.Data[uint16](t), engine.Data[uint32](t), engine.Data[uint64](t))
+		engine.Data[int8](t), engine.Data[int16](t), engine.Data[int32](t), engine.Data[int64](t), fmt.Sprintf("%x", engine.Data[uint8](t)), engine.Data[uint16](t), engine.Data[uint32](t), engine.Data[uint64](t))
 }
 
 func TestEveryTypeComesBack(t *testing.T) {

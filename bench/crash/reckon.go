@@ -33,7 +33,7 @@ func (t *trial) reckon() error {
 	defer conn.Close() //nolint:errcheck // the process ends
 	began := time.Now()
 	behind, err := t.waiting()
-	for try := 0; err != nil && try < 50; try++ { // a server that has just begun may not have all metrics
+	for err != nil && time.Since(began) < 2*time.Minute { // a server that has just begun may not have all metrics
 		time.Sleep(200 * time.Millisecond)
 		behind, err = t.waiting()
 	}

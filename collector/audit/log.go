@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -88,7 +89,7 @@ type Log struct {
 	cfg       Config
 	key, hash []byte
 
-	mu     sync.Mutex // guards everything declared below it
+	mu     sync.Mutex // guards what is declared below it, to closed
 	file   *os.File
 	number uint64
 	size   int64
@@ -97,9 +98,12 @@ type Log struct {
 	dirty  bool // there are entries that were not synced
 	// torn is set while the file may have more than size bytes: part of an entry
 	// that could not be written.
-	torn     bool
-	closed   bool
-	failures int64
+	torn   bool
+	closed bool
+
+	// written is seq, and failures what could not be written, for who must not wait for a disk.
+	written  atomic.Uint64
+	failures atomic.Int64
 
 	stop chan struct{}
 	done sync.WaitGroup
@@ -159,7 +163,7 @@ func (l *Log) Append(ctx context.Context, e Entry, durable bool) error {
 		err = l.sync()
 	}
 	if err != nil {
-		l.failures++
+		l.failures.Add(1)
 		return fmt.Errorf("%w: record the act in the audit log: %w", collector.ErrUnavailable, err)
 	}
 	return nil
@@ -206,6 +210,7 @@ func (l *Log) write(e *Entry) error {
 	}
 	l.size += int64(len(line))
 	l.seq, l.last, l.dirty = e.Seq, m, true
+	l.written.Store(l.seq)
 	return nil
 }
 
@@ -335,6 +340,7 @@ func (l *Log) recoverFile(number uint64, newest bool) ([]Entry, error) {
 	}
 	if seq > 0 {
 		l.seq, l.last = seq, last
+		l.written.Store(seq)
 	}
 	var found []Entry
 	if damaged {
@@ -392,7 +398,7 @@ func (l *Log) keep() {
 		case <-soon.C:
 			l.mu.Lock()
 			if err := l.sync(); err != nil {
-				l.failures++
+				l.failures.Add(1)
 			}
 			l.mu.Unlock()
 		case <-late.C:
@@ -455,10 +461,8 @@ func (l *Log) Observe(p metric.MeterProvider) error {
 		return err
 	}
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		o.ObserveInt64(entries, int64(l.seq))
-		o.ObserveInt64(failures, l.failures)
+		o.ObserveInt64(entries, int64(l.written.Load()))
+		o.ObserveInt64(failures, l.failures.Load())
 		return nil
 	}, entries, failures)
 	return err

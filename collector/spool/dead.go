@@ -60,6 +60,12 @@ type Dead struct {
 	// where it was deleted; goneOrder the oldest first.
 	gone      map[string]string
 	goneOrder []string
+
+	// shown counts letters by model and reason, under a lock that nobody holds who writes.
+	shown struct {
+		mu     sync.Mutex
+		counts map[[2]string]int64
+	}
 }
 
 // maxGone bounds the letters of which it is remembered that there were such.
@@ -114,9 +120,21 @@ func newDead(cfg DeadConfig, fs vfs.FS) *Dead {
 	if cfg.Ours == nil {
 		cfg.Ours = func() error { return nil }
 	}
-	return &Dead{
+	d := &Dead{
 		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
 		gone: map[string]string{},
+	}
+	d.shown.counts = map[[2]string]int64{}
+	return d
+}
+
+// show counts a letter that came or, by -1, went.
+func (d *Dead) show(l *buried, by int64) {
+	d.shown.mu.Lock()
+	defer d.shown.mu.Unlock()
+	k := [2]string{l.Model, l.Reason}
+	if d.shown.counts[k] += by; d.shown.counts[k] == 0 {
+		delete(d.shown.counts, k)
 	}
 }
 
@@ -254,6 +272,7 @@ func (d *Dead) take(st stretch) error {
 func (d *Dead) add(l *collector.DeadLetter, at, size int64) {
 	if old := d.letters[l.ID]; old != nil {
 		d.live -= old.size
+		d.show(old, -1)
 	}
 	if _, was := d.gone[l.ID]; was { // so long ago that it was refused anew
 		delete(d.gone, l.ID)
@@ -263,6 +282,7 @@ func (d *Dead) add(l *collector.DeadLetter, at, size int64) {
 	k.Bytes, k.Payload = len(l.Payload), nil
 	d.letters[l.ID] = k
 	d.live += size
+	d.show(k, 1)
 }
 
 func (d *Dead) apply(n *note) {
@@ -283,6 +303,7 @@ func (d *Dead) apply(n *note) {
 		}
 		if l := d.letters[id]; l != nil {
 			d.live -= l.size
+			d.show(l, -1)
 			delete(d.letters, id)
 		}
 	}

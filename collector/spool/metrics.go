@@ -88,19 +88,18 @@ func (d *Dead) Observe(p metric.MeterProvider) error {
 
 // byReason counts letters by model and reason, and adds what it has to told.
 func (d *Dead) byReason(told map[[2]string]bool) map[[2]string]int64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.shown.mu.Lock()
+	defer d.shown.mu.Unlock()
 	out := map[[2]string]int64{}
 	for k := range told {
 		out[k] = 0
 	}
-	for _, l := range d.letters {
-		k := [2]string{l.Model, l.Reason}
+	for k, n := range d.shown.counts {
 		if !told[k] && len(told) >= maxDeadModels {
 			k[0] = "other"
 		}
 		told[k] = true
-		out[k]++
+		out[k] += n
 	}
 	return out
 }

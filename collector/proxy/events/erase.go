@@ -50,7 +50,7 @@ func (r *Room) Hold(ctx context.Context, match func(*Half) (bool, error)) (*Held
 	for p := range r.waiting {
 		places = append(places, p)
 	}
-	r.mu.Unlock()
+	r.unlock()
 	for _, p := range places {
 		err := ctx.Err()
 		if err == nil {
@@ -66,7 +66,7 @@ func (r *Room) Hold(ctx context.Context, match func(*Half) (bool, error)) (*Held
 
 func (r *Room) hold(h *Held, p place, match func(*Half) (bool, error)) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if _, ok := r.waiting[p]; !ok {
 		return nil // recorded meanwhile
 	}
@@ -125,7 +125,7 @@ func (h *Held) Each(f func(*Half) error) error {
 		if waits {
 			half, err = h.room.half(p)
 		}
-		h.room.mu.Unlock()
+		h.room.unlock()
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (h *Held) Each(f func(*Half) error) error {
 // Release lets the halves go on waiting that were not deleted.
 func (h *Held) Release() {
 	h.room.mu.Lock()
-	defer h.room.mu.Unlock()
+	defer h.room.unlock()
 	for _, p := range h.places {
 		if e, ok := h.room.waiting[p]; ok {
 			e.held = false
@@ -155,7 +155,7 @@ func (h *Held) Release() {
 func (h *Held) Delete() (left int64, err error) {
 	r := h.room
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if err := r.cfg.Ours(); err != nil {
 		return int64(len(h.places)), fmt.Errorf("delete waiting events: %w", err)
 	}

@@ -194,7 +194,7 @@ func (r *Room) sweep(ctx context.Context) {
 			due = append(due, p)
 		}
 	}
-	r.mu.Unlock()
+	r.unlock()
 	for _, p := range due {
 		if ctx.Err() != nil {
 			return
@@ -206,7 +206,7 @@ func (r *Room) sweep(ctx context.Context) {
 // goOn records what is due of a half and of its other.
 func (r *Room) goOn(ctx context.Context, p place) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	r.lookAgain(p)
 	r.lookAgain(p.other())
 	e, ok := r.waiting[p]

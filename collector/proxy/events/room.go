@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -133,8 +134,10 @@ type Room struct {
 	over chan struct{}
 	// watched is what publishes the metrics.
 	watched metric.Registration
+	// shown is how many halves wait, and their bytes, when mu was last given back.
+	shown struct{ halves, bytes atomic.Int64 }
 
-	// mu guards everything below, and the files: one event at a time is taken.
+	// mu guards everything below, and the files: one event at a time is taken. unlock gives it back.
 	mu      sync.Mutex
 	waiting map[place]entry
 	bytes   int64
@@ -280,6 +283,7 @@ func open(cfg Config, disk vfs.FS) (*Room, error) {
 	if err := r.find(); err != nil {
 		return nil, fmt.Errorf("open the folder of events: %w", err)
 	}
+	r.show()
 	return r, nil
 }
 
@@ -312,11 +316,21 @@ func (r *Room) Close() {
 	}
 }
 
-// Waiting returns how many halves wait, and their bytes.
+// Waiting returns how many halves wait, and their bytes. It does not wait for who works with
+// them, who may wait for a disk.
 func (r *Room) Waiting() (halves int, bytes int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.waiting), r.bytes
+	return int(r.shown.halves.Load()), r.shown.bytes.Load()
+}
+
+// unlock gives mu back and shows what waits now.
+func (r *Room) unlock() {
+	r.show()
+	r.mu.Unlock()
+}
+
+func (r *Room) show() {
+	r.shown.halves.Store(int64(len(r.waiting)))
+	r.shown.bytes.Store(r.bytes)
 }
 
 // Endings of the files' names.
@@ -391,7 +405,7 @@ func (r *Room) Take(ctx context.Context, e Event) (Outcome, error) {
 	}
 	p := place{keyOf(k), k.Half}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.unlock()
 	if r.done[p.key] {
 		return Outcome{Status: Duplicate}, nil
 	}
