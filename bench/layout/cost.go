@@ -63,6 +63,48 @@ func shapes() []shape {
 	}
 }
 
+// lesser are the table with a part of it left out or cheaper, which tells what of an insert it is.
+func lesser() []shape {
+	as := shapes()[0]
+	with := func(name, alter string) shape {
+		s := as
+		s.name, s.alter = name, []string{"ALTER TABLE shaped " + alter}
+		return s
+	}
+	var quick []string
+	for _, c := range append(strings.Split(plain, ", "), "f32") {
+		quick = append(quick, "MODIFY COLUMN "+c+" CODEC(LZ4)")
+	}
+	none := as
+	none.name = "no features"
+	none.add = func(b driver.Batch, at int, rows [][]float32) error {
+		return b.Column(at).Append(make([][]float32, len(rows)))
+	}
+	return []shape{
+		as, none, with("no indexes", "DROP INDEX ix_time, DROP INDEX ix_trace, DROP INDEX ix_external"),
+		with("f32 LZ4", "MODIFY COLUMN f32 CODEC(LZ4)"), with("f32 plain", "MODIFY COLUMN f32 CODEC(NONE)"), with("all LZ4", strings.Join(quick, ", ")),
+	}
+}
+
+// insertParts reports what an insert of 30 features costs ClickHouse with parts of the table left out.
+func insertParts(ctx context.Context, conn driver.Conn, pid int) error {
+	fmt.Printf("CPU of ClickHouse, us a row: inserts with the merges that come by themselves, then OPTIMIZE FINAL\n%-10s %-9s %9s %10s %8s %8s\n", "data", "form", "rows each", "insert us", "ratio", "final us")
+	data := mixed(30, 200_000)
+	rows := make([][]float32, 200_000)
+	for r := range rows {
+		rows[r] = make([]float32, 30)
+		for c := range rows[r] {
+			rows[r][c] = data[c][r]
+		}
+	}
+	for _, batch := range []struct{ size, n int }{{1000, 200}, {10_000, 20}, {50_000, 4}} {
+		if err := inserts(ctx, conn, pid, lesser(), rows, batch.size, batch.n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // plain are the other columns of an insert.
 const plain = "id, row, rows, received_at, time, tenant, model, version, digest, route, trace_id, span_id, status, capture, weight, feature_weight, " +
 	"decode_ns, model_ns, encode_ns, capture_ns, total_ns, bytes, schema_id, out_f32, score, bins, bins_id, insert_batch"
@@ -135,7 +177,7 @@ func costs(ctx context.Context, conn driver.Conn, pid int) error {
 			}
 		}
 		for _, batch := range []struct{ size, n int }{{1, 200}, {10, 200}, {1000, 30}} {
-			if err := inserts(ctx, conn, pid, rows, batch.size, batch.n); err != nil {
+			if err := inserts(ctx, conn, pid, shapes(), rows, batch.size, batch.n); err != nil {
 				return err
 			}
 		}
@@ -147,9 +189,9 @@ func costs(ctx context.Context, conn driver.Conn, pid int) error {
 }
 
 // inserts measures n inserts of size rows in each shape.
-func inserts(ctx context.Context, conn driver.Conn, pid int, rows [][]float32, size, n int) error {
+func inserts(ctx context.Context, conn driver.Conn, pid int, forms []shape, rows [][]float32, size, n int) error {
 	var base float64
-	for i, s := range shapes() {
+	for i, s := range forms {
 		in, final, err := s.fill(ctx, conn, pid, rows[:n*size], size)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -157,7 +199,7 @@ func inserts(ctx context.Context, conn driver.Conn, pid int, rows [][]float32, s
 		if i == 0 {
 			base = in
 		}
-		fmt.Printf("%-10s %-9s %9d %10.1f %8.2f %8.1f\n", "mixed "+strconv.Itoa(len(rows[0])), s.name, size, in, in/base, final)
+		fmt.Printf("%-10s %-11s %9d %10.1f %8.2f %8.1f\n", "mixed "+strconv.Itoa(len(rows[0])), s.name, size, in, in/base, final)
 	}
 	return nil
 }

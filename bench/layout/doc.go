@@ -15,6 +15,8 @@
 // Last it measures what ClickHouse's process uses for an insert of 1, 10 and 1,000 rows and for
 // reads, the table being the product's with its features in a few of those forms.
 //
+// With -parts it measures an insert alone, with parts of the table left out or cheaper.
+//
 // It empties the table of predictions: give it a database of its own. The parts are left
 // out by -ratio-rows 0 and -cost=false. Run it with
 //

@@ -35,6 +35,7 @@ func run() (err error) {
 	flights := flag.String("flights", "cmd/pellucid/demo/data/flights.parquet", "a table whose numbers are held against it too; empty for none")
 	only := flag.String("only", "", "the only data whose bytes are measured; empty for all")
 	cost := flag.Bool("cost", true, "measure ClickHouse's CPU by form (Linux, its own ClickHouse)")
+	parts := flag.Bool("parts", false, "measure only what of the table an insert's CPU goes to")
 	dsn := flag.String("dsn", "", "address of a ClickHouse; empty starts the embedded one in a temporary folder")
 	flag.Parse()
 	pid := 0
@@ -60,6 +61,12 @@ func run() (err error) {
 		return fmt.Errorf("open clickhouse: %w", err)
 	}
 	defer conn.Close() //nolint:errcheck // the process ends
+	if *parts {
+		if err := migrate(context.Background(), *dsn); err != nil {
+			return err
+		}
+		return insertParts(context.Background(), conn, pid)
+	}
 	fmt.Printf("%d rows of %d float32 features\n%-8s %12s %12s %14s\n", *rows, features, "layout", "rows/s", "bytes/row", "drift query ms")
 	for _, l := range layouts() {
 		if err := measure(context.Background(), conn, l, *rows); err != nil {
