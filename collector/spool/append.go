@@ -27,8 +27,11 @@ type segment struct {
 	ackedTo  int64
 	// index has an entry a record from offset indexFrom on; it is dropped where
 	// the bound does not allow it.
-	index   []entry
-	whole   bool // the index has every record
+	index []entry
+	whole bool // the index has every record
+	// ids are those of all records, nil where they are not known: of a segment that an
+	// earlier process wrote, before it was searched, or beyond the bound.
+	ids     *idSet
 	damaged bool // damage was found inside: never delete the file
 	// told has where damage begins, and ends, that is told already.
 	told []int64
@@ -261,6 +264,9 @@ func (s *Spool) addRecords(seg *segment, g *group) {
 	for _, e := range g.records {
 		e.at += seg.end
 		seg.index = append(seg.index, e)
+		if seg.ids != nil && seg.ids.add(e.id) {
+			s.known++
+		}
 	}
 	s.indexed += len(g.records)
 	seg.records += uint64(len(g.records))
@@ -272,14 +278,33 @@ func (s *Spool) addRecords(seg *segment, g *group) {
 	}
 }
 
-// trimIndex drops whole indexes, oldest first, until the bound holds.
+// A set of ids is an eighth to a half of an index, and saves reading a whole segment.
+const idsPerIndex = 8
+
+// trimIndex drops whole indexes, and sets of ids, oldest first, until the bounds hold.
 func (s *Spool) trimIndex() {
 	for _, seg := range s.segments {
-		if s.indexed <= s.cfg.IndexRecords {
+		few, known := s.indexed <= s.cfg.IndexRecords, s.known <= idsPerIndex*s.cfg.IndexRecords
+		if few && known {
 			return
 		}
-		s.indexed -= len(seg.index)
-		seg.index, seg.whole = nil, seg.records == 0
+		if !few {
+			s.indexed -= len(seg.index)
+			seg.index, seg.whole = nil, seg.records == 0
+		}
+		if !known {
+			s.setIDs(seg, nil)
+		}
+	}
+}
+
+// setIDs gives a segment another set of ids.
+func (s *Spool) setIDs(seg *segment, ids *idSet) {
+	if seg.ids != nil {
+		s.known -= seg.ids.n
+	}
+	if seg.ids = ids; ids != nil {
+		s.known += ids.n
 	}
 }
 
@@ -492,7 +517,7 @@ func (s *Spool) roll(n int64) error {
 	}
 	s.setHead(h.segment, 0)
 	old, oldFile := s.active, s.activeFile
-	s.active = &segment{number: h.segment, firstSeq: h.firstSeq, end: headerSize, capacity: capacity, whole: true}
+	s.active = &segment{number: h.segment, firstSeq: h.firstSeq, end: headerSize, capacity: capacity, whole: true, ids: &idSet{}}
 	s.activeFile = f
 	s.mu.Lock()
 	if old != nil {

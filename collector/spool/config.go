@@ -61,8 +61,10 @@ type Config struct {
 	// what is compared with that. It may be set at any time, so what is measured inside
 	// one process does not rest on it.
 	Now func() time.Time
-	// IndexRecords bounds the index of records that are not yet acknowledged, at
-	// 24 bytes each: 1,048,576 by default. Find reads segments beyond it.
+	// IndexRecords bounds the index of records that are not yet acknowledged, at 24 bytes
+	// each: 1,048,576 by default. Of 8 times as many the ids are known, at 5 to 11 bytes: a
+	// segment beyond the index is read when it has the one that is looked for. Find reads
+	// whatever is beyond that too.
 	IndexRecords int
 	// Logger is told of damage and failures; slog.Default by default.
 	Logger *slog.Logger

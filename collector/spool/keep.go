@@ -251,6 +251,7 @@ func (s *Spool) acknowledge(to collector.Position, now time.Time) {
 		if seg.capacity == 0 && seg.ackedTo >= seg.end {
 			s.indexed -= len(seg.index)
 			seg.index = nil
+			s.setIDs(seg, nil)
 		}
 	}
 }

@@ -224,6 +224,7 @@ func (s *Spool) removed(gone map[*segment]bool) {
 	for _, seg := range s.segments {
 		if gone[seg] {
 			s.indexed -= len(seg.index)
+			s.setIDs(seg, nil)
 			continue
 		}
 		left = append(left, seg)
@@ -533,12 +534,15 @@ func (s *Spool) Find(id string) ([]collector.Record, error) {
 	return found, err
 }
 
-// lookup is where in one segment to look: at the offsets, or everywhere.
+// lookup is where in one segment to look: at the records of index that have a hash, or
+// everywhere.
 type lookup struct {
 	seg       *segment
 	from, end int64
 	whole     bool
-	offsets   []int64
+	index     []entry
+	// unknown says that nobody knows its ids.
+	unknown bool
 }
 
 func (s *Spool) find(key string, byTrace bool) ([]collector.Record, error) {
@@ -550,9 +554,13 @@ func (s *Spool) find(key string, byTrace bool) ([]collector.Record, error) {
 		rec.ID, rec.TraceID = collector.PayloadKeys(rec.Kind, rec.Payload)
 		return rec, byTrace && rec.TraceID == key || !byTrace && rec.ID == key
 	}
+	hash := s.hash(key)
+	if err := s.learnIDs(hash, byTrace); err != nil {
+		return nil, err
+	}
 	var found []collector.Record
-	for _, l := range s.lookups(s.hash(key), byTrace) {
-		recs, err := s.findIn(l, match)
+	for _, l := range s.lookups(hash, byTrace) {
+		recs, err := s.findIn(l, l.offsets(hash, byTrace), match)
 		if err != nil && !notExist(err) { // acknowledged and deleted meanwhile
 			return nil, fmt.Errorf("find in segment %q: %w", segmentName(l.seg.number), err)
 		}
@@ -561,25 +569,105 @@ func (s *Spool) find(key string, byTrace bool) ([]collector.Record, error) {
 	return found, nil
 }
 
+// lookups is which segments may have a record.
 func (s *Spool) lookups(hash uint64, byTrace bool) []lookup {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []lookup
 	for _, seg := range s.segments {
-		l := lookup{seg: seg, from: max(seg.ackedTo, headerSize), end: seg.end, whole: seg.whole}
-		for _, e := range seg.index {
-			if e.at >= l.from && (byTrace && e.trace == hash || !byTrace && e.id == hash) {
-				l.offsets = append(l.offsets, e.at)
-			}
-		}
-		if l.from < l.end && (len(l.offsets) > 0 || !l.whole) {
-			out = append(out, l)
+		if from := max(seg.ackedTo, headerSize); from < seg.end && (byTrace || seg.ids == nil || seg.ids.has(hash)) {
+			// What is appended to the index from now on is behind end.
+			out = append(out, lookup{seg: seg, from: from, end: seg.end, whole: seg.whole, index: seg.index, unknown: seg.ids == nil && seg.capacity == 0})
 		}
 	}
 	return out
 }
 
-func (s *Spool) findIn(l lookup, match func(frame) (collector.Record, bool)) ([]collector.Record, error) {
+// offsets is where the records of a lookup's index lie that have a hash.
+func (l *lookup) offsets(hash uint64, byTrace bool) (at []int64) {
+	for _, e := range l.index {
+		if e.at >= l.from && (byTrace && e.trace == hash || !byTrace && e.id == hash) {
+			at = append(at, e.at)
+		}
+	}
+	return at
+}
+
+// learnIDs reads the segments whose ids nobody knows, such as those of an earlier process, as
+// far as the bounds allow: who looks for the next id need not.
+func (s *Spool) learnIDs(hash uint64, byTrace bool) error {
+	unknown := func() []lookup {
+		return slices.DeleteFunc(s.lookups(hash, byTrace), func(l lookup) bool { return !l.unknown })
+	}
+	if len(unknown()) == 0 {
+		return nil
+	}
+	s.learn.Lock()
+	defer s.learn.Unlock()
+	for _, l := range slices.Backward(unknown()) { // those are kept longest that go last
+		if !s.mayLearn() {
+			return nil
+		}
+		ids, index, err := s.readIDs(l)
+		if err != nil && !notExist(err) {
+			return fmt.Errorf("read the ids of segment %q: %w", segmentName(l.seg.number), err)
+		}
+		if err == nil {
+			s.learnt(l.seg, ids, index)
+		}
+	}
+	return nil
+}
+
+func (s *Spool) mayLearn() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known < idsPerIndex*s.cfg.IndexRecords
+}
+
+// readIDs reads all ids of a segment.
+func (s *Spool) readIDs(l lookup) (*idSet, []entry, error) {
+	f, err := s.fs.Open(s.path(l.seg), true)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	b, err := readRange(f, l.from, l.end)
+	if err != nil {
+		return nil, nil, err
+	}
+	ids, index := &idSet{}, []entry(nil)
+	err = scan(b, l.from, func(st stretch) error {
+		if !st.bad {
+			id, trace := collector.PayloadKeys(st.frame.kind, st.frame.payload)
+			e := entry{id: s.hash(id), trace: s.hash(trace), at: st.from}
+			ids.add(e.id)
+			index = append(index, e)
+		}
+		return nil
+	})
+	return ids, index, err
+}
+
+// learnt has a segment's ids be known, and where they are as well while there is room for that.
+func (s *Spool) learnt(seg *segment, ids *idSet, index []entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.segments, seg) || seg.ids != nil {
+		return // acknowledged and deleted meanwhile
+	}
+	s.setIDs(seg, ids)
+	if !seg.whole && len(seg.index) == 0 && s.indexed+len(index) <= s.cfg.IndexRecords {
+		seg.index, seg.whole = index, true
+		s.indexed += len(index)
+	}
+	s.trimIndex()
+}
+
+func (s *Spool) findIn(l lookup, offsets []int64, match func(frame) (collector.Record, bool)) ([]collector.Record, error) {
+	if l.whole && len(offsets) == 0 {
+		return nil, nil
+	}
 	f, err := s.fs.Open(s.path(l.seg), true)
 	if err != nil {
 		return nil, err
@@ -600,7 +688,7 @@ func (s *Spool) findIn(l lookup, match func(frame) (collector.Record, bool)) ([]
 		})
 		return found, err
 	}
-	for _, at := range l.offsets {
+	for _, at := range offsets {
 		h, err := readRange(f, at, min(at+frameSize, l.end))
 		if err != nil {
 			return nil, err

@@ -267,7 +267,7 @@ func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err
 	if err != nil {
 		return false, err
 	}
-	seg.end, seg.whole = headerSize, true
+	seg.end, seg.whole, seg.ids = headerSize, true, &idSet{}
 	var bad []stretch
 	next := seg.firstSeq
 	if len(b) > headerSize {
@@ -281,7 +281,9 @@ func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err
 			next = st.frame.seq + 1
 			s.nextSeq = max(s.nextSeq, next)
 			id, trace := collector.PayloadKeys(st.frame.kind, st.frame.payload)
-			seg.index = append(seg.index, entry{id: s.hash(id), trace: s.hash(trace), at: st.from})
+			e := entry{id: s.hash(id), trace: s.hash(trace), at: st.from}
+			seg.index = append(seg.index, e)
+			seg.ids.add(e.id)
 			return nil
 		})
 		if err != nil {
@@ -302,6 +304,7 @@ func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err
 	}
 	s.missCut(seg, next)
 	s.indexed += len(seg.index)
+	s.known += seg.ids.n
 	if seg.records == 0 {
 		return false, s.removeEmpty(seg, b, headerOK)
 	}

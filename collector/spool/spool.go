@@ -22,6 +22,9 @@ type Spool struct {
 	lock vfs.Held
 	seed maphash.Seed
 
+	// learn is held, before mu, by who reads a segment whose ids nobody knows.
+	learn sync.Mutex
+
 	// mu guards everything declared below it down to the next comment.
 	mu      sync.Mutex
 	closed  bool
@@ -32,6 +35,7 @@ type Spool struct {
 	alone    int
 	segments []*segment
 	indexed  int // records in the segments' indexes together
+	known    int // ids in their sets together
 	// unread counts what Next has not planned yet; oldest is when the first of
 	// it came (monotonic).
 	unread  backlog
