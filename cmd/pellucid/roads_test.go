@@ -132,8 +132,9 @@ func (x *roads) id(of string) string {
 	return fmt.Sprintf("%s-%d", of, x.n)
 }
 
-// startRoads starts the server, with the store behind a forwarder.
-func startRoads(t *testing.T) (*roads, config, *forwarder) {
+// startRoads starts the server, with the store behind a forwarder and what change makes of
+// its configuration.
+func startRoads(t *testing.T, change func(*config)) (*roads, config, *forwarder) {
 	models := t.TempDir()
 	head := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
 	rows := head + strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\nUA,JFK,40,1,8,30,500,40,50,200,10,12,0,1010,10\n", 200)
@@ -166,6 +167,7 @@ upstreams:
 	cfg.Capture.Patterns = []patternConfig{{Name: "email"}}
 	f, dsn := newForwarder(t, cfg.ClickHouse)
 	cfg.ClickHouse = dsn
+	change(&cfg)
 	r := startRig(t, cfg)
 	until(t, "the upstreams are known", func() bool { return len(r.models.Live()) >= len(policies)+3 })
 	sql(t, r.database(t), "ALTER TABLE predictions ADD CONSTRAINT no_letters CHECK model != 'letters'")
@@ -902,13 +904,14 @@ func recorderRoad(t *testing.T, x *roads) {
 
 // TestEveryRoad sends values of private fields by every route and method that the server
 // answers, in good forms and bad, with the store and without, and looks for them in every
-// answer, every byte on the disk, every table and the log.
+// answer, every byte on the disk, every table and the log. TestEveryRoadOut looks at what
+// is sent to others.
 func TestEveryRoad(t *testing.T) {
 	where := "carrier = '" + canaryText + "'"
 	if s := (sent{asked: where}); leaks(s.without([]byte(template.HTMLEscapeString(where)))) != "" || leaks(s.without([]byte(where+" finds "+canaryText))) == "" {
 		t.Fatal("a leak beside what was asked for would not be seen")
 	}
-	x, cfg, f := startRoads(t)
+	x, cfg, f := startRoads(t, func(*config) {})
 	x.areAll(t)
 	f.cut()
 	x.away = true

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+)
+
+// sinks is a receiver of everything that a server sends of itself: spans, metrics and log
+// lines by OTLP, and alerts by a webhook. It keeps what holds a canary, and whether it
+// saw what it has to.
+type sinks struct {
+	mu    sync.Mutex
+	took  map[string]int // messages by path
+	seen  map[string]bool
+	found []string
+}
+
+// sinkSigns are what must have come by each path, so that its messages are known to be
+// read: otherwise a search of them would find nothing whatever they hold.
+var sinkSigns = map[string][]string{
+	"/v1/traces":  {`"http.route"`, "/v2/models/:model/infer", "ml.prediction.id"},
+	"/v1/metrics": {"ml.server.requests", "ml.capture.records"},
+	"/v1/logs":    {"PellucidDeadLetters", "stringValue"},
+	"/hook":       {"PellucidDeadLetters", "drift of hash", "drift of seal", "errors of made"},
+}
+
+// readable is a message as text, beside its bytes; OTLP's are protobuf.
+func readable(path string, body []byte) ([]byte, error) {
+	var m interface {
+		UnmarshalProto([]byte) error
+		MarshalJSON() ([]byte, error)
+	}
+	switch path {
+	case "/v1/traces":
+		m = ptraceotlp.NewExportRequest()
+	case "/v1/metrics":
+		m = pmetricotlp.NewExportRequest()
+	case "/v1/logs":
+		m = plogotlp.NewExportRequest()
+	case "/hook":
+		return body, nil
+	default:
+		return nil, fmt.Errorf("nothing is sent to %q", path)
+	}
+	if err := m.UnmarshalProto(body); err != nil {
+		return nil, err
+	}
+	return m.MarshalJSON()
+}
+
+// ServeHTTP implements http.Handler.
+func (s *sinks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	var text []byte
+	if err == nil {
+		text, err = readable(r.URL.Path, body)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.found = append(s.found, "what cannot be read: "+err.Error())
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.took[r.URL.Path]++
+	for _, sign := range sinkSigns[r.URL.Path] {
+		if bytes.Contains(text, []byte(sign)) {
+			s.seen[r.URL.Path+" "+sign] = true
+		}
+	}
+	for _, b := range [][]byte{body, text, fmt.Append(nil, r.Header, r.URL)} {
+		if canary := leaks(b); canary != "" && len(s.found) < 20 {
+			at := max(bytes.Index(b, []byte(canary)), 0)
+			s.found = append(s.found, fmt.Sprintf("%s with %s: ...%q", r.URL.Path, canary, b[max(at-400, 0):min(at+200, len(b))]))
+			break
+		}
+	}
+	if r.URL.Path != "/hook" {
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}
+}
+
+// missing are the signs that did not come.
+func (s *sinks) missing() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, path := range slices.Sorted(maps.Keys(sinkSigns)) {
+		for _, sign := range sinkSigns[path] {
+			if !s.seen[path+" "+sign] {
+				out = append(out, path+" "+sign)
+			}
+		}
+	}
+	return out
+}
+
+// outRules are alerts that say all that a rule can about models whose rows are private.
+func outRules() string {
+	out := "rules:\n"
+	for _, model := range append(slices.Sorted(maps.Keys(policies)), "made") {
+		for kind, above := range map[string]string{"drift": "0.001", "errors": "0.000001", "latency": "0.000001"} {
+			if kind == "drift" && model == "made" {
+				continue // of what is not served there is no reference
+			}
+			out += fmt.Sprintf("  - {name: %s of %s, model: %[2]s, kind: %[1]s, above: %[3]s, window: 1h, every: 10m, min_rows: 1, labels: {of: \"{{ model }}\"}, annotations: {summary: \"{{ metric }} {{ test }} of {{ features }} is {{ value }} in {{ rows }} rows\"}}\n", kind, model, above)
+		}
+	}
+	return out
+}
+
+// earlier sends predictions whose event times are past, so that rules have windows to judge.
+func (x *roads) earlier(t *testing.T) {
+	t.Helper()
+	v, err := x.models.Find("drop", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, model := range slices.Sorted(maps.Keys(policies)) {
+		var rows []string
+		for i := range 20 {
+			rows = append(rows, fmt.Sprintf(`{"model":%q,"version":"1","id":%q,"time":%q,"features":{%s},"outputs":{%q:0.5}}`,
+				model, x.id("earlier"), time.Now().Add(time.Duration(-60-i)*time.Minute).UTC().Format(time.RFC3339), members(), v.Info.Outputs[0].Name))
+		}
+		if status, b := x.send(t, sent{method: "POST", path: "/api/v1/predictions", body: "[" + strings.Join(rows, ",") + "]"}); status != http.StatusOK {
+			t.Errorf("earlier ones of %s: %d %s", model, status, b)
+		}
+	}
+	made := madeRow("made", x.id("earlier"), fmt.Sprintf(`,"time":%q`, time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)))
+	if status, b := x.send(t, sent{method: "POST", path: "/api/v1/predictions", body: made}); status != http.StatusOK {
+		t.Errorf("an earlier one: %d %s", status, b)
+	}
+}
+
+// TestEveryRoadOut sends values of private fields by every route and method, as
+// TestEveryRoad does, and looks for them in what the server sends to others of itself:
+// spans, metrics and log lines by OTLP, and alerts by a webhook. It is another test
+// because spans go by OTLP or to the store, and in the store they are looked for, too.
+func TestEveryRoadOut(t *testing.T) {
+	out := &sinks{took: map[string]int{}, seen: map[string]bool{}}
+	back := httptest.NewServer(out)
+	defer back.Close()
+	dir, every := t.TempDir(), 1.0
+	place(t, dir, "rules.yaml", outRules())
+	x, cfg, _ := startRoads(t, func(cfg *config) {
+		cfg.Telemetry.OTLP, cfg.Telemetry.Sample = back.URL, &every
+		cfg.Alerts.Rules, cfg.Alerts.Webhooks = filepath.Join(dir, "rules.yaml"), []webhookConfig{{URL: back.URL + "/hook", Timeout: duration(10 * time.Second)}}
+	})
+	x.earlier(t)
+	x.walk(t)
+	x.stored(t)
+	x.read = true
+	x.walk(t)
+	until(t, "the alerts are told", func() bool {
+		return !slices.ContainsFunc(out.missing(), func(sign string) bool { return strings.HasPrefix(sign, "/hook") })
+	})
+	x.halt(t) // sends what waits
+	searchFolder(t, cfg.Data)
+	if list := out.missing(); list != nil {
+		t.Errorf("what was sent lacks %q of %v messages", list, out.took)
+	}
+	for _, what := range out.found {
+		t.Errorf("sent to %s", what)
+	}
+}
