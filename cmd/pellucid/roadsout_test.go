@@ -8,15 +8,21 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
+
+	"github.com/pellucid/pellucid/collector/strictyaml"
 )
 
 // sinks is a receiver of everything that a server sends of itself: spans, metrics and log
@@ -27,6 +33,9 @@ type sinks struct {
 	took  map[string]int // messages by path
 	seen  map[string]bool
 	found []string
+	// names are what spans, events, attributes and metrics were called, as "span NAME" and
+	// the like.
+	names map[string]bool
 }
 
 // sinkSigns are what must have come by each path, so that its messages are known to be
@@ -38,39 +47,127 @@ var sinkSigns = map[string][]string{
 	"/hook":       {"PellucidDeadLetters", "drift of hash", "drift of seal", "errors of made"},
 }
 
-// readable is a message as text, beside its bytes; OTLP's are protobuf.
-func readable(path string, body []byte) ([]byte, error) {
-	var m interface {
-		UnmarshalProto([]byte) error
-		MarshalJSON() ([]byte, error)
-	}
+// read returns a message as text, beside its bytes (OTLP's are protobuf), and notes the
+// names in it.
+func (s *sinks) read(path string, body []byte) ([]byte, error) {
 	switch path {
 	case "/v1/traces":
-		m = ptraceotlp.NewExportRequest()
+		m := ptraceotlp.NewExportRequest()
+		if err := m.UnmarshalProto(body); err != nil {
+			return nil, err
+		}
+		s.spans(m.Traces())
+		return m.MarshalJSON()
 	case "/v1/metrics":
-		m = pmetricotlp.NewExportRequest()
+		m := pmetricotlp.NewExportRequest()
+		if err := m.UnmarshalProto(body); err != nil {
+			return nil, err
+		}
+		s.metrics(m.Metrics())
+		return m.MarshalJSON()
 	case "/v1/logs":
-		m = plogotlp.NewExportRequest()
+		m := plogotlp.NewExportRequest()
+		if err := m.UnmarshalProto(body); err != nil {
+			return nil, err
+		}
+		return m.MarshalJSON()
 	case "/hook":
 		return body, nil
-	default:
-		return nil, fmt.Errorf("nothing is sent to %q", path)
 	}
-	if err := m.UnmarshalProto(body); err != nil {
-		return nil, err
+	return nil, fmt.Errorf("nothing is sent to %q", path)
+}
+
+func (s *sinks) attributes(m pcommon.Map) {
+	for key := range m.All() {
+		s.names["attribute "+key] = true
 	}
-	return m.MarshalJSON()
+}
+
+func (s *sinks) spans(traces ptrace.Traces) {
+	for _, of := range traces.ResourceSpans().All() {
+		s.attributes(of.Resource().Attributes())
+		for _, scope := range of.ScopeSpans().All() {
+			for _, span := range scope.Spans().All() {
+				s.names["span "+span.Name()+" "+strings.ToLower(span.Kind().String())] = true
+				s.attributes(span.Attributes())
+				for _, event := range span.Events().All() {
+					s.names["event "+event.Name()] = true
+					s.attributes(event.Attributes())
+				}
+			}
+		}
+	}
+}
+
+func (s *sinks) metrics(metrics pmetric.Metrics) {
+	for _, of := range metrics.ResourceMetrics().All() {
+		s.attributes(of.Resource().Attributes())
+		for _, scope := range of.ScopeMetrics().All() {
+			for _, m := range scope.Metrics().All() {
+				s.names["metric "+m.Name()] = true
+				switch m.Type() {
+				case pmetric.MetricTypeGauge:
+					for _, p := range m.Gauge().DataPoints().All() {
+						s.attributes(p.Attributes())
+					}
+				case pmetric.MetricTypeSum:
+					for _, p := range m.Sum().DataPoints().All() {
+						s.attributes(p.Attributes())
+					}
+				case pmetric.MetricTypeHistogram:
+					for _, p := range m.Histogram().DataPoints().All() {
+						s.attributes(p.Attributes())
+					}
+				default:
+					s.found = append(s.found, "a metric of another type: "+m.Name())
+				}
+			}
+		}
+	}
+}
+
+// registered holds the names that were sent to the registry of them.
+func (s *sinks) registered(t *testing.T) {
+	t.Helper()
+	var r struct {
+		Attributes, Taken, Spans, Events, Metrics []map[string]string
+	}
+	const file = "../../collector/telemetry/registry.yaml"
+	if err := strictyaml.Decode([]byte(readFile(t, file)), file, &r); err != nil {
+		t.Fatal(err)
+	}
+	var forms []string
+	for what, list := range map[string][]map[string]string{"attribute": r.Attributes, "span": r.Spans, "event": r.Events, "metric": r.Metrics} {
+		for _, x := range list {
+			kinds := strings.Split(x["kind"], ", ") // one, of none that has none
+			for _, kind := range kinds {
+				form := regexp.QuoteMeta(strings.TrimSpace(what + " " + x["name"] + " " + kind))
+				forms = append(forms, regexp.MustCompile("<[a-z]+>").ReplaceAllString(form, `[^ ]+`))
+			}
+		}
+	}
+	all := regexp.MustCompile("^(?:" + strings.Join(forms, "|") + ")$")
+	for _, name := range slices.Sorted(maps.Keys(s.names)) {
+		if !all.MatchString(name) {
+			t.Errorf("%s is sent, and no name in the registry", name)
+		}
+	}
+	for _, name := range []string{"attribute service.name", "attribute ml.model.name", "span model.run internal", "span capture internal", "span predict drop server", "event upstream attempt", "metric ml.capture.records"} {
+		if !s.names[name] {
+			t.Errorf("no %s was sent", name)
+		}
+	}
 }
 
 // ServeHTTP implements http.Handler.
 func (s *sinks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	body, err := io.ReadAll(r.Body)
 	var text []byte
 	if err == nil {
-		text, err = readable(r.URL.Path, body)
+		text, err = s.read(r.URL.Path, body)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err != nil {
 		s.found = append(s.found, "what cannot be read: "+err.Error())
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -148,10 +245,11 @@ func (x *roads) earlier(t *testing.T) {
 
 // TestEveryRoadOut sends values of private fields by every route and method, as
 // TestEveryRoad does, and looks for them in what the server sends to others of itself:
-// spans, metrics and log lines by OTLP, and alerts by a webhook. It is another test
+// spans, metrics and log lines by OTLP, and alerts by a webhook. What they are called is
+// held to the registry of names. It is another test
 // because spans go by OTLP or to the store, and in the store they are looked for, too.
 func TestEveryRoadOut(t *testing.T) {
-	out := &sinks{took: map[string]int{}, seen: map[string]bool{}}
+	out := &sinks{took: map[string]int{}, seen: map[string]bool{}, names: map[string]bool{}}
 	back := httptest.NewServer(out)
 	defer back.Close()
 	dir, every := t.TempDir(), 1.0
@@ -176,4 +274,5 @@ func TestEveryRoadOut(t *testing.T) {
 	for _, what := range out.found {
 		t.Errorf("sent to %s", what)
 	}
+	out.registered(t)
 }

@@ -7,6 +7,6 @@
 // queue; when it is full they are dropped and counted. Nothing here ever makes a
 // request wait, and nothing here knows ClickHouse.
 //
-// registry.yaml beside this file is the published list of the attributes and
-// metrics of Pellucid; tests hold it against the code that sets them.
+// registry.yaml beside this file is the published list of the attributes, spans
+// and metrics of Pellucid; tests hold it against the code that sets them.
 package telemetry
