@@ -30,7 +30,13 @@ import (
 	"github.com/pellucid/pellucid/engine/table"
 )
 
+// mainEnv makes the test's binary the product's.
+const mainEnv = "PELLUCID_TEST_MAIN"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) != "" {
+		main()
+	}
 	runHostileIfAsked()
 	embeddedtest.Main(m)
 }

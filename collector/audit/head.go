@@ -53,7 +53,12 @@ func appendHead(path string, h Head) error {
 	if err != nil {
 		return fmt.Errorf("export the audit head: %w", err)
 	}
-	_, err = f.Write(append(b, '\n'))
+	end, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		if _, err = f.Write(append(b, '\n')); err != nil {
+			err = errors.Join(err, f.Truncate(end)) // a full disk takes part of a line
+		}
+	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("export the audit head: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -124,9 +123,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	// A full disk must not keep predictions from being served: the head is exported
 	// again in ten minutes, and what reads is refused meanwhile.
-	if err := l.export(); errors.Is(err, syscall.ENOSPC) {
-		cfg.Log.Error("the head of the audit log could not be exported: the disk is full", "error", err)
-	} else if err != nil {
+	if err := l.forgiveFull(l.export()); err != nil {
 		return nil, errors.Join(err, l.closeFile())
 	}
 	l.done.Add(1)
@@ -433,7 +430,17 @@ func (l *Log) Head() Head {
 	return Head{Seq: l.seq, MAC: l.last.String(), Time: l.cfg.Now().UTC()}
 }
 
-// Close exports the head and closes the log. Closing twice is fine.
+// forgiveFull tells of a head that had no room on the disk, and makes no failure of it.
+func (l *Log) forgiveFull(err error) error {
+	if !vfs.IsFull(err) {
+		return err
+	}
+	l.cfg.Log.Warn("the head of the audit log could not be exported: the disk is full", "error", err)
+	return nil
+}
+
+// Close exports the head and closes the log. Closing twice is fine. It fails where an
+// entry may be lost; a head that a full disk has no room for is exported by the next Open.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -444,7 +451,12 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	close(l.stop)
 	l.done.Wait()
-	err := l.export()
+	l.mu.Lock()
+	err := l.sync()
+	l.mu.Unlock()
+	if err == nil { // what is left to fail is the head
+		err = l.forgiveFull(l.export())
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(err, l.closeFile())

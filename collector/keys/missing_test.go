@@ -117,6 +117,33 @@ func TestAFolderThatIsGone(t *testing.T) {
 	seal(t, r, "a", "", "m", "f", "1")
 }
 
+// TestCloseOnAFullDisk: keys that are on the disk are kept, whether there is room to write how
+// many they are or not; another failure is one of Close.
+func TestCloseOnAFullDisk(t *testing.T) {
+	for _, fault := range []error{syscall.ENOSPC, syscall.EIO} {
+		disk := newDisk(1)
+		r, told := openMarked(t, disk)
+		one := seal(t, r, "a", "who", "m", "f", "1")
+		disk.Fail = func(op, name string) error {
+			if op == "write" && strings.Contains(name, countsFile) {
+				return fault
+			}
+			return nil
+		}
+		err := r.Close()
+		if full := errors.Is(fault, syscall.ENOSPC); (err == nil) != full || err != nil && !errors.Is(err, fault) || full && !strings.Contains(strings.Join(*told, ";"), "no space left") {
+			t.Errorf("%v: closes with %v and tells %q", fault, err, *told)
+		}
+		disk.Fail = nil
+		r, _ = openMarked(t, disk)
+		opens(t, r, "a", "m", "f", one, "1")
+		closeRing(t, r)
+		if of, err := parseCounts(disk.Data(filepath.Join(keysFolder, countsFile))); err != nil || len(of) != 1 {
+			t.Errorf("%v: counted %v %v", fault, of, err)
+		}
+	}
+}
+
 // TestAMarkThatCannotBeWritten: nothing is sealed by keys that would not be missed, and when
 // it can be written they are the same.
 func TestAMarkThatCannotBeWritten(t *testing.T) {

@@ -306,3 +306,25 @@ func TestDiskThatLies(t *testing.T) {
 		t.Error("the disk did not lie")
 	}
 }
+
+// TestCloseTellsALostSync: a full disk that takes back what was written and answered, as one
+// that gives room late may, fails Close: a stop is then no success.
+func TestCloseTellsALostSync(t *testing.T) {
+	disk := newDisk(1)
+	s, err := open(keepConfig(), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := newWorld(t).append(s, 10); err != nil {
+		t.Fatal(err)
+	}
+	disk.Fail = func(op, _ string) error {
+		if op == "sync" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	if err := s.Close(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Close: %v", err)
+	}
+}

@@ -13,44 +13,13 @@ import (
 
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded/embeddedtest"
+	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
-
-// smallDisk mounts a disk of its own, which takes rights that not every test run has.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m")
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
-		t.Skip("no right to mount a small disk")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // fill leaves the disk not a byte.
 func fill(t *testing.T, path string) {
 	t.Helper()
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, size := range []int{1 << 20, 4096, 1} {
-		chunk := make([]byte, size)
-		for err = nil; err == nil; {
-			_, err = f.Write(chunk)
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
+	vfstest.Fill(t, path)
 	if _, free := embedded.Space(filepath.Dir(path)); free != 0 {
 		t.Fatalf("%d bytes are free", free)
 	}
@@ -76,7 +45,7 @@ func (l lines) Write(p []byte) (int, error) {
 // TestStartOnAFullDisk starts a folder that has been used where not a byte is free: at
 // once, and, where its configuration is another, once there is room.
 func TestStartOnAFullDisk(t *testing.T) {
-	disk := smallDisk(t)
+	disk := vfstest.SmallDisk(t, "64m")
 	dir, filler := filepath.Join(disk, "data"), filepath.Join(disk, "filler")
 	cfg := embedded.Config{Dir: dir, ChildCommand: embeddedtest.ChildCommand(t), Log: quiet()}
 	e, err := embedded.Start(t.Context(), cfg)
