@@ -80,6 +80,10 @@ type Prediction struct {
 	// failed. Neither ever holds a feature's value.
 	Status int
 	Error  string
+	// Answered says that the answer has gone out, or goes out whether the prediction is
+	// recorded or not: one of a failure, a text that was passed on as it was made. It is not
+	// written.
+	Answered bool
 	// Capture says what of the request is stored: "full", "redacted" (but for what
 	// patterns took out of its features), "inputs" (outputs absent), "cut", "sampled" or "none" (features absent).
 	Capture string

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -41,6 +43,17 @@ func TestOnFullOfTheServer(t *testing.T) {
 				}
 				break
 			}
+			for range 4 {
+				ask()
+			}
+			// What was answered without a record is lost, what was not answered is not.
+			lost, withheld := r.counted(t, "ml_capture_lost_total"), r.counted(t, "ml_server_capture_failures_total")
+			if want := map[string][2]float64{"reject": {0, 5}, "serve": {5, 0}}[choice]; lost != want[0] || withheld != want[1] {
+				t.Errorf("%v lost, %v answers withheld, want %v", lost, withheld, want)
+			}
+			if status, _, _ := r.call(t, "POST", "/v2/models/xgb/infer", "{"); status != http.StatusBadRequest || r.counted(t, "ml_capture_lost_total") != lost+1 {
+				t.Errorf("a refused request is answered with %d, and not counted as one without a record", status)
+			}
 			if ready, _, _ := r.call(t, "GET", "/v2/health/ready", ""); (ready == http.StatusOK) != (choice == "serve") {
 				t.Errorf("ready: %d", ready)
 			}
@@ -67,4 +80,20 @@ func TestOnFullOfTheServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// counted sums a metric's series.
+func (r *rig) counted(t *testing.T, metric string) (sum float64) {
+	t.Helper()
+	_, text, _ := r.call(t, "GET", "/metrics", "")
+	for line := range strings.Lines(string(text)) {
+		if name, rest, _ := strings.Cut(strings.TrimSpace(line), "{"); name == metric || strings.HasPrefix(name, metric+" ") {
+			v, err := strconv.ParseFloat((name + rest)[strings.LastIndex(name+rest, " ")+1:], 64)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			sum += v
+		}
+	}
+	return sum
 }

@@ -226,8 +226,7 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 		return c.decide(ctx, p, fmt.Errorf("capture prediction %s: %w: %w", p.ID, collector.ErrFull, err))
 	}
 	if err != nil {
-		p.Capture = collector.CaptureNone
-		c.metrics.lose(ctx, collector.KindPrediction)
+		c.unrecorded(ctx, p, p.Answered)
 		return fmt.Errorf("capture prediction %s: %w", p.ID, err)
 	}
 	p.SchemaID = schema.ID
@@ -276,13 +275,22 @@ func (c *Capturer) release(buf *[]byte) {
 // decide applies the operator's choice to a prediction that was not appended. One
 // made elsewhere has no answer to give up: its sender is told.
 func (c *Capturer) decide(ctx context.Context, p *collector.Prediction, err error) error {
-	p.Capture = collector.CaptureNone
-	c.metrics.lose(ctx, collector.KindPrediction)
 	var gone *collector.GoneError
-	if c.cfg.OnFull == OnFullServe && p.Route != collector.RouteImported && (errors.Is(err, collector.ErrFull) || errors.As(err, &gone)) {
+	served := c.cfg.OnFull == OnFullServe && p.Route != collector.RouteImported && (errors.Is(err, collector.ErrFull) || errors.As(err, &gone))
+	c.unrecorded(ctx, p, served || p.Answered)
+	if served {
 		return nil
 	}
 	return err
+}
+
+// unrecorded notes that a prediction has no record, which is a loss where it is answered:
+// whoever gets no answer is told to ask again.
+func (c *Capturer) unrecorded(ctx context.Context, p *collector.Prediction, answered bool) {
+	p.Capture = collector.CaptureNone
+	if answered {
+		c.metrics.lost.Add(ctx, 1, c.metrics.lostOf...)
+	}
 }
 
 // fill redacts, bounds and flattens: after it p holds what may be written, and
@@ -549,7 +557,6 @@ func (c *Capturer) Feedback(ctx context.Context, f *collector.Feedback) error {
 	})
 	c.release(buf)
 	if err != nil {
-		c.metrics.lose(ctx, collector.KindFeedback)
 		return fmt.Errorf("capture feedback: %w", err)
 	}
 	if c.labelled != nil {
@@ -580,7 +587,6 @@ func (c *Capturer) Explanation(ctx context.Context, e *collector.Explanation) er
 		Kind: collector.KindExplanation, Version: collector.ExplanationVersion, Payload: b, ID: e.PredictionID,
 	})
 	if err != nil {
-		c.metrics.lose(ctx, collector.KindExplanation)
 		return fmt.Errorf("capture explanation: %w", err)
 	}
 	return nil

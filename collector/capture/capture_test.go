@@ -192,7 +192,7 @@ func TestDroppedFieldsAreNotEncoded(t *testing.T) {
 	}
 	wrong := tensors(t, []float32{number, 1}, []string{secret, secret})
 	err := r.Prediction(t.Context(), prediction(3), version(t, "age"), wrong, nil)
-	if err == nil || r.lost(t) != 1 {
+	if err == nil || r.lost(t) != 0 {
 		t.Fatalf("rows that do not fit: %v, %d lost", err, r.lost(t))
 	}
 	said := fmt.Sprintf("%v %+v", err, r.spans.GetSpans())
@@ -219,12 +219,23 @@ func TestFullSpool(t *testing.T) {
 		if (err != nil) != refused || err != nil && !errors.Is(err, collector.ErrFull) {
 			t.Errorf("on_full %q: %v", choice, err)
 		}
-		if p.Capture != "none" || r.lost(t) != 1 {
+		// What was not answered is not lost.
+		lost := map[bool]int64{true: 0, false: 1}[refused]
+		if p.Capture != "none" || r.lost(t) != lost {
 			t.Errorf("on_full %q: capture %q, %d lost", choice, p.Capture, r.lost(t))
 		}
 		// A label is all its sender has: it is never lost in silence.
 		if err := r.Feedback(t.Context(), &collector.Feedback{PredictionID: p.ID, Label: "1"}); !errors.Is(err, collector.ErrFull) {
 			t.Errorf("on_full %q: feedback %v", choice, err)
+		}
+		if r.lost(t) != lost {
+			t.Errorf("on_full %q: a label that was refused is counted as lost", choice)
+		}
+		// The answer of one that failed goes out all the same.
+		failed := prediction(1)
+		failed.Status, failed.Answered = 500, true
+		if err := r.Prediction(t.Context(), failed, v, nil, nil); (err != nil) != refused || r.lost(t) != lost+1 {
+			t.Errorf("on_full %q: a failed one: %v, %d lost", choice, err, r.lost(t))
 		}
 		// Once there is room again the schema comes first, though its first try failed.
 		r.tape.err = nil
@@ -470,7 +481,7 @@ func TestSealingThatFailsRecordsNothing(t *testing.T) {
 	v.Schema = s
 	p := prediction(1)
 	err = r.Prediction(t.Context(), p, v, tensors(t, []float32{1}, []string{"Oslo"}), answer(t, 0.5))
-	if err == nil || !strings.Contains(err.Error(), "damaged") || len(r.tape.records) != 0 || r.lost(t) != 1 || !p.Features.Empty() {
+	if err == nil || !strings.Contains(err.Error(), "damaged") || len(r.tape.records) != 0 || r.lost(t) != 0 || !p.Features.Empty() {
 		t.Errorf("%v, %d records, %+v", err, len(r.tape.records), p.Features)
 	}
 }

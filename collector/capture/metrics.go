@@ -27,6 +27,7 @@ var kinds = map[collector.Kind]string{
 // long.
 type instruments struct {
 	lost    metric.Int64Counter
+	lostOf  []metric.AddOption // a prediction, of which alone there is an answer without a record
 	seconds metric.Float64Histogram
 	// sampled counts rows without features, refused those that did not become rows.
 	sampled, refused atomic.Int64
@@ -35,7 +36,6 @@ type instruments struct {
 
 // series is what is counted of one kind.
 type series struct {
-	add             []metric.AddOption
 	record          []metric.RecordOption
 	observe         []metric.ObserveOption
 	captured, bytes atomic.Int64
@@ -49,7 +49,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 		metric.WithDescription("Records appended to the spool."))
 	errs[0] = err
 	in.lost, errs[1] = m.Int64Counter("ml.capture.lost", metric.WithUnit("{record}"),
-		metric.WithDescription("Records that could not be appended."))
+		metric.WithDescription("Predictions that were answered and have no record, since the spool was full or could not be written."))
 	bytes, err := m.Int64ObservableCounter("ml.capture.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Bytes of the records appended to the spool."))
 	errs[2] = err
@@ -64,7 +64,10 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	errs[5] = err
 	for k, name := range kinds {
 		set := metric.WithAttributeSet(attribute.NewSet(attrKind.String(name)))
-		in.series[k] = &series{add: []metric.AddOption{set}, record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}}
+		if k == collector.KindPrediction {
+			in.lostOf = []metric.AddOption{set}
+		}
+		in.series[k] = &series{record: []metric.RecordOption{set}, observe: []metric.ObserveOption{set}}
 	}
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
@@ -91,9 +94,4 @@ func (in *instruments) appended(ctx context.Context, k collector.Kind, n int, d 
 	}
 	s.captured.Add(1)
 	s.bytes.Add(int64(n))
-}
-
-// lose counts a record that is not in the spool though it should be.
-func (in *instruments) lose(ctx context.Context, k collector.Kind) {
-	in.lost.Add(ctx, 1, in.series[k].add...)
 }

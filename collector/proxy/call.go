@@ -47,6 +47,7 @@ type call struct {
 	attempts    []collector.Attempt
 	in, out     int64 // bytes
 	captured    string
+	passedOn    bool   // the answer goes out as it is made, before it is recorded
 	parent      string // the traceparent of the answer
 	record      collector.Prediction
 	// values backs the answer's header values.
@@ -343,12 +344,11 @@ func (k *call) recordFailed(f *failure, out engine.Values) {
 		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
 	}
 	p := k.prediction(f.status)
-	p.Error = f.recorded()
+	p.Error, p.Answered = f.recorded(), true
 	if k.bound == nil {
 		p.Capture = collector.CaptureNone
 	}
 	if err := k.s.cfg.Capture(k.traced(), p, k.v, k.bound, out); err != nil {
-		k.s.metrics.captureFailures.Add(k.ctx, 1)
 		k.s.log.ErrorContext(k.ctx, "capture of a failed prediction failed", "prediction_id", k.id, "error", err)
 		return
 	}
@@ -378,17 +378,20 @@ func (k *call) prediction(status int) *collector.Prediction {
 }
 
 // capture records an answered call. Its answer may be sent when this returns
-// nil, and not before.
+// nil, and not before, but for a text that is passed on as it is made.
 func (k *call) capture(in, out engine.Values) error {
 	if k.s.cfg.Capture == nil {
 		k.header(2, "Pellucid-Capture", k.captured)
 		return nil
 	}
 	p := k.prediction(http.StatusOK)
+	p.Answered = k.passedOn
 	err := k.s.cfg.Capture(k.traced(), p, k.v, in, out)
 	k.stages.Capture = p.Latency.Capture
 	if err != nil {
-		k.s.metrics.captureFailures.Add(k.ctx, 1)
+		if !k.passedOn {
+			k.s.metrics.captureFailures.Add(k.ctx, 1)
+		}
 		f := asFailure(err)
 		f.noRow = true
 		return f

@@ -72,7 +72,7 @@ func TestFailedPredictionsKeepWhatWasAsked(t *testing.T) {
 				t.Fatalf("%d %s, %d records", w.Code, w.Body, r.tape.len()-before)
 			}
 			p, in := r.tape.last(t), r.tape.in[before]
-			if p.Status != c.status || p.Rows != max(c.rows, 1) || p.Error == "" || (in != nil) != (c.rows > 0) || r.tape.out[before] != nil {
+			if p.Status != c.status || p.Rows != max(c.rows, 1) || p.Error == "" || !p.Answered || (in != nil) != (c.rows > 0) || r.tape.out[before] != nil {
 				t.Errorf("recorded %+v with %v", p, in)
 			}
 			if in != nil && in[0].Tensor.Rows() != c.rows {

@@ -174,6 +174,7 @@ func (k *call) stream(res *http.Response, in engine.Values) error {
 	w.Header().Set("Trailer", trailerCaptured)
 	w.WriteHeader(http.StatusOK)
 	w.Flush()
+	k.passedOn = true
 	said := &collected{outputs: k.v.Info.Outputs}
 	err := k.pass(res.Body, said)
 	k.modelDone()

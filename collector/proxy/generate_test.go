@@ -113,7 +113,7 @@ func TestStreamsAreRecordedWhenTheyEnd(t *testing.T) {
 		t.Errorf("captured %q: %v", got, res.Trailer)
 	}
 	p, out := r.tape.last(t), r.tape.out[0]
-	if p.ID != res.Header.Get("Pellucid-Prediction-Id") || p.Status != 200 || p.ExternalIDs[0] != "q1" || p.Times[0].Year() != 2024 || len(p.Attempts) != 1 || p.Latency.Model <= 0 {
+	if p.ID != res.Header.Get("Pellucid-Prediction-Id") || p.Status != 200 || p.ExternalIDs[0] != "q1" || p.Times[0].Year() != 2024 || len(p.Attempts) != 1 || p.Latency.Model <= 0 || !p.Answered {
 		t.Errorf("recorded %+v", p)
 	}
 	if got := engine.Data[string](out.Get("text_output")); len(got) != 1 || got[0] != "ten metres" {
@@ -136,7 +136,7 @@ func TestGenerateAtOnce(t *testing.T) {
 		_, _ = io.WriteString(w, `{"model_name":"lin","text_output":"ten metres","tokens":3}`)
 	})
 	w := r.do("POST", "/v2/models/front/generate", question)
-	if w.Code != 200 || !strings.Contains(w.Body.String(), `"ten metres"`) || w.Header().Get("Pellucid-Capture") != "full" || r.tape.last(t).Status != 200 {
+	if w.Code != 200 || !strings.Contains(w.Body.String(), `"ten metres"`) || w.Header().Get("Pellucid-Capture") != "full" || r.tape.last(t).Status != 200 || r.tape.last(t).Answered {
 		t.Errorf("%d %s %v", w.Code, w.Body, w.Header())
 	}
 	for body, want := range map[string]int{

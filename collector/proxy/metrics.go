@@ -69,7 +69,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	in.panics, errs[5] = m.Int64Counter("ml.server.panics", metric.WithUnit("{panic}"),
 		metric.WithDescription("Panics caught while serving."))
 	in.captureFailures, errs[6] = m.Int64Counter("ml.server.capture.failures", metric.WithUnit("{prediction}"),
-		metric.WithDescription("Predictions that could not be captured."))
+		metric.WithDescription("Predictions whose answers were withheld, with an error in their place, since they could not be recorded."))
 	in.feedbackTaken, errs[7] = m.Int64Counter("ml.server.feedback.accepted", metric.WithUnit("{label}"),
 		metric.WithDescription("Labels accepted."))
 	in.feedbackBad, errs[8] = m.Int64Counter("ml.server.feedback.refused", metric.WithUnit("{label}"),
