@@ -47,8 +47,15 @@ func (models) Unload(context.Context, string) error         { return nil }
 // serve starts a server over a proxy with those models.
 func serve(t *testing.T, cfg Config, m models, ready func() error) (*Server, *grpc.ClientConn) {
 	t.Helper()
+	return serveProxy(t, cfg, proxy.Config{Models: m, Ready: ready})
+}
+
+// serveProxy starts a server over a proxy.
+func serveProxy(t *testing.T, cfg Config, p proxy.Config) (*Server, *grpc.ClientConn) {
+	t.Helper()
+	p.Logger = slog.New(slog.DiscardHandler)
 	var err error
-	if cfg.Proxy, err = proxy.New(proxy.Config{Models: m, Ready: ready, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	if cfg.Proxy, err = proxy.New(p); err != nil {
 		t.Fatal(err)
 	}
 	s, err := New(cfg)
