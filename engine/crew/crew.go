@@ -29,10 +29,14 @@ type job struct {
 	lanes []lane
 	left  atomic.Int32
 	done  sync.WaitGroup // of the parts, for a caller that sleeps
-	// holders are the goroutines that may still look at the job.
-	holders atomic.Int32
-	failed  atomic.Pointer[any]
+	// state is how many goroutines are at the job, and, times a place, how many more it asks
+	// for. One that comes late finds that it asks for none, so that it need not be waited for
+	// before the job is used again.
+	state  atomic.Int64
+	failed atomic.Pointer[any]
 }
+
+const place = 1 << 32
 
 // lane is the parts that a goroutine takes first: one that finds the same data in the same
 // lane finds it in its processor's caches. Lanes do not share a line of them.
@@ -42,27 +46,14 @@ type lane struct {
 	_    [56]byte
 }
 
-// helper is a goroutine that has time. Its mail is the job that it is given, and its lane.
-type helper struct {
-	mail atomic.Pointer[job]
-	lane int
-	run  func()
-}
-
 var (
-	jobs    = sync.Pool{New: func() any { return new(job) }}
-	helpers sync.Pool // which init fills: a helper gives itself back
-	// seats are where helpers wait. One that finds none ends.
-	seats [16]atomic.Pointer[helper]
+	jobs = sync.Pool{New: func() any { return new(job) }}
+	// board has the jobs that ask for helpers; one that finds no room is its caller's alone.
+	board [32]atomic.Pointer[job]
+	// wanted are the places of all of them, coming the helpers that were started and do not
+	// look yet, looking those that do.
+	wanted, coming, looking atomic.Int32
 )
-
-func init() {
-	helpers.New = func() any {
-		h := new(helper)
-		h.run = h.work
-		return h
-	}
-}
 
 // Run calls f once for each part, 0 to parts, on up to threads goroutines, of which the
 // caller's is one, and returns when all have returned. A panic in any is the caller's.
@@ -85,13 +76,10 @@ func Run(threads, parts int, f func(part int)) {
 		j.lanes[i].end = int32(parts * (i + 1) / threads)
 	}
 	j.left.Store(int32(parts))
-	j.holders.Store(int32(threads))
 	j.done.Add(parts)
-	for i := 1; i < threads; i++ {
-		j.offer(i)
-	}
+	at := j.ask(int32(threads - 1))
 	j.take(0)
-	// A helper that comes too late for any part is not waited for.
+	j.unask(at)
 	if !soon(func() bool { return j.left.Load() == 0 }) {
 		j.done.Wait()
 	}
@@ -100,6 +88,56 @@ func Run(threads, parts int, f func(part int)) {
 	if failed != nil {
 		panic(*failed)
 	}
+}
+
+// ask puts the job on the board for so many helpers, starts those that are too few, and
+// returns where it is; it is -1 where there is no room.
+func (j *job) ask(helpers int32) int {
+	j.state.Store(1)
+	at := 0
+	for board[at].Load() != nil || !board[at].CompareAndSwap(nil, j) {
+		if at++; at == len(board) {
+			return -1
+		}
+	}
+	j.state.Add(int64(helpers) * place)
+	for n := wanted.Add(helpers) - looking.Load() - coming.Load(); n > 0; n-- {
+		coming.Add(1)
+		go help()
+	}
+	return at
+}
+
+// unask takes the job off the board once there is no part that nobody has taken.
+func (j *job) unask(at int) {
+	if at < 0 {
+		return
+	}
+	board[at].Store(nil)
+	for {
+		s := j.state.Load()
+		if j.state.CompareAndSwap(s, s%place) {
+			wanted.Add(-int32(s / place))
+			return
+		}
+	}
+}
+
+// join takes a place in a job that asks for helpers, and returns its lane.
+func join() (j *job, lane int) {
+	for i := range board {
+		j := board[i].Load()
+		if j == nil {
+			continue
+		}
+		for s := j.state.Load(); s >= place; s = j.state.Load() {
+			if j.state.CompareAndSwap(s, s-place+1) {
+				wanted.Add(-1)
+				return j, int(s / place)
+			}
+		}
+	}
+	return nil, 0
 }
 
 // The least work that is worth sharing with a helper that is awake, and with one that has
@@ -133,20 +171,17 @@ func Worth(threads int, work time.Duration) int {
 	}
 	if little.took.Add(int64(work)) > int64(patience) {
 		little.took.Store(0)
-		go helpers.Get().(*helper).run()
+		if coming.Add(1) == 1 {
+			go help()
+		} else {
+			coming.Add(-1)
+		}
 	}
 	return 1
 }
 
 // awake reports whether a helper looks out for work.
-func awake() bool {
-	for i := range seats {
-		if seats[i].Load() != nil {
-			return true
-		}
-	}
-	return false
-}
+func awake() bool { return looking.Load() > 0 }
 
 // soon reports whether a condition comes true before patience ends. The goroutine keeps its
 // place: to give it up and to get it again costs more than most of these waits. Its
@@ -187,21 +222,6 @@ const (
 
 var busy atomic.Int64
 
-// offer gives the job to a helper that waits, or to another.
-func (j *job) offer(lane int) {
-	for i := range seats {
-		if h := seats[i].Load(); h != nil && seats[i].CompareAndSwap(h, nil) {
-			h.lane = lane
-			h.mail.Store(j)
-			return
-		}
-	}
-	h := helpers.Get().(*helper)
-	h.lane = lane
-	h.mail.Store(j)
-	go h.run()
-}
-
 // take computes parts while there are any, those of a lane first.
 func (j *job) take(first int) {
 	for k := range j.lanes {
@@ -231,47 +251,34 @@ func (j *job) part(i int) {
 // that have none: only its argument is an object.
 func (j *job) fail(e any) { j.failed.CompareAndSwap(nil, &e) }
 
-// leave gives the job back when nobody looks at it any more.
+// leave gives the job back where nobody else is at it.
 func (j *job) leave() {
-	if j.holders.Add(-1) == 0 {
+	if j.state.Add(-1) == 0 {
 		j.f = nil
 		j.failed.Store(nil)
 		jobs.Put(j)
 	}
 }
 
-// work helps with jobs until none comes.
-func (h *helper) work() {
+// help works on jobs until none comes.
+func help() {
+	looking.Add(1)
+	coming.Add(-1)
 	for {
-		if j := h.mail.Swap(nil); j != nil {
-			j.take(h.lane)
+		for j, lane := join(); j != nil; j, lane = join() {
+			looking.Add(-1)
+			j.take(lane)
+			looking.Add(1)
 			j.leave()
 		}
-		if !h.wait() {
-			helpers.Put(h)
-			return
-		}
-	}
-}
-
-// wait reports whether another job came.
-func (h *helper) wait() bool {
-	for i := range seats {
-		if !seats[i].CompareAndSwap(nil, h) {
+		if soon(func() bool { return wanted.Load() > 0 }) {
 			continue
 		}
-		has := func() bool { return h.mail.Load() != nil }
-		if soon(has) {
-			return true
+		// Who asks from here on starts another; who asked before is seen.
+		looking.Add(-1)
+		if wanted.Load() == 0 {
+			return
 		}
-		if seats[i].CompareAndSwap(h, nil) {
-			return false
-		}
-		// Taken meanwhile: its job is about to come.
-		for !has() {
-			runtime.Gosched()
-		}
-		return true
+		looking.Add(1)
 	}
-	return false
 }

@@ -100,13 +100,28 @@ func TestLittleWorkWakesAHelper(t *testing.T) {
 	}
 }
 
-// TestNoObjects: a call of a function that is there makes none.
-func TestNoObjects(t *testing.T) {
+// TestBoardIsFull: callers that find no room compute all parts.
+func TestBoardIsFull(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	f := func(int) {}
-	Run(2, 4, f)
-	if n := testing.AllocsPerRun(200, func() { Run(2, 4, f) }); n > 1 { // pools are emptied now and then
-		t.Fatalf("%v objects a call", n)
+	var calls atomic.Int32
+	var within func(depth int)
+	within = func(depth int) {
+		Run(2, 3, func(part int) {
+			calls.Add(1)
+			if part == 0 && depth > 0 {
+				within(depth - 1)
+			}
+		})
+	}
+	within(2 * len(board))
+	if want := int32(3 * (2*len(board) + 1)); calls.Load() != want {
+		t.Fatalf("%d calls, want %d", calls.Load(), want)
+	}
+	for awake() || coming.Load() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if n := wanted.Load(); n != 0 {
+		t.Fatalf("%d helpers are wanted when nobody asks", n)
 	}
 }
 
