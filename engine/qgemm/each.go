@@ -122,12 +122,9 @@ func (e *each) convolve(threads int, w *Window, src []uint8, padding uint8, end 
 		ws.forget()
 		return
 	}
-	parallel(threads, n, func(i int) {
-		own := borrow()
-		s.part(own, i, vectors)
-		own.forget()
-		own.release()
-	})
+	j := newJob()
+	j.each, j.vectors = s, vectors
+	j.run(threads, n, j.strips)
 }
 
 // part computes a strip of one vector of channels.

@@ -16,7 +16,6 @@ package qgemm
 import (
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"unsafe"
 )
 
@@ -268,25 +267,36 @@ func (w *Weights) Multiply(threads int, a *Left, f *Finish) {
 	if threads > 1 && strips < 2*threads {
 		across = min(panels, threads)
 	}
+	p := product{w, a, f, most, panels, across}
 	if threads < 2 {
 		for part := range strips * across {
-			w.part(a, f, part, most, panels, across)
+			p.part(part)
 		}
 		return
 	}
-	parallel(threads, strips*across, func(part int) { w.part(a, f, part, most, panels, across) })
+	j := newJob()
+	j.product = p
+	j.run(threads, strips*across, j.products)
 }
 
-// part computes one of Multiply's: most rows at most, and a share of the panels.
-func (w *Weights) part(a *Left, f *Finish, part, most, panels, across int) {
+// product is what Multiply computes in parts, of most rows at most and a share of the panels
+// each, of which there are so many across.
+type product struct {
+	w                    *Weights
+	a                    *Left
+	f                    *Finish
+	most, panels, across int
+}
+
+func (m *product) part(part int) {
 	s := borrow()
 	defer s.release()
-	from, p := part/across*most, part%across
-	rows := min(most, a.Rows-from)
-	a.pointers(s.rows[:rows], from)
-	for q := panels * p / across; q < panels*(p+1)/across; q++ {
+	from, p := part/m.across*m.most, part%m.across
+	rows := min(m.most, m.a.Rows-from)
+	m.a.pointers(s.rows[:rows], from)
+	for q := m.panels * p / m.across; q < m.panels*(p+1)/m.across; q++ {
 		for done := 0; done < rows; done += stripRows {
-			s.panel(w, a, f, from+done, s.rows[done:min(done+stripRows, rows)], q)
+			s.panel(m.w, m.a, m.f, from+done, s.rows[done:min(done+stripRows, rows)], q)
 		}
 	}
 	clear(s.rows[:rows])
@@ -430,37 +440,6 @@ func (s *workspace) plain(w *Weights, a *Left, row, rows, q int) {
 					line[j] += int32(x[0])*int32(b[0]) + int32(x[1])*int32(b[1]) + int32(x[2])*int32(b[2]) + int32(x[3])*int32(b[3])
 				}
 			}
-		}
-	}
-}
-
-// parallel calls f for each of n parts, on up to threads goroutines, which take one after
-// the other. A panic in one is the caller's.
-func parallel(threads, n int, f func(part int)) {
-	threads = min(threads, n)
-	if threads < 2 {
-		for i := range n {
-			f(i)
-		}
-		return
-	}
-	var taken atomic.Int64
-	var wait sync.WaitGroup
-	failed := make([]any, threads)
-	for t := range threads {
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			defer func() { failed[t] = recover() }()
-			for i := int(taken.Add(1)) - 1; i < n; i = int(taken.Add(1)) - 1 {
-				f(i)
-			}
-		}()
-	}
-	wait.Wait()
-	for _, e := range failed {
-		if e != nil {
-			panic(e)
 		}
 	}
 }

@@ -281,22 +281,29 @@ func (f *Filter) left(s *workspace, p *part, w *Window, src []uint8, size [3]int
 
 // surround copies volumes of w into larger ones, of size elements of c channels.
 func surround(threads int, w *Window, to, src []uint8, padding uint8, size [3]int, c int) {
-	wide := size[2]
+	s := surrounding{*w, to, src, padding, size, c}
 	rows := w.Batch * size[0] * size[1]
-	parts := 1
-	if threads > 1 && rows*wide*c > 1<<18 {
-		parts = threads
-	}
-	if parts == 1 {
-		surroundRows(w, to, src, padding, size, c, 0, rows)
+	if threads < 2 || rows*size[2]*c <= 1<<18 {
+		s.rows(0, rows)
 		return
 	}
-	own := *w // so that the caller's stays where it is
-	parallel(threads, parts, func(part int) { surroundRows(&own, to, src, padding, size, c, rows*part/parts, rows*(part+1)/parts) })
+	j := newJob()
+	j.around, j.lines = s, rows
+	j.run(threads, threads, j.rows)
 }
 
-// surroundRows is surround for some rows.
-func surroundRows(w *Window, to, src []uint8, padding uint8, size [3]int, c, begin, end int) {
+// surrounding is what surround does.
+type surrounding struct {
+	w       Window
+	to, src []uint8
+	padding uint8
+	size    [3]int
+	c       int
+}
+
+// rows does some rows.
+func (s *surrounding) rows(begin, end int) {
+	w, to, src, padding, size, c := &s.w, s.to, s.src, s.padding, s.size, s.c
 	wide := size[2]
 	first := min(w.Before[2], wide)
 	n := max(0, min(w.Size[2], wide-first))
@@ -393,8 +400,9 @@ func Pool(threads int, w *Window, dst, src, scratch []uint8) {
 		p.lines(0, lines)
 		return
 	}
-	own := p // so that the other stays where it is
-	parallel(parts, parts, func(part int) { own.lines(lines*part/parts, lines*(part+1)/parts) })
+	j := newJob()
+	j.pool, j.lines = p, lines
+	j.run(parts, parts, j.windows)
 }
 
 // pool is what a part of Pool needs: where the lines of a window are, and the elements of one.
