@@ -16,7 +16,7 @@ import (
 // garbage collector.
 type Arena struct {
 	free []*buffer
-	// small are those of few elements or of other types than float32 and uint8.
+	// small are those of few elements or of other types than those of words.
 	small []*buffer
 	// kept is the bytes in free, made how many buffers none of them did for.
 	kept int64
@@ -289,7 +289,7 @@ func small(d engine.DType, n int) bool {
 	switch d {
 	case engine.Float32, engine.Int64, engine.Int32, engine.Bool, engine.String:
 		return n > 0 && n <= smallest
-	case engine.Uint8:
+	case engine.Uint8, engine.Int8:
 		return n > 0 && n <= 4*smallest
 	}
 	return false
@@ -307,6 +307,8 @@ func wipe(t *engine.Tensor) {
 		clear(engine.Data[bool](t))
 	case engine.Uint8:
 		clear(engine.Data[uint8](t))
+	case engine.Int8:
+		clear(engine.Data[int8](t))
 	case engine.String:
 		clear(engine.Data[string](t))
 	}
@@ -317,12 +319,9 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	if b == nil || b.off {
 		return nil
 	}
-	bytes := n
-	if d == engine.Uint8 {
-		n = (n + 3) / 4
-	}
-	if d != engine.Float32 && d != engine.Uint8 || n < smallest {
-		return b.few(d, bytes, shape, zero)
+	elements := n
+	if n = wordsOf(d, n); n < smallest {
+		return b.few(d, elements, shape, zero)
 	}
 	if b.gives && n >= leastGiven {
 		return nil
@@ -339,17 +338,41 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 	t := f.head(d, shape)
 	if t == nil {
 		var err error
-		if d == engine.Uint8 {
-			t, err = engine.Of(unsafe.Slice((*uint8)(unsafe.Pointer(&f.v[0])), bytes), shape...)
-		} else {
-			t, err = engine.Of(f.v[:n], shape...)
-		}
-		if err != nil {
+		if t, err = wordsAs(f.v, d, elements, shape); err != nil {
 			return nil
 		}
 		f.keep(t)
 	}
 	return b.lend(f, t)
+}
+
+// wordsOf is how many of the arena's words n elements take, 0 where they do not lie there.
+func wordsOf(d engine.DType, n int) int {
+	switch d {
+	case engine.Float32, engine.Int32:
+		return n
+	case engine.Int64:
+		return 2 * n
+	case engine.Uint8, engine.Int8:
+		return (n + 3) / 4
+	}
+	return 0
+}
+
+// wordsAs is a tensor of n elements that lie in some words.
+func wordsAs(v []float32, d engine.DType, n int, shape []int) (*engine.Tensor, error) {
+	at := unsafe.Pointer(unsafe.SliceData(v))
+	switch d {
+	case engine.Uint8:
+		return engine.Of(unsafe.Slice((*uint8)(at), n), shape...)
+	case engine.Int8:
+		return engine.Of(unsafe.Slice((*int8)(at), n), shape...)
+	case engine.Int32:
+		return engine.Of(unsafe.Slice((*int32)(at), n), shape...)
+	case engine.Int64: // which so many words are laid out for
+		return engine.Of(unsafe.Slice((*int64)(at), n), shape...)
+	}
+	return engine.Of(v[:n], shape...)
 }
 
 // few is tensor for few elements, or those of another type.
