@@ -293,12 +293,12 @@ func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vec
 		}
 	}
 	if l != nil && len(out) > 0 {
-		d := &direct[T]{Conv: c, layout: l, finish: finish[T]{bias, then}, out: out, in: engine.Data[T](in[0]), weights: engine.Data[T](in[1])}
+		d := direct[T]{Conv: c, layout: l, finish: finish[T]{bias, then}, out: out, in: engine.Data[T](in[0]), weights: engine.Data[T](in[1])}
 		planes, columns, flat := d.needs()
 		if err := x.reserve(t.DType(), planes+columns+flat); err != nil {
 			return nil, err
 		}
-		d.run(max(x.threads, 1))
+		d.run(x)
 		return t, nil
 	}
 	// The windows' table and one group's columns.

@@ -7,7 +7,6 @@ import (
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/convolve"
-	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -147,17 +146,27 @@ func (d *deep) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if err := x.reserve(engine.Float32, threads*(room+scratch)); err != nil {
 		return nil, err
 	}
-	src := engine.Data[float32](in[0])
-	crew.Run(threads, threads, func(part int) {
-		borrowed(room, func(v []float32) {
-			for at, to := planes*part/threads, planes*(part+1)/threads; at < to; at += w.Batch {
-				some := w
-				some.Batch = min(w.Batch, to-at)
-				d.planes(c, some, out, src, at, v)
-			}
-		})
+	share(x, threads, planes, deepWork{d, c, w, out, engine.Data[float32](in[0]), room})
+	return x.one(t, nil)
+}
+
+// deepWork is the planes of the output.
+type deepWork struct {
+	d        *deep
+	c        *Conv
+	w        convolve.Window
+	out, src []float32
+	room     int
+}
+
+func (k *deepWork) part(from, to int) {
+	borrowed(k.room, func(v []float32) {
+		for at := from; at < to; at += k.w.Batch {
+			some := k.w
+			some.Batch = min(some.Batch, to-at)
+			k.d.planes(k.c, some, k.out, k.src, at, v)
+		}
 	})
-	return one(t, nil)
 }
 
 // planes computes w.Batch planes of the output, the first of which is at.

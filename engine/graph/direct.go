@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"github.com/pellucid/pellucid/engine/blas"
-	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -305,19 +304,21 @@ func borrowed[T float](n int, f func(v []T)) {
 }
 
 // run computes all groups, those of few channels on several threads.
-func (d *direct[T]) run(threads int) {
-	planes, columns, flat := d.needs()
-	groups := d.Batch * d.Groups
+func (d *direct[T]) run(x *Exec) {
+	threads, groups := max(x.threads, 1), d.Batch*d.Groups
 	if d.Inner > 1 || groups < 2*threads {
 		threads = 1
 	}
-	crew.Run(threads, threads, func(part int) {
-		borrowed(planes+columns+flat, func(v []T) {
-			own := *d
-			own.planes, own.columns, own.flat = v[:planes], v[planes:planes+columns], v[planes+columns:]
-			for b := groups * part / threads; b < groups*(part+1)/threads; b++ {
-				own.group(b)
-			}
-		})
+	share(x, threads, groups, *d)
+}
+
+func (d *direct[T]) part(from, to int) {
+	planes, columns, flat := d.needs()
+	borrowed(planes+columns+flat, func(v []T) {
+		own := *d
+		own.planes, own.columns, own.flat = v[:planes], v[planes:planes+columns], v[planes+columns:]
+		for b := from; b < to; b++ {
+			own.group(b)
+		}
 	})
 }

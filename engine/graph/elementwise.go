@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
-	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -269,7 +268,7 @@ type applying struct {
 	out, src []float32
 }
 
-func applyPart(w *applying, from, to int) { w.f.Apply(w.out[from:to], w.src[from:to]) }
+func (w *applying) part(from, to int) { w.f.Apply(w.out[from:to], w.src[from:to]) }
 
 // quickMap is floatMap whose float32 elements go through a kernel.
 func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
@@ -287,7 +286,7 @@ func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
 			quick.Apply(out, src)
 			return x.one(t, nil)
 		}
-		share(x, x.inParts(len(src)), len(src), applying{quick, out, src}, applyPart)
+		share(x, x.inParts(len(src)), len(src), applying{quick, out, src})
 		return x.one(t, nil)
 	}
 }
@@ -450,9 +449,18 @@ func zipVector(x *Exec, a, b *engine.Tensor, op vector.Op) (*engine.Tensor, erro
 
 // zipParts computes a long run on several threads.
 func zipParts(x *Exec, op vector.Op, out, a, b []float32, r rows) {
-	x.parts(len(out), func(from, to int) {
-		vector.Binary(op, out[from:to], runOf(a, 0, from, to, r.a.step), runOf(b, 0, from, to, r.b.step))
-	})
+	share(x, x.inParts(len(out)), len(out), zipping{op, out, a, b, r.a.step, r.b.step})
+}
+
+// zipping is a long run of two operands, either dense or one element that is repeated.
+type zipping struct {
+	op           vector.Op
+	out, a, b    []float32
+	stepA, stepB int
+}
+
+func (w *zipping) part(from, to int) {
+	vector.Binary(w.op, w.out[from:to], runOf(w.a, 0, from, to, w.stepA), runOf(w.b, 0, from, to, w.stepB))
 }
 
 // Runs up to shortRun are computed shortPiece elements at once, with what is broadcast
@@ -508,33 +516,13 @@ func runOf(v []float32, at, from, to, step int) []float32 {
 // leastPart is how many elements a thread should have to be worth waking.
 const leastPart = 1 << 15
 
-// parts cuts n elements for the threads. It must not matter to the bits where.
-func (x *Exec) parts(n int, f func(from, to int)) {
-	count := x.inParts(n)
-	if count < 2 {
-		f(0, n)
-		return
-	}
-	crew.Run(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
-}
-
-// inParts is how many parts that is, for share.
+// inParts is in how many parts to share n elements.
 func (x *Exec) inParts(n int) int { return min(x.threads, n/leastPart) }
 
-// inRows is how many parts rows cuts, for share.
+// inRows is in how many parts to share n rows of size elements, where each is computed alone
+// and costs several times what its elements do in a loop of arithmetic.
 func (x *Exec) inRows(n, size int) int {
 	return int(min(float64(x.threads), float64(n), float64(n)*float64(size)/(leastPart/4)))
-}
-
-// rows cuts n rows of size elements for the threads, where each row is computed alone and
-// costs several times what its elements do in a loop of arithmetic.
-func (x *Exec) rows(n, size int, f func(from, to int)) {
-	count := x.inRows(n, size)
-	if count < 2 {
-		f(0, n)
-		return
-	}
-	crew.Run(count, count, func(i int) { f(n*i/count, n*(i+1)/count) })
 }
 
 func binary(op arithmetic) opDef {

@@ -340,11 +340,7 @@ func (k *normed) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if err := x.reserve(engine.Float64, 4*max(inner, n)*max(1, x.threads)); err != nil {
 		return nil, err
 	}
-	if inner > 1 {
-		share(x, x.inRows(outer, n*inner), outer, normedWork{k, out, src, n, inner}, normedColumns)
-		return x.one(t, nil)
-	}
-	share(x, x.inRows(outer, n), outer, normedWork{k, out, src, n, 1}, normedRows)
+	share(x, x.inRows(outer, n*inner), outer, normedWork{k, out, src, n, inner})
 	return x.one(t, nil)
 }
 
@@ -355,20 +351,18 @@ type normedWork struct {
 	n, inner int
 }
 
-func normedColumns(w *normedWork, from, to int) {
+func (w *normedWork) part(from, to int) {
 	r := columnRooms.Get().(*columnRoom)
+	defer columnRooms.Put(r)
+	if w.inner == 1 {
+		scale, bias := w.k.parameters(r, w.n)
+		vector.NormRows(w.out[from*w.n:to*w.n], w.src[from*w.n:to*w.n], scale, bias, w.k.eps, nil, nil)
+		return
+	}
 	for o := from; o < to; o++ {
 		at, end := o*w.n*w.inner, (o+1)*w.n*w.inner
 		w.k.columns(r, w.out[at:end], w.src[at:end], w.inner)
 	}
-	columnRooms.Put(r)
-}
-
-func normedRows(w *normedWork, from, to int) {
-	r := columnRooms.Get().(*columnRoom)
-	scale, bias := w.k.parameters(r, w.n)
-	vector.NormRows(w.out[from*w.n:to*w.n], w.src[from*w.n:to*w.n], scale, bias, w.k.eps, nil, nil)
-	columnRooms.Put(r)
 }
 
 // columnRoom is what a normalisation has beside its input and its result.

@@ -123,10 +123,10 @@ func (t *table) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	switch in[0].DType() {
 	case engine.Int64:
 		ids := engine.Data[int64](in[0])
-		share(x, x.inParts(len(ids)), len(ids), looking[int64]{t, out, ids}, lookPart[int64])
+		share(x, x.inParts(len(ids)), len(ids), looking[int64]{t, out, ids})
 	case engine.Int32:
 		ids := engine.Data[int32](in[0])
-		share(x, x.inParts(len(ids)), len(ids), looking[int32]{t, out, ids}, lookPart[int32])
+		share(x, x.inParts(len(ids)), len(ids), looking[int32]{t, out, ids})
 	default:
 		return nil, errUnfused
 	}
@@ -140,7 +140,7 @@ type looking[T int32 | int64] struct {
 	ids []T
 }
 
-func lookPart[T int32 | int64](w *looking[T], from, to int) {
+func (w *looking[T]) part(from, to int) {
 	t := w.t
 	for i, id := range w.ids[from:to] {
 		row := t.rows

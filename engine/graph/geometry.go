@@ -47,38 +47,44 @@ func remember[T any](x *Exec, in []*engine.Tensor, v *T) {
 	*x.geometry = geometry{of, v}
 }
 
-// shared is work on several threads: its function is no closure and is given what it needs,
-// so that a run which shares the same work makes no object.
-type shared[S any] struct {
+// divided is work on n things, of which part does some.
+type divided[S any] interface {
+	*S
+	part(from, to int)
+}
+
+// shared is work on several threads: it is no closure and is kept, so that a run which shares
+// the same work makes no object.
+type shared[S any, P divided[S]] struct {
 	s        S
-	f        func(s *S, from, to int)
 	n, count int
 	run      func(part int)
 }
 
-func (w *shared[S]) part(i int) { w.f(&w.s, w.n*i/w.count, w.n*(i+1)/w.count) }
+func (w *shared[S, P]) part(i int) { P(&w.s).part(w.n*i/w.count, w.n*(i+1)/w.count) }
 
-// share cuts n in so many parts for as many threads; it must not matter to the bits where. f
-// is no closure; s is what it works on. It is for the goroutine that the kernel was called on.
-func share[S any](x *Exec, count, n int, s S, f func(s *S, from, to int)) {
-	w := sharedOf[S](x)
-	w.s, w.f, w.n, w.count = s, f, n, count
+// share cuts n in so many parts for as many threads; it must not matter to the bits where. It
+// is for the goroutine that the kernel was called on.
+func share[S any, P divided[S]](x *Exec, count, n int, s S) {
+	w := sharedOf[S, P](x)
+	w.s, w.n, w.count = s, n, count
 	if count < 2 {
-		w.n, w.count = n, 1
+		P(&w.s).part(0, n)
+	} else {
+		crew.Run(count, count, w.run)
 	}
-	crew.Run(w.count, w.count, w.run)
 	var none S
 	w.s = none
 }
 
-func sharedOf[S any](x *Exec) *shared[S] {
+func sharedOf[S any, P divided[S]](x *Exec) *shared[S, P] {
 	key := any((*S)(nil))
 	if x.scratch != nil {
-		if w, ok := x.scratch.works[key].(*shared[S]); ok {
+		if w, ok := x.scratch.works[key].(*shared[S, P]); ok {
 			return w
 		}
 	}
-	w := new(shared[S])
+	w := new(shared[S, P])
 	w.run = w.part
 	if x.scratch != nil {
 		if x.scratch.works == nil {

@@ -493,7 +493,7 @@ func (l *laster) affine(s *step, slot, n, rank int) bool {
 			return nil, err
 		}
 		src := engine.Data[float32](in[0])
-		share(x, x.inParts(len(src)/n), len(src)/n, rowsWork{out, src, a, b}, rowsPart)
+		share(x, x.inParts(len(src)/n), len(src)/n, rowsWork{out, src, a, b})
 		return x.one(t, nil)
 	}, l.of(slot, s.node, rank))
 	return true

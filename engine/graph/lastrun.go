@@ -8,7 +8,6 @@ import (
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/convolve"
-	"github.com/pellucid/pellucid/engine/crew"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -187,17 +186,20 @@ func turned(x *Exec, to, from []float32, n, rows, cols int) {
 	if rows*cols >= leastPart {
 		threads = max(1, min(x.threads, n))
 	}
-	if threads == 1 {
-		for i := range n {
-			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
-		}
-		return
+	share(x, threads, n, turning{to, from, rows, cols})
+}
+
+// turning is the transposes of matrices.
+type turning struct {
+	to, from   []float32
+	rows, cols int
+}
+
+func (w *turning) part(first, end int) {
+	size := w.rows * w.cols
+	for i := first; i < end; i++ {
+		blas.Transpose(w.to[i*size:][:size], w.from[i*size:][:size], w.rows, w.cols)
 	}
-	crew.Run(threads, threads, func(part int) {
-		for i := n * part / threads; i < n*(part+1)/threads; i++ {
-			blas.Transpose(to[i*rows*cols:][:rows*cols], from[i*rows*cols:][:rows*cols], rows, cols)
-		}
-	})
 }
 
 // interleave lays the three planes of an image out side by side, for which squares are too
@@ -582,7 +584,7 @@ func perChannel(a, b []int) bool {
 // rowsWork is what convolve.Rows is given.
 type rowsWork struct{ out, src, a, b []float32 }
 
-func rowsPart(w *rowsWork, from, to int) {
+func (w *rowsWork) part(from, to int) {
 	n := len(w.a)
 	convolve.Rows(w.out[from*n:to*n], w.src[from*n:to*n], w.a, w.b)
 }
@@ -598,7 +600,7 @@ func scaled(x *Exec, t, by *engine.Tensor) ([]*engine.Tensor, error) {
 	for i := range s[0] {
 		at := i * pixels * c
 		w := rowsWork{out[at : at+pixels*c], src[at : at+pixels*c], factors[i*c : (i+1)*c], nil}
-		share(x, x.inParts(pixels), pixels, w, rowsPart)
+		share(x, x.inParts(pixels), pixels, w)
 	}
 	return x.one(o, nil)
 }

@@ -76,7 +76,7 @@ type fewWork struct {
 	then     func(row, col int, c []float32)
 }
 
-func fewPart(w *fewWork, from, to int) {
+func (w *fewWork) part(from, to int) {
 	for from < to {
 		end := min(from+fewPiece/w.n, to)
 		c := w.out[from*w.n : end*w.n]
@@ -90,7 +90,7 @@ func fewPart(w *fewWork, from, to int) {
 
 // fewProduct is so many rows of the work.
 func (x *Exec) fewProduct(rows int, w fewWork) {
-	share(x, x.inRows(rows, max(w.k, w.n)), rows, w, fewPart)
+	share(x, x.inRows(rows, max(w.k, w.n)), rows, w)
 }
 
 // packs are a model's weights that were laid out, so that each is only once, whatever
@@ -321,15 +321,24 @@ func (s *MatMulShape) Each(f func(o, a, b int)) {
 	})
 }
 
-func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tensor, error) {
+// matMulShapeOf is NewMatMulShape, remembered.
+func matMulShapeOf(x *Exec, a, b *engine.Tensor) (*MatMulShape, error) {
 	pair := [2]*engine.Tensor{a, b}
-	s := recall[MatMulShape](x, pair[:])
-	if s == nil {
-		var err error
-		if s, err = NewMatMulShape(a.Shape(), b.Shape()); err != nil {
-			return nil, err
-		}
-		remember(x, pair[:], s)
+	if s := recall[MatMulShape](x, pair[:]); s != nil {
+		return s, nil
+	}
+	s, err := NewMatMulShape(a.Shape(), b.Shape())
+	if err != nil {
+		return nil, err
+	}
+	remember(x, pair[:], s)
+	return s, nil
+}
+
+func runMatMul[T float](x *Exec, w *weights, a, b *engine.Tensor) (*engine.Tensor, error) {
+	s, err := matMulShapeOf(x, a, b)
+	if err != nil {
+		return nil, err
 	}
 	t, out, err := rawOf[T](x, s.Out...)
 	if err != nil {
@@ -440,7 +449,7 @@ type softmaxRows struct {
 	n     int
 }
 
-func softmaxPart(w *softmaxRows, from, end int) {
+func (w *softmaxRows) part(from, end int) {
 	for i := from; i < end; i++ {
 		vector.Softmax(w.to[i*w.n:(i+1)*w.n], w.v[i*w.n:(i+1)*w.n])
 	}
@@ -451,7 +460,7 @@ type softmaxBlocks struct {
 	n, inner int
 }
 
-func softmaxBlocksPart(w *softmaxBlocks, from, end int) {
+func (w *softmaxBlocks) part(from, end int) {
 	size := w.n * w.inner
 	borrowed(2*w.inner, func(room []float32) {
 		for i := from; i < end; i++ {
@@ -477,7 +486,7 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 			}
 			return o, nil
 		}
-		share(x, x.inRows(outer, n), outer, softmaxRows{to, v, n}, softmaxPart)
+		share(x, x.inRows(outer, n), outer, softmaxRows{to, v, n})
 		return o, nil
 	}
 	if v, ok := any(src).([]float32); ok && !logs && inner >= 8 && n > 0 && n <= shortSums {
@@ -485,17 +494,27 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 			return nil, err
 		}
 		to := any(out).([]float32)
-		share(x, x.inRows(outer, n*inner), outer, softmaxBlocks{to, v, n, inner}, softmaxBlocksPart)
+		share(x, x.inRows(outer, n*inner), outer, softmaxBlocks{to, v, n, inner})
 		return o, nil
 	}
-	x.rows(outer, n*inner, func(from, end int) {
-		for i := from; i < end; i++ {
-			for j := range inner {
-				softmaxLine(out[i*n*inner+j:], src[i*n*inner+j:], n, inner, logs)
-			}
-		}
-	})
+	share(x, x.inRows(outer, n*inner), outer, softmaxLines[T]{out, src, n, inner, logs})
 	return o, nil
+}
+
+// softmaxLines is blocks of n lines of inner elements, or their logarithms.
+type softmaxLines[T float] struct {
+	out, src []T
+	n, inner int
+	logs     bool
+}
+
+func (w *softmaxLines[T]) part(from, end int) {
+	for i := from; i < end; i++ {
+		for j := range w.inner {
+			at := i*w.n*w.inner + j
+			softmaxLine(w.out[at:], w.src[at:], w.n, w.inner, w.logs)
+		}
+	}
 }
 
 // shortSums is up to how many terms float32 sums well.
@@ -649,7 +668,7 @@ type normWork struct {
 	eps                                float64
 }
 
-func normPart(w *normWork, from, end int) {
+func (w *normWork) part(from, end int) {
 	vector.NormRows(w.out[from*w.n:end*w.n], w.src[from*w.n:end*w.n], w.scale, w.bias, w.eps, w.means[from:end], w.invs[from:end])
 }
 
@@ -691,24 +710,33 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	}
 	if v, ok := any(src).([]float32); ok && n > 0 {
 		w := normWork{any(out).([]float32), v, any(means).([]float32), any(invs).([]float32), any(scale).([]float32), any(bias).([]float32), n, eps}
-		share(x, x.inRows(len(means), n), len(means), w, normPart)
+		share(x, x.inRows(len(means), n), len(means), w)
 		return normResults(x, t, tm, ti), nil
 	}
-	x.rows(len(means), n, func(from, end int) {
-		for r := from; r < end; r++ {
-			row := src[r*n : (r+1)*n]
-			mean, inv := moments(row, eps)
-			means[r], invs[r] = T(mean), T(inv)
-			for i, v := range row {
-				y := (float64(v) - mean) * inv * float64(scale[i])
-				if bias != nil {
-					y += float64(bias[i])
-				}
-				out[r*n+i] = T(y)
-			}
-		}
-	})
+	share(x, x.inRows(len(means), n), len(means), normLines[T]{out, src, means, invs, scale, bias, n, eps})
 	return normResults(x, t, tm, ti), nil
+}
+
+// normLines is normWork for any type, and for rows of nothing.
+type normLines[T float] struct {
+	out, src, means, invs, scale, bias []T
+	n                                  int
+	eps                                float64
+}
+
+func (w *normLines[T]) part(from, end int) {
+	for r := from; r < end; r++ {
+		row, out := w.src[r*w.n:(r+1)*w.n], w.out[r*w.n:(r+1)*w.n]
+		mean, inv := moments(row, w.eps)
+		w.means[r], w.invs[r] = T(mean), T(inv)
+		for i, v := range row {
+			y := (float64(v) - mean) * inv * float64(w.scale[i])
+			if w.bias != nil {
+				y += float64(w.bias[i])
+			}
+			out[i] = T(y)
+		}
+	}
 }
 
 func normResults(x *Exec, t, mean, inv *engine.Tensor) []*engine.Tensor {

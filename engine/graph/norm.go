@@ -77,21 +77,34 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 	if l.Span == 0 {
 		return t, nil
 	}
-	x.rows(len(src)/l.Span, l.Span, func(from, to int) {
-		for r := from; r < to; r++ {
-			row := src[r*l.Span : (r+1)*l.Span]
-			mean, inv := moments(row, eps)
-			if v, ok := any(row).([]float32); ok && l.Run >= leastRun {
-				normRuns(l, r, any(out).([]float32)[r*l.Span:], v, mean, inv, any(scale).([]float32), any(bias).([]float32))
-				continue
-			}
-			for i, v := range row {
-				p := l.Scale(r, i)
-				out[r*l.Span+i] = T((float64(v)-mean)*inv*float64(scale[p]) + float64(bias[p]))
-			}
-		}
-	})
+	rows := len(src) / l.Span
+	share(x, x.inRows(rows, l.Span), rows, channelWork[T]{l, out, src, scale, bias, eps})
 	return t, nil
+}
+
+// channelWork is what is normalised: rows of a layout.
+type channelWork[T float] struct {
+	l                     *NormLayout
+	out, src, scale, bias []T
+	eps                   float64
+}
+
+func (w *channelWork[T]) part(from, to int) {
+	l := w.l
+	scale, quick := any(w.scale).([]float32)
+	bias, _ := any(w.bias).([]float32)
+	for r := from; r < to; r++ {
+		row, out := w.src[r*l.Span:(r+1)*l.Span], w.out[r*l.Span:(r+1)*l.Span]
+		mean, inv := moments(row, w.eps)
+		if quick && l.Run >= leastRun {
+			normRuns(l, r, any(out).([]float32), any(row).([]float32), mean, inv, scale, bias)
+			continue
+		}
+		for i, v := range row {
+			p := l.Scale(r, i)
+			out[i] = T((float64(v)-mean)*inv*float64(w.scale[p]) + float64(w.bias[p]))
+		}
+	}
 }
 
 // leastRun is from how many neighbours on with one scale and bias kernels compute them.

@@ -20,8 +20,7 @@ func differences(x *Exec, t *engine.Tensor, zero int32) (*engine.Tensor, error) 
 	if err != nil {
 		return nil, err
 	}
-	steps := qgemm.Scale{Scale: 1, Zero: float32(zero + shift)}
-	x.parts(len(v), func(from, to int) { qgemm.ToFloats(out[from:to], v[from:to], steps) })
+	quickFloats(x, v, out, 1, float32(zero+shift))
 	return o, nil
 }
 
@@ -58,26 +57,44 @@ func batchedProduct(x *Exec, in []*engine.Tensor) (t *engine.Tensor, ok bool, er
 	if err != nil || !ok {
 		return nil, false, err
 	}
-	f, err := requantise(in[1], in[4], in[6], in[7], 1)
-	if err != nil {
-		return nil, false, err
+	var scales [3]float64
+	for i, at := range [3]int{1, 4, 6} {
+		if scales[i], err = scalarOf(in[at]); err != nil {
+			return nil, false, err
+		}
+	}
+	zero, one := oneZero(in[7])
+	if !one {
+		return nil, false, nil
 	}
 	if t, err = x.make(in[7].DType(), y.Shape(), false); err != nil {
 		return nil, false, err
 	}
 	v, out := engine.Data[float32](y), octetsOf(t)
-	steps, flip := qgemm.Scale{Scale: 1, Zero: float32(f.Zero)}, t.DType() == engine.Int8
+	steps, flip := qgemm.Scale{Scale: 1, Zero: float32(zero)}, t.DType() == engine.Int8
 	if flip {
 		steps.Zero += 128
 	}
-	x.parts(len(v), func(from, to int) {
-		vector.Binary(vector.Mul, v[from:to], v[from:to], f.Scale)
-		qgemm.ToBytes(out[from:to], v[from:to], steps)
-		if flip {
-			for i, b := range out[from:to] {
-				out[from+i] = b ^ 0x80
-			}
-		}
-	})
+	share(x, x.inParts(len(v)), len(v), requantising{out, v, [1]float32{onlyScale(scales[0], scales[1], scales[2])}, steps, flip})
 	return t, true, nil
+}
+
+// requantising is sums, times a factor, that become bytes, which flip makes signed.
+type requantising struct {
+	out   []uint8
+	v     []float32
+	by    [1]float32
+	steps qgemm.Scale
+	flip  bool
+}
+
+func (w *requantising) part(from, to int) {
+	v, out := w.v[from:to], w.out[from:to]
+	vector.Binary(vector.Mul, v, v, w.by[:])
+	qgemm.ToBytes(out, v, w.steps)
+	if w.flip {
+		for i, b := range out {
+			out[i] = b ^ 0x80
+		}
+	}
 }

@@ -209,6 +209,7 @@ func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Te
 	if err != nil {
 		return nil, false, err
 	}
+	defer done(fin)
 	_, whole, err := rawOf[int32](x, ws[0])
 	if err != nil {
 		return nil, false, err
@@ -262,8 +263,8 @@ func turnSquare[T uint8 | int32](dst, src []T, rows, cols, r, c int) {
 
 // requantise is what becomes of sums in QLinearConv and QLinearMatMul: their scales over
 // the result's, and its zero point.
-func requantise(sx, sw, sy *engine.Tensor, zy *engine.Tensor, n int) (*qgemm.Finish, error) {
-	x, err := scalarOf(sx)
+func requantise(x *Exec, sx, sw, sy *engine.Tensor, zy *engine.Tensor, n int) (*qgemm.Finish, error) {
+	left, err := scalarOf(sx)
 	if err != nil {
 		return nil, err
 	}
@@ -271,18 +272,30 @@ func requantise(sx, sw, sy *engine.Tensor, zy *engine.Tensor, n int) (*qgemm.Fin
 	if err != nil {
 		return nil, err
 	}
-	w, ok := sw.Float64s()
+	w, ok := x.float64s(sw)
 	zero, one := oneZero(zy)
-	if w = eachOf(w, n); !ok || len(w) != n || !one {
+	if !ok || len(w) != n && len(w) != 1 || !one {
 		return nil, fmt.Errorf("scales of %s %v for %d columns", sw.DType(), sw.Shape(), n)
 	}
-	f := &qgemm.Finish{Zero: zero, Scale: make([]float32, n), Shift: make([]float32, n), Whole: make([]int32, n)}
-	for j := range w {
-		f.Scale[j] = float32(float32(x)*float32(w[j])) / float32(y) // as onnxruntime has it
+	_, scale, err := rawOf[float32](x, n)
+	if err != nil {
+		return nil, err
 	}
+	_, shift, err := newOf[float32](x, n)
+	if err != nil {
+		return nil, err
+	}
+	for j := range scale {
+		scale[j] = onlyScale(left, w[min(j, len(w)-1)], y)
+	}
+	f := finishes.Get().(*qgemm.Finish)
+	*f = qgemm.Finish{Zero: zero, Scale: scale, Shift: shift}
 	f.Low, f.High = outOfOctets(zy.DType(), zero)
 	return f, nil
 }
+
+// onlyScale is that of a sum of products, over the result's, as onnxruntime has it.
+func onlyScale(a, b, y float64) float32 { return float32(float32(a)*float32(b)) / float32(y) }
 
 // linearProduct is QLinearMatMul where its right operand is a matrix with a scale for each
 // column at most; ok is false elsewhere.
@@ -290,12 +303,12 @@ func linearProduct(x *Exec, w *octetMatrix, in []*engine.Tensor) (t *engine.Tens
 	if in[1].Len() != 1 || !isOctet(in[7].DType()) || len(in[3].Shape()) != 2 || in[4].Len() != 1 && len(in[4].Shape()) != 1 {
 		return nil, false, nil
 	}
-	shape, err := NewMatMulShape(in[0].Shape(), in[3].Shape())
+	shape, err := matMulShapeOf(x, in[0], in[3])
 	if err != nil {
 		return nil, false, err
 	}
-	ok, err = octetProduct(x, w, in[0], in[2], in[3], in[5], shape, func(_, n int) (*qgemm.Finish, error) {
-		f, err := requantise(in[1], in[4], in[6], in[7], n)
+	ok, err = octetProduct(x, w, in[0], in[2], in[3], in[5], shape, func(n int) (*qgemm.Finish, error) {
+		f, err := requantise(x, in[1], in[4], in[6], in[7], n)
 		if err != nil {
 			return nil, err
 		}
@@ -313,7 +326,7 @@ func linearConv(x *Exec, n *Node, held *octetFilter, in []*engine.Tensor) (*engi
 		return nil, false, nil
 	}
 	return convOctets(x, n, held, in[0], in[2], in[3], in[5], func(channels int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
-		f, err := requantise(in[1], in[4], in[6], in[7], channels)
+		f, err := requantise(x, in[1], in[4], in[6], in[7], channels)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -322,7 +335,7 @@ func linearConv(x *Exec, n *Node, held *octetFilter, in []*engine.Tensor) (*engi
 			if len(v) != channels {
 				return nil, nil, fmt.Errorf("bias of %s %v for %d channels", b.DType(), b.Shape(), channels)
 			}
-			copy(f.Whole, v)
+			f.Whole = v
 		}
 		t, err := x.make(in[7].DType(), shape, false)
 		if err == nil {

@@ -81,14 +81,18 @@ func tableBytes(of []uint8) Kernel {
 			return nil, err
 		}
 		src := engine.Data[uint8](in[0])
-		if x.threads < 2 {
-			qgemm.Table(out, src, &table)
-			return x.one(t, nil)
-		}
-		x.parts(len(src), func(from, to int) { qgemm.Table(out[from:to], src[from:to], &table) })
+		share(x, x.inParts(len(src)), len(src), tabling{out, src, &table})
 		return x.one(t, nil)
 	}
 }
+
+// tabling is bytes that are looked up.
+type tabling struct {
+	out, src []uint8
+	table    *[256]uint8
+}
+
+func (w *tabling) part(from, to int) { qgemm.Table(w.out[from:to], w.src[from:to], w.table) }
 
 // octetsToFloats is bytes that a function makes floats of.
 type octetsToFloats struct {
@@ -97,7 +101,7 @@ type octetsToFloats struct {
 	src []uint8
 }
 
-func octetsToFloatsPart(w *octetsToFloats, from, to int) { w.f(w.out[from:to], w.src[from:to]) }
+func (w *octetsToFloats) part(from, to int) { w.f(w.out[from:to], w.src[from:to]) }
 
 // octetFloats is a kernel that makes floats of bytes, of values of that many dimensions
 // where rank is not 0.
@@ -111,7 +115,7 @@ func octetFloats(rank int, f func(out []float32, src []uint8)) Kernel {
 			return nil, err
 		}
 		src := engine.Data[uint8](in[0])
-		share(x, x.inParts(len(src)), len(src), octetsToFloats{f, out, src}, octetsToFloatsPart)
+		share(x, x.inParts(len(src)), len(src), octetsToFloats{f, out, src})
 		return x.one(t, nil)
 	}
 }
@@ -119,8 +123,16 @@ func octetFloats(rank int, f func(out []float32, src []uint8)) Kernel {
 func tableFloats(of []float32, rank int) Kernel {
 	table := [256]float32(of)
 	return octetFloats(rank, func(out []float32, src []uint8) {
-		for i, b := range src {
-			out[i] = table[b]
+		// Several at a time, which takes as long wherever the loop lies.
+		const some = 8
+		whole := len(src) / some * some
+		for i := 0; i < whole; i += some {
+			to, of := (*[some]float32)(out[i:]), (*[some]uint8)(src[i:])
+			to[0], to[1], to[2], to[3] = table[of[0]], table[of[1]], table[of[2]], table[of[3]]
+			to[4], to[5], to[6], to[7] = table[of[4]], table[of[5]], table[of[6]], table[of[7]]
+		}
+		for i, b := range src[whole:] {
+			out[whole+i] = table[b]
 		}
 	})
 }
@@ -140,11 +152,7 @@ func roundOctets(scale qgemm.Scale) Kernel {
 			return nil, err
 		}
 		src := engine.Data[float32](in[0])
-		if x.threads < 2 {
-			qgemm.ToBytes(out, src, scale)
-			return x.one(t, nil)
-		}
-		x.parts(len(src), func(from, to int) { qgemm.ToBytes(out[from:to], src[from:to], scale) })
+		share(x, x.inParts(len(src)), len(src), rounding{out, src, scale})
 		return x.one(t, nil)
 	}
 }
@@ -305,6 +313,21 @@ type octetPair struct {
 // perPair is how many elements of a value that is repeated are laid side by side.
 const perPair = 4096
 
+// joinOf is qgemm.Add or qgemm.Mul.
+type joinOf func(out, a, b []uint8, ofA, ofB, to qgemm.Scale, low float32)
+
+// joining is a pair of values of one shape.
+type joining struct {
+	k         *octetPair
+	out, a, b []uint8
+	ofA, ofB  qgemm.Scale
+	join      joinOf
+}
+
+func (w *joining) part(from, to int) {
+	w.join(w.out[from:to], w.a[from:to], w.b[from:to], w.ofA, w.ofB, w.k.to, w.k.low)
+}
+
 func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	a, b, ofA, ofB := in[0], in[1], k.a, k.b
 	if a.DType() != engine.Uint8 || b.DType() != engine.Uint8 {
@@ -329,11 +352,7 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		if err != nil {
 			return nil, err
 		}
-		if x.threads < 2 {
-			join(out, u, v, ofA, ofB, k.to, k.low)
-			return x.one(t, nil)
-		}
-		x.parts(len(out), func(from, to int) { join(out[from:to], u[from:to], v[from:to], ofA, ofB, k.to, k.low) })
+		share(x, x.inParts(len(out)), len(out), joining{k, out, u, v, ofA, ofB, join})
 		return x.one(t, nil)
 	case len(a.Shape()) == 4 && len(b.Shape()) == 4 && perChannel(b.Shape(), a.Shape()):
 		t, out, err := rawOf[uint8](x, a.Shape()...)
@@ -363,19 +382,22 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 }
 
 // tabled joins the values of a with one byte: each of 256 results is computed once.
-func (k *octetPair) tabled(x *Exec, a *engine.Tensor, with uint8, ofA, ofB qgemm.Scale, join func(out, a, b []uint8, ofA, ofB, to qgemm.Scale, low float32)) ([]*engine.Tensor, error) {
+func (k *octetPair) tabled(x *Exec, a *engine.Tensor, with uint8, ofA, ofB qgemm.Scale, join joinOf) ([]*engine.Tensor, error) {
 	t, out, err := rawOf[uint8](x, a.Shape()...)
 	if err != nil {
 		return nil, err
 	}
-	var table, repeated [256]uint8
+	_, room, err := rawOf[uint8](x, 2*len(allOctets))
+	if err != nil {
+		return nil, err
+	}
+	table, repeated := (*[256]uint8)(room), room[len(allOctets):]
 	for i := range repeated {
 		repeated[i] = with
 	}
-	join(table[:], allOctets, repeated[:], ofA, ofB, k.to, k.low)
-	u := engine.Data[uint8](a)
-	x.parts(len(out), func(from, to int) { qgemm.Table(out[from:to], u[from:to], &table) })
-	return one(t, nil)
+	join(table[:], allOctets, repeated, ofA, ofB, k.to, k.low)
+	share(x, x.inParts(len(out)), len(out), tabling{out, engine.Data[uint8](a), table})
+	return x.one(t, nil)
 }
 
 // broadcast joins what is repeated as floats.

@@ -50,25 +50,49 @@ func unsignedOctets(x *Exec, t *engine.Tensor) (v []uint8, shift int32, err erro
 // zerosOf are the zero points of n columns less shift, nil where all are 0: one for all,
 // or one for each.
 func zerosOf(t *engine.Tensor, n int, shift int32) ([]int32, error) {
-	z := make([]int32, n)
+	return zerosIn(make([]int32, n), t, shift)
+}
+
+// zerosIn is zerosOf with room for them.
+func zerosIn(z []int32, t *engine.Tensor, shift int32) ([]int32, error) {
+	clear(z)
 	if t != nil {
-		v, ok := t.Float64s()
-		if !ok || len(v) != 1 && (len(v) != n || len(t.Shape()) > 2) {
-			return nil, fmt.Errorf("zero points of %s %v for %d columns", t.DType(), t.Shape(), n)
-		}
-		for j := range z {
-			z[j] = int32(v[min(j, len(v)-1)])
+		if t.Len() != 1 && (t.Len() != len(z) || len(t.Shape()) > 2) || !putWhole(z, t) {
+			return nil, fmt.Errorf("zero points of %s %v for %d columns", t.DType(), t.Shape(), len(z))
 		}
 	}
-	any := false
+	some := false
 	for j := range z {
 		z[j] -= shift
-		any = any || z[j] != 0
+		some = some || z[j] != 0
 	}
-	if !any {
+	if !some {
 		return nil, nil
 	}
 	return z, nil
+}
+
+// putWhole has z be the elements of t, or its only one; it reports whether they are numbers.
+func putWhole(z []int32, t *engine.Tensor) bool {
+	switch t.DType() {
+	case engine.Int8: // without a copy, as the next
+		putEach(z, engine.Data[int8](t))
+		return true
+	case engine.Uint8:
+		putEach(z, engine.Data[uint8](t))
+		return true
+	}
+	v, ok := t.Float64s()
+	if ok {
+		putEach(z, v)
+	}
+	return ok
+}
+
+func putEach[T int8 | uint8 | float64](z []int32, v []T) {
+	for j := range z {
+		z[j] = int32(v[min(j, len(v)-1)])
+	}
 }
 
 // oneZero is a zero point that is one number, 0 where there is none.
@@ -76,14 +100,11 @@ func oneZero(t *engine.Tensor) (int32, bool) {
 	if t == nil {
 		return 0, true
 	}
-	if v := engine.Data[uint8](t); t.DType() == engine.Uint8 && len(v) == 1 { // without a copy
-		return int32(v[0]), true
-	}
-	v, ok := t.Float64s()
-	if !ok || len(v) != 1 {
+	var z [1]int32
+	if t.Len() != 1 || !putWhole(z[:], t) {
 		return 0, false
 	}
-	return int32(v[0]), true
+	return z[0], true
 }
 
 // octetMatrix is a right operand that was laid out.
@@ -187,15 +208,15 @@ func multiplyOctets(x *Exec, a *engine.Tensor, za int32, w *octetMatrix, zeros [
 
 // octetRoom is what a product of bytes needs beside them.
 type octetRoom struct {
-	whole []int32
-	left  qgemm.Left
+	whole, zeros []int32
+	left         qgemm.Left
 }
 
 var octetRooms = sync.Pool{New: func() any { return new(octetRoom) }}
 
 // octetProduct is a x b, exact, of a tensor and a matrix of bytes with zero points that
 // this computes; ok is false where it does not.
-func octetProduct(x *Exec, w *octetMatrix, a, za, b, zb *engine.Tensor, shape *MatMulShape, end func(rows, n int) (*qgemm.Finish, error)) (ok bool, err error) {
+func octetProduct(x *Exec, w *octetMatrix, a, za, b, zb *engine.Tensor, shape *MatMulShape, end func(n int) (*qgemm.Finish, error)) (ok bool, err error) {
 	if !isOctet(a.DType()) || !isOctet(b.DType()) || len(b.Shape()) != 2 || a.Len() == 0 || b.Len() == 0 {
 		return false, nil
 	}
@@ -209,15 +230,19 @@ func octetProduct(x *Exec, w *octetMatrix, a, za, b, zb *engine.Tensor, shape *M
 		}
 		w = newOctetMatrix(b, false)
 	}
-	zeros, err := zerosOf(zb, w.n, w.shift)
+	room := octetRooms.Get().(*octetRoom)
+	defer octetRooms.Put(room)
+	room.zeros = slices.Grow(room.zeros[:0], w.n)[:w.n]
+	zeros, err := zerosIn(room.zeros, zb, w.shift)
 	if err != nil {
 		return false, err
 	}
 	rows := shape.M * volume(shape.A)
-	f, err := end(rows, w.n)
+	f, err := end(w.n)
 	if err != nil {
 		return false, err
 	}
+	defer done(f)
 	return true, multiplyOctets(x, a, zero, w, zeros, rows, f)
 }
 
@@ -236,14 +261,6 @@ func octetsOf(t *engine.Tensor) []uint8 {
 		return engine.Data[uint8](t)
 	}
 	return bytesOfSigned(engine.Data[int8](t))
-}
-
-// eachOf is v, n times where it is one number.
-func eachOf(v []float64, n int) []float64 {
-	if len(v) == 1 {
-		return slices.Repeat(v, n)
-	}
-	return v
 }
 
 // bytesOfSigned are signed bytes as they lie in memory.

@@ -88,15 +88,22 @@ func oneScale(scale, zero *engine.Tensor) (s float32, z float64, ok bool) {
 // quickBytes rounds float32 to bytes of one scale: what is divided is cut to the range
 // before it is rounded, which gives the same.
 func quickBytes(x *Exec, v []float32, out []uint8, scale, zero float32) {
-	to := qgemm.Scale{Scale: scale, Zero: zero}
-	x.parts(len(v), func(from, end int) { qgemm.ToBytes(out[from:end], v[from:end], to) })
+	share(x, x.inParts(len(v)), len(v), rounding{out, v, qgemm.Scale{Scale: scale, Zero: zero}})
 }
 
 // quickFloats is the way back.
 func quickFloats(x *Exec, q []uint8, out []float32, scale, zero float32) {
-	of := qgemm.Scale{Scale: scale, Zero: zero}
-	x.parts(len(q), func(from, end int) { qgemm.ToFloats(out[from:end], q[from:end], of) })
+	share(x, x.inParts(len(q)), len(q), floating{out, q, qgemm.Scale{Scale: scale, Zero: zero}})
 }
+
+// floating is bytes of one scale that become floats.
+type floating struct {
+	out []float32
+	q   []uint8
+	of  qgemm.Scale
+}
+
+func (w *floating) part(from, end int) { qgemm.ToFloats(w.out[from:end], w.q[from:end], w.of) }
 
 // points returns the zero points as numbers, nil where there are none.
 func points(zero, scales *engine.Tensor) ([]float64, error) {
@@ -152,7 +159,7 @@ func buildQuantize(b *builder) (Kernel, error) {
 				return nil, err
 			}
 			quickBytes(x, engine.Data[float32](in[0]), out, scale, float32(z))
-			return one(t, nil)
+			return x.one(t, nil)
 		}
 		if precision == engine.Invalid || precision == engine.Float32 {
 			if t, ok, err := s.quickCodes(x, in[0], in[1], arg(in, 2), d); ok || err != nil {
@@ -250,7 +257,7 @@ func buildDequantize(b *builder) (Kernel, error) {
 				return nil, err
 			}
 			quickFloats(x, engine.Data[uint8](in[0]), out, scale, float32(z))
-			return one(t, nil)
+			return x.one(t, nil)
 		}
 		if to == engine.Float32 {
 			if t, ok, err := s.quickFloatsOf(x, in[0], in[1], arg(in, 2)); ok || err != nil {
@@ -299,7 +306,7 @@ type rounding struct {
 	to  qgemm.Scale
 }
 
-func roundingPart(w *rounding, from, end int) { qgemm.ToBytes(w.out[from:end], w.v[from:end], w.to) }
+func (w *rounding) part(from, end int) { qgemm.ToBytes(w.out[from:end], w.v[from:end], w.to) }
 
 func buildDynamicQuantize(b *builder) (Kernel, error) {
 	b.result = []engine.DType{engine.Uint8, engine.Float32, engine.Uint8}
@@ -313,7 +320,7 @@ func buildDynamicQuantize(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		share(x, x.inParts(len(v)), len(v), rounding{out, v, to}, roundingPart)
+		share(x, x.inParts(len(v)), len(v), rounding{out, v, to})
 		ts, scale, err := rawOf[float32](x)
 		if err != nil {
 			return nil, err
@@ -368,22 +375,29 @@ func integerMatMul(x *Exec, a, za, b, zb *engine.Tensor) (*engine.Tensor, error)
 	return runMatMul[float64](x, nil, wa, wb)
 }
 
+// wholeProduct is MatMulInteger where its right operand is a matrix; ok is false elsewhere.
+func wholeProduct(x *Exec, w *octetMatrix, in []*engine.Tensor) (t *engine.Tensor, ok bool, err error) {
+	if len(in[1].Shape()) != 2 {
+		return nil, false, nil
+	}
+	shape, err := matMulShapeOf(x, in[0], in[1])
+	if err != nil {
+		return nil, false, err
+	}
+	ok, err = octetProduct(x, w, in[0], arg(in, 2), in[1], arg(in, 3), shape, func(int) (*qgemm.Finish, error) {
+		f := finishes.Get().(*qgemm.Finish)
+		t, f.Sums, err = rawOf[int32](x, shape.Out...)
+		return f, err
+	})
+	return t, ok, err
+}
+
 func buildMatMulInteger(b *builder) (Kernel, error) {
 	b.result = []engine.DType{engine.Int32}
 	w := matrixOf(b, 1)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		shape, err := NewMatMulShape(in[0].Shape(), in[1].Shape())
-		if err != nil {
-			return nil, err
-		}
-		var t *engine.Tensor
-		ok, err := octetProduct(x, w, in[0], arg(in, 2), in[1], arg(in, 3), shape, func(_, n int) (*qgemm.Finish, error) {
-			f := &qgemm.Finish{Whole: make([]int32, n)}
-			t, f.Sums, err = rawOf[int32](x, shape.Out...)
-			return f, err
-		})
-		if err != nil || ok {
-			return one(t, err)
+		if t, ok, err := wholeProduct(x, w, in); ok || err != nil {
+			return x.one(t, err)
 		}
 		if y, ok, err := exactProducts(x, in[0], arg(in, 2), in[1], arg(in, 3)); err != nil {
 			return nil, err
@@ -421,6 +435,9 @@ func requantised(x *Exec, y *engine.Tensor, d engine.DType, factor func(i int) f
 }
 
 func scalarOf(t *engine.Tensor) (float64, error) {
+	if v := engine.Data[float32](t); len(v) == 1 { // without a copy
+		return float64(v[0]), nil
+	}
 	v, ok := t.Float64s()
 	if !ok || len(v) != 1 {
 		return 0, fmt.Errorf("%s %v where one number is needed", t.DType(), t.Shape())
@@ -434,10 +451,10 @@ func buildQLinearMatMul(b *builder) (Kernel, error) {
 	w := matrixOf(b, 3)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if t, ok, err := linearProduct(x, w, in); ok || err != nil {
-			return one(t, err)
+			return x.one(t, err)
 		}
 		if t, ok, err := batchedProduct(x, in); ok || err != nil {
-			return one(t, err)
+			return x.one(t, err)
 		}
 		y, err := integerMatMul(x, in[0], in[2], in[3], in[5])
 		if err != nil {
@@ -512,9 +529,11 @@ func buildConvInteger(b *builder) (Kernel, error) {
 	b.result = []engine.DType{engine.Int32}
 	held := filterOf(b, 1, 3)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if t, ok, err := convOctets(x, b.node, held, in[0], arg(in, 2), in[1], arg(in, 3), func(n int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
+		if t, ok, err := convOctets(x, b.node, held, in[0], arg(in, 2), in[1], arg(in, 3), func(_ int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
+			f := finishes.Get().(*qgemm.Finish)
 			t, sums, err := rawOf[int32](x, shape...)
-			return t, &qgemm.Finish{Whole: make([]int32, n), Sums: sums}, err
+			f.Sums = sums
+			return t, f, err
 		}); ok || err != nil {
 			return one(t, err)
 		}

@@ -67,12 +67,22 @@ func codesOf[T code](x *Exec, t *engine.Tensor, l *ladder) (*engine.Tensor, erro
 	}
 	least, most := rangeOf(o.DType())
 	v := engine.Data[float32](t)
-	x.parts(len(v), func(from, to int) {
-		l.walk(from, to, func(from, to int, scale, zero float32) {
-			roundCodes(out[from:to], v[from:to], scale, zero, float32(least)-zero, float32(most)-zero)
-		})
-	})
+	share(x, x.inParts(len(v)), len(v), coding[T]{*l, out, v, float32(least), float32(most)})
 	return o, nil
+}
+
+// coding is floats that become codes between two bounds.
+type coding[T code] struct {
+	l           ladder
+	out         []T
+	v           []float32
+	least, most float32
+}
+
+func (w *coding[T]) part(from, to int) {
+	w.l.walk(from, to, func(from, to int, scale, zero float32) {
+		roundCodes(w.out[from:to], w.v[from:to], scale, zero, w.least-zero, w.most-zero)
+	})
 }
 
 // roundCodes cuts to the range before it rounds, which gives the same: the range ends at
@@ -121,15 +131,24 @@ func floatsOfCodes[T code](x *Exec, t *engine.Tensor, l *ladder) (*engine.Tensor
 		return nil, err
 	}
 	q := engine.Data[T](t)
-	x.parts(len(q), func(from, to int) {
-		l.walk(from, to, func(from, to int, scale, zero float32) {
-			to32 := out[from:to]
-			for i, c := range q[from:to] {
-				to32[i] = (float32(c) - zero) * scale
-			}
-		})
-	})
+	share(x, x.inParts(len(q)), len(q), decoding[T]{*l, out, q})
 	return o, nil
+}
+
+// decoding is the way back of coding.
+type decoding[T code] struct {
+	l   ladder
+	out []float32
+	q   []T
+}
+
+func (w *decoding[T]) part(from, to int) {
+	w.l.walk(from, to, func(from, to int, scale, zero float32) {
+		out := w.out[from:to]
+		for i, c := range w.q[from:to] {
+			out[i] = (float32(c) - zero) * scale
+		}
+	})
 }
 
 // quickFloatsOf is DequantizeLinear to float32 of whole numbers of 8 or 16 bits; ok is

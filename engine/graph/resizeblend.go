@@ -115,20 +115,34 @@ func (b *blended) run(x *Exec, t *engine.Tensor, shape ...int) (*engine.Tensor, 
 	if err := x.reserve(engine.Float32, b.between()*rooms); err != nil {
 		return nil, err
 	}
-	src, from, to := engine.Data[float32](t), b.high*b.wide*b.channels, b.lines*b.columns*b.channels
-	some := func(x *Exec, first, end int) {
-		borrowed(b.between(), func(room []float32) {
-			for i := first; i < end; i++ {
-				b.image(x, out[i*to:][:to], src[i*from:][:from], room)
-			}
-		})
-	}
+	src := engine.Data[float32](t)
 	if rooms < 2 {
-		some(x, 0, b.images) // each by all threads
+		b.some(x, out, src, 0, b.images) // each by all threads
 		return o, nil
 	}
-	x.rows(b.images, to, func(first, end int) { some(&Exec{}, first, end) })
+	share(x, x.inRows(b.images, b.lines*b.columns*b.channels), b.images, blendImages{b, out, src})
 	return o, nil
+}
+
+// blendImages is images of which a thread resizes some.
+type blendImages struct {
+	b       *blended
+	to, src []float32
+}
+
+func (w *blendImages) part(first, end int) {
+	var alone Exec
+	w.b.some(&alone, w.to, w.src, first, end)
+}
+
+// some resizes images from first to end.
+func (b *blended) some(x *Exec, out, src []float32, first, end int) {
+	from, to := b.high*b.wide*b.channels, b.lines*b.columns*b.channels
+	borrowed(b.between(), func(room []float32) {
+		for i := first; i < end; i++ {
+			b.image(x, out[i*to:][:to], src[i*from:][:from], room)
+		}
+	})
 }
 
 // image resizes one.
@@ -151,12 +165,20 @@ func (b *blended) image(x *Exec, to, from, room []float32) {
 
 // across blends the columns of some lines.
 func (b *blended) across(x *Exec, to, from []float32, lines int) {
-	if x.threads < 2 { // without a closure for each image
+	if x.threads < 2 {
 		b.columnsOf(to, from, 0, lines)
 		return
 	}
-	x.rows(lines, b.columns*b.channels, func(first, end int) { b.columnsOf(to, from, first, end) })
+	share(x, x.inRows(lines, b.columns*b.channels), lines, blendColumns{b, to, from})
 }
+
+// blendColumns is lines whose columns are blended.
+type blendColumns struct {
+	b        *blended
+	to, from []float32
+}
+
+func (w *blendColumns) part(first, end int) { w.b.columnsOf(w.to, w.from, first, end) }
 
 func (b *blended) columnsOf(to, from []float32, first, end int) {
 	wide, columns := b.wide*b.channels, b.columns*b.channels
@@ -181,7 +203,18 @@ func (b *blended) down(x *Exec, to, from []float32, columns int) {
 		b.mix.Runs(to, from, n, 0, b.lines)
 		return
 	}
-	x.rows(b.lines, n, func(first, end int) { b.mix.Runs(to[first*n:end*n], from, n, first, end) })
+	share(x, x.inRows(b.lines, n), b.lines, blendLines{b.mix, to, from, n})
+}
+
+// blendLines is lines of n elements that are mixed.
+type blendLines struct {
+	mix      *vector.Mix
+	to, from []float32
+	n        int
+}
+
+func (w *blendLines) part(first, end int) {
+	w.mix.Runs(w.to[first*w.n:end*w.n], w.from, w.n, first, end)
 }
 
 // resizer is the kernel of a Resize; fixed says that all but what it resizes are constants.
@@ -190,7 +223,7 @@ func resizer(n *Node, fixed bool) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		single := in[0].DType() == engine.Float32
 		if b := seen.Load(); b != nil && single && slices.Equal(b.shape, in[0].Shape()) {
-			return one(b.run(x, in[0], b.result()...))
+			return x.one(b.run(x, in[0], b.result(x)...))
 		}
 		if err := reserveLines(x, n, in); err != nil {
 			return nil, err
@@ -204,7 +237,7 @@ func resizer(n *Node, fixed bool) Kernel {
 				if fixed && b.lines+b.columns <= mostNearest {
 					seen.Store(b)
 				}
-				return one(b.run(x, in[0], b.result()...))
+				return x.one(b.run(x, in[0], b.result(x)...))
 			}
 		}
 		switch in[0].DType() {
@@ -218,9 +251,10 @@ func resizer(n *Node, fixed bool) Kernel {
 }
 
 // result is the shape of what has its channels first.
-func (b *blended) result() []int {
-	rank := len(b.shape)
-	return append(slices.Clone(b.shape[:rank-2]), b.lines, b.columns)
+func (b *blended) result(x *Exec) []int {
+	shape := x.shaped(b.shape)
+	shape[len(shape)-2], shape[len(shape)-1] = b.lines, b.columns
+	return shape
 }
 
 // blendLast is the kernel of a Resize that blends, of images with their channels last.

@@ -417,9 +417,9 @@ const mostSummed = 64
 // meansOfWindows takes the mean of every window, plane by plane: the sum of its elements
 // and of zeros for its padding, times its weight.
 func meansOfWindows(x *Exec, l *layout, weights []float64, out, src []float32) error {
-	size, positions, plane, flat, taps := l.size(), l.outs*l.width, l.height*l.wide, l.flat(l.outs), len(l.offsets)
+	positions, taps := l.outs*l.width, len(l.offsets)
 	planes := len(out) / positions
-	if err := x.reserve(engine.Float32, positions+taps+(size+flat)*min(max(x.threads, 1), planes)); err != nil {
+	if err := x.reserve(engine.Float32, positions+taps+(l.size()+l.flat(l.outs))*min(max(x.threads, 1), planes)); err != nil {
 		return err
 	}
 	borrowed(positions+taps, func(v []float32) {
@@ -428,20 +428,30 @@ func meansOfWindows(x *Exec, l *layout, weights []float64, out, src []float32) e
 			scale[i] = float32(w)
 		}
 		pad(ones, 1)
-		x.rows(planes, positions*taps/4, func(from, to int) {
-			borrowed(size+flat, func(v []float32) {
-				phases, sums := v[:size], v[size:]
-				for c := from; c < to; c++ {
-					fill(l, phases, src[c*plane:][:plane], 0)
-					vector.Taps(sums, phases, ones, l.offsets, 0)
-					means := out[c*positions:][:positions]
-					unpadded(l, means, sums, l.outs)
-					vector.Binary(vector.Mul, means, means, scale)
-				}
-			})
-		})
+		share(x, x.inRows(planes, positions*taps/4), planes, windowMeans{l, out, src, scale, ones})
 	})
 	return nil
+}
+
+// windowMeans is planes of windows whose means are taken.
+type windowMeans struct {
+	l                     *layout
+	out, src, scale, ones []float32
+}
+
+func (w *windowMeans) part(from, to int) {
+	l := w.l
+	size, positions, plane := l.size(), l.outs*l.width, l.height*l.wide
+	borrowed(size+l.flat(l.outs), func(v []float32) {
+		phases, sums := v[:size], v[size:]
+		for c := from; c < to; c++ {
+			fill(l, phases, w.src[c*plane:][:plane], 0)
+			vector.Taps(sums, phases, w.ones, l.offsets, 0)
+			means := w.out[c*positions:][:positions]
+			unpadded(l, means, sums, l.outs)
+			vector.Binary(vector.Mul, means, means, w.scale)
+		}
+	})
 }
 
 // largestAll is the largest of v, NaN where one is.
