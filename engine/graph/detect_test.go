@@ -190,7 +190,7 @@ func regionMean(image []float32, size [2]int, b [4]float32, bins, bin [2]int, ra
 			n = int(math.Ceil(float64(step)))
 		}
 		for i := range max(n, 0) {
-			at, within := float32(bin[k])*step, (float32(i)+0.5)*step
+			at, within := float32(float32(bin[k])*step), float32((float32(i)+0.5)*step) // rounded: not added and multiplied in one
 			points[k] = append(points[k], lo+at+within/float32(n))
 		}
 	}
