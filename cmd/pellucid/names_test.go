@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -90,5 +92,65 @@ func TestNamesOfOutputsRepeatNothing(t *testing.T) {
 	}
 	if log := strings.ToLower(r.log.String()); strings.Contains(log, secrets[0]) || strings.Contains(log, secrets[1]) {
 		t.Error("the log holds one")
+	}
+}
+
+// TestOutputsCalledLikeWhatIsPrivate: an output that is called like a private feature may be that
+// one, also in a version, or a model, that has no such feature.
+func TestOutputsCalledLikeWhatIsPrivate(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "loans/1/model.yaml", "features: [{name: owner, private: drop}, {name: pay, private: hash}]\n")
+	cfg := testConfig(t, models)
+	cfg.Capture.Private = map[string]string{"shops.ssn": "drop", "*.pin": "mask"}
+	r := startRig(t, cfg)
+	send := func(model, version, outputs string) (accepted int, reason string) {
+		t.Helper()
+		var said struct {
+			Accepted int
+			Results  []collector.ImportResult
+		}
+		_, b, _ := r.call(t, "POST", "/api/v1/predictions", `{"model":"`+model+`","version":"`+version+`","features":{"age":41},"outputs":{`+outputs+`}}`)
+		if err := json.Unmarshal(b, &said); err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		return said.Accepted, string(b)
+	}
+	for _, x := range []struct{ model, version, outputs string }{
+		{"loans", "new", `"score":0.5,"owner":"CANARY-1"`},
+		{"loans", "new", `"score":0.5,"OWNER":"CANARY-2"`},
+		{"loans", "other", `"in.owner":"CANARY-3"`},
+		{"loans", "other", `"pay":73731773.25`},
+		{"shops", "1", `"ssn":"CANARY-4"`},
+		{"shops", "", `"a":1,"pin":"CANARY-5"`},
+	} {
+		if n, why := send(x.model, x.version, x.outputs); n != 0 || !strings.Contains(why, "has the name of a private feature") {
+			t.Errorf("%v: %d accepted, %q", x, n, why)
+		}
+	}
+	for _, x := range []struct{ model, version, outputs string }{
+		{"loans", "new", `"score":0.5,"owners":"a"`}, {"loans", "numbered", `"0":0.5,"1":0.5`}, {"shops", "1", `"f0":1,"f1":2`}, {"others", "1", `"ssn":"b"`},
+	} {
+		if n, why := send(x.model, x.version, x.outputs); n != 1 {
+			t.Errorf("%v is refused: %q", x, why)
+		}
+	}
+	// A version that is known by then is held to it too.
+	if n, _ := send("loans", "new", `"score":0.5,"owner":"CANARY-6"`); n != 0 {
+		t.Error("a known version takes it")
+	}
+	r.stored(t)
+	r.halt(t)
+	err := filepath.WalkDir(cfg.Data, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.Contains(path, string(filepath.Separator)+"clickhouse"+string(filepath.Separator)) {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if strings.Contains(string(b), "CANARY-") {
+			t.Errorf("%s holds one", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

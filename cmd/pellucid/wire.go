@@ -110,7 +110,7 @@ func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
 		Events:  func(ctx context.Context, e events.Event) (events.Outcome, error) { return s.events.Take(ctx, e) },
-		Capture: s.capturer.Prediction, Feedback: s.feedback, External: s.models.Imported, Name: s.patterns.Text, Recorded: s.recorded, BatchRows: s.batchRows,
+		Capture: s.capturer.Prediction, Feedback: s.feedback, External: s.models.Imported, OutputNamed: s.models.OutputNamed, Name: s.patterns.Text, Recorded: s.recorded, BatchRows: s.batchRows,
 		KnownError: s.knownError(),
 		Said:       func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
 		Explain:    s.audited().ExplainRows, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,

@@ -50,6 +50,9 @@ type Config struct {
 	// what the new version is known by (nil leaves them). describe's error is returned
 	// as it is.
 	External func(model, version string, describe func() (*engine.Info, error), named func(*collector.ModelVersion) *engine.Info) (*collector.ModelVersion, error)
+	// OutputNamed returns which output of a version that is about to be made so is called like
+	// something private in its model, "" for none.
+	OutputNamed func(model, version string, outputs []string) (string, error)
 	// Name is the name of a field that somebody else gave without what patterns find in it.
 	// Where it is nil names stay as they are but for private values.
 	Name func(string) string

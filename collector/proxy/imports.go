@@ -378,7 +378,9 @@ func (s *Server) importedVersion(row *collector.Imported, all []*collector.Impor
 		if row.Info != nil {
 			return row.Info, nil
 		}
-		info, err = describe(row, all)
+		if info, err = describe(row, all); err == nil {
+			err = s.outputsNamed(row, info)
+		}
 		return info, err
 	}, func(v *collector.ModelVersion) *engine.Info {
 		if row.Info != nil {
@@ -386,6 +388,26 @@ func (s *Server) importedVersion(row *collector.Imported, all []*collector.Impor
 		}
 		return s.named(v, info, all)
 	})
+}
+
+// outputsNamed refuses a version that is not known yet whose outputs may repeat what is private.
+func (s *Server) outputsNamed(row *collector.Imported, info *engine.Info) error {
+	if s.cfg.OutputNamed == nil {
+		return nil
+	}
+	names := make([]string, len(info.Outputs))
+	for i := range names {
+		names[i] = info.Outputs[i].Name
+	}
+	name, err := s.cfg.OutputNamed(row.Model, row.Version, names)
+	if err == nil && name != "" {
+		err = namedPrivate(name)
+	}
+	return err
+}
+
+func namedPrivate(output string) error {
+	return ofField(nil, output, nil, "output %q has the name of a private feature, which it may repeat: call it otherwise, and import it under another version", clip(output))
 }
 
 // describe says what a model takes and gives by the values of its first rows.
@@ -518,8 +540,8 @@ func importedValues(v *collector.ModelVersion, row *collector.Imported, said fun
 		if specOf(v.Info.Outputs, name) == nil {
 			return nil, nil, ofField(nil, name, nil, "the model has no output %q", clip(name))
 		}
-		if row.Info == nil && v.Info.Format == collector.ImportedFormat && v.Config.Policy(name) != collector.PrivacyNone {
-			return nil, nil, ofField(nil, name, nil, "output %q has the name of a private feature, which it may repeat: call it otherwise, and import it under another version", clip(name))
+		if row.Info == nil && v.Info.Format == collector.ImportedFormat && (v.Config.Policy(name) != collector.PrivacyNone || v.Config.PrivateAlike(name) != collector.PrivacyNone) {
+			return nil, nil, namedPrivate(name)
 		}
 	}
 	for i := range v.Info.Outputs {

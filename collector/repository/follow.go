@@ -180,11 +180,18 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 func (r *Repository) handedOn(name, version string, sources []source, own collector.ModelConfig, info *engine.Info) (collector.ModelConfig, error) {
 	h := newHanding(info)
 	h.columns = r.order(name, info)
-	if err := r.knownBeside(name, sources); err != nil {
+	if err := r.gather(h, name, version, sources, own); err != nil {
 		return h.cfg, err
 	}
+	return collector.Suited(h.info, h.done()), nil
+}
+
+func (r *Repository) gather(h *handing, name, version string, sources []source, own collector.ModelConfig) error {
+	if err := r.knownBeside(name, sources); err != nil {
+		return err
+	}
 	if err := r.takeFrom(h, sources); err != nil {
-		return h.cfg, err
+		return err
 	}
 	if cfg, ok := r.cfg.Remote[name]; ok {
 		cfg, known := r.inOrder(name, "", cfg)
@@ -195,7 +202,7 @@ func (r *Repository) handedOn(name, version string, sources []source, own collec
 	}
 	h.takeStricter(own)
 	r.byRules(h, name, version)
-	return collector.Suited(h.info, h.done()), nil
+	return nil
 }
 
 // takeStricter adds to out what cfg says is private, the stricter of each feature of which both

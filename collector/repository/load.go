@@ -130,9 +130,9 @@ func (s *source) parse() (cfg collector.ModelConfig, err error) {
 	if s.text, err = readYAML(dir); err != nil || s.text == nil {
 		return cfg, err
 	}
-	if len(bytes.TrimSpace(s.text)) == 0 {
+	if blank(s.text) {
 		// It may have said what is private.
-		return cfg, errors.New("read model.yaml: it is empty, as a full disk leaves a file; write {} for one that says nothing")
+		return cfg, errors.New("read model.yaml: it is empty, or has comments alone, as a full disk leaves a file; write {} for one that says nothing")
 	}
 	if cfg, err = ParseConfig(s.text, configFile); err != nil {
 		return cfg, err
@@ -146,6 +146,18 @@ func (s *source) parse() (cfg collector.ModelConfig, err error) {
 		}
 	}
 	return cfg, nil
+}
+
+// blank reports whether a YAML text has no document: what is left of one that was cut may
+// be its first comment.
+func blank(text []byte) bool {
+	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\ufeff"))) {
+		line = bytes.TrimSpace(line)
+		if mark := string(line); mark != "" && mark[0] != '#' && mark != "---" && mark != "..." {
+			return false
+		}
+	}
+	return true
 }
 
 // WithKey gives a configuration the keys that its hashed and sealed fields need.

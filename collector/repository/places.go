@@ -23,6 +23,8 @@ type handing struct {
 	// unplaced is set where something is private that is found here neither by its name nor
 	// by its place, anywhere where that was only numbered: any column may be it.
 	unplaced, anywhere bool
+	// byName has places not count.
+	byName bool
 }
 
 func newHanding(info *engine.Info) *handing {
@@ -54,7 +56,7 @@ func (h *handing) takeStricter(cfg collector.ModelConfig) {
 // is in its place.
 func (h *handing) here(cfg collector.ModelConfig, known []string) func(name string) []string {
 	return func(name string) []string {
-		if like := h.like(name, known, cfg); len(like) > 0 || name == "" {
+		if like := h.like(name, known, cfg); len(like) > 0 || name == "" || h.byName {
 			return like
 		}
 		return h.byPlace(name, cfg.FeatureNames)

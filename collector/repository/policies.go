@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -39,6 +40,45 @@ func (r *Repository) Policies(name, version string, features []string) (map[stri
 		return policiesOf(cfg, features, nil), nil
 	}
 	return cfg.Policies(), nil
+}
+
+// OutputNamed returns which of the outputs of a version that imports are about to make has the name
+// of what is private in it or in another version of its model, or is called like it; "" is none.
+// Its errors are those of Policies.
+func (r *Repository) OutputNamed(name, version string, outputs []string) (string, error) {
+	version = cmp.Or(version, "1")
+	if !nameRule.MatchString(name) || !nameRule.MatchString(version) {
+		return "", nameError()
+	}
+	own, cfg, err := r.unmade(name, version, collector.ErrNotReady)
+	if err != nil {
+		return "", err
+	}
+	info := &engine.Info{Format: collector.ImportedFormat}
+	for _, o := range outputs {
+		info.Features = append(info.Features, engine.Feature{Name: o})
+	}
+	if !own {
+		sources, err := r.beside(name)
+		if err != nil {
+			return "", besideError(name, version, err)
+		}
+		h := newHanding(info)
+		h.byName = true
+		if err := r.gather(h, name, version, sources, r.ownSaid(name, version)); err != nil {
+			return "", besideError(name, version, err)
+		}
+		cfg = h.cfg
+	}
+	if err := r.Protect(name, info, &cfg); err != nil {
+		return "", closedError(name, version, err.Error())
+	}
+	for _, o := range outputs {
+		if cfg.Policy(o) != collector.PrivacyNone || cfg.PrivateAlike(o) != collector.PrivacyNone {
+			return o, nil
+		}
+	}
+	return "", nil
 }
 
 // policiesOf are the policies of a version with those of a row's features that are called like a

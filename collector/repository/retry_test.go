@@ -135,8 +135,8 @@ func TestAnEmptyModelYAML(t *testing.T) {
 	if _, err := imports(); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"m", "made"} {
-		f.write(t, name+"/1/model.yaml", " \n")
+	for name, text := range map[string]string{"m": " \n", "made": "# what is private\n---\n#"} {
+		f.write(t, name+"/1/model.yaml", text)
 		within(t, "it is looked at", func() bool { return strings.Contains(state(r, name, "1").Reason, "it is empty") })
 	}
 	if v, err := r.Find("m", "1"); !errors.Is(err, collector.ErrNotReady) {
