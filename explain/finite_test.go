@@ -165,3 +165,25 @@ func each(values []float64, f func(float64) float64) {
 		values[i] = f(values[i])
 	}
 }
+
+// TestOutputThatIsNoRows: what has its rows behind something else is refused with the reason.
+func TestOutputThatIsNoRows(t *testing.T) {
+	turn := &graph.Node{Op: "Transpose", Version: 20, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: graph.Attrs{}}
+	file, err := onnx.Encode(&onnx.Made{
+		Graph:   &graph.Graph{Nodes: []*graph.Node{turn}, Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 2}}}, Outputs: []string{"y"}},
+		Outputs: []engine.Spec{{Name: "y", DType: engine.Float32, Shape: []int{2, -1}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := onnx.Read(file, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := engine.Of([]float32{1, 2}, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = explain.Explain(t.Context(), &collector.ModelVersion{Name: "m", Info: m.Info(), Model: m}, engine.Values{{Name: "x", Tensor: x}}, collector.ExplainRequest{Method: "saliency", Output: "y[0]"})
+	refused(t, "an output of two rows for one", err, "one row a prediction")
+}

@@ -292,7 +292,7 @@ func (n *network) targets(ctx context.Context, rows engine.Values, name string) 
 		return nil, nil, fmt.Errorf("explain %q: %w", n.version.Name, err)
 	}
 	if len(out) != 1 || out[0].Tensor.Rows() != count {
-		return nil, nil, fmt.Errorf("explain %q: output %q does not have one row a prediction", n.version.Name, spec.Name)
+		return nil, nil, refuse("output %q does not have one row a prediction: name another output", spec.Name)
 	}
 	data, _ := out[0].Tensor.Float64s()
 	width := out[0].Tensor.RowLen()

@@ -109,15 +109,13 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model string, inpu
 		if err != nil {
 			return fmt.Errorf("predict rows %d to %d: %w", from, to-1, err)
 		}
-		if got, err = upright(m.Info(), got, to-from); err != nil {
-			return err
-		}
+		upright := lay(m.Info(), got, to-from)
 		if from == 0 {
-			if err := out.Write(outputHeader(got)); err != nil {
+			if err := out.Write(outputHeader(upright)); err != nil {
 				return err
 			}
 		}
-		if err := writeOutputs(out, got, rowsOf(got, to-from)); err != nil {
+		if err := writeOutputs(out, upright, rowsOf(upright, to-from)); err != nil {
 			return err
 		}
 		bar.add(to - from)
@@ -126,46 +124,58 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model string, inpu
 	return out.Error()
 }
 
-// upright has outputs that give a number a row side by side, [1, N], as labels of some
-// exporters do, give one below the other, as a record takes them too. What the file says is of
-// a fixed size is not of the rows.
-func upright(info *engine.Info, out engine.Values, rows int) (engine.Values, error) {
-	out = slices.Clone(out)
+// laid is an output of rows rows, which lie behind before elements and have after side by side.
+type laid struct {
+	engine.Named
+	rows, before, after int
+}
+
+// lay finds the rows of outputs. They are the first dimension but of numbers that lie side by side,
+// [1, N], as labels of some exporters do, and of what has them behind dimensions that the file says
+// are of a fixed size, [targets, N, classes], as classifiers of several targets do.
+func lay(info *engine.Info, out engine.Values, rows int) []laid {
+	list := make([]laid, len(out))
 	for i, o := range out {
-		if rows < 2 || !slices.Equal(o.Tensor.Shape(), []int{1, rows}) {
+		shape := o.Tensor.Shape()
+		list[i] = laid{Named: o, rows: o.Tensor.Rows(), before: 1, after: o.Tensor.RowLen()}
+		k := slices.IndexFunc(info.Outputs, func(s engine.Spec) bool { return s.Name == o.Name })
+		if k < 0 {
 			continue
 		}
-		open := func(s engine.Spec) bool { return s.Name == o.Name && slices.Contains(s.Shape, -1) }
-		if !slices.ContainsFunc(info.Outputs, open) {
+		says := info.Outputs[k].Shape
+		axis := slices.Index(says, -1)
+		if axis >= 0 && rows > 1 && slices.Equal(shape, []int{1, rows}) {
+			axis = 1 // however many dimensions it says
+		} else if axis < 1 || len(says) != len(shape) || shape[axis] != rows {
 			continue
 		}
-		t, err := o.Tensor.Reshape(rows)
-		if err != nil {
-			return nil, fmt.Errorf("shape output %q: %w", o.Name, err)
+		before := 1
+		for _, d := range shape[:axis] {
+			before *= d
 		}
-		out[i].Tensor = t
+		list[i].rows, list[i].before, list[i].after = rows, before, o.Tensor.Len()/max(1, before*rows)
 	}
-	return out, nil
+	return list
 }
 
 // rowsOf is how many rows outputs of a run of n are written as. Inputs that are no rows,
 // such as a batch of fixed size, may have as many of their own.
-func rowsOf(out engine.Values, n int) int {
+func rowsOf(out []laid, n int) int {
 	if n != 1 || len(out) == 0 {
 		return n
 	}
 	for _, o := range out {
-		if o.Tensor.Rows() != out[0].Tensor.Rows() {
+		if o.rows != out[0].rows {
 			return n
 		}
 	}
-	return out[0].Tensor.Rows()
+	return out[0].rows
 }
 
-func outputHeader(out engine.Values) []string {
+func outputHeader(out []laid) []string {
 	var names []string
 	for _, o := range out {
-		k := o.Tensor.RowLen()
+		k := o.before * o.after
 		if k == 1 {
 			names = append(names, o.Name)
 			continue
@@ -177,21 +187,22 @@ func outputHeader(out engine.Values) []string {
 	return names
 }
 
-func writeOutputs(w *csv.Writer, out engine.Values, rows int) error {
+func writeOutputs(w *csv.Writer, out []laid, rows int) error {
 	record := make([]string, 0, 8)
 	format := make([]func(int) string, len(out))
 	for i, o := range out {
-		if o.Tensor.Rows() != rows {
-			return fmt.Errorf("output %q has %d rows for %d rows of input", o.Name, o.Tensor.Rows(), rows)
+		if o.rows != rows {
+			return fmt.Errorf("output %q has %d rows for %d rows of input", o.Name, o.rows, rows)
 		}
 		format[i] = formatter(o.Tensor)
 	}
 	for r := range rows {
 		record = record[:0]
 		for f, o := range out {
-			k := o.Tensor.RowLen()
-			for i := r * k; i < (r+1)*k; i++ {
-				record = append(record, format[f](i))
+			for b := range o.before {
+				for a := range o.after {
+					record = append(record, format[f]((b*rows+r)*o.after+a))
+				}
 			}
 		}
 		if err := w.Write(record); err != nil {

@@ -166,6 +166,32 @@ func TestPredictLyingOutput(t *testing.T) {
 	}
 }
 
+// TestPredictTargets: an output that has its rows behind its targets, as classifiers of several
+// targets do, is written a row each, also where there are as many rows as targets.
+func TestPredictTargets(t *testing.T) {
+	dir := t.TempDir()
+	first, err := engine.Of([]int64{0}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "targets.onnx")
+	writeModel(t, path, []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 2}}}, map[string]*engine.Tensor{"first": first},
+		engine.Spec{Name: "y", DType: engine.Float32, Shape: []int{2, -1, 2}},
+		&graph.Node{Op: "Unsqueeze", Inputs: []string{"x", "first"}, Outputs: []string{"one"}}, &graph.Node{Op: "Neg", Inputs: []string{"one"}, Outputs: []string{"other"}},
+		&graph.Node{Op: "Concat", Inputs: []string{"one", "other"}, Outputs: []string{"y"}, Attrs: graph.Attrs{"axis": {Kind: graph.AttrInt, Int: 0}}})
+	lines := []string{"1,2,-1,-2\n", "3,4,-3,-4\n", "5,6,-5,-6\n"}
+	for n := 1; n <= 3; n++ {
+		rows := filepath.Join(dir, "rows.csv")
+		if err := os.WriteFile(rows, []byte("a,b\n"+strings.Join([]string{"1,2\n", "3,4\n", "5,6\n"}[:n], "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		status, out, errs := command(t, "predict", "--model", path, "--input", rows)
+		if want := "y[0],y[1],y[2],y[3]\n" + strings.Join(lines[:n], ""); status != 0 || out != want {
+			t.Errorf("%d rows: %d %q %s, want %q", n, status, out, errs, want)
+		}
+	}
+}
+
 // TestInspectBatch holds what a run takes against what is known of it.
 func TestInspectBatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dense.onnx")
