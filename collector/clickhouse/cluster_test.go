@@ -62,21 +62,38 @@ func (s *shard) users(t *testing.T, xml string) {
 func twoShards(t *testing.T) []*shard {
 	t.Helper()
 	shards := []*shard{{}, {}}
+	for !theyMeet(t, shards) { // somebody else took a port while none of them had it
+		for _, s := range shards {
+			s.stop(t)
+		}
+	}
+	for _, s := range shards {
+		t.Cleanup(func() { s.stop(t) })
+	}
+	return shards
+}
+
+// theyMeet starts the shards twice, and reports whether they are then where they know each other to be.
+func theyMeet(t *testing.T, shards []*shard) bool {
+	t.Helper()
 	var known strings.Builder
+	var ports []int
 	for _, s := range shards {
 		s.cfg = embedded.Config{Dir: t.TempDir(), ChildCommand: embeddedtest.ChildCommand(t), Log: quiet()}
 		s.start(t) // its port and passwords are kept
 		env := s.engine.Env()
 		fmt.Fprintf(&known, "<shard><internal_replication>true</internal_replication><replica><host>127.0.0.1</host><port>%d</port><user>%s</user><password>%s</password></replica></shard>",
 			env.Port, env.AdminUser, env.AdminPassword)
+		ports = append(ports, env.Port)
 		s.stop(t)
 	}
-	for _, s := range shards {
+	met := true
+	for i, s := range shards {
 		s.cfg.Extra = "<remote_servers><pair>" + known.String() + "</pair></remote_servers>"
 		s.start(t)
-		t.Cleanup(func() { s.stop(t) })
+		met = met && s.engine.Env().Port == ports[i]
 	}
-	return shards
+	return met
 }
 
 // openShard opens a store as a member of the cluster. ON CLUSTER is not in the
