@@ -230,7 +230,7 @@ func noCategories(feature *Feature) string {
 	case len(feature.Categories) > 0:
 		return ""
 	case feature.Categorical:
-		return "text is not accepted: the model file does not name this feature's categories; send their codes"
+		return "text is not accepted: the model file does not name this feature's categories, or not so that they can be told apart (pellucid model inspect says which); send their codes"
 	}
 	return "text is not accepted: the feature is numeric"
 }

@@ -83,7 +83,8 @@ type Result struct {
 	Points int
 	// Delta is sum(Phi) - (Value - Base).
 	Delta float64
-	// Miss is set where Delta of integrated gradients is beyond the tolerance.
+	// Miss is set where Delta of integrated gradients is beyond the tolerance, of the difference
+	// and of the largest attribution too.
 	Miss *Miss
 }
 
@@ -254,12 +255,22 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 			m := miss(slices.Concat(ends[:1], way, ends[1:]), res.Delta, enough)
 			if m.Jumps > 0 {
 				best = res
+			} else if math.Abs(best.Delta) <= p.opt.Tolerance*largest(best.Phi) {
+				return best, nil // the difference is small since the attributions cancel
 			}
 			m.Tried, best.Miss = n, m
 			return best, nil
 		}
 		n *= 2
 	}
+}
+
+func largest(phi []float64) float64 {
+	most := 0.0
+	for _, v := range phi {
+		most = max(most, math.Abs(v))
+	}
+	return most
 }
 
 // step is what one point on the way has: where it is, its value and the value's slope

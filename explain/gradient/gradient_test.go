@@ -172,6 +172,28 @@ func TestUnsettled(t *testing.T) {
 	}
 }
 
+// cancels bends in a, and b takes nearly all of it back.
+func cancels(a, b float64) (float64, float64, float64) {
+	const c = 100*(2-0.3141)/1.7 - 0.005
+	if a < 0.3141 {
+		return -c * b, 0, -c
+	}
+	return 100*(a-0.3141) - c*b, 100, -c
+}
+
+// TestSmallDifference: where large attributions cancel, what they miss of the small difference
+// is told where it is much beside one of them only.
+func TestSmallDifference(t *testing.T) {
+	got, err := gradient.IntegratedGradients(t.Context(), &analytic{f: cancels}, input(t, 2, 1.7), engine.Target{}, gradient.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := got[0]
+	if missed := math.Abs(r.Delta); missed <= 1e-3*math.Abs(r.Value-r.Base) || missed > 0.168 || r.Miss != nil || r.Points < 512 {
+		t.Errorf("%+v, miss %+v", r, r.Miss)
+	}
+}
+
 func TestPointwise(t *testing.T) {
 	m := &analytic{f: product}
 	in := input(t, -3, 5)
