@@ -98,7 +98,7 @@ func TestB3(t *testing.T) {
 			if told := ask(ctx, t, client, way, req); way == "call" && !strings.HasPrefix(told, "00-"+c.trace) {
 				t.Errorf("%s by a %s: the caller is told %q", name, way, told)
 			}
-			if got := passed.Get("Traceparent"); !strings.HasPrefix(got, "00-"+c.trace) || strings.Contains(got, parent+"-0") {
+			if got := passed.Get("Traceparent"); !strings.HasPrefix(got, "00-"+c.trace) || strings.HasSuffix(got, "-"+parent+"-01") {
 				t.Errorf("%s by a %s: traceparent %q is passed on", name, way, got)
 			}
 			single, trace := passed.Get("B3"), passed.Get("X-B3-Traceid")
