@@ -86,17 +86,23 @@ func lesser() []shape {
 	}
 }
 
-// insertParts reports what an insert of 30 features costs ClickHouse with parts of the table left out.
-func insertParts(ctx context.Context, conn driver.Conn, pid int) error {
-	fmt.Printf("CPU of ClickHouse, us a row: inserts with the merges that come by themselves, then OPTIMIZE FINAL\n%-10s %-9s %9s %10s %8s %8s\n", "data", "form", "rows each", "insert us", "ratio", "final us")
-	data := mixed(30, 200_000)
-	rows := make([][]float32, 200_000)
+// mixedRows are the rows of mixed.
+func mixedRows(columns, n int) [][]float32 {
+	data := mixed(columns, n)
+	rows := make([][]float32, n)
 	for r := range rows {
-		rows[r] = make([]float32, 30)
+		rows[r] = make([]float32, columns)
 		for c := range rows[r] {
 			rows[r][c] = data[c][r]
 		}
 	}
+	return rows
+}
+
+// insertParts reports what an insert of 30 features costs ClickHouse with parts of the table left out.
+func insertParts(ctx context.Context, conn driver.Conn, pid int) error {
+	fmt.Printf("CPU of ClickHouse, us a row: inserts with the merges that come by themselves, then OPTIMIZE FINAL\n%-10s %-9s %9s %10s %8s %8s\n", "data", "form", "rows each", "insert us", "ratio", "final us")
+	rows := mixedRows(30, 200_000)
 	for _, batch := range []struct{ size, n int }{{1000, 200}, {10_000, 20}, {50_000, 4}} {
 		if err := inserts(ctx, conn, pid, lesser(), rows, batch.size, batch.n); err != nil {
 			return err
@@ -168,14 +174,7 @@ func (s shape) create(ctx context.Context, conn driver.Conn) error {
 func costs(ctx context.Context, conn driver.Conn, pid int) error {
 	fmt.Printf("\nCPU of ClickHouse, us a row: inserts with the merges that come by themselves, then OPTIMIZE FINAL\n%-10s %-9s %9s %10s %8s %8s\n", "data", "form", "rows each", "insert us", "ratio", "final us")
 	for _, columns := range []int{10, 30, 100} {
-		data := mixed(columns, 100_000)
-		rows := make([][]float32, 100_000)
-		for r := range rows {
-			rows[r] = make([]float32, columns)
-			for c := range rows[r] {
-				rows[r][c] = data[c][r]
-			}
-		}
+		rows := mixedRows(columns, 100_000)
 		for _, batch := range []struct{ size, n int }{{1, 200}, {10, 200}, {1000, 30}} {
 			if err := inserts(ctx, conn, pid, shapes(), rows, batch.size, batch.n); err != nil {
 				return err

@@ -1,35 +1,20 @@
 package audit
 
 import (
-	"context"
 	"testing"
-	"time"
 
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"github.com/pellucid/pellucid/collector/telemetry/telemetrytest"
 )
 
-// TestMetricsDoNotWaitForADisk: the metrics of all of the server are read together, so who has
-// the lock while he writes a file must not keep anybody from them.
+// TestMetricsDoNotWaitForADisk: who has the lock while he writes a file must not keep anybody
+// from the metrics.
 func TestMetricsDoNotWaitForADisk(t *testing.T) {
-	reader := sdkmetric.NewManualReader()
-	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	provider, read := telemetrytest.Reader()
 	l := openLog(t, config(t))
 	if err := l.Observe(provider); err != nil {
 		t.Fatal(err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	got, read := metricdata.ResourceMetrics{}, make(chan error, 1)
-	go func() { read <- reader.Collect(ctx, &got) }()
-	select {
-	case err := <-read:
-		if err != nil || len(got.ScopeMetrics) == 0 {
-			t.Fatalf("%v, %d scopes", err, len(got.ScopeMetrics))
-		}
-	case <-ctx.Done():
-		t.Fatal("the metrics wait")
-	}
+	read(t)
 }

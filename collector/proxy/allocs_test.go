@@ -92,24 +92,9 @@ func TestNoAllocationPerFeature(t *testing.T) {
 				bodies[form], headers[form] = [2]string{"/v2/models/m/infer", b}, fmt.Sprint(header)
 			}
 			for form, x := range bodies {
-				req, err := http.NewRequest("POST", x[0], nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if headers[form] != "" {
-					req.Header.Set("Inference-Header-Content-Length", headers[form])
-				}
-				req.Host, req.ContentLength = "127.0.0.1", int64(len(x[1]))
-				w := &discard{h: http.Header{}}
+				header := headers[form]
 				form := fmt.Sprint(form, " names:", names)
-				allocs[form] = append(allocs[form], testing.AllocsPerRun(200, func() {
-					clear(w.h)
-					req.Body = body{strings.NewReader(x[1])}
-					r.e.ServeHTTP(w, req)
-					if w.status != 200 {
-						t.Fatal(w.status)
-					}
-				}))
+				allocs[form] = append(allocs[form], allocationsOf(t, r, x[0], header, x[1]))
 			}
 		}
 	}
@@ -121,6 +106,28 @@ func TestNoAllocationPerFeature(t *testing.T) {
 			t.Errorf("%s: allocations grow with features: %v", form, n)
 		}
 	}
+}
+
+// allocationsOf is what a request makes, header the length of its JSON where bytes follow.
+func allocationsOf(t *testing.T, r *rig, path, header, text string) float64 {
+	t.Helper()
+	req, err := http.NewRequest("POST", path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header != "" {
+		req.Header.Set("Inference-Header-Content-Length", header)
+	}
+	req.Host, req.ContentLength = "127.0.0.1", int64(len(text))
+	w := &discard{h: http.Header{}}
+	return testing.AllocsPerRun(200, func() {
+		clear(w.h)
+		req.Body = body{strings.NewReader(text)}
+		r.e.ServeHTTP(w, req)
+		if w.status != 200 {
+			t.Fatal(w.status)
+		}
+	})
 }
 
 // TestAllocationsOfAnInputAFeature: where a model has an input for each feature a request
@@ -156,23 +163,11 @@ func TestAllocationsOfAnInputAFeature(t *testing.T) {
 			"objects": {"/v1/models/m:predict", `{"instances":[{` + strings.Join(members, ",") + `}]}`},
 			"lists":   {"/v1/models/m:predict", `{"instances":[[` + strings.Join(cells, ",") + `]]}`},
 		} {
-			req, err := http.NewRequest("POST", x[0], nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			header := ""
 			if form == "binary" {
-				req.Header.Set("Inference-Header-Content-Length", fmt.Sprint(len(head)))
+				header = fmt.Sprint(len(head))
 			}
-			req.Host, req.ContentLength = "127.0.0.1", int64(len(x[1]))
-			w := &discard{h: http.Header{}}
-			all[form] = append(all[form], testing.AllocsPerRun(100, func() {
-				clear(w.h)
-				req.Body = body{strings.NewReader(x[1])}
-				r.e.ServeHTTP(w, req)
-				if w.status != 200 {
-					t.Fatal(w.status)
-				}
-			}))
+			all[form] = append(all[form], allocationsOf(t, r, x[0], header, x[1]))
 		}
 	}
 	for form, n := range all {

@@ -6,12 +6,12 @@ package graph
 
 import (
 	"maps"
-	"math"
 	"runtime"
 	"runtime/debug"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/enginetest"
 )
 
 // TestRunsAllocateResultsOnly: from its second run on a session makes no object but the
@@ -40,7 +40,7 @@ func TestThreadsAllocateNothing(t *testing.T) {
 	const rows = 2048
 	for name, g := range graphs {
 		one := testing.AllocsPerRun(4, newAllocating(t, g, 1).over(rows))
-		if two := sharedObjects(one, newAllocating(t, g, 2).over(rows)); two > one {
+		if two := enginetest.SharedObjects(one, newAllocating(t, g, 2).over(rows)); two > one {
 			t.Errorf("%s: %v objects a run on two threads, %v on one", name, two, one)
 		}
 	}
@@ -91,24 +91,6 @@ func (s *allocating) copyResults() {
 
 // listed keeps a list from the stack.
 var listed engine.Values
-
-// sharedObjects is how many objects a call makes that shares its work, in whole ones;
-// testing.AllocsPerRun has it on one processor. It is asked again where they are more than what
-// they should be: a helper that comes late fills pools, and each processor has pools of its own.
-func sharedObjects(most float64, call func()) float64 {
-	const calls, rounds = 4, 100
-	count := math.Inf(1)
-	for i := 0; i < rounds && count > most; i++ {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range calls {
-			call()
-		}
-		runtime.ReadMemStats(&after)
-		count = float64((after.Mallocs - before.Mallocs) / calls)
-	}
-	return count
-}
 
 // sharedGraphs are of kernels that share their work from 2,048 rows of x on.
 func sharedGraphs(t *testing.T) map[string]*plainGraph {

@@ -3,7 +3,6 @@
 package onnx
 
 import (
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/enginetest"
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
@@ -45,7 +45,7 @@ func TestCommittedNetworksAllocateResultsOnly(t *testing.T) {
 			rows = 16 // its places
 		}
 		one, _ := objects(t, m, rows) // for texts in another shape a header more than results
-		if two := sharedObjects(one, running(t, m, 2, rows, new(engine.Values))); two > one {
+		if two := enginetest.SharedObjects(one, running(t, m, 2, rows, new(engine.Values))); two > one {
 			t.Errorf("%s over %d rows: %v objects a run on two threads, %v on one", path, rows, two, one)
 		}
 	}
@@ -84,24 +84,6 @@ func objects(t *testing.T, m engine.Model, rows int) (count, most float64) {
 		}
 		listed = results
 	})
-}
-
-// sharedObjects is how many objects a call makes that shares its work, in whole ones;
-// testing.AllocsPerRun has it on one processor. It is asked again where they are more than what
-// they should be: a helper that comes late fills pools, and each processor has pools of its own.
-func sharedObjects(most float64, call func()) float64 {
-	const calls, rounds = 4, 100
-	count := math.Inf(1)
-	for i := 0; i < rounds && count > most; i++ {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range calls {
-			call()
-		}
-		runtime.ReadMemStats(&after)
-		count = float64((after.Mallocs - before.Mallocs) / calls)
-	}
-	return count
 }
 
 // listed keeps a list from the stack.
