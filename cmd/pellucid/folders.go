@@ -282,9 +282,20 @@ func (f foundFolder) lost(id string) string {
 	case f.there && (id == f.id || slices.Contains(strings.Fields(id), f.id)):
 		return ""
 	case !f.there:
-		return fmt.Sprintf("the folder %s of the data folder was gone: %s", f.path, f.gone)
+		return fmt.Sprintf("the folder %s of the data folder was gone: %s%s", f.path, f.gone, markOf(id))
 	}
-	return fmt.Sprintf("the folder %s of the data folder was another one than before: %s", f.path, f.other)
+	return fmt.Sprintf("the folder %s of the data folder was another one than before: %s%s", f.path, f.other, markOf(id))
+}
+
+// markOf tells one loss of a folder from the next: what a running server told of is not told
+// again by the start that finds it.
+func markOf(id string) string {
+	names := strings.Fields(id)
+	if len(names) == 0 {
+		return ""
+	}
+	last := names[len(names)-1]
+	return fmt.Sprintf(" (its mark was %s)", last[:min(8, len(last))])
 }
 
 func (m *marks) untilDeleted() string {

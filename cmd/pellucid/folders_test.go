@@ -259,5 +259,31 @@ func TestTheSpoolIsRemovedUnderARunningServer(t *testing.T) {
 	if got := sql(t, r.database(t), "SELECT count(), uniqExact(id, row), (SELECT sum(rows) FROM traffic_1m) FROM predictions"); got != "30\t30\t30" {
 		t.Errorf("rows, different rows and rows counted are %s", got)
 	}
-	r.told(t, cfg, "the folder spool of the data folder was gone", "the folder spool/dead of the data folder was gone")
+
+	// The one that the start made goes as well, before anybody has acknowledged the first loss.
+	r.halt(t)
+	spool := func() (n int) {
+		lines, err := readLosses(cfg.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range lines {
+			if strings.Contains(l, "the folder spool of the data folder was gone") {
+				n++
+			}
+		}
+		return n
+	}
+	if n := spool(); n != 1 {
+		t.Errorf("one loss is told %d times", n)
+	}
+	if err := os.RemoveAll(filepath.Join(cfg.Data, "spool")); err != nil {
+		t.Fatal(err)
+	}
+	r = startRig(t, cfg)
+	if n := spool(); n != 2 {
+		t.Errorf("two losses are told %d times", n)
+	}
+	spoolGone := "the folder spool of the data folder was gone"
+	r.told(t, cfg, spoolGone, deadGone, spoolGone, deadGone)
 }
