@@ -143,7 +143,7 @@ func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
 
 // Alike reports whether two names are the same but for capitals, full-width letters and whatever else
 // Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, what dots or slashes part from one of them
-// in front, and the place of an element behind one: net_income is called like NET-INCOME, in.net income and net_income[0].
+// in front, and the place of an element behind one: net_income is called like NET-INCOME, net.income, in.net income and net_income[0].
 func Alike(a, b string) bool {
 	a, b = seen(a), seen(b)
 	return endsIn(a, b) || endsIn(b, a) || endsIn(whole(a), b) || endsIn(whole(b), a)
@@ -170,10 +170,11 @@ func seen(name string) string {
 	}, name))
 }
 
-// words is a name whose words are parted by underscores.
+// words is a name whose words are parted by underscores, those of what it is within too: a
+// field within another is often written so.
 func words(name string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '-' || unicode.IsSpace(r) {
+		if strings.ContainsRune("-./", r) || unicode.IsSpace(r) {
 			return '_'
 		}
 		return r

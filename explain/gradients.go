@@ -405,7 +405,7 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 		Base: res.Base, Prediction: res.Value, Attributions: make([]collector.Attribution, len(phi)),
 		Certificate: collector.Certificate{
 			Method: n.method, Space: space, ModelDigest: n.version.Digest, Points: res.Points, Baseline: n.baseline,
-			ErrorEstimate: math.Abs(res.Delta),
+			ErrorEstimate: max(math.Abs(res.Delta), n.errorOf(res, r)),
 		},
 	}
 	n.describe(e, target)
@@ -423,6 +423,26 @@ func (n *network) row(ctx context.Context, rows engine.Values, r int, out engine
 		return nil, fmt.Errorf("row %d of %q: %w", r, n.version.Name, err)
 	}
 	return e, nil
+}
+
+// errorOf is by how much one of the attributions may be off for the points that were taken.
+func (n *network) errorOf(res *gradient.Result, r int) float64 {
+	list := res.Errors
+	if n.tokens != nil && len(list) > 0 { // those of a vector's elements are as good as independent
+		squares := make([]float64, len(list))
+		for i, v := range list {
+			squares[i] = v * v
+		}
+		return math.Sqrt(largestOf(n.tokens.sum(squares, r, len(n.elements))))
+	}
+	return largestOf(list)
+}
+
+func largestOf(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	return slices.Max(v)
 }
 
 // shown is a value as an answer shows it; an id is itself, whatever its feature's place.
@@ -460,7 +480,9 @@ func warning(r *gradient.Result) string {
 	}
 	s := fmt.Sprintf("the attributions miss %.3g of the difference of %.3g to the baseline (%.3g %%) with %d points: ",
 		math.Abs(r.Delta), r.Value-r.Base, 100*math.Abs(r.Delta/(r.Value-r.Base)), m.Tried)
-	if r.Value == r.Base {
+	if most, delta := largestOf(r.Errors), math.Abs(r.Delta); m.Jumps == 0 && most > delta {
+		s = fmt.Sprintf("the attributions add up within %.3g, but a single one may be off by %.3g with %d points: ", delta, most, r.Points)
+	} else if r.Value == r.Base {
 		s = fmt.Sprintf("the attributions add up to %.3g with %d points, and there is no difference to the baseline: ", r.Delta, m.Tried)
 	}
 	if m.Jumps > 0 {

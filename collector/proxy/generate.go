@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -40,7 +42,9 @@ func (k *call) generated(path string, answer func(res *http.Response, in engine.
 	}
 	var body []byte
 	req, err := k.decode(func(b []byte) (req *oip.Request, err error) {
-		req, body, err = decodeGenerate(b, k.v.Info)
+		if req, body, err = decodeGenerate(b, k.v.Info); err == nil {
+			err = k.strange(b)
+		}
 		return req, err
 	})
 	if err != nil {
@@ -74,6 +78,30 @@ func (k *call) generated(path string, answer func(res *http.Response, in engine.
 	}
 	defer func() { _ = res.Body.Close() }()
 	return answer(res, in)
+}
+
+// strange refuses fields that are no inputs and are called like a private feature: they would go
+// to the upstream, and what its answer repeats of them is nobody's to remove.
+func (k *call) strange(body []byte) error {
+	var fields, params map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return fail(http.StatusBadRequest, "the body must be an object")
+	}
+	if raw, ok := fields["parameters"]; ok {
+		_ = json.Unmarshal(raw, &params) // those that are no object were refused
+	}
+	for name := range maps.Keys(params) {
+		fields[name] = nil
+	}
+	for _, spec := range k.v.Info.Inputs {
+		delete(fields, spec.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if k.v.Config.Policy(name) != collector.PrivacyNone || k.v.Config.PrivateAlike(name) != collector.PrivacyNone {
+			return fail(http.StatusBadRequest, "the field %q is no input of the model and is called like a private feature of it", name)
+		}
+	}
+	return nil
 }
 
 // decodeGenerate reads a request, and writes it again without what is ours.

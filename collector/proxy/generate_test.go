@@ -242,3 +242,23 @@ func TestStreamsThatBreakOff(t *testing.T) {
 	}
 	close(gone)
 }
+
+// TestGenerateTakesNoFieldCalledLikeAPrivateOne: what is no input goes to the upstream, whose answer
+// may repeat it.
+func TestGenerateTakesNoFieldCalledLikeAPrivateOne(t *testing.T) {
+	s := &talker{}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	r := front(t, upstreamTo(t, server.URL, func(c *UpstreamConfig) {
+		c.Config.Features = []collector.FeatureConfig{{Name: "text_input", Private: collector.PrivacyDrop}}
+	}))
+	s.says(func(w http.ResponseWriter, _ func()) { _, _ = io.WriteString(w, `{"text_output":"x","tokens":3}`) })
+	for field, want := range map[string]int{
+		`"Text_Input ":"V"`: 400, `"a.text-input":"V"`: 400, `"parameters":{"text input":"V"}`: 400, `"textual":"V"`: 200, `"parameters":{"mine":"V"}`: 200,
+	} {
+		w := r.do("POST", "/v2/models/front/generate", `{"text_input":"a","max_tokens":1,`+field+`}`)
+		if w.Code != want {
+			t.Errorf("%s: %d %s", field, w.Code, w.Body)
+		}
+	}
+}

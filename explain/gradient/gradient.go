@@ -42,7 +42,8 @@ type Options struct {
 	// values; nil is zeros.
 	Baseline []float64
 	// Steps fixes the number of quadrature points of integrated gradients; 0
-	// doubles them from 8 until the completeness gap is within Tolerance.
+	// doubles them from 8 until the completeness gap is within Tolerance, and no attribution is
+	// estimated to be off by more than ten times that of the largest.
 	Steps int
 	// Tolerance of |delta| relative to |F(x) - F(baseline)|; 0 means 1e-3.
 	Tolerance float64
@@ -83,8 +84,12 @@ type Result struct {
 	Points int
 	// Delta is sum(Phi) - (Value - Base).
 	Delta float64
+	// Errors estimate how far each of Phi is off by the points that were taken alone; nil where
+	// nothing is integrated. They add up to no less than Delta where the value does not jump.
+	Errors []float64
 	// Miss is set where the value jumps, or Delta of integrated gradients is beyond ten times the
-	// tolerance of the difference and of the largest attribution: 1 %, where the paper asks for 5.
+	// tolerance of the difference and of the largest attribution: 1 %, where the paper asks for 5;
+	// or where one of Errors is beyond that of the largest attribution.
 	Miss *Miss
 }
 
@@ -190,9 +195,10 @@ func pointwise(ctx context.Context, d engine.Differentiator, in engine.Values, t
 
 // IntegratedGradients integrates the gradient along the straight line from the
 // baseline to each row by Gauss-Legendre quadrature. Without fixed steps their
-// number doubles until the completeness gap is within tolerance or they are as
-// many as may be; what is still beyond it then has a Miss. The gap does not always
-// shrink with more points, so the best answer is kept, whose Points and Delta say
+// number doubles until the completeness gap is within tolerance, and the errors of single
+// attributions are, which may cancel in it; or they are as
+// many as may be: what is still beyond it then has a Miss. The gap does not always
+// shrink with more points, so the best answer is kept, whose Points, Delta and Errors say
 // what it is worth; where the value jumps on the way, which no gradient shows, the
 // finest: a smaller gap is made there by chance.
 func IntegratedGradients(ctx context.Context, d engine.Differentiator, in engine.Values, target engine.Target, o Options) ([]Result, error) {
@@ -238,6 +244,7 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 		n, last = min(8, p.opt.MaxSteps), p.opt.MaxSteps
 	}
 	var best Result
+	least := math.Inf(1)
 	for {
 		res, way, err := p.quadrature(ctx, r, x, base, n)
 		if err != nil {
@@ -245,18 +252,23 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 		}
 		res.Value, res.Base = value, start
 		res.Delta = gap(&res)
-		if best.Phi == nil || math.Abs(res.Delta) < math.Abs(best.Delta) {
-			best = res
+		// Where attributions cancel the difference says nothing of the gap, and of many small ones
+		// nothing of how far a single one is off.
+		single := max(p.opt.Tolerance*largest(res.Phi), p.epsilon*max(math.Abs(value), math.Abs(start)))
+		off := max(of(math.Abs(res.Delta), slack*max(enough, single)), of(largest(res.Errors), slack*single))
+		if best.Phi == nil || off < least {
+			best, least = res, off
 		}
-		if math.Abs(best.Delta) <= enough {
+		if math.Abs(best.Delta) <= enough && least <= 1 {
 			return best, nil
 		}
 		if 2*n > last {
 			m := miss(slices.Concat(ends[:1], way, ends[1:]), res.Delta, enough)
-			if m.Jumps > 0 {
+			switch {
+			case m.Jumps > 0:
 				best = res
-			} else if math.Abs(best.Delta) <= slack*max(enough, p.opt.Tolerance*largest(best.Phi)) {
-				return best, nil // where attributions cancel the difference says nothing of the gap
+			case least <= 1:
+				return best, nil
 			}
 			m.Tried, best.Miss = n, m
 			return best, nil
@@ -267,6 +279,14 @@ func (p *path) integrate(ctx context.Context, r int, base []float64) (Result, er
 
 // slack is how many times the tolerance may be missed before there is a Miss.
 const slack = 10
+
+// of is v as a part of what is allowed.
+func of(v, allowed float64) float64 {
+	if v == 0 {
+		return 0
+	}
+	return v / allowed
+}
 
 func largest(phi []float64) float64 {
 	most := 0.0
@@ -333,6 +353,7 @@ func miss(way []step, delta, enough float64) *Miss {
 func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) (Result, []step, error) {
 	at, weight := make([]float64, n), make([]float64, n)
 	quad.Legendre{}.FixedLocations(at, weight, 0, 1)
+	null := newNullRules(at, weight, p.width)
 	res, way := Result{Phi: make([]float64, p.width), Points: n}, make([]step, 0, n)
 	chunk := p.chunk()
 	for from := 0; from < n; from += chunk {
@@ -354,14 +375,17 @@ func (p *path) quadrature(ctx context.Context, r int, x, base []float64, n int) 
 			for i, v := range g {
 				res.Phi[i] += weight[from+q] * v
 			}
+			null.add(from+q, g)
 		}
 	}
+	res.Errors = null.errors()
 	for i := range res.Phi {
 		if math.IsNaN(x[i]) {
-			res.Phi[i] = 0
+			res.Phi[i], res.Errors[i] = 0, 0
 			continue
 		}
 		res.Phi[i] *= x[i] - base[i]
+		res.Errors[i] *= math.Abs(x[i] - base[i])
 	}
 	slices.SortFunc(way, func(a, b step) int { return cmp.Compare(a.at, b.at) })
 	return res, way, nil
