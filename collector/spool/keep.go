@@ -171,12 +171,10 @@ func (s *Spool) Unchecked() []string {
 // Planned returns the token of the batch that is frozen and not acknowledged, "" where
 // there is none.
 func (s *Spool) Planned() string {
-	s.readMu.Lock()
-	defer s.readMu.Unlock()
-	if s.cursor.plan == nil {
-		return ""
+	if token := s.planned.Load(); token != nil { // Next holds readMu while it waits
+		return *token
 	}
-	return s.token(s.cursor.plan)
+	return ""
 }
 
 // Kept returns one of the batches that Unchecked names.

@@ -548,3 +548,54 @@ func TestLevelProcessKeepsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestPlannedWaitsForNobody: what is planned is told while the reader waits for records, also
+// where what had been planned before is gone.
+func TestPlannedWaitsForNobody(t *testing.T) {
+	cfg := realConfig(t)
+	s := mustOpen(t, cfg)
+	if err := s.Append(t.Context(), prediction("one", 20)); err != nil {
+		t.Fatal(err)
+	}
+	s.Flush()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	b, err := s.Next(ctx)
+	if err != nil || s.Planned() != b.Token {
+		t.Fatalf("planned %q: %v", s.Planned(), err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := filepath.Glob(filepath.Join(cfg.Dir, "*.seg"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("segments %v: %v", segments, err)
+	}
+	for _, name := range segments {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = mustOpen(t, cfg)
+	if s.Planned() != b.Token {
+		t.Errorf("after the start %q is planned", s.Planned())
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); _, _ = s.Next(ctx) }()
+	defer func() { cancel(); <-done }()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		told := make(chan string, 1)
+		go func() { told <- s.Planned() }()
+		select {
+		case token := <-told:
+			if token == "" {
+				return
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("nobody says what is planned while the reader waits")
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("what is gone stays planned")
+		}
+	}
+}

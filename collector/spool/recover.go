@@ -80,7 +80,8 @@ func (s *Spool) openCursor(exists bool, last uint64) error {
 			if damaged {
 				s.cfg.Logger.Warn("spool cursor is damaged in one of its two places: the other counts", "dir", s.cfg.Dir, "file", cursorName)
 			}
-			s.cursor, s.cursorFile = *c, f
+			s.cursorFile = f
+			s.setCursor(*c)
 			return nil
 		}
 		_ = f.Close() // also where nothing is in it: it was made with something
@@ -124,7 +125,8 @@ func (s *Spool) replaceCursor() error {
 	if s.cursorFile != nil {
 		_ = s.cursorFile.Close() // it has failed already
 	}
-	s.cursor, s.cursorFile = c, f
+	s.cursorFile = f
+	s.setCursor(c)
 	return nil
 }
 
@@ -136,18 +138,28 @@ func (s *Spool) fillCursor(f vfs.File) (cursor, error) {
 	return writeCursor(f, s.cursor)
 }
 
+// setCursor makes c the cursor in force.
+func (s *Spool) setCursor(c cursor) {
+	s.cursor = c
+	token := ""
+	if c.plan != nil {
+		token = s.token(c.plan)
+	}
+	s.planned.Store(&token)
+}
+
 // saveCursor makes c durable and the cursor in force.
 func (s *Spool) saveCursor(c cursor) error {
 	saved, err := writeCursor(s.cursorFile, c)
 	if err == nil {
-		s.cursor = saved
+		s.setCursor(saved)
 		return nil
 	}
 	s.cfg.Logger.Error("spool cursor failed and is replaced", "dir", s.cfg.Dir, "error", err)
 	before := s.cursor
-	s.cursor = saved
+	s.setCursor(saved)
 	if rerr := s.replaceCursor(); rerr != nil {
-		s.cursor = before
+		s.setCursor(before)
 		return errors.Join(err, rerr)
 	}
 	return nil
