@@ -189,23 +189,6 @@ func wrapped(v float64) int64 {
 	return 0
 }
 
-func (t *Tensor) narrowFloat64s() []float64 {
-	out := make([]float64, t.Len())
-	switch d := t.data.(type) {
-	case *[]int8:
-		return widen(*d)
-	case *[]uint8:
-		table := narrowValues[t.dtype]
-		if table == nil {
-			return widen(*d)
-		}
-		for i, c := range *d {
-			out[i] = table[c]
-		}
-	}
-	return out
-}
-
 // IsList reports whether d is no type of tensors: a Sequence, or Nothing.
 func (d DType) IsList() bool { return d == Sequence || d == Nothing }
 

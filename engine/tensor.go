@@ -333,55 +333,67 @@ func (t *Tensor) Slice(from, to int) (*Tensor, error) {
 // converted copy for every other numeric type and Bool (0 or 1). ok is false
 // for String and lists. Integers beyond 2^53 are rounded.
 func (t *Tensor) Float64s() (out []float64, ok bool) {
-	if t.dtype.IsNarrow() {
-		return t.narrowFloat64s(), true
+	if d := Data[float64](t); d != nil {
+		return d, true
 	}
+	if t.dtype == String || t.dtype.IsList() {
+		return nil, false
+	}
+	out = make([]float64, t.Len())
+	t.Widen(out)
+	return out, true
+}
+
+// Widen writes what Float64s returns into out, which has as many elements; those of String and
+// of lists it leaves.
+func (t *Tensor) Widen(out []float64) {
 	switch d := t.data.(type) {
 	case *[]float64:
-		return *d, true
+		copy(out, *d)
 	case *[]float32:
-		return widen(*d), true
+		widen(out, *d)
 	case *[]uint8:
-		return widen(*d), true
-	case *[]uint16:
-		if t.dtype != Uint16 {
-			out = make([]float64, len(*d))
-			for i, b := range *d {
-				out[i] = float64(HalfToFloat32(t.dtype, b))
+		if values := narrowValues[t.dtype]; values != nil {
+			for i, c := range *d {
+				out[i] = values[c]
 			}
-			return out, true
+			return
 		}
-		return widen(*d), true
-	case *[]uint32:
-		return widen(*d), true
-	case *[]uint64:
-		return widen(*d), true
-	case *[]int8:
-		return widen(*d), true
-	case *[]int16:
-		return widen(*d), true
-	case *[]int32:
-		return widen(*d), true
-	case *[]int64:
-		return widen(*d), true
-	case *[]bool:
-		out = make([]float64, len(*d))
+		widen(out, *d)
+	case *[]uint16:
+		if t.dtype == Uint16 {
+			widen(out, *d)
+			return
+		}
 		for i, b := range *d {
+			out[i] = float64(HalfToFloat32(t.dtype, b))
+		}
+	case *[]uint32:
+		widen(out, *d)
+	case *[]uint64:
+		widen(out, *d)
+	case *[]int8:
+		widen(out, *d)
+	case *[]int16:
+		widen(out, *d)
+	case *[]int32:
+		widen(out, *d)
+	case *[]int64:
+		widen(out, *d)
+	case *[]bool:
+		for i, b := range *d {
+			out[i] = 0
 			if b {
 				out[i] = 1
 			}
 		}
-		return out, true
 	}
-	return nil, false
 }
 
-func widen[T uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64 | float32](d []T) []float64 {
-	out := make([]float64, len(d))
+func widen[T uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64 | float32](out []float64, d []T) {
 	for i, v := range d {
 		out[i] = float64(v)
 	}
-	return out
 }
 
 // HalfToFloat32 decodes the bits of a Float16 or BFloat16 element, exactly.

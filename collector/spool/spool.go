@@ -65,10 +65,10 @@ type Spool struct {
 	cursorLost bool
 
 	// readMu guards the reader's state: the cursor and the batch handed out.
-	readMu     sync.Mutex
-	cursor     cursor
+	readMu sync.Mutex
+	cursor cursor
 	// planned is the token of the cursor's plan, "" for none, read without readMu.
-	planned atomic.Pointer[string]
+	planned    atomic.Pointer[string]
 	cursorFile vfs.File
 	current    *collector.Batch
 	ledger     *ledger

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"fmt"
 	"slices"
 	"unsafe"
 
@@ -18,9 +19,13 @@ type Arena struct {
 	free []*buffer
 	// small are those of few elements or of other types than those of words.
 	small []*buffer
-	// kept is the bytes in free, made how many buffers none of them did for.
-	kept int64
-	made int
+	// empty are tensors without elements.
+	empty []*engine.Tensor
+	// kept is the bytes in free, texts the elements of those of small that have some, made how
+	// many buffers none of free did for.
+	kept  int64
+	texts int
+	made  int
 	// frames are of the runs within each other, depth of which go on.
 	frames []*frame
 	depth  int
@@ -167,10 +172,34 @@ func (a *Arena) few(d engine.DType, shape []int) *buffer {
 	for i := len(a.small) - 1; i >= 0; i-- {
 		if f := a.small[i]; f.heads[0].DType() == d && slices.Equal(f.heads[0].Shape(), shape) {
 			a.small = slices.Delete(a.small, i, i+1)
+			if d == engine.String {
+				a.texts -= f.heads[0].Len()
+			}
 			return f
 		}
 	}
 	return nil
+}
+
+// mostEmpty bounds the tensors of no elements that an arena keeps.
+const mostEmpty = 64
+
+// none returns a tensor of no elements, which has nothing that could be written over and so
+// may be anyone's; nil where there is no such tensor.
+func (a *Arena) none(d engine.DType, shape []int) *engine.Tensor {
+	for _, t := range a.empty {
+		if t.DType() == d && slices.Equal(t.Shape(), shape) {
+			return t
+		}
+	}
+	t, err := engine.New(d, shape...)
+	if err != nil {
+		return nil
+	}
+	if len(a.empty) < mostEmpty {
+		a.empty = append(a.empty, t)
+	}
+	return t
 }
 
 func (a *Arena) give(f *buffer) {
@@ -179,10 +208,13 @@ func (a *Arena) give(f *buffer) {
 	case f.v != nil:
 		a.free = append(a.free, f)
 		a.kept += 4 * int64(cap(f.v))
-	case len(a.small) < maxFree:
-		if f.heads[0].DType() == engine.String {
-			wipe(f.heads[0]) // nobody's text is held on to
+	case f.heads[0].DType() == engine.String:
+		wipe(f.heads[0]) // nobody's text is held on to
+		if n := f.heads[0].Len(); a.texts+n <= 4*mostTexts && len(a.small) < maxFree {
+			a.texts += n
+			a.small = append(a.small, f)
 		}
+	case len(a.small) < maxFree:
 		a.small = append(a.small, f)
 	}
 }
@@ -284,31 +316,42 @@ func (b *buffers) of(t *engine.Tensor) *buffer {
 // smallest is from where on a buffer may be of another size than what it is lent for.
 const smallest = 64
 
-// small are the types whose tensors of few elements are kept.
+// mostTexts bounds the elements of a tensor of texts that is kept. Texts hold pointers, and
+// so lie in no buffer of words.
+const mostTexts = 1 << 12
+
+// small reports whether a tensor of so few elements is kept as it is.
 func small(d engine.DType, n int) bool {
-	switch d {
-	case engine.Float32, engine.Int64, engine.Int32, engine.Bool, engine.String:
-		return n > 0 && n <= smallest
-	case engine.Uint8, engine.Int8:
-		return n > 0 && n <= 4*smallest
+	if d == engine.String {
+		return n > 0 && n <= mostTexts
 	}
-	return false
+	return n > 0 && d.Size() > 0
 }
 
 func wipe(t *engine.Tensor) {
-	switch t.DType() {
-	case engine.Float32:
-		clear(engine.Data[float32](t))
-	case engine.Int64:
-		clear(engine.Data[int64](t))
-	case engine.Int32:
-		clear(engine.Data[int32](t))
+	switch t.DType().Storage() {
 	case engine.Bool:
 		clear(engine.Data[bool](t))
 	case engine.Uint8:
 		clear(engine.Data[uint8](t))
+	case engine.Uint16:
+		clear(engine.Data[uint16](t))
+	case engine.Uint32:
+		clear(engine.Data[uint32](t))
+	case engine.Uint64:
+		clear(engine.Data[uint64](t))
 	case engine.Int8:
 		clear(engine.Data[int8](t))
+	case engine.Int16:
+		clear(engine.Data[int16](t))
+	case engine.Int32:
+		clear(engine.Data[int32](t))
+	case engine.Int64:
+		clear(engine.Data[int64](t))
+	case engine.Float32:
+		clear(engine.Data[float32](t))
+	case engine.Float64:
+		clear(engine.Data[float64](t))
 	case engine.String:
 		clear(engine.Data[string](t))
 	}
@@ -347,36 +390,51 @@ func (b *buffers) tensor(d engine.DType, n int, shape []int, zero bool) *engine.
 }
 
 // wordsOf is how many of the arena's words n elements take, 0 where they do not lie there.
-func wordsOf(d engine.DType, n int) int {
-	switch d {
-	case engine.Float32, engine.Int32:
-		return n
-	case engine.Int64:
-		return 2 * n
-	case engine.Uint8, engine.Int8:
-		return (n + 3) / 4
-	}
-	return 0
-}
+func wordsOf(d engine.DType, n int) int { return (n*d.Size() + 3) / 4 }
 
-// wordsAs is a tensor of n elements that lie in some words.
+// wordsAs is a tensor of n elements that lie in some words: of at least smallest words, which
+// are laid out for elements of 8 bytes.
 func wordsAs(v []float32, d engine.DType, n int, shape []int) (*engine.Tensor, error) {
 	at := unsafe.Pointer(unsafe.SliceData(v))
-	switch d {
+	var t *engine.Tensor
+	var err error
+	switch d.Storage() {
+	case engine.Bool:
+		t, err = engine.Of(unsafe.Slice((*bool)(at), n), shape...)
 	case engine.Uint8:
-		return engine.Of(unsafe.Slice((*uint8)(at), n), shape...)
+		t, err = engine.Of(unsafe.Slice((*uint8)(at), n), shape...)
+	case engine.Uint16:
+		t, err = engine.Of(unsafe.Slice((*uint16)(at), n), shape...)
+	case engine.Uint32:
+		t, err = engine.Of(unsafe.Slice((*uint32)(at), n), shape...)
+	case engine.Uint64:
+		t, err = engine.Of(unsafe.Slice((*uint64)(at), n), shape...)
 	case engine.Int8:
-		return engine.Of(unsafe.Slice((*int8)(at), n), shape...)
+		t, err = engine.Of(unsafe.Slice((*int8)(at), n), shape...)
+	case engine.Int16:
+		t, err = engine.Of(unsafe.Slice((*int16)(at), n), shape...)
 	case engine.Int32:
-		return engine.Of(unsafe.Slice((*int32)(at), n), shape...)
-	case engine.Int64: // which so many words are laid out for
-		return engine.Of(unsafe.Slice((*int64)(at), n), shape...)
+		t, err = engine.Of(unsafe.Slice((*int32)(at), n), shape...)
+	case engine.Int64:
+		t, err = engine.Of(unsafe.Slice((*int64)(at), n), shape...)
+	case engine.Float32:
+		t, err = engine.Of(v[:n], shape...)
+	case engine.Float64:
+		t, err = engine.Of(unsafe.Slice((*float64)(at), n), shape...)
+	default:
+		return nil, fmt.Errorf("a %s in words", d)
 	}
-	return engine.Of(v[:n], shape...)
+	if err != nil || d == d.Storage() {
+		return t, err
+	}
+	return t.As(d)
 }
 
 // few is tensor for few elements, or those of another type.
 func (b *buffers) few(d engine.DType, n int, shape []int, zero bool) *engine.Tensor {
+	if n == 0 {
+		return b.arena.none(d, shape)
+	}
 	if !small(d, n) {
 		return nil
 	}
@@ -478,7 +536,13 @@ func (b *buffers) turned(was, state []*engine.Tensor) {
 			continue
 		}
 		if !slices.ContainsFunc(state, func(o *engine.Tensor) bool { return firstOf(o) == firstOf(t) }) {
-			b.fresh = slices.DeleteFunc(b.fresh, func(o *buffer) bool { return o == f })
+			i := len(b.fresh) - 1 // one of the last, where there are many
+			for i >= 0 && b.fresh[i] != f {
+				i--
+			}
+			if i >= 0 {
+				b.fresh = slices.Delete(b.fresh, i, i+1)
+			}
 			b.release(f)
 		}
 	}
@@ -532,7 +596,7 @@ func (b *buffers) dead(t *engine.Tensor) {
 	}
 }
 
-// leastGiven is how many elements a result has for which its step asks for memory that is
+// leastGiven is how many words a result has for which its step asks for memory that is
 // not the arena's: to copy fewer costs nothing that one would notice.
 const leastGiven = 1 << 15
 
@@ -544,11 +608,10 @@ func (b *buffers) leaves(t *engine.Tensor) (*engine.Tensor, error) {
 	case t == nil:
 	case t.DType().IsList() || b.arena.isKept(t):
 		return Clone(t) // a list of whatever is in it
-	case f != nil && t.Len() < leastGiven && tensorBytes(t) <= b.exec.limit-b.exec.live-b.exec.slack:
+	case f != nil && wordsOf(t.DType(), t.Len()) < leastGiven && tensorBytes(t) <= b.exec.limit-b.exec.live-b.exec.slack:
 		return Clone(t)
 	case b.arena.isView(t):
-		b.leave([]*engine.Tensor{t})
-		return t.Reshape(t.Shape()...)
+		return Clone(t) // what it shares the memory of is an input, or the model's
 	case f != nil:
 		b.leave([]*engine.Tensor{t})
 	}

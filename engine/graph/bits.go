@@ -32,37 +32,27 @@ func bitFunc[T signed | unsigned](op string, width uint64) func(a, b T) T {
 	}
 }
 
-func zipBits[T signed | unsigned](x *Exec, a, b *engine.Tensor, op string) ([]*engine.Tensor, error) {
-	return one(zip(x, a, b, bitFunc[T](op, uint64(a.DType().Bits()))))
+func zippedBits[T signed | unsigned](op string, width uint64) zipped {
+	return zippedOf(bitFunc[T](op, width))
+}
+
+func bitsOf(op string) []zipped {
+	return []zipped{
+		engine.Int64: zippedBits[int64](op, 64), engine.Int32: zippedBits[int32](op, 32), engine.Int16: zippedBits[int16](op, 16), engine.Int8: zippedBits[int8](op, 8),
+		engine.Uint64: zippedBits[uint64](op, 64), engine.Uint32: zippedBits[uint32](op, 32), engine.Uint16: zippedBits[uint16](op, 16), engine.Uint8: zippedBits[uint8](op, 8),
+	}
 }
 
 func bitKernel(op string) Kernel {
+	list := bitsOf(op)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		a, b := in[0], in[1]
-		switch a.DType() {
-		case engine.Int64:
-			return zipBits[int64](x, a, b, op)
-		case engine.Int32:
-			return zipBits[int32](x, a, b, op)
-		case engine.Int16:
-			return zipBits[int16](x, a, b, op)
-		case engine.Int8:
-			return zipBits[int8](x, a, b, op)
-		case engine.Uint64:
-			return zipBits[uint64](x, a, b, op)
-		case engine.Uint32:
-			return zipBits[uint32](x, a, b, op)
-		case engine.Uint16:
-			return zipBits[uint16](x, a, b, op)
-		case engine.Uint8:
-			return zipBits[uint8](x, a, b, op)
-		}
-		return nil, typeError(a)
+		return x.one(by(list, x, in[0], in[1]))
 	}
 }
 
 func bitwise(op string) opDef {
-	return opDef{since: 18, minIn: 2, maxIn: 2, maxOut: 1, accept: intTypes, build: func(*builder) (Kernel, error) { return bitKernel(op), nil }}
+	kernel := bitKernel(op)
+	return opDef{since: 18, minIn: 2, maxIn: 2, maxOut: 1, accept: intTypes, build: func(*builder) (Kernel, error) { return kernel, nil }}
 }
 
 func buildBitShift(b *builder) (Kernel, error) {
@@ -75,14 +65,14 @@ func buildBitShift(b *builder) (Kernel, error) {
 
 // buildBitwiseNot is an exclusive or with all bits.
 func buildBitwiseNot(*builder) (Kernel, error) {
-	xor := bitKernel("BitwiseXor")
+	xor, all := bitsOf("BitwiseXor"), [...]int64{-1}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		ones, err := x.New(in[0].DType())
 		if err != nil {
 			return nil, err
 		}
-		storeInts(ones, []int64{-1})
-		return xor(x, []*engine.Tensor{in[0], ones})
+		storeInts(ones, all[:])
+		return x.one(by(xor, x, in[0], ones))
 	}, nil
 }
 

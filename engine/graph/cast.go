@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
@@ -100,39 +101,37 @@ func clampFloat(f float64) int64 {
 func halfBits(d engine.DType, f float64) uint16 { return precisionOf(d).Bits(float32(f)) }
 
 // integers returns the elements of an integer or bool tensor as int64, wrapping
-// uint64, or nil.
-func integers(t *engine.Tensor) []int64 {
+// uint64, or nil. They are to be read only.
+func (x *Exec) integers(t *engine.Tensor) []int64 {
 	switch t.DType() {
 	case engine.Int64:
 		return engine.Data[int64](t)
 	case engine.Int32:
-		return widenInt(engine.Data[int32](t))
+		return widenInt(x, engine.Data[int32](t))
 	case engine.Int16:
-		return widenInt(engine.Data[int16](t))
+		return widenInt(x, engine.Data[int16](t))
 	case engine.Int8:
-		return widenInt(engine.Data[int8](t))
+		return widenInt(x, engine.Data[int8](t))
 	case engine.Uint64:
-		return widenInt(engine.Data[uint64](t))
+		return widenInt(x, engine.Data[uint64](t))
 	case engine.Uint32:
-		return widenInt(engine.Data[uint32](t))
+		return widenInt(x, engine.Data[uint32](t))
 	case engine.Uint16:
-		return widenInt(engine.Data[uint16](t))
+		return widenInt(x, engine.Data[uint16](t))
 	case engine.Uint8:
-		return widenInt(engine.Data[uint8](t))
+		return widenInt(x, engine.Data[uint8](t))
 	case engine.Bool:
-		out := make([]int64, t.Len())
+		out := roomOf[int64](x, t.Len())
 		for i, v := range engine.Data[bool](t) {
-			if v {
-				out[i] = 1
-			}
+			out[i] = int64(b2i(v))
 		}
 		return out
 	}
 	return nil
 }
 
-func widenInt[T signed | unsigned](v []T) []int64 {
-	out := make([]int64, len(v))
+func widenInt[T signed | unsigned](x *Exec, v []T) []int64 {
+	out := roomOf[int64](x, len(v))
 	for i, e := range v {
 		out[i] = int64(e)
 	}
@@ -190,16 +189,16 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 		return o, nil
 	}
 	if t.DType() == engine.String {
-		return o, parseStrings(o, engine.Data[string](t))
+		return o, parseStrings(x, o, engine.Data[string](t))
 	}
 	if d == engine.String {
-		return o, formatStrings(engine.Data[string](o), t)
+		return o, formatStrings(x, engine.Data[string](o), t)
 	}
 	if d.IsInteger() {
 		if castWide(o, t) {
 			return o, nil
 		}
-		if v := integers(t); v != nil {
+		if v := x.integers(t); v != nil {
 			storeInts(o, v)
 			return o, nil
 		}
@@ -213,7 +212,7 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 			return nil, err
 		}
 	}
-	v, ok := t.Float64s()
+	v, ok := x.float64s(t)
 	if !ok {
 		return nil, typeError(t)
 	}
@@ -267,14 +266,13 @@ func singles[T uint8 | int32 | int64 | float64](o []float32, v []T) {
 	}
 }
 
-func parseStrings(o *engine.Tensor, text []string) error {
-	v := make([]float64, len(text))
-	exact := make([]int64, len(text))
+func parseStrings(x *Exec, o *engine.Tensor, text []string) error {
+	v, exact := x.wide(len(text)), roomOf[int64](x, len(text))
 	whole := o.DType().IsInteger()
 	for i, s := range text {
 		s = strings.TrimSpace(s)
 		if n, err := strconv.ParseInt(s, 10, 64); whole && err == nil {
-			exact[i] = n
+			v[i], exact[i] = float64(n), n
 			continue
 		}
 		f, err := strconv.ParseFloat(s, 64)
@@ -292,14 +290,14 @@ func parseStrings(o *engine.Tensor, text []string) error {
 
 // formatStrings writes numbers as onnxruntime does: integers in full, floats of every type
 // with 8 digits, which is not always enough to read the same number back.
-func formatStrings(dst []string, t *engine.Tensor) error {
+func formatStrings(x *Exec, dst []string, t *engine.Tensor) error {
 	if t.DType() == engine.Uint64 {
 		for i, v := range engine.Data[uint64](t) {
 			dst[i] = strconv.FormatUint(v, 10)
 		}
 		return nil
 	}
-	if v := integers(t); v != nil {
+	if v := x.integers(t); v != nil {
 		for i, n := range v {
 			dst[i] = strconv.FormatInt(n, 10)
 		}
@@ -385,7 +383,7 @@ func floats(x *Exec, t *engine.Tensor) ([]float64, error) {
 			return nil, err
 		}
 	}
-	v, ok := t.Float64s()
+	v, ok := x.float64s(t)
 	if !ok {
 		return nil, typeError(t)
 	}
@@ -414,12 +412,9 @@ func buildCastLike(b *builder) (Kernel, error) {
 		return nil, err
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(n.cast(x, in[0], in[1].DType()))
+		return x.one(n.cast(x, in[0], in[1].DType()))
 	}, nil
 }
-
-// bitTypes are the integers that hold so many bits.
-var bitTypes = map[int]engine.DType{8: engine.Uint8, 16: engine.Uint16, 32: engine.Uint32, 64: engine.Uint64}
 
 // buildBitCast sees the bits of elements as another type of the same width.
 func buildBitCast(b *builder) (Kernel, error) {
@@ -436,69 +431,25 @@ func buildBitCast(b *builder) (Kernel, error) {
 		if in[0].DType().Bits() != d.Bits() || d.Bits() < 8 {
 			return nil, fmt.Errorf("the bits of %s seen as %s", in[0].DType(), d)
 		}
-		bits, err := x.New(bitTypes[d.Bits()], in[0].Shape()...)
+		o, err := x.make(d, in[0].Shape(), false)
 		if err != nil {
 			return nil, err
 		}
-		if err := toBits(bits, in[0]); err != nil {
-			return nil, err
+		from := bytesOf(in[0])
+		if d == engine.Bool {
+			for i, v := range from {
+				engine.Data[bool](o)[i] = v != 0
+			}
+			return x.one(o, nil)
 		}
-		o, err := x.New(d, in[0].Shape()...)
-		if err != nil {
-			return nil, err
-		}
-		return one(o, ofBits(o, bits))
+		copy(bytesOf(o), from)
+		return x.one(o, nil)
 	}, nil
 }
 
-// toBits puts the elements' bits in a tensor of unsigned integers.
-func toBits(bits, t *engine.Tensor) error {
-	switch t.DType().Storage() {
-	case engine.Float32:
-		for i, v := range engine.Data[float32](t) {
-			engine.Data[uint32](bits)[i] = math.Float32bits(v)
-		}
-	case engine.Float64:
-		for i, v := range engine.Data[float64](t) {
-			engine.Data[uint64](bits)[i] = math.Float64bits(v)
-		}
-	default:
-		plain, err := t.As(t.DType().Storage())
-		if err != nil {
-			return err
-		}
-		v := integers(plain)
-		if v == nil && t.Len() > 0 {
-			return typeError(t)
-		}
-		storeInts(bits, v)
-	}
-	return nil
-}
-
-// ofBits is toBits back.
-func ofBits(o, bits *engine.Tensor) error {
-	switch o.DType().Storage() {
-	case engine.Float32:
-		for i, v := range engine.Data[uint32](bits) {
-			engine.Data[float32](o)[i] = math.Float32frombits(v)
-		}
-	case engine.Float64:
-		for i, v := range engine.Data[uint64](bits) {
-			engine.Data[float64](o)[i] = math.Float64frombits(v)
-		}
-	case engine.Bool:
-		for i, v := range engine.Data[uint8](bits) {
-			engine.Data[bool](o)[i] = v != 0
-		}
-	default:
-		plain, err := o.As(o.DType().Storage())
-		if err != nil {
-			return err
-		}
-		storeInts(plain, integers(bits))
-	}
-	return nil
+// bytesOf is the memory of a tensor's elements, of which there is a byte each at least.
+func bytesOf(t *engine.Tensor) []byte {
+	return unsafe.Slice((*byte)(firstOf(t)), t.Len()*t.DType().Size())
 }
 
 func init() {

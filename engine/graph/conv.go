@@ -21,6 +21,31 @@ type Conv struct {
 	Result []int
 	// threads bounds those of a product.
 	threads int
+	// layout is how the windows are laid out, nil where they are not; of a Conv alone.
+	layout *layout
+}
+
+// mostRemembered is up to how many elements of all windows a step remembers their geometry,
+// which may hold a table of them.
+const mostRemembered = 1 << 18
+
+// convOf is NewConv for a step that runs on in.
+func convOf(x *Exec, n *Node, in []*engine.Tensor, shape, weights []int) (*Conv, error) {
+	c := recall[Conv](x, in)
+	if c == nil {
+		var err error
+		if c, err = NewConv(n, shape, weights); err != nil {
+			return nil, err
+		}
+		if n.Op != "ConvTranspose" && c.Inner > 0 {
+			c.layout = newLayout(c.Windows)
+		}
+		if c.layout != nil || c.Taps*c.Positions() <= mostRemembered {
+			remember(x, in, c)
+		}
+	}
+	c.threads = x.threads
+	return c, nil
 }
 
 // NewConv works out the geometry of node n for an input and weights of these
@@ -155,9 +180,12 @@ func outputPadding(n *Node, w *Windows, x, weights, extra []int) error {
 // Gather adds to small [Batch, Groups*Outer, Out...] the convolution of large
 // [Batch, Groups*Inner, In...] with weights [Groups*Outer, Inner, Kernel...].
 func Gather[T float](c *Conv, small, large, weights []T) {
+	gatherWindows(c, small, large, weights, make([]T, c.Inner*c.Taps*c.Positions()))
+}
+
+func gatherWindows[T float](c *Conv, small, large, weights, columns []T) {
 	plane, positions := c.Plane(), c.Positions()
 	depth := c.Inner * c.Taps
-	columns := make([]T, depth*positions)
 	for b := range c.Batch * c.Groups {
 		from := large[b*c.Inner*plane:][:c.Inner*plane]
 		columnsOfWindows(c, columns, from)
@@ -185,9 +213,12 @@ func columnsOfWindows[T float](c *Conv, columns, from []T) {
 // Scatter is the transpose of Gather in its first two arguments: it adds to large
 // what small sends back through the weights.
 func Scatter[T float](c *Conv, large, small, weights []T) {
+	scatterWindows(c, large, small, weights, make([]T, c.Inner*c.Taps*c.Positions()))
+}
+
+func scatterWindows[T float](c *Conv, large, small, weights, columns []T) {
 	plane, positions := c.Plane(), c.Positions()
 	depth := c.Inner * c.Taps
-	columns := make([]T, depth*positions)
 	for b := range c.Batch * c.Groups {
 		clear(columns)
 		from := small[b*c.Outer*positions:][:c.Outer*positions]
@@ -253,31 +284,23 @@ func buildConv(b *builder) (Kernel, error) {
 		if in[0].DType() != in[1].DType() {
 			return nil, fmt.Errorf("operands of types %s and %s", in[0].DType(), in[1].DType())
 		}
-		c, err := NewConv(n, in[0].Shape(), in[1].Shape())
+		c, err := convOf(x, n, in, in[0].Shape(), in[1].Shape())
 		if err != nil {
 			return nil, err
 		}
-		c.threads = x.threads
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(conv[float32](x, n, c, in))
+			return x.one(convThen[float32](x, n, c, in, nil))
 		case engine.Float64:
-			return one(conv[float64](x, n, c, in))
+			return x.one(convThen[float64](x, n, c, in, nil))
 		}
 		return nil, typeError(in[0])
 	}, nil
 }
 
-func conv[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor) (*engine.Tensor, error) {
-	return convThen[T](x, n, c, in, nil)
-}
-
-// convThen is a convolution and the function that follows it.
+// convThen is a convolution and the function that follows it, nil for none.
 func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vector.Function) (*engine.Tensor, error) {
-	l := newLayout(c.Windows)
-	if n.Op != "Conv" || c.Inner == 0 {
-		l = nil
-	}
+	l := c.layout
 	build := newOf[T]
 	if l != nil {
 		build = rawOf[T]
@@ -302,13 +325,17 @@ func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vec
 		return t, nil
 	}
 	// The windows' table and one group's columns.
-	if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2+c.Inner*c.Taps*c.Positions()); err != nil {
+	if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2); err != nil {
+		return nil, err
+	}
+	_, columns, err := rawOf[T](x, c.Inner*c.Taps*c.Positions())
+	if err != nil {
 		return nil, err
 	}
 	if n.Op == "ConvTranspose" {
-		Scatter(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]))
+		scatterWindows(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]), columns)
 	} else {
-		Gather(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]))
+		gatherWindows(c, out, engine.Data[T](in[0]), engine.Data[T](in[1]), columns)
 	}
 	f := finish[T]{bias, then}
 	plane := volume(c.Result[2:])

@@ -119,9 +119,13 @@ func (d *deep) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if len(s) != 5 || in[0].DType() != engine.Float32 {
 		return nil, errUnfused
 	}
-	c, err := NewConv(d.node, s, d.shape)
-	if err != nil {
-		return nil, err
+	c := recall[Conv](x, in)
+	if c == nil {
+		var err error
+		if c, err = NewConv(d.node, s, d.shape); err != nil {
+			return nil, err
+		}
+		remember(x, in, c)
 	}
 	if volume(c.Result) == 0 || volume(s) == 0 {
 		return nil, errUnfused

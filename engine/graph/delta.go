@@ -75,11 +75,16 @@ func (a *linearAttention) sizes(in []*engine.Tensor) (*deltaSizes, error) {
 }
 
 func (a *linearAttention) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	s, err := a.sizes(in)
-	if err != nil {
-		return nil, err
+	s := recall[deltaSizes](x, in)
+	if s == nil {
+		var err error
+		if s, err = a.sizes(in); err != nil {
+			return nil, err
+		}
+		remember(x, in, s)
 	}
 	var data [6][]float64
+	var err error
 	for i := range data {
 		if t := arg(in, i); t != nil {
 			if data[i], err = floats(x, t); err != nil {
@@ -102,28 +107,31 @@ func (a *linearAttention) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, e
 	if err := x.reserve(engine.Float64, y.Len()+last.Len()); err != nil {
 		return nil, err
 	}
-	state, out := make([]float64, last.Len()), make([]float64, y.Len())
-	copy(state, data[3])
+	state, out, value := x.wide(last.Len()), x.wide(y.Len()), x.wide(s.v)
+	clear(state[copy(state, data[3]):])
 	for line := range s.batch * a.kvHeads {
 		own := state[line*s.k*s.v:][:s.k*s.v]
 		for t := range s.steps {
 			if x.ctx != nil && x.ctx.Err() != nil {
 				return nil, x.ctx.Err()
 			}
-			a.step(s, &data, own, out, line/a.kvHeads, line%a.kvHeads, t)
+			a.step(s, &data, own, out, value, line/a.kvHeads, line%a.kvHeads, t)
 		}
 	}
 	if err := storeFloats(last, state); err != nil {
 		return nil, err
 	}
-	return []*engine.Tensor{y, last}, storeFloats(y, out)
+	outs := x.list(2)
+	outs[0], outs[1] = y, last
+	return outs, storeFloats(y, out)
 }
 
-// step updates one head's state by one step, and reads it for that head's queries.
-func (a *linearAttention) step(s *deltaSizes, data *[6][]float64, state, out []float64, batch, head, t int) {
+// step updates one head's state by one step, and reads it for that head's queries. value is room
+// for one.
+func (a *linearAttention) step(s *deltaSizes, data *[6][]float64, state, out, value []float64, batch, head, t int) {
 	at := batch*s.steps + t
 	key := data[1][(at*a.kvHeads+head)*s.k:][:s.k]
-	value := slices.Clone(data[2][(at*a.kvHeads+head)*s.v:][:s.v])
+	copy(value, data[2][(at*a.kvHeads+head)*s.v:])
 	if a.gated {
 		per := s.decay / a.kvHeads // 1, or one for each element of a key
 		for i := range s.k {

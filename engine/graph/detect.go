@@ -19,31 +19,38 @@ type suppression struct {
 	kept          []box
 	aside         []int32
 	lanes         lanes
+	// all are the picked ones of all classes: batch, class, index.
+	all []int64
 }
+
+// begin gives up what the step before had.
+func (s *suppression) begin() { s.boxes, s.all = nil, s.all[:0] }
 
 func buildNonMaxSuppression(b *builder) (Kernel, error) {
 	centre := b.attrs.int("center_point_box", 0) == 1
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		bs, ss := in[0].Shape(), in[1].Shape()
-		boxes, ok := in[0].Float64s()
-		scores, also := in[1].Float64s()
+		boxes, ok := x.float64s(in[0])
+		scores, also := x.float64s(in[1])
 		if !ok || !also || len(bs) != 3 || len(ss) != 3 || bs[2] != 4 || bs[0] != ss[0] || bs[1] != ss[2] {
 			return nil, misfit("boxes of shape %v with scores of %v", bs, ss)
 		}
-		s := &suppression{centre: centre}
-		most, least := 0, math.Inf(-1)
-		for i, set := range []func(v float64){
-			func(v float64) { most = clampIndex(v, math.MaxInt32) }, func(v float64) { s.iou = v }, func(v float64) { least = v },
-		} {
+		given := [3]float64{0, 0, math.Inf(-1)} // the most boxes, how far they overlap, the least score
+		for i := range given {
 			if t := arg(in, 2+i); t != nil && t.Len() > 0 {
 				v, err := scalarOf(t)
 				if err != nil {
 					return nil, err
 				}
-				set(v)
+				given[i] = v
 			}
 		}
-		var picked []int64
+		s := &suppression{}
+		if x.scratch != nil {
+			s = roomFor[suppression](x.scratch)
+		}
+		s.centre, s.iou = centre, given[1]
+		most, least := clampIndex(given[0], math.MaxInt32), given[2]
 		n := bs[1]
 		if err := x.reserve(engine.Int64, (2+boxNumbers+wideBox)*n); err != nil {
 			return nil, err
@@ -54,13 +61,15 @@ func buildNonMaxSuppression(b *builder) (Kernel, error) {
 				return nil, x.ctx.Err()
 			}
 			for _, i := range s.pick(scores[line*n:(line+1)*n], most, least) {
-				picked = append(picked, int64(line/ss[1]), int64(line%ss[1]), int64(i))
+				s.all = append(s.all, int64(line/ss[1]), int64(line%ss[1]), int64(i))
 			}
 		}
-		if err := x.reserve(engine.Int64, len(picked)); err != nil {
+		t, picked, err := rawOf[int64](x, len(s.all)/3, 3)
+		if err != nil {
 			return nil, err
 		}
-		return one(engine.Of(picked, len(picked)/3, 3))
+		copy(picked, s.all)
+		return x.one(t, nil)
 	}, nil
 }
 
@@ -224,9 +233,15 @@ func (s *suppression) corners(i int) [4]float64 {
 	return [4]float64{min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3])}
 }
 
+// evenGrid are the pairs of an AffineGrid node.
+type evenGrid struct {
+	size, strides []int
+	align         bool
+}
+
 // affineGrid puts the points of an even grid through matrices.
-func affineGrid(n *Node, in []*engine.Tensor) (*LinearMap, error) {
-	size, err := intsOf(in[1])
+func affineGrid(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	size, err := x.intsOf(in[1])
 	if err != nil {
 		return nil, err
 	}
@@ -235,29 +250,33 @@ func affineGrid(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	if d != 2 && d != 3 || len(shape) != 3 || shape[0] != size[0] || shape[1] != d || shape[2] != d+1 {
 		return nil, misfit("matrices of shape %v for a grid of %d dimensions, or of another batch", shape, d)
 	}
-	spatial := size[2:]
-	m := &LinearMap{Shape: slices.Concat(size[:1], spatial, []int{d})}
+	m := keptOf[LinearMap](x)
+	m.Shape = x.ints(d + 2)
+	m.Shape[0], m.Shape[d+1] = size[0], d
+	copy(m.Shape[1:], size[2:])
 	if _, err := engine.Elements(m.Shape); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, engine.ErrTooLarge)
 	}
-	align := n.Attrs["align_corners"].Int == 1
-	strides, points := rowMajor(spatial), volume(spatial)
-	m.Each = func(f func(out, in int, weight float64)) {
-		at := make([]float64, d+1)
-		at[d] = 1
-		for i := range size[0] * points {
-			for k, s := range strides {
-				// Coordinates begin with the last axis.
-				at[d-1-k] = gridPoint(i%points/s%spatial[k], spatial[k], align)
-			}
-			for r := range d {
-				for c, v := range at {
-					f(i*d+r, (i/points*d+r)*(d+1)+c, v)
-				}
+	m.Each = eachOf(x, evenGrid{size: size, strides: x.rowMajor(size[2:]), align: n.Attrs["align_corners"].Int == 1})
+	return m, nil
+}
+
+func (g *evenGrid) each(f func(out, in int, weight float64)) {
+	spatial, d := g.size[2:], len(g.strides)
+	var coordinates [4]float64
+	at, points := coordinates[:d+1], volume(spatial)
+	at[d] = 1
+	for i := range g.size[0] * points {
+		for k, s := range g.strides {
+			// Coordinates begin with the last axis.
+			at[d-1-k] = gridPoint(i%points/s%spatial[k], spatial[k], g.align)
+		}
+		for r := range d {
+			for c, v := range at {
+				f(i*d+r, (i/points*d+r)*(d+1)+c, v)
 			}
 		}
 	}
-	return m, nil
 }
 
 // gridPoint is where element i of n lies between -1 and 1.
@@ -284,14 +303,15 @@ func buildHardmax(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		y := make([]float64, len(v))
+		y := x.wide(len(v))
+		clear(y)
 		for line := range outer * inner {
 			start := line/inner*n*inner + line%inner
 			if n > 0 {
 				y[start+int(argExtreme(v[start:], n, inner, true, false))*inner] = 1
 			}
 		}
-		return one(o, storeFloats(o, y))
+		return x.one(o, storeFloats(o, y))
 	}, nil
 }
 
@@ -312,11 +332,11 @@ func buildDet(*builder) (Kernel, error) {
 			return nil, err
 		}
 		n, v := shape[r-1], engine.Data[float64](wide)
-		y := make([]float64, o.Len())
+		y := x.wide(o.Len())
 		for i := range y {
 			y[i] = determinant(v[i*n*n:(i+1)*n*n], n)
 		}
-		return one(o, storeFloats(o, y))
+		return x.one(o, storeFloats(o, y))
 	}, nil
 }
 

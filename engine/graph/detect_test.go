@@ -140,7 +140,7 @@ func TestRegionsAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := roiAlign(node, []*engine.Tensor{image, mustOf(t, boxes, count, 4), of})
+		m, err := roiAlign(new(Exec), node, []*engine.Tensor{image, mustOf(t, boxes, count, 4), of})
 		if err != nil {
 			t.Fatal(err)
 		}

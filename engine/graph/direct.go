@@ -2,6 +2,7 @@ package graph
 
 import (
 	"sync"
+	"unsafe"
 
 	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/vector"
@@ -292,14 +293,20 @@ func (r *room) of(n int) []float32 {
 	return r.v[:n]
 }
 
+// leastWords is of how many elements memory is laid out for elements of 8 bytes.
+const leastWords = 4
+
 // borrowed calls f with n elements, whatever they are.
 func borrowed[T float](n int, f func(v []T)) {
-	if !isSingle[T]() || n > mostRoom {
+	var zero T
+	words := n * int(unsafe.Sizeof(zero)) / 4
+	if words > mostRoom {
 		f(make([]T, n))
 		return
 	}
 	r := rooms.Get().(*room)
-	f(any(r.of(n)).([]T))
+	v := r.of(max(words, leastWords))
+	f(unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(v))), n))
 	rooms.Put(r)
 }
 

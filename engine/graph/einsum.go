@@ -19,11 +19,16 @@ type Einsum struct {
 	// Strides is by operand and label: how far a step along the label goes, 0
 	// where the operand does not have it.
 	Strides [][]int
+	// products is how it is one of matrices, nil where its terms are visited.
+	products *contraction
 }
 
 // maxEinsum bounds the elements of what an equation makes, and the terms of one that is
 // computed by visiting each.
 const maxEinsum = 1 << 32
+
+// mostOperands is how many an equation has.
+const mostOperands = 16
 
 // NewEinsum parses the equation of an Einsum node for operands of these shapes.
 func NewEinsum(n *Node, shapes [][]int) (*Einsum, error) {
@@ -82,6 +87,7 @@ func NewEinsum(n *Node, shapes [][]int) (*Einsum, error) {
 		}
 		e.Strides = append(e.Strides, strides)
 	}
+	e.products = newContraction(e)
 	return e, nil
 }
 
@@ -138,11 +144,15 @@ func implicitOutput(left string) string {
 // Each calls f with the output's offset and the operands' offsets of every term, until it
 // says false. The slice it passes is its own.
 func (e *Einsum) Each(f func(out int, at []int) bool) {
+	e.each(make([]int, len(e.Size)), make([]int, len(e.Strides)), f)
+}
+
+// each is Each with lists of zeros, of as many as there are labels and operands.
+func (e *Einsum) each(index, at []int, f func(out int, at []int) bool) {
 	total := volume(e.Size)
 	if total == 0 {
 		return
 	}
-	index, at := make([]int, len(e.Size)), make([]int, len(e.Strides))
 	summed := volume(e.Size[e.Out:])
 	for i := range total {
 		if !f(i/summed, at) {
@@ -182,15 +192,19 @@ func buildEinsum(b *builder) (Kernel, error) {
 				return nil, fmt.Errorf("operand %d has another type than the first", i)
 			}
 		}
-		e, err := NewEinsum(n, ShapesOf(in))
-		if err != nil {
-			return nil, err
+		e := recall[Einsum](x, in)
+		if e == nil {
+			var err error
+			if e, err = NewEinsum(n, ShapesOf(in)); err != nil {
+				return nil, err
+			}
+			remember(x, in, e)
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(einsum[float32](x, e, in))
+			return x.one(einsum[float32](x, e, in))
 		case engine.Float64:
-			return one(einsum[float64](x, e, in))
+			return x.one(einsum[float64](x, e, in))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -208,13 +222,14 @@ func einsumTerms[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tens
 	if err := x.reserve(engine.Float64, len(out)); err != nil {
 		return nil, err
 	}
-	sums := make([]float64, len(out))
-	data := make([][]T, len(in))
+	sums := x.wide(len(out))
+	clear(sums)
+	var data [mostOperands][]T
 	for i := range in {
 		data[i] = engine.Data[T](in[i])
 	}
 	visited := 0
-	e.Each(func(o int, at []int) bool {
+	e.each(x.ints(len(e.Size)), x.ints(len(e.Strides)), func(o int, at []int) bool {
 		if visited++; visited%(1<<20) == 0 && x.ctx != nil && x.ctx.Err() != nil {
 			return false
 		}
@@ -236,6 +251,6 @@ func einsumTerms[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tens
 
 func init() {
 	register(DomainONNX, map[string]opDef{
-		"Einsum": {since: 12, minIn: 1, maxIn: 16, maxOut: 1, accept: floatTypes, half: true, build: buildEinsum},
+		"Einsum": {since: 12, minIn: 1, maxIn: mostOperands, maxOut: 1, accept: floatTypes, half: true, build: buildEinsum},
 	})
 }

@@ -39,6 +39,7 @@ func (e *Einsum) sub(kept []int, terms ...term) *Einsum {
 		}
 		s.Strides = append(s.Strides, own)
 	}
+	s.products = newContraction(s)
 	return s
 }
 
@@ -196,8 +197,8 @@ func einsumPair[T float](x *Exec, e *Einsum, in []*engine.Tensor) (*engine.Tenso
 	if len(in) == 1 && !slices.Contains(e.Size, 0) {
 		return einsumOne[T](x, e, in[0])
 	}
-	if c := newContraction(e); c != nil {
-		return contract[T](x, c, in)
+	if e.products != nil {
+		return contract[T](x, e.products, in)
 	}
 	return einsumTerms[T](x, e, in)
 }

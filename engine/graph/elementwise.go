@@ -244,22 +244,24 @@ func apply[T, R engine.Element](x *Exec, a *engine.Tensor, f func(T) R) (*engine
 
 // floatMap is the kernel of a function of one float.
 func floatMap(f func(float64) float64) Kernel {
-	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		switch in[0].DType() {
-		case engine.Float32:
-			t, out, err := newOf[float32](x, in[0].Shape()...)
-			if err != nil {
-				return nil, err
-			}
-			for i, v := range engine.Data[float32](in[0]) {
-				out[i] = float32(f(float64(v)))
-			}
-			return x.one(t, nil)
-		case engine.Float64:
-			return x.one(apply(x, in[0], f))
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) { return x.one(mapFloats(x, in[0], f)) }
+}
+
+func mapFloats(x *Exec, t *engine.Tensor, f func(float64) float64) (*engine.Tensor, error) {
+	switch t.DType() {
+	case engine.Float32:
+		o, out, err := newOf[float32](x, t.Shape()...)
+		if err != nil {
+			return nil, err
 		}
-		return nil, typeError(in[0])
+		for i, v := range engine.Data[float32](t) {
+			out[i] = float32(f(float64(v)))
+		}
+		return o, nil
+	case engine.Float64:
+		return apply(x, t, f)
 	}
+	return nil, typeError(t)
 }
 
 // applying is a function over elements.
@@ -277,18 +279,23 @@ func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
 		if in[0].DType() != engine.Float32 {
 			return plain(x, in)
 		}
-		t, out, err := overOf(x, in[0])
-		if err != nil {
-			return nil, err
-		}
-		src := engine.Data[float32](in[0])
-		if x.threads < 2 || len(src) < 2*leastPart {
-			quick.Apply(out, src)
-			return x.one(t, nil)
-		}
-		share(x, x.inParts(len(src)), len(src), applying{quick, out, src})
-		return x.one(t, nil)
+		return x.one(quickly(x, in[0], quick))
 	}
+}
+
+// quickly applies a kernel to float32 elements.
+func quickly(x *Exec, t *engine.Tensor, quick *vector.Function) (*engine.Tensor, error) {
+	o, out, err := overOf(x, t)
+	if err != nil {
+		return nil, err
+	}
+	src := engine.Data[float32](t)
+	if x.threads < 2 || len(src) < 2*leastPart {
+		quick.Apply(out, src)
+		return o, nil
+	}
+	share(x, x.inParts(len(src)), len(src), applying{quick, out, src})
+	return o, nil
 }
 
 func unary(f func(float64) float64) opDef {
@@ -367,42 +374,53 @@ func arithmeticFloat[T float](op arithmetic) func(a, b T) T {
 	return func(a, b T) T { return T(floorMod(float64(a), float64(b))) }
 }
 
-func zipInt[T signed | unsigned](x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor, error) {
-	if op == opDiv || op == opMod || op == opFmod {
-		if slices.Contains(engine.Data[T](b), 0) {
-			return nil, errDivideByZero
+// zipped is a function of two operands that broadcast. What is generic makes an object of a
+// function that it gives out, and so such are made once, in lists by element type.
+type zipped func(x *Exec, a, b *engine.Tensor) (*engine.Tensor, error)
+
+func zippedOf[T, R engine.Element](f func(T, T) R) zipped {
+	return func(x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) { return zip(x, a, b, f) }
+}
+
+func zippedInt[T signed | unsigned](op arithmetic) zipped {
+	f := arithmeticInt[T](op)
+	return func(x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
+		if op == opDiv || op == opMod || op == opFmod {
+			if slices.Contains(engine.Data[T](b), 0) {
+				return nil, errDivideByZero
+			}
 		}
+		return zip(x, a, b, f)
 	}
-	return zip(x, a, b, arithmeticInt[T](op))
+}
+
+// by applies the list's function for the first operand's type.
+func by(list []zipped, x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
+	d := int(a.DType())
+	if d >= len(list) || list[d] == nil {
+		return nil, typeError(a)
+	}
+	return list[d](x, a, b)
+}
+
+func arithmeticsOf(op arithmetic) []zipped {
+	return []zipped{
+		engine.Float32: zippedOf(arithmeticFloat[float32](op)), engine.Float64: zippedOf(arithmeticFloat[float64](op)),
+		engine.Int64: zippedInt[int64](op), engine.Int32: zippedInt[int32](op), engine.Int16: zippedInt[int16](op), engine.Int8: zippedInt[int8](op),
+		engine.Uint64: zippedInt[uint64](op), engine.Uint32: zippedInt[uint32](op), engine.Uint16: zippedInt[uint16](op), engine.Uint8: zippedInt[uint8](op),
+	}
+}
+
+var arithmetics = [...][]zipped{
+	opAdd: arithmeticsOf(opAdd), opSub: arithmeticsOf(opSub), opMul: arithmeticsOf(opMul), opDiv: arithmeticsOf(opDiv),
+	opMax: arithmeticsOf(opMax), opMin: arithmeticsOf(opMin), opMod: arithmeticsOf(opMod), opFmod: arithmeticsOf(opFmod),
 }
 
 func zipArithmetic(x *Exec, a, b *engine.Tensor, op arithmetic) (*engine.Tensor, error) {
-	switch a.DType() {
-	case engine.Float32:
-		if op <= opMin && b.DType() == engine.Float32 {
-			return zipVector(x, a, b, vectorOps[op])
-		}
-		return zip(x, a, b, arithmeticFloat[float32](op))
-	case engine.Float64:
-		return zip(x, a, b, arithmeticFloat[float64](op))
-	case engine.Int64:
-		return zipInt[int64](x, a, b, op)
-	case engine.Int32:
-		return zipInt[int32](x, a, b, op)
-	case engine.Int16:
-		return zipInt[int16](x, a, b, op)
-	case engine.Int8:
-		return zipInt[int8](x, a, b, op)
-	case engine.Uint64:
-		return zipInt[uint64](x, a, b, op)
-	case engine.Uint32:
-		return zipInt[uint32](x, a, b, op)
-	case engine.Uint16:
-		return zipInt[uint16](x, a, b, op)
-	case engine.Uint8:
-		return zipInt[uint8](x, a, b, op)
+	if op <= opMin && a.DType() == engine.Float32 && b.DType() == engine.Float32 {
+		return zipVector(x, a, b, vectorOps[op])
 	}
-	return nil, typeError(a)
+	return by(arithmetics[op], x, a, b)
 }
 
 // vectorOps are the kernels' names of what they have.
@@ -560,7 +578,7 @@ func variadic(op arithmetic, mean bool) opDef {
 }
 
 func scaleBy(x *Exec, t *engine.Tensor, f float64) ([]*engine.Tensor, error) {
-	return floatMap(func(v float64) float64 { return v * f })(x, []*engine.Tensor{t})
+	return x.one(mapFloats(x, t, func(v float64) float64 { return v * f }))
 }
 
 func buildMod(b *builder) (Kernel, error) {
@@ -569,7 +587,7 @@ func buildMod(b *builder) (Kernel, error) {
 		op = opFmod
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(zipArithmetic(x, in[0], in[1], op))
+		return x.one(zipArithmetic(x, in[0], in[1], op))
 	}, nil
 }
 
@@ -578,54 +596,50 @@ func buildPow(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		a, b := in[0], in[1]
 		if a.DType().IsInteger() && b.DType().IsInteger() {
-			return powInt(x, a, b)
+			return x.one(zipAs(x, a, b, engine.Int64, intPow))
 		}
 		if v := engine.Data[float32](b); a.DType() == engine.Float32 && len(v) == 1 && v[0] == 2 && len(b.Shape()) <= len(a.Shape()) {
 			return x.one(zipVector(x, a, a, vector.Mul)) // to the same bits
 		}
-		wa, err := castTensor(x, a, engine.Float64, true)
-		if err != nil {
-			return nil, err
-		}
-		wb, err := castTensor(x, b, engine.Float64, true)
-		if err != nil {
-			return nil, err
-		}
-		out, err := zip(x, wa, wb, math.Pow)
-		if err != nil {
-			return nil, err
-		}
-		return one(castTensor(x, out, a.DType(), true))
+		return x.one(zipAs(x, a, b, engine.Float64, floatPow))
 	}, nil
 }
 
-func powInt(x *Exec, a, b *engine.Tensor) ([]*engine.Tensor, error) {
-	wa, err := castTensor(x, a, engine.Int64, true)
+// zipAs applies f to two operands in another type, and gives the first one's.
+func zipAs(x *Exec, a, b *engine.Tensor, d engine.DType, f zipped) (*engine.Tensor, error) {
+	gives := x.gives(false)
+	wa, err := castTensor(x, a, d, true)
 	if err != nil {
 		return nil, err
 	}
-	wb, err := castTensor(x, b, engine.Int64, true)
+	wb, err := castTensor(x, b, d, true)
 	if err != nil {
 		return nil, err
 	}
-	out, err := zip(x, wa, wb, func(base, exp int64) int64 {
-		if exp < 0 {
-			return int64(math.Pow(float64(base), float64(exp)))
-		}
-		r := int64(1)
-		for ; exp > 0; exp >>= 1 {
-			if exp&1 == 1 {
-				r *= base
-			}
-			base *= base
-		}
-		return r
-	})
+	x.gives(gives && d == a.DType())
+	out, err := f(x, wa, wb)
 	if err != nil {
 		return nil, err
 	}
-	return one(castTensor(x, out, a.DType(), true))
+	x.gives(gives)
+	return castTensor(x, out, a.DType(), true)
 }
+
+var floatPow = zippedOf(math.Pow)
+
+var intPow = zippedOf(func(base, exp int64) int64 {
+	if exp < 0 {
+		return int64(math.Pow(float64(base), float64(exp)))
+	}
+	r := int64(1)
+	for ; exp > 0; exp >>= 1 {
+		if exp&1 == 1 {
+			r *= base
+		}
+		base *= base
+	}
+	return r
+})
 
 func negAbs[T signed](x *Exec, t *engine.Tensor, op string) (*engine.Tensor, error) {
 	return apply(x, t, func(v T) T {
@@ -655,40 +669,34 @@ func signOp(op string, f func(float64) float64, accept typeSet) opDef {
 			t := in[0]
 			switch t.DType() {
 			case engine.Int64:
-				return one(negAbs[int64](x, t, op))
+				return x.one(negAbs[int64](x, t, op))
 			case engine.Int32:
-				return one(negAbs[int32](x, t, op))
+				return x.one(negAbs[int32](x, t, op))
 			case engine.Int16:
-				return one(negAbs[int16](x, t, op))
+				return x.one(negAbs[int16](x, t, op))
 			case engine.Int8:
-				return one(negAbs[int8](x, t, op))
+				return x.one(negAbs[int8](x, t, op))
 			case engine.Uint8, engine.Uint16, engine.Uint32, engine.Uint64:
 				if op == "Abs" {
 					return in[:1], nil
 				}
-				o, err := x.New(t.DType(), t.Shape()...)
-				if err != nil {
-					return nil, err
-				}
-				return one(o, signUnsigned(o, t))
+				return x.one(signUnsigned(x, t))
 			}
 			return floats(x, in)
 		}, nil
 	}}
 }
 
-func signUnsigned(o, t *engine.Tensor) error {
-	f, ok := t.Float64s()
-	if !ok {
-		return typeError(t)
+func signUnsigned(x *Exec, t *engine.Tensor) (*engine.Tensor, error) {
+	switch t.DType() {
+	case engine.Uint64:
+		return apply(x, t, func(v uint64) uint64 { return min(v, 1) })
+	case engine.Uint32:
+		return apply(x, t, func(v uint32) uint32 { return min(v, 1) })
+	case engine.Uint16:
+		return apply(x, t, func(v uint16) uint16 { return min(v, 1) })
 	}
-	set := make([]float64, len(f))
-	for i, v := range f {
-		if v > 0 {
-			set[i] = 1
-		}
-	}
-	return storeFloats(o, set)
+	return apply(x, t, func(v uint8) uint8 { return min(v, 1) })
 }
 
 func sign(v float64) float64 {
@@ -752,9 +760,9 @@ func buildPRelu(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(zip(x, in[0], in[1], prelu[float32]))
+			return x.one(zip(x, in[0], in[1], prelu[float32]))
 		case engine.Float64:
-			return one(zip(x, in[0], in[1], prelu[float64]))
+			return x.one(zip(x, in[0], in[1], prelu[float64]))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -780,17 +788,17 @@ func buildRelu(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return quickMap(nil, vector.Relu)(x, in)
+			return x.one(quickly(x, in[0], vector.Relu))
 		case engine.Float64:
-			return one(relu[float64](x, in[0]))
+			return x.one(relu[float64](x, in[0]))
 		case engine.Int64:
-			return one(relu[int64](x, in[0]))
+			return x.one(relu[int64](x, in[0]))
 		case engine.Int32:
-			return one(relu[int32](x, in[0]))
+			return x.one(relu[int32](x, in[0]))
 		case engine.Int16:
-			return one(relu[int16](x, in[0]))
+			return x.one(relu[int16](x, in[0]))
 		case engine.Int8:
-			return one(relu[int8](x, in[0]))
+			return x.one(relu[int8](x, in[0]))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -801,11 +809,13 @@ func buildClip(b *builder) (Kernel, error) {
 	if b.version() >= 11 {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			t := in[0]
-			if f := clipFunction(in); f != nil {
-				return quickMap(nil, f)(x, in)
+			if lo, hi, ok := clipBounds(in); ok {
+				f := &scratchOf[vector.Function](x, 1)[0]
+				*f = *vector.Clip(lo, hi)
+				return x.one(quickly(x, t, f))
 			}
 			var err error
-			for i, op := range []arithmetic{opMax, opMin} {
+			for i, op := range [...]arithmetic{opMax, opMin} {
 				bound := arg(in, i+1)
 				if bound == nil {
 					continue
@@ -814,7 +824,7 @@ func buildClip(b *builder) (Kernel, error) {
 					return nil, err
 				}
 			}
-			return one(t, nil)
+			return x.one(t, nil)
 		}, nil
 	}
 	lo := b.attrs.float("min", math.Inf(-1))
@@ -822,8 +832,8 @@ func buildClip(b *builder) (Kernel, error) {
 	return floatMap(func(v float64) float64 { return min(max(v, lo), hi) }), nil
 }
 
-// clipFunction is the kernel of Clip for float32 bounds that are there, else nil.
-func clipFunction(in []*engine.Tensor) *vector.Function {
+// clipBounds are Clip's where a kernel takes them: in float32, and no NaN.
+func clipBounds(in []*engine.Tensor) (lo, hi float32, ok bool) {
 	bounds := [2]float32{float32(math.Inf(-1)), float32(math.Inf(1))}
 	for i := range bounds {
 		b := arg(in, i+1)
@@ -832,14 +842,11 @@ func clipFunction(in []*engine.Tensor) *vector.Function {
 		}
 		v := engine.Data[float32](b)
 		if len(v) != 1 || len(b.Shape()) != 0 || v[0] != v[0] {
-			return nil
+			return 0, 0, false
 		}
 		bounds[i] = v[0]
 	}
-	if in[0].DType() != engine.Float32 {
-		return nil
-	}
-	return vector.Clip(bounds[0], bounds[1])
+	return bounds[0], bounds[1], in[0].DType() == engine.Float32
 }
 
 // zipEqual is Equal without a call for each element: one-hot vectors are made by it.
@@ -895,47 +902,19 @@ func compareFunc[T number](op string) func(a, b T) bool {
 
 func compare(op string, since int) opDef {
 	accept := numericTypes
+	list := []zipped{
+		engine.Float32: zippedOf(compareFunc[float32](op)), engine.Float64: zippedOf(compareFunc[float64](op)),
+		engine.Int64: zippedOf(compareFunc[int64](op)), engine.Int32: zippedOf(compareFunc[int32](op)), engine.Int16: zippedOf(compareFunc[int16](op)), engine.Int8: zippedOf(compareFunc[int8](op)),
+		engine.Uint64: zippedOf(compareFunc[uint64](op)), engine.Uint32: zippedOf(compareFunc[uint32](op)), engine.Uint16: zippedOf(compareFunc[uint16](op)), engine.Uint8: zippedOf(compareFunc[uint8](op)),
+		engine.Bool: zippedOf(func(u, v bool) bool { return u == v }), engine.String: zippedOf(func(u, v string) bool { return u == v }),
+	}
 	if op == "Equal" {
 		accept = anyType
+		list[engine.Int64], list[engine.Int32] = zipEqual[int64], zipEqual[int32]
 	}
 	return opDef{since: since, minIn: 2, maxIn: 2, maxOut: 1, accept: accept, result: isBool, half: true, build: func(*builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-			a, b := in[0], in[1]
-			if op == "Equal" && a.DType() == b.DType() {
-				switch a.DType() {
-				case engine.Int64:
-					return x.one(zipEqual[int64](x, a, b))
-				case engine.Int32:
-					return x.one(zipEqual[int32](x, a, b))
-				}
-			}
-			switch a.DType() {
-			case engine.Float32:
-				return one(zip(x, a, b, compareFunc[float32](op)))
-			case engine.Float64:
-				return one(zip(x, a, b, compareFunc[float64](op)))
-			case engine.Int64:
-				return one(zip(x, a, b, compareFunc[int64](op)))
-			case engine.Int32:
-				return one(zip(x, a, b, compareFunc[int32](op)))
-			case engine.Int16:
-				return one(zip(x, a, b, compareFunc[int16](op)))
-			case engine.Int8:
-				return one(zip(x, a, b, compareFunc[int8](op)))
-			case engine.Uint64:
-				return one(zip(x, a, b, compareFunc[uint64](op)))
-			case engine.Uint32:
-				return one(zip(x, a, b, compareFunc[uint32](op)))
-			case engine.Uint16:
-				return one(zip(x, a, b, compareFunc[uint16](op)))
-			case engine.Uint8:
-				return one(zip(x, a, b, compareFunc[uint8](op)))
-			case engine.Bool:
-				return one(zip(x, a, b, func(u, v bool) bool { return u == v }))
-			case engine.String:
-				return one(zip(x, a, b, func(u, v string) bool { return u == v }))
-			}
-			return nil, typeError(a)
+			return x.one(by(list, x, in[0], in[1]))
 		}, nil
 	}}
 }
@@ -958,9 +937,9 @@ func floatTest(f func(float64) bool) Kernel {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(apply(x, in[0], func(v float32) bool { return f(float64(v)) }))
+			return x.one(apply(x, in[0], func(v float32) bool { return f(float64(v)) }))
 		case engine.Float64:
-			return one(apply(x, in[0], f))
+			return x.one(apply(x, in[0], f))
 		}
 		return nil, typeError(in[0])
 	}
@@ -981,11 +960,11 @@ func buildWhere(b *builder) (Kernel, error) {
 		if a.DType() != c.DType() {
 			return nil, fmt.Errorf("branches of types %s and %s", a.DType(), c.DType())
 		}
-		shape, err := BroadcastShape(a.Shape(), c.Shape())
+		shape, err := x.broadcast(a.Shape(), c.Shape())
 		if err != nil {
 			return nil, err
 		}
-		if shape, err = BroadcastShape(shape, cond.Shape()); err != nil {
+		if shape, err = x.broadcast(shape, cond.Shape()); err != nil {
 			return nil, err
 		}
 		if a.DType() == engine.Float32 {
@@ -996,7 +975,7 @@ func buildWhere(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		pick := engine.Data[bool](cond)
-		fromA, fromC := copier(out, a), copier(out, c)
+		fromA, fromC := copier(x, out, a), copier(x, out, c)
 		// The condition's place is found by walking it twice, once with each branch.
 		pairWalk(shape, cond.Shape(), a.Shape(), func(o, ic, ia, n, sc, sa int) {
 			for i := range n {
@@ -1012,7 +991,7 @@ func buildWhere(b *builder) (Kernel, error) {
 				}
 			}
 		})
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 

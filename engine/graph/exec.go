@@ -169,7 +169,8 @@ func (s *step) call(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if half == engine.Invalid {
 		return s.kernel(x, in)
 	}
-	wide := make([]*engine.Tensor, len(in))
+	gives := x.gives(false) // what is float32 stays
+	wide := x.list(len(in))
 	for i, t := range in {
 		wide[i] = t
 		if t == nil || (t.DType() != engine.Float16 && t.DType() != engine.BFloat16) {
@@ -185,6 +186,7 @@ func (s *step) call(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.gives(gives)
 	for i, t := range out {
 		if t == nil || t.DType() != engine.Float32 {
 			continue

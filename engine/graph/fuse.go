@@ -730,12 +730,11 @@ func (f *fuser) weigh(i int, scales, bias []float64, then *vector.Function, out 
 		if in[0].DType() != engine.Float32 {
 			return nil, errUnfused
 		}
-		c, err := NewConv(n, in[0].Shape(), in[1].Shape())
+		c, err := convOf(x, n, in, in[0].Shape(), in[1].Shape())
 		if err != nil {
 			return nil, err
 		}
-		c.threads = x.threads
-		return one(convThen[float32](x, n, c, in, then))
+		return x.one(convThen[float32](x, n, c, in, then))
 	}
 	f.p.steps[i] = step{
 		node: n, op: functionOp, kernel: kernel, in: []int{s.in[0], f.constant(weights), f.constant(biases)}, out: []int{out}, function: then,

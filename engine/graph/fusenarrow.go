@@ -129,16 +129,17 @@ func narrowKernel(n *Node, w *narrowed, then *vector.Function) Kernel {
 		if in[0].DType() != engine.Float32 {
 			return nil, errUnfused
 		}
-		c, err := NewConv(n, in[0].Shape(), w.t.Shape())
+		c, err := convOf(x, n, in, in[0].Shape(), w.t.Shape())
 		if err != nil {
 			return nil, err
 		}
-		c.threads = x.threads
 		wide, err := w.wide(x)
 		if err != nil {
 			return nil, err
 		}
-		return one(convThen[float32](x, n, c, []*engine.Tensor{in[0], wide, arg(in, 2)}, then))
+		operands := x.list(3)
+		operands[0], operands[1], operands[2] = in[0], wide, arg(in, 2)
+		return x.one(convThen[float32](x, n, c, operands, then))
 	}
 }
 

@@ -71,7 +71,9 @@ func runGRU(x *Exec, n *Node, weights *recurrentWeights, in []*engine.Tensor) ([
 			copy(y[r.YAt(step, d, 0):], g.h)
 		}
 	}
-	return []*engine.Tensor{all, last}, nil
+	out := x.list(2)
+	out[0], out[1] = all, last
+	return out, nil
 }
 
 // begin sets the sums to the biases of direction d, but for the candidate's of the state.

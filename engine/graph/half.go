@@ -24,7 +24,7 @@ func halfSoftmax(x *Exec, t *engine.Tensor, outer, n, inner int, logs bool) (*en
 		return nil, err
 	}
 	d := t.DType()
-	e := make([]float64, n)
+	e := x.wide(n)
 	for i := range outer {
 		for j := range inner {
 			line := v[i*n*inner+j:]

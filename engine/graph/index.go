@@ -28,7 +28,7 @@ func buildGather(b *builder) (Kernel, error) {
 		copy(final[a+len(in[1].Shape()):], shape[a+1:])
 		out, err := x.New(in[0].DType(), final...)
 		if err != nil || out.Len() == 0 {
-			return one(out, err)
+			return x.one(out, err)
 		}
 		switch in[0].DType() {
 		case engine.Float32:
@@ -38,7 +38,7 @@ func buildGather(b *builder) (Kernel, error) {
 		case engine.Uint8:
 			gather[uint8](out, in[0], index, outer, shape[a], inner)
 		default:
-			cp := copier(out, in[0])
+			cp := copier(x, out, in[0])
 			to := 0
 			for o := range outer {
 				for _, j := range index {
@@ -62,10 +62,7 @@ func gather[T engine.Element](dst, src *engine.Tensor, index []int, outer, n, in
 	}
 }
 
-// positions reads indices along an axis of n; negative ones count from its end.
-func positions(t *engine.Tensor, n int) ([]int, error) { return new(Exec).positions(t, n) }
-
-// positions is positions as ints has it.
+// positions reads indices along an axis of n, as ints has them; negative ones count from its end.
 func (x *Exec) positions(t *engine.Tensor, n int) ([]int, error) {
 	index, err := x.intsOf(t)
 	if err != nil {
@@ -99,7 +96,7 @@ func buildGatherElements(b *builder) (Kernel, error) {
 				return nil, misfit("indices of shape %v for data of shape %v", want, shape)
 			}
 		}
-		index, err := positions(in[1], shape[a])
+		index, err := x.positions(in[1], shape[a])
 		if err != nil {
 			return nil, err
 		}
@@ -107,8 +104,8 @@ func buildGatherElements(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		from, to := rowMajor(shape), rowMajor(want)
-		cp := copier(out, in[0])
+		from, to := x.rowMajor(shape), x.rowMajor(want)
+		cp := copier(x, out, in[0])
 		for i, j := range index {
 			s := 0
 			for k := range want {
@@ -120,7 +117,7 @@ func buildGatherElements(b *builder) (Kernel, error) {
 			}
 			cp(i, s, 1)
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 
@@ -258,28 +255,32 @@ func vectorizerOrigin(in []*engine.Tensor) ([][]int64, error) {
 
 func buildNonZero(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
 		shape := in[0].Shape()
-		var at []int
-		for i, e := range v {
+		n := 0
+		for _, e := range v {
 			if e != 0 {
-				at = append(at, i)
+				n++
 			}
 		}
-		t, out, err := newOf[int64](x, len(shape), len(at))
+		t, out, err := rawOf[int64](x, len(shape), n)
 		if err != nil {
 			return nil, err
 		}
-		strides := rowMajor(shape)
-		for k, s := range strides {
-			for i, p := range at {
-				out[k*len(at)+i] = int64(p / s % shape[k])
+		strides, at := x.rowMajor(shape), 0
+		for i, e := range v {
+			if e == 0 {
+				continue
 			}
+			for k, s := range strides {
+				out[k*n+at] = int64(i / s % shape[k])
+			}
+			at++
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}, nil
 }
 
@@ -287,7 +288,7 @@ func buildOneHot(b *builder) (Kernel, error) {
 	axis := b.attrs.int("axis", -1)
 	b.result = []engine.DType{b.inType(2)}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		depths, ok := in[1].Float64s()
+		depths, ok := x.float64s(in[1])
 		if !ok || len(depths) != 1 || depths[0] < 1 || depths[0] > math.MaxInt32 || in[2].Len() != 2 {
 			return nil, misfit("a depth that is not one number from 1 on, or values that are not two")
 		}
@@ -297,11 +298,15 @@ func buildOneHot(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		out, err := x.New(in[2].DType(), slices.Insert(slices.Clone(shape), a, depth)...)
+		final := x.ints(len(shape) + 1)
+		copy(final, shape[:a])
+		final[a] = depth
+		copy(final[a+1:], shape[a:])
+		out, err := x.New(in[2].DType(), final...)
 		if err != nil {
 			return nil, err
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
@@ -309,7 +314,7 @@ func buildOneHot(b *builder) (Kernel, error) {
 		for _, d := range shape[a:] {
 			inner *= d
 		}
-		cp := copier(out, in[2])
+		cp := copier(x, out, in[2])
 		for i := range out.Len() {
 			cp(i, 0, 1)
 		}
@@ -322,7 +327,7 @@ func buildOneHot(b *builder) (Kernel, error) {
 				cp((i/inner*depth+j)*inner+i%inner, 1, 1)
 			}
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 
@@ -335,18 +340,18 @@ func buildGatherND(b *builder) (Kernel, error) {
 			return nil, fmt.Errorf("indices of shape %v for data of shape %v, %d of them batch", want, shape, batch)
 		}
 		depth := want[len(want)-1]
-		index, err := intsOf(in[1])
+		index, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
-		out, err := x.New(in[0].DType(), slices.Concat(want[:len(want)-1], shape[batch+depth:])...)
+		out, err := x.New(in[0].DType(), x.joined(want[:len(want)-1], shape[batch+depth:])...)
 		if err != nil || out.Len() == 0 {
-			return one(out, err)
+			return x.one(out, err)
 		}
-		run, strides := volume(shape[batch+depth:]), rowMajor(shape)
+		run, strides := volume(shape[batch+depth:]), x.rowMajor(shape)
 		tuples := volume(want[:len(want)-1])
 		per := tuples / max(volume(want[:batch]), 1)
-		cp := copier(out, in[0])
+		cp := copier(x, out, in[0])
 		for i := range tuples {
 			at := i / per * volume(shape[batch:])
 			for k := range depth {
@@ -361,13 +366,13 @@ func buildGatherND(b *builder) (Kernel, error) {
 			}
 			cp(i*run, at, run)
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 
 // buildScatterND writes slices over a copy of the data at index tuples.
 func buildScatterND(b *builder) (Kernel, error) {
-	reduction, err := scatterReduction(b)
+	put, err := scatterReduction(b)
 	if err != nil {
 		return nil, err
 	}
@@ -375,7 +380,7 @@ func buildScatterND(b *builder) (Kernel, error) {
 		if in[0].DType() != in[2].DType() {
 			return nil, fmt.Errorf("updates of %s for data of %s", in[2].DType(), in[0].DType())
 		}
-		places, run, err := slicePlaces(in)
+		places, run, err := slicePlaces(x, in)
 		if err != nil {
 			return nil, err
 		}
@@ -383,35 +388,29 @@ func buildScatterND(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		put, err := scatterInto(out, in[2], reduction)
-		if err != nil {
-			return nil, err
+		if run > 0 {
+			err = put(x, out, in[2], places, run)
 		}
-		for i, at := range places {
-			if run > 0 {
-				put(at, i*run, run)
-			}
-		}
-		return one(out, nil)
+		return x.one(out, err)
 	}, nil
 }
 
 // slicePlaces returns where each slice that ScatterND writes begins, and its length.
-func slicePlaces(in []*engine.Tensor) (places []int, run int, err error) {
+func slicePlaces(x *Exec, in []*engine.Tensor) (places []int, run int, err error) {
 	shape, want := in[0].Shape(), in[1].Shape()
 	if len(want) < 1 || want[len(want)-1] > len(shape) {
 		return nil, 0, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
 	}
 	depth := want[len(want)-1]
-	if !slices.Equal(in[2].Shape(), slices.Concat(want[:len(want)-1], shape[depth:])) {
+	if !slices.Equal(in[2].Shape(), x.joined(want[:len(want)-1], shape[depth:])) {
 		return nil, 0, fmt.Errorf("updates of shape %v for indices of %v and data of %v", in[2].Shape(), want, shape)
 	}
-	index, err := intsOf(in[1])
+	index, err := x.intsOf(in[1])
 	if err != nil {
 		return nil, 0, err
 	}
-	strides := rowMajor(shape)
-	places = make([]int, volume(want[:len(want)-1]))
+	strides := x.rowMajor(shape)
+	places = x.ints(volume(want[:len(want)-1]))
 	for i := range places {
 		for k := range depth {
 			j := index[i*depth+k]
@@ -433,7 +432,7 @@ func UpdatePlaces(n *Node, in []*engine.Tensor) ([]int, error) {
 	if n.Op != "ScatterND" {
 		return ScatterPlaces(n, in)
 	}
-	starts, run, err := slicePlaces(in)
+	starts, run, err := slicePlaces(new(Exec), in)
 	if err != nil {
 		return nil, err
 	}
@@ -451,7 +450,7 @@ func buildRange(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		var v [3]float64
 		for i := range v {
-			f, ok := in[i].Float64s()
+			f, ok := x.float64s(in[i])
 			if !ok || len(f) != 1 || in[i].DType() != in[0].DType() {
 				return nil, fmt.Errorf("input %d of %s %v", i, in[i].DType(), in[i].Shape())
 			}
@@ -465,11 +464,11 @@ func buildRange(*builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		out := make([]float64, o.Len())
+		out := x.wide(o.Len())
 		for i := range out {
 			out[i] = v[0] + float64(i)*v[2]
 		}
-		return one(o, storeFloats(o, out))
+		return x.one(o, storeFloats(o, out))
 	}, nil
 }
 
@@ -483,7 +482,8 @@ func buildCompress(b *builder) (Kernel, error) {
 		t, cond := in[0], engine.Data[bool](in[1])
 		shape := t.Shape()
 		if whole {
-			shape = []int{t.Len()}
+			shape = x.ints(1)
+			shape[0] = t.Len()
 		}
 		a, err := normAxis(axis, len(shape))
 		if err != nil {
@@ -492,20 +492,20 @@ func buildCompress(b *builder) (Kernel, error) {
 		if !whole && len(in[1].Shape()) != 1 || len(cond) > shape[a] {
 			return nil, fmt.Errorf("a condition of shape %v for %d elements", in[1].Shape(), shape[a])
 		}
-		var keep []int
+		keep := x.ints(len(cond))[:0]
 		for i, ok := range cond {
 			if ok {
 				keep = append(keep, i)
 			}
 		}
 		outer, inner := split(shape, a)
-		final := slices.Clone(shape)
+		final := x.shaped(shape)
 		final[a] = len(keep)
 		out, err := x.New(t.DType(), final...)
 		if err != nil {
 			return nil, err
 		}
-		cp := copier(out, t)
+		cp := copier(x, out, t)
 		to := 0
 		for o := range outer {
 			for _, j := range keep {
@@ -513,7 +513,7 @@ func buildCompress(b *builder) (Kernel, error) {
 				to += inner
 			}
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 

@@ -209,12 +209,12 @@ func buildScan(b *builder) (Kernel, error) {
 	if s.body, err = b.compileInner(g, b.inputs[:given]); err != nil {
 		return nil, err
 	}
-	b.result = s.body.outputTypes()
+	b.result, b.plain = s.body.outputTypes(), true
 	if s.empty, err = emptyResults(g, b.result, s.states); err != nil {
 		return nil, err
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return s.walk(x, in[:given], in)
+		return s.walk(x, in[:given], in, x.lists(len(g.Outputs)-s.states))
 	}, nil
 }
 
@@ -225,33 +225,59 @@ func at64(v []int64, i int) int {
 	return 0
 }
 
-// lengths returns the axes that the inputs are walked along, and how far.
-func (s *scan) lengths(in []*engine.Tensor) (axes []int, length int, err error) {
-	length = -1
-	axes = make([]int, s.scans)
+// walking is how a Scan walks along tensors of certain shapes, and how far.
+type walking struct {
+	length int
+	along  []along
+}
+
+// along is an axis of a tensor: the others, and how far the elements of it are apart.
+type along struct {
+	step           int
+	shape, strides []int
+}
+
+// walking returns how tensors like in are walked along.
+func (s *scan) walking(x *Exec, in []*engine.Tensor) (*walking, error) {
+	if w := recall[walking](x, in); w != nil {
+		return w, nil
+	}
+	w := &walking{length: -1}
 	for i := range s.scans {
 		shape := in[s.states+i].Shape()
 		a, err := normAxis(at64(s.inAxes, i), len(shape))
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		if length >= 0 && shape[a] != length {
-			return nil, 0, fmt.Errorf("walks along %d and %d elements", length, shape[a])
+		if w.length >= 0 && shape[a] != w.length {
+			return nil, fmt.Errorf("walks along %d and %d elements", w.length, shape[a])
 		}
-		axes[i], length = a, shape[a]
+		w.length = shape[a]
+		strides := rowMajor(shape)
+		step := strides[a]
+		w.along = append(w.along, along{step: step, shape: slices.Delete(slices.Clone(shape), a, a+1), strides: slices.Delete(strides, a, a+1)})
 	}
-	return axes, length, nil
+	remember(x, in, w)
+	return w, nil
+}
+
+// element copies out element i of t.
+func (a *along) element(x *Exec, t *engine.Tensor, i int) (*engine.Tensor, error) {
+	live := x.live
+	out, err := strided(x, t, i*a.step, a.shape, a.strides)
+	x.live = live // gone before the next element is taken
+	return out, err
 }
 
 // elements sets the walked params of step t.
-func (s *scan) elements(x *Exec, params, in []*engine.Tensor, axes []int, t, length int) error {
+func (s *scan) elements(x *Exec, params, in []*engine.Tensor, w *walking, t int) error {
 	for i := range s.scans {
 		step := t
 		if at64(s.inBack, i) == 1 {
-			step = length - 1 - t
+			step = w.length - 1 - t
 		}
 		var err error
-		if params[s.states+i], err = element(x, in[s.states+i], axes[i], step); err != nil {
+		if params[s.states+i], err = w.along[i].element(x, in[s.states+i], step); err != nil {
 			return err
 		}
 	}
@@ -259,55 +285,52 @@ func (s *scan) elements(x *Exec, params, in []*engine.Tensor, axes []int, t, len
 }
 
 // walk walks along in; outer are all inputs of the node.
-func (s *scan) walk(x *Exec, in, outer []*engine.Tensor) ([]*engine.Tensor, error) {
-	axes, length, err := s.lengths(in)
+func (s *scan) walk(x *Exec, in, outer []*engine.Tensor, pieces [][]*engine.Tensor) ([]*engine.Tensor, error) {
+	w, err := s.walking(x, in)
 	if err != nil {
 		return nil, err
 	}
-	params := slices.Clone(in[:s.states+s.scans])
-	pieces := make([][]*engine.Tensor, len(s.body.program.graph.Outputs)-s.states)
-	for t := range length {
-		if err := s.elements(x, params, in, axes, t, length); err != nil {
+	params := x.list(s.states + s.scans)
+	copy(params, in)
+	for t := range w.length {
+		if err := s.elements(x, params, in, w, t); err != nil {
 			return nil, err
 		}
 		out, err := s.body.run(x, params, outer)
 		if err != nil {
 			return nil, err
 		}
-		copy(params, out[:s.states])
 		for i, t := range out[s.states:] {
 			if err := x.reserve(t.DType(), t.Len()); err != nil {
 				return nil, err
 			}
 			pieces[i] = append(pieces[i], t)
+			x.memory.pin(t, 1)
 		}
+		x.memory.turned(params, out[:s.states])
+		copy(params, out[:s.states])
 	}
-	result := slices.Clone(params[:s.states])
+	result := x.list(s.states + len(pieces))
+	copy(result, params[:s.states])
 	for i, list := range pieces {
 		if at64(s.outBack, i) == 1 {
 			slices.Reverse(list)
 		}
-		if len(list) == 0 && i < len(s.empty) && s.empty[i] != nil && at64(s.outAxes, i) == 0 {
-			result = append(result, s.empty[i])
-			continue
+		var t *engine.Tensor
+		if len(list) == 0 && i < len(s.empty) && at64(s.outAxes, i) == 0 {
+			t = s.empty[i]
 		}
-		t, err := stack(x, list, at64(s.outAxes, i))
-		if err != nil {
-			return nil, err
+		if t == nil {
+			if t, err = stack(x, list, at64(s.outAxes, i)); err != nil {
+				return nil, err
+			}
 		}
-		result = append(result, t)
+		result[s.states+i] = t
+		for _, piece := range list {
+			x.memory.pin(piece, -1)
+		}
 	}
 	return result, nil
-}
-
-// element copies out element i of an axis, which is then gone from the shape.
-func element(x *Exec, t *engine.Tensor, axis, i int) (*engine.Tensor, error) {
-	shape, strides := slices.Clone(t.Shape()), rowMajor(t.Shape())
-	offset := i * strides[axis]
-	live := x.live
-	out, err := strided(x, t, offset, slices.Delete(shape, axis, axis+1), slices.Delete(strides, axis, axis+1))
-	x.live = live // gone before the next element is taken
-	return out, err
 }
 
 // stack joins tensors of one shape along a new axis.
@@ -333,17 +356,7 @@ func stack(x *Exec, list []*engine.Tensor, axis int) (*engine.Tensor, error) {
 		if t.DType() != first.DType() || !slices.Equal(t.Shape(), first.Shape()) {
 			return nil, fmt.Errorf("steps make %s %v and %s %v", first.DType(), first.Shape(), t.DType(), t.Shape())
 		}
-		switch t.DType() { // the usual ones, without a function made for each
-		case engine.Float32:
-			layInto[float32](out, t, outer, len(list)*inner, i*inner, inner)
-		case engine.Int64:
-			layInto[int64](out, t, outer, len(list)*inner, i*inner, inner)
-		default:
-			cp := copier(out, t)
-			for o := range outer {
-				cp((o*len(list)+i)*inner, o*inner, inner)
-			}
-		}
+		lay(out, t, outer, len(list)*inner, i*inner, inner)
 	}
 	return out, nil
 }

@@ -429,10 +429,9 @@ func (l *laster) resize(s *step) bool {
 	}
 	in := slices.Clone(s.in)
 	in[0] = l.of(s.in[0], s.node, 4)
-	fixed := !slices.ContainsFunc(in[1:], func(slot int) bool { return slot >= 0 && l.f.p.constants[slot] == nil })
-	kernel := resizeLast(s.node, fixed)
+	kernel := resizeLast(s.node)
 	if r.mode != "nearest" {
-		kernel = blendLast(s.node, fixed)
+		kernel = blendLast(s.node)
 	}
 	l.add(s, 4, kernel, in...)
 	return true
@@ -640,7 +639,7 @@ func (l *laster) split(s *step, rank int) bool {
 	l.add(s, rank, func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		parts := given
 		if len(parts) == 0 {
-			parts = evenParts(in[0].Shape()[3], outs)
+			parts = evenParts(x, in[0].Shape()[3], outs)
 		}
 		return splitLast(x, in[0], parts, outs)
 	}, l.of(s.in[0], s.node, rank))

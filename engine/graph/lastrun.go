@@ -487,6 +487,7 @@ func meansOf(x *Exec, out, src []float32, s []int) error {
 // It is read only.
 type nearestOf struct {
 	shape  []int
+	told   told
 	ys, xs []Line
 }
 
@@ -515,22 +516,21 @@ func newNearest(x *Exec, n *Node, in []*engine.Tensor) (*nearestOf, error) {
 	if len(r.Lines[0]) != s[0] || len(r.Lines[1]) != s[3] || slices.ContainsFunc(slices.Concat(r.Lines...), func(l Line) bool { return len(l.At) != 1 }) {
 		return nil, errUnfused
 	}
-	return &nearestOf{slices.Clone(s), r.Lines[2], r.Lines[3]}, nil
+	return &nearestOf{slices.Clone(s), toldBy(in), r.Lines[2], r.Lines[3]}, nil
 }
 
-// resizeLast is the kernel of a Resize that takes the nearest element; fixed says that all
-// but the images are constants.
-func resizeLast(n *Node, fixed bool) Kernel {
+// resizeLast is the kernel of a Resize that takes the nearest element.
+func resizeLast(n *Node) Kernel {
 	var seen atomic.Pointer[nearestOf]
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		s := in[0].Shape()
 		g := seen.Load()
-		if g == nil || !slices.Equal(g.shape, s) {
+		if g == nil || !slices.Equal(g.shape, s) || !g.told.again(x, in) {
 			var err error
 			if g, err = newNearest(x, n, in); err != nil {
 				return nil, err
 			}
-			if fixed && len(g.ys)+len(g.xs) <= mostNearest {
+			if len(g.ys)+len(g.xs) <= mostNearest {
 				seen.Store(g)
 			}
 		}

@@ -197,10 +197,10 @@ func buildGemm(b *builder) (Kernel, error) {
 		case engine.Float32:
 			return x.one(runGemm[float32](x, g, in))
 		case engine.Float64:
-			return one(runGemm[float64](x, g, in))
+			return x.one(runGemm[float64](x, g, in))
 		}
 		// Integers go through float64, which is exact below 2^53.
-		wide := make([]*engine.Tensor, len(in))
+		wide := x.list(len(in))
 		for i, t := range in {
 			if t == nil {
 				continue
@@ -215,7 +215,7 @@ func buildGemm(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		return one(castTensor(x, out, in[0].DType(), true))
+		return x.one(castTensor(x, out, in[0].DType(), true))
 	}, nil
 }
 
@@ -378,7 +378,7 @@ func buildMatMul(b *builder) (Kernel, error) {
 		case engine.Float32:
 			return x.one(runMatMul[float32](x, w, in[0], in[1]))
 		case engine.Float64:
-			return one(runMatMul[float64](x, w, in[0], in[1]))
+			return x.one(runMatMul[float64](x, w, in[0], in[1]))
 		}
 		a, err := castTensor(x, in[0], engine.Float64, true)
 		if err != nil {
@@ -392,7 +392,7 @@ func buildMatMul(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		return one(castTensor(x, out, in[0].DType(), true))
+		return x.one(castTensor(x, out, in[0].DType(), true))
 	}, nil
 }
 
@@ -436,9 +436,9 @@ func buildSoftmax(b *builder) (Kernel, error) {
 		case engine.Float32:
 			return x.one(softmax[float32](x, in[0], outer, n, inner, logs))
 		case engine.Float64:
-			return one(softmax[float64](x, in[0], outer, n, inner, logs))
+			return x.one(softmax[float64](x, in[0], outer, n, inner, logs))
 		case engine.Float16, engine.BFloat16:
-			return one(halfSoftmax(x, in[0], outer, n, inner, logs))
+			return x.one(halfSoftmax(x, in[0], outer, n, inner, logs))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -577,9 +577,9 @@ func buildBatchNorm(b *builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(batchNorm[float32](x, in, eps))
+			return x.one(batchNorm[float32](x, in, eps))
 		case engine.Float64:
-			return one(batchNorm[float64](x, in, eps))
+			return x.one(batchNorm[float64](x, in, eps))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -594,7 +594,7 @@ func batchNorm[T float](x *Exec, in []*engine.Tensor, eps float64) (*engine.Tens
 	}
 	var p [4][]float64
 	for i := range p {
-		v, ok := in[i+1].Float64s()
+		v, ok := x.float64s(in[i+1])
 		if !ok || len(v) != channels {
 			return nil, fmt.Errorf("input %d has %d elements for %d channels", i+1, in[i+1].Len(), channels)
 		}
@@ -694,19 +694,20 @@ func layerNorm[T float](x *Exec, in []*engine.Tensor, axis int, eps float64) ([]
 	if err != nil {
 		return nil, err
 	}
-	scale, err := normScale[T](in[1], n)
+	scale, err := normScale[T](x, in[1], n)
 	if err != nil {
 		return nil, err
 	}
 	var bias []T
 	if b := arg(in, 2); b != nil {
-		if bias, err = normScale[T](b, n); err != nil {
+		if bias, err = normScale[T](x, b, n); err != nil {
 			return nil, err
 		}
 	}
 	src := engine.Data[T](in[0])
 	if _, ok := any(src).([]float32); ok && bias == nil {
-		bias = make([]T, n)
+		bias = roomOf[T](x, n)
+		clear(bias)
 	}
 	if v, ok := any(src).([]float32); ok && n > 0 {
 		w := normWork{any(out).([]float32), v, any(means).([]float32), any(invs).([]float32), any(scale).([]float32), any(bias).([]float32), n, eps}
@@ -746,7 +747,7 @@ func normResults(x *Exec, t, mean, inv *engine.Tensor) []*engine.Tensor {
 }
 
 // normScale repeats a scale that covers only the last dimensions.
-func normScale[T float](t *engine.Tensor, n int) ([]T, error) {
+func normScale[T float](x *Exec, t *engine.Tensor, n int) ([]T, error) {
 	s := engine.Data[T](t)
 	if len(s) == n {
 		return s, nil
@@ -754,7 +755,7 @@ func normScale[T float](t *engine.Tensor, n int) ([]T, error) {
 	if len(s) == 0 || n%len(s) != 0 {
 		return nil, fmt.Errorf("scale of %d elements for %d", len(s), n)
 	}
-	out := make([]T, n)
+	out := roomOf[T](x, n)
 	for i := range out {
 		out[i] = s[i%len(s)]
 	}

@@ -32,7 +32,7 @@ type LinearMap struct {
 const maxWeights = 1 << 33
 
 // linearMaps holds what makes the map of each such operator for its inputs.
-var linearMaps = map[string]func(n *Node, in []*engine.Tensor) (*LinearMap, error){}
+var linearMaps = map[string]func(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error){}
 
 // NewLinearMap returns the map of node n for these inputs. ok is false where its
 // operator is no linear one.
@@ -41,7 +41,7 @@ func NewLinearMap(n *Node, in []*engine.Tensor) (m *LinearMap, ok bool, err erro
 	if !ok || n.Domain != DomainONNX || n.Op == "RoiAlign" && roiMax(n) {
 		return nil, false, nil
 	}
-	m, err = mapOf(n, in)
+	m, err = mapOf(new(Exec), n, in)
 	if err == nil && m.weights > maxWeights {
 		err = fmt.Errorf("a map of %v weights: %w", m.weights, engine.ErrTooLarge)
 	}
@@ -54,7 +54,7 @@ func IsLinearMap(n *Node) bool {
 }
 
 // linearOp registers an operator. check refuses at load what its map does not do.
-func linearOp(op string, def opDef, check func(b *builder) error, mapOf func(n *Node, in []*engine.Tensor) (*LinearMap, error)) {
+func linearOp(op string, def opDef, check func(b *builder) error, mapOf func(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error)) {
 	linearMaps[op] = mapOf
 	def.build = func(b *builder) (Kernel, error) {
 		if err := check(b); err != nil {
@@ -62,7 +62,7 @@ func linearOp(op string, def opDef, check func(b *builder) error, mapOf func(n *
 		}
 		n := b.node
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-			m, err := mapOf(n, in)
+			m, err := mapOf(x, n, in)
 			if err != nil {
 				return nil, err
 			}
@@ -75,7 +75,7 @@ func linearOp(op string, def opDef, check func(b *builder) error, mapOf func(n *
 			}
 			if v := engine.Data[float32](in[0]); v != nil && m.fast32 != nil {
 				m.fast32(engine.Data[float32](o), v)
-				return one(o, nil)
+				return x.one(o, nil)
 			}
 			v, err := floats(x, in[0])
 			if err != nil {
@@ -84,39 +84,91 @@ func linearOp(op string, def opDef, check func(b *builder) error, mapOf func(n *
 			if err := x.reserve(engine.Float64, o.Len()); err != nil {
 				return nil, err
 			}
-			y := make64(o.Len(), m)
+			y := m.beginning(x, o.Len())
 			if m.fast64 != nil {
 				m.fast64(y, v)
-			} else if n.Op == "RoiAlign" && roiMax(n) {
-				m.largest(y, v)
 			} else {
-				m.Each(func(out, in int, w float64) { y[out] += w * v[in] })
+				w := keptOf[weighing](x)
+				w.y, w.v = y, v
+				m.Each(w.by(x, n.Op == "RoiAlign" && roiMax(n)))
 			}
-			return one(o, storeFloats(o, y))
+			return x.one(o, storeFloats(o, y))
 		}, nil
 	}
 	register(DomainONNX, map[string]opDef{op: def})
 }
 
-func make64(n int, m *LinearMap) []float64 {
-	y := make([]float64, n)
-	if m.bias != nil {
-		plane := volume(m.Shape[2:])
-		for i := range y {
-			y[i] = m.bias[i/plane%len(m.bias)]
-		}
+// beginning is what the elements begin with.
+func (m *LinearMap) beginning(x *Exec, n int) []float64 {
+	y := x.wide(n)
+	if m.bias == nil {
+		clear(y)
+		return y
+	}
+	plane := volume(m.Shape[2:])
+	for i := range y {
+		y[i] = m.bias[i/plane%len(m.bias)]
 	}
 	return y
 }
 
-// largest takes the largest of the weighed elements instead of their sum.
-func (m *LinearMap) largest(y, v []float64) {
-	seen := make([]bool, len(y))
-	m.Each(func(out, in int, w float64) {
-		if e := w * v[in]; !seen[out] || e > y[out] {
-			y[out], seen[out] = e, true
-		}
-	})
+func (m *LinearMap) begin() { *m = LinearMap{} }
+
+// weighing is the elements that a map is applied to. Its functions are kept with it.
+type weighing struct {
+	y, v     []float64
+	seen     []bool
+	add, top func(out, in int, w float64)
+}
+
+func (w *weighing) begin() { w.y, w.v, w.seen = nil, nil, nil }
+
+// by returns what adds weighed elements up, or takes the largest of them.
+func (w *weighing) by(x *Exec, largest bool) func(out, in int, w float64) {
+	if w.add == nil {
+		w.add, w.top = w.sum, w.largest
+	}
+	if !largest {
+		return w.add
+	}
+	w.seen = x.seen(len(w.y))
+	return w.top
+}
+
+func (w *weighing) sum(out, in int, weight float64) { w.y[out] += weight * w.v[in] }
+
+func (w *weighing) largest(out, in int, weight float64) {
+	if e := weight * w.v[in]; !w.seen[out] || e > w.y[out] {
+		w.y[out], w.seen[out] = e, true
+	}
+}
+
+// pairsOf are the pairs of elements that a map joins.
+type pairsOf[G any] interface {
+	*G
+	each(f func(out, in int, weight float64))
+}
+
+// pairs are such with what visits them, which is no closure and is kept, so that the next run
+// makes no object.
+type pairs[G any, P pairsOf[G]] struct {
+	g    G
+	each func(f func(out, in int, weight float64))
+}
+
+func (p *pairs[G, P]) begin() {
+	var none G
+	p.g = none
+}
+
+// eachOf is LinearMap.Each of g.
+func eachOf[G any, P pairsOf[G]](x *Exec, g G) func(f func(out, in int, weight float64)) {
+	p := keptOf[pairs[G, P]](x)
+	if p.each == nil {
+		p.each = func(f func(out, in int, weight float64)) { P(&p.g).each(f) }
+	}
+	p.g = g
+	return p.each
 }
 
 // tap is an element of an axis that a point between elements reads; below 0 it is
@@ -134,11 +186,12 @@ type sampler struct {
 
 func readSampler(n *Node) sampler {
 	s := sampler{mode: "linear", padding: "zeros", align: n.Attrs["align_corners"].Int == 1}
-	if m := n.Attrs["mode"].String; m != "" {
-		s.mode = map[string]string{"bilinear": "linear", "bicubic": "cubic"}[m]
-		if s.mode == "" {
-			s.mode = m
-		}
+	switch m := n.Attrs["mode"].String; m {
+	case "", "bilinear":
+	case "bicubic":
+		s.mode = "cubic"
+	default:
+		s.mode = m
 	}
 	if p := n.Attrs["padding_mode"].String; p != "" {
 		s.padding = p
@@ -146,8 +199,8 @@ func readSampler(n *Node) sampler {
 	return s
 }
 
-// taps returns what point p of an axis of n elements reads.
-func (s sampler) taps(p float64, n int) []tap {
+// taps appends to list what point p of an axis of n elements reads.
+func (s sampler) taps(list []tap, p float64, n int) []tap {
 	x := ((p+1)*float64(n) - 1) / 2
 	if s.align {
 		x = (p + 1) / 2 * float64(n-1)
@@ -157,12 +210,11 @@ func (s sampler) taps(p float64, n int) []tap {
 	}
 	low := math.Floor(x)
 	d := x - low
-	var list []tap
 	switch s.mode {
 	case "nearest":
-		list = []tap{{s.inside(math.RoundToEven(x), n), 1}}
+		list = append(list, tap{s.inside(math.RoundToEven(x), n), 1})
 	case "linear":
-		list = []tap{{s.inside(low, n), 1 - d}, {s.inside(low+1, n), d}}
+		list = append(list, tap{s.inside(low, n), 1 - d}, tap{s.inside(low+1, n), d})
 	default:
 		for k := -1.0; k <= 2; k++ {
 			list = append(list, tap{s.inside(low+k, n), cubicWeight(math.Abs(k-d), -0.75)})
@@ -216,34 +268,46 @@ func checkSampler(b *builder) error {
 // doubles or quadruples what it reads.
 const maxSampled = 5
 
-func gridSample(n *Node, in []*engine.Tensor) (*LinearMap, error) {
-	s := readSampler(n)
+// sampled are the pairs of a GridSample node.
+type sampled struct {
+	sampler
+	shape, strides []int
+	grid           []float64
+	outs, plane    int
+	axes           [maxSampled][]tap
+	taps           [maxSampled][4]tap
+}
+
+func gridSample(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	shape, g := in[0].Shape(), in[1].Shape()
 	r := len(shape) - 2
 	if r < 1 || r > maxSampled || len(g) != len(shape) || g[0] != shape[0] || g[len(g)-1] != r || slices.Contains(shape[2:], 0) {
 		return nil, fmt.Errorf("a grid of shape %v over an input of %v", g, shape)
 	}
-	grid, ok := in[1].Float64s()
+	grid, ok := x.float64s(in[1])
 	if !ok {
 		return nil, typeError(in[1])
 	}
-	outs := volume(g[1 : len(g)-1])
-	plane, strides := volume(shape[2:]), rowMajor(shape[2:])
-	m := &LinearMap{Shape: slices.Concat(shape[:2], g[1:len(g)-1])}
-	m.Each = func(f func(out, in int, weight float64)) {
-		axes := make([][]tap, r)
-		for i := range shape[0] * outs {
-			for k := range axes {
-				// A grid's coordinates begin with the last axis.
-				axes[k] = s.taps(grid[i*r+r-1-k], shape[2+k])
-			}
-			for c := range shape[1] {
-				ch := i/outs*shape[1] + c
-				mixed(axes, strides, 0, 1, func(at int, w float64) { f(ch*outs+i%outs, ch*plane+at, w) })
-			}
+	m := keptOf[LinearMap](x)
+	m.Shape = x.joined(shape[:2], g[1:len(g)-1])
+	m.Each = eachOf(x, sampled{
+		sampler: readSampler(n), shape: shape, strides: x.rowMajor(shape[2:]), grid: grid, outs: volume(g[1 : len(g)-1]), plane: volume(shape[2:]),
+	})
+	return m, nil
+}
+
+func (g *sampled) each(f func(out, in int, weight float64)) {
+	r, channels, outs, plane := len(g.strides), g.shape[1], g.outs, g.plane
+	for i := range g.shape[0] * outs {
+		for k := range r {
+			// A grid's coordinates begin with the last axis.
+			g.axes[k] = g.sampler.taps(g.taps[k][:0], g.grid[i*r+r-1-k], g.shape[2+k])
+		}
+		for c := range channels {
+			ch := i/outs*channels + c
+			mixed(g.axes[:r], g.strides, 0, 1, func(at int, w float64) { f(ch*outs+i%outs, ch*plane+at, w) })
 		}
 	}
-	return m, nil
 }
 
 // mixed visits the elements that the axes' taps meet at.
@@ -279,18 +343,26 @@ func checkRoiAlign(b *builder) error {
 type region struct {
 	start, bin float64
 	samples, n int
-	// round is what the type of corners makes of each step's number. Whether a sample is
-	// inside, and how many there are, hangs on it where corners meet elements.
-	round func(v float64) float64
+	// single says that corners are of float32, as each step's number then is. Whether a sample
+	// is inside, and how many there are, hangs on it where corners meet elements.
+	single bool
 }
 
-func newRegion(lo, hi, offset float64, bins, ratio, n int, round func(v float64) float64) (region, error) {
-	lo, hi = round(round(lo)-offset), round(round(hi)-offset)
-	size := round(hi - lo)
+func (r *region) round(v float64) float64 {
+	if r.single {
+		return float64(float32(v))
+	}
+	return v
+}
+
+func newRegion(lo, hi, offset float64, bins, ratio, n int, single bool) (region, error) {
+	r := region{samples: ratio, n: n, single: single}
+	lo, hi = r.round(r.round(lo)-offset), r.round(r.round(hi)-offset)
+	size := r.round(hi - lo)
 	if offset == 0 {
 		size = max(size, 1)
 	}
-	r := region{start: lo, bin: round(size / float64(bins)), samples: ratio, n: n, round: round}
+	r.start, r.bin = lo, r.round(size/float64(bins))
 	if ratio == 0 {
 		s := math.Ceil(r.bin)
 		if !(s < maxSamples) {
@@ -301,24 +373,24 @@ func newRegion(lo, hi, offset float64, bins, ratio, n int, round func(v float64)
 	return r, nil
 }
 
-// taps returns what sample k of a bin reads, nil where it is outside.
-func (r *region) taps(bin, k int) []tap {
+// taps returns what sample k of a bin reads; ok is false where it is outside.
+func (r *region) taps(bin, k int) (list [2]tap, ok bool) {
 	p := r.round(r.round(r.start+r.round(float64(bin)*r.bin)) + r.round(r.round((float64(k)+0.5)*r.bin)/float64(r.samples)))
 	if !(p >= -1 && p <= float64(r.n)) {
-		return nil
+		return list, false
 	}
 	p = max(p, 0)
 	low := int(p)
 	if low >= r.n-1 {
-		return []tap{{r.n - 1, 1}, {r.n - 1, 0}}
+		return [2]tap{{r.n - 1, 1}, {r.n - 1, 0}}, true
 	}
-	return []tap{{low, 1 - (p - float64(low))}, {low + 1, p - float64(low)}}
+	return [2]tap{{low, 1 - (p - float64(low))}, {low + 1, p - float64(low)}}, true
 }
 
 // roiAttrs are the bins, samples a bin, scale and offset of a RoiAlign node.
 func roiAttrs(n *Node) (bins [2]int, ratio int, scale, offset float64) {
 	bins, scale = [2]int{1, 1}, 1
-	for i, name := range []string{"output_height", "output_width"} {
+	for i, name := range [...]string{"output_height", "output_width"} {
 		if a, ok := n.Attrs[name]; ok {
 			bins[i] = int(a.Int)
 		}
@@ -332,53 +404,75 @@ func roiAttrs(n *Node) (bins [2]int, ratio int, scale, offset float64) {
 	return bins, int(n.Attrs["sampling_ratio"].Int), scale, offset
 }
 
-func roiAlign(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+// regions are the pairs of a RoiAlign node.
+type regions struct {
+	list    [][2]region
+	batch   []int
+	bins    [2]int
+	shape   []int
+	largest bool
+	x       *Exec
+	// most is how many taps a region has at most.
+	most int
+	// each and means are kept with it.
+	visit func(f func(out, in int, weight float64))
+	means func(y, x []float32)
+}
+
+func (g *regions) begin() { *g = regions{visit: g.visit, means: g.means} }
+
+func roiAlign(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	shape, rois := in[0].Shape(), in[1].Shape()
-	batch, err := intsOf(in[2])
+	batch, err := x.intsOf(in[2])
 	if err != nil {
 		return nil, err
 	}
-	boxes, ok := in[1].Float64s()
+	boxes, ok := x.float64s(in[1])
 	if len(shape) != 4 || len(rois) != 2 || rois[1] != 4 || len(batch) != rois[0] || !ok || volume(shape[2:]) == 0 {
 		return nil, fmt.Errorf("regions of shape %v, %d of them, over an input of %v", rois, len(batch), shape)
 	}
 	bins, ratio, scale, offset := roiAttrs(n)
-	list, round := make([][2]region, rois[0]), func(v float64) float64 { return v }
-	if in[1].DType() == engine.Float32 {
-		round = func(v float64) float64 { return float64(float32(v)) }
+	g := keptOf[regions](x)
+	if g.visit == nil {
+		g.visit, g.means = g.each, g.average
 	}
+	g.list, g.batch, g.bins, g.shape, g.largest, g.x = scratchOf[[2]region](x, rois[0]), batch, bins, shape, roiMax(n), x
 	total := 0
-	for i := range list {
+	for i := range g.list {
 		if batch[i] < 0 || batch[i] >= shape[0] {
 			return nil, outsideAxis(shape[0])
 		}
 		b := boxes[4*i:]
 		for k := range 2 {
-			if list[i][k], err = newRegion(b[1-k]*scale, b[3-k]*scale, offset, bins[k], ratio, shape[2+k], round); err != nil {
+			if g.list[i][k], err = newRegion(b[1-k]*scale, b[3-k]*scale, offset, bins[k], ratio, shape[2+k], in[1].DType() == engine.Float32); err != nil {
 				return nil, err
 			}
 		}
-		if total += list[i][0].samples * list[i][1].samples; total > maxSamples || total > maxSamples*16/(bins[0]*bins[1]) {
+		if total += g.list[i][0].samples * g.list[i][1].samples; total > maxSamples || total > maxSamples*16/(bins[0]*bins[1]) {
 			return nil, fmt.Errorf("regions of %d samples a bin: %w", total, engine.ErrTooLarge)
 		}
 	}
-	m := &LinearMap{Shape: []int{rois[0], shape[1], bins[0], bins[1]}}
-	m.Each = func(f func(out, in int, weight float64)) {
-		for i := range list {
-			for bin := range bins[0] * bins[1] {
-				visitBin(&list[i], bin/bins[1], bin%bins[1], shape[3], func(at int, w float64) {
-					for c := range shape[1] {
-						f((i*shape[1]+c)*bins[0]*bins[1]+bin, (batch[i]*shape[1]+c)*shape[2]*shape[3]+at, w)
-					}
-				}, roiMax(n))
-			}
-		}
-	}
-	if most := 4 * largestRegion(list) * bins[0] * bins[1]; most <= fewTaps && !roiMax(n) {
-		m.scratch = 2*most + bins[0]*bins[1]
-		m.fast32 = func(y, x []float32) { roiMeans(y, x, list, batch, bins, shape) }
+	m := keptOf[LinearMap](x)
+	m.Shape, m.Each = x.ints(4), g.visit
+	m.Shape[0], m.Shape[1], m.Shape[2], m.Shape[3] = rois[0], shape[1], bins[0], bins[1]
+	if g.most = 4 * largestRegion(g.list) * bins[0] * bins[1]; g.most <= fewTaps && !g.largest {
+		m.scratch = 2*g.most + bins[0]*bins[1]
+		m.fast32 = g.means
 	}
 	return m, nil
+}
+
+func (g *regions) each(f func(out, in int, weight float64)) {
+	n, plane, channels := g.bins[0]*g.bins[1], g.shape[2]*g.shape[3], g.shape[1]
+	for i := range g.list {
+		for bin := range n {
+			visitBin(&g.list[i], bin/g.bins[1], bin%g.bins[1], g.shape[3], func(at int, w float64) {
+				for c := range channels {
+					f((i*channels+c)*n+bin, (g.batch[i]*channels+c)*plane+at, w)
+				}
+			}, g.largest)
+		}
+	}
 }
 
 // fewTaps bounds what is kept of a region's taps while its channels are computed.
@@ -393,24 +487,28 @@ func largestRegion(list [][2]region) int {
 	return most
 }
 
-// roiMeans computes the bins of averaged regions: what a region's bins read is found once,
-// and every channel is summed by it, in the order in which Each has it.
-func roiMeans(y, x []float32, list [][2]region, batch []int, bins [2]int, shape []int) {
-	n, plane := bins[0]*bins[1], shape[2]*shape[3]
-	taps, ends := []tap(nil), make([]int, n)
-	for i := range list {
-		taps = taps[:0]
+// average computes the bins of averaged regions: what a region's bins read is found once,
+// and every channel is summed by it, in the order in which each has it.
+func (g *regions) average(y, x []float32) {
+	n, plane, channels := g.bins[0]*g.bins[1], g.shape[2]*g.shape[3], g.shape[1]
+	places, weights, ends := roomOf[int64](g.x, g.most), roomOf[float64](g.x, g.most), g.x.ints(n)
+	for i := range g.list {
+		count := 0
 		for bin := range n {
-			visitBin(&list[i], bin/bins[1], bin%bins[1], shape[3], func(at int, w float64) { taps = append(taps, tap{at, w}) }, false)
-			ends[bin] = len(taps)
+			visitBin(&g.list[i], bin/g.bins[1], bin%g.bins[1], g.shape[3], func(at int, w float64) {
+				places[count], weights[count] = int64(at), w
+				count++
+			}, false)
+			ends[bin] = count
 		}
-		for c := range shape[1] {
-			from := x[(batch[i]*shape[1]+c)*plane:][:plane]
-			to, first := y[(i*shape[1]+c)*n:][:n], 0
+		for c := range channels {
+			from := x[(g.batch[i]*channels+c)*plane:][:plane]
+			to, first := y[(i*channels+c)*n:][:n], 0
 			for bin, end := range ends {
 				sum := 0.0
-				for _, t := range taps[first:end] {
-					sum += t.weight * float64(from[t.at])
+				some := weights[first:end]
+				for k, at := range places[first:end] {
+					sum += some[k] * float64(from[at])
 				}
 				to[bin], first = float32(sum), end
 			}
@@ -425,9 +523,12 @@ func visitBin(r *[2]region, y, x, width int, f func(at int, w float64), largest 
 		share = 1
 	}
 	for s := range r[0].samples * r[1].samples {
-		ty, tx := r[0].taps(y, s/r[1].samples), r[1].taps(x, s%r[1].samples)
-		if largest && (ty == nil || tx == nil) {
-			f(0, 0)
+		ty, above := r[0].taps(y, s/r[1].samples)
+		tx, beside := r[1].taps(x, s%r[1].samples)
+		if !above || !beside {
+			if largest {
+				f(0, 0)
+			}
 			continue
 		}
 		for k := range len(ty) * len(tx) {
@@ -439,13 +540,21 @@ func visitBin(r *[2]region, y, x, width int, f func(at int, w float64), largest 
 	}
 }
 
+// columns are the pairs of a Col2Im node whose windows are of a block in an image.
+type columns struct {
+	*Windows
+	image, block []int
+	// channels are those of all images.
+	channels int
+}
+
 // col2Im adds the columns of windows up where they lie in the image.
-func col2Im(n *Node, in []*engine.Tensor) (*LinearMap, error) {
-	image, err := intsOf(in[1])
+func col2Im(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	image, err := x.intsOf(in[1])
 	if err != nil {
 		return nil, err
 	}
-	block, err := intsOf(in[2])
+	block, err := x.intsOf(in[2])
 	if err != nil {
 		return nil, err
 	}
@@ -453,30 +562,41 @@ func col2Im(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	if _, err := engine.Elements(image); err != nil || len(shape) != 3 {
 		return nil, misfit("columns of shape %v for an image of %d dimensions, or one of nothing", shape, len(image))
 	}
-	w, err := NewWindows(n, append([]int{1, 1}, image...), block)
-	if errors.Is(err, engine.ErrTooLarge) {
-		return nil, err
+	g := recall[columns](x, in)
+	if g == nil || !slices.Equal(g.image, image) || !slices.Equal(g.block, block) {
+		w, err := NewWindows(n, append([]int{1, 1}, image...), block)
+		if errors.Is(err, engine.ErrTooLarge) {
+			return nil, err
+		}
+		if err != nil {
+			return nil, misfit("blocks of %d dimensions do not fit an image of %d", len(block), len(image)) // both may be values
+		}
+		g = &columns{Windows: w, image: slices.Clone(image), block: slices.Clone(block), channels: shape[0] * (shape[1] / w.Taps)}
+		if w.Taps*w.Positions() <= mostRemembered {
+			remember(x, in, g)
+		}
 	}
-	if err != nil {
-		return nil, misfit("blocks of %d dimensions do not fit an image of %d", len(block), len(image)) // both may be values
-	}
-	if shape[1]%w.Taps != 0 || shape[2] != w.Positions() {
+	if shape[1]%g.Taps != 0 || shape[2] != g.Positions() {
 		return nil, misfit("columns of shape %v for an image of other windows", shape)
 	}
-	channels, plane, positions := shape[1]/w.Taps, w.Plane(), w.Positions()
-	m := &LinearMap{Shape: append([]int{shape[0], channels}, image...)}
-	m.Each = func(f func(out, in int, weight float64)) {
-		for c := range shape[0] * channels {
-			for k := range w.Taps {
-				for p := range positions {
-					if at := w.Index()[p*w.Taps+k]; at >= 0 {
-						f(c*plane+int(at), (c*w.Taps+k)*positions+p, 1)
-					}
+	m := keptOf[LinearMap](x)
+	m.Shape = x.joined(shape[:2], image)
+	m.Shape[1] /= g.Taps
+	m.Each = eachOf(x, *g)
+	return m, nil
+}
+
+func (g *columns) each(f func(out, in int, weight float64)) {
+	index, plane, positions := g.Index(), g.Plane(), g.Positions()
+	for c := range g.channels {
+		for k := range g.Taps {
+			for p := range positions {
+				if at := index[p*g.Taps+k]; at >= 0 {
+					f(c*plane+int(at), (c*g.Taps+k)*positions+p, 1)
 				}
 			}
 		}
 	}
-	return m, nil
 }
 
 func windowAttrsOnly(names ...string) func(b *builder) error {
@@ -490,8 +610,58 @@ func windowAttrsOnly(names ...string) func(b *builder) error {
 	}
 }
 
+// unpooled are the pairs of a MaxUnpool node.
+type unpooled struct {
+	index []int
+	// from is the strides of the shape that the indices are of, to of the output's.
+	inferred, from, to []int
+	// keep says which elements no later one takes the place of.
+	keep []bool
+}
+
 // maxUnpool puts elements back where MaxPool took them from.
-func maxUnpool(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+func maxUnpool(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	shape := in[0].Shape()
+	inferred, err := unpooledShape(x, n, in)
+	if err != nil {
+		return nil, err
+	}
+	total, err := engine.Elements(inferred)
+	if err != nil || total > maxIndex {
+		return nil, fmt.Errorf("an image of shape %v: %w", inferred, engine.ErrTooLarge)
+	}
+	index, err := x.positions(in[1], total)
+	if err != nil {
+		return nil, err
+	}
+	m := keptOf[LinearMap](x)
+	m.Shape, m.scratch = inferred, 8*len(index)+total/8
+	if t := arg(in, 2); t != nil {
+		if m.Shape, err = x.intsOf(t); err != nil {
+			return nil, err
+		}
+		fits := len(m.Shape) == len(shape)
+		for i := 0; fits && i < len(shape); i++ {
+			fits = m.Shape[i] >= inferred[i]
+		}
+		if !fits {
+			return nil, misfit("an output of %d dimensions, or a smaller one, for an image of %v", len(m.Shape), inferred)
+		}
+	}
+	g := unpooled{index: index, inferred: inferred, from: x.rowMajor(inferred), to: x.rowMajor(m.Shape), keep: x.seen(len(index))}
+	taken := x.seen(total)
+	for i := len(index) - 1; i >= 0; i-- { // of several at one place the last stays
+		g.keep[i], taken[index[i]] = !taken[index[i]], true
+	}
+	m.Each = eachOf(x, g)
+	return m, nil
+}
+
+// unpooledShape is the shape of what a MaxPool took its elements from.
+func unpooledShape(x *Exec, n *Node, in []*engine.Tensor) ([]int, error) {
+	if s := recall[[]int](x, in); s != nil {
+		return *s, nil
+	}
 	shape := in[0].Shape()
 	d := len(shape) - 2
 	kernel := toInts(n.Attrs["kernel_shape"].Ints)
@@ -506,45 +676,21 @@ func maxUnpool(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	for i := range d {
 		inferred[2+i] = (shape[2+i]-1)*w.strides[i] - w.before[i] - w.after[i] + kernel[i]
 	}
-	total, err := engine.Elements(inferred)
-	if err != nil || total > maxIndex {
-		return nil, fmt.Errorf("an image of shape %v: %w", inferred, engine.ErrTooLarge)
-	}
-	index, err := positions(in[1], total)
-	if err != nil {
-		return nil, err
-	}
-	m := &LinearMap{Shape: inferred, scratch: 8 * len(index)}
-	if t := arg(in, 2); t != nil {
-		if m.Shape, err = intsOf(t); err != nil {
-			return nil, err
+	remember(x, in, &inferred)
+	return inferred, nil
+}
+
+func (g *unpooled) each(f func(out, in int, weight float64)) {
+	for i, at := range g.index {
+		if !g.keep[i] {
+			continue
 		}
-		fits := len(m.Shape) == len(shape)
-		for i := 0; fits && i < len(shape); i++ {
-			fits = m.Shape[i] >= inferred[i]
+		out := 0
+		for k := range g.inferred {
+			out += at / g.from[k] % g.inferred[k] * g.to[k]
 		}
-		if !fits {
-			return nil, misfit("an output of %d dimensions, or a smaller one, for an image of %v", len(m.Shape), inferred)
-		}
+		f(out, i, 1)
 	}
-	last := make(map[int]int, len(index)) // of several at one place the last stays
-	for i, at := range index {
-		last[at] = i
-	}
-	from, to := rowMajor(inferred), rowMajor(m.Shape)
-	m.Each = func(f func(out, in int, weight float64)) {
-		for i, at := range index {
-			if last[at] != i {
-				continue
-			}
-			out := 0
-			for k := range inferred {
-				out += at / from[k] % inferred[k] * to[k]
-			}
-			f(out, i, 1)
-		}
-	}
-	return m, nil
 }
 
 // deformed is the geometry of a DeformConv node.
@@ -557,8 +703,8 @@ type deformed struct {
 }
 
 // deformConv is a convolution whose windows' elements are moved, each by an offset.
-func deformConv(n *Node, in []*engine.Tensor) (*LinearMap, error) {
-	g := &deformed{groups: 1, offs: 1, shape: in[0].Shape(), weights: in[1].Shape()}
+func deformConv(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	g := deformed{groups: 1, offs: 1, shape: in[0].Shape(), weights: in[1].Shape()}
 	if a, ok := n.Attrs["group"]; ok {
 		g.groups = int(a.Int)
 	}
@@ -568,29 +714,34 @@ func deformConv(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	if len(g.shape) != 4 || len(g.weights) != 4 || g.groups < 1 || g.offs < 1 || g.shape[1] != g.weights[1]*g.groups || g.weights[0]%g.groups != 0 || g.shape[1]%g.offs != 0 {
 		return nil, fmt.Errorf("input %v and weights %v in %d groups, %d of offsets", g.shape, g.weights, g.groups, g.offs)
 	}
-	var err error
-	if g.w, err = NewWindows(n, g.shape, g.weights[2:]); err != nil {
-		return nil, err
+	if g.w = recall[Windows](x, in); g.w == nil {
+		var err error
+		if g.w, err = NewWindows(n, g.shape, g.weights[2:]); err != nil {
+			return nil, err
+		}
+		remember(x, in, g.w)
 	}
-	taps := g.offs * g.w.Taps
-	if want := []int{g.shape[0], 2 * taps, g.w.Out[0], g.w.Out[1]}; !slices.Equal(in[2].Shape(), want) {
+	taps, want := g.offs*g.w.Taps, x.joined(g.shape[:2], g.w.Out)
+	if want[1] = 2 * taps; !slices.Equal(in[2].Shape(), want) {
 		return nil, fmt.Errorf("offsets of shape %v, want %v", in[2].Shape(), want)
 	}
-	m := &LinearMap{Shape: append([]int{g.shape[0], g.weights[0]}, g.w.Out...)}
-	g.kernel, _ = in[1].Float64s()
-	g.offset, _ = in[2].Float64s()
+	m := keptOf[LinearMap](x)
+	m.Shape = x.joined(g.shape[:2], g.w.Out)
+	m.Shape[1] = g.weights[0]
+	g.kernel, _ = x.float64s(in[1])
+	g.offset, _ = x.float64s(in[2])
 	if t := arg(in, 3); t != nil {
-		if m.bias, _ = t.Float64s(); len(m.bias) != g.weights[0] {
+		if m.bias, _ = x.float64s(t); len(m.bias) != g.weights[0] {
 			return nil, fmt.Errorf("bias of %d elements for %d channels", t.Len(), g.weights[0])
 		}
 	}
 	if t := arg(in, 4); t != nil {
-		if want := []int{g.shape[0], taps, g.w.Out[0], g.w.Out[1]}; !slices.Equal(t.Shape(), want) {
+		if want[1] = taps; !slices.Equal(t.Shape(), want) {
 			return nil, fmt.Errorf("mask of shape %v, want %v", t.Shape(), want)
 		}
-		g.mask, _ = t.Float64s()
+		g.mask, _ = x.float64s(t)
 	}
-	m.Each = g.each
+	m.Each = eachOf(x, g)
 	return m, nil
 }
 
@@ -621,6 +772,7 @@ func (g *deformed) sample(b, og, k, p int, f func(at int, w float64)) {
 		weight = g.mask[at(1, og*g.w.Taps+k)]
 	}
 	var axes [2][]tap
+	var ends [2][2]tap
 	for i := range 2 {
 		place, tapAt := p%g.w.Out[1], k%g.w.Kernel[1]
 		if i == 0 {
@@ -632,7 +784,8 @@ func (g *deformed) sample(b, og, k, p int, f func(at int, w float64)) {
 		}
 		low := math.Floor(x)
 		plain := sampler{padding: "zeros"}
-		axes[i] = []tap{{plain.inside(low, g.w.In[i]), 1 - (x - low)}, {plain.inside(low+1, g.w.In[i]), x - low}}
+		ends[i] = [2]tap{{plain.inside(low, g.w.In[i]), 1 - (x - low)}, {plain.inside(low+1, g.w.In[i]), x - low}}
+		axes[i] = ends[i][:]
 	}
 	mixed(axes[:], []int{g.w.In[1], 1}, 0, weight, f)
 }

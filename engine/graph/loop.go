@@ -178,6 +178,18 @@ func loopParams(x *Exec, shapes [2][]int, params []*engine.Tensor, pieces [][]*e
 	return nil
 }
 
+// rowOf copies out row r of t.
+func rowOf(x *Exec, t *engine.Tensor, r int) (*engine.Tensor, error) {
+	live := x.live
+	out, err := x.make(t.DType(), t.Shape()[1:], false)
+	if err != nil {
+		return nil, err
+	}
+	x.live = live // gone before the next row is taken
+	moveRun(out, t, 0, r*out.Len(), out.Len())
+	return out, nil
+}
+
 // buildScan8 is Scan of operator set 8: each row of a batch is walked alone.
 func buildScan8(b *builder) (Kernel, error) {
 	if b.node.Inputs[0] != "" {
@@ -196,10 +208,13 @@ func buildScan8(b *builder) (Kernel, error) {
 	if s.body, err = b.compileInner(g, b.inputs[1:1+given]); err != nil {
 		return nil, err
 	}
-	b.result = s.body.outputTypes()
+	b.result, b.plain = s.body.outputTypes(), true
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		rows := 0
-		lists := make([][]*engine.Tensor, len(g.Outputs))
+		room := x.lists(2*len(g.Outputs) - s.states)
+		lists, pieces := room[:len(g.Outputs)], room[len(g.Outputs):]
+		row := x.list(len(in))
+		copy(row, in)
 		for i, t := range in[1 : 1+given] {
 			if len(t.Shape()) == 0 || i > 0 && t.Shape()[0] != rows {
 				return nil, fmt.Errorf("a batch of shape %v", t.Shape())
@@ -207,14 +222,16 @@ func buildScan8(b *builder) (Kernel, error) {
 			rows = t.Shape()[0]
 		}
 		for r := range rows {
-			row := slices.Clone(in)
 			for i, t := range in[1 : 1+given] {
 				var err error
-				if row[1+i], err = element(x, t, 0, r); err != nil {
+				if row[1+i], err = rowOf(x, t, r); err != nil {
 					return nil, err
 				}
 			}
-			out, err := s.walk(x, row[1:1+given], row)
+			for i := range pieces {
+				pieces[i] = pieces[i][:0]
+			}
+			out, err := s.walk(x, row[1:1+given], row, pieces)
 			if err != nil {
 				return nil, err
 			}
@@ -222,7 +239,7 @@ func buildScan8(b *builder) (Kernel, error) {
 				lists[i] = append(lists[i], t)
 			}
 		}
-		out := make([]*engine.Tensor, len(lists))
+		out := x.list(len(lists))
 		for i, l := range lists {
 			var err error
 			if out[i], err = stack(x, l, 0); err != nil {

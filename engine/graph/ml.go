@@ -97,7 +97,7 @@ func buildLinearScores(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{floatResult(b.inType(0))}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(inFloat(x, in[0],
+		return x.one(inFloat(x, in[0],
 			func(t *engine.Tensor) (*engine.Tensor, error) { return linear[float32](x, t, p) },
 			func(t *engine.Tensor) (*engine.Tensor, error) { return linear[float64](x, t, p) }))
 	}, nil
@@ -135,8 +135,9 @@ func linear[T float](x *Exec, t *engine.Tensor, p *LinearParams) (*engine.Tensor
 	return o, nil
 }
 
-// transform applies ai.onnx.ml's post_transform to each row of k scores.
-func transform[T float](kind string, v []T, k int) {
+// transform applies ai.onnx.ml's post_transform to each row of scores, as many as room is for.
+func transform[T float](kind string, v, room []T) {
+	k := len(room)
 	for r := 0; r+k <= len(v); r += k {
 		row := v[r : r+k]
 		switch kind {
@@ -145,7 +146,8 @@ func transform[T float](kind string, v []T, k int) {
 				row[i] = T(sigmoid(float64(s)))
 			}
 		case "SOFTMAX":
-			softmaxLine(row, append([]T{}, row...), k, 1, false)
+			copy(room, row)
+			softmaxLine(row, room, k, 1, false)
 		case "SOFTMAX_ZERO":
 			softmaxZero(row)
 		case "PROBIT":
@@ -193,9 +195,9 @@ func buildPostTransform(b *builder) (Kernel, error) {
 		}
 		k := in[0].RowLen()
 		if d := engine.Data[float32](o); d != nil && k > 0 {
-			transform(kind, d, k)
+			transform(kind, d, roomOf[float32](x, k))
 		} else if d := engine.Data[float64](o); d != nil && k > 0 {
-			transform(kind, d, k)
+			transform(kind, d, roomOf[float64](x, k))
 		}
 		return x.one(castTensor(x, o, engine.Float32, true))
 	}, err
@@ -280,17 +282,17 @@ func classify[T float](x *Exec, t *engine.Tensor, l *labels, kind, second string
 		return nil, err
 	}
 	src := engine.Data[T](t)
-	chosen := make([]int, rows)
+	chosen, room := x.ints(rows), roomOf[T](x, n)
 	for r := range rows {
 		row := out[r*n : (r+1)*n]
-		chosen[r] = classifyRow(row, src[r*k:(r+1)*k], kind, second)
+		chosen[r] = classifyRow(row, src[r*k:(r+1)*k], room, kind, second)
 	}
 	y, err := l.pick(x, chosen)
-	return []*engine.Tensor{y, z}, err
+	return x.pair(y, z), err
 }
 
-// classifyRow writes a row of class scores and returns its class.
-func classifyRow[T float](row, scores []T, kind, second string) int {
+// classifyRow writes a row of class scores and returns its class; room is for as many.
+func classifyRow[T float](row, scores, room []T, kind, second string) int {
 	switch s := scores[len(scores)-1]; second {
 	case SecondPositive, SecondMixed:
 		chosen := above(s, 0)
@@ -300,7 +302,7 @@ func classifyRow[T float](row, scores []T, kind, second string) int {
 		}
 		switch {
 		case kind == "LOGISTIC":
-			transform(kind, row, 2)
+			transform(kind, row, room)
 		case second == SecondPositive:
 			row[0] = 1 - s
 		}
@@ -311,12 +313,12 @@ func classifyRow[T float](row, scores []T, kind, second string) int {
 			chosen = above(s, 0.5)
 		}
 		copy(row, scores)
-		transform(kind, row, 2)
+		transform(kind, row, room)
 		return chosen
 	}
 	copy(row, scores)
 	chosen := largest(row)
-	transform(kind, row, len(row))
+	transform(kind, row, room)
 	return chosen
 }
 
@@ -426,17 +428,17 @@ func buildNormalizer(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{floatResult(b.inType(0))}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
 		cols := columnsOf(in[0])
 		i := 0
-		norms := make([]float64, 0, in[0].Rows())
+		norms := x.wide(in[0].Rows())[:0]
 		for at := 0; at+cols <= len(v) && cols > 0; at += cols {
 			norms = append(norms, NormOf(norm, v[at:at+cols]))
 		}
-		return one(columnMap(x, in[0], func(_ int, e float64) float64 {
+		return x.one(columnMap(x, in[0], func(_ int, e float64) float64 {
 			n := norms[i/cols]
 			i++
 			return e / n
@@ -473,7 +475,7 @@ func buildImputer(b *builder) (Kernel, error) {
 	missingInt := int64(b.attrs.int("replaced_value_int64", 0))
 	if b.inType(0) == engine.Int64 {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-			return one(imputeInts(x, in[0], ints, missingInt))
+			return x.one(imputeInts(x, in[0], ints, missingInt))
 		}, nil
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -517,7 +519,7 @@ func buildBinarizer(b *builder) (Kernel, error) {
 	t := b.attrs.float("threshold", 0)
 	b.result = []engine.DType{floatResult(b.inType(0))}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(columnMap(x, in[0], func(_ int, v float64) float64 {
+		return x.one(columnMap(x, in[0], func(_ int, v float64) float64 {
 			if v > t {
 				return 1
 			}
@@ -548,7 +550,7 @@ func buildFeatureVectorizer(b *builder) (Kernel, error) {
 		at := 0
 		for _, t := range in {
 			_, c, _ := matrix(t)
-			v, ok := t.Float64s()
+			v, ok := x.float64s(t)
 			if !ok {
 				return nil, typeError(t)
 			}
@@ -557,7 +559,7 @@ func buildFeatureVectorizer(b *builder) (Kernel, error) {
 			}
 			at += c
 		}
-		return one(o, nil)
+		return x.one(o, nil)
 	}, nil
 }
 

@@ -126,7 +126,7 @@ func buildSVMKernel(b *builder) (Kernel, error) {
 				out[r*p.Vectors+v] = p.Of(row, v)
 			}
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}, nil
 }
 
@@ -198,7 +198,7 @@ func buildSVMPairs(b *builder) (Kernel, error) {
 			row := k[r*p.Vectors:]
 			p.Each(func(pair, v int, w float64) { scores[pair] += w * row[v] })
 		}
-		return one(t, nil)
+		return x.one(t, nil)
 	}, nil
 }
 
@@ -236,23 +236,28 @@ func buildSVMOutput(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		chosen := make([]int, rows)
+		chosen, votes := x.ints(rows), x.wide(l.len())
+		var room []float64
+		if len(s.probA) > 0 {
+			room = x.wide(2 * l.len() * (l.len() + 1))
+		}
 		for r := range rows {
 			row := scores[r*pairs : (r+1)*pairs]
-			chosen[r] = mostPairs(row, l.len())
-			s.scores(out[r*width:(r+1)*width], row)
+			chosen[r] = mostPairs(row, votes)
+			s.scores(out[r*width:(r+1)*width], row, room)
 		}
 		y, err := l.pick(x, chosen)
-		return []*engine.Tensor{y, z}, err
+		return x.pair(y, z), err
 	}, nil
 }
 
-// mostPairs returns the class that wins the most pairs, the first of equals.
-func mostPairs(scores []float64, classes int) int {
-	votes := make([]float64, classes)
+// mostPairs returns the class that wins the most pairs, the first of equals; votes has an
+// element for each.
+func mostPairs(scores, votes []float64) int {
+	clear(votes)
 	pair := 0
-	for i := range classes {
-		for j := i + 1; j < classes; j++ {
+	for i := range votes {
+		for j := i + 1; j < len(votes); j++ {
 			if scores[pair] > 0 {
 				votes[i]++
 			} else {
@@ -264,10 +269,10 @@ func mostPairs(scores []float64, classes int) int {
 	return largest(votes)
 }
 
-func (s *svmOutput) scores(out []float32, scores []float64) {
+func (s *svmOutput) scores(out []float32, scores, room []float64) {
 	switch {
 	case len(s.probA) > 0:
-		narrow(out, s.probabilities(scores))
+		narrow(out, s.probabilities(scores, room))
 	case len(scores) == 1:
 		out[0], out[1] = float32(-scores[0]), float32(scores[0])
 	default:
@@ -276,40 +281,35 @@ func (s *svmOutput) scores(out []float32, scores []float64) {
 }
 
 // probabilities couples the pairs' probabilities (Platt's sigmoid of each
-// decision) into one distribution over the classes.
-func (s *svmOutput) probabilities(scores []float64) []float64 {
+// decision) into one distribution over the k classes, in room for 2 k (k + 1) numbers.
+func (s *svmOutput) probabilities(scores, room []float64) []float64 {
 	const least = 1e-7
 	k := s.labels.len()
-	r := make([][]float64, k)
-	for i := range r {
-		r[i] = make([]float64, k)
-	}
+	r := room[:k*k]
 	pair := 0
 	for i := range k {
 		for j := i + 1; j < k; j++ {
 			p := sigmoid(-(scores[pair]*s.probA[pair] + s.probB[pair]))
-			r[i][j] = min(max(p, least), 1-least)
-			r[j][i] = 1 - r[i][j]
+			r[i*k+j] = min(max(p, least), 1-least)
+			r[j*k+i] = 1 - r[i*k+j]
 			pair++
 		}
 	}
-	return couplePairs(r)
+	return couplePairs(k, r, room[k*k:])
 }
 
 // couplePairs is the second method of Wu, Lin and Weng, "Probability estimates
 // for multi-class classification by pairwise coupling" (2004), with the steps and
 // the stopping rule that libraries share, since their iteration ends early.
-func couplePairs(r [][]float64) []float64 {
-	k := len(r)
-	q := make([][]float64, k)
-	p, qp := make([]float64, k), make([]float64, k)
+func couplePairs(k int, r, room []float64) []float64 {
+	q, p, qp := room[:k*k], room[k*k:][:k], room[k*(k+1):][:k]
+	clear(q)
 	for t := range k {
 		p[t] = 1 / float64(k)
-		q[t] = make([]float64, k)
 		for j := range k {
 			if j != t {
-				q[t][t] += r[j][t] * r[j][t]
-				q[t][j] = -r[j][t] * r[t][j]
+				q[t*k+t] += r[j*k+t] * r[j*k+t]
+				q[t*k+j] = -r[j*k+t] * r[t*k+j]
 			}
 		}
 	}
@@ -318,7 +318,7 @@ func couplePairs(r [][]float64) []float64 {
 		for t := range k {
 			qp[t] = 0
 			for j := range k {
-				qp[t] += q[t][j] * p[j]
+				qp[t] += q[t*k+j] * p[j]
 			}
 			total += p[t] * qp[t]
 		}
@@ -330,11 +330,11 @@ func couplePairs(r [][]float64) []float64 {
 			break
 		}
 		for t := range k {
-			step := (total - qp[t]) / q[t][t]
+			step := (total - qp[t]) / q[t*k+t]
 			p[t] += step
-			total = (total + step*(step*q[t][t]+2*qp[t])) / ((1 + step) * (1 + step))
+			total = (total + step*(step*q[t*k+t]+2*qp[t])) / ((1 + step) * (1 + step))
 			for j := range k {
-				qp[j] = (qp[j] + step*q[t][j]) / (1 + step)
+				qp[j] = (qp[j] + step*q[t*k+j]) / (1 + step)
 				p[j] /= 1 + step
 			}
 		}

@@ -381,7 +381,7 @@ func (s *TreeScores) extreme() Kernel {
 		if err != nil {
 			return nil, err
 		}
-		seen := make([]bool, e.Outputs)
+		seen := roomOf[bool](x, e.Outputs)
 		for r := range rows {
 			clear(seen)
 			s.extremeRow(data[r*e.Features:(r+1)*e.Features], out[r*e.Outputs:(r+1)*e.Outputs], seen)
@@ -390,7 +390,7 @@ func (s *TreeScores) extreme() Kernel {
 		if !e.Float32 {
 			d = engine.Float64
 		}
-		return one(castTensor(x, o, d, true))
+		return x.one(castTensor(x, o, d, true))
 	}
 }
 

@@ -11,70 +11,72 @@ import (
 // copier returns a function that copies n elements from offset s of src to
 // offset d of dst. Both must have the same element type. All operators that only
 // move elements are written with it, so they take every type.
-func copier(dst, src *engine.Tensor) func(d, s, n int) {
+func copier(x *Exec, dst, src *engine.Tensor) func(d, s, n int) {
 	switch src.DType().Storage() {
 	case engine.Bool:
-		return copierOf[bool](dst, src)
+		return copierFor[bool](x, dst, src)
 	case engine.Uint8:
-		return copierOf[uint8](dst, src)
+		return copierFor[uint8](x, dst, src)
 	case engine.Uint16:
-		return copierOf[uint16](dst, src)
+		return copierFor[uint16](x, dst, src)
 	case engine.Uint32:
-		return copierOf[uint32](dst, src)
+		return copierFor[uint32](x, dst, src)
 	case engine.Uint64:
-		return copierOf[uint64](dst, src)
+		return copierFor[uint64](x, dst, src)
 	case engine.Int8:
-		return copierOf[int8](dst, src)
+		return copierFor[int8](x, dst, src)
 	case engine.Int16:
-		return copierOf[int16](dst, src)
+		return copierFor[int16](x, dst, src)
 	case engine.Int32:
-		return copierOf[int32](dst, src)
+		return copierFor[int32](x, dst, src)
 	case engine.Int64:
-		return copierOf[int64](dst, src)
+		return copierFor[int64](x, dst, src)
 	case engine.Float32:
-		return copierOf[float32](dst, src)
+		return copierFor[float32](x, dst, src)
 	case engine.Float64:
-		return copierOf[float64](dst, src)
+		return copierFor[float64](x, dst, src)
 	}
-	return copierOf[string](dst, src)
-}
-
-func copierOf[T engine.Element](dst, src *engine.Tensor) func(d, s, n int) {
-	to, from := engine.Data[T](dst), engine.Data[T](src)
-	return func(d, s, n int) {
-		if n == 1 {
-			to[d] = from[s]
-			return
-		}
-		copy(to[d:d+n], from[s:s+n])
-	}
+	return copierFor[string](x, dst, src)
 }
 
 // moveRun is what copier's function does, for few elements.
 func moveRun(dst, src *engine.Tensor, d, s, n int) {
-	switch src.DType() { // the usual ones, without a function made for each
-	case engine.Float32:
-		copy(engine.Data[float32](dst)[d:d+n], engine.Data[float32](src)[s:s+n])
-	case engine.Int64:
-		copy(engine.Data[int64](dst)[d:d+n], engine.Data[int64](src)[s:s+n])
-	case engine.Int32:
-		copy(engine.Data[int32](dst)[d:d+n], engine.Data[int32](src)[s:s+n])
+	switch src.DType().Storage() {
 	case engine.Bool:
-		copy(engine.Data[bool](dst)[d:d+n], engine.Data[bool](src)[s:s+n])
+		copyOf[bool](dst, src, d, s, n)
+	case engine.Uint8:
+		copyOf[uint8](dst, src, d, s, n)
+	case engine.Uint16:
+		copyOf[uint16](dst, src, d, s, n)
+	case engine.Uint32:
+		copyOf[uint32](dst, src, d, s, n)
+	case engine.Uint64:
+		copyOf[uint64](dst, src, d, s, n)
+	case engine.Int8:
+		copyOf[int8](dst, src, d, s, n)
+	case engine.Int16:
+		copyOf[int16](dst, src, d, s, n)
+	case engine.Int32:
+		copyOf[int32](dst, src, d, s, n)
+	case engine.Int64:
+		copyOf[int64](dst, src, d, s, n)
+	case engine.Float32:
+		copyOf[float32](dst, src, d, s, n)
 	case engine.Float64:
-		copy(engine.Data[float64](dst)[d:d+n], engine.Data[float64](src)[s:s+n])
-	case engine.String:
-		copy(engine.Data[string](dst)[d:d+n], engine.Data[string](src)[s:s+n])
+		copyOf[float64](dst, src, d, s, n)
 	default:
-		copier(dst, src)(d, s, n)
+		copyOf[string](dst, src, d, s, n)
 	}
+}
+
+func copyOf[T engine.Element](dst, src *engine.Tensor, d, s, n int) {
+	copy(engine.Data[T](dst)[d:d+n], engine.Data[T](src)[s:s+n])
 }
 
 // Put writes each element of values at its place in out, which has the same type.
 func Put(out, values *engine.Tensor, places []int) {
-	cp := copier(out, values)
 	for i, at := range places {
-		cp(at, i, 1)
+		moveRun(out, values, at, i, 1)
 	}
 }
 
@@ -87,19 +89,31 @@ func strided(x *Exec, src *engine.Tensor, offset int, shape, strides []int) (*en
 	if out.Len() == 0 {
 		return out, nil
 	}
-	switch src.DType() { // the usual ones, without a function made for each
-	case engine.Float32:
-		walkOf[float32](out, src, offset, shape, strides)
-	case engine.Int64:
-		walkOf[int64](out, src, offset, shape, strides)
-	case engine.Int32:
-		walkOf[int32](out, src, offset, shape, strides)
-	case engine.Uint8:
-		walkOf[uint8](out, src, offset, shape, strides)
+	switch src.DType().Storage() {
 	case engine.Bool:
 		walkOf[bool](out, src, offset, shape, strides)
+	case engine.Uint8:
+		walkOf[uint8](out, src, offset, shape, strides)
+	case engine.Uint16:
+		walkOf[uint16](out, src, offset, shape, strides)
+	case engine.Uint32:
+		walkOf[uint32](out, src, offset, shape, strides)
+	case engine.Uint64:
+		walkOf[uint64](out, src, offset, shape, strides)
+	case engine.Int8:
+		walkOf[int8](out, src, offset, shape, strides)
+	case engine.Int16:
+		walkOf[int16](out, src, offset, shape, strides)
+	case engine.Int32:
+		walkOf[int32](out, src, offset, shape, strides)
+	case engine.Int64:
+		walkOf[int64](out, src, offset, shape, strides)
+	case engine.Float32:
+		walkOf[float32](out, src, offset, shape, strides)
+	case engine.Float64:
+		walkOf[float64](out, src, offset, shape, strides)
 	default:
-		walkStrided(shape, strides, offset, copier(out, src))
+		walkOf[string](out, src, offset, shape, strides)
 	}
 	return out, nil
 }
@@ -150,7 +164,7 @@ func trailing(shape, strides []int) (run, dims int) {
 // they lie in.
 func walkRuns(shape, strides []int, offset, run, total int, cp func(d, s, n int)) {
 	dims := len(shape)
-	var few [fewDimensions]int
+	var few [2 * fewDimensions]int
 	index := few[:]
 	if dims > len(few) {
 		index = make([]int, dims)
@@ -414,22 +428,40 @@ func concatAll(x *Exec, in []*engine.Tensor, axis int) ([]*engine.Tensor, error)
 	at := 0
 	for _, t := range in {
 		n := t.Shape()[a] * inner
-		switch t.DType() {
-		case engine.Float32:
-			layInto[float32](out, t, outer, shape[a]*inner, at, n)
-		case engine.Int64:
-			layInto[int64](out, t, outer, shape[a]*inner, at, n)
-		case engine.Int32:
-			layInto[int32](out, t, outer, shape[a]*inner, at, n)
-		default:
-			cp := copier(out, t)
-			for o := range outer {
-				cp(o*shape[a]*inner+at, o*n, n)
-			}
-		}
+		lay(out, t, outer, shape[a]*inner, at, n)
 		at += n
 	}
 	return x.one(out, nil)
+}
+
+// lay is layInto for elements of any type.
+func lay(dst, src *engine.Tensor, runs, size, at, n int) {
+	switch src.DType().Storage() {
+	case engine.Bool:
+		layInto[bool](dst, src, runs, size, at, n)
+	case engine.Uint8:
+		layInto[uint8](dst, src, runs, size, at, n)
+	case engine.Uint16:
+		layInto[uint16](dst, src, runs, size, at, n)
+	case engine.Uint32:
+		layInto[uint32](dst, src, runs, size, at, n)
+	case engine.Uint64:
+		layInto[uint64](dst, src, runs, size, at, n)
+	case engine.Int8:
+		layInto[int8](dst, src, runs, size, at, n)
+	case engine.Int16:
+		layInto[int16](dst, src, runs, size, at, n)
+	case engine.Int32:
+		layInto[int32](dst, src, runs, size, at, n)
+	case engine.Int64:
+		layInto[int64](dst, src, runs, size, at, n)
+	case engine.Float32:
+		layInto[float32](dst, src, runs, size, at, n)
+	case engine.Float64:
+		layInto[float64](dst, src, runs, size, at, n)
+	default:
+		layInto[string](dst, src, runs, size, at, n)
+	}
 }
 
 // layInto copies runs of n elements to at in runs of size.
@@ -479,16 +511,16 @@ func buildSplit(b *builder) (Kernel, error) {
 				return nil, err
 			}
 		} else if !given {
-			parts = evenParts(shape[a], outs)
+			parts = evenParts(x, shape[a], outs)
 		}
 		return splitParts(x, in[0], a, parts, outs)
 	}, nil
 }
 
 // evenParts splits n in equal parts; the last is smaller where it must be.
-func evenParts(n, parts int) []int {
+func evenParts(x *Exec, n, parts int) []int {
 	size := (n + parts - 1) / parts
-	out := make([]int, parts)
+	out := x.ints(parts)
 	for i := range out {
 		out[i] = max(0, min(size, n-i*size))
 	}
@@ -651,7 +683,7 @@ func buildExpand(*builder) (Kernel, error) {
 
 func buildTile(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		reps, err := intsOf(in[1])
+		reps, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
@@ -659,9 +691,9 @@ func buildTile(*builder) (Kernel, error) {
 		if len(reps) != len(shape) {
 			return nil, fmt.Errorf("%d repeats of a tensor of %d dimensions", len(reps), len(shape))
 		}
-		from := rowMajor(shape)
-		var wide, strides []int
-		final := make([]int, len(shape))
+		from := x.rowMajor(shape)
+		wide, strides := x.ints(2 * len(shape))[:0], x.ints(2 * len(shape))[:0]
+		final := x.ints(len(shape))
 		for i, d := range shape {
 			if final[i], err = product(d, reps[i]); err != nil {
 				return nil, err
@@ -670,10 +702,10 @@ func buildTile(*builder) (Kernel, error) {
 		}
 		out, err := x.New(in[0].DType(), final...)
 		if err != nil || out.Len() == 0 {
-			return one(out, err)
+			return x.one(out, err)
 		}
-		walkStrided(wide, strides, 0, copier(out, in[0]))
-		return one(out, nil)
+		walkStrided(wide, strides, 0, copier(x, out, in[0]))
+		return x.one(out, nil)
 	}, nil
 }
 
@@ -718,7 +750,7 @@ func buildConstantOfShape(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{value.DType()}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		shape, err := intsOf(in[0])
+		shape, err := x.intsOf(in[0])
 		if err != nil {
 			return nil, err
 		}
@@ -726,11 +758,11 @@ func buildConstantOfShape(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		cp := copier(out, value)
+		cp := copier(x, out, value)
 		for i := range out.Len() {
 			cp(i, 0, 1)
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 

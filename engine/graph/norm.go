@@ -2,7 +2,6 @@ package graph
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
@@ -49,9 +48,13 @@ func buildChannelNorm(b *builder) (Kernel, error) {
 	b.attrs.int("num_groups", 0)
 	b.attrs.ignore("stash_type") // the statistics are computed in float64
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		l, err := NewNormLayout(n, in[0].Shape())
-		if err != nil {
-			return nil, err
+		l := recall[NormLayout](x, in)
+		if l == nil {
+			var err error
+			if l, err = NewNormLayout(n, in[0].Shape()); err != nil {
+				return nil, err
+			}
+			remember(x, in, l)
 		}
 		for _, p := range in[1:3] {
 			if p.Len() != l.Parameters || p.DType() != in[0].DType() {
@@ -60,9 +63,9 @@ func buildChannelNorm(b *builder) (Kernel, error) {
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(channelNorm[float32](x, in, l, eps))
+			return x.one(channelNorm[float32](x, in, l, eps))
 		case engine.Float64:
-			return one(channelNorm[float64](x, in, l, eps))
+			return x.one(channelNorm[float64](x, in, l, eps))
 		}
 		return nil, typeError(in[0])
 	}, nil
@@ -78,7 +81,7 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 		return t, nil
 	}
 	rows := len(src) / l.Span
-	share(x, x.inRows(rows, l.Span), rows, channelWork[T]{l, out, src, scale, bias, eps})
+	share(x, x.inRows(rows, l.Span), rows, channelWork[T]{l, out, src, scale, bias, scratchOf[float32](x, rows), eps})
 	return t, nil
 }
 
@@ -86,7 +89,9 @@ func channelNorm[T float](x *Exec, in []*engine.Tensor, l *NormLayout, eps float
 type channelWork[T float] struct {
 	l                     *NormLayout
 	out, src, scale, bias []T
-	eps                   float64
+	// means are the rows', as they are subtracted.
+	means []float32
+	eps   float64
 }
 
 func (w *channelWork[T]) part(from, to int) {
@@ -97,7 +102,8 @@ func (w *channelWork[T]) part(from, to int) {
 		row, out := w.src[r*l.Span:(r+1)*l.Span], w.out[r*l.Span:(r+1)*l.Span]
 		mean, inv := moments(row, w.eps)
 		if quick && l.Run >= leastRun {
-			normRuns(l, r, any(out).([]float32), any(row).([]float32), mean, inv, scale, bias)
+			w.means[r] = float32(mean)
+			normRuns(l, r, any(out).([]float32), any(row).([]float32), w.means[r:r+1], mean, inv, scale, bias)
 			continue
 		}
 		for i, v := range row {
@@ -110,10 +116,10 @@ func (w *channelWork[T]) part(from, to int) {
 // leastRun is from how many neighbours on with one scale and bias kernels compute them.
 const leastRun = 8
 
-// normRuns normalises row r run by run, in pieces that stay in the cache.
-func normRuns(l *NormLayout, r int, out, row []float32, mean, inv float64, scale, bias []float32) {
+// normRuns normalises row r run by run, in pieces that stay in the cache. center is its mean
+// in float32.
+func normRuns(l *NormLayout, r int, out, row, center []float32, mean, inv float64, scale, bias []float32) {
 	const piece = 4096
-	center := [1]float32{float32(mean)}
 	for i := 0; i < l.Span; i += l.Run {
 		p := l.Scale(r, i)
 		factor := float32(inv * float64(scale[p]))
@@ -121,7 +127,7 @@ func normRuns(l *NormLayout, r int, out, row []float32, mean, inv float64, scale
 		shift := float32(float64(bias[p]) + (float64(center[0])-mean)*float64(factor))
 		for from := i; from < i+l.Run; from += piece {
 			to := min(from+piece, i+l.Run)
-			vector.Binary(vector.Sub, out[from:to], row[from:to], center[:])
+			vector.Binary(vector.Sub, out[from:to], row[from:to], center)
 			vector.Scale(out[from:to], out[from:to], factor, shift)
 		}
 	}
@@ -140,35 +146,37 @@ func trainingNorm(eps, momentum float64) Kernel {
 		if err != nil {
 			return nil, err
 		}
-		own := slices.Clone(in)
+		own, moved := x.list(len(in)), x.list(3)
+		copy(own, in)
 		count := float64(len(v) / channels)
-		moved := make([]*engine.Tensor, 2)
-		stats := [2][]float64{make([]float64, channels), make([]float64, channels)}
-		for k := range stats {
+		var mean []float64
+		for k := range 2 {
+			t, stats, err := newOf[float64](x, channels)
+			if err != nil {
+				return nil, err
+			}
 			for i, e := range v {
 				c := i / inner % channels
 				if k == 1 {
-					e = (e - stats[0][c]) * (e - stats[0][c])
+					e = (e - mean[c]) * (e - mean[c])
 				}
-				stats[k][c] += e / count
+				stats[c] += e / count
 			}
-			old, ok := in[3+k].Float64s()
+			old, ok := x.float64s(in[3+k])
 			if !ok || len(old) != channels {
 				return nil, fmt.Errorf("input %d has %d elements for %d channels", 3+k, in[3+k].Len(), channels)
 			}
-			running := make([]float64, channels)
+			running := x.wide(channels)
 			for c := range running {
-				running[c] = old[c]*momentum + stats[k][c]*(1-momentum)
+				running[c] = old[c]*momentum + stats[c]*(1-momentum)
 			}
-			if moved[k], err = x.New(in[3+k].DType(), channels); err != nil {
+			if moved[1+k], err = x.New(in[3+k].DType(), channels); err != nil {
 				return nil, err
 			}
-			if err := storeFloats(moved[k], running); err != nil {
+			if err := storeFloats(moved[1+k], running); err != nil {
 				return nil, err
 			}
-			if own[3+k], err = engine.Of(stats[k], channels); err != nil {
-				return nil, err
-			}
+			own[3+k], mean = t, stats
 		}
 		wide, err := castTensor(x, in[0], engine.Float64, true)
 		if err != nil {
@@ -179,10 +187,8 @@ func trainingNorm(eps, momentum float64) Kernel {
 		if err != nil {
 			return nil, err
 		}
-		if y, err = castTensor(x, y, in[0].DType(), true); err != nil {
-			return nil, err
-		}
-		return []*engine.Tensor{y, moved[0], moved[1]}, nil
+		moved[0], err = castTensor(x, y, in[0].DType(), true)
+		return moved, err
 	}
 }
 

@@ -125,24 +125,27 @@ func octetWindows(c *Windows, shape []int) (*qgemm.Window, error) {
 	}, nil
 }
 
-// lastShape is a shape of the file with its channels last; a line is an image one element
-// high, as laster has it.
-func lastShape(shape []int) []int {
-	to := append([]int{shape[0]}, shape[2:]...)
+// lastShape appends to a list a shape of the file with its channels last; a line is an image
+// one element high, as laster has it.
+func lastShape(to, shape []int) []int {
+	to = append(to, shape[0])
 	if len(shape) == 3 {
-		to = []int{shape[0], 1, shape[2]}
+		to = append(to, 1)
 	}
-	return append(to, shape[1])
+	return append(append(to, shape[2:]...), shape[1])
 }
 
 // firstShape is the way back, to so many dimensions.
-func firstShape(last []int, rank int) []int {
+func firstShape(to, last []int, rank int) []int {
 	n := len(last) - 1
 	if rank == 3 {
-		return []int{last[0], last[n], last[n-1]}
+		return append(to, last[0], last[n], last[n-1])
 	}
-	return append([]int{last[0], last[n]}, last[1:n]...)
+	return append(append(to, last[0], last[n]), last[1:n]...)
 }
+
+// mostOctetRank is how many dimensions volumes of bytes have at most.
+const mostOctetRank = 5
 
 // mostSurrounded bounds the bytes of images with what is around them, so that their sizes
 // are numbers; how many a run may have is less.
@@ -174,29 +177,54 @@ func (f *octetFilter) slide(x *Exec, w *qgemm.Window, src []uint8, zero int32, e
 	return nil
 }
 
-// convOctets convolves volumes of bytes as the file has them, less their zero points; ok is
+// octetPlan is how a step convolves volumes of bytes as the file has them. It is read only.
+type octetPlan struct {
+	conv   *Conv
+	window *qgemm.Window
+	filter qgemm.Shape
+	last   []int // the result's shape with its channels last
+}
+
+// planOctets works out the plan of a step with such inputs, nil where there is none. t and
+// weights are two of them.
+func planOctets(x *Exec, n *Node, in []*engine.Tensor, t, weights *engine.Tensor) (*octetPlan, error) {
+	if p := recall[octetPlan](x, in); p != nil {
+		return p, nil
+	}
+	filter, suits := octetShape(n, weights.Shape())
+	if !isOctet(t.DType()) || !isOctet(weights.DType()) || !suits || len(t.Shape()) != len(weights.Shape()) {
+		return nil, nil
+	}
+	c, w, ok, err := octetWindow(n, t.Shape(), weights.Shape())
+	if err != nil || !ok {
+		return nil, err
+	}
+	p := &octetPlan{c, w, filter, lastShape(nil, c.Result)}
+	remember(x, in, p)
+	return p, nil
+}
+
+// convOctets convolves volumes of bytes, t of the step's inputs, less their zero points; ok is
 // false where it does not. end makes the result of n channels, of the given shape with
 // the channels last.
-func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Tensor, end func(n int, shape []int) (*engine.Tensor, *qgemm.Finish, error)) (t *engine.Tensor, ok bool, err error) {
+func convOctets(x *Exec, n *Node, f *octetFilter, in []*engine.Tensor, t, zx, weights, zw *engine.Tensor, end func(n int, shape []int) (*engine.Tensor, *qgemm.Finish, error)) (o *engine.Tensor, ok bool, err error) {
 	zero, one := oneZero(zx)
-	s, ws := in.Shape(), weights.Shape()
-	shape, suits := octetShape(n, ws)
-	if !one || !isOctet(in.DType()) || !isOctet(weights.DType()) || !suits || len(s) != len(ws) {
+	if !one {
 		return nil, false, nil
 	}
-	c, w, ok, err := octetWindow(n, s, ws)
-	if err != nil || !ok {
+	p, err := planOctets(x, n, in, t, weights)
+	if err != nil || p == nil {
 		return nil, false, err
 	}
 	if f == nil || f.of != weights {
-		if err := x.reserve(engine.Int8, int(qgemm.FilterBytes(shape))); err != nil {
+		if err := x.reserve(engine.Int8, int(qgemm.FilterBytes(p.filter))); err != nil {
 			return nil, false, err
 		}
 		if f, err = newOctetFilter(n, weights, zw); f == nil || err != nil {
 			return nil, false, err
 		}
 	}
-	v, shift, err := unsignedOctets(x, in)
+	v, shift, err := unsignedOctets(x, t)
 	if err != nil {
 		return nil, false, err
 	}
@@ -204,31 +232,32 @@ func convOctets(x *Exec, n *Node, f *octetFilter, in, zx, weights, zw *engine.Te
 	if err != nil {
 		return nil, false, err
 	}
-	turnedOf(last, v, s[0], s[1], volume(s[2:]))
-	made, fin, err := end(ws[0], lastShape(c.Result))
+	c, channels := p.conv, p.filter.Out
+	turnedOf(last, v, c.Batch, t.Shape()[1], c.Plane())
+	made, fin, err := end(channels, p.last)
 	if err != nil {
 		return nil, false, err
 	}
 	defer done(fin)
-	_, whole, err := rawOf[int32](x, ws[0])
+	_, whole, err := rawOf[int32](x, channels)
 	if err != nil {
 		return nil, false, err
 	}
 	f.whole(whole, zero+shift, fin.Whole)
 	fin.Whole = whole
-	if err := f.slide(x, w, last, zero+shift, fin); err != nil {
+	if err := f.slide(x, p.window, last, zero+shift, fin); err != nil {
 		return nil, false, err
 	}
-	if t, err = x.make(made.DType(), c.Result, false); err != nil {
+	if o, err = x.make(made.DType(), c.Result, false); err != nil {
 		return nil, false, err
 	}
 	positions := c.Positions()
 	if made.DType() == engine.Int32 {
-		turnedOf(engine.Data[int32](t), engine.Data[int32](made), c.Batch, positions, ws[0])
+		turnedOf(engine.Data[int32](o), engine.Data[int32](made), c.Batch, positions, channels)
 	} else {
-		turnedOf(octetsOf(t), octetsOf(made), c.Batch, positions, ws[0])
+		turnedOf(octetsOf(o), octetsOf(made), c.Batch, positions, channels)
 	}
-	return t, true, nil
+	return o, true, nil
 }
 
 // turnedOf transposes n matrices, in squares that stay in the cache.
@@ -325,7 +354,7 @@ func linearConv(x *Exec, n *Node, held *octetFilter, in []*engine.Tensor) (*engi
 	if !isOctet(in[7].DType()) || in[1].Len() != 1 {
 		return nil, false, nil
 	}
-	return convOctets(x, n, held, in[0], in[2], in[3], in[5], func(channels int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
+	return convOctets(x, n, held, in, in[0], in[2], in[3], in[5], func(channels int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
 		f, err := requantise(x, in[1], in[4], in[6], in[7], channels)
 		if err != nil {
 			return nil, nil, err

@@ -24,7 +24,7 @@ func octetsLast(rank int) Kernel {
 		if in[0].DType() != engine.Uint8 || len(s) != rank {
 			return nil, errUnfused
 		}
-		t, out, err := rawOf[uint8](x, lastShape(s)...)
+		t, out, err := rawOf[uint8](x, lastShape(x.ints(mostOctetRank)[:0], s)...)
 		if err != nil {
 			return nil, err
 		}
@@ -39,7 +39,7 @@ func octetsFirst(rank int) Kernel {
 		if !octetVolumes(in[0], rank) {
 			return nil, errUnfused
 		}
-		s := firstShape(in[0].Shape(), rank)
+		s := firstShape(x.ints(mostOctetRank)[:0], in[0].Shape(), rank)
 		t, out, err := rawOf[uint8](x, s...)
 		if err != nil {
 			return nil, err
@@ -217,14 +217,14 @@ func (k *octetConv) over(s []int) (*overOctets, error) {
 	if g := k.seen.Load(); g != nil && slices.Equal(g.shape, s) {
 		return g, nil
 	}
-	c, w, ok, err := octetWindow(k.node, firstShape(s, len(k.shape)), k.shape)
+	c, w, ok, err := octetWindow(k.node, firstShape(nil, s, len(k.shape)), k.shape)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
 		return nil, errUnfused
 	}
-	g := &overOctets{slices.Clone(s), lastShape(c.Result), w}
+	g := &overOctets{slices.Clone(s), lastShape(nil, c.Result), w}
 	k.seen.Store(g)
 	return g, nil
 }
@@ -265,7 +265,7 @@ func (k *octetConv) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		return x.one(t, nil)
 	}
 	// Nobody else has floats of volumes with their channels last.
-	s := firstShape(g.result, rank)
+	s := firstShape(x.ints(mostOctetRank)[:0], g.result, rank)
 	first, out, err := rawOf[float32](x, s...)
 	if err == nil {
 		turned(x, out, engine.Data[float32](t), s[0], volume(s[2:]), s[1])
@@ -467,7 +467,7 @@ func octetPool(n *Node, rank int) Kernel {
 
 // poolOverOctets is the geometry of a pool over volumes of a shape.
 func poolOverOctets(n *Node, shape []int, rank int) (*overOctets, error) {
-	s := firstShape(shape, rank)
+	s := firstShape(nil, shape, rank)
 	p, err := PoolWindows(n, s)
 	if err != nil {
 		return nil, err
@@ -479,7 +479,7 @@ func poolOverOctets(n *Node, shape []int, rank int) (*overOctets, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &overOctets{slices.Clone(shape), lastShape(append([]int{s[0], s[1]}, p.Out...)), w}, nil
+	return &overOctets{slices.Clone(shape), lastShape(nil, append([]int{s[0], s[1]}, p.Out...)), w}, nil
 }
 
 // sumRooms have room for sums of bytes.

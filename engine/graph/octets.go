@@ -82,6 +82,10 @@ func putWhole(z []int32, t *engine.Tensor) bool {
 		putEach(z, engine.Data[uint8](t))
 		return true
 	}
+	if one, err := scalarOf(t); err == nil {
+		putEach(z, []float64{one})
+		return true
+	}
 	v, ok := t.Float64s()
 	if ok {
 		putEach(z, v)

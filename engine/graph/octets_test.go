@@ -425,7 +425,7 @@ func TestIntegerProducts(t *testing.T) {
 
 func integerMatMulOrConv(x *Exec, n *Node, a, za, b, zb *engine.Tensor) (*engine.Tensor, error) {
 	if n.Op == "ConvInteger" {
-		return integerConv(x, n, []*engine.Tensor{a, b}, za, zb, nil)
+		return integerConv(x, plainConv(n), []*engine.Tensor{a, b}, a, b, za, zb, nil)
 	}
 	return integerMatMul(x, a, za, b, zb)
 }

@@ -9,13 +9,13 @@ import (
 )
 
 // fillAll sets all of a tensor of zeros to one element of its type.
-func fillAll(out, fill *engine.Tensor) {
+func fillAll(x *Exec, out, fill *engine.Tensor) {
 	n := out.Len()
 	if v := engine.Data[float32](fill); n == 0 || v != nil && math.Float32bits(v[0]) == 0 {
 		return
 	}
-	copier(out, fill)(0, 0, 1)
-	again := copier(out, out)
+	copier(x, out, fill)(0, 0, 1)
+	again := copier(x, out, out)
 	for done := 1; done < n; done *= 2 {
 		again(done, 0, min(done, n-done))
 	}
@@ -57,14 +57,14 @@ func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *e
 		if fill, err = castTensor(x, fill, t.DType(), true); err != nil {
 			return nil, err
 		}
-		fillAll(out, fill)
+		fillAll(x, out, fill)
 	}
 	if out.Len() > 0 {
 		p := padding{before: before, from: from, shape: shape, mode: mode}
 		if v := engine.Data[float32](t); v != nil { // the usual ones, without a function made for each
 			p.to, p.src = engine.Data[float32](out), v
 		} else {
-			p.copy = copier(out, t)
+			p.copy = copier(x, out, t)
 		}
 		p.lines(0, 0, 0)
 	}

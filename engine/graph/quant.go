@@ -19,31 +19,50 @@ func readSpread(b *builder) spread {
 	return spread{axis: b.attrs.int("axis", 1), block: b.attrs.int("block_size", 0)}
 }
 
-// index returns for element i of a tensor of the given shape its place in scales.
-func (s spread) index(shape []int, scales *engine.Tensor) (func(i int) int, error) {
+// scalePlaces tells where the scale of an element is.
+type scalePlaces struct {
+	// single says that there is one scale. Else n places lie inner elements apart, one scale
+	// each where block is 0, blocks of them where it is not.
+	single                  bool
+	inner, n, block, blocks int
+}
+
+func (p scalePlaces) at(i int) int {
+	switch {
+	case p.single:
+		return 0
+	case p.block == 0:
+		return i / p.inner % p.n
+	}
+	return (i/(p.inner*p.n)*p.blocks+i/p.inner%p.n/p.block)*p.inner + i%p.inner
+}
+
+// index returns where in scales the elements of a tensor of the given shape have theirs.
+func (s spread) index(shape []int, scales *engine.Tensor) (scalePlaces, error) {
 	if scales.Len() == 1 {
-		return func(int) int { return 0 }, nil
+		return scalePlaces{single: true}, nil
 	}
 	a, err := normAxis(s.axis, len(shape))
 	if err != nil {
-		return nil, err
+		return scalePlaces{}, err
 	}
 	_, inner := split(shape, a)
 	n := max(shape[a], 1)
 	if s.block == 0 {
 		if len(scales.Shape()) != 1 || scales.Len() != shape[a] {
-			return nil, fmt.Errorf("scales of shape %v for axis %d of %v", scales.Shape(), a, shape)
+			return scalePlaces{}, fmt.Errorf("scales of shape %v for axis %d of %v", scales.Shape(), a, shape)
 		}
-		return func(i int) int { return i / inner % n }, nil
+		return scalePlaces{inner: inner, n: n}, nil
 	}
-	want := slices.Clone(shape)
+	p := scalePlaces{inner: inner, n: n, block: s.block, blocks: shape[a]}
 	if s.block > 0 {
-		want[a] = (shape[a] + s.block - 1) / s.block
+		p.blocks = (shape[a] + s.block - 1) / s.block
 	}
-	if s.block < 0 || !slices.Equal(want, scales.Shape()) {
-		return nil, fmt.Errorf("scales of shape %v in blocks of %d for %v", scales.Shape(), s.block, shape)
+	have := scales.Shape()
+	if s.block < 0 || len(have) != len(shape) || !slices.Equal(have[:a], shape[:a]) || have[a] != p.blocks || !slices.Equal(have[a+1:], shape[a+1:]) {
+		return scalePlaces{}, fmt.Errorf("scales of shape %v in blocks of %d for %v", scales.Shape(), s.block, shape)
 	}
-	return func(i int) int { return (i/(inner*n)*want[a]+i/inner%n/s.block)*inner + i%inner }, nil
+	return p, nil
 }
 
 // ScaleIndex returns for element i of a value of the given shape, which QuantizeLinear
@@ -56,7 +75,8 @@ func ScaleIndex(n *Node, shape []int, scales *engine.Tensor) (func(i int) int, e
 	if a, ok := n.Attrs["block_size"]; ok {
 		s.block = int(a.Int)
 	}
-	return s.index(shape, scales)
+	p, err := s.index(shape, scales)
+	return p.at, err
 }
 
 // WholeRange is the smallest and largest number of an integer type that QuantizeLinear
@@ -71,12 +91,12 @@ func WholeRange(d engine.DType) (low, high float64, ok bool) {
 
 // oneScale returns the scale and zero point of a value where they are one number each
 // and x is float32.
-func oneScale(scale, zero *engine.Tensor) (s float32, z float64, ok bool) {
+func oneScale(x *Exec, scale, zero *engine.Tensor) (s float32, z float64, ok bool) {
 	if scale.DType() != engine.Float32 || scale.Len() != 1 {
 		return 0, 0, false
 	}
 	if zero != nil {
-		v, known := zero.Float64s()
+		v, known := x.float64s(zero)
 		if !known || len(v) != 1 {
 			return 0, 0, false
 		}
@@ -106,16 +126,20 @@ type floating struct {
 func (w *floating) part(from, end int) { qgemm.ToFloats(w.out[from:end], w.q[from:end], w.of) }
 
 // points returns the zero points as numbers, nil where there are none.
-func points(zero, scales *engine.Tensor) ([]float64, error) {
+func points(x *Exec, zero, scales *engine.Tensor) ([]float64, error) {
 	if zero == nil {
 		return nil, nil
 	}
-	v, ok := zero.Float64s()
+	v, ok := x.float64s(zero)
 	if !ok || len(v) != scales.Len() && len(v) != 1 {
 		return nil, fmt.Errorf("zero points of %s %v for scales of %v", zero.DType(), zero.Shape(), scales.Shape())
 	}
 	if len(v) == 1 {
-		v = slices.Repeat(v, max(scales.Len(), 1))
+		all := x.wide(max(scales.Len(), 1))
+		for i := range all {
+			all[i] = v[0]
+		}
+		v = all
 	}
 	return v, nil
 }
@@ -144,15 +168,15 @@ func buildQuantize(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{d}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		at, err := s.index(in[0].Shape(), in[1])
+		places, err := s.index(in[0].Shape(), in[1])
 		if err != nil {
 			return nil, err
 		}
-		zero, err := points(arg(in, 2), in[1])
+		zero, err := points(x, arg(in, 2), in[1])
 		if err != nil {
 			return nil, err
 		}
-		if scale, z, ok := oneScale(in[1], arg(in, 2)); ok && d == engine.Uint8 && in[0].DType() == engine.Float32 && (arg(in, 2) == nil || in[2].DType() == d) &&
+		if scale, z, ok := oneScale(x, in[1], arg(in, 2)); ok && d == engine.Uint8 && in[0].DType() == engine.Float32 && (arg(in, 2) == nil || in[2].DType() == d) &&
 			(precision == engine.Invalid || precision == engine.Float32) {
 			t, out, err := rawOf[uint8](x, in[0].Shape()...)
 			if err != nil {
@@ -163,7 +187,7 @@ func buildQuantize(b *builder) (Kernel, error) {
 		}
 		if precision == engine.Invalid || precision == engine.Float32 {
 			if t, ok, err := s.quickCodes(x, in[0], in[1], arg(in, 2), d); ok || err != nil {
-				return one(t, err)
+				return x.one(t, err)
 			}
 		}
 		v, err := floats(x, in[0])
@@ -190,9 +214,9 @@ func buildQuantize(b *builder) (Kernel, error) {
 			}
 		}
 		work := divisionType(in[0].DType(), in[1].DType(), precision)
-		out := make([]float64, len(v))
+		out := x.wide(len(v))
 		for i, f := range v {
-			k := at(i)
+			k := places.at(i)
 			out[i] = work(work(f) / work(scale[k]))
 			if wholeNumbers(d) {
 				out[i] = math.RoundToEven(out[i])
@@ -205,9 +229,9 @@ func buildQuantize(b *builder) (Kernel, error) {
 			out = saturated(d, out)
 		}
 		if d.IsNarrow() {
-			return one(o, o.SetNarrow(out, saturate, engine.ScaleUp))
+			return x.one(o, o.SetNarrow(out, saturate, engine.ScaleUp))
 		}
-		return one(o, storeFloats(o, out))
+		return x.one(o, storeFloats(o, out))
 	}, nil
 }
 
@@ -239,11 +263,11 @@ func buildDequantize(b *builder) (Kernel, error) {
 	}
 	b.result = []engine.DType{d}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		at, err := s.index(in[0].Shape(), in[1])
+		places, err := s.index(in[0].Shape(), in[1])
 		if err != nil {
 			return nil, err
 		}
-		zero, err := points(arg(in, 2), in[1])
+		zero, err := points(x, arg(in, 2), in[1])
 		if err != nil {
 			return nil, err
 		}
@@ -251,7 +275,7 @@ func buildDequantize(b *builder) (Kernel, error) {
 		if to == engine.Invalid {
 			to = in[1].DType()
 		}
-		if scale, z, ok := oneScale(in[1], arg(in, 2)); ok && to == engine.Float32 && in[0].DType() == engine.Uint8 {
+		if scale, z, ok := oneScale(x, in[1], arg(in, 2)); ok && to == engine.Float32 && in[0].DType() == engine.Uint8 {
 			t, out, err := rawOf[float32](x, in[0].Shape()...)
 			if err != nil {
 				return nil, err
@@ -261,7 +285,7 @@ func buildDequantize(b *builder) (Kernel, error) {
 		}
 		if to == engine.Float32 {
 			if t, ok, err := s.quickFloatsOf(x, in[0], in[1], arg(in, 2)); ok || err != nil {
-				return one(t, err)
+				return x.one(t, err)
 			}
 		}
 		v, err := floats(x, in[0])
@@ -276,15 +300,15 @@ func buildDequantize(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		out := make([]float64, len(v))
+		out := x.wide(len(v))
 		for i, f := range v {
-			k := at(i)
+			k := places.at(i)
 			if zero != nil {
 				f -= zero[k]
 			}
 			out[i] = f * scale[k]
 		}
-		return one(o, storeFloats(o, out))
+		return x.one(o, storeFloats(o, out))
 	}, nil
 }
 
@@ -343,17 +367,17 @@ func shifted(x *Exec, t, zero *engine.Tensor, axis int) (*engine.Tensor, error) 
 	if err != nil || zero == nil {
 		return wide, err
 	}
-	at, err := spread{axis: axis}.index(t.Shape(), zero)
+	places, err := spread{axis: axis}.index(t.Shape(), zero)
 	if err != nil {
 		return nil, err
 	}
-	z, ok := zero.Float64s()
+	z, ok := x.float64s(zero)
 	if !ok {
 		return nil, typeError(zero)
 	}
 	v := engine.Data[float64](wide)
 	for i := range v {
-		v[i] -= z[at(i)]
+		v[i] -= z[places.at(i)]
 	}
 	return wide, nil
 }
@@ -402,22 +426,22 @@ func buildMatMulInteger(b *builder) (Kernel, error) {
 		if y, ok, err := exactProducts(x, in[0], arg(in, 2), in[1], arg(in, 3)); err != nil {
 			return nil, err
 		} else if ok {
-			return one(castTensor(x, y, engine.Int32, true))
+			return x.one(castTensor(x, y, engine.Int32, true))
 		}
 		y, err := integerMatMul(x, in[0], arg(in, 2), in[1], arg(in, 3))
 		if err != nil {
 			return nil, err
 		}
-		return one(castTensor(x, y, engine.Int32, true))
+		return x.one(castTensor(x, y, engine.Int32, true))
 	}, nil
 }
 
-// requantised scales exact sums, by one factor or one for each place on the axis,
-// adds the zero point and saturates.
-func requantised(x *Exec, y *engine.Tensor, d engine.DType, factor func(i int) float64, zero *engine.Tensor) ([]*engine.Tensor, error) {
+// requantised scales exact sums, by two factors and over a scale, adds the zero point and
+// saturates.
+func requantised(x *Exec, y *engine.Tensor, d engine.DType, a, b factors, over float64, zero *engine.Tensor) ([]*engine.Tensor, error) {
 	z := 0.0
 	if zero != nil {
-		v, ok := zero.Float64s()
+		v, ok := x.float64s(zero)
 		if !ok || len(v) != 1 {
 			return nil, fmt.Errorf("a zero point of %s %v", zero.DType(), zero.Shape())
 		}
@@ -425,23 +449,22 @@ func requantised(x *Exec, y *engine.Tensor, d engine.DType, factor func(i int) f
 	}
 	v := engine.Data[float64](y)
 	for i := range v {
-		v[i] = math.RoundToEven(v[i]*factor(i)) + z
+		v[i] = math.RoundToEven(v[i]*(a.at(i)*b.at(i)/over)) + z
 	}
 	o, err := x.New(d, y.Shape()...)
 	if err != nil {
 		return nil, err
 	}
-	return one(o, storeFloats(o, saturated(d, v)))
+	return x.one(o, storeFloats(o, saturated(d, v)))
 }
 
+// scalarOf is the only element of a tensor of numbers.
 func scalarOf(t *engine.Tensor) (float64, error) {
-	if v := engine.Data[float32](t); len(v) == 1 { // without a copy
-		return float64(v[0]), nil
-	}
-	v, ok := t.Float64s()
-	if !ok || len(v) != 1 {
+	if t.Len() != 1 || t.DType() == engine.String || t.DType().IsList() {
 		return 0, fmt.Errorf("%s %v where one number is needed", t.DType(), t.Shape())
 	}
+	var v [1]float64
+	t.Widen(v[:])
 	return v[0], nil
 }
 
@@ -464,48 +487,50 @@ func buildQLinearMatMul(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows, err := factors(in[1], y.Shape(), -2)
+		rows, err := scaleFactors(x, in[1], y.Shape(), -2)
 		if err != nil {
 			return nil, err
 		}
-		cols, err := factors(in[4], y.Shape(), -1)
+		cols, err := scaleFactors(x, in[4], y.Shape(), -1)
 		if err != nil {
 			return nil, err
 		}
-		return requantised(x, y, in[7].DType(), func(i int) float64 { return rows(i) * cols(i) / sy }, in[7])
+		return requantised(x, y, in[7].DType(), rows, cols, sy, in[7])
 	}, nil
 }
 
-// factors returns the scale of each element of a result.
-func factors(scale *engine.Tensor, shape []int, axis int) (func(i int) float64, error) {
-	at, err := spread{axis: axis}.index(shape, scale)
+// factors are the scales of the elements of a result.
+type factors struct {
+	v      []float64
+	places scalePlaces
+}
+
+func (f *factors) at(i int) float64 { return f.v[f.places.at(i)] }
+
+func scaleFactors(x *Exec, scale *engine.Tensor, shape []int, axis int) (factors, error) {
+	places, err := spread{axis: axis}.index(shape, scale)
 	if err != nil {
-		return nil, err
+		return factors{}, err
 	}
-	v, ok := scale.Float64s()
+	v, ok := x.float64s(scale)
 	if !ok {
-		return nil, typeError(scale)
+		return factors{}, typeError(scale)
 	}
-	return func(i int) float64 { return v[at(i)] }, nil
+	return factors{v, places}, nil
 }
 
 // integerConv convolves integers exactly.
-func integerConv(x *Exec, n *Node, in []*engine.Tensor, zx, zw, bias *engine.Tensor) (*engine.Tensor, error) {
-	wx, err := shifted(x, in[0], zx, 1)
+func integerConv(x *Exec, plain *Node, in []*engine.Tensor, t, weights, zx, zw, bias *engine.Tensor) (*engine.Tensor, error) {
+	wx, err := shifted(x, t, zx, 1)
 	if err != nil {
 		return nil, err
 	}
-	ww, err := shifted(x, in[1], zw, 0)
+	ww, err := shifted(x, weights, zw, 0)
 	if err != nil {
 		return nil, err
 	}
-	plain := *n
-	plain.Op = "Conv"
-	c, err := NewConv(&plain, wx.Shape(), ww.Shape())
+	c, err := convOf(x, plain, in, wx.Shape(), ww.Shape())
 	if err != nil {
-		return nil, err
-	}
-	if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2+c.Inner*c.Taps*c.Positions()); err != nil {
 		return nil, err
 	}
 	if bias != nil {
@@ -513,7 +538,16 @@ func integerConv(x *Exec, n *Node, in []*engine.Tensor, zx, zw, bias *engine.Ten
 			return nil, err
 		}
 	}
-	return conv[float64](x, &plain, c, []*engine.Tensor{wx, ww, bias})
+	operands := x.list(3)
+	operands[0], operands[1], operands[2] = wx, ww, bias
+	return convThen[float64](x, plain, c, operands, nil)
+}
+
+// plainConv is a node's convolution without the rest of it.
+func plainConv(n *Node) *Node {
+	plain := *n
+	plain.Op = "Conv"
+	return &plain
 }
 
 func convAttrs(b *builder) {
@@ -527,21 +561,21 @@ func convAttrs(b *builder) {
 func buildConvInteger(b *builder) (Kernel, error) {
 	convAttrs(b)
 	b.result = []engine.DType{engine.Int32}
-	held := filterOf(b, 1, 3)
+	held, plain := filterOf(b, 1, 3), plainConv(b.node)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if t, ok, err := convOctets(x, b.node, held, in[0], arg(in, 2), in[1], arg(in, 3), func(_ int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
+		if t, ok, err := convOctets(x, b.node, held, in, in[0], arg(in, 2), in[1], arg(in, 3), func(_ int, shape []int) (*engine.Tensor, *qgemm.Finish, error) {
 			f := finishes.Get().(*qgemm.Finish)
 			t, sums, err := rawOf[int32](x, shape...)
 			f.Sums = sums
 			return t, f, err
 		}); ok || err != nil {
-			return one(t, err)
+			return x.one(t, err)
 		}
-		y, err := integerConv(x, b.node, in[:2], arg(in, 2), arg(in, 3), nil)
+		y, err := integerConv(x, plain, in, in[0], in[1], arg(in, 2), arg(in, 3), nil)
 		if err != nil {
 			return nil, err
 		}
-		return one(castTensor(x, y, engine.Int32, true))
+		return x.one(castTensor(x, y, engine.Int32, true))
 	}, nil
 }
 
@@ -550,28 +584,31 @@ func buildConvInteger(b *builder) (Kernel, error) {
 func buildQLinearConv(b *builder) (Kernel, error) {
 	convAttrs(b)
 	b.result = []engine.DType{b.inType(7)}
-	held := filterOf(b, 3, 5)
+	held, plain := filterOf(b, 3, 5), plainConv(b.node)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		if t, ok, err := linearConv(x, b.node, held, in); ok || err != nil {
-			return one(t, err)
+			return x.one(t, err)
 		}
-		y, err := integerConv(x, b.node, []*engine.Tensor{in[0], in[3]}, in[2], in[5], arg(in, 8))
+		y, err := integerConv(x, plain, in, in[0], in[3], in[2], in[5], arg(in, 8))
 		if err != nil {
 			return nil, err
 		}
-		sx, err := scalarOf(in[1])
+		sx, err := scaleFactors(x, in[1], y.Shape(), 0)
 		if err != nil {
 			return nil, err
+		}
+		if len(sx.v) != 1 {
+			return nil, fmt.Errorf("%s %v where one number is needed", in[1].DType(), in[1].Shape())
 		}
 		sy, err := scalarOf(in[6])
 		if err != nil {
 			return nil, err
 		}
-		sw, err := factors(in[4], y.Shape(), 1)
+		sw, err := scaleFactors(x, in[4], y.Shape(), 1)
 		if err != nil {
 			return nil, err
 		}
-		return requantised(x, y, in[7].DType(), func(i int) float64 { return sx * sw(i) / sy }, in[7])
+		return requantised(x, y, in[7].DType(), sx, sw, sy, in[7])
 	}, nil
 }
 

@@ -21,14 +21,14 @@ type ladder struct {
 
 // ladderOf reads scales in float32 and their zero points, ok where they are one for all, or
 // one for each place on the axis of s.
-func (s spread) ladderOf(shape []int, scales, zeros *engine.Tensor) (l ladder, ok bool) {
+func (s spread) ladderOf(x *Exec, shape []int, scales, zeros *engine.Tensor) (l ladder, ok bool) {
 	l.scale = engine.Data[float32](scales)
 	if len(l.scale) == 0 || s.block != 0 && len(l.scale) > 1 || slices.Contains(shape, 0) {
 		return l, false
 	}
-	l.zero = make([]float32, len(l.scale))
+	l.zero = scratchOf[float32](x, len(l.scale))
 	if zeros != nil {
-		v, known := zeros.Float64s()
+		v, known := x.float64s(zeros)
 		if !known || len(v) != len(l.scale) {
 			return l, false
 		}
@@ -107,7 +107,7 @@ func (s spread) quickCodes(x *Exec, t, scales, zeros *engine.Tensor, d engine.DT
 	if t.DType() != engine.Float32 || !isCode(d) || zeros != nil && zeros.DType() != d {
 		return nil, false, nil
 	}
-	l, ok := s.ladderOf(t.Shape(), scales, zeros)
+	l, ok := s.ladderOf(x, t.Shape(), scales, zeros)
 	if !ok {
 		return nil, false, nil
 	}
@@ -157,7 +157,7 @@ func (s spread) quickFloatsOf(x *Exec, t, scales, zeros *engine.Tensor) (o *engi
 	if !isCode(t.DType()) {
 		return nil, false, nil
 	}
-	l, ok := s.ladderOf(t.Shape(), scales, zeros)
+	l, ok := s.ladderOf(x, t.Shape(), scales, zeros)
 	if !ok {
 		return nil, false, nil
 	}

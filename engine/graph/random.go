@@ -1,8 +1,6 @@
 package graph
 
 import (
-	"slices"
-
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -13,13 +11,12 @@ type twister struct {
 	at    int
 }
 
-func newTwister(seed uint32) *twister {
-	t := &twister{at: 624}
+func (t *twister) seed(seed uint32) {
+	t.at = len(t.state)
 	for i := range t.state {
 		t.state[i] = seed
 		seed = 1812433253*(seed^seed>>30) + uint32(i) + 1
 	}
-	return t
 }
 
 func (t *twister) next() uint32 {
@@ -87,7 +84,7 @@ func (d *dropout) before12(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, erro
 		kind = in[0].DType()
 	}
 	mask, err := x.New(kind, in[0].Shape()...)
-	return []*engine.Tensor{in[0], mask}, err
+	return x.pair(in[0], mask), err
 }
 
 func (d *dropout) inference(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -98,7 +95,7 @@ func (d *dropout) inference(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, err
 	for i := range kept {
 		kept[i] = true
 	}
-	return []*engine.Tensor{in[0], mask}, nil
+	return x.pair(in[0], mask), nil
 }
 
 func (d *dropout) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -130,15 +127,16 @@ func (d *dropout) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	v = slices.Clone(v)
-	r := newTwister(uint32(d.seed))
-	for i := range v {
+	out := x.wide(len(v))
+	var r twister
+	r.seed(uint32(d.seed))
+	for i, e := range v {
 		kept[i] = r.float() >= ratio
-		if v[i] /= 1 - ratio; !kept[i] {
-			v[i] = 0
+		if out[i] = e / (1 - ratio); !kept[i] {
+			out[i] = 0
 		}
 	}
-	return []*engine.Tensor{o, mask}, storeFloats(o, v)
+	return x.pair(o, mask), storeFloats(o, out)
 }
 
 // refuseRandom refuses the operators that draw at random: the definition leaves the

@@ -19,7 +19,12 @@ type Recurrent struct {
 	backwards, resetLast, couples, batchFirst bool
 	clip                                      float64
 	// acts are the functions of each direction, three of them at most.
-	acts [][]squash
+	acts  [][]squash
+	given recurrentGiven
+}
+
+// recurrentGiven is what the inputs of such a node hold.
+type recurrentGiven struct {
 	// lengths are the steps of each row, nil where they are all.
 	lengths []int
 	// data holds the inputs in float64, nil where one is left out.
@@ -119,22 +124,37 @@ func readSquashes(n *Node, directions int) ([][]squash, error) {
 
 // NewRecurrent works out the geometry of a node for its inputs.
 func NewRecurrent(n *Node, in []*engine.Tensor) (*Recurrent, error) {
-	r, err := recurrentShape(new(Exec), n, in, false)
+	x := new(Exec)
+	r, err := recurrentShape(x, n, in, false)
 	if err != nil {
 		return nil, err
 	}
-	for i := range r.data {
-		if t := arg(in, i); t != nil && i != 4 {
-			r.data[i], _ = t.Float64s()
+	r.given, err = r.read(x, in)
+	return r, err
+}
+
+// read reads the inputs' elements.
+func (r *Recurrent) read(x *Exec, in []*engine.Tensor) (g recurrentGiven, err error) {
+	if t := arg(in, 4); t != nil {
+		if g.lengths, err = x.intsOf(t); err != nil {
+			return g, err
+		}
+		if len(g.lengths) != r.Batch || slices.ContainsFunc(g.lengths, func(n int) bool { return n < 0 || n > r.Steps }) {
+			return g, fmt.Errorf("sequence_lens %v for %d rows of %d steps", t.Shape(), r.Batch, r.Steps)
 		}
 	}
-	return r, nil
+	for i := range g.data {
+		if t := arg(in, i); t != nil && i != 4 {
+			g.data[i], _ = x.float64s(t)
+		}
+	}
+	return g, nil
 }
 
 // recurrentShape is NewRecurrent without the inputs' elements. Weights may be of another type
 // where they were laid out.
 func recurrentShape(xc *Exec, n *Node, in []*engine.Tensor, laid bool) (*Recurrent, error) {
-	if r := recall[Recurrent](xc, in); r != nil && arg(in, 4) == nil {
+	if r := recall[Recurrent](xc, in); r != nil {
 		return r, nil
 	}
 	x, w := in[0].Shape(), in[1].Shape()
@@ -147,27 +167,17 @@ func recurrentShape(xc *Exec, n *Node, in []*engine.Tensor, laid bool) (*Recurre
 	}
 	r.Steps, r.Batch, r.Inputs = x[0], x[1], x[2]
 	h, g, d := r.Hidden, gates[n.Op], r.Directions
-	state := []int{d, r.Batch, h}
 	if r.batchFirst {
 		r.Steps, r.Batch = x[1], x[0]
-		state = []int{r.Batch, d, h}
 	}
+	state := r.stateShape()
 	want := map[int][]int{1: {d, g * h, r.Inputs}, 2: {d, g * h, h}, 3: {d, 2 * g * h}, 5: state, 6: state, 7: {d, 3 * h}}
 	for i, shape := range want {
 		if t := arg(in, i); t != nil && (!slices.Equal(t.Shape(), shape) || t.DType() != in[0].DType() && (!laid || i != 1 && i != 2)) {
 			return nil, fmt.Errorf("input %d is %s %v, want %s %v", i, t.DType(), t.Shape(), in[0].DType(), shape)
 		}
 	}
-	if t := arg(in, 4); t != nil {
-		if r.lengths, err = intsOf(t); err != nil {
-			return nil, err
-		}
-		if len(r.lengths) != r.Batch || slices.ContainsFunc(r.lengths, func(n int) bool { return n < 0 || n > r.Steps }) {
-			return nil, fmt.Errorf("sequence_lens %v for %d rows of %d steps", t.Shape(), r.Batch, r.Steps)
-		}
-	} else {
-		remember(xc, in, r)
-	}
+	remember(xc, in, r)
 	return r, nil
 }
 
@@ -230,7 +240,8 @@ func (r *Recurrent) at(d, k, n int) int {
 	return k
 }
 
-// Cell is one direction's parameters in float64, and the tape of its steps.
+// Cell is one direction's parameters in float64, and the tape of its steps, which one that has a
+// room does without.
 type Cell struct {
 	*Recurrent
 	D                  int
@@ -238,6 +249,8 @@ type Cell struct {
 	act                []squash
 	H, C               []float64 // the state of one row
 	tape               []tape
+	room               []float64
+	used               int
 }
 
 // tape keeps of a step what its derivative needs.
@@ -252,41 +265,79 @@ type tape struct {
 // Row walks row b of the batch in direction d and calls each after every step with
 // the step and the state.
 func (r *Recurrent) Row(d, b int, each func(step int, h []float64)) *Cell {
-	c := &Cell{Recurrent: r, D: d, act: r.acts[d]}
+	c := new(Cell)
+	c.walk(r, &r.given, d, b, each)
+	return c
+}
+
+// cellRoom is how many numbers a step and the state it is of take, for each of the state's.
+const cellRoom = 18
+
+// floats returns n zeros, which in a room are the step's.
+func (c *Cell) floats(n int) []float64 {
+	if c.room == nil {
+		return make([]float64, n)
+	}
+	out := c.room[c.used:][:n:n]
+	c.used += n
+	clear(out)
+	return out
+}
+
+// joined is the elements of some lists.
+func (c *Cell) joined(lists ...[]float64) []float64 {
+	n := 0
+	for _, l := range lists {
+		n += len(l)
+	}
+	out := c.floats(n)[:0]
+	for _, l := range lists {
+		out = append(out, l...)
+	}
+	return out
+}
+
+// walk is Row.
+func (c *Cell) walk(r *Recurrent, given *recurrentGiven, d, b int, each func(step int, h []float64)) {
+	c.Recurrent, c.D, c.act, c.used = r, d, r.acts[d], 0
 	g, h := gates[r.Op]*r.Hidden, r.Hidden
 	part := func(i, size int) []float64 {
-		if r.data[i] == nil {
+		if given.data[i] == nil {
 			return make([]float64, size)
 		}
-		return r.data[i][d*size : (d+1)*size]
+		return given.data[i][d*size : (d+1)*size]
 	}
 	c.w, c.rec, c.bias = part(1, g*r.Inputs), part(2, g*h), part(3, 2*g)
-	if r.data[7] != nil {
+	if given.data[7] != nil {
 		c.peep = part(7, 3*h)
 	}
-	c.H, c.C = make([]float64, h), make([]float64, h)
-	if r.data[5] != nil {
-		copy(c.H, r.data[5][r.StateAt(d, b):])
+	c.H, c.C = c.floats(h), c.floats(h)
+	if given.data[5] != nil {
+		copy(c.H, given.data[5][r.StateAt(d, b):])
 	}
-	if r.data[6] != nil {
-		copy(c.C, r.data[6][r.StateAt(d, b):])
+	if given.data[6] != nil {
+		copy(c.C, given.data[6][r.StateAt(d, b):])
 	}
 	n := r.Steps
-	if r.lengths != nil {
-		n = r.lengths[b]
+	if given.lengths != nil {
+		n = given.lengths[b]
 	}
+	state := c.used
 	for k := range n {
 		t := r.at(d, k, n)
-		c.forward(t, r.data[0][r.XAt(t, b):][:r.Inputs])
+		made := c.forward(t, given.data[0][r.XAt(t, b):][:r.Inputs])
+		if c.room == nil {
+			c.tape = append(c.tape, made)
+		}
+		c.used = state
 		each(t, c.H)
 	}
-	return c
 }
 
 // linear returns W x + R h + both biases of gate rows from to to.
 func (c *Cell) linear(x, h []float64, from, to int, recurrentOnly, inputOnly bool) []float64 {
 	total := gates[c.Op] * c.Hidden
-	out := make([]float64, to-from)
+	out := c.floats(to - from)
 	for i := range out {
 		row := from + i
 		s := 0.0
@@ -309,7 +360,7 @@ func (c *Cell) linear(x, h []float64, from, to int, recurrentOnly, inputOnly boo
 
 // squashed clips sums and puts them through function k.
 func (c *Cell) squashed(k int, pre []float64) []float64 {
-	out := make([]float64, len(pre))
+	out := c.floats(len(pre))
 	for i, v := range pre {
 		pre[i] = min(max(v, -c.clip), c.clip)
 		out[i] = c.act[k].f(pre[i])
@@ -325,9 +376,9 @@ func (c *Cell) slope(k int, pre, y float64) float64 {
 	return c.act[k].d(pre, y)
 }
 
-func (c *Cell) forward(step int, x []float64) {
+func (c *Cell) forward(step int, x []float64) tape {
 	n := c.Hidden
-	t := tape{step: step, h: slices.Clone(c.H), c: slices.Clone(c.C)}
+	t := tape{step: step, h: c.joined(c.H), c: c.joined(c.C)}
 	switch c.Op {
 	case "RNN":
 		t.pre = c.linear(x, c.H, 0, n, false, false)
@@ -338,7 +389,7 @@ func (c *Cell) forward(step int, x []float64) {
 	case "GRU": // update, reset, candidate
 		c.forwardGRU(&t, x)
 	}
-	c.tape = append(c.tape, t)
+	return t
 }
 
 // forwardLSTM has gates in the order input, output, forget, cell, and peepholes for
@@ -363,13 +414,13 @@ func (c *Cell) forwardLSTM(t *tape, x []float64) {
 		}
 	}
 	out := c.squashed(0, t.pre[n:2*n])
-	t.next = slices.Clone(c.C)
-	t.held = make([]float64, n)
+	t.next = c.joined(c.C)
+	t.held = c.floats(n)
 	for i := range n {
 		t.held[i] = c.act[2].f(c.C[i])
 		c.H[i] = out[i] * t.held[i]
 	}
-	t.gate = slices.Concat(in, out, forget, cell)
+	t.gate = c.joined(in, out, forget, cell)
 }
 
 func (c *Cell) forwardGRU(t *tape, x []float64) {
@@ -380,7 +431,7 @@ func (c *Cell) forwardGRU(t *tape, x []float64) {
 	if c.resetLast {
 		t.inner = c.linear(nil, c.H, 2*n, 3*n, true, false)
 	} else {
-		reset := make([]float64, n)
+		reset := c.floats(n)
 		for i := range reset {
 			reset[i] = t.gate[n+i] * c.H[i]
 		}
@@ -397,7 +448,7 @@ func (c *Cell) forwardGRU(t *tape, x []float64) {
 	for i := range n {
 		c.H[i] = (1-t.gate[i])*y[i] + t.gate[i]*c.H[i]
 	}
-	t.pre, t.gate = append(t.pre, candidate...), append(t.gate, y...)
+	t.pre, t.gate = c.joined(t.pre, candidate), c.joined(t.gate, y)
 }
 
 // Back walks the steps back: dh returns what arrives at the state after a step from
@@ -521,47 +572,65 @@ func buildRecurrent(b *builder) (Kernel, error) {
 		if quickRecurrent(n, in) {
 			return weights.run(x, n, false, in)
 		}
-		r, err := NewRecurrent(n, in)
-		if err != nil {
-			return nil, err
-		}
-		if err := x.reserve(engine.Float64, in[0].Len()+in[1].Len()+in[2].Len()+r.Steps*12*r.Hidden); err != nil {
-			return nil, err
-		}
-		y, err := x.New(engine.Float64, r.outputShape()...)
-		if err != nil {
-			return nil, err
-		}
-		out := []*engine.Tensor{y}
-		for range 2 {
-			shape := []int{r.Directions, r.Batch, r.Hidden}
-			if r.batchFirst {
-				shape = []int{r.Batch, r.Directions, r.Hidden}
-			}
-			t, err := x.New(engine.Float64, shape...)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, t)
-		}
-		all, yh, yc := engine.Data[float64](out[0]), engine.Data[float64](out[1]), engine.Data[float64](out[2])
-		for dir := range r.Directions {
-			for row := range r.Batch {
-				if x.ctx != nil && x.ctx.Err() != nil {
-					return nil, x.ctx.Err()
-				}
-				c := r.Row(dir, row, func(step int, h []float64) { copy(all[r.YAt(step, dir, row):], h) })
-				copy(yh[r.StateAt(dir, row):], c.H)
-				copy(yc[r.StateAt(dir, row):], c.C)
-			}
-		}
-		for i := range out {
-			if out[i], err = castTensor(x, out[i], in[0].DType(), true); err != nil {
-				return nil, err
-			}
-		}
-		return out, nil
+		return runCells(x, n, in)
 	}, nil
+}
+
+// runCells runs what no quick kernel does, row by row in float64.
+func runCells(x *Exec, n *Node, in []*engine.Tensor) ([]*engine.Tensor, error) {
+	r, err := recurrentShape(x, n, in, false)
+	if err != nil {
+		return nil, err
+	}
+	given, err := r.read(x, in)
+	if err != nil {
+		return nil, err
+	}
+	biases := 2 * gates[r.Op] * r.Hidden * r.Directions
+	if err := x.reserve(engine.Float64, in[0].Len()+in[1].Len()+in[2].Len()+biases+cellRoom*r.Hidden); err != nil {
+		return nil, err
+	}
+	if given.data[3] == nil {
+		given.data[3] = x.wide(biases)
+		clear(given.data[3])
+	}
+	gives := x.gives(false)
+	out := x.list(3)
+	if out[0], err = x.New(engine.Float64, r.outputShape()...); err != nil {
+		return nil, err
+	}
+	for i := 1; i < len(out); i++ {
+		if out[i], err = x.New(engine.Float64, r.stateShape()...); err != nil {
+			return nil, err
+		}
+	}
+	all, yh, yc := engine.Data[float64](out[0]), engine.Data[float64](out[1]), engine.Data[float64](out[2])
+	c := Cell{room: x.wide(cellRoom * r.Hidden)}
+	for dir := range r.Directions {
+		for row := range r.Batch {
+			if x.ctx != nil && x.ctx.Err() != nil {
+				return nil, x.ctx.Err()
+			}
+			c.walk(r, &given, dir, row, func(step int, h []float64) { copy(all[r.YAt(step, dir, row):], h) })
+			copy(yh[r.StateAt(dir, row):], c.H)
+			copy(yc[r.StateAt(dir, row):], c.C)
+		}
+	}
+	x.gives(gives)
+	for i := range out {
+		if out[i], err = castTensor(x, out[i], in[0].DType(), true); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// stateShape is that of a first or last state.
+func (r *Recurrent) stateShape() []int {
+	if r.batchFirst {
+		return []int{r.Batch, r.Directions, r.Hidden}
+	}
+	return []int{r.Directions, r.Batch, r.Hidden}
 }
 
 func (r *Recurrent) outputShape() []int {

@@ -73,20 +73,14 @@ func reduceAxes(x *Exec, n *Node, in []*engine.Tensor) (fold []bool, keep, none 
 
 // groups returns the shape of a reduction's result, with 1 for folded axes, and
 // for every element its group.
-func groups(shape []int, fold []bool) (out []int, group []int) {
-	out = slices.Clone(shape)
-	n := 1
-	for i, d := range shape {
-		if fold[i] {
-			out[i] = 1
-		}
-		n *= d
-	}
-	strides := broadcastStrides(out, shape)
-	group = make([]int, n)
+func groups(x *Exec, shape []int, fold []bool) (out []int, group []int64) {
+	out = reducedShape(x.ints(len(shape))[:0], shape, fold, true)
+	strides := x.ints(len(shape))
+	strideInto(strides, out)
+	group = roomOf[int64](x, volume(shape))
 	walkStrided(shape, strides, 0, func(d, s, run int) {
 		for i := range run {
-			group[d+i] = s + i
+			group[d+i] = int64(s + i)
 		}
 	})
 	return out, group
@@ -95,12 +89,13 @@ func groups(shape []int, fold []bool) (out []int, group []int) {
 // ReduceGroups returns for every element of a Reduce node's input the element of
 // its output that it is folded into.
 func ReduceGroups(n *Node, in []*engine.Tensor) ([]int, error) {
-	fold, _, _, err := reduceAxes(new(Exec), n, in)
+	x := new(Exec)
+	fold, _, _, err := reduceAxes(x, n, in)
 	if err != nil {
 		return nil, err
 	}
-	_, group := groups(in[0].Shape(), fold)
-	return group, nil
+	_, group := groups(x, in[0].Shape(), fold)
+	return copyInts(make([]int, len(group)), group), nil
 }
 
 func buildReduce(b *builder) (Kernel, error) {
@@ -127,28 +122,22 @@ func buildReduce(b *builder) (Kernel, error) {
 		if err := x.reserve(engine.Int64, 2*in[0].Len()); err != nil {
 			return nil, err
 		}
-		shape, group := groups(in[0].Shape(), fold)
-		final := shape
+		shape, group := groups(x, in[0].Shape(), fold)
 		if !keep {
-			final = nil
-			for i, d := range shape {
-				if !fold[i] {
-					final = append(final, d)
-				}
-			}
+			shape = reducedShape(shape[:0], in[0].Shape(), fold, false)
 		}
-		o, err := x.New(in[0].DType(), final...)
+		o, err := x.New(in[0].DType(), shape...)
 		if err != nil {
 			return nil, err
 		}
-		if v := integers(in[0]); v != nil && n.Op != "ReduceMean" && n.Op != "ReduceL2" && n.Op != "ReduceLogSum" && n.Op != "ReduceLogSumExp" {
-			return one(o, reduceInts(n.Op, o, v, group))
+		if v := x.integers(in[0]); v != nil && n.Op != "ReduceMean" && n.Op != "ReduceL2" && n.Op != "ReduceLogSum" && n.Op != "ReduceLogSumExp" {
+			return x.one(o, reduceInts(x, n.Op, o, v, group))
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
-		return one(o, storeFloats(o, reduceFloats(n.Op, v, group, o.Len())))
+		return x.one(o, storeFloats(o, reduceFloats(x, n.Op, v, group, o.Len())))
 	}, nil
 }
 
@@ -284,12 +273,12 @@ func extremeBlock(op vector.Op, r reduction, out, v []float32, outer, span, inne
 	}
 }
 
-func reduceFloats(op string, v []float64, group []int, n int) []float64 {
-	acc := make([]float64, n)
-	count := make([]int, n)
+func reduceFloats(x *Exec, op string, v []float64, group []int64, n int) []float64 {
 	if op == "ReduceLogSumExp" {
-		return logSumExp(v, group, n)
+		return logSumExp(x, v, group, n)
 	}
+	acc, count := x.wide(n), roomOf[int64](x, n)
+	clear(count)
 	r := reductions[op]
 	for i := range acc {
 		acc[i] = r.start
@@ -299,14 +288,14 @@ func reduceFloats(op string, v []float64, group []int, n int) []float64 {
 		count[g]++
 	}
 	for i := range acc {
-		acc[i] = r.end(acc[i], count[i])
+		acc[i] = r.end(acc[i], int(count[i]))
 	}
 	return acc
 }
 
-func logSumExp(v []float64, group []int, n int) []float64 {
-	top := make([]float64, n)
-	acc := make([]float64, n)
+func logSumExp(x *Exec, v []float64, group []int64, n int) []float64 {
+	top, acc := x.wide(n), x.wide(n)
+	clear(acc)
 	for i := range top {
 		top[i] = math.Inf(-1)
 	}
@@ -341,9 +330,9 @@ func integerRange(d engine.DType) (lo, hi int64) {
 
 // reduceInts keeps integers exact. The largest of nothing is the least there is, as
 // floats have it, and the least the largest.
-func reduceInts(op string, o *engine.Tensor, v []int64, group []int) error {
-	acc := make([]int64, o.Len())
-	seen := make([]bool, o.Len())
+func reduceInts(x *Exec, op string, o *engine.Tensor, v, group []int64) error {
+	acc, seen := roomOf[int64](x, o.Len()), x.seen(o.Len())
+	clear(acc)
 	for i, g := range group {
 		e := v[i]
 		switch op {
@@ -450,7 +439,7 @@ func buildCumulate(b *builder) (Kernel, error) {
 	product := b.node.Op == "CumProd"
 	exclusive, reverse := b.attrs.int("exclusive", 0) == 1, b.attrs.int("reverse", 0) == 1
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		axes, err := intsOf(in[1])
+		axes, err := x.intsOf(in[1])
 		if err != nil || len(axes) != 1 {
 			return nil, fmt.Errorf("axis of shape %v", in[1].Shape())
 		}
@@ -464,19 +453,19 @@ func buildCumulate(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		if v := integers(in[0]); v != nil {
-			sums := make([]int64, len(v))
+		if v := x.integers(in[0]); v != nil {
+			sums := roomOf[int64](x, len(v))
 			cumulate(sums, v, outer, shape[a], inner, exclusive, reverse, product)
 			storeInts(o, sums)
-			return one(o, nil)
+			return x.one(o, nil)
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
-		sums := make([]float64, len(v))
+		sums := x.wide(len(v))
 		cumulate(sums, v, outer, shape[a], inner, exclusive, reverse, product)
-		return one(o, storeFloats(o, sums))
+		return x.one(o, storeFloats(o, sums))
 	}, nil
 }
 
@@ -522,7 +511,7 @@ func buildLpNormalization(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
@@ -532,7 +521,7 @@ func buildLpNormalization(b *builder) (Kernel, error) {
 		}
 		outer, inner := split(shape, a)
 		n := shape[a]
-		y, line := make([]float64, len(v)), make([]float64, n)
+		y, line := x.wide(len(v)), x.wide(n)
 		for at := range outer * inner {
 			start := at/inner*n*inner + at%inner
 			for k := range n {
@@ -543,7 +532,7 @@ func buildLpNormalization(b *builder) (Kernel, error) {
 				y[start+k*inner] = e / norm
 			}
 		}
-		return one(o, storeFloats(o, y))
+		return x.one(o, storeFloats(o, y))
 	}, nil
 }
 
@@ -558,14 +547,14 @@ func buildTopK(b *builder) (Kernel, error) {
 		return nil, b.node.corrupt("has no k")
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		shape := slices.Clone(in[0].Shape())
+		shape := x.shaped(in[0].Shape())
 		a, err := normAxis(axis, len(shape))
 		if err != nil {
 			return nil, err
 		}
 		k := fixed
 		if t := arg(in, 1); t != nil {
-			v, err := intsOf(t)
+			v, err := x.intsOf(t)
 			if err != nil || len(v) != 1 {
 				return nil, fmt.Errorf("k has %d elements", t.Len())
 			}
@@ -585,29 +574,30 @@ func buildTopK(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, ok := in[0].Float64s()
+		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
 		}
 		if k == 0 {
-			return []*engine.Tensor{values, t}, nil // of an axis of no element there is nothing to order
+			return x.pair(values, t), nil // of an axis of no element there is nothing to order
 		}
-		cp := copier(values, in[0])
+		cp, order := copier(x, values, in[0]), x.ints(n)
 		for o := range outer {
 			for i := range inner {
-				for j, from := range topOf(v[o*n*inner+i:], n, inner, largest)[:k] {
+				sortTop(order, v[o*n*inner+i:], inner, largest)
+				for j, from := range order[:k] {
 					to := (o*k+j)*inner + i
 					cp(to, (o*n+from)*inner+i, 1)
 					index[to] = int64(from)
 				}
 			}
 		}
-		return []*engine.Tensor{values, t}, nil
+		return x.pair(values, t), nil
 	}, nil
 }
 
-func topOf(v []float64, n, step int, largest bool) []int {
-	order := make([]int, n)
+// sortTop orders the elements of a line.
+func sortTop(order []int, v []float64, step int, largest bool) {
 	for i := range order {
 		order[i] = i
 	}
@@ -624,7 +614,6 @@ func topOf(v []float64, n, step int, largest bool) []int {
 		}
 		return 0
 	})
-	return order
 }
 
 func init() {

@@ -20,6 +20,20 @@ type Line struct {
 type Resize struct {
 	Lines [][]Line
 	Fill  float64
+	// places are the elements that each axis shows, nil where it shows others, same that it
+	// is left as it is.
+	places [][]int
+	same   []bool
+}
+
+// taps is how many elements are read for one of each line of all axes.
+func (r *Resize) taps() (n int) {
+	for _, list := range r.Lines {
+		for i := range list {
+			n += 1 + len(list[i].At)
+		}
+	}
+	return n
 }
 
 // resize holds what a Resize node says.
@@ -370,6 +384,10 @@ func NewResize(n *Node, in []*engine.Tensor) (*Resize, error) {
 			return nil, err
 		}
 	}
+	for i, list := range out.Lines {
+		places, same := placesOf(list, in[0].Shape()[i])
+		out.places, out.same = append(out.places, places), append(out.same, same)
+	}
 	return out, nil
 }
 
@@ -410,11 +428,7 @@ func buildResize(b *builder) (Kernel, error) {
 	if b.attrs.int("antialias", 0) != 0 && mode == "nearest" {
 		return nil, n.corrupt("antialias of the nearest element")
 	}
-	fixed := true
-	for i := 1; i < len(n.Inputs); i++ {
-		fixed = fixed && (n.Inputs[i] == "" || b.constants[i] != nil)
-	}
-	return resizer(n, fixed), nil
+	return resizer(n), nil
 }
 
 // resizedIntegers rounds what a resize makes of integers, to even, and saturates.
@@ -431,7 +445,7 @@ func resizedIntegers(x *Exec, t *engine.Tensor, r *Resize) ([]*engine.Tensor, er
 	if err != nil {
 		return nil, err
 	}
-	return one(o, storeFloats(o, saturated(t.DType(), engine.Data[float64](y))))
+	return x.one(o, storeFloats(o, saturated(t.DType(), engine.Data[float64](y))))
 }
 
 // saturated rounds numbers to even and clamps them to what an integer type holds.
@@ -456,10 +470,9 @@ func rangeOf(d engine.DType) (lo, hi float64) {
 // resized works axis by axis.
 func resized[T float](x *Exec, t *engine.Tensor, r *Resize) (*engine.Tensor, error) {
 	for a, list := range r.Lines {
-		shape := slices.Clone(t.Shape())
-		n := shape[a]
-		places, same := placesOf(list, n)
-		if same && a > 0 {
+		shape := x.shaped(t.Shape())
+		n, places := shape[a], r.places[a]
+		if r.same[a] && a > 0 {
 			continue // the first axis makes the result another tensor than the input
 		}
 		outer, inner := split(shape, a)
@@ -480,9 +493,9 @@ func resized[T float](x *Exec, t *engine.Tensor, r *Resize) (*engine.Tensor, err
 			continue
 		}
 		for i := range outer {
-			for j, l := range list {
+			for j := range list {
 				from, to := src[i*n*inner:], out[(i*len(list)+j)*inner:][:inner]
-				mix(&l, to, from, inner, T(r.Fill))
+				mix(&list[j], to, from, inner, T(r.Fill))
 			}
 		}
 		t = o

@@ -12,6 +12,7 @@ import (
 // leaves the fewest elements between the two first. It is read only.
 type blended struct {
 	shape []int // of the input
+	told  told  // of images whose channels lie last
 	// images have high lines of wide columns of channels elements, which become lines by
 	// columns of them.
 	images, high, wide, channels, lines, columns int
@@ -217,36 +218,86 @@ func (w *blendLines) part(first, end int) {
 	w.mix.Runs(w.to[first*w.n:end*w.n], w.from, w.n, first, end)
 }
 
-// resizer is the kernel of a Resize; fixed says that all but what it resizes are constants.
-func resizer(n *Node, fixed bool) Kernel {
-	var seen atomic.Pointer[blended]
-	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		single := in[0].DType() == engine.Float32
-		if b := seen.Load(); b != nil && single && slices.Equal(b.shape, in[0].Shape()) {
-			return x.one(b.run(x, in[0], b.result(x)...))
+// told is what a Resize is told of besides what it resizes: nil of what is left out.
+type told [][]float64
+
+func toldBy(in []*engine.Tensor) told {
+	out := make(told, len(in)-1)
+	for i, t := range in[1:] {
+		if t != nil {
+			v, _ := t.Float64s()
+			out[i] = slices.Clone(v)
 		}
-		if err := reserveLines(x, n, in); err != nil {
-			return nil, err
-		}
-		r, err := NewResize(n, in)
-		if err != nil {
-			return nil, err
-		}
-		if single {
-			if b := newBlended(r, in[0].Shape(), false); b != nil {
-				if fixed && b.lines+b.columns <= mostNearest {
-					seen.Store(b)
-				}
-				return x.one(b.run(x, in[0], b.result(x)...))
+	}
+	return out
+}
+
+// again reports whether in tells the same.
+func (l told) again(x *Exec, in []*engine.Tensor) bool {
+	for i, t := range in[1:] {
+		if t == nil {
+			if l[i] != nil {
+				return false
 			}
+			continue
+		}
+		if v, _ := x.float64s(t); !slices.Equal(v, l[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// seenResize is a Resize of one shape, as it was told; blended is nil where it is not such.
+type seenResize struct {
+	told    told
+	shape   []int
+	resize  *Resize
+	blended *blended
+	// single says that it is of float32.
+	single bool
+}
+
+// newSeen works a Resize out.
+func newSeen(x *Exec, n *Node, in []*engine.Tensor) (*seenResize, error) {
+	if err := reserveLines(x, n, in); err != nil {
+		return nil, err
+	}
+	r, err := NewResize(n, in)
+	if err != nil {
+		return nil, err
+	}
+	s := &seenResize{told: toldBy(in), shape: slices.Clone(in[0].Shape()), resize: r, single: in[0].DType() == engine.Float32}
+	if s.single {
+		s.blended = newBlended(r, s.shape, false)
+	}
+	return s, nil
+}
+
+// resizer is the kernel of a Resize.
+func resizer(n *Node) Kernel {
+	var seen atomic.Pointer[seenResize]
+	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
+		s := seen.Load()
+		if s == nil || s.single != (in[0].DType() == engine.Float32) || !slices.Equal(s.shape, in[0].Shape()) || !s.told.again(x, in) {
+			var err error
+			if s, err = newSeen(x, n, in); err != nil {
+				return nil, err
+			}
+			if s.resize.taps() <= mostNearest {
+				seen.Store(s)
+			}
+		}
+		if s.blended != nil {
+			return x.one(s.blended.run(x, in[0], s.blended.result(x)...))
 		}
 		switch in[0].DType() {
 		case engine.Float32:
-			return one(resized[float32](x, in[0], r))
+			return x.one(resized[float32](x, in[0], s.resize))
 		case engine.Float64:
-			return one(resized[float64](x, in[0], r))
+			return x.one(resized[float64](x, in[0], s.resize))
 		}
-		return resizedIntegers(x, in[0], r)
+		return resizedIntegers(x, in[0], s.resize)
 	}
 }
 
@@ -258,12 +309,12 @@ func (b *blended) result(x *Exec) []int {
 }
 
 // blendLast is the kernel of a Resize that blends, of images with their channels last.
-func blendLast(n *Node, fixed bool) Kernel {
+func blendLast(n *Node) Kernel {
 	var seen atomic.Pointer[blended]
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		s := in[0].Shape()
 		b := seen.Load()
-		if b == nil || !slices.Equal(b.shape, s) {
+		if b == nil || !slices.Equal(b.shape, s) || !b.told.again(x, in) {
 			r, err := resizeOfLast(x, n, in)
 			if err != nil {
 				return nil, err
@@ -271,7 +322,7 @@ func blendLast(n *Node, fixed bool) Kernel {
 			if b = newBlended(r, s, true); b == nil {
 				return nil, errUnfused
 			}
-			if fixed && b.lines+b.columns <= mostNearest {
+			if b.told = toldBy(in); b.lines+b.columns <= mostNearest {
 				seen.Store(b)
 			}
 		}

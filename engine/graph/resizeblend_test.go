@@ -93,7 +93,7 @@ func TestBlendedResizes(t *testing.T) {
 			t.Errorf("round %d: channels last is %v, want %v", round, last, want)
 		}
 		lastly := noise(t, r, in[0], in[2], in[3], channels)
-		if _, err := blendLast(g.Nodes[1], true)(NewExec(1<<30), []*engine.Tensor{lastly, nil, nil, g.Constants["sizes"]}); err != nil && last {
+		if _, err := blendLast(g.Nodes[1])(NewExec(1<<30), []*engine.Tensor{lastly, nil, nil, g.Constants["sizes"]}); err != nil && last {
 			t.Errorf("round %d: from %v to %v: %v", round, in, to, err)
 		}
 		got := run(p, Options{})
@@ -140,14 +140,14 @@ func TestAverages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		right, err := pool[float64](NewExec(1<<30), n, w, in)
+		right, err := pool[float64](NewExec(1<<30), n, w.pooling(n), in)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for threads := range 3 {
 			e := NewExec(1 << 30)
 			e.threads = threads
-			got, err := pool[float32](e, n, w, x)
+			got, err := pool[float32](e, n, w.pooling(n), x)
 			if err != nil {
 				t.Fatal(err)
 			}

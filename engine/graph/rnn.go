@@ -50,7 +50,9 @@ func runRNN(x *Exec, n *Node, weights *recurrentWeights, in []*engine.Tensor) ([
 			copy(y[r.YAt(step, d, 0):], state)
 		}
 	}
-	return []*engine.Tensor{all, last}, nil
+	outs := x.list(2)
+	outs[0], outs[1] = all, last
+	return outs, nil
 }
 
 // beginSums sets the sums of so many columns to both biases of direction d.

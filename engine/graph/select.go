@@ -9,27 +9,42 @@ import (
 )
 
 // ordering compares two elements of a tensor; NaN comes last and equals itself.
-func ordering(t *engine.Tensor) (func(i, j int) int, error) {
-	if s := engine.Data[string](t); s != nil {
-		return func(i, j int) int { return cmp.Compare(s[i], s[j]) }, nil
+type ordering struct {
+	text     []string
+	unsigned []uint64
+	whole    []int64
+	floats   []float64
+}
+
+func (x *Exec) ordering(t *engine.Tensor) (ordering, error) {
+	o := ordering{text: engine.Data[string](t), unsigned: engine.Data[uint64](t)}
+	if o.text != nil || o.unsigned != nil {
+		return o, nil
 	}
-	if u := engine.Data[uint64](t); u != nil {
-		return func(i, j int) int { return cmp.Compare(u[i], u[j]) }, nil
+	if o.whole = x.integers(t); o.whole != nil {
+		return o, nil
 	}
-	if v := integers(t); v != nil {
-		return func(i, j int) int { return cmp.Compare(v[i], v[j]) }, nil
+	var ok bool
+	if o.floats, ok = x.float64s(t); !ok {
+		return o, typeError(t)
 	}
-	v, ok := t.Float64s()
-	if !ok {
-		return nil, typeError(t)
+	return o, nil
+}
+
+func (o *ordering) compare(i, j int) int {
+	switch {
+	case o.text != nil:
+		return cmp.Compare(o.text[i], o.text[j])
+	case o.unsigned != nil:
+		return cmp.Compare(o.unsigned[i], o.unsigned[j])
+	case o.whole != nil:
+		return cmp.Compare(o.whole[i], o.whole[j])
 	}
-	return func(i, j int) int {
-		a, b := v[i], v[j]
-		if a != a || b != b {
-			return -cmp.Compare(b2i(a == a), b2i(b == b))
-		}
-		return cmp.Compare(a, b)
-	}, nil
+	a, b := o.floats[i], o.floats[j]
+	if a != a || b != b {
+		return -cmp.Compare(b2i(a == a), b2i(b == b))
+	}
+	return cmp.Compare(a, b)
 }
 
 func b2i(b bool) int {
@@ -47,7 +62,8 @@ func buildUnique(b *builder) (Kernel, error) {
 		t := in[0]
 		shape := t.Shape()
 		if whole {
-			shape = []int{t.Len()}
+			shape = x.ints(1)
+			shape[0] = t.Len()
 		}
 		a, err := normAxis(axis, len(shape))
 		if err != nil {
@@ -56,7 +72,7 @@ func buildUnique(b *builder) (Kernel, error) {
 		if err := x.reserve(engine.Float64, t.Len()+4*shape[a]); err != nil {
 			return nil, err
 		}
-		less, err := ordering(t)
+		order, err := x.ordering(t)
 		if err != nil {
 			return nil, err
 		}
@@ -65,33 +81,38 @@ func buildUnique(b *builder) (Kernel, error) {
 		compare := func(i, j int) int {
 			for o := range outer {
 				for k := range inner {
-					if c := less((o*n+i)*inner+k, (o*n+j)*inner+k); c != 0 {
+					if c := order.compare((o*n+i)*inner+k, (o*n+j)*inner+k); c != 0 {
 						return c
 					}
 				}
 			}
 			return 0
 		}
-		first, group, counts := distinct(n, compare, sorted)
-		shape = slices.Clone(shape)
+		first, group, counts := distinct(x, n, compare, sorted)
+		shape = x.shaped(shape)
 		shape[a] = len(first)
 		values, err := x.New(t.DType(), shape...)
 		if err != nil {
 			return nil, err
 		}
-		cp := copier(values, t)
+		cp := copier(x, values, t)
 		for o := range outer {
 			for i, from := range first {
 				cp((o*len(first)+i)*inner, (o*n+int(from))*inner, inner)
 			}
 		}
-		out := []*engine.Tensor{values}
-		for _, list := range [][]int64{first, group, counts} {
-			l, err := engine.Of(list, len(list))
+		out := x.list(4)
+		out[0] = values
+		for i, list := range [...][]int64{first, group, counts} {
+			if 1+i >= len(b.node.Outputs) || b.node.Outputs[1+i] == "" {
+				continue
+			}
+			l, v, err := rawOf[int64](x, len(list))
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, l)
+			copy(v, list)
+			out[1+i] = l
 		}
 		return out, nil
 	}, nil
@@ -99,13 +120,13 @@ func buildUnique(b *builder) (Kernel, error) {
 
 // distinct groups n things: where each group is first, the group of each, and how
 // many it has.
-func distinct(n int, compare func(i, j int) int, sorted bool) (first, group, counts []int64) {
-	order := make([]int, n)
+func distinct(x *Exec, n int, compare func(i, j int) int, sorted bool) (first, group, counts []int64) {
+	order := x.ints(n)
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, compare)
-	group = make([]int64, n)
+	first, group, counts = roomOf[int64](x, n)[:0], roomOf[int64](x, n), roomOf[int64](x, n)[:0]
 	for k, i := range order {
 		if k == 0 || compare(order[k-1], i) != 0 {
 			first, counts = append(first, int64(i)), append(counts, 0)
@@ -116,17 +137,17 @@ func distinct(n int, compare func(i, j int) int, sorted bool) (first, group, cou
 	if sorted {
 		return first, group, counts
 	}
-	rank := make([]int, len(first))
+	rank := order[:len(first)]
 	for i := range rank {
 		rank[i] = i
 	}
 	slices.SortFunc(rank, func(i, j int) int { return cmp.Compare(first[i], first[j]) })
-	place, f, c := make([]int64, len(first)), make([]int64, len(first)), make([]int64, len(first))
+	place, f, c := x.ints(len(first)), roomOf[int64](x, len(first)), roomOf[int64](x, len(first))
 	for to, from := range rank {
-		place[from], f[to], c[to] = int64(to), first[from], counts[from]
+		place[from], f[to], c[to] = to, first[from], counts[from]
 	}
 	for i, g := range group {
-		group[i] = place[g]
+		group[i] = int64(place[g])
 	}
 	return f, group, c
 }
@@ -139,7 +160,7 @@ func buildReverseSequence(b *builder) (Kernel, error) {
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		shape := in[0].Shape()
-		lengths, err := intsOf(in[1])
+		lengths, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
@@ -150,9 +171,9 @@ func buildReverseSequence(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		strides := rowMajor(shape)
+		strides := x.rowMajor(shape)
 		run := volume(shape[2:])
-		cp := copier(out, in[0])
+		cp := copier(x, out, in[0])
 		for i, n := range lengths {
 			if n < 0 || n > shape[time] {
 				return nil, misfit("a length that an axis of %d does not have", shape[time])
@@ -165,81 +186,66 @@ func buildReverseSequence(b *builder) (Kernel, error) {
 				cp(i*strides[batch]+t*strides[time], i*strides[batch]+from*strides[time], run)
 			}
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 
-// scatterInto returns what writes n elements from offset s of updates over those at
-// offset d of out.
-func scatterInto(out, updates *engine.Tensor, reduction string) (func(d, s, n int), error) {
-	if reduction == "none" {
-		return copier(out, updates), nil
+// scattering puts runs of updates, one behind the other, together with what is at their places.
+type scattering func(x *Exec, out, updates *engine.Tensor, places []int, run int) error
+
+func scatter(x *Exec, out, updates *engine.Tensor, places []int, run int) error {
+	if to := engine.Data[float32](out); to != nil && run == 1 {
+		for i, v := range engine.Data[float32](updates) {
+			to[places[i]] = v
+		}
+		return nil
 	}
-	ops := map[string]arithmetic{"add": opAdd, "mul": opMul, "min": opMin, "max": opMax}
-	op, ok := ops[reduction]
-	if !ok {
-		return nil, fmt.Errorf("reduction %q", reduction)
+	cp := copier(x, out, updates)
+	for i, at := range places {
+		cp(at, i*run, run)
 	}
-	switch out.DType() {
-	case engine.Bool:
-		return reduceConditions(out, updates, op), nil
-	case engine.Float32:
-		return reduceFloat[float32](out, updates, op), nil
-	case engine.Float64:
-		return reduceFloat[float64](out, updates, op), nil
-	case engine.Int64:
-		return reduceInt[int64](out, updates, op), nil
-	case engine.Int32:
-		return reduceInt[int32](out, updates, op), nil
-	case engine.Int16:
-		return reduceInt[int16](out, updates, op), nil
-	case engine.Int8:
-		return reduceInt[int8](out, updates, op), nil
-	case engine.Uint64:
-		return reduceInt[uint64](out, updates, op), nil
-	case engine.Uint32:
-		return reduceInt[uint32](out, updates, op), nil
-	case engine.Uint16:
-		return reduceInt[uint16](out, updates, op), nil
-	case engine.Uint8:
-		return reduceInt[uint8](out, updates, op), nil
-	}
-	return nil, typeError(out)
+	return nil
 }
 
-// reduceConditions adds conditions by "or" and multiplies them by "and".
-func reduceConditions(out, updates *engine.Tensor, op arithmetic) func(d, s, n int) {
-	to, from := engine.Data[bool](out), engine.Data[bool](updates)
-	return func(d, s, n int) {
-		for i := range n {
-			if op == opAdd {
-				to[d+i] = to[d+i] || from[s+i]
-			} else {
-				to[d+i] = to[d+i] && from[s+i]
+func scatterWith[T engine.Element](f func(a, b T) T) scattering {
+	return func(_ *Exec, out, updates *engine.Tensor, places []int, run int) error {
+		to, from := engine.Data[T](out), engine.Data[T](updates)
+		for i, at := range places {
+			for k, v := range from[i*run:][:run] {
+				to[at+k] = f(to[at+k], v)
 			}
 		}
+		return nil
 	}
 }
 
-func reduceFloat[T float](out, updates *engine.Tensor, op arithmetic) func(d, s, n int) {
-	return reduceWith(engine.Data[T](out), engine.Data[T](updates), arithmeticFloat[T](op))
-}
-
-func reduceInt[T signed | unsigned](out, updates *engine.Tensor, op arithmetic) func(d, s, n int) {
-	return reduceWith(engine.Data[T](out), engine.Data[T](updates), arithmeticInt[T](op))
-}
-
-func reduceWith[T number](to, from []T, f func(a, b T) T) func(d, s, n int) {
-	return func(d, s, n int) {
-		for i := range n {
-			to[d+i] = f(to[d+i], from[s+i])
+// scatterBy scatters with an operation. It adds conditions by "or" and multiplies them by "and".
+func scatterBy(op arithmetic) scattering {
+	both := func(a, b bool) bool { return a && b }
+	if op == opAdd {
+		both = func(a, b bool) bool { return a || b }
+	}
+	list := []scattering{
+		engine.Bool: scatterWith(both), engine.Float32: scatterWith(arithmeticFloat[float32](op)), engine.Float64: scatterWith(arithmeticFloat[float64](op)),
+		engine.Int64: scatterWith(arithmeticInt[int64](op)), engine.Int32: scatterWith(arithmeticInt[int32](op)), engine.Int16: scatterWith(arithmeticInt[int16](op)), engine.Int8: scatterWith(arithmeticInt[int8](op)),
+		engine.Uint64: scatterWith(arithmeticInt[uint64](op)), engine.Uint32: scatterWith(arithmeticInt[uint32](op)), engine.Uint16: scatterWith(arithmeticInt[uint16](op)), engine.Uint8: scatterWith(arithmeticInt[uint8](op)),
+	}
+	return func(x *Exec, out, updates *engine.Tensor, places []int, run int) error {
+		d := int(out.DType())
+		if d >= len(list) || list[d] == nil {
+			return typeError(out)
 		}
+		return list[d](x, out, updates, places, run)
 	}
 }
 
 // ScatterPlaces returns the offset in the data that each element of a
 // ScatterElements node's updates is written to.
 func ScatterPlaces(n *Node, in []*engine.Tensor) ([]int, error) {
+	return scatterPlaces(new(Exec), n, in)
+}
+
+func scatterPlaces(x *Exec, n *Node, in []*engine.Tensor) ([]int, error) {
 	shape, want := in[0].Shape(), in[1].Shape()
 	axis, err := normAxis(int(n.Attrs["axis"].Int), len(shape))
 	if err != nil {
@@ -253,11 +259,11 @@ func ScatterPlaces(n *Node, in []*engine.Tensor) ([]int, error) {
 			return nil, fmt.Errorf("indices of shape %v for data of shape %v", want, shape)
 		}
 	}
-	index, err := positions(in[1], shape[axis])
+	index, err := x.positions(in[1], shape[axis])
 	if err != nil {
 		return nil, err
 	}
-	from, at, base := rowMajor(shape), make([]int, len(want)), 0 // base is where at is, without its axis
+	from, at, base := x.rowMajor(shape), x.ints(len(want)), 0 // base is where at is, without its axis
 	for i, j := range index {
 		index[i] = base + j*from[axis]
 		for k := len(want) - 1; k >= 0; k-- {
@@ -279,21 +285,23 @@ func ScatterPlaces(n *Node, in []*engine.Tensor) ([]int, error) {
 
 // scatterReduction reads how a node puts updates together with what is there. Conditions
 // have no order, and text has neither order nor sum.
-func scatterReduction(b *builder) (string, error) {
+func scatterReduction(b *builder) (scattering, error) {
 	reduction, d := b.attrs.string("reduction", "none"), b.inType(0)
-	ordered := reduction == "min" || reduction == "max"
-	if !ordered && reduction != "none" && reduction != "add" && reduction != "mul" {
-		return "", b.node.unsupported("reduction %q", reduction)
+	op, known := map[string]arithmetic{"add": opAdd, "mul": opMul, "min": opMin, "max": opMax}[reduction]
+	switch {
+	case !known && reduction != "none":
+		return nil, b.node.unsupported("reduction %q", reduction)
+	case known && (d == engine.String || d == engine.Bool && (op == opMin || op == opMax)):
+		return nil, b.node.unsupported("reduction %q of %s", reduction, d)
+	case known:
+		return scatterBy(op), nil
 	}
-	if ordered && d == engine.Bool || reduction != "none" && d == engine.String {
-		return "", b.node.unsupported("reduction %q of %s", reduction, d)
-	}
-	return reduction, nil
+	return scatter, nil
 }
 
 func buildScatterElements(b *builder) (Kernel, error) {
 	b.attrs.int("axis", 0)
-	reduction, err := scatterReduction(b)
+	put, err := scatterReduction(b)
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +312,7 @@ func buildScatterElements(b *builder) (Kernel, error) {
 		if err := x.reserve(engine.Int64, in[1].Len()); err != nil {
 			return nil, err
 		}
-		places, err := ScatterPlaces(b.node, in)
+		places, err := scatterPlaces(x, b.node, in)
 		if err != nil {
 			return nil, err
 		}
@@ -312,20 +320,7 @@ func buildScatterElements(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		put, err := scatterInto(out, in[2], reduction)
-		if err != nil {
-			return nil, err
-		}
-		if to := engine.Data[float32](out); to != nil && reduction == "none" {
-			for i, v := range engine.Data[float32](in[2]) {
-				to[places[i]] = v
-			}
-			return one(out, nil)
-		}
-		for i, at := range places {
-			put(at, i, 1)
-		}
-		return one(out, nil)
+		return x.one(out, put(x, out, in[2], places, 1))
 	}, nil
 }
 
@@ -342,7 +337,9 @@ func buildEyeLike(b *builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		shape := in[0].Shape()
 		if len(shape) == 1 {
-			shape = []int{shape[0], shape[0]}
+			n := shape[0]
+			shape = x.ints(2)
+			shape[0], shape[1] = n, n
 		}
 		if len(shape) != 2 {
 			return nil, fmt.Errorf("a matrix like shape %v", shape)
@@ -360,7 +357,7 @@ func buildEyeLike(b *builder) (Kernel, error) {
 				v[r*shape[1]+c] = 1
 			}
 		}
-		return one(o, storeFloats(o, v))
+		return x.one(o, storeFloats(o, v))
 	}, nil
 }
 
@@ -369,22 +366,22 @@ func buildEyeLike(b *builder) (Kernel, error) {
 func buildCenterCropPad(b *builder) (Kernel, error) {
 	given := toInts(b.attrs.ints("axes"))
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		want, err := intsOf(in[1])
+		want, err := x.intsOf(in[1])
 		if err != nil {
 			return nil, err
 		}
 		shape := in[0].Shape()
 		axes := given
 		if !b.attrs.has("axes") {
-			axes = nil
-			for i := range shape {
-				axes = append(axes, i)
+			axes = x.ints(len(shape))
+			for i := range axes {
+				axes[i] = i
 			}
 		}
 		if len(axes) != len(want) {
 			return nil, fmt.Errorf("%d sizes for %d axes", len(want), len(axes))
 		}
-		before, after := make([]int, len(shape)), make([]int, len(shape))
+		before, after := x.ints(len(shape)), x.ints(len(shape))
 		for i, a := range axes {
 			if a, err = normAxis(a, len(shape)); err != nil {
 				return nil, err
@@ -399,7 +396,7 @@ func buildCenterCropPad(b *builder) (Kernel, error) {
 			}
 			after[a] = extra - before[a]
 		}
-		return one(padded(x, in[0], before, after, "constant", nil, 0))
+		return x.one(padded(x, in[0], before, after, "constant", nil, 0))
 	}, nil
 }
 
@@ -418,14 +415,14 @@ func buildTensorScatter(b *builder) (Kernel, error) {
 		if a == 0 || len(update) != len(shape) || in[0].DType() != in[1].DType() || update[a] > shape[a] {
 			return nil, fmt.Errorf("an update of %s %v for a cache of %s %v", in[1].DType(), update, in[0].DType(), shape)
 		}
-		same := slices.Clone(update)
+		same := x.shaped(update)
 		same[a] = shape[a]
 		if !slices.Equal(same, shape) {
 			return nil, fmt.Errorf("an update of shape %v for a cache of %v", update, shape)
 		}
-		starts := make([]int, shape[0])
+		starts := x.ints(shape[0])
 		if t := arg(in, 2); t != nil {
-			if starts, err = intsOf(t); err != nil || len(starts) != shape[0] {
+			if starts, err = x.intsOf(t); err != nil || len(starts) != shape[0] {
 				return nil, fmt.Errorf("write_indices of %s %v", t.DType(), t.Shape())
 			}
 		}
@@ -434,7 +431,7 @@ func buildTensorScatter(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		outer, inner := split(shape, a)
-		cp := copier(out, in[1])
+		cp := copier(x, out, in[1])
 		for o := range outer {
 			for k := range update[a] {
 				to := starts[o/(outer/shape[0])] + k
@@ -447,7 +444,7 @@ func buildTensorScatter(b *builder) (Kernel, error) {
 				cp((o*shape[a]+to)*inner, (o*update[a]+k)*inner, inner)
 			}
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 

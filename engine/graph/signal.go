@@ -3,7 +3,6 @@ package graph
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -21,34 +20,72 @@ type dft struct {
 	inverse, onesided bool
 	// inParts and outParts are the numbers of an element: 1 where it is real.
 	inParts, outParts int
-	factors           []int
-	cos, sin          []float64
-	// lines is how many there are; at tells where one begins in the input and in the
-	// output, and how far apart its elements stand; window weighs what goes in.
-	lines  int
-	at     func(line int) (in, inStep, out, outStep int)
-	window []float64
+	angles
+	// lines is how many there are, inner that of a group of them; from and to are where they
+	// are in the input and in the output; window weighs what goes in.
+	lines, inner int
+	from, to     spacing
+	window       []float64
+	x            *Exec
 }
 
-// newDFT plans transforms. A real result is that of a transform back from half a
+// spacing is how far apart groups of lines, lines and elements are.
+type spacing struct{ group, line, element int }
+
+func (s spacing) at(line, inner int) int { return line/inner*s.group + line%inner*s.line }
+
+// angles are those of transforms of one length and direction, with the radices that it is
+// taken apart by.
+type angles struct {
+	length   int // 0 where there are none
+	back     bool
+	factors  []int
+	cos, sin []float64
+}
+
+// transforms are such with what is made of them, which is no closure and is kept, as the angles
+// are, so that the next run makes no object.
+type transforms struct {
+	dft
+	pairs  func(f func(out, in int, w float64))
+	fast32 func(y, x []float32)
+	fast64 func(y, x []float64)
+}
+
+func (t *transforms) begin() {
+	kept := t.angles
+	if kept.length > mostSlab {
+		kept = angles{}
+	}
+	t.dft = dft{angles: kept}
+}
+
+// newDFT begins a plan of transforms. A real result is that of a transform back from half a
 // spectrum.
-func newDFT(have, n int, inverse, onesided bool, inParts int) (*dft, error) {
+func newDFT(x *Exec, have, n int, inverse, onesided bool, inParts int) (*transforms, error) {
 	if n < 1 || n > maxTransform || have < 1 {
 		return nil, fmt.Errorf("a transform of %d elements of length %d: %w", have, n, engine.ErrTooLarge)
 	}
-	t := &dft{have: min(have, n), out: n, n: n, inverse: inverse, onesided: onesided, inParts: inParts, outParts: 2}
+	t := keptOf[transforms](x)
+	if t.pairs == nil {
+		t.pairs, t.fast32, t.fast64 = t.each, t.singles, t.doubles
+	}
+	t.dft = dft{have: min(have, n), out: n, n: n, inverse: inverse, onesided: onesided, inParts: inParts, outParts: 2, angles: t.angles, x: x}
 	switch {
 	case onesided && inverse:
 		t.have, t.outParts = min(have, n/2+1), 1
 	case onesided:
 		t.out = n/2 + 1
 	}
-	t.factors = factorsOf(n)
 	return t, nil
 }
 
 // plan sets the transforms' number and places, and their angles.
-func (t *dft) plan(lines int, at func(line int) (in, inStep, out, outStep int)) error {
+func (t *dft) plan(lines, inner int, from, to spacing) error {
+	known := t.length == t.n && t.back == t.inverse
+	if !known {
+		t.length, t.factors = 0, factorsOf(t.n)
+	}
 	work := t.n
 	for _, f := range t.factors {
 		work += t.n * f
@@ -56,7 +93,16 @@ func (t *dft) plan(lines int, at func(line int) (in, inStep, out, outStep int)) 
 	if lines > maxFourier/work {
 		return fmt.Errorf("%d transforms of length %d: %w", lines, t.n, engine.ErrTooLarge)
 	}
-	t.lines, t.at = lines, at
+	t.lines, t.inner, t.from, t.to = lines, inner, from, to
+	if !known {
+		t.turn()
+	}
+	return nil
+}
+
+// turn works the angles out.
+func (t *dft) turn() {
+	t.length, t.back = t.n, t.inverse
 	sign := -1.0
 	if t.inverse {
 		sign = 1
@@ -66,7 +112,6 @@ func (t *dft) plan(lines int, at func(line int) (in, inStep, out, outStep int)) 
 		s, c := math.Sincos(2 * math.Pi * float64(k) / float64(t.n))
 		t.cos[k], t.sin[k] = c, sign*s
 	}
-	return nil
 }
 
 // factorsOf are the radices that a length is taken apart by.
@@ -86,7 +131,7 @@ func factorsOf(n int) []int {
 // each visits the weights of all transforms.
 func (t *dft) each(f func(out, in int, w float64)) {
 	for line := range t.lines {
-		in, inStep, out, outStep := t.at(line)
+		in, inStep, out, outStep := t.from.at(line, t.inner), t.from.element, t.to.at(line, t.inner), t.to.element
 		t.weights(func(o, oPart, i, iPart int, w float64) {
 			if t.window != nil {
 				w *= t.window[i]
@@ -142,13 +187,17 @@ func (a number2[T]) times(re, im T) number2[T] {
 
 // fast computes all transforms by factors.
 func fast[T float](t *dft, y, x []T) {
-	own, work := make([]number2[T], t.n), make([]number2[T], t.n)
+	largest := 1
+	for _, f := range t.factors {
+		largest = max(largest, f)
+	}
+	own, work, room := scratchOf[number2[T]](t.x, t.n), scratchOf[number2[T]](t.x, t.n), scratchOf[number2[T]](t.x, 2*largest)
 	scale := T(1)
 	if t.inverse {
 		scale = T(1 / float64(t.n))
 	}
 	for line := range t.lines {
-		in, inStep, out, outStep := t.at(line)
+		in, inStep, out, outStep := t.from.at(line, t.inner), t.from.element, t.to.at(line, t.inner), t.to.element
 		clear(own)
 		for i := range t.have {
 			own[i].re = x[in+i*inStep]
@@ -163,7 +212,7 @@ func fast[T float](t *dft, y, x []T) {
 		if t.outParts == 1 {
 			mirror(own, t.have)
 		}
-		transformed(t, work, own, 1, t.factors)
+		transformed(t, work, own, room, 1, t.factors)
 		for k := range t.out {
 			y[out+k*outStep] = work[k].re * scale
 			if t.outParts == 2 {
@@ -188,8 +237,8 @@ func mirror[T float](x []number2[T], have int) {
 
 // transformed puts the transform of x in y: x is cut into runs whose elements of one
 // place are combined, and each combination is transformed alone. Angles of this
-// length stand step apart.
-func transformed[T float](t *dft, y, x []number2[T], step int, factors []int) {
+// length stand step apart. room has two elements for each of the largest factor.
+func transformed[T float](t *dft, y, x, room []number2[T], step int, factors []int) {
 	n := len(x)
 	if n == 1 {
 		y[0] = x[0]
@@ -198,7 +247,7 @@ func transformed[T float](t *dft, y, x []number2[T], step int, factors []int) {
 	r := factors[0]
 	m := n / r
 	// y serves as room: combination q of all places stands in its run q.
-	group, mixed := make([]number2[T], r), make([]number2[T], r)
+	group, mixed := room[:r], room[r:2*r]
 	for i := range m {
 		for j := range r {
 			group[j] = x[i+j*m]
@@ -212,7 +261,7 @@ func transformed[T float](t *dft, y, x []number2[T], step int, factors []int) {
 		}
 	}
 	for q := range r {
-		transformed(t, x[q*m:(q+1)*m], y[q*m:(q+1)*m], step*r, factors[1:])
+		transformed(t, x[q*m:(q+1)*m], y[q*m:(q+1)*m], room, step*r, factors[1:])
 	}
 	for q := range r {
 		for k := range m {
@@ -254,18 +303,20 @@ func butterfly[T float](t *dft, y, x []number2[T]) {
 // linear is the map of the transforms, which has a faster form to be computed by.
 // Real signals are computed in float64 whatever their type, complex ones in their
 // own: so does what made ONNX's expected values, down to the rounding of zeros.
-func (t *dft) linear(shape []int) *LinearMap {
-	m := &LinearMap{
-		Shape: shape, Each: t.each, weights: float64(t.lines) * float64(t.out) * float64(t.have), scratch: 8 * t.n,
-		fast64: func(y, x []float64) { fast(t, y, x) },
-	}
+func (t *transforms) linear(shape []int) *LinearMap {
+	m := keptOf[LinearMap](t.x)
+	m.Shape, m.Each, m.fast64 = shape, t.pairs, t.fast64
+	m.weights, m.scratch = float64(t.lines)*float64(t.out)*float64(t.have), 8*t.n
 	if t.inParts == 2 {
-		m.fast32 = func(y, x []float32) { fast(t, y, x) }
+		m.fast32 = t.fast32
 	}
 	return m
 }
 
-func fourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+func (t *dft) singles(y, x []float32) { fast(t, y, x) }
+func (t *dft) doubles(y, x []float64) { fast(t, y, x) }
+
+func fourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	shape := in[0].Shape()
 	axis := -2
 	switch t := arg(in, 2); {
@@ -298,17 +349,15 @@ func fourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 			return nil, err
 		}
 	}
-	t, err := newDFT(shape[a], length, inverse, onesided, shape[last])
+	t, err := newDFT(x, shape[a], length, inverse, onesided, shape[last])
 	if err != nil {
 		return nil, err
 	}
-	final := slices.Clone(shape)
+	final := x.shaped(shape)
 	final[a], final[last] = t.out, t.outParts
 	outer, inner := split(shape[:last], a)
-	return t.linear(final), t.plan(outer*inner, func(o int) (i, iStep, k, kStep int) {
-		hi, lo := o/inner, o%inner
-		return (hi*shape[a]*inner + lo) * t.inParts, inner * t.inParts, (hi*t.out*inner + lo) * t.outParts, inner * t.outParts
-	})
+	return t.linear(final), t.plan(outer*inner, inner,
+		spacing{shape[a] * inner * t.inParts, t.inParts, inner * t.inParts}, spacing{t.out * inner * t.outParts, t.outParts, inner * t.outParts})
 }
 
 func checkFourier(b *builder) error {
@@ -322,10 +371,12 @@ func checkFourier(b *builder) error {
 
 // shortFourier transforms windows of a signal [batch, length, 1 or 2], or [batch, length]
 // of real numbers, as PyTorch writes it and onnxruntime takes it.
-func shortFourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
+func shortFourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	shape := in[0].Shape()
 	if len(shape) == 2 {
-		shape = []int{shape[0], shape[1], 1}
+		given := shape
+		shape = x.ints(3)
+		shape[0], shape[1], shape[2] = given[0], given[1], 1
 	}
 	step, err := scalarInt(in[1])
 	if err != nil {
@@ -338,7 +389,7 @@ func shortFourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	var window []float64
 	if t := arg(in, 2); t != nil {
 		length = t.Len()
-		window, _ = t.Float64s()
+		window, _ = x.float64s(t)
 	}
 	if t := arg(in, 3); t != nil {
 		if length, err = scalarInt(t); err != nil {
@@ -352,23 +403,25 @@ func shortFourier(n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	if a, ok := n.Attrs["onesided"]; ok {
 		onesided = a.Int == 1
 	}
-	t, err := newDFT(length, length, false, onesided, shape[2])
+	t, err := newDFT(x, length, length, false, onesided, shape[2])
 	if err != nil {
 		return nil, err
 	}
 	t.window = window
 	frames := (shape[1]-length)/step + 1
-	return t.linear([]int{shape[0], frames, t.out, 2}), t.plan(shape[0]*frames, func(i int) (in, inStep, out, outStep int) {
-		return (i/frames*shape[1] + i%frames*step) * shape[2], shape[2], i * t.out * 2, 2
-	})
+	final := x.ints(4)
+	final[0], final[1], final[2], final[3] = shape[0], frames, t.out, 2
+	return t.linear(final), t.plan(shape[0]*frames, frames, spacing{shape[1] * shape[2], step * shape[2], shape[2]}, spacing{frames * t.out * 2, t.out * 2, 2})
 }
 
 func scalarInt(t *engine.Tensor) (int, error) {
-	v, err := intsOf(t)
-	if err != nil || len(v) != 1 {
-		return 0, fmt.Errorf("%s %v where one whole number is needed", t.DType(), t.Shape())
+	if v := engine.Data[int64](t); len(v) == 1 {
+		return int(v[0]), nil
 	}
-	return v[0], nil
+	if v := engine.Data[int32](t); len(v) == 1 {
+		return int(v[0]), nil
+	}
+	return 0, fmt.Errorf("%s %v where one whole number is needed", t.DType(), t.Shape())
 }
 
 // windowFunctions are the cosines' weights of the windows.
@@ -399,13 +452,14 @@ func buildWindow(b *builder) (Kernel, error) {
 		if !periodic {
 			span--
 		}
-		v := make([]float64, n)
+		v := x.wide(n)
+		clear(v)
 		for i := range v {
 			for k, w := range terms {
 				v[i] += w * math.Cos(2*math.Pi*float64(k)*float64(i)/max(span, 1))
 			}
 		}
-		return one(o, storeFloats(o, v))
+		return x.one(o, storeFloats(o, v))
 	}, nil
 }
 
@@ -439,16 +493,17 @@ func buildMelWeights(b *builder) (Kernel, error) {
 		mel := func(hz float64) float64 { return 2595 * math.Log10(1+hz/700) }
 		low := mel(v[3])
 		step := (mel(v[4]) - low) / (bins + 2)
-		edges := make([]int, cols+2)
+		edges := x.ints(cols + 2)
 		for i := range edges {
 			hz := 700 * (math.Pow(10, (low+float64(i)*step)/2595) - 1)
 			edges[i] = clampIndex(math.Floor((length+1)*hz/rate), rows+1)
 		}
-		w := make([]float64, o.Len())
+		w := x.wide(o.Len())
+		clear(w)
 		for c := range cols {
 			triangle(w, c, cols, rows, edges[c], edges[c+1], edges[c+2])
 		}
-		return one(o, storeFloats(o, w))
+		return x.one(o, storeFloats(o, w))
 	}, nil
 }
 

@@ -83,8 +83,8 @@ func buildDepthToSpace(b *builder) (Kernel, error) {
 		if !back {
 			final = []int{s[0], s[1] / (size * size), s[2] * size, s[3] * size}
 		}
-		from := rowMajor(split)
-		shape, strides := make([]int, 6), make([]int, 6)
+		from := x.rowMajor(split)
+		shape, strides := x.ints(6), x.ints(6)
 		for i, a := range perm {
 			shape[i], strides[i] = split[a], from[a]
 		}
@@ -92,7 +92,7 @@ func buildDepthToSpace(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		return one(t.Reshape(final...))
+		return view(x, t, final)
 	}, nil
 }
 
@@ -106,7 +106,7 @@ func buildTrilu(b *builder) (Kernel, error) {
 		}
 		k := 0
 		if t := arg(in, 1); t != nil {
-			v, err := intsOf(t)
+			v, err := x.intsOf(t)
 			if err != nil || len(v) != 1 {
 				return nil, fmt.Errorf("k has %d elements", t.Len())
 			}
@@ -117,14 +117,14 @@ func buildTrilu(b *builder) (Kernel, error) {
 			return nil, err
 		}
 		rows, cols := shape[len(shape)-2], shape[len(shape)-1]
-		cp := copier(out, in[0])
+		cp := copier(x, out, in[0])
 		for i := range out.Len() {
 			row, col := i/cols%rows, i%cols
 			if upper && col-row >= k || !upper && col-row <= k {
 				cp(i, i, 1)
 			}
 		}
-		return one(out, nil)
+		return x.one(out, nil)
 	}, nil
 }
 

@@ -27,7 +27,7 @@ func buildStringConcat(*builder) (Kernel, error) {
 		if failed != nil {
 			return nil, failed
 		}
-		return one(t, err)
+		return x.one(t, err)
 	}, nil
 }
 
@@ -42,7 +42,7 @@ func buildRegexFullMatch(b *builder) (Kernel, error) {
 		return nil, b.node.unsupported("pattern: %v", err)
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return one(apply(x, in[0], re.MatchString))
+		return x.one(apply(x, in[0], re.MatchString))
 	}, nil
 }
 
@@ -51,52 +51,62 @@ func buildStringSplit(b *builder) (Kernel, error) {
 	delimiter, most := b.attrs.string("delimiter", ""), b.attrs.int("maxsplit", -1)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		text := engine.Data[string](in[0])
-		pieces := make([][]string, len(text))
 		counts, n, err := newOf[int64](x, in[0].Shape()...)
 		if err != nil {
 			return nil, err
 		}
-		widest := 0
+		widest := int64(0)
 		for i, s := range text {
 			// At most one piece a byte, and one more.
 			if err := x.reserve(engine.String, len(s)+1); err != nil {
 				return nil, err
 			}
-			pieces[i] = splitText(s, delimiter, most)
-			n[i] = int64(len(pieces[i]))
-			widest = max(widest, len(pieces[i]))
+			splitText(s, delimiter, most, func(string) { n[i]++ })
+			widest = max(widest, n[i])
 		}
-		o, out, err := newOf[string](x, append(append([]int{}, in[0].Shape()...), widest)...)
+		shape := x.ints(len(in[0].Shape()) + 1)
+		shape[copy(shape, in[0].Shape())] = int(widest)
+		o, out, err := newOf[string](x, shape...)
 		if err != nil {
 			return nil, err
 		}
-		for i, p := range pieces {
-			copy(out[i*widest:], p)
+		for i, s := range text {
+			row := out[i*int(widest):]
+			splitText(s, delimiter, most, func(piece string) { row[0], row = piece, row[1:] })
 		}
-		return []*engine.Tensor{o, counts}, nil
+		return x.pair(o, counts), nil
 	}, nil
 }
 
 // splitText splits at a delimiter, or at runs of white space where there is none;
 // most < 0 is no bound on the splits.
-func splitText(s, delimiter string, most int) []string {
-	if delimiter != "" {
-		if most < 0 {
-			return strings.Split(s, delimiter)
-		}
-		return strings.SplitN(s, delimiter, most+1)
+func splitText(s, delimiter string, most int, give func(piece string)) {
+	if delimiter == "" {
+		splitWords(s, most, give)
+		return
 	}
-	var out []string
-	s = strings.TrimSpace(s)
-	for s != "" {
-		at := strings.IndexFunc(s, unicode.IsSpace)
-		if at < 0 || most >= 0 && len(out) == most {
-			return append(out, s)
+	for n := 0; most < 0 || n < most; n++ {
+		at := strings.Index(s, delimiter)
+		if at < 0 {
+			break
 		}
-		out = append(out, s[:at])
+		give(s[:at])
+		s = s[at+len(delimiter):]
+	}
+	give(s)
+}
+
+func splitWords(s string, most int, give func(piece string)) {
+	s = strings.TrimSpace(s)
+	for n := 0; s != ""; n++ {
+		at := strings.IndexFunc(s, unicode.IsSpace)
+		if at < 0 || most >= 0 && n == most {
+			give(s)
+			return
+		}
+		give(s[:at])
 		s = strings.TrimLeftFunc(s[at:], unicode.IsSpace)
 	}
-	return out
 }
 
 // buildStringNormalizer drops stop words and changes case. Case follows Unicode, not
@@ -127,23 +137,29 @@ func buildStringNormalizer(b *builder) (Kernel, error) {
 		if len(shape) != 1 && (len(shape) != 2 || shape[0] != 1) {
 			return nil, fmt.Errorf("text of shape %v", shape)
 		}
-		var kept []string
-		for _, s := range engine.Data[string](in[0]) {
-			if stop[fold(s)] {
+		text := engine.Data[string](in[0])
+		drop, n := x.flags(len(text)), 0
+		for i, s := range text {
+			if drop[i] = stop[fold(s)]; drop[i] {
 				continue
 			}
 			if err := x.reserveText(2 * len(s)); err != nil {
 				return nil, err
 			}
-			kept = append(kept, change(s))
+			n++
 		}
-		if len(kept) == 0 {
-			kept = []string{""}
+		final := x.shaped(shape)
+		final[len(final)-1] = max(n, 1) // an empty text where none is left
+		o, kept, err := newOf[string](x, final...)
+		if err != nil {
+			return nil, err
 		}
-		if len(shape) == 1 {
-			return one(engine.Of(kept, len(kept)))
+		for i, s := range text {
+			if !drop[i] {
+				kept[0], kept = change(s), kept[1:]
+			}
 		}
-		return one(engine.Of(kept, 1, len(kept)))
+		return x.one(o, nil)
 	}, nil
 }
 
@@ -253,11 +269,14 @@ func (f *tfidf) run(x *Exec, t *engine.Tensor) ([]*engine.Tensor, error) {
 		return nil, fmt.Errorf("words of shape %v", shape)
 	}
 	rows, words := 1, t.Len()
-	final := []int{f.width}
 	if len(shape) == 2 {
 		rows, words = shape[0], shape[1]
-		final = []int{rows, f.width}
 	}
+	final := x.shaped(shape)
+	if len(shape) == 0 {
+		final = x.ints(1)
+	}
+	final[len(final)-1] = f.width
 	o, out, err := newOf[float32](x, final...)
 	if err != nil {
 		return nil, err
@@ -265,19 +284,22 @@ func (f *tfidf) run(x *Exec, t *engine.Tensor) ([]*engine.Tensor, error) {
 	if err := x.reserve(engine.String, t.Len()); err != nil {
 		return nil, err
 	}
-	all := make([]any, 0, t.Len())
-	for _, s := range engine.Data[string](t) {
-		all = append(all, s)
+	if v := x.integers(t); v != nil {
+		countGrams(f, v, out, rows, words)
+		return x.one(o, nil)
 	}
-	for _, v := range integers(t) {
-		all = append(all, v)
-	}
-	if len(all) != t.Len() {
+	text := engine.Data[string](t)
+	if len(text) != t.Len() {
 		return nil, typeError(t)
 	}
+	countGrams(f, text, out, rows, words)
+	return x.one(o, nil)
+}
+
+func countGrams[T string | int64](f *tfidf, all []T, out []float32, rows, words int) {
 	for r := range rows {
 		row := out[r*f.width : (r+1)*f.width]
-		f.count(all[r*words:(r+1)*words], row)
+		countRow(f, all[r*words:(r+1)*words], row)
 		for i, n := range row {
 			switch {
 			case n == 0:
@@ -288,12 +310,11 @@ func (f *tfidf) run(x *Exec, t *engine.Tensor) ([]*engine.Tensor, error) {
 			}
 		}
 	}
-	return one(o, nil)
 }
 
-// count counts the n-grams of a row whose words stand step apart, for every step.
+// countRow counts the n-grams of a row whose words stand step apart, for every step.
 // Single words are counted once.
-func (f *tfidf) count(words []any, out []float32) {
+func countRow[T string | int64](f *tfidf, words []T, out []float32) {
 	for step := 1; step <= f.skips+1; step++ {
 		shortest := f.shortest
 		if step > 1 {

@@ -144,7 +144,7 @@ func (t *tokenizer) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 			line[j] = t.pad
 		}
 	}
-	return one(o, nil)
+	return x.one(o, nil)
 }
 
 func (t *tokenizer) cut(x *Exec, s string) ([]string, error) {
@@ -246,7 +246,7 @@ func buildMurmur(b *builder) (Kernel, error) {
 				engine.Data[uint32](o)[i] = h
 			}
 		}
-		return one(o, nil)
+		return x.one(o, nil)
 	}, nil
 }
 

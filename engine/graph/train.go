@@ -12,8 +12,11 @@ import (
 // kept of it, and changes the tensor and the states.
 type optimiser struct {
 	states int
-	f      func(rate, turn float64, x, g []float64, state [][]float64)
+	f      func(rate, turn float64, x, g []float64, state [mostStates][]float64)
 }
+
+// mostStates is how many an optimiser keeps of a tensor.
+const mostStates = 2
 
 func buildOptimiser(read func(b *builder) (*optimiser, error)) func(b *builder) (Kernel, error) {
 	return func(b *builder) (Kernel, error) {
@@ -31,6 +34,14 @@ func buildOptimiser(read func(b *builder) (*optimiser, error)) func(b *builder) 
 	}
 }
 
+// turnOf is scalarOf for a count, without a copy.
+func turnOf(t *engine.Tensor) (float64, error) {
+	if v := engine.Data[int64](t); len(v) == 1 {
+		return float64(v[0]), nil
+	}
+	return scalarOf(t)
+}
+
 // run steps each tensor; the tensors come first, then their gradients, then each
 // kind of state, and so do the results.
 func (o *optimiser) run(x *Exec, in []*engine.Tensor, n int) ([]*engine.Tensor, error) {
@@ -38,14 +49,14 @@ func (o *optimiser) run(x *Exec, in []*engine.Tensor, n int) ([]*engine.Tensor, 
 	if err != nil {
 		return nil, err
 	}
-	turn, err := scalarOf(in[1])
+	turn, err := turnOf(in[1])
 	if err != nil {
 		return nil, err
 	}
-	out := make([]*engine.Tensor, n*(1+o.states))
+	out := x.list(n * (1 + o.states))
 	for i := range n {
-		lists := make([][]float64, 2+o.states)
-		for k := range lists {
+		var lists [2 + mostStates][]float64
+		for k := range 2 + o.states {
 			t := in[2+k*n+i]
 			if !slices.Equal(t.Shape(), in[2+i].Shape()) {
 				return nil, fmt.Errorf("a state of shape %v for %v", t.Shape(), in[2+i].Shape())
@@ -56,8 +67,12 @@ func (o *optimiser) run(x *Exec, in []*engine.Tensor, n int) ([]*engine.Tensor, 
 			}
 			lists[k] = engine.Data[float64](wide)
 		}
-		o.f(rate, turn, lists[0], lists[1], lists[2:])
-		for k, v := range slices.Concat(lists[:1], lists[2:]) {
+		o.f(rate, turn, lists[0], lists[1], [mostStates][]float64(lists[2:]))
+		for k := range 1 + o.states {
+			v := lists[0]
+			if k > 0 {
+				v = lists[1+k]
+			}
 			t, err := x.New(in[2+i].DType(), in[2+i].Shape()...)
 			if err != nil {
 				return nil, err
@@ -73,7 +88,7 @@ func (o *optimiser) run(x *Exec, in []*engine.Tensor, n int) ([]*engine.Tensor, 
 
 func readAdagrad(b *builder) (*optimiser, error) {
 	norm, decay, eps := b.attrs.float("norm_coefficient", 0), b.attrs.float("decay_factor", 0), b.attrs.float("epsilon", 1e-6)
-	return &optimiser{states: 1, f: func(rate, turn float64, x, g []float64, s [][]float64) {
+	return &optimiser{states: 1, f: func(rate, turn float64, x, g []float64, s [mostStates][]float64) {
 		rate /= 1 + turn*decay
 		for i := range x {
 			d := norm*x[i] + g[i]
@@ -86,7 +101,7 @@ func readAdagrad(b *builder) (*optimiser, error) {
 func readAdam(b *builder) (*optimiser, error) {
 	norm, post, eps := b.attrs.float("norm_coefficient", 0), b.attrs.float("norm_coefficient_post", 0), b.attrs.float("epsilon", 1e-6)
 	alpha, beta := b.attrs.float("alpha", 0.9), b.attrs.float("beta", 0.999)
-	return &optimiser{states: 2, f: func(rate, turn float64, x, g []float64, s [][]float64) {
+	return &optimiser{states: 2, f: func(rate, turn float64, x, g []float64, s [mostStates][]float64) {
 		if turn > 0 {
 			rate *= math.Sqrt(1-math.Pow(beta, turn)) / (1 - math.Pow(alpha, turn))
 		}
@@ -105,7 +120,7 @@ func readMomentum(b *builder) (*optimiser, error) {
 	if mode != "standard" && mode != "nesterov" {
 		return nil, b.node.corrupt("mode %q", mode)
 	}
-	return &optimiser{states: 1, f: func(rate, turn float64, x, g []float64, s [][]float64) {
+	return &optimiser{states: 1, f: func(rate, turn float64, x, g []float64, s [mostStates][]float64) {
 		share := beta
 		if turn <= 0 {
 			share = 1

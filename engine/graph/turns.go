@@ -112,7 +112,7 @@ func ScanRows(x *Exec, n *Node, in []*engine.Tensor) (*Program, []engine.Values,
 			part := t
 			if i < own {
 				var err error
-				if part, err = element(x, t, 0, r); err != nil {
+				if part, err = rowOf(x, t, r); err != nil {
 					return nil, nil, err
 				}
 			}
@@ -231,13 +231,13 @@ func (b *builder) scanTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, er
 	for i := range len(g.Outputs) - s.states {
 		t.Stacked = append(t.Stacked, Walk{Axis: at64(s.outAxes, i), Back: at64(s.outBack, i) == 1})
 	}
-	axes, length, err := s.lengths(in)
+	w, err := s.walking(x, in)
 	if err != nil {
 		return nil, err
 	}
 	params := slices.Clone(in[:given])
-	for step := range length {
-		if err := s.elements(x, params, in, axes, step, length); err != nil {
+	for step := range w.length {
+		if err := s.elements(x, params, in, w, step); err != nil {
 			return nil, err
 		}
 		out, err := t.turn(x, s.body, slices.Clone(params), in)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/vector"
@@ -233,6 +234,38 @@ func (w *Windows) averages(n *Node) []float64 {
 	return weights
 }
 
+// pooling is what a pooling node's windows are, the weights of their elements, which only means
+// have, and how they are laid out, nil where they are not.
+type pooling struct {
+	*Windows
+	weights []float64
+	layout  *layout
+}
+
+// poolingOf works it out for a step that runs.
+func poolingOf(x *Exec, n *Node, in []*engine.Tensor) (*pooling, error) {
+	if p := recall[pooling](x, in); p != nil {
+		return p, nil
+	}
+	w, err := PoolWindows(n, in[0].Shape())
+	if err != nil {
+		return nil, err
+	}
+	p := w.pooling(n)
+	if w.Taps*w.Positions() <= mostRemembered {
+		remember(x, in, p)
+	}
+	return p, nil
+}
+
+func (w *Windows) pooling(n *Node) *pooling {
+	p := &pooling{Windows: w, layout: newLayout(w)}
+	if strings.HasSuffix(n.Op, "AveragePool") {
+		p.weights = w.averages(n)
+	}
+	return p
+}
+
 func buildPool(b *builder) (Kernel, error) {
 	n := b.node
 	for _, name := range []string{"kernel_shape", "strides", "dilations", "pads"} {
@@ -253,7 +286,7 @@ func buildPool(b *builder) (Kernel, error) {
 		return nil, n.unsupported("element type %s", d)
 	}
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		w, err := PoolWindows(n, in[0].Shape())
+		w, err := poolingOf(x, n, in)
 		if err != nil {
 			return nil, err
 		}
@@ -280,8 +313,10 @@ func globalPool(n *Node) bool {
 	return n.Op == "GlobalAveragePool" || n.Op == "GlobalMaxPool" || n.Op == "GlobalLpPool"
 }
 
-func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Tensor, error) {
-	shape := append(slices.Clone(t.Shape()[:2]), w.Out...)
+func pool[T float](x *Exec, n *Node, w *pooling, t *engine.Tensor) ([]*engine.Tensor, error) {
+	shape := x.ints(2 + len(w.Out))
+	copy(shape, t.Shape()[:2])
+	copy(shape[2:], w.Out)
 	o, out, err := newOf[T](x, shape...)
 	if err != nil {
 		return nil, err
@@ -299,21 +334,23 @@ func pool[T float](x *Exec, n *Node, w *Windows, t *engine.Tensor) ([]*engine.Te
 		for c := range t.Shape()[0] * t.Shape()[1] {
 			out[c] = T(vector.Sum(v[c*plane:(c+1)*plane]) / float64(max(plane, 1)))
 		}
-		return []*engine.Tensor{o}, nil
+		return x.one(o, nil)
 	}
-	weights := w.averages(n)
-	if v, ok := any(src).([]float32); ok && p == 0 && len(out) > 0 && w.Taps <= mostSummed {
-		if l := newLayout(w); l != nil {
-			return []*engine.Tensor{o}, meansOfWindows(x, l, weights, any(out).([]float32), v)
-		}
+	weights := w.weights
+	if v, ok := any(src).([]float32); ok && p == 0 && len(out) > 0 && w.Taps <= mostSummed && w.layout != nil {
+		return x.one(o, meansOfWindows(x, w.layout, weights, any(out).([]float32), v))
 	}
 	for c := range t.Shape()[0] * t.Shape()[1] {
 		from, to := src[c*plane:(c+1)*plane], out[c*positions:(c+1)*positions]
 		for i := range positions {
-			to[i] = T(meanOf(from, w.Index()[i*w.Taps:(i+1)*w.Taps], weights[i], p))
+			weight := 1.0
+			if weights != nil {
+				weight = weights[i]
+			}
+			to[i] = T(meanOf(from, w.Index()[i*w.Taps:(i+1)*w.Taps], weight, p))
 		}
 	}
-	return []*engine.Tensor{o}, nil
+	return x.one(o, nil)
 }
 
 // LpOf is the p of an LpPool node.
@@ -345,8 +382,10 @@ func meanOf[T float](plane []T, taps []int32, weight, p float64) float64 {
 
 // poolLargest takes the largest element of every window, and tells where among all
 // elements it stands where the node asks for that.
-func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tensor, out []T) ([]*engine.Tensor, error) {
+func poolLargest[T float](x *Exec, n *Node, w *pooling, src []T, o *engine.Tensor, out []T) ([]*engine.Tensor, error) {
 	size, positions := w.Plane(), w.Positions()
+	results := x.list(2)
+	results[0] = o
 	var places *engine.Tensor
 	var index []int64
 	if len(n.Outputs) > 1 && n.Outputs[1] != "" {
@@ -359,13 +398,11 @@ func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tenso
 		for i := range out {
 			out[i] = T(largestAll(v[i*size : (i+1)*size]))
 		}
-		return []*engine.Tensor{o, nil}, nil
+		return results, nil
 	}
 	columns := n.Attrs["storage_order"].Int == 1
-	if index == nil && len(out) > 0 {
-		if l := newLayout(w); l != nil {
-			return []*engine.Tensor{o, nil}, mostOfWindows(x, l, out, src)
-		}
+	if index == nil && len(out) > 0 && w.layout != nil {
+		return results, mostOfWindows(x, w.layout, out, src)
 	}
 	for i := range out {
 		c, p := i/positions, i%positions
@@ -381,7 +418,8 @@ func poolLargest[T float](x *Exec, n *Node, w *Windows, src []T, o *engine.Tenso
 		}
 		index[i] = int64(c*size + at)
 	}
-	return []*engine.Tensor{o, places}, nil
+	results[1] = places
+	return results, nil
 }
 
 // mostOfWindows takes the largest element of every window, plane by plane.
@@ -422,14 +460,12 @@ func meansOfWindows(x *Exec, l *layout, weights []float64, out, src []float32) e
 	if err := x.reserve(engine.Float32, positions+taps+(l.size()+l.flat(l.outs))*min(max(x.threads, 1), planes)); err != nil {
 		return err
 	}
-	borrowed(positions+taps, func(v []float32) {
-		scale, ones := v[:positions], v[positions:]
-		for i, w := range weights {
-			scale[i] = float32(w)
-		}
-		pad(ones, 1)
-		share(x, x.inRows(planes, positions*taps/4), planes, windowMeans{l, out, src, scale, ones})
-	})
+	scale, ones := scratchOf[float32](x, positions), scratchOf[float32](x, taps)
+	for i, w := range weights {
+		scale[i] = float32(w)
+	}
+	pad(ones, 1)
+	share(x, x.inRows(planes, positions*taps/4), planes, windowMeans{l, out, src, scale, ones})
 	return nil
 }
 
