@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/pellucid/pellucid/engine"
@@ -68,6 +69,9 @@ func (x *Exec) make(d engine.DType, shape []int, zero bool) (*engine.Tensor, err
 	}
 	n, err := engine.Elements(shape)
 	if err != nil {
+		if slices.ContainsFunc(shape, func(d int) bool { return d < 0 }) {
+			return nil, misfit("a dimension of the result is below 0")
+		}
 		return nil, fmt.Errorf("%w: %w", err, engine.ErrTooLarge)
 	}
 	if err := x.reserve(d, n); err != nil {

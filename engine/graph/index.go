@@ -457,6 +457,9 @@ func buildRange(*builder) (Kernel, error) {
 			v[i] = f[0]
 		}
 		n := math.Ceil((v[1] - v[0]) / v[2])
+		if n != n {
+			return nil, misfit("a range from, to or by what is no number, or by 0 to where it begins")
+		}
 		if v[2] == 0 || !(n < math.MaxInt32) {
 			return nil, fmt.Errorf("a range of %v elements: %w", n, engine.ErrTooLarge)
 		}

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -96,5 +97,41 @@ func TestWhoIsToBlame(t *testing.T) {
 	var none *engine.InputError
 	if _, err = p.Run(t.Context(), Options{}, in, []string{"z"}); err == nil || errors.As(err, &none) {
 		t.Errorf("of constants: %v", err)
+	}
+}
+
+// TestWhatIsNotTooLarge: a shape below 0 and a range of what is no number are a caller's mistakes,
+// and no matter of memory.
+func TestWhatIsNotTooLarge(t *testing.T) {
+	g := newPlainGraph(t)
+	g.Inputs = []engine.Spec{{Name: "n", DType: engine.Int64, Shape: []int{-1}}, {Name: "to", DType: engine.Float32, Shape: []int{}}}
+	g.node("ConstantOfShape", "filled", nil, "n")
+	g.Constants["from"], g.Constants["by"] = mustOf(t, []float32{0}), mustOf(t, []float32{1})
+	g.node("Range", "counted", nil, "from", "to", "by")
+	g.Outputs = []string{"filled", "counted"}
+	p, err := Compile(g.Graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes, err := engine.Of([]int64{2, -77777}, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := engine.Values{{Name: "n", Tensor: sizes}, {Name: "to", Tensor: mustOf(t, []float32{float32(math.NaN())})}}
+	for _, name := range []string{"filled", "counted"} {
+		_, err := p.Run(t.Context(), Options{}, in, []string{name})
+		var e *engine.InputError
+		if !errors.As(err, &e) || errors.Is(err, engine.ErrTooLarge) || strings.Contains(err.Error(), "77777") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestConcatNeedsAnAxis, as it does since operator set 4.
+func TestConcatNeedsAnAxis(t *testing.T) {
+	g := newPlainGraph(t)
+	g.node("Concat", "y", nil, "x", "x")
+	if _, err := Compile(g.Graph); !errors.Is(err, engine.ErrCorrupt) {
+		t.Errorf("without an axis: %v", err)
 	}
 }

@@ -395,6 +395,9 @@ func buildTranspose(b *builder) (Kernel, error) {
 }
 
 func buildConcat(b *builder) (Kernel, error) {
+	if !b.attrs.has("axis") {
+		return nil, b.node.corrupt("has no axis") // since operator set 4 there is no default
+	}
 	axis := b.attrs.int("axis", 1)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		return concatAll(x, in, axis)

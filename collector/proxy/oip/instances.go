@@ -2,6 +2,7 @@ package oip
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
@@ -89,6 +90,9 @@ func (in *instances) split(at span) error {
 func (in *instances) items() ([]Item, error) {
 	switch {
 	case in.body[in.rows[0].from] == '{':
+		if in.info.Features != nil && len(in.info.Inputs) == 1 && in.unwrap(in.info.Inputs[0].Name) {
+			return in.lists()
+		}
 		return in.objects()
 	case in.matrix():
 		return in.tensor(in.info.Inputs[0])
@@ -226,6 +230,38 @@ func (in *instances) objects() ([]Item, error) {
 	}
 	return in.read(cols)
 }
+
+// unwrap makes rows that are objects of nothing but a list called like the model's matrix these lists;
+// where one is anything else it leaves them.
+func (in *instances) unwrap(name string) bool {
+	if slices.ContainsFunc(in.info.Features, func(f engine.Feature) bool { return f.Name == name }) {
+		return false
+	}
+	lists := make([]span, 0, len(in.rows))
+	for r, row := range in.rows {
+		if in.body[row.from] != '{' {
+			return false
+		}
+		s := scanner{b: in.body, i: row.from}
+		others := s.members(func(key []byte) error {
+			if string(key) != name || len(lists) > r || s.peek() != '[' {
+				return errOther
+			}
+			from := s.i
+			err := s.skip(0)
+			lists = append(lists, span{from, s.i})
+			return err
+		})
+		if others != nil || len(lists) != r+1 {
+			return false
+		}
+	}
+	in.rows = lists
+	return true
+}
+
+// errOther ends a look at a row that is an object of something else.
+var errOther = errors.New("something else")
 
 // lists reads rows that are lists of a tabular model's features by position.
 func (in *instances) lists() ([]Item, error) {

@@ -248,3 +248,29 @@ func TestCodesInATextColumn(t *testing.T) {
 		}
 	}
 }
+
+// TestInstancesOfAMatrixByItsName: rows that are objects of the model's one input are its rows.
+func TestInstancesOfAMatrixByItsName(t *testing.T) {
+	info := &engine.Info{
+		Inputs:   []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 2}}},
+		Features: []engine.Feature{{Name: "a"}, {Name: "b"}},
+	}
+	for body, ok := range map[string]bool{
+		`{"instances":[{"x":[1,2]},{"x":[3,null]}]}`: true, `{"instances":[{"a":1,"b":2},{"b":null,"a":3}]}`: true,
+		`{"instances":[{"x":[1,2]},{"a":3,"b":4}]}`: false, `{"instances":[{"x":[1,2],"a":1}]}`: false, `{"instances":[{"x":[1]}]}`: false,
+		`{"instances":[{"x":[1,2],"x":[3,4]}]}`: false, `{"instances":[{"x":1}]}`: false, `{"instances":[{"x":[[1,2]]}]}`: false, `{"instances":[{"y":[1,2]}]}`: false,
+	} {
+		req, err := DecodeInstances([]byte(body), info)
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", body, err)
+			continue
+		}
+		if !ok {
+			continue
+		}
+		got := engine.Data[float32](req.Inputs[0].Tensor)
+		if len(got) != 4 || got[0] != 1 || got[1] != 2 || got[2] != 3 || !math.IsNaN(float64(got[3])) {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+}
