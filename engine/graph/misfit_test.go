@@ -135,3 +135,21 @@ func TestConcatNeedsAnAxis(t *testing.T) {
 		t.Errorf("without an axis: %v", err)
 	}
 }
+
+// TestGradientsOfLongTransformsAreBounded: a gradient walks all weights of a transform, whose
+// number its lines make, too.
+func TestGradientsOfLongTransformsAreBounded(t *testing.T) {
+	for _, c := range []struct {
+		shape []int
+		large bool
+	}{{[]int{1, 1 << 17, 1}, true}, {[]int{16, 1 << 15, 1}, true}, {[]int{2, 1 << 10, 1}, false}} {
+		x, err := engine.New(engine.Float32, c.shape...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &Node{Op: "DFT", Version: 17, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: Attrs{}}
+		if _, ok, err := NewLinearMap(n, []*engine.Tensor{x}); !ok || errors.Is(err, engine.ErrTooLarge) != c.large {
+			t.Errorf("%v: %t, %v", c.shape, ok, err)
+		}
+	}
+}

@@ -356,8 +356,9 @@ func fourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	final := x.shaped(shape)
 	final[a], final[last] = t.out, t.outParts
 	outer, inner := split(shape[:last], a)
-	return t.linear(final), t.plan(outer*inner, inner,
+	err = t.plan(outer*inner, inner,
 		spacing{shape[a] * inner * t.inParts, t.inParts, inner * t.inParts}, spacing{t.out * inner * t.outParts, t.outParts, inner * t.outParts})
+	return t.linear(final), err
 }
 
 func checkFourier(b *builder) error {
@@ -411,7 +412,8 @@ func shortFourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	frames := (shape[1]-length)/step + 1
 	final := x.ints(4)
 	final[0], final[1], final[2], final[3] = shape[0], frames, t.out, 2
-	return t.linear(final), t.plan(shape[0]*frames, frames, spacing{shape[1] * shape[2], step * shape[2], shape[2]}, spacing{frames * t.out * 2, t.out * 2, 2})
+	err = t.plan(shape[0]*frames, frames, spacing{shape[1] * shape[2], step * shape[2], shape[2]}, spacing{frames * t.out * 2, t.out * 2, 2})
+	return t.linear(final), err
 }
 
 func scalarInt(t *engine.Tensor) (int, error) {
