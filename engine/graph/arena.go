@@ -87,6 +87,7 @@ func (a *Arena) done(f *frame) {
 	}
 	clear(f.values)
 	clear(f.in)
+	f.scratch.begin()
 	clear(f.scratch.tensors.v)
 	for _, l := range f.scratch.lists {
 		clear(l[:cap(l)])
