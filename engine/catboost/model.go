@@ -128,7 +128,7 @@ func (s *session) Run(ctx context.Context, in engine.Values, want []string) (eng
 	}
 	block := min(x.rows, blockRows) * max(1, s.opt.Threads)
 	if need := (int64(x.rows)*int64(width) + int64(block)*int64(len(s.columns))) * 8; need > s.opt.MaxBytes {
-		return nil, fmt.Errorf("run %d rows: %w", x.rows, engine.ErrTooLarge)
+		return nil, fmt.Errorf("run %d rows, which take %d of %d bytes, the limit of a run (limits.memory of a server): %w", x.rows, need, s.opt.MaxBytes, engine.ErrTooLarge)
 	}
 	out := make(engine.Values, len(want))
 	for i, name := range want {

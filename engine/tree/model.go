@@ -172,7 +172,7 @@ func (s *session) Run(ctx context.Context, in engine.Values, want []string) (eng
 		}
 	}
 	if need := int64(shape[0]) * int64(s.outputs) * int64(spec.DType.Size()) * int64(len(want)); need > s.opt.MaxBytes {
-		return nil, fmt.Errorf("run %d rows: %w", shape[0], engine.ErrTooLarge)
+		return nil, fmt.Errorf("run %d rows, whose outputs take %d of %d bytes, the limit of a run (limits.memory of a server): %w", shape[0], need, s.opt.MaxBytes, engine.ErrTooLarge)
 	}
 	if data := engine.Data[float32](x); data != nil || spec.DType == engine.Float32 {
 		return run(ctx, s, data, shape[0], want, Marginer.Margins32)
