@@ -26,3 +26,25 @@ func SplitID(id string) (request string, row int, oneRow bool) {
 	}
 	return id[:at], int(n), true
 }
+
+// OwnID reports whether an id has the form of ours, a UUID, with a row or without. One that a
+// sender chose may name a person, and does not stand where an erasure does not look for it.
+func OwnID(id string) bool {
+	base, _, _ := SplitID(id)
+	if len(base) != 36 {
+		return false
+	}
+	for i, c := range []byte(base) {
+		switch i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -201,8 +201,10 @@ func (c *Capturer) Prediction(ctx context.Context, p *collector.Prediction, v *c
 	ctx, span := c.tracer.Start(ctx, "capture", trace.WithSpanKind(trace.SpanKindInternal))
 	defer span.End()
 	err := c.prediction(ctx, start, p, v, in, out)
-	span.SetAttributes(attrModelName.String(p.Model), attrModelVersion.String(p.Version),
-		attrPredictionID.String(p.ID), attrResult.String(p.Capture))
+	span.SetAttributes(attrModelName.String(p.Model), attrModelVersion.String(p.Version), attrResult.String(p.Capture))
+	if collector.OwnID(p.ID) {
+		span.SetAttributes(attrPredictionID.String(p.ID))
+	}
 	if err != nil {
 		span.SetStatus(codes.Error, errorClass(err))
 	}

@@ -485,3 +485,21 @@ func TestSealingThatFailsRecordsNothing(t *testing.T) {
 		t.Errorf("%v, %d records, %+v", err, len(r.tape.records), p.Features)
 	}
 }
+
+// TestIDsOfSendersAreNotOnSpans: an erasure finds spans by their traces, and an id that a sender
+// chose may name a person.
+func TestIDsOfSendersAreNotOnSpans(t *testing.T) {
+	const theirs, ours = "patient-jane-roe", "01930b4e-7f2a-7c11-8a22-0123456789ab"
+	for id, want := range map[string]bool{theirs: false, ours: true} {
+		r, v := newRig(t, nil), version(t, "age", "city")
+		p := prediction(1)
+		p.ID = id
+		if err := r.Prediction(t.Context(), p, v, tensors(t, []float32{1}, []string{"x"}), answer(t, 0.5)); err != nil {
+			t.Fatal(err)
+		}
+		spans := r.spans.GetSpans()
+		if len(spans) == 0 || strings.Contains(fmt.Sprintf("%+v", spans), id) != want {
+			t.Errorf("%s: spans %+v", id, spans)
+		}
+	}
+}

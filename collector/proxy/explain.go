@@ -153,8 +153,10 @@ func (s *Server) explainStored(c echo.Context) error {
 		return err
 	}
 	if len(list) > 0 {
-		// An id that there is; another is whatever somebody wrote.
-		span.SetAttributes(attrPredictionID.String(ref.ID), attrExplainMethod.String(list[0].Method), attrModelName.String(list[0].Model), attrModelVersion.String(list[0].Version))
+		if collector.OwnID(ref.ID) { // another is whatever somebody wrote
+			span.SetAttributes(attrPredictionID.String(ref.ID))
+		}
+		span.SetAttributes(attrExplainMethod.String(list[0].Method), attrModelName.String(list[0].Model), attrModelVersion.String(list[0].Version))
 	}
 	if err := s.record(ctx, list); err != nil {
 		return err
