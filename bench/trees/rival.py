@@ -95,19 +95,18 @@ class ONNX:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.bound = {}
+        self.bound, self.row = None, None
 
     def predict(self, x):
-        if len(x) not in self.bound:
-            binding, room = self.session.io_binding(), x.copy()
-            binding.bind_cpu_input("x", room)
+        if len(x) > 1:  # the file says that its label is one
+            return self.session.run(None, {"x": x})
+        if self.bound is None:
+            self.bound, self.row = self.session.io_binding(), x.copy()
+            self.bound.bind_cpu_input("x", self.row)
             for o in self.session.get_outputs():
-                binding.bind_output(o.name, "cpu")
-            self.bound[len(x)] = binding, room
-        binding, room = self.bound[len(x)]
-        if len(x) == 1:
-            room[:] = x
-        self.session.run_with_iobinding(binding)
+                self.bound.bind_output(o.name, "cpu")
+        self.row[:] = x
+        return self.session.run_with_iobinding(self.bound)
 
 
 def seconds(call, x, rows, repeats):
