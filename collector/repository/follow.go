@@ -103,7 +103,7 @@ func (r *Repository) followOne(s source, digest string, forced bool) error {
 		return nil
 	}
 	if !kept.Follows { // its own model.yaml has gone
-		if err := r.noteInForce(s.name, s.version, kept.Config, false); err != nil {
+		if err := r.note(s.name, s.version, r.saidOfOwn(kept)); err != nil {
 			return err
 		}
 	}
@@ -148,14 +148,11 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 				h.take(said.cfg, said.known)
 			}
 		}
+		h.takeStricter(r.saidOfOwn(kept).config())
 		takeStricter(&cfg, h.done(), kept.Info)
 		return collector.Suited(collector.WithContent(kept.Info, cfg), cfg), nil
 	}
-	own := r.ownSaid(name, version)
-	if !kept.Follows {
-		own = saidOf(kept.Config).config()
-	}
-	from, err := r.handedOn(name, version, sources, own, kept.Info)
+	from, err := r.handedOn(name, version, sources, r.saidOfOwn(kept).config(), kept.Info)
 	if err != nil {
 		return cfg, err
 	}
@@ -172,6 +169,16 @@ func (r *Repository) takenOver(name, version string, kept keptExternal) (collect
 		}
 	}
 	return collector.Suited(collector.WithContent(kept.Info, cfg), cfg), nil
+}
+
+// saidOfOwn is what the model.yaml of an imported version said last that has none now, be it that it
+// never came into force; nothing where it had none.
+func (r *Repository) saidOfOwn(kept keptExternal) keptSaid {
+	own := saidOf(r.ownSaid(kept.Name, kept.Version))
+	if kept.Follows {
+		return own
+	}
+	return own.with(saidOf(kept.Config))
 }
 
 // handedOn is what a version without a folder takes over from the configurations of the others

@@ -74,28 +74,31 @@ func (s allSaid) add(name, version string, k keptSaid) {
 	if s[name] == nil {
 		s[name] = map[string]keptSaid{}
 	}
-	have, known := s[name][version]
-	if !known || have.equal(k) {
-		s[name][version] = k
-		return
+	if have, known := s[name][version]; known && !have.equal(k) {
+		k = have.with(k)
 	}
-	for _, f := range k.Features {
-		i := slices.IndexFunc(have.Features, func(h collector.FeatureConfig) bool { return h.Name == f.Name })
+	s[name][version] = k
+}
+
+// with adds to what a version said what else it said, the stricter of each feature.
+func (k keptSaid) with(o keptSaid) keptSaid {
+	for _, f := range o.Features {
+		i := slices.IndexFunc(k.Features, func(h collector.FeatureConfig) bool { return h.Name == f.Name })
 		if i < 0 {
-			have.Features = append(slices.Clip(have.Features), f)
+			k.Features = append(slices.Clip(k.Features), f)
 			continue
 		}
-		have.Features = slices.Clone(have.Features)
-		have.Features[i].Private = collector.Stricter(have.Features[i].Private, f.Private)
+		k.Features = slices.Clone(k.Features)
+		k.Features[i].Private = collector.Stricter(k.Features[i].Private, f.Private)
 	}
-	if len(have.FeatureNames) == 0 {
-		have.FeatureNames = k.FeatureNames
+	if len(k.FeatureNames) == 0 {
+		k.FeatureNames = o.FeatureNames
 	}
-	have.Subject = cmp.Or(have.Subject, k.Subject)
-	have.Follows = have.Follows && k.Follows
-	have.Upstream = have.Upstream && k.Upstream
-	have.Unread = have.Unread || k.Unread
-	s[name][version] = have
+	k.Subject = cmp.Or(k.Subject, o.Subject)
+	k.Follows = k.Follows && o.Follows
+	k.Upstream = k.Upstream && o.Upstream
+	k.Unread = k.Unread || o.Unread
+	return k
 }
 
 func (s allSaid) equal(o allSaid) bool {
@@ -331,7 +334,7 @@ func (r *Repository) note(name, version string, now keptSaid) error {
 	next := maps.Clone(r.inForce)
 	r.mu.RUnlock()
 	nothing := len(now.Features) == 0 && !now.Unread
-	if noted && was.equal(now) || !noted && nothing {
+	if len(r.unkept) == 0 && (noted && was.equal(now) || !noted && nothing) {
 		return nil
 	}
 	of := maps.Clone(next[name])
@@ -348,6 +351,7 @@ func (r *Repository) note(name, version string, now keptSaid) error {
 	if err := r.writeInForce(next); err != nil {
 		return err
 	}
+	r.keptNow()
 	if noted == nothing { // it hides now and did not, or did and does not
 		if err := r.kept.hides(name, version, !nothing); err != nil {
 			r.cfg.Log.Warn("that a version hides something is not listed: it is not known should all be lost that says so", "model", name, "version", version, "error", err)
@@ -509,6 +513,57 @@ func (r *Repository) noteUntaken(s source, cfg collector.ModelConfig) {
 		return
 	}
 	if err := r.noteInForce(s.name, s.version, cfg, false); err != nil {
-		r.cfg.Log.Error("what a version hides is not kept: it is not known once its folder has gone", "model", s.name, "version", s.version, "error", err)
+		r.cfg.Log.Error("what a version hides is not kept yet: until it is, a start does not know of it once its folder has gone", "model", s.name, "version", s.version, "error", err)
+		r.noteUnkept(s.name, s.version, saidOf(cfg))
 	}
+}
+
+// noteUnkept has what a version hides in force in this process though nothing could be written,
+// as on a full disk: its model.yaml may go before there is room.
+func (r *Repository) noteUnkept(name, version string, now keptSaid) {
+	r.noting.Lock()
+	defer r.noting.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := maps.Clone(r.inForce)
+	if next == nil {
+		next = allSaid{}
+	}
+	of := maps.Clone(next[name])
+	if of == nil {
+		of = map[string]keptSaid{}
+	}
+	of[version] = now
+	next[name] = of
+	r.inForce = next
+	if r.unkept == nil {
+		r.unkept = map[[2]string]bool{}
+	}
+	r.unkept[[2]string{name, version}] = true
+	r.private.Store(true)
+}
+
+// keepUnkept writes what could not be written before.
+func (r *Repository) keepUnkept() {
+	r.noting.Lock()
+	defer r.noting.Unlock()
+	if len(r.unkept) == 0 {
+		return
+	}
+	r.mu.RLock()
+	said := r.inForce
+	r.mu.RUnlock()
+	if r.writeInForce(said) == nil { // else with the next look
+		r.keptNow()
+	}
+}
+
+// keptNow lists the versions whose words have just reached the disk. The caller holds noting.
+func (r *Repository) keptNow() {
+	for of := range r.unkept {
+		if err := r.kept.hides(of[0], of[1], true); err != nil {
+			r.cfg.Log.Warn("that a version hides something is not listed: it is not known should all be lost that says so", "model", of[0], "version", of[1], "error", err)
+		}
+	}
+	r.unkept = nil
 }

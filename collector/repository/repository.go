@@ -113,6 +113,8 @@ type Repository struct {
 	// lets one goroutine at a time keep it.
 	inForce allSaid
 	noting  sync.Mutex
+	// unkept are the versions of which inForce says what could not be written.
+	unkept map[[2]string]bool
 	// unrestored are the imported versions of earlier runs that could not be brought back.
 	unrestored []keptExternal
 	kept       keptList
@@ -278,6 +280,7 @@ func (r *Repository) refresh(ctx context.Context) error {
 // taken up at once also where it hides less.
 func (r *Repository) look(ctx context.Context, only string, forced bool, most int64) error {
 	look := r.looks.Add(1)
+	r.keepUnkept()
 	if r.cfg.Dir == "" {
 		r.restoreAgain(look, forced)
 		r.follow(look, only, forced)
@@ -395,8 +398,8 @@ func (r *Repository) takeOut(look uint64, only string, l *listing) {
 }
 
 // forget takes out the versions of a model that a look did not see. One whose predictions
-// are imported stays, under what its model.yaml said last, and opens where that was closed:
-// it says nothing else any more. The caller holds mu.
+// are imported stays, under what its model.yaml said last, and follow opens it where that was
+// closed: it says nothing else any more. The caller holds mu.
 func (r *Repository) forget(name string, m *model, look uint64, seen map[[2]string]bool) {
 	if r.unseen[name] != "" {
 		return
@@ -410,7 +413,7 @@ func (r *Repository) forget(name string, m *model, look uint64, seen map[[2]stri
 				s.closed = cmp.Or(s.closed, "it cannot be brought back: "+s.reason)
 			} else if s.source.dir != "" {
 				s.source = source{name: name, version: s.source.version, look: look}
-				s.closed, s.untold, s.reason = "", "", ""
+				s.untold, s.reason = "", ""
 				s.pending = finding{}
 			}
 			return false

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -187,4 +188,51 @@ func TestAModelYAMLThatMayHideMore(t *testing.T) {
 			t.Errorf("loaded again, %s: %v", c.yaml, err)
 		}
 	}
+}
+
+// TestWhatTheDiskRefusedIsNotForgotten: a model.yaml that hides more is read while there is no room,
+// and goes before there is: what it said stays in force, and is kept once there is room.
+func TestWhatTheDiskRefusedIsNotForgotten(t *testing.T) {
+	f := newFixture(t)
+	f.model(t, "m/1")
+	r := f.open(t, 10*time.Millisecond)
+	served, err := r.Find("m", "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := &engine.Info{
+		Features: []engine.Feature{{Name: "age"}, {Name: "income"}}, Inputs: []engine.Spec{{Name: "age", DType: engine.Float32, Shape: []int{-1}}, {Name: "income", DType: engine.Float32, Shape: []int{-1}}},
+		Outputs: []engine.Spec{{Name: "score", DType: engine.Float64, Shape: []int{-1}}},
+	}
+	imports := func(r *Repository) (*collector.ModelVersion, error) {
+		return r.External("made", "1", func() (*engine.Info, error) { return info, nil })
+	}
+	f.write(t, "made/1/model.yaml", "features: [{name: age, private: drop}]\n")
+	within(t, "the first model.yaml is in force", func() bool { v, err := imports(r); return err == nil && len(privateOf(v)) == 1 })
+	hidden := func(r *Repository) func() bool {
+		return func() bool {
+			m, e1 := r.Find("m", "1")
+			made, e2 := imports(r)
+			if e1 == nil && len(privateOf(m)) == 0 || e2 == nil && len(privateOf(made)) < 2 {
+				t.Fatalf("in the open: %v, %v", privateOf(m), privateOf(made))
+			}
+			return errors.Join(e1, e2) == nil
+		}
+	}
+	f.withoutStore(t, func() {
+		f.write(t, "m/1/model.yaml", "features: [{name: "+served.Info.Features[0].Name+", private: drop}]\n")
+		f.write(t, "made/1/model.yaml", "features: [{name: age, private: drop}, {name: income, private: drop}]\n")
+		within(t, "all is looked at", func() bool { return state(r, "m", "1").Reason != "" && state(r, "made", "1").Reason != "" })
+		if err := errors.Join(os.Remove(filepath.Join(f.dir, "m/1/model.yaml")), os.RemoveAll(filepath.Join(f.dir, "made"))); err != nil {
+			t.Fatal(err)
+		}
+		for range 50 {
+			hidden(r)()
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	within(t, "both answer", hidden(r))
+	r.Close()
+	r = f.open(t, 10*time.Millisecond)
+	within(t, "both answer after a start", hidden(r))
 }

@@ -277,7 +277,7 @@ func (r *Repository) untaken(s source, cfg collector.ModelConfig, v *collector.M
 	if s.text == nil && (v.Model != nil || s.file != "") {
 		sources, err := r.beside(s.name)
 		if err == nil {
-			cfg, err = r.handedOn(s.name, s.version, sources, collector.ModelConfig{}, v.Info)
+			cfg, err = r.handedOn(s.name, s.version, sources, r.ownSaid(s.name, s.version), v.Info)
 		}
 		if err != nil {
 			return true
@@ -374,7 +374,7 @@ func (r *Repository) hear(l *listing) {
 }
 
 // mayHideMore reports whether s, whose rules are not those in force for the live version, may
-// hide more than that does.
+// hide more than that does, and keeps what it says then: it may be gone before it is read again.
 func (r *Repository) mayHideMore(s source) bool {
 	r.mu.RLock()
 	have := r.slotOf(s.name, s.version)
@@ -387,7 +387,11 @@ func (r *Repository) mayHideMore(s source) bool {
 		return false
 	}
 	cfg, err := s.parse()
-	return r.untaken(s, cfg, live, unknownRules(err))
+	more := r.untaken(s, cfg, live, unknownRules(err))
+	if more && err == nil {
+		r.noteUntaken(s, cfg)
+	}
+	return more
 }
 
 // closeUnread closes, before any of them is loaded and in one step, the live versions among

@@ -221,10 +221,27 @@ func TestWhatCouldNotBeTakenOver(t *testing.T) {
 			if v, err := s.r.Find("made", "2"); !errors.Is(err, collector.ErrNotReady) || !strings.Contains(err.Error(), `version "1"`) || !strings.Contains(err.Error(), "made/2/model.yaml") {
 				t.Errorf("%s is gone: %v, %v", gone, privateOf(v), err)
 			}
+			s.private(t, "itself", "made/1 closed")
 		}
 	}
 	s.write(t, "made/2/model.yaml", "features: [{name: name, private: mask}]\n")
 	s.look(t)
 	s.look(t)
 	s.private(t, "one of its own", "made/2 name")
+}
+
+// TestWhatOnlyAGlanceSaw: a model.yaml that hides more closes its version as soon as it is seen, be it
+// that others are being loaded; gone before it is read for that, what it said stays.
+func TestWhatOnlyAGlanceSaw(t *testing.T) {
+	s := newSaid(t, time.Hour)
+	s.write(t, "m/1/model.yaml", "features: [{name: "+s.a+", private: drop}, {name: "+s.b+", private: drop}]\n")
+	s.r.glance()
+	if v, err := s.r.Find("m", "1"); !errors.Is(err, collector.ErrNotReady) {
+		t.Fatalf("seen: %v, %v", privateOf(v), err)
+	}
+	if err := os.Remove(filepath.Join(s.dir, "m/1/model.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	s.private(t, "gone", "m/1 "+s.a+" "+s.b)
 }

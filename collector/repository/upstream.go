@@ -146,7 +146,8 @@ func (r *Repository) noteUpstream(name string, now map[string]keptSaid) {
 	}
 	for version, k := range now {
 		if err := r.note(name, version, k); err != nil {
-			r.cfg.Log.Error("what lies under an upstream's name is not kept: it is not known once it is deleted", "model", name, "version", version, "error", err)
+			r.cfg.Log.Error("what lies under an upstream's name is not kept: a start does not know of it once it is deleted", "model", name, "version", version, "error", err)
+			r.noteUnkept(name, version, k)
 		}
 	}
 }

@@ -111,3 +111,22 @@ func TestADamagedModelYAMLDeletedUnderAnUpstreamsName(t *testing.T) {
 	u.start(t)
 	u.is(t, "after another start", "")
 }
+
+// TestWhatTheDiskRefusedOfAnUpstream: a file that shuts an upstream, is found while there is no room
+// and deleted before there is opens nothing, then or after a start.
+func TestWhatTheDiskRefusedOfAnUpstream(t *testing.T) {
+	const file = "far/1/model.yaml"
+	u := &underUpstream{fixture: newFixture(t), private: filepath.Join(t.TempDir(), "models.private")}
+	u.start(t)
+	u.withoutStore(t, func() {
+		u.write(t, file, "features: [{name: town, private: drop}]\n")
+		u.is(t, "found", file)
+		if err := os.Remove(filepath.Join(u.dir, file)); err != nil {
+			t.Fatal(err)
+		}
+		u.is(t, "deleted", file)
+	})
+	u.is(t, "there is room", file)
+	u.start(t)
+	u.is(t, "after a start", file)
+}
