@@ -107,7 +107,7 @@ var (
 	markedModels = marked{
 		"models", "models",
 		"versions that answer no more are lost, so their predictions cannot be explained",
-		"versions that are not in that one are lost, so their predictions cannot be explained, and what was private is what that one says",
+		"versions that are not in that one are lost, so their predictions cannot be explained; what was private is what that one and models.private beside it say, the stricter of each",
 	}
 	markedAudit = marked{
 		"audit", "audit",

@@ -102,3 +102,40 @@ func TestSlowClickHouse(t *testing.T) {
 		t.Errorf("set aside: %v (%v)", files, err)
 	}
 }
+
+// TestTooManyParts: a table that takes no more parts, be it that of the rows or a rollup that comes after
+// them, has rows wait, and they are stored and counted once when it takes them again.
+func TestTooManyParts(t *testing.T) {
+	const each, refused = 4, "SELECT sum(value) FROM system.errors WHERE name = 'TOO_MANY_PARTS'"
+	r := startRig(t, sealedFlights(t))
+	send := func() {
+		t.Helper()
+		for i := range each {
+			r.post(t, "/v2/models/flights/infer", flightBody("UA", 40+float64(i)), nil)
+		}
+	}
+	send()
+	r.stored(t)
+	for i, table := range []string{"predictions", "bins_1m", "traffic_1m"} {
+		table = r.database(t) + "." + table
+		sql(t, "default", "SYSTEM STOP MERGES "+table)
+		sql(t, "default", "ALTER TABLE "+table+" MODIFY SETTING parts_to_throw_insert = 1")
+		before := sql(t, "default", refused)
+		send()
+		until(t, table+" refuses", func() bool { return sql(t, "default", refused) != before })
+		if st := r.spool.Stats(); st.Appended == st.Acked {
+			t.Errorf("%s: nothing waits", table)
+		}
+		sql(t, "default", "ALTER TABLE "+table+" RESET SETTING parts_to_throw_insert")
+		sql(t, "default", "SYSTEM START MERGES "+table)
+		r.stored(t)
+		rows := (i + 2) * each
+		want := fmt.Sprintf("%d\t%d\t%d\t1", rows, rows, rows)
+		if got := sql(t, r.database(t), "SELECT count(), uniqExact(id, row), (SELECT sum(rows) FROM traffic_1m), (SELECT sum(weight) > 0 FROM bins_1m) FROM predictions"); got != want {
+			t.Errorf("%s: stored %s, want %s", table, got, want)
+		}
+	}
+	if got := pellucid(t, "rollups", "check", "--url", r.url); !strings.Contains(got, "count every row of 1 days") {
+		t.Error(got)
+	}
+}

@@ -337,8 +337,7 @@ func (s *server) startModels(ctx context.Context) error {
 	s.marks.settle(found)
 	dir := s.cfg.Models
 	if dir != "" && !exists(dir) {
-		s.log.Warn("there is no models folder: nothing is served from disk", "models", dir)
-		dir = ""
+		s.log.Warn("there is no models folder: nothing is served from disk until there is one", "models", dir)
 	}
 	upstreams, err := s.upstreamConfigs()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -30,7 +31,8 @@ import (
 
 // Config says where models are and how they run.
 type Config struct {
-	// Dir holds the models as people lay them out. Empty means none on disk.
+	// Dir holds the models as people lay them out. Empty means none on disk. One that is not there
+	// yet is empty until it is; once it was there all is closed while it is not.
 	Dir string
 	// Store keeps every version that was ever live, by digest.
 	Store string
@@ -95,6 +97,8 @@ type Repository struct {
 	loading sync.RWMutex
 	// external lets one goroutine at a time make an imported version.
 	external sync.Mutex
+	// met is set once Dir was there.
+	met atomic.Bool
 	// looks counts the looks at the folder, of which looked is the latest that said what
 	// could not be read: unseen, by model, all under "".
 	looks  atomic.Uint64
@@ -362,9 +366,13 @@ func (r *Repository) changedSince(look uint64, l *listing, only string, forced b
 // that imports know of.
 func (r *Repository) list() (*listing, error) {
 	l, err := scan(r.cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) && !r.met.Load() && !exists(r.cfg.Dir) {
+		return newListing(), nil
+	}
 	if err != nil {
 		return nil, err
 	}
+	r.met.Store(true)
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	r.judgeAstray(l)

@@ -261,3 +261,45 @@ func TestWhatWasPrivateIsLost(t *testing.T) {
 		r.Close()
 	}
 }
+
+// TestAnOlderStore put back opens nothing that what is kept outside of it says was private since.
+func TestAnOlderStore(t *testing.T) {
+	f := newFixture(t)
+	private, older := filepath.Join(t.TempDir(), "models.private"), filepath.Join(t.TempDir(), "older")
+	open := func() *said {
+		t.Helper()
+		r, err := Open(t.Context(), Config{Dir: f.dir, Store: f.store, Private: private, Poll: time.Hour, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		return &said{fixture: f, r: r}
+	}
+	s := open()
+	for _, name := range []string{"made", "made2"} {
+		if v, err := s.imports(name, "1"); err != nil || len(privateOf(v)) > 0 {
+			t.Fatal(privateOf(v), err)
+		}
+	}
+	s.r.Close()
+	if err := os.CopyFS(older, os.DirFS(f.store)); err != nil {
+		t.Fatal(err)
+	}
+	s = open()
+	f.write(t, "made/1/model.yaml", "features: [{name: town, private: drop}]\n")
+	f.write(t, "made2/2/model.yaml", "features: [{name: town, private: drop}]\n")
+	s.look(t)
+	want := []string{"made/1 town", "made2/1 town"}
+	s.private(t, "before", want...)
+	if err := errors.Join(os.RemoveAll(filepath.Join(f.dir, "made")), os.RemoveAll(filepath.Join(f.dir, "made2"))); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	s.private(t, "deleted", want...)
+	s.r.Close()
+	if err := errors.Join(os.RemoveAll(f.store), os.CopyFS(f.store, os.DirFS(older))); err != nil {
+		t.Fatal(err)
+	}
+	s = open()
+	s.private(t, "an older store", want...)
+}

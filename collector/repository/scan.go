@@ -62,10 +62,17 @@ type listing struct {
 
 var errNothing = errors.New("no model.onnx, model.ubj, model.json or model.txt in it, and no model.yaml that declares an imported model")
 
+func newListing() *listing {
+	return &listing{bad: map[[2]string]string{}, unseen: map[string]string{}, astray: map[string][]string{}}
+}
+
 // scan lists the versions below dir. What is not a model is passed over.
 func scan(dir string) (*listing, error) {
-	l := &listing{bad: map[[2]string]string{}, unseen: map[string]string{}, astray: map[string][]string{}}
+	l := newListing()
 	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) && exists(dir) {
+		return nil, fmt.Errorf("list models: %s is a link to nothing: %w", dir, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list models: %w", err)
 	}
