@@ -18,6 +18,7 @@ func TestAlike(t *testing.T) {
 	}{
 		{"net_income", "NET-INCOME", true},
 		{"net_income", "in.net income", true},
+		{"net_income", "in:net:income", true},
 		{"income", "in\u200bcome", true},
 		{"net_income", "ＮＥＴ＿ｉｎｃｏｍｅ", true},
 		{"net_income", "ｎｅｔ－ｉｎｃｏｍｅ", true},

@@ -142,7 +142,7 @@ func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
 }
 
 // Alike reports whether two names are the same but for capitals, full-width letters and whatever else
-// Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, what dots or slashes part from one of them
+// Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, what dots, colons or slashes part from one of them
 // in front, and the place of an element behind one: net_income is called like NET-INCOME, net.income, in.net income and net_income[0].
 func Alike(a, b string) bool {
 	a, b = seen(a), seen(b)
@@ -174,7 +174,7 @@ func seen(name string) string {
 // field within another is often written so.
 func words(name string) string {
 	return strings.Map(func(r rune) rune {
-		if strings.ContainsRune("-./", r) || unicode.IsSpace(r) {
+		if strings.ContainsRune("-./:", r) || unicode.IsSpace(r) {
 			return '_'
 		}
 		return r
@@ -187,7 +187,7 @@ func endsIn(name, part string) bool {
 		if name = strings.TrimSpace(name); strings.EqualFold(words(name), words(part)) {
 			return true
 		}
-		i := strings.IndexAny(name, "./")
+		i := strings.IndexAny(name, "./:")
 		if i < 0 {
 			break
 		}
