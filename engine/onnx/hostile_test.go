@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,6 +85,28 @@ func nested(depth int) []byte {
 		b = message(1, "then_branch", 20, 5, 6, message(1, message(4, "If", 5, b)))
 	}
 	return b
+}
+
+// TestChainOfConditions: exporters write one as an If within the other.
+func TestChainOfConditions(t *testing.T) {
+	body := message(1, node("Abs", "x", "y"), 12, floatValue("y", 1))
+	for range maxNesting {
+		either := message(1, node("Neg", "x", "y"), 12, floatValue("y", 1))
+		body = message(1, message(1, "c", 2, "y", 4, "If", 5, message(1, "then_branch", 20, 5, 6, either), 5, message(1, "else_branch", 20, 5, 6, body)), 12, floatValue("y", 1))
+	}
+	whole := slices.Concat(message(11, floatValue("x", 1), 1, message(1, "x", 1, "x", 2, "c", 4, "Greater")), body)
+	m, err := Read(message(1, 8, 8, message(1, "", 2, 17), 7, whole), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.NewSession(engine.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Run(t.Context(), engine.Values{{Name: "x", Tensor: must(engine.Of([]float32{-3}, 1))}}, nil)
+	if err != nil || engine.Data[float32](out[0].Tensor)[0] != 3 {
+		t.Errorf("%v, %v", out, err)
+	}
 }
 
 func TestMemoryLimit(t *testing.T) {

@@ -29,8 +29,9 @@ const (
 	maxFile  = 2 << 30
 	maxNodes = 1 << 20
 	maxDims  = 64
-	// maxNesting bounds graphs within graphs (the bodies of Scan and If).
-	maxNesting = 4
+	// maxNesting bounds graphs within graphs: bodies of loops, and of If, where an exporter writes
+	// a chain of conditions as one within the other.
+	maxNesting = 32
 )
 
 type modelProto struct {
@@ -329,7 +330,7 @@ func decodeNode(b []byte, depth int) (*nodeProto, error) {
 		n.domain = ""
 	}
 	if err == nil && slices.ContainsFunc(n.attrs, func(a *attrProto) bool { return a.graphs }) {
-		return n, &engine.UnsupportedError{What: "operator " + n.op, Node: n.name, Reason: fmt.Sprintf("a list of graphs, or graphs nested deeper than %d", maxNesting)}
+		return n, &engine.UnsupportedError{What: "operator " + n.op, Node: n.name, Reason: fmt.Sprintf("it has a list of graphs, or one within %d others", maxNesting)}
 	}
 	return n, err
 }

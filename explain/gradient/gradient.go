@@ -155,7 +155,10 @@ func InputXGradient(ctx context.Context, d engine.Differentiator, in engine.Valu
 		return nil, err
 	}
 	for r := range results {
-		zero, err := p.evaluate(ctx, r, [][]float64{held(make([]float64, p.width), p.row(r))})
+		zero, err := p.take(ctx, r, [][]float64{held(make([]float64, p.width), p.row(r))})
+		if err == nil && bad(zero.values[0]) { // its gradient there is not asked for
+			err = fmt.Errorf("run %q where all inputs are zero: %w", target.Name, ErrNotFinite)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -507,8 +510,21 @@ type evaluation struct {
 	gradients [][]float64
 }
 
-// evaluate takes value and gradient at points, with row r's other inputs.
+// evaluate takes value and gradient at points, with row r's other inputs; both must be finite.
 func (p *path) evaluate(ctx context.Context, r int, points [][]float64) (*evaluation, error) {
+	e, err := p.take(ctx, r, points)
+	if err != nil {
+		return nil, err
+	}
+	for q := range points {
+		if bad(e.values[q]) || slices.ContainsFunc(e.gradients[q], bad) {
+			return nil, fmt.Errorf("differentiate %q: %w", p.target.Name, ErrNotFinite)
+		}
+	}
+	return e, nil
+}
+
+func (p *path) take(ctx context.Context, r int, points [][]float64) (*evaluation, error) {
 	in, err := p.batch(r, points)
 	if err != nil {
 		return nil, err
@@ -529,11 +545,6 @@ func (p *path) evaluate(ctx context.Context, r int, points [][]float64) (*evalua
 		}
 		for q := range points {
 			e.gradients[q] = append(e.gradients[q], data[q*n:(q+1)*n]...)
-		}
-	}
-	for q := range points {
-		if bad(e.values[q]) || slices.ContainsFunc(e.gradients[q], bad) {
-			return nil, fmt.Errorf("differentiate %q: %w", p.target.Name, ErrNotFinite)
 		}
 	}
 	return e, nil

@@ -211,6 +211,22 @@ func TestPointwise(t *testing.T) {
 	}
 }
 
+// TestInputXGradientOfARoot: its gradient where all inputs are zero, which is infinite, is not asked
+// for, but the value there is.
+func TestInputXGradientOfARoot(t *testing.T) {
+	root := &analytic{f: func(a, b float64) (float64, float64, float64) {
+		return math.Sqrt(a) + b, 0.5 / math.Sqrt(a), 1
+	}}
+	got, err := gradient.InputXGradient(t.Context(), root, input(t, 4, 3), engine.Target{}, gradient.Options{})
+	if err != nil || got[0].Phi[0] != 1 || got[0].Phi[1] != 3 || got[0].Base != 0 || got[0].Delta != -1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	log := &analytic{f: func(a, _ float64) (float64, float64, float64) { return math.Log(a), 1 / a, 0 }}
+	if got, err := gradient.InputXGradient(t.Context(), log, input(t, 4, 3), engine.Target{}, gradient.Options{}); !errors.Is(err, gradient.ErrNotFinite) {
+		t.Errorf("without a value at zero: %+v, %v", got, err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	bad := &analytic{f: func(a, _ float64) (float64, float64, float64) { return math.Log(a), 1 / a, 0 }}
 	if got, err := gradient.IntegratedGradients(t.Context(), bad, input(t, 2, 1), engine.Target{}, gradient.Options{}); err == nil {

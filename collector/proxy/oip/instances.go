@@ -375,6 +375,9 @@ func (in *instances) categories(cols []column) *engine.Tensor {
 // gather reads the cells of all columns into the model's one matrix.
 func (in *instances) gather(cols []column) ([]Item, error) {
 	spec := in.info.Inputs[0]
+	if !JSONable(spec.DType) {
+		return nil, refuse("input %q: %s cannot be sent as JSON: use the binary tensor extension", Own(spec.Name), spec.DType)
+	}
 	t, err := engine.New(spec.DType, len(in.rows), len(cols))
 	if err != nil {
 		return nil, refuse("the instances make no tensor: %s", err)

@@ -249,6 +249,21 @@ func TestCodesInATextColumn(t *testing.T) {
 	}
 }
 
+// TestInstancesOfHalves: numbers of 16 bits have no form in JSON, however the rows are written.
+func TestInstancesOfHalves(t *testing.T) {
+	for _, d := range []engine.DType{engine.Float16, engine.BFloat16} {
+		info := &engine.Info{
+			Inputs:   []engine.Spec{{Name: "x", DType: d, Shape: []int{-1, 2}}},
+			Features: []engine.Feature{{Name: "a"}, {Name: "b"}},
+		}
+		for _, body := range []string{`{"instances":[{"x":[1,2]}]}`, `{"instances":[{"a":1,"b":2}]}`, `{"instances":[[1,2]]}`} {
+			if _, err := DecodeInstances([]byte(body), info); err == nil || !strings.Contains(err.Error(), "cannot be sent as JSON") {
+				t.Errorf("%s %s: %v", d, body, err)
+			}
+		}
+	}
+}
+
 // TestInstancesOfAMatrixByItsName: rows that are objects of the model's one input are its rows.
 func TestInstancesOfAMatrixByItsName(t *testing.T) {
 	info := &engine.Info{
