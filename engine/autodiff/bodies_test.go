@@ -87,6 +87,8 @@ func mapChecks() []check {
 func furtherChecks() []check {
 	image := [][]int{{2, 2, 5, 4}}
 	places := tensor([]int64{1, 0, 2, 2}, 2, 2)
+	// Cells that share elements, across the image's border and beyond it, of a region turned around.
+	regions := tensor([]float64{0, 0, 0, 3, 4, 1, 1.4, 0.6, 2.2, 3, 1, 2, -3, 7, 2, 0, 6, 1, 8, 3, 1, 3, 3, 1, 1}, 5, 5)
 	list := []check{
 		{op: "Mod", in: [][]int{{2, 3}, {3}}, lo: 0.6, hi: 3, whole: true},
 		{op: "Mod", in: m23, constants: []*engine.Tensor{noise(3)}, lo: -3, hi: -0.6, attrs: graph.Attrs{"fmod": aInt(1)}},
@@ -104,6 +106,8 @@ func furtherChecks() []check {
 		{op: "Resize", in: image, constants: []*engine.Tensor{tensor([]float32{0, 0, 0.2, 0.1, 1, 1, 0.9, 1.3}, 8), tensor([]float32{1, 1, 2, 1.5}, 4)}, attrs: graph.Attrs{"mode": aString("cubic"), "coordinate_transformation_mode": aString("tf_crop_and_resize"), "extrapolation_value": aFloat(3)}},
 		{op: "Resize", in: image, constants: []*engine.Tensor{nil, tensor([]float32{0.6, 0.7}, 2)}, attrs: graph.Attrs{"mode": aString("cubic"), "antialias": aInt(1), "exclude_outside": aInt(1), "axes": aInts(3, 2)}},
 		{op: "ConvTranspose", in: [][]int{{1, 2, 3, 3}}, constants: []*engine.Tensor{noise(2, 1, 3, 3)}, attrs: graph.Attrs{"strides": aInts(2, 2), "output_shape": aInts(6, 5)}},
+		{op: "MaxRoiPool", in: image, constants: []*engine.Tensor{regions}, whole: true, attrs: graph.Attrs{"pooled_shape": aInts(2, 3)}},
+		{op: "MaxRoiPool", in: image, constants: []*engine.Tensor{regions}, whole: true, attrs: graph.Attrs{"pooled_shape": aInts(3, 2), "spatial_scale": aFloat(0.6)}},
 	}
 	for _, mode := range []string{"none", "add"} {
 		list = append(list,
@@ -171,6 +175,36 @@ func TestScatterTies(t *testing.T) {
 		if x, u := engine.Data[float64](got.Inputs[0].Tensor), engine.Data[float64](got.Inputs[1].Tensor); !slices.Equal(x, c.wantX) || !slices.Equal(u, c.wantU) {
 			t.Errorf("%s of %v and %v: gradients %v and %v, want %v and %v", c.mode, c.x, c.u, x, u, c.wantX, c.wantU)
 		}
+	}
+}
+
+// TestRegionPoolTies: the first of several elements that are the largest of a cell has all of
+// its gradient, as often as it is read; a cell without elements has none to give, and regions,
+// which are rounded to whole elements, get none.
+func TestRegionPoolTies(t *testing.T) {
+	n := node("MaxRoiPool", []string{"x", "rois"}, "y")
+	n.Attrs["pooled_shape"] = aInts(1, 2)
+	p, err := graph.Compile(&graph.Graph{
+		Nodes: []*graph.Node{n}, Outputs: []string{"y"},
+		Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{1, 1, 2, 3}}, {Name: "rois", DType: engine.Float32, Shape: []int{3, 5}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := engine.Values{
+		{Name: "x", Tensor: tensor([]float32{1, 7, 7, 7, 0, 1}, 1, 1, 2, 3)},
+		{Name: "rois", Tensor: tensor([]float32{0, 0, 0, 2, 1, 0, 1, 0, 2, 0, 0, 4, 0, 5, 1}, 3, 5)},
+	}
+	weights := tensor([]float64{1, 2, 4, 8, 16, 32}, 3, 1, 1, 2)
+	got, err := Weighted(t.Context(), p, graph.Options{}, in, engine.Values{{Name: "y", Tensor: weights}}, []string{"x", "rois"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, want := engine.Data[float32](got.Inputs[0].Tensor), []float32{0, 1 + 2 + 4, 8, 0, 0, 0}; !slices.Equal(x, want) {
+		t.Errorf("gradient %v, want %v", x, want)
+	}
+	if rois := engine.Data[float32](got.Inputs[1].Tensor); !slices.Equal(rois, make([]float32, 15)) {
+		t.Errorf("gradient %v of the regions, want none", rois)
 	}
 }
 

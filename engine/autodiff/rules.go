@@ -84,6 +84,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return conv[T]
 	case "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "LpPool", "GlobalLpPool":
 		return pool[T]
+	case "MaxRoiPool":
+		return regionPool[T]
 	case "InstanceNormalization", "GroupNormalization":
 		return channelNorm[T]
 	case "Einsum":

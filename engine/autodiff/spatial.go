@@ -101,6 +101,25 @@ func pool[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
+// regionPool: the largest element of a cell (the first of equals) gets its whole gradient.
+// Regions are rounded to whole elements, so by them it is zero, as Round's is.
+func regionPool[T float](b *back[T], n *graph.Node) error {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil || g == nil {
+		return err
+	}
+	places, err := graph.LargestOfRegions(n, b.inputs(n), b.run.Value(n.Outputs[0]))
+	if err != nil {
+		return err
+	}
+	for i, d := range b.grads[n.Outputs[0]] {
+		if places[i] >= 0 {
+			g[places[i]] += d
+		}
+	}
+	return nil
+}
+
 // lpShare adds the gradient d of a window's norm y to its elements.
 func lpShare[T float](g, x []T, taps []int32, d, y, p float64) {
 	for _, at := range taps {

@@ -14,12 +14,19 @@ type maxRegionPool struct {
 	scale         float32
 }
 
-func buildMaxRoiPool(b *builder) (Kernel, error) {
+func newMaxRegionPool(b *builder) (*maxRegionPool, error) {
 	shape := b.attrs.ints("pooled_shape")
 	if len(shape) != 2 || min(shape[0], shape[1]) < 1 || max(shape[0], shape[1]) > maxIndex {
 		return nil, b.node.corrupt("pooled_shape %v", shape)
 	}
-	p := &maxRegionPool{height: int(shape[0]), width: int(shape[1]), scale: float32(b.attrs.float("spatial_scale", 1))}
+	return &maxRegionPool{height: int(shape[0]), width: int(shape[1]), scale: float32(b.attrs.float("spatial_scale", 1))}, nil
+}
+
+func buildMaxRoiPool(b *builder) (Kernel, error) {
+	p, err := newMaxRegionPool(b)
+	if err != nil {
+		return nil, err
+	}
 	return p.run, nil
 }
 
@@ -47,24 +54,68 @@ func (p *maxRegionPool) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, err
 		return nil, err
 	}
 	out := make([]float64, o.Len())
+	err = p.each(x, shape, regions, func(at, from int, ys, xs [][2]int) {
+		largestOfCells(out[at:], v[from:], ys, xs, shape[3])
+	})
+	if err != nil {
+		return nil, err
+	}
+	return one(o, storeFloats(o, out))
+}
+
+// each visits every channel of every region: where its cells begin in the result, where its
+// plane begins in the images of this shape, and the rows and columns of the cells.
+func (p *maxRegionPool) each(x *Exec, shape []int, regions []float64, f func(at, from int, ys, xs [][2]int)) error {
 	plane, cells := shape[2]*shape[3], p.height*p.width
-	for r := range rois[0] {
+	for r := range len(regions) / 5 {
 		if x.ctx != nil && x.ctx.Err() != nil {
-			return nil, x.ctx.Err()
+			return x.ctx.Err()
 		}
 		region := regions[5*r : 5*r+5]
 		image := math.Trunc(region[0])
 		if !(image >= 0 && image < float64(shape[0])) {
-			return nil, misfit("a region in another image than there are")
+			return misfit("a region in another image than there are")
 		}
 		ys := p.cells(region[2], region[4], p.height, shape[2])
 		xs := p.cells(region[1], region[3], p.width, shape[3])
 		for c := range shape[1] {
-			from := v[(int(image)*shape[1]+c)*plane:][:plane]
-			largestOfCells(out[(r*shape[1]+c)*cells:][:cells], from, ys, xs, shape[3])
+			f((r*shape[1]+c)*cells, (int(image)*shape[1]+c)*plane, ys, xs)
 		}
 	}
-	return one(o, storeFloats(o, out))
+	return nil
+}
+
+// LargestOfRegions returns, for each element of a MaxRoiPool node's result, the element of its
+// images that it is: the first of those of its cell that are as large, -1 where there is none.
+func LargestOfRegions(n *Node, in []*engine.Tensor, result *engine.Tensor) ([]int, error) {
+	p, err := newMaxRegionPool(&builder{node: n, attrs: &attrReader{node: n, read: map[string]bool{}}})
+	if err != nil {
+		return nil, err
+	}
+	v, _ := in[0].Float64s()
+	regions, _ := in[1].Float64s()
+	largest, _ := result.Float64s()
+	shape, places := in[0].Shape(), make([]int, len(largest))
+	return places, p.each(new(Exec), shape, regions, func(at, from int, ys, xs [][2]int) {
+		for i, y := range ys {
+			for j, x := range xs {
+				cell := at + i*len(xs) + j
+				places[cell] = firstEqual(v, largest[cell], from, y, x, shape[3])
+			}
+		}
+	})
+}
+
+// firstEqual is the first element of a cell that has a value, -1 where none has it.
+func firstEqual(v []float64, value float64, from int, y, x [2]int, width int) int {
+	for k := y[0]; k < y[1]; k++ {
+		for i := from + k*width + x[0]; i < from+k*width+x[1]; i++ {
+			if v[i] == value {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // cells are the elements [from, to) of each of count cells of a region's side, of n

@@ -344,6 +344,11 @@ for rule, more in {"linear": [], "gated": [r(2, 3, 4, lo=-1, hi=0)], "delta": [N
 graph_case("Scan of set 8", [node("Scan", ["", "x0", "x1"], ["last", "y"], body=step, num_scan_inputs=1, directions=[1])], {"x0": r(2, 3), "x1": r(2, 4, 3)}, {},
            lambda s, x: torch.stack([scanned(s[i], x[i].flip(0)) for i in range(2)]), version=8, ir=3)
 
+# Regions of images: of some elements, across the border and beyond it, turned around, and elements that tie. No scale: it would be float32 here and float64 there.
+regions = np.array([[0, 0, 0, 3, 4], [1, 1.4, 0.6, 2.2, 3], [1, 2, -3, 7, 2], [0, 6, 1, 8, 3], [1, 3, 3, 1, 1]])
+for name, x in {"MaxRoiPool": r(2, 2, 5, 4), "MaxRoiPool of ties": rng.integers(0, 3, (2, 2, 5, 4)).astype(float)}.items():
+    case("MaxRoiPool", lambda x: torchvision.ops.roi_pool(x, t64(regions), (2, 4)), x, C(regions), pooled_shape=[2, 4], name=name, version=1, domain="")
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
