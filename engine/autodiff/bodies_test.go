@@ -2,6 +2,7 @@ package autodiff
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -270,6 +271,71 @@ func TestScan8Gradient(t *testing.T) {
 	for range 2 {
 		build(t, &check{in: [][]int{{3, 2}, {3, 4, 2}, {2}}, whole: true}, n, nil)
 		n.Outputs = []string{"y0"} // the last states alone
+	}
+}
+
+// mapNode runs a body over the values of two lists, one of them twice, with a tensor that all
+// have and one around it; its results are one list of what it computes and one of what it got.
+func mapNode(inner ...*graph.Node) *graph.Node {
+	n := node("SequenceMap", []string{"list", "other", "x1", "list"}, "made", "same")
+	n.Attrs["body"] = graph.Attr{Kind: graph.AttrGraph, Graph: &graph.Graph{
+		Inputs:  []engine.Spec{{Name: "a", DType: engine.Float64}, {Name: "b", DType: engine.Float64}, {Name: "c", DType: engine.Float64}, {Name: "again", DType: engine.Float64}},
+		Outputs: []string{"out", "again"}, Nodes: inner,
+	}}
+	graph.Capture(n)
+	return n
+}
+
+// mapped is a graph around such a node, of columns of x0 of unequal numbers.
+func mapped(t *testing.T, n *graph.Node) (*graph.Program, engine.Values) {
+	t.Helper()
+	columns := func(n *graph.Node) *graph.Node { n.Attrs["axis"] = aInt(1); return n }
+	g := &graph.Graph{
+		Nodes: []*graph.Node{
+			columns(node("SplitToSequence", []string{"x0", "lengths"}, "list")),
+			node("Sin", []string{"x0"}, "sine"),
+			columns(node("SplitToSequence", []string{"sine", "lengths"}, "other")),
+			n,
+			columns(node("ConcatFromSequence", []string{"made"}, "m")),
+			columns(node("ConcatFromSequence", []string{"same"}, "s")),
+			node("Mul", []string{"m", "s"}, "both"),
+			node("SequenceAt", []string{"made", "one"}, "second"),
+			node("ReduceSum", []string{"second", "one"}, "sum"),
+			node("Add", []string{"both", "sum"}, "y0"),
+		},
+		Outputs: []string{"y0"}, Constants: map[string]*engine.Tensor{"lengths": ints(2, 3, 1), "one": tensor([]int64{1})},
+	}
+	var in engine.Values
+	for i, shape := range [][]int{{2, 6}, {2, 1}, {1}} {
+		name := fmt.Sprintf("x%d", i)
+		g.Inputs = append(g.Inputs, engine.Spec{Name: name, DType: engine.Float64, Shape: shape})
+		in = append(in, engine.Named{Name: name, Tensor: noise(shape...)})
+	}
+	p, err := graph.Compile(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, in
+}
+
+func TestSequenceMapGradient(t *testing.T) {
+	p, in := mapped(t, mapNode(node("Mul", []string{"a", "b"}, "ab"), node("Mul", []string{"ab", "c"}, "abc"), node("Pow", []string{"abc", "x2"}, "out")))
+	compareCentral(t, p, in, "y0", true)
+	n := mapNode(node("Mul", []string{"a", "x2"}, "out"))
+	n.Inputs[2] = "x2" // of one number, and read from around the body too
+	p, in = mapped(t, n)
+	compareCentral(t, p, in, "y0", true)
+}
+
+// TestSequenceMapNamesInnerNode: what has no derivative inside of a map is named.
+func TestSequenceMapNamesInnerNode(t *testing.T) {
+	hard := node("Hardmax", []string{"a"}, "out")
+	hard.Name = "inside"
+	p, in := mapped(t, mapNode(hard))
+	_, err := Gradient(t.Context(), p, graph.Options{}, in, engine.Target{Name: "y0"}, []string{"x0"})
+	var refused *engine.NotDifferentiableError
+	if !errors.As(err, &refused) || refused.Node != "inside" || refused.Op != "Hardmax" || !strings.Contains(refused.Instead, "the scores that it decides by") {
+		t.Errorf("error %v, want one that names the node inside", err)
 	}
 }
 

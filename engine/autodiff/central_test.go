@@ -438,7 +438,7 @@ func weighted(t *testing.T, p *graph.Program, in engine.Values, target string, k
 
 // checkedElsewhere are the rules that tests other than TestCentralDifferences hold.
 func checkedElsewhere() []check {
-	list := []check{{op: "If"}, {op: "Loop"}, {op: "Scan"}, {op: "Scan", version: 8}, {op: "QuantizeLinear"}, {op: "DequantizeLinear"}} // see bodies_test.go, quant_test.go
+	list := []check{{op: "If"}, {op: "Loop"}, {op: "Scan"}, {op: "Scan", version: 8}, {op: "SequenceMap"}, {op: "QuantizeLinear"}, {op: "DequantizeLinear"}} // see bodies_test.go, quant_test.go
 	for _, op := range []string{"SplitToSequence", "SequenceAt", "SequenceConstruct", "SequenceInsert", "SequenceErase", "ConcatFromSequence"} {
 		list = append(list, check{op: op}) // see TestTorch
 	}

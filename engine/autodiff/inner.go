@@ -134,8 +134,8 @@ func seed[T float](seeds map[string][]T, name string, d []T) {
 	seeds[name] = d
 }
 
-// turns differentiates If, Loop and Scan: the turns are run again, and walked back
-// from the last.
+// turns differentiates If, Loop, Scan and SequenceMap: the turns are run again, and walked
+// back from the last.
 func turns[T float](b *back[T], n *graph.Node) error {
 	x := graph.NewExec(max(b.limit-b.live, 1))
 	t, ok, err := graph.TurnsOf(x, n, b.inputs(n))
@@ -260,7 +260,7 @@ func (b *back[T]) seedTurn(t *graph.Turns, n *graph.Node, turn int, state [][]T,
 			seed(seeds, outputs[t.FirstOut+i], d)
 		}
 	}
-	for i, w := range t.Stacked {
+	for i := range t.Stacked {
 		if t.States+i >= len(n.Outputs) {
 			break
 		}
@@ -269,12 +269,12 @@ func (b *back[T]) seedTurn(t *graph.Turns, n *graph.Node, turn int, state [][]T,
 		if name == "" || g == nil {
 			continue
 		}
+		places, err := t.Stacked[i].Places(b.run.Value(name), turn, len(t.Given))
+		if err != nil {
+			return err
+		}
 		part := g
-		if n.Op != "If" {
-			places, err := w.Places(b.shape(name), turn, len(t.Given))
-			if err != nil {
-				return err
-			}
+		if places != nil {
 			part = make([]T, len(places))
 			for k, at := range places {
 				part[k] = g[at]
@@ -292,13 +292,13 @@ func (b *back[T]) collect(t *graph.Turns, n *graph.Node, turn int, grads map[str
 			return err
 		}
 	}
-	for i, w := range t.Walked {
+	for i := range t.Walked {
 		d := grads[t.Params[t.FirstParam+t.States+i]]
 		if d == nil {
 			continue
 		}
 		name := n.Inputs[t.FirstInput+t.States+i]
-		places, err := w.Places(b.shape(name), turn, len(t.Given))
+		places, err := t.Walked[i].Places(b.run.Value(name), turn, len(t.Given))
 		if err != nil {
 			return err
 		}

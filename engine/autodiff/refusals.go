@@ -34,7 +34,6 @@ var refusals = refusalsOf(map[refusal][]string{
 	},
 	{"trees are constant but for jumps", "tree_shap with a background, on the tree ensemble as a model of its own where other nodes stand around it"}: {graph.OpTreeScores},
 	{"it is a step of training", "the network that was trained as a model of its own"}:                                                                {"Adagrad", "Adam", "Momentum"},
-	{"the engine has no rule for a map over lists", "a model exported with a Loop in its place"}:                                                      {"SequenceMap"},
 })
 
 func refusalsOf(groups map[refusal][]string) map[string]refusal {

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -53,5 +54,24 @@ func TestConstantsReachInnerGraphs(t *testing.T) {
 	quick, plain := computed(t, p, Options{Arena: &Arena{}}, in, "z"), computed(t, p, Options{Keep: true}, in, "z")
 	if !slices.Equal(quick, plain) {
 		t.Error("other numbers in fewer steps")
+	}
+}
+
+// TestMapTurnsAreCounted: the lists of what each value of a sequence is given with are within
+// the memory of a run, as a file may ask for millions of them.
+func TestMapTurnsAreCounted(t *testing.T) {
+	n := &Node{Op: "SequenceMap", Version: 17, Inputs: []string{"list"}, Outputs: []string{"y"}, Attrs: Attrs{"body": {Kind: AttrGraph, Graph: &Graph{
+		Inputs: []engine.Spec{{Name: "v", DType: engine.Float32}}, Outputs: []string{"v"},
+	}}}}
+	const items = 100
+	in := []*engine.Tensor{engine.NewSequence(slices.Repeat([]*engine.Tensor{mustOf(t, []float32{1}, 1)}, items))}
+	for limit, fits := range map[int64]bool{items * 24: true, items*24 - 1: false} {
+		turns, _, err := TurnsOf(NewExec(limit), n, in)
+		switch {
+		case fits && (err != nil || len(turns.Given) != items):
+			t.Errorf("within %d bytes: %v", limit, err)
+		case !fits && !errors.Is(err, engine.ErrTooLarge):
+			t.Errorf("within %d bytes: error %v, want that they are too few", limit, err)
+		}
 	}
 }

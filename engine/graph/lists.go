@@ -205,14 +205,12 @@ func buildConcatFromSequence(b *builder) (Kernel, error) {
 	}, nil
 }
 
-// buildSequenceMap runs its body for each value of a sequence; what else it is given
-// is a sequence of as many, or the same tensor for all.
-func buildSequenceMap(b *builder) (Kernel, error) {
+// mapBody compiles the body of a SequenceMap node that is given so many inputs of its own.
+func (b *builder) mapBody(given int) (*inner, error) {
 	g, err := b.attrs.graph("body")
 	if err != nil {
 		return nil, err
 	}
-	given := len(b.node.Inputs) - b.node.Captured
 	types := slices.Clone(b.inputs[:given])
 	for i, d := range types {
 		if d == engine.Sequence {
@@ -225,11 +223,32 @@ func buildSequenceMap(b *builder) (Kernel, error) {
 			types[i] = spec.DType
 		}
 	}
-	body, err := b.compileInner(g, types)
+	return b.compileInner(g, types)
+}
+
+// mapParams makes params what the body is given for value i of sequences of n.
+func mapParams(params, in []*engine.Tensor, i, n int) error {
+	for k, t := range in[:len(params)] {
+		if t.DType() != engine.Sequence {
+			continue
+		}
+		if len(t.Items()) != n {
+			return fmt.Errorf("sequences of %d and %d values", n, len(t.Items()))
+		}
+		params[k] = t.Items()[i]
+	}
+	return nil
+}
+
+// buildSequenceMap runs its body for each value of a sequence; what else it is given
+// is a sequence of as many, or the same tensor for all.
+func buildSequenceMap(b *builder) (Kernel, error) {
+	given := len(b.node.Inputs) - b.node.Captured
+	body, err := b.mapBody(given)
 	if err != nil {
 		return nil, err
 	}
-	outs := len(g.Outputs)
+	outs := len(body.program.graph.Outputs)
 	if len(b.node.Outputs) > outs {
 		return nil, b.node.corrupt("a body of %d outputs for %d", outs, len(b.node.Outputs))
 	}
@@ -242,14 +261,8 @@ func buildSequenceMap(b *builder) (Kernel, error) {
 		lists := make([][]*engine.Tensor, outs)
 		params := slices.Clone(in[:given])
 		for i := range items {
-			for k, t := range in[:given] {
-				if t.DType() != engine.Sequence {
-					continue
-				}
-				if len(t.Items()) != len(items) {
-					return nil, fmt.Errorf("sequences of %d and %d values", len(items), len(t.Items()))
-				}
-				params[k] = t.Items()[i]
+			if err := mapParams(params, in, i, len(items)); err != nil {
+				return nil, err
 			}
 			out, err := body.run(x, params, in)
 			if err != nil {

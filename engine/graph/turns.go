@@ -7,8 +7,8 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// Turns is what an If, Loop or Scan node ran: its inner graph, and what that was given
-// in each turn. A gradient walks them back.
+// Turns is what an If, Loop, Scan or SequenceMap node ran: its inner graph, and what that
+// was given in each turn. A gradient walks them back.
 type Turns struct {
 	Program *Program
 	// Params are the names of the inner graph's own inputs, Captured those of the
@@ -19,19 +19,28 @@ type Turns struct {
 	// States is how many values go from turn to turn: params and outputs from
 	// FirstParam and FirstOut on, and the node's inputs from FirstInput on.
 	States, FirstParam, FirstOut, FirstInput int
-	// Walked tells of a Scan's other inputs, Stacked of the outputs made of all turns,
-	// where a turn's part of them is.
+	// Walked tells of a Scan's other inputs and of a SequenceMap's, Stacked of the outputs
+	// made of all turns, where a turn's part of them is.
 	Walked, Stacked []Walk
 }
 
-// Walk is how one tensor is walked: along an axis, perhaps from its end.
+// Walk is how one value is walked: a tensor along an axis, perhaps from its end, and a
+// sequence value by value; or each turn has the whole.
 type Walk struct {
-	Axis int
-	Back bool
+	Axis        int
+	Back, Whole bool
+	starts      []int // where a sequence's values begin, and where the last one ends
 }
 
-// Places returns the offsets of turn t's part of a walked tensor.
-func (w Walk) Places(shape []int, t, turns int) ([]int, error) {
+// Places returns the offsets of turn t's part of a walked value, nil where that is the whole.
+func (w *Walk) Places(v *engine.Tensor, t, turns int) ([]int, error) {
+	switch {
+	case w.Whole:
+		return nil, nil
+	case v.DType() == engine.Sequence:
+		return w.item(v, t, turns)
+	}
+	shape := v.Shape()
 	a, err := normAxis(w.Axis, len(shape))
 	if err != nil || shape[a] != turns {
 		return nil, fmt.Errorf("%d turns along axis %d of %v", turns, w.Axis, shape)
@@ -45,6 +54,24 @@ func (w Walk) Places(shape []int, t, turns int) ([]int, error) {
 		for i := range inner {
 			out = append(out, (o*turns+t)*inner+i)
 		}
+	}
+	return out, nil
+}
+
+// item returns the offsets of the elements of value t of a sequence of so many.
+func (w *Walk) item(v *engine.Tensor, t, turns int) ([]int, error) {
+	if len(v.Items()) != turns {
+		return nil, fmt.Errorf("%d turns over a sequence of %d", turns, len(v.Items()))
+	}
+	if w.starts == nil {
+		w.starts = make([]int, 1, turns+1)
+		for i, item := range v.Items() {
+			w.starts = append(w.starts, w.starts[i]+item.Len())
+		}
+	}
+	out := make([]int, w.starts[t+1]-w.starts[t])
+	for i := range out {
+		out[i] = w.starts[t] + i
 	}
 	return out, nil
 }
@@ -70,6 +97,8 @@ func TurnsOf(x *Exec, n *Node, in []*engine.Tensor) (t *Turns, ok bool, err erro
 		t, err = b.loopTurns(x, in, given)
 	case n.Op == "Scan" && n.Version >= 9:
 		t, err = b.scanTurns(x, in, given)
+	case n.Op == "SequenceMap":
+		t, err = b.mapTurns(x, in, given)
 	default:
 		return nil, false, nil
 	}
@@ -78,7 +107,7 @@ func TurnsOf(x *Exec, n *Node, in []*engine.Tensor) (t *Turns, ok bool, err erro
 
 // HasTurns reports whether TurnsOf knows a node's operator.
 func HasTurns(n *Node) bool {
-	return n.Domain == DomainONNX && (n.Op == "If" || n.Op == "Loop" || n.Op == "Scan" && n.Version >= 9)
+	return n.Domain == DomainONNX && (n.Op == "If" || n.Op == "Loop" || n.Op == "SequenceMap" || n.Op == "Scan" && n.Version >= 9)
 }
 
 // IsScan8 reports whether a node is a Scan of operator set 8, whose gradient is that of
@@ -164,9 +193,7 @@ func (b *builder) branchTurns(in []*engine.Tensor) (*Turns, error) {
 	}
 	t := body.turns()
 	t.Given = []engine.Values{body.values(nil, in)}
-	for range g.Outputs {
-		t.Stacked = append(t.Stacked, Walk{})
-	}
+	t.Stacked = slices.Repeat([]Walk{{Whole: true}}, len(g.Outputs))
 	return t, nil
 }
 
@@ -245,6 +272,33 @@ func (b *builder) scanTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, er
 			return nil, err
 		}
 		copy(params, out[:s.states])
+	}
+	return t, nil
+}
+
+// namedWords are those of 64 bits that a value with its name takes in a list.
+const namedWords = 3
+
+// mapTurns runs nothing: what a turn is given hangs on no other.
+func (b *builder) mapTurns(x *Exec, in []*engine.Tensor, given int) (*Turns, error) {
+	body, err := b.mapBody(given)
+	if err != nil {
+		return nil, err
+	}
+	t := body.turns()
+	t.Stacked = make([]Walk, len(body.program.graph.Outputs))
+	for _, v := range in[:given] {
+		t.Walked = append(t.Walked, Walk{Whole: v.DType() != engine.Sequence})
+	}
+	params, items := slices.Clone(in[:given]), len(in[0].Items())
+	if err := x.reserve(engine.Int64, namedWords*items*(given+len(t.Captured))); err != nil {
+		return nil, fmt.Errorf("keep %d turns: %w", items, err)
+	}
+	for i := range items {
+		if err := mapParams(params, in, i, items); err != nil {
+			return nil, err
+		}
+		t.Given = append(t.Given, body.values(params, in))
 	}
 	return t, nil
 }

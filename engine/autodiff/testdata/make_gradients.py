@@ -348,6 +348,35 @@ graph_case("Scan of set 8", [node("Scan", ["", "x0", "x1"], ["last", "y"], body=
 regions = np.array([[0, 0, 0, 3, 4], [1, 1.4, 0.6, 2.2, 3], [1, 2, -3, 7, 2], [0, 6, 1, 8, 3], [1, 3, 3, 1, 1]])
 for name, x in {"MaxRoiPool": r(2, 2, 5, 4), "MaxRoiPool of ties": rng.integers(0, 3, (2, 2, 5, 4)).astype(float)}.items():
     case("MaxRoiPool", lambda x: torchvision.ops.roi_pool(x, t64(regions), (2, 4)), x, C(regions), pooled_shape=[2, 4], name=name, version=1, domain="")
+# A map over two lists of unequal pieces, with a tensor that all have and one around the body, and one within the body of a loop.
+anything = [info(n) for n in "abc"]
+scaled = helper.make_graph([node("Mul", ["a", "b"], ["ab"]), node("Add", ["ab", "c"], ["abc"]), node("Tanh", ["abc"], ["t"]), node("Mul", ["t", "x3"], ["out"])], "scaled", anything, [info("out"), info("b")])
+
+
+def mapped(a, b, c, d):
+    made = [torch.tanh(p * q + c) * d for p, q in zip(a.split([2, 3, 1], 1), b.split([2, 3, 1], 1))]
+    return torch.cat(made[::-1], 1) * b + made[1].sum(1, True)
+
+
+graph_case("SequenceMap", [node("SplitToSequence", ["x0", "lengths"], ["l"], axis=1), node("SplitToSequence", ["x1", "lengths"], ["m"], axis=1), node("SequenceMap", ["l", "m", "x2"], ["made", "same"], body=scaled),
+                           node("SequenceAt", ["made", "one"], ["second"]), node("SequenceAt", ["made", "zero"], ["first"]), node("SequenceErase", ["made", "zero"], ["tail"]), node("SequenceErase", ["tail", "zero"], ["last"]),
+                           node("SequenceInsert", ["last", "second"], ["two"]), node("SequenceInsert", ["two", "first"], ["three"]), node("ConcatFromSequence", ["three"], ["back"], axis=1), node("ConcatFromSequence", ["same"], ["again"], axis=1),
+                           node("Mul", ["back", "again"], ["prod"]), node("ReduceSum", ["second", "ones"], ["sum"]), node("Add", ["prod", "sum"], ["y"])],
+           {"x0": r(2, 6), "x1": r(2, 6), "x2": r(2, 1), "x3": r(1)}, {"lengths": np.array([2, 3, 1], i64), "zero": np.array(0, i64), "one": np.array(1, i64), "ones": np.array([1], i64)}, mapped)
+squared = helper.make_graph([node("Mul", ["a", "x0"], ["ax"]), node("Sin", ["ax"], ["out"])], "squared", [info("a")], [info("out")])
+in_turn = helper.make_graph([node("SequenceMap", ["list"], ["next"], body=squared)], "in_turn", [info("i", TensorProto.INT64, []), info("c", TensorProto.BOOL, []), helper.make_tensor_sequence_value_info("list", TensorProto.DOUBLE, None)],
+                            [info("c", TensorProto.BOOL, []), helper.make_tensor_sequence_value_info("next", TensorProto.DOUBLE, None)])
+
+
+def in_loop(x, a):
+    pieces = a.split(1, 1)
+    for _ in range(3):
+        pieces = [torch.sin(p * x) for p in pieces]
+    return torch.cat(pieces, 1)
+
+
+graph_case("SequenceMap in a Loop", [node("SplitToSequence", ["x1"], ["l"], axis=1), node("Loop", ["n", "c", "l"], ["all"], body=in_turn), node("ConcatFromSequence", ["all"], ["y"], axis=1)],
+           {"x0": r(2, 1), "x1": r(2, 4)}, {"n": np.array(3, i64), "c": np.array(True)}, in_loop)
 
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
