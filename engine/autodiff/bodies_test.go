@@ -66,6 +66,7 @@ func nbits(bits, k, n int) []*engine.Tensor {
 func mapChecks() []check {
 	list := []check{
 		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0, 0.5, 3, 4}, 1, 4), ints(0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3)}},
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0, 0.5, 3, 4, -9, 1, -3, 2, 1, -2, 6, 3}, 3, 4), ints(0, 0, 0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3), "mode": aString("max")}},
 		{op: "Col2Im", in: [][]int{{1, 8, 9}}, constants: []*engine.Tensor{ints(4, 4), ints(2, 2)}, whole: true},
 		{op: "MaxUnpool", in: [][]int{{1, 1, 2, 2}}, constants: []*engine.Tensor{tensor([]int64{5, 7, 13, 15}, 1, 1, 2, 2)}, whole: true, attrs: graph.Attrs{"kernel_shape": aInts(2, 2), "strides": aInts(2, 2)}},
 		{op: "DeformConv", in: [][]int{{1, 2, 3, 3}}, constants: []*engine.Tensor{noise(1, 2, 2, 2), noise(1, 8, 4, 4), noise(1), noise(1, 4, 4, 4)}, whole: true, attrs: graph.Attrs{"pads": aInts(1, 1, 1, 1)}},

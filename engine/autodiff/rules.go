@@ -86,6 +86,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return pool[T]
 	case "MaxRoiPool":
 		return regionPool[T]
+	case "RoiAlign": // of the mean it is a linear map
+		return largestTaps[T]
 	case "InstanceNormalization", "GroupNormalization":
 		return channelNorm[T]
 	case "Einsum":

@@ -462,6 +462,24 @@ func roiAlign(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	return m, nil
 }
 
+// LargestTaps returns, for each element of the result of a RoiAlign node of the largest, the
+// element of its images that it is a part of, and which part: the first of those as large, -1
+// where its bin has none.
+func LargestTaps(n *Node, in []*engine.Tensor) (places []int, weights []float64, err error) {
+	m, err := roiAlign(new(Exec), n, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, _ := in[0].Float64s()
+	places, weights = slices.Repeat([]int{-1}, volume(m.Shape)), make([]float64, volume(m.Shape))
+	m.Each(func(out, at int, w float64) {
+		if best := places[out]; best < 0 || w*v[at] > weights[out]*v[best] {
+			places[out], weights[out] = at, w
+		}
+	})
+	return places, weights, nil
+}
+
 func (g *regions) each(f func(out, in int, weight float64)) {
 	n, plane, channels := g.bins[0]*g.bins[1], g.shape[2]*g.shape[3], g.shape[1]
 	for i := range g.list {

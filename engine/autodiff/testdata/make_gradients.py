@@ -378,6 +378,27 @@ def in_loop(x, a):
 graph_case("SequenceMap in a Loop", [node("SplitToSequence", ["x1"], ["l"], axis=1), node("Loop", ["n", "c", "l"], ["all"], body=in_turn), node("ConcatFromSequence", ["all"], ["y"], axis=1)],
            {"x0": r(2, 1), "x1": r(2, 4)}, {"n": np.array(3, i64), "c": np.array(True)}, in_loop)
 
+
+def roi_largest(x):
+    """RoiAlign of the largest, 2 x 3 bins of 2 x 2 samples within the image: of all products of an element and its weight, as onnxruntime has it."""
+    out = []
+    for x1, y1, x2, y2 in boxes - 0.5:
+        for c in range(2):
+            for by in range(2):
+                for bx in range(3):
+                    products = []
+                    for k in range(4):
+                        py, px = y1 + (by + (k // 2 + 0.5) / 2) * (y2 - y1) / 2, x1 + (bx + (k % 2 + 0.5) / 2) * (x2 - x1) / 3
+                        py, px = max(py, 0), max(px, 0)
+                        for row, wy in ((int(py), 1 - py % 1), (int(py) + 1, py % 1)):
+                            for column, wx in ((int(px), 1 - px % 1), (int(px) + 1, px % 1)):
+                                products.append(x[0, c, min(row, 4), min(column, 3)] * wy * wx)
+                    out.append(torch.stack(products).amax())
+    return torch.stack(out).reshape(2, 2, 2, 3)
+
+
+case("RoiAlign", roi_largest, r(1, 2, 5, 4), C(boxes), C([0, 0]), output_height=2, output_width=3, sampling_ratio=2, mode="max", version=16, name="RoiAlign of the largest")
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
