@@ -111,6 +111,7 @@ func binaryChecks() []check {
 		check{op: "Gemm", in: [][]int{{3, 2}, {4, 3}, {1, 4}}, attrs: graph.Attrs{"transA": aInt(1), "transB": aInt(1)}, whole: true},
 		check{op: "Gemm", in: [][]int{{2, 3}, {4, 3}}, attrs: graph.Attrs{"transB": aInt(1)}, whole: true},
 		check{op: "Gemm", in: [][]int{{3, 2}, {3, 4}, {2, 1}}, attrs: graph.Attrs{"transA": aInt(1), "alpha": aFloat(0.5)}, whole: true},
+		check{op: "Gemm", in: [][]int{{2, 3}, {3, 1}, {}}, whole: true},
 		check{op: "MatMul", in: [][]int{{2, 3}, {3, 4}}, whole: true},
 		check{op: "MatMul", in: [][]int{{2, 2, 3}, {2, 3, 4}}},
 		check{op: "MatMul", in: [][]int{{2, 1, 2, 3}, {4, 3, 2}}, whole: true},

@@ -508,7 +508,7 @@ func gemm[T float](b *back[T], n *graph.Node) error {
 	if err != nil || gc == nil {
 		return err
 	}
-	if len(gc) == cols && cols > 0 && b.shape(n.Inputs[2])[len(b.shape(n.Inputs[2]))-1] == cols { // one number a column
+	if len(gc) == cols && cols > 0 && lastDim(b.shape(n.Inputs[2])) == cols { // one number a column
 		for ; len(out) > 0; out = out[cols:] {
 			for j, d := range out[:cols] {
 				gc[j] += beta * d
