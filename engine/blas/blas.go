@@ -44,11 +44,15 @@ type Packed[T Float] struct {
 	k, n   int
 	panels []T
 	bytes  *bytePanels
-	// b is kept where there are no kernels to lay it out for.
-	b     []T
-	ldb   int
-	trans bool
+	// b is kept where there are no kernels to lay it out for, or narrow.
+	b      []T
+	ldb    int
+	trans  bool
+	narrow *narrow
 }
+
+// Kernels reports whether the processor has kernels of ours.
+func Kernels() bool { return machine[float32]() != nil }
 
 // Pack lays out op(b), which is k x n, in as much memory with n rounded up to 32 at
 // most. The caller must not change b afterwards.
@@ -77,7 +81,7 @@ func (p *Packed[T]) GemmThen(threads int, transA bool, m int, alpha T, a []T, ld
 	checkMatrix("C", false, m, p.n, len(c), ldc)
 	gemm(threads, product[T]{
 		m: m, n: p.n, k: p.k, alpha: alpha, beta: beta,
-		a: a, lda: lda, transA: transA, b: p.b, ldb: p.ldb, transB: p.trans, panels: p.panels, bytes: p.bytes, c: c, ldc: ldc, then: then,
+		a: a, lda: lda, transA: transA, b: p.b, ldb: p.ldb, transB: p.trans, panels: p.panels, bytes: p.bytes, narrow: p.narrow, c: c, ldc: ldc, then: then,
 	})
 }
 

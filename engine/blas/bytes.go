@@ -24,29 +24,23 @@ type bytePanels struct {
 
 // PackBytes lays out op(b), which is k x n, of elements (b - zero) scale with a scale
 // and a zero for each column, in k bytes a column with n rounded up to 32 at most. Its
-// products have the bits of those of the float32 matrix. Without kernels it is that
-// matrix.
+// products have the bits of those of the float32 matrix. The caller must not change what it
+// gives afterwards.
 func PackBytes(transB bool, k, n int, b []int8, ldb int, scale, zero []float32) *Packed[float32] {
 	checkSize(0, n, k)
 	checkMatrix("B", transB, k, n, len(b), ldb)
 	if len(scale) != n || len(zero) != n {
 		panic("blas: not as many scales and zeros as columns")
 	}
+	s := machine[float32]()
+	if s == nil {
+		return &Packed[float32]{k: k, n: n, narrow: &narrow{trans: transB, ldb: ldb, codes: b, scale: scale, zero: zero}}
+	}
 	at := func(l, j int) int {
 		if transB {
 			return j*ldb + l
 		}
 		return l*ldb + j
-	}
-	s := machine[float32]()
-	if s == nil {
-		wide := make([]float32, len(b))
-		for l := range k {
-			for j := range n {
-				wide[at(l, j)] = (float32(b[at(l, j)]) - zero[j]) * scale[j]
-			}
-		}
-		return &Packed[float32]{k: k, n: n, b: wide, ldb: ldb, trans: transB}
 	}
 	width := s.width()
 	all := (n + width - 1) / width * width

@@ -40,6 +40,8 @@ type product[T Float] struct {
 	panels []T
 	// bytes is b in 8 bits; b and panels are nil then.
 	bytes *bytePanels
+	// narrow is b where that is in 8 or 16 bits and there are no kernels; the others are nil then.
+	narrow *narrow
 	// then is called for each piece of a row of c that is done, nil for nobody.
 	then func(row, col int, c []T)
 }
@@ -141,7 +143,11 @@ func gemm[T Float](threads int, p product[T]) {
 	}
 	s := machine[T]()
 	if s == nil {
-		gemmGonum(&p)
+		if p.narrow != nil {
+			gemmNarrow(&p)
+		} else {
+			gemmGonum(&p)
+		}
 		p.finish(span{0, p.m}, span{0, p.n})
 		return
 	}

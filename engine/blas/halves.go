@@ -8,15 +8,13 @@ import (
 
 // PackHalves is Pack for a matrix in 16 bits, which stays in them: panels are made floats
 // where and when they are read, as those of bytes are. Its products have the bits of those
-// of the float32 matrix. Without kernels it is that matrix.
+// of the float32 matrix. The caller must not change b afterwards.
 func PackHalves(transB bool, k, n int, b []uint16, ldb int, p vector.Precision) *Packed[float32] {
 	checkSize(0, n, k)
 	checkMatrix("B", transB, k, n, len(b), ldb)
 	s := machine[float32]()
 	if s == nil {
-		wide := make([]float32, len(b))
-		vector.Widen(p, wide, b)
-		return &Packed[float32]{k: k, n: n, b: wide, ldb: ldb, trans: transB}
+		return &Packed[float32]{k: k, n: n, narrow: &narrow{trans: transB, ldb: ldb, halves: b, precision: p}}
 	}
 	width := s.width()
 	all := (n + width - 1) / width * width

@@ -9,7 +9,7 @@ import (
 )
 
 // leastHalves is from how many elements on a matrix is laid out in 16 bits: products of few
-// rows are faster with floats, which smaller ones are laid out as.
+// rows are faster with floats, which smaller ones are laid out as where there are kernels.
 const leastHalves = 1 << 18
 
 // keepsHalves reports whether step i makes floats of a constant in 16 bits that only products
@@ -112,7 +112,7 @@ func (f *fuser) halvesOf(w *engine.Tensor, trans bool) *weights {
 		k, n = n, k
 	}
 	d := w.DType()
-	if w.Len() < leastHalves || min(k, n) < panelColumns/2 {
+	if w.Len() < leastHalves && blas.Kernels() || min(k, n) < panelColumns/2 {
 		d = engine.Float32
 	}
 	if !fillsPanels(k, n, d) || !f.p.held.lay(packedBytes(k, n, d)) {
