@@ -7,7 +7,7 @@ import (
 	"github.com/pellucid/pellucid/engine/crew"
 )
 
-// leastPart is how many products each part should have.
+// leastPart is how many products each part should have, where there is one for each thread.
 const leastPart = 1 << 18
 
 // partsPerThread is how many parts there are for each thread, where they are not
@@ -18,8 +18,9 @@ const partsPerThread = 3
 // reading b bounds it.
 const fewRows = 4
 
-// perNanosecond is about how many products a thread computes in one.
-const perNanosecond = 128
+// perNanosecond is how many products a thread computes in one on a slow machine; fast ones do twice
+// as many.
+const perNanosecond = 64
 
 // job is one product on several threads. Jobs are pooled, with the function that
 // goroutines run.
@@ -56,7 +57,8 @@ func parallel[T Float](s *arch, threads int, p *product[T]) bool {
 	if threads < 2 {
 		return false
 	}
-	down, across := grid(s, int(min(float64(threads*partsPerThread), work/leastPart)), p.m, p.n)
+	parts := max(float64(threads), min(float64(threads*partsPerThread), work/leastPart))
+	down, across := grid(s, int(parts), p.m, p.n)
 	if down*across < 2 {
 		return false
 	}

@@ -130,7 +130,7 @@ func (p *modelProto) convert(dir string) (*graph.Graph, error) {
 		}
 		d := graph.TypeOfONNX(v.dtype)
 		if v.kind != "tensor" || d == engine.Invalid {
-			return nil, &engine.UnsupportedError{What: fmt.Sprintf("input %q: a %s of ONNX type %d", v.name, v.kind, v.dtype)}
+			return nil, &engine.UnsupportedError{What: fmt.Sprintf("input %q: a %s of %s", v.name, v.kind, typeName(v.dtype))}
 		}
 		g.Inputs = append(g.Inputs, engine.Spec{Name: v.name, DType: d, Shape: v.shape})
 	}

@@ -13,11 +13,22 @@ import (
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
+// unread are the element types of TensorProto.DataType that the engine has none for.
+var unread = map[int]string{14: "COMPLEX64", 15: "COMPLEX128", 27: "FLOAT6E2M3", 28: "FLOAT6E3M2"}
+
+// typeName is what the standard calls an element type that is not read.
+func typeName(dtype int) string {
+	if name := unread[dtype]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("ONNX type %d", dtype)
+}
+
 // tensor turns t into a tensor, reading external data below dir where it has any.
 func (t *tensorProto) tensor(dir string) (*engine.Tensor, error) {
 	d := graph.TypeOfONNX(t.dtype)
 	if d == engine.Invalid {
-		return nil, &engine.UnsupportedError{What: fmt.Sprintf("tensor %q of ONNX type %d", t.name, t.dtype)}
+		return nil, &engine.UnsupportedError{What: fmt.Sprintf("tensor %q of %s", t.name, typeName(t.dtype))}
 	}
 	if t.segment {
 		return nil, &engine.UnsupportedError{What: fmt.Sprintf("tensor %q in segments", t.name)}
