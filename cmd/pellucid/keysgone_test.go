@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // checked runs the doctor over a data folder and gives its lines on keys.
@@ -110,4 +114,176 @@ func TestKeysTakenOutOfTheDataFolder(t *testing.T) {
 		t.Errorf("put back: %v", got)
 	}
 	r.halt(t)
+}
+
+// personBody is a request about one of many persons.
+func personBody(i int) string {
+	return strings.Replace(flightBody(canaryText, canaryNumber), strings.TrimSuffix(column("distance", 500), ","), strings.TrimSuffix(column("distance", float64(1000+i)), ","), 1)
+}
+
+// personsAsked asks about persons, and gives the predictions' ids.
+func personsAsked(t *testing.T, r *rig, from, to int) (ids []string) {
+	t.Helper()
+	for i := from; i < to; i++ {
+		ids = append(ids, r.post(t, "/v2/models/flights/infer", personBody(i), nil).Get("Pellucid-Prediction-Id")+".0")
+	}
+	return ids
+}
+
+// unsealedTemp is what is shown of a sealed feature to who may see it.
+func unsealedTemp(t *testing.T, r *rig, id string) string {
+	t.Helper()
+	var p collector.StoredPrediction
+	r.get(t, "/api/v1/predictions/"+id+"?unseal=true", &p)
+	return fmt.Sprint(p.Features["temp"])
+}
+
+// copyOf copies a folder to another place.
+func copyOf(t *testing.T, dir string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// putInPlace has a copy of a folder take its place.
+func putInPlace(t *testing.T, from, dir string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnOlderFolderOfKeys: a copy of the folder of keys that is older than the one that was
+// there is refused, with what to do, and left as it is, but where the mark is of its time.
+func TestAnOlderFolderOfKeys(t *testing.T) {
+	cfg := sealedFlights(t)
+	dir, mark := cfg.keysDir(), cfg.keysMark()
+	r := startRig(t, cfg)
+	ids := personsAsked(t, r, 0, 7)
+	older := copyOf(t, dir) // as an operator copies it, while it is in use
+	r.halt(t)
+	backup, backupMark := copyOf(t, dir), readFile(t, mark)
+	r = startRig(t, cfg)
+	ids = append(ids, personsAsked(t, r, 7, 21)...)
+	r.post(t, "/api/v1/keys/rotate", `{}`, nil)
+	r.stored(t)
+	r.halt(t)
+	file := filepath.Join(t.TempDir(), "pellucid.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "data: %s\nmodels: %s\ncapture: {key: {file: %s}}\n", cfg.Data, cfg.Models, cfg.Capture.Key.File), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := func(name string) (int, string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		return run(t.Context(), []string{"keys", name, "--config", file}, &out, &errs), out.String() + errs.String()
+	}
+	if status, s := command("rotate"); status != 0 {
+		t.Fatal(s)
+	}
+	newer, newerMark := copyOf(t, dir), readFile(t, mark)
+
+	for _, from := range []string{older, backup} {
+		putInPlace(t, from, dir)
+		r = startRig(t, cfg)
+		for i := range 21 {
+			if status, b, _ := r.call(t, "POST", "/v2/models/flights/infer", personBody(i)); status != 503 || leaks(b) != "" {
+				t.Fatalf("person %d: %d %s", i, status, b)
+			}
+		}
+		if _, b, _ := r.call(t, "POST", "/v2/repository/index", `{}`); !strings.Contains(string(b), "older copy") || !strings.Contains(string(b), "put the newer one back") || !strings.Contains(string(b), "keys.id") {
+			t.Errorf("the index does not say what to do: %s", b)
+		}
+		if status, b, _ := r.call(t, "POST", "/api/v1/keys/forget", `{"subject":"1000"}`); status != 503 {
+			t.Errorf("forgot in an older copy: %d %s", status, b)
+		}
+		if s := checked(t, cfg); !strings.Contains(s, "FAIL keys") || !strings.Contains(s, "older copy") {
+			t.Errorf("while it runs: %s", s)
+		}
+		r.halt(t)
+		if s := checked(t, cfg); !strings.Contains(s, "FAIL keys") || !strings.Contains(s, "older copy") {
+			t.Errorf("stopped: %s", s)
+		}
+		if status, s := command("list"); status == 0 || !strings.Contains(s, "older copy") {
+			t.Errorf("listed: %d %s", status, s)
+		}
+		if err := sameFiles(from, dir); err != nil {
+			t.Error(err)
+		}
+	}
+
+	putInPlace(t, newer, dir)
+	if s := checked(t, cfg); strings.Contains(s, "FAIL") || !strings.Contains(s, "21 subjects") {
+		t.Errorf("the newer one back: %s", s)
+	}
+	r = startRig(t, cfg)
+	for _, id := range ids {
+		if got := unsealedTemp(t, r, id); got != fmt.Sprint(float32(canaryNumber)) {
+			t.Errorf("%s with the newer one back: %s", id, got)
+		}
+	}
+	personsAsked(t, r, 0, 21)
+	r.halt(t)
+
+	// All of a backup: the folder and what lies beside it.
+	putInPlace(t, backup, dir)
+	if err := os.WriteFile(mark, []byte(backupMark), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := checked(t, cfg); strings.Contains(s, "FAIL") || !strings.Contains(s, "7 subjects") {
+		t.Errorf("a backup: %s", s)
+	}
+	r = startRig(t, cfg)
+	personsAsked(t, r, 0, 7)
+	if got := unsealedTemp(t, r, ids[3]); got != fmt.Sprint(float32(canaryNumber)) {
+		t.Errorf("from a backup: %s", got)
+	}
+	r.halt(t)
+
+	// To go on with an older one.
+	putInPlace(t, backup, dir)
+	if err := os.WriteFile(mark, []byte(newerMark), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := checked(t, cfg); !strings.Contains(s, "remove "+mark) {
+		t.Errorf("the doctor does not say what to do: %s", s)
+	}
+	if err := os.Remove(mark); err != nil {
+		t.Fatal(err)
+	}
+	r = startRig(t, cfg)
+	personsAsked(t, r, 0, 7)
+	r.halt(t)
+	if s := checked(t, cfg); strings.Contains(s, "FAIL") {
+		t.Errorf("gone on with: %s", s)
+	}
+}
+
+// sameFiles fails where two folders differ.
+func sameFiles(a, b string) error {
+	for _, dirs := range [][2]string{{a, b}, {b, a}} {
+		err := fs.WalkDir(os.DirFS(dirs[0]), ".", func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return err
+			}
+			one, err := os.ReadFile(filepath.Join(dirs[0], path))
+			if err != nil {
+				return err
+			}
+			other, err := os.ReadFile(filepath.Join(dirs[1], path))
+			if err == nil && !bytes.Equal(one, other) {
+				err = fmt.Errorf("%s is another in %s", path, dirs[1])
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -36,7 +36,7 @@ func check(cfg Config, disk vfs.FS) (f Found, err error) {
 }
 
 func checkOnce(cfg Config, disk vfs.FS) (f Found, err error) {
-	// First the mark: roots are in the file of tenants before they are in it.
+	// First the mark: roots and changes are in the folder before they are in it.
 	m, err := readMark(disk, cfg.Mark)
 	if err != nil {
 		return f, err
@@ -51,6 +51,9 @@ func checkOnce(cfg Config, disk vfs.FS) (f Found, err error) {
 	case err != nil && !none:
 		return f, err
 	}
+	if err := m.current(disk, cfg.Dir); err != nil {
+		return f, err
+	}
 	roots := map[keyID]bool{}
 	if !none {
 		list, _, err := parseTenants(b)
@@ -63,13 +66,14 @@ func checkOnce(cfg Config, disk vfs.FS) (f Found, err error) {
 	if err := m.hold(roots); err != nil {
 		return f, fmt.Errorf("read %q: %w", path, err)
 	}
-	return f, f.sizes(cfg.Dir, disk, roots)
+	return f, f.subjects(cfg.Dir, disk, roots)
 }
 
-// sizes holds the files of subjects against the counts. Those are read before and after,
-// and the lower ones hold: they are lowered before a file is and raised after it has grown.
-func (f *Found) sizes(dir string, disk vfs.FS, roots map[keyID]bool) error {
-	before, err := readCounts(disk, dir)
+// subjects reads the files of subjects and holds them against the counts. Those are read
+// before and after the files' sizes, and the lower ones hold: they are lowered before a file
+// is and raised after it has grown.
+func (f *Found) subjects(dir string, disk vfs.FS, roots map[keyID]bool) error {
+	_, before, err := readCounts(disk, dir)
 	if err != nil {
 		return err
 	}
@@ -80,7 +84,7 @@ func (f *Found) sizes(dir string, disk vfs.FS, roots map[keyID]bool) error {
 	if err != nil {
 		return err
 	}
-	after, err := readCounts(disk, dir)
+	_, after, err := readCounts(disk, dir)
 	if err != nil {
 		return err
 	}
@@ -95,31 +99,60 @@ func (f *Found) sizes(dir string, disk vfs.FS, roots map[keyID]bool) error {
 		}
 	}
 	for name, size := range sizes {
-		if isSubjects(name) {
-			f.Subjects += int(max(0, size-headerSize) / recordSize)
+		if n := max(0, size-headerSize) / recordSize; isSubjects(name) && len(roots) == 0 && n > 0 {
+			return fmt.Errorf("read %q: it has keys of %d subjects, and there are none of tenants: %w", name, n, errLost)
 		}
 	}
-	if len(roots) == 0 && f.Subjects > 0 {
-		return fmt.Errorf("there are keys of %d subjects and none of tenants: %w", f.Subjects, errLost)
+	if err := holdSizes(after, roots, sizes); err != nil {
+		return err
 	}
-	return holdSizes(after, roots, sizes)
+	var errs []error
+	for root := range roots {
+		for i := range shardCount {
+			least := uint32(0)
+			if of := after[root]; of != nil {
+				least = of[i]
+			}
+			n, err := countIn(disk, filepath.Join(dir, subjectsName(root, i)), root, least)
+			if err != nil {
+				errs = append(errs, err)
+			}
+			f.Subjects += n
+		}
+	}
+	return first(errs)
 }
 
-// readCounts reads the counts; nil where there are none.
-func readCounts(disk vfs.FS, dir string) (map[keyID]*[shardCount]uint32, error) {
+// countIn reads a file of subjects, which may not be there, and counts its keys.
+func countIn(disk vfs.FS, path string, root keyID, least uint32) (int, error) {
+	b, err := vfs.ReadFile(disk, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	var index map[pseudonym]uint32
+	if err == nil {
+		index, _, _, err = parseWhole(b, root, least)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read %q: %w", path, err)
+	}
+	return len(index), nil
+}
+
+// readCounts reads the counts; of is nil where there are none.
+func readCounts(disk vfs.FS, dir string) (changes uint64, of map[keyID]*[shardCount]uint32, err error) {
 	path := filepath.Join(dir, countsFile)
 	b, err := vfs.ReadFile(disk, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return 0, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	of, err := parseCounts(b)
-	if err != nil {
-		return nil, fmt.Errorf("read %q: %w", path, err)
+	if changes, of, err = parseCounts(b); err != nil {
+		return 0, nil, fmt.Errorf("read %q: %w", path, err)
 	}
-	return of, nil
+	return changes, of, nil
 }
 
 // CheckSecret holds a key that KeepSecret keeps against what tells it from others, and

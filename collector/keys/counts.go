@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,8 @@ import (
 // The file of counts is drawn in collector/FORMAT.md.
 const (
 	countsFile  = "counts"
-	countsMagic = "PLDKCNT\x01"
+	countsMagic = "PLDKCNT\x02"
+	countsFirst = "PLDKCNT\x01" // without the number of the change
 	countsEntry = 8 + 4*shardCount
 	// raisePause is how long new subjects may wait until they are counted.
 	raisePause = 10 * time.Second
@@ -29,14 +31,20 @@ const (
 // counts says how many records the files of subjects have at least, so that one that was
 // cut at a record, emptied or removed is missed. No count is ever higher than what a crash
 // leaves: only what is synced counts, and a count is lowered before a record is taken out.
+// They also number the changes of the folder, whatever was changed, so that an older copy of
+// all of it is known by a lower number than the mark has, which comes after it.
 type counts struct {
 	// mu is taken last. It guards what is below and the file.
 	mu sync.Mutex
 	// of are the highest counts that the file may have: of a write that failed it may have
 	// the old or the new.
-	of     map[keyID]*[shardCount]uint32
+	of map[keyID]*[shardCount]uint32
+	// changes is the highest number that the file may have, sure the one that it has at
+	// least whatever comes.
+	changes, sure uint64
+
 	file   vfs.File // as it lies in the folder, nil before there is one
-	dirty  bool     // the file may be without some of it
+	dirty  bool     // the file may be without some of it, or there was a change since
 	closed bool
 }
 
@@ -56,8 +64,8 @@ func (c *counts) least(s *shard) uint32 {
 	return *c.at(s.root, s.number)
 }
 
-func encodeCounts(of map[keyID]*[shardCount]uint32) []byte {
-	b := []byte(countsMagic)
+func encodeCounts(changes uint64, of map[keyID]*[shardCount]uint32) []byte {
+	b := binary.LittleEndian.AppendUint64([]byte(countsMagic), changes)
 	for _, root := range slices.SortedFunc(maps.Keys(of), func(a, b keyID) int { return bytes.Compare(a[:], b[:]) }) {
 		b = append(b, root[:]...)
 		for _, n := range of[root] {
@@ -67,21 +75,28 @@ func encodeCounts(of map[keyID]*[shardCount]uint32) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable))
 }
 
-func parseCounts(b []byte) (map[keyID]*[shardCount]uint32, error) {
-	body := len(b) - len(countsMagic) - 4
-	if !bytes.HasPrefix(b, []byte(countsMagic)) || body < 0 || body%countsEntry != 0 ||
+func parseCounts(b []byte) (changes uint64, of map[keyID]*[shardCount]uint32, err error) {
+	head, numbered := len(countsMagic), bytes.HasPrefix(b, []byte(countsMagic))
+	if numbered {
+		head += 8
+	}
+	body := len(b) - head - 4
+	if !numbered && !bytes.HasPrefix(b, []byte(countsFirst)) || body < 0 || body%countsEntry != 0 ||
 		crc32.Checksum(b[:len(b)-4], crcTable) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
-		return nil, errDamaged
+		return 0, nil, errDamaged
 	}
-	out := map[keyID]*[shardCount]uint32{}
-	for p := b[len(countsMagic) : len(b)-4]; len(p) > 0; p = p[countsEntry:] {
-		of := new([shardCount]uint32)
-		for i := range of {
-			of[i] = binary.LittleEndian.Uint32(p[8+4*i:])
+	if numbered {
+		changes = binary.LittleEndian.Uint64(b[len(countsMagic):])
+	}
+	of = map[keyID]*[shardCount]uint32{}
+	for p := b[head : len(b)-4]; len(p) > 0; p = p[countsEntry:] {
+		list := new([shardCount]uint32)
+		for i := range list {
+			list[i] = binary.LittleEndian.Uint32(p[8+4*i:])
 		}
-		out[keyID(p[:8])] = of
+		of[keyID(p[:8])] = list
 	}
-	return out, nil
+	return changes, of, nil
 }
 
 // write puts the counts into the folder. The caller holds mu.
@@ -90,14 +105,15 @@ func (c *counts) write(r *Ring) error {
 		return fs.ErrClosed
 	}
 	c.dirty = true
-	f, _, err := replace(r.disk, filepath.Join(r.dir, countsFile), encodeCounts(c.of))
+	c.changes++ // also where this fails: no two files have the same number
+	f, _, err := replace(r.disk, filepath.Join(r.dir, countsFile), encodeCounts(c.changes, c.of))
 	if err != nil {
 		return fmt.Errorf("write how many subjects have keys: %w", err)
 	}
 	if c.file != nil {
 		_ = c.file.Close() // another took its place
 	}
-	c.file, c.dirty = f, false
+	c.file, c.dirty, c.sure = f, false, c.changes
 	return nil
 }
 
@@ -130,7 +146,16 @@ func (c *counts) close() error {
 	return err
 }
 
-// raise counts the records that have come since.
+// changed has a change of the folder be counted, after a while.
+func (r *Ring) changed() {
+	r.counts.mu.Lock()
+	r.counts.dirty = true
+	r.counts.mu.Unlock()
+	r.raiseLater()
+}
+
+// raise counts the records that have come since, and then has the mark say how many changes
+// there were.
 func (r *Ring) raise() error {
 	c := &r.counts
 	for _, s := range r.shards() {
@@ -145,12 +170,23 @@ func (r *Ring) raise() error {
 		}
 		s.mu.Unlock()
 	}
+	sure, err := c.settled(r)
+	if err != nil {
+		return err
+	}
+	return r.mark.raise(r.disk, sure)
+}
+
+// settled writes what is not written and returns the number of the last change that no crash
+// takes back.
+func (c *counts) settled(r *Ring) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.dirty {
-		return nil
+	var err error
+	if c.dirty {
+		err = c.write(r)
 	}
-	return c.write(r)
+	return c.sure, err
 }
 
 // raiseLater raises the counts after a while.
@@ -186,12 +222,12 @@ func holdSizes(of map[keyID]*[shardCount]uint32, roots map[keyID]bool, sizes map
 			}
 		}
 	}
-	slices.SortFunc(errs, func(a, b error) int { return bytes.Compare([]byte(a.Error()), []byte(b.Error())) })
 	return first(errs)
 }
 
-// first is the first of many errors, and how many more there are.
+// first is the first of many errors by their texts, and how many more there are.
 func first(errs []error) error {
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	switch len(errs) {
 	case 0:
 		return nil
@@ -205,7 +241,7 @@ func first(errs []error) error {
 // they are damaged, beside files of subjects, they are what those have now.
 func (r *Ring) openCounts(roots map[keyID]bool, sizes map[string]int64) error {
 	c := &r.counts
-	c.of = map[keyID]*[shardCount]uint32{}
+	c.of, c.changes = map[keyID]*[shardCount]uint32{}, r.mark.changes
 	f, err := r.disk.Open(filepath.Join(r.dir, countsFile), false)
 	if err == nil {
 		c.file = f
@@ -213,10 +249,14 @@ func (r *Ring) openCounts(roots map[keyID]bool, sizes map[string]int64) error {
 		if b, err = vfs.ReadAll(f); err != nil {
 			return fmt.Errorf("read %q: %w", countsFile, err)
 		}
+		var changes uint64
 		var of map[keyID]*[shardCount]uint32
-		if of, err = parseCounts(b); err == nil {
-			c.of = of
-			return holdSizes(of, roots, sizes)
+		if changes, of, err = parseCounts(b); err == nil {
+			c.of, c.changes, c.sure = of, changes, changes
+			if err := holdSizes(of, roots, sizes); err != nil || changes > 0 {
+				return err
+			}
+			return r.renumber()
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -238,9 +278,14 @@ func (r *Ring) openCounts(roots map[keyID]bool, sizes map[string]int64) error {
 	if n > 0 {
 		r.tell(fmt.Errorf("read %q: %w: the subjects that have keys are counted anew, and one that was taken out of %d files before is not missed", countsFile, err, n))
 	}
-	c.mu.Lock()
-	c.dirty = true
-	c.mu.Unlock()
+	return r.renumber()
+}
+
+// renumber writes counts that have a number.
+func (r *Ring) renumber() error {
+	r.counts.mu.Lock()
+	r.counts.dirty = true
+	r.counts.mu.Unlock()
 	if err := r.raise(); err != nil {
 		r.tell(err)
 		r.raiseLater()

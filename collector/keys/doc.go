@@ -11,7 +11,8 @@
 // process's: a lock holds others off. What cannot be read, or was wrapped by another
 // key-encryption key, is refused whole; nothing is ever made anew in its place. Nor is what
 // somebody took away: a mark outside the folder names the tenants' roots, counts in it how
-// many subjects' keys there are at least, and what goes while in use is written again.
+// many subjects' keys there are at least, an older copy of the folder is known by the number
+// of changes it has seen, and what goes while in use is written again.
 //
 // The package never logs, and no error of it holds a key, a value, a subject or what
 // a key command printed. FORMAT.md in collector draws the files and the sealed values.

@@ -371,6 +371,9 @@ func TestDamage(t *testing.T) {
 		if _, err := r.List(); err == nil {
 			t.Errorf("a bit turned at %d of the subjects is taken", at)
 		}
+		if _, err := Check(Config{Dir: dir}); !errors.Is(err, errDamaged) || !strings.Contains(err.Error(), shardName) {
+			t.Errorf("a bit turned at %d of the subjects, checked: %v", at, err)
+		}
 		if err := r.Close(); err != nil {
 			t.Fatal(err)
 		}

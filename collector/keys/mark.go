@@ -8,7 +8,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
+	"sync"
 
 	"github.com/pellucid/pellucid/collector/vfs"
 )
@@ -16,17 +17,30 @@ import (
 // errLost: there were keys, and they are gone.
 var errLost = errors.New("keys of tenants are gone, and nothing that they sealed can be read without them")
 
-// mark names, from outside the folder, the roots that have to be in it.
+// errOlder: the folder is an older copy of the one that there was.
+var errOlder = errors.New("the folder is an older copy: keys that were made since are not in it, and those that were forgotten may be")
+
+// changesPrefix begins what of a mark is no id.
+const changesPrefix = "changes="
+
+// mark names, from outside the folder, the roots that have to be in it, and says how many
+// changes it has seen at least: it comes after the folder's own number (counts) and so is
+// never ahead of it.
 type mark struct {
 	path string
-	ids  []keyID
-	// damaged: something in it is no id.
+
+	// mu is taken last, by a ring that is in use. It guards what is below and the file.
+	mu      sync.Mutex
+	ids     []keyID
+	changes uint64 // 0: it does not say
+	// damaged: something in it is neither an id nor the changes.
 	damaged bool
+	closed  bool
 }
 
 // readMark reads a mark. There may be none, and an empty one is none.
-func readMark(disk vfs.FS, path string) (mark, error) {
-	m := mark{path: path}
+func readMark(disk vfs.FS, path string) (*mark, error) {
+	m := &mark{path: path}
 	if path == "" {
 		return m, nil
 	}
@@ -38,6 +52,12 @@ func readMark(disk vfs.FS, path string) (mark, error) {
 		return m, fmt.Errorf("read what keys there have to be: %w", err)
 	}
 	for line := range bytes.FieldsSeq(b) {
+		if n, ok := bytes.CutPrefix(line, []byte(changesPrefix)); ok {
+			if m.changes, err = strconv.ParseUint(string(n), 10, 64); err != nil {
+				m.changes, m.damaged = 0, true
+			}
+			continue
+		}
 		var id keyID
 		if n, err := hex.Decode(id[:], line[:min(len(line), 2*len(id))]); err != nil || n != len(id) || len(line) != 2*len(id) {
 			m.damaged = true
@@ -78,23 +98,79 @@ func (m *mark) lost(what string) error {
 		what, errLost, m.path, filepath.Base(m.path))
 }
 
-// remember writes into the mark that the tenants that have keys have them. The caller holds
-// mu.
-func (r *Ring) remember() error {
-	if r.mark == "" {
+// current fails where the folder has seen fewer changes than the mark knows of. Of counts
+// that are gone or cannot be read that cannot be told; who opens them says so.
+func (m *mark) current(disk vfs.FS, dir string) error {
+	changes, of, err := readCounts(disk, dir)
+	switch {
+	case errors.Is(err, errDamaged) || err == nil && (of == nil || changes >= m.changes):
 		return nil
+	case err != nil:
+		return err
 	}
-	var lines []string
-	for _, t := range r.tenants {
-		lines = append(lines, hex.EncodeToString(t.root[:])+"\n")
+	return fmt.Errorf("read %q: it has seen %d changes of the %d that there were: %w: put the newer one back; to go on with this one, after which nothing that the newer keys sealed can ever be read, remove %s while no server runs (%s says how many there were)",
+		dir, changes, m.changes, errOlder, m.path, filepath.Base(m.path))
+}
+
+// write puts what the mark says into its file. The caller holds mu.
+func (m *mark) write(disk vfs.FS, ids []keyID, changes uint64) error {
+	if m.closed {
+		return fs.ErrClosed
 	}
-	slices.Sort(lines)
-	f, _, err := replace(r.disk, r.mark, []byte(strings.Join(lines, "")))
+	var b bytes.Buffer
+	for _, id := range ids {
+		fmt.Fprintf(&b, "%x\n", id)
+	}
+	if changes > 0 {
+		fmt.Fprintf(&b, changesPrefix+"%d\n", changes)
+	}
+	f, _, err := replace(disk, m.path, b.Bytes())
 	if err == nil {
 		err = f.Close()
 	}
 	if err != nil {
 		return fmt.Errorf("keep which tenants have keys: %w", err)
+	}
+	m.ids, m.changes, m.damaged = ids, changes, false
+	return nil
+}
+
+// raise has the mark of a folder that has keys say how many changes there were.
+func (m *mark) raise(disk vfs.FS, changes uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.ids) == 0 || changes <= m.changes {
+		return nil
+	}
+	return m.write(disk, m.ids, changes)
+}
+
+// close has nothing be written any more.
+func (m *mark) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+}
+
+// remember writes into the mark that the tenants that have keys have them. The caller holds
+// mu.
+func (r *Ring) remember() error {
+	m := r.mark
+	if m.path == "" {
+		return nil
+	}
+	var ids []keyID
+	for _, t := range r.tenants {
+		ids = append(ids, t.root)
+	}
+	slices.SortFunc(ids, func(a, b keyID) int { return bytes.Compare(a[:], b[:]) })
+	r.counts.mu.Lock()
+	sure := r.counts.sure
+	r.counts.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.write(r.disk, ids, max(sure, m.changes)); err != nil {
+		return err
 	}
 	for _, t := range r.tenants {
 		t.marked.Store(true)
@@ -102,17 +178,18 @@ func (r *Ring) remember() error {
 	return nil
 }
 
-// marked notes which tenants the mark has, and adds the others: a crash may have come
-// between a tenant's first keys and its line. Where that fails nothing is sealed for those
-// until it is done, and their values can be read.
-func (r *Ring) marked(m *mark) error {
-	if r.mark == "" {
+// marked notes which tenants the mark has, and adds the others and the changes: a crash may
+// have come between a tenant's first keys and its line. Where that fails nothing is sealed
+// for those until it is done, and their values can be read.
+func (r *Ring) marked() error {
+	m := r.mark
+	if m.path == "" {
 		return nil
 	}
-	if err := discard(r.disk, filepath.Join(filepath.Dir(r.mark), newPrefix+filepath.Base(r.mark))); err != nil {
+	if err := discard(r.disk, filepath.Join(filepath.Dir(m.path), newPrefix+filepath.Base(m.path))); err != nil {
 		return err
 	}
-	all := !m.damaged
+	all := !m.damaged && (len(r.tenants) == 0 || m.changes >= r.counts.sure)
 	for _, t := range r.tenants {
 		there := slices.Contains(m.ids, t.root)
 		t.marked.Store(there)

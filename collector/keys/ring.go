@@ -52,7 +52,8 @@ type Config struct {
 	// KEK is the key-encryption key, of 32 bytes.
 	KEK []byte
 	// Mark is a file outside of Dir that names the tenants' roots, by ids that tell nothing,
-	// so that a folder that is gone is missed. Without it such a folder is begun anew.
+	// and how many changes of the folder there were, so that a folder that is gone or an
+	// older copy is missed. Without it such a folder is begun anew, or gone on with.
 	Mark string
 	// Told, if any, is told what somebody may want to read in a log: of files that were
 	// taken away and written again, and of what could not be written that nobody waits for.
@@ -67,7 +68,7 @@ type Ring struct {
 	kek  cipher.AEAD
 	id   keyID
 	lock io.Closer
-	mark string
+	mark *mark
 	tell func(error)
 	// opened is when the folder was, and seen when the file of tenants was in its place.
 	opened time.Time
@@ -145,7 +146,7 @@ func open(cfg Config, disk vfs.FS) (*Ring, error) {
 	}
 	r := &Ring{
 		disk: disk, dir: filepath.Clean(cfg.Dir), kek: newAEAD(cfg.KEK), id: kekID(cfg.KEK), lock: held,
-		mark: cfg.Mark, tell: cfg.Told, opened: time.Now(), look: lookPause,
+		mark: &mark{path: cfg.Mark}, tell: cfg.Told, opened: time.Now(), look: lookPause,
 		tenants: map[string]*tenant{}, pause: healPause,
 	}
 	if r.tell == nil {
@@ -158,7 +159,8 @@ func open(cfg Config, disk vfs.FS) (*Ring, error) {
 	return r, nil
 }
 
-// missed fails where the file of tenants is gone, before anything is made in its place.
+// missed fails where the file of tenants is gone, before anything is made in its place, and
+// where the folder is an older copy, before anything in it is changed.
 func missed(cfg Config, disk vfs.FS) error {
 	m, err := readMark(disk, cfg.Mark)
 	if err != nil || m.empty() {
@@ -172,7 +174,7 @@ func missed(cfg Config, disk vfs.FS) error {
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	return errors.Join(m.current(disk, cfg.Dir), f.Close())
 }
 
 // Close gives the folder back, with all that was taken out of it meanwhile.
@@ -198,6 +200,7 @@ func (r *Ring) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	errs = append(errs, r.counts.close())
+	r.mark.close()
 	for _, t := range r.tenants {
 		for i := range t.shards {
 			errs = append(errs, t.shards[i].close())
@@ -233,12 +236,13 @@ func (r *Ring) read() error {
 			return err
 		}
 	}
-	m, err := readMark(r.disk, r.mark)
+	m, err := readMark(r.disk, r.mark.path)
 	if err != nil {
 		return err
 	}
+	r.mark = m
 	path := filepath.Join(r.dir, tenantsFile)
-	b, err := r.openTenants(path, &m, slices.ContainsFunc(slices.Collect(maps.Keys(sizes)), isSubjects))
+	b, err := r.openTenants(path, m, slices.ContainsFunc(slices.Collect(maps.Keys(sizes)), isSubjects))
 	if err != nil {
 		return fmt.Errorf("read %q: %w", path, err)
 	}
@@ -271,7 +275,7 @@ func (r *Ring) read() error {
 	if err := r.openCounts(roots, sizes); err != nil {
 		return err
 	}
-	return r.marked(&m)
+	return r.marked()
 }
 
 // sizesIn are the regular files of a folder.
@@ -372,7 +376,7 @@ func (r *Ring) newTenant(name string, id keyID, root []byte) *tenant {
 		s.ring, s.root, s.number = r, id, i
 		s.path = filepath.Join(r.dir, subjectsName(id, i))
 	}
-	if r.mark == "" {
+	if r.mark.path == "" {
 		t.marked.Store(true)
 	}
 	return t
@@ -421,6 +425,7 @@ func (r *Ring) write(list ...*wrapped) error {
 		}
 		if err == nil {
 			r.content = b
+			r.changed()
 			return nil
 		}
 		r.broken = fmt.Errorf("write %q: %w", tenantsFile, err)
@@ -447,6 +452,7 @@ func (r *Ring) renew(b []byte) (placed bool, err error) {
 	}
 	_ = r.file.Close() // nothing of it is needed any more
 	r.file, r.content, r.broken = f, b, nil
+	r.changed()
 	return true, nil
 }
 

@@ -147,7 +147,7 @@ func (s *shard) replaced(f vfs.File, index map[pseudonym]uint32) error {
 func (s *shard) adopt(f vfs.File, index map[pseudonym]uint32) {
 	s.file, s.index, s.records, s.unsynced, s.broken = f, index, uint32(len(index)), nil, nil
 	s.synced.Store(s.appended)
-	s.ring.raiseLater()
+	s.ring.changed()
 }
 
 // content is all that has to be in the file. The caller holds syncMu and mu.
@@ -214,10 +214,7 @@ func (s *shard) load(f vfs.File, least uint32) (vfs.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	index, good, holes, err := parseSubjects(b, s.root)
-	if n := uint32(len(index)); err == nil && n < least {
-		err = fewer(n, least)
-	}
+	index, good, holes, err := parseWhole(b, s.root, least)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -249,6 +246,22 @@ func (s *shard) load(f vfs.File, least uint32) (vfs.File, error) {
 		s.ring.raiseLater()
 	}
 	return f, nil
+}
+
+// parseWhole is parseSubjects of a file that has to have a number of records at least.
+func parseWhole(b []byte, root keyID, least uint32) (index map[pseudonym]uint32, good, holes int, err error) {
+	index, good, holes, err = parseSubjects(b, root)
+	n := uint32(len(index))
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: put it back from a backup", err)
+	case n >= least:
+	case uint32(max(0, len(b)-headerSize)/recordSize) >= least: // what a crash leaves of a record looks the same
+		err = fmt.Errorf("%w: %w", errDamaged, fewer(n, least))
+	default:
+		err = fewer(n, least)
+	}
+	return index, good, holes, err
 }
 
 // closeUp is a file's content without the records that are none.
