@@ -28,6 +28,15 @@ type Keyring interface {
 	Secret(tenant string) ([]byte, error)
 }
 
+// KeysError says that the keys of sealed fields cannot be had: rows that have some are not
+// recorded.
+type KeysError struct{ Err error }
+
+func (e *KeysError) Error() string { return "get the keys of sealed fields: " + e.Err.Error() }
+
+// Unwrap returns why.
+func (e *KeysError) Unwrap() error { return e.Err }
+
 // Sealer seals the values of one row.
 type Sealer interface {
 	Seal(model, field string, value []byte) (string, error)
@@ -222,7 +231,7 @@ func sealersFor(at Scope, fields []Field, subjects []string) ([]Sealer, error) {
 	}
 	list, err := keys.Sealers(at.Tenant, subjects)
 	if err != nil {
-		return nil, fmt.Errorf("get the keys of sealed fields: %w", err)
+		return nil, &KeysError{err}
 	}
 	return list, nil
 }

@@ -236,6 +236,14 @@ func TestCaptureDecides(t *testing.T) {
 	if w := r.do("POST", "/v2/models/lin/infer", "{"); w.Code != 400 || !strings.Contains(errorBody(t, w), "malformed") {
 		t.Errorf("refused request with a full spool: %d", w.Code)
 	}
+	r.tape.err = fmt.Errorf("flatten: %w", &collector.KeysError{Err: errors.New("the file is damaged")})
+	if w := r.do("POST", "/v2/models/lin/infer", goodBody); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.HasSuffix(errorBody(t, w), ": get the keys of sealed fields: the file is damaged") {
+		t.Errorf("no keys: %d %s", w.Code, w.Body)
+	}
+	r.tape.err = &collector.KeysError{Err: syscall.ENOSPC}
+	if w := r.do("POST", "/v2/models/lin/infer", goodBody); w.Code != 503 || !strings.Contains(errorBody(t, w), "disk is full") {
+		t.Errorf("no room for keys: %d %s", w.Code, w.Body)
+	}
 	r.tape.err = errors.New("disk on fire")
 	if w := r.do("POST", "/v2/models/lin/infer", goodBody); w.Code != 500 || errorBody(t, w) != "internal error" {
 		t.Errorf("failing capture: %d %s", w.Code, w.Body)

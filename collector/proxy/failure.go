@@ -74,6 +74,7 @@ func asFailure(err error) *failure {
 		return up.failure()
 	}
 	var gone *collector.GoneError
+	var keys *collector.KeysError
 	switch {
 	case errors.As(err, &gone):
 		return &failure{status: http.StatusServiceUnavailable, message: gone.Error(), retryAfter: 1, noRow: true}
@@ -89,6 +90,11 @@ func asFailure(err error) *failure {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return &failure{
 			status: http.StatusServiceUnavailable, message: "the server's disk is full: free space and try again", record: "disk full",
+			retryAfter: 1, noRow: true, cause: err,
+		}
+	case errors.As(err, &keys):
+		return &failure{
+			status: http.StatusServiceUnavailable, message: "the prediction could not be recorded: " + keys.Error(), record: "no keys of sealed fields",
 			retryAfter: 1, noRow: true, cause: err,
 		}
 	case errors.Is(err, context.DeadlineExceeded):
