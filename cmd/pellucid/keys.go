@@ -320,7 +320,8 @@ func keyFlags(cmd *cobra.Command) *cobra.Command {
 
 func keysList() *cobra.Command {
 	return keyFlags(&cobra.Command{
-		Use: "list", Short: "Name the keys, without telling them",
+		Use: "list", Short: "Name the keys, without telling them (the server stopped)",
+		Long:    "Names the keys, without telling them. A server that has them is to be stopped first.",
 		Example: "  pellucid keys list --config pellucid.yaml", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withKeys(cmd, func(_ *config, r *keys.Ring) error {
@@ -349,8 +350,10 @@ func keysList() *cobra.Command {
 func keysRotate() *cobra.Command {
 	var tenant string
 	cmd := keyFlags(&cobra.Command{
-		Use: "rotate", Short: "Make a new data key for new rows",
-		Long:    "Makes a new data key for what a tenant's rows seal from now on. What the older keys sealed stays readable.",
+		Use: "rotate", Short: "Make a new data key for new rows (the server stopped)",
+		Long: `Makes a new data key for what a tenant's rows seal from now on. What the older
+keys sealed stays readable. A server that has the keys is to be stopped first, or
+does it itself: curl -X POST 127.0.0.1:8080/api/v1/keys/rotate`,
 		Example: "  pellucid keys rotate --config pellucid.yaml", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return changeKeys(cmd, audit.Entry{Action: "keys.rotate", Tenant: tenant}, "", func(r *keys.Ring) (string, error) {
@@ -366,9 +369,10 @@ func keysRewrap() *cobra.Command {
 	var to keyConfig
 	var program string
 	cmd := keyFlags(&cobra.Command{
-		Use: "rewrap --to FILE", Short: "Wrap all keys with another key-encryption key",
+		Use: "rewrap --to FILE", Short: "Wrap all keys with another key-encryption key (the server stopped)",
 		Long: `Wraps all keys with another key-encryption key, in one step: the old one opens
-nothing from then on. Name the new one in capture.key before the next start.`,
+nothing from then on. Name the new one in capture.key before the next start. A
+server that has the keys is to be stopped first.`,
 		Example: `  pellucid keys rewrap --config pellucid.yaml --to /etc/pellucid/kek.new
   pellucid keys rewrap --config pellucid.yaml --to-env NEW_KEK
   pellucid keys rewrap --config pellucid.yaml --to-command "/usr/local/bin/kms decrypt kek.2"`,
@@ -401,11 +405,13 @@ nothing from then on. Name the new one in capture.key before the next start.`,
 func keysForget() *cobra.Command {
 	var tenant, subject string
 	cmd := keyFlags(&cobra.Command{
-		Use: "forget --subject NAME", Short: "Delete the key of a subject: what it sealed is gone for ever",
+		Use: "forget --subject NAME", Short: "Delete the key of a subject: what it sealed is gone for ever (the server stopped)",
 		Long: `Deletes the key of a subject, which is a value of the feature that model.yaml names
 as subject. What was sealed with it can never be read again, in the store, the spool
 and every copy of them. Only a copy of the folder of keys itself would still have it:
-do not keep such copies for longer than a forgotten person may be remembered.`,
+do not keep such copies for longer than a forgotten person may be remembered. A
+server that has the keys is to be stopped first, or does it itself:
+curl -X POST 127.0.0.1:8080/api/v1/keys/forget -d '{"subject": "customer-17"}'`,
 		Example: "  pellucid keys forget --config pellucid.yaml --subject customer-17", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := required(cmd, "subject"); err != nil {
