@@ -97,6 +97,7 @@ var checks = []check{
 	}},
 	{"store", checkStore},
 	{"rollups", checkRollups},
+	{"damaged rows", checkAside},
 	{"tables", checkParts},
 	{"spool", func(_ context.Context, p patient) (string, error) {
 		dir := filepath.Join(p.Data, "spool")
@@ -154,6 +155,22 @@ func checkStore(ctx context.Context, p patient) (string, error) {
 		return found, err
 	}
 	return "ClickHouse " + s.Version() + " answers, its tables keep what they are given once", s.Close()
+}
+
+// checkAside fails where the store has set damaged parts of rows aside.
+func checkAside(ctx context.Context, p patient) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	s, found, err := p.openStore(ctx)
+	if s == nil {
+		return found, err
+	}
+	defer s.Close() //nolint:errcheck // it was only read
+	parts, err := s.SetAsideRows(ctx)
+	if err == nil && len(parts) > 0 {
+		err = fmt.Errorf("%d damaged parts were set aside (%s): their rows are gone where nobody sent them again, as is done with what a full disk cut. This is said until the folders detached/broken* in clickhouse/data/store are deleted", len(parts), parts[0])
+	}
+	return "none was set aside", err
 }
 
 // checkParts has the store check every part of its tables. What it finds is told as it is

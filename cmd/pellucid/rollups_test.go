@@ -210,6 +210,47 @@ func damage(t *testing.T, data, column string, how func(path string) error) {
 	}
 }
 
+// TestDamagedRowsAreTold: a part of the rows that is damaged is set aside by the next start, and the
+// doctor says so until its folder is deleted.
+func TestDamagedRowsAreTold(t *testing.T) {
+	cfg := sealedFlights(t)
+	cfg.ClickHouse = ""
+	r := startRig(t, cfg)
+	r.post(t, "/v2/models/flights/infer", flightBody("UA", 40), nil)
+	r.stored(t)
+	if _, err := checkAside(t.Context(), patient{config: r.cfg}); err != nil {
+		t.Errorf("nothing is damaged: %v", err)
+	}
+	r.halt(t)
+	store := filepath.Join(cfg.Data, "clickhouse", "data", "store", "*", "*")
+	parts, err := filepath.Glob(filepath.Join(store, "20*_*", "columns.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range parts {
+		if !strings.Contains(readFile(t, path), "`insert_batch`") || !strings.Contains(readFile(t, path), "`f32`") {
+			continue
+		}
+		if err := os.Truncate(filepath.Join(filepath.Dir(path), "checksums.txt"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = startRig(t, cfg)
+	if _, err := checkAside(t.Context(), patient{config: r.cfg}); err == nil || !strings.Contains(err.Error(), "1 damaged parts were set aside (predictions/broken") {
+		t.Errorf("a part is set aside: %v", err)
+	}
+	broken, err := filepath.Glob(filepath.Join(store, "detached", "broken*"))
+	if err != nil || len(broken) != 1 {
+		t.Fatal(broken, err)
+	}
+	if err := os.RemoveAll(broken[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checkAside(t.Context(), patient{config: r.cfg}); err != nil {
+		t.Errorf("once it is deleted: %v", err)
+	}
+}
+
 // TestShortagesAreTheApis holds the store's form against the API's.
 func TestShortagesAreTheApis(t *testing.T) {
 	text := recountText(&api.Recount{Days: 3, Short: []api.Shortage{api.Shortage(clickhouse.Shortage{Rollup: "bins_1m", Model: "m", Version: "2", BinsID: "x", Minutes: 4, Missing: 5})}, Unread: []string{"y"}})

@@ -770,15 +770,25 @@ func (s *Store) syncReplicas(ctx context.Context, table string) error {
 // and set aside, as "table/part". Nobody takes them away, so each is named at every start. A server
 // that does not let us ask has none.
 func (s *Store) SetAside(ctx context.Context) ([]string, error) {
-	names := []string{s.cluster.local(binsRollup.table), s.cluster.local(trafficRollup.table)}
+	return s.setAside(ctx, "table IN (?) AND (startsWith(name, 'broken') OR reason = '')")
+}
+
+// SetAsideRows is SetAside for all other tables, whose rows nothing brings back but who sends them again,
+// as what a full disk cut.
+func (s *Store) SetAsideRows(ctx context.Context) ([]string, error) {
+	return s.setAside(ctx, "table NOT IN (?) AND startsWith(name, 'broken')")
+}
+
+func (s *Store) setAside(ctx context.Context, which string) ([]string, error) {
+	rollups := []string{s.cluster.local(binsRollup.table), s.cluster.local(trafficRollup.table)}
 	out, err := s.strings(ctx, "SELECT DISTINCT concat(table, '/', name) AS n FROM "+s.cluster.system("detached_parts")+" WHERE database = "+s.cluster.current()+
-		" AND table IN (?) AND (startsWith(name, 'broken') OR reason = '') ORDER BY n", names)
+		" AND "+which+" ORDER BY n", rollups)
 	var ex *ch.Exception
 	if errors.As(err, &ex) && ex.Code == notAllowed {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for damaged parts of rollups: %w", err)
+		return nil, fmt.Errorf("ask for damaged parts: %w", err)
 	}
 	for i := range out {
 		out[i] = strings.Replace(out[i], localSuffix+"/", "/", 1)
