@@ -84,6 +84,9 @@ type Prediction struct {
 	// recorded or not: one of a failure, a text that was passed on as it was made. It is not
 	// written.
 	Answered bool
+	// BrokenOff says that texts among the outputs may end in the midst of a word: the
+	// stream that they came by did not come to its end. It is not written.
+	BrokenOff bool
 	// Capture says what of the request is stored: "full", "redacted" (but for what
 	// patterns took out of its features), "inputs" (outputs absent), "cut", "sampled" or "none" (features absent).
 	Capture string

@@ -464,7 +464,7 @@ func (s *server) startHTTP(context.Context) error {
 	s.proxy = p
 	s.intake = telemetry.NewIntake(telemetry.IntakeConfig{
 		Write: s.writeSpans, Predict: p.ImportSpans, Why: whyLater, Instance: s.telemetry.Instance(), Private: s.onlyKnown,
-		KnownTexts: s.cfg.Capture.KnownTexts, KnownAttributes: s.cfg.Capture.KnownAttributes,
+		KnownTexts: s.cfg.Capture.KnownTexts, KnownAttributes: s.cfg.Capture.KnownAttributes, BrokenOff: s.patterns.BrokenOff,
 		Model: func(name string) bool { _, err := s.models.Known(name, ""); return err == nil },
 		Meter: s.telemetry.MeterProvider(), Log: s.log,
 	})

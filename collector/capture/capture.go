@@ -337,8 +337,8 @@ func (c *Capturer) fill(p *collector.Prediction, v *collector.ModelVersion, in, 
 	}
 	collector.WithoutInputs(v, in, p.Outputs.Str)
 	collector.WithoutInputs(v, in, p.Decided) // what was decided is made of an output
-	c.redactColumn(schema.Outputs, p.Outputs.Str, p.Rows)
-	c.redactColumn(nil, p.Decided, len(p.Decided))
+	c.redactColumn(schema.Outputs, p.Outputs.Str, p.Rows, p.BrokenOff)
+	c.redactColumn(nil, p.Decided, len(p.Decided), p.BrokenOff)
 	c.sample(p, v, schema)
 	return schema, nil
 }
@@ -366,7 +366,7 @@ func (c *Capturer) fillFeatures(p *collector.Prediction, schema *collector.Schem
 	if err != nil {
 		return nil, err
 	}
-	if c.redactColumn(schema.Features, p.Features.Str, p.Rows) {
+	if c.redactColumn(schema.Features, p.Features.Str, p.Rows, false) {
 		p.Capture = collector.CaptureRedacted
 	}
 	return schema, nil
@@ -453,11 +453,15 @@ func (c *Capturer) redactTexts(p *collector.Prediction) {
 func (c *Capturer) Clean(text string) string { return c.cfg.Patterns.Text(text) }
 
 // redactColumn takes out of the texts of rows what patterns find, but where a text
-// stands for a private field: a hash or a sealed value is no text. It reports whether
-// it found anything.
-func (c *Capturer) redactColumn(fields []collector.Field, texts []string, rows int) (any bool) {
+// stands for a private field: a hash or a sealed value is no text. brokenOff says that
+// the texts did. It reports whether it found anything.
+func (c *Capturer) redactColumn(fields []collector.Field, texts []string, rows int, brokenOff bool) (any bool) {
 	if c.cfg.Patterns == nil || rows <= 0 || len(texts) < rows {
 		return false
+	}
+	clean := c.cfg.Patterns.Text
+	if brokenOff {
+		clean = c.cfg.Patterns.BrokenOff
 	}
 	width := len(texts) / rows
 	skip := make([]bool, width)
@@ -470,7 +474,7 @@ func (c *Capturer) redactColumn(fields []collector.Field, texts []string, rows i
 		if skip[k%width] {
 			continue
 		}
-		if t := c.cfg.Patterns.Text(s); t != s {
+		if t := clean(s); t != s {
 			texts[k], any = t, true
 		}
 	}

@@ -526,7 +526,87 @@ func TestPatternsLeavePrivateFieldsAlone(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Patterns = allPatterns(t, PatternMask) })
 	fields := []collector.Field{{Name: "a", DType: engine.String, Elements: 1, Private: collector.PrivacyHash}, {Name: "b", DType: engine.String, Elements: 1}}
 	texts := []string{"ann@example.org", "ann@example.org", "4111111111111111", "x"}
-	if !r.redactColumn(fields, texts, 2) || !slices.Equal(texts, []string{"ann@example.org", "[email]", "4111111111111111", "x"}) {
+	if !r.redactColumn(fields, texts, 2, false) || !slices.Equal(texts, []string{"ann@example.org", "[email]", "4111111111111111", "x"}) {
+		t.Errorf("%q", texts)
+	}
+}
+
+// TestPatternsOnTextsThatBreakOff: what is cut has no complete form to be found by, wherever
+// it is cut.
+func TestPatternsOnTextsThatBreakOff(t *testing.T) {
+	all := allPatterns(t, PatternMask)
+	for kind, list := range found {
+		if kind == "token" {
+			continue // some begin behind their name, which stays
+		}
+		for _, c := range list {
+			// The first found, and what stands before it.
+			before, _, _ := strings.Cut(c[1], "["+kind+"]")
+			if kind == "email" && before == "user=" || strings.Contains(c[0], "card_") || !strings.HasPrefix(c[0], before) {
+				continue
+			}
+			for cut := len(before) + 1; cut < len(c[0]); cut++ {
+				got := all.BrokenOff("so it is " + c[0][:cut])
+				if rest, _ := strings.CutPrefix(got, "so it is "); len(rest) > len(before) && rest[:len(before)] == before && rest[len(before)] != '[' {
+					t.Errorf("%q, cut off, becomes %q", c[0][:cut], got)
+				}
+			}
+		}
+	}
+	for in, want := range map[string]string{
+		"pay 453957876362148":                                "pay ",
+		"pay 4539 5787 6362 148":                             "pay ",
+		"pay 4539 5787 6362 ":                                "pay ",
+		"pay 4539  5787\n6362\t1":                            "pay ",
+		"pay 4539\u00a05787\u20116362":                       "pay ",
+		"to GB33BUKB2020155555555":                           "to ",
+		"to GB33 BUKB 2020 1555 55":                          "to ",
+		"to gb33 bukb 2020 ":                                 "to ",
+		"to GB3":                                             "to ",
+		"write zqrosamund.feld@zqexample":                    "write ",
+		"write \"zqrosamund.feld":                            "write ",
+		"ask ann@example.org and zqrosamund.f":               "ask [email] and ",
+		"ask ann@example.org ":                               "ask [email] ",
+		"call +49 (0)30 9018":                                "call ",
+		"call (202) 555-01":                                  "call ",
+		"api_key: 0123456789abc":                             "api_key: ",
+		"bearer " + jwt[:30]:                                 "bearer ",
+		"card=4539%205787%206362%201":                        "",
+		"it was late in May and then":                        "it was late in May and ",
+		"all is said.\n":                                     "all is said.\n",
+		"12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28": "12 13 14 15 16 17 18 ",
+		"IT is the law":                                      "IT is the ",
+		"DE89 and on it":                                     "DE89 and on ",
+		"":                                                   "",
+		"4539":                                               "",
+		"我的卡号是4111111111111111。 谢谢 4539":                     "我的卡号是[card]。 谢谢 ",
+	} {
+		if got := all.BrokenOff(in); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+	var none *Patterns
+	if got := none.BrokenOff("pay 4539"); got != "pay 4539" {
+		t.Errorf("no patterns take out %q", got)
+	}
+	one, err := NewPatterns(map[string]PatternAction{"email": PatternMask}, []byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := one.BrokenOff("in 1998 1999 he wro"); got != "in 1998 1999 he " || one.BrokenOff("in 1998 1999 ") != "in 1998 1999 " {
+		t.Errorf("addresses alone: %q", got)
+	}
+	if n := len(all.BrokenOff(strings.Repeat("4539 ", 1<<20))); n < 5<<20-100 {
+		t.Errorf("%d bytes left", n)
+	}
+}
+
+// TestTextsThatBreakOffAreCut: of a stream that broke off no half a card is recorded.
+func TestTextsThatBreakOffAreCut(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Patterns = allPatterns(t, PatternMask) })
+	fields := []collector.Field{{Name: "a", DType: engine.String, Elements: 1, Private: collector.PrivacyHash}, {Name: "b", DType: engine.String, Elements: 1}}
+	texts := []string{"abcdef", "pay 453957876362148"}
+	if r.redactColumn(fields, texts, 1, true); !slices.Equal(texts, []string{"abcdef", "pay "}) {
 		t.Errorf("%q", texts)
 	}
 }

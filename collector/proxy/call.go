@@ -344,7 +344,7 @@ func (k *call) recordFailed(f *failure, out engine.Values) {
 		k.rows, k.times, k.externalIDs = 1, first(k.times), first(k.externalIDs)
 	}
 	p := k.prediction(f.status)
-	p.Error, p.Answered = f.recorded(), true
+	p.Error, p.Answered, p.BrokenOff = f.recorded(), true, out != nil
 	if k.bound == nil {
 		p.Capture = collector.CaptureNone
 	}

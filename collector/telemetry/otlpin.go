@@ -57,6 +57,9 @@ type IntakeConfig struct {
 	// model of that name.
 	KnownTexts, KnownAttributes []string
 	Model                       func(name string) bool
+	// BrokenOff takes out of a text that is cut here what its end may be the beginning of;
+	// nil takes out nothing.
+	BrokenOff func(text string) string
 	// Instance is the service.instance.id of this process, whose own spans make no
 	// predictions; another Pellucid's are known by their tracers' names.
 	Instance string
@@ -210,7 +213,7 @@ func (in *Intake) private() bool { return in.cfg.Private != nil && in.cfg.Privat
 
 // predict records the predictions among spans and counts those that are refused.
 func (in *Intake) predict(ctx context.Context, traces ptrace.Traces) (refused int64, first string, err error) {
-	list, reasons := predictionsOf(traces, in.cfg.Instance)
+	list, reasons := in.predictionsOf(traces)
 	if len(reasons) > 0 {
 		refused, first = int64(len(reasons)), reasons[0].Error()
 	}

@@ -108,9 +108,9 @@ func describeGenerative() *engine.Info {
 // predictionsOf finds the predictions among spans. Those of Pellucid itself are
 // none: what they tell of is recorded already. reasons are why spans that mean to
 // be predictions cannot be.
-func predictionsOf(traces ptrace.Traces, instance string) (list []*collector.Imported, reasons []error) {
+func (in *Intake) predictionsOf(traces ptrace.Traces) (list []*collector.Imported, reasons []error) {
 	for _, rs := range traces.ResourceSpans().All() {
-		if id, ok := rs.Resource().Attributes().Get("service.instance.id"); ok && instance != "" && id.AsString() == instance {
+		if id, ok := rs.Resource().Attributes().Get("service.instance.id"); ok && in.cfg.Instance != "" && id.AsString() == in.cfg.Instance {
 			continue
 		}
 		for _, ss := range rs.ScopeSpans().All() {
@@ -121,7 +121,7 @@ func predictionsOf(traces ptrace.Traces, instance string) (list []*collector.Imp
 				if !storable(s) {
 					continue // counted where it is left out of the table
 				}
-				p, err := predictionOf(s)
+				p, err := in.predictionOf(s)
 				if err != nil {
 					reasons = append(reasons, err)
 				} else if p != nil {
@@ -137,7 +137,7 @@ func predictionsOf(traces ptrace.Traces, instance string) (list []*collector.Imp
 const ownScope = "github.com/pellucid/pellucid/"
 
 // predictionOf reads a span as a prediction; nil where it does not mean to be one.
-func predictionOf(s ptrace.Span) (*collector.Imported, error) {
+func (in *Intake) predictionOf(s ptrace.Span) (*collector.Imported, error) {
 	a := s.Attributes()
 	p := &collector.Imported{
 		TraceID: s.TraceID().String(), SpanID: s.SpanID().String(),
@@ -156,7 +156,7 @@ func predictionOf(s ptrace.Span) (*collector.Imported, error) {
 			return nil, nil //nolint:nilnil // it names a model, and is about something else than a prediction
 		}
 	case genOperations[text(a, genOperation)] && text(a, genModel) != "":
-		err = generative(p, a)
+		err = in.generative(p, a)
 	default:
 		return nil, nil //nolint:nilnil // no prediction
 	}
@@ -284,7 +284,7 @@ func rawOf(v pcommon.Value, lists bool) (json.RawMessage, error) {
 }
 
 // generative reads the gen_ai.* attributes.
-func generative(p *collector.Imported, a pcommon.Map) error {
+func (in *Intake) generative(p *collector.Imported, a pcommon.Map) error {
 	p.Model, p.Version, p.ID = collector.ModelName(text(a, genModel)), collector.ModelName(text(a, genResponseModel)), text(a, genResponseID)
 	p.Info = genInfo
 	var err error
@@ -304,7 +304,9 @@ func generative(p *collector.Imported, a pcommon.Map) error {
 		}
 		said := v.AsString()
 		if len(said) > maxSpanText {
-			said = strings.ToValidUTF8(said[:maxSpanText], "")
+			if said = strings.ToValidUTF8(said[:maxSpanText], ""); in.cfg.BrokenOff != nil {
+				said = in.cfg.BrokenOff(said)
+			}
 		}
 		if p.Content[key], err = json.Marshal(said); err != nil {
 			return err

@@ -99,7 +99,7 @@ func TestPredictionsOutOfSpans(t *testing.T) {
 		{name: "too long", attributes: map[string]any{"ml.model.name": "m", "ml.features.x": strings.Repeat("x", maxSpanText+1)}, refuse: "longer"},
 		{name: "tokens in words", attributes: map[string]any{"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": "ten"}, refuse: "not a number"},
 	} {
-		list, reasons := predictionsOf(tracesOf(t, c.attributes), "me")
+		list, reasons := me.predictionsOf(tracesOf(t, c.attributes))
 		switch {
 		case c.refuse != "":
 			if len(list) != 0 || len(reasons) != 1 || !strings.Contains(reasons[0].Error(), c.refuse) {
@@ -123,20 +123,42 @@ func TestPredictionsOutOfSpans(t *testing.T) {
 	}
 }
 
+// me has made none of the spans of tests.
+var me = NewIntake(IntakeConfig{Instance: "me"})
+
+// TestWhatIsCutBreaksOff: what was said is cut before anybody has looked for what is private
+// in it by its form.
+func TestWhatIsCutBreaksOff(t *testing.T) {
+	in := NewIntake(IntakeConfig{BrokenOff: func(s string) string { return s[:strings.IndexByte(s, ' ')] }})
+	said := strings.Repeat("x", maxSpanText-6) + " 4111 1111 1111 1111"
+	list, reasons := in.predictionsOf(tracesOf(t, map[string]any{
+		"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.prompt": said, "gen_ai.completion": "all of it",
+	}))
+	if len(list) != 1 || len(reasons) != 0 {
+		t.Fatal(list, reasons)
+	}
+	if got := string(list[0].Content["gen_ai.prompt"]); got != `"`+said[:maxSpanText-6]+`"` {
+		t.Errorf("it ends with %q", got[len(got)-10:])
+	}
+	if got := string(list[0].Content["gen_ai.completion"]); got != `"all of it"` {
+		t.Errorf("what is whole becomes %s", got)
+	}
+}
+
 // TestOwnSpansAreNoPredictions: what this process, or another Pellucid, tells of
 // itself is recorded already.
 func TestOwnSpansAreNoPredictions(t *testing.T) {
 	traces := tracesOf(t, map[string]any{"ml.model.name": "m", "ml.prediction.id": "a", "ml.features.x": 1})
-	if list, _ := predictionsOf(traces, "me"); len(list) != 1 {
+	if list, _ := me.predictionsOf(traces); len(list) != 1 {
 		t.Fatal("a stranger's span is no prediction")
 	}
 	rs := traces.ResourceSpans().At(0)
 	rs.Resource().Attributes().PutStr("service.instance.id", "me")
-	if list, _ := predictionsOf(traces, "me"); len(list) != 0 {
+	if list, _ := me.predictionsOf(traces); len(list) != 0 {
 		t.Error("its own span is a prediction")
 	}
 	rs.ScopeSpans().At(0).Scope().SetName("github.com/pellucid/pellucid/collector/proxy")
-	if list, _ := predictionsOf(traces, "another"); len(list) != 0 {
+	if list, _ := NewIntake(IntakeConfig{Instance: "another"}).predictionsOf(traces); len(list) != 0 {
 		t.Error("another Pellucid's span is a prediction")
 	}
 }
