@@ -472,7 +472,7 @@ func (s *server) startHTTP(context.Context) error {
 		return err
 	}
 	p.Register(e)
-	e.Use(identify)
+	e.Use(unkept, identify)
 	e.GET("/metrics", echo.WrapHandler(s.telemetry.MetricsHandler()))
 	e.POST("/v1/traces", echo.WrapHandler(s.intake.Handler()))
 	s.registerKeys(e)

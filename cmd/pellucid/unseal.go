@@ -71,6 +71,17 @@ func identify(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
+// unkept has nobody keep what /api and /ui show, which a browser would write to its disk;
+// static files say otherwise themselves.
+func unkept(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if path := c.Request().URL.Path; strings.HasPrefix(path, "/api") || strings.HasPrefix(path, "/ui") {
+			c.Response().Header().Set("Cache-Control", "no-store")
+		}
+		return next(c)
+	}
+}
+
 // direct reports whether a request came from this machine itself: not through a proxy
 // on it, and not from a page elsewhere that has its name point here.
 func direct(r *http.Request) bool {

@@ -9,6 +9,23 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
+// TestNoAnswerIsKept: browsers and proxies keep on disk what does not say otherwise, and who
+// reads it there later is not asked. Static files have nothing of anybody in them.
+func TestNoAnswerIsKept(t *testing.T) {
+	r := startRig(t, testConfig(t, t.TempDir()))
+	for path, want := range map[string]string{
+		"/ui/": "no-store", "/ui": "no-store", "/ui/predictions": "no-store", "/ui/predictions/x?unseal=true": "no-store", "/ui/none": "no-store", "/ui/health": "no-store",
+		"/api/v1/models": "no-store", "/api/v1/predictions": "no-store", "/api/v1/predictions/x?unseal=true": "no-store", "/api/v1/predictions/x?unseal=maybe": "no-store",
+		"/api/v1/predictions/x/explanations": "no-store", "/api/v1/subjects/export": "no-store", "/api/none": "no-store", "/api/v2/alerts": "no-store",
+		"/ui/static/none.css": "no-store", "/ui/static/icon.svg": "public, max-age=31536000, immutable", "/favicon.ico": "public, max-age=86400", "/metrics": "",
+	} {
+		if status, _, h := r.call(t, "GET", path, ""); h.Get("Cache-Control") != want {
+			t.Errorf("%s: %d, %q, want %q", path, status, h.Get("Cache-Control"), want)
+		}
+	}
+	r.halt(t)
+}
+
 // TestWhoMayUnseal: callers on this machine, and nobody else.
 func TestWhoMayUnseal(t *testing.T) {
 	type request struct{ remote, host, header, value string }
