@@ -152,30 +152,47 @@ func Unescape(s string, plus bool) ([]byte, int) {
 	return nil, 0
 }
 
+// InASCII is ASCII's sign for a digit of another script or a full-width sign, 0 for any other.
+func InASCII(c rune) byte {
+	const firstDigit = '٠'                      // but for ASCII's
+	const noneFrom, noneTo = '\u1C5A', '\uA61F' // Chinese and Japanese, most of all
+	const wide, wideEnd, shift = '！', '～', '！' - '!'
+	switch {
+	case c < firstDigit || c >= noneFrom && c <= noneTo:
+		return 0
+	case c >= wide && c <= wideEnd:
+		return byte(c - shift)
+	case unicode.IsDigit(c):
+		return digitOf(c)
+	}
+	return 0
+}
+
 // plainSign is ASCII's digit for one of another script, its letter for a full-width one,
 // and the point or comma that stands among such digits; 0 for any other.
 func plainSign(c rune, next string) byte {
-	const firstDigit = '٠' // but for ASCII's
-	const wide, wideEnd, shift = '！', '～', '！' - '!'
-	switch {
-	case c < firstDigit:
-		return 0
-	case unicode.IsDigit(c):
-		return digitOf(c)
-	case c == '٫':
+	switch c {
+	case '٫':
 		return '.'
-	case c == '٬':
+	case '٬':
 		return ','
-	case c == '，':
+	case '，':
 		// An ordinary comma of Chinese, unless a digit follows.
 		if after, _ := utf8.DecodeRuneInString(next); !unicode.IsDigit(after) {
 			return 0
 		}
-		return ','
-	case c == '．' || c >= wide && c <= wideEnd && unicode.IsLetter(c):
-		return byte(unicode.ToLower(c - shift))
+	}
+	if b := InASCII(c); isAlnum(b) || b == '.' || b == ',' {
+		return lowerByte(b)
 	}
 	return 0
+}
+
+func lowerByte(b byte) byte {
+	if 'A' <= b && b <= 'Z' {
+		b += 'a' - 'A'
+	}
+	return b
 }
 
 // digitOf is a decimal digit's in ASCII. Unicode has those of a script in order, and the

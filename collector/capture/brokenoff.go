@@ -16,20 +16,22 @@ func (p *Patterns) BrokenOff(s string) string {
 	if p == nil {
 		return s
 	}
+	s = p.Text(s) // first, since what is whole is not known by a part of it
+	t, where := plain(s)
 	// What is behind a space is whole, but for the groups of a number.
-	word := strings.LastIndexFunc(s, unicode.IsSpace)
+	word := strings.LastIndexFunc(t, unicode.IsSpace)
 	if word >= 0 {
-		_, width := utf8.DecodeRuneInString(s[word:])
+		_, width := utf8.DecodeRuneInString(t[word:])
 		word += width
 	}
 	word = max(word, 0)
 	for i := max(0, word-mostBegun); i < word; i++ {
-		if p.starts[s[i]] && (i == 0 || !isDigit(s[i]) || !isDigit(s[i-1])) && p.begins(s[i:word]) {
+		if p.starts[t[i]] && (i == 0 || !isDigit(t[i]) || !isDigit(t[i-1])) && p.begins(t[i:word]) {
 			word = i
 			break
 		}
 	}
-	return p.Text(s[:word])
+	return s[:place(where, word)]
 }
 
 // mostBegun is how many bytes the groups of a number take: those of the longest IBAN, between
@@ -87,13 +89,11 @@ func beginsIBAN(s string) bool {
 	return n <= want
 }
 
-// parted is the length of what parts groups at i: separator's, and white space.
+// parted is the length of what parts groups at i.
 func parted(s string, i int) int {
-	if _, width := separator(s, i); width > 0 {
-		return width
+	_, width, _ := cardSeparator(s, i)
+	if width == 0 && s[i] == '\r' {
+		width = 1 // the end of a line that is cut
 	}
-	if s[i] == '\t' || s[i] == '\n' || s[i] == '\r' {
-		return 1
-	}
-	return 0
+	return width
 }

@@ -13,7 +13,8 @@ var cardGroups = [][]int{{4, 4, 4, 4}, {4, 6, 5}, {4, 6, 4}, {6, 6, 4}, {4, 4, 4
 
 // findCard returns the end of a card number that begins at i, or 0: 13 to 19 digits of
 // an issuer, with a right check digit, in one run or in the groups of a card. Letters may
-// stand beside it.
+// stand beside it. Two spaces, a tab or the end of a line part groups of four, unless there
+// are more of these than a card has: a table.
 func findCard(s string, i int) int {
 	if i > 1 && strings.IndexByte(".-+", s[i-1]) >= 0 && isDigit(s[i-2]) || afterDash(s, i) {
 		return 0 // of a number, a date, a longer code
@@ -27,6 +28,7 @@ func findCard(s string, i int) int {
 		ends   [5]int
 		digits = space[:0]
 		groups = 0
+		loose  [5]bool // more than a sign stands before the group
 		sep    byte
 	)
 	for at := i; groups < len(lens); {
@@ -38,7 +40,10 @@ func findCard(s string, i int) int {
 		at += n
 		ends[groups] = at
 		groups++
-		next, width := separator(s, at)
+		next, width, wide := cardSeparator(s, at)
+		if groups < len(loose) {
+			loose[groups] = wide
+		}
 		if groups == 1 && n != 4 && n != 6 || width == 0 || sep != 0 && next != sep {
 			break // one run of digits, or the last group
 		}
@@ -47,12 +52,44 @@ func findCard(s string, i int) int {
 	}
 	// What follows a card may be digits too: a date, a house's number.
 	for ; groups > 0; groups-- {
-		if end := ends[groups-1]; cardEnds(s, end) && grouped(lens[:groups]) && issued(digits) && luhn(digits) && besideLetters(s, i, end) {
-			return end
+		end := ends[groups-1]
+		if !cardEnds(s, end) || !grouped(lens[:groups]) || !issued(digits) || !luhn(digits) || !besideLetters(s, i, end) {
+			digits = digits[:len(digits)-lens[groups-1]]
+			continue
 		}
-		digits = digits[:len(digits)-lens[groups-1]]
+		if slices.Contains(loose[1:groups], true) && (groups != 4 || lens[1] != 4 || inTable(s, i, end)) {
+			return 0
+		}
+		return end
 	}
 	return 0
+}
+
+// cardSeparator is separator for the groups of a card; wide says that it is two spaces, a tab
+// or the end of a line, which are spaces too.
+func cardSeparator(s string, i int) (kind byte, width int, wide bool) {
+	switch kind, width = separator(s, i); {
+	case kind == ' ':
+		if next, more := separator(s, i+width); next == ' ' {
+			return ' ', width + more, true
+		}
+	case kind != 0 || i >= len(s):
+	case s[i] == '\t' || s[i] == '\n':
+		return ' ', 1, true
+	case strings.HasPrefix(s[i:], "\r\n"):
+		return ' ', 2, true
+	}
+	return kind, width, false
+}
+
+// inTable reports whether four digits and white space stand before i, or behind end.
+func inTable(s string, i, end int) bool {
+	if _, width, _ := cardSeparator(s, end); width > 0 && group(s, end+width, 4) > 0 {
+		return true
+	}
+	before := strings.TrimRight(s[max(0, i-2):i], " \t\r\n")
+	last := i - min(i, 2) + len(before)
+	return last < i && last >= 4 && spanOf(s, last-4, 4, isDigit) == 4 && (last == 4 || !isDigit(s[last-5]))
 }
 
 // cardEnds reports whether a card may end at end: not in a decimal number or a longer code.

@@ -90,29 +90,27 @@ func (p *Patterns) Text(s string) string { return p.inside(s, false, maxEscapes)
 func (p *Patterns) ID(s string) string { return p.inside(s, true, maxEscapes) }
 
 func (p *Patterns) replace(s string, id bool) string {
-	if p == nil {
-		return s
-	}
+	t, where := plain(s)
 	var out strings.Builder
 	done := 0
-	for i := 0; i < len(s); {
-		if !p.starts[s[i]] {
+	for i := 0; i < len(t); {
+		if !p.starts[t[i]] {
 			i++
 			continue
 		}
-		k, from, to := p.at(s, i, done)
+		k, from, to := p.at(t, i, done)
 		if to == 0 {
-			i = skip(s, i)
+			i = skip(t, i)
 			continue
 		}
-		out.WriteString(s[done:from])
-		p.write(&out, k, s[from:to], id)
+		out.WriteString(s[place(where, done):place(where, from)])
+		p.write(&out, k, t[from:to], id)
 		done, i = to, to
 	}
 	if done == 0 {
 		return s
 	}
-	out.WriteString(s[done:])
+	out.WriteString(s[place(where, done):])
 	return out.String()
 }
 
