@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -16,6 +18,7 @@ func WithoutEnds(v *ModelVersion, in engine.Values, texts []string) {
 		return
 	}
 	for i, s := range texts {
+		s = norm.NFC.String(s)
 		most := 0
 		for _, value := range private {
 			most = max(most, begun(s, value))
@@ -25,10 +28,10 @@ func WithoutEnds(v *ModelVersion, in engine.Values, texts []string) {
 	}
 }
 
-// begun is how many bytes at the end of s are the beginning of value, in whatever case of
-// ASCII.
+// begun is how many bytes at the end of s, which is composed, are the beginning of value, in
+// whatever case of ASCII.
 func begun(s, value string) int {
-	value = lower(value)
+	value = lower(norm.NFC.String(value))
 	s = lower(s[max(0, len(s)-len(value)):])
 	// border[i] is the longest beginning of value that value[:i+1] ends with.
 	border := make([]int, len(value))

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Scrubber takes values out of texts in which somebody may have repeated them: the
@@ -80,7 +82,8 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 				return false
 			}
 		}
-		return add(t)
+		// What is encoded, and short words, are looked for by their bytes.
+		return add(t) && add(norm.NFC.String(t)) && add(norm.NFD.String(t))
 	}
 	for _, r := range raw {
 		for _, t := range scalars(r) {
@@ -114,7 +117,7 @@ func NewNameScrubber(raw []json.RawMessage) Scrubber {
 	for _, r := range raw {
 		for _, t := range scalars(r) {
 			if t = strings.TrimSpace(t); len(t) >= wholeFrom && len(t) <= longText {
-				list, read = append(list, t), append(read, reading{s: t}.folded().s)
+				list, read = append(list, t), append(read, reading{s: t}.composed().folded().s)
 				size += 2 * (len(t) + formCost)
 			}
 		}

@@ -16,6 +16,8 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 func TestScrubber(t *testing.T) {
@@ -59,6 +61,42 @@ func TestScrubber(t *testing.T) {
 	}
 	if got := (Scrubber{}).Text("a 41"); got != "a 41" {
 		t.Errorf("nothing to take out: %q", got)
+	}
+}
+
+// TestScrubberFindsOtherAccents: one sign may be written as a letter and its accent.
+func TestScrubberFindsOtherAccents(t *testing.T) {
+	values := []string{"Zoë Müller", "Ngô Đình Việt", "né", "한국어", "straße Å 7"}
+	for form, other := range map[norm.Form]norm.Form{norm.NFC: norm.NFD, norm.NFD: norm.NFC} {
+		for _, value := range values {
+			x := NewScrubber(nil, []string{form.String(value)})
+			for how, say := range escaped {
+				if len(value) < sureFrom && how != "as it is" || strings.HasSuffix(how, "UTF-16") {
+					continue // short values, and what is beyond ASCII in UTF-16, are not looked for
+				}
+				for _, said := range []string{other.String(value), form.String(value)} {
+					in := "ä̈ is " + say(said) + " é"
+					if got := x.Text(in); got != "ä̈ is "+Masked+" é" && got != "ä̈ is \""+Masked+"\" é" && (how == "as it is" || strings.Contains(got, say(said)) || !strings.HasPrefix(got, "ä̈ is ") || !strings.HasSuffix(got, " é")) {
+						t.Errorf("%s: %+q becomes %+q", how, in, got)
+					}
+				}
+			}
+		}
+		x := NewScrubber(nil, []string{form.String("Zoë Müller")})
+		for in, want := range map[string]string{
+			"so ZOE\u0308 MU\u0308LLER e\u0301":            "so *** e\u0301",
+			"so zoe\u0308, or mu\u0308ller\u0308s":         "so ***, or ***s",
+			"\xffe\u0301 Zoe\u0308 Mu\u0308ller\xff\u0301": "\xffe\u0301 ***\xff\u0301",
+			"Ｚｏë　Mu\u0308ＬＬＥＲ Ｚｏe\u0308":                   "***　*** ***",
+			"Zoe Muller, u\u0308, e\u0308":                 "Zoe Muller, u\u0308, e\u0308",
+		} {
+			if got := x.Text(in); got != want {
+				t.Errorf("%d: %+q becomes %+q, want %+q", form, in, got, want)
+			}
+		}
+		if got := NewNameScrubber([]json.RawMessage{json.RawMessage(`"` + form.String("Zoë Müller") + `"`)}).Text("risk of " + other.String("Zoë MÜLLER")); got != "risk of ***" {
+			t.Errorf("a name: %q", got)
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ func BenchmarkScrubber(b *testing.B) {
 		{"prose", prose},
 		{"name", "POST /v2/models/loans/infer"},
 		{"umlauts", strings.ReplaceAll(prose, "e", "ü")},
+		{"accents apart", strings.ReplaceAll(prose, "e", "u\u0308")},
 		{"address", strings.Repeat("GET /v1/things?name=Zo%C3%AB+%22Q%22&amount=12%2C416.5&page=3 HTTP/1.1 ", 8)},
 		{"json", strings.Repeat(`{"model":"loans","inner":"{\"a\":1234.5,\"b\":\"some text\\n\"}"},`, 8)},
 		{"base64", base64.StdEncoding.EncodeToString([]byte(prose))},

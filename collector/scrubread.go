@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // A text in which a value is repeated may escape it in any of many ways. It is read
@@ -262,6 +264,22 @@ func hexOf(s string, at, n int) (uint64, bool) {
 	return v, err == nil
 }
 
+// composed is r with each letter and its accents in one sign, where there is one: a text may
+// have either.
+func (r reading) composed() reading {
+	n := norm.NFC.QuickSpanString(r.s)
+	if n == len(r.s) || norm.NFC.IsNormalString(r.s[n:]) {
+		return r
+	}
+	w := rewrite(r, 0)
+	var signs norm.Iter
+	for signs.InitString(norm.NFC, r.s); !signs.Done(); {
+		from := signs.Pos()
+		w.add(from, signs.Next()...)
+	}
+	return w.done()
+}
+
 // folded is r in one case and with one script's digits.
 func (r reading) folded() reading {
 	if strings.IndexFunc(r.s, func(c rune) bool { return c >= utf8.RuneSelf }) < 0 {
@@ -297,7 +315,7 @@ func readForms(t string) []string {
 	var out []string
 	r := reading{s: strings.TrimSpace(t)}
 	for depth, changed := 0, true; changed && depth <= readDepth; depth++ {
-		t := r.folded().s
+		t := r.composed().folded().s
 		out = append(out, t)
 		if words := strings.Fields(t); len(words) > 1 && len(words) <= fewWords {
 			out = append(out, words...)
@@ -327,7 +345,8 @@ func (q *search) without(s string) string {
 	}
 	s = maskedAt(s, found)
 	// What stood beside a value is a number or a word of its own now.
-	if found = q.named(nil, reading{s: s}, reading{s: s}.folded()); len(found) > 0 {
+	r := reading{s: s}.composed()
+	if found = q.named(nil, r, r.folded()); len(found) > 0 {
 		s = maskedAt(s, found)
 	}
 	return s
@@ -371,11 +390,12 @@ func (q *search) places(found [][2]int, s string, depth int) [][2]int {
 	return found
 }
 
-// in appends where in a reading values are: encoded, as they are, in one case, and as
-// numbers and words.
+// in appends where in a reading values are: encoded, as they are, in one case and with
+// accents written either way, and as numbers and words.
 func (q *search) in(found [][2]int, r reading, depth int) [][2]int {
 	found = q.encoded(found, r, depth)
 	found = q.forms(found, &q.x.long, r)
+	r = r.composed()
 	folded := r.folded()
 	found = q.forms(found, &q.x.read, folded)
 	return q.named(found, r, folded)
