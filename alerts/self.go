@@ -13,6 +13,7 @@ const (
 	SelfDeadLetters = "dead_letters" // records that the store refuses
 	SelfSpoolFill   = "spool_fill"   // share of the spool that is taken
 	SelfLosses      = "losses"       // what was taken out of the data folder and nobody has acknowledged
+	SelfDropped     = "dropped"      // CloudEvents, and rows of them, that were taken and lately given up
 )
 
 // SelfEvery is how often SelfRules are evaluated.
@@ -33,6 +34,7 @@ func SelfRules(lag time.Duration) []Rule {
 		rule("PellucidDeadLetters", SelfDeadLetters, 0, "warning", "{{ value }} records are dead letters: the store refuses what is in them"),
 		rule("PellucidSpoolFull", SelfSpoolFill, 0.8, "critical", "the spool is nearly full: {{ value }} of what it may take, the limit is {{ threshold }}"),
 		rule("PellucidDataLost", SelfLosses, 0, "critical", "{{ value }} folders, versions or records were gone from the data folder, or others than before: the page of health says which"),
+		rule("PellucidEventsDropped", SelfDropped, 0, "warning", "{{ value }} CloudEvents or rows of them were taken and will not be recorded: they fit no version, or their files were damaged or gone"),
 	}
 }
 

@@ -26,7 +26,7 @@ func TestHealthPages(t *testing.T) {
 	s.Status = func(context.Context) api.Status {
 		return api.Status{
 			Store: hostile, StoreSince: day(30), Refused: true, Lag: 3 * time.Hour, LagLimit: 5 * time.Minute, Waiting: 12, Fill: 0.91, In: 1500, Out: 2.5,
-			DiskBytes: 3 << 20, DeadLetters: 1, Lost: 4, Missing: 2, Durability: "process", Losses: []string{"the folder " + hostile}, LossesFile: "folders.lost",
+			DiskBytes: 3 << 20, DeadLetters: 1, Lost: 4, Missing: 2, Dropped: api.EventsDropped{Unfit: 1200, Damaged: 1, Gone: 30}, DroppedRows: 1, Durability: "process", Losses: []string{"the folder " + hostile}, LossesFile: "folders.lost",
 		}
 	}
 	s.Dead = &api.DeadLetters{
@@ -53,7 +53,7 @@ func TestHealthPages(t *testing.T) {
 		return w
 	}
 	for path, want := range map[string][]string{
-		"/ui/health":                {"refuses what it is sent", "for 24 h", `data-figure="lag" class="bad">3 h`, "91.0 %", "1\u202f500/s", "2.5/s", "4 records lost", "folders.lost", "the folder ", "2 segments of the spool were gone", "3 MiB", `data-letter="abcd0123"`},
+		"/ui/health":                {"refuses what it is sent", "for 24 h", `data-figure="lag" class="bad">3 h`, "91.0 %", "1\u202f500/s", "2.5/s", "4 records lost", "folders.lost", "the folder ", "2 segments of the spool were gone", "1\u202f231 CloudEvents dropped</strong> (1\u202f200 fit no version, the files of 1 were damaged, of 30 gone)", "1 row of CloudEvents fit no version<", "3 MiB", `data-letter="abcd0123"`},
 		"/ui/health?driven=3":       {"3 dead letters on their way"},
 		"/ui/dead-letters/abcd0123": {"VIOLATED_CONSTRAINT", "Drive without its features"},
 		"/ui/":                      {"The store is 3 h behind; 1 dead letter"},

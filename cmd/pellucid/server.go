@@ -51,6 +51,7 @@ type server struct {
 	audit     *audit.Log
 	intake    *telemetry.Intake
 	events    *events.Room
+	drops     events.Drops // what events has dropped
 	models    *repository.Repository
 	explainer *explain.Explainer
 	capturer  *capture.Capturer
@@ -510,7 +511,7 @@ func (s *server) startEvents() error {
 	s.marks.settle(found)
 	s.events, err = events.Open(events.Config{
 		Dir: dir, Ours: s.marks.ours(markedEvents), Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Label: s.proxy.EventLabels, Names: s.models.Columns, Private: s.models.Policies,
-		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log,
+		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log, Drops: &s.drops,
 	})
 	if err != nil {
 		return err

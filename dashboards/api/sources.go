@@ -85,6 +85,12 @@ type Span struct {
 	Attributes map[string]string `json:"attributes"`
 }
 
+// EventsDropped says why CloudEvents were dropped: they fit no version, or their file was damaged or gone.
+type EventsDropped struct{ Unfit, Damaged, Gone int64 }
+
+// Total is all of them.
+func (e EventsDropped) Total() int64 { return e.Unfit + e.Damaged + e.Gone }
+
 // Status is how the server itself is doing.
 type Status struct {
 	// Waiting is how many records the spool holds that ClickHouse does not yet,
@@ -107,6 +113,10 @@ type Status struct {
 	// Missing counts segments of the spool that were gone, or cut short, when the server
 	// started, with records that were not stored.
 	Missing int64
+	// Dropped counts CloudEvents since the start that were taken and will not be recorded, by
+	// why, and DroppedRows rows of others.
+	Dropped     EventsDropped
+	DroppedRows int64
 	// Losses says what was found gone from the data folder, or another than before,
 	// until the operator deletes the file LossesFile there.
 	Losses      []string

@@ -119,9 +119,10 @@ func (r *Room) tooLate(ctx context.Context, p place, k *kept) (Outcome, error) {
 	if r.waiting[p].alone {
 		first = p
 	}
-	if _, c, err := r.recordAlone(ctx, first); err != nil {
+	if k, c, err := r.recordAlone(ctx, first); err != nil {
 		return Outcome{}, err
 	} else if c.any() {
+		r.dropRows(first, k, c.refused)
 		return Outcome{Status: Duplicate}, nil
 	}
 	return r.join(ctx, p, k)
@@ -236,13 +237,21 @@ func (r *Room) pair(ctx context.Context, second place) {
 	case errors.As(err, &refused):
 		// Whoever sent it is told when it comes again: it was not acknowledged.
 		r.cfg.Logger.Warn("both halves of a prediction are there and do not fit each other or any version: the second is not recorded", r.about(second, k)...)
-		r.forget(second)
+		r.giveUp(second)
 	case err != nil:
 		r.tell(second, "two halves of a prediction cannot be recorded yet, and are kept", r.about(second, k)...)
 		r.later(second)
 		r.later(first)
-	case out.Refused > 0:
-		r.cfg.Logger.Warn("rows of a prediction fit no version and are not recorded", append(r.about(second, k), "rows", out.Refused)...)
+	default:
+		r.dropRows(first, k, out.Refused)
+	}
+}
+
+// giveUp drops a half for good. One whose file cannot be deleted is given up again.
+func (r *Room) giveUp(p place) {
+	r.forget(p)
+	if _, stays := r.waiting[p]; !stays {
+		r.cfg.Drops.unfit.Add(1)
 	}
 }
 
@@ -274,12 +283,10 @@ func (r *Room) single(ctx context.Context, p place) {
 	k, c, err := r.recordAlone(ctx, p)
 	switch {
 	case err == nil && c.any():
-		if c.refused > 0 {
-			r.cfg.Logger.Warn("rows of a prediction fit no version and are not recorded", append(r.about(p, k), "rows", c.refused)...)
-		}
+		r.dropRows(p, k, c.refused)
 	case err == nil && r.cfg.Now().Sub(e.since) >= r.cfg.GiveUp:
 		r.cfg.Logger.Error("an event is given up: it fits no version that is known", append(r.about(p, k), "waited", r.cfg.GiveUp)...)
-		r.drop(p)
+		r.giveUp(p)
 	default:
 		r.tell(p, "an event whose other half has not come cannot be recorded alone yet, and is kept", append(r.about(p, k), "fits", err != nil)...)
 		r.later(p)

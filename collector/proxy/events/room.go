@@ -59,6 +59,8 @@ type Config struct {
 	// later. 0 means 100,000 and 1 GiB.
 	MaxHalves int
 	MaxBytes  int64
+	// Drops counts what is never recorded; nil means that nobody else asks.
+	Drops *Drops
 	// MeterProvider defaults to the global one, Logger and Now to slog.Default and
 	// time.Now.
 	MeterProvider metric.MeterProvider
@@ -95,6 +97,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.Drops == nil {
+		c.Drops = &Drops{}
 	}
 	if c.LogID == nil {
 		c.LogID = func(id string) string { return id }
@@ -285,26 +290,6 @@ func open(cfg Config, disk vfs.FS) (*Room, error) {
 	}
 	r.show()
 	return r, nil
-}
-
-// observe publishes what waits.
-func (r *Room) observe() error {
-	m := r.cfg.MeterProvider.Meter("github.com/pellucid/pellucid/collector/proxy/events")
-	halves, err := m.Int64ObservableGauge("ml.events.waiting", metric.WithUnit("{event}"), metric.WithDescription("CloudEvents whose other half has not come yet."))
-	if err != nil {
-		return err
-	}
-	size, err := m.Int64ObservableGauge("ml.events.waiting.bytes", metric.WithUnit("By"), metric.WithDescription("Bytes of their files."))
-	if err != nil {
-		return err
-	}
-	r.watched, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		n, bytes := r.Waiting()
-		o.ObserveInt64(halves, int64(n))
-		o.ObserveInt64(size, bytes)
-		return nil
-	}, halves, size)
-	return err
 }
 
 // Close leaves what waits to the next Open.
@@ -553,6 +538,7 @@ func (r *Room) setAside(p place) error {
 	}
 	r.bytes -= e.size
 	delete(r.waiting, p)
+	r.cfg.Drops.damaged.Add(1)
 	r.cfg.Logger.Error("half of a prediction that waited is damaged: it is set aside, and is lost unless it is sent again", "file", filepath.Base(path)+".damaged", "error", err)
 	return nil
 }
@@ -652,6 +638,7 @@ func (r *Room) lookAgain(p place) {
 	}
 	delete(r.waiting, p)
 	r.bytes -= e.size
+	r.cfg.Drops.gone.Add(1)
 	r.cfg.Logger.Error("the file of half a prediction that waited is gone: the half is lost unless it is sent again", "file", filepath.Base(r.named(p, suffix)))
 }
 
