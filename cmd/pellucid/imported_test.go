@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/repository"
@@ -357,4 +358,52 @@ func TestANewVersionKeepsPrivate(t *testing.T) {
 	}
 	r.halt(t)
 	searchFolder(t, cfg.Data)
+}
+
+// TestImportOfParquet sends the rows of a file that pandas wrote (engine/table/testdata/make_tables.py) to a
+// server. Sent again after a restart, which has forgotten the ids, they are accepted, not
+// stored a second time, and counted.
+func TestImportOfParquet(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	r := startRig(t, cfg)
+	send := func() {
+		t.Helper()
+		status, out, stderr := command(t, "import", "../../engine/table/testdata/pandas.parquet", "--url", r.url, "--model", "frame", "--id", "i32", "--time", "when", "--outputs", "f64")
+		if status != 0 || !strings.Contains(out, "7 accepted, 0 duplicate, 0 refused") {
+			t.Fatalf("%d %s %s", status, out, stderr)
+		}
+		r.stored(t)
+	}
+	send()
+	check := func() {
+		t.Helper()
+		var page collector.Page
+		r.get(t, "/api/v1/predictions?model=frame", &page)
+		if len(page.Predictions) != 7 {
+			t.Fatalf("%d predictions", len(page.Predictions))
+		}
+		for i, want := range []string{
+			"0.1 map[cat:a f32:0.1 flag:1 i64:0 nullable:1 text:a u32:4e+09]",
+			"-2.5 map[cat:b f32:2 flag:0 i64:1e+12 nullable:<nil> text:b u32:4.000000001e+09]",
+			"NaN map[cat:<nil> f32:3 flag:1 i64:2e+12 nullable:3 text:<nil> u32:4.000000002e+09]",
+			"1e+300 map[cat:d,e f32:<nil> flag:0 i64:3e+12 nullable:4 text:d,e u32:4.000000003e+09]",
+			`5e-324 map[cat:quo"te f32:5 flag:1 i64:4e+12 nullable:<nil> text:quo"te u32:4.000000004e+09]`,
+			"3 map[cat:ä f32:6 flag:0 i64:5e+12 nullable:6 text:ä u32:4.000000005e+09]",
+			"7.25 map[cat:a f32:7 flag:1 i64:6e+12 nullable:7 text:a u32:4.000000006e+09]",
+		} {
+			p := page.Predictions[6-i] // the newest is first
+			at := time.Date(2013, 1, 1, 5+i, 15, 0, 0, time.UTC)
+			if got := fmt.Sprint(p.Outputs["f64"], " ", p.Features); p.ID != fmt.Sprint(i-3) || !p.Time.Equal(at) || got != want {
+				t.Errorf("row %d: %s of %s: %s, want %s of %s", i, p.ID, p.Time, got, want, at)
+			}
+		}
+	}
+	check()
+	r.halt(t)
+	r = startRig(t, cfg)
+	send()
+	check()
+	if _, b, _ := r.call(t, "GET", "/metrics", ""); !strings.Contains(string(b), "\nml_server_import_duplicates_total 7\n") {
+		t.Error("the metrics do not tell of the duplicates")
+	}
 }

@@ -58,6 +58,9 @@ func (s *server) startWriter(context.Context) error {
 		return err
 	}
 	s.writer = w
+	if err := w.Observe(s.telemetry.MeterProvider()); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()

@@ -1077,6 +1077,17 @@ func TestImportedIDsAreStoredOnce(t *testing.T) {
 	m.consistent(t, s, 200)
 	write(t, w, "b3", list...)
 	m.consistent(t, s, 200)
+	// 150 of b2's 200 ids are b1's; 100 of b3's 300 records come twice in it, and all others are stored.
+	if got := w.Health().Duplicates; got != 150+100+200 {
+		t.Errorf("%d duplicates are counted", got)
+	}
+	// What the spool may have delivered before is nobody's second.
+	if err := w.Write(t.Context(), &collector.Batch{Token: "b3 again", Records: list, Again: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.Health().Duplicates; got != 450 {
+		t.Errorf("%d duplicates are counted after a cursor was lost", got)
+	}
 	// The same id of another model is another prediction.
 	p1 := m.prediction(t, 1, base)
 	p1.ID, p1.Model = "theirs-1", "other"

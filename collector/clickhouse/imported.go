@@ -28,6 +28,14 @@ func (p *plan) first(v *collector.Prediction) bool {
 	return true
 }
 
+// twice counts a record whose id is stored, unless it may be the very one that is: a letter, or
+// what the spool delivered before it lost its cursor.
+func (p *plan) twice(position int) {
+	if p.records[position].Kind == collector.KindImported && !p.again {
+		p.duplicates++
+	}
+}
+
 // askedIDs bounds the ids of one question.
 const askedIDs = 5000
 
@@ -55,7 +63,11 @@ func (w *Writer) dropStored(ctx context.Context, p *plan) error {
 		}
 		for month, list := range p.months {
 			p.months[month] = slices.DeleteFunc(list, func(d decoded) bool {
-				return d.imported && d.p.Tenant == o.tenant && d.p.Model == o.model && stored[d.p.ID]
+				known := d.imported && d.p.Tenant == o.tenant && d.p.Model == o.model && stored[d.p.ID]
+				if known {
+					p.twice(d.position)
+				}
+				return known
 			})
 			p.dropped = p.dropped || len(p.months[month]) < len(list)
 		}

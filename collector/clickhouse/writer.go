@@ -91,6 +91,9 @@ type Health struct {
 	// Restored counts the records, and their parts in rollups, that a power cut had
 	// taken from the server and that were sent again.
 	Restored uint64
+	// Duplicates counts predictions made elsewhere that were accepted and of which another
+	// with the same id is stored.
+	Duplicates uint64
 }
 
 // Writer drains a Source into the tables, for ever: a ClickHouse that is away or
@@ -233,6 +236,7 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	w.health.Batches++
 	w.health.Rows += uint64(st.Rows)
 	w.health.Undecodable += uint64(st.Undecodable)
+	w.health.Duplicates += uint64(p.duplicates)
 	w.mu.Unlock()
 	if w.cfg.OnBatch != nil {
 		w.cfg.OnBatch(st)
@@ -449,8 +453,10 @@ type plan struct {
 	// imported are the ids of predictions made elsewhere, by tenant and model.
 	imported map[owner][]string
 	known    map[owner]map[string]bool
-	// dropped says that some of them were stored by other batches.
-	dropped bool
+	// dropped says that some of them were stored by other batches, and duplicates counts those
+	// that somebody has sent twice.
+	dropped    bool
+	duplicates int
 }
 
 // burial is a record of a batch and the insert that refused it.
@@ -618,6 +624,7 @@ func (p *plan) take(position int, r *collector.Record, driven string) error {
 		// delivered before the spool lost its cursor.
 		imported := r.Kind == collector.KindImported || driven != "" || p.again
 		if imported && !p.first(v) {
+			p.twice(position)
 			return nil
 		}
 		month := monthOf(v)
