@@ -217,6 +217,42 @@ func TestAttributesAreRegistered(t *testing.T) {
 	}
 }
 
+// TestValuesAreRegistered: of attributes that have few values the examples are all of them.
+func TestValuesAreRegistered(t *testing.T) {
+	found := map[string][]string{}
+	sources(t, func(file string, n ast.Node) {
+		switch n := n.(type) {
+		case *ast.ValueSpec: // how much of a prediction was kept
+			for i, name := range n.Names {
+				if strings.HasPrefix(name.Name, "Capture") && i < len(n.Values) {
+					if v, ok := literal(n.Values[i]); ok {
+						found["ml.capture.result"] = append(found["ml.capture.result"], v)
+					}
+				}
+			}
+		case *ast.KeyValueExpr: // the kinds of records
+			if v, ok := literal(n.Value); ok && file == "metrics.go" && strings.HasPrefix(types.ExprString(n.Key), "collector.Kind") {
+				found["ml.capture.kind"] = append(found["ml.capture.kind"], v)
+			}
+		}
+	})
+	for _, a := range readRegistry(t).Attributes {
+		want, ok := found[a.Name]
+		if !ok {
+			continue
+		}
+		delete(found, a.Name)
+		got := strings.Split(a.Examples, ", ")
+		slices.Sort(got)
+		if slices.Sort(want); len(want) < 5 || !slices.Equal(got, want) {
+			t.Errorf("%s has the values %v, in the code %v", a.Name, got, want)
+		}
+	}
+	if len(found) > 0 {
+		t.Errorf("not in the registry: %v", found)
+	}
+}
+
 // composed are the names of spans that are no literal where the span is made, by file and
 // expression; nil are those that are only handed on. TestEveryRoadOut of cmd/pellucid
 // holds what is really sent to the registry.
