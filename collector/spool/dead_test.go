@@ -112,6 +112,7 @@ func TestDeadLettersStay(t *testing.T) {
 // TestDeadLettersSurviveEveryCrash: whatever operation the machine dies in, what a
 // method had said is there is there after it.
 func TestDeadLettersSurviveEveryCrash(t *testing.T) {
+	crashes, letters := 0, 0
 	for _, power := range []bool{false, true} {
 		for k := 1; ; k++ {
 			fs := newDisk(uint64(k))
@@ -181,8 +182,10 @@ func TestDeadLettersSurviveEveryCrash(t *testing.T) {
 				}
 				break
 			}
+			crashes, letters = crashes+1, letters+len(buried)
 		}
 	}
+	t.Logf("%d crashes, %d letters acknowledged, 0 lost, 0 of those that were gone back", crashes, letters)
 }
 
 // TestDamagedDeadLetters: bytes that cannot be read are kept aside, the rest is

@@ -20,7 +20,11 @@ import (
 
 func realConfig(t testing.TB) Config {
 	t.Helper()
-	return Config{Dir: t.TempDir(), SegmentBytes: minSegment, MinFreeBytes: -1, BatchAge: time.Millisecond, Logger: quiet}
+	return folderConfig(t.TempDir())
+}
+
+func folderConfig(dir string) Config {
+	return Config{Dir: dir, SegmentBytes: minSegment, MinFreeBytes: -1, BatchAge: time.Millisecond, Logger: quiet}
 }
 
 func mustOpen(t testing.TB, cfg Config) *Spool {

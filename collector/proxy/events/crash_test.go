@@ -149,7 +149,7 @@ var stories = map[string]func(w *world) error{
 // TestCrashAtEveryOperation: whatever a crash interrupts, the rows of a pair are recorded
 // alike in the end, whether the sender comes again or not, and soon or late.
 func TestCrashAtEveryOperation(t *testing.T) {
-	crashes := 0
+	crashes, acknowledged := 0, 0
 	for name, story := range stories {
 		for _, power := range []bool{false, true} {
 			for seed := range uint64(9) {
@@ -165,18 +165,19 @@ func TestCrashAtEveryOperation(t *testing.T) {
 							t.Fatalf("%s: %v", what, err)
 						}
 						down := w.disk.Down()
-						crashes++
 						w.recover(t, what, again, int(seed))
 						w.check(t, what)
 						if !down {
 							break
 						}
+						crashes++
+						acknowledged += len(w.acked)
 					}
 				}
 			}
 		}
 	}
-	t.Logf("%d crashes", crashes)
+	t.Logf("%d crashes, %d halves acknowledged, 0 lost, 0 doubled", crashes, acknowledged)
 	if crashes < 1000 {
 		t.Errorf("%d crashes: the test proves nothing", crashes)
 	}
@@ -213,7 +214,7 @@ func (w *world) recover(t *testing.T, what string, again, secondCrash int) {
 // TestErrorAtEveryOperation: what fails without a crash, a full disk or a full spool, leaves
 // no half pair either, and what is not acknowledged may be sent again.
 func TestErrorAtEveryOperation(t *testing.T) {
-	failed := 0
+	runs, acknowledged := 0, 0
 	for name, story := range stories {
 		for _, power := range []bool{false, true} {
 			for again := range 4 {
@@ -249,13 +250,16 @@ func TestErrorAtEveryOperation(t *testing.T) {
 						w.settle()
 						w.check(t, what)
 						more = n >= k
-						failed++
+						if more {
+							runs++
+							acknowledged += len(w.acked)
+						}
 					}
 				}
 			}
 		}
 	}
-	t.Logf("%d runs", failed)
+	t.Logf("%d runs with 1, 2 or 7 errors, %d halves acknowledged, 0 lost, 0 doubled", runs, acknowledged)
 }
 
 // TestFilesThatCannotBeDeleted leaves what was recorded once, and says so for ever.
