@@ -33,6 +33,9 @@ type call struct {
 	caller trace.SpanContext
 	start  time.Time
 	route  collector.Route
+	// turnedAway says that it goes no further from the start: a flood of such has few spans,
+	// whatever is sampled.
+	turnedAway bool
 
 	id       string
 	received time.Time
@@ -171,7 +174,11 @@ func (k *call) identify() error {
 // a trace id, also where no tracing is configured.
 func (k *call) trace(ctx context.Context, from propagation.TextMapCarrier) {
 	ctx = extract(ctx, from)
-	k.ctx, k.span = k.s.tracer.Start(ctx, k.name(), serverSpan, trace.WithTimestamp(k.start))
+	tracer := k.s.tracer
+	if k.turnedAway {
+		tracer = noop.Tracer{}
+	}
+	k.ctx, k.span = tracer.Start(ctx, k.name(), serverSpan, trace.WithTimestamp(k.start))
 	k.sc, k.caller = k.span.SpanContext(), trace.SpanContextFromContext(ctx)
 	if !k.sc.IsValid() || k.sc.SpanID() == k.caller.SpanID() {
 		k.sc = ownSpanContext(k.caller)
@@ -256,9 +263,7 @@ func traceparent(sc trace.SpanContext) string {
 func (k *call) admit(answer handler) error {
 	if k.s.inFlight.Add(1) > int64(k.s.cfg.MaxInFlight) {
 		k.s.inFlight.Add(-1)
-		return &failure{
-			status: http.StatusServiceUnavailable, message: "too many requests are under way", retryAfter: 1,
-		}
+		return tooMany()
 	}
 	defer k.s.inFlight.Add(-1)
 	limit := k.s.cfg.Timeout
@@ -303,7 +308,7 @@ func (k *call) end(err error) {
 	took := time.Since(k.start)
 	// Decided before the measurement, so that its exemplar names what will be found,
 	// and before the span ends, after which it says of itself that it is not recorded.
-	late, ctx := k.keepsLate(status, took), k.ctx
+	late, ctx := k.keepsLate(status, took, f), k.ctx
 	if late {
 		ctx = trace.ContextWithSpanContext(ctx, k.sc.WithTraceFlags(k.sc.TraceFlags().WithSampled(true)))
 	}

@@ -20,6 +20,9 @@ type Inference struct {
 	// Bytes is its size.
 	Decode func(info *engine.Info) (*oip.Request, error)
 	Bytes  int64
+	// Refused says why the request goes no further: of all else there may then be nothing
+	// but the model's name.
+	Refused error
 	// Encode makes the answer ready to be sent and returns its size.
 	Encode func(*oip.Response) (int64, error)
 }
@@ -30,14 +33,18 @@ type Inferred struct{ PredictionID, Traceparent, Captured string }
 // Infer answers a request by the very path of those that come by HTTP: the same
 // checks, limits, spans and records. The answer may be sent when it returns.
 func (s *Server) Infer(ctx context.Context, x Inference) (Inferred, error) {
-	k := &call{s: s, start: time.Now(), route: collector.RouteInfer, rows: 1, captured: "none"}
+	k := &call{s: s, start: time.Now(), route: collector.RouteInfer, rows: 1, captured: "none", turnedAway: x.Refused != nil}
 	s.metrics.active.Add(1)
 	defer s.metrics.active.Add(-1)
 	if err := k.identify(); err != nil {
 		return Inferred{}, err
 	}
-	v, err := s.find(ctx, x.Model, x.Version)
-	if err == nil {
+	err := x.Refused
+	if err != nil {
+		k.v = s.known(x.Model, x.Version)
+	} else if v, missing := s.find(ctx, x.Model, x.Version); missing != nil {
+		err = missing
+	} else {
 		k.v = v
 	}
 	k.trace(ctx, x.Carrier)

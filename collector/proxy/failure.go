@@ -36,6 +36,8 @@ type failure struct {
 	field, value string
 	// noRow says that no failed row is captured.
 	noRow bool
+	// shed says that too many were under way.
+	shed bool
 }
 
 func (f *failure) Error() string { return f.message }
@@ -57,6 +59,10 @@ func fail(status int, format string, args ...any) *failure {
 		f.record = http.StatusText(status)
 	}
 	return f
+}
+
+func tooMany() *failure {
+	return &failure{status: http.StatusServiceUnavailable, message: "too many requests are under way", retryAfter: 1, shed: true}
 }
 
 // asFailure maps an error to its answer. What is not known by type is our own
@@ -189,3 +195,9 @@ func writeFailure(c echo.Context, f *failure) {
 
 // Refuse is an error of a request that is the caller's fault.
 func Refuse(message string) error { return fail(http.StatusBadRequest, "%s", oip.Own(message)) }
+
+// Forbid is an error of a request that came from where none may. What is wrong is named, and
+// nothing of what it was.
+func Forbid(what string) error {
+	return fail(http.StatusForbidden, "the %s is not a loopback address, and no authentication is configured", oip.Own(what))
+}

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // guard refuses requests that reach a server without authentication by another
@@ -33,25 +36,57 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil && ours(r.URL.Path) {
 			// The rest would be read without what is wrong, as another question.
-			writeFailure(c, fail(http.StatusBadRequest, "read the query: %s", err))
-			return nil
+			return s.turnAway(c, start, fail(http.StatusBadRequest, "read the query: %s", err))
 		}
 		if s.cfg.AllowNonLoopback || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 			return next(c)
 		}
 		if !Loopback(r.Host) {
-			return s.forbid(c, "the Host header is not a loopback address, and no authentication is configured")
+			return s.turnAway(c, start, Forbid("Host header"))
 		}
 		if origin := r.Header.Get("Origin"); origin != "" && !loopbackOrigin(origin) {
-			return s.forbid(c, "the Origin header is not a loopback address, and no authentication is configured")
+			return s.turnAway(c, start, Forbid("Origin header"))
 		}
 		return next(c)
 	}
 }
 
-func (s *Server) forbid(c echo.Context, reason string) error {
-	writeFailure(c, fail(http.StatusForbidden, "%s", reason))
+// turnAway answers a request of which nothing is read but where it goes. If that is a model
+// that is served, it is a failed request of the model's, like one that cannot be read.
+func (s *Server) turnAway(c echo.Context, start time.Time, why error) error {
+	route, model, version := addressed(c)
+	if route == "" {
+		writeFailure(c, asFailure(why))
+		return nil
+	}
+	k := &call{s: s, c: c, start: start, route: route, rows: 1, captured: "none", turnedAway: true}
+	if err := k.identify(); err != nil {
+		return err
+	}
+	k.v = s.known(model, version)
+	r := c.Request()
+	k.trace(r.Context(), propagation.HeaderCarrier(r.Header))
+	k.end(why)
 	return nil
+}
+
+// addressed is the model that a request is for, and what is asked of it; the route is ""
+// where it is for none.
+func addressed(c echo.Context) (route collector.Route, model, version string) {
+	model, version, err := names(c)
+	if err != nil || c.Request().Method != http.MethodPost {
+		return "", "", ""
+	}
+	switch at := strings.TrimPrefix(c.Path(), "/v2/models/:model"); strings.TrimPrefix(at, "/versions/:version") {
+	case "/infer", "/generate", "/generate_stream":
+		return collector.RouteInfer, model, version
+	case "/explain":
+		return collector.RouteExplain, model, version
+	case "/v1/models/:model":
+		model, verb, _ := cutVerb(model)
+		return verbs[verb], model, ""
+	}
+	return "", "", ""
 }
 
 // Loopback reports whether host (with or without a port) is this machine's own

@@ -9,6 +9,9 @@ import (
 	"github.com/pellucid/pellucid/collector"
 )
 
+// verbs are what is asked of a model by a verb.
+var verbs = map[string]collector.Route{"predict": collector.RoutePredict, "explain": collector.RouteExplain}
+
 // v1Ready answers KServe v1's model status.
 func (s *Server) v1Ready(c echo.Context) error {
 	return s.modelReady(c)
@@ -21,17 +24,24 @@ func (s *Server) v1Verb(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	at := strings.LastIndexByte(path, ':')
-	if at < 0 {
+	model, verb, ok := cutVerb(path)
+	if !ok {
 		c.Response().Header().Set("Allow", http.MethodGet)
 		return fail(http.StatusMethodNotAllowed, "POST needs a verb: :predict or :explain")
 	}
-	model, verb := path[:at], path[at+1:]
-	switch verb {
-	case "predict":
-		return s.call(c, collector.RoutePredict, model, "", (*call).v1Predict)
-	case "explain":
-		return s.call(c, collector.RouteExplain, model, "", (*call).v1Explain)
+	switch route := verbs[verb]; route {
+	case collector.RoutePredict:
+		return s.call(c, route, model, "", (*call).v1Predict)
+	case collector.RouteExplain:
+		return s.call(c, route, model, "", (*call).v1Explain)
 	}
 	return fail(http.StatusNotFound, "there is no verb %q: use :predict or :explain", clip(verb))
+}
+
+func cutVerb(path string) (model, verb string, ok bool) {
+	at := strings.LastIndexByte(path, ':')
+	if at < 0 {
+		return path, "", false
+	}
+	return path[:at], path[at+1:], true
 }

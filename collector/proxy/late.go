@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -16,6 +17,8 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // LateSpan is a span that is made when it is over: whether a call failed or was slow
@@ -44,8 +47,11 @@ func (r *refusals) limit(perSecond int) {
 }
 
 // keepsFailed reports whether a request that ended with that status is one whose spans
-// are kept.
-func (s *Server) keepsFailed(status int) bool {
+// are kept; f may be nil.
+func (s *Server) keepsFailed(status int, f *failure) bool {
+	if f != nil && f.shed {
+		status = http.StatusTooManyRequests // a flood of these has no more spans than one of 4xx
+	}
 	if status < http.StatusBadRequest || status >= http.StatusInternalServerError {
 		return status >= http.StatusInternalServerError
 	}
@@ -55,11 +61,11 @@ func (s *Server) keepsFailed(status int) bool {
 
 // keepsLate reports whether the spans of a call are kept that the sampler did not
 // choose. It is asked once, while the call's span is still open.
-func (k *call) keepsLate(status int, took time.Duration) bool {
+func (k *call) keepsLate(status int, took time.Duration, f *failure) bool {
 	if k.s.cfg.Keep == nil || k.span.IsRecording() {
 		return false
 	}
-	return k.s.cfg.KeepSlower > 0 && took > k.s.cfg.KeepSlower || k.s.keepsFailed(status)
+	return k.s.cfg.KeepSlower > 0 && took > k.s.cfg.KeepSlower || k.s.keepsFailed(status, f)
 }
 
 // keepLate keeps the spans of a call. Its stages are where its record has them.
@@ -164,10 +170,48 @@ func (s *Server) Refused(ctx context.Context, route string, status int) {
 	if status < http.StatusBadRequest || status >= http.StatusInternalServerError {
 		return
 	}
+	s.countRefused(ctx, route, status)
+}
+
+func (s *Server) countRefused(ctx context.Context, route string, status int) {
 	if route == "" {
 		route = "none"
 	}
 	s.metrics.refused.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(attrHTTPRoute.String(route), attrHTTPStatus.Int(status))))
+}
+
+// Unread is a call by gRPC that was answered before a handler saw it.
+type Unread struct {
+	// Carrier has the caller's trace context.
+	Carrier propagation.TextMapCarrier
+	// Method is one that is served, or "" where there is none of what was asked; Infers says
+	// that it asks for predictions.
+	Method string
+	Infers bool
+	Start  time.Time
+	// Status is what it was answered with in HTTP: 4xx, or 503 where too many were under way.
+	Status int
+}
+
+// Unread counts such a call, and keeps a span of it, as of one that a handler refused.
+func (s *Server) Unread(x Unread) {
+	ctx := context.Background()
+	if x.Infers {
+		s.metrics.request(ctx, labels{route: string(collector.RouteInfer), status: x.Status}, time.Since(x.Start).Seconds(), 0, 0)
+	}
+	s.countRefused(ctx, x.Method, x.Status)
+	if s.cfg.Keep == nil {
+		return
+	}
+	name := strings.TrimPrefix(x.Method, "/")
+	if name == "" {
+		name = http.MethodPost // as by HTTP: what else was asked for may be anything
+	}
+	var f *failure
+	if x.Status == http.StatusServiceUnavailable {
+		f = tooMany()
+	}
+	s.keepFailed(extract(ctx, x.Carrier), name, x.Start, x.Status, f, nil)
 }
 
 // KeepFailed keeps a span of a request that did not come by HTTP, is no inference and
@@ -181,7 +225,7 @@ func (s *Server) KeepFailed(carrier propagation.TextMapCarrier, name string, sta
 // keepFailed keeps a failed request's span and returns its ids, which are not valid
 // where it is not kept.
 func (s *Server) keepFailed(ctx context.Context, name string, start time.Time, status int, f *failure, attributes []attribute.KeyValue) trace.SpanContext {
-	if !s.keepsFailed(status) {
+	if !s.keepsFailed(status, f) {
 		return trace.SpanContext{}
 	}
 	caller := trace.SpanContextFromContext(ctx)

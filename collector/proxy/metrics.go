@@ -75,7 +75,7 @@ func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	in.feedbackBad, errs[8] = m.Int64Counter("ml.server.feedback.refused", metric.WithUnit("{label}"),
 		metric.WithDescription("Labels refused."))
 	in.refused, errs[9] = m.Int64Counter("ml.server.requests.refused", metric.WithUnit("{request}"),
-		metric.WithDescription("Requests answered with a status from 400 to 499, by the route they came by, read or not."))
+		metric.WithDescription("Requests answered with a status from 400 to 499, by the route they came by, read or not, and calls by gRPC that were not taken since too many were under way (503)."))
 	in.importNames, errs[10] = m.Int64Counter("ml.server.import.names", metric.WithUnit("{name}"),
 		metric.WithDescription("Names of features and outputs of imported predictions that repeated what is private: masked, or left out where another has that name."))
 	if err := errors.Join(errs[:]...); err != nil {

@@ -147,6 +147,18 @@ func (s *Server) find(ctx context.Context, model, version string) (*collector.Mo
 	return v, nil
 }
 
+// known is the version that answers for a name, or nil. Nobody waits for an upstream that has
+// not described itself: it is for requests that go no further.
+func (s *Server) known(model, version string) *collector.ModelVersion {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	v, err := s.find(ctx, model, version)
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
 // clip bounds a name out of a request before it is put in a message.
 func clip(name string) string {
 	const limit = 128
