@@ -5,6 +5,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 
@@ -44,14 +45,30 @@ type loan struct {
 	back runtime.Cleanup
 }
 
-// arrival is a call whose message is coming.
+// arrival is a call from when it begins to come.
 type arrival struct {
 	of     *arriving
 	cancel context.CancelFunc
 	place  *list.Element // nil while nothing is coming
+	// late says that it was ended since nothing came for too long, or for the bytes of others.
+	late atomic.Bool
+
+	// What follows is its own goroutine's.
+	method string
+	start  time.Time
+	// guarded says that guard counts it, unread that its last message could not be read.
+	guarded, unread bool
+	// malformed says that the last message was none. It is kept until guard has it.
+	malformed bool
+	message   any
 }
 
 type arrivalKey struct{}
+
+// arrivalOf is the call of a context, which tap has put there.
+func arrivalOf(ctx context.Context) *arrival {
+	return ctx.Value(arrivalKey{}).(*arrival) //nolint:forcetypeassert // every call's context has one
+}
 
 func newArriving(limit int64) *arriving {
 	return &arriving{max: limit, pool: mem.DefaultBufferPool(), lent: map[weak.Pointer[[]byte]]loan{}}
@@ -128,5 +145,6 @@ func (a *arriving) drop() {
 	x := e.Value.(*arrival) //nolint:forcetypeassert // only begin pushes
 	a.all.Remove(e)
 	x.place = nil
+	x.late.Store(true)
 	x.cancel()
 }

@@ -81,7 +81,12 @@ func described(list []oip.TensorMetadata) []*inference.ModelMetadataResponse_Ten
 
 // ModelInfer implements inference.GRPCInferenceServiceServer.
 func (i *inferer) ModelInfer(ctx context.Context, req *inference.ModelInferRequest) (*inference.ModelInferResponse, error) {
-	res, done, err := i.infer(ctx, req)
+	return i.answer(ctx, req, nil)
+}
+
+// answer answers a call, with why it is refused if it is.
+func (i *inferer) answer(ctx context.Context, req *inference.ModelInferRequest, refusal error) (*inference.ModelInferResponse, error) {
+	res, done, err := i.infer(ctx, req, refusal)
 	// Sent with an error too.
 	header := metadata.Pairs("pellucid-prediction-id", done.PredictionID, "traceparent", done.Traceparent, "pellucid-capture", done.Captured)
 	if headerErr := grpc.SetHeader(ctx, header); headerErr != nil && err == nil {
@@ -107,7 +112,11 @@ func (i *inferer) ModelStreamInfer(stream grpc.BidiStreamingServer[inference.Mod
 			return err
 		}
 		came(ctx)
-		res, done, err := i.infer(ctx, req)
+		var refusal error
+		if arrivalOf(ctx).malformed {
+			refusal = errMalformed
+		}
+		res, done, err := i.infer(ctx, req, refusal)
 		out := &inference.ModelStreamInferResponse{InferResponse: res}
 		if err != nil {
 			var httpStatus int
@@ -127,11 +136,11 @@ func text(s string) *inference.InferParameter {
 	return &inference.InferParameter{ParameterChoice: &inference.InferParameter_StringParam{StringParam: s}}
 }
 
-func (i *inferer) infer(ctx context.Context, req *inference.ModelInferRequest) (*inference.ModelInferResponse, proxy.Inferred, error) {
+func (i *inferer) infer(ctx context.Context, req *inference.ModelInferRequest, refusal error) (*inference.ModelInferResponse, proxy.Inferred, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	var res *inference.ModelInferResponse
 	done, err := i.proxy.Infer(ctx, proxy.Inference{
-		Model: req.GetModelName(), Version: req.GetModelVersion(), Carrier: carrier(md), Bytes: int64(proto.Size(req)),
+		Model: req.GetModelName(), Version: req.GetModelVersion(), Carrier: carrier(md), Bytes: int64(proto.Size(req)), Refused: refusal,
 		Decode: func(info *engine.Info) (*oip.Request, error) { return request(req, info) },
 		Encode: func(r *oip.Response) (int64, error) {
 			res = response(r, len(req.GetRawInputContents()) > 0)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,6 @@ import (
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
@@ -58,10 +58,13 @@ type Config struct {
 
 // Server answers gRPC. It is safe for concurrent use.
 type Server struct {
-	cfg    Config
-	grpc   *grpc.Server
-	calls  atomic.Int64
-	coming *arriving
+	cfg       Config
+	grpc      *grpc.Server
+	infer     *inferer
+	methods   []string // in order
+	calls     atomic.Int64
+	coming    *arriving
+	malformed sync.Map // messages that could not be decoded, until it is known whose they are
 }
 
 // New returns a Server. Serve makes it answer.
@@ -84,19 +87,26 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxArriving == 0 {
 		cfg.MaxArriving = max(256<<20, 4*int64(cfg.MaxBody))
 	}
-	s := &Server{cfg: cfg, coming: newArriving(cfg.MaxArriving)}
+	s := &Server{cfg: cfg, infer: &inferer{proxy: cfg.Proxy}, coming: newArriving(cfg.MaxArriving)}
 	s.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(cfg.MaxBody), grpc.MaxHeaderListSize(64<<10), grpc.MaxConcurrentStreams(256),
 		grpc.ConnectionTimeout(10*time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 2 * time.Minute, Time: time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.InTapHandle(s.tap), experimental.BufferPool(s.coming), grpc.UnaryInterceptor(s.guard), grpc.StreamInterceptor(s.guardStream), grpc.ForceServerCodecV2(safeCodec{encoding.GetCodecV2(proto.Name)}),
+		grpc.InTapHandle(s.tap), experimental.BufferPool(s.coming), grpc.UnaryInterceptor(s.guard), grpc.StreamInterceptor(s.guardStream),
+		grpc.StatsHandler(watcher{s}), grpc.ForceServerCodecV2(takingCodec{encoding.GetCodecV2(proto.Name), &s.malformed}),
 	)
-	inference.RegisterGRPCInferenceServiceServer(s.grpc, &inferer{proxy: cfg.Proxy})
+	inference.RegisterGRPCInferenceServiceServer(s.grpc, s.infer)
 	pellucidv1.RegisterRecorderServer(s.grpc, &recorder{proxy: cfg.Proxy})
 	grpc_health_v1.RegisterHealthServer(s.grpc, &health{proxy: cfg.Proxy, known: s.grpc.GetServiceInfo})
 	for _, register := range cfg.Register {
 		register(s.grpc)
 	}
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			s.methods = append(s.methods, "/"+service+"/"+m.Name)
+		}
+	}
+	slices.Sort(s.methods)
 	return s, nil
 }
 
@@ -104,16 +114,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 
 // Methods are the full names of all methods that are answered, in order.
-func (s *Server) Methods() []string {
-	var out []string
-	for service, info := range s.grpc.GetServiceInfo() {
-		for _, m := range info.Methods {
-			out = append(out, "/"+service+"/"+m.Name)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
+func (s *Server) Methods() []string { return slices.Clone(s.methods) }
 
 // Stop takes no more calls and waits for those under way, which are cut off when
 // ctx ends.
@@ -133,23 +134,32 @@ func (s *Server) Stop(ctx context.Context) error {
 // tap sees a call before its message is read: it bounds how many there are, and
 // the time each may take, the reading of its message included.
 func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	start := time.Now()
+	if _, ok := slices.BinarySearch(s.methods, info.FullMethodName); !ok {
+		s.unread(ctx, "", start, http.StatusNotFound)
+		return ctx, status.Error(codes.Unimplemented, "there is no such method")
+	}
+	if ctx.Err() != nil {
+		s.unread(ctx, info.FullMethodName, start, http.StatusRequestTimeout)
+		return ctx, status.FromContextError(ctx.Err()).Err()
+	}
 	if s.calls.Add(1) > int64(s.cfg.MaxCalls) {
 		s.calls.Add(-1)
+		s.unread(ctx, info.FullMethodName, start, http.StatusServiceUnavailable)
 		return ctx, errorOf(http.StatusServiceUnavailable, "too many calls are under way", 1)
 	}
-	var cancel context.CancelFunc
+	x := &arrival{of: s.coming, method: info.FullMethodName, start: start}
 	if info.FullMethodName == inference.GRPCInferenceService_ModelStreamInfer_FullMethodName {
 		// A stream lasts as long as there is something in it.
-		ctx, cancel = context.WithCancel(ctx)
-		ctx = context.WithValue(ctx, idleKey{}, &idle{time.AfterFunc(s.cfg.Timeout, cancel), s.cfg.Timeout})
+		ctx, x.cancel = context.WithCancel(ctx)
+		ctx = context.WithValue(ctx, idleKey{}, &idle{time.AfterFunc(s.cfg.Timeout, func() { x.late.Store(true); x.cancel() }), s.cfg.Timeout})
 	} else {
-		ctx, cancel = context.WithTimeout(ctx, s.cfg.Timeout)
+		ctx, x.cancel = context.WithTimeout(ctx, s.cfg.Timeout)
 	}
-	x := &arrival{of: s.coming, cancel: cancel}
 	s.coming.begin(x)
 	ctx = context.WithValue(ctx, arrivalKey{}, x)
 	// The call's own context ends with the call, and this one with it.
-	context.AfterFunc(ctx, func() { cancel(); s.coming.end(x); s.calls.Add(-1) })
+	context.AfterFunc(ctx, func() { x.cancel(); s.coming.end(x); s.calls.Add(-1) })
 	return ctx, nil
 }
 
@@ -163,16 +173,14 @@ type idleKey struct{}
 
 // awaited notes that a further message of a stream may be coming.
 func awaited(ctx context.Context) {
-	if x, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
-		x.of.begin(x)
-	}
+	x := arrivalOf(ctx)
+	x.of.begin(x)
 }
 
 // came notes that it has.
 func came(ctx context.Context) {
-	if x, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
-		x.of.end(x)
-	}
+	x := arrivalOf(ctx)
+	x.of.end(x)
 	if i, ok := ctx.Value(idleKey{}).(*idle); ok {
 		i.timer.Reset(i.limit)
 	}
@@ -181,7 +189,7 @@ func came(ctx context.Context) {
 // guardStream is guard for streams.
 func (s *Server) guardStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	_, err := s.guard(stream.Context(), nil, &grpc.UnaryServerInfo{FullMethod: info.FullMethod}, func(context.Context, any) (any, error) {
-		return nil, next(srv, stream)
+		return nil, next(srv, messages{stream, arrivalOf(stream.Context())})
 	})
 	return err
 }
@@ -189,34 +197,51 @@ func (s *Server) guardStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 // guard holds every call to the loopback rule, as proxy does for HTTP, and turns a
 // panic into INTERNAL.
 func (s *Server) guard(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (res any, err error) {
-	start, answered := time.Now(), false
+	x, answered := arrivalOf(ctx), false
+	x.guarded, x.message = true, nil
 	defer func() {
 		if p := recover(); p != nil {
 			res, err = nil, failed(s.cfg.Proxy.Panicked(ctx, p))
 		}
-		if err != nil {
-			s.cfg.Proxy.Refused(ctx, info.FullMethod, httpOf(status.Code(err)))
-		}
-		// Inference that got as far as proxy has seen to its spans.
-		if err != nil && !(answered && info.FullMethod == inference.GRPCInferenceService_ModelInfer_FullMethodName) {
-			s.keep(ctx, info.FullMethod, start, err)
+		switch {
+		case err == nil:
+		case x.unread:
+			s.unread(ctx, info.FullMethod, x.start, x.unreadStatus(err))
+		default:
+			// Inference that got as far as proxy has seen to its spans.
+			s.ended(ctx, info.FullMethod, x.start, httpOf(status.Code(err)), answered && info.FullMethod == inference.GRPCInferenceService_ModelInfer_FullMethodName)
 		}
 	}()
 	if req != nil { // of a stream they are still to come
 		came(ctx)
 	}
-	if !s.cfg.AllowNonLoopback && info.FullMethod != grpc_health_v1.Health_Check_FullMethodName && !local(ctx) {
-		return nil, errorOf(http.StatusForbidden, "the authority is not a loopback address, and no authentication is configured", 0)
+	var refusal error
+	switch {
+	case !s.cfg.AllowNonLoopback && info.FullMethod != grpc_health_v1.Health_Check_FullMethodName && !local(ctx):
+		refusal = proxy.Forbid("authority")
+	case x.malformed:
+		refusal = errMalformed
+	}
+	if m, ok := req.(*inference.ModelInferRequest); ok && refusal != nil {
+		_, err = s.infer.answer(ctx, m, refusal) // of a model's that it may still name
+		answered = true
+		return nil, err
+	}
+	if refusal != nil {
+		return nil, failed(refusal)
 	}
 	res, err = next(ctx, req)
 	answered = true
 	return res, err
 }
 
-// keep keeps a span of a call that failed.
-func (s *Server) keep(ctx context.Context, method string, start time.Time, err error) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	s.cfg.Proxy.KeepFailed(carrier(md), strings.TrimPrefix(method, "/"), start, httpOf(status.Code(err)))
+// ended counts a call that failed, and keeps a span of it where it has none.
+func (s *Server) ended(ctx context.Context, method string, start time.Time, httpStatus int, hasSpan bool) {
+	s.cfg.Proxy.Refused(ctx, method, httpStatus)
+	if !hasSpan {
+		md, _ := metadata.FromIncomingContext(ctx)
+		s.cfg.Proxy.KeepFailed(carrier(md), strings.TrimPrefix(method, "/"), start, httpStatus)
+	}
 }
 
 func local(ctx context.Context) bool {
@@ -229,25 +254,14 @@ func local(ctx context.Context) bool {
 	return len(md.Get(":authority")) > 0
 }
 
-// safeCodec decodes messages before any interceptor is there to recover: a decoder
-// that panics on bytes of a stranger's must not take the process with it.
-type safeCodec struct{ encoding.CodecV2 }
-
-// Unmarshal implements encoding.CodecV2.
-func (c safeCodec) Unmarshal(data mem.BufferSlice, v any) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = errors.New("the message cannot be decoded")
-		}
-	}()
-	return c.CodecV2.Unmarshal(data, v)
-}
-
 // failed is an error of proxy as gRPC answers it.
 func failed(err error) error {
 	httpStatus, message, retryAfter := proxy.Failure(err)
 	return errorOf(httpStatus, message, retryAfter)
 }
+
+// statusClientGone is HTTP's for a client that left, as proxy has it.
+const statusClientGone = 499
 
 // errorOf turns HTTP's status into gRPC's; retryAfter is in seconds, 0 for never.
 func errorOf(httpStatus int, message string, retryAfter int, details ...protoadapt.MessageV1) error {
@@ -277,7 +291,7 @@ func codeOf(httpStatus int) codes.Code {
 		return codes.Unimplemented
 	case http.StatusBadGateway, http.StatusServiceUnavailable:
 		return codes.Unavailable
-	case 499: // the client has gone
+	case statusClientGone:
 		return codes.Canceled
 	}
 	if httpStatus >= 400 && httpStatus < 500 {
@@ -292,7 +306,7 @@ func httpOf(c codes.Code) int {
 	case codes.OK:
 		return http.StatusOK
 	case codes.Canceled:
-		return 499
+		return statusClientGone
 	case codes.InvalidArgument, codes.OutOfRange:
 		return http.StatusBadRequest
 	case codes.FailedPrecondition:
@@ -305,8 +319,8 @@ func httpOf(c codes.Code) int {
 		return http.StatusForbidden
 	case codes.Unauthenticated:
 		return http.StatusUnauthorized
-	case codes.ResourceExhausted:
-		return http.StatusTooManyRequests
+	case codes.ResourceExhausted: // nothing else here is answered so
+		return http.StatusRequestEntityTooLarge
 	case codes.Unimplemented:
 		return http.StatusNotImplemented
 	case codes.Unavailable:
