@@ -3,9 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
-	"runtime"
-	"strings"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // errPanic is what a panic becomes at a command's boundary.
@@ -16,23 +15,10 @@ var errPanic = errors.New("internal error, a fault of pellucid's")
 func guarded(f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: panic at %s: %v", errPanic, panicPlace(), r)
+			// A panic may quote a row, and what a command says of a fault is not for its rows.
+			kind, stack := collector.Panicked(r)
+			err = fmt.Errorf("%w: panic at %s: %s", errPanic, stack[0], kind)
 		}
 	}()
 	return f()
-}
-
-// panicPlace is where our own code panicked: the frame below the runtime's.
-func panicPlace() string {
-	var at [64]uintptr
-	frames := runtime.CallersFrames(at[:runtime.Callers(3, at[:])])
-	for {
-		f, more := frames.Next()
-		if !strings.HasPrefix(f.Function, "runtime.") {
-			return fmt.Sprintf("%s (%s:%d)", f.Function, filepath.Base(f.File), f.Line)
-		}
-		if !more {
-			return "an unknown place"
-		}
-	}
 }

@@ -24,6 +24,9 @@ func TestGuarded(t *testing.T) {
 	if !errors.Is(err, errPanic) || !strings.Contains(err.Error(), "TestGuarded") || !strings.Contains(err.Error(), "guard_test.go:") {
 		t.Errorf("error %v", err)
 	}
+	if err := guarded(func() error { panic("no " + canaryText) }); leaks([]byte(err.Error())) != "" {
+		t.Errorf("the error quotes the panic: %v", err)
+	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file is there: %v", err)
 	}

@@ -2,12 +2,10 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -109,12 +107,13 @@ func loopbackOrigin(origin string) bool {
 }
 
 // Panicked logs and counts a panic and returns the answer to it. The value of
-// the panic may hold anything, so it is not sent and not stored.
+// the panic may hold anything, so it is not sent, not stored and not logged.
 func (s *Server) Panicked(ctx context.Context, r any) error {
 	if r == http.ErrAbortHandler { //nolint:errorlint // the sentinel is compared as net/http compares it
 		panic(r)
 	}
 	s.metrics.panics.Add(ctx, 1)
-	s.log.ErrorContext(ctx, "panic while serving a request", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	kind, stack := collector.Panicked(r)
+	s.log.ErrorContext(ctx, "panic while serving a request", "panic", kind, "stack", strings.Join(stack, "\n"))
 	return fail(http.StatusInternalServerError, "internal error")
 }

@@ -66,3 +66,23 @@ func TestTurnedAwayRequestsOfAModel(t *testing.T) {
 		t.Errorf("of a flood of %d spans %d are kept and %d sampled", http.StatusForbidden, len(kept), len(spans.spans))
 	}
 }
+
+// TestPanicIsLoggedWithoutItsValue: the log says of what kind a panic was and where, and has
+// neither its text nor the words that the functions on the stack were called with.
+func TestPanicIsLoggedWithoutItsValue(t *testing.T) {
+	r := newRig(t, nil)
+	if w := r.do("POST", "/v2/models/lin/infer", inputs(tensor("input", "FP32", "[1,3]", "[666,2,3]"))); w.Code != 500 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	log := r.log.String()
+	for _, want := range []string{"panic while serving a request", "a value of type string", "proxy.linear.Run (server_test.go:", "proxy.(*call).guarded ("} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not say %q: %s", want, log)
+		}
+	}
+	for _, value := range []string{"value: 666", "(0x", "{0x", "goroutine"} {
+		if strings.Contains(log, value) {
+			t.Errorf("the log holds %q: %s", value, log)
+		}
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // Stats counts sampled spans by what became of them.
@@ -238,7 +240,8 @@ func (q *spanQueue) attempt() (err error) {
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("write spans: panic: %v", p)
+			kind, stack := collector.Panicked(p)
+			err = fmt.Errorf("write spans: panic: %s at %s", kind, stack[0])
 		}
 	}()
 	return q.road.export(ctx, q.batch)

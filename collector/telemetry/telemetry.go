@@ -207,7 +207,8 @@ func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, r
 func newTracers(res *resource.Resource, q *spanQueue, more ...sdktrace.TracerProviderOption) *sdktrace.TracerProvider {
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit = maxValueLength
-	opts := append([]sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits)}, more...)
+	// What a panic says may be anything: the SDK would note it on the spans that it ends.
+	opts := append([]sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits), sdktrace.WithoutPanicRecording()}, more...)
 	if q.road.export != nil {
 		opts = append(opts, sdktrace.WithSpanProcessor(q))
 	}

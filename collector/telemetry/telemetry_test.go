@@ -224,7 +224,7 @@ func TestGivingUpIsCountedAndSaid(t *testing.T) {
 		want  string
 	}{
 		{"error", func(context.Context, []Span) error { return errors.New("the store is away") }, "the store is away"},
-		{"panic", func(context.Context, []Span) error { panic("a bug") }, "panic: a bug"},
+		{"panic", func(context.Context, []Span) error { panic("a bug") }, "write spans: panic: a value of type string at github.com/pellucid/pellucid/collector/telemetry.TestGivingUpIsCountedAndSaid"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -237,10 +237,31 @@ func TestGivingUpIsCountedAndSaid(t *testing.T) {
 			if s := tel.Stats(); s != (Stats{Failed: 4}) {
 				t.Errorf("%+v, want 4 failed", s)
 			}
-			if !strings.Contains(log.String(), c.want) {
+			if !strings.Contains(log.String(), c.want) || strings.Contains(log.String(), "a bug") {
 				t.Errorf("log %q does not say %q", log.String(), c.want)
 			}
 		})
+	}
+}
+
+// TestPanicIsNotOnItsSpan: the SDK notes what ends a span by a panic, and a panic may hold
+// anything.
+func TestPanicIsNotOnItsSpan(t *testing.T) {
+	var out sink
+	tel := start(t, Config{SampleRatio: 1, WriteSpans: out.write})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic ended with the span")
+			}
+		}()
+		_, span := tel.TracerProvider().Tracer("test").Start(t.Context(), "work")
+		defer span.End()
+		panic("a private value")
+	}()
+	flush(t, tel)
+	if got := out.all(); len(got) != 1 || len(got[0].Events) != 0 {
+		t.Errorf("spans %+v", got)
 	}
 }
 

@@ -13,7 +13,9 @@
 package crew
 
 import (
+	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +35,7 @@ type job struct {
 	// for. One that comes late finds that it asks for none, so that it need not be waited for
 	// before the job is used again.
 	state  atomic.Int64
-	failed atomic.Pointer[any]
+	failed atomic.Pointer[Failed]
 }
 
 const place = 1 << 32
@@ -86,7 +88,7 @@ func Run(threads, parts int, f func(part int)) {
 	failed := j.failed.Load()
 	j.leave()
 	if failed != nil {
-		panic(*failed)
+		panic(failed)
 	}
 }
 
@@ -247,9 +249,26 @@ func (j *job) part(i int) {
 	j.f(i)
 }
 
+// Failed is what Run panics with where a part of several goroutines has: its value, and the
+// program counters of where it was, since the stack of Run's caller does not say so.
+type Failed struct {
+	Value any
+	At    []uintptr
+}
+
+// Error implements error, so that a crash prints the value.
+func (f *Failed) Error() string { return fmt.Sprintf("a part of a computation: %v", f.Value) }
+
 // fail keeps a panic for the caller. It is a function of its own for the sake of the parts
 // that have none: only its argument is an object.
-func (j *job) fail(e any) { j.failed.CompareAndSwap(nil, &e) }
+func (j *job) fail(e any) {
+	f, ok := e.(*Failed)
+	if !ok { // else it is of a crew within this one
+		var at [64]uintptr
+		f = &Failed{e, slices.Clone(at[:runtime.Callers(2, at[:])])}
+	}
+	j.failed.CompareAndSwap(nil, f)
+}
 
 // leave gives the job back where nobody else is at it.
 func (j *job) leave() {

@@ -2,6 +2,7 @@ package crew
 
 import (
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,8 +52,12 @@ func TestPanicIsTheCallers(t *testing.T) {
 			})
 			return nil
 		}()
-		if got != "part" || calls.Load() != 7 {
+		failed, ok := got.(*Failed)
+		if !ok || failed.Value != "part" || calls.Load() != 7 || failed.Error() != "a part of a computation: part" {
 			t.Fatalf("panic %v after %d calls", got, calls.Load())
+		}
+		if at := runtime.CallersFrames(failed.At); !saysPart(at) {
+			t.Fatal("it does not say where it was")
 		}
 		Run(3, 7, func(int) { calls.Add(1) })
 		if calls.Load() != 14 {
@@ -130,4 +135,15 @@ func BenchmarkRun(b *testing.B) {
 	for b.Loop() {
 		Run(2, 2, f)
 	}
+}
+
+// saysPart reports whether a part of this file is among frames.
+func saysPart(frames *runtime.Frames) bool {
+	for more := true; more; {
+		var f runtime.Frame
+		if f, more = frames.Next(); strings.Contains(f.Function, "TestPanicIsTheCallers") {
+			return true
+		}
+	}
+	return false
 }
