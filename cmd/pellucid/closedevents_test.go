@@ -34,7 +34,7 @@ func (r *rig) half(t *testing.T, kind, id, model, version, data string) (status 
 }
 
 const (
-	askedHalf    = `{"instances":[{"width":1,"owner":"` + canaryText + `","income":123456.703125}]}`
+	askedHalf    = `{"instances":[{"width":1,"owner":"` + canaryText + `","income":7318492.5}]}`
 	answeredHalf = `{"predictions":[{"score":0.5,"text":"dear ` + canaryText + `"}]}`
 )
 
@@ -70,7 +70,7 @@ func (r *rig) load(t *testing.T, model string, want int) {
 // row that has no canary.
 func (r *rig) loosen(t *testing.T, models string, names ...string) {
 	t.Helper()
-	plain := strings.NewReplacer(canaryText, "somebody", "123456.703125", "5")
+	plain := strings.NewReplacer(canaryText, "somebody", "7318492.5", "5")
 	for _, name := range names {
 		place(t, models, name+"/1/model.yaml", "task: binary\n")
 		r.call(t, "POST", "/v2/repository/models/"+name+"/load", "") // an error where nothing was imported yet
@@ -271,7 +271,7 @@ func TestATextRepeatsNoOtherRow(t *testing.T) {
 	cfg := testConfig(t, models)
 	r := startRig(t, cfg)
 	const (
-		asked    = `{"width":1,"owner":"` + canaryText + `","income":123456.703125}`
+		asked    = `{"width":1,"owner":"` + canaryText + `","income":7318492.5}`
 		other    = `{"width":1,"owner":"Miss Nobody","income":1}`
 		answered = `{"score":0.5,"text":"dear ` + canaryText + `"}`
 		plain    = `{"score":0.5,"text":"dear Nobody and friends"}`

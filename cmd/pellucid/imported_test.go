@@ -338,7 +338,7 @@ func TestANewVersionKeepsPrivate(t *testing.T) {
 	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}, {name: amount, private: mask}, {name: gone, private: bucket}]\n")
 	cfg := testConfig(t, models)
 	r := startRig(t, cfg)
-	row := strings.NewReplacer(`"note":null`, `"note":"`+canaryText+`"`, `"version":"7"`, `"version":"8"`, `"amount":1.5`, fmt.Sprintf(`"amount":%v`, canaryNumber)).Replace(importRow(1))
+	row := strings.NewReplacer(`"note":null`, `"note":"`+canaryText+`"`, `"version":"7"`, `"version":"8"`, `"amount":1.5`, `"amount":`+canaryDigits).Replace(importRow(1))
 	var got imports
 	r.post(t, "/api/v1/predictions", row, &got)
 	r.post(t, "/api/v1/predictions", strings.NewReplacer(`"version":"8",`, "", "order-1.1", "order-2.2").Replace(row), &got)

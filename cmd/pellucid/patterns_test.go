@@ -97,7 +97,7 @@ func TestRulesHoldForUpstreams(t *testing.T) {
 	cfg.Capture.Private = map[string]string{"*.f2": "mask"}
 	cfg.Upstreams = []upstreamConfig{{Name: "flights", URL: behind.url, Missing: true}}
 	r := startRig(t, cfg)
-	id := r.post(t, "/v2/models/flights/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,123456.703125,4,5,6,7,8,9,10,11,12,13,14,15]}]}`, nil).Get("Pellucid-Prediction-Id")
+	id := r.post(t, "/v2/models/flights/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,7318492.5,4,5,6,7,8,9,10,11,12,13,14,15]}]}`, nil).Get("Pellucid-Prediction-Id")
 	r.stored(t)
 	var p collector.StoredPrediction
 	if r.get(t, "/api/v1/predictions/"+id, &p); p.Features["f2"] != "***" || p.Features["f1"] != 2.0 {
@@ -107,7 +107,7 @@ func TestRulesHoldForUpstreams(t *testing.T) {
 	r.halt(t)
 	cfg.Capture.Private = map[string]string{"*.f2": "seal"} // and there is no key
 	r = startRig(t, cfg)
-	status, b, _ := r.call(t, "POST", "/v2/models/flights/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,123456.703125,4,5,6,7,8,9,10,11,12,13,14,15]}]}`)
+	status, b, _ := r.call(t, "POST", "/v2/models/flights/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,7318492.5,4,5,6,7,8,9,10,11,12,13,14,15]}]}`)
 	if status < 400 || r.spool.Stats().Appended != r.spool.Stats().Acked {
 		t.Errorf("an upstream without its keys: %d %s", status, b)
 	}
@@ -126,7 +126,7 @@ func TestRulesOfOneFile(t *testing.T) {
 	r := startRig(t, cfg)
 	ids := map[string]string{}
 	for _, name := range []string{"a", "b", "c"} {
-		ids[name] = r.post(t, "/v2/models/"+name+"/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,123456.703125,4,5,6,7,8,9,10,11,12,13,14,15]}]}`, nil).Get("Pellucid-Prediction-Id")
+		ids[name] = r.post(t, "/v2/models/"+name+"/infer", `{"inputs":[{"name":"input","datatype":"FP32","shape":[1,15],"data":[1,2,7318492.5,4,5,6,7,8,9,10,11,12,13,14,15]}]}`, nil).Get("Pellucid-Prediction-Id")
 	}
 	r.stored(t)
 	explain := func(name string) (int, string) {

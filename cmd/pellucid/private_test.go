@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,44 +23,9 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// The values that must be nowhere but in the request: a text and a number, which
-// is looked for in digits and in bytes.
-const (
-	canaryText   = "QXCANARYQX"
-	canaryNumber = 123456.703125 // a float32 whose digits are its own
-)
-
-var canaryDigits = []string{"123456.7", "1.23456703125e+05", "1.234567e+05", "123,456.7"}
-
-// leaks returns what of the canaries is in b.
-func leaks(b []byte) string {
-	for _, text := range append([]string{canaryText}, canaryDigits...) {
-		if bytes.Contains(b, []byte(text)) {
-			return text
-		}
-	}
-	for name, raw := range map[string][]byte{
-		"its float32": binary.LittleEndian.AppendUint32(nil, math.Float32bits(canaryNumber)),
-		"its float64": binary.LittleEndian.AppendUint64(nil, math.Float64bits(canaryNumber)),
-	} {
-		if bytes.Contains(b, raw) {
-			return name
-		}
-	}
-	for offset := range 3 { // in base64, wherever it begins
-		if text := base64.StdEncoding.EncodeToString([]byte("xyz"[:offset] + canaryText))[4:12]; bytes.Contains(b, []byte(text)) {
-			return "base64 " + text
-		}
-	}
-	return ""
-}
-
 // TestPrivateFieldsAreNowhere follows values of private features through everything
 // that a server keeps or shows.
 func TestPrivateFieldsAreNowhere(t *testing.T) {
-	if leaks([]byte("x"+canaryText)) == "" || leaks(fmt.Appendf(nil, "%v %g", float32(canaryNumber), canaryNumber)) == "" {
-		t.Fatal("a leak would not be seen")
-	}
 	for text, number := range map[string]string{"drop": "true", "mask": "mask", "hash": "bucket"} {
 		t.Run(text+" and "+number, func(t *testing.T) { checkPrivate(t, text, number) })
 	}
@@ -75,7 +37,7 @@ func checkPrivate(t *testing.T, text, number string) {
 	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nfeatures:\n  - {name: carrier, private: "+text+"}\n  - {name: temp, private: "+number+"}\nreference: reference.csv\nbackground: background.csv\n")
 	// Rows that lie beside the model hold private values too.
 	rows := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
-	rows += strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\n", 50)
+	rows += strings.Repeat(canaryText+",JFK,7318492.5,1,8,30,500,40,50,200,10,12,0,1010,10\n", 50)
 	for _, file := range []string{"reference.csv", "background.csv", "old/train.CSV", "rows.csv.gz", "notes", "sub/dir/rows.jsonl"} {
 		place(t, models, "flights/1/"+file, rows)
 	}
@@ -100,8 +62,8 @@ func checkPrivate(t *testing.T, text, number string) {
 	// Requests that fail carry their values into errors, if anywhere.
 	for _, bad := range []string{
 		strings.Replace(request(""), `"name":"origin"`, `"name":"airport"`, 1),
-		strings.Replace(request(""), `"datatype":"FP32","shape":[1],"data":[123456.703125]`, `"datatype":"FP32","shape":[1],"data":["`+canaryText+`"]`, 1),
-		strings.Replace(request(""), `"datatype":"FP32","shape":[1],"data":[123456.703125]`, `"datatype":"INT64","shape":[1],"data":[123456.703125]`, 1),
+		strings.Replace(request(""), `"datatype":"FP32","shape":[1],"data":[7318492.5]`, `"datatype":"FP32","shape":[1],"data":["`+canaryText+`"]`, 1),
+		strings.Replace(request(""), `"datatype":"FP32","shape":[1],"data":[7318492.5]`, `"datatype":"INT64","shape":[1],"data":[7318492.5]`, 1),
 	} {
 		if status, _, _ := r.call(t, "POST", "/v2/models/flights/infer", bad); status != 400 {
 			t.Errorf("a bad request: %d", status)
@@ -142,7 +104,7 @@ func checkPrivate(t *testing.T, text, number string) {
 		}
 		h := hmac.New(sha256.New, key)
 		fmt.Fprintf(h, "carrier\x00%d", len(v.Info.Features[slices.IndexFunc(v.Info.Features, func(f engine.Feature) bool { return f.Name == "carrier" })].Categories))
-		want = hex.EncodeToString(h.Sum(nil)[:16]) + " 100000"
+		want = hex.EncodeToString(h.Sum(nil)[:16]) + " 7e+06"
 	}
 	if _, ok := p.Features["carrier"]; ok == (text == "drop") || stored != want || p.Features["origin"] != "JFK" || p.Capture != "full" {
 		t.Errorf("stored %s, want %s, of %+v", stored, want, p.Features)
@@ -190,8 +152,8 @@ func otherRoads(t *testing.T, r *rig) (spans string) {
 	features := `"carrier":"` + canaryText + `","origin":"JFK"`
 	for name, v := range values {
 		req.Inputs = append(req.Inputs, &inference.ModelInferRequest_InferInputTensor{Name: name, Datatype: "FP32", Shape: []int64{1}, Contents: &inference.InferTensorContents{Fp32Contents: []float32{float32(v)}}})
-		attributes += fmt.Sprintf(`,{"key":"ml.features.%s","value":{"doubleValue":%v}}`, name, v)
-		features += fmt.Sprintf(`,%q:%v`, name, v)
+		attributes += fmt.Sprintf(`,{"key":"ml.features.%s","value":{"doubleValue":%s}}`, name, digits(v))
+		features += fmt.Sprintf(`,%q:%s`, name, digits(v))
 	}
 	for name, v := range map[string]string{"carrier": canaryText, "origin": "JFK"} {
 		req.Inputs = append(req.Inputs, &inference.ModelInferRequest_InferInputTensor{Name: name, Datatype: "BYTES", Shape: []int64{1}, Contents: &inference.InferTensorContents{BytesContents: [][]byte{[]byte(v)}}})
@@ -223,7 +185,7 @@ func otherRoads(t *testing.T, r *rig) (spans string) {
 		t.Errorf("a bad request by gRPC: %v", err)
 	}
 	span := `{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b17%d","name":"score ` + canaryText + `","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[{"key":"raw","value":{"bytesValue":"` + base64.StdEncoding.EncodeToString([]byte("a "+canaryText)) + `"}},` + attributes + `%s],
-		"status":{"code":2,"message":"bad ` + canaryText + ` of 123456.703125, 123,456.70 and 1.234567e+05"},"events":[{"name":"exception","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no ` + canaryText + `"}}]}]}`
+		"status":{"code":2,"message":"bad ` + canaryText + ` of 7318492.5, 7,318,492.50 and 7.318492e+06"},"events":[{"name":"exception","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no ` + canaryText + `"}}]}]}`
 	spans = `{"resourceSpans":[{"scopeSpans":[{"spans":[` + fmt.Sprintf(span, 1, `,{"key":"error.type","value":{"stringValue":"no such `+canaryText+`"}}`) + "," + fmt.Sprintf(span, 2, `,{"key":"ml.features.`+canaryText+`","value":{"intValue":1}}`) + `]}]}]}`
 	// The store is away: the predictions are recorded, the spans are to come again.
 	if code, b, _ := r.call(t, "POST", "/v1/traces", spans); code != 503 {
@@ -234,14 +196,14 @@ func otherRoads(t *testing.T, r *rig) (spans string) {
 			t.Errorf("an event: %d %s", code, b)
 		}
 	}
-	if code, b, _ := r.call(t, "POST", "/api/v1/predictions", `{"model":"flights","id":"imported","status":500,"error":"`+canaryText+` at 123456.703125","features":{`+features+`}}`); code != 200 {
+	if code, b, _ := r.call(t, "POST", "/api/v1/predictions", `{"model":"flights","id":"imported","status":500,"error":"`+canaryText+` at 7318492.5","features":{`+features+`}}`); code != 200 {
 		t.Errorf("an import: %d %s", code, b)
 	}
 	return spans
 }
 
 func column(name string, v float64) string {
-	return fmt.Sprintf(`{"name":%q,"datatype":"FP32","shape":[1],"data":[%v]},`, name, v)
+	return fmt.Sprintf(`{"name":%q,"datatype":"FP32","shape":[1],"data":[%s]},`, name, digits(v))
 }
 
 // searchFolder looks for the canaries in every file a server keeps.

@@ -137,7 +137,7 @@ func (x *roads) id(of string) string {
 func startRoads(t *testing.T, change func(*config)) (*roads, config, *forwarder) {
 	models := t.TempDir()
 	head := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
-	rows := head + strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\nUA,JFK,40,1,8,30,500,40,50,200,10,12,0,1010,10\n", 200)
+	rows := head + strings.Repeat(canaryText+",JFK,7318492.5,1,8,30,500,40,50,200,10,12,0,1010,10\nUA,JFK,40,1,8,30,500,40,50,200,10,12,0,1010,10\n", 200)
 	for name, how := range policies {
 		place(t, models, name+"/1/model.ubj", readFile(t, gbm+"model.ubj"))
 		yaml := "task: binary\nclasses: [on_time, late]\nreference: reference.csv\n"
@@ -178,7 +178,7 @@ upstreams:
 // time is over.
 func repeatingUpstream(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	said := fmt.Sprintf("you said %s and %v", canaryText, canaryNumber)
+	said := fmt.Sprintf("you said %s and %s or %v", canaryText, canaryDigits, canaryNumber)
 	w.Header().Set("X-Said", said)
 	switch {
 	case r.Method == http.MethodGet && r.URL.Path == "/v2":
@@ -212,7 +212,7 @@ var flightValues = map[string]float64{
 func members() string {
 	out := `"carrier":"` + canaryText + `","origin":"JFK"`
 	for _, name := range slices.Sorted(maps.Keys(flightValues)) {
-		out += fmt.Sprintf(",%q:%v", name, flightValues[name])
+		out += fmt.Sprintf(",%q:%s", name, digits(flightValues[name]))
 	}
 	return out
 }
@@ -227,7 +227,7 @@ func (x *roads) matrix(t *testing.T) (list, raw string) {
 	var b []byte
 	for i, f := range v.Info.Features {
 		n := flightValues[f.Name]
-		list += strings.Repeat(",", min(i, 1)) + fmt.Sprint(n)
+		list += strings.Repeat(",", min(i, 1)) + digits(n)
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(n)))
 	}
 	return list, string(b)
@@ -266,16 +266,16 @@ func (x *roads) inferences(t *testing.T) []sent {
 		{body: strings.Replace(jsonMatrix, "FP32", canaryText, 1), shown: true},
 		{body: strings.Replace(jsonMatrix, "FP32", "INT64", 1)},
 		{body: strings.Replace(jsonMatrix, "FP32", "BYTES", 1)},
-		{body: strings.Replace(jsonMatrix, "123456.703125", `123456.703125e`, 1)},
-		{body: strings.Replace(jsonMatrix, "123456.703125", `123456.703125e400`, 1)},
-		{body: strings.Replace(jsonMatrix, "123456.703125", `"`+canaryText+`"`, 1)},
+		{body: strings.Replace(jsonMatrix, "7318492.5", `7318492.5e`, 1)},
+		{body: strings.Replace(jsonMatrix, "7318492.5", `7318492.5e400`, 1)},
+		{body: strings.Replace(jsonMatrix, "7318492.5", `"`+canaryText+`"`, 1)},
 		{body: strings.Replace(columns, `"JFK"`, "987", 1)},
-		{body: strings.Replace(columns, `["`+canaryText+`"]`, "[123456.703125]", 1)},
+		{body: strings.Replace(columns, `["`+canaryText+`"]`, "[7318492.5]", 1)},
 		{body: strings.Replace(columns, `"name":"origin"`, `"name":"`+canaryText+`"`, 1), shown: true},
 		{body: strings.Replace(columns, `"name":"origin"`, `"name":"carrier"`, 1)},
 		{body: strings.Replace(columns, "{", `{"parameters":{"event_time":"`+canaryText+`"},`, 1)},
-		{body: strings.Replace(columns, "{", `{"parameters":{"event_time":123456.703125},`, 1)},
-		{body: strings.Replace(columns, "{", `{"parameters":{"event_times":"[\"`+canaryText+`\"]","external_ids":"[123456.703125]"},`, 1)},
+		{body: strings.Replace(columns, "{", `{"parameters":{"event_time":7318492.5},`, 1)},
+		{body: strings.Replace(columns, "{", `{"parameters":{"event_times":"[\"`+canaryText+`\"]","external_ids":"[7318492.5]"},`, 1)},
 		{body: strings.Replace(columns, "{", `{"parameters":{"external_id":"`+canaryMail+`"},`, 1)},
 		{body: strings.Replace(columns, "{", `{"parameters":{"`+canaryText+`":{"a":"`+canaryText+`"}},`, 1), shown: true},
 		{body: strings.Replace(columns, "{", `{"outputs":[{"name":"`+canaryText+`"}],`, 1), shown: true},
@@ -304,11 +304,11 @@ func inferBy(path string, shown func(model string, s sent) bool) func(t *testing
 			}
 		}
 		for _, model := range []string{"echo", "broken", "slow"} {
-			text := fmt.Sprintf(`{"inputs":[{"name":"text_input","datatype":"BYTES","shape":[1,1],"data":["%s"]},{"name":"amount","datatype":"FP32","shape":[1,1],"data":[%v]}]}`, canaryText, canaryNumber)
+			text := fmt.Sprintf(`{"inputs":[{"name":"text_input","datatype":"BYTES","shape":[1,1],"data":["%s"]},{"name":"amount","datatype":"FP32","shape":[1,1],"data":[%s]}]}`, canaryText, canaryDigits)
 			for i := range 3 { // for each of the answers of one that is broken
 				x.send(t, sent{method: "POST", path: strings.Replace(path, ":model", model, 1), body: text + strings.Repeat(" ", i), shown: model != "slow"}) // what an upstream says is for whoever asked it
 			}
-			x.send(t, sent{method: "POST", path: strings.Replace(path, ":model", model, 1), body: strings.Replace(text, "123456.703125", `"`+canaryText+`"`, 1)})
+			x.send(t, sent{method: "POST", path: strings.Replace(path, ":model", model, 1), body: strings.Replace(text, "7318492.5", `"`+canaryText+`"`, 1)})
 		}
 		x.send(t, sent{method: "POST", path: strings.Replace(path, ":model", canaryText, 1), body: flightBody(canaryText, canaryNumber), shown: true})
 		x.send(t, sent{method: "POST", path: strings.Replace(path, ":model", "drop", 1) + "?carrier=" + canaryText, body: flightBody(canaryText, canaryNumber)})
@@ -322,8 +322,8 @@ func asksSealed(model string, _ sent) bool { return model == "seal" }
 func generateBy(path string) func(t *testing.T, x *roads) {
 	return func(t *testing.T, x *roads) {
 		for _, model := range []string{"echo", "broken", "slow", "drop", canaryText} {
-			whole := fmt.Sprintf(`{"id":"g","text_input":"%s","amount":%v}`, canaryText, canaryNumber)
-			for _, body := range []string{whole, whole + " ", whole + "  ", whole[:20], canaryText, `["` + canaryText + `"]`, `{"text_input":{"` + canaryText + `":1}}`, `{"id":123456.703125,"text_input":"x"}`, `{"text_input":123456.703125}`, `{"text_input":"` + strings.Repeat(canaryText, 1<<17) + `"}`} {
+			whole := fmt.Sprintf(`{"id":"g","text_input":"%s","amount":%s}`, canaryText, canaryDigits)
+			for _, body := range []string{whole, whole + " ", whole + "  ", whole[:20], canaryText, `["` + canaryText + `"]`, `{"text_input":{"` + canaryText + `":1}}`, `{"id":7318492.5,"text_input":"x"}`, `{"text_input":7318492.5}`, `{"text_input":"` + strings.Repeat(canaryText, 1<<17) + `"}`} {
 				x.send(t, sent{method: "POST", path: strings.Replace(path, ":model", model, 1), body: body, shown: model == "echo" || model == "broken" || model == canaryText})
 			}
 		}
@@ -332,8 +332,8 @@ func generateBy(path string) func(t *testing.T, x *roads) {
 
 // madeRow is a prediction that was made elsewhere.
 func madeRow(model, id, more string) string {
-	return fmt.Sprintf(`{"model":%q,"id":%q,"status":500,"error":"no %s at 123,456.7 of %s"%s,"features":{"owner":%q,"income":%v,"city":%q,"text":%q,"note":"to %s","plain":1010},"outputs":{"score":0.5}}`,
-		model, id, canaryText, canaryMail, more, canaryText, canaryNumber, canaryText, canaryText, canaryMail)
+	return fmt.Sprintf(`{"model":%q,"id":%q,"status":500,"error":"no %s at 7,318,492.5 of %s"%s,"features":{"owner":%q,"income":%s,"city":%q,"text":%q,"note":"to %s","plain":1010},"outputs":{"score":0.5}}`,
+		model, id, canaryText, canaryMail, more, canaryText, canaryDigits, canaryText, canaryText, canaryMail)
 }
 
 // laterSpan sends a span that is no prediction, of a trace whose prediction came by another
@@ -341,7 +341,7 @@ func madeRow(model, id, more string) string {
 func (x *roads) laterSpan(t *testing.T, trace string) {
 	t.Helper()
 	x.n++
-	status, b := x.send(t, sent{method: "POST", path: "/v1/traces", body: fmt.Sprintf(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":%q,"spanId":"%016x","name":"later %s","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[{"key":"of","value":{"stringValue":"123,456.7"}}],"status":{"code":2,"message":"bad %[3]s of 123456.703125"}}]}]}]}`,
+	status, b := x.send(t, sent{method: "POST", path: "/v1/traces", body: fmt.Sprintf(`{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":%q,"spanId":"%016x","name":"later %s","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[{"key":"of","value":{"stringValue":"7,318,492.5"}}],"status":{"code":2,"message":"bad %[3]s of 7318492.5"}}]}]}]}`,
 		trace, x.n, canaryText)})
 	if want := map[bool]int{true: 503, false: 200}[x.away]; status != want {
 		t.Errorf("a later span: %d %s", status, b)
@@ -361,8 +361,8 @@ func importRoad(t *testing.T, x *roads) {
 	x.laterSpan(t, trace)
 	for _, body := range []string{
 		whole, "[" + whole + "," + madeRow("letters", x.id("letter"), "") + "]", `{"predictions":` + whole + `}`, whole[:len(whole)/2], canaryText, `"` + canaryText + `"`,
-		strings.Replace(whole, `"income":123456.703125`, `"income":"`+canaryText+`"`, 1), strings.Replace(whole, `"owner":"`+canaryText+`"`, `"owner":123456.703125`, 1), strings.Replace(whole, `"owner":"`+canaryText+`"`, `"owner":["`+canaryText+`"]`, 1),
-		strings.Replace(whole, `"income":123456.703125`, `"income":123456.703125e999`, 1), strings.Replace(whole, `"score":0.5`, `"score":"`+canaryText+`"`, 1),
+		strings.Replace(whole, `"income":7318492.5`, `"income":"`+canaryText+`"`, 1), strings.Replace(whole, `"owner":"`+canaryText+`"`, `"owner":7318492.5`, 1), strings.Replace(whole, `"owner":"`+canaryText+`"`, `"owner":["`+canaryText+`"]`, 1),
+		strings.Replace(whole, `"income":7318492.5`, `"income":7318492.5e999`, 1), strings.Replace(whole, `"score":0.5`, `"score":"`+canaryText+`"`, 1),
 		madeRow("made", x.id("made"), `,"time":"`+canaryText+`"`), madeRow("made", x.id("made"), `,"trace_id":"`+canaryText+`"`), madeRow("made", x.id("made"), `,"weight":"`+canaryText+`"`), madeRow("made", x.id("made"), `,"latency_ms":{"total":"`+canaryText+`"}`),
 		madeRow("made", x.id("made"), `,"label":{"a":"`+canaryText+`"}`), strings.Replace(whole, canaryText, strings.Repeat(canaryText, 1<<17), 1), strings.Replace(whole, canaryText, canaryText+`\ud800`, 1),
 	} {
@@ -377,7 +377,7 @@ func importRoad(t *testing.T, x *roads) {
 // eventRoad sends the events of payload loggers, KServe's and Seldon's, with and without
 // their other half.
 func eventRoad(t *testing.T, x *roads) {
-	features := `{"owner":"` + canaryText + `","income":123456.703125,"city":"` + canaryText + `","text":"` + canaryText + `","note":"to ` + canaryMail + `","plain":1010}`
+	features := `{"owner":"` + canaryText + `","income":7318492.5,"city":"` + canaryText + `","text":"` + canaryText + `","note":"to ` + canaryMail + `","plain":1010}`
 	send := func(kind, typ, id, body, content string) {
 		status, b := x.send(t, sent{method: "POST", path: "/api/v1/cloudevents", body: body, header: map[string]string{
 			"Content-Type": content, "Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Type": typ + kind, "Ce-Source": "http://localhost:9081/", "Ce-Time": "2024-05-01T12:00:00Z",
@@ -399,8 +399,8 @@ func eventRoad(t *testing.T, x *roads) {
 		send("response", typ, x.id("half"), `{"predictions":["`+canaryText+`"]}`, "application/json")
 		id := x.id("event")
 		send("request", typ, id, request, "application/json")
-		send("response", typ, id, `{"error":"no `+canaryText+` at 123456.703125"}`, "application/json")
-		for _, bad := range []string{request[:30], canaryText, `{"instances":"` + canaryText + `"}`, `{"inputs":[{"name":"x","data":["` + canaryText + `"]}]}`, `{"instances":[["` + canaryText + `",123456.703125]]}`, `{"instances":[{"owner":["` + canaryText + `"]}]}`} {
+		send("response", typ, id, `{"error":"no `+canaryText+` at 7318492.5"}`, "application/json")
+		for _, bad := range []string{request[:30], canaryText, `{"instances":"` + canaryText + `"}`, `{"inputs":[{"name":"x","data":["` + canaryText + `"]}]}`, `{"instances":[["` + canaryText + `",7318492.5]]}`, `{"instances":[{"owner":["` + canaryText + `"]}]}`} {
 			send("request", typ, x.id("bad"), bad, "application/json")
 			send("request", typ, x.id("bad"), bad, canaryText)
 		}
@@ -420,13 +420,13 @@ func (x *roads) tracedBody(model string) string {
 		return fmt.Sprintf(`{"key":%q,"value":{%s}}`, key, value)
 	}
 	list := []string{
-		attribute("ml.model.name", `"stringValue":"`+model+`"`), attribute("ml.features.owner", `"stringValue":"`+canaryText+`"`), attribute("ml.features.income", `"doubleValue":123456.703125`), attribute("ml.features.city", `"stringValue":"`+canaryText+`"`),
+		attribute("ml.model.name", `"stringValue":"`+model+`"`), attribute("ml.features.owner", `"stringValue":"`+canaryText+`"`), attribute("ml.features.income", `"doubleValue":7318492.5`), attribute("ml.features.city", `"stringValue":"`+canaryText+`"`),
 		attribute("ml.features.text", `"stringValue":"`+canaryText+`"`), attribute("ml.features.note", `"stringValue":"to `+canaryMail+`"`), attribute("ml.features.plain", `"doubleValue":1010`), attribute("ml.outputs.score", `"doubleValue":0.5`), attribute("ml.prediction.label", `"stringValue":"`+canaryText+`"`),
 		attribute("raw", `"bytesValue":"`+base64.StdEncoding.EncodeToString([]byte("a "+canaryText))+`"`), attribute(canaryText, `"stringValue":"`+canaryText+`"`),
 	}
 	span := func(n int, list []string) string {
 		return fmt.Sprintf(`{"traceId":%q,"spanId":"eee19b7ec3c1b17%d","traceState":"x=%[3]s","name":"score %[3]s","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000","attributes":[%[4]s],
-			"links":[{"traceId":%[1]q,"spanId":"eee19b7ec3c1b179","traceState":"y=%[3]s","attributes":[%[4]s]}],"status":{"code":2,"message":"bad %[3]s of 123456.703125, 123,456.70 and 1.234567e+05"},"events":[{"name":"no %[3]s","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no %[3]s"}}]}]}`,
+			"links":[{"traceId":%[1]q,"spanId":"eee19b7ec3c1b179","traceState":"y=%[3]s","attributes":[%[4]s]}],"status":{"code":2,"message":"bad %[3]s of 7318492.5, 7,318,492.50 and 7.318492e+06"},"events":[{"name":"no %[3]s","timeUnixNano":"1714564800000000001","attributes":[{"key":"exception.message","value":{"stringValue":"no %[3]s"}}]}]}`,
 			trace, n, canaryText, strings.Join(list, ","))
 	}
 	return `{"resourceSpans":[{"resource":{"attributes":[` + attribute("owner", `"stringValue":"`+canaryText+`"`) + `]},"scopeSpans":[{"scope":{"name":"` + canaryText + `","version":"` + canaryText + `"},"spans":[` + span(1, list) + "," + span(2, []string{attribute("http.url", `"stringValue":"https://x.example/?q=`+canaryText+`"`)}) + `]}]}]}`
@@ -525,7 +525,7 @@ func byModel(paths ...string) func(t *testing.T, x *roads) {
 // what it finds.
 func filters() []string {
 	return []string{
-		"carrier = '" + canaryText + "'", "carrier in ('" + canaryText + "','x')", "temp = 123456.703125", "temp > 123456.7", "owner = '" + canaryText + "'", "income < 123456.703125", "city = '" + canaryText + "'", "text = '" + canaryText + "'",
+		"carrier = '" + canaryText + "'", "carrier in ('" + canaryText + "','x')", "temp = 7318492.5", "temp > 7318492.4", "owner = '" + canaryText + "'", "income < 7318492.5", "city = '" + canaryText + "'", "text = '" + canaryText + "'",
 		// These find rows without naming their values.
 		"temp > 0", "temp is not null", "carrier is not null", "carrier != 'x'", "income > 0", "city != 'x'", "text is not null", "origin = 'JFK'", "plain = 1010", everyRow,
 	}
@@ -693,7 +693,7 @@ var httpRoads = []road{
 	{"POST /api/v1/subjects/export", subjectRoad("/api/v1/subjects/export", "")},
 	{"POST /api/v1/exports", askBy("POST", "/api/v1/exports", `{"model":"rule","where":"carrier = '`+canaryText+`'"}`, `{"model":"`+canaryText+`"}`, `{"model":"rule","where":"`+canaryText+`"}`, `{"`+canaryText+`":1}`, canaryText)},
 	{"POST /api/v1/keys/rotate", askBy("POST", "/api/v1/keys/rotate")},
-	{"POST /api/v1/keys/forget", askBy("POST", "/api/v1/keys/forget", `{"subject":"`+canaryText+`"}`, `{"subject":123456.703125}`, canaryText)},
+	{"POST /api/v1/keys/forget", askBy("POST", "/api/v1/keys/forget", `{"subject":"`+canaryText+`"}`, `{"subject":7318492.5}`, canaryText)},
 	{"POST /v2/repository/models/:model/unload", askBy("POST", "/v2/repository/models/rule/unload", "{}", canaryText)},
 	{"POST /v2/repository/models/:model/load", askBy("POST", "/v2/repository/models/rule/load", "{}", `{"parameters":{"config":"`+canaryText+`"}}`, canaryText)},
 	{"POST /api/v1/subjects/erase", subjectRoad("/api/v1/subjects/erase", `,"dry_run":true`)},
@@ -708,8 +708,8 @@ func kserveRoad(t *testing.T, x *roads) {
 			shown := verb == ":explain" && model == "seal" || verb == ":"+canaryText || model == canaryText
 			whole := `{"instances":[{` + members() + `}]}`
 			for i, body := range []string{
-				whole, `{"instances":[[` + list + `]]}`, whole[:40], canaryText, `{"instances":"` + canaryText + `"}`, `{"instances":[["` + canaryText + `"]]}`, strings.Replace(whole, "123456.703125", `"`+canaryText+`"`, 1), strings.Replace(whole, `"JFK"`, "987", 1),
-				strings.Replace(whole, `"JFK"`, `{"a":"`+canaryText+`"}`, 1), strings.Replace(whole, canaryText, strings.Repeat(canaryText, 1<<17), 1), strings.Replace(whole, "123456.703125", "123456.703125e400", 1),
+				whole, `{"instances":[[` + list + `]]}`, whole[:40], canaryText, `{"instances":"` + canaryText + `"}`, `{"instances":[["` + canaryText + `"]]}`, strings.Replace(whole, "7318492.5", `"`+canaryText+`"`, 1), strings.Replace(whole, `"JFK"`, "987", 1),
+				strings.Replace(whole, `"JFK"`, `{"a":"`+canaryText+`"}`, 1), strings.Replace(whole, canaryText, strings.Repeat(canaryText, 1<<17), 1), strings.Replace(whole, "7318492.5", "7318492.5e400", 1),
 			} {
 				if status, b := x.send(t, sent{method: "POST", path: "/v1/models/" + model + verb, body: body, shown: shown}); i < 2 && verb == ":predict" && model != canaryText && status != http.StatusOK {
 					t.Errorf("%s: form %d: %d %s", model, i, status, b)
@@ -874,7 +874,7 @@ func recorderRoad(t *testing.T, x *roads) {
 	client := pellucidv1.NewRecorderClient(x.conn)
 	made := func(model string) *pellucidv1.Prediction {
 		return &pellucidv1.Prediction{
-			Id: x.id("recorded"), Model: model, Version: "1", Time: timestamppb.Now(), Status: 500, Error: "no " + canaryText + " at 123,456.7", TraceId: strings.Repeat("ac", 16),
+			Id: x.id("recorded"), Model: model, Version: "1", Time: timestamppb.Now(), Status: 500, Error: "no " + canaryText + " at 7,318,492.5", TraceId: strings.Repeat("ac", 16),
 			Features: map[string]*structpb.Value{
 				"owner": structpb.NewStringValue(canaryText), "income": numeric(canaryNumber), "city": structpb.NewStringValue(canaryText), "text": structpb.NewStringValue(canaryText), "note": structpb.NewStringValue("to " + canaryMail), "plain": numeric(1010),
 			},
@@ -990,7 +990,7 @@ func (x *roads) walk(t *testing.T) {
 func (x *roads) commands(t *testing.T, cfg config) {
 	t.Helper()
 	dir := t.TempDir()
-	place(t, dir, "rows.csv", "key,owner,income,city,text,note,plain,score\n"+x.id("cli")+","+canaryText+",123456.703125,"+canaryText+","+canaryText+",to "+canaryMail+",1010,0.5\n")
+	place(t, dir, "rows.csv", "key,owner,income,city,text,note,plain,score\n"+x.id("cli")+","+canaryText+",7318492.5,"+canaryText+","+canaryText+",to "+canaryMail+",1010,0.5\n")
 	place(t, dir, "bad.csv", "key,owner,income,city,text,note,plain,score\n"+x.id("cli")+","+canaryText+","+canaryText+","+canaryText+",x,y,1010,"+canaryText+"\n")
 	place(t, dir, "labels.csv", "key,label\nx,"+canaryMail+"\n")
 	for _, c := range []struct {

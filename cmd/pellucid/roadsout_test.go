@@ -180,8 +180,7 @@ func (s *sinks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	for _, b := range [][]byte{body, text, fmt.Append(nil, r.Header, r.URL)} {
-		if canary := leaks(b); canary != "" && len(s.found) < 20 {
-			at := max(bytes.Index(b, []byte(canary)), 0)
+		if canary, at := leaksAt(b); canary != "" && len(s.found) < 20 {
 			s.found = append(s.found, fmt.Sprintf("%s with %s: ...%q", r.URL.Path, canary, b[max(at-400, 0):min(at+200, len(b))]))
 			break
 		}

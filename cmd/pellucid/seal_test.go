@@ -30,7 +30,7 @@ func sealedFlights(t *testing.T) config {
 	place(t, models, "flights/1/model.ubj", readFile(t, gbm+"model.ubj"))
 	place(t, models, "flights/1/model.yaml", "task: binary\nclasses: [on_time, late]\nsubject: distance\nfeatures:\n  - {name: carrier, private: seal}\n  - {name: temp, private: seal}\nreference: reference.csv\n")
 	head := "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"
-	rows := strings.Repeat(canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\nUA,JFK,40,1,8,30,500,40,50,200,10,12,0,1010,10\n", 300)
+	rows := strings.Repeat(canaryText+",JFK,7318492.5,1,8,30,500,40,50,200,10,12,0,1010,10\nUA,JFK,40,1,8,30,500,40,50,200,10,12,0,1010,10\n", 300)
 	for _, file := range []string{"reference.csv", "background.csv", "rows.csv.gz", "notes"} {
 		place(t, models, "flights/1/"+file, head+rows)
 	}
@@ -139,8 +139,7 @@ func checkShown(t *testing.T, r *rig, id string) {
 		"/ui/predictions/" + id + "?unseal=true", "/ui/predictions/" + id + "/report?unseal=true", "/api/v1/predictions/" + id + "?unseal=true",
 		"/api/v1/predictions?model=flights&unseal=true",
 	} {
-		// The page of a prediction rounds, so the digits are not all there.
-		if status, b, _ := r.call(t, "GET", page, ""); status != 200 || leaks(b) == "" && !strings.Contains(string(b), "123457") && !strings.Contains(string(b), "1.2346e+05") || strings.Contains(string(b), "***") {
+		if status, b, _ := r.call(t, "GET", page, ""); status != 200 || leaks(b) == "" || strings.Contains(string(b), "***") {
 			t.Errorf("%s does not show what is sealed: %d %.300s", page, status, b)
 		}
 		// Through a proxy nobody is known to be on this machine.
@@ -212,7 +211,7 @@ func checkAsOffline(t *testing.T, r *rig, id string, got []collector.Attribution
 	t.Helper()
 	dir := t.TempDir()
 	place(t, dir, "rows.csv", "carrier,origin,temp,day_of_week,hour,minute,distance,dewp,humid,wind_dir,wind_speed,wind_gust,precip,pressure,visib\n"+
-		canaryText+",JFK,123456.703125,1,8,30,500,40,50,200,10,12,0,1010,10\n")
+		canaryText+",JFK,7318492.5,1,8,30,500,40,50,200,10,12,0,1010,10\n")
 	var out, errs bytes.Buffer
 	if status := run(t.Context(), []string{"explain", "--model", gbm + "model.ubj", "--input", filepath.Join(dir, "rows.csv")}, &out, &errs); status != 0 {
 		t.Fatalf("explain offline: %s", errs.String())
@@ -378,7 +377,7 @@ func TestARuleComesLater(t *testing.T) {
 	id := r.post(t, "/v2/models/flights/infer", flightBody("UA", 41), nil).Get("Pellucid-Prediction-Id") + ".0"
 	r.stored(t)
 	r.halt(t)
-	if !strings.Contains(kept(), "123456.7") {
+	if leaks([]byte(kept())) == "" {
 		t.Fatal("the reference would tell nothing anyway")
 	}
 	cfg.Capture.Private = map[string]string{"flights.temp": "seal", "*.carrier": "seal"}
