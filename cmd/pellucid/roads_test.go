@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -14,7 +15,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +31,7 @@ import (
 
 	"github.com/pellucid/pellucid/collector/proxy/rpc/inference"
 	"github.com/pellucid/pellucid/collector/proxy/rpc/pellucidv1"
+	"github.com/pellucid/pellucid/engine/crew"
 )
 
 // policies are those of the models that the roads lead to, each served from a file under
@@ -51,6 +52,8 @@ type roads struct {
 	// only what reads is walked.
 	n          int
 	away, read bool
+	// full says that there is no room for records, so that nothing has to be taken.
+	full bool
 	// ids are predictions that were recorded, by model.
 	ids map[string]string
 }
@@ -113,7 +116,7 @@ func (x *roads) send(t *testing.T, s sent) (status int, answer []byte) {
 	if found := leaks(s.without(fmt.Append(b, resp.Header))); found != "" && !s.shown {
 		t.Errorf("%s %s answers %d with %s: %.600s", s.method, s.path, resp.StatusCode, found, b)
 	}
-	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable && resp.StatusCode != http.StatusNotImplemented && !strings.Contains(s.path, "/broken") && !strings.Contains(s.path, "/slow") {
+	if resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable && resp.StatusCode != http.StatusNotImplemented && !strings.Contains(s.path, "/broken") && !strings.Contains(s.path, "/slow") && !strings.Contains(s.path, "/panic/") {
 		t.Errorf("%s %s: %d %.300s", s.method, s.path, resp.StatusCode, b)
 	}
 	return resp.StatusCode, b
@@ -169,6 +172,16 @@ upstreams:
 	cfg.ClickHouse = dsn
 	change(&cfg)
 	r := startRig(t, cfg)
+	r.http.Handler.(*echo.Echo).POST("/panic/:how", func(c echo.Context) error {
+		body, err := io.ReadAll(c.Request().Body)
+		if err != nil {
+			return err
+		}
+		ctx, span := r.telemetry.TracerProvider().Tracer("panics").Start(c.Request().Context(), "model.run")
+		defer span.End() // which sees the panic
+		panicWith(ctx, c.Param("how"), string(body), canaryNumber)
+		return nil
+	})
 	until(t, "the upstreams are known", func() bool { return len(r.models.Live()) >= len(policies)+3 })
 	sql(t, r.database(t), "ALTER TABLE predictions ADD CONSTRAINT no_letters CHECK model != 'letters'")
 	return &roads{rig: r, conn: r.dial(t), ids: map[string]string{}}, cfg, f
@@ -295,7 +308,7 @@ func inferBy(path string, shown func(model string, s sent) bool) func(t *testing
 				s.shown = s.shown || shown != nil && shown(model, s)
 				status, b := x.send(t, s)
 				var answer struct{ ID string }
-				if i < 4 && !strings.HasSuffix(path, "/explain") && status != http.StatusOK {
+				if i < 4 && !x.full && !strings.HasSuffix(path, "/explain") && status != http.StatusOK {
 					t.Errorf("%s: form %d: %d %s", s.path, i, status, b)
 				}
 				if status == http.StatusOK && json.Unmarshal(b, &answer) == nil && answer.ID != "" {
@@ -352,7 +365,7 @@ func (x *roads) laterSpan(t *testing.T, trace string) {
 func importRoad(t *testing.T, x *roads) {
 	id := x.id("made")
 	whole := madeRow("made", id, "")
-	if status, b := x.send(t, sent{method: "POST", path: "/api/v1/predictions", body: whole}); status != http.StatusOK {
+	if status, b := x.send(t, sent{method: "POST", path: "/api/v1/predictions", body: whole}); status != http.StatusOK && !x.full {
 		t.Errorf("an import: %d %s", status, b)
 	}
 	x.ids["made"] = id
@@ -362,14 +375,15 @@ func importRoad(t *testing.T, x *roads) {
 	for _, body := range []string{
 		whole, "[" + whole + "," + madeRow("letters", x.id("letter"), "") + "]", `{"predictions":` + whole + `}`, whole[:len(whole)/2], canaryText, `"` + canaryText + `"`,
 		strings.Replace(whole, `"income":7318492.5`, `"income":"`+canaryText+`"`, 1), strings.Replace(whole, `"owner":"`+canaryText+`"`, `"owner":7318492.5`, 1), strings.Replace(whole, `"owner":"`+canaryText+`"`, `"owner":["`+canaryText+`"]`, 1),
-		strings.Replace(whole, `"income":7318492.5`, `"income":7318492.5e999`, 1), strings.Replace(whole, `"score":0.5`, `"score":"`+canaryText+`"`, 1),
+		strings.Replace(whole, `"income":7318492.5`, `"income":7318492.5e999`, 1),
 		madeRow("made", x.id("made"), `,"time":"`+canaryText+`"`), madeRow("made", x.id("made"), `,"trace_id":"`+canaryText+`"`), madeRow("made", x.id("made"), `,"weight":"`+canaryText+`"`), madeRow("made", x.id("made"), `,"latency_ms":{"total":"`+canaryText+`"}`),
 		madeRow("made", x.id("made"), `,"label":{"a":"`+canaryText+`"}`), strings.Replace(whole, canaryText, strings.Repeat(canaryText, 1<<17), 1), strings.Replace(whole, canaryText, canaryText+`\ud800`, 1),
 	} {
 		x.send(t, sent{method: "POST", path: "/api/v1/predictions", body: body})
 	}
 	// What somebody called a thing is told to him, and is told to nobody else.
-	for _, body := range []string{strings.Replace(whole, `"owner"`, `"`+canaryText+`"`, 1), madeRow("made", x.id("made"), `,"`+canaryText+`":1`), madeRow("made", x.id("made"), `,"latency_ms":{"`+canaryText+`":1}`)} {
+	// So is what an output was that no number is: outputs are not private.
+	for _, body := range []string{strings.Replace(whole, `"score":0.5`, `"score":"`+canaryText+`"`, 1), strings.Replace(whole, `"owner"`, `"`+canaryText+`"`, 1), madeRow("made", x.id("made"), `,"`+canaryText+`":1`), madeRow("made", x.id("made"), `,"latency_ms":{"`+canaryText+`":1}`)} {
 		x.send(t, sent{method: "POST", path: "/api/v1/predictions", body: body, shown: true})
 	}
 }
@@ -383,7 +397,7 @@ func eventRoad(t *testing.T, x *roads) {
 			"Content-Type": content, "Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Type": typ + kind, "Ce-Source": "http://localhost:9081/", "Ce-Time": "2024-05-01T12:00:00Z",
 			"Ce-Inferenceservicename": "made", "Ce-Namespace": "ns", "Ce-Component": "predictor", "Ce-Endpoint": "default", "Ce-Traceparent": "00-" + strings.Repeat("ef", 16) + "-" + strings.Repeat("cd", 8) + "-01", "Ce-Requestid": id,
 		}})
-		if status >= 500 {
+		if status >= 500 && !x.full {
 			t.Errorf("an event: %d %s", status, b)
 		}
 	}
@@ -622,6 +636,35 @@ func letterRoad(method, path string) func(t *testing.T, x *roads) {
 	}
 }
 
+// panicWith panics with what it is called with, or over it.
+//
+//go:noinline
+func panicWith(_ context.Context, how, text string, number float64) {
+	switch how {
+	case "text":
+		panic("no " + text + " at " + digits(number))
+	case "error":
+		panic(fmt.Errorf("no %s at %v", text, number))
+	case "index":
+		panic(text[int(number)])
+	case "type":
+		panic(any(text).(error))
+	case "parts":
+		crew.Run(2, 2, func(int) { panic([]string{text, digits(number)}) })
+	}
+	panic(number)
+}
+
+// panicRoad makes the server panic with the canaries.
+func panicRoad(t *testing.T, x *roads) {
+	for _, how := range []string{"text", "error", "index", "type", "parts", "number"} {
+		status, b := x.send(t, sent{method: "POST", path: "/panic/" + how, body: canaryText, header: map[string]string{"traceparent": "00-" + strings.Repeat("ba", 16) + "-" + strings.Repeat("cd", 8) + "-01"}})
+		if status != http.StatusInternalServerError || !strings.Contains(strings.ToLower(string(b)), "internal") {
+			t.Errorf("a panic of %s: %d %s", how, status, b)
+		}
+	}
+}
+
 // httpRoads are all routes of the server. A new one needs a line here, which says what
 // of a private value could come or go by it.
 var httpRoads = []road{
@@ -634,6 +677,7 @@ var httpRoads = []road{
 	{"POST /v2/models/:model/versions/:version/generate", generateBy("/v2/models/:model/versions/1/generate")},
 	{"POST /v2/models/:model/generate_stream", generateBy("/v2/models/:model/generate_stream")},
 	{"POST /v2/models/:model/versions/:version/generate_stream", generateBy("/v2/models/:model/versions/1/generate_stream")},
+	{"POST /panic/:how", panicRoad}, // of the test's own
 	{"POST /api/v1/predictions", importRoad},
 	{"POST /api/v1/cloudevents", eventRoad},
 	{"POST /v1/traces", otlpRoad},
@@ -711,7 +755,7 @@ func kserveRoad(t *testing.T, x *roads) {
 				whole, `{"instances":[[` + list + `]]}`, whole[:40], canaryText, `{"instances":"` + canaryText + `"}`, `{"instances":[["` + canaryText + `"]]}`, strings.Replace(whole, "7318492.5", `"`+canaryText+`"`, 1), strings.Replace(whole, `"JFK"`, "987", 1),
 				strings.Replace(whole, `"JFK"`, `{"a":"`+canaryText+`"}`, 1), strings.Replace(whole, canaryText, strings.Repeat(canaryText, 1<<17), 1), strings.Replace(whole, "7318492.5", "7318492.5e400", 1),
 			} {
-				if status, b := x.send(t, sent{method: "POST", path: "/v1/models/" + model + verb, body: body, shown: shown}); i < 2 && verb == ":predict" && model != canaryText && status != http.StatusOK {
+				if status, b := x.send(t, sent{method: "POST", path: "/v1/models/" + model + verb, body: body, shown: shown}); i < 2 && !x.full && verb == ":predict" && model != canaryText && status != http.StatusOK {
 					t.Errorf("%s: form %d: %d %s", model, i, status, b)
 				}
 			}
@@ -726,7 +770,7 @@ var rpcRoads = []road{
 		client := inference.NewGRPCInferenceServiceClient(x.conn)
 		for i, req := range x.messages() {
 			res, err := client.ModelInfer(metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+strings.Repeat("ab", 16)+"-"+strings.Repeat("cd", 8)+"-01", "user-said", canaryText), req)
-			if x.answered(t, "ModelInfer", res.GetOutputs(), err, req.GetModelName() == "echo" || req.GetModelName() == "broken"); err != nil && i < len(policies) {
+			if x.answered(t, "ModelInfer", res.GetOutputs(), err, req.GetModelName() == "echo" || req.GetModelName() == "broken"); err != nil && i < len(policies) && !x.full {
 				t.Errorf("ModelInfer of %s: %v", req.GetModelName(), err)
 			}
 		}
@@ -895,7 +939,7 @@ func recorderRoad(t *testing.T, x *roads) {
 		change(p)
 		res, err := client.RecordPredictions(t.Context(), &pellucidv1.RecordPredictionsRequest{Predictions: []*pellucidv1.Prediction{p}})
 		x.answered(t, "RecordPredictions", res, err, false)
-		if i == 0 && err != nil {
+		if i == 0 && err != nil && !x.full {
 			t.Errorf("RecordPredictions: %v", err)
 		}
 		x.laterSpan(t, p.GetTraceId())
@@ -921,7 +965,6 @@ func TestEveryRoad(t *testing.T) {
 	x.away = false
 	until(t, "the store is back", func() bool { return x.writer.Health().Err == nil })
 	x.walk(t)
-	x.commands(t, cfg)
 	until(t, "a half is recorded alone", func() bool {
 		return sql(t, x.database(t), "SELECT count() > 0 FROM predictions WHERE model = 'ns.made' AND status = 504") == "1"
 	})
@@ -932,15 +975,38 @@ func TestEveryRoad(t *testing.T) {
 	x.stored(t)
 	x.tables(t)
 	x.halt(t)
-	shows(t, 0, "spool", "dump", filepath.Join(cfg.Data, "spool"))
-	shows(t, 0, "spool", "verify", filepath.Join(cfg.Data, "spool"))
 	searchFolder(t, cfg.Data)
-	if found := leaks([]byte(x.log.String())); found != "" {
-		for line := range strings.Lines(x.log.String()) {
-			if leaks([]byte(line)) != "" {
-				t.Errorf("the log holds %s: %.400s", found, line)
+	searchLog(t, x.log.String())
+}
+
+// TestEveryRoadWhenFull sends the same by the roads that record to a server that has no room
+// left and whose store is away, by either choice of the operator.
+func TestEveryRoadWhenFull(t *testing.T) {
+	for _, choice := range []string{"reject", "serve"} {
+		t.Run(choice, func(t *testing.T) {
+			x, cfg, f := startRoads(t, func(cfg *config) {
+				cfg.Capture.SpoolBytes, cfg.Capture.OnFull = leastSpool, choice
+			})
+			f.cut()
+			x.away, x.full = true, true
+			for n := 0; !x.spool.Stats().Full; n++ {
+				if x.send(t, sent{method: "POST", path: "/v2/models/drop/infer", body: flightBody(canaryText, canaryNumber)}); n > 10_000 {
+					t.Fatal("the spool takes whatever comes")
+				}
 			}
-		}
+			for _, r := range slices.Concat(httpRoads, rpcRoads) {
+				if slices.Contains(recording, r.route) {
+					t.Run(r.route, func(t *testing.T) { r.walk(t, x) })
+				}
+			}
+			x.get(t, "/metrics", "/readyz", "/ui/health", "/ui/", "/ui/predictions", "/api/v1/predictions?model=drop")
+			searchFolder(t, cfg.Data)
+			f.open(t)
+			x.stored(t)
+			x.halt(t)
+			searchFolder(t, cfg.Data)
+			searchLog(t, x.log.String())
+		})
 	}
 }
 
@@ -983,43 +1049,6 @@ func (x *roads) walk(t *testing.T) {
 			name += " while the store is away"
 		}
 		t.Run(name, func(t *testing.T) { r.walk(t, x) })
-	}
-}
-
-// commands are the roads of the command line.
-func (x *roads) commands(t *testing.T, cfg config) {
-	t.Helper()
-	dir := t.TempDir()
-	place(t, dir, "rows.csv", "key,owner,income,city,text,note,plain,score\n"+x.id("cli")+","+canaryText+",7318492.5,"+canaryText+","+canaryText+",to "+canaryMail+",1010,0.5\n")
-	place(t, dir, "bad.csv", "key,owner,income,city,text,note,plain,score\n"+x.id("cli")+","+canaryText+","+canaryText+","+canaryText+",x,y,1010,"+canaryText+"\n")
-	place(t, dir, "labels.csv", "key,label\nx,"+canaryMail+"\n")
-	for _, c := range []struct {
-		status int
-		args   []string
-	}{
-		{0, []string{"import", "--url", x.url, "--model", "made", "--version", "1", "--id", "key", "--outputs", "score", filepath.Join(dir, "rows.csv")}},
-		{1, []string{"import", "--url", x.url, "--model", "made", "--version", "1", "--id", "key", "--outputs", "score", filepath.Join(dir, "bad.csv")}},
-		{0, []string{"import", "--url", x.url, "--model", "made", "--labels", "--id", "key", "--label", "label", filepath.Join(dir, "labels.csv")}},
-		{0, []string{"export", "--model", "made", "--clickhouse", cfg.ClickHouse}},
-		{0, []string{"export", "--model", "seal", "--clickhouse", cfg.ClickHouse}},
-		{0, []string{"export", "--model", "hash", "--clickhouse", cfg.ClickHouse}},
-		{0, []string{"spool", "dead", "list", "--url", x.url}},
-	} {
-		shows(t, c.status, c.args...)
-	}
-}
-
-// shows runs a command line and looks for the canaries in what it prints.
-func shows(t *testing.T, want int, args ...string) {
-	t.Helper()
-	status, out, errs := command(t, args...)
-	for line := range strings.Lines(out + errs) {
-		if found := leaks([]byte(line)); found != "" {
-			t.Errorf("pellucid %s shows %s: %.600s", strings.Join(args, " "), found, line)
-		}
-	}
-	if status != want {
-		t.Errorf("pellucid %s: %d %.400s", strings.Join(args, " "), status, errs)
 	}
 }
 
