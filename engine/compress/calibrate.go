@@ -96,15 +96,10 @@ func eachBlock(ctx context.Context, m engine.Model, rows engine.Values, names []
 	if err != nil {
 		return err
 	}
-	n := rows[0].Tensor.Rows()
-	block := calibrated
-	for _, in := range m.Info().Inputs {
-		if len(in.Shape) == 0 || in.Shape[0] != -1 {
-			block = n // the file says how many there are
-		}
-	}
+	all := engine.RowsOf(m.Info(), rows)
+	n, block := all.N, calibrated
 	for from := 0; from < n; {
-		part, err := rows.Slice(from, min(from+block, n))
+		part, err := all.Slice(from, min(from+block, n))
 		if err != nil {
 			return err
 		}
@@ -287,9 +282,10 @@ func calibrate(ctx context.Context, in Input, data []byte, names []string) (map[
 	if err != nil {
 		return nil, 0, err
 	}
-	if rows, err = rows.Spread(maxRows); err != nil {
+	some, err := engine.RowsOf(m.Info(), rows).Spread(maxRows)
+	if err != nil {
 		return nil, 0, err
 	}
-	spans, err := observe(ctx, m, rows, names, in.Ranges)
-	return spans, rows[0].Tensor.Rows(), err
+	spans, err := observe(ctx, m, some.Values, names, in.Ranges)
+	return spans, some.N, err
 }

@@ -113,12 +113,12 @@ func (t *tracer) measure(ctx context.Context, in Input) (spread, mean map[*cutti
 	if err != nil {
 		return nil, nil, err
 	}
-	rows, err := in.Rows.Spread(channelRows)
+	rows, err := engine.RowsOf(m.Info(), in.Rows).Spread(channelRows)
 	if err != nil {
 		return nil, nil, err
 	}
 	wrong := ""
-	err = eachBlock(ctx, m, rows, names, func(v engine.Values) {
+	err = eachBlock(ctx, m, rows.Values, names, func(v engine.Values) {
 		for _, o := range v {
 			if !totals[o.Name].add(o.Tensor, t.lanes[o.Name].axis) {
 				wrong = o.Name

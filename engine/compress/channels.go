@@ -204,7 +204,7 @@ func observed(ctx context.Context, in Input, f *onnx.File) (map[string][]int, er
 	if err != nil {
 		return nil, err
 	}
-	rows, err := few(in, m.Info())
+	values, err := few(in, m.Info())
 	if err != nil {
 		return nil, err
 	}
@@ -220,17 +220,17 @@ func observed(ctx context.Context, in Input, f *onnx.File) (map[string][]int, er
 	if err != nil {
 		return nil, err
 	}
-	out, err := session.Run(ctx, rows, names)
-	if errors.Is(err, engine.ErrTooLarge) && m.Info().Inputs[0].Shape[0] == -1 && rows[0].Tensor.Rows() > 1 {
-		if rows, err = rows.Slice(0, 1); err == nil {
-			out, err = session.Run(ctx, rows, names)
+	out, err := session.Run(ctx, values, names)
+	if rows := engine.RowsOf(m.Info(), values); errors.Is(err, engine.ErrTooLarge) && rows.N > 1 {
+		if values, err = rows.Slice(0, 1); err == nil {
+			out, err = session.Run(ctx, values, names)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	shapes := map[string][]int{}
-	for _, v := range slices.Concat(rows, out) {
+	for _, v := range slices.Concat(values, out) {
 		if v.Tensor.DType() != engine.Sequence {
 			shapes[v.Name] = v.Tensor.Shape()
 		}
@@ -240,15 +240,9 @@ func observed(ctx context.Context, in Input, f *onnx.File) (map[string][]int, er
 
 // few are two rows of those given, or of zeros.
 func few(in Input, info *engine.Info) (engine.Values, error) {
-	open := true
-	for _, s := range info.Inputs {
-		open = open && len(s.Shape) > 0 && s.Shape[0] == -1
-	}
 	if len(in.Rows) > 0 {
-		if !open {
-			return in.Rows, nil
-		}
-		return in.Rows.Slice(0, min(2, in.Rows[0].Tensor.Rows()))
+		rows := engine.RowsOf(info, in.Rows)
+		return rows.Slice(0, min(2, rows.N))
 	}
 	var out engine.Values
 	for _, s := range info.Inputs {

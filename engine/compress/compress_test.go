@@ -302,9 +302,10 @@ func TestINT8(t *testing.T) {
 			t.Errorf("%s: %d bytes became %d", name, len(data), len(r.Data))
 		}
 		before, after := edit(t, data), edit(t, r.Data)
-		axes := channels(before)
+		axes := channels([]*onnx.File{before})
 		for _, c := range r.Changes {
-			if err := before.Replace(before.Weight(c.Part), restored(t, name, before.Weight(c.Part), after, axes[c.Part])); err != nil {
+			w := before.Weight(c.Part)
+			if err := before.Replace(w, restored(t, name, w, after, axes[w])); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -586,6 +587,7 @@ func TestRefusals(t *testing.T) {
 
 // FuzzONNX compresses hostile files in every way.
 func FuzzONNX(f *testing.F) {
+	f.Add(file(f, "testdata/inner.onnx"))
 	for name, data := range zoo(f) {
 		if strings.HasPrefix(name, "mlp") || strings.HasPrefix(name, "tree") {
 			f.Add(data)

@@ -31,37 +31,24 @@ func fp16(in Input) (*Result, error) {
 	if f.Opset("") < castOpset {
 		return nil, refuse("the file imports operator set %d of ai.onnx, and weights are cast since %d", f.Opset(""), castOpset)
 	}
+	graphs, err := f.Graphs()
+	if err != nil {
+		return nil, err
+	}
 	r := &Result{}
 	floats, large := 0, 0
-	scales := scalesOf(f)
-	for _, w := range f.Weights() {
-		if w.DType != engine.Float32 && w.DType != engine.Float64 || scales[w.Name] {
-			continue
-		}
-		floats++
-		if w.Len*(w.DType.Size()-2) <= derivedCost+2*len(w.Name) {
-			continue
-		}
-		t, err := w.Value()
+	scales := scalesOf(graphs)
+	for _, g := range graphs {
+		n, over, err := halve(g, scales, r)
 		if err != nil {
 			return nil, err
 		}
-		bits, lost, fits := halves(t)
-		if !fits {
-			large++
-			r.note("%s stays %s: half precision ends at 65504", w.Name, w.DType)
-			continue
-		}
-		name := w.Name
-		if err := castWeight(f, w, bits); err != nil {
-			return nil, err
-		}
-		r.change(name, "%d elements of %s kept as FP16%s", t.Len(), t.DType(), lostText(lost))
+		floats, large = floats+n, large+over
 	}
 	if len(r.Changes) == 0 {
 		switch {
 		case floats == 0:
-			return nil, refuse("the graph holds no float weights (what ai.onnx.ml's operators hold in attributes has no half form)")
+			return nil, refuse("the graphs hold no float weights (what ai.onnx.ml's operators hold in attributes has no half form)")
 		case large > 0:
 			return nil, refuse("no weight fits half precision, which ends at 65504")
 		}
@@ -71,13 +58,45 @@ func fp16(in Input) (*Result, error) {
 	return r, err
 }
 
-// scalesOf names the scales of quantised tensors: often too small for half precision,
+// halve keeps the weights of one graph in half precision; floats are those it has, large
+// those that do not fit.
+func halve(g *onnx.File, scales map[*onnx.Weight]bool, r *Result) (floats, large int, err error) {
+	for _, w := range g.Weights() {
+		if w.DType != engine.Float32 && w.DType != engine.Float64 || scales[w] {
+			continue
+		}
+		floats++
+		if w.Len*(w.DType.Size()-2) <= derivedCost+2*len(w.Name) {
+			continue
+		}
+		t, err := w.Value()
+		if err != nil {
+			return 0, 0, err
+		}
+		bits, lost, fits := halves(t)
+		if !fits {
+			large++
+			r.note("%s stays %s: half precision ends at 65504", w.Name, w.DType)
+			continue
+		}
+		name := w.Name
+		if err := castWeight(g, w, bits); err != nil {
+			return 0, 0, err
+		}
+		r.change(name, "%d elements of %s kept as FP16%s", t.Len(), t.DType(), lostText(lost))
+	}
+	return floats, large, nil
+}
+
+// scalesOf finds the scales of quantised tensors: often too small for half precision,
 // and multiplied with many numbers.
-func scalesOf(f *onnx.File) map[string]bool {
-	out := map[string]bool{}
-	for _, n := range f.Nodes() {
-		if n.Domain == "" && (n.Op == "DequantizeLinear" || n.Op == "QuantizeLinear") && len(n.Inputs) > 1 {
-			out[n.Inputs[1]] = true
+func scalesOf(graphs []*onnx.File) map[*onnx.Weight]bool {
+	out := map[*onnx.Weight]bool{}
+	for _, g := range graphs {
+		for _, n := range g.Nodes() {
+			if n.Domain == "" && (n.Op == "DequantizeLinear" || n.Op == "QuantizeLinear") && len(n.Inputs) > 1 {
+				out[g.Weight(n.Inputs[1])] = true
+			}
 		}
 	}
 	return out

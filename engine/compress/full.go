@@ -23,6 +23,9 @@ func int8Full(ctx context.Context, in Input) (*Result, error) {
 		return nil, refuse("the file imports operator set %d of ai.onnx, QuantizeLinear is there since %d", v, dequantizeOpset)
 	}
 	r := &Result{}
+	if err := leaveInner(f, r); err != nil {
+		return nil, err
+	}
 	if err := foldNorms(f, r); err != nil {
 		return nil, err
 	}
@@ -48,7 +51,7 @@ func int8Full(ctx context.Context, in Input) (*Result, error) {
 		q.choose(n)
 	}
 	if len(q.nodes) == 0 {
-		return nil, refuse("no MatMul, Gemm or Conv of the graph has a constant weight matrix of FP32")
+		return nil, refuse("no MatMul, Gemm or Conv of the main graph has a constant weight matrix of FP32%s", obstacles(r.Notes))
 	}
 	spans, rows, err := calibrate(ctx, in, data, q.order)
 	if err != nil {
@@ -172,7 +175,7 @@ func (q *quantiser) round(spans map[string]*span) error {
 		}
 	}
 	if len(q.r.Changes) == 0 {
-		return refuse("nothing of the graph could be rounded%s", first(q.r.Notes))
+		return refuse("nothing of the graph could be rounded%s", obstacles(q.r.Notes))
 	}
 	return nil
 }

@@ -26,70 +26,85 @@ func int8Weights(in Input) (*Result, error) {
 	if v := f.Opset(""); v < dequantizeOpset {
 		return nil, refuse("the file imports operator set %d of ai.onnx, DequantizeLinear is there since %d", v, dequantizeOpset)
 	}
+	graphs, err := f.Graphs()
+	if err != nil {
+		return nil, err
+	}
 	r := &Result{}
-	axes := channels(f)
-	for _, w := range f.Weights() {
-		axis, ok := axes[w.Name]
-		if !ok || len(w.Shape) < 2 || axis >= len(w.Shape) {
-			continue
+	axes := channels(graphs)
+	for _, g := range graphs {
+		for _, w := range g.Weights() {
+			axis, ok := axes[w]
+			if !ok || len(w.Shape) < 2 || axis >= len(w.Shape) {
+				continue
+			}
+			if err := octets(g, w, axis, r); err != nil {
+				return nil, err
+			}
 		}
-		if w.DType == engine.Float64 {
-			r.note("%s stays FP64: DequantizeLinear makes single precision", w.Name)
-		}
-		if w.DType != engine.Float32 {
-			continue
-		}
-		if f.Opset("") < channelOpset {
-			axis = -1
-		}
-		n := 1
-		if axis >= 0 {
-			n = w.Shape[axis]
-		}
-		if 3*w.Len <= int8Cost+4*n+3*len(w.Name) {
-			continue
-		}
-		t, err := w.Value()
-		if err != nil {
-			return nil, err
-		}
-		q, scales, ok := quantise(engine.Data[float32](t), w.Shape, axis)
-		if !ok {
-			r.note("%s stays FP32: it holds numbers that are not finite", w.Name)
-			continue
-		}
-		name := w.Name
-		if err := dequantised(f, w, q, scales, axis, ""); err != nil {
-			return nil, err
-		}
-		per := count(len(scales), "scale", "scales")
-		r.change(name, "%d elements of FP32 kept as INT8 with %s", t.Len(), per)
 	}
 	if len(r.Changes) == 0 {
-		return nil, refuse("no MatMul, Gemm, Conv or recurrent node of the graph has a weight matrix of FP32 that would become smaller%s", first(r.Notes))
+		return nil, refuse("no MatMul, Gemm, Conv or recurrent node has a weight matrix of FP32 that would become smaller%s", obstacles(r.Notes))
 	}
 	r.Data, err = f.Bytes()
 	return r, err
 }
 
+// octets keeps one weight in 8 bits, if it is FP32 and becomes smaller by it.
+func octets(g *onnx.File, w *onnx.Weight, axis int, r *Result) error {
+	if w.DType == engine.Float64 {
+		r.note("%s stays FP64: DequantizeLinear makes single precision", w.Name)
+	}
+	if w.DType != engine.Float32 {
+		return nil
+	}
+	if g.Opset("") < channelOpset {
+		axis = -1
+	}
+	n := 1
+	if axis >= 0 {
+		n = w.Shape[axis]
+	}
+	if 3*w.Len <= int8Cost+4*n+3*len(w.Name) {
+		return nil
+	}
+	t, err := w.Value()
+	if err != nil {
+		return err
+	}
+	q, scales, ok := quantise(engine.Data[float32](t), w.Shape, axis)
+	if !ok {
+		r.note("%s stays FP32: it holds numbers that are not finite", w.Name)
+		return nil
+	}
+	name := w.Name
+	if err := dequantised(g, w, q, scales, axis, ""); err != nil {
+		return err
+	}
+	r.change(name, "%d elements of FP32 kept as INT8 with %s", t.Len(), count(len(scales), "scale", "scales"))
+	return nil
+}
+
 // channels tells for each weight that something multiplies by the axis of what it
 // makes: along it one scale each keeps small channels exact beside large ones.
-func channels(f *onnx.File) map[string]int {
-	out := map[string]int{}
-	for _, n := range f.Nodes() {
-		if n.Domain != "" {
-			continue
-		}
-		for _, i := range multiplied[n.Op] {
-			if i >= len(n.Inputs) {
+func channels(graphs []*onnx.File) map[*onnx.Weight]int {
+	out := map[*onnx.Weight]int{}
+	for _, g := range graphs {
+		for _, n := range g.Nodes() {
+			if n.Domain != "" {
 				continue
 			}
-			w := f.Weight(n.Inputs[i])
-			if w == nil {
-				continue
-			}
-			if _, known := out[w.Name]; !known {
-				out[w.Name] = channelAxis(n, i, len(w.Shape))
+			for _, i := range multiplied[n.Op] {
+				if i >= len(n.Inputs) {
+					continue
+				}
+				w := g.Weight(n.Inputs[i])
+				if w == nil {
+					continue
+				}
+				if _, known := out[w]; !known {
+					out[w] = channelAxis(n, i, len(w.Shape))
+				}
 			}
 		}
 	}

@@ -25,38 +25,52 @@ func prune(in Input, share float64) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	graphs, err := f.Graphs()
+	if err != nil {
+		return nil, err
+	}
 	r := &Result{}
-	targets := matrices(f)
-	for _, w := range f.Weights() {
-		if !targets[w.Name] || len(w.Shape) < 2 || w.DType != engine.Float32 && w.DType != engine.Float64 {
-			continue
+	targets := map[*onnx.Weight]bool{}
+	for i := len(graphs) - 1; i >= 0; i-- { // the inner ones first: what they read is made around them
+		matrices(graphs[i], targets)
+	}
+	for _, g := range graphs {
+		for _, w := range g.Weights() {
+			if !targets[w] || len(w.Shape) < 2 || w.DType != engine.Float32 && w.DType != engine.Float64 {
+				continue
+			}
+			if err := thinOut(g, w, share, r); err != nil {
+				return nil, err
+			}
 		}
-		t, err := w.Value()
-		if err != nil {
-			return nil, err
-		}
-		o, zeros, err := zeroed(t, share)
-		if err != nil {
-			return nil, err
-		}
-		if o == nil {
-			continue
-		}
-		if err := f.Replace(w, o); err != nil {
-			return nil, err
-		}
-		r.change(w.Name, "%d of %d elements are zero", zeros, t.Len())
 	}
 	if len(r.Changes) == 0 {
-		return nil, refuse("no MatMul, Gemm, Conv or recurrent node of the graph has float weights that are not zero yet")
+		return nil, refuse("no MatMul, Gemm, Conv or recurrent node has float weights that are not zero yet")
 	}
 	r.note("Zeros take as much room as other numbers: the file shrinks when it is packed (gzip), and no runtime here is faster for them. Use structured:SHARE for that.")
 	r.Data, err = f.Bytes()
 	return r, err
 }
 
-// matrices names the weights that something multiplies by.
-func matrices(f *onnx.File) map[string]bool {
+// thinOut sets the smallest elements of a weight to zero.
+func thinOut(g *onnx.File, w *onnx.Weight, share float64, r *Result) error {
+	t, err := w.Value()
+	if err != nil {
+		return err
+	}
+	o, zeros, err := zeroed(t, share)
+	if err != nil || o == nil {
+		return err
+	}
+	if err := g.Replace(w, o); err != nil {
+		return err
+	}
+	r.change(w.Name, "%d of %d elements are zero", zeros, t.Len())
+	return nil
+}
+
+// matrices marks the weights that something in a graph multiplies by.
+func matrices(f *onnx.File, targets map[*onnx.Weight]bool) {
 	out := map[string]bool{}
 	nodes := f.Nodes()
 	for _, n := range nodes {
@@ -76,7 +90,11 @@ func matrices(f *onnx.File) map[string]bool {
 			out[n.Inputs[0]] = true
 		}
 	}
-	return out
+	for name := range out {
+		if w := f.Weight(name); w != nil {
+			targets[w] = true
+		}
+	}
 }
 
 // zeroed returns t with the share of smallest elements zero, or nil where it has

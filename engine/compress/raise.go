@@ -50,10 +50,11 @@ func raise(ctx context.Context, in Input, f *onnx.File, data []byte) (bool, erro
 		if err != nil {
 			return false, err
 		}
-		if rows, err = rows.Spread(1); err != nil {
+		one, err := engine.RowsOf(m.Info(), rows).Spread(1)
+		if err != nil {
 			return false, err
 		}
-		err = eachBlock(ctx, m, rows, names, func(v engine.Values) {
+		err = eachBlock(ctx, m, one.Values, names, func(v engine.Values) {
 			for _, o := range v {
 				last := len(o.Tensor.Shape()) - 1
 				ok = ok && (axes[o.Name] == last || axes[o.Name] == -1)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/modelfile"
@@ -81,7 +82,7 @@ func structured(ctx context.Context, in Input, share float64) (*Result, error) {
 	}
 	r.Notes = append(r.Notes, stay...)
 	if len(r.Changes) == 0 {
-		return nil, refuse("no hidden layer stands between two MatMul or Gemm nodes with nothing but elementwise operators between them, no channel of a convolution and no head of attention can go%s", first(r.Notes))
+		return nil, refuse("no hidden layer stands between two MatMul or Gemm nodes with nothing but elementwise operators between them, no channel of a convolution and no head of attention can go%s", obstacles(r.Notes))
 	}
 	return r, nil
 }
@@ -99,6 +100,9 @@ func hiddenUnits(ctx context.Context, in Input, share float64, r *Result) (stay 
 	}
 	if v := f.Opset(""); v < gemmOpset {
 		return nil, refuse("the file imports operator set %d of ai.onnx, hidden layers are recognised since %d", v, gemmOpset)
+	}
+	if err := leaveInner(f, r); err != nil {
+		return nil, err
 	}
 	s := newStructurer(f)
 	var layers []*layer
@@ -152,11 +156,40 @@ func newStructurer(f *onnx.File) *structurer {
 	return s
 }
 
-func first(notes []string) string {
+// shownObstacles is how many reasons of a refusal are told.
+const shownObstacles = 8
+
+// obstacles tells what was in the way, each with its reason.
+func obstacles(notes []string) string {
 	if len(notes) == 0 {
 		return ""
 	}
-	return " (" + notes[0] + ")"
+	more := ""
+	if n := len(notes) - shownObstacles; n > 0 {
+		more = fmt.Sprintf("; and %d more", n)
+	}
+	return ": " + strings.Join(notes[:min(len(notes), shownObstacles)], "; ") + more
+}
+
+// leaveInner notes that the weights of graphs within nodes stay, by the nodes.
+func leaveInner(f *onnx.File, r *Result) error {
+	graphs, err := f.Graphs()
+	if err != nil {
+		return err
+	}
+	var nodes []string
+	for _, g := range graphs[1:] {
+		matrix := func(w *onnx.Weight) bool {
+			return len(w.Shape) > 1 && (w.DType == engine.Float32 || w.DType == engine.Float64)
+		}
+		if what := fmt.Sprintf("%s (%s)", label(g.Within), g.Within.Op); slices.ContainsFunc(g.Weights(), matrix) && !slices.Contains(nodes, what) {
+			nodes = append(nodes, what)
+		}
+	}
+	if len(nodes) > 0 {
+		r.note("the weights in the graphs within %s stay as they are", strings.Join(nodes, ", "))
+	}
+	return nil
 }
 
 func label(n *onnx.FileNode) string {
@@ -320,27 +353,32 @@ func measure(ctx context.Context, in Input, layers []*layer) ([]*measured, error
 			names = append(names, l.last)
 		}
 	}
-	var run engine.Values
+	seen := map[string]*given{}
 	if len(names) > 0 {
 		m, err := modelfile.Read(in.Name, in.Data, in.Dir)
 		if err != nil {
 			return nil, err
 		}
-		session, err := m.NewSession(engine.SessionOptions{})
+		rows, err := engine.RowsOf(m.Info(), in.Rows).Spread(maxRows)
 		if err != nil {
 			return nil, err
 		}
-		rows, err := in.Rows.Spread(maxRows)
-		if err != nil {
-			return nil, err
-		}
-		if run, err = session.Run(ctx, rows, names); err != nil {
+		// A row of input can be many of a layer, one a word: each block keeps its part.
+		keep := (maxRows*calibrated + rows.N - 1) / max(rows.N, 1)
+		if err := eachBlock(ctx, m, rows.Values, names, func(v engine.Values) {
+			for _, o := range v {
+				if seen[o.Name] == nil {
+					seen[o.Name] = &given{}
+				}
+				seen[o.Name].add(o.Tensor, keep)
+			}
+		}); err != nil {
 			return nil, fmt.Errorf("measure hidden units: %w", err)
 		}
 	}
 	out := make([]*measured, len(layers))
 	for i, l := range layers {
-		m, err := l.look(run)
+		m, err := l.look(seen[l.last])
 		if err != nil {
 			return nil, err
 		}
@@ -358,15 +396,29 @@ func measure(ctx context.Context, in Input, layers []*layer) ([]*measured, error
 	return out, nil
 }
 
-// look returns how much each unit varies, and what it gives.
-func (l *layer) look(run engine.Values) (*measured, error) {
-	t := run.Get(l.last)
-	if l.last == "" || t == nil || t.Len() == 0 || t.Len()%l.units != 0 || t.Shape()[len(t.Shape())-1] != l.units {
+// given is what was seen of a value: rows of width numbers.
+type given struct {
+	width int
+	v     []float64
+}
+
+// add takes in at most keep rows of what a run gave.
+func (g *given) add(t *engine.Tensor, keep int) {
+	v, ok := t.Float64s()
+	if !ok || len(v) == 0 || len(t.Shape()) == 0 {
+		return
+	}
+	g.width = t.Shape()[len(t.Shape())-1]
+	g.v = append(g.v, thin(v, g.width, keep)...)
+}
+
+// look returns how much each unit varies, and what it gives, by what was seen, if anything.
+func (l *layer) look(g *given) (*measured, error) {
+	if g == nil || g.width != l.units {
 		size, err := norms(l.slices[0])
 		return &measured{weight: size}, err
 	}
-	v, _ := t.Float64s()
-	m := &measured{given: thin(v, l.units), mean: make([]float64, l.units), weight: make([]float64, l.units)}
+	m := &measured{given: thin(g.v, l.units, maxRows), mean: make([]float64, l.units), weight: make([]float64, l.units)}
 	n := float64(len(m.given) / l.units)
 	for i, x := range m.given {
 		m.mean[i%l.units] += x / n
@@ -384,16 +436,15 @@ func (l *layer) look(run engine.Values) (*measured, error) {
 	return m, nil
 }
 
-// thin keeps at most maxRows of the rows of v, at even distances: a row of input can
-// be many of a layer, one a word.
-func thin(v []float64, width int) []float64 {
+// thin keeps at most so many of the rows of v, at even distances.
+func thin(v []float64, width, keep int) []float64 {
 	n := len(v) / width
-	if n <= maxRows {
+	if n <= keep {
 		return v
 	}
-	out := make([]float64, 0, maxRows*width)
-	for i := range maxRows {
-		r := i * n / maxRows
+	out := make([]float64, 0, keep*width)
+	for i := range keep {
+		r := i * n / keep
 		out = append(out, v[r*width:(r+1)*width]...)
 	}
 	return out

@@ -62,6 +62,12 @@ type File struct {
 	weights        []*Weight
 	nodes          []*FileNode
 	outside        int
+	// Within is the node that holds this graph, nil of a main one; outer is the graph
+	// that the node stands in.
+	Within *FileNode
+	outer  *File
+	inner  []inner
+	opened bool
 }
 
 // record is one field of a message: raw is what was read, tag and all, nil where it
@@ -258,13 +264,20 @@ func (f *File) Outside() int { return f.outside }
 // where it imports none.
 func (f *File) Opset(domain string) int { return f.opsets[domain] }
 
-// Weights returns the tensors of the main graph, in the file's order.
+// Weights returns the tensors of the graph, in the file's order.
 func (f *File) Weights() []*Weight { return f.weights }
 
-// Weight returns the tensor called name, or nil.
-func (f *File) Weight(name string) *Weight { return f.byName[name] }
+// Weight returns the tensor called name, of the graph or of one around it, or nil.
+func (f *File) Weight(name string) *Weight {
+	for ; f != nil; f = f.outer {
+		if w := f.byName[name]; w != nil {
+			return w
+		}
+	}
+	return nil
+}
 
-// Nodes returns the nodes of the main graph, in the file's order.
+// Nodes returns the nodes of the graph, in the file's order.
 func (f *File) Nodes() []*FileNode { return f.nodes }
 
 // Outputs returns the names of the graph's outputs.
@@ -552,8 +565,20 @@ func encodeAttr(name string, v any) ([]byte, error) {
 	return protowire.AppendVarint(protowire.AppendTag(b, attrKind, protowire.VarintType), kind), nil
 }
 
+// graphBytes writes the graph.
+func (f *File) graphBytes() []byte {
+	var g []byte
+	for _, r := range f.all() {
+		g = r.append(g)
+	}
+	return g
+}
+
 // Bytes writes the file.
 func (f *File) Bytes() ([]byte, error) {
+	if err := f.putBack(); err != nil {
+		return nil, fmt.Errorf("write ONNX model: %w", err)
+	}
 	size := 0
 	for _, r := range f.all() {
 		size += max(len(r.raw), len(r.body)+16)
