@@ -112,14 +112,22 @@ func (r *Rows) Spread(k int) (*Rows, error) {
 	for i := range at {
 		at[i] = i * r.N / k
 	}
+	return r.Take(at)
+}
+
+// Take returns the rows at those places, in that order.
+func (r *Rows) Take(at []int) (*Rows, error) {
 	v, err := r.take(at)
 	if err != nil {
 		return nil, err
 	}
-	return &Rows{Values: v, N: k, axes: r.axes}, nil
+	return &Rows{Values: v, N: len(at), axes: r.axes}, nil
 }
 
 func (r *Rows) take(at []int) (Values, error) {
+	if r.axes == nil || slices.ContainsFunc(at, func(i int) bool { return i < 0 || i >= r.N }) {
+		return nil, fmt.Errorf("%d rows of %d: out of range", len(at), r.N)
+	}
 	out := make(Values, len(r.Values))
 	for i, v := range r.Values {
 		out[i] = v

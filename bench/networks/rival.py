@@ -3,6 +3,7 @@
 onnxruntime==1.32.0 onnx==1.23.2 numpy (see main.go); the networks come out of the packages named in PACKAGES.
 
     rival.py make DIR      writes DIR/<network>.onnx and, for every work, its inputs
+    rival.py rows DIR      writes DIR/<network>-rows/<input>.npy, 32 rows of noise for `pellucid predict` and `pellucid model audit`
     rival.py quantise DIR  writes DIR/<network>_static.onnx, _operator.onnx and _dynamic.onnx, in 8 bits by onnxruntime's quantiser, of QUANTISED
     rival.py serve DIR     answers lines "run NETWORK BATCH THREADS REPEATS" with the seconds of a run, the least of the repeats,
                            "load PATH THREADS REPEATS" with those of making a session of a file,
@@ -173,6 +174,15 @@ def make(folder):
         build(os.path.join(folder, build.__name__ + ".onnx"))
 
 
+def rows(folder):
+    for network in (n for n in os.listdir(folder) if n.endswith(".onnx")):
+        network = network.removesuffix(".onnx")
+        under = os.path.join(folder, network + "-rows")
+        os.makedirs(under, exist_ok=True)
+        for name, a in inputs(network, 32).items():
+            np.save(os.path.join(under, name + ".npy"), a)
+
+
 class Rows:
     """The rows that ranges are taken from."""
 
@@ -307,4 +317,4 @@ def serve(folder):
 
 
 if __name__ == "__main__":
-    {"make": make, "quantise": quantise, "serve": serve}[sys.argv[1]](sys.argv[2])
+    {"make": make, "rows": rows, "quantise": quantise, "serve": serve}[sys.argv[1]](sys.argv[2])

@@ -19,7 +19,8 @@ import (
 // compressOptions are the flags of `pellucid model compress`.
 type compressOptions struct {
 	auditOptions
-	model, to, out, calibration, ranges string
+	model, to, out, ranges string
+	calibration            []string
 }
 
 func compressCommand() *cobra.Command {
@@ -31,7 +32,8 @@ first read too. With --input both models answer the same rows, and what differs 
 told: size, speed on this machine, scores, decisions, accuracy (--labels), the
 distribution of scores and the explanations. A limit that is not kept fails the
 command, and the compressed model is then not written. A file that became larger is
-written, with a warning (--max-size-ratio 1 refuses it).
+written, with a warning (--max-size-ratio 1 refuses it). --input and --calibration take
+what 'pellucid predict' takes, images and folders of arrays too.
 
 HOW is one of these, or several by commas:
   fp16               weights in half precision, cast back where they are read (ONNX)
@@ -47,6 +49,8 @@ HOW is one of these, or several by commas:
 		Example: `  pellucid model compress model.onnx --to fp16 --out small.onnx
   pellucid model compress model.ubj --to trees:200,leaves:0.001 --out small.ubj --input rows.csv --max-score-diff 0.02
   pellucid model compress model.onnx --to int8:full --calibration train.npy --ranges percentile --out small.onnx
+  pellucid model compress resnet.onnx --to int8:full --input images.npy --out small.onnx
+  pellucid model compress bert.onnx --to fp16 --input arrays/ --out small.onnx
   pellucid model compress model.onnx --to structured:0.3,fp16 --out small.onnx \
     --input rows.parquet --labels late --audit audit.html --max-disagreement 0.01 --min-rank-correlation 0.95`,
 		Args: oneArg("model file"),
@@ -62,7 +66,7 @@ HOW is one of these, or several by commas:
 	f := cmd.Flags()
 	f.StringVar(&o.to, "to", "", "how to compress (see above)")
 	f.StringVar(&o.out, "out", "", "file to write, of the same extension")
-	f.StringVar(&o.calibration, "calibration", "", "rows that int8:full takes ranges from (.csv, .parquet, .npy)")
+	f.StringArrayVar(&o.calibration, "calibration", nil, "rows that int8:full takes ranges from, as --input")
 	f.StringVar(&o.ranges, "ranges", string(compress.MinMax), "how: minmax, percentile or entropy")
 	o.flags(f)
 	return cmd
@@ -78,16 +82,16 @@ func (o *compressOptions) check() ([]compress.Step, error) {
 		return nil, usage(fmt.Errorf("--ranges: %w", err))
 	}
 	full := slices.ContainsFunc(steps, func(s compress.Step) bool { return s.Kind == compress.Full })
-	if full && o.calibration == "" && o.input == "" {
+	if full && len(o.calibration) == 0 && len(o.inputs) == 0 {
 		return nil, usage(errors.New("--to int8:full needs rows to take ranges from: --calibration, or --input"))
 	}
-	if !full && o.calibration != "" {
+	if !full && len(o.calibration) > 0 {
 		return nil, usage(errors.New("--calibration is for --to int8:full"))
 	}
 	if a, b := filepath.Ext(o.model), filepath.Ext(o.out); !strings.EqualFold(a, b) {
 		return nil, usage(fmt.Errorf("--out %q must end in %s as the model does: the format stays", filepath.Base(o.out), a))
 	}
-	if o.input == "" {
+	if len(o.inputs) == 0 {
 		for _, x := range []struct {
 			name  string
 			given bool
@@ -139,13 +143,13 @@ func compressModel(ctx context.Context, w io.Writer, bar *progress, o compressOp
 		return err
 	}
 	in := compress.Input{Name: o.model, Dir: filepath.Dir(o.model), Data: original.data, Ranges: compress.Ranges(o.ranges)}
-	if o.calibration != "" {
-		if _, in.Calibration, err = rowsFor(o.calibration, original.Version.Info); err != nil {
+	if len(o.calibration) > 0 {
+		if _, in.Calibration, _, err = predictInputs(original.Version.Info, o.calibration); err != nil {
 			return err
 		}
 	}
 	var labels []string
-	if o.input != "" {
+	if len(o.inputs) > 0 {
 		if in.Rows, labels, err = o.rows(original.Version.Info); err != nil {
 			return err
 		}
@@ -163,7 +167,7 @@ func compressModel(ctx context.Context, w io.Writer, bar *progress, o compressOp
 		bar.warn(text)
 	}
 	var r *audit.Report
-	if o.input != "" {
+	if len(o.inputs) > 0 {
 		if r, err = o.judge(ctx, bar, original, compressed, in.Rows, labels); err != nil {
 			return err
 		}

@@ -43,6 +43,11 @@ func auditText(w io.Writer, r *audit.Report) {
 			brief(s.InBulk.Compressed), s.Batch, s.InBulk.Ratio, brief(s.Single.Compressed), s.Single.Ratio)
 	}
 	fmt.Fprintf(w, "scores\t%d rows: largest difference %s, mean %s\n", r.Rows, brief(float64(r.Scores.MaxDifference)), brief(r.Scores.MeanDifference))
+	for _, row := range r.Worst[:min(len(r.Worst), 1)] {
+		if row.Difference > 0 {
+			fmt.Fprintf(w, "most changed\trow %d, %s: %s, was %s\n", row.Row, row.Output, brief(float64(row.Compressed)), brief(float64(row.Original)))
+		}
+	}
 	if d := r.Decisions; d != nil {
 		fmt.Fprintf(w, "decisions\t%d of %d differ (%s)\n", d.Differ, d.Rows, percent(d.Disagreement))
 	}
@@ -51,7 +56,9 @@ func auditText(w io.Writer, r *audit.Report) {
 	} else {
 		fmt.Fprintf(w, "distribution\tnot compared: %s\n", d.Reason)
 	}
-	if a := r.Accuracy; a != nil {
+	if a := r.Accuracy; a == nil {
+		fmt.Fprintf(w, "accuracy\tnot measured: no --labels were given\n")
+	} else {
 		if a.Reason != "" {
 			fmt.Fprintf(w, "accuracy\tnot measured: %s\n", a.Reason)
 		} else {
@@ -64,6 +71,9 @@ func auditText(w io.Writer, r *audit.Report) {
 		} else {
 			fmt.Fprintf(w, "explanations\t%s on %d rows: Spearman %.4f (lowest %.4f), Kendall %.4f, top %d shared %s\n",
 				e.Method, e.Rows, e.Spearman, e.LowestSpearman, e.Kendall, e.Top, percent(e.TopOverlap))
+			if e.Note != "" {
+				fmt.Fprintf(w, "\t%s\n", e.Note)
+			}
 		}
 	}
 	if r.Verdict != nil {

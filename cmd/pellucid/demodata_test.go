@@ -92,7 +92,7 @@ func computeYear(t *testing.T, path string) (*offline, error) {
 // reference is the one the server makes of a demo model's reference.parquet.
 func (o *offline) reference(t *testing.T, path string) *stats.Reference {
 	t.Helper()
-	rows, _, err := inputRows(o.version.Info, path)
+	_, rows, err := inputRows(o.version.Info, path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func explainFile(ctx context.Context, w io.Writer, bar *progress, o explainOptio
 	if err != nil {
 		return err
 	}
-	rows, n, err := predictInputs(v.Info, o.inputs)
+	_, rows, n, err := predictInputs(v.Info, o.inputs)
 	if err != nil {
 		return err
 	}

@@ -28,17 +28,20 @@ import (
 
 // auditOptions are the flags of an audit.
 type auditOptions struct {
-	input, labels, audit         string
+	inputs                       []string
+	labels, audit                string
+	explainTime                  time.Duration
 	explainRows, rounds, threads int
 	limits                       audit.Limits
 	limited                      bool
 }
 
 func (o *auditOptions) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.input, "input", "", "rows to judge by (.csv, .parquet, .npy)")
-	f.StringVar(&o.labels, "labels", "", "column of the rows that holds the truth")
+	f.StringArrayVar(&o.inputs, "input", nil, "rows to judge by (.csv, .parquet, .npy), a folder of NAME.npy, or NAME=FILE.npy for each input")
+	f.StringVar(&o.labels, "labels", "", "column of the rows that holds the truth, or a .npy of one label a row")
 	f.StringVar(&o.audit, "audit", "", "file to write the audit to (.html or .json)")
 	f.IntVar(&o.explainRows, "explain-rows", 200, "rows to explain by both models; 0 for none")
+	f.DurationVar(&o.explainTime, "explain-time", 2*time.Minute, "how long that may take; 0 for as long as it takes")
 	f.IntVar(&o.rounds, "rounds", 7, "how often speed is measured on each side; 0 for not at all")
 	f.IntVar(&o.threads, "threads", 1, "cores to use")
 	for _, l := range limitFlags(&o.limits) {
@@ -54,13 +57,18 @@ func auditCommand() *cobra.Command {
 machine, scores, decisions, accuracy (--labels), the distribution of scores, the
 explanations and the rows that changed most. Both must take and give values of the
 same names and types; they may be of different formats. A limit that is not kept
-fails the command.`,
+fails the command. --input takes what 'pellucid predict' takes: a file of rows, images
+and other tensors as a .npy, several inputs as a folder of NAME.npy. Rows are explained
+until --explain-time is over; a network of which one row takes more than a tenth of it by
+integrated gradients is explained by saliency.`,
 		Example: `  pellucid model audit old.onnx new.onnx --input rows.parquet
-  pellucid model audit old.ubj new.ubj --input rows.csv --labels late --audit audit.html --max-disagreement 0.01 --max-accuracy-loss 0`,
+  pellucid model audit old.ubj new.ubj --input rows.csv --labels late --audit audit.html --max-disagreement 0.01 --max-accuracy-loss 0
+  pellucid model audit resnet.onnx small.onnx --input images.npy --labels classes.npy --explain-time 10m
+  pellucid model audit bert.onnx small.onnx --input arrays/`,
 		Args: twoModels,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := required(cmd, "input"); err != nil {
-				return err
+			if len(o.inputs) == 0 || o.inputs[0] == "" {
+				return usage(fmt.Errorf("%s needs --input: see '%s --help'", cmd.Name(), cmd.CommandPath()))
 			}
 			o.readLimits(cmd.Flags())
 			return auditModels(cmd.Context(), cmd.OutOrStdout(), newProgress(cmd.ErrOrStderr()), args[0], args[1], o)
@@ -165,37 +173,45 @@ func (o *auditOptions) readLimits(f *pflag.FlagSet) {
 
 // rows reads the rows and, where a column is named, their labels.
 func (o *auditOptions) rows(info *engine.Info) (engine.Values, []string, error) {
-	t, in, err := rowsFor(o.input, info)
+	t, in, _, err := predictInputs(info, o.inputs)
 	if err != nil || o.labels == "" {
 		return in, nil, err
 	}
+	if strings.EqualFold(filepath.Ext(o.labels), ".npy") {
+		labels, err := labelArray(o.labels)
+		return in, labels, err
+	}
+	if t == nil {
+		return nil, nil, usage(fmt.Errorf("--labels %q: arrays have no columns; give a .npy of one label a row", o.labels))
+	}
 	c := t.Column(o.labels)
 	if c == nil {
-		return nil, nil, usage(fmt.Errorf("%s has no column %q", o.input, o.labels))
+		return nil, nil, usage(fmt.Errorf("%s has no column %q", o.inputs[0], o.labels))
 	}
+	return in, labelTexts(c), nil
+}
+
+// labelArray reads the labels of a .npy, one a row.
+func labelArray(path string) ([]string, error) {
+	t, err := table.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Columns) != 1 {
+		return nil, usage(fmt.Errorf("--labels %s: %d columns, where one label a row is asked for", path, len(t.Columns)))
+	}
+	return labelTexts(&t.Columns[0]), nil
+}
+
+// labelTexts are a column's labels, empty where they are missing.
+func labelTexts(c *table.Column) []string {
 	labels := c.Strings()
 	for i := range labels {
 		if c.Missing(i) {
 			labels[i] = ""
 		}
 	}
-	return in, labels, nil
-}
-
-// rowsFor reads the rows of a file, which a model must take.
-func rowsFor(path string, info *engine.Info) (*table.Table, engine.Values, error) {
-	t, err := table.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	in, err := t.Inputs(info)
-	if err == nil {
-		in, _, err = engine.Bind(info, in)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("fit %s to the model: %w", path, err)
-	}
-	return t, in, nil
+	return labels
 }
 
 // side is a model with the bytes of its file.
@@ -252,13 +268,24 @@ func heapBytes() int64 {
 }
 
 func (o *auditOptions) judge(ctx context.Context, bar *progress, a, b *side, rows engine.Values, labels []string) (*audit.Report, error) {
-	last := 0
+	part, last := "", 0
+	limit := o.explainTime
+	if limit <= 0 {
+		limit = -1
+	}
 	c := audit.Config{
 		Original: a.Model, Compressed: b.Model, Rows: rows, Labels: labels, Threads: o.threads,
-		ExplainRows: orNone(o.explainRows), Rounds: orNone(o.rounds),
-		Step: func(done, _ int) { bar.add(done - last); last = done },
+		ExplainRows: orNone(o.explainRows), ExplainTime: limit, Rounds: orNone(o.rounds),
+		Step: func(name string, done, total int) {
+			if name != part {
+				bar.finish()
+				bar.start(name, total)
+				part, last = name, 0
+			}
+			bar.add(done - last)
+			last = done
+		},
 	}
-	bar.start("audit", audit.Steps)
 	defer bar.finish()
 	r, err := audit.Run(ctx, c)
 	if err != nil {

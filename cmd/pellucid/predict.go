@@ -65,20 +65,19 @@ func required(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
-func inputRows(info *engine.Info, input string) (engine.Values, int, error) {
+func inputRows(info *engine.Info, input string) (*table.Table, engine.Values, error) {
 	t, err := table.Open(input)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	in, err := t.Inputs(info)
-	if err != nil {
-		return nil, 0, fmt.Errorf("fit %s to the model: %w", input, err)
+	if err == nil {
+		in, _, err = engine.Bind(info, in)
 	}
-	rows, _, err := engine.Bind(info, in)
 	if err != nil {
-		return nil, 0, fmt.Errorf("fit %s to the model: %w", input, err)
+		return nil, nil, fmt.Errorf("fit %s to the model: %w", input, err)
 	}
-	return rows, t.Rows, nil
+	return t, in, nil
 }
 
 func predict(ctx context.Context, w io.Writer, bar *progress, model string, inputs []string, threads int) error {
@@ -86,7 +85,7 @@ func predict(ctx context.Context, w io.Writer, bar *progress, model string, inpu
 	if err != nil {
 		return err
 	}
-	rows, n, err := predictInputs(m.Info(), inputs)
+	_, rows, n, err := predictInputs(m.Info(), inputs)
 	if err != nil {
 		return err
 	}

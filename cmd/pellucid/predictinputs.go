@@ -12,30 +12,33 @@ import (
 )
 
 // predictInputs reads what --input names: a file of rows, a folder of arrays named after
-// the model's inputs, or NAME=FILE.npy for each of them. n is the number of predictions.
-func predictInputs(info *engine.Info, inputs []string) (in engine.Values, n int, err error) {
+// the model's inputs, or NAME=FILE.npy for each of them. n is the number of predictions, t
+// the file of rows, nil of arrays.
+func predictInputs(info *engine.Info, inputs []string) (t *table.Table, in engine.Values, n int, err error) {
 	arrays, err := inputArrays(info, inputs)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	if arrays == nil {
-		return inputRows(info, inputs[0])
+		if t, in, err = inputRows(info, inputs[0]); err != nil {
+			return nil, nil, 0, err
+		}
+		return t, in, t.Rows, nil
 	}
 	for name, path := range arrays {
 		x, err := table.OpenTensor(path)
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		in = append(in, engine.Named{Name: name, Tensor: x})
 	}
-	if in, err = table.Halves(info, in); err != nil {
-		return nil, 0, fmt.Errorf("fit %s to the model: %w", strings.Join(inputs, ", "), err)
+	if in, err = table.Halves(info, in); err == nil {
+		in, n, err = engine.Bind(info, in)
 	}
-	in, n, err = engine.Bind(info, in)
 	if err != nil {
-		return nil, 0, fmt.Errorf("fit %s to the model: %w", strings.Join(inputs, ", "), err)
+		return nil, nil, 0, fmt.Errorf("fit %s to the model: %w", strings.Join(inputs, ", "), err)
 	}
-	return in, n, nil
+	return nil, in, n, nil
 }
 
 // inputArrays returns the arrays by the input that each is for, nil where there is one file

@@ -28,7 +28,8 @@ func innerCases(t *testing.T) (in []engine.Values, want [][]float64) {
 	for _, a := range given.Answers {
 		in = append(in, engine.Values{
 			{Name: "x", Tensor: must(engine.Of(given.X, 3, 12))},
-			{Name: "first", Tensor: must(engine.Of([]bool{a.First}))}, {Name: "second", Tensor: must(engine.Of([]bool{a.Second}))},
+			{Name: "first", Tensor: must(engine.Of([]bool{a.First}))},
+			{Name: "second", Tensor: must(engine.Of([]bool{a.Second}))},
 		})
 		want = append(want, a.Out)
 	}

@@ -14,14 +14,24 @@ import (
 	"github.com/pellucid/pellucid/engine/stats"
 )
 
-// blockRows is how many rows are run at a time.
-const blockRows = 4096
+// blockRows is how many rows are run at a time, and blockElements about how many numbers
+// of the inputs.
+const (
+	blockRows     = 4096
+	blockElements = 1 << 22
+)
 
 // answer is what one model says of all rows.
 type answer struct {
 	info *engine.Info
 	rows int
-	// names are of the float outputs' elements, values row by row.
+	// block is how many rows were run at a time.
+	block int
+	// outputs are the float outputs that have something to say of each row, apart the
+	// names of the others.
+	outputs []output
+	apart   []string
+	// names are of the outputs' elements, values row by row.
 	names  []string
 	values []float64
 	// scores is one number a row, decided the class; nil where there are none.
@@ -30,68 +40,148 @@ type answer struct {
 	decided []string
 }
 
+// output is a float output with its rows along an axis, of width numbers each; with axis
+// -1 all of it is one row's.
+type output struct {
+	name        string
+	axis, width int
+	vector      bool // its rows are a number or a list of them
+}
+
 func (a *answer) width() int { return len(a.names) }
 
 // answers runs a model over the rows.
-func answers(ctx context.Context, m Model, rows engine.Values, n, threads int) (*answer, error) {
+func answers(ctx context.Context, m Model, rows *engine.Rows, threads int, step func(n int)) (*answer, error) {
 	s, err := m.Version.Model.NewSession(engine.SessionOptions{Threads: max(threads, 1)})
 	if err != nil {
 		return nil, fmt.Errorf("audit %s: %w", m.Name, err)
 	}
-	a := &answer{info: m.Version.Info, rows: n}
-	for from := 0; from < n; from += blockRows {
-		to := min(from+blockRows, n)
-		part, err := rows.Slice(from, to)
-		if err != nil {
-			return nil, fmt.Errorf("audit %s: %w", m.Name, err)
+	elements := 0
+	for _, v := range rows.Values {
+		elements += v.Tensor.Len()
+	}
+	a := &answer{info: rowInfo(m.Version.Info, rows), rows: rows.N}
+	a.block = max(1, min(blockRows, blockElements/max(elements/rows.N, 1)))
+	for from := 0; from < rows.N; {
+		to := min(from+a.block, rows.N)
+		out, err := runRows(ctx, s, rows, from, to)
+		if errors.Is(err, engine.ErrTooLarge) && to-from > 1 {
+			a.block = (to - from) / 2
+			continue
 		}
-		out, err := s.Run(ctx, part, nil)
+		if err == nil && from == 0 {
+			err = a.find(ctx, s, rows, out, to)
+		}
 		if err == nil {
 			err = a.add(out, to-from)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("audit %s, rows %d to %d: %w", m.Name, from, to-1, err)
 		}
+		step(to - from)
+		from = to
 	}
 	a.settle()
 	return a, nil
 }
 
+func runRows(ctx context.Context, s engine.Session, rows *engine.Rows, from, to int) (engine.Values, error) {
+	part, err := rows.Slice(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return s.Run(ctx, part, nil)
+}
+
+// rowInfo is what a model says of itself, with inputs that are rows also where theirs do
+// not lie along the first dimension.
+func rowInfo(info *engine.Info, rows *engine.Rows) *engine.Info {
+	if !rows.Apart() || collector.Batched(info) {
+		return info
+	}
+	i := *info
+	i.Inputs = []engine.Spec{{Shape: []int{-1}}}
+	return &i
+}
+
+// find finds out where the rows of the outputs lie: along the dimension that is 1 of one
+// row and n of n.
+func (a *answer) find(ctx context.Context, s engine.Session, rows *engine.Rows, out engine.Values, n int) error {
+	one := out
+	if n > 1 {
+		var err error
+		if one, err = runRows(ctx, s, rows, 0, 1); err != nil {
+			return err
+		}
+	}
+	if len(one) != len(out) {
+		return errors.New("the outputs differ from block to block")
+	}
+	for i, o := range out {
+		if !o.Tensor.DType().IsFloat() {
+			continue
+		}
+		shape := o.Tensor.Shape()
+		f := output{name: o.Name, axis: -1, width: o.Tensor.Len(), vector: len(shape) < 2 || len(shape) == 2 && shape[0] == 1}
+		if n > 1 {
+			if f.axis = rowAxis(shape, one[i].Tensor.Shape(), n); f.axis < 0 {
+				a.apart = append(a.apart, o.Name)
+				continue
+			}
+			f.width /= n
+			f.vector = len(shape) < 3 && f.axis == 0
+		}
+		a.outputs = append(a.outputs, f)
+		for k := range f.width {
+			name := o.Name
+			if f.width > 1 {
+				name += "[" + strconv.Itoa(k) + "]"
+			}
+			a.names = append(a.names, name)
+		}
+	}
+	return nil
+}
+
+// rowAxis is the dimension that is n of n rows and 1 of one, or -1.
+func rowAxis(shape, single []int, n int) int {
+	if len(shape) != len(single) {
+		return -1
+	}
+	for i, d := range shape {
+		if d == n && single[i] == 1 {
+			return i
+		}
+	}
+	return -1
+}
+
 // add takes in the outputs of a block of rows.
 func (a *answer) add(out engine.Values, rows int) error {
-	var names []string
-	var parts [][]float64
-	for _, o := range out {
-		if !o.Tensor.DType().IsFloat() || o.Tensor.Rows() != rows {
-			continue
+	at := len(a.values)
+	a.values = append(a.values, make([]float64, rows*a.width())...)
+	block := a.values[at:]
+	offset := 0
+	for _, f := range a.outputs {
+		t := out.Get(f.name)
+		if t == nil || t.Len() != rows*f.width || f.axis >= len(t.Shape()) || f.axis >= 0 && t.Shape()[f.axis] != rows {
+			return errors.New("the outputs' shapes differ from block to block")
 		}
-		v, ok := o.Tensor.Float64s()
-		if !ok {
-			continue
-		}
-		k := o.Tensor.RowLen()
-		for i := range k {
-			name := o.Name
-			if k > 1 {
-				name += "[" + strconv.Itoa(i) + "]"
+		inner := f.width
+		if f.axis >= 0 {
+			inner = 1
+			for _, d := range t.Shape()[f.axis+1:] {
+				inner *= d
 			}
-			names = append(names, name)
 		}
-		parts = append(parts, v)
-	}
-	if a.names == nil {
-		a.names = names
-	}
-	if !slices.Equal(a.names, names) {
-		return errors.New("the outputs' shapes differ from block to block")
-	}
-	for r := range rows {
-		for _, v := range parts {
-			k := len(v) / rows
-			a.values = append(a.values, v[r*k:(r+1)*k]...)
+		v, _ := t.Float64s()
+		for i := 0; i < len(v); i += max(inner, 1) {
+			outer, r := i/inner/rows, i/inner%rows
+			copy(block[r*a.width()+offset+outer*inner:], v[i:i+inner])
 		}
+		offset += f.width
 	}
-	scores, decided := collector.Scores(a.info, out)
+	scores, decided := collector.Scores(a.info, a.upright(out, rows))
 	if len(scores) == rows {
 		a.scores = append(a.scores, scores...)
 	}
@@ -101,9 +191,22 @@ func (a *answer) add(out engine.Values, rows int) error {
 	return nil
 }
 
+// upright are the outputs that have their rows along their first dimension.
+func (a *answer) upright(out engine.Values, rows int) engine.Values {
+	return slices.DeleteFunc(slices.Clone(out), func(o engine.Named) bool {
+		return a.rows > 1 && o.Tensor.DType().IsFloat() && (o.Tensor.Rows() != rows ||
+			!slices.ContainsFunc(a.outputs, func(f output) bool { return f.name == o.Name && f.axis <= 0 }))
+	})
+}
+
+// vectors reports whether all that is said of a row is a list of numbers.
+func (a *answer) vectors() bool {
+	return !slices.ContainsFunc(a.outputs, func(f output) bool { return !f.vector })
+}
+
 // settle decides what the score of a row is. A model whose file does not say what it
-// is for, but answers several numbers a row, is taken for one that decides for the
-// largest.
+// is for, but answers a list of numbers a row, is taken for one that decides for the
+// largest. One that answers boxes, images or sequences decides nothing.
 func (a *answer) settle() {
 	if len(a.decided) != a.rows {
 		a.decided = nil
@@ -138,7 +241,7 @@ func (a *answer) largest() {
 		}
 		a.scores[i], decided[i] = row[at], a.names[at]
 	}
-	if a.decided == nil && k > 1 {
+	if a.decided == nil && k > 1 && a.vectors() {
 		a.decided = decided
 	}
 }
@@ -234,6 +337,9 @@ func performance(a *answer, labels []string, keep []int) (stats.Performance, err
 		}
 	}
 	truth := pick(labels)
+	if a.decided == nil && a.width() > 1 && !a.vectors() {
+		return stats.Performance{}, errors.New("the model answers neither a number nor a class a row")
+	}
 	if a.decided == nil {
 		values := make([]float64, len(truth))
 		for i, l := range truth {

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/engine"
@@ -46,23 +47,24 @@ type Config struct {
 	// numbers. An empty one is missing.
 	Labels []string
 	// ExplainRows is how many rows are explained, spread over all; 0 means 200,
-	// a negative number none.
+	// a negative number none. ExplainTime is how long that may take: rows that are
+	// explained by then are compared; 0 means two minutes, a negative time as long as it takes.
 	ExplainRows int
+	ExplainTime time.Duration
 	// Rounds is how often speed is measured on each side; 0 means 7, a negative
 	// number not at all.
 	Rounds int
 	// Threads each run may use; 0 means 1.
 	Threads int
-	// Step is told how many of the audit's pieces of work are done; may be nil.
-	Step func(done, total int)
+	// Step is told how far a part of the work has come (rows answered, rows explained,
+	// rounds of speed); may be nil.
+	Step func(part string, done, total int)
 }
-
-// Steps is how many pieces of work Config.Step is told of.
-const Steps = 5
 
 // The defaults of Config.
 const (
 	defaultExplainRows = 200
+	defaultExplainTime = 2 * time.Minute
 	defaultRounds      = 7
 )
 
@@ -189,18 +191,12 @@ type Row struct {
 
 // Run compares the models.
 func Run(ctx context.Context, c Config) (*Report, error) {
-	n, err := c.check()
+	rows, err := c.check()
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	done := 0
-	step := func() {
-		if done++; c.Step != nil {
-			c.Step(done, Steps)
-		}
-	}
 	r := &Report{
-		Original: c.Original.Name, Compressed: c.Compressed.Name, Rows: n,
+		Original: c.Original.Name, Compressed: c.Compressed.Name, Rows: rows.N,
 		OriginalDigest: c.Original.Version.Digest, CompressedDigest: c.Compressed.Version.Digest,
 		File: size(c.Original.FileBytes, c.Compressed.FileBytes),
 	}
@@ -208,41 +204,53 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 		m := size(c.Original.MemoryBytes, c.Compressed.MemoryBytes)
 		r.Memory = &m
 	}
-	a, err := answers(ctx, c.Original, c.Rows, n, c.Threads)
+	answered := 0
+	step := func(n int) {
+		answered += n
+		c.Step("answer", answered, 2*rows.N)
+	}
+	a, err := answers(ctx, c.Original, rows, c.Threads, step)
 	if err != nil {
 		return nil, err
 	}
-	step()
-	b, err := answers(ctx, c.Compressed, c.Rows, n, c.Threads)
+	b, err := answers(ctx, c.Compressed, rows, c.Threads, step)
 	if err != nil {
 		return nil, err
 	}
-	step()
 	if err := r.compare(a, b, c.Labels); err != nil {
 		return nil, err
 	}
-	step()
+	if !rows.Apart() {
+		r.Notes = append(r.Notes, "the inputs are no rows that the model takes apart: its one answer to all of them is compared")
+	}
+	for _, name := range a.apart {
+		r.Notes = append(r.Notes, fmt.Sprintf("output %q has no part of its own for each row, and is not compared", name))
+	}
 	if c.ExplainRows > 0 {
-		if r.Explanations, err = explanations(ctx, c); err != nil {
+		if r.Explanations, err = explanations(ctx, c, rows); err != nil {
 			return nil, err
 		}
 	}
-	step()
 	if c.Rounds > 0 {
-		if r.Speed, err = speed(ctx, c, n); err != nil {
+		if r.Speed, err = speed(ctx, c, rows, min(a.block, b.block)); err != nil {
 			return nil, err
 		}
 	}
-	step()
 	return r, nil
 }
 
-// check fills in the defaults and returns the number of rows.
-func (c *Config) check() (int, error) {
+// check fills in the defaults and finds the rows.
+func (c *Config) check() (*engine.Rows, error) {
 	for _, m := range []Model{c.Original, c.Compressed} {
 		if m.Version == nil || m.Version.Model == nil || m.Version.Info == nil {
-			return 0, errors.New("a model is missing")
+			return nil, errors.New("a model is missing")
 		}
+	}
+	if c.Step == nil {
+		c.Step = func(string, int, int) {}
+	}
+	if c.ExplainTime == 0 {
+		c.ExplainTime = defaultExplainTime
 	}
 	if c.ExplainRows == 0 {
 		c.ExplainRows = defaultExplainRows
@@ -251,19 +259,20 @@ func (c *Config) check() (int, error) {
 		c.Rounds = defaultRounds
 	}
 	if err := same(c.Original.Version.Info, c.Compressed.Version.Info); err != nil {
-		return 0, err
+		return nil, err
 	}
-	if len(c.Rows) == 0 || !collector.Batched(c.Original.Version.Info) {
-		return 0, errors.New("the model takes no batches of rows, so there is nothing to compare row by row")
+	if len(c.Rows) == 0 {
+		return nil, errors.New("no rows, so there is nothing to compare")
 	}
-	n := c.Rows[0].Tensor.Rows()
-	if n == 0 {
-		return 0, errors.New("no rows")
+	// A compressed file may say less of what is open; the original's word counts.
+	rows := engine.RowsOf(c.Original.Version.Info, c.Rows)
+	if rows.N == 0 {
+		return nil, errors.New("no rows")
 	}
-	if c.Labels != nil && len(c.Labels) != n {
-		return 0, fmt.Errorf("%d labels for %d rows", len(c.Labels), n)
+	if c.Labels != nil && len(c.Labels) != rows.N {
+		return nil, fmt.Errorf("%d labels for %d rows", len(c.Labels), rows.N)
 	}
-	return n, nil
+	return rows, nil
 }
 
 // same refuses models of different inputs or outputs.

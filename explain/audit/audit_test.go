@@ -142,15 +142,15 @@ func TestReport(t *testing.T) {
 			rightNow++
 		}
 	}
-	steps := 0
+	parts := map[string]bool{}
 	r, err := audit.Run(t.Context(), audit.Config{
-		Original: a, Compressed: b, Rows: rows, Labels: labels, ExplainRows: 40, Rounds: 1, Step: func(done, _ int) { steps = done },
+		Original: a, Compressed: b, Rows: rows, Labels: labels, ExplainRows: 40, Rounds: 1, Step: func(part string, done, total int) { parts[part] = done == total },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if steps != audit.Steps || r.Rows != 3000 {
-		t.Errorf("%d steps, %d rows", steps, r.Rows)
+	if len(parts) != 3 || !parts["answer"] || !parts["explain"] || !parts["measure speed"] || r.Rows != 3000 {
+		t.Errorf("parts done: %v, %d rows", parts, r.Rows)
 	}
 	near(t, "largest difference", float64(r.Scores.MaxDifference), worst, 1e-6)
 	near(t, "disagreement", r.Decisions.Disagreement, differ/3000, 1e-12)
@@ -170,7 +170,7 @@ func TestReport(t *testing.T) {
 	if !(r.Distribution.PSI > 0 && r.Distribution.KolmogorovSmirnov > 0 && r.Distribution.Reason == "") {
 		t.Errorf("distribution %+v", r.Distribution)
 	}
-	if r.Speed == nil || r.Speed.Batch != 1000 || r.Speed.InBulk.Original <= 0 || r.Speed.Single.Compressed <= 0 {
+	if r.Speed == nil || r.Speed.Batch < 1 || r.Speed.Batch > 1000 || r.Speed.InBulk.Original <= 0 || r.Speed.Single.Compressed <= 0 {
 		t.Errorf("speed %+v", r.Speed)
 	}
 	if _, err := json.Marshal(r); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -29,6 +30,10 @@ type Explanations struct {
 	// Background says against which rows, where the method needs some.
 	Background string `json:"background,omitempty"`
 	Rows       int    `json:"rows"`
+	// Asked is how many rows were to be explained; Note says why fewer were, or why by
+	// another method than the model's own.
+	Asked int    `json:"rows_asked"`
+	Note  string `json:"note,omitempty"`
 	// Compared counts explanations, one a row and output.
 	Compared int `json:"compared"`
 	// Features is how many numbers each has.
@@ -48,58 +53,197 @@ type Explanations struct {
 }
 
 // explanations explains a sample of the rows by both models and compares.
-func explanations(ctx context.Context, c Config) (*Explanations, error) {
-	out := &Explanations{Top: topFeatures}
-	a, b := *c.Original.Version, *c.Compressed.Version
-	pick, err := c.Rows.Spread(c.ExplainRows)
+func explanations(ctx context.Context, c Config, rows *engine.Rows) (*Explanations, error) {
+	p, err := newPair(c, rows)
 	if err != nil {
-		return nil, fmt.Errorf("audit: choose rows to explain: %w", err)
+		return nil, fmt.Errorf("audit: %w", err)
 	}
-	method := common(&a, &b)
-	if method == "" {
+	if p.out.Reason != "" {
+		return p.out, nil
+	}
+	bounded, cancel := ctx, func() {}
+	if p.time > 0 {
+		bounded, cancel = context.WithTimeout(ctx, p.time)
+	}
+	defer cancel()
+	err = p.run(ctx, bounded)
+	if errors.Is(err, collector.ErrRefused) {
+		return &Explanations{Top: topFeatures, Asked: p.rows.N, Reason: err.Error()}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	return p.out, nil
+}
+
+// newPair chooses the method and the rows, or says in its result's Reason why there are none.
+func newPair(c Config, rows *engine.Rows) (*pair, error) {
+	a, b := *c.Original.Version, *c.Compressed.Version
+	p := &pair{a: &a, b: &b, rows: rows, out: &Explanations{Top: topFeatures}, time: c.ExplainTime, first: c.ExplainTime / trial, step: c.Step}
+	if !first(rows) {
+		p.out.Reason = "a row is explained where it is the first dimension of every input, and here it is not"
+		return p, nil
+	}
+	methods := common(&a, &b)
+	if len(methods) == 0 {
 		// Shapley values of trees without covers stand against rows.
-		rows, err := c.Rows.Spread(backgroundRows)
+		few, err := rows.Spread(backgroundRows)
 		if err != nil {
-			return nil, fmt.Errorf("audit: choose background rows: %w", err)
+			return nil, fmt.Errorf("choose background rows: %w", err)
 		}
-		ground := func() (engine.Values, string, bool) { return rows, "rows of the audit", true }
+		ground := func() (engine.Values, string, bool) { return few.Values, "rows of the audit", true }
 		if a.Background == nil {
 			a.Background = ground
 		}
 		if b.Background == nil {
 			b.Background = ground
 		}
-		if method = common(&a, &b); method != "" {
-			out.Background = fmt.Sprintf("%d of the audit's rows", rows[0].Tensor.Rows())
+		if methods = common(&a, &b); len(methods) > 0 {
+			p.out.Background = fmt.Sprintf("%d of the audit's rows", few.N)
+			p.req.Background = []byte(`"default"`)
 		}
 	}
-	if method == "" {
-		out.Reason = "no method explains both models"
-		return out, nil
+	if len(methods) == 0 {
+		p.out.Reason = "no method explains both models"
+		return p, nil
 	}
-	req := collector.ExplainRequest{Method: method}
-	if out.Background != "" {
-		req.Background = []byte(`"default"`)
+	p.req.Method = methods[0]
+	if methods[0] != explain.Saliency && slices.Contains(methods, explain.Saliency) {
+		p.cheaper = explain.Saliency
 	}
-	x, err := explain.New(explain.Config{Engine: "pellucid", Deadline: time.Hour, MaxCost: 1 << 60, MaxValues: 1 << 26})
+	var err error
+	if rows.Apart() {
+		if p.rows, err = rows.Take(scattered(rows.N, c.ExplainRows)); err != nil {
+			return nil, fmt.Errorf("choose rows to explain: %w", err)
+		}
+	}
+	p.out.Asked = p.rows.N
+	p.x, err = explain.New(explain.Config{Engine: "pellucid", Deadline: 24 * time.Hour, MaxCost: 1 << 60, MaxValues: 1 << 26})
+	return p, err
+}
+
+// first reports whether rows are the first dimension of every input, also where there is
+// but one and the file says so.
+func first(rows *engine.Rows) bool {
+	return rows.First() || !rows.Apart() && !slices.ContainsFunc(rows.Values, func(v engine.Named) bool {
+		return len(v.Tensor.Shape()) == 0 || v.Tensor.Rows() != 1
+	})
+}
+
+// scattered are at most k places of n at even distances, in an order whose every
+// beginning is spread over all.
+func scattered(n, k int) []int {
+	k = min(n, k)
+	width := bits.Len(uint(max(k-1, 0)))
+	at := make([]int, 0, k)
+	for i := range 1 << width {
+		if r := int(bits.Reverse64(uint64(i)) >> (64 - width)); r < k { //nolint:gosec // i is not negative
+			at = append(at, int(int64(r)*int64(n)/int64(k)))
+		}
+	}
+	return at
+}
+
+// pair explains rows by two models, in turn, and adds up how they compare.
+type pair struct {
+	x    *explain.Explainer
+	a, b *collector.ModelVersion
+	rows *engine.Rows
+	req  collector.ExplainRequest
+	// cheaper is the method for networks whose own takes too long, if there is one.
+	cheaper string
+	out     *Explanations
+	// time is how long all may take, first the first row by another method than the cheaper
+	// one; not above 0 for as long as it takes.
+	time, first time.Duration
+	step        func(part string, done, total int)
+}
+
+// maxElements bounds the numbers of the explanations that are in memory at once.
+const maxElements = 1 << 19
+
+// trial is the share of the time that the first row may take by the model's own method.
+const trial = 10
+
+// run explains rows until the time is over, which ends the context bounded.
+func (p *pair) run(ctx, bounded context.Context) error {
+	start, n, done := time.Now(), p.rows.N, 0
+	for block := 1; done < n; {
+		to := min(done+block, n)
+		err := p.explain(bounded, done, to)
+		if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+			break // the time is over
+		}
+		if errors.Is(err, errSlow) {
+			p.out.Note = fmt.Sprintf("one row took more than %s by %s", p.first, p.req.Method)
+			p.req.Method, p.cheaper = p.cheaper, ""
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		done = to
+		p.step("explain", done, n)
+		block = p.next(block, time.Since(start), done)
+	}
+	p.out.Method, p.out.Rows = p.req.Method, done
+	if done == 0 {
+		p.out.Reason = fmt.Sprintf("no row was explained by both models within %s", p.time)
+		return nil
+	}
+	if done < n {
+		p.out.note(fmt.Sprintf("%d of %d rows, for the time of %s was over", done, n, p.time))
+	}
+	p.out.finish()
+	return nil
+}
+
+func (e *Explanations) note(text string) {
+	if e.Note != "" {
+		text = e.Note + "; " + text
+	}
+	e.Note = text
+}
+
+// next is how many rows are explained at once after so many took so long: twice as many as
+// before, if they fit in memory and in half of the time that is left.
+func (p *pair) next(block int, took time.Duration, done int) int {
+	block = min(2*block, max(1, maxElements/max(p.out.Features, 1)))
+	if p.time > 0 {
+		each := max(took/time.Duration(done), 1)
+		block = min(block, int((p.time-took)/2/each))
+	}
+	return max(block, 1)
+}
+
+// errSlow says that the first row takes too long by the model's own method.
+var errSlow = errors.New("the method is slow")
+
+// explain explains rows by both models and takes in how they compare.
+func (p *pair) explain(ctx context.Context, from, to int) error {
+	rows, err := p.rows.Slice(from, to)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	was, err := x.Explain(ctx, &a, pick, req)
+	outer, cancel := ctx, func() {}
+	if p.cheaper != "" && from == 0 && p.first > 0 {
+		ctx, cancel = context.WithTimeout(ctx, p.first)
+	}
+	defer cancel()
+	was, err := p.x.Explain(ctx, p.a, rows, p.req)
+	var is []collector.Explanation
 	if err == nil {
 		// A network's default output is the one decided for; both sides explain
 		// the original's.
-		is, e := again(ctx, x, &b, pick, req, was)
-		if err = e; err == nil {
-			out.Method, out.Rows = method, pick[0].Tensor.Rows()
-			return out, out.compare(was, is)
-		}
+		is, err = again(ctx, p.x, p.b, rows, p.req, was)
 	}
-	if errors.Is(err, collector.ErrRefused) {
-		out.Reason = err.Error()
-		return out, nil
+	if err != nil && ctx.Err() != nil && outer.Err() == nil {
+		return errSlow
 	}
-	return nil, fmt.Errorf("audit: %w", err)
+	if err != nil {
+		return err
+	}
+	return p.out.add(was, is)
 }
 
 // again explains by the second model the outputs that were explained by the first.
@@ -129,27 +273,24 @@ func again(ctx context.Context, x *explain.Explainer, v *collector.ModelVersion,
 	return is, nil
 }
 
-// common is the first method that explains both.
-func common(a, b *collector.ModelVersion) string {
+// common are the methods that explain both, the first model's own first.
+func common(a, b *collector.ModelVersion) []string {
 	other := explain.Methods(b)
-	for _, m := range explain.Methods(a) {
-		if slices.Contains(other, m) {
-			return m
-		}
-	}
-	return ""
+	return slices.DeleteFunc(explain.Methods(a), func(m string) bool { return !slices.Contains(other, m) })
 }
 
-// compare fills in the figures.
-func (e *Explanations) compare(was, is []collector.Explanation) error {
+// add takes in explanations; the figures are sums until finish.
+func (e *Explanations) add(was, is []collector.Explanation) error {
 	if len(was) != len(is) || len(was) == 0 {
-		return fmt.Errorf("audit: %d and %d explanations of the same rows", len(was), len(is))
+		return fmt.Errorf("%d and %d explanations of the same rows", len(was), len(is))
 	}
-	e.LowestSpearman, e.LowestKendall = 1, 1
+	if e.Compared == 0 {
+		e.LowestSpearman, e.LowestKendall = 1, 1
+	}
 	for i := range was {
 		a, b := phis(&was[i]), phis(&is[i])
 		if was[i].Output != is[i].Output || len(a) != len(b) {
-			return fmt.Errorf("audit: explanations of %q and %q, of %d and %d features", was[i].Output, is[i].Output, len(a), len(b))
+			return fmt.Errorf("explanations of %q and %q, of %d and %d features", was[i].Output, is[i].Output, len(a), len(b))
 		}
 		e.Features = len(a)
 		rho, tau := Spearman(a, b), Kendall(a, b)
@@ -159,11 +300,15 @@ func (e *Explanations) compare(was, is []collector.Explanation) error {
 		e.TopOverlap += overlap(a, b, topFeatures)
 		e.Change += relativeChange(a, b)
 	}
-	n := float64(len(was))
-	e.Compared = len(was)
+	e.Compared += len(was)
+	return nil
+}
+
+// finish makes means of the sums.
+func (e *Explanations) finish() {
+	n := float64(e.Compared)
 	e.Spearman, e.Kendall, e.TopOverlap, e.Change = e.Spearman/n, e.Kendall/n, e.TopOverlap/n, e.Change/n
 	e.Top = min(topFeatures, e.Features)
-	return nil
 }
 
 func phis(e *collector.Explanation) []float64 {

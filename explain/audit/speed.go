@@ -13,6 +13,7 @@ import (
 // The size of a batch whose speed is measured, and how long one measurement runs.
 const (
 	batchRows    = 1000
+	batchTime    = time.Second // about; slow models are measured in smaller batches
 	measuredTime = 30 * time.Millisecond
 )
 
@@ -37,32 +38,41 @@ type Rate struct {
 	Ratio float64 `json:"ratio"`
 }
 
-// speed measures both models in turns.
-func speed(ctx context.Context, c Config, n int) (*Speed, error) {
+// speed measures both models in turns; block is how many rows they can take at a time.
+func speed(ctx context.Context, c Config, rows *engine.Rows, block int) (*Speed, error) {
 	s := &Speed{
 		Machine: fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),
-		Threads: max(c.Threads, 1), Rounds: c.Rounds, Batch: min(n, batchRows),
+		Threads: max(c.Threads, 1), Rounds: c.Rounds, Batch: 1,
 	}
-	for _, x := range []struct {
-		rows int
-		into *Rate
-	}{{s.Batch, &s.InBulk}, {1, &s.Single}} {
-		rows, err := c.Rows.Slice(0, x.rows)
+	done := 0
+	measure := func(n int, into *Rate) (float64, error) {
+		part, err := rows.Slice(0, n)
 		if err != nil {
-			return nil, fmt.Errorf("audit: measure speed: %w", err)
+			return 0, err
 		}
-		a, b, err := alternate(ctx, c, rows)
+		a, b, err := alternate(ctx, c, part, func() {
+			done++
+			c.Step("measure speed", done, 2*c.Rounds)
+		})
 		if err != nil {
-			return nil, fmt.Errorf("audit: measure speed: %w", err)
+			return 0, err
 		}
-		x.into.Original, x.into.Compressed = float64(x.rows)/a, float64(x.rows)/b
-		x.into.Ratio = a / b
+		into.Original, into.Compressed, into.Ratio = float64(n)/a, float64(n)/b, a/b
+		return max(a, b), nil
+	}
+	one, err := measure(1, &s.Single)
+	if err == nil {
+		s.Batch = max(1, min(rows.N, block, batchRows, int(batchTime.Seconds()/one)))
+		_, err = measure(s.Batch, &s.InBulk)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("audit: measure speed: %w", err)
 	}
 	return s, nil
 }
 
 // alternate returns the median seconds of one run of each model.
-func alternate(ctx context.Context, c Config, rows engine.Values) (a, b float64, err error) {
+func alternate(ctx context.Context, c Config, rows engine.Values, step func()) (a, b float64, err error) {
 	var sessions [2]engine.Session
 	for i, m := range []Model{c.Original, c.Compressed} {
 		if sessions[i], err = m.Version.Model.NewSession(engine.SessionOptions{Threads: max(c.Threads, 1)}); err != nil {
@@ -82,6 +92,7 @@ func alternate(ctx context.Context, c Config, rows engine.Values) (a, b float64,
 			}
 			times[i] = append(times[i], t)
 		}
+		step()
 	}
 	return median(times[0]), median(times[1]), nil
 }
