@@ -61,7 +61,7 @@ func answers(ctx context.Context, m Model, rows *engine.Rows, threads int, step 
 		elements += v.Tensor.Len()
 	}
 	a := &answer{info: rowInfo(m.Version.Info, rows), rows: rows.N}
-	a.block = max(1, min(blockRows, blockElements/max(elements/rows.N, 1)))
+	a.block = max(2, min(blockRows, blockElements/max(elements/rows.N, 1))) // two tell where the rows of outputs lie
 	for from := 0; from < rows.N; {
 		to := min(from+a.block, rows.N)
 		out, err := runRows(ctx, s, rows, from, to)
