@@ -119,6 +119,8 @@ type telemetryConfig struct {
 	KeepSlower duration `yaml:"keep_slower"`
 	// KeepRefused is how many refused requests of one status have a span a second.
 	KeepRefused int `yaml:"keep_refused"`
+
+	retryFor time.Duration // of spans sampled by chance; tests set it
 }
 
 type alertsConfig struct {

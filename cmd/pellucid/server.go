@@ -305,7 +305,10 @@ func (s *server) startTelemetry(ctx context.Context) error {
 	if s.patterns, err = s.cfg.patterns(); err != nil {
 		return err
 	}
-	cfg := telemetry.Config{ServiceVersion: build(), OTLPEndpoint: s.cfg.Telemetry.OTLP, SampleRatio: *s.cfg.Telemetry.Sample, Logger: s.log}
+	cfg := telemetry.Config{
+		ServiceVersion: build(), OTLPEndpoint: s.cfg.Telemetry.OTLP, SampleRatio: *s.cfg.Telemetry.Sample, Logger: s.log,
+		KeepSlower: time.Duration(s.cfg.Telemetry.KeepSlower), RetryFor: s.cfg.Telemetry.retryFor,
+	}
 	if cfg.OTLPEndpoint == "" {
 		cfg.WriteSpans = s.writeSpans
 	}

@@ -48,6 +48,22 @@ func asking(value any, text string) string {
 	return fmt.Sprintf(`{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[%v]},{"name":"s","datatype":"BYTES","shape":[1],"data":[%q]}]}`, value, text)
 }
 
+// traced sends a request of a caller that has a trace, and returns the status.
+func (r *rig) traced(t *testing.T, path, body, traceparent string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("traceparent", traceparent)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
 // TestEverySpanOnce: whatever becomes of a request, sampled or not, each of its spans is
 // stored once, and those of failures always are.
 func TestEverySpanOnce(t *testing.T) {
@@ -73,19 +89,9 @@ func TestEverySpanOnce(t *testing.T) {
 		{asking(7, ""), 200, false, all},
 	}
 	for i, c := range cases {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/v2/models/up/infer", strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
 		flag := map[bool]string{true: "01", false: "00"}[c.sampled]
-		req.Header.Set("traceparent", fmt.Sprintf("00-0af7651916cd43dd8448eb211c8031%02x-b7ad6b7169203331-%s", i, flag))
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != c.status {
-			t.Errorf("case %d: %d", i, resp.StatusCode)
+		if code := r.traced(t, "/v2/models/up/infer", c.body, fmt.Sprintf("00-0af7651916cd43dd8448eb211c8031%02x-b7ad6b7169203331-%s", i, flag)); code != c.status {
+			t.Errorf("case %d: %d", i, code)
 		}
 	}
 	if err := r.telemetry.Flush(t.Context()); err != nil {
@@ -100,6 +106,55 @@ func TestEverySpanOnce(t *testing.T) {
 	}
 	if n := sql(t, db, "SELECT count() - uniqExact(TraceId, SpanId) FROM otel_traces"); n != "0" {
 		t.Errorf("%s spans are there twice", n)
+	}
+}
+
+// TestSpansOfAnOutage: ClickHouse is away for longer than a span sampled by chance is
+// offered. Those of what failed, was slow or explains, sampled or not, are stored when it
+// is back, as is the request's row.
+func TestSpansOfAnOutage(t *testing.T) {
+	none := 0.0
+	models := t.TempDir()
+	c := treeCase(t, models, "m", xgboostData, "base_binary_logistic")
+	cfg := testConfig(t, models)
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	cfg.Telemetry.Sample, cfg.Telemetry.KeepSlower, cfg.Telemetry.retryFor = &none, duration(200*time.Millisecond), time.Millisecond
+	cfg.Upstreams = upstreamsOf(t, fmt.Sprintf("upstreams: [{name: up, url: %s}]", fickle(t).URL))
+	r := startRig(t, cfg)
+	one := *c
+	one.rows = c.rows[:1]
+	cases := []struct {
+		path, body string
+		status     int
+		flag, want string
+	}{
+		{"/v2/models/up/infer", asking(1, ""), 200, "01", "0"},
+		{"/v2/models/up/infer", asking(5, ""), 502, "00", "3"},
+		{"/v2/models/up/infer", asking(5, ""), 502, "01", "3"},
+		{"/v2/models/up/infer", asking(7, ""), 200, "00", "3"},
+		{"/v2/models/up/infer", asking(7, ""), 200, "01", "3"},
+		{"/v2/models/m/explain", one.body(""), 200, "00", "4"},
+	}
+	f.cut()
+	for i, c := range cases {
+		parent := fmt.Sprintf("00-0af7651916cd43dd8448eb211c8032%02x-b7ad6b7169203331-%s", i, c.flag)
+		if code := r.traced(t, c.path, c.body, parent); code != c.status {
+			t.Fatalf("case %d: %d", i, code)
+		}
+	}
+	until(t, "the usual spans are given up", func() bool { return r.telemetry.Stats().Failed >= 3 })
+	f.open(t)
+	r.stored(t)
+	if err := r.telemetry.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range cases {
+		trace := fmt.Sprintf("0af7651916cd43dd8448eb211c8032%02x", i)
+		spans := sql(t, r.database(t), "SELECT count() FROM otel_traces WHERE TraceId = '"+trace+"'")
+		if rows := sql(t, r.database(t), "SELECT count() FROM predictions WHERE trace_id = '"+trace+"'"); rows != "1" || spans != c.want {
+			t.Errorf("case %d, status %d, flag %s: %s rows and %s spans, want 1 and %s", i, c.status, c.flag, rows, spans, c.want)
+		}
 	}
 }
 

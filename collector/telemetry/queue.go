@@ -2,22 +2,19 @@ package telemetry
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-
-	"github.com/pellucid/pellucid/collector"
 )
 
-// Stats counts sampled spans by what became of them.
+// Stats counts spans by what became of them.
 type Stats struct {
-	// Written reached the store or the endpoint. Dropped found the queue full or
-	// closed. Failed were offered until RetryFor or the shutdown's deadline.
+	// Written reached the store or the endpoint. Dropped found their queue full or
+	// closed. Failed were offered until RetryFor (those sampled by chance) or the
+	// shutdown's deadline, or are what the store refuses while it takes others.
 	Written, Dropped, Failed uint64
 	// Waiting are still in the queue.
 	Waiting int
@@ -31,10 +28,10 @@ const (
 	logEvery = time.Minute
 )
 
-// spanQueue is the span processor: a bounded queue and one goroutine that
-// empties it in batches. OnEnd never blocks.
+// spanQueue has the spans that were sampled by chance: a bounded queue and one
+// goroutine that empties it in batches.
 //
-// The goroutine starts in newSpanQueue and ends after Shutdown closed stop: it
+// The goroutine starts in newSpanQueue and ends after shutdown closed stop: it
 // empties the queue first, unless the context it works under is cancelled.
 type spanQueue struct {
 	road  road
@@ -43,9 +40,9 @@ type spanQueue struct {
 
 	spans   chan sdktrace.ReadOnlySpan
 	flushes chan chan struct{}
-	stop    chan struct{}   // closed by Shutdown, once
+	stop    chan struct{}   // closed by shutdown, once
 	done    chan struct{}   // closed when the goroutine has ended
-	ctx     context.Context //nolint:containedctx // of the writing goroutine, ended by Shutdown
+	ctx     context.Context //nolint:containedctx // of the writing goroutine, ended by shutdown
 	cancel  context.CancelFunc
 
 	stopOnce sync.Once
@@ -55,8 +52,6 @@ type spanQueue struct {
 
 	written, dropped, failed atomic.Uint64
 }
-
-var _ sdktrace.SpanProcessor = (*spanQueue)(nil)
 
 func newSpanQueue(cfg Config, r road) *spanQueue {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -77,14 +72,8 @@ func newSpanQueue(cfg Config, r road) *spanQueue {
 	return q
 }
 
-// OnStart does nothing.
-func (q *spanQueue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
-
-// OnEnd queues a sampled span, or counts it as dropped.
-func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
-	if !s.SpanContext().IsSampled() {
-		return
-	}
+// put queues a span, or counts it as dropped. It never blocks.
+func (q *spanQueue) put(s sdktrace.ReadOnlySpan) {
 	if q.stopped.Load() {
 		q.dropped.Add(1)
 		return
@@ -96,12 +85,15 @@ func (q *spanQueue) OnEnd(s sdktrace.ReadOnlySpan) {
 	}
 }
 
-// ForceFlush waits until every span queued before it was written or given up.
-func (q *spanQueue) ForceFlush(ctx context.Context) error {
+// flush waits until every span queued before it was written or given up.
+func (q *spanQueue) flush(ctx context.Context) error { return asked(ctx, q.flushes, q.done) }
+
+// asked waits for the answer to a flush by a goroutine that may have ended.
+func asked(ctx context.Context, flushes chan<- chan struct{}, done <-chan struct{}) error {
 	reply := make(chan struct{})
 	select {
-	case q.flushes <- reply:
-	case <-q.done:
+	case flushes <- reply:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -109,40 +101,38 @@ func (q *spanQueue) ForceFlush(ctx context.Context) error {
 	select {
 	case <-reply:
 		return nil
-	case <-q.done:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Shutdown lets the goroutine empty the queue until ctx ends, then stops it the
-// hard way. The error says how many spans were lost by that.
-func (q *spanQueue) Shutdown(ctx context.Context) error {
+// shutdown lets the goroutine empty the queue until ctx ends, then stops it the
+// hard way. It returns how many spans were lost by that.
+func (q *spanQueue) shutdown(ctx context.Context) (lost int) {
 	before := q.failed.Load()
 	q.stopOnce.Do(func() {
 		q.stopped.Store(true)
 		close(q.stop)
 	})
+	ended(ctx, q.done, q.cancel)
+	return int(q.failed.Load() - before + q.discard())
+}
+
+// ended waits for a goroutine that was told to end, and cancels it with ctx.
+func ended(ctx context.Context, done <-chan struct{}, cancel func()) {
+	defer cancel()
 	select {
-	case <-q.done:
+	case <-done:
 	case <-ctx.Done():
-		q.cancel()
+		cancel()
 		// A writer that ignores its context must not hold up the process.
 		select {
-		case <-q.done:
+		case <-done:
 		case <-time.After(time.Second):
 		}
 	}
-	q.cancel()
-	var errs []error
-	if lost := q.failed.Load() - before + q.discard(); lost > 0 {
-		errs = append(errs, fmt.Errorf("%d spans were not written in time", lost))
-	}
-	if q.road.close != nil {
-		errs = append(errs, q.road.close(ctx))
-	}
-	return errors.Join(errs...)
 }
 
 // discard counts what is still queued as dropped.
@@ -218,7 +208,7 @@ func (q *spanQueue) send() {
 func (q *spanQueue) offer() error {
 	deadline := time.Now().Add(q.road.retryFor)
 	for pause := firstBackoff; ; pause = min(2*pause, maxBackoff) {
-		err := q.attempt()
+		err := q.road.attempt(q.ctx, q.batch)
 		if err == nil || time.Now().Add(pause).After(deadline) {
 			return err
 		}
@@ -228,23 +218,6 @@ func (q *spanQueue) offer() error {
 			return err
 		}
 	}
-}
-
-// attempt calls the exporter once. A panic in it is an error: it must not end
-// the process.
-func (q *spanQueue) attempt() (err error) {
-	if err := q.ctx.Err(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(q.ctx, attemptTimeout)
-	defer cancel()
-	defer func() {
-		if p := recover(); p != nil {
-			kind, stack := collector.Panicked(p)
-			err = fmt.Errorf("write spans: panic: %s at %s", kind, stack[0])
-		}
-	}()
-	return q.road.export(ctx, q.batch)
 }
 
 func (q *spanQueue) stats() Stats {

@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // road is where this process sends its spans: export takes a batch there, close
@@ -21,9 +23,25 @@ import (
 type road struct {
 	export func(ctx context.Context, spans []sdktrace.ReadOnlySpan) error
 	close  func(ctx context.Context) error
-	// retryFor is how long a batch is offered again; 0 where the road itself
-	// retries, by its protocol's own rules.
+	// retryFor is how long a batch sampled by chance is offered again; 0 where the road
+	// itself retries any batch, by its protocol's own rules.
 	retryFor time.Duration
+}
+
+// attempt calls export once. A panic in it is an error: it must not end the process.
+func (r road) attempt(ctx context.Context, spans []sdktrace.ReadOnlySpan) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	defer func() {
+		if p := recover(); p != nil {
+			kind, stack := collector.Panicked(p)
+			err = fmt.Errorf("write spans: panic: %s at %s", kind, stack[0])
+		}
+	}()
+	return r.export(ctx, spans)
 }
 
 // newRoad picks the one road of this process: the endpoint where there is one,

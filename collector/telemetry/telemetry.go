@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,21 +52,29 @@ type Config struct {
 	// https:// address (OTLP/HTTP; the path defaults to /v1/traces), or
 	// grpc://host:port, grpcs://host:port or plain host:port (OTLP/gRPC).
 	OTLPEndpoint string
-	// WriteSpans stores a batch of spans. It is called by one goroutine, and
-	// after an error again with the very same spans, so a writer that derives a
+	// WriteSpans stores a batch of spans. It is called by two goroutines, each of which
+	// comes after an error again with the very same spans, so a writer that derives a
 	// deduplication token from them stores them once. With neither an endpoint
 	// nor a writer spans are made (their ids appear in records and exemplars)
 	// and forgotten.
 	WriteSpans func(ctx context.Context, spans []Span) error
 
-	// QueueSize is how many ended spans may wait; 0 means 16384. BatchSize is how
-	// many are written at once; 0 means 2048. FlushEvery is how long a span waits
-	// for company; 0 means one second.
-	QueueSize, BatchSize int
-	FlushEvery           time.Duration
-	// RetryFor is how long one batch is offered to WriteSpans before it is given
-	// up and counted; 0 means one minute.
-	RetryFor time.Duration
+	// KeepSlower has the spans of a sampled request that took longer kept like those of
+	// one that failed; 0 means of none. See Telemetry.Keep for requests not sampled.
+	KeepSlower time.Duration
+	// KeptBytes bounds the memory of spans of failed, slow and explained requests that
+	// wait for WriteSpans, which they are offered to for as long as the process runs; 0
+	// means 64 MiB.
+	KeptBytes int64
+	// QueueSize is how many other ended spans may wait; 0 means 16384. RetryFor is how
+	// long a batch of these is offered to WriteSpans before it is given up and counted;
+	// 0 means one minute.
+	QueueSize int
+	RetryFor  time.Duration
+	// BatchSize is how many spans are written at once; 0 means 2048. FlushEvery is how
+	// long a span waits for company; 0 means one second.
+	BatchSize  int
+	FlushEvery time.Duration
 
 	// Logger takes what the SDK and the queue have to say; nil means the default.
 	Logger *slog.Logger
@@ -81,21 +90,14 @@ func (c Config) withDefaults() (Config, error) {
 	if math.IsNaN(c.SampleRatio) || c.SampleRatio < 0 || c.SampleRatio > 1 {
 		return c, fmt.Errorf("sample ratio %g is not between 0 and 1", c.SampleRatio)
 	}
-	if c.QueueSize < 0 || c.BatchSize < 0 || c.FlushEvery < 0 || c.RetryFor < 0 {
-		return c, errors.New("queue size, batch size, flush interval and retry time cannot be negative")
+	if c.QueueSize < 0 || c.BatchSize < 0 || c.FlushEvery < 0 || c.RetryFor < 0 || c.KeptBytes < 0 || c.KeepSlower < 0 {
+		return c, errors.New("sizes and times of spans cannot be negative")
 	}
-	if c.QueueSize == 0 {
-		c.QueueSize = 16384
-	}
-	if c.BatchSize == 0 {
-		c.BatchSize = 2048
-	}
-	if c.FlushEvery == 0 {
-		c.FlushEvery = time.Second
-	}
-	if c.RetryFor == 0 {
-		c.RetryFor = time.Minute
-	}
+	c.QueueSize = cmp.Or(c.QueueSize, 16384)
+	c.BatchSize = cmp.Or(c.BatchSize, 2048)
+	c.FlushEvery = cmp.Or(c.FlushEvery, time.Second)
+	c.RetryFor = cmp.Or(c.RetryFor, time.Minute)
+	c.KeptBytes = cmp.Or(c.KeptBytes, 64<<20)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -111,7 +113,7 @@ type Telemetry struct {
 	meters   *sdkmetric.MeterProvider
 	counted  histograms // of meters
 	registry *prometheus.Registry
-	queue    *spanQueue
+	tails    *tails // of tracers and late
 	log      *slog.Logger
 	stop     sync.Once
 	instance string
@@ -147,12 +149,16 @@ func New(ctx context.Context, cfg Config) (*Telemetry, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.queue = newSpanQueue(cfg, r)
+	t.tails = newTails(cfg, r)
+	var whole, late sdktrace.SpanProcessor
+	if r.export != nil {
+		whole, late = t.tails, lateTails{t.tails}
+	}
 	share := newHeadShare(cfg.SampleRatio)
-	t.tracers = newTracers(res, t.queue, sdktrace.WithIDGenerator(share),
+	t.tracers = newTracers(res, whole, sdktrace.WithIDGenerator(share),
 		sdktrace.WithSampler(keepExplained{sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))}))
 	t.heads = heads{sdk: t.tracers, share: share}
-	t.late = newTracers(res, t.queue, sdktrace.WithSampler(sdktrace.AlwaysSample()), sdktrace.WithIDGenerator(lateIDs{}))
+	t.late = newTracers(res, late, sdktrace.WithSampler(sdktrace.AlwaysSample()), sdktrace.WithIDGenerator(lateIDs{}))
 	if err := t.observeSpans(); err != nil {
 		return nil, errors.Join(err, t.Shutdown(ctx))
 	}
@@ -204,33 +210,35 @@ func newMeters(ctx context.Context, cfg Config, registry *prometheus.Registry, r
 	)...), nil
 }
 
-func newTracers(res *resource.Resource, q *spanQueue, more ...sdktrace.TracerProviderOption) *sdktrace.TracerProvider {
+// newTracers makes a provider; p is nil where spans go nowhere.
+func newTracers(res *resource.Resource, p sdktrace.SpanProcessor, more ...sdktrace.TracerProviderOption) *sdktrace.TracerProvider {
 	limits := sdktrace.NewSpanLimits()
 	limits.AttributeValueLengthLimit = maxValueLength
 	// What a panic says may be anything: the SDK would note it on the spans that it ends.
 	opts := append([]sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithRawSpanLimits(limits), sdktrace.WithoutPanicRecording()}, more...)
-	if q.road.export != nil {
-		opts = append(opts, sdktrace.WithSpanProcessor(q))
+	if p != nil {
+		opts = append(opts, sdktrace.WithSpanProcessor(p))
 	}
 	return sdktrace.NewTracerProvider(opts...)
 }
 
 // observeSpans publishes what became of the spans.
 func (t *Telemetry) observeSpans() error {
-	outcome := attribute.Key("pellucid.span.outcome")
-	written := metric.WithAttributeSet(attribute.NewSet(outcome.String("written")))
-	dropped := metric.WithAttributeSet(attribute.NewSet(outcome.String("dropped")))
-	failed := metric.WithAttributeSet(attribute.NewSet(outcome.String("failed")))
+	outcome, kept := attribute.Key("pellucid.span.outcome"), attribute.Key("pellucid.span.kept")
+	as := func(o string, k bool) metric.ObserveOption {
+		return metric.WithAttributeSet(attribute.NewSet(outcome.String(o), kept.Bool(k)))
+	}
 	observe := func(_ context.Context, o metric.Int64Observer) error {
-		s := t.queue.stats()
-		o.Observe(int64(s.Written), written)
-		o.Observe(int64(s.Dropped), dropped)
-		o.Observe(int64(s.Failed), failed)
+		for k, s := range map[bool]Stats{true: t.tails.kept.stats(), false: t.tails.sampled.stats()} {
+			o.Observe(int64(s.Written), as("written", k))
+			o.Observe(int64(s.Dropped), as("dropped", k))
+			o.Observe(int64(s.Failed), as("failed", k))
+		}
 		return nil
 	}
 	_, err := t.meters.Meter("github.com/pellucid/pellucid/collector/telemetry").Int64ObservableCounter(
 		"pellucid.telemetry.spans", metric.WithUnit("{span}"),
-		metric.WithDescription("Sampled spans by what became of them: written, dropped (queue full) or failed (given up)."),
+		metric.WithDescription("Spans by what became of them, written, dropped (queue full) or failed (given up), and whether they are of failed, slow or explained requests, which are kept."),
 		metric.WithInt64Callback(observe))
 	if err != nil {
 		return fmt.Errorf("observe spans: %w", err)
@@ -269,7 +277,7 @@ func (t *Telemetry) MetricsHandler() http.Handler {
 	})
 }
 
-// Flush writes every span that has ended before the call.
+// Flush writes every span that has ended before the call, and whose request has.
 func (t *Telemetry) Flush(ctx context.Context) error {
 	if err := t.tracers.ForceFlush(ctx); err != nil {
 		return fmt.Errorf("flush spans: %w", err)
@@ -277,8 +285,11 @@ func (t *Telemetry) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Stats counts the sampled spans so far.
-func (t *Telemetry) Stats() Stats { return t.queue.stats() }
+// Stats counts the spans so far.
+func (t *Telemetry) Stats() Stats {
+	k, s := t.tails.kept.stats(), t.tails.sampled.stats()
+	return Stats{Written: k.Written + s.Written, Dropped: k.Dropped + s.Dropped, Failed: k.Failed + s.Failed, Waiting: k.Waiting + s.Waiting}
+}
 
 // Shutdown writes what waits, until ctx ends, and stops. Spans that could not be
 // written are counted in the error and in Stats. Calling it again does nothing.

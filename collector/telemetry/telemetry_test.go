@@ -340,7 +340,7 @@ func TestMetricsEndpoint(t *testing.T) {
 	for _, want := range []string{
 		"go_goroutines ", "process_start_time_seconds ", `target_info{`, `service_name="pellucid"`,
 		`ml_test_duration_seconds_count{ml_model_name="m"} 1`,
-		`pellucid_telemetry_spans_total{pellucid_span_outcome="written"} 1`, "# EOF",
+		`pellucid_telemetry_spans_total{pellucid_span_kept="false",pellucid_span_outcome="written"} 1`, "# EOF",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in\n%s", want, body)
