@@ -500,12 +500,15 @@ func svmPairs[T float](b *back[T], n *graph.Node) error {
 
 // recurrent walks every row's steps again and then back.
 func recurrent[T float](b *back[T], n *graph.Node) error {
-	if err := onlyFirst(b, n); err != nil {
-		return err
-	}
-	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
-		return err
+	var to graph.To
+	for i, name := range n.Inputs {
+		g, err := b.grad(name)
+		if err != nil {
+			return err
+		}
+		if g != nil {
+			to[i] = func(at int, v float64) { g[at] += T(v) }
+		}
 	}
 	r, err := graph.NewRecurrent(n, b.inputs(n))
 	if err != nil {
@@ -528,13 +531,7 @@ func recurrent[T float](b *back[T], n *graph.Node) error {
 		for row := range r.Batch {
 			at := r.StateAt(dir, row)
 			c := r.Row(dir, row, func(int, []float64) {})
-			c.Back(wide(d[1], at), wide(d[2], at),
-				func(step int) []float64 { return wide(d[0], r.YAt(step, dir, row)) },
-				func(step int, gx []float64) {
-					for j, v := range gx {
-						g[r.XAt(step, row)+j] += T(v)
-					}
-				})
+			c.Back(wide(d[1], at), wide(d[2], at), func(step int) []float64 { return wide(d[0], r.YAt(step, dir, row)) }, &to)
 		}
 	}
 	return nil

@@ -192,6 +192,15 @@ func Defined(n *Node) bool {
 	return err == nil
 }
 
+// MostInputs is how many inputs a node's operator takes at most.
+func MostInputs(n *Node) int {
+	op, err := lookup(n)
+	if err != nil {
+		return 0
+	}
+	return op.maxIn
+}
+
 // Operators lists the operators of a domain, for people.
 func Operators(domain string) []string {
 	var names []string

@@ -245,6 +245,7 @@ func (r *Recurrent) at(d, k, n int) int {
 type Cell struct {
 	*Recurrent
 	D                  int
+	row                int
 	w, rec, bias, peep []float64
 	act                []squash
 	H, C               []float64 // the state of one row
@@ -299,7 +300,7 @@ func (c *Cell) joined(lists ...[]float64) []float64 {
 
 // walk is Row.
 func (c *Cell) walk(r *Recurrent, given *recurrentGiven, d, b int, each func(step int, h []float64)) {
-	c.Recurrent, c.D, c.act, c.used = r, d, r.acts[d], 0
+	c.Recurrent, c.D, c.row, c.act, c.used = r, d, b, r.acts[d], 0
 	g, h := gates[r.Op]*r.Hidden, r.Hidden
 	part := func(i, size int) []float64 {
 		if given.data[i] == nil {
@@ -451,10 +452,13 @@ func (c *Cell) forwardGRU(t *tape, x []float64) {
 	t.pre, t.gate = c.joined(t.pre, candidate), c.joined(t.gate, y)
 }
 
+// To takes the gradients of a node's inputs, by their places, an element at a time; nil where
+// nobody asks for one. That of sequence_lens has none.
+type To [8]func(at int, v float64)
+
 // Back walks the steps back: dh returns what arrives at the state after a step from
-// outside, dx takes the gradient of a step's input. h and c are the gradients of
-// the last state.
-func (c *Cell) Back(h, cell []float64, dh func(step int) []float64, dx func(step int, g []float64)) {
+// outside. h and cell are the gradients of the last state.
+func (c *Cell) Back(h, cell []float64, dh func(step int) []float64, to *To) {
 	dH, dC := slices.Clone(h), slices.Clone(cell)
 	for k := len(c.tape) - 1; k >= 0; k-- {
 		t := &c.tape[k]
@@ -462,13 +466,10 @@ func (c *Cell) Back(h, cell []float64, dh func(step int) []float64, dx func(step
 			dH[i] += v
 		}
 		in, rec, kept := c.gateGradients(t, dH, dC)
-		gx := make([]float64, c.Inputs)
-		for row, d := range in {
-			for j := range gx {
-				gx[j] += d * c.w[row*c.Inputs+j]
-			}
+		if to[0] != nil {
+			c.toInput(t, in, to[0])
 		}
-		dx(t.step, gx)
+		c.toParameters(t, in, rec, to)
 		next := kept
 		for row, d := range rec {
 			reset := 1.0
@@ -480,6 +481,63 @@ func (c *Cell) Back(h, cell []float64, dh func(step int) []float64, dx func(step
 			}
 		}
 		dH = next
+	}
+	for i, d := range [2][]float64{dH, dC} {
+		if add := to[5+i]; add != nil {
+			for j, v := range d {
+				add(c.StateAt(c.D, c.row)+j, v)
+			}
+		}
+	}
+}
+
+func (c *Cell) toInput(t *tape, in []float64, add func(at int, v float64)) {
+	gx := make([]float64, c.Inputs)
+	for row, d := range in {
+		for j := range gx {
+			gx[j] += d * c.w[row*c.Inputs+j]
+		}
+	}
+	at := c.XAt(t.step, c.row)
+	for j, v := range gx {
+		add(at+j, v)
+	}
+}
+
+// toParameters adds to the gradients of weights, biases and peepholes: in and rec are those of
+// the gates' sums as the input and as the state see them.
+func (c *Cell) toParameters(t *tape, in, rec []float64, to *To) {
+	n, rows := c.Hidden, len(in)
+	if add := to[1]; add != nil {
+		x := c.given.data[0][c.XAt(t.step, c.row):][:c.Inputs]
+		for row, d := range in {
+			for j, v := range x {
+				add((c.D*rows+row)*c.Inputs+j, d*v)
+			}
+		}
+	}
+	if add := to[2]; add != nil {
+		for row, d := range rec {
+			for j, v := range t.h {
+				if c.Op == "GRU" && !c.resetLast && row >= 2*n {
+					v *= t.gate[n+j]
+				}
+				add((c.D*rows+row)*n+j, d*v)
+			}
+		}
+	}
+	if add := to[3]; add != nil {
+		for row := range rows {
+			add(c.D*2*rows+row, in[row])
+			add((c.D*2+1)*rows+row, rec[row])
+		}
+	}
+	if add := to[7]; add != nil && c.peep != nil {
+		for i := range n {
+			add(c.D*3*n+i, in[i]*t.c[i])
+			add((c.D*3+1)*n+i, in[n+i]*t.next[i])
+			add((c.D*3+2)*n+i, in[2*n+i]*t.c[i])
+		}
 	}
 }
 

@@ -399,6 +399,21 @@ def roi_largest(x):
 
 case("RoiAlign", roi_largest, r(1, 2, 5, 4), C(boxes), C([0, 0]), output_height=2, output_width=3, sampling_ratio=2, mode="max", version=16, name="RoiAlign of the largest")
 
+# By all inputs of recurrent layers: what begins where another ended, and weights that are computed.
+for op, gates, module, order in (("RNN", 1, torch.nn.RNN, [0]), ("GRU", 3, torch.nn.GRU, [1, 0, 2]), ("LSTM", 4, torch.nn.LSTM, [0, 2, 3, 1])):
+    net = module(3, 2, dtype=torch.float64)
+    # order: where PyTorch's gates are in ONNX's
+    part = lambda w: w.reshape(gates, 2, -1)[order].reshape(gates * 2, -1)
+
+    def all_of(x, w, rec, bias, h, c=None):
+        of = {"weight_ih_l0": part(w[0]), "weight_hh_l0": part(rec[0]), "bias_ih_l0": part(bias[0, :gates * 2])[:, 0], "bias_hh_l0": part(bias[0, gates * 2:])[:, 0]}
+        y, last = torch.func.functional_call(net, of, (x, h if c is None else (h, c)))
+        return y[:, None] if c is None else last[1]
+
+    states = [None, r(1, 2, 2)] + ([r(1, 2, 2)] if op == "LSTM" else [])
+    more = {"linear_before_reset": 1} if op == "GRU" else {"outs": 3, "target": 2} if op == "LSTM" else {}
+    case(op, all_of, r(3, 2, 3), r(1, gates * 2, 3), r(1, gates * 2, 2), r(1, gates * 4), *states, hidden_size=2, name=f"{op} by all inputs", **more)
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")

@@ -1,0 +1,51 @@
+package autodiff
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/pellucid/pellucid/engine"
+)
+
+// noRule are the inputs of floats that an operator with a rule has none by, by their places,
+// and why.
+var noRule = map[string]map[int]string{
+	"Clip":                  {1: "open", 2: "open"},
+	"Dropout":               {1: "open"},
+	"BatchNormalization":    {1: "open", 2: "open", 3: "open", 4: "open"},
+	"LayerNormalization":    {1: "open", 2: "open"},
+	"InstanceNormalization": {1: "open", 2: "open"},
+	"GroupNormalization":    {1: "open", 2: "open"},
+	"Conv":                  {1: "open"},
+	"ConvTranspose":         {1: "open"},
+	"CausalConvWithState":   {1: "open"},
+	"RoiAlign":              {1: "open"},
+	"MaxRoiPool":            {1: "open"},
+	"DeformConv":            {1: "open", 2: "open", 3: "open", 4: "open"},
+	"GridSample":            {1: "open"},
+	"STFT":                  {2: "open"},
+}
+
+// frees reports whether constant i of a check may be an input that has a rule.
+func (c *check) frees(i int) bool {
+	at := len(c.in) + i
+	return c.constants[i].DType() == engine.Float64 && noRule[c.op][at] == ""
+}
+
+// TestEveryInput holds the gradients by what is a constant in TestCentralDifferences.
+func TestEveryInput(t *testing.T) {
+	for i, c := range allChecks() {
+		c.free = true
+		has := false
+		for k, v := range c.constants {
+			has = has || v != nil && c.frees(k)
+		}
+		if c.in == nil || !has {
+			continue
+		}
+		t.Run(fmt.Sprintf("%d %s", i, c.op), func(t *testing.T) {
+			p, in := c.program(t)
+			compareCentral(t, p, in, fmt.Sprintf("y%d", c.target), c.whole)
+		})
+	}
+}
