@@ -19,12 +19,8 @@ func (b *back[T]) inputs(n *graph.Node) []*engine.Tensor {
 	return in
 }
 
-// conv sends the gradient back to the input; to the weights there is none, which
-// are constants in every model served.
+// conv sends the gradient back to the input, the weights and the bias.
 func conv[T float](b *back[T], n *graph.Node) error {
-	if len(n.Inputs) > 1 && b.needed[n.Inputs[1]] {
-		return notDifferentiable(n, "its weights depend on the input, and the engine has no rule by them")
-	}
 	c, err := graph.NewConv(n, b.shape(n.Inputs[0]), b.shape(n.Inputs[1]))
 	if err != nil {
 		return err
@@ -41,6 +37,15 @@ func conv[T float](b *back[T], n *graph.Node) error {
 				g[i/plane%len(g)] += d[i]
 			}
 		}
+	}
+	gw, err := b.grad(n.Inputs[1])
+	if err != nil {
+		return err
+	}
+	if gw != nil && n.Op == "ConvTranspose" {
+		graph.ConvWeights(c, gw, b.value(n.Inputs[0]), d)
+	} else if gw != nil {
+		graph.ConvWeights(c, gw, d, b.value(n.Inputs[0]))
 	}
 	g, err := b.grad(n.Inputs[0])
 	if err != nil || g == nil {

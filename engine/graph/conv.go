@@ -273,6 +273,19 @@ func rowsOfColumns[T float](w *Windows, plane, columns []T) {
 	}
 }
 
+// ConvWeights adds to weights what Gather's small and large, one of them a gradient, send back
+// to them.
+func ConvWeights[T float](c *Conv, weights, small, large []T) {
+	plane, positions := c.Plane(), c.Positions()
+	depth := c.Inner * c.Taps
+	columns := make([]T, depth*positions)
+	for b := range c.Batch * c.Groups {
+		columnsOfWindows(c, columns, large[b*c.Inner*plane:][:c.Inner*plane])
+		from := small[b*c.Outer*positions:][:c.Outer*positions]
+		matmul(c.threads, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], from, columns, c.Outer, depth, positions, false, true)
+	}
+}
+
 func buildConv(b *builder) (Kernel, error) {
 	n := b.node
 	for _, name := range []string{"kernel_shape", "strides", "dilations", "pads", "output_padding", "output_shape"} {

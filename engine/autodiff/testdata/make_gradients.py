@@ -414,6 +414,12 @@ for op, gates, module, order in (("RNN", 1, torch.nn.RNN, [0]), ("GRU", 3, torch
     more = {"linear_before_reset": 1} if op == "GRU" else {"outs": 3, "target": 2} if op == "LSTM" else {}
     case(op, all_of, r(3, 2, 3), r(1, gates * 2, 3), r(1, gates * 2, 2), r(1, gates * 4), *states, hidden_size=2, name=f"{op} by all inputs", **more)
 
+# Convolutions whose weights are computed.
+case("Conv", lambda x, w, b: F.conv2d(x, w, b, stride=(2, 1), padding=1, dilation=(1, 2), groups=2), r(2, 4, 5, 6), r(6, 2, 3, 2), r(6), strides=[2, 1], pads=[1, 1, 1, 1], dilations=[1, 2], group=2, name="Conv by all inputs")
+case("Conv", lambda x, w: F.conv1d(x, w), r(2, 2, 6), r(3, 2, 3), name="Conv of one dimension by weights")
+case("Conv", lambda w: F.conv3d(t64(volume), w), C(volume := r(1, 2, 3, 4, 3)), r(2, 2, 2, 2, 2), name="Conv of a volume by weights")
+case("ConvTranspose", lambda x, w, b: F.conv_transpose2d(x, w, b, stride=(2, 1), padding=(1, 0), output_padding=(1, 0), groups=2), image, r(2, 2, 3, 2), r(4), strides=[2, 1], pads=[1, 0, 1, 0], output_padding=[1, 0], group=2, name="ConvTranspose by all inputs")
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
