@@ -129,7 +129,9 @@ type back[T float] struct {
 	// grads holds d target / d value by name, with the value's shape.
 	grads map[string][]T
 	// needed marks the values on a path from an input asked for.
-	needed      map[string]bool
+	needed map[string]bool
+	// rows is how many the target has.
+	rows        int
 	live, limit int64
 }
 
@@ -209,7 +211,7 @@ func (b *back[T]) seed(t *engine.Tensor, k *term, g *engine.Gradient) error {
 	}
 	rows := len(v) / size
 	if g.Value == nil {
-		g.Value = make([]float64, rows)
+		g.Value, b.rows = make([]float64, rows), rows
 	}
 	if len(g.Value) != rows {
 		return &engine.InputError{Reason: fmt.Sprintf("value %q has %d rows, those before it %d", k.name, rows, len(g.Value))}

@@ -89,6 +89,8 @@ func unaryChecks() []check {
 		check{op: "LeakyRelu", in: m23, attrs: graph.Attrs{"alpha": aFloat(0.3)}},
 		check{op: "HardSigmoid", in: m23, attrs: graph.Attrs{"alpha": aFloat(0.3), "beta": aFloat(0.4)}},
 		check{op: "Clip", in: m23, constants: []*engine.Tensor{tensor([]float64{-1}), tensor([]float64{0.5})}},
+		check{op: "Clip", in: m23, constants: []*engine.Tensor{nil, tensor([]float64{0.5})}},
+		check{op: "Clip", in: m23, constants: []*engine.Tensor{tensor([]float64{0.5}), tensor([]float64{-1})}},
 		check{op: "Clip", version: 10, in: m23, attrs: graph.Attrs{"min": aFloat(-1), "max": aFloat(0.5)}},
 		check{op: "Cast", in: m23, attrs: graph.Attrs{"to": aInt(11)}},
 		check{op: "CastLike", in: m23, constants: []*engine.Tensor{noise(1)}},
@@ -177,6 +179,12 @@ func reduceChecks() []check {
 			check{op: op, in: [][]int{{2, 3, 2}}, constants: []*engine.Tensor{ints(1)}},
 			check{op: op, in: [][]int{{2, 3, 2}}, constants: []*engine.Tensor{ints(-1, 1)}, attrs: graph.Attrs{"keepdims": aInt(0)}})
 	}
+	for target := range 3 { // in training rows influence each other
+		list = append(list, check{
+			op: "BatchNormalization", in: [][]int{{2, 3, 2}}, constants: []*engine.Tensor{noise(3), noise(3), noise(3), noise(3)},
+			outs: 3, target: target, whole: true, attrs: graph.Attrs{"training_mode": aInt(1), "momentum": aFloat(0.7)},
+		})
+	}
 	return append(list,
 		check{op: "ReduceLogSum", in: m23, constants: []*engine.Tensor{ints(1)}, lo: 0.5, hi: 2},
 		check{op: "Softmax", in: m23}, check{op: "LogSoftmax", in: m23},
@@ -185,6 +193,10 @@ func reduceChecks() []check {
 		check{op: "LpNormalization", in: m23}, check{op: "LpNormalization", in: [][]int{{2, 3, 2}}, attrs: graph.Attrs{"axis": aInt(1), "p": aInt(1)}},
 		check{op: "BatchNormalization", in: [][]int{{2, 3, 2}}, constants: []*engine.Tensor{noise(3), noise(3), noise(3), noise(3)}},
 		check{op: "LayerNormalization", in: [][]int{{2, 3}}, constants: []*engine.Tensor{noise(3), noise(3)}},
+		check{op: "BatchNormalization", in: [][]int{{4, 3}}, constants: []*engine.Tensor{noise(3), noise(3), noise(3), noise(3)}, whole: true},
+		check{op: "LayerNormalization", in: [][]int{{2, 3}}, constants: []*engine.Tensor{noise(1), noise(1)}, outs: 3},
+		check{op: "LayerNormalization", in: [][]int{{2, 3}}, constants: []*engine.Tensor{noise(3)}, outs: 3, target: 1},
+		check{op: "LayerNormalization", in: [][]int{{2, 2, 2}}, constants: []*engine.Tensor{noise(4)}, outs: 3, target: 2, attrs: graph.Attrs{"axis": aInt(1), "epsilon": aFloat(0.1)}},
 		check{op: "LayerNormalization", in: [][]int{{2, 3, 4}}, constants: []*engine.Tensor{noise(3, 4)}, attrs: graph.Attrs{"axis": aInt(1), "epsilon": aFloat(0.1)}},
 		check{op: "InstanceNormalization", in: [][]int{{2, 3, 4}}, constants: []*engine.Tensor{noise(3), noise(3)}},
 		check{op: "GroupNormalization", version: 21, in: [][]int{{2, 4, 3}}, constants: []*engine.Tensor{noise(4), noise(4)}, attrs: graph.Attrs{"num_groups": aInt(2)}},

@@ -19,7 +19,7 @@ func (b *back[T]) through(p *graph.Program, in engine.Values, seeds map[string][
 	if err != nil {
 		return nil, err
 	}
-	inner := &back[T]{ctx: b.ctx, run: run, grads: map[string][]T{}, needed: map[string]bool{}, live: b.live + run.Live, limit: b.limit}
+	inner := &back[T]{ctx: b.ctx, run: run, grads: map[string][]T{}, needed: map[string]bool{}, rows: b.rows, live: b.live + run.Live, limit: b.limit}
 	for name := range wanted {
 		if _, ok := graph.Floats(run.Value(name)); ok {
 			inner.needed[name] = true

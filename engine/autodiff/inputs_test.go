@@ -10,17 +10,11 @@ import (
 // noRule are the inputs of floats that an operator with a rule has none by, by their places,
 // and why.
 var noRule = map[string]map[int]string{
-	"Clip":                  {1: "open", 2: "open"},
-	"Dropout":               {1: "open"},
-	"BatchNormalization":    {1: "open", 2: "open", 3: "open", 4: "open"},
-	"LayerNormalization":    {1: "open", 2: "open"},
-	"InstanceNormalization": {1: "open", 2: "open"},
-	"GroupNormalization":    {1: "open", 2: "open"},
-	"RoiAlign":              {1: "open"},
-	"MaxRoiPool":            {1: "open"},
-	"DeformConv":            {1: "open", 2: "open", 3: "open", 4: "open"},
-	"GridSample":            {1: "open"},
-	"STFT":                  {2: "open"},
+	"RoiAlign":   {1: "open"},
+	"MaxRoiPool": {1: "open"},
+	"DeformConv": {1: "open", 2: "open", 3: "open", 4: "open"},
+	"GridSample": {1: "open"},
+	"STFT":       {2: "open"},
 }
 
 // frees reports whether constant i of a check may be an input that has a rule.

@@ -274,7 +274,7 @@ func geluTanh(x, _ float64) float64 {
 
 func pointwise[T float](f func(x, y float64) float64) rule[T] {
 	return func(b *back[T], n *graph.Node) error {
-		if err := onlyFirst(b, n); err != nil {
+		if err := bounds(b, n); err != nil {
 			return err
 		}
 		g, err := b.grad(n.Inputs[0])
@@ -294,6 +294,33 @@ func pointwise[T float](f func(x, y float64) float64) rule[T] {
 		}
 		return nil
 	}
+}
+
+// bounds adds to the gradients of the bounds that Clip has as inputs, the only function of one
+// element that has others: what is beyond one goes to it. Where they cross, all is the upper.
+func bounds[T float](b *back[T], n *graph.Node) error {
+	for k := 1; k < len(n.Inputs); k++ {
+		g, err := b.grad(n.Inputs[k])
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		x, low, high := b.value(n.Inputs[0]), T(math.Inf(-1)), T(math.Inf(1))
+		if n.Inputs[1] != "" {
+			low = b.value(n.Inputs[1])[0]
+		}
+		if len(n.Inputs) > 2 && n.Inputs[2] != "" {
+			high = b.value(n.Inputs[2])[0]
+		}
+		for i, d := range b.grads[n.Outputs[0]] {
+			if k == 1 && x[i] < low && low < high || k == 2 && (x[i] > high || low > high) {
+				g[0] += d
+			}
+		}
+	}
+	return nil
 }
 
 // rectified is the commonest activation's rule, without a call an element, and in 32 bits
@@ -409,7 +436,7 @@ func partials(n *graph.Node, x, y, z float64, second bool) (dx, dy float64) {
 	} else {
 		dx = y * math.Pow(x, y-1)
 	}
-	if second {
+	if second && (x != 0 || y < 0) { // 0 is that to any higher power too
 		dy = z * math.Log(x)
 	}
 	return dx, dy
@@ -763,84 +790,6 @@ func onlyFirst[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
-func batchNorm[T float](b *back[T], n *graph.Node) error {
-	if err := onlyFirst(b, n); err != nil {
-		return err
-	}
-	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
-		return err
-	}
-	if n.Attrs["training_mode"].Int != 0 {
-		return notDifferentiable(n, "in training mode each row depends on all")
-	}
-	scale, variance := b.value(n.Inputs[1]), b.value(n.Inputs[4])
-	eps := attrFloat(n, "epsilon", 1e-5)
-	shape := b.shape(n.Inputs[0])
-	inner := 1
-	for _, d := range shape[min(2, len(shape)):] {
-		inner *= d
-	}
-	for i, d := range b.grads[n.Outputs[0]] {
-		c := i / inner % len(scale)
-		g[i] += d * scale[c] / T(math.Sqrt(float64(variance[c])+eps))
-	}
-	return nil
-}
-
-func layerNorm[T float](b *back[T], n *graph.Node) error {
-	if err := onlyFirst(b, n); err != nil {
-		return err
-	}
-	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
-		return err
-	}
-	if len(n.Outputs) > 1 {
-		return notDifferentiable(n, "the engine has no rule for it with mean and deviation as outputs")
-	}
-	shape := b.shape(n.Inputs[0])
-	axis := -1
-	if a, ok := n.Attrs["axis"]; ok {
-		axis = int(a.Int)
-	}
-	if axis < 0 {
-		axis += len(shape)
-	}
-	span := 1
-	for _, d := range shape[axis:] {
-		span *= d
-	}
-	x, scale, out := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.grads[n.Outputs[0]]
-	eps := attrFloat(n, "epsilon", 1e-5)
-	for at := 0; at+span <= len(x) && span > 0; at += span {
-		layerNormRow(g[at:at+span], x[at:at+span], out[at:at+span], scale, eps)
-	}
-	return nil
-}
-
-func layerNormRow[T float](g, x, d, scale []T, eps float64) {
-	n := float64(len(x))
-	mean, variance, sum, dot := 0.0, 0.0, 0.0, 0.0
-	for _, v := range x {
-		mean += float64(v)
-	}
-	mean /= n
-	for _, v := range x {
-		variance += (float64(v) - mean) * (float64(v) - mean)
-	}
-	inv := 1 / math.Sqrt(variance/n+eps)
-	for i, v := range d {
-		w := float64(v) * float64(scale[i%len(scale)])
-		sum += w
-		dot += w * (float64(x[i]) - mean) * inv
-	}
-	for i, v := range d {
-		w := float64(v) * float64(scale[i%len(scale)])
-		g[i] += T(inv * (w - sum/n - (float64(x[i])-mean)*inv*dot/n))
-	}
-}
-
 // moved is the rule of every operator that only moves elements: it asks the
 // graph which element went where, and sends the gradient the same way back.
 func moved[T float](b *back[T], n *graph.Node) error {
@@ -965,7 +914,11 @@ func dropout[T float](b *back[T], n *graph.Node) error {
 		return pass(b, n)
 	}
 	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
+	if err != nil {
+		return err
+	}
+	ratio, err := b.grad(n.Inputs[1])
+	if err != nil || g == nil && ratio == nil {
 		return err
 	}
 	if len(n.Outputs) < 2 || n.Outputs[1] == "" {
@@ -975,10 +928,13 @@ func dropout[T float](b *back[T], n *graph.Node) error {
 	if n.Inputs[1] != "" {
 		scale = 1 / (1 - b.value(n.Inputs[1])[0])
 	}
-	kept := engine.Data[bool](b.run.Value(n.Outputs[1]))
+	kept, x := engine.Data[bool](b.run.Value(n.Outputs[1])), b.value(n.Inputs[0])
 	for i, d := range b.grads[n.Outputs[0]] {
-		if kept[i] {
+		if kept[i] && g != nil {
 			g[i] += d * scale
+		}
+		if kept[i] && ratio != nil {
+			ratio[0] += d * x[i] * scale * scale
 		}
 	}
 	return nil

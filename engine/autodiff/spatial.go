@@ -180,32 +180,6 @@ func cumProd[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
-// channelNorm is InstanceNormalization and GroupNormalization.
-func channelNorm[T float](b *back[T], n *graph.Node) error {
-	if err := onlyFirst(b, n); err != nil {
-		return err
-	}
-	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
-		return err
-	}
-	l, err := graph.NewNormLayout(n, b.shape(n.Inputs[0]))
-	if err != nil {
-		return err
-	}
-	x, scale, d := b.value(n.Inputs[0]), b.value(n.Inputs[1]), b.grads[n.Outputs[0]]
-	eps := attrFloat(n, "epsilon", 1e-5)
-	own := make([]T, l.Span)
-	for r := 0; l.Span > 0 && (r+1)*l.Span <= len(x); r++ {
-		for i := range own {
-			own[i] = scale[l.Scale(r, i)]
-		}
-		at := r * l.Span
-		layerNormRow(g[at:at+l.Span], x[at:at+l.Span], d[at:at+l.Span], own, eps)
-	}
-	return nil
-}
-
 // einsum: the derivative of a product of operands by one of them is the product
 // of the others.
 func einsum[T float](b *back[T], n *graph.Node) error {

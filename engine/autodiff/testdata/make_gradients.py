@@ -420,6 +420,22 @@ case("Conv", lambda x, w: F.conv1d(x, w), r(2, 2, 6), r(3, 2, 3), name="Conv of 
 case("Conv", lambda w: F.conv3d(t64(volume), w), C(volume := r(1, 2, 3, 4, 3)), r(2, 2, 2, 2, 2), name="Conv of a volume by weights")
 case("ConvTranspose", lambda x, w, b: F.conv_transpose2d(x, w, b, stride=(2, 1), padding=(1, 0), output_padding=(1, 0), groups=2), image, r(2, 2, 3, 2), r(4), strides=[2, 1], pads=[1, 0, 1, 0], output_padding=[1, 0], group=2, name="ConvTranspose by all inputs")
 
+# Bounds, and what normalisations scale and add, that are computed; the mean and one over the deviation as outputs; training.
+case("Clip", lambda x, a, b: x.clamp(a, b), r(2, 5), np.array(-1.0), np.array(0.5), name="Clip by bounds")
+case("Clip", lambda x, a, b: x.clamp(a, b), r(2, 5), np.array(0.5), np.array(-0.25), name="Clip by bounds that cross")
+case("Pow", lambda x, y: x**y, np.array([[0.0, 0, 1.5], [0, 2, 0]]), np.array([[1.0, 2.5, 2], [0, -1, 3]]), name="Pow of zeros")
+case("BatchNormalization", lambda x, s, b, m, v: (x - m[:, None]) / (v[:, None] + 0.125).sqrt() * s[:, None] + b[:, None], r(2, 3, 2), r(3), r(3), r(3), r(3, lo=0.3), epsilon=0.125, name="BatchNormalization by all inputs")
+case("LayerNormalization", lambda x, s, b: F.layer_norm(x, (3,), s, b, 0.125), r(2, 3), r(3), r(3), epsilon=0.125, name="LayerNormalization by all inputs")
+case("LayerNormalization", lambda x: x.mean((1, 2), True), r(2, 3, 2), C(r(3, 2)), outs=3, target=1, axis=1, name="LayerNormalization mean")
+case("LayerNormalization", lambda x: (x.var(-1, False, True) + 0.125).rsqrt(), r(2, 3), C(r(3)), outs=3, target=2, epsilon=0.125, name="LayerNormalization inverse deviation")
+case("InstanceNormalization", lambda x, s, b: F.instance_norm(x, weight=s, bias=b, eps=0.125), r(2, 3, 4), r(3), r(3), epsilon=0.125, name="InstanceNormalization by all inputs")
+case("GroupNormalization", lambda x, s, b: F.group_norm(x, 2, s, b, 0.125), r(2, 4, 3), r(4), r(4), version=21, num_groups=2, epsilon=0.125, name="GroupNormalization by all inputs")
+old_groups = lambda x, s, b: F.group_norm(x, 2, s.repeat_interleave(2), b.repeat_interleave(2), 0.125)
+case("GroupNormalization", old_groups, r(2, 4, 3), r(2), r(2), version=18, num_groups=2, epsilon=0.125, name="GroupNormalization of set 18 by all inputs")
+training = dict(epsilon=0.125, training_mode=1, outs=3)
+unused = [C(r(3)), C(r(3, lo=0.3))]
+case("BatchNormalization", lambda x, s, b: F.batch_norm(x, None, None, s, b, True, eps=0.125), r(1, 3, 4), r(3), r(3), *unused, name="BatchNormalization in training", **training)
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
