@@ -65,8 +65,13 @@ func nbits(bits, k, n int) []*engine.Tensor {
 // mapChecks are the operators that are linear in their first input.
 func mapChecks() []check {
 	list := []check{
-		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0, 0.5, 3, 4}, 1, 4), ints(0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3)}},
-		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0, 0.5, 3, 4, -9, 1, -3, 2, 1, -2, 6, 3}, 3, 4), ints(0, 0, 0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3), "mode": aString("max")}},
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float32{0, 0.5, 3, 4}, 1, 4), ints(0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3)}},
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float32{0, 0.5, 3, 4, -9, 1, -3, 2, 1, -2, 6, 3}, 3, 4), ints(0, 0, 0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3), "mode": aString("max")}},
+		// Corners where nothing jumps: the number of samples, and what is inside.
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0.2, 0.5, 3.3, 4.1}, 1, 4), ints(0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3)}},
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0.2, 0.5, 3.3, 4.1, -9, 1, -3, 2, 1, -2, 6, 3}, 3, 4), ints(0, 0, 0)}, whole: true, attrs: graph.Attrs{"output_height": aInt(2), "output_width": aInt(3), "mode": aString("max")}},
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0.2, 0.5, 3.3, 4.1}, 1, 4), ints(0)}, whole: true, version: 10, attrs: graph.Attrs{"spatial_scale": aFloat(0.75), "output_height": aInt(2), "output_width": aInt(3)}},
+		{op: "RoiAlign", in: [][]int{{1, 2, 5, 4}}, constants: []*engine.Tensor{tensor([]float64{0.2, 0.5, 0.7, 4.1, 3.1, 1.1, 3.2, 1.4}, 2, 4), ints(0, 0)}, whole: true, version: 10, attrs: graph.Attrs{"sampling_ratio": aInt(2), "output_height": aInt(2), "output_width": aInt(3)}},
 		{op: "Col2Im", in: [][]int{{1, 8, 9}}, constants: []*engine.Tensor{ints(4, 4), ints(2, 2)}, whole: true},
 		{op: "MaxUnpool", in: [][]int{{1, 1, 2, 2}}, constants: []*engine.Tensor{tensor([]int64{5, 7, 13, 15}, 1, 1, 2, 2)}, whole: true, attrs: graph.Attrs{"kernel_shape": aInts(2, 2), "strides": aInts(2, 2)}},
 		{op: "DeformConv", in: [][]int{{1, 2, 3, 3}}, constants: []*engine.Tensor{noise(1, 2, 2, 2), noise(1, 8, 4, 4), noise(1), noise(1, 4, 4, 4)}, whole: true, attrs: graph.Attrs{"pads": aInts(1, 1, 1, 1)}},
@@ -90,7 +95,7 @@ func furtherChecks() []check {
 	image := [][]int{{2, 2, 5, 4}}
 	places := tensor([]int64{1, 0, 2, 2}, 2, 2)
 	// Cells that share elements, across the image's border and beyond it, of a region turned around.
-	regions := tensor([]float64{0, 0, 0, 3, 4, 1, 1.4, 0.6, 2.2, 3, 1, 2, -3, 7, 2, 0, 6, 1, 8, 3, 1, 3, 3, 1, 1}, 5, 5)
+	regions := tensor([]float64{0, 0, 0, 3, 4, 1.5, 1.4, 0.6, 2.2, 3, 1.5, 2, -3, 7, 2, 0, 6, 1, 8, 3, 1.5, 3, 3, 1, 1}, 5, 5)
 	list := []check{
 		{op: "Mod", in: [][]int{{2, 3}, {3}}, lo: 0.6, hi: 3, whole: true},
 		{op: "Mod", in: m23, constants: []*engine.Tensor{noise(3)}, lo: -3, hi: -0.6, attrs: graph.Attrs{"fmod": aInt(1)}},

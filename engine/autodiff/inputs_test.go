@@ -9,13 +9,7 @@ import (
 
 // noRule are the inputs of floats that an operator with a rule has none by, by their places,
 // and why.
-var noRule = map[string]map[int]string{
-	"RoiAlign":   {1: "open"},
-	"MaxRoiPool": {1: "open"},
-	"DeformConv": {1: "open", 2: "open", 3: "open", 4: "open"},
-	"GridSample": {1: "open"},
-	"STFT":       {2: "open"},
-}
+var noRule = map[string]map[int]string{}
 
 // frees reports whether constant i of a check may be an input that has a rule.
 func (c *check) frees(i int) bool {

@@ -6,9 +6,9 @@ import (
 	"github.com/pellucid/pellucid/engine/graph"
 )
 
-// linear walks a linear map's weights the other way.
+// linear walks a linear map's weights the other way. What they depend on is in further inputs.
 func linear[T float](b *back[T], n *graph.Node) error {
-	if err := onlyFirst(b, n); err != nil {
+	if err := further(b, n); err != nil {
 		return err
 	}
 	g, err := b.grad(n.Inputs[0])
@@ -27,10 +27,32 @@ func linear[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
+// further adds to the gradients of a linear map's further inputs.
+func further[T float](b *back[T], n *graph.Node) error {
+	d := b.grads[n.Outputs[0]]
+	for k := 1; k < len(n.Inputs); k++ {
+		g, err := b.grad(n.Inputs[k])
+		if err != nil {
+			return err
+		}
+		if g == nil {
+			continue
+		}
+		ok, err := graph.MapSlopes(n, b.inputs(n), k, func(out, at int, slope float64) { g[at] += d[out] * T(slope) })
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return notDifferentiable(n, "the engine has a rule for its first input alone")
+		}
+	}
+	return nil
+}
+
 // largestTaps is RoiAlign where it takes the largest of a bin's weighed elements (the first of
 // equals), which gets its gradient by its weight.
 func largestTaps[T float](b *back[T], n *graph.Node) error {
-	if err := onlyFirst(b, n); err != nil {
+	if err := further(b, n); err != nil {
 		return err
 	}
 	g, err := b.grad(n.Inputs[0])

@@ -780,16 +780,6 @@ func postTransform[T float](b *back[T], n *graph.Node) error {
 	return nil
 }
 
-// onlyFirst refuses a gradient with respect to an operator's parameters.
-func onlyFirst[T float](b *back[T], n *graph.Node) error {
-	for _, name := range n.Inputs[1:] {
-		if name != "" && b.needed[name] {
-			return notDifferentiable(n, "its parameters depend on the input, and the engine has a rule for its first input alone")
-		}
-	}
-	return nil
-}
-
 // moved is the rule of every operator that only moves elements: it asks the
 // graph which element went where, and sends the gradient the same way back.
 func moved[T float](b *back[T], n *graph.Node) error {

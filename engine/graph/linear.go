@@ -201,10 +201,7 @@ func readSampler(n *Node) sampler {
 
 // taps appends to list what point p of an axis of n elements reads.
 func (s sampler) taps(list []tap, p float64, n int) []tap {
-	x := ((p+1)*float64(n) - 1) / 2
-	if s.align {
-		x = (p + 1) / 2 * float64(n-1)
-	}
+	x := s.place(p, n)
 	if !(math.Abs(x) < 1<<30) {
 		x = math.Copysign(1<<30, x) // NaN too is outside
 	}
@@ -221,6 +218,14 @@ func (s sampler) taps(list []tap, p float64, n int) []tap {
 		}
 	}
 	return list
+}
+
+// place is where on an axis of n elements point p is.
+func (s sampler) place(p float64, n int) float64 {
+	if s.align {
+		return (p + 1) / 2 * float64(n-1)
+	}
+	return ((p+1)*float64(n) - 1) / 2
 }
 
 // inside brings an index onto the axis.
@@ -279,21 +284,29 @@ type sampled struct {
 }
 
 func gridSample(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	s, err := sampledOf(x, n, in)
+	if err != nil {
+		return nil, err
+	}
+	m := keptOf[LinearMap](x)
+	m.Shape = x.joined(s.shape[:2], in[1].Shape()[1:len(s.shape)-1])
+	m.Each = eachOf(x, s)
+	return m, nil
+}
+
+func sampledOf(x *Exec, n *Node, in []*engine.Tensor) (s sampled, err error) {
 	shape, g := in[0].Shape(), in[1].Shape()
 	r := len(shape) - 2
 	if r < 1 || r > maxSampled || len(g) != len(shape) || g[0] != shape[0] || g[len(g)-1] != r || slices.Contains(shape[2:], 0) {
-		return nil, fmt.Errorf("a grid of shape %v over an input of %v", g, shape)
+		return s, fmt.Errorf("a grid of shape %v over an input of %v", g, shape)
 	}
 	grid, ok := x.float64s(in[1])
 	if !ok {
-		return nil, typeError(in[1])
+		return s, typeError(in[1])
 	}
-	m := keptOf[LinearMap](x)
-	m.Shape = x.joined(shape[:2], g[1:len(g)-1])
-	m.Each = eachOf(x, sampled{
+	return sampled{
 		sampler: readSampler(n), shape: shape, strides: x.rowMajor(shape[2:]), grid: grid, outs: volume(g[1 : len(g)-1]), plane: volume(shape[2:]),
-	})
-	return m, nil
+	}, nil
 }
 
 func (g *sampled) each(f func(out, in int, weight float64)) {
@@ -422,6 +435,21 @@ type regions struct {
 func (g *regions) begin() { *g = regions{visit: g.visit, means: g.means} }
 
 func roiAlign(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	g, err := regionsOf(x, n, in)
+	if err != nil {
+		return nil, err
+	}
+	m := keptOf[LinearMap](x)
+	m.Shape, m.Each = x.ints(4), g.visit
+	m.Shape[0], m.Shape[1], m.Shape[2], m.Shape[3] = len(g.list), g.shape[1], g.bins[0], g.bins[1]
+	if g.most = 4 * largestRegion(g.list) * g.bins[0] * g.bins[1]; g.most <= fewTaps && !g.largest {
+		m.scratch = 2*g.most + g.bins[0]*g.bins[1]
+		m.fast32 = g.means
+	}
+	return m, nil
+}
+
+func regionsOf(x *Exec, n *Node, in []*engine.Tensor) (*regions, error) {
 	shape, rois := in[0].Shape(), in[1].Shape()
 	batch, err := x.intsOf(in[2])
 	if err != nil {
@@ -452,14 +480,7 @@ func roiAlign(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 			return nil, fmt.Errorf("regions of %d samples a bin: %w", total, engine.ErrTooLarge)
 		}
 	}
-	m := keptOf[LinearMap](x)
-	m.Shape, m.Each = x.ints(4), g.visit
-	m.Shape[0], m.Shape[1], m.Shape[2], m.Shape[3] = rois[0], shape[1], bins[0], bins[1]
-	if g.most = 4 * largestRegion(g.list) * bins[0] * bins[1]; g.most <= fewTaps && !g.largest {
-		m.scratch = 2*g.most + bins[0]*bins[1]
-		m.fast32 = g.means
-	}
-	return m, nil
+	return g, nil
 }
 
 // LargestTaps returns, for each element of the result of a RoiAlign node of the largest, the
@@ -722,7 +743,19 @@ type deformed struct {
 
 // deformConv is a convolution whose windows' elements are moved, each by an offset.
 func deformConv(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
-	g := deformed{groups: 1, offs: 1, shape: in[0].Shape(), weights: in[1].Shape()}
+	g, bias, err := deformedOf(x, n, in)
+	if err != nil {
+		return nil, err
+	}
+	m := keptOf[LinearMap](x)
+	m.Shape, m.bias = x.joined(g.shape[:2], g.w.Out), bias
+	m.Shape[1] = g.weights[0]
+	m.Each = eachOf(x, g)
+	return m, nil
+}
+
+func deformedOf(x *Exec, n *Node, in []*engine.Tensor) (g deformed, bias []float64, err error) {
+	g = deformed{groups: 1, offs: 1, shape: in[0].Shape(), weights: in[1].Shape()}
 	if a, ok := n.Attrs["group"]; ok {
 		g.groups = int(a.Int)
 	}
@@ -730,37 +763,32 @@ func deformConv(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 		g.offs = int(a.Int)
 	}
 	if len(g.shape) != 4 || len(g.weights) != 4 || g.groups < 1 || g.offs < 1 || g.shape[1] != g.weights[1]*g.groups || g.weights[0]%g.groups != 0 || g.shape[1]%g.offs != 0 {
-		return nil, fmt.Errorf("input %v and weights %v in %d groups, %d of offsets", g.shape, g.weights, g.groups, g.offs)
+		return g, nil, fmt.Errorf("input %v and weights %v in %d groups, %d of offsets", g.shape, g.weights, g.groups, g.offs)
 	}
 	if g.w = recall[Windows](x, in); g.w == nil {
-		var err error
 		if g.w, err = NewWindows(n, g.shape, g.weights[2:]); err != nil {
-			return nil, err
+			return g, nil, err
 		}
 		remember(x, in, g.w)
 	}
 	taps, want := g.offs*g.w.Taps, x.joined(g.shape[:2], g.w.Out)
 	if want[1] = 2 * taps; !slices.Equal(in[2].Shape(), want) {
-		return nil, fmt.Errorf("offsets of shape %v, want %v", in[2].Shape(), want)
+		return g, nil, fmt.Errorf("offsets of shape %v, want %v", in[2].Shape(), want)
 	}
-	m := keptOf[LinearMap](x)
-	m.Shape = x.joined(g.shape[:2], g.w.Out)
-	m.Shape[1] = g.weights[0]
 	g.kernel, _ = x.float64s(in[1])
 	g.offset, _ = x.float64s(in[2])
 	if t := arg(in, 3); t != nil {
-		if m.bias, _ = x.float64s(t); len(m.bias) != g.weights[0] {
-			return nil, fmt.Errorf("bias of %d elements for %d channels", t.Len(), g.weights[0])
+		if bias, _ = x.float64s(t); len(bias) != g.weights[0] {
+			return g, nil, fmt.Errorf("bias of %d elements for %d channels", t.Len(), g.weights[0])
 		}
 	}
 	if t := arg(in, 4); t != nil {
 		if want[1] = taps; !slices.Equal(t.Shape(), want) {
-			return nil, fmt.Errorf("mask of shape %v, want %v", t.Shape(), want)
+			return g, nil, fmt.Errorf("mask of shape %v, want %v", t.Shape(), want)
 		}
 		g.mask, _ = x.float64s(t)
 	}
-	m.Each = eachOf(x, g)
-	return m, nil
+	return g, bias, nil
 }
 
 func (g *deformed) each(f func(out, in int, weight float64)) {
@@ -783,29 +811,39 @@ func (g *deformed) each(f func(out, in int, weight float64)) {
 
 // sample visits the elements around where element k of window p has been moved to.
 func (g *deformed) sample(b, og, k, p int, f func(at int, w float64)) {
-	positions := g.w.Positions()
-	at := func(list, i int) int { return (b*g.offs*g.w.Taps*list+i)*positions + p }
 	weight := 1.0
 	if g.mask != nil {
-		weight = g.mask[at(1, og*g.w.Taps+k)]
+		weight = g.mask[g.at(1, b, og*g.w.Taps+k, p)]
 	}
-	var axes [2][]tap
-	var ends [2][2]tap
+	ends, ok := g.ends(b, og, k, p)
+	if !ok {
+		return
+	}
+	axes := [2][]tap{ends[0][:], ends[1][:]}
+	mixed(axes[:], []int{g.w.In[1], 1}, 0, weight, f)
+}
+
+// at is where window p's number i is in what holds list times as many as a mask.
+func (g *deformed) at(list, b, i, p int) int {
+	return (b*g.offs*g.w.Taps*list+i)*g.w.Positions() + p
+}
+
+// ends are the elements of both axes that sample is between.
+func (g *deformed) ends(b, og, k, p int) (ends [2][2]tap, ok bool) {
 	for i := range 2 {
 		place, tapAt := p%g.w.Out[1], k%g.w.Kernel[1]
 		if i == 0 {
 			place, tapAt = p/g.w.Out[1], k/g.w.Kernel[1]
 		}
-		x := float64(place*g.w.strides[i]+tapAt*g.w.dilations[i]-g.w.before[i]) + g.offset[at(2, 2*(og*g.w.Taps+k)+i)]
+		x := float64(place*g.w.strides[i]+tapAt*g.w.dilations[i]-g.w.before[i]) + g.offset[g.at(2, b, 2*(og*g.w.Taps+k)+i, p)]
 		if !(math.Abs(x) < 1<<30) {
-			return
+			return ends, false
 		}
 		low := math.Floor(x)
 		plain := sampler{padding: "zeros"}
 		ends[i] = [2]tap{{plain.inside(low, g.w.In[i]), 1 - (x - low)}, {plain.inside(low+1, g.w.In[i]), x - low}}
-		axes[i] = ends[i][:]
 	}
-	mixed(axes[:], []int{g.w.In[1], 1}, 0, weight, f)
+	return ends, true
 }
 
 func init() {

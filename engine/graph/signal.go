@@ -373,6 +373,15 @@ func checkFourier(b *builder) error {
 // shortFourier transforms windows of a signal [batch, length, 1 or 2], or [batch, length]
 // of real numbers, as PyTorch writes it and onnxruntime takes it.
 func shortFourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
+	t, final, err := shortTransforms(x, n, in)
+	if err != nil {
+		return nil, err
+	}
+	return t.linear(final), nil
+}
+
+// shortTransforms are those of shortFourier, and the shape of what they make.
+func shortTransforms(x *Exec, n *Node, in []*engine.Tensor) (*transforms, []int, error) {
 	shape := in[0].Shape()
 	if len(shape) == 2 {
 		given := shape
@@ -381,10 +390,10 @@ func shortFourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	}
 	step, err := scalarInt(in[1])
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(shape) != 3 || shape[2] != 1 && shape[2] != 2 {
-		return nil, fmt.Errorf("a signal of shape %v", shape)
+		return nil, nil, fmt.Errorf("a signal of shape %v", shape)
 	}
 	length := shape[1]
 	var window []float64
@@ -394,11 +403,11 @@ func shortFourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	}
 	if t := arg(in, 3); t != nil {
 		if length, err = scalarInt(t); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if step < 1 || length > shape[1] || window != nil && len(window) != length {
-		return nil, misfit("windows, or their steps, do not fit a signal of %d", shape[1])
+		return nil, nil, misfit("windows, or their steps, do not fit a signal of %d", shape[1])
 	}
 	onesided := true
 	if a, ok := n.Attrs["onesided"]; ok {
@@ -406,14 +415,14 @@ func shortFourier(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	}
 	t, err := newDFT(x, length, length, false, onesided, shape[2])
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	t.window = window
 	frames := (shape[1]-length)/step + 1
 	final := x.ints(4)
 	final[0], final[1], final[2], final[3] = shape[0], frames, t.out, 2
 	err = t.plan(shape[0]*frames, frames, spacing{shape[1] * shape[2], step * shape[2], shape[2]}, spacing{frames * t.out * 2, t.out * 2, 2})
-	return t.linear(final), err
+	return t, final, err
 }
 
 func scalarInt(t *engine.Tensor) (int, error) {

@@ -436,6 +436,41 @@ training = dict(epsilon=0.125, training_mode=1, outs=3)
 unused = [C(r(3)), C(r(3, lo=0.3))]
 case("BatchNormalization", lambda x, s, b: F.batch_norm(x, None, None, s, b, True, eps=0.125), r(1, 3, 4), r(3), r(3), *unused, name="BatchNormalization in training", **training)
 
+# What is sampled, at places that are computed.
+for mode in ("nearest", "linear", "cubic"):
+    for padding in ("zeros", "border", "reflection"):
+        for align in (0, 1):
+            case("GridSample", lambda x, grid: F.grid_sample(x, grid, {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode), padding, align_corners=bool(align)), r(1, 2, 4, 3), r(1, 3, 2, 2, lo=-1.3, hi=1.3),
+                 mode=mode, padding_mode=padding, align_corners=align, name=f"GridSample {mode} {padding} by the grid, corners {align}")
+case("GridSample", lambda x, grid: F.grid_sample(x, grid, align_corners=False), r(1, 2, 3, 4, 3), r(1, 2, 3, 2, 3, lo=-1.2, hi=1.2), mode="linear", name="GridSample of a volume by the grid")
+case("DeformConv", lambda x, w, o, b, m: torchvision.ops.deform_conv2d(x, o, w, b, padding=1, mask=m), r(1, 2, 3, 3), r(2, 2, 2, 2), r(1, 8, 4, 4, lo=-0.7, hi=0.7), r(2), r(1, 4, 4, 4, lo=0), version=19, kernel_shape=[2, 2], pads=[1, 1, 1, 1], name="DeformConv by all inputs")
+case("DeformConv", lambda x, w, o: torchvision.ops.deform_conv2d(x, o, w, stride=2, padding=1), r(2, 4, 5, 4), r(6, 2, 2, 3), r(2, 12, 3, 2, lo=-0.7, hi=0.7), version=19, kernel_shape=[2, 3], pads=[1, 1, 1, 1], strides=[2, 2], group=2, offset_group=1, name="DeformConv in groups by all inputs")
+case("STFT", lambda x, w: torch.view_as_real(torch.stft(x[..., 0], 4, 2, 4, w, center=False, return_complex=True).transpose(1, 2)), r(1, 10, 1), C(2, np.int64), r(4, lo=-1, hi=1), C(4, np.int64), name="STFT by the window")
+
+
+def roi_samples(x, regions, largest):
+    """RoiAlign of 2 x 3 bins of 2 x 2 samples within the image, by its regions too, which torchvision has no gradient by."""
+    out = []
+    for x1, y1, x2, y2 in regions - 0.5:
+        for c in range(2):
+            for by in range(2):
+                for bx in range(3):
+                    products, samples = [], 0
+                    for k in range(4):
+                        py, px = y1 + (by + (k // 2 + 0.5) / 2) * (y2 - y1) / 2, x1 + (bx + (k % 2 + 0.5) / 2) * (x2 - x1) / 3
+                        py, px = py.clamp(min=0), px.clamp(min=0)
+                        row, column = int(py), int(px)
+                        for i, wy in ((row, row + 1 - py), (row + 1, py - row)):
+                            for j, wx in ((column, column + 1 - px), (column + 1, px - column)):
+                                products.append(x[0, c, min(i, 4), min(j, 3)] * wy * wx)
+                    products = torch.stack(products)
+                    out.append(products.amax() if largest else products.sum() / 4)
+    return torch.stack(out).reshape(2, 2, 2, 3)
+
+
+for mode in ("avg", "max"):
+    case("RoiAlign", lambda x, regions: roi_samples(x, regions, mode == "max"), r(1, 2, 5, 4), np.array([[0.2, 0.6, 3.1, 4.1], [1.1, 1, 3.3, 2.4]]), C([0, 0]), output_height=2, output_width=3, sampling_ratio=2, mode=mode, version=16, name=f"RoiAlign {mode} by the regions")
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
