@@ -302,6 +302,11 @@ func (b *back[T]) node(n *graph.Node) error {
 	if rule == nil {
 		return notDifferentiable(n, "")
 	}
+	for i, reason := range refusedInputs[n.Op] {
+		if i < len(n.Inputs) && b.needed[n.Inputs[i]] {
+			return notDifferentiable(n, reason)
+		}
+	}
 	if err := rule(b, n); err != nil {
 		return fmt.Errorf("differentiate node %q (%s): %w", n.Label(), n.Title(), err)
 	}

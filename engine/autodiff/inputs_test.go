@@ -7,14 +7,10 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// noRule are the inputs of floats that an operator with a rule has none by, by their places,
-// and why.
-var noRule = map[string]map[int]string{}
-
 // frees reports whether constant i of a check may be an input that has a rule.
 func (c *check) frees(i int) bool {
 	at := len(c.in) + i
-	return c.constants[i].DType() == engine.Float64 && noRule[c.op][at] == ""
+	return c.constants[i].DType() == engine.Float64 && refusedInputs[c.op][at] == ""
 }
 
 // TestEveryInput holds the gradients by what is a constant in TestCentralDifferences.

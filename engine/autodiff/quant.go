@@ -5,9 +5,9 @@ import (
 )
 
 // scalesOf returns for each element of value x, which node n rounds or makes of what was
-// rounded, its scale and its zero point.
-func scalesOf[T float](b *back[T], n *graph.Node, x string) (func(i int) (scale, zero T), error) {
-	at, err := graph.ScaleIndex(n, b.shape(x), b.run.Value(n.Inputs[1]))
+// rounded, the place of its scale, that and its zero point.
+func scalesOf[T float](b *back[T], n *graph.Node, x string) (func(i int) (at int, scale, zero T), error) {
+	place, err := graph.ScaleIndex(n, b.shape(x), b.run.Value(n.Inputs[1]))
 	if err != nil {
 		return nil, err
 	}
@@ -19,26 +19,18 @@ func scalesOf[T float](b *back[T], n *graph.Node, x string) (func(i int) (scale,
 			zeros[i] = given[min(i, len(given)-1)]
 		}
 	}
-	return func(i int) (T, T) { k := at(i); return scales[k], zeros[k] }, nil
+	return func(i int) (int, T, T) { k := place(i); return k, scales[k], zeros[k] }, nil
 }
 
-// fixed refuses a scale or zero point on the path: rounding has no derivative by them.
-func fixed[T float](b *back[T], n *graph.Node) error {
-	for _, in := range n.Inputs[1:] {
-		if in != "" && b.needed[in] {
-			return notDifferentiable(n, "its scale or zero point depends on the input, and rounding has no derivative by them")
-		}
-	}
-	return nil
-}
-
-// quantize passes the gradient through rounding, but for what its range cuts.
+// quantize passes the gradient through rounding, but for what its range cuts: to what is
+// rounded, and to the scale that it is divided by.
 func quantize[T float](b *back[T], n *graph.Node) error {
-	if err := fixed(b, n); err != nil {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil {
 		return err
 	}
-	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
+	gs, err := b.grad(n.Inputs[1])
+	if err != nil {
 		return err
 	}
 	low, high, ok := graph.WholeRange(b.run.Value(n.Outputs[0]).DType())
@@ -51,29 +43,45 @@ func quantize[T float](b *back[T], n *graph.Node) error {
 	}
 	x := b.value(n.Inputs[0])
 	for i, v := range b.grads[n.Outputs[0]] {
-		scale, zero := of(i)
-		if y := float64(x[i]/scale + zero); y >= low-0.5 && y <= high+0.5 {
+		at, scale, zero := of(i)
+		if y := float64(x[i]/scale + zero); !(y >= low-0.5 && y <= high+0.5) {
+			continue
+		}
+		if g != nil {
 			g[i] += v / scale
+		}
+		if gs != nil {
+			gs[at] -= v * x[i] / (scale * scale)
 		}
 	}
 	return nil
 }
 
 func dequantize[T float](b *back[T], n *graph.Node) error {
-	if err := fixed(b, n); err != nil {
+	g, err := b.grad(n.Inputs[0])
+	if err != nil {
 		return err
 	}
-	g, err := b.grad(n.Inputs[0])
-	if err != nil || g == nil {
+	gs, err := b.grad(n.Inputs[1])
+	if err != nil {
 		return err
 	}
 	of, err := scalesOf(b, n, n.Inputs[0])
 	if err != nil {
 		return err
 	}
+	var q []T
+	if gs != nil {
+		q = b.value(n.Inputs[0])
+	}
 	for i, v := range b.grads[n.Outputs[0]] {
-		scale, _ := of(i)
-		g[i] += v * scale
+		at, scale, zero := of(i)
+		if g != nil {
+			g[i] += v * scale
+		}
+		if gs != nil {
+			gs[at] += v * (q[i] - zero)
+		}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ var refusals = refusalsOf(map[refusal][]string{
 		"ArgMax", "ArgMin", "Hardmax", "Binarizer", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "IsInf", "IsNaN", "NonMaxSuppression", "NonZero", "Unique",
 	},
 	{"it computes with whole numbers, truths or categories", "an input of floats that does not go through this node"}: {
-		"And", "Or", "Not", "Xor", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BitCast", "OneHot", "OneHotEncoder", "CategoryMapper", "LabelEncoder",
+		"And", "Or", "Not", "Xor", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BitCast", "OneHotEncoder", "CategoryMapper", "LabelEncoder",
 	},
 	{"it reads text or tokens", "the model behind it, of numbers or of token ids, as a model of its own"}: {
 		"MurmurHash3", "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer", "Tokenizer",
@@ -27,7 +27,7 @@ var refusals = refusalsOf(map[refusal][]string{
 		"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 	},
 	{"what it makes depends on shapes and settings, not on how large a value is", elsewhere}: {
-		"Constant", "ConstantOfShape", "EyeLike", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix", "Range", "Shape", "Size", "SequenceEmpty", "SequenceLength", "OptionalHasElement",
+		"Constant", "ConstantOfShape", "EyeLike", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix", "Shape", "Size", "SequenceEmpty", "SequenceLength", "OptionalHasElement",
 	},
 	{"it computes in 8 bits", "the network in floats that this quantised one was made of"}: {
 		"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear", graph.OpQuantisedLSTM,
@@ -35,6 +35,17 @@ var refusals = refusalsOf(map[refusal][]string{
 	{"trees are constant but for jumps", "tree_shap with a background, on the tree ensemble as a model of its own where other nodes stand around it"}: {graph.OpTreeScores},
 	{"it is a step of training", "the network that was trained as a model of its own"}:                                                                {"Adagrad", "Adam", "Momentum"},
 })
+
+// refusedInputs are the inputs of floats, by their places, that an operator with a rule has
+// none by, and why.
+var refusedInputs = map[string]map[int]string{
+	"OneHot":           {0: "which place it marks changes only by jumps", 1: "how many places it makes is a whole number"},
+	"Resize":           {1: "the engine has no rule by its region", 2: "the engine has no rule by its scales"},
+	"Upsample":         {1: "the engine has no rule by its scales"},
+	"MatMulNBits":      {2: "the engine has no rule by the scales of its codes", 3: "the engine has no rule by the zero points of its codes"},
+	"QuantizeLinear":   {2: "rounding has no derivative by its zero point"},
+	"DequantizeLinear": {2: "rounding has no derivative by its zero point"},
+}
 
 func refusalsOf(groups map[refusal][]string) map[string]refusal {
 	m := map[string]refusal{}

@@ -66,7 +66,7 @@ func ruleOf[T float](n *graph.Node) rule[T] {
 	case "LayerNormalization":
 		return layerNorm[T]
 	case "Transpose", "Slice", "Expand", "Tile", "Gather", "GatherElements", "Split", "Concat", "Where", "ArrayFeatureExtractor", "FeatureVectorizer",
-		"Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "Compress", "ReverseSequence", "CenterCropPad", "TensorScatter",
+		"OneHot", "Pad", "DepthToSpace", "SpaceToDepth", "Trilu", "GatherND", "Compress", "ReverseSequence", "CenterCropPad", "TensorScatter",
 		"SplitToSequence", "SequenceAt", "SequenceConstruct", "SequenceInsert", "SequenceErase", "ConcatFromSequence":
 		return moved[T]
 	case "ScatterND", "ScatterElements", "Scatter":
@@ -100,6 +100,8 @@ func spatialRule[T float](n *graph.Node) rule[T] {
 		return det[T]
 	case "CumSum":
 		return cumSum[T]
+	case "Range":
+		return counted[T]
 	case "CumProd":
 		return cumProd[T]
 	case "TopK":
@@ -676,9 +678,6 @@ func normalizer[T float](b *back[T], n *graph.Node) error {
 		return err
 	}
 	kind := n.Attrs["norm"].String
-	if kind != "L1" && kind != "L2" {
-		return noRuleFor(n, "norm")
-	}
 	x, out := b.value(n.Inputs[0]), b.grads[n.Outputs[0]]
 	cols := lastDim(b.shape(n.Inputs[0]))
 	row := make([]float64, cols)

@@ -332,9 +332,6 @@ func topK[T float](b *back[T], n *graph.Node) error {
 	if err != nil || g == nil {
 		return err
 	}
-	if len(n.Outputs) < 2 || n.Outputs[1] == "" {
-		return notDifferentiable(n, "without its indices as an output what was chosen is not known")
-	}
 	shape, chosen := b.shape(n.Inputs[0]), b.shape(n.Outputs[0])
 	axis := len(shape) - 1
 	if a, ok := n.Attrs["axis"]; ok {
@@ -344,10 +341,15 @@ func topK[T float](b *back[T], n *graph.Node) error {
 	for _, s := range shape[axis+1:] {
 		inner *= s
 	}
-	index := engine.Data[int64](b.run.Value(n.Outputs[1]))
 	d := b.grads[n.Outputs[0]]
 	if d == nil {
 		return nil
+	}
+	var index []int64
+	if len(n.Outputs) > 1 && n.Outputs[1] != "" {
+		index = engine.Data[int64](b.run.Value(n.Outputs[1]))
+	} else {
+		index = chosenOf(b.value(n.Inputs[0]), b.value(n.Outputs[0]), shape[axis], chosen[axis], inner)
 	}
 	if len(index) != len(d) {
 		return fmt.Errorf("%d indices of %d values", len(index), len(d))
@@ -355,6 +357,45 @@ func topK[T float](b *back[T], n *graph.Node) error {
 	for i, v := range d {
 		outer := i / (chosen[axis] * inner)
 		g[(outer*shape[axis]+int(index[i]))*inner+i%inner] += v
+	}
+	return nil
+}
+
+// chosenOf finds the indices of what TopK chose of lines of size elements, inner apart: of equal
+// ones the first that is not taken.
+func chosenOf[T float](x, chosen []T, size, count, inner int) []int64 {
+	index, taken := make([]int64, len(chosen)), make([]bool, len(x))
+	for i, v := range chosen {
+		line := i/(count*inner)*size*inner + i%inner
+		for k := range size {
+			at := line + k*inner
+			if !taken[at] && (x[at] == v || x[at] != x[at] && v != v) {
+				index[i], taken[at] = int64(k), true
+				break
+			}
+		}
+	}
+	return index
+}
+
+// counted: every element of a range begins at its start and is some deltas away. Where it ends
+// changes it only by jumps.
+func counted[T float](b *back[T], n *graph.Node) error {
+	start, err := b.grad(n.Inputs[0])
+	if err != nil {
+		return err
+	}
+	delta, err := b.grad(n.Inputs[2])
+	if err != nil {
+		return err
+	}
+	for i, d := range b.grads[n.Outputs[0]] {
+		if start != nil {
+			start[0] += d
+		}
+		if delta != nil {
+			delta[0] += d * T(i)
+		}
 	}
 	return nil
 }
@@ -392,17 +433,26 @@ func lpNormalization[T float](b *back[T], n *graph.Node) error {
 }
 
 // unit sends back through y = x / n(x): dx = (dy - dn * sum(dy*y)) / n, where dn is
-// the norm's own gradient. A row of zeros is divided by 1.
+// the norm's own gradient; elements that tie for the largest share it. A row of zeros is
+// divided by 1.
 func unit(row []float64, kind string, d func(int) float64, add func(int, float64)) {
 	norm := graph.NormOf(kind, row)
-	dot := 0.0
+	dot, ties := 0.0, 0.0
 	for k, v := range row {
 		dot += d(k) * v / norm
+		if v == norm {
+			ties++
+		}
 	}
 	for k, v := range row {
-		dn := v / norm
-		if kind == "L1" {
+		dn := 0.0
+		switch {
+		case kind == "L1":
 			dn = sign(v)
+		case kind == "L2":
+			dn = v / norm
+		case v == norm:
+			dn = 1 / ties
 		}
 		add(k, (d(k)-dn*dot)/norm)
 	}

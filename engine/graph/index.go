@@ -195,7 +195,7 @@ func Origin(n *Node, in []*engine.Tensor, k int) ([][]int64, error) {
 	for i, t := range in {
 		b.inputs = append(b.inputs, engine.Invalid)
 		b.constants = append(b.constants, nil)
-		if _, ok := Floats(t); !ok {
+		if _, ok := Floats(t); !ok || n.Op == "OneHot" && i < 2 { // places may be floats
 			continue
 		}
 		if marked[i], err = numbered(t, i == k); err != nil {

@@ -471,6 +471,24 @@ def roi_samples(x, regions, largest):
 for mode in ("avg", "max"):
     case("RoiAlign", lambda x, regions: roi_samples(x, regions, mode == "max"), r(1, 2, 5, 4), np.array([[0.2, 0.6, 3.1, 4.1], [1.1, 1, 3.3, 2.4]]), C([0, 0]), output_height=2, output_width=3, sampling_ratio=2, mode=mode, version=16, name=f"RoiAlign {mode} by the regions")
 
+# Values of places, numbers of a range, the largest without their places, rows by their largest, and scales of what is rounded.
+case("OneHot", lambda v: torch.where(F.one_hot(torch.tensor([[2, 0], [1, 2]]), 3).transpose(1, 2) > 0, v[1], v[0]), C([[2, 0], [1, 2]]), C(3), r(2), axis=1)
+case("Range", lambda a, b, d: a + d * torch.arange(4.0, dtype=torch.float64) + 0 * b, np.array(0.5), np.array(3.2), np.array(0.75))
+case("TopK", lambda x: x.topk(2, 1, False)[0], np.array([[1.0, 0.5, 1.5, 2], [3, 1, -1, 0]]), C([2]), largest=0, name="TopK without places")
+case("Normalizer", lambda x: x / x.amax(1, True), np.array([[1.0, 2, -3], [2, 0.5, 2]]), norm="MAX", name="Normalizer MAX", **ml)
+
+
+def rounded(x, s, zero, low, high):
+    """Rounding seen straight through, as torch's learnable fake quantisation does, which is of float32 alone."""
+    q = x / s
+    return ((q + (q.round() - q).detach() + zero).clamp(low, high) - zero) * s
+
+
+graph_case("QuantizeLinear by its scale", [helper.make_node("QuantizeLinear", ["x0", "x1", "z"], ["q"]), helper.make_node("DequantizeLinear", ["q", "x1", "z"], ["y"])], {"x0": r(2, 5, lo=-20, hi=20), "x1": np.array([0.1])},
+           {"z": np.array([7], np.int8)}, lambda x, s: rounded(x, s, 7, -128, 127))
+graph_case("QuantizeLinear by the scale of each column", [helper.make_node("QuantizeLinear", ["x0", "x1", "z"], ["q"], axis=1), helper.make_node("DequantizeLinear", ["q", "x1", "z"], ["y"], axis=1)], {"x0": r(2, 3), "x1": r(3, lo=0.003, hi=0.02)},
+           {"z": np.array([0, 9, 200], np.uint8)}, lambda x, s: rounded(x, s, torch.tensor([0.0, 9, 200]), 0, 255))
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
