@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
@@ -30,6 +31,8 @@ type check struct {
 	whole bool
 	// free makes inputs of the constants of floats that have a rule.
 	free bool
+	// by are the inputs that the test of a check without in differentiates by.
+	by []int
 }
 
 func aInt(v int64) graph.Attr         { return graph.Attr{Kind: graph.AttrInt, Int: v} }
@@ -131,6 +134,7 @@ func binaryChecks() []check {
 		check{op: "Einsum", in: [][]int{{2, 6, 5}, {2, 7, 5}}, attrs: graph.Attrs{"equation": aString("bid,bjd->bij")}, whole: true},
 		check{op: "Einsum", in: [][]int{{2, 3}, {3, 4}, {4, 2}, {2}}, attrs: graph.Attrs{"equation": aString("ab,bc,cd,a->ad")}, whole: true},
 		check{op: "Einsum", in: [][]int{{2, 3, 4}}, attrs: graph.Attrs{"equation": aString("abc->ca")}, whole: true},
+		check{op: "Einsum", in: slices.Repeat([][]int{{2}}, 16), attrs: graph.Attrs{"equation": aString(strings.Repeat("a,", 15) + "a->a")}, lo: 0.8, hi: 1.2, whole: true},
 		check{op: "Where", in: nil, whole: true}, // see TestWhere
 	)
 }
@@ -154,6 +158,7 @@ func moveChecks() []check {
 		{op: "Split", in: m23, constants: []*engine.Tensor{ints(1, 2)}, attrs: graph.Attrs{"axis": aInt(1)}, outs: 2, target: 1},
 		{op: "Concat", in: [][]int{{2, 3}, {2, 2}}, attrs: graph.Attrs{"axis": aInt(1)}},
 		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(0, 1, 0, 2), tensor([]float64{7})}},
+		{op: "Pad", in: shape, constants: []*engine.Tensor{ints(1, 2), tensor([]float64{7}), ints(-1)}},
 		{op: "Pad", version: 10, in: m23, attrs: graph.Attrs{"pads": aInts(0, 1, 0, -1), "value": aFloat(1)}},
 		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(0, 2, 0, 1)}, attrs: graph.Attrs{"mode": aString("reflect")}},
 		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(0, 2, 0, 4)}, attrs: graph.Attrs{"mode": aString("edge")}},
@@ -161,6 +166,7 @@ func moveChecks() []check {
 		{op: "DepthToSpace", in: [][]int{{1, 8, 2, 1}}, attrs: graph.Attrs{"blocksize": aInt(2)}},
 		{op: "DepthToSpace", in: [][]int{{1, 8, 2, 1}}, attrs: graph.Attrs{"blocksize": aInt(2), "mode": aString("CRD")}},
 		{op: "SpaceToDepth", in: [][]int{{1, 2, 4, 2}}, attrs: graph.Attrs{"blocksize": aInt(2)}},
+		{op: "Trilu", in: [][]int{{1, 3, 3}}, constants: []*engine.Tensor{tensor([]int64{1})}},
 		{op: "Trilu", in: [][]int{{1, 3, 3}}, attrs: graph.Attrs{"upper": aInt(0)}},
 		{op: "Compress", in: m23, constants: []*engine.Tensor{tensor([]bool{true, false, true}, 3)}, attrs: graph.Attrs{"axis": aInt(1)}},
 		{op: "Det", in: [][]int{{2, 3, 3}}},
@@ -321,9 +327,18 @@ func allChecks() []check {
 	return slices.Concat(unaryChecks(), binaryChecks(), moveChecks(), reduceChecks(), spatialChecks(), recurrentChecks(), mlChecks(), bodyChecks(), mapChecks(), furtherChecks())
 }
 
-// program compiles the one node of a check.
+// program is compile, of a check that can be.
 func (c *check) program(t *testing.T) (*graph.Program, engine.Values) {
 	t.Helper()
+	p, in, err := c.compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, in
+}
+
+// compile compiles the one node of a check.
+func (c *check) compile() (*graph.Program, engine.Values, error) {
 	n := &graph.Node{Op: c.op, Domain: c.domain, Version: c.version, Attrs: c.attrs}
 	if n.Version == 0 {
 		n.Version = 20
@@ -371,10 +386,7 @@ func (c *check) program(t *testing.T) (*graph.Program, engine.Values) {
 	}
 	g.Nodes, g.Outputs = []*graph.Node{n}, n.Outputs
 	p, err := graph.Compile(g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p, in
+	return p, in, err
 }
 
 func volume(shape []int) int {
@@ -502,9 +514,10 @@ func weighted(t *testing.T, p *graph.Program, in engine.Values, target string, k
 
 // checkedElsewhere are the rules that tests other than TestCentralDifferences hold.
 func checkedElsewhere() []check {
-	list := []check{{op: "If"}, {op: "Loop"}, {op: "Scan"}, {op: "Scan", version: 8}, {op: "SequenceMap"}, {op: "QuantizeLinear"}, {op: "DequantizeLinear"}} // see bodies_test.go, quant_test.go
-	for _, op := range []string{"SplitToSequence", "SequenceAt", "SequenceConstruct", "SequenceInsert", "SequenceErase", "ConcatFromSequence"} {
-		list = append(list, check{op: op}) // see TestTorch
+	list := []check{
+		{op: "If"}, {op: "Loop"}, {op: "Scan", by: []int{0, 1}}, {op: "Scan", version: 8, by: []int{1, 2}}, {op: "SequenceMap", by: []int{0, 1}}, {op: "QuantizeLinear", by: []int{0, 1}}, {op: "DequantizeLinear"}, // see bodies_test.go, TestTorch
+		{op: "SplitToSequence", by: []int{0}}, {op: "SequenceAt", by: []int{0}}, {op: "SequenceConstruct", by: []int{0, 1}}, {op: "SequenceInsert", by: []int{0, 1}}, {op: "SequenceErase", by: []int{0}}, {op: "ConcatFromSequence", by: []int{0}}, // see TestTorch
+		{op: "Where", by: []int{1, 2}}, {op: "ScatterND", by: []int{0, 2}}, {op: "ScatterElements", by: []int{0, 2}}, {op: "Scatter", version: 10, by: []int{0, 2}},
 	}
 	return append(list, narrowChecks()...)
 }

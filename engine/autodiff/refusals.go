@@ -40,7 +40,7 @@ var refusals = refusalsOf(map[refusal][]string{
 // none by, and why.
 var refusedInputs = map[string]map[int]string{
 	"OneHot":           {0: "which place it marks changes only by jumps", 1: "how many places it makes is a whole number"},
-	"Resize":           {1: "the engine has no rule by its region", 2: "the engine has no rule by its scales"},
+	"Resize":           {1: "the engine has no rule by its region", 2: "the engine has no rule by its scales", 3: "how large it is changes only by jumps"},
 	"Upsample":         {1: "the engine has no rule by its scales"},
 	"MatMulNBits":      {2: "the engine has no rule by the scales of its codes", 3: "the engine has no rule by the zero points of its codes"},
 	"QuantizeLinear":   {2: "rounding has no derivative by its zero point"},

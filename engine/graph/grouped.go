@@ -309,6 +309,9 @@ func readContribRotary(b *builder) (composer, error) {
 	}
 	return func(f *body) error {
 		s, cache := f.shape(0), f.shape(2)
+		if !f.in[1].DType().IsInteger() {
+			return typeError(f.in[1])
+		}
 		if len(cache) != 2 || cache[1] < 1 || len(f.shape(3)) != 2 {
 			return misfit("caches of shape %v and %v", cache, f.shape(3))
 		}

@@ -483,6 +483,9 @@ func buildCompress(b *builder) (Kernel, error) {
 	axis := b.attrs.int("axis", 0)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		t, cond := in[0], engine.Data[bool](in[1])
+		if in[1].DType() != engine.Bool {
+			return nil, typeError(in[1])
+		}
 		shape := t.Shape()
 		if whole {
 			shape = x.ints(1)

@@ -219,34 +219,40 @@ func roiSlopes(n *Node, in []*engine.Tensor, v []float64, _ int, f func(out, at 
 	if offset == 0 {
 		least = 1
 	}
-	plane, channels := g.shape[2]*g.shape[3], g.shape[1]
-	for i := range g.list {
-		r := &g.list[i]
-		samples := r[0].samples * r[1].samples
-		for bin := range g.bins[0] * g.bins[1] {
-			var taps []roiTap
-			for s := range samples {
-				own := roiTaps(r, g.bins, bin/g.bins[1], bin%g.bins[1], s, g.shape[3], scale, least)
-				if g.largest && own == nil {
-					own = []roiTap{{}} // outside is 0
-				}
-				taps = append(taps, own...)
+	plane, channels, bins := g.shape[2]*g.shape[3], g.shape[1], g.bins[0]*g.bins[1]
+	for i := range len(g.list) * bins {
+		region, bin := i/bins, i%bins
+		taps, share := g.tapsOf(region, bin, scale, least)
+		for c := range channels {
+			from, some := v[(g.batch[region]*channels+c)*plane:][:plane], taps
+			if g.largest && len(taps) > 0 {
+				some = largestTap(taps, from)
 			}
-			for c := range channels {
-				from := v[(g.batch[i]*channels+c)*plane:][:plane]
-				out, some, share := (i*channels+c)*g.bins[0]*g.bins[1]+bin, taps, 1/float64(max(samples, 1))
-				if g.largest && len(taps) > 0 {
-					some, share = largestTap(taps, from), 1
-				}
-				for _, t := range some {
-					for j, d := range t.corners {
-						f(out, 4*i+j, d*share*from[t.at])
-					}
+			for _, t := range some {
+				for j, d := range t.corners {
+					f((region*channels+c)*bins+bin, 4*region+j, d*share*from[t.at])
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// tapsOf are what all samples of a bin read, and what each is multiplied by.
+func (g *regions) tapsOf(i, bin int, scale, least float64) (taps []roiTap, share float64) {
+	r := &g.list[i]
+	samples := r[0].samples * r[1].samples
+	for s := range samples {
+		own := roiTaps(r, g.bins, bin/g.bins[1], bin%g.bins[1], s, g.shape[3], scale, least)
+		if g.largest && own == nil {
+			own = []roiTap{{}} // outside is 0
+		}
+		taps = append(taps, own...)
+	}
+	if g.largest {
+		return taps, 1
+	}
+	return taps, 1 / float64(max(samples, 1))
 }
 
 // largestTap is the first of those whose weighed element is as large.
