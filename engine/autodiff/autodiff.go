@@ -10,7 +10,8 @@
 // Invariants: rows do not influence each other, so one walk back gives every
 // row's own gradient; what cannot be differentiated on a path from the target to
 // an input that was asked for is a *engine.NotDifferentiableError that names the
-// node, the reason and what to use instead, never a zero. Ids have no gradient; the vectors that they look up in a constant
+// node, the reason and what to use instead, never a zero. By what changes a value only by
+// jumps (rounding, how far a range goes) it is zero, as it is nearly everywhere. Ids have no gradient; the vectors that they look up in a constant
 // table have (Embeddings), and may be given in the place of those. The arithmetic is float64 where a float input or the target
 // is, and float32 otherwise.
 package autodiff
