@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/pellucid/pellucid/engine"
@@ -86,6 +87,9 @@ func windowSlopes(n *Node, in []*engine.Tensor, v []float64, _ int, f func(out, 
 	t, _, err := shortTransforms(new(Exec), n, in)
 	if err != nil {
 		return err
+	}
+	if w := float64(t.lines) * float64(t.out) * float64(t.have); w > maxWeights {
+		return fmt.Errorf("a map of %v weights: %w", w, engine.ErrTooLarge)
 	}
 	for line := range t.lines {
 		from, to := t.from.at(line, t.inner), t.to.at(line, t.inner)
@@ -183,13 +187,13 @@ func (r *region) between(bin, k int) bool {
 	return p > 0 && p < float64(r.n-1)
 }
 
-// roiTaps are what sample s of a bin reads.
-func roiTaps(r *[2]region, bins [2]int, y, x, s, width int, scale, least float64) (list []roiTap) {
+// roiTaps appends to list what sample s of a bin reads.
+func roiTaps(list []roiTap, r *[2]region, bins [2]int, y, x, s, width int, scale, least float64) []roiTap {
 	ky, kx := s/r[1].samples, s%r[1].samples
 	ty, above := r[0].taps(y, ky)
 	tx, beside := r[1].taps(x, kx)
 	if !above || !beside {
-		return nil
+		return list
 	}
 	y1, y2 := r[0].slopes(y, ky, bins[0], least)
 	x1, x2 := r[1].slopes(x, kx, bins[1], least)
@@ -220,48 +224,48 @@ func roiSlopes(n *Node, in []*engine.Tensor, v []float64, _ int, f func(out, at 
 		least = 1
 	}
 	plane, channels, bins := g.shape[2]*g.shape[3], g.shape[1], g.bins[0]*g.bins[1]
+	largest := make([]roiTap, channels)
 	for i := range len(g.list) * bins {
-		region, bin := i/bins, i%bins
-		taps, share := g.tapsOf(region, bin, scale, least)
-		for c := range channels {
-			from, some := v[(g.batch[region]*channels+c)*plane:][:plane], taps
-			if g.largest && len(taps) > 0 {
-				some = largestTap(taps, from)
+		region, bin, first := i/bins, i%bins, true
+		from := v[g.batch[region]*channels*plane:][:channels*plane]
+		emit := func(c int, t *roiTap, share float64) {
+			for j, d := range t.corners {
+				f((region*channels+c)*bins+bin, 4*region+j, d*share*from[c*plane+t.at])
 			}
-			for _, t := range some {
-				for j, d := range t.corners {
-					f((region*channels+c)*bins+bin, 4*region+j, d*share*from[t.at])
+		}
+		g.visitTaps(region, bin, scale, least, func(t *roiTap, share float64) {
+			for c := range channels {
+				best := &largest[c]
+				switch {
+				case !g.largest:
+					emit(c, t, share)
+				case first || t.weight*from[c*plane+t.at] > best.weight*from[c*plane+best.at]:
+					*best = *t
 				}
+			}
+			first = false
+		})
+		for c := range largest {
+			if g.largest && !first {
+				emit(c, &largest[c], 1)
 			}
 		}
 	}
 	return nil
 }
 
-// tapsOf are what all samples of a bin read, and what each is multiplied by.
-func (g *regions) tapsOf(i, bin int, scale, least float64) (taps []roiTap, share float64) {
+// visitTaps visits what all samples of a bin read; of a largest one, zeros too.
+func (g *regions) visitTaps(i, bin int, scale, least float64, f func(t *roiTap, share float64)) {
 	r := &g.list[i]
 	samples := r[0].samples * r[1].samples
+	var room [4]roiTap
 	for s := range samples {
-		own := roiTaps(r, g.bins, bin/g.bins[1], bin%g.bins[1], s, g.shape[3], scale, least)
-		if g.largest && own == nil {
-			own = []roiTap{{}} // outside is 0
+		own := roiTaps(room[:0], r, g.bins, bin/g.bins[1], bin%g.bins[1], s, g.shape[3], scale, least)
+		if g.largest && len(own) == 0 {
+			own = append(own, roiTap{})
 		}
-		taps = append(taps, own...)
-	}
-	if g.largest {
-		return taps, 1
-	}
-	return taps, 1 / float64(max(samples, 1))
-}
-
-// largestTap is the first of those whose weighed element is as large.
-func largestTap(taps []roiTap, v []float64) []roiTap {
-	best := 0
-	for i, t := range taps {
-		if t.weight*v[t.at] > taps[best].weight*v[taps[best].at] {
-			best = i
+		for k := range own {
+			f(&own[k], 1/float64(samples))
 		}
 	}
-	return taps[best : best+1]
 }

@@ -489,6 +489,22 @@ graph_case("QuantizeLinear by its scale", [helper.make_node("QuantizeLinear", ["
 graph_case("QuantizeLinear by the scale of each column", [helper.make_node("QuantizeLinear", ["x0", "x1", "z"], ["q"], axis=1), helper.make_node("DequantizeLinear", ["q", "x1", "z"], ["y"], axis=1)], {"x0": r(2, 3), "x1": r(3, lo=0.003, hi=0.02)},
            {"z": np.array([0, 9, 200], np.uint8)}, lambda x, s: rounded(x, s, torch.tensor([0.0, 9, 200]), 0, 255))
 
+# An encoder-decoder network: the second layer begins where the first ended.
+encoder, decoder = torch.nn.LSTM(4, 3, dtype=torch.float64), torch.nn.LSTM(3, 3, dtype=torch.float64)
+weights = {}
+for k, net in (("1", encoder), ("2", decoder)):
+    part = lambda w: np.concatenate([w.detach().numpy().reshape(4, -1)[i] for i in [0, 3, 1, 2]]).reshape(1, 12, -1)
+    weights |= {"w" + k: part(net.weight_ih_l0), "r" + k: part(net.weight_hh_l0), "b" + k: np.concatenate([part(net.bias_ih_l0)[..., 0], part(net.bias_hh_l0)[..., 0]], 1)}
+
+
+def translated(x):
+    steps, last = encoder(x)
+    return decoder(steps, last)[1][1]
+
+
+graph_case("Encoder and decoder", [node("LSTM", ["x0", "w1", "r1", "b1"], ["steps", "h", "c"], hidden_size=3), node("Squeeze", ["steps", "one"], ["s"]),
+                                   node("LSTM", ["s", "w2", "r2", "b2", "", "h", "c"], ["o", "oh", "y"], hidden_size=3)], {"x0": r(5, 2, 4)}, weights | {"one": np.array([1], i64)}, translated)
+
 with gzip.GzipFile("gradients.json.gz", "wb", mtime=0) as out:
     out.write(json.dumps(cases).encode())
 print(len(cases), "cases")
