@@ -94,6 +94,8 @@ func unaryChecks() []check {
 		check{op: "Clip", in: m23, constants: []*engine.Tensor{tensor([]float64{-1}), tensor([]float64{0.5})}},
 		check{op: "Clip", in: m23, constants: []*engine.Tensor{nil, tensor([]float64{0.5})}},
 		check{op: "Clip", in: m23, constants: []*engine.Tensor{tensor([]float64{0.5}), tensor([]float64{-1})}},
+		check{op: "Clip", in: [][]int{{2, 3}, {3}, {2, 1}}, whole: true},
+		check{op: "Clip", in: [][]int{{1, 1}}, constants: []*engine.Tensor{noise(3)}, whole: true},
 		check{op: "Clip", version: 10, in: m23, attrs: graph.Attrs{"min": aFloat(-1), "max": aFloat(0.5)}},
 		check{op: "Cast", in: m23, attrs: graph.Attrs{"to": aInt(11)}},
 		check{op: "CastLike", in: m23, constants: []*engine.Tensor{noise(1)}},

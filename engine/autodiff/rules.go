@@ -276,8 +276,10 @@ func geluTanh(x, _ float64) float64 {
 
 func pointwise[T float](f func(x, y float64) float64) rule[T] {
 	return func(b *back[T], n *graph.Node) error {
-		if err := bounds(b, n); err != nil {
-			return err
+		if n.Op == "Clip" && len(n.Inputs) > 1 {
+			if done, err := clip(b, n); done || err != nil {
+				return err
+			}
 		}
 		g, err := b.grad(n.Inputs[0])
 		if err != nil || g == nil {
@@ -298,31 +300,42 @@ func pointwise[T float](f func(x, y float64) float64) rule[T] {
 	}
 }
 
-// bounds adds to the gradients of the bounds that Clip has as inputs, the only function of one
-// element that has others: what is beyond one goes to it. Where they cross, all is the upper.
-func bounds[T float](b *back[T], n *graph.Node) error {
-	for k := 1; k < len(n.Inputs); k++ {
-		g, err := b.grad(n.Inputs[k])
-		if err != nil {
-			return err
-		}
-		if g == nil {
-			continue
-		}
-		x, low, high := b.value(n.Inputs[0]), T(math.Inf(-1)), T(math.Inf(1))
-		if n.Inputs[1] != "" {
-			low = b.value(n.Inputs[1])[0]
-		}
-		if len(n.Inputs) > 2 && n.Inputs[2] != "" {
-			high = b.value(n.Inputs[2])[0]
-		}
-		for i, d := range b.grads[n.Outputs[0]] {
-			if k == 1 && x[i] < low && low < high || k == 2 && (x[i] > high || low > high) {
-				g[0] += d
-			}
+// clip is Clip's rule where its bounds, the only further inputs that a function of one element
+// has, have a gradient too or make more of the first: what is beyond one goes to it. Where they
+// cross, all is the upper.
+func clip[T float](b *back[T], n *graph.Node) (done bool, err error) {
+	shape, out := b.shape(n.Outputs[0]), b.grads[n.Outputs[0]]
+	var g [3][]T
+	for k, name := range n.Inputs {
+		if g[k], err = b.grad(name); err != nil {
+			return false, err
 		}
 	}
-	return nil
+	if g[1] == nil && g[2] == nil && len(b.value(n.Inputs[0])) == len(out) {
+		return false, nil
+	}
+	v, at := [3][]T{nil, {T(math.Inf(-1))}, {T(math.Inf(1))}}, [3][]int{1: make([]int, len(out)), 2: make([]int, len(out))}
+	for k, name := range n.Inputs {
+		if name != "" {
+			v[k], at[k] = b.value(name), offsets(b.shape(name), shape)
+		}
+	}
+	for i, d := range out {
+		x, low, high := v[0][at[0][i]], v[1][at[1][i]], v[2][at[2][i]]
+		to := 0
+		switch {
+		case x > high || low > high:
+			to = 2
+		case x < low && low < high:
+			to = 1
+		case !(x >= low && x <= high):
+			continue
+		}
+		if g[to] != nil {
+			g[to][at[to][i]] += d
+		}
+	}
+	return true, nil
 }
 
 // rectified is the commonest activation's rule, without a call an element, and in 32 bits
