@@ -148,29 +148,32 @@ func (p *patient) openStore(ctx context.Context) (s *clickhouse.Store, found str
 // checkStore asks the store, if it runs, for its version, and refuses tables whose
 // settings would lose or double rows.
 func checkStore(ctx context.Context, p patient) (string, error) {
+	return p.ask(ctx, func(_ context.Context, s *clickhouse.Store) (string, error) {
+		return "ClickHouse " + s.Version() + " answers, its tables keep what they are given once", nil
+	})
+}
+
+// ask asks the store something within storeTime, where there is one.
+func (p *patient) ask(ctx context.Context, about func(context.Context, *clickhouse.Store) (string, error)) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
 	s, found, err := p.openStore(ctx)
 	if s == nil {
 		return found, err
 	}
-	return "ClickHouse " + s.Version() + " answers, its tables keep what they are given once", s.Close()
+	found, err = about(ctx, s)
+	return found, errors.Join(err, s.Close())
 }
 
 // checkAside fails where the store has set damaged parts of rows aside.
 func checkAside(ctx context.Context, p patient) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
-	defer cancel()
-	s, found, err := p.openStore(ctx)
-	if s == nil {
-		return found, err
-	}
-	defer s.Close() //nolint:errcheck // it was only read
-	parts, err := s.SetAsideRows(ctx)
-	if err == nil && len(parts) > 0 {
-		err = fmt.Errorf("%d damaged parts were set aside (%s): their rows are gone where nobody sent them again, as is done with what a full disk cut. This is said until the folders detached/broken* in clickhouse/data/store are deleted", len(parts), parts[0])
-	}
-	return "none was set aside", err
+	return p.ask(ctx, func(ctx context.Context, s *clickhouse.Store) (string, error) {
+		parts, err := s.SetAsideRows(ctx)
+		if err == nil && len(parts) > 0 {
+			err = fmt.Errorf("%d damaged parts were set aside (%s): their rows are gone where nobody sent them again, as is done with what a full disk cut. This is said until the folders detached/broken* in clickhouse/data/store are deleted", len(parts), parts[0])
+		}
+		return "none was set aside", err
+	})
 }
 
 // checkParts has the store check every part of its tables. What it finds is told as it is

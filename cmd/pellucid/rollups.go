@@ -281,21 +281,16 @@ func (s *server) recountRollups(ctx context.Context, r api.RecountRequest, tell 
 
 // checkRollups fails where parts of rollups are damaged that were not made good.
 func checkRollups(ctx context.Context, p patient) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
-	defer cancel()
-	s, found, err := p.openStore(ctx)
-	if s == nil {
-		return found, err
-	}
-	defer s.Close() //nolint:errcheck // it was only read
-	all, open, short, err := damaged(ctx, s, p.Data)
-	switch {
-	case err == nil && len(open) > 0:
-		err = fmt.Errorf("%d damaged parts of rollups were set aside (%s) and are not made good: pellucid rollups repair", len(open), open[0])
-	case err == nil && short:
-		err = errors.New("rows are stored that the rollups may not count: pellucid rollups repair, where the running server does not do it within minutes")
-	}
-	return fmt.Sprintf("%d damaged parts, made good", len(all)), err
+	return p.ask(ctx, func(ctx context.Context, s *clickhouse.Store) (string, error) {
+		all, open, short, err := damaged(ctx, s, p.Data)
+		switch {
+		case err == nil && len(open) > 0:
+			err = fmt.Errorf("%d damaged parts of rollups were set aside (%s) and are not made good: pellucid rollups repair", len(open), open[0])
+		case err == nil && short:
+			err = errors.New("rows are stored that the rollups may not count: pellucid rollups repair, where the running server does not do it within minutes")
+		}
+		return fmt.Sprintf("%d damaged parts, made good", len(all)), err
+	})
 }
 
 func rollupsCommand() *cobra.Command {
