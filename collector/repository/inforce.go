@@ -101,6 +101,20 @@ func (k keptSaid) with(o keptSaid) keptSaid {
 	return k
 }
 
+// saying is a copy of s in which a version says k, and nothing of one that hides nothing.
+func (s allSaid) saying(name, version string, k keptSaid) allSaid {
+	next, of := allSaid{}, map[string]keptSaid{}
+	maps.Copy(next, s)
+	maps.Copy(of, s[name])
+	if of[version] = k; k.hidesNothing() {
+		delete(of, version)
+	}
+	next[name] = of
+	return next
+}
+
+func (k keptSaid) hidesNothing() bool { return len(k.Features) == 0 && !k.Unread }
+
 func (s allSaid) equal(o allSaid) bool {
 	return maps.EqualFunc(s, o, func(a, b map[string]keptSaid) bool { return maps.EqualFunc(a, b, keptSaid.equal) })
 }
@@ -331,27 +345,16 @@ func (r *Repository) note(name, version string, now keptSaid) error {
 	defer r.noting.Unlock()
 	r.mu.RLock()
 	was, noted := r.inForce[name][version]
-	next := maps.Clone(r.inForce)
+	next := r.inForce.saying(name, version, now)
 	r.mu.RUnlock()
-	nothing := len(now.Features) == 0 && !now.Unread
+	nothing := now.hidesNothing()
 	if len(r.unkept) == 0 && (noted && was.equal(now) || !noted && nothing) {
 		return nil
 	}
-	of := maps.Clone(next[name])
-	if of == nil {
-		of = map[string]keptSaid{}
-	}
-	if of[version] = now; nothing {
-		delete(of, version)
-	}
-	if next == nil {
-		next = allSaid{}
-	}
-	next[name] = of
 	if err := r.writeInForce(next); err != nil {
 		return err
 	}
-	r.keptNow()
+	r.keptNow(next)
 	if noted == nothing { // it hides now and did not, or did and does not
 		if err := r.kept.hides(name, version, !nothing); err != nil {
 			r.cfg.Log.Warn("that a version hides something is not listed: it is not known should all be lost that says so", "model", name, "version", version, "error", err)
@@ -525,17 +528,7 @@ func (r *Repository) noteUnkept(name, version string, now keptSaid) {
 	defer r.noting.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := maps.Clone(r.inForce)
-	if next == nil {
-		next = allSaid{}
-	}
-	of := maps.Clone(next[name])
-	if of == nil {
-		of = map[string]keptSaid{}
-	}
-	of[version] = now
-	next[name] = of
-	r.inForce = next
+	r.inForce = r.inForce.saying(name, version, now)
 	if r.unkept == nil {
 		r.unkept = map[[2]string]bool{}
 	}
@@ -554,14 +547,16 @@ func (r *Repository) keepUnkept() {
 	said := r.inForce
 	r.mu.RUnlock()
 	if r.writeInForce(said) == nil { // else with the next look
-		r.keptNow()
+		r.keptNow(said)
 	}
 }
 
-// keptNow lists the versions whose words have just reached the disk. The caller holds noting.
-func (r *Repository) keptNow() {
+// keptNow lists which of the versions whose words have just reached the disk hide something. The
+// caller holds noting.
+func (r *Repository) keptNow(said allSaid) {
 	for of := range r.unkept {
-		if err := r.kept.hides(of[0], of[1], true); err != nil {
+		_, hides := said[of[0]][of[1]]
+		if err := r.kept.hides(of[0], of[1], hides); err != nil {
 			r.cfg.Log.Warn("that a version hides something is not listed: it is not known should all be lost that says so", "model", of[0], "version", of[1], "error", err)
 		}
 	}
