@@ -113,6 +113,17 @@ func (s allSaid) saying(name, version string, k keptSaid) allSaid {
 	return next
 }
 
+// only is what some of the versions say.
+func (s allSaid) only(which map[[2]string]bool) allSaid {
+	out := allSaid{}
+	for of := range which {
+		if k, hides := s[of[0]][of[1]]; hides {
+			out.add(of[0], of[1], k)
+		}
+	}
+	return out
+}
+
 func (k keptSaid) hidesNothing() bool { return len(k.Features) == 0 && !k.Unread }
 
 func (s allSaid) equal(o allSaid) bool {
@@ -188,14 +199,42 @@ func (r *Repository) readInForce() error {
 			r.cfg.Log.Warn("it is not noted that what was private last is gone", "error", err)
 		}
 	}
+	r.readSpare()
 	if own.equal(r.inForce) && (r.cfg.Private == "" || copied.equal(r.inForce)) {
+		r.keptNow(r.inForce)
 		return nil // a full disk has no room for more
 	}
 	if err := r.writeInForce(r.inForce); err != nil {
 		r.cfg.Log.Warn("what was private last is known, and not written where it was gone: the next start may not know it", "error", err)
+		return nil
 	}
+	r.keptNow(r.inForce)
 	return nil
 }
+
+// readSpare takes in what could not be kept otherwise when the store was last used.
+func (r *Repository) readSpare() {
+	if r.cfg.Private == "" {
+		return
+	}
+	spare, err := readSpare(r.spare())
+	if err != nil {
+		what := "what versions hid that could not be kept for want of room could not be read: " + filepath.Base(r.spare()) + " in the data folder is made anew"
+		r.cfg.Log.Error(what, "file", r.spare(), "error", err)
+		if err := r.cfg.Missed([]string{what}); err != nil {
+			r.cfg.Log.Warn("that is not noted", "error", err)
+		}
+	}
+	for name, of := range spare {
+		for version, k := range of {
+			r.inForce.add(name, version, k)
+			r.setUnkept(name, version)
+		}
+	}
+}
+
+// spare is the file of what could not be kept otherwise.
+func (r *Repository) spare() string { return r.cfg.Private + ".spare" }
 
 // missSaid says which file of what was private last has gone, "" where none has, given what
 // the store's says and what is wrong with that and with the copy.
@@ -516,24 +555,43 @@ func (r *Repository) noteUntaken(s source, cfg collector.ModelConfig) {
 		return
 	}
 	if err := r.noteInForce(s.name, s.version, cfg, false); err != nil {
-		r.cfg.Log.Error("what a version hides is not kept yet: until it is, a start does not know of it once its folder has gone", "model", s.name, "version", s.version, "error", err)
-		r.noteUnkept(s.name, s.version, saidOf(cfg))
+		r.noteUnkept(s.name, s.version, saidOf(cfg), err)
 	}
 }
 
-// noteUnkept has what a version hides in force in this process though nothing could be written,
-// as on a full disk: its model.yaml may go before there is room.
-func (r *Repository) noteUnkept(name, version string, now keptSaid) {
+// noteUnkept has what a version hides in force though nothing could be written because of err, as on
+// a full disk: its model.yaml may go before there is room. The spare file tells it to a start.
+func (r *Repository) noteUnkept(name, version string, now keptSaid, err error) {
 	r.noting.Lock()
 	defer r.noting.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	if was, known := r.inForce[name][version]; known && was.equal(now) && r.unkept[[2]string{name, version}] {
+		r.mu.Unlock()
+		return // an earlier look said so
+	}
 	r.inForce = r.inForce.saying(name, version, now)
+	r.private.Store(true)
+	spare := r.inForce.only(r.setUnkept(name, version))
+	r.mu.Unlock()
+	log := r.cfg.Log.With("model", name, "version", version, "error", err)
+	wrong := errors.New("there is no data folder")
+	if r.cfg.Private != "" {
+		wrong = writeSpare(r.spare(), spare)
+	}
+	if wrong != nil {
+		log.Error("what a version hides is not kept yet: until it is, a start does not know of it once it is deleted", "spare", wrong)
+		return
+	}
+	log.Warn("what a version hides is kept in the spare file until there is room", "file", r.spare())
+}
+
+// setUnkept notes that what a version hides could not be kept, and is all that could not.
+func (r *Repository) setUnkept(name, version string) map[[2]string]bool {
 	if r.unkept == nil {
 		r.unkept = map[[2]string]bool{}
 	}
 	r.unkept[[2]string{name, version}] = true
-	r.private.Store(true)
+	return r.unkept
 }
 
 // keepUnkept writes what could not be written before.
@@ -551,9 +609,14 @@ func (r *Repository) keepUnkept() {
 	}
 }
 
-// keptNow lists which of the versions whose words have just reached the disk hide something. The
-// caller holds noting.
+// keptNow empties the spare file, and lists which of the versions whose words have just reached the
+// disk hide something. The caller holds noting.
 func (r *Repository) keptNow(said allSaid) {
+	if r.cfg.Private != "" {
+		if err := errors.Join(clearSpare(r.spare()), makeSpare(r.spare())); err != nil {
+			r.cfg.Log.Warn("there is no spare file: what versions hide that are read on a full disk is not known to a start until there is room", "file", r.spare(), "error", err)
+		}
+	}
 	for of := range r.unkept {
 		_, hides := said[of[0]][of[1]]
 		if err := r.kept.hides(of[0], of[1], hides); err != nil {

@@ -146,8 +146,7 @@ func (r *Repository) noteUpstream(name string, now map[string]keptSaid) {
 	}
 	for version, k := range now {
 		if err := r.note(name, version, k); err != nil {
-			r.cfg.Log.Error("what lies under an upstream's name is not kept: a start does not know of it once it is deleted", "model", name, "version", version, "error", err)
-			r.noteUnkept(name, version, k)
+			r.noteUnkept(name, version, k, err)
 		}
 	}
 }
