@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// ErrTooLarge is wrapped by the error of a model or a run that would exceed its
-// memory limit.
-var ErrTooLarge = errors.New("memory limit exceeded")
+// ErrTooLarge is wrapped by the error of a model or a run that would exceed a limit on
+// its memory, or on its size or steps.
+var ErrTooLarge = errors.New("limit on memory, size or steps exceeded")
 
 // ErrCorrupt is wrapped by the error of a reader whose file is damaged,
 // truncated or contradicts itself.
