@@ -22,7 +22,8 @@ func TestOnFullOfTheServer(t *testing.T) {
 			f, dsn := newForwarder(t, cfg.ClickHouse)
 			cfg.ClickHouse, cfg.Capture.SpoolBytes, cfg.Capture.OnFull = dsn, leastSpool, choice
 			r := startRig(t, cfg)
-			body := cases["xgb"].whole().body("")
+			batch := cases["xgb"].whole()
+			body := batch.body("")
 			ask := func() (int, http.Header) {
 				status, _, h := r.call(t, "POST", "/v2/models/xgb/infer", body)
 				return status, h
@@ -50,6 +51,9 @@ func TestOnFullOfTheServer(t *testing.T) {
 			lost, withheld := r.counted(t, "ml_capture_lost_total"), r.counted(t, "ml_server_capture_failures_total")
 			if want := map[string][2]float64{"reject": {0, 5}, "serve": {5, 0}}[choice]; lost != want[0] || withheld != want[1] {
 				t.Errorf("%v lost, %v answers withheld, want %v", lost, withheld, want)
+			}
+			if rows, want := r.counted(t, "ml_capture_lost_rows_total"), lost*float64(len(batch.rows)); rows != want {
+				t.Errorf("%v rows lost, want %v", rows, want)
 			}
 			if status, _, _ := r.call(t, "POST", "/v2/models/xgb/infer", "{"); status != http.StatusBadRequest || r.counted(t, "ml_capture_lost_total") != lost+1 {
 				t.Errorf("a refused request is answered with %d, and not counted as one without a record", status)

@@ -292,6 +292,7 @@ func (c *Capturer) unrecorded(ctx context.Context, p *collector.Prediction, answ
 	p.Capture = collector.CaptureNone
 	if answered {
 		c.metrics.lost.Add(ctx, 1, c.metrics.lostOf...)
+		c.metrics.lostRows.Add(ctx, int64(max(p.Rows, 1)), c.metrics.lostOf...)
 	}
 }
 

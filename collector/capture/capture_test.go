@@ -68,7 +68,10 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 }
 
 // lost sums the counter of lost records.
-func (r *rig) lost(t *testing.T) (n int64) {
+func (r *rig) lost(t *testing.T) int64 { return r.counted(t, "ml.capture.lost") }
+
+// counted sums a counter.
+func (r *rig) counted(t *testing.T, name string) (n int64) {
 	t.Helper()
 	var rm metricdata.ResourceMetrics
 	if err := r.meter.Collect(t.Context(), &rm); err != nil {
@@ -76,7 +79,7 @@ func (r *rig) lost(t *testing.T) (n int64) {
 	}
 	for _, s := range rm.ScopeMetrics {
 		for _, m := range s.Metrics {
-			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "ml.capture.lost" {
+			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == name {
 				for _, p := range sum.DataPoints {
 					n += p.Value
 				}
@@ -236,6 +239,12 @@ func TestFullSpool(t *testing.T) {
 		failed.Status, failed.Answered = 500, true
 		if err := r.Prediction(t.Context(), failed, v, nil, nil); (err != nil) != refused || r.lost(t) != lost+1 {
 			t.Errorf("on_full %q: a failed one: %v, %d lost", choice, err, r.lost(t))
+		}
+		// Of a batch every row is lost.
+		batch := prediction(3)
+		err = r.Prediction(t.Context(), batch, v, tensors(t, []float32{1, 2, 3}, []string{"a", "b", "c"}), answer(t, 1, 0, 1))
+		if rows := r.counted(t, "ml.capture.lost.rows"); (err != nil) != refused || r.lost(t) != 2*lost+1 || rows != 4*lost+1 {
+			t.Errorf("on_full %q: a batch: %v, %d lost of %d rows", choice, err, r.lost(t), rows)
 		}
 		// Once there is room again the schema comes first, though its first try failed.
 		r.tape.err = nil

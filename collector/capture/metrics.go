@@ -26,9 +26,10 @@ var kinds = map[collector.Kind]string{
 // counted here and told when it is asked for: an SDK counter takes ten times as
 // long.
 type instruments struct {
-	lost    metric.Int64Counter
-	lostOf  []metric.AddOption // a prediction, of which alone there is an answer without a record
-	seconds metric.Float64Histogram
+	// lost counts answers, lostRows the rows of them.
+	lost, lostRows metric.Int64Counter
+	lostOf         []metric.AddOption // a prediction, of which alone there is an answer without a record
+	seconds        metric.Float64Histogram
 	// sampled counts rows without features, refused those that did not become rows.
 	sampled, refused atomic.Int64
 	series           map[collector.Kind]*series
@@ -44,12 +45,14 @@ type series struct {
 func newInstruments(p metric.MeterProvider) (*instruments, error) {
 	m := p.Meter("github.com/pellucid/pellucid/collector/capture")
 	in := &instruments{series: map[collector.Kind]*series{}}
-	var errs [6]error
+	var errs [7]error
 	captured, err := m.Int64ObservableCounter("ml.capture.records", metric.WithUnit("{record}"),
 		metric.WithDescription("Records appended to the spool."))
 	errs[0] = err
 	in.lost, errs[1] = m.Int64Counter("ml.capture.lost", metric.WithUnit("{record}"),
 		metric.WithDescription("Predictions that were answered and have no record, since the spool was full or could not be written."))
+	in.lostRows, errs[6] = m.Int64Counter("ml.capture.lost.rows", metric.WithUnit("{row}"),
+		metric.WithDescription("Rows of those predictions: a batch is one prediction of many."))
 	bytes, err := m.Int64ObservableCounter("ml.capture.bytes", metric.WithUnit("By"),
 		metric.WithDescription("Bytes of the records appended to the spool."))
 	errs[2] = err
