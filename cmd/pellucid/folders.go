@@ -32,7 +32,8 @@ import (
 // shown, counted and failed for by the doctor until the operator deletes that file.
 //
 // While the server runs it looks at the folders that it has in use, and tells of one that
-// is taken, or that has another in its place, as the next start would.
+// is taken, or that has another in its place, as the next start would. It takes that back
+// when the very same folder is back: nothing was written to it or for it meanwhile.
 //
 // A file that cannot be written keeps nobody from recording predictions: that is logged,
 // and done by the next start.
@@ -53,11 +54,21 @@ type marks struct {
 type use struct {
 	marked
 	id string
+	// held is the open folder, by which it is known from a copy that has the same name in it; nil
+	// where a copy was in its place, which may have been written to. It and what follows belong to watch.
+	held *os.File
 	// away is what is wrong with it, told that what is, is written down, and warned that it could not
-	// be; all belong to watch.
+	// be; lines are what was written down since it is away.
 	away         string
 	told, warned bool
+	lines        []string
 }
+
+// What is logged of a folder that is back.
+const (
+	sameBack = "a folder of the data folder is back, the very same: what was told of it is taken back"
+	copyBack = "a folder of the data folder is back, or a copy of it: what was told of it stays"
+)
 
 // foldersEvery is how often a running server looks at its folders.
 const foldersEvery = time.Second
@@ -140,15 +151,43 @@ func (m *marks) settle(was foundFolder) {
 	if err := m.settled(was); err != nil {
 		m.log.Warn("a folder is not marked: should it go, the next start may not miss it", "folder", m.place(was.marked), "error", err)
 	}
-	if now := m.look(was.marked); now.err != nil {
+	now := m.look(was.marked)
+	if now.err != nil {
 		m.log.Warn("a folder cannot be looked at: should it go, nobody is told before the next start", "folder", m.place(was.marked), "error", now.err)
-	} else {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.uses == nil {
-			m.uses = map[string]*use{}
+		return
+	}
+	u := &use{marked: was.marked, id: now.id, told: true}
+	if u.marked != markedStore { // the engine writes where its folder was, whatever is there
+		var err error
+		if u.held, err = os.Open(m.place(was.marked)); err != nil {
+			m.log.Warn("a folder cannot be held: should it go and come back, it stays told as lost", "folder", m.place(was.marked), "error", err)
 		}
-		m.uses[was.name] = &use{marked: was.marked, id: now.id, told: true}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.uses == nil {
+		m.uses = map[string]*use{}
+	}
+	m.uses[was.name] = u
+}
+
+// same reports whether a folder in use is the one that was made ready, and no copy was in its
+// place at any look before.
+func (m *marks) same(u *use) bool {
+	if u.held == nil {
+		return false
+	}
+	if (vfs.OS{}).Linked(m.place(u.marked), u.held) {
+		return true
+	}
+	u.letGo()
+	return false
+}
+
+func (u *use) letGo() {
+	if u.held != nil {
+		_ = u.held.Close() // it was only read
+		u.held = nil
 	}
 }
 
@@ -198,6 +237,7 @@ func (m *marks) watch(ctx context.Context) {
 func (m *marks) tell(u *use) {
 	now, place := m.look(u.marked), m.place(u.marked)
 	what := now.lost(u.id)
+	same := now.err == nil && what == "" && m.same(u)
 	if now.err != nil {
 		what = "a folder of the data folder cannot be looked at"
 	}
@@ -207,19 +247,38 @@ func (m *marks) tell(u *use) {
 			m.log.Error(what, "folder", place, "error", now.err)
 		case what != "":
 			m.log.Error(what, "folder", place, "until", m.untilDeleted())
+		case same:
+			m.log.Info(sameBack, "folder", place)
 		default:
-			m.log.Info("a folder of the data folder is back", "folder", place)
+			m.log.Warn(copyBack, "folder", place)
+			u.lines = nil
 		}
-		u.away, u.told, u.warned = what, now.err != nil || what == "", false
+		u.away, u.told, u.warned = what, now.err != nil, false
 	}
 	if u.told {
 		return
 	}
-	err := m.lost([]string{what})
+	err := m.writeDown(u)
 	if u.told = err == nil; !u.told && !u.warned {
 		u.warned = true
-		m.log.Warn("what is lost is not written down yet: it is tried again", "folder", place, "error", err)
+		m.log.Warn("what is lost, or is not after all, is not written down yet: it is tried again", "folder", place, "error", err)
 	}
+}
+
+// writeDown notes what is wrong with a folder, or takes back what was noted since it was away.
+func (m *marks) writeDown(u *use) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u.away != "" {
+		lines, err := m.note(u.away)
+		u.lines = append(u.lines, lines...)
+		return err
+	}
+	err := m.takeBack(u.lines)
+	if err == nil {
+		u.lines = nil
+	}
+	return err
 }
 
 func (m *marks) settled(was foundFolder) error {
@@ -235,7 +294,7 @@ func (m *marks) settled(was foundFolder) error {
 	}
 	if what := was.missed(want); what != "" {
 		m.log.Error(what, "folder", m.place(was.marked), "until", m.untilDeleted())
-		if err := m.note(what); err != nil {
+		if _, err := m.note(what); err != nil {
 			return err
 		}
 		if was.name == "spool" && m.spoolMissed != nil {
@@ -314,7 +373,7 @@ func (m *marks) read() error {
 	if err != nil {
 		what := "the marks of the data folder's folders cannot be read: it is not known whether one of them has gone"
 		m.log.Error(what, "file", filepath.Join(m.dir, marksFile), "error", err, "until", m.untilDeleted())
-		if err := m.note(what); err != nil {
+		if _, err := m.note(what); err != nil {
 			return err
 		}
 	}
@@ -370,24 +429,44 @@ func (m *marks) replace(name string, b []byte) error {
 }
 
 // note adds lines to what was lost, but those that are there: a start finds what the process
-// before it has told of. The caller holds mu.
-func (m *marks) note(what ...string) error {
+// before it has told of. It returns what it added. The caller holds mu.
+func (m *marks) note(what ...string) (added []string, err error) {
+	lines, err := readLosses(m.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range what {
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasSuffix(l, "Z "+w) }) {
+			line := time.Now().UTC().Format(time.RFC3339) + " " + w
+			lines, added = append(lines, line), append(added, line)
+		}
+	}
+	if len(added) == 0 {
+		return nil, nil
+	}
+	lines = lines[max(0, len(lines)-maxLosses):]
+	if err := m.replace(lossesFile, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
+		return nil, fmt.Errorf("write down what is lost: %w", err)
+	}
+	return added, nil
+}
+
+// takeBack takes lines out of what was lost, as the operator does. The caller holds mu.
+func (m *marks) takeBack(back []string) error {
+	if len(back) == 0 {
+		return nil
+	}
 	lines, err := readLosses(m.dir)
 	if err != nil {
 		return err
 	}
-	before := len(lines)
-	for _, w := range what {
-		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasSuffix(l, "Z "+w) }) {
-			lines = append(lines, time.Now().UTC().Format(time.RFC3339)+" "+w)
-		}
+	if lines = slices.DeleteFunc(lines, func(l string) bool { return slices.Contains(back, l) }); len(lines) > 0 {
+		err = m.replace(lossesFile, []byte(strings.Join(lines, "\n")+"\n"))
+	} else if err = os.Remove(filepath.Join(m.dir, lossesFile)); errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	if len(lines) == before {
-		return nil
-	}
-	lines = lines[max(0, len(lines)-maxLosses):]
-	if err := m.replace(lossesFile, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
-		return fmt.Errorf("write down what is lost: %w", err)
+	if err != nil {
+		return fmt.Errorf("take back what is not lost: %w", err)
 	}
 	return nil
 }
@@ -396,7 +475,8 @@ func (m *marks) note(what ...string) error {
 func (m *marks) lost(what []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.note(what...)
+	_, err := m.note(what...)
+	return err
 }
 
 // watchFolders has the folders in use looked at.
@@ -407,7 +487,14 @@ func (s *server) watchFolders(context.Context) error {
 		defer close(done)
 		s.marks.watch(ctx)
 	}()
-	s.onStop("watch over folders", func(context.Context) error { cancel(); <-done; return nil })
+	s.onStop("watch over folders", func(context.Context) error {
+		cancel()
+		<-done
+		for _, u := range s.marks.uses {
+			u.letGo()
+		}
+		return nil
+	})
 	return nil
 }
 

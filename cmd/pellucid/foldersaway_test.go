@@ -133,9 +133,8 @@ func TestFoldersTakenFromARunningServer(t *testing.T) {
 	if got := sql(t, r.database(t), "SELECT count(), uniqExact(model, id, row) FROM predictions"); got != "36\t36" {
 		t.Errorf("rows and different rows are %s", got)
 	}
-	until(t, "that they are back", func() bool { return strings.Count(r.log.String(), "a folder of the data folder is back") == len(taken) })
+	r.takenBack(t, cfg, len(taken))
 	// Another one with a name in it is told of too, once, and so are they when they go for good.
-	r.acknowledge(t, cfg)
 	move(folder("events"), folder("away-events"))
 	place(t, folder("events"), idFile, "SOMEBODYELSES\n")
 	r.toldRunning(t, cfg, "the folder events of the data folder was another one than before")
@@ -164,6 +163,93 @@ func TestFoldersTakenFromARunningServer(t *testing.T) {
 	}
 	if status, b, _ := r.half(t, "request", "waits", "paired", "1", askedRow); status != http.StatusOK {
 		t.Errorf("with another: %d %s", status, b)
+	}
+}
+
+// takenBack waits until n folders are back, each the very same, and nothing is told of them any more.
+func (r *rig) takenBack(t *testing.T, cfg config, n int) {
+	t.Helper()
+	until(t, "that what was told is taken back", func() bool { return strings.Count(r.log.String(), sameBack) == n })
+	if lines, err := readLosses(cfg.Data); err != nil || len(lines) > 0 {
+		t.Errorf("back, and told of %q (%v)", lines, err)
+	}
+	if status, checks := doctorOn(t, cfg); status != 0 {
+		t.Errorf("back: doctor %+v", checks["folders"])
+	}
+	until(t, "the alert ends", func() bool { return !strings.Contains(r.selfFires(t), "PellucidDataLost") })
+}
+
+// TestASpoolThatComesBack: what was told of a spool that is moved away under a running server
+// is taken back when the very same is back, and nothing else; of a copy it is not, nor of
+// the folder that the copy stood for.
+func TestASpoolThatComesBack(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	cfg := testConfig(t, models)
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	r := startRig(t, cfg)
+	r.post(t, "/api/v1/predictions", notedList(0, 10), nil)
+	r.stored(t)
+	f.cut()
+	r.post(t, "/api/v1/predictions", notedList(10, 30), nil)
+	folder, away, copied := filepath.Join(cfg.Data, "spool"), filepath.Join(cfg.Data, "away"), filepath.Join(cfg.Data, "copied")
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const spoolGone = "the folder spool of the data folder was gone"
+	move(folder, away)
+	r.toldRunning(t, cfg, spoolGone, deadGone)
+	move(away, folder)
+	f.open(t)
+	r.stored(t)
+	r.takenBack(t, cfg, 2)
+	if got := sql(t, r.database(t), "SELECT count(), uniqExact(model, id, row) FROM predictions"); got != "30\t30" {
+		t.Errorf("rows and different rows are %s", got)
+	}
+
+	// A loss of something else stays told.
+	const other = "something else was gone"
+	if err := r.marks.lost([]string{other}); err != nil {
+		t.Fatal(err)
+	}
+	told := func() string {
+		t.Helper()
+		lines, err := readLosses(cfg.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(lines, "\n")
+	}
+	move(folder, away)
+	until(t, "both losses", func() bool { return strings.Contains(told(), spoolGone) && strings.Contains(told(), deadGone) })
+	move(away, folder)
+	until(t, "only the other loss", func() bool { return strings.HasSuffix(told(), "Z "+other) && !strings.Contains(told(), "\n") })
+
+	// A copy has the same name in it, and lacks what came after it was made.
+	if err := os.CopyFS(copied, os.DirFS(folder)); err != nil {
+		t.Fatal(err)
+	}
+	r.acknowledge(t, cfg)
+	move(folder, away)
+	until(t, "both losses", func() bool { return strings.Contains(told(), spoolGone) && strings.Contains(told(), deadGone) })
+	lines := told()
+	move(copied, folder)
+	until(t, "the copy is seen", func() bool { return strings.Count(r.log.String(), copyBack) == 2 })
+	move(folder, copied)
+	until(t, "the copy is gone", func() bool {
+		return strings.Count(r.log.String(), spoolGone) == 4 && strings.Count(r.log.String(), deadGone) == 4
+	})
+	move(away, folder)
+	until(t, "it is back", func() bool { return strings.Count(r.log.String(), copyBack) == 4 })
+	if now := told(); now != lines {
+		t.Errorf("a copy was in its place, and told is %q, before %q", now, lines)
+	}
+	if status, checks := doctorOn(t, cfg); status == 0 || !strings.Contains(checks["folders"].Detail, spoolGone) {
+		t.Errorf("a copy was in its place: doctor %+v", checks["folders"])
 	}
 }
 
