@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,10 +172,31 @@ func checkAside(ctx context.Context, p patient) (string, error) {
 	return p.ask(ctx, func(ctx context.Context, s *clickhouse.Store) (string, error) {
 		parts, err := s.SetAsideRows(ctx)
 		if err == nil && len(parts) > 0 {
-			err = fmt.Errorf("%d damaged parts were set aside (%s): their rows are gone where nobody sent them again, as is done with what a full disk cut. This is said until the folders detached/broken* in clickhouse/data/store are deleted", len(parts), parts[0])
+			err = errors.New(asideText(parts))
 		}
 		return "none was set aside", err
 	})
+}
+
+// asideText says of which tables damaged parts were set aside, and what that means of their
+// rows. Whether an insert failed or its part was damaged later their folders do not say.
+func asideText(parts []string) string {
+	count := map[string]int{}
+	for _, p := range parts {
+		table, _, _ := strings.Cut(p, "/")
+		count[table]++
+	}
+	var tables []string
+	for _, table := range slices.Sorted(maps.Keys(count)) {
+		tables = append(tables, fmt.Sprintf("%d of %s", count[table], table))
+	}
+	again := "they are stored, or wait in the spool"
+	if count["otel_traces"]+count["otel_traces_trace_id_ts"] > 0 {
+		again += " (but spans that were given up, which pellucid_telemetry_spans_total counts, and those that waited when the server ended)"
+	}
+	return fmt.Sprintf("%d damaged parts were set aside (%s first; %s). Records and spans in an insert that failed, as where a full disk cut it, were sent again: %s. "+
+		"What was damaged after its insert was confirmed is gone where nobody sent it again. Which of the two it is the folders do not say, so this is said until they, "+
+		"detached/broken* in clickhouse/data/store, are deleted", len(parts), parts[0], strings.Join(tables, ", "), again)
 }
 
 // checkParts has the store check every part of its tables. What it finds is told as it is

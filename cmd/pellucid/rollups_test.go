@@ -236,8 +236,14 @@ func TestDamagedRowsAreTold(t *testing.T) {
 		}
 	}
 	r = startRig(t, cfg)
-	if _, err := checkAside(t.Context(), patient{config: r.cfg}); err == nil || !strings.Contains(err.Error(), "1 damaged parts were set aside (predictions/broken") {
-		t.Errorf("a part is set aside: %v", err)
+	_, err = checkAside(t.Context(), patient{config: r.cfg})
+	for _, want := range []string{
+		"1 damaged parts were set aside (predictions/broken", "1 of predictions)",
+		"in an insert that failed, as where a full disk cut it, were sent again: they are stored", "damaged after its insert was confirmed is gone",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a part is set aside, and %q is not said: %v", want, err)
+		}
 	}
 	broken, err := filepath.Glob(filepath.Join(store, "detached", "broken*"))
 	if err != nil || len(broken) != 1 {
@@ -248,6 +254,18 @@ func TestDamagedRowsAreTold(t *testing.T) {
 	}
 	if _, err := checkAside(t.Context(), patient{config: r.cfg}); err != nil {
 		t.Errorf("once it is deleted: %v", err)
+	}
+}
+
+// TestAsideIsTold: each table's parts are counted, and of spans alone it is said what nobody sends again.
+func TestAsideIsTold(t *testing.T) {
+	const given = "pellucid_telemetry_spans_total"
+	text := asideText([]string{"otel_traces/broken-on-start_20260102_5_5_0", "otel_traces/broken-on-start_20260102_7_7_0", "predictions/broken-on-start_202601_5_5_1"})
+	if want := "3 damaged parts were set aside (otel_traces/broken-on-start_20260102_5_5_0 first; 2 of otel_traces, 1 of predictions)"; !strings.HasPrefix(text, want) || !strings.Contains(text, given) {
+		t.Error(text)
+	}
+	if text := asideText([]string{"predictions/broken-on-start_202601_5_5_1"}); strings.Contains(text, given) {
+		t.Error(text)
 	}
 }
 
