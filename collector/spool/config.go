@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Level says what has happened when Append returns nil.
@@ -76,8 +78,6 @@ type Config struct {
 // Smallest useful sizes.
 const minSegment = 64 << 10
 
-const defaultBootIDPath = "/proc/sys/kernel/random/boot_id"
-
 func (c Config) applyDefaultsAndValidate() (Config, error) {
 	if c.Dir == "" {
 		return c, errors.New("spool: no folder given")
@@ -98,7 +98,7 @@ func (c Config) applyDefaultsAndValidate() (Config, error) {
 	setDefault(&c.BatchAge, time.Second)
 	setDefault(&c.IndexRecords, 1<<20)
 	setDefault(&c.KeepFor, 15*time.Minute)
-	c.BootIDPath = cmp.Or(c.BootIDPath, defaultBootIDPath)
+	c.BootIDPath = cmp.Or(c.BootIDPath, vfs.BootIDPath)
 	if c.MaxBytes >= minSegment && c.SegmentBytes >= minSegment {
 		c.SegmentBytes = min(c.SegmentBytes, max(c.MaxBytes/4, minSegment))
 	}

@@ -290,7 +290,7 @@ func lookAtHead(fs vfs.FS, dir string) (at, marked collector.Position, err error
 		return at, marked, fmt.Errorf("read head in %q: %w", dir, err)
 	}
 	at.Segment, at.Offset, _ = decodeHead(b)
-	return at, decodeMark(b, bootID(fs, defaultBootIDPath)), nil
+	return at, decodeMark(b, vfs.BootID(fs, vfs.BootIDPath)), nil
 }
 
 func readFile(fs vfs.FS, name string) ([]byte, error) {

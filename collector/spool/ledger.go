@@ -70,7 +70,6 @@ const (
 	ledgerEntrySum  = 52
 	ledgerEntries   = 8192
 	ledgerFileSize  = ledgerEntriesAt + ledgerEntries*ledgerEntry
-	bootLength      = ledgerHeadSumAt - ledgerBootAt
 )
 
 var (

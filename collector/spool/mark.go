@@ -3,13 +3,10 @@ package spool
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
-	"io"
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
-	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // A mark says how far the active segment was acknowledged, so that a start, or verify, after
@@ -93,19 +90,4 @@ func (s *Spool) forgetMark() {
 	if _, err := h.file.WriteAt(make([]byte, markSize), markAt); err != nil {
 		s.giveUpHead(h.segment, err)
 	}
-}
-
-// bootID names this run of the machine, by the file that tells it, "" where it has no name.
-func bootID(fs vfs.FS, name string) string {
-	f, err := fs.Open(name, true)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	b := make([]byte, bootLength)
-	n, err := f.ReadAt(b, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return ""
-	}
-	return strings.TrimSpace(string(b[:n]))
 }

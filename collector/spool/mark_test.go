@@ -6,11 +6,12 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/pellucid/pellucid/collector/vfs"
 	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
 // thisBoot says which run of the machine it is, where a start and verify look by default.
-func thisBoot(disk *vfstest.FS, id string) { disk.Put(defaultBootIDPath, []byte(id+"\n")) }
+func thisBoot(disk *vfstest.FS, id string) { disk.Put(vfs.BootIDPath, []byte(id+"\n")) }
 
 // killedWith returns the disk of a process that appended n records and was killed, and where
 // each ends.

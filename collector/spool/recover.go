@@ -44,7 +44,7 @@ func (s *Spool) recover() error {
 		s.nextNumber = max(s.nextNumber, p.segment)
 	}
 	s.nextNumber = max(s.nextNumber, last)
-	s.boot = bootID(s.fs, s.cfg.BootIDPath)
+	s.boot = vfs.BootID(s.fs, s.cfg.BootIDPath)
 	s.openHead(slices.Contains(names, headName))
 	if err := s.miss(numbers); err != nil {
 		return fmt.Errorf("look for the newest segment: %w", err)
