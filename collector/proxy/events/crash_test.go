@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/vfs"
 	"github.com/pellucid/pellucid/collector/vfs/vfstest"
 )
 
@@ -18,6 +20,7 @@ import (
 func newDisk(seed uint64) *vfstest.FS {
 	disk := vfstest.New(seed)
 	disk.Journal, disk.Refuses, disk.ModTime = true, true, began
+	disk.Put(vfs.BootIDPath, []byte("the first\n"))
 	return disk
 }
 
@@ -37,6 +40,7 @@ type world struct {
 	rows  map[string]string // what of a row is recorded: "both", "request" or "response"
 	acked map[half]string
 	known bool
+	boots int
 }
 
 func (w *world) record(_ context.Context, rows []*collector.Imported) ([]collector.ImportResult, error) {
@@ -78,6 +82,11 @@ func (w *world) start() error {
 	return err
 }
 
+// files are those of halves, whatever became of them.
+func (w *world) files() []string {
+	return slices.DeleteFunc(w.disk.Names(), func(n string) bool { return !strings.HasPrefix(n, "/events/") || n == "/events/"+listName })
+}
+
 // send is a sender that tries a half once; where it is acknowledged it does not again.
 func (w *world) send(h half) error {
 	if w.acked[h] != "" {
@@ -88,6 +97,15 @@ func (w *world) send(h half) error {
 		w.acked[h] = got.Status
 	}
 	return err
+}
+
+// fall has the process killed, or the machine's power cut.
+func (w *world) fall() {
+	w.disk = w.disk.After(w.power)
+	if w.power {
+		w.boots++
+		w.disk.Put(vfs.BootIDPath, fmt.Appendf(nil, "the next %d\n", w.boots))
+	}
 }
 
 // settle lets all time pass, and the model become known, so that nothing waits any more.
@@ -107,8 +125,11 @@ func (w *world) check(t *testing.T, what string) {
 	for _, of := range w.rows {
 		kinds[of]++
 	}
-	if n, _ := w.room.Waiting(); n > 0 || len(w.disk.Names()) > 0 {
-		t.Fatalf("%s: %d halves wait, %d files, %v", what, n, len(w.disk.Names()), kinds)
+	if n, _ := w.room.Waiting(); n > 0 || len(w.files()) > 0 {
+		t.Fatalf("%s: %d halves wait, %d files, %v", what, n, len(w.files()), kinds)
+	}
+	if got := w.room.cfg.Drops.Now(); got != (Dropped{}) {
+		t.Fatalf("%s: nothing was dropped, told is %+v", what, got)
 	}
 	switch {
 	case len(kinds) > 1 || len(w.rows) != 0 && len(w.rows) != rowsSent:
@@ -187,7 +208,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 func (w *world) recover(t *testing.T, what string, again, secondCrash int) {
 	t.Helper()
 	for _, at := range []int{secondCrash, 0} {
-		w.disk = w.disk.After(w.power)
+		w.fall()
 		w.disk.CrashAt = at
 		if err := w.start(); err != nil && !w.disk.Down() {
 			t.Fatalf("%s: start: %v", what, err)
@@ -332,7 +353,7 @@ func TestAHalfWhoseFileIsGone(t *testing.T) {
 		if err := w.send(request); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range w.disk.Names() {
+		for _, name := range w.files() {
 			w.disk.Drop(name)
 		}
 		delete(w.acked, again)

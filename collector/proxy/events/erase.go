@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/pellucid/pellucid/collector/vfs"
 )
 
 // Half is a half that waits, as it can be searched.
@@ -160,7 +158,7 @@ func (h *Held) Delete() (left int64, err error) {
 		return int64(len(h.places)), fmt.Errorf("delete waiting events: %w", err)
 	}
 	for _, p := range h.places {
-		if rerr := vfs.Discard(r.disk, r.path(p)); rerr != nil {
+		if rerr := r.discard(p); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("delete a waiting event: %w", rerr))
 			left++
 			continue

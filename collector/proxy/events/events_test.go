@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -162,7 +163,7 @@ func (r *rig) files(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(list)
+	return len(slices.DeleteFunc(list, func(n string) bool { return filepath.Base(n) == listName }))
 }
 
 func text(t *testing.T, v any) string {

@@ -238,6 +238,11 @@ func (r *Room) pair(ctx context.Context, second place) {
 		// Whoever sent it is told when it comes again: it was not acknowledged.
 		r.cfg.Logger.Warn("both halves of a prediction are there and do not fit each other or any version: the second is not recorded", r.about(second, k)...)
 		r.giveUp(second)
+	case errors.Is(err, errDamaged):
+		r.setAsideOrTell(second)
+		r.setAsideOrTell(first)
+		r.later(second)
+		r.later(first)
 	case err != nil:
 		r.tell(second, "two halves of a prediction cannot be recorded yet, and are kept", r.about(second, k)...)
 		r.later(second)
@@ -251,7 +256,7 @@ func (r *Room) pair(ctx context.Context, second place) {
 func (r *Room) giveUp(p place) {
 	r.forget(p)
 	if _, stays := r.waiting[p]; !stays {
-		r.cfg.Drops.unfit.Add(1)
+		r.count(Dropped{Unfit: 1})
 	}
 }
 
@@ -284,12 +289,22 @@ func (r *Room) single(ctx context.Context, p place) {
 	switch {
 	case err == nil && c.any():
 		r.dropRows(p, k, c.refused)
+	case errors.Is(err, errDamaged):
+		r.setAsideOrTell(p)
+		r.later(p)
 	case err == nil && r.cfg.Now().Sub(e.since) >= r.cfg.GiveUp:
 		r.cfg.Logger.Error("an event is given up: it fits no version that is known", append(r.about(p, k), "waited", r.cfg.GiveUp)...)
 		r.giveUp(p)
 	default:
 		r.tell(p, "an event whose other half has not come cannot be recorded alone yet, and is kept", append(r.about(p, k), "fits", err != nil)...)
 		r.later(p)
+	}
+}
+
+// setAsideOrTell is setAside where nobody waits for an answer.
+func (r *Room) setAsideOrTell(p place) {
+	if err := r.setAside(p); err != nil {
+		r.tell(p, "half of a prediction that waited is damaged and cannot be set aside yet", "half", p.half, "error", err)
 	}
 }
 

@@ -61,6 +61,8 @@ type Config struct {
 	MaxBytes  int64
 	// Drops counts what is never recorded; nil means that nobody else asks.
 	Drops *Drops
+	// Lost is told where it is not known whether halves have gone; nil means that it is logged.
+	Lost func(what string)
 	// MeterProvider defaults to the global one, Logger and Now to slog.Default and
 	// time.Now.
 	MeterProvider metric.MeterProvider
@@ -107,6 +109,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Lost == nil {
+		log := c.Logger
+		c.Lost = func(what string) { log.Error(what) }
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -146,8 +152,12 @@ type Room struct {
 	mu      sync.Mutex
 	waiting map[place]entry
 	bytes   int64
-	// sealer encrypts the files, nil until there was one.
-	sealer *sealer
+	// list is where the halves are named whose files there must be.
+	list list
+	// sealer encrypts the files, nil until there was one. otherKey says that there are halves
+	// under another key than its own.
+	sealer   *sealer
+	otherKey bool
 	// done are the latest keys that are recorded, by their place in ring: a half of
 	// them that comes again, or too late, need not wait for nothing.
 	done map[string]bool
@@ -169,6 +179,7 @@ func (p place) other() place { return place{p.key, p.half.other()} }
 type entry struct {
 	since time.Time
 	size  int64
+	slot  int // where the list names it, 0 for nowhere
 	// due is when to record it alone; told is set once it has been said that it
 	// cannot be.
 	due  time.Time
@@ -288,6 +299,7 @@ func open(cfg Config, disk vfs.FS) (*Room, error) {
 	if err := r.find(); err != nil {
 		return nil, fmt.Errorf("open the folder of events: %w", err)
 	}
+	r.compare()
 	r.show()
 	return r, nil
 }
@@ -296,6 +308,12 @@ func open(cfg Config, disk vfs.FS) (*Room, error) {
 func (r *Room) Close() {
 	r.stop()
 	<-r.over
+	r.mu.Lock()
+	err := r.closeList()
+	r.unlock()
+	if err != nil {
+		r.cfg.Logger.Warn("the list of waiting events may not be on the disk: what is gone by the next start may not be known for sure", "error", err)
+	}
 	if err := r.watched.Unregister(); err != nil {
 		r.cfg.Logger.Warn("events go on being observed", "error", err)
 	}
@@ -323,7 +341,11 @@ const (
 	suffix      = ".half"
 	suffixAlone = ".alone"
 	unfinished  = ".new"
+	aside       = ".damaged" // behind one of the others
 )
+
+// keySize is how much of a hash a key is.
+const keySize = 16
 
 // find lists the files of an earlier process.
 func (r *Room) find() error {
@@ -336,10 +358,8 @@ func (r *Room) find() error {
 		if err != nil {
 			return err
 		}
-		name, waits := strings.CutSuffix(f.Name(), suffix)
-		name, alone := strings.CutSuffix(name, suffixAlone)
-		key, h, ok := strings.Cut(name, ".")
-		if !waits && !alone || !ok || half(h) != request && half(h) != response {
+		p, ending, ok := halfFile(f.Name())
+		if !ok {
 			if strings.HasSuffix(f.Name(), unfinished) { // it was not acknowledged
 				if err := r.disk.Remove(filepath.Join(r.cfg.Dir, f.Name())); err != nil {
 					return err
@@ -347,11 +367,11 @@ func (r *Room) find() error {
 			}
 			continue
 		}
-		e := entry{since: f.ModTime(), due: f.ModTime().Add(r.cfg.Wait), size: f.Size(), alone: alone}
-		if alone {
+		e := entry{since: f.ModTime(), due: f.ModTime().Add(r.cfg.Wait), size: f.Size(), alone: ending == suffixAlone}
+		if e.alone {
 			e.due = time.Time{} // what was begun is finished first
 		}
-		r.waiting[place{key, half(h)}] = e
+		r.waiting[p] = e
 		r.bytes += f.Size()
 	}
 	for p, e := range r.waiting {
@@ -472,7 +492,7 @@ func modelOf(x map[string]string) string {
 
 func keyOf(k *kept) string {
 	sum := sha256.Sum256([]byte(k.Model + "\x00" + k.Version + "\x00" + k.ID))
-	return hex.EncodeToString(sum[:16])
+	return hex.EncodeToString(sum[:keySize])
 }
 
 // rows makes predictions of two halves, or of one.
@@ -533,13 +553,15 @@ func (r *Room) setAside(p place) error {
 		return nil // another error is told by whoever needs it
 	}
 	path := r.path(p)
-	if err := r.disk.Rename(path, path+".damaged"); err != nil && r.there(path) {
+	to := r.named(p, suffix) + aside
+	if err := r.disk.Rename(path, to); err != nil && r.there(path) {
 		return fmt.Errorf("set a damaged event aside: %w: %w", collector.ErrFull, err)
 	}
+	r.count(Dropped{Damaged: 1})
+	r.cfg.Logger.Error("half of a prediction that waited is damaged: it is set aside, and is lost unless it is sent again", "file", filepath.Base(to), "error", err)
+	r.unlistGone(p)
 	r.bytes -= e.size
 	delete(r.waiting, p)
-	r.cfg.Drops.damaged.Add(1)
-	r.cfg.Logger.Error("half of a prediction that waited is damaged: it is set aside, and is lost unless it is sent again", "file", filepath.Base(path)+".damaged", "error", err)
 	return nil
 }
 
@@ -571,7 +593,11 @@ func (r *Room) keep(p place, k *kept, beyond int) error {
 	if err := r.cfg.Ours(); err != nil { // it was taken meanwhile, perhaps with the file
 		return fmt.Errorf("keep an event: %w", err)
 	}
-	r.waiting[p] = entry{since: k.Since, due: k.Since.Add(r.cfg.Wait), size: int64(len(data))}
+	slot, err := r.enlist(p)
+	if err != nil {
+		return fmt.Errorf("keep an event: %w: %w", collector.ErrFull, errors.Join(err, vfs.Discard(r.disk, r.path(p))))
+	}
+	r.waiting[p] = entry{since: k.Since, due: k.Since.Add(r.cfg.Wait), size: int64(len(data)), slot: slot}
 	r.bytes += int64(len(data))
 	return nil
 }
@@ -584,9 +610,29 @@ func (r *Room) seal() (*sealer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("get the key of waiting events: %w: %w", collector.ErrUnavailable, err)
 		}
+		if err := r.useKey(s.id); err != nil {
+			return nil, err
+		}
 		r.sealer = s
 	}
 	return r.sealer, nil
+}
+
+// useKey has the list say which key the halves are under, and notes where those that wait are
+// under another.
+func (r *Room) useKey(id string) error {
+	if r.list.Key == id {
+		return nil
+	}
+	if r.list.Key != "" && len(r.waiting) > 0 {
+		r.otherKey = true
+		return nil
+	}
+	r.list.Key = id
+	if err := r.writeHeader(); err != nil {
+		return fmt.Errorf("%w: %w", collector.ErrFull, err)
+	}
+	return nil
 }
 
 func (r *Room) load(p place) (*kept, error) {
@@ -599,6 +645,9 @@ func (r *Room) load(p place) (*kept, error) {
 		return nil, fmt.Errorf("read an event: %w", err)
 	}
 	plain, err := s.open(data, []byte(p.key+string(p.half)))
+	if err != nil && r.otherKey {
+		return nil, fmt.Errorf("read an event: %w: it was kept under another key than the one of now", collector.ErrUnavailable)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read an event: %w: %w", errDamaged, err)
 	}
@@ -636,9 +685,10 @@ func (r *Room) lookAgain(p place) {
 		r.waiting[p] = e
 		return
 	}
+	r.count(Dropped{Gone: 1})
+	r.unlistGone(p)
 	delete(r.waiting, p)
 	r.bytes -= e.size
-	r.cfg.Drops.gone.Add(1)
 	r.cfg.Logger.Error("the file of half a prediction that waited is gone: the half is lost unless it is sent again", "file", filepath.Base(r.named(p, suffix)))
 }
 
@@ -654,12 +704,31 @@ func (r *Room) drop(p place) {
 	delete(r.waiting, p)
 }
 
+// discard deletes a half's file, which is named no more before.
 func (r *Room) discard(p place) error {
 	if err := r.cfg.Ours(); err != nil {
 		return err
 	}
-	if err := vfs.Discard(r.disk, r.path(p)); err != nil && r.there(r.path(p)) {
+	if err := r.unlist(p); err != nil {
 		return err
 	}
-	return nil
+	err := vfs.Discard(r.disk, r.path(p))
+	if err == nil || !r.there(r.path(p)) {
+		return nil
+	}
+	e, ok := r.waiting[p]
+	if !ok {
+		return err
+	}
+	slot, again := r.enlist(p)
+	e.slot = slot
+	r.waiting[p] = e
+	return errors.Join(err, again)
+}
+
+// unlistGone is unlist of a half whose going is told.
+func (r *Room) unlistGone(p place) {
+	if err := r.unlist(p); err != nil {
+		r.cfg.Logger.Warn("half of a prediction that is gone is told once more by the next start", "error", err)
+	}
 }

@@ -6,11 +6,15 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 )
 
 // sealer encrypts files (AES-256-GCM, a random nonce before each).
-type sealer struct{ aead cipher.AEAD }
+type sealer struct {
+	aead cipher.AEAD
+	id   string // tells its key from others
+}
 
 func newSealer(secret func() ([]byte, error)) (*sealer, error) {
 	from, err := secret()
@@ -25,8 +29,12 @@ func newSealer(secret func() ([]byte, error)) (*sealer, error) {
 	if err != nil {
 		return nil, err
 	}
+	id, err := hkdf.Key(sha256.New, from, nil, "pellucid waiting events, which key", 8)
+	if err != nil {
+		return nil, err
+	}
 	aead, err := cipher.NewGCM(block)
-	return &sealer{aead}, err
+	return &sealer{aead, hex.EncodeToString(id)}, err
 }
 
 func (s *sealer) seal(plain, about []byte) []byte {
