@@ -108,6 +108,7 @@ var checks = []check{
 		}
 		return "every frame is whole and none is gone", verifySpool(io.Discard, dir)
 	}},
+	{"events", checkEvents},
 	{"folders", checkFolders},
 	{"kept", checkKept},
 	{"disk", checkDisk},

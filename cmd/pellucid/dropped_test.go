@@ -38,21 +38,62 @@ func TestDroppedEventsAreTold(t *testing.T) {
 		t.Errorf("the page does not say so:\n%s", b)
 	}
 	metrics("when its file is gone", `ml_events_dropped_total{error_type="gone"} 1`)
+	r.halt(t)
+	r = startRig(t, cfg)
+	until(t, "the alert fires after a start", func() bool { return r.selfFires(t) == "PellucidEventsDropped" })
+	metrics("after a start", `ml_events_dropped_total{error_type="gone"} 1`)
 }
 
-// TestLately: what is dropped fires an alert for as long as there was some within the time.
-func TestLately(t *testing.T) {
-	var l lately
-	at := time.Unix(1_700_000_000, 0)
-	for i, c := range []struct {
-		after     time.Duration
-		now, want int64
-	}{
-		{0, 0, 0}, {time.Second, 3, 3}, {droppedFor - 1, 3, 3}, {0, 5, 5}, {droppedFor - 1, 5, 5}, {1, 5, 0}, {time.Hour, 5, 0}, {1, 6, 1}, {droppedFor, 7, 2}, {droppedFor, 7, 0},
-	} {
-		at = at.Add(c.after)
-		if got := l.grown(c.now, at); got != c.want {
-			t.Errorf("%d: %d, want %d", i, got, c.want)
+// TestDoctorLooksAtHalves: those that wait, are damaged or have gone, while no server runs.
+func TestDoctorLooksAtHalves(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	doctor := func(ok bool, want string) {
+		t.Helper()
+		if _, checks := doctorOn(t, cfg); checks["events"].OK != ok || !strings.Contains(checks["events"].Detail, want) {
+			t.Errorf("%+v, want %t and %q", checks["events"], ok, want)
 		}
 	}
+	doctor(true, "none yet")
+	r := startRig(t, cfg)
+	doctor(true, "no half waits")
+	for _, id := range []string{"a", "b", "c"} {
+		if status, b, _ := r.half(t, "request", id, "nobody", "1", `{"instances":[1]}`); status != http.StatusOK {
+			t.Fatalf("%d %s", status, b)
+		}
+	}
+	doctor(true, "3 halves wait, the oldest since ")
+	r.halt(t)
+	doctor(true, "3 halves wait, the oldest since ")
+	files, err := filepath.Glob(filepath.Join(cfg.Data, "events", "*.half"))
+	if err != nil || len(files) != 3 {
+		t.Fatal(files, err)
+	}
+	if err := os.Truncate(files[0], 5); err != nil {
+		t.Fatal(err)
+	}
+	doctor(false, "1 of 3 halves that wait are damaged")
+	if err := os.Rename(files[1], filepath.Join(t.TempDir(), "away")); err != nil {
+		t.Fatal(err)
+	}
+	doctor(false, "the files of 1 half that waited are gone")
+	cfg.Capture.PairTimeout = duration(100 * time.Millisecond)
+	r = startRig(t, cfg)
+	until(t, "the alert fires", func() bool { return r.selfFires(t) == "PellucidEventsDropped" })
+	until(t, "it is set aside", func() bool {
+		_, checks := doctorOn(t, cfg)
+		return strings.Contains(checks["events"].Detail, "1 damaged half was set aside")
+	})
+	r.halt(t)
+	if err := os.Remove(files[0] + ".damaged"); err != nil {
+		t.Fatal(err)
+	}
+	doctor(true, "1 half waits, the oldest since ")
+	doctor(true, "0 fit no version, 1 damaged, 1 gone")
+	if err := os.Remove(filepath.Join(cfg.Data, "events", "waiting.list")); err != nil {
+		t.Fatal(err)
+	}
+	doctor(false, "waiting.list is gone or damaged: others may have gone")
+	r = startRig(t, cfg)
+	r.told(t, cfg, "waiting.list")
+	r.halt(t)
 }

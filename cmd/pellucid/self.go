@@ -24,24 +24,6 @@ type selfWatch struct {
 	mu       sync.Mutex // guards the rest
 	samples  []sample
 	unstored []alerts.Alert
-	dropped  lately
-}
-
-// lately is how far a number that only grows has grown in a time that ended less than
-// droppedFor ago: so an alert about it is resolved.
-type lately struct {
-	before, now int64
-	at          time.Time // when it last grew
-}
-
-func (l *lately) grown(now int64, at time.Time) int64 {
-	if now > l.now {
-		l.now, l.at = now, at
-	}
-	if at.Sub(l.at) >= droppedFor {
-		l.before = l.now
-	}
-	return l.now - l.before
 }
 
 // sample is what the spool's counters were at a time.
@@ -55,8 +37,6 @@ const (
 	rateOver = time.Minute
 	// maxUnstored bounds the alerts that wait to be written to the history.
 	maxUnstored = 1000
-	// droppedFor is how long an alert fires after the last event was dropped.
-	droppedFor = time.Hour
 )
 
 // startSelfWatch begins to watch; channels take what fires and resolves.
@@ -120,10 +100,8 @@ func (w *selfWatch) number(_ context.Context, metric string) (float64, error) {
 	case alerts.SelfLosses:
 		return float64(len(w.server.marks.losses())), nil
 	case alerts.SelfDropped:
-		d := w.server.drops.Now()
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return float64(w.dropped.grown(d.Total()+d.Rows, time.Now())), nil
+		d := w.server.drops.Lately(time.Now())
+		return float64(d.Total() + d.Rows), nil
 	}
 	return 0, fmt.Errorf("no number %q", metric)
 }

@@ -514,7 +514,7 @@ func (s *server) startEvents() error {
 	s.marks.settle(found)
 	s.events, err = events.Open(events.Config{
 		Dir: dir, Ours: s.marks.ours(markedEvents), Key: s.cfg.hashKey(), Sync: s.cfg.Capture.Durability == "machine", Record: s.proxy.Import, Label: s.proxy.EventLabels, Names: s.models.Columns, Private: s.models.Policies,
-		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log, Drops: &s.drops,
+		LogID: s.patterns.Text, Wait: time.Duration(s.cfg.Capture.PairTimeout), MeterProvider: s.telemetry.MeterProvider(), Logger: s.log, Drops: &s.drops, Lost: s.marks.lostRecords,
 	})
 	if err != nil {
 		return err
