@@ -58,7 +58,7 @@ const (
 
 // line is text in n bytes, with its checksum.
 func line(text []byte, n int) []byte {
-	b := append(text, bytes.Repeat([]byte{' '}, n-sumSize-len(text))...)
+	b := fmt.Appendf(nil, "%-*s", n-sumSize, text)
 	return fmt.Appendf(b, "%08x\n", crc32.ChecksumIEEE(b))
 }
 
