@@ -318,7 +318,11 @@ func (s *Spool) commit(g *group) error {
 		return fmt.Errorf("append to spool %q: %w: %w", s.cfg.Dir, collector.ErrFull, err)
 	}
 	for i := range g.records {
-		sealFrame(g.buf[g.records[i].at:], s.nextSeq+uint64(i))
+		place := 0
+		if s.cfg.Level == LevelMachine {
+			place = i
+		}
+		sealFrame(g.buf[g.records[i].at:], s.nextSeq+uint64(i), place)
 	}
 	_, err := s.activeFile.WriteAt(g.buf, s.active.end)
 	if err == nil && s.cfg.Level == LevelMachine {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +71,38 @@ func (w *world) append(s *Spool, size int) error {
 	err := s.Append(context.Background(), prediction(id, size))
 	if err == nil {
 		w.acked[id] = true
+	}
+	return err
+}
+
+// appendTogether has several records go with one write, as those of requests that come at once do.
+func (w *world) appendTogether(s *Spool, sizes []int) error {
+	s.mu.Lock()
+	s.writing = true // by this goroutine: whoever appends follows
+	s.mu.Unlock()
+	errs := make([]error, len(sizes))
+	var done sync.WaitGroup
+	for i, size := range sizes {
+		id := fmt.Sprintf("id-%d", w.next)
+		w.next++
+		w.attempted[id] = true
+		rec := prediction(id, size)
+		done.Go(func() { errs[i] = s.Append(context.Background(), rec) })
+		for joined := false; !joined; runtime.Gosched() {
+			s.mu.Lock()
+			joined = len(s.pending.records) > i
+			s.mu.Unlock()
+		}
+	}
+	err := s.lead()
+	done.Wait()
+	for i := range sizes {
+		if errs[i] == nil && err != nil {
+			w.t.Fatalf("a record is acknowledged whose write failed: %v", err)
+		}
+		if errs[i] == nil { // else the write failed, or came late
+			w.acked[fmt.Sprintf("id-%d", w.next-len(sizes)+i)] = true
+		}
 	}
 	return err
 }
@@ -141,7 +174,11 @@ func (w *world) check() {
 // come from rng.
 func (w *world) workload(s *Spool, rng *rand.Rand, steps int) error {
 	for range steps {
-		if err := w.append(s, 500+rng.IntN(12_000)); err != nil {
+		sizes := []int{500 + rng.IntN(12_000)}
+		for range max(0, rng.IntN(10)-5) {
+			sizes = append(sizes, 100+rng.IntN(8_000))
+		}
+		if err := w.appendTogether(s, sizes); err != nil {
 			if errors.Is(err, vfstest.ErrCrashed) {
 				return err
 			}
@@ -177,6 +214,9 @@ func crashOnce(t *testing.T, cfg Config, power bool, k, recoverAt int, seed uint
 	disk.CrashAt = k
 	boot := 0
 	thisBoot(disk, fmt.Sprint("boot-", boot))
+	cfg.Lost = func(what string) {
+		t.Fatalf("seed %d, operation %d, recovery %d: a crash is told as a loss: %s", seed, k, recoverAt, what)
+	}
 	run := func(steps int) bool {
 		s, err := open(cfg, disk)
 		if err == nil {
@@ -194,7 +234,7 @@ func crashOnce(t *testing.T, cfg Config, power bool, k, recoverAt int, seed uint
 		thisBoot(disk, fmt.Sprint("boot-", boot))
 		return crashed
 	}
-	if !run(40) {
+	if !run(30) { // writes, of one to five records
 		return 0, false
 	}
 	disk.CrashAt = recoverAt

@@ -255,7 +255,7 @@ func TestNewerFormatsAreLeftAlone(t *testing.T) {
 	b := frameOf[headerSize : headerSize+n]
 	b[2] = formatVersion + 1
 	copy(b[12:16], appendFrame(nil, f.kind, f.version, sumOf(f.payload), nil)[12:16])
-	sealFrame(b, f.seq)
+	sealFrame(b, f.seq, 0)
 	cur := slices.Clone(disk.Data(join("/spool", cursorName)))
 	cur[4], cur[cursorSlot+4] = formatVersion+1, formatVersion+1
 	for what, c := range map[string]*vfstest.FS{

@@ -660,7 +660,7 @@ func seal(frames []deadFrame, seq uint64) (buf []byte, at []int64) {
 	at = append(at, 0)
 	for i, f := range frames {
 		buf = appendFrame(buf, f.kind, deadVersion, crc32.Checksum(f.payload, castagnoli), f.payload)
-		sealFrame(buf[at[i]:], seq+uint64(i)+1)
+		sealFrame(buf[at[i]:], seq+uint64(i)+1, 0)
 		at = append(at, int64(len(buf)))
 	}
 	return buf, at

@@ -415,8 +415,13 @@ func reportSegment(fs vfs.FS, name string, of bound, w io.Writer) (SegmentReport
 		return r, nil
 	}
 	limit := size
-	if of.end > 0 {
+	switch {
+	case of.end > 0:
 		limit = min(limit, of.end)
+	case of.torn:
+		if limit, err = tornAt(b, of.least, of.nextSeq, r.FirstSeq); err != nil {
+			return r, err
+		}
 	}
 	good, expected := int64(headerSize), r.FirstSeq
 	if limit > headerSize {

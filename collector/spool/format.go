@@ -96,15 +96,17 @@ func decodeHeader(b []byte, number uint64) (header, error) {
 // frame is one record in a segment:
 //
 //	 0      2   3      4         5       8           12       16        24
-//	| "PF" | 1 | kind | version | 0 0 0 | length u32 | crc32c | seq u64 | payload |
+//	| "PF" | 1 | kind | version | place | length u32 | crc32c | seq u64 | payload |
 //
-// version is that of the payload's own format. Numbers are little-endian. The
+// version is that of the payload's own format. place, three bytes, is how many frames were before it
+// in the write that it was part of, where that was synced (level machine), else 0. Numbers are little-endian. The
 // CRC is of the payload, then bytes 0 to 11, then the sequence number: a writer
 // can sum the payload before it knows the sequence number.
 type frame struct {
 	kind    collector.Kind
 	version uint8
 	seq     uint64
+	place   uint32
 	payload []byte
 }
 
@@ -121,8 +123,11 @@ func appendFrame(dst []byte, kind collector.Kind, version uint8, payloadSum uint
 	return append(dst, payload...)
 }
 
-// sealFrame sets the sequence number and turns the payload's sum into the frame's.
-func sealFrame(h []byte, seq uint64) {
+// sealFrame sets place and sequence number and turns the payload's sum into the frame's.
+func sealFrame(h []byte, seq uint64, place int) {
+	if place < 1<<24 { // else it is none's, and damage beside it is never taken for a tear
+		h[5], h[6], h[7] = byte(place), byte(place>>8), byte(place>>16)
+	}
 	binary.LittleEndian.PutUint64(h[16:], seq)
 	sum := frameSum(binary.LittleEndian.Uint32(h[12:]), h)
 	binary.LittleEndian.PutUint32(h[12:], sum)
@@ -150,7 +155,10 @@ func parseFrame(b []byte) (frame, int, error) {
 	if b[2] > formatVersion {
 		return frame{}, 0, fmt.Errorf("%w: frame format %d (this program knows %d)", ErrVersion, b[2], formatVersion)
 	}
-	return frame{kind: collector.Kind(b[3]), version: b[4], seq: binary.LittleEndian.Uint64(b[16:]), payload: payload}, size, nil
+	return frame{
+		kind: collector.Kind(b[3]), version: b[4], seq: binary.LittleEndian.Uint64(b[16:]),
+		place: uint32(b[5]) | uint32(b[6])<<8 | uint32(b[7])<<16, payload: payload,
+	}, size, nil
 }
 
 // stretch is a run of bytes of a segment: one good frame, or damage.
@@ -186,6 +194,39 @@ func scan(b []byte, base int64, visit func(stretch) error) error {
 		at = next
 	}
 	return nil
+}
+
+// tornAt returns where a write that was never synced is torn in b, the bytes of the newest segment,
+// len(b) where none is: a power cut keeps any of its pages, so frames of it may be whole behind others
+// that are not. Its frames alone lie behind the tear, and of an earlier write none may be in it.
+// known is how far it is known that all was synced, nextSeq one above a frame that was, firstSeq
+// that of the segment's first (0: not known).
+func tornAt(b []byte, known int64, nextSeq, firstSeq uint64) (int64, error) {
+	none := int64(len(b))
+	if none <= headerSize || firstSeq == 0 {
+		return none, nil
+	}
+	at, next, write := none, firstSeq, uint64(0)
+	whole := none
+	err := scan(b[headerSize:], headerSize, func(st stretch) error {
+		first := st.frame.seq - uint64(st.frame.place) // of the write
+		switch {
+		case st.bad && at == none:
+			at, write = st.from, 0
+		case st.bad:
+		case at == none:
+			next = st.frame.seq + 1
+		case st.frame.place > 0 && first <= next && (write == 0 || write == first):
+			write, whole = first, at
+		default: // of a later write: what is bad before was synced
+			at, whole, next = none, none, st.frame.seq+1
+		}
+		return nil
+	})
+	if whole < known || next < nextSeq {
+		return none, err
+	}
+	return whole, err
 }
 
 // resync returns the offset of the next valid frame in b from at on, or len(b).

@@ -279,11 +279,17 @@ func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err
 	if err != nil {
 		return false, err
 	}
+	limit := int64(len(b))
+	if newest {
+		if limit, err = tornAt(b, s.syncedTo(seg.number), s.cursor.nextSeq, seg.firstSeq); err != nil {
+			return false, err
+		}
+	}
 	seg.end, seg.whole, seg.ids = headerSize, true, &idSet{}
 	var bad []stretch
 	next := seg.firstSeq
-	if len(b) > headerSize {
-		err = scan(b[headerSize:], headerSize, func(st stretch) error {
+	if limit > headerSize {
+		err = scan(b[headerSize:limit], headerSize, func(st stretch) error {
 			if st.bad {
 				bad = append(bad, st)
 				return nil
@@ -321,6 +327,18 @@ func (s *Spool) recoverLast(seg *segment, headerOK, newest bool) (keep bool, err
 		return false, s.removeEmpty(seg, b, headerOK)
 	}
 	return true, s.cutTail(seg, f, b)
+}
+
+// syncedTo is how far the newest segment is known to have been written and synced.
+func (s *Spool) syncedTo(segment uint64) int64 {
+	to := s.head.knownEnd(segment)
+	if s.cursor.acked.Segment == segment {
+		to = max(to, s.cursor.acked.Offset)
+	}
+	if p := s.cursor.plan; p != nil && p.segment == segment {
+		to = max(to, p.to)
+	}
+	return to
 }
 
 // removeEmpty removes a segment without a single frame, keeping whatever else
