@@ -3,8 +3,7 @@ package collector
 import (
 	"strings"
 	"unicode"
-
-	"golang.org/x/text/unicode/norm"
+	"unicode/utf8"
 
 	"github.com/pellucid/pellucid/engine"
 )
@@ -17,22 +16,28 @@ func WithoutEnds(v *ModelVersion, in engine.Values, texts []string) {
 	if len(private) == 0 {
 		return
 	}
+	for i := range private {
+		private[i] = reading{s: private[i]}.folded().s
+	}
 	for i, s := range texts {
-		s = norm.NFC.String(s)
-		most := 0
+		r := reading{s: s}.folded()
+		begins := len(r.s)
+		last, n := utf8.DecodeLastRuneInString(r.s)
 		for _, value := range private {
-			most = max(most, begun(s, value))
+			begins = min(begins, len(r.s)-begun(r.s, value))
+			// The last letter may lack its accent.
+			if most := begun(r.s[:len(r.s)-n], value); most > 0 && !unicode.IsSpace(last) {
+				begins = min(begins, len(r.s)-n-most)
+			}
 		}
-		s = s[:len(s)-most]
+		s = s[:r.place(begins, begins)[0]]
 		texts[i] = strings.TrimRightFunc(s, func(r rune) bool { return !unicode.IsSpace(r) })
 	}
 }
 
-// begun is how many bytes at the end of s, which is composed, are the beginning of value, in
-// whatever case of ASCII.
+// begun is how many bytes at the end of s are the beginning of value, both folded.
 func begun(s, value string) int {
-	value = lower(norm.NFC.String(value))
-	s = lower(s[max(0, len(s)-len(value)):])
+	s = s[max(0, len(s)-len(value)):]
 	// border[i] is the longest beginning of value that value[:i+1] ends with.
 	border := make([]int, len(value))
 	step := func(n int, c byte) int {
@@ -52,13 +57,4 @@ func begun(s, value string) int {
 		n = step(n, s[i])
 	}
 	return n
-}
-
-func lower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
 }

@@ -117,7 +117,10 @@ func NewNameScrubber(raw []json.RawMessage) Scrubber {
 	for _, r := range raw {
 		for _, t := range scalars(r) {
 			if t = strings.TrimSpace(t); len(t) >= wholeFrom && len(t) <= longText {
-				list, read = append(list, t), append(read, reading{s: t}.composed().folded().s)
+				list = append(list, t)
+				if folded := (reading{s: t}).folded().s; len(folded) >= wholeFrom {
+					read = append(read, folded)
+				}
 				size += 2 * (len(t) + formCost)
 			}
 		}

@@ -280,42 +280,13 @@ func (r reading) composed() reading {
 	return w.done()
 }
 
-// folded is r in one case and with one script's digits.
-func (r reading) folded() reading {
-	if strings.IndexFunc(r.s, func(c rune) bool { return c >= utf8.RuneSelf }) < 0 {
-		return reading{strings.ToLower(r.s), r.at}
-	}
-	w := rewrite(r, 0)
-	for i := 0; i < len(r.s); {
-		c, n := utf8.DecodeRuneInString(r.s[i:])
-		if c == utf8.RuneError && n == 1 {
-			w.add(i, r.s[i])
-		} else {
-			b := foldRune(c)
-			if plain := plainSign(c, r.s[i+n:]); plain != 0 {
-				b = []byte{plain}
-			}
-			w.add(i, b...)
-		}
-		i += n
-	}
-	return w.done()
-}
-
-func foldRune(c rune) []byte {
-	if c == 'ß' || c == 'ẞ' {
-		return []byte("ss") // what it is in capitals
-	}
-	return utf8.AppendRune(nil, unicode.ToLower(unicode.ToUpper(c)))
-}
-
 // readForms are what a value is looked for as in what was read: all of it and, where it
 // has few words, each of them. What looks like an escape in it is made out with the others.
 func readForms(t string) []string {
 	var out []string
 	r := reading{s: strings.TrimSpace(t)}
 	for depth, changed := 0, true; changed && depth <= readDepth; depth++ {
-		t := r.composed().folded().s
+		t := r.folded().s
 		out = append(out, t)
 		if words := strings.Fields(t); len(words) > 1 && len(words) <= fewWords {
 			out = append(out, words...)
@@ -345,8 +316,7 @@ func (q *search) without(s string) string {
 	}
 	s = maskedAt(s, found)
 	// What stood beside a value is a number or a word of its own now.
-	r := reading{s: s}.composed()
-	if found = q.named(nil, r, r.folded()); len(found) > 0 {
+	if found = q.named(nil, reading{s: s}); len(found) > 0 {
 		s = maskedAt(s, found)
 	}
 	return s
@@ -390,15 +360,13 @@ func (q *search) places(found [][2]int, s string, depth int) [][2]int {
 	return found
 }
 
-// in appends where in a reading values are: encoded, as they are, in one case and with
-// accents written either way, and as numbers and words.
+// in appends where in a reading values are: encoded, as they are, folded, and as numbers
+// and words.
 func (q *search) in(found [][2]int, r reading, depth int) [][2]int {
 	found = q.encoded(found, r, depth)
 	found = q.forms(found, &q.x.long, r)
-	r = r.composed()
-	folded := r.folded()
-	found = q.forms(found, &q.x.read, folded)
-	return q.named(found, r, folded)
+	found = q.forms(found, &q.x.read, r.folded())
+	return q.named(found, r)
 }
 
 // forms appends where in a reading some of the forms are.
@@ -414,15 +382,23 @@ func (q *search) forms(found [][2]int, f *forms, r reading) [][2]int {
 }
 
 // named appends where in a reading numbers and words are that mean values.
-func (q *search) named(found [][2]int, r, folded reading) [][2]int {
-	for i := 0; i < len(folded.s) && len(q.x.numbers) > 0; {
-		from, to := q.x.number(folded.s, i)
+func (q *search) named(found [][2]int, r reading) [][2]int {
+	words := q.words && len(q.x.words) > 0
+	if !words && len(q.x.numbers) == 0 {
+		return found
+	}
+	if words {
+		r = r.composed()
+	}
+	r = r.figures()
+	for i := 0; i < len(r.s) && len(q.x.numbers) > 0; {
+		from, to := q.x.number(r.s, i)
 		if to-from >= q.least {
-			found = append(found, folded.place(from, to))
+			found = append(found, r.place(from, to))
 		}
 		i = max(i+1, to)
 	}
-	if !q.words || len(q.x.words) == 0 {
+	if !words {
 		return found
 	}
 	inWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_' }
