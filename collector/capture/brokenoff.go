@@ -57,7 +57,7 @@ func (p *Patterns) begins(s string) bool {
 		case isDigit(s[i]):
 			digits++
 		case strings.IndexByte("+()/", s[i]) < 0 || !p.kinds[patternPhone]:
-			width = parted(s, i)
+			_, width = cardSign(s, i)
 		}
 		if width == 0 {
 			return false
@@ -80,20 +80,11 @@ func beginsIBAN(s string) bool {
 			i++
 			continue
 		}
-		width := parted(s, i)
+		_, width := cardSign(s, i)
 		if width == 0 || n%4 != 0 && strings.TrimSpace(s[i+width:]) != "" {
 			return false
 		}
 		i += width
 	}
 	return n <= want
-}
-
-// parted is the length of what parts groups at i.
-func parted(s string, i int) int {
-	_, width, _ := cardSeparator(s, i)
-	if width == 0 && s[i] == '\r' {
-		width = 1 // the end of a line that is cut
-	}
-	return width
 }

@@ -13,8 +13,8 @@ var cardGroups = [][]int{{4, 4, 4, 4}, {4, 6, 5}, {4, 6, 4}, {6, 6, 4}, {4, 4, 4
 
 // findCard returns the end of a card number that begins at i, or 0: 13 to 19 digits of
 // an issuer, with a right check digit, in one run or in the groups of a card. Letters may
-// stand beside it. Two spaces, a tab or the end of a line part groups of four, unless there
-// are more of these than a card has: a table.
+// stand beside it. More than one sign (cardSeparator) parts groups of four, unless there are
+// more of these than a card has: a table.
 func findCard(s string, i int) int {
 	if i > 1 && strings.IndexByte(".-+", s[i-1]) >= 0 && isDigit(s[i-2]) || afterDash(s, i) {
 		return 0 // of a number, a date, a longer code
@@ -40,56 +40,101 @@ func findCard(s string, i int) int {
 		at += n
 		ends[groups] = at
 		groups++
+		if groups == 1 && n != 4 && n != 6 || groups == len(lens) {
+			break // one run of digits
+		}
 		next, width, wide := cardSeparator(s, at)
-		if groups < len(loose) {
-			loose[groups] = wide
+		if width == 0 || sep != 0 && next != sep {
+			break // the last group
 		}
-		if groups == 1 && n != 4 && n != 6 || width == 0 || sep != 0 && next != sep {
-			break // one run of digits, or the last group
-		}
-		sep = next
+		sep, loose[groups] = next, wide
 		at += width
 	}
 	// What follows a card may be digits too: a date, a house's number.
 	for ; groups > 0; groups-- {
 		end := ends[groups-1]
-		if !cardEnds(s, end) || !grouped(lens[:groups]) || !issued(digits) || !luhn(digits) || !besideLetters(s, i, end) {
+		apart := slices.Contains(loose[1:groups], true)
+		if !cardEnds(s, end) || !grouped(lens[:groups]) || !issued(digits) || !luhn(digits) || !besideLetters(s, i, end) ||
+			apart && (groups != 4 || lens[1] != 4 || inTable(s, i, end, sep)) {
 			digits = digits[:len(digits)-lens[groups-1]]
 			continue
-		}
-		if slices.Contains(loose[1:groups], true) && (groups != 4 || lens[1] != 4 || inTable(s, i, end)) {
-			return 0
 		}
 		return end
 	}
 	return 0
 }
 
-// cardSeparator is separator for the groups of a card; wide says that it is two spaces, a tab
-// or the end of a line, which are spaces too.
+// mostBetween is how many signs part two groups of a card at most.
+const mostBetween = 3
+
+// cardSeparator is what parts the groups of a card at i, and its length: up to three signs of
+// white space, or a dash, a dot or a slash with white space beside it. Its kind is that sign,
+// or ' '; wide says that it is another than separator's.
 func cardSeparator(s string, i int) (kind byte, width int, wide bool) {
-	switch kind, width = separator(s, i); {
-	case kind == ' ':
-		if next, more := separator(s, i+width); next == ' ' {
-			return ' ', width + more, true
-		}
-	case kind != 0 || i >= len(s):
-	case s[i] == '\t' || s[i] == '\n':
-		return ' ', 1, true
-	case strings.HasPrefix(s[i:], "\r\n"):
-		return ' ', 2, true
+	kind, width = cardSign(s, i)
+	if width == 0 {
+		return 0, 0, false
 	}
-	return kind, width, false
+	wide = s[i] < ' ' || s[i] == '/'
+	for range mostBetween - 1 {
+		next, more := cardSign(s, i+width)
+		if more == 0 || next != ' ' && kind != ' ' {
+			break
+		}
+		kind, width, wide = max(kind, next), width+more, true
+	}
+	return kind, width, wide
 }
 
-// inTable reports whether four digits and white space stand before i, or behind end.
-func inTable(s string, i, end int) bool {
-	if _, width, _ := cardSeparator(s, end); width > 0 && group(s, end+width, 4) > 0 {
+// cardSign is separator with tabs, ends of lines and slashes.
+func cardSign(s string, i int) (kind byte, width int) {
+	if i >= len(s) || isDigit(s[i]) {
+		return 0, 0
+	}
+	switch c := s[i]; {
+	case c == '\r' && strings.HasPrefix(s[i+1:], "\n"):
+		return ' ', 2
+	case c >= '\t' && c <= '\r':
+		return ' ', 1
+	case c == '/':
+		return c, 1
+	}
+	return separator(s, i)
+}
+
+// inTable reports whether four digits parted by white space stand before i, or behind end, or
+// any digits where another sign parts the groups, or what those come to.
+func inTable(s string, i, end int, sep byte) bool {
+	n := func(kind byte, digits int) bool { return digits == 4 || digits > 0 && sep != ' ' && kind == sep }
+	if kind, width, _ := cardSeparator(s, end); width > 0 && n(kind, spanOf(s, end+width, 5, isDigit)) {
 		return true
 	}
-	before := strings.TrimRight(s[max(0, i-2):i], " \t\r\n")
-	last := i - min(i, 2) + len(before)
-	return last < i && last >= 4 && spanOf(s, last-4, 4, isDigit) == 4 && (last == 4 || !isDigit(s[last-5]))
+	if sep != ' ' && strings.HasPrefix(strings.TrimLeft(s[end:min(len(s), end+mostBetween)], " "), "=") {
+		return true
+	}
+	kind, from := byte(' '), i
+	for range mostBetween {
+		next, width := cardSignBefore(s, from)
+		if width == 0 {
+			break
+		}
+		kind, from = max(kind, next), from-width
+	}
+	digits := 0
+	for digits < min(from, 5) && isDigit(s[from-1-digits]) {
+		digits++
+	}
+	return from < i && n(kind, digits)
+}
+
+// cardSignBefore is cardSign for what ends at i.
+func cardSignBefore(s string, i int) (kind byte, width int) {
+	for n := min(3, i); n > 0; n-- {
+		if kind, width = cardSign(s, i-n); width == n {
+			return kind, n
+		}
+	}
+	return 0, 0
 }
 
 // cardEnds reports whether a card may end at end: not in a decimal number or a longer code.

@@ -77,6 +77,24 @@ var found = map[string][][2]string{
 		{"4111 1111 1111 1111\n5555 5555 5555 4444", "[card]\n[card]"},
 		{"4111 1111 1111 1111\n1234 Main St", "[card]\n1234 Main St"},
 		{"12  4111  1111  1111  1111  12/27", "12  [card]  12/27"},
+		{"4111   1111   1111   1111", "[card]"},
+		{"4111\n\n1111\n\n1111\n\n1111\n\n", "[card]\n\n"},
+		{"4111-\n1111-\n1111-\n1111", "[card]"},
+		{"4111 \n1111 \n1111 \n1111 \n", "[card] \n"},
+		{"pay 4111 1111 \r\n1111 1111, thanks", "pay [card], thanks"},
+		{"4111\r\n\r\n1111\r\n\r\n1111\r\n\r\n1111", "[card]"},
+		{"4111\r1111\v1111\f1111", "[card]"},
+		{"4111\t\t1111\t\t1111\t\t1111", "[card]"},
+		{"4111\u2009\u20091111\u00a0 \t1111\u3000\n1111", "[card]"},
+		{"4111 - 1111 - 1111 - 1111", "[card]"},
+		{"4111 -1111- 1111-\r\n1111.", "[card]."},
+		{"4111\u00a0\u2013\u00a01111\u00a0\u2013\u00a01111 - 1111", "[card]"},
+		{"4111. 1111. 1111. 1111. Thanks", "[card]. Thanks"},
+		{"4111/1111/1111/1111", "[card]"},
+		{"4111 / 1111 / 1111 / 1111 / EUR", "[card] / EUR"},
+		{"４１１１　／　１１１１　／　１１１１　／　１１１１", "[card]"},
+		{"4111 1111 1111 1111\n\n1234\n", "[card]\n\n1234\n"},
+		{"4111 1111 1111 1111\n003", "[card]\n003"}, // nineteen digits that have a right check digit, too
 		{"é４１１１１１１１１１１１１１１１é", "é[card]é"},
 		{"قیمت ۴۱۱۱ ۱۱۱۱ ۱۱۱۱ ۱۱۱۱ تومان", "قیمت [card] تومان"},
 		{"٤١١١١١١١١١١١١١١١", "[card]"},
@@ -190,7 +208,8 @@ var lookAlikes = []string{
 	"0012 0013 0014", "0049 0050 0051", "0049123456789", "00012345678905", "0049", "0044 20261126", "0012.0013.0014", "00:49:30:901820", "7 0049 30 901820", "0001 202 555 0173",
 	"(01) 09521234543213", "(01)09521234543213(17)261130", "(02) 20261126", "(01) 2026-11-26", "(05) 12345678", "(00) 123456789", "(007) 1234567", "0-306-40615-2", "3-16-148410-0", "99921-58-10-7", "80-902734-1-6", "01-02-2026", "02-2026-0012",
 	"2026-11-26", "26-11-2026", "20:45:00.123", "20:45", "52.5200,13.4050", "-33.8688, 151.2093", "52\u00b031'12\"N", "123-45-6789", "10.0.0.1:8080", "255.255.255.0", "2.0.0-20260101120000-abcdef123456", "1.26.0", "10.1038/nature14539", "123.456.789,00",
-	"4111\t1111\t1111\t1112", "4111\t1111\t1111\t1111\t1111", "1234\n4111\n1111\n1111\n1111", "1234  4111  1111  1111  1111", "3782\t822463\t10005", "411111  111111  1111", "4111   1111   1111   1111", "4111\n\n1111\n\n1111\n\n1111", "4111-\n1111-\n1111-\n1111", "４１１１１１１１１１１１１１１２", "²⁰²⁶ ①②③④", "第２０２６年",
+	"4111\t1111\t1111\t1112", "4111\t1111\t1111\t1111\t1111", "1234\n4111\n1111\n1111\n1111", "1234  4111  1111  1111  1111", "3782\t822463\t10005", "411111  111111  1111", "4111    1111    1111    1111", "4111\n\n\n\n1111\n\n\n\n1111\n\n\n\n1111", "4111--1111--1111--1111", "4111 -- 1111 -- 1111 -- 1111", "4111 / 1111 - 1111 / 1111", "4111- 1111 1111- 1111",
+	"4111 - 1111 - 1111 - 1111 - 12", "12 / 4111 / 1111 / 1111 / 1111", "/12/4111/1111/1111/1111", "4111/1111/1111/1111/1.html", "4111\n\n1111\n\n1111\n\n1111\n\n1111", "1234 \n4111 \n1111 \n1111 \n1111", "4111 + 1111 + 1111 + 1111", "4111,1111,1111,1111", "4111, 1111, 1111, 1111", "4111;1111;1111;1111", "| 4111 | 1111 | 1111 | 1111 |", "4111:1111:1111:1111", "3782 \n822463 \n10005", "3782/822463/10005", "４１１１１１１１１１１１１１１２", "²⁰²⁶ ①②③④", "第２０２６年",
 	"4012888888881882", "[card]", "[email:0123456789abcdef]", "UA", "JFK", "N713MQ", "Boeing 737-800", "100000000000000000000000000000000000",
 }
 
@@ -340,6 +359,9 @@ func TestPatternsPrecision(t *testing.T) {
 	}
 }
 
+// tableSigns part the columns of a table, its rows, or amounts that are taken from another.
+var tableSigns = []string{"  ", "\t", "\n", "\r\n", "   ", "\t\t", "\n\n", " \n", "\r\n\r\n", "\u00a0\u00a0", "\u2009\t", " - ", "- ", " / ", "/", ". ", "-\n"}
+
 // TestPatternsLeaveTables: rows and columns of numbers of four digits are no cards but where
 // there are just four of them, and then in one of ten of those that begin like a card.
 func TestPatternsLeaveTables(t *testing.T) {
@@ -353,7 +375,7 @@ func TestPatternsLeaveTables(t *testing.T) {
 			for i := range row {
 				row[i] = fmt.Sprint(1000 + r.IntN(9000))
 			}
-			s := "x" + strings.Join(row, []string{"  ", "\t", "\n", "\r\n"}[r.IntN(4)]) + "x"
+			s := "x" + strings.Join(row, tableSigns[r.IntN(len(tableSigns))]) + "x"
 			if p.Text(s) != s {
 				wrong[columns]++
 			}
@@ -370,6 +392,48 @@ func TestPatternsLeaveTables(t *testing.T) {
 		}
 		if s := strings.Join(years, "\t"); p.Text(s) != s {
 			t.Errorf("%q becomes %q", s, p.Text(s))
+		}
+	}
+}
+
+// TestPatternsLeaveLists: lines of CSV, sums, dates and phones under one another are no cards.
+func TestPatternsLeaveLists(t *testing.T) {
+	p, err := NewPatterns(map[string]PatternAction{"card": PatternMask}, []byte("0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(11, 12))
+	four := func() string { return fmt.Sprintf("%04d", r.IntN(10000)) }
+	items := []func() string{
+		func() string { return strings.Join([]string{four(), four(), four(), four()}, ",") },
+		func() string { return strings.Join([]string{four(), four(), four(), four()}, ", ") },
+		func() string { return strings.Join([]string{four(), four(), four(), four()}, " + ") },
+		func() string {
+			return fmt.Sprintf("%s - %s - %s - %s = %d", four(), four(), four(), four(), r.IntN(100))
+		},
+		func() string { return fmt.Sprintf("%04d-%02d-%02d", 1950+r.IntN(90), 1+r.IntN(12), 1+r.IntN(28)) },
+		func() string {
+			return fmt.Sprintf("%04d-%02d-%02d %04d", 1950+r.IntN(90), 1+r.IntN(12), 1+r.IntN(28), r.IntN(10000))
+		},
+		func() string { return fmt.Sprintf("%03d-%03d-%04d", r.IntN(1000), r.IntN(1000), r.IntN(10000)) },
+		func() string { return fmt.Sprintf("%s %s", four(), four()) },
+		func() string { return fmt.Sprintf("%s/%s", four(), four()) },
+		func() string { return fmt.Sprintf("%06d %04d", r.IntN(1000000), r.IntN(10000)) },
+		func() string { return fmt.Sprintf("%d. %s", 1+r.IntN(9), four()) },
+	}
+	const lists = 20000
+	for _, item := range items {
+		wrong := 0
+		for range lists {
+			lines := make([]string, 5)
+			for i := range lines {
+				lines[i] = item()
+			}
+			s := strings.Join(lines, []string{"\n", "\n\n", " \n", "\r\n", "\t", "   "}[r.IntN(6)])
+			wrong += strings.Count(p.Text(s), "[card]")
+		}
+		if wrong > 0 {
+			t.Errorf("%q and the like: %d of %d are taken for cards", item(), wrong, 5*lists)
 		}
 	}
 }
@@ -604,11 +668,17 @@ func TestPatternsOnTextsThatBreakOff(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		"pay 453957876362148":                                "pay ",
-		"pay 4539 5787 6362 148":                             "pay ",
-		"pay 4539 5787 6362 ":                                "pay ",
-		"pay 4539  5787\n6362\t1":                            "pay ",
-		"pay 4539\u00a05787\u20116362":                       "pay ",
+		"pay 453957876362148":                    "pay ",
+		"pay 4539 5787 6362 148":                 "pay ",
+		"pay 4539 5787 6362 ":                    "pay ",
+		"pay 4539  5787\n6362\t1":                "pay ",
+		"pay 4539\u00a05787\u20116362":           "pay ",
+		"pay 4539 \n5787 \n6362 \n":              "pay ",
+		"pay 4539\r\n\r\n5787\r\n\r\n6362\r\n\r": "pay ",
+		"pay 4539 - 5787 - 6362 -":               "pay ",
+		"pay 4539 - 5787 - 6362 - 1":             "pay ",
+		"pay 4539 / 5787 / 6362/":                "pay ",
+		"pay 4539\u3000\u3000\u30005787\u3000\u3000\u30006362\u3000\u3000\u30001": "pay ",
 		"to GB33BUKB2020155555555":                           "to ",
 		"to GB33 BUKB 2020 1555 55":                          "to ",
 		"to gb33 bukb 2020 ":                                 "to ",
@@ -629,7 +699,7 @@ func TestPatternsOnTextsThatBreakOff(t *testing.T) {
 		"DE89 and on it":                                     "DE89 and on ",
 		"":                                                   "",
 		"4539":                                               "",
-		"我的卡号是4111111111111111。 谢谢 4539":                     "我的卡号是[card]。 谢谢 ",
+		"我的卡号是4111111111111111。 谢谢 4539": "我的卡号是[card]。 谢谢 ",
 	} {
 		if got := all.BrokenOff(in); got != want {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
