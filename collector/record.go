@@ -15,6 +15,9 @@ const (
 	KindDriven Kind = 9
 )
 
+// FrameBytes is what a frame of the spool has around its payload.
+const FrameBytes = 24
+
 // Record is one frame of the spool: a kind, the version of the payload's own
 // format, and the payload (see EncodePrediction and its siblings).
 type Record struct {

@@ -31,7 +31,8 @@ import (
 func (s *server) startWriter(context.Context) error {
 	c, err := capture.New(capture.Config{
 		Patterns: s.patterns, Append: s.spool.Append, OnFull: capture.OnFull(s.cfg.Capture.OnFull), MaxBytes: int(s.cfg.Capture.Body),
-		Sample: s.cfg.Capture.rules(), Bins: s.binner.Row, Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes),
+		Sample: s.cfg.Capture.rules(), Bins: s.binner.Row,
+		Backlog: s.backlog, SpoolBytes: int64(s.cfg.Capture.SpoolBytes), Waiting: s.spool.Stats().Pending,
 		TracerProvider: s.telemetry.TracerProvider(), MeterProvider: s.telemetry.MeterProvider(),
 	})
 	if err != nil {

@@ -63,11 +63,12 @@ type Config struct {
 	// "inputs". 1 MiB by default, and 24 MiB (negative, too) at most: both are in one record.
 	MaxBytes int
 	// Backlog counts the records that the spool has taken and those of them that have
-	// left it; with SpoolBytes, its size, it bounds what refused requests take of it.
+	// left it; with SpoolBytes, its size, and Waiting, the bytes that wait in it at the
+	// start, it bounds what refused requests take of it.
 	// One without a limit counts as 4 GiB here, as it is by default: a flood must not have
 	// the disk. Without Backlog only their rate is bounded.
-	Backlog    func() (appended, acked uint64)
-	SpoolBytes int64
+	Backlog             func() (appended, acked uint64)
+	SpoolBytes, Waiting int64
 	// Sample says which predictions keep their features; none means all.
 	Sample []SampleRule
 	// Bins computes the bins of a row whose features are sampled out as
@@ -143,7 +144,7 @@ type Capturer struct {
 	tracer  trace.Tracer
 	metrics *instruments
 	buffers sync.Pool
-	refused refused
+	refused *refused
 	// labelled is nil where no rule samples.
 	labelled *labelled
 
@@ -178,7 +179,7 @@ func New(cfg Config) (*Capturer, error) {
 	c := &Capturer{
 		cfg: cfg, metrics: m, tracer: cfg.TracerProvider.Tracer("github.com/pellucid/pellucid/collector/capture"),
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
-		refused: refused{max: cfg.SpoolBytes / refusedShare, backlog: cfg.Backlog},
+		refused: newRefused(cfg.SpoolBytes, cfg.Waiting, cfg.Backlog),
 	}
 	if len(cfg.Sample) > 0 {
 		c.labelled = newLabelled()
@@ -247,17 +248,23 @@ func (c *Capturer) prediction(ctx context.Context, start time.Time, p *collector
 		kind = collector.KindImported
 	case isRefused:
 		kind = collector.KindRefused
+		if !c.refused.reserve(p, len(*buf)) {
+			c.release(buf)
+			p.Capture = collector.CaptureNone
+			c.metrics.refused.Add(1)
+			return nil
+		}
 	}
 	err = c.appendAt(ctx, ready, collector.Record{
 		Kind: kind, Version: (*buf)[0], Payload: *buf, ID: p.ID, TraceID: p.TraceID,
 	})
 	size := len(*buf)
 	c.release(buf)
+	if isRefused {
+		c.refused.settle(size, err == nil)
+	}
 	if err != nil {
 		return c.decide(ctx, p, fmt.Errorf("capture prediction %s: %w", p.ID, err))
-	}
-	if isRefused {
-		c.refused.recorded(size)
 	}
 	if p.Capture == collector.CaptureSampled {
 		c.metrics.sampled.Add(1)

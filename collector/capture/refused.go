@@ -14,7 +14,7 @@ const (
 	// before their model saw them: ten a second for each cause.
 	refusedEvery = 100 * time.Millisecond
 	refusedBurst = 10
-	// refusedShare is what such rows may take of the spool.
+	// refusedShare is the part of the spool that their frames may take.
 	refusedShare = 100
 	// maxRefusedWeight bounds what one row stands for.
 	maxRefusedWeight = 100_000
@@ -35,11 +35,12 @@ type cause struct {
 // them, so that a flood of nonsense fills neither the spool nor the tables. A row
 // stands for those since the one before, by its weight.
 type refused struct {
-	max     int64
+	max     int64 // bytes; 0 is no bound
 	backlog func() (appended, acked uint64)
 
 	mu      sync.Mutex // guards what follows
 	causes  map[cause]*refusals
+	coming  int64   // bytes that are being appended
 	recent  stretch // being added to
 	earlier stretch // waits for its records to leave the spool
 }
@@ -49,10 +50,22 @@ type refusals struct {
 	skipped int
 }
 
-// stretch is the bytes of refused rows up to a record of the spool.
+// stretch is the bytes of refused rows' frames up to a record of the spool.
 type stretch struct {
 	bytes int64
 	upTo  uint64
+}
+
+// newRefused bounds refused rows by a part of the spool's bytes. Which of the bytes that
+// wait at the start are of such rows only a reading of all would tell: they count as such,
+// until all of them have left.
+func newRefused(spoolBytes, waiting int64, backlog func() (appended, acked uint64)) *refused {
+	r := &refused{max: spoolBytes / refusedShare, backlog: backlog}
+	if backlog != nil {
+		r.earlier.bytes = waiting
+		r.earlier.upTo, _ = backlog()
+	}
+	return r
 }
 
 // isRefused reports whether p is a request that was refused before its model saw it:
@@ -90,7 +103,7 @@ func (r *refused) take(p *collector.Prediction, now time.Time) (weight float64, 
 // full reports whether what may still wait in the spool of refused rows is all that
 // may. mu is held.
 func (r *refused) full() bool {
-	if r.max <= 0 || r.backlog == nil {
+	if !r.bounded() {
 		return false
 	}
 	appended, acked := r.backlog()
@@ -98,12 +111,35 @@ func (r *refused) full() bool {
 		r.earlier, r.recent = r.recent, stretch{}
 		r.earlier.upTo = appended
 	}
-	return r.earlier.bytes+r.recent.bytes > r.max
+	return r.room() <= 0
 }
 
-// recorded notes a row that was appended.
-func (r *refused) recorded(bytes int) {
+func (r *refused) bounded() bool { return r.max > 0 && r.backlog != nil }
+
+// room is how many bytes more may wait. mu is held.
+func (r *refused) room() int64 { return r.max - r.earlier.bytes - r.recent.bytes - r.coming }
+
+// reserve sees to it that a row that was taken, of so many bytes of payload, has room in the
+// share. One that has none is skipped after all: the next of its cause stands for it and for
+// what it stood for.
+func (r *refused) reserve(p *collector.Prediction, payload int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.recent.bytes += int64(bytes)
+	if bytes := int64(payload + collector.FrameBytes); !r.bounded() || bytes <= r.room() {
+		r.coming += bytes
+		return true
+	}
+	r.causes[cause{p.Model, p.Version, p.Status}].skipped += int(p.Weight)
+	return false
+}
+
+// settle ends what reserve began.
+func (r *refused) settle(payload int, appended bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	bytes := int64(payload + collector.FrameBytes)
+	r.coming -= bytes
+	if appended {
+		r.recent.bytes += bytes
+	}
 }

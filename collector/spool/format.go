@@ -32,7 +32,7 @@ var (
 const (
 	formatVersion = 1
 	headerSize    = 48
-	frameSize     = 24
+	frameSize     = collector.FrameBytes
 	// frameLimit bounds a payload's length whatever the configuration: a longer
 	// one on disk is damage.
 	frameLimit = 1 << 28
