@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/graph"
 	"github.com/pellucid/pellucid/engine/modelfile"
+	"github.com/pellucid/pellucid/engine/onnx"
 	"github.com/pellucid/pellucid/engine/tree"
 )
 
@@ -250,6 +252,39 @@ func TestTrimONNX(t *testing.T) {
 			t.Errorf("%d ensembles were trimmed to %s", done[kind], kind)
 		}
 	}
+}
+
+// TestTrimOneTarget: of one target's leaf with several weights the first counts, of one
+// with none what stands where splits have their numbers, in the file that is written too:
+// trees that are such a leaf are added up.
+func TestTrimOneTarget(t *testing.T) {
+	ints := func(v ...int64) graph.Attr { return graph.Attr{Kind: graph.AttrInts, Ints: v} }
+	floats := func(v ...float32) graph.Attr { return graph.Attr{Kind: graph.AttrFloats, Floats: v} }
+	data, err := onnx.Encode(&onnx.Made{
+		Graph: &graph.Graph{
+			Inputs: []engine.Spec{{Name: "x", DType: engine.Float32, Shape: []int{-1, 1}}}, Outputs: []string{"y"},
+			Nodes: []*graph.Node{{
+				Name: "trees", Domain: graph.DomainML, Op: "TreeEnsembleRegressor", Inputs: []string{"x"}, Outputs: []string{"y"},
+				Attrs: graph.Attrs{
+					"nodes_treeids": ints(0, 0, 0, 1, 2, 3, 3, 3), "nodes_nodeids": ints(0, 1, 2, 0, 0, 0, 1, 2), "nodes_featureids": ints(0, 0, 0, 0, 0, 0, 0, 0),
+					"nodes_values": floats(0.1, 0, 0.5, 0, 0.75, 0.2, 0, 0), "nodes_truenodeids": ints(1, 0, 0, 0, 0, 1, 0, 0), "nodes_falsenodeids": ints(2, 0, 0, 0, 0, 2, 0, 0),
+					"nodes_modes":    {Kind: graph.AttrStrings, Strings: []string{"BRANCH_LEQ", "LEAF", "LEAF", "LEAF", "LEAF", "BRANCH_LEQ", "LEAF", "LEAF"}},
+					"target_treeids": ints(0, 0, 1, 1, 3, 3), "target_nodeids": ints(1, 1, 0, 0, 1, 2), "target_ids": ints(0, 0, 0, 0, 0, 0),
+					"target_weights": floats(1, 2, 4, 8, 16, 32), "n_targets": {Kind: graph.AttrInt, Int: 1},
+				},
+			}},
+		},
+		Outputs: []engine.Spec{{Name: "y", DType: engine.Float32, Shape: []int{-1, 1}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, in := Step{Trees, 3}, Input{Name: "m.onnx", Data: data, Rows: made(t, load(t, "m.onnx", data).Info(), 20)}
+	r, err := Apply(t.Context(), in, []Step{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameMargins(t, "one target", in, load(t, "m.onnx", r.Data), s)
 }
 
 // TestTrimRefusals tells why trees cannot be trimmed.

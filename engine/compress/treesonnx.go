@@ -264,7 +264,15 @@ func (t *treeNode) leafWeights(at int, values []float64, id int64, trees int) []
 	key := t.key(at)
 	if values == nil {
 		var out []leafWeight
-		for _, w := range t.weights[key] {
+		listed := t.weights[key]
+		if t.prefix == "target" && t.node.Number("n_targets", 0) == 1 {
+			// The one target's: the first, or the number of the node (see engine/graph).
+			if len(listed) == 0 {
+				return []leafWeight{{key[0], key[1], 0, t.float("nodes_values", at), -1}}
+			}
+			listed = listed[:1]
+		}
+		for _, w := range listed {
 			out = append(out, leafWeight{key[0], key[1], t.ints(t.prefix + "_ids")[w], t.float(t.prefix+"_weights", w), w})
 		}
 		return out

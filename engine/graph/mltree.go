@@ -33,6 +33,7 @@ type treeAttrs struct {
 	base                           []float64
 	outputs                        int
 	float32                        bool
+	aggregate                      string
 }
 
 func (a *treeAttrs) floats(name string) []float64 {
@@ -56,7 +57,10 @@ func readTreeAttrs(n *Node, d engine.DType) (*treeAttrs, error) {
 		n: n, treeIDs: ints("nodes_treeids"), nodeIDs: ints("nodes_nodeids"), features: ints("nodes_featureids"),
 		trueIDs: ints("nodes_truenodeids"), falseIDs: ints("nodes_falsenodeids"), missingTrue: ints("nodes_missing_value_tracks_true"),
 		modes: n.Attrs["nodes_modes"].Strings, leafTree: ints(prefix + "_treeids"), leafNode: ints(prefix + "_nodeids"),
-		leafID: ints(prefix + "_ids"), outputs: labels, float32: d != engine.Float64,
+		leafID: ints(prefix + "_ids"), outputs: labels, float32: d != engine.Float64, aggregate: "SUM",
+	}
+	if v := n.Attrs["aggregate_function"].String; v != "" {
+		a.aggregate = v
 	}
 	if prefix == "target" {
 		a.outputs = int(n.Attrs["n_targets"].Int)
@@ -87,10 +91,7 @@ func NewTreeScores(n *Node, d engine.DType) (*TreeScores, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &TreeScores{Aggregate: "SUM", Missing: slices.Contains(a.missingTrue, 1)}
-	if v := n.Attrs["aggregate_function"].String; v != "" {
-		s.Aggregate = v
-	}
+	s := &TreeScores{Aggregate: a.aggregate, Missing: slices.Contains(a.missingTrue, 1)}
 	if err := a.secondClass(s); err != nil {
 		return nil, err
 	}
@@ -256,19 +257,44 @@ func (a *treeAttrs) tree(root int, index map[nodeKey]int, leaves map[nodeKey][]i
 	}
 	t.Values = make([]float64, len(t.Nodes)*width)
 	for i, at := range place {
-		if !t.Nodes[at].IsLeaf() {
-			continue
-		}
-		for _, l := range leaves[nodeKey{a.treeIDs[i], a.nodeIDs[i]}] {
-			col := 0
-			if output < 0 {
-				col = int(a.leafID[l])
-			}
-			t.Values[int(at)*width+col] += a.leafWeight[l]
+		if t.Nodes[at].IsLeaf() {
+			a.leaf(t.Values[int(at)*width:][:width], i, leaves[nodeKey{a.treeIDs[i], a.nodeIDs[i]}])
 		}
 	}
 	return t, nil
 }
+
+// leaf sets the values of leaf i, which has the listed weights: one, or one of each
+// output. A target that is the only one has as onnxruntime keeps it the first of them,
+// or without any the number that stands where splits have theirs.
+func (a *treeAttrs) leaf(values []float64, i int, listed []int) {
+	if a.oneTarget() {
+		values[0] = a.values[i]
+		if len(listed) > 0 {
+			values[0] = a.leafWeight[listed[0]]
+		}
+		return
+	}
+	seen := make([]bool, len(values))
+	for _, l := range listed {
+		col := 0
+		if len(values) > 1 {
+			col = int(a.leafID[l])
+		}
+		switch v, w := &values[col], a.leafWeight[l]; {
+		case a.aggregate == "MIN" && seen[col]:
+			*v = min(*v, w)
+		case a.aggregate == "MAX" && seen[col]:
+			*v = max(*v, w)
+		default:
+			*v += w
+		}
+		seen[col] = true
+	}
+}
+
+// oneTarget reports whether the ensemble is a regressor of one target.
+func (a *treeAttrs) oneTarget() bool { return a.outputs == 1 && a.n.Attrs["classifier"].Int != 1 }
 
 var treeRules = map[string]tree.Rule{
 	"BRANCH_LEQ": tree.LessEqual, "BRANCH_LT": tree.Less, "BRANCH_GT": tree.Greater,

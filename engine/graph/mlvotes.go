@@ -86,17 +86,27 @@ func (a *treeAttrs) settleClasses() error {
 	return nil
 }
 
-// wholeBallots refuses an extreme over trees whose leaves vote for different outputs.
+// wholeBallots refuses an extreme over trees whose leaves vote for different outputs, or
+// for none: such a leaf is not among those the extreme is of.
 func (a *treeAttrs) wholeBallots() error {
-	single := a.singleOutputs()
-	votes := map[nodeKey]int{}
-	for i, id := range a.leafNode {
-		if key := (nodeKey{a.leafTree[i], id}); single[key.tree] < 0 {
-			votes[key]++
-		}
+	if a.oneTarget() {
+		return nil
 	}
-	for _, n := range votes {
-		if n != a.outputs {
+	single := a.singleOutputs()
+	votes := map[nodeKey]map[int64]bool{}
+	for i, id := range a.leafNode {
+		key := nodeKey{a.leafTree[i], id}
+		if votes[key] == nil {
+			votes[key] = map[int64]bool{}
+		}
+		votes[key][a.leafID[i]] = true
+	}
+	for i, mode := range a.modes {
+		whole := a.outputs
+		if single[a.treeIDs[i]] >= 0 {
+			whole = 1
+		}
+		if mode == "LEAF" && len(votes[nodeKey{a.treeIDs[i], a.nodeIDs[i]}]) != whole {
 			return a.n.unsupported("MIN or MAX of leaves that have weights for different outputs")
 		}
 	}

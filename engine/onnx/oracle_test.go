@@ -183,7 +183,7 @@ func runCase(t *testing.T, files map[string][]byte) (engine.Model, engine.Values
 // make would else be missed by nobody.
 var scikitLearnCases = []string{
 	"ada_classifier", "ada_regressor", "bagging", "bins", "boosting_binary", "boosting_multi", "boosting_opset_1",
-	"boosting_regressor", "boosting_scaled", "calibrated", "columns", "extra_trees", "forest_binary", "forest_double",
+	"boosting_regressor", "boosting_scaled", "calibrated", "columns", "extra_trees", "forest_binary", "forest_decisions", "forest_double",
 	"forest_multi", "forest_normalised", "forest_regressor", "forest_scaled", "forest_three_targets", "gaussian_process",
 	"hist_binary_nan", "hist_categories", "hist_multi_nan", "hist_regressor_nan", "imputed_linear", "isolation_forest", "kernel_pca", "lgb_binary",
 	"lgb_binary_zipmap", "lgb_multi", "lgb_regressor", "linear", "linear_double", "logistic_binary", "logistic_binary_zipmap",

@@ -150,6 +150,14 @@ skl("ada_classifier", en.AdaBoostClassifier(n_estimators=5, random_state=0), ys)
 skl("bagging", en.BaggingClassifier(lm.LogisticRegression(), n_estimators=3, max_features=0.6, random_state=0), ys)
 skl("stacking", en.StackingClassifier([("a", lm.LogisticRegression()), ("b", tr.DecisionTreeClassifier(max_depth=3))]), ys)
 skl("voting_regressor", en.VotingRegressor([("a", lm.LinearRegression()), ("b", tr.DecisionTreeRegressor(max_depth=3))]), yr)
+# Trees of one target that write a leaf for each class: what a leaf says is the first of its numbers.
+forest = en.RandomForestClassifier(4, max_depth=3, random_state=0).fit(X, ys)
+onx = convert_sklearn(forest, initial_types=F, target_opset={"": 18, "ai.onnx.ml": 3}, options={id(forest): {"zipmap": False, "decision_leaf": True, "decision_path": True}})
+nodes, ends = forest.decision_path(T)
+paths = np.array([["".join(map(str, row[a:b])) for a, b in zip(ends, ends[1:])] for row in nodes.toarray().astype(int)], object)
+names = [o.name for o in onx.graph.output]
+assert names[1:] == ["probabilities", "decision_path", "decision_leaf"]
+save("forest_decisions", onx, {"X": T}, dict(zip(names, [forest.predict(T), forest.predict_proba(T), paths, forest.apply(T)])))
 # Fewer rows, so that support vectors and neighbours stay small.
 S, R = slice(0, 80), X[200:216]
 skl("svc_binary", svm.SVC(), yb[S], train=X[S], test=R)

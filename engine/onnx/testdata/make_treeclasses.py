@@ -1,5 +1,5 @@
 """Expected values of tree ensembles whose meaning the specification leaves open:
-which ids have weights, how many base values there are, what follows the sum.
+which ids have weights, and how many, how many base values there are, what follows the sum.
 
 onnx==1.23.0 onnxruntime==1.32.0 numpy (any newer works)
 
@@ -20,7 +20,7 @@ X = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [0.25, 3]], dtype=np.float32)
 
 
 def trees(ids, weights):
-    """Two trees of two leaves; leaf j has a weight for each id in ids[j]."""
+    """Two trees of two leaves; leaf j, of those of a tree or of both trees, has a weight for each id in ids[j]."""
     a = {k: [] for k in "treeids nodeids featureids modes values truenodeids falsenodeids".split()}
     leaf = {k: [] for k in "treeids nodeids ids weights".split()}
     at = 0
@@ -28,11 +28,36 @@ def trees(ids, weights):
         for node in range(3):
             for k, v in zip(a, (t, node, t, "LEAF" if node else "BRANCH_LEQ", 0.0, 0 if node else 1, 0 if node else 2)):
                 a[k].append(v)
-            for i in ids[(node - 1) % 2] if node else ():
+            for i in ids[(2 * t + node - 1) % len(ids)] if node else ():
                 for k, v in zip(leaf, (t, node, i, weights[at % len(weights)])):
                     leaf[k].append(v)
                 at += 1
     return {"nodes_" + k: v for k, v in a.items()}, leaf
+
+
+def repeated():
+    """Leaves with several weights for one id, or with none and a number where splits have theirs. skl2onnx writes such for
+    one target: what it means is the first."""
+    some = {
+        "repeated": [[0, 0, 0], [0, 0]], "in one tree": [[0, 0], [0, 0, 0], [0], [0]], "or none": [[0, 0], []], "no tree": [[0], [0], [], []],
+        "repeated of two": [[0, 1, 0, 1], [1, 0, 0]], "repeated in the second": [[1, 1], [1, 1, 1]], "repeated or others": [[0, 0], [1, 1]], "or none of two": [[0, 0], []],
+    }
+    posts, totals, weights = ("NONE", "LOGISTIC"), ("SUM", "AVERAGE", "MIN", "MAX"), [0.16, 0.29, 0.03, 0.11, 0.22, 0.07, 0.31]
+    for (which, ids), sign, post, total, base, order, number in itertools.product(some.items(), (1, -1), posts, totals, (False, True), (1, -1), (0.0, 0.04)):
+        targets = max([i for leaf in ids for i in leaf] + ["two" in which]) + 1
+        nodes, leaf = trees(ids, [sign * w for w in weights])
+        if number and all(ids):
+            continue
+        nodes["nodes_values"] = [number if m == "LEAF" else v for m, v in zip(nodes["nodes_modes"], nodes["nodes_values"])]
+        leaf = {k: v[::order] for k, v in leaf.items()}  # backwards: the first in the file, not the smallest
+        name = f"{which} {'above' if sign > 0 else 'below'} 0 {post} {total} base {base} order {order} number {number}"
+        attrs = {**nodes, **{"target_" + k: v for k, v in leaf.items()}, "post_transform": post, "n_targets": targets, "aggregate_function": total}
+        if base:
+            attrs["base_values"] = [0.31, 0.12][:targets]
+        yield "regressor " + name, "TreeEnsembleRegressor", attrs
+        if total == "SUM" and post != "PROBIT" and not base:
+            attrs = {**nodes, **{"class_" + k: v for k, v in leaf.items()}, "post_transform": post, "classlabels_int64s": [0, 1]}
+            yield "classifier " + name, "TreeEnsembleClassifier", attrs
 
 
 def model(op, attrs, outputs, version=3):
@@ -91,6 +116,9 @@ def main(path):
             "leaf_targetids": [i % targets for i in range(4)], "leaf_weights": f(weights[:4]),
         }
         case(f"ensemble {targets} {sign} {post} {total}", model("TreeEnsemble", attrs, [float_out("scores")], 5), out)
+    for name, op, attrs in repeated():
+        labels = [helper.make_tensor_value_info("label", TensorProto.INT64, None)] if op.endswith("Classifier") else []
+        case(name, model(op, attrs, [*labels, float_out("scores")]), out)
     # mtime 0: the same cases are the same bytes
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
