@@ -165,6 +165,8 @@ func moveChecks() []check {
 		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(0, 2, 0, 1)}, attrs: graph.Attrs{"mode": aString("reflect")}},
 		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(0, 2, 0, 4)}, attrs: graph.Attrs{"mode": aString("edge")}},
 		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(0, 2, 0, 4)}, attrs: graph.Attrs{"mode": aString("wrap")}},
+		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(1, -1, 1, 2)}, attrs: graph.Attrs{"mode": aString("wrap")}},
+		{op: "Pad", in: m23, constants: []*engine.Tensor{ints(-1, 1, 0, -1)}, attrs: graph.Attrs{"mode": aString("reflect")}},
 		{op: "DepthToSpace", in: [][]int{{1, 8, 2, 1}}, attrs: graph.Attrs{"blocksize": aInt(2)}},
 		{op: "DepthToSpace", in: [][]int{{1, 8, 2, 1}}, attrs: graph.Attrs{"blocksize": aInt(2), "mode": aString("CRD")}},
 		{op: "SpaceToDepth", in: [][]int{{1, 2, 4, 2}}, attrs: graph.Attrs{"blocksize": aInt(2)}},

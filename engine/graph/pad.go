@@ -21,19 +21,20 @@ func fillAll(x *Exec, out, fill *engine.Tensor) {
 	}
 }
 
-// padded pads t; negative widths cut. fill is what constant padding holds, the
-// number value where it is nil.
+// padded pads t; negative widths cut, before what is left is padded with. fill is what
+// constant padding holds, the number value where it is nil.
 func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *engine.Tensor, value float64) (*engine.Tensor, error) {
 	from := t.Shape()
-	shape := x.ints(len(from))
+	shape, left := x.ints(len(from)), x.ints(len(from))
 	for i, d := range from {
 		if before[i] > math.MaxInt32 || after[i] > math.MaxInt32 || before[i] < -d || after[i] < -d || d+before[i]+after[i] < 0 {
 			return nil, misfit("pads that cut more off a dimension of %d than it has, or are beyond 2^31", d)
 		}
-		if d == 0 && mode != "constant" || mode == "reflect" && max(before[i], after[i]) >= max(d, 1) {
-			return nil, misfit("%s further than a dimension of %d reaches", mode, d)
+		n := d + min(before[i], 0) + min(after[i], 0)
+		if n == 0 && mode != "constant" || mode == "reflect" && max(before[i], after[i]) >= max(n, 1) {
+			return nil, misfit("%s further than a dimension of %d reaches, of which %d are left", mode, d, n)
 		}
-		shape[i] = d + before[i] + after[i]
+		shape[i], left[i] = d+before[i]+after[i], n
 	}
 	constant := mode == "constant"
 	if fill == nil && value != 0 {
@@ -60,7 +61,7 @@ func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *e
 		fillAll(x, out, fill)
 	}
 	if out.Len() > 0 {
-		p := padding{before: before, from: from, shape: shape, mode: mode}
+		p := padding{before: before, from: from, left: left, shape: shape, mode: mode}
 		if v := engine.Data[float32](t); v != nil { // the usual ones, without a function made for each
 			p.to, p.src = engine.Data[float32](out), v
 		} else {
@@ -75,6 +76,7 @@ func padded(x *Exec, t *engine.Tensor, before, after []int, mode string, fill *e
 // that are there in one piece.
 type padding struct {
 	before, from, shape []int
+	left                []int // how many of a dimension are not cut off
 	mode                string
 	to, src             []float32
 	copy                func(d, s, n int) // nil where they are floats
@@ -97,8 +99,8 @@ func (p *padding) lines(k, to, from int) {
 		p.move(to, from, 1)
 		return
 	}
-	n, wide, before := p.from[k], p.shape[k], p.before[k]
-	to, from = to*wide, from*n
+	n, wide, before := p.left[k], p.shape[k], max(p.before[k], 0)
+	to, from = to*wide, from*p.from[k]+max(-p.before[k], 0)
 	last := k == len(p.shape)-1
 	for i := 0; i < wide; i++ {
 		s := padSource(i-before, n, p.mode)
@@ -106,7 +108,7 @@ func (p *padding) lines(k, to, from int) {
 		case s < 0:
 		case !last:
 			p.lines(k+1, to+i, from+s)
-		case i == max(before, 0) && i-before < n:
+		case i == before:
 			run := min(n-s, wide-i)
 			p.move(to+i, from+s, run)
 			i += run - 1

@@ -8,11 +8,11 @@ import (
 )
 
 // TestPadded holds every mode against the definition, element by element, with widths
-// that pad and that cut.
+// that pad and that cut: what is cut off is not there to pad with.
 func TestPadded(t *testing.T) {
 	g := newPlainGraph(t)
 	for round := range 400 {
-		shape, before, after := []int{}, []int{}, []int{}
+		shape, before, after, cut, left := []int{}, []int{}, []int{}, []int{}, []int{}
 		mode := []string{"constant", "edge", "wrap", "reflect"}[round%4]
 		for range 1 + g.r.IntN(4) {
 			d := 1 + g.r.IntN(5)
@@ -20,10 +20,11 @@ func TestPadded(t *testing.T) {
 			if round%3 == 0 {
 				b, a = max(b, 0), max(a, 0)
 			}
-			if d+b+a < 0 {
-				a = -d - b
+			first, n := max(-b, 0), d+min(b, 0)+min(a, 0)
+			if n < 1 && mode != "constant" || n < 0 || mode == "reflect" && max(b, a) >= n {
+				b, a, first, n = 0, 0, 0, d
 			}
-			shape, before, after = append(shape, d), append(before, b), append(after, a)
+			shape, before, after, cut, left = append(shape, d), append(before, b), append(after, a), append(cut, first), append(left, n)
 		}
 		v := noise(t, g.r, shape...)
 		got, err := padded(&Exec{limit: defaultMaxBytes}, v, before, after, mode, nil, 7)
@@ -34,9 +35,9 @@ func TestPadded(t *testing.T) {
 		for o := range want {
 			at, inside := 0, true
 			for k, d := range got.Shape() {
-				p := padSource(o/to[k]%d-before[k], shape[k], mode)
+				p := padSource(o/to[k]%d-max(before[k], 0), left[k], mode)
 				inside = inside && p >= 0
-				at += p * from[k]
+				at += (cut[k] + p) * from[k]
 			}
 			want[o] = 7
 			if inside {

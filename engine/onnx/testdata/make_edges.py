@@ -214,6 +214,16 @@ def sparse():
     return out
 
 
+def pads():
+    """Pads that cut one side or axis and fill another: what is filled with is what the cut has left."""
+    out = []
+    for mode, (b, a) in ((m, w) for m in ("constant", "edge", "reflect", "wrap") for w in (([-1, 2], [2, 1]), ([2, -2], [-2, 2]), ([1, 1], [-1, -2]), ([-1, -3], [-2, 2]), ([0, -4], [-3, 0]))):
+        x = floats(2, 5, 6)
+        out.append(case(f"{mode} {b} {a}", "Pad", [x, i64(*b, *a), None, i64(1, -1)], 19, mode=mode))
+        out.append(case(f"{mode} {b} {a} whole", "Pad", [x.astype(np.float64), i64(0, *b, 0, *a)], 19, result=T.DOUBLE, mode=mode))
+    return out + [case(f"around {n}", "Pad", [floats(7), i64(-2, n)], 19, mode="wrap") for n in (0, 1, 5, 11)]
+
+
 def imports():
     """Operators of onnxruntime's own domain, and of ai.onnx.ml, that the model does not import."""
     return [
@@ -224,7 +234,7 @@ def imports():
 
 
 def main(path):
-    out = empties() + slices() + text() + sizes() + pools() + masks() + machines() + walks() + sparse() + imports()
+    out = empties() + slices() + text() + sizes() + pools() + masks() + machines() + walks() + sparse() + imports() + pads()
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)
