@@ -855,6 +855,9 @@ func zipEqual[T int32 | int64](x *Exec, a, b *engine.Tensor) (*engine.Tensor, er
 	if err != nil {
 		return nil, err
 	}
+	if a.DType() != b.DType() {
+		return nil, fmt.Errorf("operands of types %s and %s", a.DType(), b.DType())
+	}
 	t, out, err := newOf[bool](x, shape...)
 	if err != nil {
 		return nil, err

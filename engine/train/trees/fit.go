@@ -13,7 +13,7 @@ import (
 )
 
 // errDiverged is what huge weights, or labels far apart without Lambda, end in.
-var errDiverged = errors.New("a leaf is not finite: labels and weights are too large for float32")
+var errDiverged = errors.New("a leaf or its cover is not finite: labels and weights are too large for float32")
 
 // fitter is one fit under way.
 type fitter struct {
@@ -208,7 +208,8 @@ func (f *fitter) tree(ctx context.Context, round, out int) error {
 			}
 		}
 	})
-	if slices.ContainsFunc(t.nodes, func(n node) bool { return math.IsNaN(float64(n.value)) || math.IsInf(float64(n.value), 0) }) {
+	if slices.ContainsFunc(t.nodes, func(n node) bool { return math.IsNaN(float64(n.value)) || math.IsInf(float64(n.value), 0) }) ||
+		slices.ContainsFunc(covers, func(c float64) bool { return c > math.MaxFloat32 }) {
 		return errDiverged
 	}
 	if !whole {

@@ -1,6 +1,7 @@
 package trees
 
 import (
+	"math"
 	"strconv"
 
 	"github.com/pellucid/pellucid/engine/tree"
@@ -59,7 +60,7 @@ func (b *binned) fitted(t *grower, covers []float64) []fitted {
 		c := &b.cut[s.feature]
 		*o = fitted{
 			left: n.left, right: n.right, feature: int32(s.feature), missingLeft: s.missingLeft,
-			categorical: c.categorical, gain: s.gain, cover: float32(covers[i]),
+			categorical: c.categorical, gain: min(s.gain, math.MaxFloat32), cover: float32(covers[i]), // files have no infinity
 		}
 		switch {
 		case c.categorical:
