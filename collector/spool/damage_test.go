@@ -56,14 +56,8 @@ func drainIDs(disk *vfstest.FS) (ids []string, st Stats, err error) {
 	defer s.Close()
 	s.Flush()
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if s.due(); s.unread.bytes == 0 && s.cursor.plan == nil {
-			cancel()
-			return ids, s.Stats(), nil
-		}
-		b, err := s.Next(ctx)
-		cancel()
-		if err != nil {
+		b, err := nextWaiting(s)
+		if b == nil {
 			return ids, s.Stats(), err
 		}
 		for _, r := range b.Records {
@@ -73,6 +67,29 @@ func drainIDs(disk *vfstest.FS) (ids []string, st Stats, err error) {
 			return ids, s.Stats(), err
 		}
 	}
+}
+
+// nextWaiting is the batch to store, nil where nothing waits, or no longer when the reader has
+// passed damage.
+func nextWaiting(s *Spool) (*collector.Batch, error) {
+	if s.Stats().Pending == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	go func() { // ends when Next has returned
+		for ctx.Err() == nil {
+			if s.Stats().Pending == 0 {
+				cancel()
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+	}()
+	b, err := s.Next(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil, nil
+	}
+	return b, err
 }
 
 // keptBytes is everything that stands in .bad files.
@@ -470,5 +487,83 @@ func TestEachDamageIsTold(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDamageAtTheEndIsAcknowledged: where nothing good is behind damage, no batch is either whose
+// acknowledgement would pass it. The reader does, once all before it is stored: nothing waits then,
+// and a spool that ends there goes on.
+func TestDamageAtTheEndIsAcknowledged(t *testing.T) {
+	for _, level := range []Level{LevelProcess, LevelMachine} {
+		disk, cfg := newDisk(1), smallConfig(level)
+		s, err := open(cfg, disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t)
+		var ends []int64
+		for range 4 {
+			if err := w.append(s, 20); err != nil {
+				t.Fatal(err)
+			}
+			ends = append(ends, s.segments[0].end)
+		}
+		spoil(t, s, ends[1]+frameSize, ends[2]+frameSize) // the last two
+		s.Flush()
+		b := next(t, s)
+		if len(b.Records) != 2 {
+			t.Fatalf("%s: %d records before the damage", level, len(b.Records))
+		}
+		if again := next(t, s); again != b || s.cursor.acked.Offset > b.From.Offset {
+			t.Errorf("%s: acknowledged up to %+v with a batch on its way: %+v", level, s.cursor.acked, again)
+		}
+		killed := disk.After(false)
+		w.insert(b)
+		if err := s.Ack(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := nextWaiting(s); b != nil || err != nil {
+			t.Fatalf("%s: %+v, %v", level, b, err)
+		}
+		if st := s.Stats(); st.Pending != 0 || st.Lag != 0 || st.Acked != st.Appended || st.BadStretches != 1 {
+			t.Errorf("%s: all is stored, and %+v", level, st)
+		}
+		passed := disk.After(false)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for what, disk := range map[string]*vfstest.FS{"batch": killed, "damage": passed} {
+			s, err := open(cfg, disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if waits := s.Stats().Pending > 0; waits != (disk == killed) {
+				t.Errorf("%s: killed before the %s is acknowledged: %+v", level, what, s.Stats())
+			}
+			if err := w.drain(s); err != nil {
+				t.Fatal(err)
+			}
+			if len(w.store) != 1 {
+				t.Errorf("%s: killed before the %s is acknowledged: %d batches", level, what, len(w.store))
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// spoil changes a byte of the only segment at each offset, as a disk may.
+func spoil(t *testing.T, s *Spool, at ...int64) {
+	t.Helper()
+	f, err := s.fs.Open(s.path(s.segments[0]), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, o := range at {
+		if _, err := f.WriteAt([]byte{0xff}, o); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -121,14 +121,7 @@ func (s *Spool) finish(b *collector.Batch) error {
 	if err := s.remember(b); err != nil {
 		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
 	}
-	c := s.cursor
-	c.acked, c.plan = b.To, nil
-	s.mu.Lock()
-	if k := len(s.segments); k > 0 {
-		c.nextSeq = max(c.nextSeq, s.segments[k-1].firstSeq+s.segments[k-1].records)
-	}
-	s.mu.Unlock()
-	if err := s.saveCursor(c); err != nil {
+	if err := s.saveAcked(b.To); err != nil {
 		return fmt.Errorf("acknowledge batch %s: %w", b.Token, err)
 	}
 	s.current = nil
@@ -143,6 +136,40 @@ func (s *Spool) finish(b *collector.Batch) error {
 	s.acked.Add(uint64(len(b.Records)))
 	s.mu.Lock()
 	s.acknowledge(b.To, time.Now())
+	s.mu.Unlock()
+	s.dropFinished()
+	return nil
+}
+
+// saveAcked makes it durable that all is acknowledged up to to, and that no batch is on its way.
+func (s *Spool) saveAcked(to collector.Position) error {
+	c := s.cursor
+	c.acked, c.plan = to, nil
+	s.mu.Lock()
+	if k := len(s.segments); k > 0 {
+		c.nextSeq = max(c.nextSeq, s.segments[k-1].firstSeq+s.segments[k-1].records)
+	}
+	s.mu.Unlock()
+	return s.saveCursor(c)
+}
+
+// pass has what the reader has passed be acknowledged where it is at the end of what there is:
+// nothing but damage lies between, as no batch is on its way, and none comes that would have
+// it be acknowledged.
+func (s *Spool) pass() error {
+	to := s.readAt
+	if !before(s.cursor.acked, to.Segment, to.Offset) {
+		return nil
+	}
+	if err := s.ours(); err != nil {
+		return err
+	}
+	if err := s.saveAcked(to); err != nil {
+		return err
+	}
+	s.received.Store(0)
+	s.mu.Lock()
+	s.acknowledge(to, time.Now())
 	s.mu.Unlock()
 	s.dropFinished()
 	return nil
@@ -258,6 +285,11 @@ func (s *Spool) waitDue(ctx context.Context) (view, error) {
 		v, wait := s.due()
 		if v.seg != nil && wait <= 0 {
 			return v, nil
+		}
+		if v.seg == nil {
+			if err := s.pass(); err != nil {
+				return v, fmt.Errorf("acknowledge what cannot be read: %w", err)
+			}
 		}
 		var late <-chan time.Time
 		if v.seg != nil {
