@@ -34,7 +34,8 @@ func explainCommand() *cobra.Command {
 		Long: `Explains every row of a file: exact Shapley values for trees, gradients for
 networks. Methods: tree_shap, integrated_gradients, saliency, input_x_gradient.
 Ids of tokens are explained at the vectors that they look up, added up for each id.
-Multi-class models give one line a class unless --output-name picks one.`,
+Of several classes trees give one line each, gradients the class that scores highest
+in the row, unless --output-name picks one.`,
 		Example: `  pellucid explain --model model.ubj --input rows.csv --format csv --output phi.csv
   pellucid explain --model model.txt --input rows.parquet --background train.parquet --method tree_shap
   pellucid explain --model model.onnx --input one.csv --method integrated_gradients --format html --output why.html
