@@ -81,11 +81,12 @@ func NewWindows(n *Node, shape, kernel []int) (*Windows, error) {
 			return nil, err
 		}
 		room := w.In[i] + w.before[i] + w.after[i] - reach
-		if room < 0 {
+		ceil := n.Attrs["ceil_mode"].Int == 1
+		if room < 0 && (!ceil || room <= -w.strides[i] || w.In[i]+w.before[i] < 1) {
 			return nil, fmt.Errorf("a window of %d over %d elements", reach, w.In[i]+w.before[i]+w.after[i])
 		}
-		out := room/w.strides[i] + 1
-		if n.Attrs["ceil_mode"].Int == 1 && room%w.strides[i] != 0 && out*w.strides[i] < w.In[i]+w.before[i] {
+		out := max(0, room)/w.strides[i] + 1 // the only one may reach beyond with ceil_mode
+		if ceil && room > 0 && room%w.strides[i] != 0 && out*w.strides[i] < w.In[i]+w.before[i] {
 			out++ // a last window that begins inside the input
 		}
 		w.Out = append(w.Out, out)

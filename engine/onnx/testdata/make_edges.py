@@ -233,8 +233,24 @@ def imports():
     ]
 
 
+def beyond():
+    """Windows larger than the padded input: with ceil_mode there is one while less than a step is missing."""
+    out = []
+    for size, kernel, stride, pad, dilation in ((2, 3, 2, 0, 1), (1, 2, 2, 0, 1), (1, 2, 3, 0, 1), (3, 5, 3, 0, 1), (1, 5, 3, 1, 1), (2, 2, 2, 0, 2), (3, 3, 3, 0, 2), (2, 4, 3, 0, 1)):
+        attrs = dict(kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, ceil_mode=1)
+        name, x = f"{size} {kernel} {stride} {pad} {dilation}", floats(1, 2, size, size)
+        for opset in (12, 22):
+            out.append(case(name + f" {opset}", "MaxPool", [x], opset, outputs=("y", "i"), result=(FLOAT, INT64), dilations=[dilation] * 2, **attrs))
+        out.append(case(name, "LpPool", [x], 18, dilations=[dilation] * 2, p=2, **attrs))
+        for opset, included in ((11, 0), (11, 1), (19, 0), (22, 1)):
+            if dilation == 1 or opset >= 19:
+                wide = dict(dilations=[dilation] * 2) if opset >= 19 else {}
+                out.append(case(name + f" {opset}", "AveragePool", [x], opset, count_include_pad=included, **wide, **attrs))
+    return out
+
+
 def main(path):
-    out = empties() + slices() + text() + sizes() + pools() + masks() + machines() + walks() + sparse() + imports() + pads()
+    out = empties() + slices() + text() + sizes() + pools() + masks() + machines() + walks() + sparse() + imports() + pads() + beyond()
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)
