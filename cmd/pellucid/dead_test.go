@@ -43,11 +43,9 @@ func pellucid(t *testing.T, args ...string) string {
 // TestDeadLetters: what the store refuses is seen, mended and driven again, once
 // however often it is driven and whatever is killed in between.
 func TestDeadLetters(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	db := r.database(t)
 	total := func(what string, want int) {
@@ -190,8 +188,7 @@ func TestLagAlert(t *testing.T) {
 	models, cases := threeModels(t)
 	cfg := testConfig(t, models)
 	cfg.Alerts.Lag = duration(1) // any lag at all
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	f.cut()
 	r.infer(t, "xgb", cases["xgb"])

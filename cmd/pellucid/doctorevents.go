@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,10 +20,7 @@ func checkEvents(_ context.Context, p patient) (string, error) {
 		return "none yet", nil
 	}
 	found, err := events.Check(dir, func() ([]byte, error) {
-		if path := p.Capture.KeyFile; path != "" {
-			return keys.ReadSecret(path)
-		}
-		return keys.ReadSecret(p.privateKey())
+		return keys.ReadSecret(cmp.Or(p.Capture.KeyFile, p.privateKey()))
 	})
 	if err != nil {
 		return "", fmt.Errorf("look at the halves of events that wait: %w", err)

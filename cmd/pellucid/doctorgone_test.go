@@ -74,11 +74,9 @@ func TestDoctorMissesWhatSaysWhatThereMustBe(t *testing.T) {
 // TestALossOfTheSpoolStaysTold: of a segment that was damaged the rest is stored and its file
 // put aside; that something was lost is told until the operator has seen it.
 func TestALossOfTheSpoolStaysTold(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	r.post(t, "/api/v1/predictions", notedList(0, 1), nil)
 	r.stored(t)

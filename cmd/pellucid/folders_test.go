@@ -65,11 +65,9 @@ func (r *rig) told(t *testing.T, cfg config, want ...string) {
 // their place: the next start says so until the operator has seen it, and what was stored
 // stays there once.
 func TestFoldersThatAreGoneAreMissed(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	db := r.database(t)
 	again := func() {
@@ -218,6 +216,14 @@ func TestMarksThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// notedModels is a folder of models that says of importList's that its note is private.
+func notedModels(t *testing.T) string {
+	t.Helper()
+	models := t.TempDir()
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	return models
+}
+
 // notedList is importList with a note in every row.
 func notedList(from, to int) string {
 	return strings.ReplaceAll(importList(from, to), `"note":null`, `"note":"a note"`)
@@ -226,8 +232,7 @@ func notedList(from, to int) string {
 // TestTheSpoolIsRemovedUnderARunningServer: nothing is acknowledged any more until a start,
 // which tells of it; what was stored stays there once.
 func TestTheSpoolIsRemovedUnderARunningServer(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	cfg := testConfig(t, models)
 	r := startRig(t, cfg)
 	r.post(t, "/api/v1/predictions", notedList(0, 20), nil)

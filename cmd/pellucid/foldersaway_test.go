@@ -59,8 +59,7 @@ const (
 // acknowledges nothing that would lie in them, and puts nothing into others in their place;
 // once they are back all goes on where it was.
 func TestFoldersTakenFromARunningServer(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	place(t, models, "paired/1/model.yaml", "task: regression\n")
 	cfg := testConfig(t, models)
 	r := startRig(t, cfg)
@@ -183,11 +182,9 @@ func (r *rig) takenBack(t *testing.T, cfg config, n int) {
 // is taken back when the very same is back, and nothing else; of a copy it is not, nor of
 // the folder that the copy stood for.
 func TestASpoolThatComesBack(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	r.post(t, "/api/v1/predictions", notedList(0, 10), nil)
 	r.stored(t)

@@ -40,8 +40,7 @@ func importList(from, to int) string {
 // TestImportedPredictions: predictions made elsewhere are recorded once however
 // often they are sent, and watched like any other, also after a restart.
 func TestImportedPredictions(t *testing.T) {
-	models := t.TempDir()
-	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: drop}]\n")
+	models := notedModels(t)
 	cfg := testConfig(t, models)
 	r := startRig(t, cfg)
 	var got imports

@@ -18,8 +18,7 @@ import (
 // stored, and each can be read, shown and asked for by its model.
 func TestAnIdInSeveralModels(t *testing.T) {
 	cfg := testConfig(t, t.TempDir())
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	send := func(model string, score float64) {
 		t.Helper()

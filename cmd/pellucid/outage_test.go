@@ -31,8 +31,7 @@ func heapInUse() int64 {
 func TestOutageCostsDiskNotMemory(t *testing.T) {
 	const rows, each, most = 2048, 32, 8 << 20
 	cfg := testConfig(t, t.TempDir())
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	send := func(from int) {
 		t.Helper()
@@ -74,8 +73,7 @@ func TestOutageCostsDiskNotMemory(t *testing.T) {
 func TestSlowClickHouse(t *testing.T) {
 	models, cases := threeModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	f.late.Store(int64(250 * time.Millisecond))
 	body, waited := cases["xgb"].whole().body(""), false

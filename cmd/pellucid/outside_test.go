@@ -57,8 +57,7 @@ func TestErasureReachesDeadLetters(t *testing.T) {
 	models := t.TempDir()
 	place(t, models, "churn/1/model.yaml", "features: [{name: customer, private: hash}, {name: hidden, private: mask}]\n")
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	db := r.database(t)
 	sql(t, db, "ALTER TABLE predictions ADD CONSTRAINT no_denmark CHECK NOT has(str, 'DK')")

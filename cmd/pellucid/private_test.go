@@ -42,8 +42,7 @@ func checkPrivate(t *testing.T, text, number string) {
 		place(t, models, "flights/1/"+file, rows)
 	}
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	body := func(parameters string) string {
 		return `{` + parameters + `"inputs":[

@@ -388,6 +388,14 @@ type forwarder struct {
 	conns []net.Conn
 }
 
+// forwarded has a configuration reach its ClickHouse through a forwarder.
+func forwarded(t *testing.T, cfg *config) *forwarder {
+	t.Helper()
+	f, dsn := newForwarder(t, cfg.ClickHouse)
+	cfg.ClickHouse = dsn
+	return f
+}
+
 func newForwarder(t *testing.T, dsn string) (*forwarder, string) {
 	t.Helper()
 	u, err := url.Parse(dsn)

@@ -168,8 +168,7 @@ upstreams:
 	cfg.Capture.PairTimeout = duration(200 * time.Millisecond)
 	cfg.Capture.Private = map[string]string{"rule.carrier": "drop", "rule.temp": "mask"}
 	cfg.Capture.Patterns = []patternConfig{{Name: "email"}}
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	change(&cfg)
 	r := startRig(t, cfg)
 	r.http.Handler.(*echo.Echo).POST("/panic/:how", func(c echo.Context) error {

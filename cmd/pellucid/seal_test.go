@@ -72,8 +72,7 @@ func explained(t *testing.T, r *rig, id string) []collector.Attribution {
 func TestSealedFieldsAreNowhere(t *testing.T) {
 	cfg := sealedFlights(t)
 	direct := cfg.ClickHouse
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 
 	f.cut() // so that the spool holds everything
@@ -493,8 +492,7 @@ func TestSealedAndSampled(t *testing.T) {
 	cfg := sealedFlights(t)
 	none, outliers := 0.0, false
 	cfg.Capture.Sample = []sampleConfig{{Model: "flights", Share: &none, KeepOutliers: &outliers}}
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	f.cut()
 	for range 2 {

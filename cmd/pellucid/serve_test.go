@@ -199,8 +199,7 @@ func checkGradients(t *testing.T, r *rig, id string, c *servedCase) {
 func TestClickHouseAway(t *testing.T) {
 	models, cases := threeModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	before, _ := r.infer(t, "xgb", cases["xgb"])
 	r.stored(t)
@@ -260,8 +259,7 @@ func idOf(t *testing.T, r *rig, ids []string, model string) string {
 func TestRestart(t *testing.T) {
 	models, cases := threeModels(t)
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	f.cut()
 	id, _ := r.infer(t, "lgb", cases["lgb"])
@@ -372,8 +370,7 @@ func TestUpstream(t *testing.T) {
 	far := startRig(t, testConfig(t, models))
 	cfg := testConfig(t, t.TempDir())
 	cfg.Upstreams = []upstreamConfig{{Name: "risk", URL: far.url, Model: "xgb"}}
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	f.cut()
 	c := cases["xgb"].whole()

@@ -51,8 +51,7 @@ func pairBody(a ...float64) string {
 // their shapes, and every reader copes with it.
 func TestWhatHasOtherShapes(t *testing.T) {
 	cfg := testConfig(t, shapedModels(t))
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	f.cut()
 	rowsBody := func(rows int) string {

@@ -117,8 +117,7 @@ func TestSpansOfAnOutage(t *testing.T) {
 	models := t.TempDir()
 	c := treeCase(t, models, "m", xgboostData, "base_binary_logistic")
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	cfg.Telemetry.Sample, cfg.Telemetry.KeepSlower, cfg.Telemetry.retryFor = &none, duration(200*time.Millisecond), time.Millisecond
 	cfg.Upstreams = upstreamsOf(t, fmt.Sprintf("upstreams: [{name: up, url: %s}]", fickle(t).URL))
 	r := startRig(t, cfg)
@@ -263,8 +262,7 @@ func TestFailuresOfEveryRouteHaveSpans(t *testing.T) {
 	none := 0.0
 	cfg := testConfig(t, t.TempDir())
 	cfg.Telemetry.Sample = &none
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	const refusedEach, failedEach = 60, 12
 	for range refusedEach {

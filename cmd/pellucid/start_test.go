@@ -33,8 +33,7 @@ func begin(t *testing.T, cfg config) (log *journal, started <-chan error) {
 func TestStartWaitsForClickHouse(t *testing.T) {
 	const away = "clickhouse is away"
 	cfg := testConfig(t, t.TempDir())
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	f.cut()
 	log, started := begin(t, cfg)
 	until(t, "told", func() bool { return strings.Contains(log.String(), away) })
@@ -48,8 +47,7 @@ func TestStartWaitsForClickHouse(t *testing.T) {
 	for i := range 10 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			cfg := testConfig(t, t.TempDir())
-			f, dsn := newForwarder(t, cfg.ClickHouse)
-			cfg.ClickHouse = dsn
+			f := forwarded(t, &cfg)
 			_, started := begin(t, cfg)
 			time.Sleep(time.Duration(i*10) * time.Millisecond)
 			f.cut()

@@ -207,8 +207,7 @@ func TestErasureWaitsForTheSpool(t *testing.T) {
 	models := t.TempDir()
 	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	r.settleTime = 200 * time.Millisecond
 	c.rows = c.rows[:1]

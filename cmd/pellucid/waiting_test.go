@@ -90,8 +90,7 @@ func TestErasureOnAFullDisk(t *testing.T) {
 	models := t.TempDir()
 	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
 	cfg := testConfig(t, models)
-	f, dsn := newForwarder(t, cfg.ClickHouse)
-	cfg.ClickHouse = dsn
+	f := forwarded(t, &cfg)
 	r := startRig(t, cfg)
 	r.settleTime = time.Hour // it is not waited for
 	c.rows = c.rows[:1]

@@ -37,8 +37,7 @@ func Check(dir string, key func() ([]byte, error)) (Report, error) {
 		return Report{}, err
 	}
 	out := Report{Whole: l.whole && l.damaged == 0, Lately: l.Lately, At: l.At}
-	boot := vfs.BootID(r.disk, vfs.BootIDPath)
-	out.Sure = l.Closed || boot != "" && l.Boot == boot
+	out.Sure = l.sure(vfs.BootID(r.disk, vfs.BootIDPath))
 	entries, err := r.disk.List(dir)
 	if err != nil {
 		return Report{}, err

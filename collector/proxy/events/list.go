@@ -71,6 +71,9 @@ func parse(b []byte) []byte {
 	return bytes.TrimRight(text, " ")
 }
 
+// sure reports whether all that was written to the list is in it, under this run of the machine.
+func (h header) sure(boot string) bool { return h.Closed || boot != "" && h.Boot == boot }
+
 func (h header) bytes() ([]byte, error) {
 	b, err := json.Marshal(h)
 	if err == nil && len(b) > headerSize-sumSize {
@@ -151,11 +154,10 @@ func (r *Room) compare() {
 		r.cfg.Logger.Warn("the list of waiting events is damaged: should one that was named there have gone, nobody is told", "places", l.damaged)
 	}
 	boot := vfs.BootID(r.disk, vfs.BootIDPath)
-	sure := l.Closed || boot != "" && l.Boot == boot
 	r.cfg.Drops.restore(l.Lately, l.At, r.cfg.Now())
 	r.list = list{header: l.header, slots: l.slots, free: l.free}
 	if missing := r.missing(l); len(missing) > 0 {
-		r.miss(missing, sure)
+		r.miss(missing, l.sure(boot))
 	}
 	r.list.Boot, r.list.Closed = boot, false
 	if err := r.renew(raw, l); err != nil {

@@ -179,7 +179,7 @@ func (p place) other() place { return place{p.key, p.half.other()} }
 type entry struct {
 	since time.Time
 	size  int64
-	slot  int // where the list names it, 0 for nowhere
+	slot  int // where the list names it, 0 if it does not
 	// due is when to record it alone; told is set once it has been said that it
 	// cannot be.
 	due  time.Time
