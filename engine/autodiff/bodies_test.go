@@ -109,6 +109,7 @@ func furtherChecks() []check {
 		{op: "CumProd", version: 26, in: [][]int{{2, 4}}, constants: []*engine.Tensor{tensor([]int64{1})}},
 		{op: "CumProd", version: 26, in: [][]int{{2, 4}}, constants: []*engine.Tensor{tensor([]int64{1})}, attrs: graph.Attrs{"exclusive": aInt(1), "reverse": aInt(1)}},
 		{op: "LpPool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(2, 3), "pads": aInts(1, 0, 0, 1), "p": aInt(3)}},
+		{op: "LpPool", version: 18, in: [][]int{{2, 2, 2, 2}}, attrs: graph.Attrs{"kernel_shape": aInts(3, 3), "strides": aInts(2, 2), "ceil_mode": aInt(1)}},
 		{op: "GlobalLpPool", in: image},
 		{op: "ReverseSequence", in: [][]int{{3, 2, 2}}, constants: []*engine.Tensor{ints(2, 3)}, whole: true},
 		{op: "CenterCropPad", in: [][]int{{1, 4, 2}}, constants: []*engine.Tensor{ints(1, 2, 5)}, whole: true},

@@ -234,6 +234,10 @@ func spatialChecks() []check {
 		{op: "MaxPool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(2, 2), "strides": aInts(2, 3), "ceil_mode": aInt(1)}},
 		{op: "AveragePool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(3, 2), "pads": aInts(1, 1, 1, 0)}},
 		{op: "AveragePool", in: image, attrs: graph.Attrs{"kernel_shape": aInts(3, 2), "pads": aInts(1, 1, 1, 0), "count_include_pad": aInt(1), "ceil_mode": aInt(1), "strides": aInts(3, 2)}},
+		// A window larger than its input: one of three over two elements, and over the padded.
+		{op: "MaxPool", in: [][]int{{2, 2, 2, 2}}, attrs: graph.Attrs{"kernel_shape": aInts(3, 3), "strides": aInts(2, 2), "ceil_mode": aInt(1)}},
+		{op: "AveragePool", in: [][]int{{2, 2, 2, 2}}, attrs: graph.Attrs{"kernel_shape": aInts(3, 3), "strides": aInts(2, 2), "ceil_mode": aInt(1)}},
+		{op: "AveragePool", in: [][]int{{2, 2, 1, 1}}, attrs: graph.Attrs{"kernel_shape": aInts(5, 5), "strides": aInts(3, 3), "pads": aInts(1, 1, 1, 1), "count_include_pad": aInt(1), "ceil_mode": aInt(1)}},
 		{op: "GlobalAveragePool", in: image},
 		{op: "GlobalMaxPool", in: image},
 		{op: "Upsample", version: 9, in: image, constants: scales[1:], attrs: graph.Attrs{"mode": aString("nearest")}},
