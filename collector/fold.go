@@ -10,11 +10,13 @@ import (
 )
 
 // folded is r as all ways to write the same letters read: whatever their case, width and
-// ligatures, whether an accent stands apart, of whatever script the digits are. It is nearly
-// what Unicode calls NFKC_Casefold, which is why the order of the steps matters: letters are
-// taken apart (NFKD), each is put into one case, and they are composed again (NFC). A fold
-// that composes first does not find the accent of what has another width or case yet.
+// ligatures, whether an accent stands apart, of whatever script the digits are, and without
+// what is not seen. It is nearly what Unicode calls NFKC_Casefold, which is why the order of
+// the steps matters: letters are taken apart (NFKD), each is put into one case, and they are
+// composed again (NFC). A fold that composes first does not find the accent of what has another
+// width or case yet, nor one that a sign which is not seen parts from its letter.
 func (r reading) folded() reading {
+	r = r.seen()
 	if isASCII(r.s) {
 		return reading{strings.ToLower(r.s), r.at}
 	}
@@ -89,7 +91,7 @@ func (f *folding) sign(s string) []byte {
 	case c < manyFolded:
 		f.one = append(f.one[:0], foldedOnce()[c]...)
 		return f.one
-	case norm.NFKD.Properties(f.one).Decomposition() == nil && !ignorable(c):
+	case norm.NFKD.Properties(f.one).Decomposition() == nil:
 		f.one = append(f.one[:0], foldRune(c)...)
 		return f.one
 	}
@@ -120,7 +122,7 @@ func (f *folding) slowly(s string) []byte {
 			c := lowerByte(f.one[i])
 			f.cased = append(f.cased, c)
 			dotted = c == 'i' || c == 'j'
-		case c == dotAbove && dotted || ignorable(c):
+		case c == dotAbove && dotted:
 		default:
 			f.cased = append(f.cased, foldRune(c)...)
 			dotted = dotted && unicode.Is(unicode.Mn, c) || c == 'ı'
@@ -145,11 +147,11 @@ func foldRune(c rune) []byte {
 	switch c {
 	case 'ß', 'ẞ':
 		return []byte("ss") // what it is in capitals
-	case '‘', '’', '‛', 'ʼ': // as typography, and a model, write what was typed
+	case '‘', '’', '‚', '‛', '‹', '›', 'ʼ', '′': // as typography, and a model, write what was typed
 		return []byte{'\''}
-	case '“', '”', '‟':
+	case '“', '”', '„', '‟', '«', '»':
 		return []byte{'"'}
-	case '‐', '‒', '–', '—', '−':
+	case '‐', '‒', '–', '—', '―', '⁃', '−':
 		return []byte{'-'}
 	}
 	if plain := plainSign(c, ""); plain != 0 {
@@ -161,9 +163,34 @@ func foldRune(c rune) []byte {
 // dotAbove is what the lower case of İ keeps of it.
 const dotAbove = '\u0307'
 
-// ignorable reports whether a sign is not seen: soft hyphens, marks of direction, joiners.
-func ignorable(c rune) bool {
+// Ignorable reports whether a sign is not seen: soft hyphens, marks of direction, joiners.
+func Ignorable(c rune) bool {
+	const softHyphen, firstOther = '\u00ad', '\u034f'
+	const noneFrom, noneTo = '\u3165', '\ufdff' // Chinese, Japanese, Korean
+	if c < firstOther || c >= noneFrom && c <= noneTo {
+		return c == softHyphen
+	}
 	return unicode.In(c, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+}
+
+// seen is r without the signs that are not seen.
+func (r reading) seen() reading {
+	var w *rewriting
+	for i := plainBytes(r.s); i < len(r.s); {
+		c, n := utf8.DecodeRuneInString(r.s[i:])
+		hidden := Ignorable(c)
+		if hidden && w == nil {
+			w = rewrite(r, i)
+		}
+		for k := 0; k < n && w != nil && !hidden; k++ {
+			w.add(i+k, r.s[i+k])
+		}
+		i += n
+	}
+	if w == nil {
+		return r
+	}
+	return w.done()
 }
 
 // figures is r with the digits of any script, full-width signs and the points and commas among

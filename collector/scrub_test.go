@@ -105,6 +105,8 @@ func TestScrubberFindsWhatIsWrittenAnotherWay(t *testing.T) {
 	x := NewScrubber([]json.RawMessage{json.RawMessage(`"SSN-920-11"`), json.RawMessage(`1234567.5`), json.RawMessage(`-1234.56789`), json.RawMessage(`0.000123456`), json.RawMessage(`52000`), json.RawMessage(`"a1b2"`), json.RawMessage(`2026.31`)}, nil)
 	for _, in := range []string{
 		base64.StdEncoding.EncodeToString([]byte("SSN-920-11")), base64.RawURLEncoding.EncodeToString([]byte("SSN-920-11")), base64.RawStdEncoding.EncodeToString([]byte("a1b2")),
+		base64.StdEncoding.EncodeToString([]byte("ＳＳＮ－９２０－１１")), hex.EncodeToString([]byte("𝐒𝐒𝐍-𝟗𝟐𝟎-𝟏𝟏")), eachByte("%d", ",")("s\u00ads\u00adn‐٩٢٠‐١١"), eachByte("%02x", ":")("ａ１Ｂ２"), hex.EncodeToString([]byte("A1b2")),
+		base64.StdEncoding.EncodeToString([]byte("١٢٣٤٥٦٧٫٥")), hex.EncodeToString([]byte("1\u00ad2\u00ad3\u00ad4567.5")), "1\u00ad2\u00ad3\u00ad4567.5",
 		base64.StdEncoding.EncodeToString([]byte(`{"n":"SSN-920-11"}`)), base64.URLEncoding.EncodeToString([]byte("\xff\xfe\xfdx SSN-920-11 of 1,234,567.5")),
 		"/x" + base64.StdEncoding.EncodeToString([]byte("SSN-920-11")), "ab/" + base64.StdEncoding.EncodeToString([]byte("SSN-920-11")),
 		hex.EncodeToString([]byte("SSN-920-11")), strings.ToUpper(hex.EncodeToString([]byte("id SSN-920-11 x"))), "0x" + hex.EncodeToString([]byte("SSN-920-11")), "f" + hex.EncodeToString([]byte("SSN-920-11")),

@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // forms finds the longest of many texts that stands at a place. It takes little more
@@ -257,7 +258,7 @@ func byteOf(s string, base int) (byte, bool) {
 // or in what that reads as.
 func (q *search) holds(depth int) bool {
 	q.w.left -= len(q.buf)
-	if q.plainly(string(q.buf)) {
+	if q.plainly(string(q.buf)) || q.folded() {
 		return true
 	}
 	if depth == 0 || !readable(q.buf) || q.w.gone() {
@@ -286,7 +287,38 @@ func (q *search) plainly(s string) bool {
 	return false
 }
 
-// readable reports whether so much of what was decoded is text that it may be an escape
+// folded reports whether one of the longer values is in text in buf in another case, script,
+// width or form. All that is readable is looked through elsewhere.
+func (q *search) folded() bool {
+	if len(q.x.read.list)+len(q.x.numbers) == 0 {
+		return false
+	}
+	for i := 0; i < len(q.buf); {
+		n, wide := text(q.buf[i:])
+		if wide && n > wholeFrom+1 || !wide && n >= wholeFrom && n < minBase64 {
+			r := reading{s: string(q.buf[i : i+n])}
+			if len(q.forms(nil, &q.x.read, r.folded())) > 0 || len(q.named(nil, r)) > 0 {
+				return true
+			}
+		}
+		i += max(n, 1)
+	}
+	return false
+}
+
+// text is how many bytes of text s begins with; wide says that some are beyond ASCII.
+func text(s []byte) (n int, wide bool) {
+	for n < len(s) {
+		c, size := utf8.DecodeRune(s[n:])
+		if c < ' ' || c == 0x7F || c == utf8.RuneError && size == 1 {
+			break
+		}
+		n, wide = n+size, wide || size > 1
+	}
+	return n, wide
+}
+
+// readable reports whether so much of what was decoded is ASCII that it may be an escape
 // or be encoded again, which bytes that were never encoded seldom are.
 func readable(s []byte) bool {
 	n := 0

@@ -387,6 +387,7 @@ func (q *search) named(found [][2]int, r reading) [][2]int {
 	if !words && len(q.x.numbers) == 0 {
 		return found
 	}
+	r = r.seen()
 	if words {
 		r = r.composed()
 	}

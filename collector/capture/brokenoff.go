@@ -17,7 +17,8 @@ func (p *Patterns) BrokenOff(s string) string {
 		return s
 	}
 	s = p.Text(s) // first, since what is whole is not known by a part of it
-	t, where := plain(s)
+	r := reading{s: s}.plain()
+	t := r.s
 	// What is behind a space is whole, but for the groups of a number.
 	word := strings.LastIndexFunc(t, unicode.IsSpace)
 	if word >= 0 {
@@ -31,7 +32,7 @@ func (p *Patterns) BrokenOff(s string) string {
 			break
 		}
 	}
-	return s[:place(where, word)]
+	return s[:r.begin(word)]
 }
 
 // mostBegun is how many bytes the groups of a number take: those of the longest IBAN, between

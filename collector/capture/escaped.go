@@ -10,73 +10,120 @@ import (
 // another, for what is in it to be found.
 const maxEscapes = 3
 
-// inside replaces what the patterns find in s and in the parts of s that are escaped as in
-// an address, in JSON or in HTML. A part in which something is found is written as it reads.
-func (p *Patterns) inside(s string, id bool, depth int) string {
+// inside replaces what the patterns find in s as it is and as it reads where it is escaped as
+// in an address, in JSON or in HTML, up to maxEscapes times over. The rest stays as it is.
+func (p *Patterns) inside(s string, id bool) string {
 	if p == nil {
 		return s
 	}
-	s = p.replace(s, id)
-	if depth == 0 || strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 && strings.IndexByte(s, '\\') < 0 && strings.IndexByte(s, '&') < 0 {
-		return s
-	}
-	var out strings.Builder
-	done := 0
-	for i := 0; i < len(s); {
-		// In a query a plus is a space.
-		plain, n, escaped := unescaped(s[i:], i > 0 && s[i-1] == '=')
-		if escaped {
-			if clean := p.inside(plain, id, depth-1); clean != plain {
-				out.WriteString(s[done:i])
-				out.WriteString(clean)
-				done = i + n
-			}
-		}
-		i += max(n, 1)
-	}
-	if done == 0 {
-		return s
-	}
-	out.WriteString(s[done:])
-	return out.String()
-}
-
-// partEnds reports whether c ends a part of an address or of a document, unless it begins an
-// escape.
-func partEnds(c byte) bool {
-	return c <= ' ' || strings.IndexByte("/?&=#;\"'<>", c) >= 0
-}
-
-// unescaped is the part that s begins with as it reads, and its length; escaped says whether
-// that is another text.
-func unescaped(s string, query bool) (plain string, n int, escaped bool) {
-	var b []byte
-	done, twice := 0, false // twice: an & was escaped, of another escape perhaps
-	for n < len(s) {
-		c := s[n]
-		if partEnds(c) && c != '&' && !(twice && (c == '#' || c == ';')) || c == '\\' && n+1 < len(s) && partEnds(s[n+1]) {
+	s, _ = p.replace(s, reading{s: s}, id)
+	r := reading{s: s}
+	for level := 1; level <= maxEscapes; level++ {
+		next, escaped := r.unescaped()
+		if !escaped {
 			break
 		}
-		if c != '%' && c != '\\' && c != '&' && (c != '+' || !query) {
-			n++
+		r = next
+		clean, found := p.replace(s, r, id)
+		if !found {
 			continue
 		}
-		read, width := collector.Unescape(s[n:], query)
-		if width == 0 && c == '&' {
-			break
+		s, r = clean, reading{s: clean}
+		for range level {
+			r, _ = r.unescaped()
 		}
-		if width == 0 {
-			n++
-			continue
+	}
+	return s
+}
+
+// reading is a text that was made of another, with where in that each of its bytes begins and,
+// last, where it ends; at is nil where both are the same.
+type reading struct {
+	s  string
+	at []int
+}
+
+// begin is where in the first text the byte at i was read.
+func (r reading) begin(i int) int {
+	if r.at == nil {
+		return i
+	}
+	return r.at[i]
+}
+
+// end is where in the first text what ends at i was read to.
+func (r reading) end(i int) int {
+	for r.at != nil && i > 0 && i < len(r.s) && r.at[i] == r.at[i-1] {
+		i++ // the rest of what one sign was read as
+	}
+	return r.begin(i)
+}
+
+// rewriting makes a reading of another, once it has changed something.
+type rewriting struct {
+	of reading
+	s  []byte
+	at []int // nil until then
+}
+
+// change goes on after what stays as it is up to i.
+func (w *rewriting) change(i int) {
+	if w.at != nil {
+		return
+	}
+	w.s, w.at = append(make([]byte, 0, len(w.of.s)), w.of.s[:i]...), make([]int, i, len(w.of.s)+1)
+	for k := range w.at {
+		w.at[k] = w.of.begin(k)
+	}
+}
+
+// add appends bytes that stand for what begins at i.
+func (w *rewriting) add(i int, b ...byte) {
+	w.change(i)
+	for range b {
+		w.at = append(w.at, w.of.begin(i))
+	}
+	w.s = append(w.s, b...)
+}
+
+// keep appends n bytes at i, as they are.
+func (w *rewriting) keep(i, n int) {
+	for k := i; k < i+n && w.at != nil; k++ {
+		w.add(k, w.of.s[k])
+	}
+}
+
+func (w *rewriting) done() (r reading, changed bool) {
+	if w.at == nil {
+		return w.of, false
+	}
+	return reading{string(w.s), append(w.at, w.of.begin(len(w.of.s)))}, true
+}
+
+// unescaped is r with each escape made out; escaped is false where there is none.
+func (r reading) unescaped() (out reading, escaped bool) {
+	if strings.IndexByte(r.s, '%') < 0 && strings.IndexByte(r.s, '+') < 0 && strings.IndexByte(r.s, '\\') < 0 && strings.IndexByte(r.s, '&') < 0 {
+		return r, false
+	}
+	w := rewriting{of: r}
+	query := false // behind the = of a query a plus is a space
+	for i := 0; i < len(r.s); {
+		c := r.s[i]
+		var plain []byte
+		n := 0
+		if c == '%' || c == '\\' || c == '&' || c == '+' && query {
+			plain, n = collector.Unescape(r.s[i:], query)
 		}
-		b = append(append(b, s[done:n]...), read...)
-		n += width
-		done, escaped, twice = n, true, twice || c == '&' && string(read) == "&"
+		query = c == '=' || query && c > ' ' && strings.IndexByte("/?&#;\"'<>", c) < 0
+		if n > 0 {
+			w.add(i, plain...)
+		} else {
+			n = 1
+			w.keep(i, n)
+		}
+		i += n
 	}
-	if !escaped {
-		return s[:n], n, false
-	}
-	return string(append(b, s[done:n]...)), n, true
+	return w.done()
 }
 
 // hexDigit is what a hexadecimal digit stands for, 16 for what is none.

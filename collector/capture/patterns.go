@@ -83,14 +83,16 @@ func NewPatterns(use map[string]PatternAction, key []byte) (*Patterns, error) {
 }
 
 // Text returns s with what the patterns find replaced.
-func (p *Patterns) Text(s string) string { return p.inside(s, false, maxEscapes) }
+func (p *Patterns) Text(s string) string { return p.inside(s, false) }
 
 // ID is Text for an id that joins rows: what is found is hashed, so that it still
 // does.
-func (p *Patterns) ID(s string) string { return p.inside(s, true, maxEscapes) }
+func (p *Patterns) ID(s string) string { return p.inside(s, true) }
 
-func (p *Patterns) replace(s string, id bool) string {
-	t, where := plain(s)
+// replace is s with what is found in a reading of it replaced.
+func (p *Patterns) replace(s string, r reading, id bool) (clean string, found bool) {
+	r = r.plain()
+	t := r.s
 	var out strings.Builder
 	done := 0
 	for i := 0; i < len(t); {
@@ -103,15 +105,15 @@ func (p *Patterns) replace(s string, id bool) string {
 			i = skip(t, i)
 			continue
 		}
-		out.WriteString(s[place(where, done):place(where, from)])
+		out.WriteString(s[r.end(done):max(r.end(done), r.begin(from))])
 		p.write(&out, k, t[from:to], id)
 		done, i = to, to
 	}
 	if done == 0 {
-		return s
+		return s, false
 	}
-	out.WriteString(s[place(where, done):])
-	return out.String()
+	out.WriteString(s[r.end(done):])
+	return out.String(), true
 }
 
 func (p *Patterns) write(out *strings.Builder, k pattern, found string, id bool) {
@@ -271,8 +273,7 @@ func sign(s string, i int) int {
 }
 
 // separator is the kind of what may part the groups of a number at i (' ', '-' or '.') and
-// its length, 0 and 0 for anything else: spaces that do not break or are narrow are spaces,
-// and all dashes are hyphens.
+// its length, 0 and 0 for anything else: all dashes are hyphens.
 func separator(s string, i int) (kind byte, width int) {
 	if i >= len(s) {
 		return 0, 0
@@ -283,18 +284,8 @@ func separator(s string, i int) (kind byte, width int) {
 	case c < 0xC2:
 		return 0, 0
 	}
-	n := sign(s, i)
-	switch {
-	case n == 2 && s[i+1] == 0xA0:
-		return ' ', n
-	case n < 3:
-		return 0, 0
-	}
-	switch last := s[i+2]; {
-	case s[i+1] == 0x88 || s[i] == 0xE2 && s[i+1] == 0x80 && last >= 0x90 && last <= 0x95:
+	if n := sign(s, i); n == 3 && (s[i+1] == 0x88 || s[i] == 0xE2 && s[i+1] == 0x80 && s[i+2] >= 0x90 && s[i+2] <= 0x95) {
 		return '-', n
-	case s[i] == 0xE2 && s[i+1] == 0x80 && (last <= 0x8A || last == 0xAF) || s[i] == 0xE2 && s[i+1] == 0x81 && last == 0x9F || s[i] == 0xE3 && last == 0x80:
-		return ' ', n
 	}
 	return 0, 0
 }

@@ -88,6 +88,11 @@ var found = map[string][][2]string{
 		{"4111\u2009\u20091111\u00a0 \t1111\u3000\n1111", "[card]"},
 		{"4111 - 1111 - 1111 - 1111", "[card]"},
 		{"4111 -1111- 1111-\r\n1111.", "[card]."},
+		{"4111\u00851111\u20281111\u2029 1111", "[card]"},
+		{"4111\u16801111\u205f1111\u20071111\u2028", "[card]\u2028"},
+		{"4111\f1111\v1111\u200b1111\u0085", "[card]\u0085"},
+		{"pay 4\u00ad1\u20601\ufeff1\u200d\u200c1111\u00ad11111111\u00ad", "pay [card]\u00ad"},
+		{"٤١١١\u200f \u200f1111 \u00ad\u200e١١١١ 1111", "[card]"},
 		{"4111\u00a0\u2013\u00a01111\u00a0\u2013\u00a01111 - 1111", "[card]"},
 		{"4111. 1111. 1111. 1111. Thanks", "[card]. Thanks"},
 		{"4111/1111/1111/1111", "[card]"},
@@ -122,6 +127,7 @@ var found = map[string][][2]string{
 		{"(MT84MALT011000012345MTLCAST001S)", "([iban])"},
 		{"DE89-3704-0044-0532-0130-00", "[iban]"},
 		{"GB29.NWBK.6016.1331.9268.19.", "[iban]."},
+		{"DE\u00ad89370\u00ad40044053201\u00ad3000\u00ad", "[iban]\u00ad"},
 		{"IBAN\u00a0DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000\u00a0x", "IBAN\u00a0[iban]\u00a0x"},
 		{"NO93\u202f8601\u202f1117\u202f947", "[iban]"},
 		{"DE89\u20133704\u20130044\u20130532\u20130130\u201300", "[iban]"},
@@ -138,6 +144,9 @@ var found = map[string][][2]string{
 		{"tel:+354 545 1000,", "tel:[phone],"},
 		{"+86 138 1234 5678", "[phone]"},
 		{"+49 (0)30 901820", "[phone]"},
+		{"+49\u200b30\u205f901820", "[phone]"},
+		{"+49 30\u00ad90\u00ad18\u00ad20", "[phone]"},
+		{"x\u200e+49 30 901820", "x\u200e[phone]"},
 		{"+49\u00a030\u00a0901820", "[phone]"},
 		{"+33\u202f1\u202f42\u202f68\u202f53\u202f00.", "[phone]."},
 		{"+1\u2011202\u2011555\u20110173", "[phone]"},
@@ -472,11 +481,11 @@ func TestPatternsFindWhatIsEscaped(t *testing.T) {
 		"a%40b.example": "[email]",
 		"GET /users/ann%40example.org/orders?x=1 HTTP/1.1":        "GET /users/[email]/orders?x=1 HTTP/1.1",
 		"https://x.example/p?to=ann%40example.org&n=a%20b#top":    "https://x.example/p?to=[email]&n=a%20b#top",
-		"q=write%20to%20ann%40example.org%20now&b=%zz%":           "q=write to [email] now&b=%zz%",
+		"q=write%20to%20ann%40example.org%20now&b=%zz%":           "q=write%20to%20[email]%20now&b=%zz%",
 		"card=4111%201111%201111%201111&x=1":                      "card=[card]&x=1",
 		"card=4111+1111+1111+1111;tel=%2B4930901820":              "card=[card];tel=[phone]",
 		"iban=DE89%203704%200044%200532%200130%2000":              "iban=[iban]",
-		"u=https%3A%2F%2Fx.example%2F%3Fto%3Dann%2540example.org": "u=https://x.example/?to=[email]",
+		"u=https%3A%2F%2Fx.example%2F%3Fto%3Dann%2540example.org": "u=https%3A%2F%2Fx.example%2F%3Fto%3D[email]",
 		"%41nn%40example.org":                                     "[email]",
 		`{"u":"/x?a=ann%40example.org","ann@example.org":"100%"}`: `{"u":"/x?a=[email]","[email]":"100%"}`,
 		"100% of 50%20 a%40b 1+1=2+2 50%":                         "100% of 50%20 a%40b 1+1=2+2 50%",
@@ -486,10 +495,15 @@ func TestPatternsFindWhatIsEscaped(t *testing.T) {
 		"write ann&#64;example.org &amp; go":                      "write [email] &amp; go",
 		"ann&#x40;example&#46;org;":                               "[email];",
 		"<b>ann&commat;example&period;org</b> a&nbsp;b":           "<b>[email]</b> a&nbsp;b",
-		"&lt;ann&amp;#64;example.org&gt;":                         "<[email]>",
+		"&lt;ann&amp;#64;example.org&gt;":                         "&lt;[email]&gt;",
 		"?a=1&copy=2&to=ann%40example.org&b=c&amp;d":              "?a=1&copy=2&to=[email]&b=c&amp;d",
 		"4111&nbsp;1111&nbsp;1111&nbsp;1111":                      "[card]",
-		`"card\u003d4111111111111111"`:                            `"card=[card]"`,
+		`"card\u003d4111111111111111"`:                            `"card\u003d[card]"`,
+		`"no 4111 \n1111 \n1111\r\n 1111."`:                       `"no [card]."`,
+		`{\"no\":\"4111 \\n1111 \\n1111 \\n1111\"}`:               `{\"no\":\"[card]\"}`,
+		"4111 &#10;1111 &NewLine;1111&nbsp; 1111":                 "[card]",
+		`DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000`:    "[iban]",
+		`card 4111\u00ad1111\u00ad1111\u00ad1111\u00ad, é`:        `card [card]\u00ad, é`,
 		`C:\users\x40\a&b \u0040 a\u0040b &#64; R&D &commat;`:     `C:\users\x40\a&b \u0040 a\u0040b &#64; R&D &commat;`,
 	} {
 		if got := p.Text(in); got != want {
@@ -505,43 +519,12 @@ func TestPatternsFindWhatIsEscaped(t *testing.T) {
 // again; a form that did would not end within the test's own time.
 func TestPatternsOnHostileTexts(t *testing.T) {
 	p := allPatterns(t, PatternMask)
-	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "(", "(0", "(030) ", "030/", "0049 ", "555-", "1-", "202.", "\u00a0", "4111\u00a0", "DE89-", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa.", "%40", "%25", "%", "=+", "&", "&#", "&#64;", "&amp;", "&commat", "\\", "\\u", "\\u0040", "\\\\u0040", "x4111", "x4111 ", "x4", "4111111111111111x", "x4111111111111111", "411111 ", "_4111-", "a%40b.io&", "=1+%2B"} {
+	for _, unit := range []string{"eyJ", "eyJ.", "eyJ-", "eyJ/", "a@", "@", "4111 ", "4", "4-", "+", "+1", "+1 ", "(", "(0", "(030) ", "030/", "0049 ", "555-", "1-", "202.", "\u00a0", "4111\u00a0", "4\u00ad", "\u00ad", "4\u00ad\u00ad\u00ad", "DE89-", "DE89", "DE89 ", "bearer ", "api_key=", "apikey:'", "ghp_a", "sk-", "a.", "é@é.", "AKIA", "eyJaaaaaaaaaa.eyJaaaa.", "%40", "%25", "%", "=+", "&", "&#", "&#64;", "&amp;", "&commat", "\\", "\\u", "\\u0040", "\\\\u0040", "x4111", "x4111 ", "x4", "4111111111111111x", "x4111111111111111", "411111 ", "_4111-", "a%40b.io&", "=1+%2B"} {
 		s := strings.Repeat(unit, 1<<20/len(unit))
 		if got := p.Text(s); len(got) > 2*len(s) {
 			t.Errorf("%q grows to %d", unit, len(got))
 		}
 	}
-}
-
-// reads reports whether each piece of a part stands in a text as it is or as it reads where
-// it is escaped: a part in which something is found is written so.
-func reads(s, part string) bool {
-	readings := []string{s}
-	for depth, from := 0, 0; depth < maxEscapes; depth++ {
-		for _, r := range readings[from:] {
-			from++
-			for _, query := range []bool{false, true} {
-				var all strings.Builder
-				for i := 0; i < len(r); {
-					plain, n, _ := unescaped(r[i:], query)
-					all.WriteString(plain)
-					if n == 0 {
-						all.WriteByte(r[i])
-					}
-					i += max(n, 1)
-				}
-				if all.String() != r {
-					readings = append(readings, all.String())
-				}
-			}
-		}
-	}
-	for _, piece := range strings.FieldsFunc(part, func(r rune) bool { return r < 128 && partEnds(byte(r)) }) {
-		if !slices.ContainsFunc(readings, func(r string) bool { return strings.Contains(r, piece) }) {
-			return false
-		}
-	}
-	return len(readings) > 1
 }
 
 func FuzzPatterns(f *testing.F) {
@@ -563,7 +546,7 @@ func FuzzPatterns(f *testing.F) {
 		rest := s
 		for _, part := range strings.FieldsFunc(strings.NewReplacer("[card]", "\x00", "[email]", "\x00", "[iban]", "\x00", "[phone]", "\x00", "[token]", "\x00").Replace(got), func(r rune) bool { return r == 0 }) {
 			i := strings.Index(rest, part)
-			if i < 0 && !strings.Contains(s, "\x00") && !strings.Contains(s, "[") && !reads(s, part) {
+			if i < 0 && !strings.Contains(s, "\x00") && !strings.Contains(s, "[") {
 				t.Fatalf("%q became %q", s, got)
 			}
 			rest = rest[max(i, 0):]

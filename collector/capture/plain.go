@@ -2,52 +2,82 @@ package capture
 
 import (
 	"encoding/binary"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pellucid/pellucid/collector"
 )
 
-// plain is a text with digits of any script and full-width signs in ASCII, by which the forms
-// know it, and where in the text each byte of that stood and, last, where it ends; at is nil
-// where both are the same.
-func plain(s string) (t string, at []int) {
-	first := ascii(s)
-	for first < len(s) {
-		c, n := utf8.DecodeRuneInString(s[first:])
-		if c >= utf8.RuneSelf && collector.InASCII(c) != 0 {
-			break
+// plain is r with digits of any script, full-width signs and white space in ASCII, and without
+// what is not seen among letters and digits of that, white space and the signs between groups:
+// by which the forms know it.
+func (r reading) plain() reading {
+	w := rewriting{of: r}
+	i := ascii(r.s)
+	last := byte(0) // what was read last
+	if i > 0 {
+		last = r.s[i-1]
+	}
+	for i < len(r.s) {
+		c, n := utf8.DecodeRuneInString(r.s[i:])
+		hidden := 0
+		if c >= utf8.RuneSelf && amongGroups(last) { // once for all of them, as they come
+			if hidden = unseen(r.s[i:]); hidden > 0 && !amongGroups(signAt(r.s, i+hidden)) {
+				hidden = 0
+			}
 		}
-		first += n
-	}
-	if first == len(s) {
-		return s, nil
-	}
-	b := append(make([]byte, 0, len(s)), s[:first]...)
-	at = make([]int, first, len(s)+1)
-	for i := range at {
-		at[i] = i
-	}
-	for i := first; i < len(s); {
-		c, n := utf8.DecodeRuneInString(s[i:])
-		if sign := collector.InASCII(c); sign != 0 {
-			b, at = append(b, sign), append(at, i)
-			i += n
-			continue
+		switch sign := inASCII(c); {
+		case hidden > 0:
+			w.change(i)
+			n = hidden
+		case sign != 0:
+			w.add(i, sign)
+			last = sign
+		default:
+			w.keep(i, n)
+			last = r.s[i+n-1]
 		}
-		for range n {
-			b, at = append(b, s[i]), append(at, i)
-			i++
-		}
+		i += n
 	}
-	return string(b), append(at, len(s))
+	r, _ = w.done()
+	return r
 }
 
-// place is where in the text i of its plain form stood.
-func place(at []int, i int) int {
-	if at == nil {
-		return i
+// amongGroups reports whether c is of a number in groups or of what parts these.
+func amongGroups(c byte) bool {
+	return isAlnum(c) || c == ' ' || c >= '\t' && c <= '\r' || c == '-' || c == '.' || c == '/'
+}
+
+// inASCII is collector.InASCII with white space, of which U+200B has no width.
+func inASCII(c rune) byte {
+	switch {
+	case c < utf8.RuneSelf:
+		return 0
+	case c == '\u0085' || c == '\u2028' || c == '\u2029':
+		return '\n'
+	case c == '\u200b' || unicode.IsSpace(c):
+		return ' '
 	}
-	return at[i]
+	return collector.InASCII(c)
+}
+
+// unseen is how many bytes of signs that are not seen s begins with.
+func unseen(s string) int {
+	for i, c := range s {
+		if c < utf8.RuneSelf || inASCII(c) != 0 || !collector.Ignorable(c) {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// signAt is ASCII's sign at i, or what stands for one; 0 for any other.
+func signAt(s string, i int) byte {
+	c, _ := utf8.DecodeRuneInString(s[i:])
+	if c < utf8.RuneSelf && i < len(s) {
+		return byte(c)
+	}
+	return inASCII(c)
 }
 
 // ascii is how many bytes at least, in eights, s begins with that are ASCII, all of them where

@@ -62,8 +62,9 @@ func (s *Spool) lostCursor(last uint64) cursor {
 }
 
 // startKeeping decides, when cursor and segments are read, which batches have to be
-// looked for, and from when on each segment is kept.
-func (s *Spool) startKeeping() error {
+// looked for, and from when on each segment is kept; last is the number of the newest
+// segment, 0 where there is none.
+func (s *Spool) startKeeping(last uint64) error {
 	if s.cfg.Level != LevelMachine {
 		err := s.fs.Remove(join(s.cfg.Dir, ledgerName))
 		if err != nil && !notExist(err) {
@@ -79,6 +80,15 @@ func (s *Spool) startKeeping() error {
 	l.cut(s.cursor.acked)
 	h := l.head
 	changed := s.remembers && (s.boot == "" || s.boot != h.boot)
+	// A disk that lies about its syncs may have brought an older cursor back: what waits, by its
+	// word, may be stored, under tokens of batches that will not be cut the same again.
+	if again := uint32(min(last, math.MaxUint32)); again > s.cursor.again && (changed || !s.remembers) {
+		c := s.cursor
+		c.again = again
+		if err := s.saveCursor(c); err != nil {
+			return fmt.Errorf("note that what waits may be stored: %w", err)
+		}
+	}
 	now := time.Now()
 	for i := range l.entries {
 		seg := s.segmentNumbered(l.entries[i].segment)

@@ -54,7 +54,7 @@ func (s *Spool) recover() error {
 	}
 	s.forgetMark()
 	s.startMarks()
-	if err := s.startKeeping(); err != nil {
+	if err := s.startKeeping(last); err != nil {
 		return err
 	}
 	return s.startReader()
