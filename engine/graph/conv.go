@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pellucid/pellucid/engine"
+	"github.com/pellucid/pellucid/engine/blas"
 	"github.com/pellucid/pellucid/engine/vector"
 )
 
@@ -213,61 +214,117 @@ func columnsOfWindows[T float](c *Conv, columns, from []T) {
 // Scatter is the transpose of Gather in its first two arguments: it adds to large
 // what small sends back through the weights.
 func Scatter[T float](c *Conv, large, small, weights []T) {
-	scatterWindows(c, large, small, weights, make([]T, c.Inner*c.Taps*c.Positions()))
+	scatterWindows(c, large, small, weights, make([]T, scatterColumns(c)))
 }
+
+// Of the columns that a transposed convolution adds up, those of so many channels are made at
+// once that they stay in the second-level cache, but as many rows as a product needs to be worth
+// laying out its operand.
+const (
+	columnsAtOnce = 1 << 17
+	rowsAtOnce    = 64
+)
+
+// scatterChannels is of how many channels scatterWindows makes columns at once.
+func scatterChannels(c *Conv) int {
+	return min(c.Inner, max(columnsAtOnce/(c.Taps*c.Positions()), (rowsAtOnce+c.Taps-1)/c.Taps))
+}
+
+// scatterColumns is how many elements these have.
+func scatterColumns(c *Conv) int { return scatterChannels(c) * c.Taps * c.Positions() }
 
 func scatterWindows[T float](c *Conv, large, small, weights, columns []T) {
 	plane, positions := c.Plane(), c.Positions()
-	depth := c.Inner * c.Taps
+	depth, some := c.Inner*c.Taps, scatterChannels(c)
 	for b := range c.Batch * c.Groups {
-		clear(columns)
-		from := small[b*c.Outer*positions:][:c.Outer*positions]
-		matmul(c.threads, columns, weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth], from, depth, positions, c.Outer, true, false)
-		windowsOfColumns(c, large[b*c.Inner*plane:][:c.Inner*plane], columns)
+		from, w := small[b*c.Outer*positions:][:c.Outer*positions], weights[b%c.Groups*c.Outer*depth:][:c.Outer*depth]
+		for first := 0; first < c.Inner; first += some {
+			channels := min(some, c.Inner-first)
+			blas.Gemm(c.threads, true, false, channels*c.Taps, positions, c.Outer, 1, w[first*c.Taps:], depth, from, positions, 0, columns, positions)
+			for ch := range channels {
+				ofWindows(c.Windows, large[(b*c.Inner+first+ch)*plane:][:plane], columns[ch*c.Taps*positions:][:c.Taps*positions])
+			}
+		}
 	}
 }
 
-func windowsOfColumns[T float](c *Conv, to, columns []T) {
-	plane, positions := c.Plane(), c.Positions()
-	if len(c.In) <= 2 {
-		for ch := range c.Inner {
-			rowsOfColumns(c.Windows, to[ch*plane:][:plane], columns[ch*c.Taps*positions:][:c.Taps*positions])
-		}
+// ofWindows adds columns of [Taps, Out...] to a channel of [In...], without the table of
+// windows: by planes of the last two dimensions.
+func ofWindows[T float](w *Windows, to, columns []T) {
+	if len(w.In) <= 2 {
+		p := planesOf(w, 0)
+		rowsOfColumns(&p, to, columns)
 		return
 	}
-	index := c.Index()
-	for ch := range c.Inner {
-		for k := range c.Taps {
-			row := columns[(ch*c.Taps+k)*positions:][:positions]
-			for p, v := range row {
-				if at := index[p*c.Taps+k]; at >= 0 {
-					to[ch*plane+int(at)] += v
-				}
+	last := len(w.In) - 2
+	planes := planesOf(w, last)
+	taps, in, out := planes.kernel[0]*planes.kernel[1], planes.in[0]*planes.in[1], planes.out[0]*planes.out[1]
+	positions := len(columns) / w.Taps
+	for k := range w.Taps / taps {
+		for p := range positions / out {
+			if at := w.leading(last, k, p); at >= 0 {
+				rowsOfColumns(&planes, to[at*in:][:in], columns[k*taps*positions+p*out:])
 			}
 		}
 	}
 }
 
-// rowsOfColumns is windowsOfColumns for one plane of at most two dimensions, without
-// the table of windows.
-func rowsOfColumns[T float](w *Windows, plane, columns []T) {
-	in, out, kernel, strides := two(w.In, 1), two(w.Out, 1), two(w.Kernel, 1), two(w.strides, 1)
-	dilations, before := two(w.dilations, 1), two(w.before, 0)
-	for k := range w.Taps {
-		ky, kx := k/kernel[1]*dilations[0]-before[0], k%kernel[1]*dilations[1]-before[1]
+// leading is the place among the first dimensions of In of element k of window p, both of these
+// dimensions alone; -1 where it is padding.
+func (w *Windows) leading(dims, k, p int) int {
+	at, size := 0, 1
+	for d := dims - 1; d >= 0; d-- {
+		i := p%w.Out[d]*w.strides[d] + k%w.Kernel[d]*w.dilations[d] - w.before[d]
+		if i < 0 || i >= w.In[d] {
+			return -1
+		}
+		at, size = at+i*size, size*w.In[d]
+		k, p = k/w.Kernel[d], p/w.Out[d]
+	}
+	return at
+}
+
+// planes are the last two dimensions of windows; step is how far the columns of one tap are
+// from those of the next.
+type planes struct {
+	in, out, kernel, strides, dilations, before [2]int
+	step                                        int
+}
+
+func planesOf(w *Windows, from int) planes {
+	p := planes{
+		in: two(w.In[from:], 1), out: two(w.Out[from:], 1), kernel: two(w.Kernel[from:], 1), strides: two(w.strides[from:], 1),
+		dilations: two(w.dilations[from:], 1), before: two(w.before[from:], 0), step: 1,
+	}
+	for _, n := range w.Out {
+		p.step *= n
+	}
+	return p
+}
+
+func rowsOfColumns[T float](p *planes, plane, columns []T) {
+	for k := range p.kernel[0] * p.kernel[1] {
+		ky, kx := k/p.kernel[1]*p.dilations[0]-p.before[0], k%p.kernel[1]*p.dilations[1]-p.before[1]
 		// The windows whose element k is in the plane.
-		first := min(max(0, (strides[1]-1-kx)/strides[1]), out[1])
-		end := min(max(first, (in[1]-kx+strides[1]-1)/strides[1]), out[1])
-		for y := range out[0] {
-			at := y*strides[0] + ky
-			if at < 0 || at >= in[0] || first == end {
+		first := min(max(0, (p.strides[1]-1-kx)/p.strides[1]), p.out[1])
+		end := min(max(first, (p.in[1]-kx+p.strides[1]-1)/p.strides[1]), p.out[1])
+		for y := range p.out[0] {
+			at := y*p.strides[0] + ky
+			if at < 0 || at >= p.in[0] || first == end {
 				continue
 			}
-			row, to := columns[(k*out[0]+y)*out[1]:][first:end], plane[at*in[1]:][:in[1]]
-			x := first*strides[1] + kx
+			row, to := columns[k*p.step+y*p.out[1]:][first:end], plane[at*p.in[1]:][:p.in[1]]
+			x := first*p.strides[1] + kx
+			if p.strides[1] == 1 {
+				to = to[x:][:len(row)]
+				for i, v := range row {
+					to[i] += v
+				}
+				continue
+			}
 			for _, v := range row {
 				to[x] += v
-				x += strides[1]
+				x += p.strides[1]
 			}
 		}
 	}
@@ -337,11 +394,13 @@ func convThen[T float](x *Exec, n *Node, c *Conv, in []*engine.Tensor, then *vec
 		d.run(x)
 		return t, nil
 	}
-	// The windows' table and one group's columns.
-	if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2); err != nil {
+	elements := c.Inner * c.Taps * c.Positions() // one group's
+	if n.Op == "ConvTranspose" {
+		elements = scatterColumns(c)
+	} else if err := x.reserve(engine.Float64, c.Taps*c.Positions()/2); err != nil { // the windows' table
 		return nil, err
 	}
-	_, columns, err := rawOf[T](x, c.Inner*c.Taps*c.Positions())
+	_, columns, err := rawOf[T](x, elements)
 	if err != nil {
 		return nil, err
 	}

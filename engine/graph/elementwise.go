@@ -760,7 +760,7 @@ func buildPRelu(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		switch in[0].DType() {
 		case engine.Float32:
-			return x.one(zip(x, in[0], in[1], prelu[float32]))
+			return x.one(zipVector(x, in[0], in[1], vector.PRelu))
 		case engine.Float64:
 			return x.one(zip(x, in[0], in[1], prelu[float64]))
 		}

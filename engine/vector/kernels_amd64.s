@@ -280,6 +280,56 @@ done:
 	VZEROUPPER
 	RET
 
+// func prelu512(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·prelu512(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ stepA+32(FP), SI
+	MOVQ stepB+40(FP), DI
+
+loop:
+	CMPQ    BX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z0
+	VMOVUPS (DX), Z1
+	VMULPS  Z1, Z0, Z1
+	VXORPS  Z2, Z2, Z2
+	VCMPPS  $0x01, Z2, Z0, K1
+	VMOVAPS Z0, Z0
+	VMOVAPS Z1, K1, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    SI, CX
+	ADDQ    DI, DX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, BX
+	JMP     loop
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	MOVQ      $0x00000001, R8
+	SHLXQ     BX, R8, R8
+	DECQ      R8
+	KMOVW     R8, K1
+	VMOVUPS.Z (CX), K1, Z0
+	VMOVUPS.Z (DX), K1, Z1
+	VMULPS    Z1, Z0, Z1
+	VXORPS    Z2, Z2, Z2
+	VCMPPS    $0x01, Z2, Z0, K2
+	VMOVAPS   Z0, Z0
+	VMOVAPS   Z1, K2, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      SI, CX
+	ADDQ      DI, DX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func relu512(dst *float32, src *float32, p *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·relu512(SB), NOSPLIT, $0-32
@@ -3368,6 +3418,54 @@ rest:
 	VADDPS     Y1, Y2, Y4
 	VCMPPS     $0x03, Y2, Y1, Y1
 	VBLENDVPS  Y1, Y4, Y3, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       SI, CX
+	ADDQ       DI, DX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func prelu256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
+// Requires: AVX
+TEXT ·prelu256(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ a+8(FP), CX
+	MOVQ b+16(FP), DX
+	MOVQ n+24(FP), BX
+	MOVQ stepA+32(FP), SI
+	MOVQ stepB+40(FP), DI
+
+loop:
+	CMPQ      BX, $0x08
+	JLT       rest
+	VMOVUPS   (CX), Y0
+	VMOVUPS   (DX), Y1
+	VMULPS    Y1, Y0, Y1
+	VXORPS    Y2, Y2, Y2
+	VCMPPS    $0x01, Y2, Y0, Y2
+	VBLENDVPS Y2, Y1, Y0, Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      SI, CX
+	ADDQ      DI, DX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, BX
+	JMP       loop
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	MOVQ       $0x00000008, R8
+	SUBQ       BX, R8
+	LEAQ       masks<>+0(SB), BX
+	VMOVUPS    (BX)(R8*4), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VMASKMOVPS (DX), Y0, Y2
+	VMULPS     Y2, Y1, Y2
+	VXORPS     Y3, Y3, Y3
+	VCMPPS     $0x01, Y3, Y1, Y3
+	VBLENDVPS  Y3, Y2, Y1, Y1
 	VMASKMOVPS Y1, Y0, (AX)
 	ADDQ       SI, CX
 	ADDQ       DI, DX

@@ -15,7 +15,7 @@ func choose(avx2, avx512 bool) *machine {
 	case avx2 && avx512:
 		return &machine{
 			lanes:  16,
-			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add512, sub512, mul512, div512, max512, min512},
+			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add512, sub512, mul512, div512, max512, min512, prelu512},
 			unary: [...]func(dst, src, p *float32, n int){
 				relu512, clip512, affine512, affineClip512, gate512, snap512, exp512, sigmoid512, silu512, tanh512, erf512, gelu512, toHalf512, toBrain512, cubicGate512,
 				leaky512, softplus512, mish512,
@@ -27,7 +27,7 @@ func choose(avx2, avx512 bool) *machine {
 	case avx2:
 		return &machine{
 			lanes:  8,
-			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add256, sub256, mul256, div256, max256, min256},
+			binary: [...]func(dst, a, b *float32, n, stepA, stepB int){add256, sub256, mul256, div256, max256, min256, prelu256},
 			unary: [...]func(dst, src, p *float32, n int){
 				relu256, clip256, affine256, affineClip256, gate256, snap256, exp256, sigmoid256, silu256, tanh256, erf256, gelu256, toHalf256, toBrain256, cubicGate256,
 				leaky256, softplus256, mish256,

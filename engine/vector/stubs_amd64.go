@@ -16,6 +16,8 @@ func max512(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
 func min512(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
+func prelu512(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
+
 func relu512(dst *float32, src *float32, p *float32, n int)
 
 func clip512(dst *float32, src *float32, p *float32, n int)
@@ -97,6 +99,8 @@ func div256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 func max256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
 func min256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
+
+func prelu256(dst *float32, a *float32, b *float32, n int, stepA int, stepB int)
 
 func relu256(dst *float32, src *float32, p *float32, n int)
 

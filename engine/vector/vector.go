@@ -3,7 +3,7 @@
 // AVX-512 or AVX2 where the processor has them and in plain Go elsewhere (other
 // processors, and the build tags noasm and purego).
 //
-// Arithmetic, conversions, Max, Min, Relu, Clip, Leaky, Snap and Rounded are exact: as Go has them, whatever the
+// Arithmetic, conversions, Max, Min, PRelu, Relu, Clip, Leaky, Snap and Rounded are exact: as Go has them, whatever the
 // processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
 // the right value (of Erf's, Gelu's and CubicGate's terms, which may cancel: 2^-22 of their
 // magnitude), where that, the sigmoid in Silu and exp in Mish is no denormal number; NaN gives NaN. The kernels for
@@ -22,7 +22,8 @@ import (
 // Op is an operation on two operands.
 type Op int
 
-// The operations. Max and Min are NaN where either is, and tell zeros apart.
+// The operations. Max and Min are NaN where either is, and tell zeros apart; PRelu is the first
+// operand, times the second where it is below 0.
 const (
 	Add Op = iota
 	Sub
@@ -30,6 +31,7 @@ const (
 	Div
 	Max
 	Min
+	PRelu
 )
 
 func binaryGo(op Op, dst, a, b []float32, stepA, stepB int) {
@@ -47,8 +49,13 @@ func binaryGo(op Op, dst, a, b []float32, stepA, stepB int) {
 			dst[i] = x / y
 		case Max:
 			dst[i] = max(x, y)
-		default:
+		case Min:
 			dst[i] = min(x, y)
+		default:
+			if x < 0 {
+				x *= y
+			}
+			dst[i] = x
 		}
 		ia += stepA
 		ib += stepB
@@ -118,7 +125,7 @@ func (k *machine) bytes() int { return 4 * k.lanes }
 // machine is what a processor has.
 type machine struct {
 	lanes  int
-	binary [6]func(dst, a, b *float32, n, stepA, stepB int)
+	binary [PRelu + 1]func(dst, a, b *float32, n, stepA, stepB int)
 	unary  [unaries]func(dst, src, p *float32, n int)
 	norm   func(dst, src, scale, bias, p *float32, n int)
 	lstm   func(gates, c, h *float32, n int)

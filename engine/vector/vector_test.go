@@ -41,7 +41,7 @@ func same(a, b float32) bool {
 func TestBinaryIsGos(t *testing.T) {
 	onEach(t, func(t *testing.T) {
 		all := values(4000)
-		for op := Add; op <= Min; op++ {
+		for op := Add; op <= PRelu; op++ {
 			for _, n := range lengths {
 				for _, form := range []string{"both", "first", "second", "neither"} {
 					a, b := all[:n], all[1500:1500+n]

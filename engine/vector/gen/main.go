@@ -376,6 +376,12 @@ func (g *machine) all() {
 	g.binary("div", simple(VDIVPS))
 	g.binary("max", func(a, b reg.VecVirtual) reg.VecVirtual { return g.larger(a, b, true) })
 	g.binary("min", func(a, b reg.VecVirtual) reg.VecVirtual { return g.larger(a, b, false) })
+	g.binary("prelu", func(a, b reg.VecVirtual) reg.VecVirtual {
+		VMULPS(b, a, b)
+		zero := g.reg()
+		VXORPS(zero, zero, zero)
+		return g.pick(less, a, zero, b, a)
+	})
 	type vec = reg.VecVirtual
 	g.unary("relu", 0, []float32{0}, func(v vec, _ []vec) vec {
 		VMAXPS(v, g.c(0), v)
