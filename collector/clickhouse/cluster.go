@@ -143,7 +143,9 @@ func (c cluster) mutating() ch.Settings {
 // Distributed table would rest on other servers while it runs.
 func (c cluster) keyTable(name, of, rows string) (before []string, fill, after string) {
 	if c.name == "" {
-		return nil, "CREATE TABLE " + name + " ENGINE = MergeTree ORDER BY tuple() AS ", ""
+		// Made and filled in one, it would have a name of the engine's own meanwhile, by which
+		// what a crash or a full disk leaves of it is not known.
+		return []string{"CREATE TABLE " + name + " ENGINE = MergeTree ORDER BY tuple() EMPTY AS " + rows + of}, "INSERT INTO " + name + " ", ""
 	}
 	local := c.local(name)
 	engine := "MergeTree"

@@ -45,18 +45,20 @@ func roomToBegin(dir string) error {
 	return nil
 }
 
+// replacing begins the names that the engine has for tables that take another's name when they
+// are filled.
+const replacing = "_tmp_replace_"
+
 // dropCut removes the definitions of tables that may go and that a full disk cut: the
 // engine ends each by a line feed. It removes what is left of their rows itself.
 func (e *Engine) dropCut() error {
-	if e.cfg.Spare == nil {
-		return nil
-	}
 	files, err := filepath.Glob(filepath.Join(e.cfg.Dir, "data", "store", "*", "*", "*.sql"))
 	if err != nil {
 		return fmt.Errorf("list the engine's tables: %w", err)
 	}
 	for _, file := range files {
-		if !e.cfg.Spare(strings.TrimSuffix(filepath.Base(file), ".sql")) {
+		name := strings.TrimSuffix(filepath.Base(file), ".sql")
+		if !strings.HasPrefix(name, replacing) && (e.cfg.Spare == nil || !e.cfg.Spare(name)) {
 			continue
 		}
 		text, err := os.ReadFile(file)
