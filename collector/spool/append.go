@@ -161,18 +161,24 @@ func (g *group) follow() {
 
 var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
 
-// await waits until g is written by another, or writes it when told to.
+// await waits until g is written by another, or writes it when told to. A disk that does not
+// answer is not waited for, but that the process stood still is not the disk's.
 func (s *Spool) await(g *group) error {
 	t := timers.Get().(*time.Timer)
-	t.Reset(2 * s.cfg.FullTimeout)
 	defer timers.Put(t)
 	defer t.Stop()
-	select {
-	case <-g.done:
-		return g.err
-	case <-g.lead:
-		return s.lead()
-	case <-t.C:
+	patience := 2 * s.cfg.FullTimeout
+	for late := false; !late; {
+		t.Reset(patience)
+		began := time.Now()
+		select {
+		case <-g.done:
+			return g.err
+		case <-g.lead:
+			return s.lead()
+		case <-t.C:
+			late = time.Since(began) < patience+s.cfg.FullTimeout
+		}
 	}
 	// Late. Leadership may have come at this very moment, and if it was meant
 	// for nobody else it must not be lost.

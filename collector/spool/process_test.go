@@ -15,10 +15,13 @@ import (
 
 // ownerEnv names the folder that the test binary, run again, opens as another process would,
 // and ownerName what its records' ids begin with.
-const ownerEnv, ownerName = "PELLUCID_TEST_SPOOL", "PELLUCID_TEST_OWNER"
+const ownerEnv, ownerName, ownerWriters = "PELLUCID_TEST_SPOOL", "PELLUCID_TEST_OWNER", "PELLUCID_TEST_WRITERS"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(ownerEnv); dir != "" {
+		if os.Getenv(ownerWriters) != "" {
+			os.Exit(ownTogether(folderConfig(dir)))
+		}
 		os.Exit(own(folderConfig(dir), os.Getenv(ownerName)))
 	}
 	os.Exit(m.Run())

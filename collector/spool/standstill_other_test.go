@@ -1,0 +1,5 @@
+//go:build !unix
+
+package spool
+
+func ownTogether(Config) int { return 2 }
