@@ -163,6 +163,10 @@ func TestScrubberReads(t *testing.T) {
 		`int 918273645 there`:                                              "918273645",
 		`{"a":"{\"b\":\"O\\u0027Brian Quux1\"}"}`:                          "Brian",
 		`"Zo\u00EB\ud83d\ude00X"`:                                          "ud83d",
+		`gerda wei\xdfkopf`:                                                "gerda",
+		`Gerda%20Wei%DFkopf`:                                               "kopf",
+		`Gerda Wei\337kopf`:                                                "kopf",
+		`gerda\x20wei\xc3\x9fkopf`:                                         "gerda",
 		`%25C3%259F gerda%2520wei%25C3%259Fkopf`:                           "gerda",
 	} {
 		if got := s.Text(text); strings.Contains(got, leak) {
@@ -222,6 +226,12 @@ var escaped = map[string]func(string) string{
 	`\U`:               eachRune(`\U%08X`),
 	`\u{}`:             eachRune(`\u{%x}`),
 	`\x`:               eachByte(`\x%02x`, ""),
+	`\x of signs`: func(s string) string {
+		if strings.ContainsFunc(s, func(c rune) bool { return c > 0xFF }) {
+			return s
+		}
+		return eachRune(`\x%02x`)(s)
+	},
 	"octal":            eachByte(`\%03o`, ""),
 	"JSON":             func(s string) string { b, _ := json.Marshal(s); return string(b) },
 	"JSON in JSON":     func(s string) string { b, _ := json.Marshal(s); b, _ = json.Marshal(string(b)); return string(b) },

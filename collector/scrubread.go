@@ -121,8 +121,8 @@ func Unescape(s string, plus bool) ([]byte, int) {
 	case 0:
 		return nil, 1 // half a sign of UTF-16
 	case '%':
-		if v, ok := hexOf(s, 1, 2); ok {
-			return []byte{byte(v)}, 3
+		if v, ok := percentOf(s); ok {
+			return unescapedByte(s, v, 3, percentOf)
 		}
 		if v, ok := hexOf(s, 2, 4); ok && s[1]|0x20 == 'u' {
 			return utf8.AppendRune(nil, rune(v)), 6
@@ -219,13 +219,11 @@ func unescapeBackslash(s string) ([]byte, int) {
 	if len(s) < 2 {
 		return nil, 0
 	}
-	if at := strings.IndexByte(`"'/\ntrbf`, s[1]); at >= 0 {
-		return []byte{"\"'/\\\n\t\r\b\f"[at]}, 2
+	if at := strings.IndexByte(`"'/\ntrbfva`, s[1]); at >= 0 {
+		return []byte{"\"'/\\\n\t\r\b\f\v\a"[at]}, 2
 	}
-	if s[1] >= '0' && s[1] <= '3' && len(s) > 3 {
-		if v, err := strconv.ParseUint(s[1:4], 8, 8); err == nil {
-			return []byte{byte(v)}, 4
-		}
+	if v, ok := octalOf(s); ok {
+		return unescapedByte(s, v, 4, octalOf)
 	}
 	if end := strings.IndexByte(s[:min(len(s), len(`\u{10ffff}`))], '}'); end > 3 && (s[1] == 'u' || s[1] == 'x') && s[2] == '{' {
 		if v, ok := hexOf(s, 3, end-3); ok {
@@ -246,13 +244,58 @@ func unescapeBackslash(s string) ([]byte, int) {
 	case !ok:
 		return nil, 0
 	case digits == 2:
-		return []byte{byte(v)}, 4
+		return unescapedByte(s, byte(v), 4, escapedByte)
 	case digits == 4 && v >= 0xD800 && v < 0xDC00 && strings.HasPrefix(s[6:], `\u`):
 		if low, ok := hexOf(s, 8, 4); ok && low >= 0xDC00 && low < 0xE000 {
 			return utf8.AppendRune(nil, rune((v-0xD800)<<10+(low-0xDC00)+0x10000)), 12
 		}
 	}
 	return utf8.AppendRune(nil, rune(min(v, unicode.MaxRune+1))), 2 + digits
+}
+
+// percentOf reads %eb, escapedByte \xeb, octalOf \353.
+func percentOf(s string) (byte, bool) {
+	if s == "" || s[0] != '%' {
+		return 0, false
+	}
+	v, ok := hexOf(s, 1, 2)
+	return byte(v), ok
+}
+
+func escapedByte(s string) (byte, bool) {
+	if len(s) < 4 || s[0] != '\\' || s[1] != 'x' {
+		return 0, false
+	}
+	v, ok := hexOf(s, 2, 2)
+	return byte(v), ok
+}
+
+func octalOf(s string) (byte, bool) {
+	if len(s) < 4 || s[0] != '\\' || s[1] < '0' || s[1] > '3' {
+		return 0, false
+	}
+	v, err := strconv.ParseUint(s[1:4], 8, 8)
+	return byte(v), err == nil
+}
+
+// unescapedByte is what s begins with, of which the first byte is read already: a byte of UTF-8,
+// as Go and C write it, with the others of its sign, or else the sign of that number, as Python
+// and JavaScript do. Each escape is width bytes long.
+func unescapedByte(s string, first byte, width int, of func(string) (byte, bool)) ([]byte, int) {
+	if first < utf8.RuneSelf {
+		return []byte{first}, width
+	}
+	b := []byte{first}
+	for ok := true; ok && len(b) < utf8.UTFMax && !utf8.FullRune(b); {
+		var next byte
+		if next, ok = of(s[len(b)*width:]); ok {
+			b = append(b, next)
+		}
+	}
+	if c, n := utf8.DecodeRune(b); c != utf8.RuneError && n > 1 {
+		return b[:n], n * width
+	}
+	return utf8.AppendRune(nil, rune(first)), width
 }
 
 // hexOf reads n hexadecimal digits at a place; n of 0 are none.

@@ -16,24 +16,38 @@ func (p *Patterns) inside(s string, id bool) string {
 	if p == nil {
 		return s
 	}
-	s, _ = p.replace(s, reading{s: s}, id)
-	r := reading{s: s}
-	for level := 1; level <= maxEscapes; level++ {
-		next, escaped := r.unescaped()
-		if !escaped {
-			break
-		}
-		r = next
-		clean, found := p.replace(s, r, id)
-		if !found {
-			continue
-		}
-		s, r = clean, reading{s: clean}
-		for range level {
-			r, _ = r.unescaped()
-		}
+	s, spaced := p.look(s, id, false)
+	if spaced {
+		s, _ = p.look(s, id, true)
 	}
 	return s
+}
+
+// zeroWidth is a space that is not seen: it may part words, or stand in one.
+const zeroWidth = "\u200b"
+
+// look is inside with spaces of no width, or without; spaced says that there are some.
+func (p *Patterns) look(s string, id, without bool) (clean string, spaced bool) {
+	read := func(level int) (r reading, more bool) {
+		r, more = reading{s: s}, true
+		for range level {
+			r, more = r.unescaped()
+		}
+		return r, more
+	}
+	for level, more := 0, true; level <= maxEscapes; level++ {
+		var r reading
+		if r, more = read(level); !more {
+			break
+		}
+		if strings.Contains(r.s, zeroWidth) {
+			if spaced = true; without {
+				r = r.without(zeroWidth)
+			}
+		}
+		s, _ = p.replace(s, r, id)
+	}
+	return s, spaced
 }
 
 // reading is a text that was made of another, with where in that each of its bytes begins and,
@@ -98,6 +112,22 @@ func (w *rewriting) done() (r reading, changed bool) {
 		return w.of, false
 	}
 	return reading{string(w.s), append(w.at, w.of.begin(len(w.of.s)))}, true
+}
+
+// without is r without a sign.
+func (r reading) without(sign string) reading {
+	w := rewriting{of: r}
+	for i := 0; i < len(r.s); {
+		if strings.HasPrefix(r.s[i:], sign) {
+			w.change(i)
+			i += len(sign)
+			continue
+		}
+		w.keep(i, 1)
+		i++
+	}
+	r, _ = w.done()
+	return r
 }
 
 // unescaped is r with each escape made out; escaped is false where there is none.

@@ -55,6 +55,8 @@ func inASCII(c rune) byte {
 		return 0
 	case c == '\u0085' || c == '\u2028' || c == '\u2029':
 		return '\n'
+	case c == '\ufe58' || c == '\ufe63':
+		return '-'
 	case c == '\u200b' || unicode.IsSpace(c):
 		return ' '
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 	"reflect"
 	"time"
 
@@ -305,7 +306,7 @@ func converter(c *Column, t parquet.Type) (convert, error) {
 				c.Times = append(c.Times, time.Unix(int64(v.Int32())*86_400, 0).UTC())
 			}, nil
 		case *format.DecimalType:
-			return decimals(c, t.Kind(), l)
+			return decimals(c, t, l)
 		case *format.IntType:
 			if !l.IsSigned {
 				return unsigned(c, t.Kind())
@@ -362,16 +363,36 @@ func timestamps(c *Column, l *format.TimestampType) (convert, error) {
 	return nil, errors.New("a timestamp of unknown unit")
 }
 
-func decimals(c *Column, k parquet.Kind, l *format.DecimalType) (convert, error) {
+// widestDecimal is how many bytes a decimal has at most: those of 76 digits.
+const widestDecimal = 32
+
+func decimals(c *Column, t parquet.Type, l *format.DecimalType) (convert, error) {
 	c.Type = Float64
+	if l.Scale < 0 || l.Scale > 76 {
+		return nil, fmt.Errorf("a decimal of scale %d", l.Scale)
+	}
 	unit := math.Pow10(int(l.Scale))
-	switch k {
+	switch t.Kind() {
 	case parquet.Int32:
 		return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, float64(v.Int32())/unit) }, nil
 	case parquet.Int64:
 		return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, float64(v.Int64())/unit) }, nil
 	}
-	return nil, errors.New("decimals wider than 64 bits are not supported")
+	if t.Kind() != parquet.FixedLenByteArray || t.Length() < 1 || t.Length() > widestDecimal {
+		return nil, fmt.Errorf("decimals as %s are not supported", t)
+	}
+	whole := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(l.Scale)), nil)
+	return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, decimal(v.ByteArray(), whole)) }, nil
+}
+
+// decimal is the number nearest to a signed integer, its highest byte first, over a unit.
+func decimal(b []byte, unit *big.Int) float64 {
+	n := new(big.Int).SetBytes(b)
+	if len(b) > 0 && b[0] >= 0x80 {
+		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
+	}
+	f, _ := new(big.Rat).SetFrac(n, unit).Float64()
+	return f
 }
 
 func unsigned(c *Column, k parquet.Kind) (convert, error) {

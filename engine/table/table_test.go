@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,20 @@ func writeFile(t *testing.T, name, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestDecimals: those of Parquet, of any width, are the nearest floats.
+func TestDecimals(t *testing.T) {
+	tab, nan := open(t, "decimals.parquet"), math.NaN()
+	for name, want := range map[string][]float64{
+		"small": {1.25, -9.99, nan, 0.01}, "money": {12345678901234.5678, -0.0001, 0, nan},
+		"wide": {1234567890123456789012345678.0123456789, -0.1, 1e-10, -1e28}, "whole": {1e60, -3, nan, 0},
+	} {
+		got, ok := tab.Column(name).Float64s()
+		if !ok || !slices.EqualFunc(got, want, func(a, b float64) bool { return a == b || a != a && b != b }) {
+			t.Errorf("%s: %v, %t, want %v", name, got, ok, want)
+		}
+	}
 }
 
 // The files were written by pandas and pyarrow (testdata/make_tables.py).

@@ -15,3 +15,8 @@ pq.write_table(pa.table({"xs": [[1, 2], [3]]}), "nested.parquet")
 a = np.arange(6, dtype="f4").reshape(2, 3) / 4
 np.save("c.npy", a); np.save("fortran.npy", np.asfortranarray(a)); np.save("big_endian.npy", a.astype(">f8"))
 np.save("ints.npy", np.array([-1, 2, 3], "i2")); np.save("text.npy", np.array(["a", "b"]))
+from decimal import Decimal as D
+d = lambda p, s, *v: pa.array([None if x is None else D(x) for x in v], pa.decimal128(p, s))
+pq.write_table(pa.table({"small": d(3, 2, "1.25", "-9.99", None, "0.01"), "money": d(18, 4, "12345678901234.5678", "-0.0001", "0", None),
+    "wide": d(38, 10, "1234567890123456789012345678.0123456789", "-0.1", "1e-10", "-9999999999999999999999999999.9999999999"),
+    "whole": pa.array([D(10) ** 60, D(-3), None, D(0)], pa.decimal256(70, 0))}), "decimals.parquet")
