@@ -77,6 +77,26 @@ func (m *maker) batchWith(t testing.TB, n int, at time.Time, bad ...int) (record
 	return records, rows, poisoned
 }
 
+// TestAViewThatThrows: somebody's view of predictions throws at some rows, which are in the table
+// by then. What is stored is counted, and has no letter.
+func TestAViewThatThrows(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	ref := m.reference(t, 300)
+	dead := openDead(t, t.TempDir())
+	w := writer(t, s, WriterConfig{Dead: dead, Backoff: time.Millisecond, Reference: func(string) *stats.Reference { return ref }})
+	records, rows, _ := m.batchWith(t, 5, base)
+	write(t, w, "a", records...)
+	exec(t, s, "CREATE TABLE somebodys (n UInt8) ENGINE = MergeTree ORDER BY n")
+	exec(t, s, "CREATE MATERIALIZED VIEW somebodys_mv TO somebodys AS SELECT throwIf(has(i64, 770077)) AS n FROM predictions")
+	more, others, _ := m.batchWith(t, 20, base.Add(time.Hour), 0, 7, 8, 19)
+	write(t, w, "b", more...)
+	m.consistent(t, s, rows+others)
+	if n := dead.Len(); n != 0 {
+		t.Errorf("%d rows that are stored have letters", n)
+	}
+	exec(t, s, "DROP VIEW somebodys_mv")
+}
+
 func TestPoisonRowsBecomeDeadLetters(t *testing.T) {
 	s, m, dir := open(t), newMaker(t), t.TempDir()
 	ref := m.reference(t, 300)

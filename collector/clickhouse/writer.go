@@ -343,11 +343,15 @@ func (w *Writer) pause(ctx context.Context, wait time.Duration) (room bool, err 
 	}
 }
 
-// refusedYetKept reports whether what is refused now was taken by an attempt of
-// before, whose answer was lost.
+// refusedYetKept reports whether what is refused now is there: by an attempt of before, whose
+// answer was lost, or by this one, where somebody's view of the table throws, which it does when
+// the rows are in.
 func (w *Writer) refusedYetKept(ctx context.Context, in attempt, unsure bool) (bool, error) {
-	if in.stored == nil || !unsure && !w.doubt {
+	switch {
+	case in.stored == nil:
 		return false, nil
+	case !unsure && !w.doubt:
+		return in.stored(ctx)
 	}
 	return w.kept(ctx, in, unsure || in.root)
 }
