@@ -45,7 +45,7 @@ func (r reading) plain() reading {
 
 // amongGroups reports whether c is of a number in groups or of what parts these.
 func amongGroups(c byte) bool {
-	return isAlnum(c) || c == ' ' || c >= '\t' && c <= '\r' || c == '-' || c == '.' || c == '/'
+	return isAlnum(c) || c == ' ' || c >= '\t' && c <= '\r' || c == '-' || c == '.' || c == '/' || c == ')'
 }
 
 // inASCII is collector.InASCII with white space, of which U+200B has no width.

@@ -90,7 +90,7 @@ func asFailure(err error) *failure {
 		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), record: collector.ErrUnavailable.Error(), retryAfter: 1}
 	case errors.Is(err, collector.ErrFull):
 		return &failure{
-			status: http.StatusServiceUnavailable, message: "the prediction could not be recorded in time: " + collector.ErrFull.Error(),
+			status: http.StatusServiceUnavailable, message: "the prediction could not be recorded in time: the spool is full, or its disk does not answer",
 			retryAfter: 1, noRow: true,
 		}
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
