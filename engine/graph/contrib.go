@@ -90,21 +90,34 @@ func (a *manyHeads) compose(f *body) error {
 		scale = 1 / math.Sqrt(float64(qs[3]))
 	}
 	scores := f.op("Mul", f.op("MatMul", q, f.transpose(k, 0, 1, 3, 2)), f.number(d, scale))
-	added, err := a.added(f, qs[0], qs[2], past+ks[2], past)
+	// What hides a key is beyond half precision, where a row that sees none would have no numbers.
+	wide := d
+	if d == engine.Float16 {
+		wide = engine.Float32
+	}
+	added, err := a.added(f, wide, qs[0], qs[2], past+ks[2], past)
 	if err != nil {
 		return err
 	}
-	if added != "" {
+	shares := ""
+	switch {
+	case added == "":
+		shares = f.op("Softmax", scores)
+	case wide == d:
 		scores = f.op("Add", scores, added)
+		shares = f.op("Softmax", scores)
+	default:
+		sums := f.op("Add", f.cast(scores, wide), added)
+		scores, shares = f.cast(sums, d), f.cast(f.op("Softmax", sums), d)
 	}
-	y := f.transpose(f.op("MatMul", f.op("Softmax", scores), v), 0, 2, 1, 3)
+	y := f.transpose(f.op("MatMul", shares, v), 0, 2, 1, 3)
 	f.give(f.op("Reshape", y, f.ints(qs[0], qs[2], a.heads*vs[3])), k, v, scores)
 	return nil
 }
 
-// added is what is added to the scores of so many queries and keys, "" for nothing.
-func (a *manyHeads) added(f *body, batch, queries, keys, past int) (string, error) {
-	d := f.in[0].DType()
+// added is what is added to the scores of so many queries and keys, as numbers of type d; "" for
+// nothing.
+func (a *manyHeads) added(f *body, d engine.DType, batch, queries, keys, past int) (string, error) {
 	added := ""
 	if f.given(headsMask) != "" {
 		shown, err := a.shown(f, batch, queries, keys)
@@ -124,6 +137,9 @@ func (a *manyHeads) added(f *body, batch, queries, keys, past int) (string, erro
 		s := f.shape(headsAdded)
 		if len(s) != 4 || s[0] != 1 && s[0] != batch || s[1] != 1 && s[1] != a.heads || s[2] != queries || s[3] != keys {
 			return "", misfit("an attention bias of shape %v for %d queries and %d keys", s, queries, keys)
+		}
+		if f.in[headsAdded].DType() != d {
+			more = f.cast(more, d)
 		}
 		if added == "" {
 			return more, nil

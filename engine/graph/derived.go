@@ -27,7 +27,7 @@ func (p *Program) derivations() []derivation {
 		s := &p.steps[i]
 		switch {
 		case s.op.lists:
-		case s.op != functionOp && s.node.Domain == DomainONNX && (s.node.Op == "Shape" || s.node.Op == "Size"): // a step of ours bears any node
+		case s.node.Domain == DomainONNX && (s.node.Op == "Shape" || s.node.Op == "Size"):
 			list[i] = fromShape
 		case !slices.ContainsFunc(s.in, func(slot int) bool { return slot >= 0 && !p.isDerived(slot, list) }):
 			list[i] = fromDerived

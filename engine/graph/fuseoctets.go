@@ -181,12 +181,13 @@ func octetStep(n *Node, kernel Kernel, in, out []int) step {
 	return step{node: n, op: functionOp, kernel: kernel, in: in, out: out}
 }
 
-// node is that of the step that made a slot in the file.
+// node is that of the step that made a slot in the file, and a node of no file's where none did:
+// what another's operator says of its outputs would be taken for true of this one's.
 func (o *octeter) node(slot int) *Node {
 	if i := o.f.p.producer[slot]; i >= 0 && i < len(o.f.p.steps) {
 		return o.f.p.steps[i].node
 	}
-	return o.f.p.steps[0].node
+	return &Node{Op: "Bytes"}
 }
 
 // plain keeps a step as it is.

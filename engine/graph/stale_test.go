@@ -7,9 +7,9 @@ import (
 	"github.com/pellucid/pellucid/engine"
 )
 
-// TestOctetsOfARunAreNotKept: a step that the fusion of bytes puts in bears some node of the
-// file, a Shape too where that is the first. What it makes follows from the elements all the same:
-// a session that ran before gives what a new one does.
+// TestOctetsOfARunAreNotKept: a step that the fusion of bytes puts in for a value of none of the
+// file's bears no node of the file, as the first one, a Shape maybe: a session keeps what a shape
+// makes. One that ran before gives what a new one does.
 func TestOctetsOfARunAreNotKept(t *testing.T) {
 	for _, signed := range []bool{false, true} {
 		g := newOctetGraph(t)
