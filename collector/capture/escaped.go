@@ -35,9 +35,9 @@ func (p *Patterns) look(s string, id, without bool) (clean string, spaced bool) 
 		}
 		return r, more
 	}
-	for level, more := 0, true; level <= maxEscapes; level++ {
-		var r reading
-		if r, more = read(level); !more {
+	for level := 0; level <= maxEscapes; level++ {
+		r, more := read(level)
+		if !more {
 			break
 		}
 		if strings.Contains(r.s, zeroWidth) {
