@@ -219,7 +219,7 @@ func convertInput(info *Info, spec *Spec, input int, t *Tensor) (*Tensor, error)
 		f := feature(i)
 		return f != nil && f.Categorical
 	})
-	if reason == "" && !info.Missing {
+	if reason == "" && !info.Missing && !spec.Unread {
 		if at = firstNaN(out); at >= 0 {
 			reason = "is missing (NaN), and the model takes no missing values"
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -28,6 +29,15 @@ func takesValues(f *Feature) bool {
 		bools = bools && ok
 	}
 	return bools
+}
+
+// TellsTextsApart reports whether the way in which a number is written matters to this feature:
+// where categories are called 1e3 and 1000, or 07.
+func (f *Feature) TellsTextsApart() bool {
+	return slices.ContainsFunc(f.Categories, func(name string) bool {
+		v, ok := parseNumber(name)
+		return ok && (name != strconv.FormatFloat(v, 'f', -1, 64) || v == 0 && math.Signbit(v))
+	})
 }
 
 // Category is the code of the category that a number is, where numbers are values.

@@ -36,6 +36,8 @@ type Spec struct {
 	Name  string
 	DType DType
 	Shape []int
+	// Unread says that nothing of the model reads this input: NaN in it is no matter.
+	Unread bool
 }
 
 // Feature is one column of a tabular model, by position.

@@ -65,8 +65,20 @@ func required(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
+// textColumns are the features whose values are texts, also where a file has them look like
+// numbers: "1e3" is not "1000".
+func textColumns(info *engine.Info) (names []string) {
+	for i := range info.Features {
+		f := &info.Features[i]
+		if f.TellsTextsApart() || len(info.Inputs) == len(info.Features) && info.Inputs[i].DType == engine.String {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
 func inputRows(info *engine.Info, input string) (*table.Table, engine.Values, error) {
-	t, err := table.Open(input)
+	t, err := table.OpenLimited(input, table.Limits{Texts: textColumns(info)})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -176,6 +176,7 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 		}
 	}
 	info.Missing = w.missing(g, p.producer)
+	markUnread(info, g)
 	info.Details = append(append(details(p, g), keyDetails(p, g.Inputs)...), memoryOf(program))
 	for _, n := range g.Nodes {
 		if n.Domain == graph.DomainLocal && strings.HasSuffix(n.Outputs[0], MarginSuffix) {

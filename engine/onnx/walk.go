@@ -103,9 +103,43 @@ func (w *walker) missing(g *graph.Graph, producer string) bool {
 			}
 		case "IsNaN":
 			return true
+		case "Equal": // NaN alone is another than itself
+			if n.Inputs[0] == n.Inputs[1] {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// markUnread marks the inputs that no node reads, as converters keep them of columns that were
+// dropped.
+func markUnread(info *engine.Info, g *graph.Graph) {
+	read := map[string]bool{}
+	for _, name := range g.Outputs {
+		read[name] = true
+	}
+	noteRead(g, read)
+	for i := range info.Inputs {
+		info.Inputs[i].Unread = !read[info.Inputs[i].Name]
+	}
+}
+
+func noteRead(g *graph.Graph, read map[string]bool) {
+	for _, n := range g.Nodes {
+		for _, name := range n.Inputs {
+			read[name] = true
+		}
+		for _, a := range n.Attrs {
+			if a.Graph == nil {
+				continue
+			}
+			for _, name := range a.Graph.Outputs {
+				read[name] = true
+			}
+			noteRead(a.Graph, read)
+		}
+	}
 }
 
 // links are the operators behind a regressor that a tree model's link can be.

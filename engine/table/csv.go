@@ -67,6 +67,9 @@ func csvPass(f source, path string, limits Limits, cols *[]csvColumn) (again boo
 	for i := range *cols {
 		(*cols)[i].col = Column{Name: header[i]}
 		(*cols)[i].null = false
+		if slices.Contains(limits.Texts, header[i]) {
+			(*cols)[i].kind = kindText
+		}
 	}
 	rows := 0
 	for ; ; rows++ {

@@ -91,6 +91,8 @@ type Limits struct {
 	// Memory bounds what the values of a compressed file take; 0 means 64 times the
 	// file's bytes, and 512 MiB at least.
 	Memory int64
+	// Texts are the columns of a CSV file that are texts, whatever they look like.
+	Texts []string
 }
 
 func defaultMemory(size int64) int64 { return max(512<<20, 64*size) }

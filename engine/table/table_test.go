@@ -34,6 +34,21 @@ func writeFile(t *testing.T, name, text string) string {
 	return path
 }
 
+// TestTextsThatLookLikeNumbers: a column that is said to be of texts stays as it is written.
+func TestTextsThatLookLikeNumbers(t *testing.T) {
+	path := writeFile(t, "a.csv", "code,n\n1e3,1e3\n07,07\n,\n7.0,7.0\n-0.0,-0.0\n")
+	tab, err := OpenLimited(path, Limits{Texts: []string{"code", "another"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := tab.Column("code").Strings(), []string{"1e3", "07", "", "7.0", "-0.0"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := tab.Column("n").Strings(), []string{"1000", "7", "", "7", "0"}; !slices.Equal(got, want) && got[4] != "-0" {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // TestDecimals: those of Parquet, of any width, are the nearest floats.
 func TestDecimals(t *testing.T) {
 	tab, nan := open(t, "decimals.parquet"), math.NaN()
