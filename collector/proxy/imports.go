@@ -426,7 +426,7 @@ func describe(row *collector.Imported, all []*collector.Imported) (*engine.Info,
 	}
 	for _, in := range info.Inputs {
 		if len(in.Shape) > 1 {
-			return nil, fail(http.StatusBadRequest, "feature %q is a list: a feature is one value", clip(in.Name))
+			return nil, fail(http.StatusBadRequest, "feature %q is a list: a feature is one value, as %q", clip(in.Name), clip(in.Name+"[0]"))
 		}
 	}
 	info.Features = featuresNamed(info.Inputs)

@@ -181,6 +181,8 @@ func TestForms(t *testing.T) {
 		{"KServe v1, lists", "m", `{"instances":[[1,2.5],[3,null]]}`, `{"predictions":[0.25,0.75]}`, `[{"f0":1,"f1":2.5}{"prediction":0.25}][{"f0":3,"f1":null}{"prediction":0.75}]`},
 		{"KServe v1, by the version's names", "named", `{"instances":[[41,"basic"]]}`, `{"predictions":[[0.25,0.75]]}`, `[{"age":41,"plan":"basic"}{"prediction":[0.25,0.75]}]`},
 		{"KServe v1, objects", "m", `{"instances":[{"age":41,"plan":"basic"}]}`, `{"predictions":[{"score":0.5,"label":"yes"}]}`, `[{"age":41,"plan":"basic"}{"label":"yes","score":0.5}]`},
+		{"KServe v1, images", "m", `{"instances":[[[[1,2],[3,4]]],[[[5,6],[7,8]]]]}`, `{"predictions":[0.25,0.75]}`, `[{"f0":1,"f1":2,"f2":3,"f3":4}{"prediction":0.25}][{"f0":5,"f1":6,"f2":7,"f3":8}{"prediction":0.75}]`},
+		{"KServe v1, lists in objects", "m", `{"instances":[{"v":[[1,2],[3]],"one":[7],"age":41}]}`, `{"predictions":["yes"]}`, `[{"age":41,"one":7,"v[0]":1,"v[1]":2,"v[2]":3}{"prediction":"yes"}]`},
 		{"KServe v1, bare", "m", `{"instances":[7]}`, `{"predictions":["yes"]}`, `[{"f0":7}{"prediction":"yes"}]`},
 		{
 			"OIP, a matrix", "m", `{"id":"x","inputs":[{"name":"input-0","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4]]}]}`,

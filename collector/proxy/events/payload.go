@@ -94,23 +94,38 @@ func listed(list []json.RawMessage, read func(json.RawMessage) (row, error)) ([]
 	return out, nil
 }
 
-// featuresOf reads one instance: values by name, by place, or a bare one.
+// featuresOf reads one instance: values by name, by place, or a bare one. Lists within are taken
+// apart as tensors are.
 func featuresOf(raw json.RawMessage, names []string) (row, error) {
-	switch first(raw) {
-	case '{':
-		var r row
-		if err := json.Unmarshal(raw, &r); err != nil {
-			return nil, err
-		}
-		return r, nil
-	case '[':
-		var list []json.RawMessage
-		if err := json.Unmarshal(raw, &list); err != nil {
+	if first(raw) != '{' {
+		list, err := flat(raw, nil, 0)
+		if err != nil {
 			return nil, err
 		}
 		return placed(list, names)
 	}
-	return placed([]json.RawMessage{raw}, names)
+	var given row
+	if err := json.Unmarshal(raw, &given); err != nil {
+		return nil, err
+	}
+	out := make(row, len(given))
+	for name, value := range given {
+		list, err := flat(value, nil, 0)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 1 {
+			out[name] = list[0]
+			continue
+		}
+		if len(out)+len(list) > maxColumns {
+			return nil, refuse("a row has more than 4,096 values")
+		}
+		for j, v := range list {
+			out[name+"["+strconv.Itoa(j)+"]"] = v
+		}
+	}
+	return out, nil
 }
 
 // placed names values by their place.
