@@ -276,7 +276,7 @@ func (w *applying) part(from, to int) { w.f.Apply(w.out[from:to], w.src[from:to]
 func quickMap(f func(float64) float64, quick *vector.Function) Kernel {
 	plain := floatMap(f)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		if in[0].DType() != engine.Float32 {
+		if quick == nil || in[0].DType() != engine.Float32 {
 			return plain(x, in)
 		}
 		return x.one(quickly(x, in[0], quick))
@@ -725,6 +725,14 @@ func withAlpha(make func(r *attrReader) func(float64) float64) opDef {
 	}}
 }
 
+// withQuickAlpha is withAlpha of what has a kernel, where that is not nil.
+func withQuickAlpha(make func(r *attrReader) (func(float64) float64, *vector.Function)) opDef {
+	return opDef{since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(b *builder) (Kernel, error) {
+		plain, quick := make(b.attrs)
+		return quickMap(plain, quick), nil
+	}}
+}
+
 func geluExact(v float64) float64 { return 0.5 * v * (1 + math.Erf(v/math.Sqrt2)) }
 
 func geluTanh(v float64) float64 {
@@ -1099,27 +1107,31 @@ func init() {
 				return v
 			}, vector.Leaky(float32(alpha))), nil
 		}},
-		"Elu": withAlpha(func(r *attrReader) func(float64) float64 {
+		"Elu": withQuickAlpha(func(r *attrReader) (func(float64) float64, *vector.Function) {
 			alpha := r.float("alpha", 1)
 			return func(v float64) float64 {
 				if v < 0 {
 					return alpha * math.Expm1(v)
 				}
 				return v
-			}
+			}, vector.Elu(float32(alpha), 1, 1)
 		}),
-		"Celu": withAlpha(func(r *attrReader) func(float64) float64 {
+		"Celu": withQuickAlpha(func(r *attrReader) (func(float64) float64, *vector.Function) {
 			alpha := r.float("alpha", 1)
-			return func(v float64) float64 { return max(0, v) + min(0, alpha*math.Expm1(v/alpha)) }
+			quick := vector.Elu(float32(alpha), float32(1/alpha), 1)
+			if !(alpha > 0) {
+				quick = nil
+			}
+			return func(v float64) float64 { return max(0, v) + min(0, alpha*math.Expm1(v/alpha)) }, quick
 		}),
-		"Selu": withAlpha(func(r *attrReader) func(float64) float64 {
+		"Selu": withQuickAlpha(func(r *attrReader) (func(float64) float64, *vector.Function) {
 			alpha, gamma := r.float("alpha", seluAlpha), r.float("gamma", seluGamma)
 			return func(v float64) float64 {
 				if v <= 0 {
 					return gamma * alpha * math.Expm1(v)
 				}
 				return gamma * v
-			}
+			}, vector.Elu(float32(gamma*alpha), 1, float32(gamma))
 		}),
 		"ThresholdedRelu": withAlpha(func(r *attrReader) func(float64) float64 {
 			alpha := r.float("alpha", 1)

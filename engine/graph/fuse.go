@@ -336,6 +336,8 @@ func (f *fuser) functionOf(s *step) *vector.Function {
 		return vector.Mish
 	case "LeakyRelu":
 		return vector.Leaky(attr("alpha", 0.01))
+	case "Elu":
+		return vector.Elu(attr("alpha", 1), 1, 1)
 	case "HardSwish":
 		return vector.Gate(1.0/6, 0.5, 0, 1, 1)
 	case "HardSigmoid":

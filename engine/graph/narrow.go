@@ -217,7 +217,19 @@ func (f *fuser) recurrent(i int) {
 // of the whole of every row, no clipping and no peepholes.
 func quickNode(n *Node, lengths, peepholes bool) bool {
 	_, clips := n.Attrs["clip"]
-	return !lengths && !peepholes && !clips && n.Attrs["input_forget"].Int == 0 && n.Attrs["layout"].Int == 0 && len(n.Attrs["activations"].Strings) == 0
+	return !lengths && !peepholes && !clips && n.Attrs["input_forget"].Int == 0 && n.Attrs["layout"].Int == 0 && usuallyActive(n)
+}
+
+// usuallyActive reports whether a recurrent node has the usual functions, which some exporters
+// name all the same.
+func usuallyActive(n *Node) bool {
+	usual, names := usualActivations[n.Op], n.Attrs["activations"].Strings
+	for i, name := range names {
+		if name != usual[i%len(usual)] {
+			return false
+		}
+	}
+	return len(names)%len(usual) == 0
 }
 
 // quickRecurrent reports whether a node is such a one over float32.

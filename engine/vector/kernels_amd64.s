@@ -1591,6 +1591,145 @@ done:
 	VZEROUPPER
 	RET
 
+// func elu512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·elu512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS 4(DX), Z1
+	VBROADCASTSS 8(DX), Z2
+	VBROADCASTSS constants<>+8(SB), Z3
+	VBROADCASTSS constants<>+12(SB), Z4
+	VBROADCASTSS constants<>+16(SB), Z5
+	VBROADCASTSS constants<>+4(SB), Z6
+	VBROADCASTSS constants<>+20(SB), Z7
+	VBROADCASTSS constants<>+24(SB), Z8
+	VBROADCASTSS constants<>+28(SB), Z9
+	VBROADCASTSS constants<>+32(SB), Z10
+	VBROADCASTSS constants<>+36(SB), Z11
+	VBROADCASTSS constants<>+40(SB), Z12
+	VBROADCASTSS constants<>+44(SB), Z13
+	VBROADCASTSS constants<>+48(SB), Z14
+
+loop:
+	CMPQ         BX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z15
+	VMULPS       Z1, Z15, Z16
+	VMINPS       Z16, Z3, Z18
+	VMAXPS       Z18, Z4, Z18
+	VMOVAPS      Z6, Z17
+	VFMADD231PS  Z5, Z18, Z17
+	VSUBPS       Z6, Z17, Z17
+	VMOVAPS      Z18, Z18
+	VFNMADD231PS Z7, Z17, Z18
+	VFNMADD231PS Z8, Z17, Z18
+	VMOVAPS      Z10, Z19
+	VFMADD213PS  Z11, Z18, Z19
+	VFMADD213PS  Z12, Z18, Z19
+	VFMADD213PS  Z13, Z18, Z19
+	VFMADD213PS  Z14, Z18, Z19
+	VFMADD213PS  Z9, Z18, Z19
+	VFMADD213PS  Z9, Z18, Z19
+	VSCALEFPS    Z17, Z19, Z19
+	VSUBPS       Z9, Z19, Z19
+	VMULPS       Z16, Z16, Z17
+	VBROADCASTSS constants<>+184(SB), Z18
+	VMOVAPS      Z18, Z20
+	VBROADCASTSS constants<>+188(SB), Z18
+	VFMADD213PS  Z18, Z16, Z20
+	VBROADCASTSS constants<>+192(SB), Z18
+	VFMADD213PS  Z18, Z16, Z20
+	VBROADCASTSS constants<>+196(SB), Z18
+	VFMADD213PS  Z18, Z16, Z20
+	VBROADCASTSS constants<>+200(SB), Z18
+	VFMADD213PS  Z18, Z16, Z20
+	VBROADCASTSS constants<>+204(SB), Z18
+	VFMADD213PS  Z18, Z16, Z20
+	VFMADD213PS  Z14, Z16, Z20
+	VMOVAPS      Z16, Z18
+	VFMADD231PS  Z17, Z20, Z18
+	VBROADCASTSS constants<>+56(SB), Z17
+	VANDPS       Z17, Z16, Z16
+	VCMPPS       $0x01, Z14, Z16, K1
+	VMOVAPS      Z19, Z16
+	VMOVAPS      Z18, K1, Z16
+	VMULPS       Z0, Z16, Z16
+	VMULPS       Z2, Z15, Z17
+	VBROADCASTSS constants<>+0(SB), Z18
+	VCMPPS       $0x01, Z18, Z15, K1
+	VMOVAPS      Z17, Z15
+	VMOVAPS      Z16, K1, Z15
+	VMOVUPS      Z15, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	MOVQ         $0x00000001, DX
+	SHLXQ        BX, DX, DX
+	DECQ         DX
+	KMOVW        DX, K1
+	VMOVUPS.Z    (CX), K1, Z15
+	VMULPS       Z1, Z15, Z1
+	VMINPS       Z1, Z3, Z3
+	VMAXPS       Z3, Z4, Z3
+	VMOVAPS      Z6, Z4
+	VFMADD231PS  Z5, Z3, Z4
+	VSUBPS       Z6, Z4, Z4
+	VMOVAPS      Z3, Z3
+	VFNMADD231PS Z7, Z4, Z3
+	VFNMADD231PS Z8, Z4, Z3
+	VMOVAPS      Z10, Z5
+	VFMADD213PS  Z11, Z3, Z5
+	VFMADD213PS  Z12, Z3, Z5
+	VFMADD213PS  Z13, Z3, Z5
+	VFMADD213PS  Z14, Z3, Z5
+	VFMADD213PS  Z9, Z3, Z5
+	VFMADD213PS  Z9, Z3, Z5
+	VSCALEFPS    Z4, Z5, Z5
+	VSUBPS       Z9, Z5, Z5
+	VMULPS       Z1, Z1, Z3
+	VBROADCASTSS constants<>+184(SB), Z4
+	VMOVAPS      Z4, Z6
+	VBROADCASTSS constants<>+188(SB), Z4
+	VFMADD213PS  Z4, Z1, Z6
+	VBROADCASTSS constants<>+192(SB), Z4
+	VFMADD213PS  Z4, Z1, Z6
+	VBROADCASTSS constants<>+196(SB), Z4
+	VFMADD213PS  Z4, Z1, Z6
+	VBROADCASTSS constants<>+200(SB), Z4
+	VFMADD213PS  Z4, Z1, Z6
+	VBROADCASTSS constants<>+204(SB), Z4
+	VFMADD213PS  Z4, Z1, Z6
+	VFMADD213PS  Z14, Z1, Z6
+	VMOVAPS      Z1, Z4
+	VFMADD231PS  Z3, Z6, Z4
+	VBROADCASTSS constants<>+56(SB), Z3
+	VANDPS       Z3, Z1, Z1
+	VCMPPS       $0x01, Z14, Z1, K2
+	VMOVAPS      Z5, Z1
+	VMOVAPS      Z4, K2, Z1
+	VMULPS       Z0, Z1, Z1
+	VMULPS       Z2, Z15, Z0
+	VBROADCASTSS constants<>+0(SB), Z2
+	VCMPPS       $0x01, Z2, Z15, K2
+	VMOVAPS      Z0, Z0
+	VMOVAPS      Z1, K2, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func mish512(dst *float32, src *float32, p *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·mish512(SB), NOSPLIT, $0-32
@@ -1615,7 +1754,7 @@ loop:
 	CMPQ         DX, $0x10
 	JLT          rest
 	VMOVUPS      (CX), Z12
-	VBROADCASTSS constants<>+184(SB), Z13
+	VBROADCASTSS constants<>+208(SB), Z13
 	VMINPS       Z12, Z13, Z13
 	VMINPS       Z13, Z0, Z14
 	VMAXPS       Z14, Z1, Z14
@@ -1654,7 +1793,7 @@ rest:
 	DECQ         BX
 	KMOVW        BX, K1
 	VMOVUPS.Z    (CX), K1, Z12
-	VBROADCASTSS constants<>+184(SB), Z13
+	VBROADCASTSS constants<>+208(SB), Z13
 	VMINPS       Z12, Z13, Z13
 	VMINPS       Z13, Z0, Z0
 	VMAXPS       Z0, Z1, Z0
@@ -2746,17 +2885,17 @@ TEXT ·narrowBrain512(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+188(SB), Z2
+	VBROADCASTSS constants<>+212(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+192(SB), Z2
+	VBROADCASTSS constants<>+216(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+196(SB), Z1
+	VBROADCASTSS constants<>+220(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K1
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K1, Z0
-	VBROADCASTSS constants<>+200(SB), Z1
+	VBROADCASTSS constants<>+224(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VPSRLD       $0x10, Z0, Z0
 	VPMOVDW      Z0, (AX)
@@ -2818,17 +2957,17 @@ loop:
 	JLT          rest
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+188(SB), Z2
+	VBROADCASTSS constants<>+212(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+192(SB), Z2
+	VBROADCASTSS constants<>+216(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+196(SB), Z1
+	VBROADCASTSS constants<>+220(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K1
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K1, Z0
-	VBROADCASTSS constants<>+200(SB), Z1
+	VBROADCASTSS constants<>+224(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, CX
@@ -2845,17 +2984,17 @@ rest:
 	KMOVW        BX, K1
 	VMOVUPS.Z    (CX), K1, Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+188(SB), Z2
+	VBROADCASTSS constants<>+212(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+192(SB), Z2
+	VBROADCASTSS constants<>+216(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+196(SB), Z1
+	VBROADCASTSS constants<>+220(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K2, Z0
-	VBROADCASTSS constants<>+200(SB), Z1
+	VBROADCASTSS constants<>+224(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         $0x40, CX
@@ -3781,7 +3920,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -3828,7 +3967,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -3888,7 +4027,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+204(SB), Y6
+	VBROADCASTSS constants<>+228(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -3939,7 +4078,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4002,7 +4141,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4054,7 +4193,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4119,7 +4258,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+204(SB), Y10
+	VBROADCASTSS constants<>+228(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -4194,7 +4333,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4298,7 +4437,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+204(SB), Y10
+	VBROADCASTSS constants<>+228(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -4387,7 +4526,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4490,7 +4629,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+204(SB), Y11
+	VBROADCASTSS constants<>+228(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -4584,7 +4723,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4675,7 +4814,7 @@ loop:
 	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y9, Y11
-	VBROADCASTSS constants<>+204(SB), Y9
+	VBROADCASTSS constants<>+228(SB), Y9
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y12
 	VPSUBD       Y12, Y10, Y10
@@ -4730,7 +4869,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4838,7 +4977,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4911,7 +5050,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4952,6 +5091,173 @@ done:
 	VZEROUPPER
 	RET
 
+// func elu256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·elu256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS 4(DX), Y1
+	VBROADCASTSS 8(DX), Y2
+	VBROADCASTSS constants<>+8(SB), Y3
+	VBROADCASTSS constants<>+12(SB), Y4
+	VBROADCASTSS constants<>+16(SB), Y5
+	VBROADCASTSS constants<>+4(SB), Y6
+	VBROADCASTSS constants<>+20(SB), Y7
+	VBROADCASTSS constants<>+24(SB), Y8
+
+loop:
+	CMPQ         BX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y9
+	VMULPS       Y1, Y9, Y10
+	VMINPS       Y10, Y3, Y12
+	VMAXPS       Y12, Y4, Y12
+	VMOVAPS      Y6, Y11
+	VFMADD231PS  Y5, Y12, Y11
+	VSUBPS       Y6, Y11, Y11
+	VMOVAPS      Y12, Y12
+	VFNMADD231PS Y7, Y11, Y12
+	VFNMADD231PS Y8, Y11, Y12
+	VBROADCASTSS constants<>+32(SB), Y13
+	VMOVAPS      Y13, Y13
+	VBROADCASTSS constants<>+36(SB), Y14
+	VFMADD213PS  Y14, Y12, Y13
+	VBROADCASTSS constants<>+40(SB), Y14
+	VFMADD213PS  Y14, Y12, Y13
+	VBROADCASTSS constants<>+44(SB), Y14
+	VFMADD213PS  Y14, Y12, Y13
+	VBROADCASTSS constants<>+48(SB), Y14
+	VFMADD213PS  Y14, Y12, Y13
+	VBROADCASTSS constants<>+28(SB), Y14
+	VFMADD213PS  Y14, Y12, Y13
+	VBROADCASTSS constants<>+28(SB), Y14
+	VFMADD213PS  Y14, Y12, Y13
+	VBROADCASTSS constants<>+228(SB), Y12
+	VCVTPS2DQ    Y11, Y11
+	VPSRAD       $0x01, Y11, Y14
+	VPSUBD       Y14, Y11, Y11
+	VPADDD       Y12, Y14, Y14
+	VPADDD       Y12, Y11, Y11
+	VPSLLD       $0x17, Y14, Y14
+	VPSLLD       $0x17, Y11, Y11
+	VMULPS       Y14, Y13, Y13
+	VMULPS       Y11, Y13, Y13
+	VBROADCASTSS constants<>+28(SB), Y11
+	VSUBPS       Y11, Y13, Y13
+	VMULPS       Y10, Y10, Y11
+	VBROADCASTSS constants<>+184(SB), Y12
+	VMOVAPS      Y12, Y14
+	VBROADCASTSS constants<>+188(SB), Y12
+	VFMADD213PS  Y12, Y10, Y14
+	VBROADCASTSS constants<>+192(SB), Y12
+	VFMADD213PS  Y12, Y10, Y14
+	VBROADCASTSS constants<>+196(SB), Y12
+	VFMADD213PS  Y12, Y10, Y14
+	VBROADCASTSS constants<>+200(SB), Y12
+	VFMADD213PS  Y12, Y10, Y14
+	VBROADCASTSS constants<>+204(SB), Y12
+	VFMADD213PS  Y12, Y10, Y14
+	VBROADCASTSS constants<>+48(SB), Y12
+	VFMADD213PS  Y12, Y10, Y14
+	VMOVAPS      Y10, Y12
+	VFMADD231PS  Y11, Y14, Y12
+	VBROADCASTSS constants<>+56(SB), Y11
+	VANDPS       Y11, Y10, Y10
+	VBROADCASTSS constants<>+48(SB), Y11
+	VCMPPS       $0x01, Y11, Y10, Y10
+	VBLENDVPS    Y10, Y12, Y13, Y11
+	VMULPS       Y0, Y11, Y11
+	VMULPS       Y2, Y9, Y10
+	VBROADCASTSS constants<>+0(SB), Y12
+	VCMPPS       $0x01, Y12, Y9, Y9
+	VBLENDVPS    Y9, Y11, Y10, Y9
+	VMOVUPS      Y9, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, BX
+	JMP          loop
+
+rest:
+	TESTQ        BX, BX
+	JZ           done
+	MOVQ         $0x00000008, DX
+	SUBQ         BX, DX
+	LEAQ         masks<>+0(SB), BX
+	VMOVUPS      (BX)(DX*4), Y9
+	VMASKMOVPS   (CX), Y9, Y10
+	VMULPS       Y1, Y10, Y1
+	VMINPS       Y1, Y3, Y3
+	VMAXPS       Y3, Y4, Y3
+	VMOVAPS      Y6, Y4
+	VFMADD231PS  Y5, Y3, Y4
+	VSUBPS       Y6, Y4, Y4
+	VMOVAPS      Y3, Y3
+	VFNMADD231PS Y7, Y4, Y3
+	VFNMADD231PS Y8, Y4, Y3
+	VBROADCASTSS constants<>+32(SB), Y5
+	VMOVAPS      Y5, Y5
+	VBROADCASTSS constants<>+36(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+40(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+44(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+48(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+28(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+28(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+228(SB), Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y6
+	VPSUBD       Y6, Y4, Y4
+	VPADDD       Y3, Y6, Y6
+	VPADDD       Y3, Y4, Y4
+	VPSLLD       $0x17, Y6, Y6
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y6, Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VBROADCASTSS constants<>+28(SB), Y3
+	VSUBPS       Y3, Y5, Y5
+	VMULPS       Y1, Y1, Y3
+	VBROADCASTSS constants<>+184(SB), Y4
+	VMOVAPS      Y4, Y6
+	VBROADCASTSS constants<>+188(SB), Y4
+	VFMADD213PS  Y4, Y1, Y6
+	VBROADCASTSS constants<>+192(SB), Y4
+	VFMADD213PS  Y4, Y1, Y6
+	VBROADCASTSS constants<>+196(SB), Y4
+	VFMADD213PS  Y4, Y1, Y6
+	VBROADCASTSS constants<>+200(SB), Y4
+	VFMADD213PS  Y4, Y1, Y6
+	VBROADCASTSS constants<>+204(SB), Y4
+	VFMADD213PS  Y4, Y1, Y6
+	VBROADCASTSS constants<>+48(SB), Y4
+	VFMADD213PS  Y4, Y1, Y6
+	VMOVAPS      Y1, Y4
+	VFMADD231PS  Y3, Y6, Y4
+	VBROADCASTSS constants<>+56(SB), Y3
+	VANDPS       Y3, Y1, Y1
+	VBROADCASTSS constants<>+48(SB), Y3
+	VCMPPS       $0x01, Y3, Y1, Y1
+	VBLENDVPS    Y1, Y4, Y5, Y1
+	VMULPS       Y0, Y1, Y1
+	VMULPS       Y2, Y10, Y0
+	VBROADCASTSS constants<>+0(SB), Y2
+	VCMPPS       $0x01, Y2, Y10, Y2
+	VBLENDVPS    Y2, Y1, Y0, Y0
+	VMASKMOVPS   Y0, Y9, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func mish256(dst *float32, src *float32, p *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·mish256(SB), NOSPLIT, $0-32
@@ -4970,7 +5276,7 @@ loop:
 	CMPQ         DX, $0x08
 	JLT          rest
 	VMOVUPS      (CX), Y6
-	VBROADCASTSS constants<>+184(SB), Y7
+	VBROADCASTSS constants<>+208(SB), Y7
 	VMINPS       Y6, Y7, Y7
 	VMINPS       Y7, Y0, Y8
 	VMAXPS       Y8, Y1, Y8
@@ -4994,7 +5300,7 @@ loop:
 	VFMADD213PS  Y10, Y9, Y8
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y9, Y8
-	VBROADCASTSS constants<>+204(SB), Y9
+	VBROADCASTSS constants<>+228(SB), Y9
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y10
 	VPSUBD       Y10, Y7, Y7
@@ -5025,7 +5331,7 @@ rest:
 	LEAQ         masks<>+0(SB), DX
 	VMOVUPS      (DX)(BX*4), Y6
 	VMASKMOVPS   (CX), Y6, Y7
-	VBROADCASTSS constants<>+184(SB), Y8
+	VBROADCASTSS constants<>+208(SB), Y8
 	VMINPS       Y7, Y8, Y8
 	VMINPS       Y8, Y0, Y0
 	VMAXPS       Y0, Y1, Y0
@@ -5049,7 +5355,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -5171,7 +5477,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+204(SB), Y6
+	VBROADCASTSS constants<>+228(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -5210,7 +5516,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+204(SB), Y11
+	VBROADCASTSS constants<>+228(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -5272,7 +5578,7 @@ loop:
 	VFMADD213PS  Y10, Y6, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y6, Y9
-	VBROADCASTSS constants<>+204(SB), Y6
+	VBROADCASTSS constants<>+228(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y10
 	VPSUBD       Y10, Y7, Y7
@@ -5314,7 +5620,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y8
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y8
-	VBROADCASTSS constants<>+204(SB), Y10
+	VBROADCASTSS constants<>+228(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -5375,7 +5681,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5431,7 +5737,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5470,7 +5776,7 @@ rest:
 	VFMADD213PS  Y13, Y12, Y11
 	VBROADCASTSS constants<>+28(SB), Y13
 	VFMADD213PS  Y13, Y12, Y11
-	VBROADCASTSS constants<>+204(SB), Y12
+	VBROADCASTSS constants<>+228(SB), Y12
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y13
 	VPSUBD       Y13, Y10, Y10
@@ -5532,7 +5838,7 @@ rest:
 	VFMADD213PS  Y11, Y7, Y10
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y7, Y10
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -5574,7 +5880,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y9
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y9
-	VBROADCASTSS constants<>+204(SB), Y11
+	VBROADCASTSS constants<>+228(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -5635,7 +5941,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -5705,7 +6011,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+204(SB), Y6
+	VBROADCASTSS constants<>+228(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -5746,7 +6052,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+204(SB), Y10
+	VBROADCASTSS constants<>+228(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -5807,7 +6113,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5864,7 +6170,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+204(SB), Y7
+	VBROADCASTSS constants<>+228(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5905,7 +6211,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+204(SB), Y11
+	VBROADCASTSS constants<>+228(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -5966,7 +6272,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+204(SB), Y0
+	VBROADCASTSS constants<>+228(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -6387,16 +6693,16 @@ TEXT ·narrowBrain256(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x10, Y0, Y1
-	VBROADCASTSS constants<>+188(SB), Y2
+	VBROADCASTSS constants<>+212(SB), Y2
 	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS constants<>+192(SB), Y2
+	VBROADCASTSS constants<>+216(SB), Y2
 	VPADDD       Y2, Y0, Y2
 	VPADDD       Y1, Y2, Y2
-	VBROADCASTSS constants<>+196(SB), Y1
+	VBROADCASTSS constants<>+220(SB), Y1
 	VORPS        Y1, Y0, Y1
 	VCMPPS       $0x03, Y0, Y0, Y0
 	VBLENDVPS    Y0, Y1, Y2, Y0
-	VBROADCASTSS constants<>+200(SB), Y1
+	VBROADCASTSS constants<>+224(SB), Y1
 	VANDPS       Y1, Y0, Y0
 	VPSRLD       $0x10, Y0, Y0
 	VPACKUSDW    Y0, Y0, Y0
@@ -6460,16 +6766,16 @@ loop:
 	JLT          rest
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x10, Y0, Y1
-	VBROADCASTSS constants<>+188(SB), Y2
+	VBROADCASTSS constants<>+212(SB), Y2
 	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS constants<>+192(SB), Y2
+	VBROADCASTSS constants<>+216(SB), Y2
 	VPADDD       Y2, Y0, Y2
 	VPADDD       Y1, Y2, Y2
-	VBROADCASTSS constants<>+196(SB), Y1
+	VBROADCASTSS constants<>+220(SB), Y1
 	VORPS        Y1, Y0, Y1
 	VCMPPS       $0x03, Y0, Y0, Y0
 	VBLENDVPS    Y0, Y1, Y2, Y0
-	VBROADCASTSS constants<>+200(SB), Y1
+	VBROADCASTSS constants<>+224(SB), Y1
 	VANDPS       Y1, Y0, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         $0x20, CX
@@ -6486,16 +6792,16 @@ rest:
 	VMOVUPS      (DX)(BX*4), Y0
 	VMASKMOVPS   (CX), Y0, Y1
 	VPSRLD       $0x10, Y1, Y2
-	VBROADCASTSS constants<>+188(SB), Y3
+	VBROADCASTSS constants<>+212(SB), Y3
 	VANDPS       Y3, Y2, Y2
-	VBROADCASTSS constants<>+192(SB), Y3
+	VBROADCASTSS constants<>+216(SB), Y3
 	VPADDD       Y3, Y1, Y3
 	VPADDD       Y2, Y3, Y3
-	VBROADCASTSS constants<>+196(SB), Y2
+	VBROADCASTSS constants<>+220(SB), Y2
 	VORPS        Y2, Y1, Y2
 	VCMPPS       $0x03, Y1, Y1, Y1
 	VBLENDVPS    Y1, Y2, Y3, Y1
-	VBROADCASTSS constants<>+200(SB), Y2
+	VBROADCASTSS constants<>+224(SB), Y2
 	VANDPS       Y2, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (AX)
 	ADDQ         $0x20, CX
@@ -6838,13 +7144,19 @@ DATA constants<>+168(SB)/4, $0x3e638e39
 DATA constants<>+172(SB)/4, $0x3e924925
 DATA constants<>+176(SB)/4, $0x3ecccccd
 DATA constants<>+180(SB)/4, $0x3f2aaaab
-DATA constants<>+184(SB)/4, $0x41a00000
-DATA constants<>+188(SB)/4, $0x00000001
-DATA constants<>+192(SB)/4, $0x00007fff
-DATA constants<>+196(SB)/4, $0x00400000
-DATA constants<>+200(SB)/4, $0xffff0000
-DATA constants<>+204(SB)/4, $0x0000007f
-GLOBL constants<>(SB), RODATA|NOPTR, $208
+DATA constants<>+184(SB)/4, $0x37d00d01
+DATA constants<>+188(SB)/4, $0x39500d01
+DATA constants<>+192(SB)/4, $0x3ab60b61
+DATA constants<>+196(SB)/4, $0x3c088889
+DATA constants<>+200(SB)/4, $0x3d2aaaab
+DATA constants<>+204(SB)/4, $0x3e2aaaab
+DATA constants<>+208(SB)/4, $0x41a00000
+DATA constants<>+212(SB)/4, $0x00000001
+DATA constants<>+216(SB)/4, $0x00007fff
+DATA constants<>+220(SB)/4, $0x00400000
+DATA constants<>+224(SB)/4, $0xffff0000
+DATA constants<>+228(SB)/4, $0x0000007f
+GLOBL constants<>(SB), RODATA|NOPTR, $232
 
 DATA masks<>+0(SB)/4, $0xffffffff
 DATA masks<>+4(SB)/4, $0xffffffff

@@ -48,6 +48,8 @@ func leaky512(dst *float32, src *float32, p *float32, n int)
 
 func softplus512(dst *float32, src *float32, p *float32, n int)
 
+func elu512(dst *float32, src *float32, p *float32, n int)
+
 func mish512(dst *float32, src *float32, p *float32, n int)
 
 func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
@@ -131,6 +133,8 @@ func cubicGate256(dst *float32, src *float32, p *float32, n int)
 func leaky256(dst *float32, src *float32, p *float32, n int)
 
 func softplus256(dst *float32, src *float32, p *float32, n int)
+
+func elu256(dst *float32, src *float32, p *float32, n int)
 
 func mish256(dst *float32, src *float32, p *float32, n int)
 

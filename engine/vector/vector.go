@@ -170,6 +170,7 @@ const (
 	cubicGate
 	leaky
 	softplus
+	elu
 	mish
 	unaries
 )
@@ -218,6 +219,12 @@ func CubicGate(a, b float32) *Function { return &Function{cubicGate, [5]float32{
 
 // Leaky is v, times slope where it is below 0.
 func Leaky(slope float32) *Function { return &Function{leaky, [5]float32{slope}} }
+
+// Elu is scale (exp(v inner) - 1) where v is below 0, and v factor elsewhere: ELU with inner and
+// factor 1, CELU with inner 1/scale, SELU with a factor.
+func Elu(scale, inner, factor float32) *Function {
+	return &Function{elu, [5]float32{scale, inner, factor}}
+}
 
 // Snap is the multiple of scale next to v, ties to even, from low to high times scale:
 // what is left of v once it was kept in few bits.
@@ -349,6 +356,11 @@ func (f *Function) of(v float64) float64 {
 		return v
 	case softplus:
 		return max(v, 0) + math.Log1p(math.Exp(-math.Abs(v)))
+	case elu:
+		if v < 0 {
+			return p[0] * math.Expm1(p[1]*v)
+		}
+		return v * p[2]
 	case mish:
 		return v * math.Tanh(max(v, 0)+math.Log1p(math.Exp(-math.Abs(v))))
 	default:

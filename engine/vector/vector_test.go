@@ -97,7 +97,7 @@ func TestFunctions(t *testing.T) {
 		"affineClip": {AffineClip(1.0/6, 0.5, 0, 1), 1, 0}, "gate": {Gate(1, 3, 0, 6, 1.0/6), 2, 0},
 		"snap": {Snap(0.0371, -117, 138), 0, 0},
 		"exp":  {&Function{kind: exp}, 3, 0}, "sigmoid": {Sigmoid, 3, 0}, "silu": {Silu, 3, 0}, "tanh": {Tanh, 3, 0}, "erf": {Erf, 3, 0}, "gelu": {Gelu, 3, 1.0 / (1 << 22)},
-		"leaky": {Leaky(0.2), 0, 0}, "softplus": {Softplus, 3, 0}, "mish": {Mish, 3, 0},
+		"leaky": {Leaky(0.2), 0, 0}, "softplus": {Softplus, 3, 0}, "elu": {Elu(1.5, 1, 1), 3, 0}, "celu": {Elu(0.5, 2, 1), 3, 0}, "selu": {Elu(1.7580993, 1, 1.050701), 3, 0}, "mish": {Mish, 3, 0},
 		"cubicGate": {CubicGate(1.5957691216, 0.0713548162726), 3, 1.0 / (1 << 22)},
 	}
 	onEach(t, func(t *testing.T) {

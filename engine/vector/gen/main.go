@@ -321,6 +321,22 @@ func (g *machine) softplus(v reg.VecVirtual) reg.VecVirtual {
 	return p
 }
 
+// elu is a (exp(b v) - 1) below 0, a polynomial near it, and s v elsewhere.
+func (g *machine) elu(v, a, b, s reg.VecVirtual) reg.VecVirtual {
+	t, square, small, above := g.reg(), g.reg(), g.reg(), g.reg()
+	VMULPS(b, v, t)
+	big := g.exp(t)
+	VSUBPS(g.c(1), big, big)
+	VMULPS(t, t, square)
+	p := g.horner(t, 1.0/40320, 1.0/5040, 1.0/720, 1.0/120, 1.0/24, 1.0/6, 0.5)
+	VMOVAPS(t, small)
+	VFMADD231PS(square, p, small)
+	below := g.pick(less, g.absolute(t), g.c(0.5), small, big)
+	VMULPS(a, below, below)
+	VMULPS(s, v, above)
+	return g.pick(less, v, g.c(0), below, above)
+}
+
 // mish is v times tanh of softplus: w/(w+2) of w = e(e+2), e = exp(v), is 1 from 20 on.
 func (g *machine) mish(v reg.VecVirtual) reg.VecVirtual {
 	x, w := g.reg(), g.reg()
@@ -441,6 +457,7 @@ func (g *machine) all() {
 		return g.pick(less, v, g.c(0), r, v)
 	})
 	g.unary("softplus", 0, expConstants, func(v vec, _ []vec) vec { return g.softplus(v) })
+	g.unary("elu", 3, expConstants, func(v vec, p []vec) vec { return g.elu(v, p[0], p[1], p[2]) })
 	g.unary("mish", 0, expConstants, func(v vec, _ []vec) vec { return g.mish(v) })
 	g.norm()
 	g.lstm()
