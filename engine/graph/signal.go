@@ -247,16 +247,23 @@ func transformed[T float](t *dft, y, x, room []number2[T], step int, factors []i
 	r := factors[0]
 	m := n / r
 	// y serves as room: combination q of all places stands in its run q.
-	group, mixed := room[:r], room[r:2*r]
-	for i := range m {
-		for j := range r {
-			group[j] = x[i+j*m]
+	if r == 2 {
+		halved(t, y, x, step)
+		if n == 2 {
+			return
 		}
-		butterfly(t, mixed, group)
-		for q := range r {
-			at := i * q % n * step
-			if y[i+q*m] = mixed[q]; at != 0 {
-				y[i+q*m] = mixed[q].times(T(t.cos[at]), T(t.sin[at]))
+	} else {
+		group, mixed := room[:r], room[r:2*r]
+		for i := range m {
+			for j := range r {
+				group[j] = x[i+j*m]
+			}
+			butterfly(t, mixed, group)
+			for q := range r {
+				at := i * q * step
+				if y[i+q*m] = mixed[q]; at != 0 {
+					y[i+q*m] = mixed[q].times(T(t.cos[at]), T(t.sin[at]))
+				}
 			}
 		}
 	}
@@ -270,15 +277,25 @@ func transformed[T float](t *dft, y, x, room []number2[T], step int, factors []i
 	}
 }
 
-// butterfly is a transform of prime length: of 2, or by pairs of elements that stand
+// halved combines the two halves of x.
+func halved[T float](t *dft, y, x []number2[T], step int) {
+	m := len(x) / 2
+	low, high, sums, rest := x[:m], x[m:][:m], y[:m], y[m:][:m]
+	for i := range low {
+		a, b := low[i], high[i]
+		sums[i] = number2[T]{a.re + b.re, a.im + b.im}
+		d := number2[T]{a.re - b.re, a.im - b.im}
+		if at := i * step; at != 0 {
+			d = d.times(T(t.cos[at]), T(t.sin[at]))
+		}
+		rest[i] = d
+	}
+}
+
+// butterfly is a transform of an odd prime length, by pairs of elements that stand
 // the same way from both ends.
 func butterfly[T float](t *dft, y, x []number2[T]) {
 	r := len(x)
-	if r == 2 {
-		y[0] = number2[T]{x[0].re + x[1].re, x[0].im + x[1].im}
-		y[1] = number2[T]{x[0].re - x[1].re, x[0].im - x[1].im}
-		return
-	}
 	y[0] = x[0]
 	for j := 1; 2*j < r; j++ {
 		a, b := x[j], x[r-j]
