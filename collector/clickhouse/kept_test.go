@@ -112,6 +112,46 @@ func (x *station) lose(t *testing.T, rng *rand.Rand, table string) int {
 	return n
 }
 
+// TestPowerCutThatTakesWhatIsKnown: the store has all of a batch that was not acknowledged, and
+// the power cut takes its list of tokens: the batch comes again, and is counted once.
+func TestPowerCutThatTakesWhatIsKnown(t *testing.T) {
+	x := newStation(t)
+	x.append(t, x.m.schemaRecord(t))
+	rows := 0
+	fill := func(n int) {
+		for i := range n {
+			p := x.m.prediction(t, 1+i%3, base.Add(time.Duration(rows)*time.Second))
+			rows += p.Rows
+			x.append(t, record(p))
+		}
+	}
+	fill(30)
+	x.drain(t)
+	for round := range 3 {
+		fill(20)
+		x.spool.Flush()
+		b, err := x.spool.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := writer(t, x.s, WriterConfig{Dead: x.dead, Backoff: time.Millisecond, Reference: func(string) *stats.Reference { return x.ref }})
+		if err := w.Write(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		for _, table := range []string{"predictions", "traffic_1m", "bins_1m"} {
+			for _, window := range []int{0, 10000} {
+				exec(t, x.s, fmt.Sprintf("ALTER TABLE %s MODIFY SETTING non_replicated_deduplication_window = %d", table, window))
+			}
+		}
+		x.start(t)
+		x.drain(t)
+		x.m.consistent(t, x.s, rows)
+		if t.Failed() {
+			t.Fatalf("round %d", round)
+		}
+	}
+}
+
 // TestPowerCutTakesWhatWasConfirmed has the server lose parts of every table after it
 // had confirmed them, at random, or whole batches whose tokens it still knows: after
 // the machine was started anew everything is there, once, and the rollups count it.

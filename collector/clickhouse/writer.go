@@ -107,6 +107,9 @@ type Writer struct {
 	// doubt says that the present batch may have been attempted by an earlier
 	// process: it is the first of this one.
 	doubt bool
+	// unknown says beside that the server may have lost the list of what it has: each insert
+	// is looked for before it is sent.
+	unknown bool
 	// look is how long kept waits between two of its looks.
 	look time.Duration
 	// roomEvery is how often a waiting drain asks whether a full disk has room again.
@@ -198,6 +201,8 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 			return err
 		}
 	}
+	// A power cut may take the list of tokens, which the server does not sync, and leave the rows.
+	w.unknown = w.doubt && b.Again
 	p := w.sort(b)
 	if err := w.dropStored(ctx, p); err != nil {
 		return err
@@ -227,7 +232,7 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 	if b.Again && p.dropped && w.cfg.Uncounted != nil {
 		w.cfg.Uncounted()
 	}
-	w.doubt = false
+	w.doubt, w.unknown = false, false
 	st.Took = time.Since(began)
 	if !p.newest.IsZero() {
 		st.Lag = time.Since(p.newest)
@@ -270,7 +275,7 @@ func (w *Writer) retry(ctx context.Context, batch string, in attempt) (attempts 
 	for lost := 0; ; {
 		attempts++
 		began := time.Now()
-		err := in.run(ctx, token)
+		err := w.send(ctx, in, token)
 		if err == nil && in.stored != nil && (attempts > 1 || w.doubt || w.cfg.Doubt(began)) {
 			var kept bool
 			if kept, err = w.kept(ctx, in, true); err == nil && !kept {
@@ -319,6 +324,17 @@ func (w *Writer) retry(ctx context.Context, batch string, in attempt) (attempts 
 			wait = w.cfg.Backoff // the server may yet have to start again
 		}
 	}
+}
+
+// send runs a statement, but one under its own token that is there, where that may be known to
+// nobody else.
+func (w *Writer) send(ctx context.Context, in attempt, token string) error {
+	if w.unknown && in.stored != nil && token == in.token {
+		if kept, err := in.stored(ctx); kept || err != nil {
+			return err
+		}
+	}
+	return in.run(ctx, token)
 }
 
 // pause waits between two attempts, and no longer than until the disk has room again where
