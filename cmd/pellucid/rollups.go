@@ -20,6 +20,7 @@ import (
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/clickhouse"
+	"github.com/pellucid/pellucid/collector/vfs"
 	"github.com/pellucid/pellucid/dashboards/api"
 )
 
@@ -106,19 +107,13 @@ func readAside(data string) (aside, error) {
 	return a, nil
 }
 
-// write replaces the file: it is whole at any time. What a power cut takes of it is
-// looked for again.
+// write replaces the file: it is whole at any time, after a power cut too.
 func (a aside) write(data string) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(data, asideFile)
-	err = os.WriteFile(path+".new", b, 0o600)
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := vfs.Replace(filepath.Join(data, asideFile), b); err != nil {
 		return fmt.Errorf("note which parts of rollups were made good: %w", err)
 	}
 	return nil
