@@ -45,7 +45,7 @@ func (p *Patterns) look(s string, id, without bool) (clean string, spaced bool) 
 				r = r.without(zeroWidth)
 			}
 		}
-		s, _ = p.replace(s, r, id)
+		s = p.replace(s, r, id)
 	}
 	return s, spaced
 }

@@ -90,7 +90,7 @@ func (p *Patterns) Text(s string) string { return p.inside(s, false) }
 func (p *Patterns) ID(s string) string { return p.inside(s, true) }
 
 // replace is s with what is found in a reading of it replaced.
-func (p *Patterns) replace(s string, r reading, id bool) (clean string, found bool) {
+func (p *Patterns) replace(s string, r reading, id bool) string {
 	r = r.plain()
 	t := r.s
 	var out strings.Builder
@@ -110,10 +110,10 @@ func (p *Patterns) replace(s string, r reading, id bool) (clean string, found bo
 		done, i = to, to
 	}
 	if done == 0 {
-		return s, false
+		return s
 	}
 	out.WriteString(s[r.end(done):])
-	return out.String(), true
+	return out.String()
 }
 
 func (p *Patterns) write(out *strings.Builder, k pattern, found string, id bool) {
