@@ -169,8 +169,8 @@ func (s *Spool) await(g *group) error {
 	defer t.Stop()
 	patience := 2 * s.cfg.FullTimeout
 	for late := false; !late; {
+		began := time.Now() // before the timer runs: it may stand still between the two as well
 		t.Reset(patience)
-		began := time.Now()
 		select {
 		case <-g.done:
 			return g.err
