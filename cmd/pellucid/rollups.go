@@ -92,14 +92,16 @@ func (s *server) saidShort() int {
 	return s.rollups.said
 }
 
+// readAside reads the file. Of one that is damaged nothing is known: the rollups are held
+// against the rows, and it is written anew.
 func readAside(data string) (aside, error) {
 	var a aside
 	b, err := os.ReadFile(filepath.Join(data, asideFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &a)
+	if err == nil && json.Unmarshal(b, &a) != nil {
+		return aside{Short: true}, nil
 	}
 	if err != nil {
 		return aside{}, fmt.Errorf("read which parts of rollups were made good: %w", err)

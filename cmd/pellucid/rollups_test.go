@@ -133,10 +133,17 @@ func TestRollupsAreCountedAgainAfterASpoolWent(t *testing.T) {
 	if got, err := checkRollups(t.Context(), patient{config: r.cfg}); err == nil || !strings.Contains(err.Error(), "rows are stored that the rollups may not count") {
 		t.Errorf("doctor, before: %q, %v", got, err)
 	}
-	until(t, "they are held against the rows again", func() bool {
+	held := func() bool {
 		_, err := checkRollups(t.Context(), patient{config: r.cfg})
 		return err == nil
-	})
+	}
+	until(t, "they are held against the rows again", held)
+	// What is known of them is lost, as a power cut left it before the file was synced.
+	if err := os.Truncate(filepath.Join(cfg.Data, asideFile), 0); err != nil {
+		t.Fatal(err)
+	}
+	r.rollups.kick <- struct{}{}
+	until(t, "they are held against the rows once more", held)
 }
 
 // lost takes all of a rollup away, and has the commands tell and mend it.
