@@ -1,17 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,9 +24,10 @@ func exportCommand() *cobra.Command {
 	var model, ver, from, to, where, output, url string
 	var subject api.Subject
 	cmd := &cobra.Command{
-		Use: "export --model NAME", Short: "Take stored predictions out as CSV",
+		Use: "export --model NAME", Short: "Take stored predictions out as CSV or Parquet",
 		Long: `Writes one line a stored prediction, with its features, outputs and id; column
-"label" is the truth that feedback told, a model's output of that name "_label". Works
+"label" is the truth that feedback told, a model's output of that name "_label". A file
+called .parquet is Parquet, with numbers and times as such; any other is CSV. Works
 beside a running server, on the same --data folder or --clickhouse address. The
 audit log of that folder gets an entry first: through the server at --url while it
 runs, which is also asked where --url is given and no such folder is here.
@@ -40,6 +36,7 @@ With --external-id or --prediction-id it asks the running server instead for
 everything stored of that subject, and writes JSON, one object a line: the counts,
 then predictions with their labels, labels, explanations, spans.`,
 		Example: `  pellucid export --model flights_gbm --from 2013-07-01 --to 2013-08-01 --output july.csv
+  pellucid export --model flights_gbm --output all.parquet
   pellucid export --model risk --where "score > 0.9" --clickhouse clickhouse://user:pass@host:9000/db
   pellucid export --external-id customer-17 --output customer-17.ndjson`,
 		Args: noArgs,
@@ -49,6 +46,9 @@ then predictions with their labels, labels, explanations, spans.`,
 					if cmd.Flags().Changed(name) {
 						return usage(fmt.Errorf("--%s narrows an export of a model, not of a subject", name))
 					}
+				}
+				if isParquet(output) {
+					return usage(fmt.Errorf("--output %s: what is stored of a subject is written as JSON, one object a line", output))
 				}
 				subject.Model = model
 				return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
@@ -95,7 +95,7 @@ func exportModel(cmd *cobra.Command, store *clickhouse.Store, q collector.Query,
 		return fmt.Errorf("record the export in the audit log, before which nothing is taken out: %w", err)
 	}
 	return writeTo(output, cmd.OutOrStdout(), func(w io.Writer) error {
-		return export(cmd.Context(), w, newProgress(cmd.ErrOrStderr()), store, q, total)
+		return export(cmd.Context(), outTo(w, isParquet(output)), newProgress(cmd.ErrOrStderr()), store, q, total)
 	})
 }
 
@@ -199,14 +199,13 @@ func exportable(ctx context.Context, store *clickhouse.Store, q collector.Query)
 
 // export writes predictions whose columns are those that the first one's schema has;
 // later ones with other columns (another version's) are an error, not a crooked line.
-func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.Store, q collector.Query, total uint64) error {
+func export(ctx context.Context, out rowsOut, bar *progress, store *clickhouse.Store, q collector.Query, total uint64) error {
 	schemas, err := store.Schemas(ctx, q)
 	if err != nil {
 		return err
 	}
 	bar.start("export", int(total))
 	defer bar.finish()
-	out := csv.NewWriter(w)
 	var cols *columns
 	err = store.Each(ctx, q, func(p *collector.StoredPrediction) error {
 		if cols == nil {
@@ -216,7 +215,7 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 				return err
 			}
 			cols = columnsOf(first, schemas)
-			if err := out.Write(cols.head()); err != nil {
+			if err := out.begin(cols.head()); err != nil {
 				return err
 			}
 		}
@@ -224,159 +223,10 @@ func export(ctx context.Context, w io.Writer, bar *progress, store *clickhouse.S
 			return fmt.Errorf("prediction %s has other columns than the first: choose one --version", p.ID)
 		}
 		bar.add(1)
-		return out.Write(cols.record(p))
+		return out.row(cols.record(p))
 	})
 	if err != nil {
 		return err
 	}
-	out.Flush()
-	return out.Error()
-}
-
-// columns are those of an export besides the ones that every export has.
-type columns struct {
-	features, outputs []string
-	widths            map[string]int // of outputs that are lists
-	// same has the ids of the schemas that have the first one's fields, of whatever shape:
-	// those of requests that were not shaped as the model declares.
-	same map[string]bool
-}
-
-func columnsOf(first *collector.Schema, all []*collector.Schema) *columns {
-	c := &columns{features: storedNames(first.Features), outputs: storedNames(first.Outputs), widths: map[string]int{}, same: map[string]bool{first.ID: true}}
-	for _, name := range c.outputs {
-		c.widths[name] = outputWidth(first, name)
-	}
-	for _, s := range all {
-		if !sameNames(s.Features, first.Features) || !sameNames(s.Outputs, first.Outputs) {
-			continue
-		}
-		c.same[s.ID] = true
-		c.features = append(c.features, storedNames(s.Features)...)
-		for _, name := range c.outputs {
-			if outputWidth(s, name) != c.widths[name] {
-				c.widths[name] = -1
-			}
-		}
-	}
-	slices.Sort(c.features)
-	c.features = slices.Compact(c.features)
-	return c
-}
-
-func sameNames(a, b []collector.Field) bool {
-	return slices.EqualFunc(a, b, func(x, y collector.Field) bool { return x.Name == y.Name })
-}
-
-func (c *columns) head() []string {
-	head := append(slices.Clone(exported), c.features...)
-	if slices.Contains(c.features, head[weightAt]) || slices.Contains(c.outputs, head[weightAt]) {
-		head[weightAt] = otherWeight
-	}
-	for _, name := range c.outputs {
-		for _, column := range outputColumns(name, c.widths[name]) {
-			for slices.Contains(head, column) {
-				column = "_" + column
-			}
-			head = append(head, column)
-		}
-	}
-	return head
-}
-
-// lacks reports whether a row has other columns than these. One that has none, as a span
-// that tells no outcome, has no others.
-func (c *columns) lacks(p *collector.StoredPrediction) bool {
-	other := func(values map[string]any, names []string) bool {
-		return len(values) > 0 && len(values) != len(names)
-	}
-	return !c.same[p.Raw.SchemaID] && (other(p.Features, c.features) || other(p.Outputs, c.outputs))
-}
-
-func (c *columns) record(p *collector.StoredPrediction) []string {
-	record := []string{
-		p.ID, p.ExternalID, p.Time.Format(time.RFC3339Nano), p.ReceivedAt.Format(time.RFC3339Nano),
-		p.Model, p.Version, strconv.Itoa(p.Status), p.TraceID, p.Capture, plain(cmp.Or(p.Weight, 1)), "",
-	}
-	if len(p.Labels) > 0 {
-		record[len(record)-1] = p.Labels[0].Label
-	}
-	for _, name := range c.features {
-		record = append(record, plain(p.Features[name]))
-	}
-	for _, name := range c.outputs {
-		record = append(record, outputCells(p.Outputs[name], c.widths[name])...)
-	}
-	return record
-}
-
-// exported are the columns of an export that are neither feature nor output, in
-// their order. That of weights has another name where a feature or an output is called
-// so, as a person's weight is; an output that is called like a column before it, as
-// scikit-learn's classifiers have one "label", is written behind a "_".
-var exported = []string{"id", "external_id", "time", "received_at", "model", "version", "status", "trace_id", "capture", "weight", "label"}
-
-const (
-	weightAt    = 9
-	otherWeight = "_weight"
-)
-
-// storedNames are the names of fields that have values, in order.
-func storedNames(fields []collector.Field) []string {
-	names := []string{}
-	for i := range fields {
-		if fields[i].Private != collector.PrivacyDrop {
-			names = append(names, fields[i].Name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// outputWidth is how many columns an output has, -1 where it is one value or its
-// number of values changes.
-func outputWidth(s *collector.Schema, name string) int {
-	i := slices.IndexFunc(s.Outputs, func(f collector.Field) bool { return f.Name == name })
-	if n := s.Outputs[i].Elements; n > 1 {
-		return n
-	}
-	return -1
-}
-
-// outputColumns names the columns of an output: itself, or one for each of n.
-func outputColumns(name string, n int) []string {
-	if n < 0 {
-		return []string{name}
-	}
-	out := make([]string, n)
-	for i := range out {
-		out[i] = fmt.Sprintf("%s[%d]", name, i)
-	}
-	return out
-}
-
-func outputCells(v any, n int) []string {
-	if n < 0 {
-		return []string{plain(v)}
-	}
-	out := make([]string, n)
-	if l := reflect.ValueOf(v); l.Kind() == reflect.Slice {
-		for i := range min(n, l.Len()) {
-			out[i] = plain(l.Index(i).Interface())
-		}
-	}
-	return out
-}
-
-// plain writes a stored value as a CSV field; a missing one is empty.
-func plain(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return ""
-	case float32:
-		return strconv.FormatFloat(float64(v), 'g', -1, 32)
-	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
-	}
-	return strings.TrimSpace(fmt.Sprint(v))
+	return out.end()
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/dashboards/api"
 	"github.com/pellucid/pellucid/engine/stats"
+	"github.com/pellucid/pellucid/engine/table"
 )
 
 // replayed starts a server with the demo's models, flights_mlp without its
@@ -242,11 +244,57 @@ func checkExport(t *testing.T, r *rig, list []flight, o *offline) {
 		}
 		delete(want, rec[id])
 	}
+	checkParquet(t, r, path, records)
 	if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "flights_gbm", "--from", "yesterday"); status != 2 || !strings.Contains(stderr, "--from") {
 		t.Errorf("a bad --from: %d %s", status, stderr)
 	}
 	if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "flights_gbm", "--where", "nosuch = 1"); status == 0 || !strings.Contains(stderr, "nosuch") {
 		t.Errorf("a bad --where: %d %s", status, stderr)
+	}
+}
+
+// checkParquet takes the same rows out as Parquet: numbers and times are such, and each cell is
+// what the CSV has.
+func checkParquet(t *testing.T, r *rig, path string, records [][]string) {
+	t.Helper()
+	path += ".parquet"
+	if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "flights_gbm", "--from", "2013-04-01", "--output", path); status != 0 {
+		t.Fatal(stderr)
+	}
+	got, err := table.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Rows != len(records)-1 || len(got.Columns) != len(records[0]) {
+		t.Fatalf("%d rows of %d columns, want %d of %d", got.Rows, len(got.Columns), len(records)-1, len(records[0]))
+	}
+	types := map[table.Type]int{}
+	for k := range got.Columns {
+		c := &got.Columns[k]
+		types[c.Type]++
+		if c.Name != records[0][k] {
+			t.Fatalf("column %d is %q, want %q", k, c.Name, records[0][k])
+		}
+		for i := range got.Rows {
+			want, have := records[i+1][k], c.Strings()[i]
+			switch c.Type {
+			case table.Time:
+				have = c.Times[i].UTC().Format(time.RFC3339Nano)
+			case table.Float32:
+				if have = ""; want != "" {
+					have = strconv.FormatFloat(float64(c.F32[i]), 'g', -1, 32)
+				}
+			}
+			if have != want {
+				t.Fatalf("%s of row %d is %q, want %q", c.Name, i, have, want)
+			}
+		}
+	}
+	if types[table.Time] != 2 || types[table.Float32] < 2 || types[table.String] < 7 {
+		t.Errorf("columns of types %v", types)
+	}
+	if status, _, stderr := command(t, "export", "--external-id", "x", "--output", path); status != 2 || !strings.Contains(stderr, "JSON") {
+		t.Errorf("a subject as Parquet: %d %s", status, stderr)
 	}
 }
 

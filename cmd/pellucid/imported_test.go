@@ -235,23 +235,25 @@ func TestImportCommand(t *testing.T) {
 		t.Errorf("stored %+v\n%+v\n%+v", a, b, c)
 	}
 	// What is exported can be imported, and is the same again.
-	if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "risk", "--output", dir+"/out.csv"); status != 0 {
-		t.Fatal(stderr)
-	}
-	if status, _, stderr := command(t, "import", dir+"/out.csv", "--url", r.url, "--model", "copy", "--id", "id", "--time", "time", "--outputs", "p[0],p[1]"); status != 0 {
-		t.Fatal(stderr)
-	}
-	r.stored(t)
-	var copied collector.Page
-	r.get(t, "/api/v1/predictions?model=copy", &copied)
-	for i, p := range copied.Predictions {
-		q := page.Predictions[i]
-		if p.ID != q.ID || !p.Time.Equal(q.Time) || !reflect.DeepEqual(p.Features, q.Features) || !reflect.DeepEqual(p.Outputs, q.Outputs) {
-			t.Errorf("copied %+v, was %+v", p, q)
+	for _, kind := range []string{"csv", "parquet"} {
+		if status, _, stderr := command(t, "export", "--clickhouse", r.dsn, "--model", "risk", "--output", dir+"/out."+kind); status != 0 {
+			t.Fatal(stderr)
 		}
-	}
-	if len(copied.Predictions) != 3 {
-		t.Errorf("%d copies", len(copied.Predictions))
+		if status, _, stderr := command(t, "import", dir+"/out."+kind, "--url", r.url, "--model", kind, "--id", "id", "--time", "time", "--outputs", "p[0],p[1]"); status != 0 {
+			t.Fatal(stderr)
+		}
+		r.stored(t)
+		var copied collector.Page
+		r.get(t, "/api/v1/predictions?model="+kind, &copied)
+		for i, p := range copied.Predictions {
+			q := page.Predictions[i]
+			if p.ID != q.ID || !p.Time.Equal(q.Time) || !reflect.DeepEqual(p.Features, q.Features) || !reflect.DeepEqual(p.Outputs, q.Outputs) {
+				t.Errorf("%s: copied %+v, was %+v", kind, p, q)
+			}
+		}
+		if len(copied.Predictions) != 3 {
+			t.Errorf("%s: %d copies", kind, len(copied.Predictions))
+		}
 	}
 	checkWeightsExported(t, r)
 	place(t, dir, "errors.csv", "id,error,score\nx,none,0.5\n")

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"math/big"
-	"reflect"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -402,87 +401,4 @@ func unsigned(c *Column, k parquet.Kind) (convert, error) {
 	}
 	c.Type = Float64
 	return func(c *Column, v parquet.Value) { c.F64 = append(c.F64, float64(uint64(v.Int64()))) }, nil
-}
-
-// orderedGroup is a parquet.Group that keeps its fields in the table's order; a
-// Group sorts them by name.
-type orderedGroup struct {
-	parquet.Group
-	fields []parquet.Field
-}
-
-type field struct {
-	parquet.Node
-	name string
-}
-
-func (g orderedGroup) Fields() []parquet.Field { return g.fields }
-
-func (f field) Name() string { return f.name }
-
-func (f field) Value(base reflect.Value) reflect.Value { return base.MapIndex(reflect.ValueOf(f.name)) }
-
-func parquetNode(t Type) parquet.Node {
-	switch t {
-	case Float64:
-		return parquet.Leaf(parquet.DoubleType)
-	case Float32:
-		return parquet.Leaf(parquet.FloatType)
-	case Int64:
-		return parquet.Int(64)
-	case Time:
-		return parquet.Timestamp(parquet.Microsecond)
-	}
-	return parquet.String()
-}
-
-// WriteParquet writes the table, every column optional, compressed with zstd.
-// Missing values are null.
-func (t *Table) WriteParquet(w io.Writer) error {
-	g := orderedGroup{Group: parquet.Group{}}
-	for i := range t.Columns {
-		n := parquet.Compressed(parquet.Optional(parquetNode(t.Columns[i].Type)), &parquet.Zstd)
-		g.Group[t.Columns[i].Name] = n
-		g.fields = append(g.fields, field{n, t.Columns[i].Name})
-	}
-	pw := parquet.NewWriter(w, parquet.NewSchema("table", g))
-	const batch = 1024
-	rows := make([]parquet.Row, 0, batch)
-	for i := range t.Rows {
-		row := make(parquet.Row, len(t.Columns))
-		for j := range t.Columns {
-			row[j] = t.Columns[j].parquetValue(i, j)
-		}
-		if rows = append(rows, row); len(rows) < batch && i < t.Rows-1 {
-			continue
-		}
-		if _, err := pw.WriteRows(rows); err != nil {
-			return fmt.Errorf("write Parquet: %w", err)
-		}
-		rows = rows[:0]
-	}
-	if err := pw.Close(); err != nil {
-		return fmt.Errorf("write Parquet: %w", err)
-	}
-	return nil
-}
-
-func (c *Column) parquetValue(i, column int) parquet.Value {
-	if c.Missing(i) {
-		return parquet.NullValue().Level(0, 0, column)
-	}
-	var v parquet.Value
-	switch c.Type {
-	case Float64:
-		v = parquet.DoubleValue(c.F64[i])
-	case Float32:
-		v = parquet.FloatValue(c.F32[i])
-	case Int64:
-		v = parquet.Int64Value(c.I64[i])
-	case String:
-		v = parquet.ByteArrayValue([]byte(c.Str[i]))
-	case Time:
-		v = parquet.Int64Value(c.Times[i].UnixMicro())
-	}
-	return v.Level(0, 1, column)
 }
