@@ -51,6 +51,7 @@ var commandRoads = []commandRoad{
 	{command: "demo", why: "is a server over public rows of its own"},
 	{command: "version", why: "reads nothing"},
 	{command: "clickhouse env", why: "tells an address and a password of the store, and reads no rows"},
+	{command: "clickhouse run", why: "tells an address and a password of the store, and reads no rows"},
 	{command: "clickhouse fetch", why: "fetches a package"},
 	{command: "import", lines: func(x *told) []line {
 		args := []string{"--url", x.url, "--model", "made", "--version", "1", "--id", "key", "--outputs", "score"}
@@ -108,6 +109,9 @@ var commandRoads = []commandRoad{
 	}},
 	{command: "model inspect", lines: func(x *told) []line {
 		return []line{{args: []string{gbm + "model.ubj"}}, {args: []string{filepath.Join(x.cfg.Models, "mask", "1", "model.ubj")}}, {args: []string{x.file("letters.csv")}, status: 1}}
+	}},
+	{command: "model bench", lines: func(x *told) []line {
+		return []line{{args: []string{gbm + "model.ubj", "--seconds", "0"}}, {args: []string{gbm + "model.ubj", "--data", x.file("flights.csv"), "--seconds", "0", "--format", "json"}}, {args: []string{gbm + "model.ubj", "--data", x.file("letters.csv")}, status: 1, rows: true}}
 	}},
 	{command: "model test", lines: func(x *told) []line { return []line{{args: []string{x.file("case")}, status: 1, rows: true}} }},
 	{command: "model audit", lines: func(x *told) []line {

@@ -17,12 +17,12 @@ import (
 
 func modelCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "model", Short: "Look at model files, test, compress, compare and fit them",
+		Use: "model", Short: "Look at model files, test, time, compress, compare and fit them",
 		Example: "  pellucid model inspect model.ubj\n  pellucid model test cases/\n  pellucid model compress model.onnx --to fp16 --out small.onnx\n  pellucid model fit --input rows.csv --label late --output model.onnx",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(inspectCommand(), predictCommand(), modelTestCommand(), compressCommand(), auditCommand(), fitCommand())
+	cmd.AddCommand(inspectCommand(), predictCommand(), modelTestCommand(), benchCommand(), compressCommand(), auditCommand(), fitCommand())
 	return cmd
 }
 

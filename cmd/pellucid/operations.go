@@ -1,21 +1,26 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pellucid/pellucid/collector/clickhouse"
 	"github.com/pellucid/pellucid/collector/clickhouse/embedded"
 	"github.com/pellucid/pellucid/collector/spool"
 )
 
 func clickhouseCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "clickhouse", Short: "Reach the embedded ClickHouse, or fetch its engine",
-		Example: "  eval $(pellucid clickhouse env)\n  pellucid clickhouse fetch",
+		Use: "clickhouse", Short: "Reach the embedded ClickHouse, run it alone, or fetch its engine",
+		Example: "  eval $(pellucid clickhouse env)\n  pellucid clickhouse run\n  pellucid clickhouse fetch",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -31,9 +36,7 @@ func clickhouseCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find the embedded ClickHouse of %q: %w (has a server run there?)", data, err)
 			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), lines(
-				"PELLUCID_CLICKHOUSE='"+e.DSN()+"'", "CLICKHOUSE_ENDPOINT='"+e.Address()+"'", "CLICKHOUSE_HTTP='"+e.HTTPAddress()+"'",
-				"CLICKHOUSE_USER='"+e.User+"'", "CLICKHOUSE_PASSWORD='"+e.Password+"'", "CLICKHOUSE_DATABASE='"+e.Database+"'"))
+			_, err = fmt.Fprint(cmd.OutOrStdout(), envText(e))
 			return err
 		},
 	}
@@ -52,7 +55,63 @@ func clickhouseCommand() *cobra.Command {
 		},
 	}
 	fetch.Flags().StringVar(&engine, "engine", "", "the engine's package or library, fetched beforehand")
-	cmd.AddCommand(env, fetch)
+	cmd.AddCommand(env, runCommand(), fetch)
+	return cmd
+}
+
+func envText(e embedded.Env) string {
+	return lines(
+		"PELLUCID_CLICKHOUSE='"+e.DSN()+"'", "CLICKHOUSE_ENDPOINT='"+e.Address()+"'", "CLICKHOUSE_HTTP='"+e.HTTPAddress()+"'",
+		"CLICKHOUSE_USER='"+e.User+"'", "CLICKHOUSE_PASSWORD='"+e.Password+"'", "CLICKHOUSE_DATABASE='"+e.Database+"'")
+}
+
+// runCommand runs the store of a data folder alone: what a server refuses to start on can be
+// changed in nothing else.
+func runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run the embedded ClickHouse alone, without a server",
+		Long: `Starts the ClickHouse of a data folder whose server is stopped, prints how to reach it
+as 'clickhouse env' does, and stops it when it is interrupted. Where a server refuses to
+start for a setting of a table, this is where to change it.`,
+		Example: `  pellucid clickhouse run --data pellucid-data
+  eval $(pellucid clickhouse env)   # in another shell
+  curl "http://$CLICKHOUSE_HTTP/?database=$CLICKHOUSE_DATABASE" -u "$CLICKHOUSE_USER:$CLICKHOUSE_PASSWORD" \
+    -d 'ALTER TABLE predictions RESET SETTING async_insert'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd.Flags(), os.Getenv)
+			if err != nil {
+				return err
+			}
+			if cfg.ClickHouse != "" {
+				return usage(errors.New("the server's ClickHouse is another's: it runs without this"))
+			}
+			dir := filepath.Join(cfg.Data, "clickhouse")
+			if _, err := embedded.ReadEnv(dir); err != nil {
+				return fmt.Errorf("find the embedded ClickHouse of %q: %w (has a server run there?)", cfg.Data, err)
+			}
+			engine, err := embedded.Start(cmd.Context(), embedded.Config{
+				Dir: dir, Engine: cfg.Engine, MemoryBytes: int64(cfg.EngineMemory), Progress: cmd.ErrOrStderr(),
+				Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)), Spare: clickhouse.Passing,
+			})
+			if errors.Is(err, embedded.ErrLocked) {
+				return fmt.Errorf("%w: a server runs there, whose ClickHouse 'pellucid clickhouse env' tells of", err)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), envText(engine.Env()))
+			if err == nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "clickhouse runs until this is interrupted; a server starts on the folder after that")
+				<-cmd.Context().Done()
+			}
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), stopTime)
+			defer cancel()
+			return errors.Join(err, engine.Stop(ctx))
+		},
+	}
+	storeFlags(cmd)
+	cmd.Flags().String("engine", "", "the engine's package or library, fetched beforehand")
 	return cmd
 }
 

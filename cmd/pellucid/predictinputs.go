@@ -65,7 +65,7 @@ func inputArrays(info *engine.Info, inputs []string) (map[string]string, error) 
 		return nil, usage(errors.New("several --input are each NAME=FILE.npy"))
 	}
 	path := inputs[0]
-	if s, err := os.Stat(path); err == nil && s.IsDir() {
+	if isFolder(path) {
 		return folderArrays(info, path)
 	}
 	if strings.EqualFold(filepath.Ext(path), ".npy") && len(info.Inputs) == 1 && len(info.Inputs[0].Shape) != 2 {

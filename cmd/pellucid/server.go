@@ -226,9 +226,13 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		dsn = s.engine.Env().DSN()
 	}
 	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
-	return s.openStore(ctx, clickhouse.Config{
+	err := s.openStore(ctx, clickhouse.Config{
 		DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.synced(),
 	})
+	if err != nil && s.engine != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w (to change something in it: pellucid clickhouse run --data %s)", err, s.cfg.Data)
+	}
+	return err
 }
 
 // How long a start waits for a ClickHouse that is away: the embedded one, which is

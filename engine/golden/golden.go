@@ -61,7 +61,7 @@ func Check(ctx context.Context, m engine.Model, dir string) error {
 
 func checkSet(ctx context.Context, m engine.Model, set string) error {
 	info := m.Info()
-	in, err := readSeries(m, set, "input", slices.Concat(info.Inputs, info.Optional))
+	in, err := Inputs(m, set)
 	if err != nil {
 		return err
 	}
@@ -90,6 +90,12 @@ func checkSet(ctx context.Context, m engine.Model, set string) error {
 		}
 	}
 	return nil
+}
+
+// Inputs reads the inputs of one set.
+func Inputs(m engine.Model, set string) (engine.Values, error) {
+	info := m.Info()
+	return readSeries(m, set, "input", slices.Concat(info.Inputs, info.Optional))
 }
 
 // readSeries reads <kind>_0.pb, <kind>_1.pb, ... and names each by the name it
