@@ -47,7 +47,7 @@ const groupRows = 1 << 16
 // Writer writes a Parquet file row by row: every column optional, compressed with zstd. Its
 // memory does not grow with the file.
 type Writer struct {
-	w       *parquet.Writer
+	w       *parquet.GenericWriter[any]
 	columns []Column
 	row     parquet.Row
 }
@@ -64,7 +64,7 @@ func NewWriter(w io.Writer, columns []Column) (*Writer, error) {
 		g.Group[columns[i].Name] = n
 		g.fields = append(g.fields, field{n, columns[i].Name})
 	}
-	return &Writer{parquet.NewWriter(w, parquet.NewSchema("table", g), parquet.MaxRowsPerRowGroup(groupRows)), columns, make(parquet.Row, len(columns))}, nil
+	return &Writer{parquet.NewGenericWriter[any](w, parquet.NewSchema("table", g), parquet.MaxRowsPerRowGroup(groupRows)), columns, make(parquet.Row, len(columns))}, nil
 }
 
 // Write appends a row: nil is a missing value, any other is of its column's type, which is
