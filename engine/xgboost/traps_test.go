@@ -337,6 +337,8 @@ func TestRefused(t *testing.T) {
 		{"negative classes", replace(`"num_class":"0"`, `"num_class":"-1"`), engine.ErrCorrupt, "num_class"},
 		{"more nodes than arrays", replace(`"num_nodes":"1"`, `"num_nodes":"3"`), engine.ErrCorrupt, "left_children"},
 		{"no trees", replace(`"trees":[{`, `"twigs":[{`), engine.ErrCorrupt, `"trees"`},
+		{"a member nobody knows", replace(`"tree_info":[`, `"tree_scale":[2],"tree_info":[`), nil, `"tree_scale" of model`},
+		{"and beside the model", replace(`"name":"gbtree"`, `"drop":[2],"name":"gbtree"`), nil, `"drop" of gradient_booster`},
 		{"class out of range", replace(`"tree_info":[0`, `"tree_info":[7`), engine.ErrCorrupt, "output 7"},
 		{"vector leaves of another width", replace(`"size_leaf_vector":"1"`, `"size_leaf_vector":"2"`), engine.ErrCorrupt, "2 values"},
 		{"a child that is no node", replace(`"left_children":[-1]`, `"left_children":[5]`), engine.ErrCorrupt, "child"},

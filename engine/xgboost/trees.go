@@ -2,6 +2,8 @@ package xgboost
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/pellucid/pellucid/engine"
@@ -28,6 +30,17 @@ func (l *learner) dart(booster object) (engine.Model, error) {
 	return l.trees(inner, &drop)
 }
 
+// knows refuses an object with members that no version so far has written there: what another
+// makes of the trees, as 3.3 did of the weights that dart had kept elsewhere, nobody here knows.
+func knows(o object, name string, members ...string) error {
+	for _, m := range slices.Sorted(maps.Keys(o)) {
+		if !slices.Contains(members, m) {
+			return &engine.UnsupportedError{What: fmt.Sprintf("member %q of %s, which a later XGBoost writes", short(m), name)}
+		}
+	}
+	return nil
+}
+
 // trees reads a gbtree booster; weights has one factor a tree, or is nil.
 func (l *learner) trees(booster object, weights *numbers) (engine.Model, error) {
 	model, err := booster.object("model")
@@ -39,11 +52,21 @@ func (l *learner) trees(booster object, weights *numbers) (engine.Model, error) 
 		return nil, err
 	}
 	outputs, err := model.numbers("tree_info")
+	if err == nil {
+		err = knows(booster, "gradient_booster", "name", "model", "weight_drop")
+	}
+	if err == nil {
+		err = knows(model, "model", "trees", "tree_info", "gbtree_model_param", "iteration_indptr", "cats", "weight_drop")
+	}
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := model["weight_drop"]; ok && weights == nil { // since 3.4, where dart is a kind of gbtree
-		drop, err := model.numbers("weight_drop")
+	// Where dart is a kind of gbtree they are the booster's (3.3) or its model's (3.4).
+	for _, o := range []object{booster, model} {
+		if _, ok := o["weight_drop"]; !ok || weights != nil {
+			continue
+		}
+		drop, err := o.numbers("weight_drop")
 		if err != nil {
 			return nil, err
 		}

@@ -187,7 +187,7 @@ if ARGS.suffix:
         save("default_" + obj.replace(":", "_"), train({"objective": obj}, y, 3), X[:ROWS], "ubj" if ARGS.suffix >= "v1_6" else "json")
     save("multi", train({"objective": "multi:softprob", "num_class": 3}, classes, 3), X[:ROWS])
     save("dart", train({"objective": "binary:logistic", "booster": "dart", "rate_drop": 0.5}, binary, 6), X[:ROWS])
-    if ARGS.suffix >= "v3_4":
+    if ARGS.suffix >= "v3_3":
         categorical()
         # Two rounds with large steps on few rows, so that quantiles cross.
         several = {"max_depth": 6, "eta": 1.0, "min_child_weight": 0}
