@@ -276,7 +276,7 @@ func parseStrings(x *Exec, o *engine.Tensor, text []string) error {
 			continue
 		}
 		f, err := strconv.ParseFloat(s, 64)
-		if err != nil {
+		if err != nil || strings.Contains(s, "_") { // as Go's own source may part digits
 			return fmt.Errorf("element %d is not a number", i)
 		}
 		v[i], exact[i] = f, clampFloat(f)

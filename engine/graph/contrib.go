@@ -35,6 +35,9 @@ func readMultiHead(b *builder) (composer, error) {
 	if a.heads < 1 {
 		return nil, b.node.corrupt("%d heads", a.heads)
 	}
+	if b.inType(1) == engine.Invalid || b.inType(2) == engine.Invalid {
+		return nil, b.node.unsupported("queries, keys and values that are packed in one input, which onnxruntime's CPU does not take either")
+	}
 	return a.compose, nil
 }
 
@@ -177,7 +180,7 @@ func (a *manyHeads) shown(f *body, batch, queries, keys int) (string, error) {
 }
 
 func init() {
-	heads := opDef{since: 1, minIn: 3, maxIn: 8, maxOut: 4, accept: floatTypes, result: fromBuilder}
+	heads := opDef{since: 1, minIn: 1, maxIn: 8, maxOut: 4, accept: floatTypes, result: fromBuilder}
 	register(DomainContrib, map[string]opDef{
 		"MultiHeadAttention": composite(heads, typed(readMultiHead, 0, 0, 0, 0)),
 		"MatMulNBits":        {since: 1, minIn: 3, maxIn: 6, maxOut: 1, accept: floatTypes, half: true, build: buildNBits},

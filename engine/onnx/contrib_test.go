@@ -160,6 +160,8 @@ func TestContribRefused(t *testing.T) {
 		{"Attention", []string{"x"}, nil, false},
 		{"Attention", []string{"x", "x"}, graph.Attrs{"do_rotary": {Kind: graph.AttrInt, Int: 1}}, true},
 		{"MultiHeadAttention", []string{"x", "x", "x"}, nil, false},
+		{"MultiHeadAttention", []string{"x"}, graph.Attrs{"num_heads": one}, true}, // packed
+		{"MultiHeadAttention", []string{"x", "x"}, graph.Attrs{"num_heads": one}, true},
 		{"MatMulNBits", []string{"x", "x", "x"}, nil, true}, // no constants
 		{"Gelu", []string{"x"}, graph.Attrs{"approximate": {Kind: graph.AttrString, String: "tanh"}}, true},
 		{"FusedMatMul", []string{"x", "x"}, graph.Attrs{"transBatchC": one}, true},

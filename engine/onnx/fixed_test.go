@@ -18,3 +18,31 @@ func TestFixedBatchHasNoFeatures(t *testing.T) {
 		}
 	}
 }
+
+// TestInputsOfTwoLengths: flat inputs whose lengths the file calls by two names are no columns,
+// which have one length.
+func TestInputsOfTwoLengths(t *testing.T) {
+	value := func(name, batch string) []byte {
+		dim := append([]byte{0x12, byte(len(batch))}, batch...) // dim_param
+		shape := append([]byte{0x0a, byte(len(dim))}, dim...)
+		tensor := append([]byte{0x08, 1, 0x12, byte(len(shape))}, shape...) // FLOAT
+		kind := append([]byte{0x0a, byte(len(tensor))}, tensor...)
+		return append(append([]byte{0x0a, byte(len(name))}, name...), append([]byte{0x12, byte(len(kind))}, kind...)...)
+	}
+	for _, c := range []struct {
+		batches []string
+		apart   bool
+	}{{[]string{"n", "k"}, true}, {[]string{"n", "n"}, false}, {[]string{"n", ""}, false}, {[]string{"unk__1", "unk__2"}, false}, {[]string{"", "n", "k"}, true}} {
+		p := &modelProto{graph: &graphProto{}}
+		for i, batch := range c.batches {
+			v, err := decodeValue(value(string(rune('a'+i)), batch))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.graph.inputs = append(p.graph.inputs, v)
+		}
+		if got := p.apart(); got != c.apart {
+			t.Errorf("%q: %t", c.batches, got)
+		}
+	}
+}

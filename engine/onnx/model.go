@@ -169,7 +169,9 @@ func newModel(p *modelProto, g *graph.Graph, program *graph.Program) (engine.Mod
 		}
 	}
 	info.Task = taskOf(info)
-	info.Features = features(info.Inputs, p.metadata)
+	if !p.apart() {
+		info.Features = features(info.Inputs, p.metadata)
+	}
 	if len(info.Inputs) == 1 && info.Features != nil {
 		for i, k := range p.keys[info.Inputs[0].Name] {
 			info.Features[i].Name = k
@@ -206,6 +208,24 @@ func taskOf(info *engine.Info) engine.Task {
 		return engine.TaskRegression
 	}
 	return engine.TaskOther
+}
+
+// apart reports whether the file says that flat inputs differ in length, as the nodes and the
+// edges of a graph do: they are no columns of a table. Names that tf2onnx makes up say nothing.
+func (p *modelProto) apart() bool {
+	first := ""
+	for _, v := range p.graph.inputs {
+		if len(v.shape) != 1 || v.batch == "" || strings.HasPrefix(v.batch, "unk__") {
+			continue
+		}
+		if first == "" {
+			first = v.batch
+		}
+		if v.batch != first {
+			return true
+		}
+	}
+	return false
 }
 
 // features names the columns of a tabular model: one float matrix [N, M], or one

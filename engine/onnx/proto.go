@@ -103,6 +103,8 @@ type valueProto struct {
 	dtype int
 	// shape is nil where the file gives none; -1 is a varying dimension.
 	shape []int
+	// batch is the file's name for the first dimension, where that varies and has one.
+	batch string
 	// kind is "tensor", or the kind of value that is not one; of a sequence or an
 	// optional value, inner is the kind of what is in it.
 	kind, inner string
@@ -502,6 +504,9 @@ func (v *valueProto) dimension(f field) error {
 	}
 	d := -1
 	err := eachField("dimension", f.data, func(f field) error {
+		if f.id == 2 && len(v.shape) == 0 {
+			v.batch = f.str()
+		}
 		if f.id == 1 {
 			if int64(f.num) > math.MaxInt32 || int64(f.num) < -1 {
 				return corrupt("value %q has a dimension of %d", v.name, int64(f.num))
