@@ -248,13 +248,16 @@ var escaped = map[string]func(string) string{
 	"HEX":               func(s string) string { return strings.ToUpper(hex.EncodeToString([]byte(s))) },
 	"0x":                func(s string) string { return "0x" + hex.EncodeToString([]byte(s)) },
 	"within hex":        func(s string) string { return "cafe" + hex.EncodeToString([]byte(s)) + "0" },
-	"hex of UTF-16":     func(s string) string { return hex.EncodeToString([]byte(utf16Bytes(s))) },
-	"hex by colons":     eachByte("%02X", ":"),
-	"hex by spaces":     eachByte("%02x", " "),
-	"hex by dashes":     eachByte("%02x", "-"),
-	"Go's bytes":        eachByte("%#02x", ", "),
-	"JSON's bytes":      eachByte("%d", ","),
-	"bytes":             eachByte("%d", " "),
+	"entities of UTF-16": func(s string) string {
+		return strings.ReplaceAll(utf16Bytes(s), "\x00", "&#0;")
+	},
+	"hex of UTF-16": func(s string) string { return hex.EncodeToString([]byte(utf16Bytes(s))) },
+	"hex by colons": eachByte("%02X", ":"),
+	"hex by spaces": eachByte("%02x", " "),
+	"hex by dashes": eachByte("%02x", "-"),
+	"Go's bytes":    eachByte("%#02x", ", "),
+	"JSON's bytes":  eachByte("%d", ","),
+	"bytes":         eachByte("%d", " "),
 }
 
 // eachUnit writes every unit of UTF-16.

@@ -32,7 +32,7 @@ func (r reading) place(i, end int) [2]int {
 	if r.at == nil {
 		return [2]int{i, end}
 	}
-	for end < len(r.s) && r.at[end] == r.at[end-1] {
+	for end > i && end < len(r.s) && r.at[end] == r.at[end-1] {
 		end++ // the rest of what one sign was read as
 	}
 	return [2]int{r.at[i], r.at[end]}
@@ -145,6 +145,12 @@ func Unescape(s string, plus bool) ([]byte, int) {
 		if n < len(s) && s[n] == ';' {
 			n++
 		}
+		switch numberOf(s[:n]) {
+		case 0:
+			return nil, n // as above
+		case nextLine: // which HTML takes for another's dots, and XML does not
+			return []byte("\u0085"), n
+		}
 		if t := html.UnescapeString(s[:n]); t != s[:n] {
 			return []byte(t), n
 		}
@@ -152,6 +158,25 @@ func Unescape(s string, plus bool) ([]byte, int) {
 		return unescapeBackslash(s)
 	}
 	return nil, 0
+}
+
+const nextLine = 0x85
+
+// numberOf is the number of &#N; or &#xN;, -1 of what is neither.
+func numberOf(s string) int64 {
+	digits, ok := strings.CutPrefix(strings.TrimSuffix(s, ";"), "&#")
+	if !ok {
+		return -1
+	}
+	base := 10
+	if digits != "" && digits[0]|0x20 == 'x' {
+		digits, base = digits[1:], 16
+	}
+	v, err := strconv.ParseUint(digits, base, 32)
+	if err != nil {
+		return -1
+	}
+	return int64(v)
 }
 
 // InASCII is ASCII's sign for a digit of another script or a full-width sign, 0 for any other.

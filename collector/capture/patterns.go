@@ -249,14 +249,14 @@ func wordBefore(s string, i int) bool {
 }
 
 func signBefore(s string, i int) bool {
-	return i > 1 && sign(s, i-2) == 2 || i > 2 && sign(s, i-3) == 3
+	return i > 1 && sign(s, i-2) == 2 || i > 2 && sign(s, i-3) == 3 || i > 3 && sign(s, i-4) == 4
 }
 
-// sign is the length of the sign beyond ASCII at i, 0 where there is none: Latin-1's,
-// spaces and punctuation (U+2000 to U+206F), the minus, and those of Chinese and Japanese.
+// sign is the length of the sign beyond ASCII at i, 0 where there is none: Latin-1's, those
+// from U+2000 to U+2BFF, of Chinese and Japanese, and pictures (from U+1F000 on).
 func sign(s string, i int) int {
 	switch c := s[i]; {
-	case c != 0xC2 && c != 0xE2 && c != 0xE3 || i+1 == len(s):
+	case c != 0xC2 && c != 0xE2 && c != 0xE3 && c != 0xF0 || i+1 == len(s):
 		return 0
 	case c == 0xC2:
 		if strings.IndexByte("\xaa\xb5\xba", s[i+1]) >= 0 {
@@ -265,11 +265,30 @@ func sign(s string, i int) int {
 		return 2
 	case i+2 == len(s):
 		return 0
-	case c == 0xE2 && (s[i+1] == 0x80 || s[i+1] == 0x81 && s[i+2] < 0xB0 || s[i+1] == 0x88 && s[i+2] == 0x92),
-		c == 0xE3 && s[i+1] == 0x80 && s[i+2] < 0x84:
+	case c == 0xE2 && pictures(s[i+1], s[i+2]), c == 0xE3 && s[i+1] == 0x80 && s[i+2] < 0x84:
 		return 3
+	case c == 0xF0 && s[i+1] == 0x9F && i+3 < len(s):
+		return 4
 	}
 	return 0
+}
+
+// pictures reports whether the sign of UTF-8 behind 0xE2, up to U+2BFF, is no letter or number:
+// spaces and punctuation, currencies, arrows, mathematics, technical signs, boxes, pictures.
+func pictures(second, third byte) bool {
+	switch second {
+	case 0x80, 0x83:
+		return true
+	case 0x81:
+		return third < 0xB0
+	case 0x82:
+		return third >= 0xA0
+	case 0x84, 0x85:
+		return false
+	case 0x86:
+		return third >= 0x90
+	}
+	return second <= 0xAF
 }
 
 // separator is the kind of what may part the groups of a number at i (' ', '-' or '.') and
@@ -284,10 +303,26 @@ func separator(s string, i int) (kind byte, width int) {
 	case c < 0xC2:
 		return 0, 0
 	}
-	if n := sign(s, i); n == 3 && (s[i+1] == 0x88 || s[i] == 0xE2 && s[i+1] == 0x80 && s[i+2] >= 0x90 && s[i+2] <= 0x95) {
-		return '-', n
+	if i+2 >= len(s) || s[i] != 0xE2 {
+		return 0, 0
 	}
-	return 0, 0
+	switch s[i+1] {
+	case 0x80:
+		if s[i+2] < 0x90 || s[i+2] > 0x95 {
+			return 0, 0
+		}
+	case 0x81: // the hyphen of lists
+		if s[i+2] != 0x83 {
+			return 0, 0
+		}
+	case 0x88: // the minus
+		if s[i+2] != 0x92 {
+			return 0, 0
+		}
+	default:
+		return 0, 0
+	}
+	return '-', 3
 }
 
 // afterDash reports whether a dash beyond ASCII stands before i, and a digit before it.

@@ -9,33 +9,31 @@ import (
 )
 
 // plain is r with digits of any script, full-width signs and white space in ASCII, and without
-// what is not seen among letters and digits of that, white space and the signs between groups:
+// what is not seen before letters and digits of that, white space and the signs of groups:
 // by which the forms know it.
 func (r reading) plain() reading {
 	w := rewriting{of: r}
-	i := ascii(r.s)
-	last := byte(0) // what was read last
-	if i > 0 {
-		last = r.s[i-1]
-	}
-	for i < len(r.s) {
+	for i := ascii(r.s); i < len(r.s); {
 		c, n := utf8.DecodeRuneInString(r.s[i:])
 		hidden := 0
-		if c >= utf8.RuneSelf && amongGroups(last) { // once for all of them, as they come
-			if hidden = unseen(r.s[i:]); hidden > 0 && !amongGroups(signAt(r.s, i+hidden)) {
-				hidden = 0
-			}
+		if c >= utf8.RuneSelf {
+			hidden = unseen(r.s[i:])
 		}
 		switch sign := inASCII(c); {
-		case hidden > 0:
-			w.change(i)
+		case hidden > 0: // all of them: they are looked at once
 			n = hidden
+			switch next := signAt(r.s, i+n); {
+			case next == '+' || next == '(': // a number begins, also right behind a word
+				w.add(i, ' ')
+			case ofGroups(next):
+				w.change(i)
+			default:
+				w.keep(i, n)
+			}
 		case sign != 0:
 			w.add(i, sign)
-			last = sign
 		default:
 			w.keep(i, n)
-			last = r.s[i+n-1]
 		}
 		i += n
 	}
@@ -43,8 +41,8 @@ func (r reading) plain() reading {
 	return r
 }
 
-// amongGroups reports whether c is of a number in groups or of what parts these.
-func amongGroups(c byte) bool {
+// ofGroups reports whether c is of a number in groups or of what parts these.
+func ofGroups(c byte) bool {
 	return isAlnum(c) || c == ' ' || c >= '\t' && c <= '\r' || c == '-' || c == '.' || c == '/' || c == ')'
 }
 
