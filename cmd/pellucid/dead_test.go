@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -84,6 +85,12 @@ func TestDeadLetters(t *testing.T) {
 		if path == "/ui/health" && !strings.Contains(string(b), `data-letter="`+id) {
 			t.Error("the page does not show the letter")
 		}
+	}
+	// Sent again, with other values: what was acknowledged first counts.
+	var again struct{ Accepted, Duplicate int }
+	r.post(t, "/api/v1/predictions", `[{"model":"elsewhere","id":`+strconv.Quote(one.Record)+`,"features":{"country":"NO"},"outputs":{"score":0.25}}]`, &again)
+	if total("with one sent again", 20); again.Duplicate != 1 || again.Accepted != 0 {
+		t.Errorf("a dead letter's prediction sent again: %+v", again)
 	}
 	if strings.Contains(r.log.String(), "DK") {
 		t.Error("the log quotes a refused value")

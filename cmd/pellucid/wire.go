@@ -190,9 +190,13 @@ func (s *server) batchRows(id string) (rows int, known bool) {
 	return 0, false
 }
 
-// recorded reports whether a model's prediction of that id waits in the spool. What
-// left it earlier is known to the store, which drops the second of an id.
+// recorded reports whether a model's prediction of that id waits in the spool, or is a dead
+// letter, which counts as well as what came after it. What left the spool earlier is known to
+// the store, which drops the second of an id.
 func (s *server) recorded(model, id string) bool {
+	if s.dead.Holds(model, id) {
+		return true
+	}
 	records, err := s.spool.Find(id)
 	if err != nil {
 		return false

@@ -61,10 +61,11 @@ type Dead struct {
 	gone      map[string]string
 	goneOrder []string
 
-	// shown counts letters by model and reason, under a lock that nobody holds who writes.
+	// shown counts letters by model and reason, and those of predictions that are not stored
+	// by model and id, under a lock that nobody holds who writes.
 	shown struct {
-		mu     sync.Mutex
-		counts map[[2]string]int64
+		mu              sync.Mutex
+		counts, records map[[2]string]int64
 	}
 }
 
@@ -124,7 +125,7 @@ func newDead(cfg DeadConfig, fs vfs.FS) *Dead {
 		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
 		gone: map[string]string{},
 	}
-	d.shown.counts = map[[2]string]int64{}
+	d.shown.counts, d.shown.records = map[[2]string]int64{}, map[[2]string]int64{}
 	return d
 }
 
@@ -132,10 +133,22 @@ func newDead(cfg DeadConfig, fs vfs.FS) *Dead {
 func (d *Dead) show(l *buried, by int64) {
 	d.shown.mu.Lock()
 	defer d.shown.mu.Unlock()
-	k := [2]string{l.Model, l.Reason}
-	if d.shown.counts[k] += by; d.shown.counts[k] == 0 {
-		delete(d.shown.counts, k)
+	add := func(to map[[2]string]int64, k [2]string) {
+		if to[k] += by; to[k] == 0 {
+			delete(to, k)
+		}
 	}
+	add(d.shown.counts, [2]string{l.Model, l.Reason})
+	if l.Insert == "predictions" || l.Insert == "schemas" {
+		add(d.shown.records, [2]string{l.Model, l.Record})
+	}
+}
+
+// Holds reports whether a model's prediction of that id is a letter. It waits for no disk.
+func (d *Dead) Holds(model, id string) bool {
+	d.shown.mu.Lock()
+	defer d.shown.mu.Unlock()
+	return d.shown.records[[2]string{model, id}] > 0
 }
 
 // ReadDead returns the letters kept in a folder, payloads included, and changes
