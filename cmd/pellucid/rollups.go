@@ -184,7 +184,7 @@ func (s *server) rollupsLoop(ctx context.Context) {
 			switch {
 			case ctx.Err() != nil:
 				return
-			case errors.Is(err, errBusy):
+			case errors.Is(err, errBusy), errors.Is(err, errRecountNoRoom):
 				wait = retentionRetry
 			case err != nil:
 				s.log.Error("the rollups are not counted again: the next look tries again", "error", err)
@@ -202,9 +202,14 @@ func (s *server) rollupsLoop(ctx context.Context) {
 	}
 }
 
+var errRecountNoRoom = fmt.Errorf("the disk of ClickHouse is full, and what is on its way can be neither stored nor counted: free some room and ask again: %w", collector.ErrUnavailable)
+
 // recount holds the rollups against the rows. What is changed is recorded: before, and
 // when it is done.
 func (s *server) recount(ctx context.Context, cfg clickhouse.Recounting) (*clickhouse.Recount, error) {
+	if s.noRoom() { // the batch on its way would be waited for
+		return nil, errRecountNoRoom
+	}
 	if !s.erasing.TryLock() { // an erasure in between could be counted in part
 		return nil, errBusy
 	}

@@ -169,6 +169,11 @@ func (r *rig) lost(t *testing.T, want string) {
 		t.Errorf("beside an erasure: %s", got)
 	}
 	r.erasing.Unlock()
+	r.storeFull = func() bool { return true }
+	if got := fails(t, 1, "rollups", "check", "--url", r.url); !strings.Contains(got, "disk of ClickHouse is full") {
+		t.Errorf("on a full disk: %s", got)
+	}
+	r.storeFull = nil
 	for _, bad := range []string{``, `{"mend":true}`, `{} {}`} {
 		if status, b, _ := r.call(t, "POST", "/api/v1/rollups/recount", bad); status != http.StatusBadRequest {
 			t.Errorf("%q: %d %s", bad, status, b)

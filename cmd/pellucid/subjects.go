@@ -174,7 +174,16 @@ func (s *server) stays() []string {
 	return out
 }
 
-var errBusy = fmt.Errorf("another erasure, export, retention run or recount of the rollups is under way: %w", collector.ErrUnavailable)
+// errBusy is answered as a store that cannot be asked now is, which it is not.
+var errBusy error = busyError{}
+
+type busyError struct{}
+
+func (busyError) Error() string {
+	return "another erasure, export, retention run or recount of the rollups is under way: ask again"
+}
+
+func (busyError) Unwrap() error { return collector.ErrUnavailable }
 
 // eraseSubject deletes a subject's rows and proves it by counts. It is recorded
 // before anything is deleted, and when it is done.

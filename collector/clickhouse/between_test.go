@@ -2,9 +2,13 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/pellucid/pellucid/collector"
 )
 
 // plannedOnly is a Kept that is asked for its planned batch only.
@@ -42,4 +46,17 @@ func TestBetweenDoesNotWaitForWhatNeverComes(t *testing.T) {
 	if err := w.between(ctx, func() error { return nil }); err == nil {
 		t.Error("it did not wait for a batch under way")
 	}
+}
+
+// TestBetweenGivesUp a batch that does not end, as where the store is away or its disk full.
+func TestBetweenGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &Writer{turn: make(chan struct{}, 1)}
+		w.turn <- struct{}{}
+		began := time.Now()
+		err := w.between(t.Context(), func() error { return nil })
+		if !errors.Is(err, collector.ErrUnavailable) || time.Since(began) != turnWait {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
 }

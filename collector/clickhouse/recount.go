@@ -81,11 +81,15 @@ const (
 // between has f run while no batch is partly written. It waits for the batch under way,
 // and at the start for one that an earlier process may have begun.
 func (w *Writer) between(ctx context.Context, f func() error) error {
+	late := time.NewTimer(turnWait)
+	defer late.Stop()
 	for {
 		select {
 		case w.turn <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-late.C:
+			return errNoTurn
 		}
 		if w.even || w.nothingBegun() {
 			defer func() { <-w.turn }()
@@ -96,9 +100,17 @@ func (w *Writer) between(ctx context.Context, f func() error) error {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-late.C:
+			return errNoTurn
 		}
 	}
 }
+
+// turnWait bounds the wait for the end of a batch, which a store that is away or full does not
+// come to: whoever waits keeps erasures and exports waiting.
+const turnWait = 30 * time.Second
+
+var errNoTurn = fmt.Errorf("the batch on its way has not been stored meanwhile: %w", collector.ErrUnavailable)
 
 // storeBatch is the turn of a batch: from its first insert until it is acknowledged the
 // rollups may count less than is stored.

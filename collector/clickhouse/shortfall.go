@@ -121,8 +121,11 @@ func (w *Writer) restoreRollup(ctx context.Context, r *rollup, batches []string,
 			return sent, err
 		}
 		if inexact > 0 && round == 0 {
-			w.cfg.Log.Error("a rollup is short of the rows that are stored, and no set of batches accounts for that exactly: it is left as it is, until 'pellucid rollups repair'",
+			w.cfg.Log.Warn("a rollup is short of the rows that are stored, and no set of batches accounts for that exactly: it is to be held against all of them",
 				"rollup", r.table, "series", inexact)
+			if w.cfg.Uncounted != nil {
+				w.cfg.Uncounted()
+			}
 		}
 		if len(lost) == 0 {
 			return sent, nil
