@@ -249,8 +249,8 @@ func asRepeated(t string) []string {
 	return out
 }
 
-// Long is s without the longer values: for what is written by programs, where a short
-// one (a status, a port) is most likely something else.
+// Long is s without the longer values: for what is written by programs or answered by models,
+// where a short one is most likely something else.
 func (x Scrubber) Long(s string) string { return x.without(s, wholeFrom) }
 
 // Sure is s without values of some length: for names that programs bear, parts of which

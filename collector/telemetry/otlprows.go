@@ -51,7 +51,7 @@ func spansOf(traces ptrace.Traces, by map[pcommon.TraceID]collector.Scrubber) (s
 // spanOf completes the row of a span that has what its resource and scope say.
 func spanOf(s ptrace.Span, row Span, x collector.Scrubber) Span {
 	placed(s, &row)
-	row.TraceState, row.SpanName, row.StatusMessage = x.Long(s.TraceState().AsRaw()), x.Text(s.Name()), x.Text(s.Status().Message())
+	row.TraceState, row.SpanName, row.StatusMessage = x.Text(s.TraceState().AsRaw()), x.Text(s.Name()), x.Text(s.Status().Message())
 	by := []collector.Scrubber{x}
 	if x.Empty() {
 		by = nil
@@ -64,7 +64,7 @@ func spanOf(s ptrace.Span, row Span, x collector.Scrubber) Span {
 	}
 	for _, l := range s.Links().All() {
 		row.Links = append(row.Links, SpanLink{
-			TraceID: l.TraceID().String(), SpanID: l.SpanID().String(), TraceState: x.Long(l.TraceState().AsRaw()), Attributes: attributeTexts(l.Attributes(), by),
+			TraceID: l.TraceID().String(), SpanID: l.SpanID().String(), TraceState: x.Text(l.TraceState().AsRaw()), Attributes: attributeTexts(l.Attributes(), by),
 		})
 	}
 	return row
@@ -97,11 +97,19 @@ func attributeTexts(m pcommon.Map, by []collector.Scrubber) map[string]string {
 		}
 		text := v.AsString()
 		for _, x := range by {
-			text, k = attributeText(k, v, text, x), x.Long(k)
+			text, k = attributeText(k, v, text, x), keyText(k, x)
 		}
 		out[k] = text
 	}
 	return out
+}
+
+// keyText is a key, of which what has a dot is a program's.
+func keyText(k string, x collector.Scrubber) string {
+	if strings.Contains(k, ".") {
+		return x.Long(k)
+	}
+	return x.Text(k)
 }
 
 // attributeText is text, which says v in part already cleaned by others, without the
@@ -113,10 +121,8 @@ func attributeText(key string, v pcommon.Value, text string, x collector.Scrubbe
 	switch {
 	case strings.HasPrefix(key, "service."), strings.HasPrefix(key, "telemetry."), strings.HasPrefix(key, "ml."), strings.HasPrefix(key, "gen_ai."):
 		return x.Sure(text)
-	case strings.HasPrefix(key, "exception."), strings.HasPrefix(key, "error."):
-		return x.Text(text)
 	}
-	return x.Long(text)
+	return x.Text(text)
 }
 
 // programText is a name or version of a program's own.

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -135,5 +136,30 @@ func TestManyValuesOfOneTrace(t *testing.T) {
 	got, _ = spansOf(traces, in.scrubbers(t.Context(), traces))
 	if text := fmt.Sprint(got[len(got)-1]); strings.Contains(text, "secret") || len(got) < maxSpanValues {
 		t.Error(text)
+	}
+}
+
+// TestShortValuesInAttributes are taken out of their values, of keys and of trace states, but for
+// what programs bear.
+func TestShortValuesInAttributes(t *testing.T) {
+	s := &taken{}
+	h := NewIntake(IntakeConfig{Write: s.write}).Handler()
+	attributes := `{"key":"str","value":{"stringValue":"who Ann is 734"}},{"key":"int","value":{"intValue":"734"}},{"key":"Ann","value":{"boolValue":true}},
+		{"key":"list","value":{"arrayValue":{"values":[{"stringValue":"Ann"},{"intValue":"41"}]}}},{"key":"db.Ann","value":{"stringValue":"x41"}},{"key":"service.version","value":{"stringValue":"41"}}`
+	span := func(more string) string {
+		return `{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"n","traceState":"v=Ann","startTimeUnixNano":"1714564800000000000","attributes":[` + attributes + more + `]}]}]}]}`
+	}
+	post(t, h, span(`,{"key":"ml.model.name","value":{"stringValue":"m"}},{"key":"ml.features.who","value":{"stringValue":"Ann"}},{"key":"ml.features.age","value":{"intValue":"734"}},{"key":"ml.features.n","value":{"intValue":"41"}}`))
+	post(t, h, span(""))
+	for i := range s.spans {
+		got := s.spans[i].SpanAttributes
+		delete(got, "ml.model.name")
+		want := map[string]string{"str": "who *** is ***", "int": "***", "***": "true", "list": `["***",***]`, "db.Ann": "x41", "service.version": "41"}
+		if !maps.Equal(got, want) || s.spans[i].TraceState != "v=***" {
+			t.Errorf("span %d: %q, state %q, want %q", i, got, s.spans[i].TraceState, want)
+		}
+	}
+	if len(s.spans) != 2 {
+		t.Errorf("%d spans", len(s.spans))
 	}
 }
