@@ -1,12 +1,6 @@
 package blas
 
-import (
-	"encoding/binary"
-	"unsafe"
-)
-
-// blockRowsAtOnce is how many rows of a panel of 4 bits are taken apart at once.
-const blockRowsAtOnce = 64
+import "unsafe"
 
 // groupPanels is a matrix of codes of 4 or 8 bits whose columns have a scale and a zero
 // for every group of rows. Codes of 4 bits stay two in a byte until their panel is read.
@@ -66,32 +60,17 @@ func (g *groupPanels) put(panel []byte, row, column int, code int8) {
 }
 
 // widen makes floats of the panel of a block that begins at a column.
-func (g *groupPanels) widen(kernel func(to, from, scale, zero *byte, k int), to *byte, block span, column int, room *[blockRowsAtOnce * 2 * maxVector]byte) {
+func (g *groupPanels) widen(s *arch, to *byte, block span, column int) {
+	kernel := s.widen
+	if g.codes == 2 {
+		kernel = s.widenHalf
+	}
 	panel := g.panels[(block.from*g.all+column*block.len())/g.codes:][:g.width*block.len()/g.codes]
 	for row := block.from; row < block.to; {
 		i := row / g.group
 		end := min((i+1)*g.group, block.to)
-		from := panel[(row-block.from)*g.width/g.codes:]
-		if g.codes == 2 {
-			end = min(end, row+blockRowsAtOnce)
-			apart(room[:], from[:(end-row)*g.width/2], g.width/2)
-			from = room[:]
-		}
 		at := unsafe.Add(unsafe.Pointer(to), 4*(row-block.from)*g.width)
-		kernel((*byte)(at), &from[0], bytes(g.scale[i*g.all+column:]), bytes(g.zero[i*g.all+column:]), end-row)
+		kernel((*byte)(at), &panel[(row-block.from)*g.width/g.codes], bytes(g.scale[i*g.all+column:]), bytes(g.zero[i*g.all+column:]), end-row)
 		row = end
-	}
-}
-
-// apart writes both codes of each byte of rows of half bytes: the low ones first. half is
-// 8 or 16.
-func apart(to, from []byte, half int) {
-	const low = 0x0f0f0f0f0f0f0f0f
-	for ; len(from) >= half; from, to = from[half:], to[2*half:] {
-		for i := 0; i+8 <= half; i += 8 {
-			v := binary.LittleEndian.Uint64(from[i:])
-			binary.LittleEndian.PutUint64(to[i:], v&low)
-			binary.LittleEndian.PutUint64(to[half+i:], v>>4&low)
-		}
 	}
 }

@@ -60,10 +60,10 @@ func PackBytes(transB bool, k, n int, b []int8, ldb int, scale, zero []float32) 
 }
 
 // widen makes floats of the panel of a block that begins at a column.
-func (b *bytePanels) widen(kernel func(to, from, scale, zero *byte, k int), to *byte, n int, block span, column int, room *[blockRowsAtOnce * 2 * maxVector]byte) {
+func (b *bytePanels) widen(s *arch, to *byte, n int, block span, column int) {
 	switch {
 	case b.groups != nil:
-		b.groups.widen(kernel, to, block, column, room)
+		b.groups.widen(s, to, block, column)
 		return
 	case b.halves != nil:
 		b.widenHalves(to, n, block, column)
@@ -71,5 +71,5 @@ func (b *bytePanels) widen(kernel func(to, from, scale, zero *byte, k int), to *
 	}
 	all := (n + b.width - 1) / b.width * b.width
 	from := b.panels[block.from*all+column*block.len():][:b.width*block.len()]
-	kernel(to, (*byte)(unsafe.Pointer(&from[0])), bytes(b.scale[column:]), bytes(b.zero[column:]), block.len())
+	s.widen(to, (*byte)(unsafe.Pointer(&from[0])), bytes(b.scale[column:]), bytes(b.zero[column:]), block.len())
 }

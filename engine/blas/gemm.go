@@ -71,6 +71,9 @@ type arch struct {
 	transpose4 func(to, from *byte, toStride, fromStride, toStep, fromStep, blocks int)
 	// widen makes rows of a panel out of bytes; of float32 only.
 	widen func(to, from, scale, zero *byte, k int)
+	// widenHalf is widen out of bytes that have one column's code in their low four bits, and
+	// in the others that of the column half a panel on.
+	widenHalf func(to, from, scale, zero *byte, k int)
 }
 
 // width is how many columns of b a panel has.
@@ -100,8 +103,6 @@ type workspace[T Float] struct {
 	tile   tile[T]
 	a, b   []T
 	square square[T]
-	// codes are bytes on the way to floats.
-	codes [blockRowsAtOnce * 2 * maxVector]byte
 	// As many ones as zeros: from somewhere on, they are a mask.
 	masks32 [2 * tableLanes]int32
 	masks64 [2 * tableLanes]int64
@@ -363,7 +364,7 @@ func (w *workspace[T]) tiles(s *arch, p *product[T], b *panels, rows span, heigh
 		for ; b.pack && q < end; q++ {
 			to := w.b[q*width*b.block.len():]
 			if p.bytes != nil {
-				p.bytes.widen(s.widen, bytes(to), p.n, b.block, b.cols.from+q*width, &w.codes)
+				p.bytes.widen(s, bytes(to), p.n, b.block, b.cols.from+q*width)
 				continue
 			}
 			packPanel(s, p, &w.square, to, b.block, b.columns(q, width))

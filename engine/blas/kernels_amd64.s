@@ -12660,6 +12660,76 @@ row:
 	VZEROUPPER
 	RET
 
+// func widenHalf512(to *byte, from *byte, scale *byte, zero *byte, k int)
+// Requires: AVX, AVX512F
+TEXT ·widenHalf512(SB), NOSPLIT, $0-40
+	MOVQ         to+0(FP), AX
+	MOVQ         from+8(FP), CX
+	MOVQ         k+32(FP), DX
+	MOVQ         scale+16(FP), BX
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	MOVQ         zero+24(FP), BX
+	VMOVUPS      (BX), Z2
+	VMOVUPS      64(BX), Z3
+	MOVL         $0x0000000f, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Z4
+
+row:
+	VPMOVZXBD (CX), Z6
+	VPANDD    Z4, Z6, Z5
+	VPSRLD    $0x04, Z6, Z6
+	VCVTDQ2PS Z5, Z5
+	VSUBPS    Z2, Z5, Z5
+	VMULPS    Z0, Z5, Z5
+	VMOVUPS   Z5, (AX)
+	VCVTDQ2PS Z6, Z6
+	VSUBPS    Z3, Z6, Z6
+	VMULPS    Z1, Z6, Z6
+	VMOVUPS   Z6, 64(AX)
+	ADDQ      $+16, CX
+	ADDQ      $+128, AX
+	DECQ      DX
+	JNZ       row
+	VZEROUPPER
+	RET
+
+// func widenHalf256(to *byte, from *byte, scale *byte, zero *byte, k int)
+// Requires: AVX, AVX2
+TEXT ·widenHalf256(SB), NOSPLIT, $0-40
+	MOVQ         to+0(FP), AX
+	MOVQ         from+8(FP), CX
+	MOVQ         k+32(FP), DX
+	MOVQ         scale+16(FP), BX
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	MOVQ         zero+24(FP), BX
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	MOVL         $0x0000000f, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Y4
+
+row:
+	VPMOVZXBD (CX), Y6
+	VPAND     Y4, Y6, Y5
+	VPSRLD    $0x04, Y6, Y6
+	VCVTDQ2PS Y5, Y5
+	VSUBPS    Y2, Y5, Y5
+	VMULPS    Y0, Y5, Y5
+	VMOVUPS   Y5, (AX)
+	VCVTDQ2PS Y6, Y6
+	VSUBPS    Y3, Y6, Y6
+	VMULPS    Y1, Y6, Y6
+	VMOVUPS   Y6, 32(AX)
+	ADDQ      $+8, CX
+	ADDQ      $+64, AX
+	DECQ      DX
+	JNZ       row
+	VZEROUPPER
+	RET
+
 // func peak512(n int)
 // Requires: AVX, AVX512F
 TEXT ·peak512(SB), NOSPLIT, $0-8

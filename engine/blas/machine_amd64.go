@@ -11,9 +11,9 @@ var (
 )
 
 var (
-	single512 = &arch{vector: 16, rows: 14, kernels: &sgemm512, masked: true, copyRows: copy512, transpose: transpose512x32, transpose4: transpose4x32, widen: widen512}
+	single512 = &arch{vector: 16, rows: 14, kernels: &sgemm512, masked: true, copyRows: copy512, transpose: transpose512x32, transpose4: transpose4x32, widen: widen512, widenHalf: widenHalf512}
 	double512 = &arch{vector: 8, rows: 14, kernels: &dgemm512, masked: true, copyRows: copy512, transpose: transpose512x64}
-	single256 = &arch{vector: 8, rows: 6, kernels: &sgemm256, copyRows: copy256, transpose: transpose256x32, transpose4: transpose4x32, widen: widen256}
+	single256 = &arch{vector: 8, rows: 6, kernels: &sgemm256, copyRows: copy256, transpose: transpose256x32, transpose4: transpose4x32, widen: widen256, widenHalf: widenHalf256}
 	double256 = &arch{vector: 4, rows: 6, kernels: &dgemm256, copyRows: copy256, transpose: transpose256x64}
 )
 

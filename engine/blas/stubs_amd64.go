@@ -200,6 +200,10 @@ func widen512(to *byte, from *byte, scale *byte, zero *byte, k int)
 
 func widen256(to *byte, from *byte, scale *byte, zero *byte, k int)
 
+func widenHalf512(to *byte, from *byte, scale *byte, zero *byte, k int)
+
+func widenHalf256(to *byte, from *byte, scale *byte, zero *byte, k int)
+
 func peak512(n int)
 
 func peak256(n int)

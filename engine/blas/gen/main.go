@@ -35,6 +35,8 @@ func main() {
 	transpose256x64()
 	widen512()
 	widen256()
+	widenHalf("widenHalf512", ZMM)
+	widenHalf("widenHalf256", YMM)
 	peak512()
 	peak256()
 	reads("reads512", ZMM)

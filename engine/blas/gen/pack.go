@@ -318,6 +318,48 @@ func widen(name string, register func() reg.VecVirtual) {
 	RET()
 }
 
+// widenHalf makes k rows of two vectors out of half as many bytes, whose low four bits are of
+// the first vector: less the zero, times the scale of each column.
+func widenHalf(name string, register func() reg.VecVirtual) {
+	TEXT(name, NOSPLIT, "func(to, from, scale, zero *byte, k int)")
+	to, from, k := Load(Param("to"), GP64()), Load(Param("from"), GP64()), Load(Param("k"), GP64())
+	vector := int(register().Size())
+	factors := [2][2]reg.VecVirtual{}
+	for i, name := range []string{"scale", "zero"} {
+		p := Load(Param(name), GP64())
+		for v := range 2 {
+			factors[i][v] = register()
+			VMOVUPS(Mem{Base: p, Disp: v * vector}, factors[i][v])
+		}
+	}
+	four, low := XMM(), register()
+	bits := GP32()
+	MOVL(U32(15), bits)
+	VMOVD(bits, four)
+	VPBROADCASTD(four, low)
+	Label("row")
+	x := [2]reg.VecVirtual{register(), register()}
+	VPMOVZXBD(Mem{Base: from}, x[1])
+	if vector == 64 {
+		VPANDD(low, x[1], x[0])
+	} else {
+		VPAND(low, x[1], x[0])
+	}
+	VPSRLD(U8(4), x[1], x[1])
+	for v := range 2 {
+		VCVTDQ2PS(x[v], x[v])
+		VSUBPS(factors[1][v], x[v], x[v])
+		VMULPS(factors[0][v], x[v], x[v])
+		VMOVUPS(x[v], Mem{Base: to, Disp: v * vector})
+	}
+	ADDQ(I32(vector/4), from)
+	ADDQ(I32(2*vector), to)
+	DECQ(k)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
 // transpose4x32 turns blocks of 4 x 4, for what squares of whole vectors leave over.
 func transpose4x32() {
 	TEXT("transpose4x32", NOSPLIT, "func(to, from *byte, toStride, fromStride, toStep, fromStep, blocks int)")
