@@ -154,8 +154,8 @@ func (d DType) Bits() int {
 	return 8 * d.Size()
 }
 
-// SetNarrow writes v into a tensor of a narrow type. Integers are truncated and
-// wrap; floats saturate where asked to.
+// SetNarrow writes v into a tensor of a narrow type. Integers are rounded, halves away from
+// zero, and wrap, as onnxruntime's do (the standard says neither); floats saturate where asked to.
 func (t *Tensor) SetNarrow(v []float64, saturate bool, mode ScaleRounding) error {
 	bits := 8 - t.dtype.Bits()
 	switch f := narrowFloats[t.dtype]; {
@@ -171,11 +171,11 @@ func (t *Tensor) SetNarrow(v []float64, saturate bool, mode ScaleRounding) error
 		}
 	case t.dtype.Storage() == Int8:
 		for i, e := range v {
-			Data[int8](t)[i] = int8(wrapped(e)) << bits >> bits
+			Data[int8](t)[i] = int8(wrapped(math.Round(e))) << bits >> bits
 		}
 	default:
 		for i, e := range v {
-			Data[uint8](t)[i] = uint8(wrapped(e)) << bits >> bits
+			Data[uint8](t)[i] = uint8(wrapped(math.Round(e))) << bits >> bits
 		}
 	}
 	return nil

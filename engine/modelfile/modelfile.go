@@ -7,6 +7,7 @@
 package modelfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +43,7 @@ type reader func(from source) (engine.Model, error)
 
 var readers = map[string]reader{
 	".json": readJSON,
-	".ubj":  func(from source) (engine.Model, error) { return xgboost.ReadUBJ(from.data) },
+	".ubj":  func(from source) (engine.Model, error) { return xgboost.Read(from.data) },
 	".onnx": readONNX,
 	".txt":  func(from source) (engine.Model, error) { return lightgbm.Read(from.data) },
 }
@@ -52,7 +53,25 @@ func readJSON(from source) (engine.Model, error) {
 	if catboost.Is(from.data) {
 		return catboost.Read(from.data)
 	}
-	return xgboost.ReadJSON(from.data)
+	m, err := xgboost.Read(from.data)
+	if err != nil {
+		if dump := dumped(from.data); dump != "" {
+			err = fmt.Errorf("%w: this is %s, which has not all of a model", err, dump)
+		}
+	}
+	return m, err
+}
+
+// dumped says what JSON is that libraries write to be looked at, "" for any other.
+func dumped(data []byte) string {
+	head := bytes.Join(bytes.Fields(data[:min(len(data), 256)]), nil)
+	switch {
+	case bytes.HasPrefix(head, []byte(`[{"nodeid":`)):
+		return "what XGBoost's dump_model writes (save_model writes the model)"
+	case bytes.HasPrefix(head, []byte(`{"name":"tree",`)):
+		return "what LightGBM's dump_model writes (save_model writes the model, as .txt)"
+	}
+	return ""
 }
 
 // Extensions returns the file name extensions that Open knows, sorted.

@@ -30,6 +30,19 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestXGBoostByItsContent: JSON and UBJSON are told apart whatever the file is called.
+func TestXGBoostByItsContent(t *testing.T) {
+	for path, name := range map[string]string{"../xgboost/testdata/categorical.json": "model.ubj", "../xgboost/testdata/dart.ubj": "model.json"} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(name, data, ""); err != nil {
+			t.Errorf("%s as %s: %v", path, name, err)
+		}
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -56,6 +69,8 @@ func TestOpenRefuses(t *testing.T) {
 		{write("model.pkl", "x"), func(err error) bool { return errors.As(err, &unsupported) }},
 		{write("model", "x"), func(err error) bool { return errors.As(err, &unsupported) }},
 		{write("empty.json", ""), func(err error) bool { return errors.Is(err, engine.ErrCorrupt) }},
+		{write("dump.json", "[\n  { \"nodeid\": 0, \"leaf\": 1 }\n]"), func(err error) bool { return strings.Contains(err.Error(), "save_model") }},
+		{write("dump2.json", `{"name": "tree", "version": "v4"}`), func(err error) bool { return strings.Contains(err.Error(), "LightGBM") }},
 		{write("wrong.txt", "{}"), func(err error) bool { return errors.Is(err, engine.ErrCorrupt) }},
 		{write("wrong.ubj", "tree\n"), func(err error) bool { return errors.Is(err, engine.ErrCorrupt) }},
 		{huge, func(err error) bool { return errors.Is(err, engine.ErrTooLarge) }},
