@@ -135,7 +135,9 @@ func numbers(p *graph.Program, input string) (found []lookup) {
 // lookupOf tells what a Gather by traced ids looks up: its output, or the floats that are
 // made of it where the table is quantised.
 func lookupOf(p *graph.Program, n *graph.Node, traced, varies map[string]bool, floats map[string][]string) (lookup, bool) {
-	if n.Op != "Gather" || n.Domain != graph.DomainONNX || n.Attrs["axis"].Int != 0 || !traced[n.Inputs[1]] || varies[n.Inputs[0]] {
+	gathers := n.Op == "Gather" && n.Domain == graph.DomainONNX && n.Attrs["axis"].Int == 0 ||
+		n.Op == "GatherBlockQuantized" && n.Domain == graph.DomainContrib
+	if !gathers || !traced[n.Inputs[1]] || varies[n.Inputs[0]] {
 		return lookup{}, false
 	}
 	l := lookup{node: n, ids: n.Inputs[1]}

@@ -32,6 +32,7 @@ var refusals = refusalsOf(map[refusal][]string{
 	{"it computes in 8 bits", "the network in floats that this quantised one was made of"}: {
 		"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear", graph.OpQuantisedLSTM,
 	},
+	{"it looks up rows of codes by whole numbers", "the ids, which are explained at the vectors that they look up"}:                                   {"GatherBlockQuantized"},
 	{"trees are constant but for jumps", "tree_shap with a background, on the tree ensemble as a model of its own where other nodes stand around it"}: {graph.OpTreeScores},
 	{"it is a step of training", "the network that was trained as a model of its own"}:                                                                {"Adagrad", "Adam", "Momentum"},
 })

@@ -193,6 +193,34 @@ func idsNet(t *testing.T) (*graph.Program, engine.Values) {
 	return p, engine.Values{{Name: "ids", Tensor: tensor([]int64{3, 1, 0, 2, 5, 4}, 2, 3)}, {Name: "other", Tensor: tensor([]int32{1, 3}, 2, 1)}}
 }
 
+// embedsCodes: a table in 4 bits is one as well.
+func embedsCodes(t *testing.T) {
+	p, err := graph.Compile(&graph.Graph{
+		Nodes: []*graph.Node{
+			{Op: "GatherBlockQuantized", Domain: graph.DomainContrib, Version: 1, Inputs: []string{"codes", "ids", "scales"}, Outputs: []string{"v"}, Attrs: graph.Attrs{"block_size": {Kind: graph.AttrInt, Int: 16}}},
+			{Op: "Mul", Version: 14, Inputs: []string{"v", "v"}, Outputs: []string{"z"}, Attrs: graph.Attrs{}},
+		},
+		Inputs: []engine.Spec{{Name: "ids", DType: engine.Int64, Shape: []int{-1}}}, Outputs: []string{"z"},
+		Constants: map[string]*engine.Tensor{"codes": tensor(make([]uint8, 7*8), 7, 8), "scales": tensor([]float32{1, 1, 1, 1, 1, 1, 1}, 7, 1)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := engine.Values{{Name: "ids", Tensor: tensor([]int64{3, 6}, 2)}}
+	list, err := Embeddings(t.Context(), p, graph.Options{}, in, "ids")
+	if err != nil || len(list) != 1 || list[0].Name != "v" || list[0].Entries != 7 || list[0].Width != 16 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	g, err := Gradient(t.Context(), p, graph.Options{}, in, engine.Target{Name: "z"}, []string{"v"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, _ := g.Inputs[0].Tensor.Float64s() // of a row's first v v, where v is -8
+	if len(d) != 32 || d[0] != -16 || d[16] != -16 || d[1] != 0 || d[17] != 0 {
+		t.Errorf("gradient %v", d)
+	}
+}
+
 // TestEmbeddings: which values hold vectors of which ids, through what moves ids, and
 // that they have gradients.
 func TestEmbeddings(t *testing.T) {
@@ -225,6 +253,7 @@ func TestEmbeddings(t *testing.T) {
 			t.Errorf("gradient by %s is %v", v.Name, d)
 		}
 	}
+	t.Run("of codes", embedsCodes)
 	var wrong *engine.InputError
 	if _, err := Embeddings(t.Context(), p, graph.Options{}, in, "nothing"); !errors.As(err, &wrong) {
 		t.Errorf("of no input: %v", err)

@@ -184,5 +184,7 @@ func init() {
 	register(DomainContrib, map[string]opDef{
 		"MultiHeadAttention": composite(heads, typed(readMultiHead, 0, 0, 0, 0)),
 		"MatMulNBits":        {since: 1, minIn: 3, maxIn: 6, maxOut: 1, accept: floatTypes, half: true, build: buildNBits},
+
+		"GatherBlockQuantized": {since: 1, minIn: 3, maxIn: 4, maxOut: 1, half: true, result: fromBuilder, build: buildGatherBlocks},
 	})
 }

@@ -66,6 +66,11 @@ func TestContrib2(t *testing.T) {
 	answers(t, "testdata/contrib2.json.gz", 125)
 }
 
+// TestGatherBlocks: so do embeddings in 4 and 8 bits.
+func TestGatherBlocks(t *testing.T) {
+	answers(t, "testdata/gatherblocks.json.gz", 32)
+}
+
 // TestOctets: convolutions in 8 bits of all forms give the very bytes that onnxruntime does.
 func TestOctets(t *testing.T) {
 	answers(t, "testdata/octets.json.gz", 142)
