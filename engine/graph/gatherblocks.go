@@ -69,6 +69,9 @@ func (g *gatherBlocks) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, erro
 	data, scales, zeros := in[0], engine.Data[float32](in[2]), arg(in, 3)
 	shape, blocked := data.Shape(), in[2].Shape()
 	last := len(shape) - 1
+	if d := data.DType(); d != engine.Uint8 && d != engine.Uint4 && d != engine.Int4 {
+		return nil, typeError(data)
+	}
 	if last < 1 || g.last != -1 && g.last != last {
 		return nil, misfit("codes of shape %v whose blocks lie along axis %d", shape, g.last)
 	}
