@@ -99,7 +99,7 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 	}
 	list = slices.DeleteFunc(list, func(t string) bool {
 		if len(t) < wholeFrom && utf8.RuneCountInString(t) > 1 {
-			s.words[t] = true
+			s.words[reading{s: t}.folded().s] = true
 		}
 		return len(t) < wholeFrom
 	})

@@ -450,3 +450,19 @@ func FuzzScrubber(f *testing.F) {
 		}
 	})
 }
+
+// TestShortWordsAreFolded: words of two and three bytes are found however they are written.
+func TestShortWordsAreFolded(t *testing.T) {
+	x := NewScrubber(nil, []string{"Kq", "Jö", "ßq", "İx", "41"})
+	for in, want := range map[string]string{
+		"Kq kQ KQ zzKqww zz.Kq": "*** *** *** zzKqww zz.***",
+		"Jö JÖ Ｊö ＪÖ Ｊo\u0308":  "*** *** *** *** ***",
+		"ßq SSQ ssq":            "*** *** ***",
+		"İx i\u0307x":           "*** ***",
+		"４１ ٤١ 4\u00ad1 410":    "*** *** *** 410",
+	} {
+		if got := x.Text(in); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}

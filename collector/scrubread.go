@@ -7,8 +7,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 // A text in which a value is repeated may escape it in any of many ways. It is read
@@ -332,22 +330,6 @@ func hexOf(s string, at, n int) (uint64, bool) {
 	return v, err == nil
 }
 
-// composed is r with each letter and its accents in one sign, where there is one: a text may
-// have either.
-func (r reading) composed() reading {
-	n := norm.NFC.QuickSpanString(r.s)
-	if n == len(r.s) || norm.NFC.IsNormalString(r.s[n:]) {
-		return r
-	}
-	w := rewrite(r, 0)
-	var signs norm.Iter
-	for signs.InitString(norm.NFC, r.s); !signs.Done(); {
-		from := signs.Pos()
-		w.add(from, signs.Next()...)
-	}
-	return w.done()
-}
-
 // readForms are what a value is looked for as in what was read: all of it and, where it
 // has few words, each of them. What looks like an escape in it is made out with the others.
 func readForms(t string) []string {
@@ -428,6 +410,9 @@ func (q *search) places(found [][2]int, s string, depth int) [][2]int {
 	return found
 }
 
+// longestWord bounds the bytes of a word that is a value of fewer than wholeFrom, folded.
+const longestWord = 8
+
 // in appends where in a reading values are: encoded, as they are, folded, and as numbers
 // and words.
 func (q *search) in(found [][2]int, r reading, depth int) [][2]int {
@@ -455,28 +440,25 @@ func (q *search) named(found [][2]int, r reading) [][2]int {
 	if !words && len(q.x.numbers) == 0 {
 		return found
 	}
-	r = r.seen()
-	if words {
-		r = r.composed()
-	}
-	r = r.figures()
-	for i := 0; i < len(r.s) && len(q.x.numbers) > 0; {
-		from, to := q.x.number(r.s, i)
+	figures := r.seen().figures()
+	for i := 0; i < len(figures.s) && len(q.x.numbers) > 0; {
+		from, to := q.x.number(figures.s, i)
 		if to-from >= q.least {
-			found = append(found, r.place(from, to))
+			found = append(found, figures.place(from, to))
 		}
 		i = max(i+1, to)
 	}
 	if !words {
 		return found
 	}
+	r = r.folded()
 	inWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_' }
 	for i := 0; i < len(r.s); {
 		n := strings.IndexFunc(r.s[i:], func(c rune) bool { return !inWord(c) })
 		if n < 0 {
 			n = len(r.s) - i
 		}
-		if n > 0 && n < wholeFrom && q.x.words[r.s[i:i+n]] {
+		if n > 0 && n <= longestWord && q.x.words[r.s[i:i+n]] {
 			found = append(found, r.place(i, i+n))
 		}
 		if i += n; i < len(r.s) {
