@@ -297,7 +297,8 @@ func (q *search) folded() bool {
 		n, wide := text(q.buf[i:])
 		if wide && n > wholeFrom+1 || !wide && n >= wholeFrom && n < minBase64 {
 			r := reading{s: string(q.buf[i : i+n])}
-			if len(q.forms(nil, &q.x.read, r.folded())) > 0 || len(q.named(nil, r)) > 0 {
+			folded := r.folded()
+			if len(q.forms(nil, &q.x.read, folded)) > 0 || len(q.named(nil, r, folded)) > 0 {
 				return true
 			}
 		}

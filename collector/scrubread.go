@@ -366,7 +366,8 @@ func (q *search) without(s string) string {
 	}
 	s = maskedAt(s, found)
 	// What stood beside a value is a number or a word of its own now.
-	if found = q.named(nil, reading{s: s}); len(found) > 0 {
+	r := reading{s: s}
+	if found = q.named(nil, r, r.folded()); len(found) > 0 {
 		s = maskedAt(s, found)
 	}
 	return s
@@ -418,8 +419,9 @@ const longestWord = 8
 func (q *search) in(found [][2]int, r reading, depth int) [][2]int {
 	found = q.encoded(found, r, depth)
 	found = q.forms(found, &q.x.long, r)
-	found = q.forms(found, &q.x.read, r.folded())
-	return q.named(found, r)
+	folded := r.folded()
+	found = q.forms(found, &q.x.read, folded)
+	return q.named(found, r, folded)
 }
 
 // forms appends where in a reading some of the forms are.
@@ -434,8 +436,8 @@ func (q *search) forms(found [][2]int, f *forms, r reading) [][2]int {
 	return found
 }
 
-// named appends where in a reading numbers and words are that mean values.
-func (q *search) named(found [][2]int, r reading) [][2]int {
+// named appends where in a reading numbers and, where it is folded, words are that mean values.
+func (q *search) named(found [][2]int, r, folded reading) [][2]int {
 	words := q.words && len(q.x.words) > 0
 	if !words && len(q.x.numbers) == 0 {
 		return found
@@ -451,7 +453,7 @@ func (q *search) named(found [][2]int, r reading) [][2]int {
 	if !words {
 		return found
 	}
-	r = r.folded()
+	r = folded
 	inWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_' }
 	for i := 0; i < len(r.s); {
 		n := strings.IndexFunc(r.s[i:], func(c rune) bool { return !inWord(c) })
