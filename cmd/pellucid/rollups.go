@@ -202,7 +202,7 @@ func (s *server) rollupsLoop(ctx context.Context) {
 	}
 }
 
-var errRecountNoRoom = fmt.Errorf("the disk of ClickHouse is full, and what is on its way can be neither stored nor counted: free some room and ask again: %w", collector.ErrUnavailable)
+const errRecountNoRoom = notNow("the disk of ClickHouse is full, and what is on its way can be neither stored nor counted: free some room and ask again")
 
 // recount holds the rollups against the rows. What is changed is recorded: before, and
 // when it is done.

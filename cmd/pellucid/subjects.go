@@ -174,16 +174,14 @@ func (s *server) stays() []string {
 	return out
 }
 
-// errBusy is answered as a store that cannot be asked now is, which it is not.
-var errBusy error = busyError{}
+// notNow is answered as a store that cannot be asked now is, and does not say that it cannot.
+type notNow string
 
-type busyError struct{}
+func (e notNow) Error() string { return string(e) }
 
-func (busyError) Error() string {
-	return "another erasure, export, retention run or recount of the rollups is under way: ask again"
-}
+func (notNow) Unwrap() error { return collector.ErrUnavailable }
 
-func (busyError) Unwrap() error { return collector.ErrUnavailable }
+const errBusy = notNow("another erasure, export, retention run or recount of the rollups is under way: ask again")
 
 // eraseSubject deletes a subject's rows and proves it by counts. It is recorded
 // before anything is deleted, and when it is done.
