@@ -9,13 +9,12 @@ import (
 // gatherBlocks is GatherBlockQuantized along the first axis: rows of codes with a scale and a
 // zero point for each block of the last one, of which those that are asked for become numbers.
 type gatherBlocks struct {
-	node        *Node
 	block, bits int
 	last        int // the axis that has blocks, -1 for the last
 }
 
 func buildGatherBlocks(b *builder) (Kernel, error) {
-	g := &gatherBlocks{node: b.node, block: b.attrs.int("block_size", 128), bits: b.attrs.int("bits", 4), last: b.attrs.int("quantize_axis", 1)}
+	g := &gatherBlocks{block: b.attrs.int("block_size", 128), bits: b.attrs.int("bits", 4), last: b.attrs.int("quantize_axis", 1)}
 	if axis := b.attrs.int("gather_axis", 0); axis != 0 {
 		return nil, b.node.unsupported("gather_axis %d", axis)
 	}

@@ -291,16 +291,8 @@ func widen256() { widen("widen256", YMM) }
 // of each column.
 func widen(name string, register func() reg.VecVirtual) {
 	TEXT(name, NOSPLIT, "func(to, from, scale, zero *byte, k int)")
-	to, from, k := Load(Param("to"), GP64()), Load(Param("from"), GP64()), Load(Param("k"), GP64())
+	to, from, k, factors := widening(register)
 	vector := int(register().Size())
-	factors := [2][2]reg.VecVirtual{}
-	for i, name := range []string{"scale", "zero"} {
-		p := Load(Param(name), GP64())
-		for v := range 2 {
-			factors[i][v] = register()
-			VMOVUPS(Mem{Base: p, Disp: v * vector}, factors[i][v])
-		}
-	}
 	Label("row")
 	for v := range 2 {
 		x := register()
@@ -318,13 +310,11 @@ func widen(name string, register func() reg.VecVirtual) {
 	RET()
 }
 
-// widenHalf makes k rows of two vectors out of half as many bytes, whose low four bits are of
-// the first vector: less the zero, times the scale of each column.
-func widenHalf(name string, register func() reg.VecVirtual) {
-	TEXT(name, NOSPLIT, "func(to, from, scale, zero *byte, k int)")
-	to, from, k := Load(Param("to"), GP64()), Load(Param("from"), GP64()), Load(Param("k"), GP64())
+// widening loads what kernels that widen begin with; factors are two vectors of scales, then of
+// zeros.
+func widening(register func() reg.VecVirtual) (to, from, k reg.Register, factors [2][2]reg.VecVirtual) {
+	to, from, k = Load(Param("to"), GP64()), Load(Param("from"), GP64()), Load(Param("k"), GP64())
 	vector := int(register().Size())
-	factors := [2][2]reg.VecVirtual{}
 	for i, name := range []string{"scale", "zero"} {
 		p := Load(Param(name), GP64())
 		for v := range 2 {
@@ -332,6 +322,15 @@ func widenHalf(name string, register func() reg.VecVirtual) {
 			VMOVUPS(Mem{Base: p, Disp: v * vector}, factors[i][v])
 		}
 	}
+	return to, from, k, factors
+}
+
+// widenHalf makes k rows of two vectors out of half as many bytes, whose low four bits are of
+// the first vector: less the zero, times the scale of each column.
+func widenHalf(name string, register func() reg.VecVirtual) {
+	TEXT(name, NOSPLIT, "func(to, from, scale, zero *byte, k int)")
+	to, from, k, factors := widening(register)
+	vector := int(register().Size())
 	four, low := XMM(), register()
 	bits := GP32()
 	MOVL(U32(15), bits)
