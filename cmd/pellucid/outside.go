@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,9 +23,12 @@ const (
 
 // outside is what of a subject lies outside of the store.
 type outside struct {
-	held    *events.Held // nil where halves cannot be the subject's
-	unknown int64        // halves that may be
-	letters []string     // ids of dead letters
+	held    *events.Held           // nil where halves cannot be the subject's
+	unknown int64                  // halves that may be
+	letters []string               // ids of dead letters
+	maybe   int64                  // letters that may be
+	about   map[string][]string    // letters of labels and explanations by whose they are
+	rows    []clickhouse.Elsewhere // of predictions among the halves and letters
 	left    map[string]int64
 }
 
@@ -43,8 +47,14 @@ func (s *server) holdHalves(ctx context.Context, x *clickhouse.Subject) (*outsid
 	}
 	held, err := s.events.Hold(ctx, func(h *events.Half) (bool, error) {
 		v, err := s.halfOf(x, h)
-		if v == clickhouse.Maybe {
+		switch v {
+		case clickhouse.Maybe:
 			o.unknown++
+		case clickhouse.Yes:
+			n := max(len(h.Rows), 1)
+			for i := range n {
+				o.rows = append(o.rows, clickhouse.Elsewhere{Model: h.Model, ID: collector.RowID(h.ID, i, n), TraceID: h.TraceID})
+			}
 		}
 		return v == clickhouse.Yes, err
 	})
@@ -126,17 +136,15 @@ func (s *server) countSubject(ctx context.Context, x *clickhouse.Subject, o *out
 	var out *clickhouse.Erasure
 	err := s.store.CountSubjectWith(ctx, *x, func(ctx context.Context, e *clickhouse.Erasure) error {
 		out = e
-		return s.findLetters(ctx, x, e, o)
+		return o.count(ctx, e)
 	})
 	return out, err
 }
 
-// findLetters finds the subject's dead letters and counts what lies outside.
-func (s *server) findLetters(ctx context.Context, x *clickhouse.Subject, e *clickhouse.Erasure, o *outside) error {
-	o.letters = nil
-	var unknown int64
-	targets := map[string][]string{} // letters of labels and explanations by whose they are
-	own := map[string]bool{}         // predictions of letters that are the subject's
+// findLetters finds the subject's dead letters. The store is searched after it, since
+// labels and spans of a letter may be stored.
+func (s *server) findLetters(ctx context.Context, x *clickhouse.Subject, o *outside) error {
+	o.letters, o.maybe, o.about = nil, 0, map[string][]string{}
 	for _, l := range s.dead.List() {
 		whole, err := s.dead.Get(l.ID)
 		if errors.Is(err, collector.ErrNotFound) {
@@ -145,32 +153,44 @@ func (s *server) findLetters(ctx context.Context, x *clickhouse.Subject, e *clic
 		if err != nil {
 			return err
 		}
-		v, target, err := s.letterOf(ctx, x, whole)
+		found, err := s.letterOf(ctx, x, whole)
+		if errors.Is(err, clickhouse.ErrWhere) {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("search dead letter %s: %w", l.ID, err)
 		}
 		switch {
-		case v == clickhouse.Yes:
+		case found.verdict == clickhouse.Yes:
 			o.letters = append(o.letters, l.ID)
-			if target == "" {
-				own[l.Record] = true
-			}
-		case target != "":
-			targets[target] = append(targets[target], l.ID)
-		case v == clickhouse.Maybe:
-			unknown++
+			o.rows = append(o.rows, found.rows...)
+		case found.about != "":
+			o.about[found.about] = append(o.about[found.about], l.ID)
+		case found.verdict == clickhouse.Maybe:
+			o.maybe++
 		}
 	}
-	if err := o.follow(ctx, e, targets, own); err != nil {
+	x.Elsewhere = o.rows
+	return nil
+}
+
+// count adds the letters of labels and explanations of predictions that were found, and
+// counts what lies outside.
+func (o *outside) count(ctx context.Context, e *clickhouse.Erasure) error {
+	found, err := e.HasPredictions(ctx, slices.Collect(maps.Keys(o.about)))
+	if err != nil {
 		return err
+	}
+	for id := range found {
+		o.letters = append(o.letters, o.about[id]...)
 	}
 	slices.Sort(o.letters)
 	e.Before[countLetters], e.Before[countHalves] = int64(len(o.letters)), 0
 	if o.held != nil {
 		e.Before[countHalves] = int64(o.held.Len())
 	}
-	if unknown > 0 {
-		e.Unsearched[countLetters] = unknown
+	if o.maybe > 0 {
+		e.Unsearched[countLetters] = o.maybe
 	}
 	if o.unknown > 0 {
 		e.Unsearched[countHalves] = o.unknown
@@ -178,55 +198,60 @@ func (s *server) findLetters(ctx context.Context, x *clickhouse.Subject, e *clic
 	return nil
 }
 
-// follow adds the letters of labels and explanations of predictions that were found.
-func (o *outside) follow(ctx context.Context, e *clickhouse.Erasure, targets map[string][]string, own map[string]bool) error {
-	ids := make([]string, 0, len(targets))
-	for id := range targets {
-		ids = append(ids, id)
-	}
-	found, err := e.HasPredictions(ctx, ids)
-	if err != nil {
-		return err
-	}
-	for id, letters := range targets {
-		base, _, _ := collector.SplitID(id)
-		if found[id] || own[id] || own[base] {
-			o.letters = append(o.letters, letters...)
-		}
-	}
-	return nil
+// foundLetter is what a letter is to a subject.
+type foundLetter struct {
+	verdict clickhouse.Verdict
+	about   string                 // the prediction that a label or an explanation is about
+	rows    []clickhouse.Elsewhere // of a prediction that is the subject's
 }
 
-// letterOf says whether a letter is the subject's. target is the prediction that it is
-// about, where it is a label or an explanation.
-func (s *server) letterOf(ctx context.Context, x *clickhouse.Subject, l *collector.DeadLetter) (v clickhouse.Verdict, target string, err error) {
+func (s *server) letterOf(ctx context.Context, x *clickhouse.Subject, l *collector.DeadLetter) (found foundLetter, err error) {
 	forms, err := x.ExternalForms()
 	if err != nil {
-		return v, "", err
+		return found, err
 	}
 	switch l.Kind {
 	case collector.KindSchema:
-		return clickhouse.No, "", nil
+		return found, nil
 	case collector.KindPrediction, collector.KindImported, collector.KindRefused:
 		if p, err := collector.DecodePrediction(l.Payload); err == nil {
-			v, err := s.predictionOf(ctx, x, p, forms)
-			return v, "", err
+			found.verdict, err = s.predictionOf(ctx, x, p, forms)
+			if found.verdict == clickhouse.Yes {
+				found.rows = letterRows(p)
+			}
+			return found, err
 		}
 	case collector.KindFeedback:
 		if f, err := collector.DecodeFeedback(l.Payload); err == nil {
-			return labelOf(x, f, forms), f.PredictionID, nil
+			return foundLetter{verdict: labelOf(x, f, forms), about: f.PredictionID}, nil
 		}
 	case collector.KindExplanation:
 		if e, err := collector.DecodeExplanation(l.Payload); err == nil {
 			base, _, _ := collector.SplitID(e.PredictionID)
 			if x.PredictionID != "" && (x.PredictionID == e.PredictionID || x.PredictionID == base) {
-				v = clickhouse.Yes
+				found.verdict = clickhouse.Yes
 			}
-			return v, e.PredictionID, nil
+			found.about = e.PredictionID
+			return found, nil
 		}
 	}
-	v, err = x.InBytes(l.Payload)
-	return v, "", err
+	found.verdict, err = x.InBytes(l.Payload)
+	return found, err
+}
+
+// letterRows are the rows that a letter would be stored as.
+func letterRows(p *collector.Prediction) []clickhouse.Elsewhere {
+	out := make([]clickhouse.Elsewhere, max(p.Rows, 1))
+	for i := range out {
+		out[i] = clickhouse.Elsewhere{Model: p.Model, ID: p.ID, Row: i, TraceID: p.TraceID}
+		switch n := len(p.ExternalIDs); {
+		case n == 1: // of every row
+			out[i].ExternalID = p.ExternalIDs[0]
+		case i < n:
+			out[i].ExternalID = p.ExternalIDs[i]
+		}
+	}
+	return out
 }
 
 func labelOf(x *clickhouse.Subject, f *collector.Feedback, forms []string) clickhouse.Verdict {

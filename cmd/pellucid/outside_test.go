@@ -206,6 +206,108 @@ func TestErasureReachesWaitingHalves(t *testing.T) {
 	searchFolder(t, cfg.Data)
 }
 
+// TestErasureReachesLabelsWithoutTheirPrediction: a label is somebody's also where what it
+// is about is a dead letter, waits for its other half, or was never there.
+func TestErasureReachesLabelsWithoutTheirPrediction(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "prod.iris/1/model.yaml", "task: binary\n")
+	c := treeCase(t, models, "xgb", xgboostData, "base_binary_logistic")
+	c.rows = c.rows[:1]
+	cfg := testConfig(t, models)
+	r := startRig(t, cfg)
+	db := r.database(t)
+	sql(t, db, "ALTER TABLE predictions ADD CONSTRAINT no_kim CHECK external_id != 'kim'")
+	sql(t, db, "ALTER TABLE predictions ADD CONSTRAINT no_denmark CHECK NOT has(str, 'DK')")
+	post := func(id, who, country string) {
+		t.Helper()
+		r.post(t, "/api/v1/predictions", fmt.Sprintf(`{"model":"churn","id":%q,"external_id":%q,"label":"1","features":{"country":%q,"who":%q},"outputs":{"score":0.5}}`, id, who, country, who), nil)
+	}
+	label := func(body string) {
+		t.Helper()
+		r.post(t, "/api/v1/feedback", body, nil)
+	}
+	post("live-ann", "ann", "FR")
+	for _, who := range []string{"ann", "bob", "carl", "dora", "emil"} {
+		post("dead-"+who, who, "DK")
+	}
+	r.post(t, "/v2/models/xgb/infer", c.body(`{"external_id":"kim"}`), nil)
+	label(`[{"external_id":"bob","label":"0"},{"prediction_id":"dead-bob","label":"0"},{"external_id":"carl","model":"churn","label":"0"}]`)
+	label(`[{"prediction_id":"nowhere","label":"1"},{"prediction_id":"nowhere.1","label":"1"},{"prediction_id":"nowhere.2","label":"1"},{"prediction_id":"nowhere2","label":"1"}]`)
+	// Another system's UUIDs: its rows come as predictions of their own.
+	const whole, half = "3f2b7e3e-1111-4222-8333-444455556666", "3f2b7e3e-1111-4222-8333-444455557777"
+	send := func(kind, id, body string) {
+		t.Helper()
+		if status, answer := r.loggedEvent(t, kind, id, body, false); status != http.StatusOK {
+			t.Fatalf("%d %s", status, answer)
+		}
+	}
+	send("request", whole, `{"instances":[{"owner":"hal"},{"owner":"ida"}]}`)
+	send("response", whole, `{"predictions":[0.1,0.2]}`) // now the version is known
+	send("request", half, `{"instances":[{"owner":"fred"},{"owner":"gil"}]}`)
+	for _, id := range []string{whole, half} {
+		label(strings.ReplaceAll(`[{"prediction_id":"ID.0","label":"1"},{"prediction_id":"ID.1","label":"1"},{"prediction_id":"ID.2","label":"1"}]`, "ID", id))
+	}
+	r.stored(t)
+	if n := r.dead.Len(); n != 6 {
+		t.Fatalf("%d letters", n)
+	}
+	if got := r.erase(t, `{"external_id":"kim"}`); got.Before["otel_traces"] == 0 || got.After["otel_traces"] != 0 {
+		t.Errorf("spans of a letter: %+v", got)
+	}
+	labels := func() string {
+		return sql(t, db, "SELECT arrayStringConcat(groupArray(concat(prediction_id, external_id)), ' ') FROM (SELECT * FROM feedback FINAL ORDER BY prediction_id, external_id)")
+	}
+	const all = "bob carl " + whole + ".0 " + whole + ".1 " + whole + ".2 " + half + ".0 " + half + ".1 " + half + ".2 " +
+		"dead-ann dead-bob dead-bob dead-carl dead-dora dead-emil live-ann nowhere nowhere.1 nowhere.2 nowhere2"
+	if got := labels(); got != all {
+		t.Fatalf("labels of %q", got)
+	}
+	left := all
+	erase := func(subject string, gone ...string) {
+		t.Helper()
+		n := int64(len(gone))
+		wantErased(t, "a dry run of "+subject, r.erase(t, strings.TrimSuffix(subject, "}")+`,"dry_run":true}`), "feedback", n, 0)
+		if lines := r.exported(t, subject); len(lines["feedback"]) != len(gone) {
+			t.Errorf("exported of %s: %q", subject, lines["feedback"])
+		}
+		wantErased(t, subject, r.erase(t, subject), "feedback", n, 0)
+		for _, id := range gone {
+			left = strings.TrimSpace(strings.Replace(" "+left+" ", " "+id+" ", " ", 1))
+		}
+		if got := labels(); got != left {
+			t.Errorf("after %s labels of %q are left, want %q", subject, got, left)
+		}
+	}
+	erase(`{"prediction_id":"dead-dora"}`, "dead-dora")
+	erase(`{"external_id":"bob"}`, "bob", "dead-bob", "dead-bob")
+	erase(`{"model":"churn","where":"who = 'carl'"}`, "carl", "dead-carl")
+	erase(`{"external_id":"ann"}`, "dead-ann", "live-ann")
+	erase(`{"prediction_id":"nowhere.1"}`, "nowhere.1")
+	erase(`{"prediction_id":"nowhere"}`, "nowhere") // a dot in a foreign id is its own
+	erase(`{"model":"prod.iris","where":"owner = 'gil'"}`, half+".0", half+".1")
+	erase(`{"prediction_id":"`+half+`"}`, half+".2") // of the request
+	var p map[string]any
+	r.get(t, "/api/v1/predictions/"+whole+".1?model=prod.iris", &p)
+	if list, _ := p["labels"].([]any); len(list) != 1 {
+		t.Errorf("labels of a row that came alone: %v", p)
+	}
+	erase(`{"model":"prod.iris","where":"owner = 'ida'"}`, whole+".1")
+	erase(`{"prediction_id":"`+whole+`.0"}`, whole+".0")
+	erase(`{"prediction_id":"nobody"}`)
+	if n := r.dead.Len(); n != 1 {
+		t.Errorf("%d letters are left", n)
+	}
+	// What is sent anew begins without a label.
+	sql(t, db, "ALTER TABLE predictions DROP CONSTRAINT no_denmark")
+	r.post(t, "/api/v1/predictions", `{"model":"churn","id":"dead-dora","features":{"country":"FR"},"outputs":{"score":0.5}}`, nil)
+	r.stored(t)
+	p = nil
+	r.get(t, "/api/v1/predictions/dead-dora?model=churn", &p)
+	if list, ok := p["labels"].([]any); !ok || len(list) != 0 {
+		t.Errorf("an erased label is back: %v", p)
+	}
+}
+
 // TestErasureByAnIDThatIsStoredHashed names somebody by what a pattern has taken out of
 // every row, label and letter, also when the patterns are others since.
 func TestErasureByAnIDThatIsStoredHashed(t *testing.T) {

@@ -207,6 +207,9 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending) || !r.DryRun && errors.Is(waiting, errNoRoom)) {
 		return out, waiting
 	}
+	if err := s.findLetters(ctx, &x, o); err != nil {
+		return out, asked(err)
+	}
 	entry := audit.Entry{Action: "erase", Tenant: x.Tenant, Model: s.audited().known(x.Model, "", x.Model), Object: s.audited().about(r.Subject)}
 	if r.DryRun || waiting != nil {
 		e, err := s.countSubject(ctx, &x, o)
@@ -223,7 +226,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 	}
 	begun := false
 	e, err := s.store.Erase(ctx, x, func(ctx context.Context, e *clickhouse.Erasure) error {
-		if err := s.findLetters(ctx, &x, e, o); err != nil {
+		if err := o.count(ctx, e); err != nil {
 			return err
 		}
 		entry.Counts = maps.Clone(e.Before)
@@ -295,10 +298,13 @@ func (s *server) exportSubject(ctx context.Context, r api.Subject, w io.Writer) 
 	if waiting != nil && (ctx.Err() != nil || !errors.Is(waiting, api.ErrPending)) {
 		return waiting
 	}
+	if err := s.findLetters(ctx, &x, o); err != nil {
+		return asked(err)
+	}
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	err = s.store.ExportSubject(ctx, x, func(e *clickhouse.Erasure) error {
-		if err := s.findLetters(ctx, &x, e, o); err != nil {
+		if err := o.count(ctx, e); err != nil {
 			return err
 		}
 		err := s.audit.Append(ctx, audit.Entry{

@@ -439,8 +439,14 @@ func (s *Store) finish(ctx context.Context, tenant string, rows []Row, what stri
 // label joins the labels of rows, by our id and by the caller's, newest first.
 func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 	byID, byExternal := map[string][]int{}, map[string][]int{}
+	rowOf := make([]uint32, len(rows))
 	for i := range rows {
-		byID[rows[i].RequestID] = append(byID[rows[i].RequestID], i)
+		id := rows[i].RequestID
+		rowOf[i] = uint32(rows[i].Row) //nolint:gosec // rows of a request are bounded
+		if rows[i].Row == 0 {
+			id, rowOf[i] = splitRowID(id)
+		}
+		byID[id] = append(byID[id], i)
 		if e := rows[i].ExternalID; e != "" {
 			byExternal[e] = append(byExternal[e], i)
 		}
@@ -448,7 +454,7 @@ func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 	add := func(i int, l collector.StoredLabel) { rows[i].Labels = append(rows[i].Labels, l) }
 	err := s.labels(ctx, "target_id", tenant, keys(byID), func(id string, row uint32, model string, l collector.StoredLabel) {
 		for _, i := range byID[id] {
-			if rows[i].Row == int(row) && (model == "" || model == rows[i].Model) {
+			if rowOf[i] == row && (model == "" || model == rows[i].Model) {
 				add(i, l)
 			}
 		}

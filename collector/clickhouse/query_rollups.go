@@ -233,10 +233,10 @@ const labelledQuery = `WITH
  by_external AS (SELECT external_id, argMax(label, (arrival, insert_batch, position)) AS label, max(arrival) AS at
   FROM feedback WHERE tenant = ? AND external_id != '' AND (model = '' OR model = ?) GROUP BY external_id)
 SELECT p.id, p.row, p.rows, p.time, p.score, p.decided, if(i.target_id = '' OR (e.external_id != '' AND e.at > i.at), e.label, i.label), p.weight
-FROM (SELECT id, row, rows, time, score, toString(decided) AS decided, weight, external_id FROM predictions
+FROM (SELECT id, row, rows, ` + rowTargetID + ` AS about, ` + rowTargetRow + ` AS about_row, time, score, toString(decided) AS decided, weight, external_id FROM predictions
  WHERE tenant = ? AND model = ? AND (? = '' OR version = ?) AND time >= fromUnixTimestamp64Micro(?, 'UTC') AND time < fromUnixTimestamp64Micro(?, 'UTC')
  AND route != 'explain' AND status < 400) AS p
-LEFT JOIN by_id AS i ON i.target_id = p.id AND i.target_row = p.row
+LEFT JOIN by_id AS i ON i.target_id = p.about AND i.target_row = p.about_row
 LEFT JOIN by_external AS e ON e.external_id = p.external_id
 WHERE i.target_id != '' OR e.external_id != ''
 ORDER BY p.time, p.id, p.row LIMIT ?`

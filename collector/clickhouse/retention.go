@@ -237,7 +237,7 @@ func (x *expiry) find(ctx context.Context, r *Retention, now time.Time) error {
 	// The predictions that labels or explanations go with; of the others nothing but
 	// their own rows is deleted.
 	keys := x.rows
-	keys.sql += " AND ((tenant, id) IN (SELECT tenant, target_id FROM feedback) OR id IN (SELECT target_id FROM explanations)" +
+	keys.sql += " AND ((tenant, " + rowTargetID + ") IN (SELECT tenant, target_id FROM feedback) OR " + rowTargetID + " IN (SELECT target_id FROM explanations)" +
 		" OR external_id != '' AND (tenant, external_id) IN (SELECT tenant, external_id FROM feedback))"
 	if err := x.note(ctx, targets[0], keys); err != nil {
 		return err

@@ -24,6 +24,16 @@ type Subject struct {
 	// StoredID turns a caller's own id, or another text, into what may be stored of it
 	// besides: patterns hash parts of it. nil takes it as it is.
 	StoredID func(id string) ([]string, error)
+	// Elsewhere are rows of the subject's that the table of predictions does not have,
+	// whose labels, explanations and spans may be stored all the same.
+	Elsewhere []Elsewhere
+}
+
+// Elsewhere is one row of a prediction that is a dead letter, or waits for its other half.
+type Elsewhere struct {
+	Model, ID           string // the request's
+	Row                 int
+	ExternalID, TraceID string
 }
 
 // clear is how the subject's filter is compiled.
@@ -160,15 +170,30 @@ func (s *Store) find(ctx context.Context, prefix string, x *Subject) (*found, er
 		if err != nil {
 			return f, err
 		}
-		if err := f.note(ctx, t, where); err != nil {
+		var elsewhere [][]any
+		if t == targets[0] {
+			elsewhere = x.elsewhere()
+		}
+		if err := f.note(ctx, t, where, elsewhere...); err != nil {
 			return f, err
 		}
 	}
 	return f, nil
 }
 
-// note makes the table of a target's rows under a condition, and counts them.
-func (f *found) note(ctx context.Context, t target, where predicate) error {
+// elsewhere are the keys of rows that are elsewhere: of no batch.
+func (x *Subject) elsewhere() [][]any {
+	out := make([][]any, len(x.Elsewhere))
+	for i, e := range x.Elsewhere {
+		out[i] = []any{x.Tenant, e.Model, e.ID, uint32(e.Row), "", e.ExternalID, e.TraceID} //nolint:gosec // rows of a request are bounded
+	}
+	return out
+}
+
+// note makes the table of a target's rows under a condition, and counts them. Rows that
+// are elsewhere have keys among those of predictions, that what goes with them is found
+// as what goes with a stored one is.
+func (f *found) note(ctx context.Context, t target, where predicate, elsewhere ...[]any) error {
 	rows := "SELECT DISTINCT " + t.key + t.also + " FROM "
 	before, fill, after := f.s.cluster.keyTable(f.list(t), t.table, rows)
 	for _, statement := range before {
@@ -178,6 +203,12 @@ func (f *found) note(ctx context.Context, t target, where predicate) error {
 	}
 	if err := f.s.conn.Exec(ctx, fill+rows+t.table+" WHERE "+where.sql, where.args...); err != nil {
 		return fmt.Errorf("find rows of %s: %w", t.table, unavailable(err))
+	}
+	if len(elsewhere) > 0 {
+		insert := "INSERT INTO " + f.list(t) + " (tenant, model, id, row, insert_batch, external_id, trace_id)"
+		if err := f.s.sendRows(ctx, f.list(t), insert, len(elsewhere), func(i int) []any { return elsewhere[i] }); err != nil {
+			return fmt.Errorf("find rows of %s: %w", t.table, unavailable(err))
+		}
 	}
 	if after != "" {
 		if err := f.s.conn.Exec(ctx, after); err != nil {
@@ -213,8 +244,8 @@ func (f *found) condition(t target, x *Subject, rows predicate) (predicate, erro
 	case "feedback":
 		// A label names a row, or the caller's id, which is nobody's when no row has it.
 		w := predicate{
-			sql: "tenant = ? AND (target_id != '' AND (tenant, target_id, target_row) IN (SELECT tenant, id, row FROM " + keys + ")" +
-				" AND (model = '' OR (tenant, model, target_id, target_row) IN (SELECT tenant, model, id, row FROM " + keys + "))" +
+			sql: "tenant = ? AND (target_id != '' AND (tenant, target_id, target_row) IN (SELECT tenant, " + rowTarget + " FROM " + keys + ")" +
+				" AND (model = '' OR (tenant, model, target_id, target_row) IN (SELECT tenant, model, " + rowTarget + " FROM " + keys + "))" +
 				" OR external_id != '' AND ((tenant, external_id) IN (" + gone("tenant, external_id") + ") OR (tenant, model, external_id) IN (" + gone("tenant, model, external_id") + "))",
 			args: []any{x.Tenant},
 		}
@@ -226,14 +257,33 @@ func (f *found) condition(t target, x *Subject, rows predicate) (predicate, erro
 			w.sql += " OR external_id IN (?) AND (model = ? OR ? = '')"
 			w.args = append(w.args, ids, x.Model, x.Model)
 		}
-		w.sql += ")"
+		own := x.named()
+		w.sql += own.sql + ")"
+		w.args = append(w.args, own.args...)
 		return w, nil
 	case "explanations":
-		return predicate{sql: "tenant = ? AND (model, target_id, target_row) IN (SELECT model, id, row FROM " + keys + ")", args: []any{x.Tenant}}, nil
+		own := x.named()
+		return predicate{
+			sql:  "tenant = ? AND ((model, target_id, target_row) IN (SELECT model, " + rowTarget + " FROM " + keys + ")" + own.sql + ")",
+			args: append([]any{x.Tenant}, own.args...),
+		}, nil
 	case "undecodable":
 		return x.undecodable()
 	}
 	return predicate{sql: "TraceId != '' AND TraceId IN (" + gone("trace_id") + ")"}, nil
+}
+
+// named is what is about the id that the subject gives, a prediction of which may be
+// stored or not, as one more alternative.
+func (x *Subject) named() predicate {
+	if x.PredictionID == "" {
+		return predicate{}
+	}
+	id, row := splitRowID(x.PredictionID)
+	if id == x.PredictionID {
+		return predicate{sql: " OR target_id = ?", args: []any{id}} // of any row
+	}
+	return predicate{sql: " OR target_id = ? AND target_row = ?", args: []any{id, row}}
 }
 
 // leastText is how long an id must be to be looked for among bytes that nobody

@@ -750,6 +750,17 @@ func (w *Writer) schema(ctx context.Context, p *plan, id string) *collector.Sche
 	return s
 }
 
+// rowTargetID and rowTargetRow are target_id and target_row of what is about a row of
+// predictions: its own, or splitRowID of its id where another system sent the rows of a
+// request one by one.
+const (
+	sentAlone = "row = 0 AND length(id) > 37 AND substring(id, 37, 1) = '.' AND countSubstrings(substring(id, 1, 36), '-') = 4" +
+		" AND toUInt32OrNull(substring(id, 38)) IS NOT NULL"
+	rowTargetID  = "if(" + sentAlone + ", substring(id, 1, 36), id)"
+	rowTargetRow = "if(" + sentAlone + ", toUInt32OrZero(substring(id, 38)), row)"
+	rowTarget    = rowTargetID + ", " + rowTargetRow
+)
+
 // splitRowID takes the id of one row apart. Only our own ids (UUIDs) are rows of
 // a batch by their ".i": a foreign id is opaque and may well end like that.
 func splitRowID(id string) (request string, row uint32) {
