@@ -246,7 +246,7 @@ func TestDeadLetterIsChanged(t *testing.T) {
 	}
 	first, second, label := letters["predictions order-2.2"], letters["predictions order-5.2"], letters["feedback order-0.0"]
 	for _, bad := range []string{
-		`"edit":{"set":{"note":"` + canaryText + `"}}`, `"edit":{"drop":["note"]}`, `"edit":{"set":{"nosuch":"1"}}`, `"edit":{"set":{"amount":"much"}}`, `"edit":{"drop":["nosuch"]}`,
+		`"edit":{"set":{"note":"` + canaryText + `"}}`, `"edit":{"drop":["note"]}`, `"edit":{"set":{"nosuch":"1"}}`, `"edit":{"set":{"label":"no"}}`, `"edit":{"set":{"amount":"much"}}`, `"edit":{"drop":["nosuch"]}`,
 		`"edit":{"set":{"vip":"perhaps"}}`, `"edit":{}`, `"edit":{"row":1,"set":{"amount":"1"}}`, `"edit":{"row":-1,"drop":["amount"]}`, `"without_features":true,"edit":{"drop":["amount"]}`,
 		`"edit":{"set":{"country":"` + strings.Repeat("x", 2000) + `"}}`,
 	} {

@@ -60,7 +60,7 @@ func cannotMend(format string, args ...any) error {
 // insertFeedback is the insert of labels.
 const insertFeedback = "feedback"
 
-// labelName is what a label is called among values that are set, where no feature is.
+// labelName is what a label is called among values that are set.
 const labelName = "label"
 
 // mend changes a letter's values. A prediction that is not as it was made is marked
@@ -92,11 +92,8 @@ func (s *server) mend(ctx context.Context, l *collector.DeadLetter, edit *api.De
 	}
 	for name, text := range edit.Set {
 		i := slices.IndexFunc(schema.Features, func(f collector.Field) bool { return f.Name == name })
-		if i < 0 && name == labelName && p.Label != "" {
-			if p.Label, err = s.letterLabel(edit.Set); err != nil {
-				return err
-			}
-			continue
+		if i < 0 && name == labelName {
+			return cannotMend("a label is kept apart from its prediction: send another to POST /api/v1/feedback, or change the letter of the label itself")
 		}
 		if err := s.setFeature(p, schema, i, row, &text); err != nil {
 			return err

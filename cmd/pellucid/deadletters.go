@@ -15,7 +15,7 @@ import (
 // openDead opens the dead letters beside the spool, whose lock guards them. A
 // letter that a kill kept from being appended is not on its way.
 func (s *server) openDead(dir string) error {
-	dead, err := spool.OpenDead(spool.DeadConfig{Dir: filepath.Join(dir, "dead"), Ours: s.marks.ours(markedDead), MaxBytes: int64(s.cfg.Capture.DeadBytes), Logger: s.log})
+	dead, err := spool.OpenDead(spool.DeadConfig{Dir: filepath.Join(dir, "dead"), Ours: s.marks.ours(markedDead), MaxBytes: int64(s.cfg.Capture.DeadBytes), Logger: s.log, Lost: s.marks.lostRecords})
 	if err != nil {
 		return err
 	}

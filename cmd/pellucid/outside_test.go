@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
@@ -40,6 +42,33 @@ func (r *rig) erase(t *testing.T, request string) (out api.Erasure) {
 	t.Helper()
 	r.post(t, "/api/v1/subjects/erase", request, &out)
 	return out
+}
+
+// TestWhoWaitsForTheTurnGoesFirst: a long run between whose steps the turn is passed on lets
+// in who waits, before its next step.
+func TestWhoWaitsForTheTurnGoesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own := make(turn, 1)
+		if !own.tryTake() || own.tryTake() || own.take(t.Context(), time.Minute) {
+			t.Fatal("it is not one's own")
+		}
+		var order []string
+		go func() {
+			if own.take(t.Context(), time.Minute) {
+				order = append(order, "erasure")
+				time.Sleep(10 * time.Second)
+				own.give()
+			}
+		}()
+		synctest.Wait()
+		own.pass()
+		order = append(order, "second step")
+		own.pass() // nobody waits
+		own.give()
+		if !slices.Equal(order, []string{"erasure", "second step"}) || !own.tryTake() {
+			t.Errorf("in the order %q", order)
+		}
+	})
 }
 
 // wantErased holds what was found of a place and that nothing of it is left.
@@ -83,6 +112,8 @@ func TestErasureReachesDeadLetters(t *testing.T) {
 	}
 	// Her two predictions, and a label of each way to name whose it is.
 	subject := `{"external_id":"` + canaryText + `"`
+	r.erasing <- struct{}{} // somebody is at it, whom an erasure waits for
+	time.AfterFunc(100*time.Millisecond, r.erasing.give)
 	wantErased(t, "a dry run", r.erase(t, subject+`,"dry_run":true}`), countLetters, 3, 0)
 	lines := r.exported(t, subject+"}")
 	if got := lines["dead_letter"]; len(got) != 3 || len(lines["prediction"]) != 1 || !strings.Contains(strings.Join(got, ""), `"dead-0"`) || !strings.Contains(lines["subject"][0], `"dead_letters":3`) {
@@ -115,6 +146,11 @@ func TestErasureReachesDeadLetters(t *testing.T) {
 	if status, b, _ := r.call(t, "POST", "/api/v1/subjects/erase", `{"external_id":"dora"}`); status != http.StatusServiceUnavailable {
 		t.Errorf("while the store is away: %d %s", status, b)
 	}
+	r.erasing <- struct{}{}
+	if status, b, _ := r.call(t, "POST", "/api/v1/subjects/erase", `{"external_id":"dora"}`); status != http.StatusServiceUnavailable || !strings.Contains(string(b), "ask again") {
+		t.Errorf("while another is at it: %d %s", status, b)
+	}
+	r.erasing.give()
 	r.settleTime = 0
 	f.open(t)
 	var wg sync.WaitGroup

@@ -93,10 +93,10 @@ func (s *server) retentionLoop(ctx context.Context) {
 // retain removes what is past its time, and records it: before, how much it is, and
 // afterwards what was removed.
 func (s *server) retain(ctx context.Context, policy clickhouse.Retention, now time.Time) (*api.RetentionRun, error) {
-	if !s.erasing.TryLock() {
+	if !s.erasing.tryTake() {
 		return nil, errBusy
 	}
-	defer s.erasing.Unlock()
+	defer s.erasing.give()
 	began := time.Now()
 	run := &api.RetentionRun{At: began.UTC().Truncate(time.Millisecond), Removed: map[string]int64{}, Versions: []string{}}
 	entry := audit.Entry{Action: "retention", Object: s.cfg.Retention.text()}

@@ -210,10 +210,19 @@ func (s *server) recount(ctx context.Context, cfg clickhouse.Recounting) (*click
 	if s.noRoom() { // the batch on its way would be waited for
 		return nil, errRecountNoRoom
 	}
-	if !s.erasing.TryLock() { // an erasure in between could be counted in part
+	if !s.erasing.tryTake() {
 		return nil, errBusy
 	}
-	defer s.erasing.Unlock()
+	defer s.erasing.give()
+	// An erasure amid a day could be counted in part, and none is to wait for all of them.
+	told := cfg.Progress
+	cfg.Progress = func(done, of int) error {
+		s.erasing.pass()
+		if told == nil {
+			return nil
+		}
+		return told(done, of)
+	}
 	all, _, _, err := damaged(ctx, s.store, s.cfg.Data)
 	said := s.saidShort()
 	if err != nil {

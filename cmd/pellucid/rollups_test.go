@@ -164,11 +164,11 @@ func (r *rig) lost(t *testing.T, want string) {
 	if got := r.sums(t); got != want {
 		t.Errorf("repaired: %s, want %s", got, want)
 	}
-	r.erasing.Lock()
+	r.erasing <- struct{}{}
 	if got := fails(t, 1, "rollups", "repair", "--url", r.url); !strings.Contains(got, "under way") {
 		t.Errorf("beside an erasure: %s", got)
 	}
-	r.erasing.Unlock()
+	r.erasing.give()
 	r.storeFull = func() bool { return true }
 	if got := fails(t, 1, "rollups", "check", "--url", r.url); !strings.Contains(got, "disk of ClickHouse is full") {
 		t.Errorf("on a full disk: %s", got)

@@ -160,9 +160,10 @@ func (s *server) alerts() []alerts.Alert {
 
 func (s *server) status(context.Context) api.Status {
 	st := s.spool.Stats()
+	lettersDamaged, _ := s.dead.Damaged()
 	out := api.Status{
 		Waiting: int64(st.Appended - st.Acked), WaitingBytes: st.Pending, Lag: st.Lag, LagLimit: time.Duration(s.cfg.Alerts.Lag), Store: "ok",
-		Fill: st.Fill, Full: st.Full, DiskBytes: st.Bytes, Lost: int64(st.Lost), Damaged: int64(st.BadBytes), Missing: int64(st.Missing), DeadLetters: s.dead.Len(),
+		Fill: st.Fill, Full: st.Full, DiskBytes: st.Bytes, Lost: int64(st.Lost), Damaged: int64(st.BadBytes + lettersDamaged), Missing: int64(st.Missing), DeadLetters: s.dead.Len(),
 		Losses: s.marks.losses(), LossesFile: lossesFile,
 		Durability: s.cfg.Capture.Durability, Batches: int64(s.writer.Health().Batches), Rows: int64(s.writer.Health().Rows),
 	}

@@ -81,8 +81,9 @@ type server struct {
 	rollups rollups
 	// erasing is held by whoever deletes a subject's rows, or those that are past their
 	// time, exporting by whoever reads a subject's: one reader may be slow.
-	erasing, exporting sync.Mutex
-	settleTime         time.Duration // tests set it
+	erasing    turn
+	exporting  sync.Mutex
+	settleTime time.Duration // tests set it
 	// storeFull reports whether the embedded ClickHouse begins no insert for want of room;
 	// nil where it is another's.
 	storeFull func() bool
@@ -113,7 +114,7 @@ func (s *server) onStop(what string, stop func(ctx context.Context) error) {
 // engine, should it be needed.
 func startServer(ctx context.Context, cfg config, log *slog.Logger, progress io.Writer) (*server, error) {
 	tee := telemetry.NewLogTee(log.Handler())
-	s := &server{cfg: cfg, log: slog.New(tee), logs: tee}
+	s := &server{cfg: cfg, log: slog.New(tee), logs: tee, erasing: make(turn, 1)}
 	takeStdLog(s.log)
 	s.marks = &marks{dir: cfg.Data, log: s.log, spoolMissed: s.spoolMissed}
 	s.rollups.kick = make(chan struct{}, 1)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -42,6 +43,63 @@ func waitingRecord(i int) collector.Record {
 	return collector.Record{Kind: collector.KindPrediction, Version: 1, Payload: collector.AppendPrediction(nil, p), ID: p.ID}
 }
 
+// lettersOf makes a file of dead letters.
+func lettersOf(t *testing.T, dir string, n int) string {
+	t.Helper()
+	d, err := spool.OpenDead(spool.DeadConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := make([]collector.DeadLetter, n)
+	for i := range list {
+		r := waitingRecord(i)
+		list[i] = collector.DeadLetter{
+			ID: collector.DeadLetterID("b", i, collector.InsertPredictions), Batch: "b", Position: i, Insert: collector.InsertPredictions,
+			Kind: r.Kind, Version: r.Version, Payload: r.Payload,
+		}
+	}
+	if err := errors.Join(d.Bury(list), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.dead"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%q, %v", names, err)
+	}
+	return names[0]
+}
+
+// TestLostDeadLettersAreTold: a start that misses letters says so wherever a lost record is
+// told of.
+func TestLostDeadLettersAreTold(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	r := startRig(t, cfg)
+	r.halt(t)
+	if err := os.Remove(lettersOf(t, filepath.Join(cfg.Data, "spool", "dead"), 2)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r = startRig(t, cfg)
+		const want = "dead letters are lost: 0000000000000001.dead is gone, with 2 dead letters"
+		if got := r.marks.losses(); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("losses %q", got)
+		}
+		if _, b, _ := r.call(t, "GET", "/metrics", ""); !strings.Contains(string(b), "\npellucid_data_losses 1\n") {
+			t.Error("the metric does not tell")
+		}
+		if _, checks := doctorOn(t, cfg); !strings.Contains(fmt.Sprint(checks), want) {
+			t.Errorf("doctor: %+v", checks)
+		}
+		r.halt(t)
+	}
+	if err := os.Remove(filepath.Join(cfg.Data, lossesFile)); err != nil {
+		t.Fatal(err)
+	}
+	r = startRig(t, cfg)
+	if got := r.marks.losses(); len(got) != 0 {
+		t.Errorf("told again after the operator has read it: %q", got)
+	}
+}
+
 // TestSpoolDamageIsToldByCommands: `spool verify` and `doctor` fail, and say where, for what a
 // crash cannot have made.
 func TestSpoolDamageIsToldByCommands(t *testing.T) {
@@ -60,6 +118,12 @@ func TestSpoolDamageIsToldByCommands(t *testing.T) {
 		{"the cursor gone", func(_ *testing.T, names []string) error {
 			return os.Remove(filepath.Join(filepath.Dir(names[0]), "cursor"))
 		}, "the cursor is gone"},
+		{"dead letters cut", func(t *testing.T, names []string) error {
+			return os.Truncate(lettersOf(t, filepath.Join(filepath.Dir(names[0]), "dead"), 3), 100)
+		}, "bytes of 0000000000000001.dead are damaged or gone, with 3 of 3 dead letters"},
+		{"dead letters gone", func(t *testing.T, names []string) error {
+			return os.Remove(lettersOf(t, filepath.Join(filepath.Dir(names[0]), "dead"), 2))
+		}, "0000000000000001.dead is gone, with 2 dead letters"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			data := t.TempDir()

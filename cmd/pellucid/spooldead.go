@@ -90,8 +90,9 @@ func editCommand() *cobra.Command {
 	row := -1
 	cmd := &cobra.Command{
 		Use: "edit ID --set FEATURE=VALUE", Short: "Change values of one dead letter and send it to the store once more", Args: oneArg("id of a dead letter"),
-		Long: `Changes features of a prediction, or a label (label=VALUE, where no feature is called
-so), and drives the letter. A feature that is dropped is missing. What was changed is
+		Long: `Changes features of a prediction, or of a letter of feedback its label (label=VALUE),
+and drives the letter. A prediction's label has been stored without it, or is a letter of
+its own: it is changed there, or by another label for the prediction's id. A feature that is dropped is missing. What was changed is
 marked redacted in the prediction, and is in the audit log without its value. Private
 features cannot be changed: drive --without-features leaves all of them out.`,
 		Example: "  pellucid spool dead edit 3f2a... --set country=SE --drop income\n  pellucid spool dead edit 3f2a... --set label=yes",

@@ -162,7 +162,7 @@ func (s *server) stays() []string {
 	} else if exists(filepath.Join(s.cfg.Data, "clickhouse", "config.d")) {
 		out = append(out, "statements in system.*_log tables, where clickhouse/config.d switches them on")
 	}
-	if s.spool.Stats().BadStretches > 0 {
+	if _, kept := s.dead.Damaged(); kept || s.spool.Stats().BadStretches > 0 {
 		out = append(out, "damaged bytes that the spool has set aside (*.bad)")
 	}
 	if s.cfg.Cluster != "" {
@@ -181,15 +181,48 @@ func (e notNow) Error() string { return string(e) }
 
 func (notNow) Unwrap() error { return collector.ErrUnavailable }
 
+// turn is a lock that is waited for, by whoever asked first; make(turn, 1) is one.
+type turn chan struct{}
+
+// take waits for the turn, but not for ever.
+func (t turn) take(ctx context.Context, atMost time.Duration) bool {
+	late := time.NewTimer(atMost)
+	defer late.Stop()
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-late.C:
+	}
+	return false
+}
+
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t turn) give() { <-t }
+
+// pass lets those go first who wait for the turn.
+func (t turn) pass() {
+	t.give()
+	t <- struct{}{}
+}
+
 const errBusy = notNow("another erasure, export, retention run or recount of the rollups is under way: ask again")
 
 // eraseSubject deletes a subject's rows and proves it by counts. It is recorded
 // before anything is deleted, and when it is done.
 func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Erasure, error) {
-	if !s.erasing.TryLock() {
+	if !s.erasing.take(ctx, cmp.Or(s.settleTime, settleTime)) {
 		return api.Erasure{}, errBusy
 	}
-	defer s.erasing.Unlock()
+	defer s.erasing.give()
 	// Letters that are driven now come home or back before anything is looked for.
 	s.driveMu.Lock()
 	defer s.driveMu.Unlock()

@@ -32,6 +32,9 @@ type DeadConfig struct {
 	Ours func() error
 	// Logger is told of damage; slog.Default by default.
 	Logger *slog.Logger
+	// Lost is told of letters that are lost for good, in the same words each time that a
+	// start finds them so. nil is told nothing.
+	Lost func(what string)
 }
 
 // Dead keeps the records that the store refused for what is in them, and what the
@@ -52,6 +55,14 @@ type Dead struct {
 	broken  bool // a write or sync of file has failed, or it may have been replaced: it is never written again
 	letters map[string]*buried
 	live    int64 // bytes of frames of letters
+
+	markFile vfs.File // nil until it is written; unmarked says that it could not be
+	unmarked bool
+	problems []string // what the start found to be lost
+	fileGone bool
+	damaged  uint64 // bytes of it
+	aside    bool   // damaged bytes are kept in the folder, by this start or an earlier one
+
 	// splits are the tokens of divided inserts, home the letters that a batch has
 	// stored, by batch.
 	splits map[string]map[string]bool
@@ -114,6 +125,15 @@ func openDead(cfg DeadConfig, fs vfs.FS) (*Dead, error) {
 	if err := d.load(false); err != nil {
 		return nil, fmt.Errorf("open dead letters in %q: %w", cfg.Dir, err)
 	}
+	for _, what := range d.problems {
+		cfg.Logger.Error("dead letters are lost", "dir", cfg.Dir, "what", what)
+		if cfg.Lost != nil {
+			cfg.Lost("dead letters are lost: " + what)
+		}
+	}
+	if d.fileGone {
+		d.setMark(deadMark{number: d.newest}) // it is told, once
+	}
 	return d, nil
 }
 
@@ -170,35 +190,51 @@ func ReadDead(dir string) ([]collector.DeadLetter, error) {
 	return list, nil
 }
 
+// Damaged returns how many bytes of the file the start found damaged or gone, and whether
+// damaged ones, of now or before, are kept in the folder.
+func (d *Dead) Damaged() (bytes uint64, kept bool) {
+	return d.damaged, d.aside // of the start
+}
+
 func deadName(n uint64) string { return fmt.Sprintf("%016d", n) + deadSuffix }
 
 // load reads the newest file. An older one beside it was left by a rewriting that
 // did not come to its end; a torn tail was acknowledged to nobody.
 func (d *Dead) load(readOnly bool) error {
+	marked := d.readMark() // before the files: a server may be at them
 	names, err := vfs.Files(d.fs, d.cfg.Dir)
-	if notExist(err) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !notExist(err) {
 		return err
 	}
+	if err := d.loadNewest(names, marked, readOnly); err != nil || readOnly {
+		return err
+	}
+	d.newest = max(d.number, marked.number) // a number is used once
+	return nil
+}
+
+func (d *Dead) loadNewest(names []string, marked deadMark, readOnly bool) error {
 	var numbers []uint64
 	for _, name := range names {
+		d.aside = d.aside || strings.HasSuffix(name, ".bad")
 		if n, err := strconv.ParseUint(strings.TrimSuffix(name, deadSuffix), 10, 64); err == nil && name == deadName(n) {
 			numbers = append(numbers, n)
 		}
 	}
+	slices.Sort(numbers)
+	if len(numbers) > 0 {
+		d.number = numbers[len(numbers)-1]
+	}
+	d.lostFile(marked)
 	if len(numbers) == 0 {
 		return nil
 	}
-	slices.Sort(numbers)
-	d.number = numbers[len(numbers)-1]
 	f, err := d.fs.Open(join(d.cfg.Dir, deadName(d.number)), readOnly)
 	if err != nil {
 		return err
 	}
 	d.file = f
-	if err := d.read(readOnly); err != nil {
+	if err := d.read(marked, readOnly); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	if readOnly {
@@ -212,7 +248,7 @@ func (d *Dead) load(readOnly bool) error {
 	return nil
 }
 
-func (d *Dead) read(readOnly bool) error {
+func (d *Dead) read(marked deadMark, readOnly bool) error {
 	b, err := readAll(d.file)
 	if err != nil {
 		return err
@@ -232,8 +268,12 @@ func (d *Dead) read(readOnly bool) error {
 			return d.take(st)
 		})
 	}
-	if err != nil || readOnly {
+	if err != nil {
 		return err
+	}
+	d.lostBytes(marked, bad, int64(len(b)))
+	if readOnly {
+		return nil
 	}
 	for _, st := range bad {
 		d.cfg.Logger.Error("a file of dead letters is damaged", "dir", d.cfg.Dir, "file", deadName(d.number), "offset", st.from, "bytes", st.to-st.from,
@@ -244,11 +284,12 @@ func (d *Dead) read(readOnly bool) error {
 	}
 	// What is damaged is kept aside; the rest goes to a fresh file, so that nothing
 	// is ever written behind bytes that cannot be read.
-	d.broken = len(bad) > 0 || len(b) < headerSize
+	d.broken = len(bad) > 0 || d.damaged > 0 || len(b) < headerSize
 	return nil
 }
 
 func (d *Dead) setAside(at int64, b []byte) error {
+	d.aside = true
 	f, err := d.fs.Create(join(d.cfg.Dir, fmt.Sprintf("%016d.%d.bad", d.number, at)))
 	if errors.Is(err, errExist) {
 		return nil // by a start before this one
@@ -404,7 +445,11 @@ func (d *Dead) Bury(list []collector.DeadLetter) error {
 		return fmt.Errorf("keep %d dead letters: %w: %d letters of %d bytes are kept, the most is %d of %d", len(frames), collector.ErrFull,
 			len(d.letters), d.live, d.cfg.MaxLetters, d.cfg.MaxBytes)
 	}
-	return d.append(frames)
+	if err := d.append(frames); err != nil || len(frames) == 0 {
+		return err
+	}
+	d.mark()
+	return nil
 }
 
 // Buried returns the letters of a batch, without payloads.
@@ -604,12 +649,14 @@ func (d *Dead) whole(l *buried) (*collector.DeadLetter, error) {
 func (d *Dead) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.file == nil {
-		return nil
+	var err error
+	for _, f := range []*vfs.File{&d.file, &d.markFile} {
+		if *f != nil {
+			err = errors.Join(err, (*f).Close())
+			*f = nil
+		}
 	}
-	f := d.file
-	d.file = nil
-	return f.Close()
+	return err
 }
 
 // deadFrame is one frame to be written; letter is set where it is one.
@@ -628,6 +675,7 @@ func (d *Dead) note(n note) error {
 		return err
 	}
 	d.apply(&n)
+	d.mark()
 	return nil
 }
 
@@ -734,6 +782,7 @@ func (d *Dead) rewrite() error {
 	for _, l := range moved {
 		d.live += l.size
 	}
+	d.mark()
 	return nil
 }
 

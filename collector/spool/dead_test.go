@@ -25,11 +25,129 @@ func aLetter(batch string, position int) collector.DeadLetter {
 
 func deadAt(t *testing.T, fs vfs.FS) *Dead {
 	t.Helper()
-	d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet}, fs)
+	lost := func(what string) { t.Errorf("what a crash may do is told as a loss: %s", what) }
+	d, err := openDead(DeadConfig{Dir: "/dead", Logger: quiet, Lost: lost}, fs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// TestLostDeadLettersAreTold: damage to what was durable, and a file that is gone, are told
+// by a start and by Verify in the same words, until something else counts.
+func TestLostDeadLettersAreTold(t *testing.T) {
+	const name = "0000000000000001.dead"
+	cut := func(by int) func(string) error {
+		return func(path string) error {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, b[:len(b)-by], 0o600)
+		}
+	}
+	flip := func(at int) func(string) error {
+		return func(path string) error {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			b[(len(b)+at)%len(b)] ^= 0x55
+			return os.WriteFile(path, b, 0o600)
+		}
+	}
+	frame := func(i int) int {
+		l := aLetter("b", i)
+		b, err := collector.EncodeDeadLetter(&l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return frameSize + len(b)
+	}
+	for _, c := range []struct {
+		name   string
+		damage func(path string) error
+		left   int
+		want   string
+	}{
+		{"whole", func(string) error { return nil }, 3, ""},
+		{"gone", os.Remove, 0, name + " is gone, with 3 dead letters"},
+		{"emptied", func(path string) error { return os.Truncate(path, 0) }, 0, "bytes of " + name + " are damaged or gone, with 3 of 3 dead letters"},
+		{"cut", cut(10), 2, fmt.Sprintf("%d bytes of %s are damaged or gone, with 1 of 3 dead letters", frame(2), name)},
+		{"cut between letters", cut(frame(2)), 2, fmt.Sprintf("%d bytes of %s are damaged or gone, with 1 of 3 dead letters", frame(2), name)},
+		{"a bit of the first", flip(headerSize + frameSize + 3), 2, fmt.Sprintf("%d bytes of %s are damaged or gone, with 1 of 3 dead letters", frame(0), name)},
+		{"a bit of the last", flip(-3), 2, fmt.Sprintf("%d bytes of %s are damaged or gone, with 1 of 3 dead letters", frame(2), name)},
+		{"bytes behind the end", func(path string) error {
+			f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteString("PF of a write that was torn")
+			return errors.Join(err, f.Close())
+		}, 3, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			folder := t.TempDir()
+			var lost []string
+			open := func() *Dead {
+				lost = nil
+				d, err := OpenDead(DeadConfig{Dir: filepath.Join(folder, "dead"), Logger: quiet, Lost: func(what string) { lost = append(lost, what) }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return d
+			}
+			told := func(d *Dead, want string) {
+				t.Helper()
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+				bytes, _ := d.Damaged()
+				if (want == "") != (len(lost) == 0) || len(lost) > 0 && (len(lost) != 1 || !strings.Contains(lost[0], want)) || strings.Contains(want, "bytes") != (bytes > 0) {
+					t.Errorf("told %q and %d bytes, want %q", lost, bytes, want)
+				}
+			}
+			verified := func(want string) {
+				t.Helper()
+				r, err := Verify(folder)
+				if err != nil || r.OK() != (want == "") || !strings.Contains(strings.Join(r.Dead, ";"), want) {
+					t.Errorf("verified: %q, %v; want %q", r.Dead, err, want)
+				}
+			}
+			d := open()
+			for i := range 3 {
+				if err := d.Bury([]collector.DeadLetter{aLetter("b", i)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			told(d, "")
+			verified("")
+			if err := c.damage(filepath.Join(folder, "dead", name)); err != nil {
+				t.Fatal(err)
+			}
+			verified(c.want)
+			if d = open(); d.Len() != c.left {
+				t.Errorf("%d letters are left, want %d", d.Len(), c.left)
+			}
+			told(d, c.want)
+			d = open()
+			if again := c.want; c.name != "gone" { // a file that is gone is told once
+				told(d, again)
+			} else {
+				told(d, "")
+			}
+			// A letter that comes is kept in a file of another number, and all is well.
+			d = open()
+			if err := errors.Join(d.Begin("c"), d.Bury([]collector.DeadLetter{aLetter("c", 9)}), d.Close()); err != nil {
+				t.Fatal(err)
+			}
+			verified("")
+			if d = open(); d.Len() != c.left+1 {
+				t.Errorf("%d letters, want one more than %d", d.Len(), c.left)
+			}
+			told(d, "")
+		})
+	}
 }
 
 func TestDeadLettersStay(t *testing.T) {
@@ -210,7 +328,10 @@ func TestDamagedDeadLetters(t *testing.T) {
 	if _, err := d.Get(id); err == nil {
 		t.Error("a damaged letter was handed out")
 	}
-	d = deadAt(t, fs)
+	d, err = openDead(DeadConfig{Dir: "/dead", Logger: quiet}, fs)
+	if err != nil {
+		t.Fatal(err)
+	}
 	names, _ := vfs.Files(fs, "/dead")
 	if d.Len() != 3 || !slices.ContainsFunc(names, func(n string) bool { return filepath.Ext(n) == ".bad" }) {
 		t.Errorf("%d letters, files %v", d.Len(), names)

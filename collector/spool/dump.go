@@ -32,6 +32,8 @@ type Report struct {
 	LedgerDamaged bool
 	// Missing are segments that are gone although not all of them is acknowledged.
 	Missing []MissingSegment
+	// Dead says what is damaged or gone of the dead letters.
+	Dead []string
 }
 
 // SegmentReport is what Verify found in one segment.
@@ -76,6 +78,9 @@ func (r *Report) Problems() (out []string) {
 	}
 	for i := range r.Segments {
 		out = append(out, r.Segments[i].problems()...)
+	}
+	for _, what := range r.Dead {
+		out = append(out, "of dead letters "+what)
 	}
 	return out
 }
@@ -158,6 +163,9 @@ func walk(fs vfs.FS, dir string, w io.Writer) (*Report, error) {
 			return nil, fmt.Errorf("read segment %q: %w", join(dir, segmentName(b.number)), err)
 		}
 		r.Segments = append(r.Segments, s)
+	}
+	if r.Dead, err = deadProblems(fs, join(dir, "dead")); err != nil {
+		return nil, err
 	}
 	r.CursorGone = len(r.Segments) > 0 && !slices.Contains(names, cursorName)
 	return r, reportMissing(fs, dir, newest, r, w)

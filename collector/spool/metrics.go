@@ -75,14 +75,21 @@ func (d *Dead) Observe(p metric.MeterProvider) error {
 	if err != nil {
 		return err
 	}
+	damaged, err := m.Int64ObservableCounter("ml.spool.dead_letters.damaged.bytes", metric.WithUnit("By"),
+		metric.WithDescription("Bytes of dead letters that the start found damaged or gone."))
+	if err != nil {
+		return err
+	}
 	// A set that has become empty is still told, as 0, so that an alert on it ends.
 	told := map[[2]string]bool{}
 	_, err = m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for k, n := range d.byReason(told) {
 			o.ObserveInt64(letters, n, metric.WithAttributes(attribute.String("ml.model.name", k[0]), attribute.String("error.type", k[1])))
 		}
+		bytes, _ := d.Damaged()
+		o.ObserveInt64(damaged, int64(bytes)) //nolint:gosec // bytes of one file
 		return nil
-	}, letters)
+	}, letters, damaged)
 	return err
 }
 
