@@ -592,17 +592,30 @@ func buildMod(b *builder) (Kernel, error) {
 }
 
 // buildPow: the result has the base's type, whatever the exponent's is.
-func buildPow(*builder) (Kernel, error) {
+func buildPow(b *builder) (Kernel, error) {
+	quick := constantPower(b)
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 		a, b := in[0], in[1]
 		if a.DType().IsInteger() && b.DType().IsInteger() {
 			return x.one(zipAs(x, a, b, engine.Int64, intPow))
 		}
-		if v := engine.Data[float32](b); a.DType() == engine.Float32 && len(v) == 1 && v[0] == 2 && len(b.Shape()) <= len(a.Shape()) {
-			return x.one(zipVector(x, a, a, vector.Mul)) // to the same bits
+		if quick != nil && a.DType() == engine.Float32 && len(b.Shape()) <= len(a.Shape()) {
+			return x.one(quickly(x, a, quick))
 		}
 		return x.one(zipAs(x, a, b, engine.Float64, floatPow))
 	}, nil
+}
+
+// constantPower is the function of a constant exponent that float32 has, nil of another.
+func constantPower(b *builder) *vector.Function {
+	if len(b.constants) < 2 || b.constants[1] == nil || b.constants[1].Len() != 1 {
+		return nil
+	}
+	p, err := scalarOf(b.constants[1])
+	if err != nil || float64(float32(p)) != p {
+		return nil
+	}
+	return vector.Power(float32(p))
 }
 
 // zipAs applies f to two operands in another type, and gives the first one's.
@@ -660,11 +673,14 @@ func negAbs[T signed](x *Exec, t *engine.Tensor, op string) (*engine.Tensor, err
 // signOp is Neg, Abs or Sign, which take integers too.
 func signOp(op string, f func(float64) float64, accept typeSet) opDef {
 	return opDef{since: 6, minIn: 1, maxIn: 1, maxOut: 1, accept: accept, half: true, build: func(*builder) (Kernel, error) {
-		floats := floatMap(f)
-		if op == "Neg" {
-			// With a zero below 0 added, which leaves the sign of zeros.
-			floats = quickMap(f, vector.Affine(-1, float32(math.Copysign(0, -1))))
+		quick := vector.Abs
+		switch op {
+		case "Neg": // with a zero below 0 added, which leaves the sign of zeros
+			quick = vector.Affine(-1, float32(math.Copysign(0, -1)))
+		case "Sign":
+			quick = vector.Sign
 		}
+		floats := quickMap(f, quick)
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
 			t := in[0]
 			switch t.DType() {
@@ -1088,12 +1104,12 @@ func init() {
 		"Pow": {since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: numericTypes, half: true, build: buildPow},
 		"Neg": signOp("Neg", func(v float64) float64 { return -v }, signedTypes),
 		"Abs": signOp("Abs", math.Abs, numericTypes), "Sign": signOp("Sign", sign, numericTypes),
-		"Sqrt": unary(math.Sqrt), "Exp": quickUnary(math.Exp, vector.Exponential), "Log": unary(math.Log),
+		"Sqrt": quickUnary(math.Sqrt, vector.Sqrt), "Exp": quickUnary(math.Exp, vector.Exponential), "Log": quickUnary(math.Log, vector.Log),
 		"Sigmoid": quickUnary(sigmoid, vector.Sigmoid), "Tanh": quickUnary(math.Tanh, vector.Tanh), "Erf": quickUnary(math.Erf, vector.Erf),
-		"Softplus": quickUnary(softplus, vector.Softplus), "Softsign": unary(func(v float64) float64 { return v / (1 + math.Abs(v)) }),
-		"Reciprocal": unary(func(v float64) float64 { return 1 / v }),
-		"Floor":      unary(math.Floor), "Ceil": unary(math.Ceil), "Round": unary(math.RoundToEven),
-		"Sin": unary(math.Sin), "Cos": unary(math.Cos), "Tan": unary(math.Tan), "Asin": unary(math.Asin),
+		"Softplus": quickUnary(softplus, vector.Softplus), "Softsign": quickUnary(func(v float64) float64 { return v / (1 + math.Abs(v)) }, vector.Softsign),
+		"Reciprocal": quickUnary(func(v float64) float64 { return 1 / v }, vector.Reciprocal),
+		"Floor":      quickUnary(math.Floor, vector.Floor), "Ceil": quickUnary(math.Ceil, vector.Ceil), "Round": quickUnary(math.RoundToEven, vector.Round),
+		"Sin": quickUnary(math.Sin, vector.Sin), "Cos": quickUnary(math.Cos, vector.Cos), "Tan": unary(math.Tan), "Asin": unary(math.Asin),
 		"Acos": unary(math.Acos), "Atan": unary(math.Atan), "Sinh": unary(math.Sinh), "Cosh": unary(math.Cosh),
 		"Asinh": unary(math.Asinh), "Acosh": unary(math.Acosh), "Atanh": unary(math.Atanh),
 		"Mish":      quickUnary(func(v float64) float64 { return v * math.Tanh(softplus(v)) }, vector.Mish),
@@ -1133,14 +1149,14 @@ func init() {
 				return gamma * v
 			}, vector.Elu(float32(gamma*alpha), 1, float32(gamma))
 		}),
-		"ThresholdedRelu": withAlpha(func(r *attrReader) func(float64) float64 {
+		"ThresholdedRelu": withQuickAlpha(func(r *attrReader) (func(float64) float64, *vector.Function) {
 			alpha := r.float("alpha", 1)
 			return func(v float64) float64 {
 				if v > alpha {
 					return v
 				}
 				return 0
-			}
+			}, vector.Above(float32(alpha))
 		}),
 		"HardSigmoid": {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, half: true, build: func(b *builder) (Kernel, error) {
 			alpha, beta := b.attrs.float("alpha", 0.2), b.attrs.float("beta", 0.5)

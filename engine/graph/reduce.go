@@ -187,8 +187,21 @@ func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner in
 	sums := op == "ReduceSum" || op == "ReduceMean" || op == "ReduceLogSum"
 	squares := op == "ReduceL2" || op == "ReduceSumSquare"
 	if inner == 1 && (sums || squares) {
+		const few = 8 // no kernel takes fewer
 		for o := range outer {
 			row := v[o*span:][:span]
+			if span < few {
+				sum := 0.0
+				for _, e := range row {
+					w := float64(e)
+					if squares {
+						w *= w
+					}
+					sum += w
+				}
+				out[o] = float32(r.end(sum, span))
+				continue
+			}
 			if squares {
 				out[o] = float32(r.end(vector.Squares(row, 0), span))
 				continue

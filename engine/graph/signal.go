@@ -41,6 +41,7 @@ type angles struct {
 	back     bool
 	factors  []int
 	cos, sin []float64
+	radices  []int // of the last plan
 }
 
 // transforms are such with what is made of them, which is no closure and is kept, as the angles
@@ -185,41 +186,112 @@ func (a number2[T]) times(re, im T) number2[T] {
 	return number2[T]{product2(a.re, re) - product2(a.im, im), product2(a.re, im) + product2(a.im, re)}
 }
 
+// packed reports whether lines are real and of an even length: they are transformed as complex
+// ones of half of it, whose elements are two neighbours each.
+func (t *dft) packed() bool { return t.inParts == 1 && t.outParts == 2 && t.n%2 == 0 }
+
 // fast computes all transforms by factors.
 func fast[T float](t *dft, y, x []T) {
-	largest := 1
-	for _, f := range t.factors {
-		largest = max(largest, f)
+	n := t.n
+	if t.packed() {
+		n /= 2
 	}
-	own, work, room := scratchOf[number2[T]](t.x, t.n), scratchOf[number2[T]](t.x, t.n), scratchOf[number2[T]](t.x, 2*largest)
+	t.radices = radicesOf(t.radices[:0], t.factors, n)
+	largest := 1
+	for _, r := range t.radices {
+		largest = max(largest, r)
+	}
+	own, work, room := scratchOf[number2[T]](t.x, n), scratchOf[number2[T]](t.x, n), scratchOf[number2[T]](t.x, 2*largest)
 	scale := T(1)
 	if t.inverse {
 		scale = T(1 / float64(t.n))
 	}
 	for line := range t.lines {
-		in, inStep, out, outStep := t.from.at(line, t.inner), t.from.element, t.to.at(line, t.inner), t.to.element
+		in, out := x[t.from.at(line, t.inner):], y[t.to.at(line, t.inner):]
 		clear(own)
-		for i := range t.have {
-			own[i].re = x[in+i*inStep]
-			if t.inParts == 2 {
-				own[i].im = x[in+i*inStep+1]
-			}
-			if t.window != nil {
-				w := T(t.window[i])
-				own[i] = number2[T]{own[i].re * w, own[i].im * w}
-			}
+		if t.packed() {
+			loadPairs(t, own, in)
+			unpack(t, out, transformed(t, work, own, room), scale)
+			continue
 		}
+		load(t, own, in)
 		if t.outParts == 1 {
 			mirror(own, t.have)
 		}
-		transformed(t, work, own, room, 1, t.factors)
+		z := transformed(t, work, own, room)
 		for k := range t.out {
-			y[out+k*outStep] = work[k].re * scale
+			out[k*t.to.element] = z[k].re * scale
 			if t.outParts == 2 {
-				y[out+k*outStep+1] = work[k].im * scale
+				out[k*t.to.element+1] = z[k].im * scale
 			}
 		}
 	}
+}
+
+// radicesOf appends fours and then the primes that are left, whose product is n.
+func radicesOf(radices, factors []int, n int) []int {
+	for ; n%4 == 0; n /= 4 {
+		radices = append(radices, 4)
+	}
+	for _, f := range factors {
+		if n%f == 0 {
+			radices, n = append(radices, f), n/f
+		}
+	}
+	return radices
+}
+
+// load takes a line in.
+func load[T float](t *dft, own []number2[T], x []T) {
+	for i := range t.have {
+		own[i].re = x[i*t.from.element]
+		if t.inParts == 2 {
+			own[i].im = x[i*t.from.element+1]
+		}
+		if t.window != nil {
+			w := T(t.window[i])
+			own[i] = number2[T]{own[i].re * w, own[i].im * w}
+		}
+	}
+}
+
+// loadPairs takes a real line in, two elements a number.
+func loadPairs[T float](t *dft, own []number2[T], x []T) {
+	for i := range own[:(t.have+1)/2] {
+		v := x[2*i*t.from.element]
+		if t.window != nil {
+			v *= T(t.window[2*i])
+		}
+		own[i].re = v
+		if 2*i+1 == t.have {
+			break
+		}
+		v = x[(2*i+1)*t.from.element]
+		if t.window != nil {
+			v *= T(t.window[2*i+1])
+		}
+		own[i].im = v
+	}
+}
+
+// unpack takes the transform of pairs apart: z's even and odd parts are those of the
+// elements of even and odd places.
+func unpack[T float](t *dft, y []T, z []number2[T], scale T) {
+	h := len(z)
+	put := func(k int, v number2[T]) {
+		y[k*t.to.element], y[k*t.to.element+1] = v.re*scale, v.im*scale
+		if k > 0 && t.out == t.n { // all of the spectrum: the other half is this one mirrored
+			y[(t.n-k)*t.to.element], y[(t.n-k)*t.to.element+1] = v.re*scale, -v.im*scale
+		}
+	}
+	y[0], y[1] = (z[0].re+z[0].im)*scale, 0
+	for k := 1; k < h; k++ {
+		a, b := z[k], z[h-k]
+		even := number2[T]{(a.re + b.re) / 2, (a.im - b.im) / 2}
+		odd := number2[T]{(a.im + b.im) / 2, (b.re - a.re) / 2}.times(T(t.cos[k]), T(t.sin[k]))
+		put(k, number2[T]{even.re + odd.re, even.im + odd.im})
+	}
+	y[h*t.to.element], y[h*t.to.element+1] = (z[0].re-z[0].im)*scale, 0
 }
 
 // mirror completes a spectrum of which the first have elements are there, to that of
@@ -235,60 +307,81 @@ func mirror[T float](x []number2[T], have int) {
 	}
 }
 
-// transformed puts the transform of x in y: x is cut into runs whose elements of one
-// place are combined, and each combination is transformed alone. Angles of this
-// length stand step apart. room has two elements for each of the largest factor.
-func transformed[T float](t *dft, y, x, room []number2[T], step int, factors []int) {
-	n := len(x)
-	if n == 1 {
-		y[0] = x[0]
-		return
-	}
-	r := factors[0]
-	m := n / r
-	// y serves as room: combination q of all places stands in its run q.
-	if r == 2 {
-		halved(t, y, x, step)
-		if n == 2 {
-			return
-		}
-	} else {
-		group, mixed := room[:r], room[r:2*r]
-		for i := range m {
-			for j := range r {
-				group[j] = x[i+j*m]
-			}
-			butterfly(t, mixed, group)
-			for q := range r {
-				at := i * q * step
-				if y[i+q*m] = mixed[q]; at != 0 {
-					y[i+q*m] = mixed[q].times(T(t.cos[at]), T(t.sin[at]))
+// transformed is the transform of x, in x or in y: radix by radix, elements of one place in
+// runs are combined and turned, and lie so that the result comes in order (Stockham). room has
+// two elements for each of the largest radix.
+func transformed[T float](t *dft, y, x, room []number2[T]) []number2[T] {
+	length, stride := len(x), 1
+	for _, r := range t.radices {
+		m := length / r
+		turn := t.n / length
+		switch r {
+		case 4:
+			fours(t, y, x, m, stride, turn)
+		case 2:
+			halved(t, y, x, m, stride, turn)
+		default:
+			group, mixed := room[:r], room[r:2*r]
+			for i := range m * stride {
+				p := i / stride
+				for j := range r {
+					group[j] = x[i+j*m*stride]
+				}
+				butterfly(t, mixed, group)
+				for q, v := range mixed {
+					if at := p * q * turn; at != 0 {
+						v = v.times(T(t.cos[at]), T(t.sin[at]))
+					}
+					y[i+(p*(r-1)+q)*stride] = v
 				}
 			}
 		}
+		y, x = x, y
+		length, stride = m, stride*r
 	}
-	for q := range r {
-		transformed(t, x[q*m:(q+1)*m], y[q*m:(q+1)*m], room, step*r, factors[1:])
+	return x
+}
+
+// fours combines four runs of x.
+func fours[T float](t *dft, y, x []number2[T], m, stride, turn int) {
+	back := T(1)
+	if t.inverse {
+		back = -1
 	}
-	for q := range r {
-		for k := range m {
-			y[q+k*r] = x[q*m+k]
+	for p := range m {
+		x0, x1, x2, x3 := x[p*stride:][:stride], x[(p+m)*stride:][:stride], x[(p+2*m)*stride:][:stride], x[(p+3*m)*stride:][:stride]
+		y0, y1, y2, y3 := y[4*p*stride:][:stride], y[(4*p+1)*stride:][:stride], y[(4*p+2)*stride:][:stride], y[(4*p+3)*stride:][:stride]
+		at := p * turn
+		c1, s1, c2, s2, c3, s3 := T(t.cos[at]), T(t.sin[at]), T(t.cos[2*at]), T(t.sin[2*at]), T(t.cos[3*at]), T(t.sin[3*at])
+		for q := range x0 {
+			a, b, c, d := x0[q], x1[q], x2[q], x3[q]
+			ac, bd := number2[T]{a.re + c.re, a.im + c.im}, number2[T]{b.re + d.re, b.im + d.im}
+			a.re, a.im = a.re-c.re, a.im-c.im
+			b.re, b.im = (b.im-d.im)*back, (d.re-b.re)*back // a quarter of a turn
+			y0[q] = number2[T]{ac.re + bd.re, ac.im + bd.im}
+			u, v, w := number2[T]{a.re + b.re, a.im + b.im}, number2[T]{ac.re - bd.re, ac.im - bd.im}, number2[T]{a.re - b.re, a.im - b.im}
+			if p > 0 {
+				u, v, w = u.times(c1, s1), v.times(c2, s2), w.times(c3, s3)
+			}
+			y1[q], y2[q], y3[q] = u, v, w
 		}
 	}
 }
 
 // halved combines the two halves of x.
-func halved[T float](t *dft, y, x []number2[T], step int) {
-	m := len(x) / 2
-	low, high, sums, rest := x[:m], x[m:][:m], y[:m], y[m:][:m]
-	for i := range low {
-		a, b := low[i], high[i]
-		sums[i] = number2[T]{a.re + b.re, a.im + b.im}
-		d := number2[T]{a.re - b.re, a.im - b.im}
-		if at := i * step; at != 0 {
-			d = d.times(T(t.cos[at]), T(t.sin[at]))
+func halved[T float](t *dft, y, x []number2[T], m, stride, turn int) {
+	for p := range m {
+		low, high, sums, rest := x[p*stride:][:stride], x[(p+m)*stride:][:stride], y[2*p*stride:][:stride], y[(2*p+1)*stride:][:stride]
+		c, s := T(t.cos[p*turn]), T(t.sin[p*turn])
+		for q := range low {
+			a, b := low[q], high[q]
+			sums[q] = number2[T]{a.re + b.re, a.im + b.im}
+			d := number2[T]{a.re - b.re, a.im - b.im}
+			if p > 0 {
+				d = d.times(c, s)
+			}
+			rest[q] = d
 		}
-		rest[i] = d
 	}
 }
 

@@ -1826,6 +1826,751 @@ done:
 	VZEROUPPER
 	RET
 
+// func absolute512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·absolute512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z0
+	VBROADCASTSS constants<>+56(SB), Z1
+	VANDPS       Z1, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z0
+	VBROADCASTSS constants<>+56(SB), Z1
+	VANDPS       Z1, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func sqrt512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·sqrt512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ    DX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z0
+	VSQRTPS Z0, Z0
+	VMOVUPS Z0, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, DX
+	JMP     loop
+
+rest:
+	TESTQ     DX, DX
+	JZ        done
+	MOVQ      $0x00000001, BX
+	SHLXQ     DX, BX, BX
+	DECQ      BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (CX), K1, Z0
+	VSQRTPS   Z0, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func reciprocal512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·reciprocal512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+28(SB), Z0
+
+loop:
+	CMPQ    DX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z1
+	VDIVPS  Z1, Z0, Z1
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, DX
+	JMP     loop
+
+rest:
+	TESTQ     DX, DX
+	JZ        done
+	MOVQ      $0x00000001, BX
+	SHLXQ     DX, BX, BX
+	DECQ      BX
+	KMOVW     BX, K1
+	VMOVUPS.Z (CX), K1, Z1
+	VDIVPS    Z1, Z0, Z1
+	VMOVUPS   Z1, K1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func floor512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·floor512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ        DX, $0x10
+	JLT         rest
+	VMOVUPS     (CX), Z0
+	VRNDSCALEPS $0x09, Z0, Z0
+	VMOVUPS     Z0, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, AX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+rest:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $0x00000001, BX
+	SHLXQ       DX, BX, BX
+	DECQ        BX
+	KMOVW       BX, K1
+	VMOVUPS.Z   (CX), K1, Z0
+	VRNDSCALEPS $0x09, Z0, Z0
+	VMOVUPS     Z0, K1, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func ceil512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·ceil512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ        DX, $0x10
+	JLT         rest
+	VMOVUPS     (CX), Z0
+	VRNDSCALEPS $0x0a, Z0, Z0
+	VMOVUPS     Z0, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, AX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+rest:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $0x00000001, BX
+	SHLXQ       DX, BX, BX
+	DECQ        BX
+	KMOVW       BX, K1
+	VMOVUPS.Z   (CX), K1, Z0
+	VRNDSCALEPS $0x0a, Z0, Z0
+	VMOVUPS     Z0, K1, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func round512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·round512(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ        DX, $0x10
+	JLT         rest
+	VMOVUPS     (CX), Z0
+	VRNDSCALEPS $0x08, Z0, Z0
+	VMOVUPS     Z0, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, AX
+	SUBQ        $0x10, DX
+	JMP         loop
+
+rest:
+	TESTQ       DX, DX
+	JZ          done
+	MOVQ        $0x00000001, BX
+	SHLXQ       DX, BX, BX
+	DECQ        BX
+	KMOVW       BX, K1
+	VMOVUPS.Z   (CX), K1, Z0
+	VRNDSCALEPS $0x08, Z0, Z0
+	VMOVUPS     Z0, K1, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func sign512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·sign512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+0(SB), Z0
+	VBROADCASTSS constants<>+28(SB), Z1
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z2
+	VBROADCASTSS constants<>+56(SB), Z3
+	VANDPS       Z3, Z2, Z3
+	VBROADCASTSS constants<>+52(SB), Z4
+	VANDPS       Z4, Z2, Z4
+	VORPS        Z1, Z4, Z4
+	VCMPPS       $0x01, Z3, Z0, K1
+	VMOVAPS      Z2, Z2
+	VMOVAPS      Z4, K1, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z2
+	VBROADCASTSS constants<>+56(SB), Z3
+	VANDPS       Z3, Z2, Z3
+	VBROADCASTSS constants<>+52(SB), Z4
+	VANDPS       Z4, Z2, Z4
+	VORPS        Z1, Z4, Z4
+	VCMPPS       $0x01, Z3, Z0, K2
+	VMOVAPS      Z2, Z0
+	VMOVAPS      Z4, K2, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func logarithm512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·logarithm512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+28(SB), Z0
+	VBROADCASTSS constants<>+0(SB), Z1
+	VBROADCASTSS constants<>+212(SB), Z2
+	VBROADCASTSS constants<>+216(SB), Z3
+	VBROADCASTSS constants<>+220(SB), Z4
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z5
+	VMULPS       Z2, Z5, Z6
+	VCMPPS       $0x01, Z3, Z5, K1
+	VMOVAPS      Z5, Z7
+	VMOVAPS      Z6, K1, Z7
+	VCMPPS       $0x01, Z3, Z5, K1
+	VMOVAPS      Z1, Z8
+	VMOVAPS      Z4, K1, Z8
+	VBROADCASTSS constants<>+152(SB), Z6
+	VPSUBD       Z6, Z7, Z6
+	VPSRAD       $0x17, Z6, Z6
+	VPSLLD       $0x17, Z6, Z9
+	VPSUBD       Z9, Z7, Z7
+	VCVTDQ2PS    Z6, Z6
+	VADDPS       Z8, Z6, Z6
+	VSUBPS       Z0, Z7, Z7
+	VMULPS       Z7, Z7, Z8
+	VBROADCASTSS constants<>+224(SB), Z9
+	VMOVAPS      Z9, Z9
+	VBROADCASTSS constants<>+228(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+232(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+236(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+240(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+244(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+248(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+252(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VBROADCASTSS constants<>+256(SB), Z10
+	VFMADD213PS  Z10, Z7, Z9
+	VMULPS       Z7, Z9, Z9
+	VMULPS       Z8, Z9, Z9
+	VBROADCASTSS constants<>+260(SB), Z10
+	VFMADD231PS  Z10, Z6, Z9
+	VBROADCASTSS constants<>+264(SB), Z10
+	VFMADD231PS  Z10, Z8, Z9
+	VADDPS       Z7, Z9, Z9
+	VBROADCASTSS constants<>+268(SB), Z7
+	VFMADD231PS  Z7, Z6, Z9
+	VBROADCASTSS constants<>+272(SB), Z6
+	VCMPPS       $0x05, Z6, Z5, K1
+	VMOVAPS      Z9, Z6
+	VMOVAPS      Z5, K1, Z6
+	VBROADCASTSS constants<>+276(SB), Z7
+	VCMPPS       $0x01, Z1, Z5, K1
+	VMOVAPS      Z6, Z6
+	VMOVAPS      Z7, K1, Z6
+	VBROADCASTSS constants<>+280(SB), Z7
+	VCMPPS       $0x00, Z1, Z5, K1
+	VMOVAPS      Z6, Z5
+	VMOVAPS      Z7, K1, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z5
+	VMULPS       Z2, Z5, Z2
+	VCMPPS       $0x01, Z3, Z5, K2
+	VMOVAPS      Z5, Z6
+	VMOVAPS      Z2, K2, Z6
+	VCMPPS       $0x01, Z3, Z5, K2
+	VMOVAPS      Z1, Z2
+	VMOVAPS      Z4, K2, Z2
+	VBROADCASTSS constants<>+152(SB), Z3
+	VPSUBD       Z3, Z6, Z3
+	VPSRAD       $0x17, Z3, Z3
+	VPSLLD       $0x17, Z3, Z4
+	VPSUBD       Z4, Z6, Z4
+	VCVTDQ2PS    Z3, Z3
+	VADDPS       Z2, Z3, Z3
+	VSUBPS       Z0, Z4, Z4
+	VMULPS       Z4, Z4, Z0
+	VBROADCASTSS constants<>+224(SB), Z2
+	VMOVAPS      Z2, Z2
+	VBROADCASTSS constants<>+228(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+232(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+236(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+240(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+244(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+248(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+252(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VBROADCASTSS constants<>+256(SB), Z6
+	VFMADD213PS  Z6, Z4, Z2
+	VMULPS       Z4, Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VBROADCASTSS constants<>+260(SB), Z6
+	VFMADD231PS  Z6, Z3, Z2
+	VBROADCASTSS constants<>+264(SB), Z6
+	VFMADD231PS  Z6, Z0, Z2
+	VADDPS       Z4, Z2, Z2
+	VBROADCASTSS constants<>+268(SB), Z0
+	VFMADD231PS  Z0, Z3, Z2
+	VBROADCASTSS constants<>+272(SB), Z0
+	VCMPPS       $0x05, Z0, Z5, K2
+	VMOVAPS      Z2, Z0
+	VMOVAPS      Z5, K2, Z0
+	VBROADCASTSS constants<>+276(SB), Z2
+	VCMPPS       $0x01, Z1, Z5, K2
+	VMOVAPS      Z0, Z0
+	VMOVAPS      Z2, K2, Z0
+	VBROADCASTSS constants<>+280(SB), Z2
+	VCMPPS       $0x00, Z1, Z5, K2
+	VMOVAPS      Z0, Z0
+	VMOVAPS      Z2, K2, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func sine512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·sine512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+4(SB), Z0
+	VBROADCASTSS constants<>+284(SB), Z1
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z2
+	VMOVAPS      Z0, Z3
+	VFMADD231PS  Z1, Z2, Z3
+	VMOVAPS      Z3, Z4
+	VSUBPS       Z0, Z3, Z3
+	VMOVAPS      Z2, Z2
+	VBROADCASTSS constants<>+288(SB), Z5
+	VFNMADD231PS Z5, Z3, Z2
+	VBROADCASTSS constants<>+292(SB), Z5
+	VFNMADD231PS Z5, Z3, Z2
+	VBROADCASTSS constants<>+296(SB), Z5
+	VFNMADD231PS Z5, Z3, Z2
+	VMULPS       Z2, Z2, Z3
+	VBROADCASTSS constants<>+300(SB), Z5
+	VMOVAPS      Z5, Z5
+	VBROADCASTSS constants<>+304(SB), Z6
+	VFMADD213PS  Z6, Z3, Z5
+	VBROADCASTSS constants<>+308(SB), Z6
+	VFMADD213PS  Z6, Z3, Z5
+	VMULPS       Z3, Z5, Z5
+	VFMADD213PS  Z2, Z2, Z5
+	VBROADCASTSS constants<>+312(SB), Z2
+	VMOVAPS      Z2, Z2
+	VBROADCASTSS constants<>+316(SB), Z6
+	VFMADD213PS  Z6, Z3, Z2
+	VBROADCASTSS constants<>+320(SB), Z6
+	VFMADD213PS  Z6, Z3, Z2
+	VBROADCASTSS constants<>+28(SB), Z6
+	VMOVAPS      Z6, Z6
+	VBROADCASTSS constants<>+48(SB), Z7
+	VFNMADD231PS Z7, Z3, Z6
+	VMULPS       Z3, Z2, Z2
+	VFMADD213PS  Z6, Z3, Z2
+	VPSLLD       $0x1f, Z4, Z3
+	VPSRAD       $0x1f, Z3, Z3
+	VPSLLD       $0x1e, Z4, Z4
+	VBROADCASTSS constants<>+52(SB), Z6
+	VANDPS       Z6, Z4, Z4
+	VANDPS       Z2, Z3, Z2
+	VANDNPS      Z5, Z3, Z5
+	VORPS        Z5, Z2, Z2
+	VXORPS       Z4, Z2, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z2
+	VMOVAPS      Z0, Z3
+	VFMADD231PS  Z1, Z2, Z3
+	VMOVAPS      Z3, Z1
+	VSUBPS       Z0, Z3, Z3
+	VMOVAPS      Z2, Z0
+	VBROADCASTSS constants<>+288(SB), Z2
+	VFNMADD231PS Z2, Z3, Z0
+	VBROADCASTSS constants<>+292(SB), Z2
+	VFNMADD231PS Z2, Z3, Z0
+	VBROADCASTSS constants<>+296(SB), Z2
+	VFNMADD231PS Z2, Z3, Z0
+	VMULPS       Z0, Z0, Z2
+	VBROADCASTSS constants<>+300(SB), Z3
+	VMOVAPS      Z3, Z3
+	VBROADCASTSS constants<>+304(SB), Z4
+	VFMADD213PS  Z4, Z2, Z3
+	VBROADCASTSS constants<>+308(SB), Z4
+	VFMADD213PS  Z4, Z2, Z3
+	VMULPS       Z2, Z3, Z3
+	VFMADD213PS  Z0, Z0, Z3
+	VBROADCASTSS constants<>+312(SB), Z0
+	VMOVAPS      Z0, Z0
+	VBROADCASTSS constants<>+316(SB), Z4
+	VFMADD213PS  Z4, Z2, Z0
+	VBROADCASTSS constants<>+320(SB), Z4
+	VFMADD213PS  Z4, Z2, Z0
+	VBROADCASTSS constants<>+28(SB), Z4
+	VMOVAPS      Z4, Z4
+	VBROADCASTSS constants<>+48(SB), Z5
+	VFNMADD231PS Z5, Z2, Z4
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  Z4, Z2, Z0
+	VPSLLD       $0x1f, Z1, Z2
+	VPSRAD       $0x1f, Z2, Z2
+	VPSLLD       $0x1e, Z1, Z1
+	VBROADCASTSS constants<>+52(SB), Z4
+	VANDPS       Z4, Z1, Z1
+	VANDPS       Z0, Z2, Z0
+	VANDNPS      Z3, Z2, Z3
+	VORPS        Z3, Z0, Z0
+	VXORPS       Z1, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func cosine512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·cosine512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+4(SB), Z0
+	VBROADCASTSS constants<>+284(SB), Z1
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z2
+	VMOVAPS      Z0, Z3
+	VFMADD231PS  Z1, Z2, Z3
+	VMOVAPS      Z3, Z4
+	VSUBPS       Z0, Z3, Z3
+	VMOVAPS      Z2, Z2
+	VBROADCASTSS constants<>+288(SB), Z5
+	VFNMADD231PS Z5, Z3, Z2
+	VBROADCASTSS constants<>+292(SB), Z5
+	VFNMADD231PS Z5, Z3, Z2
+	VBROADCASTSS constants<>+296(SB), Z5
+	VFNMADD231PS Z5, Z3, Z2
+	VMULPS       Z2, Z2, Z3
+	VBROADCASTSS constants<>+300(SB), Z5
+	VMOVAPS      Z5, Z5
+	VBROADCASTSS constants<>+304(SB), Z6
+	VFMADD213PS  Z6, Z3, Z5
+	VBROADCASTSS constants<>+308(SB), Z6
+	VFMADD213PS  Z6, Z3, Z5
+	VMULPS       Z3, Z5, Z5
+	VFMADD213PS  Z2, Z2, Z5
+	VBROADCASTSS constants<>+312(SB), Z2
+	VMOVAPS      Z2, Z2
+	VBROADCASTSS constants<>+316(SB), Z6
+	VFMADD213PS  Z6, Z3, Z2
+	VBROADCASTSS constants<>+320(SB), Z6
+	VFMADD213PS  Z6, Z3, Z2
+	VBROADCASTSS constants<>+28(SB), Z6
+	VMOVAPS      Z6, Z6
+	VBROADCASTSS constants<>+48(SB), Z7
+	VFNMADD231PS Z7, Z3, Z6
+	VMULPS       Z3, Z2, Z2
+	VFMADD213PS  Z6, Z3, Z2
+	VBROADCASTSS constants<>+324(SB), Z3
+	VPADDD       Z3, Z4, Z4
+	VPSLLD       $0x1f, Z4, Z3
+	VPSRAD       $0x1f, Z3, Z3
+	VPSLLD       $0x1e, Z4, Z4
+	VBROADCASTSS constants<>+52(SB), Z6
+	VANDPS       Z6, Z4, Z4
+	VANDPS       Z2, Z3, Z2
+	VANDNPS      Z5, Z3, Z5
+	VORPS        Z5, Z2, Z2
+	VXORPS       Z4, Z2, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z2
+	VMOVAPS      Z0, Z3
+	VFMADD231PS  Z1, Z2, Z3
+	VMOVAPS      Z3, Z1
+	VSUBPS       Z0, Z3, Z3
+	VMOVAPS      Z2, Z0
+	VBROADCASTSS constants<>+288(SB), Z2
+	VFNMADD231PS Z2, Z3, Z0
+	VBROADCASTSS constants<>+292(SB), Z2
+	VFNMADD231PS Z2, Z3, Z0
+	VBROADCASTSS constants<>+296(SB), Z2
+	VFNMADD231PS Z2, Z3, Z0
+	VMULPS       Z0, Z0, Z2
+	VBROADCASTSS constants<>+300(SB), Z3
+	VMOVAPS      Z3, Z3
+	VBROADCASTSS constants<>+304(SB), Z4
+	VFMADD213PS  Z4, Z2, Z3
+	VBROADCASTSS constants<>+308(SB), Z4
+	VFMADD213PS  Z4, Z2, Z3
+	VMULPS       Z2, Z3, Z3
+	VFMADD213PS  Z0, Z0, Z3
+	VBROADCASTSS constants<>+312(SB), Z0
+	VMOVAPS      Z0, Z0
+	VBROADCASTSS constants<>+316(SB), Z4
+	VFMADD213PS  Z4, Z2, Z0
+	VBROADCASTSS constants<>+320(SB), Z4
+	VFMADD213PS  Z4, Z2, Z0
+	VBROADCASTSS constants<>+28(SB), Z4
+	VMOVAPS      Z4, Z4
+	VBROADCASTSS constants<>+48(SB), Z5
+	VFNMADD231PS Z5, Z2, Z4
+	VMULPS       Z2, Z0, Z0
+	VFMADD213PS  Z4, Z2, Z0
+	VBROADCASTSS constants<>+324(SB), Z2
+	VPADDD       Z2, Z1, Z1
+	VPSLLD       $0x1f, Z1, Z2
+	VPSRAD       $0x1f, Z2, Z2
+	VPSLLD       $0x1e, Z1, Z1
+	VBROADCASTSS constants<>+52(SB), Z4
+	VANDPS       Z4, Z1, Z1
+	VANDPS       Z0, Z2, Z0
+	VANDNPS      Z3, Z2, Z3
+	VORPS        Z3, Z0, Z0
+	VXORPS       Z1, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func softsign512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·softsign512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+28(SB), Z0
+
+loop:
+	CMPQ         DX, $0x10
+	JLT          rest
+	VMOVUPS      (CX), Z1
+	VBROADCASTSS constants<>+56(SB), Z2
+	VANDPS       Z2, Z1, Z2
+	VADDPS       Z0, Z2, Z2
+	VDIVPS       Z2, Z1, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x10, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000001, BX
+	SHLXQ        DX, BX, BX
+	DECQ         BX
+	KMOVW        BX, K1
+	VMOVUPS.Z    (CX), K1, Z1
+	VBROADCASTSS constants<>+56(SB), Z2
+	VANDPS       Z2, Z1, Z2
+	VADDPS       Z0, Z2, Z2
+	VDIVPS       Z2, Z1, Z2
+	VMOVUPS      Z2, K1, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func above512(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·above512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Z0
+	VBROADCASTSS constants<>+0(SB), Z1
+
+loop:
+	CMPQ    BX, $0x10
+	JLT     rest
+	VMOVUPS (CX), Z2
+	VCMPPS  $0x01, Z2, Z0, K1
+	VMOVAPS Z1, Z3
+	VMOVAPS Z2, K1, Z3
+	VMOVUPS Z3, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, BX
+	JMP     loop
+
+rest:
+	TESTQ     BX, BX
+	JZ        done
+	MOVQ      $0x00000001, DX
+	SHLXQ     BX, DX, DX
+	DECQ      DX
+	KMOVW     DX, K1
+	VMOVUPS.Z (CX), K1, Z2
+	VCMPPS    $0x01, Z2, Z0, K2
+	VMOVAPS   Z1, Z0
+	VMOVAPS   Z2, K2, Z0
+	VMOVUPS   Z0, K1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+
+done:
+	VZEROUPPER
+	RET
+
 // func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·norm512(SB), NOSPLIT, $0-48
@@ -2885,17 +3630,17 @@ TEXT ·narrowBrain512(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+212(SB), Z2
+	VBROADCASTSS constants<>+324(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+216(SB), Z2
+	VBROADCASTSS constants<>+328(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+220(SB), Z1
+	VBROADCASTSS constants<>+332(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K1
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K1, Z0
-	VBROADCASTSS constants<>+224(SB), Z1
+	VBROADCASTSS constants<>+336(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VPSRLD       $0x10, Z0, Z0
 	VPMOVDW      Z0, (AX)
@@ -2957,17 +3702,17 @@ loop:
 	JLT          rest
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+212(SB), Z2
+	VBROADCASTSS constants<>+324(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+216(SB), Z2
+	VBROADCASTSS constants<>+328(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+220(SB), Z1
+	VBROADCASTSS constants<>+332(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K1
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K1, Z0
-	VBROADCASTSS constants<>+224(SB), Z1
+	VBROADCASTSS constants<>+336(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         $0x40, CX
@@ -2984,17 +3729,17 @@ rest:
 	KMOVW        BX, K1
 	VMOVUPS.Z    (CX), K1, Z0
 	VPSRLD       $0x10, Z0, Z1
-	VBROADCASTSS constants<>+212(SB), Z2
+	VBROADCASTSS constants<>+324(SB), Z2
 	VANDPS       Z2, Z1, Z1
-	VBROADCASTSS constants<>+216(SB), Z2
+	VBROADCASTSS constants<>+328(SB), Z2
 	VPADDD       Z2, Z0, Z2
 	VPADDD       Z1, Z2, Z2
-	VBROADCASTSS constants<>+220(SB), Z1
+	VBROADCASTSS constants<>+332(SB), Z1
 	VORPS        Z1, Z0, Z1
 	VCMPPS       $0x03, Z0, Z0, K2
 	VMOVAPS      Z2, Z0
 	VMOVAPS      Z1, K2, Z0
-	VBROADCASTSS constants<>+224(SB), Z1
+	VBROADCASTSS constants<>+336(SB), Z1
 	VANDPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (AX)
 	ADDQ         $0x40, CX
@@ -3920,7 +4665,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -3967,7 +4712,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4027,7 +4772,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+228(SB), Y6
+	VBROADCASTSS constants<>+340(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -4078,7 +4823,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4141,7 +4886,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -4193,7 +4938,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4258,7 +5003,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+228(SB), Y10
+	VBROADCASTSS constants<>+340(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -4333,7 +5078,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4437,7 +5182,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+228(SB), Y10
+	VBROADCASTSS constants<>+340(SB), Y10
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -4526,7 +5271,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4629,7 +5374,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+228(SB), Y11
+	VBROADCASTSS constants<>+340(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -4723,7 +5468,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4814,7 +5559,7 @@ loop:
 	VFMADD213PS  Y12, Y9, Y11
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y9, Y11
-	VBROADCASTSS constants<>+228(SB), Y9
+	VBROADCASTSS constants<>+340(SB), Y9
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y12
 	VPSUBD       Y12, Y10, Y10
@@ -4869,7 +5614,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -4977,7 +5722,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5050,7 +5795,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -5135,7 +5880,7 @@ loop:
 	VFMADD213PS  Y14, Y12, Y13
 	VBROADCASTSS constants<>+28(SB), Y14
 	VFMADD213PS  Y14, Y12, Y13
-	VBROADCASTSS constants<>+228(SB), Y12
+	VBROADCASTSS constants<>+340(SB), Y12
 	VCVTPS2DQ    Y11, Y11
 	VPSRAD       $0x01, Y11, Y14
 	VPSUBD       Y14, Y11, Y11
@@ -5211,7 +5956,7 @@ rest:
 	VFMADD213PS  Y6, Y3, Y5
 	VBROADCASTSS constants<>+28(SB), Y6
 	VFMADD213PS  Y6, Y3, Y5
-	VBROADCASTSS constants<>+228(SB), Y3
+	VBROADCASTSS constants<>+340(SB), Y3
 	VCVTPS2DQ    Y4, Y4
 	VPSRAD       $0x01, Y4, Y6
 	VPSUBD       Y6, Y4, Y4
@@ -5300,7 +6045,7 @@ loop:
 	VFMADD213PS  Y10, Y9, Y8
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y9, Y8
-	VBROADCASTSS constants<>+228(SB), Y9
+	VBROADCASTSS constants<>+340(SB), Y9
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y10
 	VPSUBD       Y10, Y7, Y7
@@ -5355,7 +6100,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -5375,6 +6120,737 @@ rest:
 	VMASKMOVPS   Y0, Y6, (AX)
 	ADDQ         $0x20, CX
 	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func absolute256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·absolute256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y0
+	VBROADCASTSS constants<>+56(SB), Y1
+	VANDPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y0
+	VMASKMOVPS   (CX), Y0, Y1
+	VBROADCASTSS constants<>+56(SB), Y2
+	VANDPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func sqrt256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·sqrt256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ    DX, $0x08
+	JLT     rest
+	VMOVUPS (CX), Y0
+	VSQRTPS Y0, Y0
+	VMOVUPS Y0, (AX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, DX
+	JMP     loop
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       DX, BX
+	LEAQ       masks<>+0(SB), DX
+	VMOVUPS    (DX)(BX*4), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VSQRTPS    Y1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func reciprocal256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·reciprocal256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+28(SB), Y0
+
+loop:
+	CMPQ    DX, $0x08
+	JLT     rest
+	VMOVUPS (CX), Y1
+	VDIVPS  Y1, Y0, Y1
+	VMOVUPS Y1, (AX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x20, AX
+	SUBQ    $0x08, DX
+	JMP     loop
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       DX, BX
+	LEAQ       masks<>+0(SB), DX
+	VMOVUPS    (DX)(BX*4), Y1
+	VMASKMOVPS (CX), Y1, Y2
+	VDIVPS     Y2, Y0, Y2
+	VMASKMOVPS Y2, Y1, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func floor256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·floor256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ     DX, $0x08
+	JLT      rest
+	VMOVUPS  (CX), Y0
+	VROUNDPS $0x09, Y0, Y0
+	VMOVUPS  Y0, (AX)
+	ADDQ     $0x20, CX
+	ADDQ     $0x20, AX
+	SUBQ     $0x08, DX
+	JMP      loop
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       DX, BX
+	LEAQ       masks<>+0(SB), DX
+	VMOVUPS    (DX)(BX*4), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VROUNDPS   $0x09, Y1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func ceil256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·ceil256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ     DX, $0x08
+	JLT      rest
+	VMOVUPS  (CX), Y0
+	VROUNDPS $0x0a, Y0, Y0
+	VMOVUPS  Y0, (AX)
+	ADDQ     $0x20, CX
+	ADDQ     $0x20, AX
+	SUBQ     $0x08, DX
+	JMP      loop
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       DX, BX
+	LEAQ       masks<>+0(SB), DX
+	VMOVUPS    (DX)(BX*4), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VROUNDPS   $0x0a, Y1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func round256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·round256(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ p+16(FP), DX
+	MOVQ n+24(FP), DX
+
+loop:
+	CMPQ     DX, $0x08
+	JLT      rest
+	VMOVUPS  (CX), Y0
+	VROUNDPS $0x08, Y0, Y0
+	VMOVUPS  Y0, (AX)
+	ADDQ     $0x20, CX
+	ADDQ     $0x20, AX
+	SUBQ     $0x08, DX
+	JMP      loop
+
+rest:
+	TESTQ      DX, DX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       DX, BX
+	LEAQ       masks<>+0(SB), DX
+	VMOVUPS    (DX)(BX*4), Y0
+	VMASKMOVPS (CX), Y0, Y1
+	VROUNDPS   $0x08, Y1, Y1
+	VMASKMOVPS Y1, Y0, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func sign256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·sign256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+0(SB), Y0
+	VBROADCASTSS constants<>+28(SB), Y1
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y2
+	VBROADCASTSS constants<>+56(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VBROADCASTSS constants<>+52(SB), Y4
+	VANDPS       Y4, Y2, Y4
+	VORPS        Y1, Y4, Y4
+	VCMPPS       $0x01, Y3, Y0, Y3
+	VBLENDVPS    Y3, Y4, Y2, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y2
+	VMASKMOVPS   (CX), Y2, Y3
+	VBROADCASTSS constants<>+56(SB), Y4
+	VANDPS       Y4, Y3, Y4
+	VBROADCASTSS constants<>+52(SB), Y5
+	VANDPS       Y5, Y3, Y5
+	VORPS        Y1, Y5, Y5
+	VCMPPS       $0x01, Y4, Y0, Y0
+	VBLENDVPS    Y0, Y5, Y3, Y0
+	VMASKMOVPS   Y0, Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func logarithm256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·logarithm256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+28(SB), Y0
+	VBROADCASTSS constants<>+0(SB), Y1
+	VBROADCASTSS constants<>+212(SB), Y2
+	VBROADCASTSS constants<>+216(SB), Y3
+	VBROADCASTSS constants<>+220(SB), Y4
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y5
+	VMULPS       Y2, Y5, Y6
+	VCMPPS       $0x01, Y3, Y5, Y7
+	VBLENDVPS    Y7, Y6, Y5, Y7
+	VCMPPS       $0x01, Y3, Y5, Y6
+	VBLENDVPS    Y6, Y4, Y1, Y8
+	VBROADCASTSS constants<>+152(SB), Y6
+	VPSUBD       Y6, Y7, Y6
+	VPSRAD       $0x17, Y6, Y6
+	VPSLLD       $0x17, Y6, Y9
+	VPSUBD       Y9, Y7, Y7
+	VCVTDQ2PS    Y6, Y6
+	VADDPS       Y8, Y6, Y6
+	VSUBPS       Y0, Y7, Y7
+	VMULPS       Y7, Y7, Y8
+	VBROADCASTSS constants<>+224(SB), Y9
+	VMOVAPS      Y9, Y9
+	VBROADCASTSS constants<>+228(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+232(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+236(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+240(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+244(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+248(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+252(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VBROADCASTSS constants<>+256(SB), Y10
+	VFMADD213PS  Y10, Y7, Y9
+	VMULPS       Y7, Y9, Y9
+	VMULPS       Y8, Y9, Y9
+	VBROADCASTSS constants<>+260(SB), Y10
+	VFMADD231PS  Y10, Y6, Y9
+	VBROADCASTSS constants<>+264(SB), Y10
+	VFMADD231PS  Y10, Y8, Y9
+	VADDPS       Y7, Y9, Y9
+	VBROADCASTSS constants<>+268(SB), Y7
+	VFMADD231PS  Y7, Y6, Y9
+	VBROADCASTSS constants<>+272(SB), Y6
+	VCMPPS       $0x05, Y6, Y5, Y6
+	VBLENDVPS    Y6, Y5, Y9, Y6
+	VBROADCASTSS constants<>+276(SB), Y7
+	VCMPPS       $0x01, Y1, Y5, Y8
+	VBLENDVPS    Y8, Y7, Y6, Y6
+	VBROADCASTSS constants<>+280(SB), Y7
+	VCMPPS       $0x00, Y1, Y5, Y5
+	VBLENDVPS    Y5, Y7, Y6, Y5
+	VMOVUPS      Y5, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y5
+	VMASKMOVPS   (CX), Y5, Y6
+	VMULPS       Y2, Y6, Y2
+	VCMPPS       $0x01, Y3, Y6, Y7
+	VBLENDVPS    Y7, Y2, Y6, Y2
+	VCMPPS       $0x01, Y3, Y6, Y3
+	VBLENDVPS    Y3, Y4, Y1, Y4
+	VBROADCASTSS constants<>+152(SB), Y3
+	VPSUBD       Y3, Y2, Y3
+	VPSRAD       $0x17, Y3, Y3
+	VPSLLD       $0x17, Y3, Y7
+	VPSUBD       Y7, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VADDPS       Y4, Y3, Y3
+	VSUBPS       Y0, Y2, Y2
+	VMULPS       Y2, Y2, Y0
+	VBROADCASTSS constants<>+224(SB), Y4
+	VMOVAPS      Y4, Y4
+	VBROADCASTSS constants<>+228(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+232(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+236(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+240(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+244(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+248(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+252(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VBROADCASTSS constants<>+256(SB), Y7
+	VFMADD213PS  Y7, Y2, Y4
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VBROADCASTSS constants<>+260(SB), Y7
+	VFMADD231PS  Y7, Y3, Y4
+	VBROADCASTSS constants<>+264(SB), Y7
+	VFMADD231PS  Y7, Y0, Y4
+	VADDPS       Y2, Y4, Y4
+	VBROADCASTSS constants<>+268(SB), Y0
+	VFMADD231PS  Y0, Y3, Y4
+	VBROADCASTSS constants<>+272(SB), Y0
+	VCMPPS       $0x05, Y0, Y6, Y0
+	VBLENDVPS    Y0, Y6, Y4, Y0
+	VBROADCASTSS constants<>+276(SB), Y2
+	VCMPPS       $0x01, Y1, Y6, Y3
+	VBLENDVPS    Y3, Y2, Y0, Y0
+	VBROADCASTSS constants<>+280(SB), Y2
+	VCMPPS       $0x00, Y1, Y6, Y1
+	VBLENDVPS    Y1, Y2, Y0, Y0
+	VMASKMOVPS   Y0, Y5, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func sine256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·sine256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+4(SB), Y0
+	VBROADCASTSS constants<>+284(SB), Y1
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y2
+	VMOVAPS      Y0, Y3
+	VFMADD231PS  Y1, Y2, Y3
+	VMOVAPS      Y3, Y4
+	VSUBPS       Y0, Y3, Y3
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+288(SB), Y5
+	VFNMADD231PS Y5, Y3, Y2
+	VBROADCASTSS constants<>+292(SB), Y5
+	VFNMADD231PS Y5, Y3, Y2
+	VBROADCASTSS constants<>+296(SB), Y5
+	VFNMADD231PS Y5, Y3, Y2
+	VMULPS       Y2, Y2, Y3
+	VBROADCASTSS constants<>+300(SB), Y5
+	VMOVAPS      Y5, Y5
+	VBROADCASTSS constants<>+304(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+308(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VMULPS       Y3, Y5, Y5
+	VFMADD213PS  Y2, Y2, Y5
+	VBROADCASTSS constants<>+312(SB), Y2
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+316(SB), Y6
+	VFMADD213PS  Y6, Y3, Y2
+	VBROADCASTSS constants<>+320(SB), Y6
+	VFMADD213PS  Y6, Y3, Y2
+	VBROADCASTSS constants<>+28(SB), Y6
+	VMOVAPS      Y6, Y6
+	VBROADCASTSS constants<>+48(SB), Y7
+	VFNMADD231PS Y7, Y3, Y6
+	VMULPS       Y3, Y2, Y2
+	VFMADD213PS  Y6, Y3, Y2
+	VPSLLD       $0x1f, Y4, Y3
+	VPSRAD       $0x1f, Y3, Y3
+	VPSLLD       $0x1e, Y4, Y4
+	VBROADCASTSS constants<>+52(SB), Y6
+	VANDPS       Y6, Y4, Y4
+	VANDPS       Y2, Y3, Y2
+	VANDNPS      Y5, Y3, Y5
+	VORPS        Y5, Y2, Y2
+	VXORPS       Y4, Y2, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y2
+	VMASKMOVPS   (CX), Y2, Y3
+	VMOVAPS      Y0, Y4
+	VFMADD231PS  Y1, Y3, Y4
+	VMOVAPS      Y4, Y1
+	VSUBPS       Y0, Y4, Y4
+	VMOVAPS      Y3, Y0
+	VBROADCASTSS constants<>+288(SB), Y3
+	VFNMADD231PS Y3, Y4, Y0
+	VBROADCASTSS constants<>+292(SB), Y3
+	VFNMADD231PS Y3, Y4, Y0
+	VBROADCASTSS constants<>+296(SB), Y3
+	VFNMADD231PS Y3, Y4, Y0
+	VMULPS       Y0, Y0, Y3
+	VBROADCASTSS constants<>+300(SB), Y4
+	VMOVAPS      Y4, Y4
+	VBROADCASTSS constants<>+304(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VBROADCASTSS constants<>+308(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VMULPS       Y3, Y4, Y4
+	VFMADD213PS  Y0, Y0, Y4
+	VBROADCASTSS constants<>+312(SB), Y0
+	VMOVAPS      Y0, Y0
+	VBROADCASTSS constants<>+316(SB), Y5
+	VFMADD213PS  Y5, Y3, Y0
+	VBROADCASTSS constants<>+320(SB), Y5
+	VFMADD213PS  Y5, Y3, Y0
+	VBROADCASTSS constants<>+28(SB), Y5
+	VMOVAPS      Y5, Y5
+	VBROADCASTSS constants<>+48(SB), Y6
+	VFNMADD231PS Y6, Y3, Y5
+	VMULPS       Y3, Y0, Y0
+	VFMADD213PS  Y5, Y3, Y0
+	VPSLLD       $0x1f, Y1, Y3
+	VPSRAD       $0x1f, Y3, Y3
+	VPSLLD       $0x1e, Y1, Y1
+	VBROADCASTSS constants<>+52(SB), Y5
+	VANDPS       Y5, Y1, Y1
+	VANDPS       Y0, Y3, Y0
+	VANDNPS      Y4, Y3, Y4
+	VORPS        Y4, Y0, Y0
+	VXORPS       Y1, Y0, Y0
+	VMASKMOVPS   Y0, Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func cosine256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·cosine256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+4(SB), Y0
+	VBROADCASTSS constants<>+284(SB), Y1
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y2
+	VMOVAPS      Y0, Y3
+	VFMADD231PS  Y1, Y2, Y3
+	VMOVAPS      Y3, Y4
+	VSUBPS       Y0, Y3, Y3
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+288(SB), Y5
+	VFNMADD231PS Y5, Y3, Y2
+	VBROADCASTSS constants<>+292(SB), Y5
+	VFNMADD231PS Y5, Y3, Y2
+	VBROADCASTSS constants<>+296(SB), Y5
+	VFNMADD231PS Y5, Y3, Y2
+	VMULPS       Y2, Y2, Y3
+	VBROADCASTSS constants<>+300(SB), Y5
+	VMOVAPS      Y5, Y5
+	VBROADCASTSS constants<>+304(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS constants<>+308(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VMULPS       Y3, Y5, Y5
+	VFMADD213PS  Y2, Y2, Y5
+	VBROADCASTSS constants<>+312(SB), Y2
+	VMOVAPS      Y2, Y2
+	VBROADCASTSS constants<>+316(SB), Y6
+	VFMADD213PS  Y6, Y3, Y2
+	VBROADCASTSS constants<>+320(SB), Y6
+	VFMADD213PS  Y6, Y3, Y2
+	VBROADCASTSS constants<>+28(SB), Y6
+	VMOVAPS      Y6, Y6
+	VBROADCASTSS constants<>+48(SB), Y7
+	VFNMADD231PS Y7, Y3, Y6
+	VMULPS       Y3, Y2, Y2
+	VFMADD213PS  Y6, Y3, Y2
+	VBROADCASTSS constants<>+324(SB), Y3
+	VPADDD       Y3, Y4, Y4
+	VPSLLD       $0x1f, Y4, Y3
+	VPSRAD       $0x1f, Y3, Y3
+	VPSLLD       $0x1e, Y4, Y4
+	VBROADCASTSS constants<>+52(SB), Y6
+	VANDPS       Y6, Y4, Y4
+	VANDPS       Y2, Y3, Y2
+	VANDNPS      Y5, Y3, Y5
+	VORPS        Y5, Y2, Y2
+	VXORPS       Y4, Y2, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y2
+	VMASKMOVPS   (CX), Y2, Y3
+	VMOVAPS      Y0, Y4
+	VFMADD231PS  Y1, Y3, Y4
+	VMOVAPS      Y4, Y1
+	VSUBPS       Y0, Y4, Y4
+	VMOVAPS      Y3, Y0
+	VBROADCASTSS constants<>+288(SB), Y3
+	VFNMADD231PS Y3, Y4, Y0
+	VBROADCASTSS constants<>+292(SB), Y3
+	VFNMADD231PS Y3, Y4, Y0
+	VBROADCASTSS constants<>+296(SB), Y3
+	VFNMADD231PS Y3, Y4, Y0
+	VMULPS       Y0, Y0, Y3
+	VBROADCASTSS constants<>+300(SB), Y4
+	VMOVAPS      Y4, Y4
+	VBROADCASTSS constants<>+304(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VBROADCASTSS constants<>+308(SB), Y5
+	VFMADD213PS  Y5, Y3, Y4
+	VMULPS       Y3, Y4, Y4
+	VFMADD213PS  Y0, Y0, Y4
+	VBROADCASTSS constants<>+312(SB), Y0
+	VMOVAPS      Y0, Y0
+	VBROADCASTSS constants<>+316(SB), Y5
+	VFMADD213PS  Y5, Y3, Y0
+	VBROADCASTSS constants<>+320(SB), Y5
+	VFMADD213PS  Y5, Y3, Y0
+	VBROADCASTSS constants<>+28(SB), Y5
+	VMOVAPS      Y5, Y5
+	VBROADCASTSS constants<>+48(SB), Y6
+	VFNMADD231PS Y6, Y3, Y5
+	VMULPS       Y3, Y0, Y0
+	VFMADD213PS  Y5, Y3, Y0
+	VBROADCASTSS constants<>+324(SB), Y3
+	VPADDD       Y3, Y1, Y1
+	VPSLLD       $0x1f, Y1, Y3
+	VPSRAD       $0x1f, Y3, Y3
+	VPSLLD       $0x1e, Y1, Y1
+	VBROADCASTSS constants<>+52(SB), Y5
+	VANDPS       Y5, Y1, Y1
+	VANDPS       Y0, Y3, Y0
+	VANDNPS      Y4, Y3, Y4
+	VORPS        Y4, Y0, Y0
+	VXORPS       Y1, Y0, Y0
+	VMASKMOVPS   Y0, Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func softsign256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·softsign256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS constants<>+28(SB), Y0
+
+loop:
+	CMPQ         DX, $0x08
+	JLT          rest
+	VMOVUPS      (CX), Y1
+	VBROADCASTSS constants<>+56(SB), Y2
+	VANDPS       Y2, Y1, Y2
+	VADDPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y1, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+	SUBQ         $0x08, DX
+	JMP          loop
+
+rest:
+	TESTQ        DX, DX
+	JZ           done
+	MOVQ         $0x00000008, BX
+	SUBQ         DX, BX
+	LEAQ         masks<>+0(SB), DX
+	VMOVUPS      (DX)(BX*4), Y1
+	VMASKMOVPS   (CX), Y1, Y2
+	VBROADCASTSS constants<>+56(SB), Y3
+	VANDPS       Y3, Y2, Y3
+	VADDPS       Y0, Y3, Y3
+	VDIVPS       Y3, Y2, Y3
+	VMASKMOVPS   Y3, Y1, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x20, AX
+
+done:
+	VZEROUPPER
+	RET
+
+// func above256(dst *float32, src *float32, p *float32, n int)
+// Requires: AVX
+TEXT ·above256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         p+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS (DX), Y0
+	VBROADCASTSS constants<>+0(SB), Y1
+
+loop:
+	CMPQ      BX, $0x08
+	JLT       rest
+	VMOVUPS   (CX), Y2
+	VCMPPS    $0x01, Y2, Y0, Y3
+	VBLENDVPS Y3, Y2, Y1, Y2
+	VMOVUPS   Y2, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, BX
+	JMP       loop
+
+rest:
+	TESTQ      BX, BX
+	JZ         done
+	MOVQ       $0x00000008, DX
+	SUBQ       BX, DX
+	LEAQ       masks<>+0(SB), BX
+	VMOVUPS    (BX)(DX*4), Y2
+	VMASKMOVPS (CX), Y2, Y3
+	VCMPPS     $0x01, Y3, Y0, Y0
+	VBLENDVPS  Y0, Y3, Y1, Y0
+	VMASKMOVPS Y0, Y2, (AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, AX
 
 done:
 	VZEROUPPER
@@ -5477,7 +6953,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+228(SB), Y6
+	VBROADCASTSS constants<>+340(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -5516,7 +6992,7 @@ loop:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+228(SB), Y11
+	VBROADCASTSS constants<>+340(SB), Y11
 	VCVTPS2DQ    Y9, Y9
 	VPSRAD       $0x01, Y9, Y12
 	VPSUBD       Y12, Y9, Y9
@@ -5578,7 +7054,7 @@ loop:
 	VFMADD213PS  Y10, Y6, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y6, Y9
-	VBROADCASTSS constants<>+228(SB), Y6
+	VBROADCASTSS constants<>+340(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y10
 	VPSUBD       Y10, Y7, Y7
@@ -5620,7 +7096,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y8
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y8
-	VBROADCASTSS constants<>+228(SB), Y10
+	VBROADCASTSS constants<>+340(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -5681,7 +7157,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5737,7 +7213,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -5776,7 +7252,7 @@ rest:
 	VFMADD213PS  Y13, Y12, Y11
 	VBROADCASTSS constants<>+28(SB), Y13
 	VFMADD213PS  Y13, Y12, Y11
-	VBROADCASTSS constants<>+228(SB), Y12
+	VBROADCASTSS constants<>+340(SB), Y12
 	VCVTPS2DQ    Y10, Y10
 	VPSRAD       $0x01, Y10, Y13
 	VPSUBD       Y13, Y10, Y10
@@ -5838,7 +7314,7 @@ rest:
 	VFMADD213PS  Y11, Y7, Y10
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y7, Y10
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y11
 	VPSUBD       Y11, Y8, Y8
@@ -5880,7 +7356,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y9
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y9
-	VBROADCASTSS constants<>+228(SB), Y11
+	VBROADCASTSS constants<>+340(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -5941,7 +7417,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -6011,7 +7487,7 @@ loop:
 	VFMADD213PS  Y9, Y6, Y8
 	VBROADCASTSS constants<>+28(SB), Y9
 	VFMADD213PS  Y9, Y6, Y8
-	VBROADCASTSS constants<>+228(SB), Y6
+	VBROADCASTSS constants<>+340(SB), Y6
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y9
 	VPSUBD       Y9, Y7, Y7
@@ -6052,7 +7528,7 @@ loop:
 	VFMADD213PS  Y11, Y10, Y9
 	VBROADCASTSS constants<>+28(SB), Y11
 	VFMADD213PS  Y11, Y10, Y9
-	VBROADCASTSS constants<>+228(SB), Y10
+	VBROADCASTSS constants<>+340(SB), Y10
 	VCVTPS2DQ    Y7, Y7
 	VPSRAD       $0x01, Y7, Y11
 	VPSUBD       Y11, Y7, Y7
@@ -6113,7 +7589,7 @@ loop:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -6170,7 +7646,7 @@ rest:
 	VFMADD213PS  Y10, Y7, Y9
 	VBROADCASTSS constants<>+28(SB), Y10
 	VFMADD213PS  Y10, Y7, Y9
-	VBROADCASTSS constants<>+228(SB), Y7
+	VBROADCASTSS constants<>+340(SB), Y7
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y10
 	VPSUBD       Y10, Y8, Y8
@@ -6211,7 +7687,7 @@ rest:
 	VFMADD213PS  Y12, Y11, Y10
 	VBROADCASTSS constants<>+28(SB), Y12
 	VFMADD213PS  Y12, Y11, Y10
-	VBROADCASTSS constants<>+228(SB), Y11
+	VBROADCASTSS constants<>+340(SB), Y11
 	VCVTPS2DQ    Y8, Y8
 	VPSRAD       $0x01, Y8, Y12
 	VPSUBD       Y12, Y8, Y8
@@ -6272,7 +7748,7 @@ rest:
 	VFMADD213PS  Y3, Y0, Y2
 	VBROADCASTSS constants<>+28(SB), Y3
 	VFMADD213PS  Y3, Y0, Y2
-	VBROADCASTSS constants<>+228(SB), Y0
+	VBROADCASTSS constants<>+340(SB), Y0
 	VCVTPS2DQ    Y1, Y1
 	VPSRAD       $0x01, Y1, Y3
 	VPSUBD       Y3, Y1, Y1
@@ -6693,16 +8169,16 @@ TEXT ·narrowBrain256(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x10, Y0, Y1
-	VBROADCASTSS constants<>+212(SB), Y2
+	VBROADCASTSS constants<>+324(SB), Y2
 	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS constants<>+216(SB), Y2
+	VBROADCASTSS constants<>+328(SB), Y2
 	VPADDD       Y2, Y0, Y2
 	VPADDD       Y1, Y2, Y2
-	VBROADCASTSS constants<>+220(SB), Y1
+	VBROADCASTSS constants<>+332(SB), Y1
 	VORPS        Y1, Y0, Y1
 	VCMPPS       $0x03, Y0, Y0, Y0
 	VBLENDVPS    Y0, Y1, Y2, Y0
-	VBROADCASTSS constants<>+224(SB), Y1
+	VBROADCASTSS constants<>+336(SB), Y1
 	VANDPS       Y1, Y0, Y0
 	VPSRLD       $0x10, Y0, Y0
 	VPACKUSDW    Y0, Y0, Y0
@@ -6766,16 +8242,16 @@ loop:
 	JLT          rest
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x10, Y0, Y1
-	VBROADCASTSS constants<>+212(SB), Y2
+	VBROADCASTSS constants<>+324(SB), Y2
 	VANDPS       Y2, Y1, Y1
-	VBROADCASTSS constants<>+216(SB), Y2
+	VBROADCASTSS constants<>+328(SB), Y2
 	VPADDD       Y2, Y0, Y2
 	VPADDD       Y1, Y2, Y2
-	VBROADCASTSS constants<>+220(SB), Y1
+	VBROADCASTSS constants<>+332(SB), Y1
 	VORPS        Y1, Y0, Y1
 	VCMPPS       $0x03, Y0, Y0, Y0
 	VBLENDVPS    Y0, Y1, Y2, Y0
-	VBROADCASTSS constants<>+224(SB), Y1
+	VBROADCASTSS constants<>+336(SB), Y1
 	VANDPS       Y1, Y0, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         $0x20, CX
@@ -6792,16 +8268,16 @@ rest:
 	VMOVUPS      (DX)(BX*4), Y0
 	VMASKMOVPS   (CX), Y0, Y1
 	VPSRLD       $0x10, Y1, Y2
-	VBROADCASTSS constants<>+212(SB), Y3
+	VBROADCASTSS constants<>+324(SB), Y3
 	VANDPS       Y3, Y2, Y2
-	VBROADCASTSS constants<>+216(SB), Y3
+	VBROADCASTSS constants<>+328(SB), Y3
 	VPADDD       Y3, Y1, Y3
 	VPADDD       Y2, Y3, Y3
-	VBROADCASTSS constants<>+220(SB), Y2
+	VBROADCASTSS constants<>+332(SB), Y2
 	VORPS        Y2, Y1, Y2
 	VCMPPS       $0x03, Y1, Y1, Y1
 	VBLENDVPS    Y1, Y2, Y3, Y1
-	VBROADCASTSS constants<>+224(SB), Y2
+	VBROADCASTSS constants<>+336(SB), Y2
 	VANDPS       Y2, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (AX)
 	ADDQ         $0x20, CX
@@ -7151,12 +8627,40 @@ DATA constants<>+196(SB)/4, $0x3c088889
 DATA constants<>+200(SB)/4, $0x3d2aaaab
 DATA constants<>+204(SB)/4, $0x3e2aaaab
 DATA constants<>+208(SB)/4, $0x41a00000
-DATA constants<>+212(SB)/4, $0x00000001
-DATA constants<>+216(SB)/4, $0x00007fff
-DATA constants<>+220(SB)/4, $0x00400000
-DATA constants<>+224(SB)/4, $0xffff0000
-DATA constants<>+228(SB)/4, $0x0000007f
-GLOBL constants<>(SB), RODATA|NOPTR, $232
+DATA constants<>+212(SB)/4, $0x4b000000
+DATA constants<>+216(SB)/4, $0x00800000
+DATA constants<>+220(SB)/4, $0xc1b80000
+DATA constants<>+224(SB)/4, $0x3d9021bb
+DATA constants<>+228(SB)/4, $0xbdebd1b8
+DATA constants<>+232(SB)/4, $0x3def251a
+DATA constants<>+236(SB)/4, $0xbdfe5d4f
+DATA constants<>+240(SB)/4, $0x3e11e9bf
+DATA constants<>+244(SB)/4, $0xbe2aae50
+DATA constants<>+248(SB)/4, $0x3e4cceac
+DATA constants<>+252(SB)/4, $0xbe7ffffc
+DATA constants<>+256(SB)/4, $0x3eaaaaaa
+DATA constants<>+260(SB)/4, $0xb95e8083
+DATA constants<>+264(SB)/4, $0xbf000000
+DATA constants<>+268(SB)/4, $0x3f318000
+DATA constants<>+272(SB)/4, $0x7f800000
+DATA constants<>+276(SB)/4, $0x7fc00000
+DATA constants<>+280(SB)/4, $0xff800000
+DATA constants<>+284(SB)/4, $0x3f22f983
+DATA constants<>+288(SB)/4, $0x3fc90fdb
+DATA constants<>+292(SB)/4, $0xb33bbd2e
+DATA constants<>+296(SB)/4, $0xa6f72ced
+DATA constants<>+300(SB)/4, $0xb94ca1f9
+DATA constants<>+304(SB)/4, $0x3c08839e
+DATA constants<>+308(SB)/4, $0xbe2aaaa3
+DATA constants<>+312(SB)/4, $0x37ccf5ce
+DATA constants<>+316(SB)/4, $0xbab6061a
+DATA constants<>+320(SB)/4, $0x3d2aaaa5
+DATA constants<>+324(SB)/4, $0x00000001
+DATA constants<>+328(SB)/4, $0x00007fff
+DATA constants<>+332(SB)/4, $0x00400000
+DATA constants<>+336(SB)/4, $0xffff0000
+DATA constants<>+340(SB)/4, $0x0000007f
+GLOBL constants<>(SB), RODATA|NOPTR, $344
 
 DATA masks<>+0(SB)/4, $0xffffffff
 DATA masks<>+4(SB)/4, $0xffffffff

@@ -52,6 +52,30 @@ func elu512(dst *float32, src *float32, p *float32, n int)
 
 func mish512(dst *float32, src *float32, p *float32, n int)
 
+func absolute512(dst *float32, src *float32, p *float32, n int)
+
+func sqrt512(dst *float32, src *float32, p *float32, n int)
+
+func reciprocal512(dst *float32, src *float32, p *float32, n int)
+
+func floor512(dst *float32, src *float32, p *float32, n int)
+
+func ceil512(dst *float32, src *float32, p *float32, n int)
+
+func round512(dst *float32, src *float32, p *float32, n int)
+
+func sign512(dst *float32, src *float32, p *float32, n int)
+
+func logarithm512(dst *float32, src *float32, p *float32, n int)
+
+func sine512(dst *float32, src *float32, p *float32, n int)
+
+func cosine512(dst *float32, src *float32, p *float32, n int)
+
+func softsign512(dst *float32, src *float32, p *float32, n int)
+
+func above512(dst *float32, src *float32, p *float32, n int)
+
 func norm512(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 
 func lstm512(gates *float32, c *float32, h *float32, n int)
@@ -137,6 +161,30 @@ func softplus256(dst *float32, src *float32, p *float32, n int)
 func elu256(dst *float32, src *float32, p *float32, n int)
 
 func mish256(dst *float32, src *float32, p *float32, n int)
+
+func absolute256(dst *float32, src *float32, p *float32, n int)
+
+func sqrt256(dst *float32, src *float32, p *float32, n int)
+
+func reciprocal256(dst *float32, src *float32, p *float32, n int)
+
+func floor256(dst *float32, src *float32, p *float32, n int)
+
+func ceil256(dst *float32, src *float32, p *float32, n int)
+
+func round256(dst *float32, src *float32, p *float32, n int)
+
+func sign256(dst *float32, src *float32, p *float32, n int)
+
+func logarithm256(dst *float32, src *float32, p *float32, n int)
+
+func sine256(dst *float32, src *float32, p *float32, n int)
+
+func cosine256(dst *float32, src *float32, p *float32, n int)
+
+func softsign256(dst *float32, src *float32, p *float32, n int)
+
+func above256(dst *float32, src *float32, p *float32, n int)
 
 func norm256(dst *float32, src *float32, scale *float32, bias *float32, p *float32, n int)
 

@@ -3,7 +3,7 @@
 // AVX-512 or AVX2 where the processor has them and in plain Go elsewhere (other
 // processors, and the build tags noasm and purego).
 //
-// Arithmetic, conversions, Max, Min, PRelu, Relu, Clip, Leaky, Snap and Rounded are exact: as Go has them, whatever the
+// Arithmetic, conversions, Max, Min, PRelu, Relu, Clip, Leaky, Above, Snap, Rounded, Abs, Sqrt, Reciprocal, Floor, Ceil, Round and Sign are exact: as Go has them, whatever the
 // processor, but for the sign of a zero in Relu and Clip. The rest is within 3 units in the last place of
 // the right value (of Erf's, Gelu's and CubicGate's terms, which may cancel: 2^-22 of their
 // magnitude), where that, the sigmoid in Silu and exp in Mish is no denormal number; NaN gives NaN. The kernels for
@@ -172,6 +172,18 @@ const (
 	softplus
 	elu
 	mish
+	absolute
+	sqrt
+	reciprocal
+	floor
+	ceil
+	round
+	sign
+	logarithm
+	sine
+	cosine
+	softsign
+	above
 	unaries
 )
 
@@ -195,7 +207,25 @@ var (
 	Softplus = &Function{kind: softplus}
 	// Mish is v tanh(log(1+exp(v))).
 	Mish = &Function{kind: mish}
+	// Abs, Sqrt, Reciprocal, Floor, Ceil, Round (ties to even) and Sign (of 0 and NaN itself).
+	Abs        = &Function{kind: absolute}
+	Sqrt       = &Function{kind: sqrt}
+	Reciprocal = &Function{kind: reciprocal}
+	Floor      = &Function{kind: floor}
+	Ceil       = &Function{kind: ceil}
+	Round      = &Function{kind: round}
+	Sign       = &Function{kind: sign}
+	// Log is the natural logarithm.
+	Log = &Function{kind: logarithm}
+	// Sin and Cos are of radians.
+	Sin = &Function{kind: sine}
+	Cos = &Function{kind: cosine}
+	// Softsign is v/(1+|v|).
+	Softsign = &Function{kind: softsign}
 )
+
+// Above is v where it is above threshold, else 0.
+func Above(threshold float32) *Function { return &Function{above, [5]float32{threshold}} }
 
 // Clip is v between low and high, neither of which is NaN.
 func Clip(low, high float32) *Function { return &Function{clip, [5]float32{low, high}} }
@@ -298,12 +328,36 @@ func (f *Function) Apply(dst, src []float32) {
 	if len(dst) == 0 {
 		return
 	}
-	if kernels != nil {
+	switch {
+	case f.kind == power:
+		f.power(dst, src)
+	case kernels == nil:
+		for i, v := range src {
+			dst[i] = float32(f.of(float64(v)))
+		}
+	case f.kind == sine || f.kind == cosine:
+		f.circular(dst, src)
+	default:
 		kernels.unary[f.kind](&dst[0], &src[0], &f.params[0], len(dst))
-		return
 	}
-	for i, v := range src {
-		dst[i] = float32(f.of(float64(v)))
+}
+
+// circular leaves to plain Go what is too far from 0 for the kernels.
+func (f *Function) circular(dst, src []float32) {
+	const farthest = 1 << 16
+	for len(src) > 0 {
+		near := 0
+		for near < len(src) && math.Float32bits(src[near])&(1<<31-1) <= math.Float32bits(farthest) {
+			near++
+		}
+		if near > 0 {
+			kernels.unary[f.kind](&dst[0], &src[0], &f.params[0], near)
+		}
+		if near < len(src) {
+			dst[near] = float32(f.of(float64(src[near])))
+			near++
+		}
+		dst, src = dst[near:], src[near:]
 	}
 }
 
@@ -314,6 +368,8 @@ func (f *Function) of(v float64) float64 {
 		p[i] = float64(e)
 	}
 	switch f.kind {
+	case power:
+		return math.Pow(v, p[0])
 	case relu:
 		if v < 0 {
 			return 0
@@ -361,6 +417,36 @@ func (f *Function) of(v float64) float64 {
 			return p[0] * math.Expm1(p[1]*v)
 		}
 		return v * p[2]
+	case absolute:
+		return math.Abs(v)
+	case sqrt:
+		return math.Sqrt(v)
+	case reciprocal:
+		return 1 / v
+	case floor:
+		return math.Floor(v)
+	case ceil:
+		return math.Ceil(v)
+	case round:
+		return math.RoundToEven(v)
+	case sign:
+		if v == 0 || v != v {
+			return v
+		}
+		return math.Copysign(1, v)
+	case logarithm:
+		return math.Log(v)
+	case sine:
+		return math.Sin(v)
+	case cosine:
+		return math.Cos(v)
+	case softsign:
+		return v / (1 + math.Abs(v))
+	case above:
+		if v > p[0] {
+			return v
+		}
+		return 0
 	case mish:
 		return v * math.Tanh(max(v, 0)+math.Log1p(math.Exp(-math.Abs(v))))
 	default:

@@ -98,6 +98,10 @@ func TestFunctions(t *testing.T) {
 		"snap": {Snap(0.0371, -117, 138), 0, 0},
 		"exp":  {&Function{kind: exp}, 3, 0}, "sigmoid": {Sigmoid, 3, 0}, "silu": {Silu, 3, 0}, "tanh": {Tanh, 3, 0}, "erf": {Erf, 3, 0}, "gelu": {Gelu, 3, 1.0 / (1 << 22)},
 		"leaky": {Leaky(0.2), 0, 0}, "softplus": {Softplus, 3, 0}, "elu": {Elu(1.5, 1, 1), 3, 0}, "celu": {Elu(0.5, 2, 1), 3, 0}, "selu": {Elu(1.7580993, 1, 1.050701), 3, 0}, "mish": {Mish, 3, 0},
+		"abs": {Abs, 0, 0}, "sqrt": {Sqrt, 0, 0}, "reciprocal": {Reciprocal, 0, 0}, "floor": {Floor, 0, 0}, "ceil": {Ceil, 0, 0}, "round": {Round, 0, 0}, "sign": {Sign, 0, 0},
+		"log": {Log, 2, 0}, "sin": {Sin, 2, 0}, "cos": {Cos, 2, 0}, "softsign": {Softsign, 2, 0}, "above": {Above(0.25), 0, 0},
+		"pow 2": {Power(2), 0, 0}, "pow 3": {Power(3), 1, 0}, "pow 4": {Power(4), 1, 0}, "pow 1/2": {Power(0.5), 0, 0}, "pow -1": {Power(-1), 0, 0}, "pow 1.7": {Power(1.7), 1, 0},
+		"pow -1/2": {Power(-0.5), 1, 0}, "pow 0": {Power(0), 0, 0}, "pow -3": {Power(-3), 1, 0}, "pow inf": {Power(float32(math.Inf(1))), 0, 0}, "pow nan": {Power(float32(math.NaN())), 0, 0},
 		"cubicGate": {CubicGate(1.5957691216, 0.0713548162726), 3, 1.0 / (1 << 22)},
 	}
 	onEach(t, func(t *testing.T) {
@@ -140,6 +144,37 @@ func TestFunctions(t *testing.T) {
 					}
 				}
 			})
+		}
+	})
+}
+
+// TestNearZeros holds what passes through 0 to the right value right beside it, where what
+// is taken away from the argument leaves little.
+func TestNearZeros(t *testing.T) {
+	var turns, ones []float32
+	for k := 1; k < 1<<16; k++ {
+		v := float32(float64(k) * math.Pi / 2)
+		turns = append(turns, math.Nextafter32(v, 0), v, math.Nextafter32(v, math.MaxFloat32), -v)
+	}
+	for up, down, k := float32(1), float32(1), 0; k < 100_000; k++ {
+		up, down = math.Nextafter32(up, 2), math.Nextafter32(down, 0)
+		ones = append(ones, up, down)
+	}
+	onEach(t, func(t *testing.T) {
+		for _, c := range []struct {
+			name string
+			f    *Function
+			src  []float32
+		}{{"sin", Sin, turns}, {"cos", Cos, turns}, {"log", Log, ones}} {
+			got := make([]float32, len(c.src))
+			c.f.Apply(got, c.src)
+			for i, v := range c.src {
+				want := c.f.of(float64(v))
+				_, e := math.Frexp(want)
+				if off := math.Abs(float64(got[i]) - want); !(off <= 2*math.Ldexp(1, e-24)) {
+					t.Fatalf("%s of %v is %v, want %v: %.1f ulp", c.name, v, got[i], want, off/math.Ldexp(1, e-24))
+				}
+			}
 		}
 	})
 }

@@ -83,8 +83,17 @@ func (g *machine) keep(values ...float32) {
 
 // Comparisons.
 const (
+	equal     = 0
 	less      = 1
 	unordered = 3
+	notLess   = 5 // NaN too
+)
+
+// Directions of rounding; none tells that it was inexact.
+const (
+	toEven   = 8
+	downward = 9
+	upward   = 10
 )
 
 // pick is yes where a cmp b, else no.
@@ -350,6 +359,84 @@ func (g *machine) mish(v reg.VecVirtual) reg.VecVirtual {
 	return w
 }
 
+// log is e log(2) plus what a polynomial gives of m - 1, where the argument is 2^e m and m
+// is around 1 (Cephes, logf).
+func (g *machine) log(v reg.VecVirtual) reg.VecVirtual {
+	const leastNormal, half = 0x1p-126, 0x3f3504f3 // the bits of sqrt(1/2)
+	up, t, e, s, m, z := g.reg(), g.reg(), g.reg(), g.reg(), g.reg(), g.reg()
+	VMULPS(g.c(1<<23), v, up)
+	x := g.pick(less, v, g.c(leastNormal), up, v)
+	shift := g.pick(less, v, g.c(leastNormal), g.c(-23), g.c(0))
+	VPSUBD(g.bits(half), x, t)
+	VPSRAD(U8(23), t, e)
+	VPSLLD(U8(23), e, s)
+	VPSUBD(s, x, m)
+	VCVTDQ2PS(e, e)
+	VADDPS(shift, e, e)
+	VSUBPS(g.c(1), m, m)
+	VMULPS(m, m, z)
+	p := g.horner(m, 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)
+	VMULPS(m, p, p)
+	VMULPS(z, p, p)
+	VFMADD231PS(g.c(-2.12194440e-4), e, p)
+	VFMADD231PS(g.c(-0.5), z, p)
+	VADDPS(m, p, p)
+	VFMADD231PS(g.c(0.693359375), e, p)
+	inf := g.c(float32(math.Inf(1)))
+	p = g.pick(notLess, v, inf, v, p)
+	p = g.pick(less, v, g.c(0), g.bits(0x7fc00000), p)
+	return g.pick(equal, v, g.c(0), g.c(float32(math.Inf(-1))), p)
+}
+
+// circular is the sine or the cosine of what is at most 2^16: a polynomial of what is left
+// of a multiple of pi/2, of which three parts are taken away: the first is exact (Cephes, sinf).
+func (g *machine) circular(v reg.VecVirtual, cosine bool) reg.VecVirtual {
+	m := g.c(magic)
+	n, q, r, z := g.reg(), g.reg(), g.reg(), g.reg()
+	VMOVAPS(m, n)
+	VFMADD231PS(g.c(2/math.Pi), v, n)
+	VMOVAPS(n, q) // its lowest bits are the multiple's
+	VSUBPS(m, n, n)
+	VMOVAPS(v, r)
+	VFNMADD231PS(g.c(1.5707963705062866), n, r)
+	VFNMADD231PS(g.c(-4.371138828673793e-08), n, r)
+	VFNMADD231PS(g.c(-1.7151245100058819e-15), n, r)
+	VMULPS(r, r, z)
+	s := g.horner(z, -1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+	VMULPS(z, s, s)
+	VFMADD213PS(r, r, s)
+	c := g.horner(z, 2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+	rest := g.reg()
+	VMOVAPS(g.c(1), rest)
+	VFNMADD231PS(g.c(0.5), z, rest)
+	VMULPS(z, c, c)
+	VFMADD213PS(rest, z, c)
+	if cosine {
+		VPADDD(g.bits(1), q, q)
+	}
+	odd, sign := g.reg(), g.reg()
+	VPSLLD(U8(31), q, odd)
+	VPSRAD(U8(31), odd, odd)
+	VPSLLD(U8(30), q, sign)
+	VANDPS(g.bits(1<<31), sign, sign)
+	VANDPS(c, odd, c)
+	VANDNPS(s, odd, s)
+	VORPS(s, c, c)
+	VXORPS(sign, c, c)
+	return c
+}
+
+// rounded is a whole number, next to v in a direction.
+func (g *machine) rounded(v reg.VecVirtual, direction uint8) reg.VecVirtual {
+	r := g.reg()
+	if g.wide {
+		VRNDSCALEPS(U8(direction), v, r)
+	} else {
+		VROUNDPS(U8(direction), v, r)
+	}
+	return r
+}
+
 func (g *machine) bound(v, low, high reg.VecVirtual) reg.VecVirtual {
 	r := g.reg()
 	VMAXPS(v, low, r) // v where it is NaN
@@ -459,6 +546,31 @@ func (g *machine) all() {
 	g.unary("softplus", 0, expConstants, func(v vec, _ []vec) vec { return g.softplus(v) })
 	g.unary("elu", 3, expConstants, func(v vec, p []vec) vec { return g.elu(v, p[0], p[1], p[2]) })
 	g.unary("mish", 0, expConstants, func(v vec, _ []vec) vec { return g.mish(v) })
+	g.unary("absolute", 0, nil, func(v vec, _ []vec) vec { return g.absolute(v) })
+	g.unary("sqrt", 0, nil, func(v vec, _ []vec) vec {
+		VSQRTPS(v, v)
+		return v
+	})
+	g.unary("reciprocal", 0, []float32{1}, func(v vec, _ []vec) vec {
+		VDIVPS(v, g.c(1), v)
+		return v
+	})
+	g.unary("floor", 0, nil, func(v vec, _ []vec) vec { return g.rounded(v, downward) })
+	g.unary("ceil", 0, nil, func(v vec, _ []vec) vec { return g.rounded(v, upward) })
+	g.unary("round", 0, nil, func(v vec, _ []vec) vec { return g.rounded(v, toEven) })
+	g.unary("sign", 0, []float32{0, 1}, func(v vec, _ []vec) vec {
+		return g.pick(less, g.c(0), g.absolute(v), g.signed(g.c(1), v), v)
+	})
+	g.unary("logarithm", 0, []float32{1, 0, 1 << 23, 0x1p-126, -23}, func(v vec, _ []vec) vec { return g.log(v) })
+	g.unary("sine", 0, []float32{magic, 2 / math.Pi}, func(v vec, _ []vec) vec { return g.circular(v, false) })
+	g.unary("cosine", 0, []float32{magic, 2 / math.Pi}, func(v vec, _ []vec) vec { return g.circular(v, true) })
+	g.unary("softsign", 0, []float32{1}, func(v vec, _ []vec) vec {
+		a := g.absolute(v)
+		VADDPS(g.c(1), a, a)
+		VDIVPS(a, v, a)
+		return a
+	})
+	g.unary("above", 1, []float32{0}, func(v vec, p []vec) vec { return g.pick(less, p[0], v, v, g.c(0)) })
 	g.norm()
 	g.lstm()
 	g.gru()
