@@ -82,9 +82,10 @@ func narrow(dst []float32, v []float64) {
 
 // narrowSigned goes through int64, so that what does not fit wraps in the same
 // way on every machine.
-func narrowSigned[T signed | unsigned](dst []T, v []float64) {
+func narrowSigned[T signed | unsigned, F float](dst []T, v []F) {
+	dst = dst[:len(v)]
 	for i, f := range v {
-		dst[i] = T(clampFloat(f))
+		dst[i] = T(clampFloat(float64(f)))
 	}
 }
 
@@ -172,7 +173,7 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 		return t, nil
 	}
 	between := isHalf(d) && t.DType() == engine.Float32 || isHalf(t.DType()) && d == engine.Float32
-	o, err := x.make(d, t.Shape(), !between)
+	o, err := x.make(d, t.Shape(), !between && d != engine.Float32 && t.DType() != engine.Float32)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 			return o, nil
 		}
 	}
-	if d == engine.Float32 && castSingle(engine.Data[float32](o), t) {
+	if d == engine.Float32 && castSingle(engine.Data[float32](o), t) || t.DType() == engine.Float32 && fromSingle(o, engine.Data[float32](t)) {
 		return o, nil
 	}
 	// The temporary float64 copy is counted, since it may be the largest.
@@ -224,8 +225,10 @@ func castTensor(x *Exec, t *engine.Tensor, d engine.DType, share bool) (*engine.
 func castWide(o, t *engine.Tensor) bool {
 	switch {
 	case o.DType() == engine.Int64 && t.DType() == engine.Int32:
-		for i, v := range engine.Data[int32](t) {
-			engine.Data[int64](o)[i] = int64(v)
+		v := engine.Data[int32](t)
+		to := engine.Data[int64](o)[:len(v)]
+		for i, e := range v {
+			to[i] = int64(e)
 		}
 	case o.DType() == engine.Int32 && t.DType() == engine.Int64:
 		narrowInt(engine.Data[int32](o), engine.Data[int64](t))
@@ -240,9 +243,11 @@ func castWide(o, t *engine.Tensor) bool {
 func castSingle(o []float32, t *engine.Tensor) bool {
 	switch t.DType() {
 	case engine.Bool:
-		for i, v := range engine.Data[bool](t) {
+		v := engine.Data[bool](t)
+		o = o[:len(v)]
+		for i, e := range v {
 			o[i] = 0
-			if v {
+			if e {
 				o[i] = 1
 			}
 		}
@@ -260,7 +265,36 @@ func castSingle(o []float32, t *engine.Tensor) bool {
 	return true
 }
 
+// fromSingle casts float32 to what models make of it most, as castSingle does; it reports
+// whether o is such.
+func fromSingle(o *engine.Tensor, v []float32) bool {
+	switch o.DType() {
+	case engine.Bool:
+		to := engine.Data[bool](o)[:len(v)]
+		for i, e := range v {
+			to[i] = e != 0
+		}
+	case engine.Uint8:
+		narrowSigned(engine.Data[uint8](o), v)
+	case engine.Int8:
+		narrowSigned(engine.Data[int8](o), v)
+	case engine.Int32:
+		narrowSigned(engine.Data[int32](o), v)
+	case engine.Int64:
+		narrowSigned(engine.Data[int64](o), v)
+	case engine.Float64:
+		to := engine.Data[float64](o)[:len(v)]
+		for i, e := range v {
+			to[i] = float64(e)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
 func singles[T uint8 | int32 | int64 | float64](o []float32, v []T) {
+	o = o[:len(v)]
 	for i, e := range v {
 		o[i] = float32(float64(e))
 	}

@@ -383,6 +383,9 @@ func zippedOf[T, R engine.Element](f func(T, T) R) zipped {
 }
 
 func zippedInt[T signed | unsigned](op arithmetic) zipped {
+	if loop := sums[T](op); loop != nil {
+		return loop
+	}
 	f := arithmeticInt[T](op)
 	return func(x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
 		if op == opDiv || op == opMod || op == opFmod {
@@ -392,6 +395,13 @@ func zippedInt[T signed | unsigned](op arithmetic) zipped {
 		}
 		return zip(x, a, b, f)
 	}
+}
+
+func zippedFloat(op arithmetic) zipped {
+	if loop := sums[float64](op); loop != nil {
+		return loop
+	}
+	return zippedOf(arithmeticFloat[float64](op))
 }
 
 // by applies the list's function for the first operand's type.
@@ -405,7 +415,7 @@ func by(list []zipped, x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
 
 func arithmeticsOf(op arithmetic) []zipped {
 	return []zipped{
-		engine.Float32: zippedOf(arithmeticFloat[float32](op)), engine.Float64: zippedOf(arithmeticFloat[float64](op)),
+		engine.Float32: zippedOf(arithmeticFloat[float32](op)), engine.Float64: zippedFloat(op),
 		engine.Int64: zippedInt[int64](op), engine.Int32: zippedInt[int32](op), engine.Int16: zippedInt[int16](op), engine.Int8: zippedInt[int8](op),
 		engine.Uint64: zippedInt[uint64](op), engine.Uint32: zippedInt[uint32](op), engine.Uint16: zippedInt[uint16](op), engine.Uint8: zippedInt[uint8](op),
 	}
@@ -873,71 +883,16 @@ func clipBounds(in []*engine.Tensor) (lo, hi float32, ok bool) {
 	return bounds[0], bounds[1], in[0].DType() == engine.Float32
 }
 
-// zipEqual is Equal without a call for each element: one-hot vectors are made by it.
-func zipEqual[T int32 | int64](x *Exec, a, b *engine.Tensor) (*engine.Tensor, error) {
-	shape, err := x.broadcast(a.Shape(), b.Shape())
-	if err != nil {
-		return nil, err
-	}
-	if a.DType() != b.DType() {
-		return nil, fmt.Errorf("operands of types %s and %s", a.DType(), b.DType())
-	}
-	t, out, err := newOf[bool](x, shape...)
-	if err != nil {
-		return nil, err
-	}
-	da, db := engine.Data[T](a), engine.Data[T](b)
-	pairWalk(shape, a.Shape(), b.Shape(), func(o, ia, ib, n, sa, sb int) {
-		dst := out[o : o+n]
-		if sa == 0 {
-			ia, ib, sa, sb = ib, ia, sb, sa
-			equalRun(dst, db[ia:], da[ib:], sa, sb)
-			return
-		}
-		equalRun(dst, da[ia:], db[ib:], sa, sb)
-	})
-	return t, nil
-}
-
-// equalRun compares a run of a with one of b, or with its only element.
-func equalRun[T int32 | int64](dst []bool, a, b []T, sa, sb int) {
-	if sb == 0 && sa == 1 {
-		one := b[0]
-		for i, v := range a[:len(dst)] {
-			dst[i] = v == one
-		}
-		return
-	}
-	for i := range dst {
-		dst[i] = a[i*sa] == b[i*sb]
-	}
-}
-
-func compareFunc[T number](op string) func(a, b T) bool {
-	switch op {
-	case "Less":
-		return func(a, b T) bool { return a < b }
-	case "LessOrEqual":
-		return func(a, b T) bool { return a <= b }
-	case "Greater":
-		return func(a, b T) bool { return a > b }
-	case "GreaterOrEqual":
-		return func(a, b T) bool { return a >= b }
-	}
-	return func(a, b T) bool { return a == b }
-}
-
 func compare(op string, since int) opDef {
 	accept := numericTypes
 	list := []zipped{
-		engine.Float32: zippedOf(compareFunc[float32](op)), engine.Float64: zippedOf(compareFunc[float64](op)),
-		engine.Int64: zippedOf(compareFunc[int64](op)), engine.Int32: zippedOf(compareFunc[int32](op)), engine.Int16: zippedOf(compareFunc[int16](op)), engine.Int8: zippedOf(compareFunc[int8](op)),
-		engine.Uint64: zippedOf(compareFunc[uint64](op)), engine.Uint32: zippedOf(compareFunc[uint32](op)), engine.Uint16: zippedOf(compareFunc[uint16](op)), engine.Uint8: zippedOf(compareFunc[uint8](op)),
-		engine.Bool: zippedOf(func(u, v bool) bool { return u == v }), engine.String: zippedOf(func(u, v string) bool { return u == v }),
+		engine.Float32: comparison[float32](op), engine.Float64: comparison[float64](op),
+		engine.Int64: comparison[int64](op), engine.Int32: comparison[int32](op), engine.Int16: comparison[int16](op), engine.Int8: comparison[int8](op),
+		engine.Uint64: comparison[uint64](op), engine.Uint32: comparison[uint32](op), engine.Uint16: comparison[uint16](op), engine.Uint8: comparison[uint8](op),
+		engine.Bool: runsOf(equalRun[bool]), engine.String: runsOf(equalRun[string]),
 	}
 	if op == "Equal" {
 		accept = anyType
-		list[engine.Int64], list[engine.Int32] = zipEqual[int64], zipEqual[int32]
 	}
 	return opDef{since: since, minIn: 2, maxIn: 2, maxOut: 1, accept: accept, result: isBool, half: true, build: func(*builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
@@ -946,17 +901,27 @@ func compare(op string, since int) opDef {
 	}}
 }
 
-func logical(f func(a, b bool) bool) opDef {
+func logical(f run[bool, bool]) opDef {
+	runs := runsOf(f)
 	return opDef{since: 7, minIn: 2, maxIn: 2, maxOut: 1, accept: boolType, result: isBool, build: func(*builder) (Kernel, error) {
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-			return x.one(zip(x, in[0], in[1], f))
+			return x.one(runs(x, in[0], in[1]))
 		}, nil
 	}}
 }
 
 func buildNot(*builder) (Kernel, error) {
 	return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-		return x.one(apply(x, in[0], func(v bool) bool { return !v }))
+		t, out, err := rawOf[bool](x, in[0].Shape()...)
+		if err != nil {
+			return nil, err
+		}
+		v := engine.Data[bool](in[0])
+		out = out[:len(v)]
+		for i, e := range v {
+			out[i] = !e
+		}
+		return x.one(t, nil)
 	}, nil
 }
 
@@ -1173,9 +1138,9 @@ func init() {
 		"Clip":  {since: 6, minIn: 1, maxIn: 3, maxOut: 1, accept: numericTypes, half: true, build: buildClip},
 		"Equal": compare("Equal", 7), "Less": compare("Less", 7), "Greater": compare("Greater", 7),
 		"LessOrEqual": compare("LessOrEqual", 12), "GreaterOrEqual": compare("GreaterOrEqual", 12),
-		"And":   logical(func(a, b bool) bool { return a && b }),
-		"Or":    logical(func(a, b bool) bool { return a || b }),
-		"Xor":   logical(func(a, b bool) bool { return a != b }),
+		"And":   logical(andRun),
+		"Or":    logical(orRun),
+		"Xor":   logical(xorRun),
 		"Not":   {since: 1, minIn: 1, maxIn: 1, maxOut: 1, accept: boolType, result: isBool, build: buildNot},
 		"IsNaN": {since: 9, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: buildIsNaN},
 		"IsInf": {since: 10, minIn: 1, maxIn: 1, maxOut: 1, accept: floatTypes, result: isBool, half: true, build: buildIsInf},

@@ -253,7 +253,7 @@ func TestFusedKeepsShapes(t *testing.T) {
 	}
 }
 
-func mustOf(t *testing.T, v []float32, shape ...int) *engine.Tensor {
+func mustOf[T engine.Element](t *testing.T, v []T, shape ...int) *engine.Tensor {
 	t.Helper()
 	x, err := engine.Of(v, shape...)
 	if err != nil {

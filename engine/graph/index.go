@@ -104,6 +104,11 @@ func buildGatherElements(b *builder) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
+		if v := engine.Data[float32](in[0]); v != nil && alikeBeside(shape, want, a) {
+			_, inner := split(shape, a)
+			gatherSingles(engine.Data[float32](out), v, index, shape[a], want[a], inner)
+			return x.one(out, nil)
+		}
 		from, to := x.rowMajor(shape), x.rowMajor(want)
 		cp := copier(x, out, in[0])
 		for i, j := range index {
@@ -119,6 +124,31 @@ func buildGatherElements(b *builder) (Kernel, error) {
 		}
 		return x.one(out, nil)
 	}, nil
+}
+
+// alikeBeside reports whether two shapes differ along one axis at most.
+func alikeBeside(a, b []int, axis int) bool {
+	return slices.Equal(a[:axis], b[:axis]) && slices.Equal(a[axis+1:], b[axis+1:])
+}
+
+// gatherSingles takes n of had lines of inner elements, each element by an index of its own.
+func gatherSingles(out, v []float32, index []int, had, n, inner int) {
+	block := n * inner
+	for o := 0; block > 0 && o < len(out); o += block {
+		from := v[o/block*had*inner:][:had*inner]
+		to, places := out[o:][:block], index[o:][:block]
+		if inner == 1 {
+			for i, j := range places {
+				to[i] = from[j]
+			}
+			continue
+		}
+		for at := 0; at < block; at += inner {
+			for i, j := range places[at:][:inner] {
+				to[at+i] = from[j*inner+i]
+			}
+		}
+	}
 }
 
 // Moved runs the kernel of a node that only moves elements on tensors of whole

@@ -455,6 +455,19 @@ func (w *softmaxRows) part(from, end int) {
 	}
 }
 
+type logSoftmaxRows struct {
+	to, v []float32
+	n     int
+}
+
+func (w *logSoftmaxRows) part(from, end int) {
+	borrowed(w.n, func(room []float32) {
+		for i := from; i < end; i++ {
+			vector.LogSoftmax(w.to[i*w.n:(i+1)*w.n], w.v[i*w.n:(i+1)*w.n], room)
+		}
+	})
+}
+
 type softmaxBlocks struct {
 	to, v    []float32
 	n, inner int
@@ -495,6 +508,10 @@ func softmax[T float](x *Exec, t *engine.Tensor, outer, n, inner int, logs bool)
 		}
 		to := any(out).([]float32)
 		share(x, x.inRows(outer, n*inner), outer, softmaxBlocks{to, v, n, inner})
+		return o, nil
+	}
+	if v, ok := any(src).([]float32); ok && logs && inner == 1 {
+		share(x, x.inRows(outer, n), outer, logSoftmaxRows{any(out).([]float32), v, n})
 		return o, nil
 	}
 	share(x, x.inRows(outer, n*inner), outer, softmaxLines[T]{out, src, n, inner, logs})

@@ -291,6 +291,9 @@ func gridSample(x *Exec, n *Node, in []*engine.Tensor) (*LinearMap, error) {
 	m := keptOf[LinearMap](x)
 	m.Shape = x.joined(s.shape[:2], in[1].Shape()[1:len(s.shape)-1])
 	m.Each = eachOf(x, s)
+	if g := samplesOf(x, &s); g != nil {
+		m.fast32, m.scratch = g.run, g.taps*g.outs
+	}
 	return m, nil
 }
 

@@ -264,26 +264,51 @@ func (r *reduction) finish(out []float32, acc []float64, n int) {
 
 // extremeBlock is reduceBlock of the largest or the smallest element.
 func extremeBlock(op vector.Op, r reduction, out, v []float32, outer, span, inner int) {
+	if inner == 1 {
+		of := greatestIn
+		if op == vector.Min {
+			of = leastIn
+		}
+		for o := range out[:outer] {
+			out[o] = of(float32(r.start), v[o*span:][:span])
+		}
+		return
+	}
 	for o := range outer {
 		to, block := out[o*inner:][:inner], v[o*span*inner:][:span*inner]
 		for i := range to {
 			to[i] = float32(r.start)
 		}
-		switch {
-		case inner > 1:
-			for k := range span {
-				vector.Binary(op, to, to, block[k*inner:][:inner])
-			}
-		case op == vector.Max:
-			for _, e := range block {
-				to[0] = max(to[0], e)
-			}
-		default:
-			for _, e := range block {
-				to[0] = min(to[0], e)
-			}
+		for k := range span {
+			vector.Binary(op, to, to, block[k*inner:][:inner])
 		}
 	}
+}
+
+// greatestIn is the largest of start and v, NaN where one is.
+func greatestIn(start float32, v []float32) float32 {
+	for _, e := range v {
+		if !(e <= start) {
+			if e != e {
+				return e
+			}
+			start = e
+		}
+	}
+	return start
+}
+
+// leastIn is as greatestIn.
+func leastIn(start float32, v []float32) float32 {
+	for _, e := range v {
+		if !(e >= start) {
+			if e != e {
+				return e
+			}
+			start = e
+		}
+	}
+	return start
 }
 
 func reduceFloats(x *Exec, op string, v []float64, group []int64, n int) []float64 {
@@ -472,6 +497,10 @@ func buildCumulate(b *builder) (Kernel, error) {
 			storeInts(o, sums)
 			return x.one(o, nil)
 		}
+		if v := engine.Data[float32](in[0]); v != nil && !product && !exclusive && !reverse {
+			cumulateSingles(engine.Data[float32](o), v, x.wide(inner), outer, shape[a], inner)
+			return x.one(o, nil)
+		}
 		v, ok := x.float64s(in[0])
 		if !ok {
 			return nil, typeError(in[0])
@@ -480,6 +509,29 @@ func buildCumulate(b *builder) (Kernel, error) {
 		cumulate(sums, v, outer, shape[a], inner, exclusive, reverse, product)
 		return x.one(o, storeFloats(o, sums))
 	}, nil
+}
+
+// cumulateSingles is cumulate as models ask for it most, to the same bits.
+func cumulateSingles(out, v []float32, sums []float64, outer, n, inner int) {
+	for o := range outer {
+		out, v := out[o*n*inner:][:n*inner], v[o*n*inner:][:n*inner]
+		if inner == 1 {
+			sum := 0.0
+			for k, e := range v {
+				sum += float64(e)
+				out[k] = float32(sum)
+			}
+			continue
+		}
+		clear(sums)
+		for at := 0; at < len(v); at += inner {
+			to := out[at:][:inner]
+			for i, e := range v[at:][:inner] {
+				sums[i] += float64(e)
+				to[i] = float32(sums[i])
+			}
+		}
+	}
 }
 
 func cumulate[T int64 | float64](out, v []T, outer, n, inner int, exclusive, reverse, product bool) {
@@ -594,14 +646,13 @@ func buildTopK(b *builder) (Kernel, error) {
 		if k == 0 {
 			return x.pair(values, t), nil // of an axis of no element there is nothing to order
 		}
-		cp, order := copier(x, values, in[0]), x.ints(n)
+		cp, order := copier(x, values, in[0]), scratchOf[ranked](x, n)
 		for o := range outer {
 			for i := range inner {
-				sortTop(order, v[o*n*inner+i:], inner, largest)
-				for j, from := range order[:k] {
+				for j, e := range topOf(order, v[o*n*inner+i:], k, inner, largest) {
 					to := (o*k+j)*inner + i
-					cp(to, (o*n+from)*inner+i, 1)
-					index[to] = int64(from)
+					cp(to, (o*n+int(e.at))*inner+i, 1)
+					index[to] = int64(e.at)
 				}
 			}
 		}
@@ -609,24 +660,65 @@ func buildTopK(b *builder) (Kernel, error) {
 	}, nil
 }
 
-// sortTop orders the elements of a line.
-func sortTop(order []int, v []float64, step int, largest bool) {
-	for i := range order {
-		order[i] = i
+// ranked is an element of a line and its place.
+type ranked struct {
+	v  float64
+	at int32
+}
+
+// ahead reports how a comes before b: the larger, and of equals the first.
+func (a ranked) ahead(b ranked) bool { return a.v > b.v || a.v == b.v && a.at < b.at }
+
+// topOf is the first k of a line, in order, in room for all of it.
+func topOf(room []ranked, v []float64, k, step int, largest bool) []ranked {
+	sign := 1.0
+	if !largest {
+		sign = -1
 	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		a, b := v[i*step], v[j*step]
-		if largest {
-			a, b = b, a
+	for i := range room[:k] {
+		room[i] = ranked{sign * v[i*step], int32(i)} //nolint:gosec // tensors have fewer elements
+	}
+	top := room[:k]
+	if k < len(room) {
+		// A heap whose first is the last of the k: most of what is left is not ahead of it.
+		for i := k/2 - 1; i >= 0; i-- {
+			sink(top, i)
 		}
+		for i := k; i < len(room); i++ {
+			if e := (ranked{sign * v[i*step], int32(i)}); e.ahead(top[0]) { //nolint:gosec // as above
+				top[0] = e
+				sink(top, 0)
+			}
+		}
+	}
+	slices.SortFunc(top, func(a, b ranked) int {
 		switch {
-		case a < b:
+		case a.ahead(b):
 			return -1
-		case a > b:
+		case b.ahead(a):
 			return 1
 		}
 		return 0
 	})
+	return top
+}
+
+// sink brings an element of a heap, whose first is behind all others, to its place.
+func sink(heap []ranked, i int) {
+	for {
+		last := 2*i + 1
+		if last >= len(heap) {
+			return
+		}
+		if last+1 < len(heap) && heap[last].ahead(heap[last+1]) {
+			last++
+		}
+		if !heap[i].ahead(heap[last]) {
+			return
+		}
+		heap[i], heap[last] = heap[last], heap[i]
+		i = last
+	}
 }
 
 func init() {

@@ -118,10 +118,14 @@ func buildTrilu(b *builder) (Kernel, error) {
 		}
 		rows, cols := shape[len(shape)-2], shape[len(shape)-1]
 		cp := copier(x, out, in[0])
-		for i := range out.Len() {
-			row, col := i/cols%rows, i%cols
-			if upper && col-row >= k || !upper && col-row <= k {
-				cp(i, i, 1)
+		for i := 0; i < out.Len(); i += cols {
+			cut := i/cols%rows + k // the diagonal's column in this row
+			from, to := 0, min(max(cut+1, 0), cols)
+			if upper {
+				from, to = min(max(cut, 0), cols), cols
+			}
+			if from < to {
+				cp(i+from, i+from, to-from)
 			}
 		}
 		return x.one(out, nil)

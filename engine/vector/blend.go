@@ -42,8 +42,22 @@ func NewBlend(from int, places [][]int, weights [][]float32) *Blend {
 	return b
 }
 
+// BlendOf is a blend of lines of from elements to lines of to, whose weights and places are
+// given tap after tap, those of all elements; it keeps them.
+func BlendOf(from, to int, weights []float32, places []int32) Blend {
+	if to < 1 || len(weights) != len(places) || len(weights)%to != 0 || len(weights) == 0 {
+		panic("vector: places and weights of different lengths, or none")
+	}
+	for _, at := range places {
+		if at < 0 || int(at) >= from {
+			panic("vector: a place outside of the source")
+		}
+	}
+	return Blend{from: from, to: to, taps: len(weights) / to, weights: weights, places: places}
+}
+
 // Lines blends the lines of src, one after another, to those of dst, which does not overlap it.
-func (b *Blend) Lines(dst, src []float32) {
+func (b Blend) Lines(dst, src []float32) {
 	if b.to == 0 || len(dst)%b.to != 0 || len(src) != len(dst)/b.to*b.from {
 		panic("vector: lines of other lengths than their blend")
 	}

@@ -294,6 +294,18 @@ func Softmax(dst, src []float32) {
 	s.release()
 }
 
+// LogSoftmax is the logarithm of Softmax, which has room for as many elements to work in.
+func LogSoftmax(dst, src, room []float32) {
+	s := borrow()
+	s.function = Function{affine, [5]float32{1, -s.largest(src)}}
+	s.function.Apply(dst, src)
+	s.function = Function{exp, [5]float32{}}
+	s.function.Apply(room[:len(src)], dst)
+	s.function = Function{affine, [5]float32{1, float32(-math.Log(s.sum(room[:len(src)])))}}
+	s.function.Apply(dst, dst)
+	s.release()
+}
+
 // Scale is dst = src factor + shift, element by element, each rounded once.
 func Scale(dst, src []float32, factor, shift float32) {
 	s := borrow()
