@@ -76,6 +76,11 @@ which of them the model knows nobody has said.`,
 			if err != nil {
 				return err
 			}
+			// As the server has it: of a small heap most of the time of a small model would be
+			// the collector's.
+			pacing, done := context.WithCancel(cmd.Context())
+			defer done()
+			go paceCollector(pacing)
 			took, err := o.run(cmd.Context(), m, in)
 			if err != nil {
 				return err

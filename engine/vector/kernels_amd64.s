@@ -3552,19 +3552,45 @@ loop:
 	RET
 
 // func largest512(src *float32, n int, to *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·largest512(SB), NOSPLIT, $0-24
-	MOVQ    src+0(FP), AX
-	MOVQ    n+8(FP), CX
-	MOVQ    to+16(FP), DX
-	VMOVUPS (AX), Z0
+	MOVQ         src+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         to+16(FP), DX
+	VBROADCASTSS constants<>+280(SB), Z0
+	VMOVAPS      Z0, Z1
 
 loop:
-	VMAXPS  (AX), Z0, Z0
+	CMPQ    CX, $0x10
+	JLT     rest
+	VMOVUPS (AX), Z2
+	VMAXPS  Z1, Z2, Z1
 	ADDQ    $0x40, AX
 	SUBQ    $0x10, CX
-	JNZ     loop
-	VMOVUPS Z0, (DX)
+	JMP     loop
+
+rest:
+	TESTQ   CX, CX
+	JZ      done
+	MOVQ    $0x00000001, BX
+	SHLXQ   CX, BX, BX
+	DECQ    BX
+	KMOVW   BX, K1
+	VMOVAPS Z0, Z0
+	VMOVUPS (AX), K1, Z0
+	VMAXPS  Z1, Z0, Z1
+	ADDQ    $0x40, AX
+
+done:
+	VEXTRACTF32X8 $0x01, Z1, Y0
+	VMAXPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VPSHUFD       $0x4e, X1, X0
+	VMAXPS        X0, X1, X1
+	VPSHUFD       $0xb1, X1, X0
+	VMAXPS        X0, X1, X1
+	VMOVSS        X1, (DX)
 	VZEROUPPER
 	RET
 
@@ -8093,17 +8119,42 @@ loop:
 // func largest256(src *float32, n int, to *float32)
 // Requires: AVX
 TEXT ·largest256(SB), NOSPLIT, $0-24
-	MOVQ    src+0(FP), AX
-	MOVQ    n+8(FP), CX
-	MOVQ    to+16(FP), DX
-	VMOVUPS (AX), Y0
+	MOVQ         src+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         to+16(FP), DX
+	VBROADCASTSS constants<>+280(SB), Y0
+	VMOVAPS      Y0, Y1
 
 loop:
-	VMAXPS  (AX), Y0, Y0
+	CMPQ    CX, $0x08
+	JLT     rest
+	VMOVUPS (AX), Y2
+	VMAXPS  Y1, Y2, Y1
 	ADDQ    $0x20, AX
 	SUBQ    $0x08, CX
-	JNZ     loop
-	VMOVUPS Y0, (DX)
+	JMP     loop
+
+rest:
+	TESTQ      CX, CX
+	JZ         done
+	MOVQ       $0x00000008, BX
+	SUBQ       CX, BX
+	LEAQ       masks<>+0(SB), CX
+	VMOVUPS    (CX)(BX*4), Y2
+	VMASKMOVPS (AX), Y2, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	VMAXPS     Y1, Y0, Y1
+	ADDQ       $0x20, AX
+
+done:
+	VMOVAPS      Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X0, X1, X1
+	VPSHUFD      $0x4e, X1, X0
+	VMAXPS       X0, X1, X1
+	VPSHUFD      $0xb1, X1, X0
+	VMAXPS       X0, X1, X1
+	VMOVSS       X1, (DX)
 	VZEROUPPER
 	RET
 

@@ -615,18 +615,12 @@ func Largest(v []float32) float32 {
 }
 
 func (s *scratch) largest(v []float32) float32 {
-	whole, top := 0, float32(math.Inf(-1))
-	if kernels != nil {
-		if whole = len(v) / kernels.lanes * kernels.lanes; whole > 0 {
-			kernels.largest(&v[0], whole, &s.all[0])
-			for _, p := range s.all[:kernels.lanes] {
-				if p > top {
-					top = p
-				}
-			}
-		}
+	top := float32(math.Inf(-1))
+	if kernels != nil && len(v) > 0 {
+		kernels.largest(&v[0], len(v), &s.all[0])
+		return s.all[0]
 	}
-	for _, e := range v[whole:] {
+	for _, e := range v {
 		if e > top {
 			top = e
 		}

@@ -166,8 +166,14 @@ func (g *machine) store(r reg.VecVirtual, m Mem, masked bool) {
 	}
 }
 
-// loop is body for whole vectors and then for the rest.
+// loop is body for whole vectors and then for the rest, and the end of the kernel.
 func (g *machine) loop(n reg.GPVirtual, body func(masked bool)) {
+	g.each(n, body)
+	VZEROUPPER()
+	RET()
+}
+
+func (g *machine) each(n reg.GPVirtual, body func(masked bool)) {
 	Label("loop")
 	CMPQ(n, U8(g.lanes()))
 	JLT(LabelRef("rest"))
@@ -180,8 +186,6 @@ func (g *machine) loop(n reg.GPVirtual, body func(masked bool)) {
 	g.ending(n)
 	body(true)
 	Label("done")
-	VZEROUPPER()
-	RET()
 }
 
 // binary is an operation on two slices, each advanced by its step in bytes, 0 for
@@ -844,15 +848,37 @@ func (g *machine) sums() {
 		RET()
 	}
 	TEXT("largest"+g.name, NOSPLIT, "func(src *float32, n int, to *float32)")
-	src, n, to := Load(Param("src"), GP64()), Load(Param("n"), GP64()), Load(Param("to"), GP64())
-	acc := g.reg()
-	VMOVUPS(Mem{Base: src}, acc)
-	Label("loop")
-	VMAXPS(Mem{Base: src}, acc, acc)
-	ADDQ(U8(g.bytes()), src)
-	SUBQ(U8(g.lanes()), n)
-	JNZ(LabelRef("loop"))
-	VMOVUPS(acc, Mem{Base: to})
+	src, n, to := Load(Param("src"), GP64()), Load(Param("n"), GP64()).(reg.GPVirtual), Load(Param("to"), GP64())
+	none, acc := g.bits(math.Float32bits(float32(math.Inf(-1)))), g.reg()
+	VMOVAPS(none, acc)
+	g.each(n, func(masked bool) {
+		v := g.reg()
+		switch {
+		case !masked:
+			VMOVUPS(Mem{Base: src}, v)
+		case g.wide:
+			VMOVAPS(none, v)
+			VMOVUPS(Mem{Base: src}, g.k, v)
+		default:
+			VBLENDVPS(g.m, g.load(Mem{Base: src}, true), none, v)
+		}
+		VMAXPS(acc, v, acc) // acc where v is NaN
+		ADDQ(U8(g.bytes()), src)
+	})
+	lower, x, turned := YMM(), XMM(), XMM()
+	if g.wide {
+		VEXTRACTF32X8(U8(1), acc, lower)
+		VMAXPS(acc.AsY(), lower, lower)
+	} else {
+		VMOVAPS(acc.AsY(), lower)
+	}
+	VEXTRACTF128(U8(1), lower, x)
+	VMAXPS(lower.AsX(), x, x)
+	for _, order := range []int{0x4E, 0xB1} {
+		VPSHUFD(U8(order), x, turned)
+		VMAXPS(turned, x, x)
+	}
+	VMOVSS(x, Mem{Base: to})
 	VZEROUPPER()
 	RET()
 }
