@@ -374,6 +374,9 @@ func (o *fitOptions) report(w io.Writer, path string, rows *fitRows, f *train.Fi
 		part = fmt.Sprintf("held out (%d)", measured)
 	}
 	fmt.Fprintf(t, "\n%s\t%s\n", part, metricsText(p))
+	if rows.private != "" {
+		fmt.Fprintf(t, "private\t%s\n", rows.private)
+	}
 	if rows.kept != "" {
 		fmt.Fprintf(t, "reference\t%s\n", rows.kept)
 	}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"encoding/csv"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pellucid/pellucid/collector"
 
 	"github.com/pellucid/pellucid/collector/repository"
 	"github.com/pellucid/pellucid/engine/modelfile"
@@ -179,6 +183,48 @@ func exportOf(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestFitKeepsPrivate: a version that is fitted beside others brings nothing into the open that
+// is private in them, in its model.yaml or in a reference of the rows.
+func TestFitKeepsPrivate(t *testing.T) {
+	dir := t.TempDir()
+	input := filepath.Join(dir, "rows.csv")
+	rows := "Income,age,who,label\n"
+	for i := range 60 {
+		rows += fmt.Sprintf("%d,%d,%d,%d\n", 7318490+i, 20+i%40, i%9, i*7%3%2)
+	}
+	if err := os.WriteFile(input, []byte(rows), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	models := filepath.Join(dir, "models")
+	place(t, models, "risk/1/model.yaml", "features: [{name: income, private: mask}, {name: other, private: drop}]\n")
+	place(t, models, "risk/2/model.yaml", "features: [{name: income, private: bucket}, {name: age, private: seal}]\nsubject: who\n")
+	fit := func(version string) (int, string, string) {
+		return command(t, "model", "fit", "--kind", "trees", "--input", input, "--label", "label", "--loss", "logistic", "--features", "Income,age,who", "--output", filepath.Join(models, "risk", version))
+	}
+	status, out, stderr := fit("3")
+	if status != 0 || !strings.Contains(out, "Income, age") || !strings.Contains(out, `none: feature "Income" is private`) {
+		t.Fatalf("%d %s %s", status, out, stderr)
+	}
+	b, err := os.ReadFile(filepath.Join(models, "risk", "3", modelYAML))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := repository.ParseConfig(b, modelYAML)
+	want := map[string]collector.Privacy{"Income": collector.PrivacyMask, "age": collector.PrivacySeal}
+	if err != nil || !maps.Equal(cfg.Policies(), want) || cfg.Subject != "who" || cfg.Reference != "" {
+		t.Errorf("%v: %s", err, b)
+	}
+	entries, err := os.ReadDir(filepath.Join(models, "risk", "3"))
+	if err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v: more than the model and what is said of it", entries, err)
+	}
+	// What cannot be read may say anything.
+	place(t, models, "risk/2/model.yaml", "features: [}\n")
+	if status, _, stderr := fit("4"); status == 0 || !strings.Contains(stderr, "not known") || exists(filepath.Join(models, "risk", "4")) {
+		t.Errorf("beside one that cannot be read: %d %s", status, stderr)
+	}
 }
 
 // TestFitUsage names the flag that is wrong.

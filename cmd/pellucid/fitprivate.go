@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/repository"
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/table"
 )
 
@@ -62,4 +64,42 @@ func exportWeights(t *table.Table) string {
 		}
 	}
 	return ""
+}
+
+// privateBeside is what versions beside the folder that is to be written say is private of a
+// model's features, the stricter of each: a new version brings nothing of it into the open.
+// subject is the feature that says whose a row is, where one of them has such and the model too.
+func (o *fitOptions) privateBeside(info *engine.Info) (out map[string]collector.Privacy, subject string, err error) {
+	out = map[string]collector.Privacy{}
+	above := filepath.Dir(filepath.Clean(o.output))
+	entries, err := os.ReadDir(above)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, e := range entries {
+		name := filepath.Join(e.Name(), modelYAML)
+		text, err := os.ReadFile(filepath.Join(above, name))
+		if errors.Is(err, fs.ErrNotExist) || !isFolder(filepath.Join(above, e.Name())) {
+			continue
+		}
+		var cfg collector.ModelConfig
+		if err == nil {
+			cfg, err = repository.ParseConfig(text, modelYAML)
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("what is private in %s beside --output is not known: %w", name, err)
+		}
+		policies := cfg.Policies()
+		for _, f := range info.Features {
+			for private, how := range policies {
+				if strings.EqualFold(f.Name, private) {
+					out[f.Name] = collector.Stricter(out[f.Name], how)
+				}
+			}
+			if strings.EqualFold(f.Name, cfg.Subject) {
+				subject = f.Name
+			}
+		}
+	}
+	return out, subject, nil
 }

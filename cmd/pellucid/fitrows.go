@@ -23,6 +23,8 @@ type fitRows struct {
 	weighed bool
 	// kept says what became of the reference beside the network, where there is one.
 	kept string
+	// private are the features that the new version's model.yaml keeps private.
+	private string
 	// notes say what was left out.
 	notes []string
 }

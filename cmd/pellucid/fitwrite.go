@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
@@ -98,14 +100,24 @@ func (o *fitOptions) fill(dir string, f *train.Fitted, info *engine.Info, rows *
 		return err
 	}
 	if o.from == "" {
-		reference, err := rows.reference(rows.features, f.Training)
-		if err == nil {
-			err = writeWhole(filepath.Join(dir, referenceFile), reference)
-		}
+		private, subject, err := o.privateBeside(info)
 		if err != nil {
 			return err
 		}
-		text, err := modelYAMLOf(info, rows.labels.Classes)
+		if len(private) > 0 {
+			names := slices.Sorted(maps.Keys(private))
+			rows.private = strings.Join(names, ", ") + ", as in the versions beside it"
+			rows.kept = fmt.Sprintf("none: feature %q is private", names[0])
+		} else {
+			reference, err := rows.reference(rows.features, f.Training)
+			if err == nil {
+				err = writeWhole(filepath.Join(dir, referenceFile), reference)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		text, err := modelYAMLOf(info, rows.labels.Classes, private, subject)
 		if err != nil {
 			return err
 		}
@@ -207,7 +219,7 @@ func copyFile(from, to string) error {
 
 // modelYAMLOf is what people would write about a model that was fitted here. Texts are
 // written as JSON's, which YAML reads.
-func modelYAMLOf(info *engine.Info, classes []string) ([]byte, error) {
+func modelYAMLOf(info *engine.Info, classes []string, private map[string]collector.Privacy, subject string) ([]byte, error) {
 	var b strings.Builder
 	text := func(s string) string {
 		out, _ := json.Marshal(s) // a string has a JSON form, whatever it holds
@@ -227,8 +239,15 @@ func modelYAMLOf(info *engine.Info, classes []string) ([]byte, error) {
 			kind = "categorical"
 		}
 		fmt.Fprintf(&b, "  - name: %s\n    kind: %s\n", text(f.Name), kind)
+		if how := private[f.Name]; how != collector.PrivacyNone {
+			fmt.Fprintf(&b, "    private: %s\n", how)
+		}
 	}
-	fmt.Fprintf(&b, "reference: %s\n", referenceFile)
+	if len(private) == 0 {
+		fmt.Fprintf(&b, "reference: %s\n", referenceFile)
+	} else if subject != "" {
+		fmt.Fprintf(&b, "subject: %s\n", text(subject))
+	}
 	out := []byte(b.String())
 	if _, err := repository.ParseConfig(out, modelYAML); err != nil {
 		return nil, err

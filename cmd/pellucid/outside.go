@@ -70,6 +70,9 @@ func means(id, request string, rows int) bool {
 	if id == request {
 		return true
 	}
+	if base, _, alone := collector.SplitID(request); alone && base == id && collector.OwnID(id) {
+		return true // a row that another system sent alone
+	}
 	base, row, one := collector.SplitID(id)
 	return one && base == request && row < rows
 }

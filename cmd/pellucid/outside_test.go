@@ -271,6 +271,7 @@ func TestErasureReachesLabelsWithoutTheirPrediction(t *testing.T) {
 	label(`[{"prediction_id":"nowhere","label":"1"},{"prediction_id":"nowhere.1","label":"1"},{"prediction_id":"nowhere.2","label":"1"},{"prediction_id":"nowhere2","label":"1"}]`)
 	// Another system's UUIDs: its rows come as predictions of their own.
 	const whole, half = "3f2b7e3e-1111-4222-8333-444455556666", "3f2b7e3e-1111-4222-8333-444455557777"
+	const other = "3f2b7e3e-1111-4222-8333-444455558888"
 	send := func(kind, id, body string) {
 		t.Helper()
 		if status, answer := r.loggedEvent(t, kind, id, body, false); status != http.StatusOK {
@@ -329,6 +330,14 @@ func TestErasureReachesLabelsWithoutTheirPrediction(t *testing.T) {
 	}
 	erase(`{"model":"prod.iris","where":"owner = 'ida'"}`, whole+".1")
 	erase(`{"prediction_id":"`+whole+`.0"}`, whole+".0")
+	// By the id of the request what is left of it goes, rows and labels.
+	send("request", other, `{"instances":[{"owner":"jo"},{"owner":"jo"}]}`)
+	send("response", other, `{"predictions":[0.1,0.2]}`)
+	label(`[{"prediction_id":"` + other + `.1","label":"1"}]`)
+	r.stored(t)
+	if got := r.erase(t, `{"prediction_id":"`+other+`"}`); got.Before["predictions"] != 2 || got.Before["feedback"] != 1 || got.After["predictions"]+got.After["feedback"] != 0 {
+		t.Errorf("a request whose rows were sent alone: %+v", got)
+	}
 	erase(`{"prediction_id":"nobody"}`)
 	if n := r.dead.Len(); n != 1 {
 		t.Errorf("%d letters are left", n)
@@ -342,6 +351,50 @@ func TestErasureReachesLabelsWithoutTheirPrediction(t *testing.T) {
 	if list, ok := p["labels"].([]any); !ok || len(list) != 0 {
 		t.Errorf("an erased label is back: %v", p)
 	}
+}
+
+// TestErasureReachesSpansThatNameSomebody: a span whose prediction was refused, or is stored
+// from elsewhere, says whose it is by itself; the trace of another's prediction stays.
+func TestErasureReachesSpansThatNameSomebody(t *testing.T) {
+	r := startRig(t, testConfig(t, t.TempDir()))
+	db := r.database(t)
+	span := func(trace int, id, who, features string) string {
+		return fmt.Sprintf(`{"traceId":"5b8efff798038103d269b633813fc6%02d","spanId":"eee19b7ec3c1b1%02d","name":"score","startTimeUnixNano":"1714564800000000000","endTimeUnixNano":"1714564800250000000",
+			"attributes":[{"key":"ml.model.name","value":{"stringValue":"far"}},{"key":"ml.prediction.score","value":{"doubleValue":0.5}},{"key":"ml.prediction.id","value":{"stringValue":%q}},{"key":"ml.prediction.external_id","value":{"stringValue":%q}}%s]}`,
+			trace, trace, id, who, features)
+	}
+	send := func(spans ...string) {
+		t.Helper()
+		if code, b, _ := r.call(t, "POST", "/v1/traces", `{"resourceSpans":[{"scopeSpans":[{"spans":[`+strings.Join(spans, ",")+`]}]}]}`); code != http.StatusOK {
+			t.Fatalf("%d %s", code, b)
+		}
+		r.stored(t)
+	}
+	x := `,{"key":"ml.features.x","value":{"doubleValue":1.5}}`
+	send(span(1, "p1", "ann", x))
+	send(span(2, "p1", "ann", x))                                                    // again, in another trace
+	send(span(3, "p3", "ann", `,{"key":"ml.features.y","value":{"doubleValue":1}}`)) // another feature: refused
+	send(span(4, "p4", "bob", x))
+	other := strings.Replace(strings.Replace(span(4, "p4", "ann", ""), "ml.model.name", "of", 1), "eee19b7ec3c1b104", "eee19b7ec3c1b105", 1)
+	send(other) // she is named in a trace of bob's
+	until(t, "the spans are stored", func() bool {
+		return sql(t, db, "SELECT count() FROM otel_traces WHERE startsWith(TraceId, '5b8e')") == "5"
+	})
+	if n := sql(t, db, "SELECT count() FROM predictions"); n != "2" {
+		t.Fatalf("%s predictions", n)
+	}
+	if lines := r.exported(t, `{"external_id":"ann"}`); len(lines["span"]) != 3 || len(lines["prediction"]) != 1 {
+		t.Errorf("exported %d spans and %d predictions", len(lines["span"]), len(lines["prediction"]))
+	}
+	wantErased(t, "by external id", r.erase(t, `{"external_id":"ann"}`), "otel_traces", 3, 0)
+	if got := sql(t, db, "SELECT arrayStringConcat(arraySort(groupArray(substring(TraceId, 31))), ' ') FROM otel_traces WHERE startsWith(TraceId, '5b8e')"); got != "04 04" {
+		t.Errorf("left are spans of %s", got)
+	}
+	send(span(6, "p6", "carl", `,{"key":"ml.features.y","value":{"doubleValue":1}}`))
+	until(t, "the span is stored", func() bool {
+		return sql(t, db, "SELECT count() FROM otel_traces WHERE startsWith(TraceId, '5b8e')") == "3"
+	})
+	wantErased(t, "by prediction id", r.erase(t, `{"prediction_id":"p6"}`), "otel_traces", 1, 0)
 }
 
 // TestErasureByAnIDThatIsStoredHashed names somebody by what a pattern has taken out of

@@ -148,7 +148,7 @@ func (a audited) about(x api.Subject) string {
 }
 
 // stays is what an erasure does not reach.
-func (s *server) stays() []string {
+func (s *server) stays(ctx context.Context) []string {
 	out := []string{
 		"sums by minute in bins_1m and traffic_1m, which name nobody",
 		"bin edges and category names in references, which are of many rows",
@@ -165,8 +165,14 @@ func (s *server) stays() []string {
 	if _, kept := s.dead.Damaged(); kept || s.spool.Stats().BadStretches > 0 {
 		out = append(out, "damaged bytes that the spool has set aside (*.bad)")
 	}
-	if s.cfg.Cluster != "" {
-		out = append(out, "what other servers of Pellucid that write to the cluster have in spools, dead letters and events of their own")
+	if s.cfg.Cluster != "" || s.cfg.ClickHouse != "" {
+		out = append(out, "what other servers of Pellucid that write to the same ClickHouse have in spools, dead letters and events of their own")
+	}
+	switch aside, err := s.store.SetAsideRows(ctx); {
+	case err != nil:
+		out = append(out, "damaged parts that ClickHouse may have set aside (detached): it could not be asked")
+	case len(aside) > 0:
+		out = append(out, fmt.Sprintf("%d damaged parts that ClickHouse has set aside (detached/broken* in its data folder), and spans of predictions that were in them", len(aside)))
 	}
 	if s.cfg.Telemetry.OTLP != "" {
 		out = append(out, "spans that were sent to the OTLP endpoint")
@@ -227,7 +233,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 	s.driveMu.Lock()
 	defer s.driveMu.Unlock()
 	x := s.subject(r.Subject)
-	out := api.Erasure{DryRun: r.DryRun, Stays: s.stays()}
+	out := api.Erasure{DryRun: r.DryRun, Stays: s.stays(ctx)}
 	o, err := s.holdHalves(ctx, &x)
 	if err != nil {
 		return out, asked(err)

@@ -691,13 +691,16 @@ func TestLabels(t *testing.T) {
 	// Of another system, which sends the rows of a request one by one.
 	alone, other := m.prediction(t, 1, base.Add(3*time.Minute)), m.prediction(t, 1, base.Add(4*time.Minute))
 	alone.ID, other.ID = "3f2b7e3e-1111-4222-8333-444455556666.12", "order.12"
+	// Of yet another, which means two by an id and the same with .0.
+	bare, zero := m.prediction(t, 1, base.Add(5*time.Minute)), m.prediction(t, 1, base.Add(6*time.Minute))
+	bare.ID, zero.ID = "3f2b7e3e-1111-4222-8333-444455557777", "3f2b7e3e-1111-4222-8333-444455557777.0"
 	fb := func(id, ext, label string, after time.Duration) collector.Record {
 		return feedback(&collector.Feedback{PredictionID: id, ExternalID: ext, Tenant: "default", Label: label, ObservedAt: base.Add(after), ReceivedAt: base.Add(after)})
 	}
 	// A label before its prediction, a corrected one, one by the caller's id.
 	write(t, w, "b1", fb(a.ID+".0", "", "on_time", time.Hour), fb(c.ID, "", "on_time", time.Hour), fb("", "flight-7", "late", 2*time.Hour))
-	write(t, w, "b2", m.schemaRecord(t), record(a), record(b), record(c), record(alone), record(other))
-	write(t, w, "b3", fb(alone.ID, "", "late", time.Hour), fb(other.ID, "", "on_time", time.Hour), fb(a.ID, "", "late", 3*time.Hour), fb(b.ID+".1", "", "late", time.Hour), fb("unknown", "", "late", time.Hour))
+	write(t, w, "b2", m.schemaRecord(t), record(a), record(b), record(c), record(alone), record(other), record(bare), record(zero))
+	write(t, w, "b3", fb(alone.ID, "", "late", time.Hour), fb(other.ID, "", "on_time", time.Hour), fb(zero.ID, "", "on_time", time.Hour), fb(bare.ID, "", "late", 2*time.Hour), fb(a.ID, "", "late", 3*time.Hour), fb(b.ID+".1", "", "late", time.Hour), fb("unknown", "", "late", time.Hour))
 
 	got, err := s.Prediction(t.Context(), collector.Ref{Tenant: "default", ID: a.ID})
 	if err != nil || len(got[0].Labels) != 2 || got[0].Labels[0].Label != "late" {
@@ -711,7 +714,7 @@ func TestLabels(t *testing.T) {
 	for _, r := range rows {
 		seen = append(seen, r.ID+"="+r.Label)
 	}
-	want := []string{a.ID + "=late", b.ID + ".1=late", c.ID + "=late", alone.ID + "=late", other.ID + "=on_time"}
+	want := []string{a.ID + "=late", b.ID + ".1=late", c.ID + "=late", alone.ID + "=late", other.ID + "=on_time", bare.ID + "=late", zero.ID + "=on_time"}
 	if !slices.Equal(seen, want) {
 		t.Errorf("labelled:\n got %v\nwant %v", seen, want)
 	}

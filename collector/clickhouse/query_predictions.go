@@ -439,12 +439,10 @@ func (s *Store) finish(ctx context.Context, tenant string, rows []Row, what stri
 // label joins the labels of rows, by our id and by the caller's, newest first.
 func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 	byID, byExternal := map[string][]int{}, map[string][]int{}
-	rowOf := make([]uint32, len(rows))
 	for i := range rows {
 		id := rows[i].RequestID
-		rowOf[i] = uint32(rows[i].Row) //nolint:gosec // rows of a request are bounded
 		if rows[i].Row == 0 {
-			id, rowOf[i] = splitRowID(id)
+			id, _ = splitRowID(id)
 		}
 		byID[id] = append(byID[id], i)
 		if e := rows[i].ExternalID; e != "" {
@@ -452,9 +450,14 @@ func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 		}
 	}
 	add := func(i int, l collector.StoredLabel) { rows[i].Labels = append(rows[i].Labels, l) }
-	err := s.labels(ctx, "target_id", tenant, keys(byID), func(id string, row uint32, model string, l collector.StoredLabel) {
-		for _, i := range byID[id] {
-			if rowOf[i] == row && (model == "" || model == rows[i].Model) {
+	err := s.labels(ctx, "target_id", tenant, keys(byID), func(target, id string, row uint32, model string, l collector.StoredLabel) {
+		for _, i := range byID[target] {
+			// One that was sent alone has the labels of its very id.
+			its := rows[i].RequestID == target && rows[i].Row == int(row)
+			if rows[i].RequestID != target {
+				its = rows[i].RequestID == id
+			}
+			if its && (model == "" || model == rows[i].Model) {
 				add(i, l)
 			}
 		}
@@ -462,8 +465,8 @@ func (s *Store) label(ctx context.Context, tenant string, rows []Row) error {
 	if err != nil {
 		return err
 	}
-	err = s.labels(ctx, "external_id", tenant, keys(byExternal), func(id string, _ uint32, model string, l collector.StoredLabel) {
-		for _, i := range byExternal[id] {
+	err = s.labels(ctx, "external_id", tenant, keys(byExternal), func(external, _ string, _ uint32, model string, l collector.StoredLabel) {
+		for _, i := range byExternal[external] {
 			if model == "" || model == rows[i].Model {
 				add(i, l)
 			}
@@ -491,24 +494,24 @@ func keys(m map[string][]int) []string {
 
 // labels calls found for the feedback whose column is one of ids, the last
 // to arrive first.
-func (s *Store) labels(ctx context.Context, column, tenant string, ids []string, found func(id string, row uint32, model string, l collector.StoredLabel)) error {
+func (s *Store) labels(ctx context.Context, column, tenant string, ids []string, found func(key, id string, row uint32, model string, l collector.StoredLabel)) error {
 	for chunk := range slices.Chunk(ids, 1000) {
-		rows, err := s.conn.Query(ch.Context(ctx), "SELECT "+column+", target_row, model, label, observed_at, received_at, arrival FROM feedback FINAL WHERE tenant = ? AND "+
+		rows, err := s.conn.Query(ch.Context(ctx), "SELECT "+column+", prediction_id, target_row, model, label, observed_at, received_at, arrival FROM feedback FINAL WHERE tenant = ? AND "+
 			column+" IN (?) ORDER BY arrival DESC, insert_batch DESC, position DESC", tenant, chunk)
 		if err != nil {
 			return unavailable(err)
 		}
 		for rows.Next() {
 			var (
-				id, model string
-				row       uint32
-				l         collector.StoredLabel
+				key, id, model string
+				row            uint32
+				l              collector.StoredLabel
 			)
-			if err := rows.Scan(&id, &row, &model, &l.Label, &l.ObservedAt, &l.ReceivedAt, &l.Arrival); err != nil {
+			if err := rows.Scan(&key, &id, &row, &model, &l.Label, &l.ObservedAt, &l.ReceivedAt, &l.Arrival); err != nil {
 				return errors.Join(fmt.Errorf("scan a label: %w", err), rows.Close())
 			}
 			l.ObservedAt, l.ReceivedAt = l.ObservedAt.UTC(), l.ReceivedAt.UTC()
-			found(id, row, model, l)
+			found(key, id, row, model, l)
 		}
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return unavailable(err)

@@ -227,18 +227,21 @@ func (s *Store) Labelled(ctx context.Context, tenant, model, version string, fro
 	return out, unavailable(rows.Err())
 }
 
+// labelledQuery joins labels by the row that they are about, and those of a row that was sent
+// alone, under the id of one of a request, by its very id, which char(0) begins there.
 const labelledQuery = `WITH
- by_id AS (SELECT target_id, target_row, argMax(label, (arrival, insert_batch, position)) AS label, max(arrival) AS at
-  FROM feedback WHERE tenant = ? AND target_id != '' AND (model = '' OR model = ?) GROUP BY target_id, target_row),
+ by_id AS (SELECT about, argMax(label, (arrival, insert_batch, position)) AS label, max(arrival) AS at
+  FROM (SELECT arrayJoin(arrayDistinct([concat(target_id, '.', toString(target_row)), if(prediction_id = target_id, concat(target_id, '.', toString(target_row)), concat(char(0), prediction_id))])) AS about,
+   label, arrival, insert_batch, position FROM feedback WHERE tenant = ? AND target_id != '' AND (model = '' OR model = ?)) GROUP BY about),
  by_external AS (SELECT external_id, argMax(label, (arrival, insert_batch, position)) AS label, max(arrival) AS at
   FROM feedback WHERE tenant = ? AND external_id != '' AND (model = '' OR model = ?) GROUP BY external_id)
-SELECT p.id, p.row, p.rows, p.time, p.score, p.decided, if(i.target_id = '' OR (e.external_id != '' AND e.at > i.at), e.label, i.label), p.weight
-FROM (SELECT id, row, rows, ` + rowTargetID + ` AS about, ` + rowTargetRow + ` AS about_row, time, score, toString(decided) AS decided, weight, external_id FROM predictions
+SELECT p.id, p.row, p.rows, p.time, p.score, p.decided, if(i.about = '' OR (e.external_id != '' AND e.at > i.at), e.label, i.label), p.weight
+FROM (SELECT id, row, rows, if(` + sentAlone + `, concat(char(0), id), concat(id, '.', toString(row))) AS about, time, score, toString(decided) AS decided, weight, external_id FROM predictions
  WHERE tenant = ? AND model = ? AND (? = '' OR version = ?) AND time >= fromUnixTimestamp64Micro(?, 'UTC') AND time < fromUnixTimestamp64Micro(?, 'UTC')
  AND route != 'explain' AND status < 400) AS p
-LEFT JOIN by_id AS i ON i.target_id = p.about AND i.target_row = p.about_row
+LEFT JOIN by_id AS i ON i.about = p.about
 LEFT JOIN by_external AS e ON e.external_id = p.external_id
-WHERE i.target_id != '' OR e.external_id != ''
+WHERE i.about != '' OR e.external_id != ''
 ORDER BY p.time, p.id, p.row LIMIT ?`
 
 // SaveReference stores a version's reference, once however often it is called.

@@ -99,6 +99,10 @@ func (s *Store) subjectRows(ctx context.Context, x *Subject) (predicate, error) 
 			add("id = ? AND row = ?", base, uint32(row))
 			break
 		}
+		if id, _ := splitRowID(x.PredictionID + ".0"); id == x.PredictionID { // and its rows that were sent alone
+			add("(id = ? OR startsWith(id, ?) AND "+sentAlone+")", x.PredictionID, x.PredictionID+".")
+			break
+		}
 		add("id = ?", x.PredictionID)
 	default:
 		schemas, err := s.modelSchemas(ctx, x.Tenant, x.Model)
@@ -244,8 +248,7 @@ func (f *found) condition(t target, x *Subject, rows predicate) (predicate, erro
 	case "feedback":
 		// A label names a row, or the caller's id, which is nobody's when no row has it.
 		w := predicate{
-			sql: "tenant = ? AND (target_id != '' AND (tenant, target_id, target_row) IN (SELECT tenant, " + rowTarget + " FROM " + keys + ")" +
-				" AND (model = '' OR (tenant, model, target_id, target_row) IN (SELECT tenant, model, " + rowTarget + " FROM " + keys + "))" +
+			sql: "tenant = ? AND (target_id != '' AND (" + about("target_id, target_row", "id, row", keys, "NOT ("+sentAlone+")") + " OR " + about("prediction_id", "id", keys, sentAlone) + ")" +
 				" OR external_id != '' AND ((tenant, external_id) IN (" + gone("tenant, external_id") + ") OR (tenant, model, external_id) IN (" + gone("tenant, model, external_id") + "))",
 			args: []any{x.Tenant},
 		}
@@ -270,7 +273,42 @@ func (f *found) condition(t target, x *Subject, rows predicate) (predicate, erro
 	case "undecodable":
 		return x.undecodable()
 	}
-	return predicate{sql: "TraceId != '' AND TraceId IN (" + gone("trace_id") + ")"}, nil
+	return f.traces(x, gone("trace_id"))
+}
+
+// Attributes of a span that name a prediction, stored or not.
+const (
+	spanPrediction = "ml.prediction.id"
+	spanExternal   = "ml.prediction.external_id"
+)
+
+// traces are those of the predictions found, and those with a span that names the subject's id,
+// of which no prediction is stored, or none but those found.
+func (f *found) traces(x *Subject, gone string) (predicate, error) {
+	w := predicate{sql: "TraceId != '' AND (TraceId IN (" + gone + ")"}
+	attribute, ids := spanPrediction, []string{x.PredictionID}
+	if x.ExternalID != "" {
+		var err error
+		if ids, err = x.externalIDs(); err != nil {
+			return w, err
+		}
+		attribute = spanExternal
+	}
+	if x.ExternalID+x.PredictionID != "" {
+		// The index is of all values.
+		named := "SELECT TraceId FROM otel_traces WHERE hasAny(mapValues(SpanAttributes), ?) AND SpanAttributes['" + attribute + "'] IN (?)"
+		w.sql += " OR TraceId IN (" + named + ") AND TraceId NOT IN (SELECT trace_id FROM predictions WHERE trace_id IN (" + named + ") AND NOT " + f.in(targets[0]) + ")"
+		w.args = append(w.args, ids, ids, ids, ids)
+	}
+	w.sql += ")"
+	return w, nil
+}
+
+// about is which labels name some of the rows found, by columns of theirs and of the rows', of
+// the label's model where it has one.
+func about(label, row, keys, which string) string {
+	from := " FROM " + keys + " WHERE " + which + ")"
+	return "(tenant, " + label + ") IN (SELECT tenant, " + row + from + " AND (model = '' OR (tenant, model, " + label + ") IN (SELECT tenant, model, " + row + from + ")"
 }
 
 // named is what is about the id that the subject gives, a prediction of which may be
