@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // PatternAction is what happens to what a pattern finds in a text.
@@ -207,11 +209,16 @@ func skip(s string, i int) int {
 	}
 	for i < len(s) {
 		c := s[i]
-		if !wordBytes[c] || c >= 0xC2 && sign(s, i) > 0 {
+		if !wordBytes[c] {
 			break
 		}
 		n := 1
-		if c <= '9' { // a digit
+		if c >= utf8.RuneSelf {
+			var of rune
+			if of, n = utf8.DecodeRuneInString(s[i:]); !inWord(of, n) {
+				break
+			}
+		} else if c <= '9' { // a digit
 			if n = spanOf(s, i, len(s), isDigit); n == 4 || n == 6 || n >= 13 && n < 20 {
 				break
 			}
@@ -226,69 +233,53 @@ func isUpper(c byte) bool  { return c >= 'A' && c <= 'Z' }
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 func isAlnum(c byte) bool  { return isDigit(c) || isLetter(c) }
 
-// isWord reports whether c is of a word: letters of any script, digits and '_'. What it
-// takes for a letter beyond ASCII may be a sign, which wordAt and wordBefore know.
+// isWord reports whether c is of a word: a letter, a digit, '_'. What it takes for a letter
+// beyond ASCII may be a sign, which wordAt and wordBefore know.
 func isWord(c byte) bool { return wordBytes[c] }
 
 var wordBytes = func() (in [256]bool) {
 	for c := range in {
 		b := byte(c)
-		in[c] = isAlnum(b) || b == '_' || b >= 0x80
+		in[c] = isAlnum(b) || b == '_' || b >= utf8.RuneSelf
 	}
 	return in
 }()
 
 // wordAt reports whether what stands at i is of a word; nothing does at the end.
 func wordAt(s string, i int) bool {
-	return i < len(s) && isWord(s[i]) && (s[i] < 0xC2 || sign(s, i) == 0)
+	return i < len(s) && isWord(s[i]) && (s[i] < utf8.RuneSelf || sign(s, i) == 0)
 }
 
 // wordBefore reports whether what stands before i, which is not the beginning, is.
 func wordBefore(s string, i int) bool {
-	return isWord(s[i-1]) && (s[i-1] < 0x80 || !signBefore(s, i))
+	if s[i-1] < utf8.RuneSelf {
+		return isWord(s[i-1])
+	}
+	c, n := utf8.DecodeLastRuneInString(s[:i])
+	return inWord(c, n)
 }
 
-func signBefore(s string, i int) bool {
-	return i > 1 && sign(s, i-2) == 2 || i > 2 && sign(s, i-3) == 3 || i > 3 && sign(s, i-4) == 4
-}
-
-// sign is the length of the sign beyond ASCII at i, 0 where there is none: Latin-1's, those
-// from U+2000 to U+2BFF, of Chinese and Japanese, and pictures (from U+1F000 on).
+// sign is the length of what stands at i, beyond ASCII, and is of no word; 0 where it is of one.
 func sign(s string, i int) int {
-	switch c := s[i]; {
-	case c != 0xC2 && c != 0xE2 && c != 0xE3 && c != 0xF0 || i+1 == len(s):
+	c, n := utf8.DecodeRuneInString(s[i:])
+	if inWord(c, n) {
 		return 0
-	case c == 0xC2:
-		if strings.IndexByte("\xaa\xb5\xba", s[i+1]) >= 0 {
-			return 0
-		}
-		return 2
-	case i+2 == len(s):
-		return 0
-	case c == 0xE2 && pictures(s[i+1], s[i+2]), c == 0xE3 && s[i+1] == 0x80 && s[i+2] < 0x84:
-		return 3
-	case c == 0xF0 && s[i+1] == 0x9F && i+3 < len(s):
-		return 4
 	}
-	return 0
+	return n
 }
 
-// pictures reports whether the sign of UTF-8 behind 0xE2, up to U+2BFF, is no letter or number:
-// spaces and punctuation, currencies, arrows, mathematics, technical signs, boxes, pictures.
-func pictures(second, third byte) bool {
-	switch second {
-	case 0x80, 0x83:
-		return true
-	case 0x81:
-		return third < 0xB0
-	case 0x82:
-		return third >= 0xA0
-	case 0x84, 0x85:
+// inWord reports whether a sign beyond ASCII, of n bytes, goes on a word of ASCII's letters and
+// digits: a Latin letter, or a mark on one. Other scripts' letters part words from them, as all
+// that is no letter does, and bytes that are no sign at all.
+func inWord(c rune, n int) bool {
+	const latin, cjk, cjkEnd = 'À', 0x2E80, 0xA4CF
+	switch {
+	case c == utf8.RuneError && n < 2, c >= cjk && c <= cjkEnd:
 		return false
-	case 0x86:
-		return third >= 0x90
+	case c < latin:
+		return c == 'ª' || c == 'µ' || c == 'º'
 	}
-	return second <= 0xAF
+	return unicode.Is(unicode.Latin, c) || unicode.Is(unicode.M, c)
 }
 
 // separator is the kind of what may part the groups of a number at i (' ', '-' or '.') and

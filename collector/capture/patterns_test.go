@@ -731,3 +731,36 @@ func TestTextsThatBreakOffAreCut(t *testing.T) {
 		t.Errorf("%q", texts)
 	}
 }
+
+// TestPatternsBesideSigns: what is no Latin letter parts a word: signs of all scripts, letters of
+// others, bytes that are no text; an accent apart goes on the word that it is in.
+func TestPatternsBesideSigns(t *testing.T) {
+	p, err := NewPatterns(map[string]PatternAction{"card": PatternMask, "email": PatternMask, "iban": PatternMask, "phone": PatternMask, "token": PatternMask}, []byte("a key of sixteen bytes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{
+		"DE89370400440532013000": "[iban]", "ghp_0123456789abcdefABCDEF0123456789abcd": "[token]", "202-555-0173": "[phone]", "+49 30 12345678": "[phone]",
+		"4111111111111111": "[card]", "a.b@example.org": "[email]",
+	}
+	const signs = "「」『』【】《》〈〉〔〕｢｣・〜〝〞،؛؟।॥։׃་።፡™℃№￥×÷²½€→■😀電話はяжшαλאبक한"
+	for text, want := range found {
+		for _, c := range signs {
+			before, after := "x "+string(c), string(c)+" x"
+			if got := p.Text(before + text + after); text[0] != 'a' && got != before+want+after {
+				t.Errorf("%q between %q reads %q", text, c, got)
+			}
+		}
+		if text[0] == 'a' || text[0] == '4' {
+			continue // a part of an address, and found beside letters
+		}
+		if got := p.Text("x \xff" + text + "\xfe x"); got != "x \xff"+want+"\xfe x" {
+			t.Errorf("%q between bytes that are no text reads %q", text, got)
+		}
+		for _, letters := range []string{"é", "e\u0301", "ß", "Å"} {
+			if got := p.Text(letters + text); text[0] != '+' && got != letters+text {
+				t.Errorf("%q in the midst of a word reads %q", letters+text, got)
+			}
+		}
+	}
+}

@@ -187,26 +187,8 @@ func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner in
 	sums := op == "ReduceSum" || op == "ReduceMean" || op == "ReduceLogSum"
 	squares := op == "ReduceL2" || op == "ReduceSumSquare"
 	if inner == 1 && (sums || squares) {
-		const few = 8 // no kernel takes fewer
-		for o := range outer {
-			row := v[o*span:][:span]
-			if span < few {
-				sum := 0.0
-				for _, e := range row {
-					w := float64(e)
-					if squares {
-						w *= w
-					}
-					sum += w
-				}
-				out[o] = float32(r.end(sum, span))
-				continue
-			}
-			if squares {
-				out[o] = float32(r.end(vector.Squares(row, 0), span))
-				continue
-			}
-			out[o] = float32(r.end(vector.Sum(row), span))
+		for o := range out[:outer] {
+			out[o] = float32(r.end(sumOfRow(v[o*span:][:span], squares), span))
 		}
 		return
 	}
@@ -246,6 +228,26 @@ func reduceBlock(op string, r reduction, out, v []float32, outer, span, inner in
 			r.finish(out[o*inner+from:], acc, span)
 		}
 	}
+}
+
+// sumOfRow is the sum of a row, or of its squares.
+func sumOfRow(row []float32, squares bool) float64 {
+	const few = 8 // no kernel takes fewer
+	switch {
+	case len(row) >= few && squares:
+		return vector.Squares(row, 0)
+	case len(row) >= few:
+		return vector.Sum(row)
+	}
+	sum := 0.0
+	for _, e := range row {
+		w := float64(e)
+		if squares {
+			w *= w
+		}
+		sum += w
+	}
+	return sum
 }
 
 // fold takes a row into sums.

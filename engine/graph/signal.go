@@ -321,25 +321,30 @@ func transformed[T float](t *dft, y, x, room []number2[T]) []number2[T] {
 		case 2:
 			halved(t, y, x, m, stride, turn)
 		default:
-			group, mixed := room[:r], room[r:2*r]
-			for i := range m * stride {
-				p := i / stride
-				for j := range r {
-					group[j] = x[i+j*m*stride]
-				}
-				butterfly(t, mixed, group)
-				for q, v := range mixed {
-					if at := p * q * turn; at != 0 {
-						v = v.times(T(t.cos[at]), T(t.sin[at]))
-					}
-					y[i+(p*(r-1)+q)*stride] = v
-				}
-			}
+			combined(t, y, x, room[:r], room[r:2*r], m, stride, turn)
 		}
 		y, x = x, y
 		length, stride = m, stride*r
 	}
 	return x
+}
+
+// combined combines as many runs of x as group and mixed have room for.
+func combined[T float](t *dft, y, x, group, mixed []number2[T], m, stride, turn int) {
+	r := len(group)
+	for i := range m * stride {
+		p := i / stride
+		for j := range group {
+			group[j] = x[i+j*m*stride]
+		}
+		butterfly(t, mixed, group)
+		for q, v := range mixed {
+			if at := p * q * turn; at != 0 {
+				v = v.times(T(t.cos[at]), T(t.sin[at]))
+			}
+			y[i+(p*(r-1)+q)*stride] = v
+		}
+	}
 }
 
 // fours combines four runs of x.
