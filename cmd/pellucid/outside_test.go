@@ -386,7 +386,8 @@ func TestErasureReachesSpansThatNameSomebody(t *testing.T) {
 	if lines := r.exported(t, `{"external_id":"ann"}`); len(lines["span"]) != 3 || len(lines["prediction"]) != 1 {
 		t.Errorf("exported %d spans and %d predictions", len(lines["span"]), len(lines["prediction"]))
 	}
-	wantErased(t, "by external id", r.erase(t, `{"external_id":"ann"}`), "otel_traces", 3, 0)
+	wantErased(t, "of another model", r.erase(t, `{"external_id":"ann","model":"near","dry_run":true}`), "otel_traces", 0, 0)
+	wantErased(t, "by external id", r.erase(t, `{"external_id":"ann","model":"far"}`), "otel_traces", 3, 0)
 	if got := sql(t, db, "SELECT arrayStringConcat(arraySort(groupArray(substring(TraceId, 31))), ' ') FROM otel_traces WHERE startsWith(TraceId, '5b8e')"); got != "04 04" {
 		t.Errorf("left are spans of %s", got)
 	}

@@ -278,6 +278,7 @@ func (f *found) condition(t target, x *Subject, rows predicate) (predicate, erro
 
 // Attributes of a span that name a prediction, stored or not.
 const (
+	spanModel      = "ml.model.name"
 	spanPrediction = "ml.prediction.id"
 	spanExternal   = "ml.prediction.external_id"
 )
@@ -296,9 +297,10 @@ func (f *found) traces(x *Subject, gone string) (predicate, error) {
 	}
 	if x.ExternalID+x.PredictionID != "" {
 		// The index is of all values.
-		named := "SELECT TraceId FROM otel_traces WHERE hasAny(mapValues(SpanAttributes), ?) AND SpanAttributes['" + attribute + "'] IN (?)"
+		named := "SELECT TraceId FROM otel_traces WHERE hasAny(mapValues(SpanAttributes), ?) AND SpanAttributes['" + attribute + "'] IN (?)" +
+			" AND (? = '' OR SpanAttributes['" + spanModel + "'] IN ('', ?))"
 		w.sql += " OR TraceId IN (" + named + ") AND TraceId NOT IN (SELECT trace_id FROM predictions WHERE trace_id IN (" + named + ") AND NOT " + f.in(targets[0]) + ")"
-		w.args = append(w.args, ids, ids, ids, ids)
+		w.args = append(w.args, ids, ids, x.Model, x.Model, ids, ids, x.Model, x.Model)
 	}
 	w.sql += ")"
 	return w, nil
