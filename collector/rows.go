@@ -34,7 +34,7 @@ func StoredRows(p *Prediction, s *Schema) []StoredPrediction {
 			Features: features, Outputs: outputs, Status: p.Status, Error: p.Error,
 			LatencyMS: p.Latency.Milliseconds(), Labels: []StoredLabel{},
 			Digest: p.Digest, Route: p.Route, SpanID: p.SpanID,
-			ExternalID: oneOrEach(p.ExternalIDs, r), Capture: p.Capture, Attempts: p.Attempts, Raw: raw,
+			ExternalID: p.ExternalID(r), Capture: p.Capture, Attempts: p.Attempts, Raw: raw,
 		}
 		if p.Weight != 1 {
 			out[r].Weight = p.Weight
@@ -45,6 +45,9 @@ func StoredRows(p *Prediction, s *Schema) []StoredPrediction {
 	}
 	return out
 }
+
+// ExternalID is the caller's own id of a row, "" where there is none.
+func (p *Prediction) ExternalID(row int) string { return oneOrEach(p.ExternalIDs, row) }
 
 func oneOrEach[T time.Time | string](v []T, r int) T {
 	var zero T

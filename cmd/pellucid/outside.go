@@ -246,13 +246,7 @@ func (s *server) letterOf(ctx context.Context, x *clickhouse.Subject, l *collect
 func letterRows(p *collector.Prediction) []clickhouse.Elsewhere {
 	out := make([]clickhouse.Elsewhere, max(p.Rows, 1))
 	for i := range out {
-		out[i] = clickhouse.Elsewhere{Model: p.Model, ID: p.ID, Row: i, TraceID: p.TraceID}
-		switch n := len(p.ExternalIDs); {
-		case n == 1: // of every row
-			out[i].ExternalID = p.ExternalIDs[0]
-		case i < n:
-			out[i].ExternalID = p.ExternalIDs[i]
-		}
+		out[i] = clickhouse.Elsewhere{Model: p.Model, ID: p.ID, Row: i, ExternalID: p.ExternalID(i), TraceID: p.TraceID}
 	}
 	return out
 }
