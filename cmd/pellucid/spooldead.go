@@ -92,9 +92,10 @@ func editCommand() *cobra.Command {
 		Use: "edit ID --set FEATURE=VALUE", Short: "Change values of one dead letter and send it to the store once more", Args: oneArg("id of a dead letter"),
 		Long: `Changes features of a prediction, or of a letter of feedback its label (label=VALUE),
 and drives the letter. A prediction's label has been stored without it, or is a letter of
-its own: it is changed there, or by another label for the prediction's id. A feature that is dropped is missing. What was changed is
-marked redacted in the prediction, and is in the audit log without its value. Private
-features cannot be changed: drive --without-features leaves all of them out.`,
+its own: it is changed there, or by another label for the prediction's id. A feature
+that is dropped is missing. What was changed is marked redacted in the prediction, and
+is in the audit log without its value. Private features cannot be changed: drive
+--without-features leaves all of them out.`,
 		Example: "  pellucid spool dead edit 3f2a... --set country=SE --drop income\n  pellucid spool dead edit 3f2a... --set label=yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			edit := map[string]any{"drop": drop}
