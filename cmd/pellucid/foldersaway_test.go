@@ -91,7 +91,7 @@ func TestFoldersTakenFromARunningServer(t *testing.T) {
 		if status, b, header := r.call(t, http.MethodPost, "/api/v1/predictions", other); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !strings.Contains(string(b), "the folder models of the data folder is gone") {
 			t.Errorf("%s: a new model: %d %s", when, status, b)
 		}
-		if err := r.dead.Divide("batch", "token"); err == nil || !strings.Contains(err.Error(), "the folder spool/dead of the data folder is gone") {
+		if err := r.dead.Divide("batch", "token", -1); err == nil || !strings.Contains(err.Error(), "the folder spool/dead of the data folder is gone") {
 			t.Errorf("%s: dead letters: %v", when, err)
 		}
 		if n, _ := r.events.Waiting(); n != 1 {
@@ -125,7 +125,7 @@ func TestFoldersTakenFromARunningServer(t *testing.T) {
 		t.Errorf("back: %d %s", status, b)
 	}
 	r.post(t, "/api/v1/predictions", strings.ReplaceAll(notedList(0, 5), "elsewhere", "fresh"), nil)
-	if err := r.dead.Divide("batch", "token"); err != nil {
+	if err := r.dead.Divide("batch", "token", -1); err != nil {
 		t.Errorf("back: %v", err)
 	}
 	r.stored(t)

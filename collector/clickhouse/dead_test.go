@@ -169,6 +169,37 @@ func TestPoisonRowsBecomeDeadLetters(t *testing.T) {
 	}
 }
 
+// TestPoisonAtRegularDistances: every tenth record is refused, which is no fault of the server's
+// wherever the looks at single ones fall. Where the server names the row, a record at fault costs
+// three inserts and not two for each halving; a constraint whose expression throws names none.
+func TestPoisonAtRegularDistances(t *testing.T) {
+	s, m := open(t), newMaker(t)
+	for i, c := range []struct {
+		constraint string
+		n, every   int
+		inserts    float64 // a letter
+	}{{"NOT has(i64, 770077)", 320, 10, 4.5}, {"throwIf(has(i64, 770077)) = 0", 320, 10, 9}, {"NOT has(i64, 770077)", 64, 32, 8}} {
+		exec(t, s, "ALTER TABLE predictions ADD CONSTRAINT c CHECK "+c.constraint)
+		var bad []int
+		for at := c.every / 2; at < c.n; at += c.every {
+			bad = append(bad, at)
+		}
+		dead := openDead(t, t.TempDir())
+		var st BatchStats
+		before := number(t, s, "SELECT count() FROM predictions")
+		records, rows, poisoned := m.batchWith(t, c.n, base, bad...)
+		write(t, writer(t, s, WriterConfig{Dead: dead, Backoff: time.Millisecond, OnBatch: func(b BatchStats) { st = b }}), fmt.Sprint("d", i), records...)
+		if got := number(t, s, "SELECT count() FROM predictions") - before; got != float64(rows-poisoned) || dead.Len() != len(bad) {
+			t.Errorf("%s: %v rows of %d, %d letters of %d", c.constraint, got, rows-poisoned, dead.Len(), len(bad))
+		}
+		a := float64(st.Attempts) / float64(len(bad))
+		if a > c.inserts {
+			t.Errorf("%s: %.1f inserts a letter", c.constraint, a)
+		}
+		exec(t, s, "ALTER TABLE predictions DROP CONSTRAINT c")
+	}
+}
+
 // TestRollupAndFeedbackRefusals: rows are stored, their part in a rollup or their
 // label is a letter until it is driven.
 func TestRollupAndFeedbackRefusals(t *testing.T) {
@@ -253,16 +284,16 @@ func (d *mortal) step() bool {
 	return d.left > 0
 }
 
-func (d *mortal) Divided(batch, token string) bool {
+func (d *mortal) Divided(batch, token string) (int, bool) {
 	d.step()
 	return d.Dead.Divided(batch, token)
 }
 
-func (d *mortal) Divide(batch, token string) error {
+func (d *mortal) Divide(batch, token string, alone int) error {
 	if !d.step() {
 		return errDied
 	}
-	err := d.Dead.Divide(batch, token)
+	err := d.Dead.Divide(batch, token, alone)
 	d.step()
 	return err
 }

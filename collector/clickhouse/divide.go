@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc64"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -14,10 +16,11 @@ import (
 
 // An insert that the server refuses for what is in it would stop the drain for
 // ever. It is divided instead, until the records at fault stand alone; those become
-// dead letters and all others are stored.
+// dead letters and all others are stored. Where the server names the row it is set
+// apart at once, else the insert is halved.
 //
-// What keeps that exact: halves have tokens made of the insert's own and of the
-// range, and that an insert was divided is on disk before its first half is sent.
+// What keeps that exact: parts have tokens made of the insert's own and of the
+// range, and how an insert was divided is on disk before its first part is sent.
 // So however often the batch is offered again, by whatever process, and even where
 // the server would take the whole by then, the same ranges go under the same
 // tokens. A letter is on disk before the next insert begins, and a record with a
@@ -30,9 +33,10 @@ type DeadLetters interface {
 	// buried and that these letters, driven in it, are home.
 	Begin(batch string) error
 	Finish(batch string, home []string) error
-	// Divide notes that an insert is sent in halves from now on; Divided asks.
-	Divide(batch, token string) error
-	Divided(batch, token string) bool
+	// Divide notes that an insert is sent in parts from now on: a record by itself, those
+	// before it and those behind it, or halves where alone is -1. Divided asks.
+	Divide(batch, token string, alone int) error
+	Divided(batch, token string) (alone int, divided bool)
 	// Bury keeps letters, each once; Buried returns those of a batch.
 	Bury(list []collector.DeadLetter) error
 	Buried(batch string) []collector.DeadLetter
@@ -47,8 +51,6 @@ type DeadLetters interface {
 }
 
 const (
-	// patience is how many attempts a whole insert gets before it is divided.
-	patience = 3
 	// fewDead is how many records of an insert may be dead letters whatever its size.
 	// Beyond that, more than three quarters of it are taken for a fault of the server,
 	// as are probes records from all over it of which none is taken: the drain waits.
@@ -65,6 +67,9 @@ type insert struct {
 	name, token string
 	n           int
 	run         func(ctx context.Context, token string, lo, hi int) error
+	// record says whose row one of the statement is, where that runs from lo on: the server
+	// tells which row it refuses. nil where a row is not one record's.
+	record func(lo, row int) int
 	// stored reports whether the records from lo to hi are there; open tells of the
 	// others which are not known to be. nil where nothing rests on it.
 	stored func(ctx context.Context, lo, hi int, open func(i int) bool) (bool, error)
@@ -83,10 +88,12 @@ type division struct {
 	insert
 	batch    string
 	attempts int
-	// done are the ranges that are stored, out the records that were refused alone.
-	done map[string]bool
-	kept map[int]bool
-	out  map[int]*refusal
+	// done are the ranges that are stored, out the records that were refused alone; misled
+	// says that the server took a record which it had named.
+	done   map[string]bool
+	kept   map[int]bool
+	out    map[int]*refusal
+	misled bool
 }
 
 // place sends one insert until all of it is stored or buried, or ctx is done.
@@ -160,7 +167,7 @@ func (d *division) part(lo, hi int) string {
 	return d.token + ":" + strconv.Itoa(lo) + "-" + strconv.Itoa(hi)
 }
 
-// divide stores the records from lo to hi, whole or in halves.
+// divide stores the records from lo to hi, whole or in parts.
 func (w *Writer) divide(ctx context.Context, d *division, lo, hi int) error {
 	token := d.part(lo, hi)
 	if d.done[token] || d.hopeless() {
@@ -169,7 +176,9 @@ func (w *Writer) divide(ctx context.Context, d *division, lo, hi int) error {
 	if hi-lo == 1 && (d.out[lo] != nil || d.buried != nil && d.buried(lo)) {
 		return nil
 	}
-	if !d.divided(w, token) {
+	alone, divided := d.divided(w, token)
+	named := false
+	if !divided {
 		r, err := w.whole(ctx, d, token, lo, hi)
 		if err != nil {
 			return err
@@ -184,24 +193,57 @@ func (w *Writer) divide(ctx context.Context, d *division, lo, hi int) error {
 			d.out[lo] = r
 			return nil
 		}
-		if err := w.noteDivided(ctx, d, token); err != nil {
+		alone = d.named(r, lo, hi)
+		named = alone >= 0
+		if err := w.noteDivided(ctx, d, token, alone); err != nil {
 			return err
 		}
 	}
-	if lo == 0 && hi == d.n && d.n > 2*probes {
-		if err := w.probe(ctx, d); err != nil || d.hopeless() {
+	for i, p := range partsOf(lo, hi, alone) {
+		if lo == 0 && hi == d.n && d.n > 2*probes && (i > 0 || alone < 0) {
+			if err := w.probe(ctx, d); err != nil {
+				return err
+			}
+		}
+		if err := w.divide(ctx, d, p[0], p[1]); err != nil {
 			return err
 		}
+		d.misled = d.misled || named && d.kept[alone]
 	}
-	mid := lo + (hi-lo)/2
-	if err := w.divide(ctx, d, lo, mid); err != nil {
-		return err
-	}
-	return w.divide(ctx, d, mid, hi)
+	return nil
 }
 
-func (d *division) divided(w *Writer, token string) bool {
-	return w.cfg.Dead != nil && w.cfg.Dead.Divided(d.batch, token)
+// partsOf are the ranges that one from lo to hi is sent in: around alone, or the halves.
+func partsOf(lo, hi, alone int) (out [][2]int) {
+	ends := []int{lo, lo + (hi-lo)/2, hi}
+	if alone >= lo && alone < hi {
+		ends = []int{lo, alone, alone + 1, hi}
+	}
+	for i := range len(ends) - 1 {
+		if ends[i] < ends[i+1] {
+			out = append(out, [2]int{ends[i], ends[i+1]})
+		}
+	}
+	return out
+}
+
+// named is the record whose row the server named when it refused those from lo to hi, -1 where
+// it named none, or has named one that it took.
+func (d *division) named(r *refusal, lo, hi int) int {
+	if r.row == 0 || d.record == nil || d.misled {
+		return -1
+	}
+	if i := d.record(lo, r.row-1); i >= lo && i < hi {
+		return i
+	}
+	return -1
+}
+
+func (d *division) divided(w *Writer, token string) (alone int, divided bool) {
+	if w.cfg.Dead == nil {
+		return -1, false
+	}
+	return w.cfg.Dead.Divided(d.batch, token)
 }
 
 func (d *division) settle(token string, lo, hi int) {
@@ -212,22 +254,21 @@ func (d *division) settle(token string, lo, hi int) {
 }
 
 // probe sends single records from all over an insert that was refused, until one is
-// taken: if none is, dividing further would only find that out slowly.
+// taken: if none is, dividing further would only find that out slowly. Which ones is drawn
+// by the token: what is at fault may come at regular distances.
 func (w *Writer) probe(ctx context.Context, d *division) error {
+	draw := rand.New(rand.NewPCG(crc64.Checksum([]byte(d.token), probeTable), probes))
 	for k := range probes {
-		if len(d.kept) > 0 {
+		from := k * d.n / probes
+		at := from + draw.IntN((k+1)*d.n/probes-from)
+		if len(d.kept) > 0 || d.hopeless() {
 			return nil
 		}
-		at := (2*k + 1) * d.n / (2 * probes)
 		lo, hi := 0, d.n
 		for hi-lo > 1 {
-			if err := w.noteDivided(ctx, d, d.part(lo, hi)); err != nil {
+			var err error
+			if lo, hi, err = w.closer(ctx, d, lo, hi, at); err != nil {
 				return err
-			}
-			if mid := lo + (hi-lo)/2; at < mid {
-				hi = mid
-			} else {
-				lo = mid
 			}
 		}
 		if err := w.divide(ctx, d, lo, hi); err != nil {
@@ -237,14 +278,33 @@ func (w *Writer) probe(ctx context.Context, d *division) error {
 	return nil
 }
 
+var probeTable = crc64.MakeTable(crc64.ECMA)
+
+// closer is the part of a range that has the record at, which is set apart in it where the range
+// was not divided before.
+func (w *Writer) closer(ctx context.Context, d *division, lo, hi, at int) (int, int, error) {
+	alone, divided := d.divided(w, d.part(lo, hi))
+	if !divided {
+		alone = at
+		if err := w.noteDivided(ctx, d, d.part(lo, hi), at); err != nil {
+			return lo, hi, err
+		}
+	}
+	for _, p := range partsOf(lo, hi, alone) {
+		if p[0] <= at && at < p[1] {
+			lo, hi = p[0], p[1]
+			break
+		}
+	}
+	return lo, hi, nil
+}
+
 // whole sends a range until it is stored or refused for what is in it.
 func (w *Writer) whole(ctx context.Context, d *division, token string, lo, hi int) (*refusal, error) {
 	a := attempt{name: d.name, token: token, root: lo == 0 && hi == d.n, run: func(ctx context.Context, token string) error { return d.run(ctx, token, lo, hi) }}
-	if d.letter != nil && w.cfg.Dead != nil {
-		a.patience = 1
-		if a.root {
-			a.patience = patience
-		}
+	a.refusable = d.letter != nil && w.cfg.Dead != nil
+	if d.record != nil && w.store.cluster.name == "" { // a cluster's shards check for themselves
+		a.table = tableOf(d.name)
 	}
 	if d.stored != nil {
 		open := func(i int) bool { return (i < lo || i >= hi) && !d.kept[i] }
@@ -259,8 +319,8 @@ func (w *Writer) whole(ctx context.Context, d *division, token string, lo, hi in
 	return nil, err
 }
 
-func (w *Writer) noteDivided(ctx context.Context, d *division, token string) error {
-	return w.insist(ctx, d.batch, func() error { return w.cfg.Dead.Divide(d.batch, token) })
+func (w *Writer) noteDivided(ctx context.Context, d *division, token string, alone int) error {
+	return w.insist(ctx, d.batch, func() error { return w.cfg.Dead.Divide(d.batch, token, alone) })
 }
 
 // buryAll makes dead letters of what was refused.

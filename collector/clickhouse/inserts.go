@@ -50,6 +50,7 @@ func (w *Writer) rowInserts(p *plan) []insert {
 				run: func(ctx context.Context, token string, lo, hi int) error {
 					return w.insertPredictions(ctx, token, p, part[lo:hi])
 				},
+				record: func(lo, row int) int { return rowOf(part, lo, row) },
 				stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 					if hi-lo < len(part) {
 						return w.store.hasIDs(ctx, p.token, m, part[lo:hi])
@@ -63,6 +64,19 @@ func (w *Writer) rowInserts(p *plan) []insert {
 		}
 	}
 	return out
+}
+
+// oneEach is the record of a row of a statement that has one a record.
+func oneEach(lo, row int) int { return lo + row }
+
+// rowOf is the prediction that has the row of a statement which begins at lo, -1 for none.
+func rowOf(part []decoded, lo, row int) int {
+	for i := lo; i < len(part); i++ {
+		if row -= max(part[i].p.Rows, 1); row < 0 {
+			return i
+		}
+	}
+	return -1
 }
 
 // counted are the predictions whose rows the rollup of that name gets: those that
@@ -225,6 +239,7 @@ func (w *Writer) otherInserts(p *plan) []insert {
 			run: func(ctx context.Context, token string, lo, hi int) error {
 				return w.insertExplanations(ctx, token, p.token, p.explanations[lo:hi])
 			},
+			record: oneEach,
 			stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 				return w.store.hasExplanations(ctx, p.explanations[lo:hi])
 			},
@@ -240,6 +255,7 @@ func (w *Writer) otherInserts(p *plan) []insert {
 			run: func(ctx context.Context, token string, lo, hi int) error {
 				return w.insertUndecodable(ctx, token, p.token, p.undecodable[lo:hi])
 			},
+			record: oneEach,
 			stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 				var at []uint32
 				for _, u := range p.undecodable[lo:hi] {
@@ -277,6 +293,7 @@ func (w *Writer) schemaInsert(p *plan) insert {
 				return []any{ids[lo+i], string(p.schemas[ids[lo+i]])}
 			})
 		},
+		record: oneEach,
 		stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 			return w.store.hasSchemas(ctx, ids[lo:hi])
 		},
@@ -315,6 +332,7 @@ func (w *Writer) feedbackInserts(p *plan) []insert {
 					}
 				})
 			},
+			record: oneEach,
 			stored: func(ctx context.Context, lo, hi int, _ func(int) bool) (bool, error) {
 				var positions []uint32
 				for _, i := range at[lo:hi] {

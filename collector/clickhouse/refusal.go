@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 )
@@ -28,6 +29,10 @@ const codeUnencodable = -1
 type refusal struct {
 	code         int
 	name, detail string
+	// row is the one of the statement that is refused, from 1 on, by a constraint of table; 0
+	// where the server does not tell.
+	row   int
+	table string
 }
 
 // Error names the refusal.
@@ -44,7 +49,10 @@ type unencodable struct{ error }
 
 func (e unencodable) Unwrap() error { return e.error }
 
-var constraintName = regexp.MustCompile("^Constraint `?([^`]{1,200}?)`? for table")
+var (
+	constraintName = regexp.MustCompile("^Constraint `?([^`]{1,200}?)`? for table")
+	constraintRow  = regexp.MustCompile(`^Constraint .{1,300}? for table [^ ]{1,300}\.([a-z0-9_]{1,64})(?: \([0-9a-f-]{36}\))? is violated at row ([0-9]{1,9})\.`)
+)
 
 // refused returns err as a refusal, or nil where it is something else.
 func refused(err error) *refusal {
@@ -59,6 +67,10 @@ func refused(err error) *refusal {
 	r := &refusal{code: int(ex.Code), name: dataCodes[ex.Code]}
 	if m := constraintName.FindStringSubmatch(ex.Message); m != nil {
 		r.detail = m[1]
+	}
+	if m := constraintRow.FindStringSubmatch(ex.Message); m != nil {
+		r.table = m[1]
+		r.row, _ = strconv.Atoi(m[2]) // nine digits at most
 	}
 	return r
 }

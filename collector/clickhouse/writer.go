@@ -251,12 +251,13 @@ func (w *Writer) Write(ctx context.Context, b *collector.Batch) error {
 
 // attempt is one statement as it is sent: the token it counts once under, how to
 // run it, and how to tell whether it is stored (nil where nothing rests on it).
-// patience is how often it may be refused for its data before that is its answer; 0
-// means that it never is. root says that an earlier process may have sent the same.
+// refusable says that being refused for its data is an answer; where a constraint of table
+// itself refuses it, nothing of it is there. root says that an earlier process may have sent the same.
 type attempt struct {
 	name, token string
 	root        bool
-	patience    int
+	refusable   bool
+	table       string
 	run         func(ctx context.Context, token string) error
 	stored      func(ctx context.Context) (bool, error)
 }
@@ -271,7 +272,7 @@ func (w *Writer) retry(ctx context.Context, batch string, in attempt) (attempts 
 	wait := w.cfg.Backoff
 	var logged time.Time
 	token := in.token
-	refusals, unsure := 0, false
+	unsure := false
 	for lost := 0; ; {
 		attempts++
 		began := time.Now()
@@ -297,9 +298,12 @@ func (w *Writer) retry(ctx context.Context, batch string, in attempt) (attempts 
 			return attempts, ctx.Err()
 		}
 		if r := refused(err); r != nil {
-			refusals++
 			err = r
-			if in.patience > 0 && refusals >= in.patience {
+			if in.refusable && r.table != "" && r.table == in.table && !unsure && !w.doubt {
+				w.settle(nil) // one block, which is checked before any of it is written
+				return attempts, r
+			}
+			if in.refusable {
 				kept, kerr := w.refusedYetKept(ctx, in, unsure)
 				if kerr == nil {
 					w.settle(nil)

@@ -65,7 +65,7 @@ type Dead struct {
 
 	// splits are the tokens of divided inserts, home the letters that a batch has
 	// stored, by batch.
-	splits map[string]map[string]bool
+	splits map[string]map[string]int
 	home   map[string]map[string]bool
 	// gone are the last letters that are no more, with the batch that has stored each, ""
 	// where it was deleted; goneOrder the oldest first.
@@ -100,9 +100,11 @@ const (
 
 // note is a fact about a batch or about letters.
 type note struct {
-	// Split is the token of an insert of Batch that was divided.
+	// Split is the token of an insert of Batch that was divided: around the record Alone, or
+	// in halves.
 	Batch string `json:"batch,omitempty"`
 	Split string `json:"split,omitempty"`
+	Alone *int   `json:"alone,omitempty"`
 	// Gone are letters that Batch has stored, or that were deleted; Driving those
 	// that are on their way, Waiting those that turned out not to be.
 	Gone    []string `json:"gone,omitempty"`
@@ -142,7 +144,7 @@ func newDead(cfg DeadConfig, fs vfs.FS) *Dead {
 		cfg.Ours = func() error { return nil }
 	}
 	d := &Dead{
-		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]bool{}, home: map[string]map[string]bool{},
+		cfg: cfg, fs: fs, letters: map[string]*buried{}, splits: map[string]map[string]int{}, home: map[string]map[string]bool{},
 		gone: map[string]string{},
 	}
 	d.shown.counts, d.shown.records = map[[2]string]int64{}, map[[2]string]int64{}
@@ -341,11 +343,15 @@ func (d *Dead) add(l *collector.DeadLetter, at, size int64) {
 
 func (d *Dead) apply(n *note) {
 	if n.Split != "" {
-		put(d.splits, n.Batch, n.Split)
+		alone := -1
+		if n.Alone != nil {
+			alone = *n.Alone
+		}
+		put(d.splits, n.Batch, n.Split, alone)
 	}
 	for _, id := range n.Gone {
 		if n.Batch != "" {
-			put(d.home, n.Batch, id)
+			put(d.home, n.Batch, id, true)
 		}
 		if _, known := d.gone[id]; !known {
 			d.goneOrder = append(d.goneOrder, id)
@@ -373,11 +379,11 @@ func (d *Dead) apply(n *note) {
 	}
 }
 
-func put(m map[string]map[string]bool, key, value string) {
-	if m[key] == nil {
-		m[key] = map[string]bool{}
+func put[V any](m map[string]map[string]V, batch, key string, value V) {
+	if m[batch] == nil {
+		m[batch] = map[string]V{}
 	}
-	m[key][value] = true
+	m[batch][key] = value
 }
 
 // Begin says which batch the drain is at: what was noted of others is forgotten,
@@ -402,22 +408,36 @@ func (d *Dead) Begin(batch string) error {
 	return nil
 }
 
-// Divided reports whether an insert of a batch was divided.
-func (d *Dead) Divided(batch, token string) bool {
+// Divided reports whether an insert of a batch was divided, and around which record; -1 is
+// in halves.
+func (d *Dead) Divided(batch, token string) (alone int, divided bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.splits[batch][token]
+	alone, divided = d.splits[batch][token]
+	if !divided {
+		alone = -1
+	}
+	return alone, divided
 }
 
-// Divide notes that an insert of a batch is sent in halves from now on, whatever
-// becomes of this process.
-func (d *Dead) Divide(batch, token string) error {
+// Divide notes that an insert of a batch is sent in parts from now on, whatever becomes
+// of this process: around the record alone, or in halves where that is -1. The first note on an
+// insert counts.
+func (d *Dead) Divide(batch, token string, alone int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.splits[batch][token] {
+	if _, divided := d.splits[batch][token]; divided {
 		return nil
 	}
-	return d.note(note{Batch: batch, Split: token})
+	return d.note(splitNote(batch, token, alone))
+}
+
+func splitNote(batch, token string, alone int) note {
+	n := note{Batch: batch, Split: token}
+	if alone >= 0 {
+		n.Alone = &alone
+	}
+	return n
 }
 
 // Bury keeps letters, each once. The error wraps collector.ErrFull when there is
@@ -838,8 +858,8 @@ func (d *Dead) copyTo(f vfs.File, moved map[string]*buried) (end int64, seq uint
 func (d *Dead) notes() []note {
 	var out []note
 	for batch, tokens := range d.splits {
-		for t := range tokens {
-			out = append(out, note{Batch: batch, Split: t})
+		for t, alone := range tokens {
+			out = append(out, splitNote(batch, t, alone))
 		}
 	}
 	for batch, ids := range d.home {

@@ -172,7 +172,7 @@ func TestDeadLettersStay(t *testing.T) {
 	if err := d.Bury([]collector.DeadLetter{aLetter("c", 1), aLetter("c", 2), aLetter("c", 3)}); !errors.Is(err, collector.ErrFull) || d.Len() != 3 {
 		t.Errorf("beyond the bound: %v, %d letters", err, d.Len())
 	}
-	if err := errors.Join(d.Begin("b"), d.Divide("b", "t1"), d.Divide("b", "t2"), d.SetDriving([]string{list[0].ID}, true)); err != nil {
+	if err := errors.Join(d.Begin("b"), d.Divide("b", "t1", 7), d.Divide("b", "t2", -1), d.SetDriving([]string{list[0].ID}, true)); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // a start reads what was, also what a rewriting has kept
@@ -180,7 +180,7 @@ func TestDeadLettersStay(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = open()
-		if !d.Divided("b", "t1") || !d.Divided("b", "t2") || d.Divided("b", "t3") || len(d.Buried("b")) != 3 {
+		if !divided(d, "t1", 7) || !divided(d, "t2", -1) || divided(d, "t3", -1) || len(d.Buried("b")) != 3 {
 			t.Fatal("what was noted of the batch is gone")
 		}
 		got, err := d.Get(list[0].ID)
@@ -247,7 +247,7 @@ func TestDeadLettersSurviveEveryCrash(t *testing.T) {
 					}
 					buried[l.ID] = true
 					token := fmt.Sprint("t", i)
-					if err := d.Divide("b", token); err != nil {
+					if err := d.Divide("b", token, len(split)-1); err != nil {
 						return err
 					}
 					split[token] = true
@@ -276,7 +276,7 @@ func TestDeadLettersSurviveEveryCrash(t *testing.T) {
 				}
 			}
 			for token := range split {
-				if !d.Divided("b", token) {
+				if _, ok := d.Divided("b", token); !ok {
 					t.Fatalf("crash at %d (power %t): that %s was divided is forgotten", k, power, token)
 				}
 			}
@@ -501,4 +501,9 @@ func TestGoneLettersAreRemembered(t *testing.T) {
 	if _, gone := d.Gone(list[0].ID); gone || d.Len() != 2 {
 		t.Errorf("refused anew: gone %t, %d letters", gone, d.Len())
 	}
+}
+
+func divided(d *Dead, token string, around int) bool {
+	alone, ok := d.Divided("b", token)
+	return ok && alone == around
 }

@@ -202,7 +202,7 @@ func TestDeadLettersSurviveEveryError(t *testing.T) {
 					if l := aLetter("b", i); d.Bury([]collector.DeadLetter{l}) == nil {
 						buried[l.ID] = true
 					}
-					if token := fmt.Sprint("t", i); d.Divide("b", token) == nil {
+					if token := fmt.Sprint("t", i); d.Divide("b", token, i) == nil {
 						split[token] = true
 					}
 				}
@@ -227,7 +227,7 @@ func TestDeadLettersSurviveEveryError(t *testing.T) {
 				}
 			}
 			for token := range split {
-				if !d.Divided("b", token) {
+				if _, ok := d.Divided("b", token); !ok {
 					t.Fatalf("operation %d fails: that %s was divided is forgotten", k, token)
 				}
 			}
