@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -131,6 +133,40 @@ func TestListingsTakeClearValues(t *testing.T) {
 	}
 	if status, b := ask(who, "X-Forwarded-For"); status != http.StatusBadRequest || !strings.Contains(b, "callers on this machine") || strings.Contains(b, canaryText) {
 		t.Errorf("from elsewhere: %d %s", status, b)
+	}
+	for _, what := range []string{"export", "erase"} {
+		subject := func(where string) (int, string) {
+			of := map[string]any{"model": "loans", "where": where}
+			if what == "erase" {
+				of["dry_run"] = true
+			}
+			b, err := json.Marshal(of)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/api/v1/subjects/"+what, bytes.NewReader(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("X-Forwarded-For", "192.0.2.1")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			out, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp.StatusCode, string(out)
+		}
+		if status, b := subject(who); status != http.StatusBadRequest || !strings.Contains(b, "callers on this machine") {
+			t.Errorf("%s by a clear value from elsewhere: %d %s", what, status, b)
+		}
+		if status, b := subject(stored); status != http.StatusOK {
+			t.Errorf("%s by a stored value from elsewhere: %d %s", what, status, b)
+		}
 	}
 	_, page, _ := r.call(t, "GET", "/ui/predictions?model=loans&where="+url.QueryEscape(who), "")
 	if n := strings.Count(string(page), `tr data-id="`); n != 2 {

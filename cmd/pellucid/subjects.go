@@ -60,19 +60,13 @@ func (s *server) noRoom() bool {
 	return s.storeFull != nil && s.storeFull()
 }
 
-// subject is what the store is asked for.
-func (s *server) subject(x api.Subject) clickhouse.Subject {
-	key := s.cfg.hashKey()
+// subject is what the store is asked for. An id that patterns have hashed is known by its
+// clear form from wherever: who names it would else be told that nothing is left.
+func (s *server) subject(ctx context.Context, x api.Subject) clickhouse.Subject {
+	field, _ := s.clearForms(ctx)
 	return clickhouse.Subject{
 		Tenant: collector.DefaultTenant, Model: x.Model, ExternalID: x.ExternalID, PredictionID: x.PredictionID, Where: x.Where,
-		Stored: func(f *collector.Field, value string) ([]string, error) {
-			key, err := key()
-			if err != nil {
-				return nil, err
-			}
-			return f.StoredAs(key, value)
-		},
-		StoredID: storedIDs(key),
+		Stored: field, StoredID: storedIDs(s.cfg.hashKey()),
 	}
 }
 
@@ -232,7 +226,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 	// Letters that are driven now come home or back before anything is looked for.
 	s.driveMu.Lock()
 	defer s.driveMu.Unlock()
-	x := s.subject(r.Subject)
+	x := s.subject(ctx, r.Subject)
 	out := api.Erasure{DryRun: r.DryRun, Stays: s.stays(ctx)}
 	o, err := s.holdHalves(ctx, &x)
 	if err != nil {
@@ -327,7 +321,7 @@ func (s *server) exportSubject(ctx context.Context, r api.Subject, w io.Writer) 
 		return errBusy
 	}
 	defer s.exporting.Unlock()
-	x := s.subject(r)
+	x := s.subject(ctx, r)
 	o, err := s.holdHalves(ctx, &x)
 	if err != nil {
 		return asked(err)

@@ -318,7 +318,7 @@ func findIBAN(s string, i int) int {
 		n++
 		end++
 	}
-	if n < want || wordAt(s, end) {
+	if n < want || wordAt(s, end) && s[end] != '_' {
 		return 0
 	}
 	for _, c := range []byte(s[i : i+4]) {
@@ -417,7 +417,7 @@ func findToken(s string, i int) (from, to int) {
 		}
 		at := i + len(f.prefix)
 		n := spanOf(s, at, f.most+1, f.of)
-		if n >= f.least && n <= f.most && !wordAt(s, at+n) && !plainWords(s[at:at+n]) {
+		if n >= f.least && n <= f.most && (!wordAt(s, at+n) || s[at+n] == '_') && !plainWords(s[at:at+n]) {
 			return i, at + n
 		}
 	}

@@ -166,10 +166,16 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 		}
 		return patternEmail, from, to
 	case c == '+':
-		if p.kinds[patternPhone] && (i == 0 || !wordBefore(s, i) && s[i-1] != '+') {
+		if p.kinds[patternPhone] && (i == 0 || s[i-1] == '_' || !wordBefore(s, i) && s[i-1] != '+') {
 			to = findPhone(s, i)
 		}
+		if i > done && to > 0 && closes(s, i-1, to) {
+			i-- // the bracket that is closed in it
+		}
 		return patternPhone, i, to
+	case i > done && s[i-1] == '_' && isLetter(c):
+		// Names of files and parameters have these behind it.
+		return p.joined(s, i)
 	case i > done && wordBefore(s, i):
 		// In the midst of a word; a card may be the only digits that it has.
 		if p.kinds[patternCard] && isDigit(c) && !isDigit(s[i-1]) {
@@ -177,15 +183,8 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 		}
 		return patternCard, i, to
 	}
-	if p.kinds[patternToken] {
-		if from, to = findToken(s, i); to > 0 {
-			return patternToken, from, to
-		}
-	}
-	if p.kinds[patternIBAN] && isLetter(c) {
-		if to = findIBAN(s, i); to > 0 {
-			return patternIBAN, i, to
-		}
+	if isLetter(c) {
+		return p.joined(s, i)
 	}
 	if p.kinds[patternCard] && isDigit(c) {
 		if to = findCard(s, i); to > 0 {
@@ -198,10 +197,23 @@ func (p *Patterns) at(s string, i, done int) (k pattern, from, to int) {
 	return 0, 0, 0
 }
 
-// skip goes on after i: past the word, in which nothing begins but what may be a card, but
-// to an '@' or '+'.
+// joined looks for what is known by its first letters at i.
+func (p *Patterns) joined(s string, i int) (k pattern, from, to int) {
+	if p.kinds[patternToken] {
+		if from, to = findToken(s, i); to > 0 {
+			return patternToken, from, to
+		}
+	}
+	if p.kinds[patternIBAN] {
+		to = findIBAN(s, i)
+	}
+	return patternIBAN, i, to
+}
+
+// skip goes on after i: past the word, in which nothing begins but what may be a card, and
+// behind '_' more, but to an '@' or '+'.
 func skip(s string, i int) int {
-	if s[i] == '(' {
+	if c := s[i]; c == '(' || c == '+' || c == '@' {
 		return i + 1
 	}
 	digit := isDigit(s[i])
@@ -213,6 +225,9 @@ func skip(s string, i int) int {
 			break
 		}
 		n := 1
+		if c == '_' {
+			return i + 1
+		}
 		if c >= utf8.RuneSelf {
 			var of rune
 			if of, n = utf8.DecodeRuneInString(s[i:]); !inWord(of, n) {

@@ -20,10 +20,12 @@ var callingCodes2 = []int{
 var callingCodes3 = []int{21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 85, 87, 88, 96, 97, 99}
 
 // findPhone returns the end of a phone number whose '+' is at i, or 0: a country's code
-// and as many digits as E.164 allows, with single separators.
+// and as many digits as E.164 allows, with single separators. A bracket may stand before it,
+// or behind the '+', and is closed in it.
 func findPhone(s string, i int) int {
 	digits := make([]byte, 0, 16)
-	end, dots, groups, seps, open, dotted := i+1, 0, 1, 0, false, false
+	end, dots, groups, seps, dotted, dashed := i+1, 0, 1, 0, false, false
+	open := i > 0 && (s[i-1] == '(' || s[i-1] == '[')
 	for at := i + 1; at < len(s); {
 		c, width := s[at], 1
 		switch {
@@ -36,12 +38,12 @@ func findPhone(s string, i int) int {
 				groups++
 			}
 			at++
-			end, seps = at, 0
+			end, seps, dashed = at, 0, false
 			continue
-		case c == '(' && !open && at > i+1:
-			open = true
-		case c == ')' && open:
-			open = false
+		case (c == '(') != open && strings.IndexByte("()]", c) >= 0:
+			open = c == '('
+			at++
+			continue
 		case c == '/':
 		default:
 			sep, n := separator(s, at)
@@ -54,8 +56,9 @@ func findPhone(s string, i int) int {
 			}
 			dotted = dotted || groups == 1 && sep == '.'
 			width = n
+			dashed = dashed || sep == '-'
 		}
-		if seps >= 2 {
+		if seps >= 3 || seps == 2 && !dashed {
 			break // more than two separators in a row: another text
 		}
 		seps++
@@ -64,9 +67,15 @@ func findPhone(s string, i int) int {
 	return phoneEnd(s, digits, end, dots, groups)
 }
 
+// closes reports whether what stands at i is a bracket that findPhone has closed before to.
+func closes(s string, i, to int) bool {
+	k := strings.IndexAny(s[i+1:to], "()]")
+	return (s[i] == '(' || s[i] == '[') && k >= 0 && s[i+1+k] != '('
+}
+
 func phoneEnd(s string, digits []byte, end, dots, groups int) int {
 	n := len(digits)
-	if wordAt(s, end) || n < 8 || digits[0] == '0' {
+	if wordAt(s, end) && s[end] != '_' || n < 8 || digits[0] == '0' {
 		return 0
 	}
 	if end+1 < len(s) && (s[end] == '.' || s[end] == ',') && isDigit(s[end+1]) {
