@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/pellucid/pellucid/engine"
@@ -162,12 +163,12 @@ func whole(name string) string {
 
 // seen is a name without the signs that are not seen, each of the others written in the one way.
 func seen(name string) string {
-	return norm.NFKC.String(strings.Map(func(r rune) rune {
+	return cases.Fold().String(norm.NFKC.String(strings.Map(func(r rune) rune { // STRASSE is straße
 		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && !unicode.IsSpace(r) {
 			return -1
 		}
 		return r
-	}, name))
+	}, name)))
 }
 
 // words is a name whose words are parted by underscores, those of what it is within too: a
