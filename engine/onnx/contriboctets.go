@@ -60,6 +60,9 @@ func (c *contrib) quantizedPool(op string, version int) {
 	attrs, last := c.without("channels_last"), c.n.Attrs["channels_last"].Int != 0
 	pool := func(x, out string) string {
 		y := c.node(op, version, "", attrs, c.node("DequantizeLinear", 13, "", nil, x, c.in(1), c.in(2)))
+		if op == "AveragePool" && c.in(4) != "" {
+			return c.zeroInside(y, c.in(3), c.in(4), out)
+		}
 		return c.node("QuantizeLinear", 13, out, nil, y, c.in(3), c.in(4))
 	}
 	if op != "GlobalAveragePool" || !last {
@@ -70,6 +73,14 @@ func (c *contrib) quantizedPool(op string, version int) {
 	x := c.node("DequantizeLinear", 13, "", nil, c.in(0), c.in(1), c.in(2))
 	y := c.einsum("nc...->n...c", c.node(op, version, "", attrs, c.einsum("n...c->nc...", x)))
 	c.node("QuantizeLinear", 13, c.n.Outputs[0], nil, y, c.in(3), c.in(4))
+}
+
+// zeroInside is QuantizeLinear that adds the zero point before it rounds, as onnxruntime's pools
+// do: halves go to another number beside an odd one.
+func (c *contrib) zeroInside(y, scale, zero, out string) string {
+	z := c.node("Cast", 13, "", graph.Attrs{"to": intAttr(1)}, zero)
+	whole := c.node("Round", 11, "", nil, c.node("Add", 14, "", nil, c.node("Div", 14, "", nil, y, scale), z))
+	return c.node("QuantizeLinear", 13, out, nil, c.node("Sub", 14, "", nil, whole, z), c.float(1), zero)
 }
 
 // scaled is one of the two between floats and numbers of few bits, whose scale is one

@@ -299,8 +299,19 @@ def recurrent():
     ]
 
 
+def halves():
+    """Means that lie between two numbers of the result, with even and odd zero points."""
+    out = []
+    for dtype, result in ((np.uint8, U8), (np.int8, I8)):
+        for zero, zero_out, scale_out in ((0, 1, 0.5), (3, 7, 0.5), (3, 8, 1), (5, 7, 1)):
+            x = [quantized((2, 3, 6, 5), dtype)[0], of(0.5, np.float32), of(zero, dtype), of(scale_out, np.float32), of(zero_out, dtype)]
+            out.append(case(f"QLinearAveragePool halves {dtype.__name__} {zero} {zero_out}", "QLinearAveragePool", x, result=result, kernel_shape=[2, 2], strides=[2, 1], pads=[0, 1, 0, 1]))
+            out.append(case(f"QLinearGlobalAveragePool halves {dtype.__name__} {zero} {zero_out}", "QLinearGlobalAveragePool", [x[0][:, :, :2, :4]] + x[1:], result=result))
+    return out
+
+
 def main(path):
-    out = norms() + rotations() + grouped() + fusions() + octets() + attentions() + recurrent()
+    out = norms() + rotations() + grouped() + fusions() + octets() + attentions() + recurrent() + halves()
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)
