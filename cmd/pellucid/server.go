@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -227,9 +228,18 @@ func (s *server) startStore(ctx context.Context, progress io.Writer) error {
 		dsn = s.engine.Env().DSN()
 	}
 	s.binner = &collector.Binner{Keys: s.keyring.keys, Failed: s.binFailure}
-	err := s.openStore(ctx, clickhouse.Config{
+	cfg := clickhouse.Config{
 		DSN: dsn, Cluster: s.cfg.Cluster, Bins: s.binner.Row, Clear: s.clearForms, Synced: s.cfg.synced(),
-	})
+	}
+	if s.engine == nil {
+		host, err := os.Hostname()
+		data, abs := filepath.Abs(s.cfg.Data)
+		if err := errors.Join(err, abs); err != nil {
+			return fmt.Errorf("tell this server from others of the same ClickHouse: %w", err)
+		}
+		cfg.Owner = host + "\x00" + data
+	}
+	err := s.openStore(ctx, cfg)
 	if err != nil && s.engine != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w (to change something in it: pellucid clickhouse run --data %s)", err, s.cfg.Data)
 	}

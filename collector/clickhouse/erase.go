@@ -56,6 +56,15 @@ func prefixOf(kind string) (string, error) {
 	return kind + hex.EncodeToString(id[:]) + "_", nil
 }
 
+// keysPrefix is prefixOf that says whose the tables are.
+func (s *Store) keysPrefix(kind string) (string, error) {
+	name, err := prefixOf(kind)
+	if err != nil || s.owner == "" {
+		return name, err
+	}
+	return kind + s.owner + name[len(kind)+len(s.owner):], nil
+}
+
 // CountSubject counts what Erase would delete.
 func (s *Store) CountSubject(ctx context.Context, x Subject) (*Erasure, error) {
 	var out *Erasure
@@ -80,7 +89,7 @@ func (s *Store) with(ctx context.Context, kind string, x *Subject, do func(*foun
 	if err := x.check(); err != nil {
 		return err
 	}
-	prefix, err := prefixOf(kind)
+	prefix, err := s.keysPrefix(kind)
 	if err != nil {
 		return err
 	}
@@ -218,12 +227,12 @@ func (s *Store) unfinished(ctx context.Context, mark string) (left, seen uint64,
 }
 
 // Tidy drops the tables that began with a prefix, "" for those of every erasure that
-// did not come to its end. One that a mutation still reads stays: the server works it
+// did not come to its end: of this server's, and of others' where they are a day old. One that a mutation still reads stays: the server works it
 // off, after a crash too.
 func (s *Store) Tidy(ctx context.Context, prefix string) error {
 	old := "1"
-	if s.cluster.name != "" {
-		old = "metadata_modification_time < now() - INTERVAL 1 DAY" // or another server's, which is at work
+	if s.owner != "" { // else it is another server's, which is at work
+		old = "(match(name, '^(erase|count)_" + s.owner + "') OR metadata_modification_time < now() - INTERVAL 1 DAY)"
 	}
 	names, err := s.strings(ctx, "SELECT DISTINCT name FROM "+s.cluster.system("tables")+" WHERE database = "+s.cluster.current()+
 		" AND (startsWith(name, ?) AND ? != '' OR ? = '' AND match(name, '^(erase|count)_[0-9a-f]{32}_') AND "+old+") ORDER BY name", prefix, prefix, prefix)

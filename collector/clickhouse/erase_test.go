@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/clickhouse/embedded/embeddedtest"
 )
 
 // keyID is how a schema names the key of a hashed field.
@@ -337,5 +338,53 @@ func TestSubjectsNameSomebody(t *testing.T) {
 	}
 	if _, err := s.CountSubject(t.Context(), Subject{Tenant: "default", Model: "m", Where: "score >"}); !errors.Is(err, ErrWhere) {
 		t.Errorf("a broken filter: %v", err)
+	}
+}
+
+// TestTidyLeavesOthersAlone: a server that starts drops what its own erasures left, and of those of
+// another on the same ClickHouse, which may be at work, what is a day old.
+func TestTidyLeavesOthersAlone(t *testing.T) {
+	dsn := embeddedtest.DSN(t)
+	alone := openDSN(t, dsn)
+	var two []*Store
+	for _, owner := range []string{"a", "b"} {
+		s, err := Open(t.Context(), Config{DSN: dsn, Owner: owner})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		two = append(two, s)
+	}
+	left := func() float64 {
+		return number(t, alone, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND match(name, '^(erase|count)_')")
+	}
+	for _, kind := range []string{erasePrefix, countPrefix} {
+		prefix, err := two[0].keysPrefix(kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !Passing(prefix + "predictions") {
+			t.Errorf("%s is not known for a table of keys", prefix)
+		}
+		exec(t, alone, "CREATE TABLE "+prefix+"predictions (id String) ENGINE = MergeTree ORDER BY id")
+	}
+	for _, step := range []struct {
+		s    *Store
+		left float64
+	}{{two[1], 2}, {two[0], 0}} {
+		if err := step.s.Tidy(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		if got := left(); got != step.left {
+			t.Errorf("%v tables are left, want %v", got, step.left)
+		}
+	}
+	prefix, err := two[0].keysPrefix(erasePrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, alone, "CREATE TABLE "+prefix+"predictions (id String) ENGINE = MergeTree ORDER BY id")
+	if err := alone.Tidy(t.Context(), ""); err != nil || left() != 0 {
+		t.Errorf("who is alone leaves %v tables: %v", left(), err)
 	}
 }

@@ -179,7 +179,7 @@ type expiry struct {
 // also with rows that come late: after an outage longer than their time they go in
 // the hour they come. Sums in the rollups stay.
 func (s *Store) Retain(ctx context.Context, r Retention, now time.Time, before func(ctx context.Context, counts map[string]int64) error) (map[string]int64, error) {
-	prefix, err := prefixOf(erasePrefix)
+	prefix, err := s.keysPrefix(erasePrefix)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,9 @@ package clickhouse
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -41,6 +43,9 @@ type Config struct {
 	// Cluster names the cluster that the server is of, whose shards are to hold the
 	// rows (system.clusters); empty means this server alone.
 	Cluster string
+	// Owner tells this server from others that use the same database, over restarts too; empty
+	// means that there are none.
+	Owner string
 	// Synced has tables made so that an insert is on the disk when it is confirmed, and
 	// refuses those that are not: durability machine rests on it.
 	Synced bool
@@ -63,6 +68,7 @@ type Store struct {
 	conn    driver.Conn
 	version string
 	cluster cluster
+	owner   string // 16 hexadecimal digits, or none
 	user    string
 	synced  bool
 	bins    func(ref *stats.Reference, s *collector.Schema, p *collector.Prediction, row int, dst []uint16) []uint16
@@ -117,6 +123,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		conn: conn, bins: cfg.Bins, clear: cfg.Clear, synced: cfg.Synced, schemas: map[string]*collector.Schema{}, references: map[string]*stats.Reference{},
 		modelIDs: map[string]modelSchemas{}, inUse: map[string]bool{}, cluster: cluster{name: cfg.Cluster, database: opts.Auth.Database},
 		user: opts.Auth.Username,
+	}
+	if cfg.Owner != "" {
+		sum := sha256.Sum256([]byte(cfg.Owner))
+		s.owner = hex.EncodeToString(sum[:8])
 	}
 	s.spansUnsure.Store(time.Now().UnixNano())
 	if err := s.check(ctx, cfg, strings.Join(opts.Addr, ",")); err != nil {
