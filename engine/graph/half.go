@@ -20,8 +20,8 @@ func halfSoftmax(x *Exec, t *engine.Tensor, outer, n, inner int, logs bool) (*en
 		return nil, err
 	}
 	o, err := x.New(t.DType(), t.Shape()...)
-	if err != nil {
-		return nil, err
+	if err != nil || len(v) == 0 {
+		return o, err
 	}
 	d := t.DType()
 	e := x.wide(n)

@@ -181,6 +181,51 @@ func heldTop(t *testing.T, what string, v []float32, shape []int, axis, k int, l
 	}
 }
 
+// TestTopOfNaN: NaN is the largest, both zeros are equal, of equals the first comes first.
+func TestTopOfNaN(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	for _, c := range []struct {
+		v       []float64
+		k       int
+		largest bool
+		want    []int32
+	}{
+		{[]float64{.86, 1.58, nan, -3.6, 2.8, -2.6, -3.7, -2.97}, 3, false, []int32{6, 3, 7}},
+		{[]float64{.86, 1.58, nan, -3.6, 2.8, -2.6, -3.7, -2.97}, 3, true, []int32{2, 4, 1}},
+		{[]float64{inf, nan, -inf, nan, 0}, 5, true, []int32{1, 3, 0, 4, 2}},
+		{[]float64{inf, nan, -inf, nan, 0}, 5, false, []int32{2, 4, 0, 1, 3}},
+		{[]float64{math.Copysign(0, -1), 0, -1, math.Copysign(0, -1)}, 3, true, []int32{0, 1, 3}},
+		{[]float64{0, math.Copysign(0, -1), 1, 5e-324, -5e-324}, 4, false, []int32{4, 0, 1, 3}},
+	} {
+		var got []int32
+		for _, e := range topOf(make([]ranked, len(c.v)), c.v, c.k, 1, c.largest) {
+			got = append(got, e.at)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v largest %t: %v, want %v", c.v, c.largest, got, c.want)
+		}
+	}
+}
+
+// TestSoftmaxOfNothing, in each precision.
+func TestSoftmaxOfNothing(t *testing.T) {
+	for _, d := range []engine.DType{engine.Float16, engine.BFloat16, engine.Float32, engine.Float64} {
+		for _, shape := range [][]int{{0, 3}, {3, 0}, {0}} {
+			x, err := engine.New(d, shape...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, op := range []string{"Softmax", "LogSoftmax"} {
+				for axis := range shape {
+					if got := ranOn(t, op, 13, Attrs{"axis": whole(int64(axis))}, x)[0]; !slices.Equal(got.Shape(), shape) {
+						t.Errorf("%s of %v of %s: %v", op, shape, d, got.Shape())
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestTriangles of all diagonals, also those outside.
 func TestTriangles(t *testing.T) {
 	x := mustOf(t, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 1, 3, 4)

@@ -662,23 +662,33 @@ func buildTopK(b *builder) (Kernel, error) {
 	}, nil
 }
 
-// ranked is an element of a line and its place.
+// ranked is an element of a line, by a number that orders as it does, and its place.
 type ranked struct {
-	v  float64
-	at int32
+	key int64
+	at  int32
 }
 
 // ahead reports how a comes before b: the larger, and of equals the first.
-func (a ranked) ahead(b ranked) bool { return a.v > b.v || a.v == b.v && a.at < b.at }
+func (a ranked) ahead(b ranked) bool { return a.key > b.key || a.key == b.key && a.at < b.at }
+
+// rankOf is a number that orders as v does, both zeros the same and NaN the largest. Its
+// complement orders the other way.
+func rankOf(v float64) int64 {
+	if v != v {
+		return math.MaxInt64
+	}
+	bits := int64(math.Float64bits(v + 0))   //nolint:gosec // the sign is meant
+	return bits ^ int64(uint64(bits>>63)>>1) //nolint:gosec // so that the smaller of two negative ones is
+}
 
 // topOf is the first k of a line, in order, in room for all of it.
 func topOf(room []ranked, v []float64, k, step int, largest bool) []ranked {
-	sign := 1.0
+	turn := int64(0)
 	if !largest {
-		sign = -1
+		turn = -1
 	}
 	for i := range room[:k] {
-		room[i] = ranked{sign * v[i*step], int32(i)} //nolint:gosec // tensors have fewer elements
+		room[i] = ranked{rankOf(v[i*step]) ^ turn, int32(i)} //nolint:gosec // tensors have fewer elements
 	}
 	top := room[:k]
 	if k < len(room) {
@@ -687,7 +697,7 @@ func topOf(room []ranked, v []float64, k, step int, largest bool) []ranked {
 			sink(top, i)
 		}
 		for i := k; i < len(room); i++ {
-			if e := (ranked{sign * v[i*step], int32(i)}); e.ahead(top[0]) { //nolint:gosec // as above
+			if e := (ranked{rankOf(v[i*step]) ^ turn, int32(i)}); e.ahead(top[0]) { //nolint:gosec // as above
 				top[0] = e
 				sink(top, 0)
 			}

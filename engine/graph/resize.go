@@ -24,6 +24,8 @@ type Resize struct {
 	// is left as it is.
 	places [][]int
 	same   []bool
+	// antialias has integers rounded.
+	antialias bool
 }
 
 // taps is how many elements are read for one of each line of all axes.
@@ -370,7 +372,7 @@ func NewResize(n *Node, in []*engine.Tensor) (*Resize, error) {
 	if r.coordinates != "tf_crop_and_resize" && !slices.ContainsFunc(axes, func(a *axisOf) bool { return a != nil && a.out != a.n }) {
 		clear(axes) // what keeps its shape is left as it is, whatever the scales
 	}
-	out := &Resize{Lines: make([][]Line, len(axes)), Fill: float64(n.Attrs["extrapolation_value"].Float)}
+	out := &Resize{Lines: make([][]Line, len(axes)), Fill: float64(n.Attrs["extrapolation_value"].Float), antialias: r.antialias}
 	for i, a := range axes {
 		if a == nil || r.antialias && r.coordinates != "tf_crop_and_resize" && a.out == a.n {
 			a = &axisOf{n: in[0].Shape()[i], out: in[0].Shape()[i], scale: 1}
@@ -431,21 +433,86 @@ func buildResize(b *builder) (Kernel, error) {
 	return resizer(n), nil
 }
 
-// resizedIntegers rounds what a resize makes of integers, to even, and saturates.
+// resizedIntegers makes integers of what a resize makes of some, and saturates: towards zero, as
+// ONNX's reference and onnxruntime do, but to the nearest where antialiasing mixes them.
 func resizedIntegers(x *Exec, t *engine.Tensor, r *Resize) ([]*engine.Tensor, error) {
-	wide, err := castTensor(x, t, engine.Float64, true)
+	wide, err := castTensor(x, t, engine.Float32, true)
 	if err != nil {
 		return nil, err
 	}
-	y, err := resized[float64](x, wide, r)
+	shape := x.shaped(t.Shape())
+	for a := range shape {
+		shape[a] = len(r.Lines[a])
+	}
+	o, err := x.New(t.DType(), shape...)
 	if err != nil {
 		return nil, err
 	}
-	o, err := x.New(t.DType(), y.Shape()...)
+	if r.plane() {
+		v := x.wide(o.Len())
+		r.bilinear(v, engine.Data[float32](wide), t.Shape())
+		return x.one(o, storeFloats(o, saturated(t.DType(), v)))
+	}
+	y, err := resized[float32](x, wide, r)
 	if err != nil {
 		return nil, err
 	}
-	return x.one(o, storeFloats(o, saturated(t.DType(), engine.Data[float64](y))))
+	v := x.wide(y.Len())
+	for i, f := range engine.Data[float32](y) {
+		if v[i] = float64(f); !r.antialias {
+			v[i] = math.Trunc(v[i])
+		}
+	}
+	return x.one(o, storeFloats(o, saturated(t.DType(), v)))
+}
+
+// plane reports whether the last two axes, and no others, are resized by mixing two elements of
+// each at most.
+func (r *Resize) plane() bool {
+	spatial := len(r.Lines) - 2
+	if spatial < 0 || r.antialias || slices.Contains(r.same[:spatial], false) {
+		return false
+	}
+	for _, list := range r.Lines[spatial:] {
+		if slices.ContainsFunc(list, func(l Line) bool { return len(l.At) < 1 || len(l.At) > 2 }) {
+			return false
+		}
+	}
+	return true
+}
+
+// bilinear makes whole numbers of a plane's mixed elements, towards zero. It multiplies and adds
+// as onnxruntime does, since the last bit may decide which one it is.
+func (r *Resize) bilinear(out []float64, v []float32, shape []int) {
+	h, w := shape[len(shape)-2], shape[len(shape)-1]
+	rows, columns := r.Lines[len(r.Lines)-2], r.Lines[len(r.Lines)-1]
+	for at := 0; at+h*w <= len(v) && h*w > 0; at += h * w {
+		plane := v[at:][:h*w]
+		for i := range rows {
+			y1, y2, toY1, toY2 := twoOf(&rows[i], h)
+			for j := range columns {
+				x1, x2, toX1, toX2 := twoOf(&columns[j], w)
+				sum := toX1*toY1*plane[y1*w+x1] + toX2*toY1*plane[y1*w+x2]
+				sum += toX1 * toY2 * plane[y2*w+x1]
+				sum += toX2 * toY2 * plane[y2*w+x2]
+				out[0] = math.Trunc(float64(sum))
+				out = out[1:]
+			}
+		}
+	}
+}
+
+// twoOf is the elements that a line mixes of n, and their shares: beyond the first it is that
+// alone, at the last and beyond half of it twice.
+func twoOf(l *Line, n int) (a, b int, ofA, ofB float32) {
+	a, b = l.At[0], l.At[len(l.At)-1]
+	switch {
+	case a != b:
+		return a, b, float32(l.Weight[0]), float32(l.Weight[1])
+	case a == n-1:
+		return a, a, .5, .5
+	}
+	return a, a, 1, 0
 }
 
 // saturated rounds numbers to even and clamps them to what an integer type holds.

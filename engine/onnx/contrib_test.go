@@ -78,7 +78,7 @@ func TestOctets(t *testing.T) {
 
 // TestResize: of random sizes and scales, the same pixels are read as onnxruntime reads.
 func TestResize(t *testing.T) {
-	answers(t, "testdata/resize.json.gz", 354)
+	answers(t, "testdata/resize.json.gz", 402)
 }
 
 // answers runs an archive's cases, of which there are n.

@@ -65,6 +65,23 @@ def case(mode, coordinates, nearest, sized=False, **attrs):
     return {"name": " ".join(w for w in words if w), "model": base64.b64encode(data).decode(), "inputs": [flat("x", x)], "outputs": [flat("y", y)]}
 
 
+def whole(dtype, coordinates):
+    """Whole numbers, which are mixed as floats and cut towards zero."""
+    shape = [2, 2] + [int(v) for v in rng.integers(2, 12, 2)]
+    sizes = np.array(shape[:2] + [int(v) for v in rng.integers(1, 30, 2)], np.int64)
+    i = np.iinfo(dtype)
+    x = rng.integers(max(i.min, -999), min(i.max, 999), shape, dtype=dtype, endpoint=True)
+    node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear", coordinate_transformation_mode=coordinates)
+    ins = [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)]
+    outs = [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), None)]
+    graph = helper.make_graph([node], "g", ins, outs, [numpy_helper.from_array(sizes, "sizes")])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9).SerializeToString()
+    y = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    flat = lambda n, a: {"name": n, "type": str(a.dtype), "shape": list(a.shape), "data": [int(v) for v in a.ravel()]}
+    name = f"linear {coordinates} {dtype.__name__} {shape[2:]} {sizes[2:].tolist()}"
+    return {"name": name, "model": base64.b64encode(data).decode(), "inputs": [flat("x", x)], "outputs": [flat("y", y)]}
+
+
 def main(path):
     out = []
     for coordinates in COORDINATES:
@@ -79,6 +96,7 @@ def main(path):
     out += [case(mode, "half_pixel", "floor", antialias=1) for mode in ("linear", "cubic") for _ in range(8)]
     for policy in ("not_larger", "not_smaller"):
         out += [case(mode, "half_pixel", "floor", True, keep_aspect_ratio_policy=policy, axes=[2, 3]) for mode in ("nearest", "linear") for _ in range(8)]
+    out += [whole(dtype, c) for dtype in (np.uint8, np.int8, np.int32) for c in ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel") for _ in range(4)]
     with open(path, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as z:
         z.write(json.dumps(out).encode())
     print(len(out), "cases of onnxruntime", onnxruntime.__version__)
