@@ -378,7 +378,7 @@ func (k *octetPair) run(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) 
 		}
 		return x.one(t, nil)
 	}
-	return k.broadcast(x, in)
+	return k.broadcast(x, in, join)
 }
 
 // tabled joins the values of a with one byte: each of 256 results is computed once.
@@ -400,36 +400,26 @@ func (k *octetPair) tabled(x *Exec, a *engine.Tensor, with uint8, ofA, ofB qgemm
 	return x.one(t, nil)
 }
 
-// broadcast joins what is repeated as floats.
-func (k *octetPair) broadcast(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {
-	var wide [2]*engine.Tensor
-	for i, scale := range []qgemm.Scale{k.a, k.b} {
-		t, out, err := rawOf[float32](x, in[i].Shape()...)
-		if err != nil {
+// broadcast lays out what is repeated first.
+func (k *octetPair) broadcast(x *Exec, in []*engine.Tensor, join joinOf) ([]*engine.Tensor, error) {
+	shape, err := x.broadcast(in[0].Shape(), in[1].Shape())
+	if err != nil {
+		return nil, err
+	}
+	var wide [2][]uint8
+	for i, t := range in {
+		strides := x.ints(len(shape))
+		strideInto(strides, t.Shape())
+		if t, err = strided(x, t, 0, shape, strides); err != nil {
 			return nil, err
 		}
-		qgemm.ToFloats(out, engine.Data[uint8](in[i]), scale)
-		wide[i] = t
+		wide[i] = engine.Data[uint8](t)
 	}
-	op := vector.Add
-	if k.product {
-		op = vector.Mul
-	}
-	joined, err := zipVector(x, wide[0], wide[1], op)
+	t, out, err := rawOf[uint8](x, shape...)
 	if err != nil {
 		return nil, err
 	}
-	t, out, err := rawOf[uint8](x, joined.Shape()...)
-	if err != nil {
-		return nil, err
-	}
-	qgemm.ToBytes(out, engine.Data[float32](joined), k.to)
-	if k.low > -k.to.Zero {
-		least := uint8(min(max(k.low+k.to.Zero, 0), 255))
-		for i, v := range out {
-			out[i] = max(v, least)
-		}
-	}
+	share(x, x.inParts(len(out)), len(out), joining{k, out, wide[0], wide[1], k.a, k.b, join})
 	return x.one(t, nil)
 }
 

@@ -63,7 +63,7 @@ func TestContrib(t *testing.T) {
 // TestContrib2: so do those of language models, of its optimizer's fusions and of its
 // quantiser.
 func TestContrib2(t *testing.T) {
-	answers(t, "testdata/contrib2.json.gz", 141)
+	answers(t, "testdata/contrib2.json.gz", 173)
 }
 
 // TestGatherBlocks: so do embeddings in 4 and 8 bits.

@@ -81,30 +81,45 @@ func Mul(dst, a, b []uint8, ofA, ofB, to Scale, low float32) {
 
 func pair(dst, a, b []uint8, ofA, ofB, to Scale, low float32, product bool) {
 	least, high := to.Range()
-	low = max(low, least)
+	low, high = max(low, least)+to.Zero, high+to.Zero
 	n, done := len(dst), 0
 	_, _ = a[:n], b[:n]
-	kernel := kernels.add
+	kernel, p := kernels.add, sumOf(ofA, ofB, to)
 	if product {
-		kernel = kernels.mul
+		kernel, p = kernels.mul, productOf(ofA, ofB, to)
 	}
+	p[3], p[4], p[5], p[6] = low, high, ofA.Zero, ofB.Zero
 	if n = vectors(n); n > 0 && kernel != nil {
 		s := borrow()
-		s.params = [8]float32{to.Scale, low, high, to.Zero, ofA.Scale, ofA.Zero, ofB.Scale, ofB.Zero}
+		s.params = p
 		kernel(&dst[0], &a[0], &b[0], &s.params[0], n)
 		s.release()
 		done = n
 	}
 	for i := done; i < len(dst); i++ {
-		v, w := ofA.float(a[i]), ofB.float(b[i])
+		v, w := float32(a[i]), float32(b[i])
 		if product {
-			v *= w
+			v = float32(float32((v-ofA.Zero)*(w-ofB.Zero))*p[0]) + p[2]
 		} else {
-			v += w
+			v = fused(w, p[1], fused(v, p[0], p[2]))
 		}
-		dst[i] = to.byte(v, low, high)
+		dst[i] = uint8(nearest(kept(v, low, high)))
 	}
 }
+
+// sumOf and productOf are the shares of two bytes in one of what they come to, and what is added
+// to these. Its zero point is within, as onnxruntime has it: halves are rounded with it.
+func sumOf(ofA, ofB, to Scale) [8]float32 {
+	a, b := ofA.Scale/to.Scale, ofB.Scale/to.Scale
+	return [8]float32{a, b, to.Zero - float32(float32(a*ofA.Zero)+float32(b*ofB.Zero))}
+}
+
+func productOf(ofA, ofB, to Scale) [8]float32 {
+	return [8]float32{float32(ofA.Scale*ofB.Scale) / to.Scale, 0, to.Zero}
+}
+
+// fused is a b + c, rounded once.
+func fused(a, b, c float32) float32 { return float32(float64(a)*float64(b) + float64(c)) }
 
 // Span is the smallest and the largest of the numbers and 0.
 func Span(v []float32) (low, high float32) {

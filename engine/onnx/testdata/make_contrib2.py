@@ -307,6 +307,12 @@ def halves():
             x = [quantized((2, 3, 6, 5), dtype)[0], of(0.5, np.float32), of(zero, dtype), of(scale_out, np.float32), of(zero_out, dtype)]
             out.append(case(f"QLinearAveragePool halves {dtype.__name__} {zero} {zero_out}", "QLinearAveragePool", x, result=result, kernel_shape=[2, 2], strides=[2, 1], pads=[0, 1, 0, 1]))
             out.append(case(f"QLinearGlobalAveragePool halves {dtype.__name__} {zero} {zero_out}", "QLinearGlobalAveragePool", [x[0][:, :, :2, :4]] + x[1:], result=result))
+        for op in ("QLinearAdd", "QLinearMul"):
+            for shape in ((2, 8, 6, 5), (8, 1, 1), (1,), (2, 1, 1, 5)):
+                for kind, scales in (("halves", (0.5, 0.5, 1 if op == "QLinearAdd" else 20)), ("any", rng.uniform(0.01, 0.05, 3))):
+                    a, b, y = quantized((2, 8, 6, 5), dtype), quantized(shape, dtype), quantized((1,), dtype)
+                    a[1], b[1], y[1] = (of(s, np.float32) for s in scales)
+                    out.append(case(f"{op} {kind} {dtype.__name__} {shape}", op, a + b + y[1:], result=result, weights=[1, 2, 4, 5, 6, 7]))
     return out
 
 

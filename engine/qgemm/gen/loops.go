@@ -228,22 +228,33 @@ func (g *machine) toFloats() {
 	g.flat(n, func() { VMOVUPS(g.widened(Mem{Base: src}, zero, scale), Mem{Base: dst}) }, step{dst, 4 * g.lanes()}, step{src, g.lanes()})
 }
 
-// pair joins two values of bytes as the floats that they stand for, and rounds.
-func (g *machine) pair(name string, join func(...Op)) {
+// pair joins two values of bytes by p's shares and bounds, as qgemm.Add and Mul have it.
+func (g *machine) pair(name string, product bool) {
 	TEXT(name+g.name, NOSPLIT, "func(dst, a, b *byte, p *float32, n int)")
 	dst, a, b := Load(Param("dst"), GP64()), Load(Param("a"), GP64()), Load(Param("b"), GP64())
 	p, n := Load(Param("p"), GP64()), Load(Param("n"), GP64())
-	scale, low, high, zero, pick := g.param(p, 0), g.param(p, 1), g.param(p, 2), g.reg(), g.pick()
-	VCVTPS2DQ(g.param(p, 3), zero)
-	scaleA, zeroA, scaleB, zeroB := g.param(p, 4), g.param(p, 5), g.param(p, 6), g.param(p, 7)
+	ofA, ofB, more, low, high, pick := g.param(p, 0), g.param(p, 1), g.param(p, 2), g.param(p, 3), g.param(p, 4), g.pick()
+	zeroA, zeroB := g.param(p, 5), g.param(p, 6)
 	g.flat(n, func() {
-		v, w := g.widened(Mem{Base: a}, zeroA, scaleA), g.widened(Mem{Base: b}, zeroB, scaleB)
-		join(w, v, v)
-		VDIVPS(scale, v, v)
-		keep(v, low, high)
-		VCVTPS2DQ(v, v)
-		VPADDD(zero, v, v)
-		g.write(v, pick, Mem{Base: dst}, false)
+		v, w, sum := g.reg(), g.reg(), g.reg()
+		VPMOVZXBD(Mem{Base: a}, v)
+		VPMOVZXBD(Mem{Base: b}, w)
+		VCVTDQ2PS(v, v)
+		VCVTDQ2PS(w, w)
+		VMOVAPS(more, sum)
+		if product {
+			VSUBPS(zeroA, v, v)
+			VSUBPS(zeroB, w, w)
+			VMULPS(w, v, v)
+			VMULPS(ofA, v, v)
+			VADDPS(v, sum, sum)
+		} else {
+			VFMADD231PS(ofA, v, sum)
+			VFMADD231PS(ofB, w, sum)
+		}
+		keep(sum, low, high)
+		VCVTPS2DQ(sum, sum)
+		g.write(sum, pick, Mem{Base: dst}, false)
 	}, step{dst, g.lanes()}, step{a, g.lanes()}, step{b, g.lanes()})
 }
 

@@ -35,8 +35,8 @@ func main() {
 		m.finish(false)
 		m.toBytes()
 		m.toFloats()
-		m.pair("addBytes", VADDPS)
-		m.pair("mulBytes", VMULPS)
+		m.pair("addBytes", false)
+		m.pair("mulBytes", true)
 		m.pairUp()
 		m.columns()
 		for _, windows := range []int{1, 4, 8} {
