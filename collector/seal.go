@@ -1,11 +1,14 @@
 package collector
 
 import (
+	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/engine/stats"
@@ -279,6 +282,28 @@ func (f *Field) subject(x float64) string {
 		return f.names[code]
 	}
 	return stats.CategoryName(x)
+}
+
+// SubjectOf is the subject that a value of JSON names, "" where it names none.
+func (f *Field) SubjectOf(raw json.RawMessage) string {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var v any
+	if d.Decode(&v) != nil {
+		return ""
+	}
+	switch v := v.(type) {
+	case string:
+		return v
+	case json.Number:
+		if _, err := strconv.ParseInt(string(v), 10, 64); err == nil && len(f.names) == 0 {
+			return string(v)
+		}
+		if x, err := v.Float64(); err == nil {
+			return f.subject(x)
+		}
+	}
+	return ""
 }
 
 // Sealed returns the names of the schema's sealed features.

@@ -257,6 +257,18 @@ func TestDeadLetterIsChanged(t *testing.T) {
 	if status, b, _ := r.call(t, "POST", "/api/v1/dead-letters/drive", `{"ids":["`+label.ID+`"],"edit":{"set":{"label":""}}}`); status != http.StatusBadRequest {
 		t.Errorf("an empty label: %d %s", status, b)
 	}
+	// What is on its way as it was may be stored so.
+	if err := r.dead.SetDriving([]string{first.ID}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []string{`"edit":{"set":{"country":"SE"}}`, `"without_features":true`} {
+		if status, b, _ := r.call(t, "POST", "/api/v1/dead-letters/drive", `{"ids":["`+first.ID+`"],`+change+`}`); status < 400 || status >= 500 || !strings.Contains(string(b), "on its way to the store as it is") {
+			t.Errorf("%s of a letter that is driven: %d %s", change, status, b)
+		}
+	}
+	if err := r.dead.SetDriving([]string{first.ID}, false); err != nil {
+		t.Fatal(err)
+	}
 	before := len(actions(auditEntries(t, cfg.Data)))
 	pellucid(t, "spool", "dead", "edit", "--url", r.url, first.ID, "--set", "country=SE", "--set", "amount=7", "--drop", "amount")
 	pellucid(t, "spool", "dead", "edit", "--url", r.url, second.ID[:20], "--set", "country=NO", "--set", "vip=true")

@@ -30,6 +30,9 @@ func (s *server) editDead(ctx context.Context, r api.DriveRequest) (int, error) 
 	if err != nil {
 		return 0, err
 	}
+	if l.Driving {
+		return 0, errDriven(l.ID)
+	}
 	if err := s.mend(ctx, l, r.Edit); err != nil {
 		var own mendError
 		if errors.As(err, &own) {
@@ -46,6 +49,11 @@ func (s *server) editDead(ctx context.Context, r api.DriveRequest) (int, error) 
 	s.spool.Flush()
 	s.log.Info("a dead letter is changed and driven again", "letter", l.ID, "model", l.Model)
 	return 1, nil
+}
+
+// errDriven refuses to change a letter of which the store may take what it is now.
+func errDriven(id string) error {
+	return fmt.Errorf("dead letter %s is on its way to the store as it is: ask again when that has taken or refused it: %w", id, collector.ErrRefused)
 }
 
 // mendError is a change that cannot be made. It repeats no value.

@@ -194,6 +194,9 @@ func (s *server) driveDead(ctx context.Context, r api.DriveRequest) (int, error)
 			return n, err
 		}
 		if r.WithoutFeatures {
+			if l.Driving {
+				return n, errDriven(id)
+			}
 			if err := cutFeatures(l); err != nil {
 				return n, err
 			}

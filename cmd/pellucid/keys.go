@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/pellucid/pellucid/collector"
 	"github.com/pellucid/pellucid/collector/audit"
 	"github.com/pellucid/pellucid/collector/keys"
+	"github.com/pellucid/pellucid/collector/proxy/events"
 )
 
 // hashKey returns the secret of fields that are private by hash: 32 bytes in
@@ -149,16 +151,46 @@ func (k *keyring) close() error {
 }
 
 // forget deletes the key of a subject and returns how many there were. Where nothing
-// was ever sealed there is none.
-func (s *server) forget(ctx context.Context, tenant, subject string) (int, error) {
-	if !s.cfg.keysMade() && !s.keyring.has() {
-		return 0, nil
-	}
-	r, err := s.keyring.open()
+// was ever sealed there is none. Halves of predictions about the subject that wait for the other
+// go too: they would be sealed under a new key.
+func (s *server) forget(ctx context.Context, tenant, subject string) (deleted, halves int, err error) {
+	held, err := s.holdSubject(ctx, subject)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return r.Forget(ctx, tenant, subject)
+	defer held.Release()
+	if s.cfg.keysMade() || s.keyring.has() {
+		r, err := s.keyring.open()
+		if err != nil {
+			return 0, 0, err
+		}
+		if deleted, err = r.Forget(ctx, tenant, subject); err != nil {
+			return deleted, 0, err
+		}
+	}
+	left, err := held.Delete()
+	halves = held.Len() - int(left)
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d halves of CloudEvents about the subject are left", left)
+	}
+	return deleted, halves, err
+}
+
+// holdSubject holds the waiting halves of requests with rows about a subject.
+func (s *server) holdSubject(ctx context.Context, subject string) (*events.Held, error) {
+	return s.events.Hold(ctx, func(h *events.Half) (bool, error) {
+		v, err := s.models.Known(h.Model, h.Version)
+		if err != nil || h.Half != "request" {
+			return false, nil //nolint:nilerr // of no model there is no subject
+		}
+		for i := range v.Schema.Features {
+			f := &v.Schema.Features[i]
+			if f.Subject && slices.ContainsFunc(h.Rows, func(row map[string]json.RawMessage) bool { return f.SubjectOf(row[f.Name]) == subject }) {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
 }
 
 // registerKeys lets the keys be kept while the server has them.
@@ -175,12 +207,12 @@ func (s *server) registerKeys(e *echo.Echo) {
 		if subject == "" {
 			return nil, usage(errors.New("subject is missing"))
 		}
-		n := 0
+		n, halves := 0, 0
 		err := s.act(ctx, audit.Entry{Action: "keys.forget", Tenant: collector.DefaultTenant, Object: "subject " + s.audit.Hash(subject)}, func() (err error) {
-			n, err = s.forget(ctx, collector.DefaultTenant, subject)
+			n, halves, err = s.forget(ctx, collector.DefaultTenant, subject)
 			return err
 		})
-		return map[string]int{"deleted": n}, err
+		return map[string]int{"deleted": n, countHalves: halves}, err
 	}))
 }
 
@@ -408,7 +440,8 @@ func keysForget() *cobra.Command {
 		Use: "forget --subject NAME", Short: "Delete the key of a subject: what it sealed is gone for ever (the server stopped)",
 		Long: `Deletes the key of a subject, which is a value of the feature that model.yaml names
 as subject. What was sealed with it can never be read again, in the store, the spool
-and every copy of them. Only a copy of the folder of keys itself would still have it:
+and every copy of them. Halves of CloudEvents that wait for the other are sealed when they
+are recorded: a running server deletes the person's, this command does not. Only a copy of the folder of keys itself would still have it:
 do not keep such copies for longer than a forgotten person may be remembered. A
 server that has the keys is to be stopped first, or does it itself:
 curl -X POST 127.0.0.1:8080/api/v1/keys/forget -d '{"subject": "customer-17"}'`,

@@ -492,3 +492,43 @@ func TestErasureOfSealedAndSampledRows(t *testing.T) {
 		t.Errorf("erased: %+v", got)
 	}
 }
+
+// TestForgetReachesWaitingHalves: what waits about a person whose key is deleted would be sealed
+// under a new one, so it goes.
+func TestForgetReachesWaitingHalves(t *testing.T) {
+	models := t.TempDir()
+	place(t, models, "prod.iris/1/model.yaml", "task: binary\nsubject: owner\nfeatures: [{name: secret, private: seal}]\n")
+	cfg := testConfig(t, models)
+	cfg.Capture.Key = keyConfig{File: writeKEK(t, "1")}
+	r := startRig(t, cfg)
+	send := func(kind, id, body string) {
+		t.Helper()
+		if status, answer := r.loggedEvent(t, kind, id, body, false); status != 200 {
+			t.Fatalf("%s of %s: %d %s", kind, id, status, answer)
+		}
+	}
+	request := func(owner string) string {
+		return fmt.Sprintf(`{"instances":[{"width":1,"owner":"all","secret":"s"},{"width":2,"owner":%s,"secret":%q}]}`, owner, canaryText)
+	}
+	const answer = `{"predictions":[0.1,0.2]}`
+	send("request", "known", request(`"ann"`))
+	send("response", "known", answer)
+	send("request", "one", request(`"ann"`))
+	send("request", "two", request(`"bob"`))
+	var forgotten map[string]int
+	if r.post(t, "/api/v1/keys/forget", `{"subject":"ann"}`, &forgotten); forgotten["deleted"] != 1 || forgotten[countHalves] != 1 {
+		t.Errorf("forgotten: %v", forgotten)
+	}
+	if n, _ := r.events.Waiting(); n != 1 {
+		t.Errorf("%d halves wait, want bob's", n)
+	}
+	send("response", "two", answer)
+	send("response", "one", answer) // waits for a request that will not come
+	r.stored(t)
+	if got := sql(t, r.database(t), "SELECT groupArray(id) FROM (SELECT DISTINCT id FROM predictions ORDER BY id)"); got != "['known.0','known.1','two.0','two.1']" {
+		t.Errorf("stored: %s", got)
+	}
+	if r.post(t, "/api/v1/keys/forget", `{"subject":"ann"}`, &forgotten); forgotten["deleted"] != 0 || forgotten[countHalves] != 0 {
+		t.Errorf("forgotten once more: %v", forgotten)
+	}
+}

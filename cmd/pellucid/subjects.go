@@ -295,7 +295,7 @@ func (s *server) eraseSubject(ctx context.Context, r api.ErasureRequest) (api.Er
 // erased is the end of an erasure: the key, if it is to go, and what is recorded.
 func (s *server) erased(ctx context.Context, r api.ErasureRequest, out *api.Erasure, e *clickhouse.Erasure, entry audit.Entry) (err error) {
 	if r.Forget != "" {
-		if out.Keys, err = s.forget(ctx, entry.Tenant, r.Forget); err != nil {
+		if out.Keys, _, err = s.forget(ctx, entry.Tenant, r.Forget); err != nil {
 			entry.Outcome = "failed"
 			return errors.Join(fmt.Errorf("the rows are deleted, the subject's key is not: %w", err), s.audit.Append(ctx, entry, true))
 		}

@@ -200,6 +200,45 @@ func TestPoisonAtRegularDistances(t *testing.T) {
 	}
 }
 
+// TestLettersRefusedAgain: letters that are driven though nothing was mended come back, however
+// many they are, and hold up nothing.
+func TestLettersRefusedAgain(t *testing.T) {
+	s, m, dead := open(t), newMaker(t), openDead(t, t.TempDir())
+	cfg := WriterConfig{Dead: dead, Backoff: time.Millisecond, BackoffMax: time.Hour}
+	exec(t, s, refuseAge)
+	var bad []int
+	for i := range 40 {
+		bad = append(bad, 3*i)
+	}
+	records, rows, poisoned := m.batchWith(t, 120, base, bad...)
+	write(t, writer(t, s, cfg), "b", records...)
+	again := driven(t, dead)
+	more, others, _ := m.batchWith(t, 3, base)
+	for i, with := range [][]collector.Record{nil, more} {
+		write(t, writer(t, s, cfg), fmt.Sprint("d", i), append(again, with...)...)
+		if dead.Len() != len(bad) {
+			t.Fatalf("%d letters, want %d", dead.Len(), len(bad))
+		}
+		for _, l := range dead.List() {
+			if l.Tries != 2+i {
+				t.Fatalf("letter %+v", l)
+			}
+		}
+		if i == 0 { // as a kill between the append and the answer makes it
+			write(t, writer(t, s, cfg), "twice", again...)
+		}
+		again = driven(t, dead)
+	}
+	if got := number(t, s, "SELECT count() FROM predictions"); got != float64(rows-poisoned+others) {
+		t.Errorf("%v rows are stored", got)
+	}
+	exec(t, s, refuseAgeDrop)
+	write(t, writer(t, s, cfg), "home", again...)
+	if got := number(t, s, "SELECT count() FROM predictions"); got != float64(rows+others) || dead.Len() != 0 {
+		t.Errorf("%v rows of %d, %d letters", got, rows+others, dead.Len())
+	}
+}
+
 // TestRollupAndFeedbackRefusals: rows are stored, their part in a rollup or their
 // label is a letter until it is driven.
 func TestRollupAndFeedbackRefusals(t *testing.T) {

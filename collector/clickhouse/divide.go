@@ -80,6 +80,8 @@ type insert struct {
 	here   func(ctx context.Context) (found func(i int) bool, part int, err error)
 	buried func(i int) bool
 	bury   func(i int)
+	// driven reports whether record i was a letter before: that it is refused tells nothing new.
+	driven func(i int) bool
 	letter func(i int) collector.DeadLetter
 }
 
@@ -142,13 +144,28 @@ func (w *Writer) confirm(ctx context.Context, d *division) error {
 	return nil
 }
 
-// hopeless reports whether too much is refused to be the data's fault.
+// hopeless reports whether too much is refused to be the data's fault, of what was no letter
+// before.
 func (d *division) hopeless() bool {
-	if d.n > 2*probes && len(d.kept) == 0 && len(d.out) >= probes {
-		return true
+	out := len(d.out)
+	for i := range d.out {
+		if d.known(i) {
+			out--
+		}
 	}
-	return len(d.out) > max(fewDead, 3*d.n/4)
+	if out <= fewDead {
+		return false
+	}
+	n := d.n
+	for i := range d.n {
+		if d.known(i) {
+			n--
+		}
+	}
+	return n > 2*probes && len(d.kept) == 0 && out >= probes || out > max(fewDead, 3*n/4)
 }
+
+func (d *division) known(i int) bool { return d.driven != nil && d.driven(i) }
 
 // any is one of the refusals, the same each time.
 func (d *division) any() error {
@@ -430,7 +447,9 @@ func (w *Writer) driven(p *plan, position int) (r collector.Record, l *collector
 		// knows whether it has the id.
 		return r, l, nil
 	}
-	w.cfg.Log.Warn("a dead letter that was driven twice, or that nobody knows any more, is left out", "batch", p.token, "letter", l.ID, "insert", l.Insert)
+	if batch, gone := w.cfg.Dead.Gone(l.ID); !gone || batch == "" {
+		w.cfg.Log.Warn("a dead letter that nobody knows any more is left out", "batch", p.token, "letter", l.ID, "insert", l.Insert)
+	}
 	return r, nil, nil
 }
 

@@ -20,6 +20,7 @@ import (
 func (p *plan) watch(in insert, kind string, at func(i int) int, letter func(i int) collector.DeadLetter) insert {
 	in.buried = func(i int) bool { return p.buried[burial{at(i), kind}] }
 	in.bury = func(i int) { p.buried[burial{at(i), kind}] = true }
+	in.driven = func(i int) bool { return p.records[at(i)].Kind == collector.KindDriven }
 	in.letter = letter
 	if letter == nil {
 		in.letter = func(i int) collector.DeadLetter { return p.letter(at(i), kind) }
