@@ -156,7 +156,7 @@ func (r *attrReader) float(name string, def float64) float64 {
 	if a, ok := r.get(name, AttrFloat); ok {
 		return float64(a.Float)
 	}
-	return def
+	return float64(float32(def)) // as if it were given
 }
 
 func (r *attrReader) string(name, def string) string {

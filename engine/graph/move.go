@@ -561,6 +561,9 @@ func splitParts(x *Exec, t *engine.Tensor, axis int, parts []int, outs int) ([]*
 // buildSlice takes its bounds as attributes before version 10, as inputs since.
 func buildSlice(b *builder) (Kernel, error) {
 	if b.version() < 10 {
+		if len(b.node.Inputs) > 1 {
+			return nil, b.node.corrupt("has %d inputs, the operator takes 1 before version 10", len(b.node.Inputs))
+		}
 		starts, ends, axes := toInts(b.attrs.ints("starts")), toInts(b.attrs.ints("ends")), toInts(b.attrs.ints("axes"))
 		given := b.attrs.has("axes")
 		return func(x *Exec, in []*engine.Tensor) ([]*engine.Tensor, error) {

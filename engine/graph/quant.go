@@ -318,7 +318,7 @@ func dynamicScale(v []float32) qgemm.Scale {
 	lo, hi := qgemm.Span(v)
 	scale := (hi - lo) / 255
 	if hi == lo {
-		scale = 1.0 / 255
+		scale = 1 // of zeros or of nothing, as onnxruntime has it
 	}
 	return qgemm.Scale{Scale: scale, Zero: float32(math.RoundToEven(min(max(float64(-lo/scale), 0), 255)))}
 }
