@@ -233,14 +233,10 @@ func findEmail(s string, i, done int) (from, to int) {
 		return 0, 0
 	}
 	end := i + 1 + spanOf(s, i+1, 255, isDomain)
-	domain := strings.TrimRight(s[i+1:end], ".-")
+	domain := hostOf(strings.TrimRight(s[i+1:end], ".-"))
 	end = i + 1 + len(domain)
-	if end < len(s) && (s[end] == '@' || s[end] == '_') {
-		return 0, 0
-	}
 	labels := strings.Split(domain, ".")
-	top := labels[len(labels)-1]
-	if len(labels) < 2 || len(top) < 2 || !allLetters(top) && !strings.HasPrefix(top, "xn--") {
+	if len(labels) < 2 {
 		return 0, 0
 	}
 	for _, l := range labels {
@@ -249,6 +245,23 @@ func findEmail(s string, i, done int) (from, to int) {
 		}
 	}
 	return from, end
+}
+
+// hostOf is what of a domain ends in a top level, "" for none: what follows may be of the text
+// around it, as in ann@example.org-2024.
+func hostOf(domain string) string {
+	for domain != "" {
+		at := strings.LastIndexByte(domain, '.')
+		top := domain[at+1:]
+		if strings.HasPrefix(top, "xn--") || len(top) > 1 && allLetters(top) {
+			return domain
+		}
+		if k := strings.IndexByte(top, '-'); k > 1 && allLetters(top[:k]) {
+			return domain[:at+1+k]
+		}
+		domain = domain[:max(at, 0)]
+	}
+	return ""
 }
 
 func allLetters(s string) bool {

@@ -119,6 +119,8 @@ var found = map[string][][2]string{
 		{"mailto:a_b-c@x-y.com?subject=1", "mailto:[email]?subject=1"},
 		{"a@b.com.", "[email]."},
 		{"a@b.com and c@d.com", "[email] and [email]"},
+		{"ann@example.org-2024 ann@example.org_x ann@example.org.1 ann@example.org.x", "[email]-2024 [email]_x [email].1 [email].x"},
+		{"ssh://ann@example.org@proxy", "ssh://[email]@proxy"},
 		{"user=a@b.com&x=1", "user=[email]&x=1"},
 		{"josé@exämple.de", "[email]"},
 		{"a@xn--bcher-kva.xn--p1ai", "[email]"},

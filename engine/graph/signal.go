@@ -64,7 +64,10 @@ func (t *transforms) begin() {
 // newDFT begins a plan of transforms. A real result is that of a transform back from half a
 // spectrum.
 func newDFT(x *Exec, have, n int, inverse, onesided bool, inParts int) (*transforms, error) {
-	if n < 1 || n > maxTransform || have < 1 {
+	if n < 1 || have < 1 {
+		return nil, misfit("a transform of %d elements of length %d", have, n)
+	}
+	if n > maxTransform {
 		return nil, fmt.Errorf("a transform of %d elements of length %d: %w", have, n, engine.ErrTooLarge)
 	}
 	t := keptOf[transforms](x)
