@@ -146,7 +146,8 @@ func (c *ModelConfig) PrivateAlike(name string) (how Privacy) {
 // Unicode holds for another way to write the same (NFKC), white space around them, signs that are not seen, what their words are parted by, what dots, colons or slashes part from one of them
 // in front, and the place of an element behind one: net_income is called like NET-INCOME, net.income, in.net income and net_income[0].
 func Alike(a, b string) bool {
-	a, b = seen(a), seen(b)
+	fold := cases.Fold() // STRASSE is straße
+	a, b = fold.String(seen(a)), fold.String(seen(b))
 	return endsIn(a, b) || endsIn(b, a) || endsIn(whole(a), b) || endsIn(whole(b), a)
 }
 
@@ -163,12 +164,12 @@ func whole(name string) string {
 
 // seen is a name without the signs that are not seen, each of the others written in the one way.
 func seen(name string) string {
-	return cases.Fold().String(norm.NFKC.String(strings.Map(func(r rune) rune { // STRASSE is straße
+	return norm.NFKC.String(strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && !unicode.IsSpace(r) {
 			return -1
 		}
 		return r
-	}, name)))
+	}, name))
 }
 
 // words is a name whose words are parted by underscores, those of what it is within too: a

@@ -33,6 +33,8 @@ func ParsePrivateRules(rules map[string]string) ([]PrivateRule, error) {
 			return nil, fmt.Errorf("%q: %q is not a policy (drop, mask, hash, bucket, seal)", pattern, policy)
 		case !strings.Contains(pattern, "."):
 			return nil, fmt.Errorf("%q is not of the form model.feature, as in loans.income or *.email", pattern)
+		case strings.HasPrefix(pattern, ".") || strings.HasSuffix(pattern, "."):
+			return nil, fmt.Errorf("%q names no model before its dot, or no feature behind it, and would meet none: write * for any", pattern)
 		case spaced(pattern):
 			return nil, fmt.Errorf("%q has white space at an end or beside a dot and would meet no feature: take it out, or write * for that of a name that has it", pattern)
 		}
@@ -105,8 +107,10 @@ func Stricter(a, b Privacy) Privacy {
 	return PrivacyNone
 }
 
-// matches reports whether name is pattern, in which * stands for any text.
+// matches reports whether name is pattern, in which * stands for any text, however either is
+// written in Unicode.
 func matches(pattern, name string) bool {
+	pattern, name = seen(pattern), seen(name)
 	parts := strings.Split(pattern, "*")
 	rest, ok := strings.CutPrefix(name, parts[0])
 	if len(parts) == 1 || !ok {

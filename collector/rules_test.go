@@ -35,7 +35,7 @@ func TestPrivateRules(t *testing.T) {
 	if _, err := ParsePrivateRules(map[string]string{"a.home address": "hash", "a.*email": "drop"}); err != nil {
 		t.Errorf("a name of two words: %v", err)
 	}
-	for pattern, policy := range map[string]string{"*.a": "hide", "*.b": "", "*.c": "false", "email": "drop", "*.d": "Seal"} {
+	for pattern, policy := range map[string]string{"*.a": "hide", "*.b": "", "*.c": "false", "email": "drop", "*.d": "Seal", ".income": "drop", "imp.": "mask"} {
 		if _, err := ParsePrivateRules(map[string]string{pattern: policy}); err == nil || !strings.Contains(err.Error(), pattern) {
 			t.Errorf("%s: %s: %v", pattern, policy, err)
 		}
@@ -49,6 +49,11 @@ func TestMatches(t *testing.T) {
 	}{
 		{"a.b", "a.b", true},
 		{"a.b", "a.bc", false},
+		{"*.größe", "a.gro\u0308ße", true},
+		{"*.gro\u0308ße", "a.größe", true},
+		{"*.income", "a.ｉｎｃｏｍｅ", true},
+		{"*.income", "a.in\u00adcome", true},
+		{"*.income", "a.INCOME", false},
 		{"*.b", "a.b", true},
 		{"*.b", "a.x.b", true},
 		{"*.b", ".b", true},
