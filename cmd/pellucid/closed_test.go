@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -113,10 +114,13 @@ func TestNothingOfARequestIsRecordedOfWhichOneRowIsClosed(t *testing.T) {
 // TestAnUpstreamUnderAModelYAML: a file in the models' folder hides what the upstream's configuration
 // does not. Nothing is asked of it or recorded by any road until the folder has gone.
 func TestAnUpstreamUnderAModelYAML(t *testing.T) {
-	asked := make(chan struct{}, 100)
+	asked, slow := make(chan struct{}, 100), make(chan struct{})
 	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			asked <- struct{}{}
+			if b, err := io.ReadAll(r.Body); err != nil || bytes.Contains(b, []byte("Zwickau")) {
+				<-slow
+			}
 			fmt.Fprint(w, `{"model_name":"w","outputs":[{"name":"y","datatype":"FP32","shape":[1],"data":[1]}]}`)
 			return
 		}
@@ -156,6 +160,30 @@ func TestAnUpstreamUnderAModelYAML(t *testing.T) {
 		return status == http.StatusOK
 	})
 	r.post(t, "/api/v1/predictions", roads["/api/v1/predictions"], nil)
+	// One that is under way when the file comes is recorded without its values.
+	done := make(chan int)
+	go func() {
+		status, _, _ := r.call(t, "POST", "/v2/models/w/infer", strings.Replace(infer, "Aachen", "Zwickau", 1))
+		done <- status
+	}()
+	for range len(asked) {
+		<-asked
+	}
+	<-asked
+	place(t, models, "w/1/model.yaml", "features: [{name: town, private: drop}]\n")
+	until(t, "the upstream is shut again", func() bool {
+		r.post(t, "/v2/repository/index", "{}", &index)
+		return index[0].State == "UNAVAILABLE"
+	})
+	close(slow)
+	if status := <-done; status != http.StatusOK {
+		t.Errorf("what was under way is answered %d", status)
+	}
+	r.stored(t)
+	db := r.database(t)
+	if got := sql(t, db, "SELECT count(), countIf(has(str, 'Aachen')), countIf(has(str, 'Zwickau')), countIf(capture = 'none') FROM predictions"); got != "3\t2\t0\t1" {
+		t.Errorf("rows, of Aachen, of Zwickau, without features: %s", got)
+	}
 }
 
 // TestAnImportSaysWhyItWaits on standard error, once a reason.

@@ -269,6 +269,14 @@ func TestDeadLetterIsChanged(t *testing.T) {
 	if err := r.dead.SetDriving([]string{first.ID}, false); err != nil {
 		t.Fatal(err)
 	}
+	// Nor is a value set that has become private since.
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: mask}, {name: country, private: drop}]\n")
+	r.post(t, "/v2/repository/models/elsewhere/load", "{}", nil)
+	if status, b, _ := r.call(t, "POST", "/api/v1/dead-letters/drive", `{"ids":["`+first.ID+`"],"edit":{"set":{"country":"SE"}}}`); status != http.StatusBadRequest || !strings.Contains(string(b), "private (drop)") {
+		t.Errorf("a value that is private by now: %d %s", status, b)
+	}
+	place(t, models, "elsewhere/7/model.yaml", "task: binary\nclasses: [no, yes]\nfeatures: [{name: note, private: mask}]\n")
+	r.post(t, "/v2/repository/models/elsewhere/load", "{}", nil)
 	before := len(actions(auditEntries(t, cfg.Data)))
 	pellucid(t, "spool", "dead", "edit", "--url", r.url, first.ID, "--set", "country=SE", "--set", "amount=7", "--drop", "amount")
 	pellucid(t, "spool", "dead", "edit", "--url", r.url, second.ID[:20], "--set", "country=NO", "--set", "vip=true")

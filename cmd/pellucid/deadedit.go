@@ -98,10 +98,18 @@ func (s *server) mend(ctx context.Context, l *collector.DeadLetter, edit *api.De
 	if row < 0 || row >= p.Rows {
 		return cannotMend("it has %d rows, from 0", p.Rows)
 	}
+	// What was public when the prediction came may be private since.
+	now, err := s.models.Policies(p.Model, p.Version, slices.Collect(maps.Keys(edit.Set)))
+	if err != nil {
+		return fmt.Errorf("change the dead letter: what is private in its model now is not known: %w", err)
+	}
 	for name, text := range edit.Set {
 		i := slices.IndexFunc(schema.Features, func(f collector.Field) bool { return f.Name == name })
 		if i < 0 && name == labelName {
 			return cannotMend("a label is kept apart from its prediction: send another to POST /api/v1/feedback, or change the letter of the label itself")
+		}
+		if how := now[name]; how != collector.PrivacyNone {
+			return cannotMend("feature %q is private (%s) and gets no other value: drop it, or leave out all features", name, how)
 		}
 		if err := s.setFeature(p, schema, i, row, &text); err != nil {
 			return err

@@ -24,6 +24,7 @@ import (
 	"github.com/pellucid/pellucid/collector/telemetry"
 	"github.com/pellucid/pellucid/dashboards"
 	"github.com/pellucid/pellucid/dashboards/api"
+	"github.com/pellucid/pellucid/engine"
 	"github.com/pellucid/pellucid/explain"
 )
 
@@ -110,11 +111,25 @@ func (s *server) schemaOf(id string) *collector.Schema {
 	return nil
 }
 
+// capture records a prediction. Of an upstream that was closed since it was asked, as somebody
+// means something to be private in it, nothing is kept that was said or answered.
+func (s *server) capture(ctx context.Context, p *collector.Prediction, v *collector.ModelVersion, in, out engine.Values) error {
+	if len(s.upstreams) > 0 {
+		if err := s.models.Shut(p.Model); err != nil {
+			in, out = nil, nil
+			if p.Error != "" {
+				p.Error = err.Error()
+			}
+		}
+	}
+	return s.capturer.Prediction(ctx, p, v, in, out)
+}
+
 func (s *server) proxyConfig() proxy.Config {
 	return proxy.Config{
 		Models: auditedModels{s.models, s}, Upstreams: s.upstreams,
 		Events:  func(ctx context.Context, e events.Event) (events.Outcome, error) { return s.events.Take(ctx, e) },
-		Capture: s.capturer.Prediction, Feedback: s.feedback, External: s.models.Imported, OutputNamed: s.models.OutputNamed, Name: s.patterns.Text, Recorded: s.recorded, BatchRows: s.batchRows,
+		Capture: s.capture, Feedback: s.feedback, External: s.models.Imported, OutputNamed: s.models.OutputNamed, Name: s.patterns.Text, Recorded: s.recorded, BatchRows: s.batchRows,
 		KnownError: s.knownError(),
 		Said:       func(ctx context.Context, traces map[string][]json.RawMessage) { s.intake.Said(ctx, traces) },
 		Explain:    s.audited().ExplainRows, ExplainStored: s.audited().Explain, ReadPrediction: s.audited().Prediction,
