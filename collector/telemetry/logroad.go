@@ -19,7 +19,7 @@ import (
 func newLogs(ctx context.Context, cfg Config, res *resource.Resource) (*sdklog.LoggerProvider, error) {
 	u, path, err := besideSpans(cfg.OTLPEndpoint, "logs")
 	if err != nil {
-		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
+		return nil, fmt.Errorf("set up OTLP to %q: %w", shown(cfg.OTLPEndpoint), err)
 	}
 	if u == nil {
 		return nil, nil //nolint:nilnil // nowhere to send to, no provider: both are told by nil
@@ -35,7 +35,7 @@ func newLogs(ctx context.Context, cfg Config, res *resource.Resource) (*sdklog.L
 		e, err = otlploghttp.New(ctx, opts...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
+		return nil, fmt.Errorf("set up OTLP to %q: %w", shown(cfg.OTLPEndpoint), err)
 	}
 	return sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithAttributeValueLengthLimit(maxValueLength),
 		sdklog.WithProcessor(sdklog.NewBatchProcessor(&quietLogs{Exporter: e, log: cfg.Logger}))), nil

@@ -18,7 +18,7 @@ import (
 func metricReaders(ctx context.Context, cfg Config, own sdkmetric.Producer) ([]sdkmetric.Option, error) {
 	u, path, err := besideSpans(cfg.OTLPEndpoint, "metrics")
 	if err != nil {
-		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
+		return nil, fmt.Errorf("set up OTLP to %q: %w", shown(cfg.OTLPEndpoint), err)
 	}
 	if u == nil {
 		return nil, nil
@@ -34,7 +34,7 @@ func metricReaders(ctx context.Context, cfg Config, own sdkmetric.Producer) ([]s
 		e, err = otlpmetrichttp.New(ctx, opts...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
+		return nil, fmt.Errorf("set up OTLP to %q: %w", shown(cfg.OTLPEndpoint), err)
 	}
 	return []sdkmetric.Option{sdkmetric.WithReader(sdkmetric.NewPeriodicReader(&quiet{Exporter: e, log: cfg.Logger}, sdkmetric.WithProducer(own)))}, nil
 }

@@ -50,7 +50,7 @@ func newRoad(ctx context.Context, cfg Config) (road, error) {
 	if cfg.OTLPEndpoint != "" {
 		e, err := newOTLP(ctx, cfg.OTLPEndpoint)
 		if err != nil {
-			return road{}, fmt.Errorf("set up OTLP to %q: %w", cfg.OTLPEndpoint, err)
+			return road{}, fmt.Errorf("set up OTLP to %q: %w", shown(cfg.OTLPEndpoint), err)
 		}
 		export := func(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 			return e.ExportSpans(ctx, stateless(spans))
@@ -108,12 +108,28 @@ func parseEndpoint(endpoint string) (*url.URL, error) {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil {
-		return nil, err
+		return nil, errors.New("it is no address") // the error repeats it
 	}
 	if u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, errors.New("want scheme://host:port, with no user, query or fragment")
 	}
 	return u, nil
+}
+
+// shown is an endpoint for messages: without what may be a secret in it.
+func shown(endpoint string) string {
+	endpoint, _, _ = strings.Cut(endpoint, "?")
+	endpoint, _, _ = strings.Cut(endpoint, "#")
+	scheme, rest, ok := strings.Cut(endpoint, "://")
+	if !ok {
+		scheme, rest = "", endpoint
+	} else {
+		scheme += "://"
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = rest[at+1:]
+	}
+	return scheme + rest
 }
 
 // besideSpans is where an endpoint takes another signal than spans ("metrics", "logs"):

@@ -31,3 +31,18 @@ func TestTraceStatesAreNotSent(t *testing.T) {
 		t.Error("what was given was changed")
 	}
 }
+
+// TestShown: no password or token of an endpoint is in a message.
+func TestShown(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"http://u:secret@host:4318/v1?t=secret#secret": "http://host:4318/v1",
+		"u:secret@host:4317":                           "host:4317",
+		"http://a:sec@ret@host":                        "http://host",
+		"grpc://host:4317":                             "grpc://host:4317",
+		"":                                             "",
+	} {
+		if got := shown(endpoint); got != want {
+			t.Errorf("%q is shown as %q", endpoint, got)
+		}
+	}
+}
