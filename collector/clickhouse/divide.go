@@ -59,7 +59,7 @@ const (
 )
 
 // errServerFault says why a batch is held though its data is refused.
-var errServerFault = errors.New("nearly all of an insert is refused, which is taken for a fault of the server: nothing is set aside and the drain waits")
+var errServerFault = errors.New("most of an insert is refused, which is taken for a fault of the server: nothing is set aside and the drain waits")
 
 // insert is one statement of a batch over n records: the token it counts once
 // under, how to run it over some of them, and how to tell whether those are stored.
