@@ -20,7 +20,7 @@ var layers = map[string]int{"engine": 1, "collector": 2, "explain": 3, "alerts":
 
 // leaves are collector's packages that every room may use. Its other packages
 // are rooms, which never import each other.
-var leaves = []string{"collector", "collector/strictyaml", "collector/vfs"}
+var leaves = []string{"collector", "collector/reading", "collector/strictyaml", "collector/vfs"}
 
 // below are leaves that import nothing of ours.
 var below = []string{"engine/stats", "collector/vfs"}

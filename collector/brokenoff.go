@@ -5,6 +5,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/pellucid/pellucid/collector/reading"
 	"github.com/pellucid/pellucid/engine"
 )
 
@@ -17,20 +18,20 @@ func WithoutEnds(v *ModelVersion, in engine.Values, texts []string) {
 		return
 	}
 	for i := range private {
-		private[i] = reading{s: private[i]}.folded().s
+		private[i] = folded(reading.Of(private[i])).S
 	}
 	for i, s := range texts {
-		r := reading{s: s}.folded()
-		begins := len(r.s)
-		last, n := utf8.DecodeLastRuneInString(r.s)
+		r := folded(reading.Of(s))
+		begins := len(r.S)
+		last, n := utf8.DecodeLastRuneInString(r.S)
 		for _, value := range private {
-			begins = min(begins, len(r.s)-begun(r.s, value))
+			begins = min(begins, len(r.S)-begun(r.S, value))
 			// The last letter may lack its accent.
-			if most := begun(r.s[:len(r.s)-n], value); most > 0 && !unicode.IsSpace(last) {
-				begins = min(begins, len(r.s)-n-most)
+			if most := begun(r.S[:len(r.S)-n], value); most > 0 && !unicode.IsSpace(last) {
+				begins = min(begins, len(r.S)-n-most)
 			}
 		}
-		s = s[:r.place(begins, begins)[0]]
+		s = s[:r.Place(begins, begins)[0]]
 		texts[i] = strings.TrimRightFunc(s, func(r rune) bool { return !unicode.IsSpace(r) })
 	}
 }

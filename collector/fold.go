@@ -6,6 +6,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/pellucid/pellucid/collector/reading"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -15,33 +16,35 @@ import (
 // the steps matters: letters are taken apart (NFKD), each is put into one case, and they are
 // composed again (NFC). A fold that composes first does not find the accent of what has another
 // width or case yet, nor one that a sign which is not seen parts from its letter.
-func (r reading) folded() reading {
-	r = r.seen()
-	if isASCII(r.s) {
-		return reading{strings.ToLower(r.s), r.at}
+func folded(r reading.Text) reading.Text {
+	r = bare(r)
+	if isASCII(r.S) {
+		return r.As(strings.ToLower(r.S))
 	}
-	w := rewrite(r, 0)
+	w := reading.Rewrite(r)
+	w.Change(0)
 	var f folding
-	for i := 0; i < len(r.s); {
-		n := plainBytes(r.s[i:])
+	for i := 0; i < len(r.S); {
+		n := plainBytes(r.S[i:])
 		for k := range n {
-			w.add(i+k, lowerByte(r.s[i+k]))
+			w.Add(i+k, lowerByte(r.S[i+k]))
 		}
-		if i += n; i == len(r.s) {
+		if i += n; i == len(r.S) {
 			break
 		}
-		_, n = utf8.DecodeRuneInString(r.s[i:])
-		if next, _ := utf8.DecodeRuneInString(r.s[i+n:]); next >= firstAccent && next != utf8.RuneError {
-			n = norm.NFKC.NextBoundaryInString(r.s[i:], true)
+		_, n = utf8.DecodeRuneInString(r.S[i:])
+		if next, _ := utf8.DecodeRuneInString(r.S[i+n:]); next >= firstAccent && next != utf8.RuneError {
+			n = norm.NFKC.NextBoundaryInString(r.S[i:], true)
 		}
 		if n == 1 {
-			w.add(i, lowerByte(r.s[i])) // or no text at all
+			w.Add(i, lowerByte(r.S[i])) // or no text at all
 		} else {
-			w.add(i, f.sign(r.s[i:i+n])...)
+			w.Add(i, f.sign(r.S[i:i+n])...)
 		}
 		i += n
 	}
-	return w.done()
+	r, _ = w.Done()
+	return r
 }
 
 // firstAccent is the first sign that what stands before it is not complete without.
@@ -173,54 +176,42 @@ func Ignorable(c rune) bool {
 	return unicode.In(c, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// seen is r without the signs that are not seen.
-func (r reading) seen() reading {
-	var w *rewriting
-	for i := plainBytes(r.s); i < len(r.s); {
-		c, n := utf8.DecodeRuneInString(r.s[i:])
-		hidden := Ignorable(c)
-		if hidden && w == nil {
-			w = rewrite(r, i)
-		}
-		for k := 0; k < n && w != nil && !hidden; k++ {
-			w.add(i+k, r.s[i+k])
+// bare is r without the signs that are not seen.
+func bare(r reading.Text) reading.Text {
+	w := reading.Rewrite(r)
+	for i := plainBytes(r.S); i < len(r.S); {
+		c, n := utf8.DecodeRuneInString(r.S[i:])
+		if Ignorable(c) {
+			w.Change(i)
+		} else {
+			w.Keep(i, n)
 		}
 		i += n
 	}
-	if w == nil {
-		return r
-	}
-	return w.done()
+	r, _ = w.Done()
+	return r
 }
 
 // figures is r with the digits of any script, full-width signs and the points and commas among
 // them in ASCII, for numbers: other signs that stand for a digit, as ² and ½, are none of it.
-func (r reading) figures() reading {
-	if isASCII(r.s) {
+func figures(r reading.Text) reading.Text {
+	if isASCII(r.S) {
 		return r
 	}
-	var w *rewriting
-	for i := 0; i < len(r.s); {
-		c, n := utf8.DecodeRuneInString(r.s[i:])
+	w := reading.Rewrite(r)
+	for i := 0; i < len(r.S); {
+		c, n := utf8.DecodeRuneInString(r.S[i:])
 		plain := byte(0)
 		if c >= utf8.RuneSelf {
-			plain = plainSign(c, r.s[i+n:])
+			plain = plainSign(c, r.S[i+n:])
 		}
-		switch {
-		case plain != 0 && w == nil:
-			w = rewrite(r, i)
-			fallthrough
-		case plain != 0:
-			w.add(i, plain)
-		case w != nil:
-			for k := range n {
-				w.add(i+k, r.s[i+k])
-			}
+		if plain != 0 {
+			w.Add(i, plain)
+		} else {
+			w.Keep(i, n)
 		}
 		i += n
 	}
-	if w == nil {
-		return r
-	}
-	return w.done()
+	r, _ = w.Done()
+	return r
 }

@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/pellucid/pellucid/collector/reading"
 	"golang.org/x/text/cases"
 	"golang.org/x/text/language"
 	"golang.org/x/text/unicode/norm"
@@ -122,7 +123,7 @@ func TestScrubberFindsAnyFolding(t *testing.T) {
 			how := ways[r.IntN(len(ways))]
 			chain, said = append(chain, how), rewritten[how](said)
 		}
-		if len(reading{s: value}.folded().s) < sureFrom || said == "" {
+		if len(folded(reading.Of(value)).S) < sureFrom || said == "" {
 			continue
 		}
 		n++
@@ -184,12 +185,12 @@ func TestScrubberLeavesWhatLooksAlike(t *testing.T) {
 	const n = 20000
 	for range n {
 		value := someText(r)
-		signs := []rune(reading{s: value}.folded().s)
+		signs := []rune(folded(reading.Of(value)).S)
 		at := r.IntN(len(signs))
 		signs[at] = letters[r.IntN(len(letters))]
 		other := string(signs)
-		want := reading{s: value}.folded().s
-		if len(want) < sureFrom || strings.ContainsRune(want, ' ') || strings.Contains(reading{s: other}.folded().s, want) {
+		want := folded(reading.Of(value)).S
+		if len(want) < sureFrom || strings.ContainsRune(want, ' ') || strings.Contains(folded(reading.Of(other)).S, want) {
 			continue
 		}
 		if NewScrubber(nil, []string{value}).Text(other) != other {
@@ -209,17 +210,22 @@ func FuzzFolded(f *testing.F) {
 	}
 	f.Add("a\xff\u0301\u0301\xcc i\u0316\u0307 \u1100\u1161")
 	f.Fuzz(func(t *testing.T, s string) {
-		got := reading{s: s}.folded()
-		if got.at != nil && (len(got.at) != len(got.s)+1 || !slices.IsSorted(got.at) || got.at[len(got.s)] != len(s)) || got.at == nil && len(got.s) != len(s) {
-			t.Fatalf("%q is folded to %q at %v", s, got.s, got.at)
+		got := folded(reading.Of(s))
+		for i := range len(got.S) {
+			if got.Begin(i) > got.Begin(i+1) {
+				t.Fatalf("%q is folded to %q, byte %d at %d, the next at %d", s, got.S, i, got.Begin(i), got.Begin(i+1))
+			}
+		}
+		if end := got.Begin(len(got.S)); end != len(s) {
+			t.Fatalf("%q is folded to %q, which ends at %d", s, got.S, end)
 		}
 		// Normal forms part what has more accents than 30.
 		if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsMark) && utf8.RuneCountInString(s) > 30 {
 			return
 		}
 		for _, form := range []norm.Form{norm.NFC, norm.NFD, norm.NFKC, norm.NFKD} {
-			if other := (reading{s: form.String(s)}).folded().s; other != got.s {
-				t.Errorf("%+q is folded to %+q, %+q to %+q", s, got.s, form.String(s), other)
+			if other := folded(reading.Of(form.String(s))).S; other != got.S {
+				t.Errorf("%+q is folded to %+q, %+q to %+q", s, got.S, form.String(s), other)
 			}
 		}
 	})

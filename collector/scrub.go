@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/pellucid/pellucid/collector/reading"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -99,7 +100,7 @@ func NewScrubber(raw []json.RawMessage, texts []string) Scrubber {
 	}
 	list = slices.DeleteFunc(list, func(t string) bool {
 		if len(t) < wholeFrom && utf8.RuneCountInString(t) > 1 {
-			s.words[reading{s: t}.folded().s] = true
+			s.words[folded(reading.Of(t)).S] = true
 		}
 		return len(t) < wholeFrom
 	})
@@ -118,7 +119,7 @@ func NewNameScrubber(raw []json.RawMessage) Scrubber {
 		for _, t := range scalars(r) {
 			if t = strings.TrimSpace(t); len(t) >= wholeFrom && len(t) <= longText {
 				list = append(list, t)
-				if folded := (reading{s: t}).folded().s; len(folded) >= wholeFrom {
+				if folded := folded(reading.Of(t)).S; len(folded) >= wholeFrom {
 					read = append(read, folded)
 				}
 				size += 2 * (len(t) + formCost)

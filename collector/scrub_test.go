@@ -17,6 +17,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/pellucid/pellucid/collector/reading"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -388,7 +389,7 @@ func TestScrubbingIsBounded(t *testing.T) {
 		x := NewScrubber(nil, c.values)
 		w := stepsFor(c.text)
 		budget := w.left
-		(&search{x: &x, least: wholeFrom, w: w}).encoded(nil, reading{s: c.text}, 0)
+		(&search{x: &x, least: wholeFrom, w: w}).encoded(nil, reading.Of(c.text), 0)
 		for i := range c.text {
 			x.long.at(c.text[i:], wholeFrom, w)
 		}

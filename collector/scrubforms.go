@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/pellucid/pellucid/collector/reading"
 )
 
 // forms finds the longest of many texts that stands at a place. It takes little more
@@ -140,22 +142,22 @@ const minBase64 = 6
 
 // encoded appends where in a reading base64, hexadecimal or bytes that are listed hold a
 // value.
-func (q *search) encoded(found [][2]int, r reading, depth int) [][2]int {
+func (q *search) encoded(found [][2]int, r reading.Text, depth int) [][2]int {
 	return q.lists(q.runs(q.runs(found, r, depth, &base64Digits), r, depth, &hexDigits), r, depth)
 }
 
 // runs appends where runs of digits hold a value.
-func (q *search) runs(found [][2]int, r reading, depth int, a *alphabet) [][2]int {
-	for i := 0; i < len(r.s); {
+func (q *search) runs(found [][2]int, r reading.Text, depth int, a *alphabet) [][2]int {
+	for i := 0; i < len(r.S); {
 		end := i
-		for end < len(r.s) && a.digits[r.s[end]] != noDigit {
+		for end < len(r.S) && a.digits[r.S[end]] != noDigit {
 			end++
 		}
-		if end-i >= a.shortest && q.run(r.s[i:end], depth, a) {
-			for end < len(r.s) && r.s[end] == '=' {
+		if end-i >= a.shortest && q.run(r.S[i:end], depth, a) {
+			for end < len(r.S) && r.S[end] == '=' {
 				end++
 			}
-			found = append(found, r.place(i, end))
+			found = append(found, r.Place(i, end))
 		}
 		i = max(end, i+1)
 	}
@@ -187,20 +189,20 @@ func (a *alphabet) decode(to []byte, s string) []byte {
 
 // lists appends where bytes that are listed one by one, as in 53:53:4e, 0x53, 0x53 or
 // [83 83 78], hold a value.
-func (q *search) lists(found [][2]int, r reading, depth int) [][2]int {
+func (q *search) lists(found [][2]int, r reading.Text, depth int) [][2]int {
 	for _, base := range []int{16, 10} {
-		for i := 0; i < len(r.s); {
-			if int(hexDigits.digits[r.s[i]]) >= base || i > 0 && isAlnum(r.s[i-1]) {
+		for i := 0; i < len(r.S); {
+			if int(hexDigits.digits[r.S[i]]) >= base || i > 0 && isAlnum(r.S[i-1]) {
 				i++
 				continue
 			}
 			var last, end int
-			q.buf, last, end = listed(q.buf[:0], r.s, i, base)
+			q.buf, last, end = listed(q.buf[:0], r.S, i, base)
 			switch {
 			case len(q.buf) < wholeFrom:
 				i++
 			case q.holds(depth):
-				found = append(found, r.place(i, end))
+				found = append(found, r.Place(i, end))
 				i = end
 			default:
 				i = max(i+1, last) // another list may begin there, parted by another sign
@@ -296,8 +298,8 @@ func (q *search) folded() bool {
 	for i := 0; i < len(q.buf); {
 		n, wide := text(q.buf[i:])
 		if wide && n > wholeFrom+1 || !wide && n >= wholeFrom && n < minBase64 {
-			r := reading{s: string(q.buf[i : i+n])}
-			folded := r.folded()
+			r := reading.Of(string(q.buf[i : i+n]))
+			folded := folded(r)
 			if len(q.forms(nil, &q.x.read, folded)) > 0 || len(q.named(nil, r, folded)) > 0 {
 				return true
 			}

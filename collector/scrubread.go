@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/pellucid/pellucid/collector/reading"
 )
 
 // A text in which a value is repeated may escape it in any of many ways. It is read
@@ -18,89 +20,26 @@ import (
 // base64 within base64.
 const readDepth = 3
 
-// reading is a text that was made of another, with where in that each of its bytes begins
-// and, last, where it ends; at is nil where they are the same.
-type reading struct {
-	s  string
-	at []int
-}
-
-// place is where in the first text the bytes from i to end were read.
-func (r reading) place(i, end int) [2]int {
-	if r.at == nil {
-		return [2]int{i, end}
-	}
-	for end > i && end < len(r.s) && r.at[end] == r.at[end-1] {
-		end++ // the rest of what one sign was read as
-	}
-	return [2]int{r.at[i], r.at[end]}
-}
-
-// rewriting makes a reading of another.
-type rewriting struct {
-	of reading
-	s  []byte
-	at []int
-}
-
-// rewrite begins with what stays as it is up to n.
-func rewrite(of reading, n int) *rewriting {
-	w := &rewriting{of: of, s: make([]byte, 0, len(of.s)), at: make([]int, 0, len(of.s)+1)}
-	for i := range n {
-		w.add(i, of.s[i])
-	}
-	return w
-}
-
-// add appends bytes that stand for what begins at a place.
-func (w *rewriting) add(i int, b ...byte) {
-	from := i
-	if w.of.at != nil {
-		from = w.of.at[i]
-	}
-	for range b {
-		w.at = append(w.at, from)
-	}
-	w.s = append(w.s, b...)
-}
-
-func (w *rewriting) done() reading {
-	end := len(w.of.s)
-	if w.of.at != nil {
-		end = w.of.at[end]
-	}
-	return reading{string(w.s), append(w.at, end)}
-}
-
 // unescaped is r with each escape of JSON, of programming languages, of SQL, HTML and
 // addresses made out; plus says that a + is a space, as in forms. changed is false where
 // there is none.
-func (r reading) unescaped(plus bool) (out reading, changed bool) {
-	var w *rewriting
-	for i := 0; i < len(r.s); {
-		var b []byte
+func unescaped(r reading.Text, plus bool) (out reading.Text, changed bool) {
+	w := reading.Rewrite(r)
+	for i := 0; i < len(r.S); {
 		n := 0
-		if escapes[r.s[i]] {
-			b, n = Unescape(r.s[i:], plus)
+		var b []byte
+		if escapes[r.S[i]] {
+			b, n = Unescape(r.S[i:], plus)
 		}
-		switch {
-		case n > 0 && w == nil:
-			w = rewrite(r, i)
-			fallthrough
-		case n > 0:
-			w.add(i, b...)
+		if n > 0 {
+			w.Add(i, b...)
 			i += n
-		default:
-			if w != nil {
-				w.add(i, r.s[i])
-			}
-			i++
+			continue
 		}
+		w.Keep(i, 1)
+		i++
 	}
-	if w == nil {
-		return r, false
-	}
-	return w.done(), true
+	return w.Done()
 }
 
 // escapes are the bytes that an escape may begin with.
@@ -334,14 +273,14 @@ func hexOf(s string, at, n int) (uint64, bool) {
 // has few words, each of them. What looks like an escape in it is made out with the others.
 func readForms(t string) []string {
 	var out []string
-	r := reading{s: strings.TrimSpace(t)}
+	r := reading.Of(strings.TrimSpace(t))
 	for depth, changed := 0, true; changed && depth <= readDepth; depth++ {
-		t := r.folded().s
+		t := folded(r).S
 		out = append(out, t)
 		if words := strings.Fields(t); len(words) > 1 && len(words) <= fewWords {
 			out = append(out, words...)
 		}
-		r, changed = r.unescaped(false)
+		r, changed = unescaped(r, false)
 	}
 	return slices.DeleteFunc(out, func(t string) bool { return len(t) < wholeFrom })
 }
@@ -366,8 +305,8 @@ func (q *search) without(s string) string {
 	}
 	s = maskedAt(s, found)
 	// What stood beside a value is a number or a word of its own now.
-	r := reading{s: s}
-	if found = q.named(nil, r, r.folded()); len(found) > 0 {
+	r := reading.Of(s)
+	if found = q.named(nil, r, folded(r)); len(found) > 0 {
 		s = maskedAt(s, found)
 	}
 	return s
@@ -393,18 +332,18 @@ func maskedAt(s string, found [][2]int) string {
 
 // places appends where in s values are, as it is and as it reads so many times over.
 func (q *search) places(found [][2]int, s string, depth int) [][2]int {
-	found = q.in(found, reading{s: s}, depth)
+	found = q.in(found, reading.Of(s), depth)
 	for _, plus := range []bool{false, true} {
 		if plus && strings.IndexByte(s, '+') < 0 {
 			continue
 		}
-		r := reading{s: s}
+		r := reading.Of(s)
 		for left := depth; left > 0 && !q.w.gone(); left-- {
 			var changed bool
-			if r, changed = r.unescaped(plus && left == depth); !changed {
+			if r, changed = unescaped(r, plus && left == depth); !changed {
 				break
 			}
-			q.w.left -= len(r.s)
+			q.w.left -= len(r.S)
 			found = q.in(found, r, left-1)
 		}
 	}
@@ -416,20 +355,20 @@ const longestWord = 8
 
 // in appends where in a reading values are: encoded, as they are, folded, and as numbers
 // and words.
-func (q *search) in(found [][2]int, r reading, depth int) [][2]int {
+func (q *search) in(found [][2]int, r reading.Text, depth int) [][2]int {
 	found = q.encoded(found, r, depth)
 	found = q.forms(found, &q.x.long, r)
-	folded := r.folded()
+	folded := folded(r)
 	found = q.forms(found, &q.x.read, folded)
 	return q.named(found, r, folded)
 }
 
 // forms appends where in a reading some of the forms are.
-func (q *search) forms(found [][2]int, f *forms, r reading) [][2]int {
-	for i := 0; i < len(r.s) && len(f.list) > 0; {
-		n := f.at(r.s[i:], q.least, q.w)
+func (q *search) forms(found [][2]int, f *forms, r reading.Text) [][2]int {
+	for i := 0; i < len(r.S) && len(f.list) > 0; {
+		n := f.at(r.S[i:], q.least, q.w)
 		if n > 0 {
-			found = append(found, r.place(i, i+n))
+			found = append(found, r.Place(i, i+n))
 		}
 		i += max(n, 1)
 	}
@@ -437,16 +376,16 @@ func (q *search) forms(found [][2]int, f *forms, r reading) [][2]int {
 }
 
 // named appends where in a reading numbers and, where it is folded, words are that mean values.
-func (q *search) named(found [][2]int, r, folded reading) [][2]int {
+func (q *search) named(found [][2]int, r, folded reading.Text) [][2]int {
 	words := q.words && len(q.x.words) > 0
 	if !words && len(q.x.numbers) == 0 {
 		return found
 	}
-	figures := r.seen().figures()
-	for i := 0; i < len(figures.s) && len(q.x.numbers) > 0; {
-		from, to := q.x.number(figures.s, i)
+	figures := figures(bare(r))
+	for i := 0; i < len(figures.S) && len(q.x.numbers) > 0; {
+		from, to := q.x.number(figures.S, i)
 		if to-from >= q.least {
-			found = append(found, figures.place(from, to))
+			found = append(found, figures.Place(from, to))
 		}
 		i = max(i+1, to)
 	}
@@ -455,16 +394,16 @@ func (q *search) named(found [][2]int, r, folded reading) [][2]int {
 	}
 	r = folded
 	inWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_' }
-	for i := 0; i < len(r.s); {
-		n := strings.IndexFunc(r.s[i:], func(c rune) bool { return !inWord(c) })
+	for i := 0; i < len(r.S); {
+		n := strings.IndexFunc(r.S[i:], func(c rune) bool { return !inWord(c) })
 		if n < 0 {
-			n = len(r.s) - i
+			n = len(r.S) - i
 		}
-		if n > 0 && n <= longestWord && q.x.words[r.s[i:i+n]] {
-			found = append(found, r.place(i, i+n))
+		if n > 0 && n <= longestWord && q.x.words[r.S[i:i+n]] {
+			found = append(found, r.Place(i, i+n))
 		}
-		if i += n; i < len(r.s) {
-			_, size := utf8.DecodeRuneInString(r.s[i:])
+		if i += n; i < len(r.S) {
+			_, size := utf8.DecodeRuneInString(r.S[i:])
 			i += size
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/pellucid/pellucid/collector/reading"
 )
 
 // A text that broke off may end in the midst of what a pattern finds: 15 of a card's digits,
@@ -17,8 +19,8 @@ func (p *Patterns) BrokenOff(s string) string {
 		return s
 	}
 	s = p.Text(s) // first, since what is whole is not known by a part of it
-	r := reading{s: s}.plain()
-	t := r.s
+	r := plain(reading.Of(s))
+	t := r.S
 	// What is behind a space is whole, but for the groups of a number.
 	word := strings.LastIndexFunc(t, unicode.IsSpace)
 	if word >= 0 {
@@ -32,7 +34,7 @@ func (p *Patterns) BrokenOff(s string) string {
 			break
 		}
 	}
-	return s[:r.begin(word)]
+	return s[:r.Begin(word)]
 }
 
 // mostBegun is how many bytes the groups of a number take: those of the longest IBAN, between

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/reading"
 )
 
 // maxEscapes is how often a text may have been escaped, one address or document being in
@@ -28,10 +29,10 @@ const zeroWidth = "\u200b"
 
 // look is inside with spaces of no width, or without; spaced says that there are some.
 func (p *Patterns) look(s string, id, without bool) (clean string, spaced bool) {
-	read := func(level int) (r reading, more bool) {
-		r, more = reading{s: s}, true
+	read := func(level int) (r reading.Text, more bool) {
+		r, more = reading.Of(s), true
 		for range level {
-			r, more = r.unescaped()
+			r, more = unescaped(r)
 		}
 		return r, more
 	}
@@ -40,9 +41,9 @@ func (p *Patterns) look(s string, id, without bool) (clean string, spaced bool) 
 		if !more {
 			break
 		}
-		if strings.Contains(r.s, zeroWidth) {
+		if strings.Contains(r.S, zeroWidth) {
 			if spaced = true; without {
-				r = r.without(zeroWidth)
+				r = withoutSign(r, zeroWidth)
 			}
 		}
 		s = p.replace(s, r, id)
@@ -50,110 +51,46 @@ func (p *Patterns) look(s string, id, without bool) (clean string, spaced bool) 
 	return s, spaced
 }
 
-// reading is a text that was made of another, with where in that each of its bytes begins and,
-// last, where it ends; at is nil where both are the same.
-type reading struct {
-	s  string
-	at []int
-}
-
-// begin is where in the first text the byte at i was read.
-func (r reading) begin(i int) int {
-	if r.at == nil {
-		return i
-	}
-	return r.at[i]
-}
-
-// end is where in the first text what ends at i was read to.
-func (r reading) end(i int) int {
-	for r.at != nil && i > 0 && i < len(r.s) && r.at[i] == r.at[i-1] {
-		i++ // the rest of what one sign was read as
-	}
-	return r.begin(i)
-}
-
-// rewriting makes a reading of another, once it has changed something.
-type rewriting struct {
-	of reading
-	s  []byte
-	at []int // nil until then
-}
-
-// change goes on after what stays as it is up to i.
-func (w *rewriting) change(i int) {
-	if w.at != nil {
-		return
-	}
-	w.s, w.at = append(make([]byte, 0, len(w.of.s)), w.of.s[:i]...), make([]int, i, len(w.of.s)+1)
-	for k := range w.at {
-		w.at[k] = w.of.begin(k)
-	}
-}
-
-// add appends bytes that stand for what begins at i.
-func (w *rewriting) add(i int, b ...byte) {
-	w.change(i)
-	for range b {
-		w.at = append(w.at, w.of.begin(i))
-	}
-	w.s = append(w.s, b...)
-}
-
-// keep appends n bytes at i, as they are.
-func (w *rewriting) keep(i, n int) {
-	for k := i; k < i+n && w.at != nil; k++ {
-		w.add(k, w.of.s[k])
-	}
-}
-
-func (w *rewriting) done() (r reading, changed bool) {
-	if w.at == nil {
-		return w.of, false
-	}
-	return reading{string(w.s), append(w.at, w.of.begin(len(w.of.s)))}, true
-}
-
-// without is r without a sign.
-func (r reading) without(sign string) reading {
-	w := rewriting{of: r}
-	for i := 0; i < len(r.s); {
-		if strings.HasPrefix(r.s[i:], sign) {
-			w.change(i)
+// withoutSign is r without a sign.
+func withoutSign(r reading.Text, sign string) reading.Text {
+	w := reading.Rewrite(r)
+	for i := 0; i < len(r.S); {
+		if strings.HasPrefix(r.S[i:], sign) {
+			w.Change(i)
 			i += len(sign)
 			continue
 		}
-		w.keep(i, 1)
+		w.Keep(i, 1)
 		i++
 	}
-	r, _ = w.done()
+	r, _ = w.Done()
 	return r
 }
 
 // unescaped is r with each escape made out; escaped is false where there is none.
-func (r reading) unescaped() (out reading, escaped bool) {
-	if strings.IndexByte(r.s, '%') < 0 && strings.IndexByte(r.s, '+') < 0 && strings.IndexByte(r.s, '\\') < 0 && strings.IndexByte(r.s, '&') < 0 {
+func unescaped(r reading.Text) (out reading.Text, escaped bool) {
+	if strings.IndexByte(r.S, '%') < 0 && strings.IndexByte(r.S, '+') < 0 && strings.IndexByte(r.S, '\\') < 0 && strings.IndexByte(r.S, '&') < 0 {
 		return r, false
 	}
-	w := rewriting{of: r}
+	w := reading.Rewrite(r)
 	query := false // behind the = of a query a plus is a space
-	for i := 0; i < len(r.s); {
-		c := r.s[i]
+	for i := 0; i < len(r.S); {
+		c := r.S[i]
 		var plain []byte
 		n := 0
 		if c == '%' || c == '\\' || c == '&' || c == '+' && query {
-			plain, n = collector.Unescape(r.s[i:], query)
+			plain, n = collector.Unescape(r.S[i:], query)
 		}
 		query = c == '=' || query && c > ' ' && strings.IndexByte("/?&#;\"'<>", c) < 0
 		if n > 0 {
-			w.add(i, plain...)
+			w.Add(i, plain...)
 		} else {
 			n = 1
-			w.keep(i, n)
+			w.Keep(i, n)
 		}
 		i += n
 	}
-	return w.done()
+	return w.Done()
 }
 
 // hexDigit is what a hexadecimal digit stands for, 16 for what is none.

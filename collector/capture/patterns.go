@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/pellucid/pellucid/collector/reading"
 )
 
 // PatternAction is what happens to what a pattern finds in a text.
@@ -92,9 +94,9 @@ func (p *Patterns) Text(s string) string { return p.inside(s, false) }
 func (p *Patterns) ID(s string) string { return p.inside(s, true) }
 
 // replace is s with what is found in a reading of it replaced.
-func (p *Patterns) replace(s string, r reading, id bool) string {
-	r = r.plain()
-	t := r.s
+func (p *Patterns) replace(s string, r reading.Text, id bool) string {
+	r = plain(r)
+	t := r.S
 	var out strings.Builder
 	done := 0
 	for i := 0; i < len(t); {
@@ -107,14 +109,14 @@ func (p *Patterns) replace(s string, r reading, id bool) string {
 			i = skip(t, i)
 			continue
 		}
-		out.WriteString(s[r.end(done):max(r.end(done), r.begin(from))])
+		out.WriteString(s[r.End(done):max(r.End(done), r.Begin(from))])
 		p.write(&out, k, t[from:to], id)
 		done, i = to, to
 	}
 	if done == 0 {
 		return s
 	}
-	out.WriteString(s[r.end(done):])
+	out.WriteString(s[r.End(done):])
 	return out.String()
 }
 

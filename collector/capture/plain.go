@@ -6,38 +6,39 @@ import (
 	"unicode/utf8"
 
 	"github.com/pellucid/pellucid/collector"
+	"github.com/pellucid/pellucid/collector/reading"
 )
 
 // plain is r with digits of any script, full-width signs and white space in ASCII, and without
 // what is not seen before letters and digits of that, white space and the signs of groups:
 // by which the forms know it.
-func (r reading) plain() reading {
-	w := rewriting{of: r}
-	for i := ascii(r.s); i < len(r.s); {
-		c, n := utf8.DecodeRuneInString(r.s[i:])
+func plain(r reading.Text) reading.Text {
+	w := reading.Rewrite(r)
+	for i := ascii(r.S); i < len(r.S); {
+		c, n := utf8.DecodeRuneInString(r.S[i:])
 		hidden := 0
 		if c >= utf8.RuneSelf {
-			hidden = unseen(r.s[i:])
+			hidden = unseen(r.S[i:])
 		}
 		switch sign := inASCII(c); {
 		case hidden > 0: // all of them: they are looked at once
 			n = hidden
-			switch next := signAt(r.s, i+n); {
+			switch next := signAt(r.S, i+n); {
 			case next == '+' || next == '(': // a number begins, also right behind a word
-				w.add(i, ' ')
+				w.Add(i, ' ')
 			case ofGroups(next):
-				w.change(i)
+				w.Change(i)
 			default:
-				w.keep(i, n)
+				w.Keep(i, n)
 			}
 		case sign != 0:
-			w.add(i, sign)
+			w.Add(i, sign)
 		default:
-			w.keep(i, n)
+			w.Keep(i, n)
 		}
 		i += n
 	}
-	r, _ = w.done()
+	r, _ = w.Done()
 	return r
 }
 
