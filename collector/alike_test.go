@@ -20,6 +20,7 @@ func TestAlike(t *testing.T) {
 		{"net_income", "in.net income", true},
 		{"net_income", "in:net:income", true},
 		{"income", "in\u200bcome", true},
+		{"income", "income\ufe0f", true},
 		{"net_income", "ＮＥＴ＿ｉｎｃｏｍｅ", true},
 		{"net_income", "ｎｅｔ－ｉｎｃｏｍｅ", true},
 		{"income", "ｉｎ．ｉｎｃｏｍｅ", true},

@@ -165,7 +165,7 @@ func whole(name string) string {
 // seen is a name without the signs that are not seen, each of the others written in the one way.
 func seen(name string) string {
 	return norm.NFKC.String(strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.Cf, r) || unicode.IsControl(r) && !unicode.IsSpace(r) {
+		if Ignorable(r) || unicode.IsControl(r) && !unicode.IsSpace(r) {
 			return -1
 		}
 		return r

@@ -157,8 +157,8 @@ func TestDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	waiting := r.spool.Stats()
-	if waiting.Appended-waiting.Acked < 6 {
-		t.Errorf("%d records wait", waiting.Appended-waiting.Acked)
+	if n := waiting.Appended - waiting.Acked; n != 3 { // what is on its way is not sent again
+		t.Errorf("%d records wait", n)
 	}
 	r.halt(t)
 	sql(t, db, "ALTER TABLE predictions DROP CONSTRAINT no_denmark")

@@ -201,6 +201,15 @@ func (s *server) driveDead(ctx context.Context, r api.DriveRequest) (int, error)
 				return n, err
 			}
 		}
+		if l.Driving {
+			onItsWay, err := s.driving(l)
+			if err != nil {
+				return n, err
+			}
+			if onItsWay {
+				continue
+			}
+		}
 		if err := s.drive(ctx, l); err != nil {
 			return n, err
 		}

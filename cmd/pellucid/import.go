@@ -306,9 +306,8 @@ func (im *importer) feedback(b *bytes.Buffer, i int) error {
 	im.shared(f, i)
 	if im.id != "" {
 		f.put("prediction_id", im.text(im.id, i))
-	} else {
-		f.put("model", strconv.Quote(im.model))
 	}
+	f.put("model", strconv.Quote(im.model)) // another model may have the same id
 	f.end()
 	return nil
 }

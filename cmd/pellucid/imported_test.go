@@ -255,6 +255,18 @@ func TestImportCommand(t *testing.T) {
 			t.Errorf("%s: %d copies", kind, len(copied.Predictions))
 		}
 	}
+	// Labels of one model are not those of another that has the same ids.
+	place(t, dir, "others.csv", "id,truth\nc,2\n")
+	if status, out, stderr := command(t, "import", dir+"/others.csv", "--url", r.url, "--model", "csv", "--labels", "--id", "id", "--label", "truth"); status != 0 || !strings.Contains(out, "1 accepted") {
+		t.Fatalf("%d %s %s", status, out, stderr)
+	}
+	r.stored(t)
+	for model, want := range map[string]int{"csv": 1, "risk": 0, "parquet": 0} {
+		var of collector.StoredPrediction
+		if r.get(t, "/api/v1/predictions/c?model="+model, &of); of.Model != model || len(of.Labels) != want {
+			t.Errorf("%s has %d labels of c, want %d", model, len(of.Labels), want)
+		}
+	}
 	checkWeightsExported(t, r)
 	place(t, dir, "errors.csv", "id,error,score\nx,none,0.5\n")
 	if status, _, stderr := command(t, "import", dir+"/errors.csv", "--url", r.url, "--model", "errors", "--id", "id", "--outputs", "score"); status != 0 || !strings.Contains(stderr, `"error" is taken for a feature`) {

@@ -85,8 +85,8 @@ func unkept(next echo.HandlerFunc) echo.HandlerFunc {
 // direct reports whether a request came from this machine itself: not through a proxy
 // on it, and not from a page elsewhere that has its name point here.
 func direct(r *http.Request) bool {
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"} {
-		if r.Header.Get(name) != "" {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Envoy-") || proxies[name] {
 			return false
 		}
 	}
@@ -97,6 +97,12 @@ func direct(r *http.Request) bool {
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	return err == nil && loopback(host) && loopback((&url.URL{Host: r.Host}).Hostname())
+}
+
+// proxies are headers that proxies add, beside X-Forwarded-* and X-Envoy-*.
+var proxies = map[string]bool{
+	"Forwarded": true, "Via": true, "X-Real-Ip": true, "X-Client-Ip": true, "X-Cluster-Client-Ip": true, "X-Original-Forwarded-For": true, "X-Original-Host": true,
+	"True-Client-Ip": true, "Cf-Connecting-Ip": true, "Cf-Ray": true, "Fastly-Client-Ip": true, "Fly-Client-Ip": true, "X-Appengine-User-Ip": true, "X-Azure-Clientip": true,
 }
 
 // shown opens the sealed values of rows for a caller who asks for them and may see

@@ -46,6 +46,11 @@ func TestWhoMayUnseal(t *testing.T) {
 		{request{"127.0.0.1:1", "127.0.0.1", "Forwarded", "for=127.0.0.1"}, false},
 		{request{"127.0.0.1:1", "127.0.0.1", "X-Real-IP", "127.0.0.1"}, false},
 		{request{"127.0.0.1:1", "127.0.0.1", "Via", "1.1 proxy"}, false},
+		{request{"127.0.0.1:1", "127.0.0.1", "X-Forwarded-Proto", "https"}, false},
+		{request{"127.0.0.1:1", "127.0.0.1", "CF-Connecting-IP", "127.0.0.1"}, false},
+		{request{"127.0.0.1:1", "127.0.0.1", "True-Client-IP", "127.0.0.1"}, false},
+		{request{"127.0.0.1:1", "127.0.0.1", "X-Envoy-External-Address", "127.0.0.1"}, false},
+		{request{"127.0.0.1:1", "127.0.0.1", "X-Request-ID", "1"}, true},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/api/v1/predictions/x?unseal=true&limit=2", nil)
 		r.RemoteAddr, r.Host = c.remote, c.host

@@ -226,6 +226,9 @@ func TestLettersRefusedAgain(t *testing.T) {
 		}
 		if i == 0 { // as a kill between the append and the answer makes it
 			write(t, writer(t, s, cfg), "twice", again...)
+			if dead.Len() != len(bad) {
+				t.Fatalf("%d letters of %d records", dead.Len(), len(bad))
+			}
 		}
 		again = driven(t, dead)
 	}

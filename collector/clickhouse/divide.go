@@ -442,14 +442,15 @@ func (w *Writer) driven(p *plan, position int) (r collector.Record, l *collector
 		return r, nil, nil
 	case known:
 		return r, l, nil
-	case l.Insert == collector.InsertPredictions:
-		// Its letter is gone, with an earlier batch or with its file: the store itself
-		// knows whether it has the id.
+	}
+	if _, gone := w.cfg.Dead.Gone(l.ID); gone {
+		return r, nil, nil // an earlier batch has stored it or made another letter of it, or it was deleted
+	}
+	if l.Insert == collector.InsertPredictions {
+		// The file of its letter is lost: the store itself knows whether it has the id.
 		return r, l, nil
 	}
-	if batch, gone := w.cfg.Dead.Gone(l.ID); !gone || batch == "" {
-		w.cfg.Log.Warn("a dead letter that nobody knows any more is left out", "batch", p.token, "letter", l.ID, "insert", l.Insert)
-	}
+	w.cfg.Log.Warn("a dead letter that nobody knows any more is left out", "batch", p.token, "letter", l.ID, "insert", l.Insert)
 	return r, nil, nil
 }
 
