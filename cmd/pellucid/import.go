@@ -44,8 +44,8 @@ named by --id or --external-id.
 Rows with an id may be sent again: a prediction is recorded once an id. What
 export wrote can be imported: its own columns are no features, and its weights are
 read back.`,
-		Example: `  pellucid import --model risk --id id --time at --outputs score history.parquet
-  pellucid import --model risk --labels --external-id order --label outcome labels.csv`,
+		Example: `  pellucid import --model risk --id order --time at --outputs score history.parquet
+  pellucid import --model risk --labels --id order --label outcome labels.csv`,
 		Args: oneArg("file of rows"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := required(cmd, "model"); err != nil {

@@ -54,7 +54,7 @@ func (p *poster) once(ctx context.Context, path string, body []byte) (status int
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, fmt.Errorf("ask the server: %w (is it running? --url says where)", err)
 	}
 	defer resp.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, 16<<20))

@@ -283,7 +283,11 @@ func (s *Server) importedPrediction(row *collector.Imported, now time.Time) (*co
 		Rows: 1, ReceivedAt: now, Times: []time.Time{now}, Tenant: collector.DefaultTenant, Model: row.Model,
 		Route: collector.RouteImported, TraceID: row.TraceID, SpanID: row.SpanID, Status: row.Status, Error: row.Error, Weight: 1,
 	}
-	if p.Status == 0 {
+	switch {
+	case p.Status != 0:
+	case p.Error != "":
+		p.Status = http.StatusInternalServerError
+	default:
 		p.Status = http.StatusOK
 	}
 	switch {

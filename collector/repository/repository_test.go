@@ -184,6 +184,10 @@ func TestVersionsInOrder(t *testing.T) {
 	f.write(t, "none/1/readme.txt", "no model here")
 	f.write(t, "bad name/1/model.json", "{}")
 	f.write(t, "broken/1/model.ubj", "\x00not a model")
+	f.write(t, "flat/model.ubj", "in no version's folder")
+	f.write(t, "named/net.onnx", "in no version's folder")
+	f.write(t, "my model.onnx", "of no name")
+	f.write(t, "data/notes.txt", "of nothing")
 	r := f.open(t, time.Hour)
 	var got []string
 	for _, v := range r.Live() {
@@ -205,11 +209,17 @@ func TestVersionsInOrder(t *testing.T) {
 		{"none", "1", "no model.onnx"},
 		{"bad name", "", "letters, digits"},
 		{"broken", "1", ""},
+		{"flat", "model.ubj", "put the file into flat/1/model.ubj"},
+		{"named", "net.onnx", "put the file into named/1/model.onnx"},
+		{"my model.onnx", "", "letters, digits"},
 	} {
 		s := state(r, c.name, c.version)
 		if s.State != "UNAVAILABLE" || s.Reason == "" || !strings.Contains(s.Reason, c.say) {
 			t.Errorf("%s/%s: %+v, want %q", c.name, c.version, s, c.say)
 		}
+	}
+	if s := state(r, "data", "notes.txt"); s.State != "" {
+		t.Errorf("a text is taken for a model: %+v", s)
 	}
 	for _, c := range []struct {
 		name, version string

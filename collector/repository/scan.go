@@ -88,6 +88,8 @@ func scan(dir string) (*listing, error) {
 		if !folder {
 			if s, ok := bareModel(dir, e.Name()); ok {
 				l.found = append(l.found, s)
+			} else if isModel(e.Name()) {
+				l.bad[[2]string{e.Name(), ""}] = "a model's name has letters, digits, '.', '_' and '-' only"
 			}
 			if name, ok := strings.CutSuffix(e.Name(), filepath.Ext(e.Name())); ok && isYAML(e.Name()) {
 				l.astray[name] = append(l.astray[name], e.Name())
@@ -186,6 +188,7 @@ func (l *listing) versions(dir, name string) {
 		l.cannot(name, err)
 		return
 	}
+	bare, folders := "", false // a model's file that lies here, where only folders of versions do
 	for _, e := range entries {
 		vdir := filepath.Join(dir, name, e.Name())
 		if strings.HasPrefix(e.Name(), ".") {
@@ -195,6 +198,9 @@ func (l *listing) versions(dir, name string) {
 		if err == nil && !folder {
 			if meantForConfig(e.Name()) {
 				l.astray[name] = append(l.astray[name], filepath.Join(name, e.Name()))
+			}
+			if isModel(e.Name()) {
+				bare = e.Name()
 			}
 			continue
 		}
@@ -209,8 +215,17 @@ func (l *listing) versions(dir, name string) {
 				s.trouble = errNothing
 			}
 		}
-		l.found = append(l.found, s)
+		l.found, folders = append(l.found, s), true
 	}
+	if bare != "" && !folders {
+		l.bad[[2]string{name, bare}] = fmt.Sprintf("a version is a folder: put the file into %s/1/model%s", name, filepath.Ext(bare))
+	}
+}
+
+// isModel reports whether a file is a model by its name alone.
+func isModel(file string) bool {
+	ext := filepath.Ext(file)
+	return ext == ".onnx" || ext == ".ubj" || slices.Contains(extensions, ext) && strings.TrimSuffix(file, ext) == "model"
 }
 
 // modelFile returns the name of the model file in dir, "" where there is none.
