@@ -38,6 +38,8 @@ type alertsPage struct {
 	Ticks               []string
 	// reached is how far rules have been evaluated, in event time.
 	reached time.Time
+	// upTo is that of each rule that has an alert now.
+	upTo map[string]time.Time
 }
 
 // alertRow is one alert as it stands now.
@@ -74,8 +76,10 @@ func (s *server) alerts(c echo.Context) error {
 		States: []string{string(alerts.Firing), string(alerts.Resolved)},
 	}
 	now := s.Sources.Alerts()
+	page.upTo = map[string]time.Time{}
 	for i := range now {
 		page.Now = append(page.Now, rowOf(&now[i]))
+		page.upTo[now[i].Rule] = now[i].UpdatedAt
 		if now[i].UpdatedAt.After(page.reached) {
 			page.reached = now[i].UpdatedAt
 		}
@@ -131,7 +135,11 @@ func (s *server) history(c echo.Context, page *alertsPage) error {
 	}
 	page.OlderURL, page.NewestURL = older(c.Request().URL, found.Next), newest(c.Request().URL)
 	for i := range found.Alerts {
-		page.Past = append(page.Past, pastOf(&found.Alerts[i], page.reached))
+		now, ok := page.upTo[found.Alerts[i].Rule]
+		if !ok {
+			now = page.reached
+		}
+		page.Past = append(page.Past, pastOf(&found.Alerts[i], now))
 	}
 	page.timeline(found.Alerts)
 	return nil
@@ -173,7 +181,7 @@ func rowOf(a *alerts.Alert) alertRow {
 	return r
 }
 
-// pastOf shows an alert of the history; now is how far event time has come.
+// pastOf shows an alert of the history; now is how far its rule has been evaluated.
 func pastOf(a *api.PastAlert, now time.Time) pastRow {
 	name, _, _ := strings.Cut(a.Features, "=")
 	if a.Kind != string(alerts.KindDrift) {
