@@ -65,7 +65,7 @@ func (t *transforms) begin() {
 // spectrum.
 func newDFT(x *Exec, have, n int, inverse, onesided bool, inParts int) (*transforms, error) {
 	if n < 1 || have < 1 {
-		return nil, misfit("a transform of %d elements of length %d", have, n)
+		return nil, misfit("a transform of no element, or of no length")
 	}
 	if n > maxTransform {
 		return nil, fmt.Errorf("a transform of %d elements of length %d: %w", have, n, engine.ErrTooLarge)
