@@ -226,6 +226,19 @@ func TestSoftmaxOfNothing(t *testing.T) {
 	}
 }
 
+// TestNearestKeepsLargeIntegers, which floats of 32 bits cannot tell apart.
+func TestNearestKeepsLargeIntegers(t *testing.T) {
+	x := mustOf(t, []int32{1<<24 + 1, math.MaxInt32, -1<<24 - 3, 1<<30 + 1}, 1, 1, 2, 2)
+	sizes := mustOf(t, []int64{1, 1, 4, 4}, 4)
+	got := ranOn(t, "Resize", 13, Attrs{"mode": {Kind: AttrString, String: "nearest"}}, x, nil, nil, sizes)[0]
+	v := engine.Data[int32](x)
+	for i, e := range engine.Data[int32](got) {
+		if want := v[i/8*2+i%4/2]; e != want {
+			t.Errorf("element %d is %d, want %d", i, e, want)
+		}
+	}
+}
+
 // TestTriangles of all diagonals, also those outside.
 func TestTriangles(t *testing.T) {
 	x := mustOf(t, []float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, 1, 3, 4)

@@ -436,6 +436,9 @@ func buildResize(b *builder) (Kernel, error) {
 // resizedIntegers makes integers of what a resize makes of some, and saturates: towards zero, as
 // ONNX's reference and onnxruntime do, but to the nearest where antialiasing mixes them.
 func resizedIntegers(x *Exec, t *engine.Tensor, r *Resize) ([]*engine.Tensor, error) {
+	if !r.mixes() {
+		return shownIntegers(x, t, r)
+	}
 	wide, err := castTensor(x, t, engine.Float32, true)
 	if err != nil {
 		return nil, err
@@ -464,6 +467,30 @@ func resizedIntegers(x *Exec, t *engine.Tensor, r *Resize) ([]*engine.Tensor, er
 		}
 	}
 	return x.one(o, storeFloats(o, saturated(t.DType(), v)))
+}
+
+// mixes reports whether any element is made of more than one.
+func (r *Resize) mixes() bool {
+	return slices.ContainsFunc(r.Lines, func(list []Line) bool {
+		return slices.ContainsFunc(list, func(l Line) bool { return len(l.At) > 1 })
+	})
+}
+
+// shownIntegers is resizedIntegers where each element is one of t's, as it is.
+func shownIntegers(x *Exec, t *engine.Tensor, r *Resize) ([]*engine.Tensor, error) {
+	wide, err := castTensor(x, t, engine.Float64, true)
+	if err != nil {
+		return nil, err
+	}
+	y, err := resized[float64](x, wide, r)
+	if err != nil {
+		return nil, err
+	}
+	o, err := x.New(t.DType(), y.Shape()...)
+	if err != nil {
+		return nil, err
+	}
+	return x.one(o, storeFloats(o, saturated(t.DType(), engine.Data[float64](y))))
 }
 
 // plane reports whether the last two axes, and no others, are resized by mixing two elements of
